@@ -1,0 +1,108 @@
+"""How is a parameter declared, and when is a value refused?
+
+One line of a `ParamSet` carries default, bounds and meaning; this module reads them. It knows no layer.
+"""
+
+from collections.abc import Mapping
+from dataclasses import field, fields
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+
+
+def bounded(default: float, low: float, high: float, meaning: str) -> Any:
+    """Declare a number in [low, high]; an int default declares an int."""
+    return field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
+
+
+def choice(default: IntEnum, meaning: str) -> Any:
+    """Declare one of the names of an enum, written in lower case by users."""
+    return field(default=default, metadata={"enum": type(default), "meaning": meaning})
+
+
+def switch(default: bool, meaning: str) -> Any:
+    """Declare an on/off parameter."""
+    return field(default=default, metadata={"meaning": meaning})
+
+
+def vector(default: tuple[float, ...], low: float, high: float, meaning: str) -> Any:
+    """Declare a fixed number of floats, each in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high, "length": len(default), "meaning": meaning})
+
+
+def text(default: str, meaning: str) -> Any:
+    """Declare a text; it stays outside the kernels' record."""
+    return field(default=default, metadata={"text": True, "meaning": meaning})
+
+
+class ParamSet:
+    """A layer's parameters; every instance is valid."""
+
+    def __post_init__(self) -> None:
+        layer = type(self).__name__.lower()
+        for spec in fields(self):  # type: ignore[arg-type]
+            value = _checked(f"{layer}.{spec.name}", getattr(self, spec.name), spec)
+            object.__setattr__(self, spec.name, value)
+
+
+def _checked(name: str, value: Any, spec: Any) -> Any:
+    """Convert and check one value; ValueError names the parameter, the rule and the value."""
+    meta, default = spec.metadata, spec.default
+    if "enum" in meta:
+        return _as_enum(name, value, meta["enum"])
+    if meta.get("text"):
+        return str(value)
+    if isinstance(default, bool):
+        return _as_bool(name, value)
+    rule = f"in [{meta['low']:g}, {meta['high']:g}]"
+    if "length" in meta:
+        return _as_vector(name, value, meta, rule)
+    kind = "an int" if isinstance(default, int) else "a number"
+    number = _as_number(value)
+    if number is None or not meta["low"] <= number <= meta["high"] or (isinstance(default, int) and number != int(number)):
+        raise ValueError(f"{name} must be {kind} {rule}, was {value!r}")
+    return int(number) if isinstance(default, int) else number
+
+
+def _as_enum(name: str, value: Any, enum: type[IntEnum]) -> IntEnum:
+    names = {member.name.lower(): member for member in enum}
+    if isinstance(value, enum):
+        return value
+    if isinstance(value, str) and value.lower() in names:
+        return names[value.lower()]
+    raise ValueError(f"{name} must be one of {', '.join(names)}, was {value!r}")
+
+
+def _as_bool(name: str, value: Any) -> bool:
+    words = {"true": True, "on": True, "1": True, "yes": True, "false": False, "off": False, "0": False, "no": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise ValueError(f"{name} must be on or off, was {value!r}")
+
+
+def _as_vector(name: str, value: Any, meta: Mapping[str, Any], rule: str) -> tuple[float, ...]:
+    items = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    numbers = [_as_number(item) for item in items]
+    if len(numbers) != meta["length"] or any(x is None or not meta["low"] <= x <= meta["high"] for x in numbers):
+        raise ValueError(f"{name} must be {meta['length']} numbers {rule}, was {value!r}")
+    return tuple(float(x) for x in numbers if x is not None)
+
+
+def _as_number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if np.isfinite(number) else None
+
+
+def plain(value: Any) -> Any:
+    """Turn a checked value into what JSON, TOML and a table can hold."""
+    if isinstance(value, IntEnum):
+        return value.name.lower()
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,118 @@
+"""How is a kernel compiled, and when is its machine code thrown away?
+
+Every kernel of qtcore is compiled by `@kernel`; nothing else imports numba. Two traps of numba's disk cache are closed here
+(both measured, 2026-11):
+
+- editing a callee in another file leaves the caller's cached machine code in use, silently wrong. The cache therefore lives in a
+  folder named after a hash of all of qtcore's sources, the numba version and the NUMBA_* settings: any edit is a new, empty cache;
+- the cache key ignores globals, so a function rebuilt with another callee would load the *original* machine code. `rebind`
+  compiles without a cache.
+"""
+
+import hashlib
+import os
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def source_hash(package: Path = _PACKAGE) -> str:
+    """Hash every source file of `package` (12 hex digits): the name under which results and machine code are kept."""
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def cache_folder() -> Path:
+    """Folder of this version's machine code; `QTCORE_CACHE` moves the parent, else the user's cache folder is used."""
+    if parent := os.environ.get("QTCORE_CACHE"):
+        base = Path(parent)
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches" / "qtcore"
+    elif os.name == "nt":
+        base = Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "qtcore"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "qtcore"
+    flags = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("NUMBA_") and k != "NUMBA_CACHE_DIR")
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    return base / hashlib.sha256(" ".join([source_hash(), python, *flags]).encode()).hexdigest()[:16]
+
+
+# numba reads the folder when it is imported, and looks it up again when a kernel is first compiled.
+os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
+import numba  # noqa: E402
+
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
+COMPILED = not numba.config.DISABLE_JIT
+
+
+def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:
+    """Compile a function of numbers and arrays; exact IEEE arithmetic, no bounds checks, cached on disk.
+
+    `inline=True` pastes a scalar rule into its caller before compilation: a rule with many results otherwise stays a call and keeps
+    the loop around it from becoming SIMD.
+    """
+    if function is None:
+        return lambda f: kernel(f, inline=inline)
+    compiled = numba.njit(cache=True, error_model="numpy", inline="always" if inline else "never")(function)
+    KERNELS[f"{function.__module__}.{function.__qualname__}"] = compiled
+    return compiled
+
+
+KERNELS: dict[str, Any] = {}
+
+
+def rebind(function: Any, **replacements: Any) -> Any:
+    """Rebuild a kernel with other callees: `rebind(trade, govern_step=mine)`.
+
+    The names are globals of the function's module. A kernel between `function` and the replaced callee is rebuilt too. Compiled
+    without a disk cache, see the top of this module. Raises ValueError when a name is never reached.
+    """
+    used: set[str] = set()
+    built = _rebind(function, replacements, used, {})
+    if missing := sorted(set(replacements) - used):
+        name = getattr(function, "__name__", str(function))
+        raise ValueError(f"rebind({name}) can replace only what {name} calls, was {', '.join(missing)}")
+    return built
+
+
+def _rebind(function: Any, replacements: dict[str, Any], used: set[str], done: dict[int, Any]) -> Any:
+    if id(function) in done:
+        return done[id(function)]
+    plain = getattr(function, "py_func", function)
+    changed: dict[str, Any] = {}
+    for name in _names(plain.__code__):
+        value = plain.__globals__.get(name)
+        if name in replacements:
+            changed[name] = replacements[name]
+            used.add(name)
+        elif _is_kernel(value):
+            rebuilt = _rebind(value, replacements, used, done)
+            if rebuilt is not value:
+                changed[name] = rebuilt
+    if not changed:
+        done[id(function)] = function
+        return function
+    copy = types.FunctionType(plain.__code__, {**plain.__globals__, **changed}, plain.__name__, plain.__defaults__)
+    copy.__qualname__, copy.__doc__ = plain.__qualname__, plain.__doc__
+    options = getattr(function, "targetoptions", {})
+    built = numba.njit(cache=False, error_model="numpy", inline=options.get("inline", "never"))(copy) if COMPILED else copy
+    done[id(function)] = built
+    return built
+
+
+def _names(code: types.CodeType) -> tuple[str, ...]:
+    return code.co_names
+
+
+def _is_kernel(value: Any) -> bool:
+    """Is it one of ours? With the JIT switched off a kernel is a plain function."""
+    if not COMPILED:
+        return isinstance(value, types.FunctionType) and value.__module__.startswith("qtcore")
+    return hasattr(value, "py_func")
