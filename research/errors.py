@@ -1,0 +1,5 @@
+"""What is the user's mistake, and what is ours? `UserError` is the user's: one sentence, exit code 2, no traceback."""
+
+
+class UserError(ValueError):
+    """A mistake of the user; the text names the thing, the rule, the value and the remedy."""

@@ -1,0 +1,66 @@
+"""What the tests share: one set of awkward bars, the real candles where they are present."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qtcore.types import NS_PER_HOUR, Bars
+
+START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
+
+
+def shared_data(name: str) -> Path:
+    """Path of a real candle file, or a skip that says what is missing."""
+    folder = Path(os.environ.get("QT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    path = folder / name
+    if not path.exists():
+        pytest.skip(f"{name} is not in {folder}; set QT_DATA to the folder with the development candles")
+    return path
+
+
+def awkward_bars(n: int = 600, seed: int = 0, n_symbols: int = 6) -> Bars:
+    """Seeded hourly bars with everything that hurts: gaps, late listing, delisting, constant price, 10x jump, zero volume, NaN rows."""
+    rng = np.random.default_rng(seed)
+    step = rng.normal(0.0, 0.01, (n, n_symbols)) * (1.0 + rng.random((n, 1)))
+    close = 100.0 * np.exp(np.cumsum(step, axis=0)) * 10.0 ** rng.integers(-3, 3, n_symbols)
+    open_ = np.vstack([close[:1], close[:-1]]) * np.exp(rng.normal(0.0, 0.001, (n, n_symbols)))
+    high = np.maximum(open_, close) * np.exp(np.abs(rng.normal(0.0, 0.004, (n, n_symbols))))
+    low = np.minimum(open_, close) * np.exp(-np.abs(rng.normal(0.0, 0.004, (n, n_symbols))))
+    volume = rng.lognormal(8.0, 1.0, (n, n_symbols))
+    planes = [open_, high, low, close, volume]
+    volume[n // 3 : n // 3 + 30, 0] = 0.0
+    if n_symbols > 1:
+        for plane in planes:
+            plane[: n // 4, 1] = np.nan  # late listing
+    if n_symbols > 2:
+        for plane in planes:
+            plane[n - n // 4 :, 2] = np.nan  # delisting
+    if n_symbols > 3:
+        for plane in planes[:4]:
+            plane[n // 2 : n // 2 + 40, 3] = plane[n // 2, 3]  # constant price
+    if n_symbols > 4:
+        for plane in planes[:4]:
+            plane[n // 2 :, 4] *= 10.0  # jump
+    for plane in planes:
+        plane[n // 5 : n // 5 + 3] = np.nan  # an outage of every symbol
+    holes = rng.random((n, n_symbols)) < 0.01
+    for plane in planes:
+        plane[holes] = np.nan
+    open_time = START + NS_PER_HOUR * np.arange(n, dtype=np.int64)
+    symbols = tuple(["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "DOGEUSDT", "LTCUSDT", "ADAUSDT", "DOTUSDT"][:n_symbols])
+    return Bars(open_time, open_time + NS_PER_HOUR, *(np.ascontiguousarray(p) for p in planes), symbols=symbols, interval=NS_PER_HOUR)
+
+
+def assert_same_bits(a: object, b: object, name: str = "") -> None:
+    """Demand equal dtype, shape and bytes, NaN payloads included; say where the first difference is."""
+    x, y = np.asarray(a), np.asarray(b)
+    assert x.dtype == y.dtype, (name, x.dtype, y.dtype)
+    assert x.shape == y.shape, (name, x.shape, y.shape)
+    if x.tobytes() != y.tobytes():
+        width = x.dtype.itemsize
+        left, right = (np.ascontiguousarray(z).view(np.uint8).reshape(-1, width) for z in (x, y))
+        at = int(np.argmax((left != right).any(axis=1)))
+        where = np.unravel_index(at, x.shape) if x.shape else ()
+        raise AssertionError(f"{name} differs first at {where}: {x.reshape(-1)[at]!r} against {y.reshape(-1)[at]!r}")
