@@ -1,0 +1,50 @@
+# `make demo` and `make test` set up what they need: Python 3.11+, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo test test-all lint format bench lock clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, was " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)  ## train, run the chain, verify and report on embedded real data
+	$(BIN)/qt demo
+
+test: $(STAMP)  ## lint, types and tests, about ten minutes on two cores
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-all: $(STAMP)  ## every test, bounds checks and long property runs included
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_parity.py tests/test_trade.py tests/test_features.py tests/test_decide.py
+
+lint: $(STAMP)  ## format check, lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP)  ## rewrite the sources in the house format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(STAMP)  ## measure speed and write the README's table
+	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-json=reports/bench.json
+	$(BIN)/python -m tests.bench.table reports/bench.json
+
+lock: $(STAMP)  ## write requirements.lock from what is installed
+	$(BIN)/python -m pip freeze --exclude-editable --exclude qtcore > requirements.lock
+
+clean:  ## remove what was generated
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis reports/*/ *.egg-info
