@@ -44,7 +44,7 @@ bench: $(STAMP)  ## measure speed and write the README's table
 	$(BIN)/python -m tests.bench.table reports/bench.json
 
 lock: $(STAMP)  ## write requirements.lock from what is installed
-	$(BIN)/python -m pip freeze --exclude-editable --exclude qtcore > requirements.lock
+	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip --exclude qtcore | sed "s/+cpu$$//" > requirements.lock  # one torch for every platform
 
 clean:  ## remove what was generated
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis reports/*/ *.egg-info
