@@ -1,0 +1,101 @@
+"""What every command shares: flags, progress, and how a mistake is told."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from research.config import Config, load_config
+from research.errors import UserError
+
+Data = Annotated[str, typer.Argument(help="Parquet or CSV file, a folder of them, `sample`, or `simulated:NAME`", metavar="DATA")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with a table per layer")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="layer.name=value, repeatable")]
+Profile = Annotated[str, typer.Option(help="default, or original: the original system's switches")]
+Symbols = Annotated[list[str] | None, typer.Option(help="symbols in the order they are governed: A,B,C or the flag repeated")]
+From = Annotated[str | None, typer.Option("--from", help="first bar, UTC")]
+To = Annotated[str | None, typer.Option("--to", help="bars before this time, UTC")]
+Out = Annotated[Path | None, typer.Option("--out", help="folder of the result")]
+Seed = Annotated[int, typer.Option(help="seed of everything random")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but the result's path")]
+Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+
+ProgressCallback = Callable[[int, int, str], None]
+
+
+def split_symbols(symbols: list[str] | None) -> list[str] | None:
+    """Turn `A,B C` and repeated flags into one list; None when no flag was given."""
+    if not symbols:
+        return None
+    return [name for text in symbols for name in text.replace(",", " ").split()]
+
+
+def resolve(profile: str, config: Path | None, sets: list[str] | None, seed: int) -> Config:
+    """Read the configuration; `--seed` is `--set run.seed`."""
+    return load_config(profile, config, [f"run.seed={seed}", *(sets or [])])
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[ProgressCallback]:
+    """Yield a callback `(done, total, text)` that draws bars with the time left; nothing is drawn in a pipe."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda done, total, text: None
+        return
+    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(done: int, total: int, text: str) -> None:
+            stage = text.split(":")[0]
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total, description=text)
+
+        yield update
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run a command and return its exit code: 0 done, 1 a check failed, 2 the user's mistake, 3 our fault."""
+    try:
+        command()
+    except typer.Exit as stop:
+        return stop.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped\n")
+        return 130
+    except ValueError as error:  # UserError and the checks of qtcore
+        if not isinstance(error, UserError) and not str(error):
+            raise
+        sys.stderr.write(f"qt: {error}\n")
+        return 2
+    except OSError as error:
+        what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+        sys.stderr.write(f"qt: the file system refused: {what}; free space or choose another --out\n")
+        return 2
+    except Exception as error:
+        path = _write_traceback()
+        sys.stderr.write(f"qt: our fault, {type(error).__name__}: {error}; details are in {path}\n")
+        return 3
+    return 0
+
+
+def _write_traceback() -> Path:
+    import tempfile
+    import traceback
+
+    path = Path(tempfile.gettempdir()) / f"qt-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path
