@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from qtcore.types import InputError
+
 
 def bounded(default: float, low: float, high: float, meaning: str) -> Any:
     """Declare a number in [low, high]; an int default declares an int."""
@@ -47,7 +49,7 @@ class ParamSet:
 
 
 def _checked(name: str, value: Any, spec: Any) -> Any:
-    """Convert and check one value; ValueError names the parameter, the rule and the value."""
+    """Convert and check one value; InputError names the parameter, the rule and the value."""
     meta, default = spec.metadata, spec.default
     if "enum" in meta:
         return _as_enum(name, value, meta["enum"])
@@ -55,13 +57,13 @@ def _checked(name: str, value: Any, spec: Any) -> Any:
         return str(value)
     if isinstance(default, bool):
         return _as_bool(name, value)
-    rule = f"in [{meta['low']:g}, {meta['high']:g}]"
+    rule = f"in [{meta['low']}, {meta['high']}]"
     if "length" in meta:
         return _as_vector(name, value, meta, rule)
     kind = "an int" if isinstance(default, int) else "a number"
     number = _as_number(value)
     if number is None or not meta["low"] <= number <= meta["high"] or (isinstance(default, int) and number != int(number)):
-        raise ValueError(f"{name} must be {kind} {rule}, was {value!r}")
+        raise InputError(f"{name} must be {kind} {rule}, was {value!r}")
     return int(number) if isinstance(default, int) else number
 
 
@@ -71,7 +73,7 @@ def _as_enum(name: str, value: Any, enum: type[IntEnum]) -> IntEnum:
         return value
     if isinstance(value, str) and value.lower() in names:
         return names[value.lower()]
-    raise ValueError(f"{name} must be one of {', '.join(names)}, was {value!r}")
+    raise InputError(f"{name} must be one of {', '.join(names)}, was {value!r}")
 
 
 def _as_bool(name: str, value: Any) -> bool:
@@ -80,14 +82,14 @@ def _as_bool(name: str, value: Any) -> bool:
         return words[value.lower()]
     if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
-    raise ValueError(f"{name} must be on or off, was {value!r}")
+    raise InputError(f"{name} must be on or off, was {value!r}")
 
 
 def _as_vector(name: str, value: Any, meta: Mapping[str, Any], rule: str) -> tuple[float, ...]:
     items = value.replace(",", " ").split() if isinstance(value, str) else list(value)
     numbers = [_as_number(item) for item in items]
     if len(numbers) != meta["length"] or any(x is None or not meta["low"] <= x <= meta["high"] for x in numbers):
-        raise ValueError(f"{name} must be {meta['length']} numbers {rule}, was {value!r}")
+        raise InputError(f"{name} must be {meta['length']} numbers {rule}, was {value!r}")
     return tuple(float(x) for x in numbers if x is not None)
 
 

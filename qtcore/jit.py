@@ -48,8 +48,8 @@ def cache_folder() -> Path:
 os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
 import numba  # noqa: E402
 
-numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]
-COMPILED = not numba.config.DISABLE_JIT
+numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
+COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
 def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from qtcore.declare import ParamSet, bounded, choice, plain, switch, text, vector
-from qtcore.types import MODELS, N_MODELS
+from qtcore.types import MODELS, N_MODELS, InputError
 
 
 class TieBreak(IntEnum):
@@ -142,7 +142,7 @@ class Ensemble(ParamSet):
             object.__setattr__(self, "weights", (*self.weights, 0.0))  # the fifth model is optional
         super().__post_init__()
         if sum(self.weights) <= 0.0:
-            raise ValueError(f"ensemble.weights must have a sum above 0, was {list(self.weights)}")
+            raise InputError(f"ensemble.weights must have a sum above 0, was {list(self.weights)}")
 
 
 @dataclass(frozen=True)
@@ -231,16 +231,16 @@ class Params:
     def profile(cls, name: str) -> "Params":
         """Return the profile `default`, or `original`: every switch at the original system's value (`spec` 0.3)."""
         if name not in PROFILES:
-            raise ValueError(f"profile must be one of {', '.join(PROFILES)}, was {name!r}")
+            raise InputError(f"profile must be one of {', '.join(PROFILES)}, was {name!r}")
         return cls().with_values(PROFILES[name])
 
     def with_values(self, values: Mapping[str, Any]) -> "Params":
-        """Return a copy with `{"layer.name": value}` replaced; text is parsed. Raises ValueError on an unknown or bad one."""
+        """Return a copy with `{"layer.name": value}` replaced; text is parsed. Raises InputError on an unknown or bad one."""
         by_layer: dict[str, dict[str, Any]] = {}
         known = self.flat()
         for name, value in values.items():
             if name not in known:
-                raise ValueError(_unknown(name, list(known)))
+                raise InputError(_unknown(name, list(known)))
             layer, key = name.split(".")
             by_layer.setdefault(layer, {})[key] = value
         return replace(self, **{layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()})

@@ -4,7 +4,7 @@ Sizes: n bars in a block, S symbols, M model slots, K fills. Time is int64 ns UT
 model absent. Whole-block arrays are `[n, S]`; whatever has one value per model or feature keeps one plane each, `[M, n, S]`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -20,6 +20,10 @@ MODELS = ("xgb", "lgbm", "nhits", "patchtst", "tft")  # slot order of every [M, 
 N_MODELS = 5
 ARBITER_INPUTS = ("rsi", "macd", "macd_signal", "bb_position", "volume_trend", "momentum_1h")
 REGIME_INPUTS = ("volatility", "trend_strength")
+
+
+class InputError(ValueError):
+    """A mistake of the caller: the text names the thing, the rule, the value and the remedy."""
 
 
 class Action(IntEnum):
@@ -229,14 +233,9 @@ class Bars:
 
     def __getitem__(self, rows: slice) -> "Bars":
         """Cut a block of rows; arrays are views."""
-        return Bars(
-            self.open_time[rows],
-            self.close_time[rows],
-            *(getattr(self, name)[rows] for name in ("open", "high", "low", "close", "volume")),
-            self.symbols,
-            self.interval,
-            None if self.funding is None else self.funding[rows],
-        )
+        planes = {name: getattr(self, name)[rows] for name in ("open", "high", "low", "close", "volume")}
+        funding = None if self.funding is None else self.funding[rows]
+        return replace(self, open_time=self.open_time[rows], close_time=self.close_time[rows], funding=funding, **planes)
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,8 @@ def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions
             raise UserError(f"{origin}: run.{key} must be one of {', '.join(kinds)}")
         kind = kinds[key]
         try:
-            if kind is tuple:
-                value = tuple(value.replace(",", " ").split() if isinstance(value, str) else value)
-            else:
-                value = kind(value)
+            is_list = kind is tuple and isinstance(value, str)
+            values[key] = kind(value.replace(",", " ").split() if is_list else value)
         except (TypeError, ValueError) as error:
             raise UserError(f"{origin}: run.{key} must be {kind.__name__}, was {value!r}") from error
-        values[key] = value
     return replace(run, **values)

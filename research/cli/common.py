@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from qtcore.types import InputError
 from research.config import Config, load_config
-from research.errors import UserError
 
 Data = Annotated[str, typer.Argument(help="Parquet or CSV file, a folder of them, `sample`, or `simulated:NAME`", metavar="DATA")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with a table per layer")]
@@ -76,9 +76,7 @@ def guarded(command: Callable[[], Any]) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130
-    except ValueError as error:  # UserError and the checks of qtcore
-        if not isinstance(error, UserError) and not str(error):
-            raise
+    except InputError as error:
         sys.stderr.write(f"qt: {error}\n")
         return 2
     except OSError as error:
