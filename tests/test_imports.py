@@ -1,0 +1,136 @@
+"""Do the arrows hold? Every import of qtcore and research, read with ast, against the order of the layers."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# One row per level; a module may import rows above its own, and its own package.
+LEVELS: tuple[tuple[str, ...], ...] = (
+    ("jit", "types", "declare"),
+    ("params", "check"),
+    ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics"),
+    ("chain",),
+    ("engine", "sweep"),
+)
+LEVEL = {name: rank for rank, row in enumerate(LEVELS) for name in row}
+# The simulator books with the accounting that live uses; the vocabulary itself is layered.
+SIDEWAYS = {("broker", "portfolio"), ("declare", "types")}
+
+CORE_FORBIDDEN = {"logging", "random", "time", "datetime", "pickle", "json", "csv", "sqlite3", "threading", "asyncio", "tempfile", "shutil"}
+JIT_ONLY = {"numba", "os", "sys", "pathlib", "hashlib"}  # the cache folder is jit.py's business
+
+UPSTREAM = ("data", "labels", "splits", "store", "models")  # of research: they know nothing of what is built from them
+DOWNSTREAM = ("backtest", "sweep", "report", "live", "run", "verify", "cli", "evidence")
+HEAVY = ("torch", "xgboost", "lightgbm", "sklearn", "matplotlib", "arch", "ffn", "vectorbt")
+
+
+def modules(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[str, bool]]:
+    """Dotted names a file imports, `from a import b` as `a.b`, and whether at the top (not inside a function or TYPE_CHECKING)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = path.relative_to(ROOT).with_suffix("").parts
+    late = set()
+    for node in ast.walk(tree):
+        guarded = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or guarded:
+            late.update(id(child) for child in ast.walk(node))
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) not in late) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level]) + "." if node.level else ""
+            found += [(f"{base}{node.module or ''}.{alias.name}".strip("."), id(node) not in late) for alias in node.names]
+    return found
+
+
+def unit(path: Path, package: str) -> str:
+    """The layer a file belongs to: the first name below the package."""
+    return path.relative_to(ROOT / package).with_suffix("").parts[0]
+
+
+def back_edges_of_the_core() -> list[str]:
+    bad = []
+    for path in modules("qtcore"):
+        own = unit(path, "qtcore")
+        if own == "__init__":
+            continue  # it re-exports the public names
+        assert own in LEVEL, f"{path.name} has no level; add it to LEVELS"
+        for name, _ in imports(path):
+            parts = name.split(".")
+            if parts[0] == "research":
+                bad.append(f"{path.relative_to(ROOT)} imports {name}: qtcore never imports research")
+            if parts[0] != "qtcore" or len(parts) < 2 or parts[1] == own:
+                continue
+            if LEVEL[parts[1]] >= LEVEL[own] and (own, parts[1]) not in SIDEWAYS:
+                bad.append(f"{path.relative_to(ROOT)} imports {name}: {own} may not know {parts[1]}")
+    return bad
+
+
+def test_the_core_has_no_back_edge():
+    assert back_edges_of_the_core() == []
+
+
+def test_the_core_needs_numpy_and_its_own_jit_alone():
+    bad = []
+    for path in modules("qtcore"):
+        is_jit = path.name == "jit.py"
+        for name, _ in imports(path):
+            top = name.split(".")[0]
+            outside = top not in sys.stdlib_module_names and top not in {"numpy", "numba", "qtcore"}
+            if outside or top in CORE_FORBIDDEN or (top in JIT_ONLY and not is_jit) or name.startswith("numpy.random"):
+                bad.append(f"{path.relative_to(ROOT)} imports {name}")
+        if "np.random" in path.read_text(encoding="utf-8"):
+            bad.append(f"{path.relative_to(ROOT)} draws random numbers")
+    assert bad == []
+
+
+def test_what_feeds_the_backtest_knows_nothing_of_it():
+    bad = []
+    for path in modules("research"):
+        if unit(path, "research") not in UPSTREAM:
+            continue
+        for name, _ in imports(path):
+            parts = name.split(".")
+            if parts[0] == "research" and len(parts) > 1 and parts[1] in DOWNSTREAM:
+                bad.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert bad == []
+
+
+def test_verify_imports_no_layer():
+    layers = {f"qtcore.{name}" for name in LEVELS[2] + LEVELS[3]}
+    bad = []
+    for path in modules("research/verify"):
+        for name, _ in imports(path):
+            if ".".join(name.split(".")[:2]) in layers:
+                bad.append(f"{path.relative_to(ROOT)} imports {name}: a proof may not lean on what it proves")
+    assert bad == []
+
+
+@pytest.mark.parametrize("package", ["qtcore", "research"])
+def test_nothing_imports_tests_or_notebooks(package):
+    names = [(p, n) for p in modules(package) for n, _ in imports(p)]
+    assert [f"{p.name}: {n}" for p, n in names if n.split(".")[0] in {"tests", "notebooks", "conftest"}] == []
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules that a fresh interpreter holds after `statement`."""
+    code = f"import sys\n{statement}\nprint(*sorted({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_qtcore_is_light():
+    assert loaded_by("import qtcore") & {"pandas", "polars", "pyarrow", "research", *HEAVY} == set()
+
+
+def test_importing_research_loads_no_model_library():
+    assert loaded_by("import research") & set(HEAVY) == set()

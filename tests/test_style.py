@@ -1,0 +1,237 @@
+"""Are the house rules kept? What ruff cannot see: twins, docstrings of kernels, budgets, paths, loading of code, looking forward."""
+
+import ast
+import re
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_MODULE, MAX_TEST, MAX_KERNEL, MAX_PARAMETERS = 400, 700, 40, 8
+
+# Kernels without a twin of their own name: each is a rule or a loop that the named twin covers, on the same inputs.
+COVERED_BY: dict[str, str] = {}
+
+
+def python_files(*packages: str) -> list[Path]:
+    return sorted(p for package in packages for p in (ROOT / package).rglob("*.py"))
+
+
+def tracked() -> list[Path]:
+    """Files under version control that are text; the tree itself where this is no checkout."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    names = done.stdout.split("\n") if done.returncode == 0 else [str(p.relative_to(ROOT)) for p in python_files("qtcore", "research")]
+    suffixes = {".py", ".md", ".toml", ".ipynb", ".html", ".css", ".js", ".lock", ".yaml", ".yml", ""}
+    return [ROOT / name for name in names if name and Path(name).suffix in suffixes and (ROOT / name).is_file()]
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)]
+
+
+def is_kernel(node: ast.FunctionDef) -> bool:
+    names = [d.func if isinstance(d, ast.Call) else d for d in node.decorator_list]
+    return any(isinstance(d, ast.Name) and d.id == "kernel" for d in names)
+
+
+def kernels() -> list[tuple[Path, ast.FunctionDef]]:
+    return [(p, node) for p in python_files("qtcore") for node in functions(p) if is_kernel(node)]
+
+
+def twins() -> set[str]:
+    return {node.name for p in python_files("tests/naive") for node in functions(p)}
+
+
+def where(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} {getattr(node, 'name', '')}"
+
+
+def test_every_kernel_has_a_twin():
+    known = twins()
+    bad = [where(p, k) for p, k in kernels() if k.name not in known and COVERED_BY.get(k.name) not in known]
+    assert bad == [], "kernels without a naive twin; write one in tests/naive or name the twin that covers the rule in COVERED_BY"
+
+
+def test_no_stale_line_in_the_table_of_covered_rules():
+    names = {k.name for _, k in kernels()}
+    assert sorted(set(COVERED_BY) - names) == []
+    assert sorted(n for n in COVERED_BY if n in twins()) == []
+
+
+def test_every_kernel_says_what_it_does():
+    bad = [where(p, k) for p, k in kernels() if not ast.get_docstring(k)]
+    assert bad == []
+
+
+def test_every_module_opens_with_a_docstring():
+    bad = [str(p.relative_to(ROOT)) for p in python_files("qtcore", "research") if not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    assert [name for name in bad if (ROOT / name).stat().st_size] == []
+
+
+def test_no_fastmath_and_no_parallel_outside_the_sweep():
+    bad = []
+    for path in python_files("qtcore"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in {"fastmath", "parallel"}:
+                allowed = node.arg == "parallel" and path.name in {"sweep.py", "jit.py"}
+                if not allowed:
+                    bad.append(where(path, node.value) + node.arg)
+    assert bad == []
+
+
+def test_kernels_use_only_exact_arithmetic():
+    """Sums, means, powers and NumPy's log and exp differ between compiled and interpreted code."""
+    bad = []
+    for path, k in kernels():
+        for node in ast.walk(k):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):
+                bad.append(where(path, node) + "**")
+            if isinstance(node, ast.Attribute) and node.attr in {
+                "sum",
+                "mean",
+                "std",
+                "var",
+                "dot",
+                "log",
+                "exp",
+                "sqrt",
+                "cumsum",
+                "sort",
+            }:
+                if isinstance(node.value, ast.Name) and node.value.id == "math":
+                    continue
+                bad.append(where(path, node) + node.attr)
+    assert bad == []
+
+
+def test_only_jit_imports_numba():
+    bad = [str(p) for p in python_files("qtcore", "research") if re.search(r"^\s*(import|from) numba", p.read_text("utf-8"), re.M)]
+    assert [Path(p).name for p in bad] == ["jit.py"]
+
+
+def test_nothing_loads_code_from_data():
+    """A model file is data: no pickle, no joblib, no torch.load without weights_only (`spec` D-76)."""
+    bad = []
+    for path in python_files("qtcore", "research"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            bad += [
+                where(path, node) + n
+                for n in names
+                if n.split(".")[0] in {"pickle", "cPickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
+            ]
+            if (
+                isinstance(node, ast.keyword)
+                and node.arg == "allow_pickle"
+                and not (isinstance(node.value, ast.Constant) and not node.value.value)
+            ):
+                bad.append(where(path, node.value) + "allow_pickle")
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in {"torch.load", "pd.read_pickle", "eval", "exec"}:
+                safe = any(k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True for k in node.keywords)
+                if not safe:
+                    bad.append(where(path, node) + ast.unparse(node.func))
+    assert bad == []
+
+
+def test_no_print():
+    bad = []
+    for path in python_files("qtcore", "research"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+                bad.append(where(path, node))
+    assert bad == []
+
+
+LOOKS_FORWARD = {"labels.py"}
+PLANTED = {"leaks.py", "planted.py"}  # they name what they hunt
+
+
+def forward_looks(path: Path) -> list[str]:
+    """Spot the usual ways of reading the future: negative shifts, centred windows, back-fills, and `x[t + k]` in a kernel."""
+    found = []
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            negative = [a for a in node.args if isinstance(a, ast.UnaryOp) and isinstance(a.op, ast.USub)]
+            if node.func.attr in {"shift", "roll"} and negative:
+                found.append(where(path, node) + node.func.attr)
+            if node.func.attr in {"bfill", "backfill"}:
+                found.append(where(path, node) + node.func.attr)
+        if isinstance(node, ast.keyword) and node.arg == "center" and isinstance(node.value, ast.Constant) and node.value.value is True:
+            found.append(where(path, node.value) + "center=True")
+    for k in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and is_kernel(node)):
+        for node in ast.walk(k):
+            if isinstance(node, ast.Subscript):
+                index = node.slice.elts[0] if isinstance(node.slice, ast.Tuple) and node.slice.elts else node.slice
+                if isinstance(index, ast.BinOp) and isinstance(index.op, ast.Add) and ast.unparse(index.left) == "t":
+                    found.append(where(path, node) + ast.unparse(node))
+    return found
+
+
+def test_only_labels_look_forward():
+    files = [p for p in python_files("qtcore", "research") if p.name not in LOOKS_FORWARD | PLANTED]
+    assert [line for p in files for line in forward_looks(p)] == []
+
+
+def test_no_word_of_a_machine():
+    """The repository speaks of the product alone: no absolute path of a machine, no package-index host."""
+    words = re.compile(
+        "|".join(["/" + "work/", "/" + "tmp/", "/" + "home/[a-z]", "/" + "root/", "pypi" + r"\.org", "files." + "pythonhosted"])
+    )
+    bad = []
+    for path in tracked():
+        for i, line in enumerate(path.read_text(encoding="utf-8", errors="replace").split("\n"), 1):
+            if words.search(line):
+                bad.append(f"{path.relative_to(ROOT)}:{i} {line.strip()[:80]}")
+    assert bad == []
+
+
+def test_text_is_ascii():
+    bad = []
+    for path in python_files("qtcore", "research", "tests"):
+        for i, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if not line.isascii():
+                bad.append(f"{path.relative_to(ROOT)}:{i}")
+    assert bad == []
+
+
+def test_no_unfinished_work():
+    words = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]))
+    bad = [str(p.relative_to(ROOT)) for p in python_files("qtcore", "research", "tests") if words.search(p.read_text(encoding="utf-8"))]
+    assert bad == []
+
+
+def over_budget() -> list[str]:
+    """What is longer or wider than planned: a list to look at, not a failure."""
+    found = []
+    for path in python_files("qtcore", "research", "tests"):
+        n = path.read_text(encoding="utf-8").count("\n")
+        limit = MAX_TEST if path.parts[len(ROOT.parts)] == "tests" else MAX_MODULE
+        if n > limit:
+            found.append(f"{path.relative_to(ROOT)}: {n} lines, budget {limit}")
+    for path in python_files("qtcore", "research"):
+        for node in functions(path):
+            n = (node.end_lineno or 0) - node.lineno + 1
+            if is_kernel(node) and n > MAX_KERNEL:
+                found.append(f"{where(path, node)}: kernel of {n} lines, budget {MAX_KERNEL}")
+            width = len(node.args.args) + len(node.args.kwonlyargs)
+            is_command = path.parent.name == "cli"  # a command's options are its documentation
+            if not is_kernel(node) and not is_command and width > MAX_PARAMETERS:
+                found.append(f"{where(path, node)}: {width} parameters, budget {MAX_PARAMETERS}")
+    return found
+
+
+def test_budgets_are_reported():
+    found = over_budget()
+    if found:
+        warnings.warn("over budget:\n  " + "\n  ".join(found), stacklevel=1)
+    sizes = [p.read_text(encoding="utf-8").count("\n") for p in python_files("qtcore", "research")]
+    assert max(sizes) <= 2 * MAX_MODULE, "a module of twice the budget is a missing layer"
+
+
+@pytest.mark.parametrize("package", ["qtcore", "research"])
+def test_packages_are_typed(package):
+    assert (ROOT / package / "py.typed").exists()
