@@ -55,9 +55,9 @@ def decide(votes, market, regime, params, meta=None):
 def ensemble(votes, regime, p):
     """Vote by weight; confidence is the mean of the winner's voters (4.2, 4.3)."""
     weights = regime_weights(p["ensemble.weights"], p["ensemble.regime_factors"], regime)
-    score = {a: 0.0 for a in (SELL, HOLD, BUY)}
-    count = {a: 0 for a in score}
-    total = {a: 0.0 for a in score}
+    score = dict.fromkeys((SELL, HOLD, BUY), 0.0)
+    count = dict.fromkeys(score, 0)
+    total = dict.fromkeys(score, 0.0)
     for weight, vote in zip(weights, votes):
         if vote is not None:
             action, confidence = vote
@@ -82,9 +82,7 @@ def ensemble(votes, regime, p):
         return result(HOLD, 0.5, Consensus.TIE, count[HOLD])
     winner = next(a for a in (BUY, SELL, HOLD) if score[a] == top)
     k = count[winner]
-    label = (
-        Consensus.UNANIMOUS if k >= n else Consensus.STRONG if k >= 0.75 * n else Consensus.SPLIT if k >= 0.5 * n else Consensus.WEAK
-    )
+    label = Consensus.UNANIMOUS if k >= n else Consensus.STRONG if k >= 0.75 * n else Consensus.SPLIT if k >= 0.5 * n else Consensus.WEAK
     base = total[winner] / k if k else 0.5
     multiplier = p["ensemble.multipliers"][int(label) - int(Consensus.WEAK)]
     return result(winner, min(0.95, base * multiplier), label, k)
@@ -108,7 +106,7 @@ def regime_weights(weights, factors, regime):
 
 def weighted_score(votes, p):
     """Confidence-weighted score (4.5): action and its score."""
-    score = {a: 0.0 for a in (SELL, HOLD, BUY)}
+    score = dict.fromkeys((SELL, HOLD, BUY), 0.0)
     present = 0.0
     for weight, vote in zip(p["ensemble.weights"], votes):
         if vote is not None:
@@ -273,3 +271,296 @@ def score(market):
     for signal, strength, weight in terms:
         total += (signal * strength) * weight
     return total
+
+
+# ---------------------------------------------------------------- permission: 10
+
+
+def trade(bars, raw_action, raw_confidence, params, funding=None):
+    """Fill, stop, mark and govern bar by bar (10.6 b).
+
+    bars: dict of `open_time`, `close_time` [n] and `open`, `high`, `low`, `close` [n][S], NaN at holes. raw_*: [n][S].
+    Returns a dict: per-cell and per-bar lists, `fills` as a list of dicts, and the final `account` and `positions`.
+    """
+    p = params
+    n, width = len(bars["close_time"]), len(bars["close"][0])
+    acc = {
+        "balance": p["broker.initial_cash"],
+        "equity": p["broker.initial_cash"],
+        "peak": p["broker.initial_cash"],
+        "exposure": 0.0,
+        "fees": 0.0,
+        "slippage": 0.0,
+        "funding": 0.0,
+        "day": -1,
+        "trades_today": 0,
+        "is_halted": False,
+        "n_trades": 0,
+        "closed": [],
+        "fills": [],
+    }
+    book = [flat() for _ in range(width)]
+    out = {
+        "final_action": [[HOLD] * width for _ in range(n)],
+        "governor_reason": [[Reason.NONE] * width for _ in range(n)],
+        "size": [[0.0] * width for _ in range(n)],
+        "cell_pnl": [[0.0] * width for _ in range(n)],
+        "equity": [],
+        "balance": [],
+        "exposure": [],
+    }
+    for t in range(n):
+        bar = {name: bars[name][t] for name in ("open", "high", "low", "close", "open_time", "close_time")}
+        bar["t"] = t
+        cancelled = fill_bar(acc, book, bar, p, funding[t] if funding else None)
+        for s in range(width):
+            if t > 0:
+                out["cell_pnl"][t - 1][s] = book[s]["cell_pnl"]
+            book[s]["cell_pnl"] = 0.0
+        out["equity"].append(acc["equity"])
+        out["balance"].append(acc["balance"])
+        for s, (action, reason, size) in enumerate(govern_bar(acc, book, bar, raw_action[t], raw_confidence[t], p)):
+            out["final_action"][t][s] = action
+            out["governor_reason"][t][s] = Reason.NO_BAR if s in cancelled else reason
+            out["size"][t][s] = size
+        out["exposure"].append(acc["exposure"])
+    return {**out, "fills": acc["fills"], "account": acc, "positions": book}
+
+
+def flat():
+    """State of a symbol that has not traded."""
+    return {
+        "qty": 0.0,
+        "entry": NAN,
+        "notional": 0.0,
+        "entry_fee": 0.0,
+        "funding": 0.0,
+        "stop": NAN,
+        "entry_bar": -1,
+        "trade_id": -1,
+        "pending": 0.0,
+        "pending_exit": Reason.NONE,
+        "last_close": NAN,
+        "last_loss": None,
+        "n_holes": 0,
+        "unrealised": 0.0,
+        "cell_pnl": 0.0,
+    }
+
+
+def fill_bar(acc, book, bar, p, rates):
+    """Exits at the open, entries at the open, stops, funding, delisting, mark. Returns the symbols whose entry was cancelled."""
+    cancelled = set()
+    symbols = range(len(book))
+    for s in symbols:
+        pos, price = book[s], bar["open"][s]
+        if pos["qty"] and price == price:
+            if pos["pending_exit"]:
+                close_position(acc, book, s, price, pos["pending_exit"], bar["open_time"], bar, p)
+            elif (price - pos["stop"]) * pos["qty"] < 0.0:
+                close_position(acc, book, s, price, Reason.STOP, bar["open_time"], bar, p)
+    for s in symbols:
+        pos, price = book[s], bar["open"][s]
+        if pos["pending"]:
+            if price == price:
+                open_position(acc, book, s, price, bar, p)
+            else:
+                cancelled.add(s)
+            pos["pending"] = 0.0
+    for s in symbols:
+        pos = book[s]
+        if pos["qty"] > 0.0 and bar["low"][s] <= pos["stop"]:
+            close_position(acc, book, s, min(pos["stop"], bar["open"][s]), Reason.STOP, bar["close_time"], bar, p)
+        elif pos["qty"] < 0.0 and bar["high"][s] >= pos["stop"]:
+            close_position(acc, book, s, max(pos["stop"], bar["open"][s]), Reason.STOP, bar["close_time"], bar, p)
+    for s in symbols:
+        pos, price = book[s], bar["close"][s]
+        if rates and pos["qty"] and price == price and rates[s] == rates[s]:
+            received = -(pos["qty"] * price * rates[s])
+            pos["funding"] += received
+            pos["cell_pnl"] += received
+            acc["balance"] += received
+            acc["funding"] += received
+    for s in symbols:
+        pos, price = book[s], bar["close"][s]
+        if price == price:
+            pos["last_close"], pos["n_holes"] = price, 0
+        else:
+            pos["n_holes"] += 1
+            if pos["qty"] and pos["n_holes"] >= p["broker.delist_after"]:
+                close_position(acc, book, s, pos["last_close"], Reason.DELISTED, bar["close_time"], bar, p)
+    mark(acc, book, p)
+    return cancelled
+
+
+def open_position(acc, book, s, price, bar, p):
+    """Fill an entry: the notional is fixed, slippage moves the price against us, the stop hangs on the fill price (10.6 d-j)."""
+    pos = book[s]
+    side = 1.0 if pos["pending"] > 0.0 else -1.0
+    fill = price * (1.0 + side * p["broker.slippage_rate"])
+    notional = abs(pos["pending"])
+    qty = side * (notional / fill)
+    fee = notional * p["broker.fee_rate"]
+    slippage = abs(qty) * abs(fill - price)
+    pos.update(
+        qty=qty,
+        entry=fill,
+        notional=notional,
+        entry_fee=fee,
+        funding=0.0,
+        stop=fill * (1.0 - side * p["governor.stop_loss"]),
+        entry_bar=bar["t"],
+        trade_id=acc["n_trades"],
+        unrealised=0.0,
+    )
+    acc["n_trades"] += 1
+    acc["fees"] += fee
+    acc["slippage"] += slippage
+    book_fill(acc, bar["open_time"], bar, s, pos["trade_id"], 1, Reason.APPROVED, qty, fill, price, fee, slippage, 0.0, 0.0)
+
+
+def close_position(acc, book, s, price, reason, time, bar, p):
+    """Fill an exit: the balance changes once, by (gross - exit fee) - entry fee; funding was booked when it was due."""
+    pos = book[s]
+    side = 1.0 if pos["qty"] > 0.0 else -1.0
+    fill = price * (1.0 - side * p["broker.slippage_rate"])
+    gross = pos["qty"] * (fill - pos["entry"])
+    fee = abs(pos["qty"]) * fill * p["broker.fee_rate"]
+    slippage = abs(pos["qty"]) * abs(price - fill)
+    change = (gross - fee) - pos["entry_fee"]
+    pnl = change + pos["funding"]
+    acc["balance"] += change
+    acc["fees"] += fee
+    acc["slippage"] += slippage
+    acc["closed"].append({"time": time, "symbol": s, "pnl": pnl, "ret": pnl / pos["notional"]})
+    book_fill(acc, time, bar, s, pos["trade_id"], 0, reason, -pos["qty"], fill, price, fee, slippage, pos["funding"], pnl)
+    last_loss = time if pnl < 0.0 else pos["last_loss"]
+    kept = {name: pos[name] for name in ("pending", "last_close", "n_holes")}
+    book[s] = {**flat(), **kept, "last_loss": last_loss, "cell_pnl": pos["cell_pnl"] + change - pos["unrealised"]}
+
+
+def book_fill(acc, time, bar, s, trade_id, is_entry, reason, qty, price, reference, fee, slippage, funding, pnl):
+    """Append one row to the ledger."""
+    acc["fills"].append(
+        {
+            "time": time,
+            "bar": bar["t"],
+            "symbol": s,
+            "trade_id": trade_id,
+            "is_entry": is_entry,
+            "reason": int(reason),
+            "qty": qty,
+            "price": price,
+            "reference_price": reference,
+            "fee": fee,
+            "slippage": slippage,
+            "funding": funding,
+            "pnl": pnl,
+        }
+    )
+
+
+def mark(acc, book, p):
+    """Value the book at the last valid closes; unrealised PnL is net of the entry fee, summed in symbol order (0.2)."""
+    unrealised, exposure = 0.0, 0.0
+    for pos in book:
+        if pos["qty"]:
+            value = pos["qty"] * (pos["last_close"] - pos["entry"]) - pos["entry_fee"]
+            pos["cell_pnl"] += value - pos["unrealised"]
+            pos["unrealised"] = value
+            unrealised += value
+            exposure += pos["notional"]
+    acc["equity"] = acc["balance"] + unrealised
+    acc["exposure"] = exposure
+    basis = base_of(acc, p)
+    acc["peak"] = max(acc["peak"], basis)
+    if (acc["peak"] - basis) / acc["peak"] > p["governor.max_drawdown"]:
+        acc["is_halted"] = True
+
+
+def base_of(acc, p):
+    """What drawdown, sizes and limits are measured on (10.6 i, p)."""
+    return acc["equity"] if p["governor.drawdown_basis"] == "equity" else acc["balance"]
+
+
+def govern_bar(acc, book, bar, actions, confidences, p):
+    """Order exits, then ask for entries in symbol order. Returns (final action, reason, signed size) per symbol."""
+    day = bar["close_time"] // DAY
+    if day != acc["day"]:
+        acc["day"], acc["trades_today"] = day, 0
+        if p["governor.drawdown_reset"] == "daily":
+            acc["is_halted"] = False
+            acc["peak"] = base_of(acc, p)
+    out = [None] * len(book)
+    freed = set()
+    horizon = p["broker.max_holding_bars"]
+    for s, pos in enumerate(book):
+        if not pos["qty"]:
+            continue
+        side = 1 if pos["qty"] > 0.0 else -1
+        if horizon and bar["t"] - pos["entry_bar"] + 1 >= horizon and not pos["pending_exit"]:
+            pos["pending_exit"] = Reason.HORIZON
+            freed.add(s)
+        elif actions[s] - 1 == -side:
+            if not pos["pending_exit"]:
+                pos["pending_exit"] = Reason.EXIT_SIGNAL
+            out[s] = (HOLD, Reason.EXIT_SIGNAL, 0.0)
+    entries = [s for s in range(len(book)) if out[s] is None]
+    if p["governor.order"] == "by_confidence":
+        entries.sort(key=lambda s: -confidences[s])
+    for s in entries:
+        size, reason = entry(acc, book[s], s, s in freed, bar["close_time"], actions[s], confidences[s], p)
+        out[s] = (actions[s] if reason == Reason.APPROVED else HOLD, reason, size)
+    return out
+
+
+def entry(acc, pos, s, is_freed, now, action, confidence, p):
+    """Check one wish in the order of 10.3 and 10.6 g; book the approval. Returns the signed notional and the reason."""
+    if action == HOLD:
+        return 0.0, Reason.HOLD_SIGNAL
+    if confidence < p["governor.min_confidence"]:
+        return 0.0, Reason.LOW_CONFIDENCE
+    if pos["qty"] and not is_freed:
+        return 0.0, Reason.POSITION_ALREADY_OPEN
+    if action == SELL and not p["broker.allow_short"]:
+        return 0.0, Reason.SHORTS_DISABLED
+    if p["governor.emergency_stop"]:
+        return 0.0, Reason.EMERGENCY_STOP_ACTIVE
+    if acc["is_halted"]:
+        return 0.0, Reason.MAX_DRAWDOWN_EXCEEDED
+    if acc["trades_today"] >= p["governor.max_daily_trades"]:
+        return 0.0, Reason.DAILY_TRADE_LIMIT_REACHED
+    base = base_of(acc, p)
+    size = base * share(acc, confidence, p)
+    planned = acc["exposure"] + size if p["governor.exposure_mode"] == "projected" else acc["exposure"]
+    if planned > base * p["governor.max_exposure"]:
+        return 0.0, Reason.MAX_EXPOSURE_EXCEEDED
+    since = now - p["governor.cooldown_minutes"] * MINUTE
+    if p["governor.cooldown_scope"] == "symbol_last_loss":
+        losses = [pos["last_loss"]] if pos["last_loss"] is not None else []
+    else:
+        losses = [c["time"] for c in acc["closed"][-50:] if c["symbol"] == s and c["pnl"] < 0.0]
+    if any(time > since for time in losses):
+        return 0.0, Reason.COOLDOWN_ACTIVE
+    acc["trades_today"] += 1
+    acc["exposure"] += size
+    pos["pending"] = size if action == BUY else -size
+    return pos["pending"], Reason.APPROVED
+
+
+def share(acc, confidence, p):
+    """Kelly's share of the base, clamped (10.4); `kelly_empirical` takes its odds from the last closed trades (D-64)."""
+    mode, b, win_rate = p["governor.sizing_mode"], p["governor.payoff"], p["governor.win_rate"]
+    if mode == "kelly_confidence":
+        win_rate = confidence
+    last = acc["closed"][-p["governor.kelly_trades"] :]
+    if mode == "kelly_empirical" and len(last) >= p["governor.kelly_trades"]:
+        wins = [c["ret"] for c in last if c["ret"] > 0.0]
+        losses = [-c["ret"] for c in last if c["ret"] < 0.0]
+        if wins and losses:
+            win_rate, b = len(wins) / len(last), (sum(wins) / len(wins)) / (sum(losses) / len(losses))
+    f = (win_rate * b - (1.0 - win_rate)) / b
+    pct = f * p["governor.kelly_fraction"]
+    if mode != "kelly_confidence":
+        pct *= confidence / p["governor.reference_confidence"]
+    return min(max(pct, 0.0), p["governor.max_position"])
