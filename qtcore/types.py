@@ -277,6 +277,32 @@ DECISION_COLUMNS: dict[str, str] = {
 }
 
 
+class Code(IntEnum):
+    """Rows of the slab `codes [11, n, S]`: the integer columns of `Decisions` in order."""
+
+    ENSEMBLE_ACTION = 0
+    CONSENSUS = 1
+    CONSENSUS_COUNT = 2
+    N_VOTERS = 3
+    VERDICT = 4
+    META_REASON = 5
+    META_ACTION = 6
+    ARBITER_ACTION = 7
+    ARBITER_REASON = 8
+    RAW_ACTION = 9
+    SOURCE = 10
+
+
+class Value(IntEnum):
+    """Rows of the slab `values [5, n, S]`: the float64 columns of `Decisions` in order."""
+
+    ENSEMBLE_CONFIDENCE = 0
+    META_CONFIDENCE = 1
+    ARBITER_CONFIDENCE = 2
+    ARBITER_SCORE = 3
+    RAW_CONFIDENCE = 4
+
+
 @dataclass(frozen=True)
 class Decisions:
     """The opinion on every cell of a block; each field is `[n, S]`, dtypes and meaning in `DECISION_COLUMNS`."""
@@ -300,5 +326,16 @@ class Decisions:
 
     @classmethod
     def empty(cls, n: int, n_symbols: int) -> "Decisions":
-        """Allocate uninitialised outputs for `n` bars; kernels write every cell."""
-        return cls(**{name: np.empty((n, n_symbols), dtype) for name, dtype in DECISION_COLUMNS.items()})
+        """Allocate uninitialised outputs for `n` bars; kernels write every cell. The columns are views of two slabs."""
+        codes, values = np.empty((len(Code), n, n_symbols), np.int8), np.empty((len(Value), n, n_symbols))
+        columns = {row.name.lower(): codes[row].view(DECISION_COLUMNS[row.name.lower()]) for row in Code}
+        return cls(**columns, **{row.name.lower(): values[row] for row in Value})
+
+    @property
+    def slabs(self) -> tuple[NDArray[np.int8], F8]:
+        """The slabs `codes [11, n, S]` and `values [5, n, S]` behind the columns. Raises InputError when not made by `empty`."""
+        codes, values = self.raw_action.base, self.raw_confidence.base
+        shape = self.raw_action.shape
+        if codes is None or values is None or codes.shape != (len(Code), *shape) or values.shape != (len(Value), *shape):
+            raise InputError(f"decisions must come whole from Decisions.empty, was of shape {list(shape)} from elsewhere")
+        return codes, values
