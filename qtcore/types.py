@@ -118,12 +118,15 @@ class Reason(IntEnum):
     HORIZON = 73
     DELISTED = 74
     END_OF_DATA = 75
+    ZERO_SIZE = 76
     GOVERNOR_ERROR = 79
 
 
+NEVER = -(2**63)  # a time before every bar
+
 ACCOUNT = np.dtype(
     [
-        ("balance", "f8"),  # quote: initial cash plus the net PnL of every closed position
+        ("balance", "f8"),  # quote: initial cash, plus (gross - exit fee) - entry fee of every closed position, plus funding
         ("equity", "f8"),  # quote: balance plus unrealised PnL at the last close
         ("peak", "f8"),  # quote: highest value of the drawdown basis so far
         ("exposure", "f8"),  # quote: sum of entry notionals, pending entries included
@@ -136,8 +139,10 @@ ACCOUNT = np.dtype(
         ("n_fills", "i8"),  # fills booked so far
         ("n_trades", "i8"),  # positions opened so far; the next trade_id
         ("n_closed", "i8"),  # positions closed so far; the write position of the ring below
+        ("n_cancelled", "i8"),  # approved entries that were never filled
         ("is_halted", "i8"),  # 1 after a drawdown breach, until the reset rule lifts it
-        ("halt_time", "i8"),  # ns UTC of the first breach, 0 if none
+        ("n_halted", "i8"),  # bars whose entries were blocked by a drawdown halt
+        ("halt_time", "i8"),  # ns UTC of the first breach, NEVER if none
     ],
     align=True,
 )
@@ -147,15 +152,16 @@ POSITION = np.dtype(
         ("qty", "f8"),  # base units, signed; 0.0 when flat
         ("entry_price", "f8"),  # quote per base unit, slippage included; NaN when flat
         ("entry_notional", "f8"),  # quote at entry, unsigned; 0.0 when flat
-        ("entry_fee", "f8"),  # quote
-        ("funding", "f8"),  # quote received less paid by this position
+        ("entry_fee", "f8"),  # quote; 0.0 when flat
+        ("funding", "f8"),  # quote received less paid by this position; 0.0 when flat
         ("stop_price", "f8"),  # quote per base unit; NaN when flat
+        ("unrealised", "f8"),  # quote at the last mark, net of the entry fee; 0.0 when flat
         ("pending_notional", "f8"),  # quote to open at the next open, signed; 0.0 if none
         ("last_close", "f8"),  # last valid close, NaN before the listing
-        ("entry_time", "i8"),  # ns UTC of the fill
-        ("entry_bar", "i8"),  # bar number of the fill
+        ("entry_time", "i8"),  # ns UTC of the fill, NEVER when flat
+        ("entry_bar", "i8"),  # first bar whose whole range it is held over, -1 when flat
         ("pending_exit", "i8"),  # reason code of the exit ordered for the next valid open, 0 if none
-        ("last_loss_time", "i8"),  # ns UTC of the last losing close, 0 if none
+        ("last_loss_time", "i8"),  # ns UTC of the last losing close, NEVER if none
         ("n_holes", "i8"),  # holes in a row
         ("trade_id", "i8"),  # number of the open trade, -1 when flat
     ],
@@ -175,7 +181,7 @@ N_CLOSED = 64  # closed trades remembered for `last_50` and `kelly_empirical`
 
 FILL = np.dtype(
     [
-        ("time", "i8"),  # ns UTC: bar open for fills at the open, bar close for stops
+        ("time", "i8"),  # ns UTC: bar open for fills at the open, bar close for stops inside the bar and fills at the close
         ("bar", "i8"),  # bar number since the engine started
         ("symbol", "i8"),  # column
         ("trade_id", "i8"),
@@ -184,10 +190,12 @@ FILL = np.dtype(
         ("qty", "f8"),  # base units, signed: what was bought (+) or sold (-)
         ("price", "f8"),  # quote per base unit, slippage included
         ("reference_price", "f8"),  # the open, stop level or close before slippage
+        ("notional", "f8"),  # quote, unsigned: what was approved (entries), abs(qty) times price (exits)
+        ("stop_price", "f8"),  # quote per base unit, entries only: where the position will be stopped; NaN for exits
         ("fee", "f8"),  # quote, >= 0
         ("slippage", "f8"),  # quote, >= 0
         ("funding", "f8"),  # quote, exits only: funding of the whole trade
-        ("pnl", "f8"),  # quote, exits only: (gross - exit fee) - entry fee + funding
+        ("pnl", "f8"),  # quote, exits only: ((gross - exit fee) - entry fee) + funding
     ],
     align=True,
 )
