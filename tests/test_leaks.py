@@ -291,7 +291,7 @@ N_WALKS = 40
 
 
 def test_false_alarms_on_random_walks():
-    """Measured: none in 320 statistical tests (40 walks x (5 columns + 3 scores)), at most 0.9 % with 95 % confidence; none in 40 audits."""
+    """Measured: none in 320 statistical tests (40 walks x (5 columns + 3 scores)), below 0.9 % at 95 % confidence; none in 40 audits."""
     alarms = []
     for seed in range(N_WALKS):
         bars = walk(300, seed=100 + seed)
