@@ -162,7 +162,7 @@ POSITION = np.dtype(
         ("entry_bar", "i8"),  # first bar whose whole range it is held over, -1 when flat
         ("pending_exit", "i8"),  # reason code of the exit ordered for the next valid open, 0 if none
         ("last_loss_time", "i8"),  # ns UTC of the last losing close, NEVER if none
-        ("n_holes", "i8"),  # holes in a row
+        ("last_bar", "i8"),  # bar number of the last valid close, -1 before the listing
         ("trade_id", "i8"),  # number of the open trade, -1 when flat
     ],
     align=True,
