@@ -1,0 +1,152 @@
+"""Which rows can be used? A few bad rows of a symbol become holes and are reported; many stop the run with one sentence."""
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import F8
+from research.data.clock import iso
+from research.data.schema import Rows
+from research.errors import UserError
+
+FEW = 3  # bad rows that are always few; beyond it one row in a hundred
+ROUNDING = 1e-9  # an adjusted price may leave low..high by this share of itself: float rounding, not a broken candle
+
+# What a run does with such rows, and what the user can do about them. Problems without a remedy never stop a run.
+PROBLEMS: dict[str, tuple[str, str, str]] = {
+    "conflict": ("share their timestamp with a row of other values", "stops", "keep one row per symbol and time"),
+    "unsorted": ("are earlier than the row before them", "sorted", "sort by symbol and timestamp"),
+    "off_grid": ("are off the common grid of timestamps", "masked", "round the timestamps or resample"),
+    "future": ("open after the present time", "masked", "check the unit and the zone of the timestamps"),
+    "incomplete": ("have some values empty, but not all", "masked", "fill or drop them"),
+    "not_finite": ("have an infinite value", "masked", "correct or drop them"),
+    "not_positive": ("have a price of zero or below", "masked", "correct or drop them"),
+    "negative_volume": ("have a volume below zero", "masked", "correct or drop them"),
+    "high_below_low": ("have a high below the low", "masked", "correct or drop them"),
+    "outside_range": ("have an open or close outside low to high", "masked", "correct or drop them"),
+    "duplicate": ("repeat another row", "dropped", ""),
+}
+VALUE_RULES = ("incomplete", "not_finite", "not_positive", "negative_volume", "high_below_low", "outside_range")
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One problem of one symbol: `count` rows of `of`, the first at `first` (ns UTC), and what a run does about it."""
+
+    symbol: str
+    problem: str
+    count: int
+    of: int
+    first: int
+    action: str  # stops, sorted, masked, dropped, or told
+
+    @property
+    def text(self) -> str:
+        """Say it in one sentence."""
+        what, _, remedy = PROBLEMS[self.problem]
+        line = f"{self.symbol}: {self.count:,} of {self.of:,} rows {what}, the first at {iso(self.first)}"
+        if self.action != "stops":
+            return f"{line}; {self.action}"
+        limit = "" if self.problem == "conflict" else f"; at most {few(self.of):,} may"
+        return f"{line}{limit}; {remedy}, or leave {self.symbol} out"
+
+
+def few(n_rows: int) -> int:
+    """How many bad rows a symbol of `n_rows` rows may have: 1 %, at least 3, but never half of them.
+
+    >>> few(10_000), few(50), few(4)
+    (100, 3, 1)
+    """
+    return min(max(FEW, n_rows // 100), max(n_rows // 2 - 1, 0))
+
+
+def stop_at(issues: list[Issue]) -> None:
+    """Raise UserError with the first issue that stops a run."""
+    for issue in issues:
+        if issue.action == "stops":
+            raise UserError(issue.text)
+
+
+def sort_rows(rows: Rows) -> tuple[Rows, list[Issue]]:
+    """Sort by symbol, then time, and drop rows that repeat another to the bit. Two rows of one time that differ are a conflict."""
+    issues: list[Issue] = []
+    counts = np.bincount(rows.code, minlength=len(rows.symbols))
+    if np.any(np.diff(rows.code) < 0):
+        rows = rows[np.argsort(rows.code, kind="stable")]
+    same = np.diff(rows.code) == 0
+    back = np.flatnonzero(same & (np.diff(rows.time) < 0)) + 1
+    if len(back):
+        issues += found("unsorted", back, rows, counts)
+        rows = rows[np.lexsort((rows.time, rows.code))]
+        same = np.diff(rows.code) == 0
+    twice = np.flatnonzero(same & (np.diff(rows.time) == 0)) + 1
+    if not len(twice):
+        return rows, issues
+    before, after = rows.values[:, twice - 1], rows.values[:, twice]
+    differs = np.any((before != after) & ~(np.isnan(before) & np.isnan(after)), axis=0)
+    issues += found("conflict", twice[differs], rows, counts) + found("duplicate", twice[~differs], rows, counts)
+    keep = np.ones(rows.n, bool)
+    keep[twice] = False
+    return rows[keep], issues
+
+
+def mask_rows(rows: Rows, n_rows: NDArray[np.int64] | None = None) -> tuple[Rows, list[Issue]]:
+    """Blank the rows whose values cannot be a candle. `n_rows` [S]: rows of each symbol in the whole source, where this is a part."""
+    broken = broken_rule(rows.values)
+    bad = np.flatnonzero(broken)
+    if not len(bad):
+        return rows, []
+    counts = np.bincount(rows.code, minlength=len(rows.symbols)) if n_rows is None else n_rows
+    issues = []
+    for i, problem in enumerate(VALUE_RULES, 1):
+        issues += found(problem, np.flatnonzero(broken == i), rows, counts)
+    values = rows.values.copy()
+    values[:, bad] = np.nan
+    return replace(rows, values=values), issues
+
+
+def broken_rule(values: F8) -> NDArray[np.int8]:
+    """Give the number of the first of `VALUE_RULES` that each row breaks, from 1, or 0. Five NaN are an explicit hole."""
+    open_, high, low, close, volume = values
+    empty = np.isnan(values)
+    n_empty = empty.sum(axis=0)
+    slack = ROUNDING * np.abs(close)
+    with np.errstate(invalid="ignore"):
+        tests = (
+            (n_empty > 0) & (n_empty < len(values)),
+            np.isinf(values).any(axis=0),
+            (values[:4] <= 0.0).any(axis=0),
+            volume < 0.0,
+            high < low,
+            (np.maximum(open_, close) > high + slack) | (np.minimum(open_, close) < low - slack),
+        )
+    broken = np.zeros(values.shape[1], np.int8)
+    for i in range(len(tests), 0, -1):
+        broken[tests[i - 1]] = i
+    return broken
+
+
+def future_rows(rows: Rows, now: int | None = None) -> tuple[Rows, list[Issue]]:
+    """Drop the rows that open after `now` (ns UTC; None: the clock of this machine)."""
+    late = np.flatnonzero(rows.time > (time.time_ns() if now is None else now))
+    if not len(late):
+        return rows, []
+    issues = found("future", late, rows, np.bincount(rows.code, minlength=len(rows.symbols)))
+    keep = np.ones(rows.n, bool)
+    keep[late] = False
+    return rows[keep], issues
+
+
+def found(problem: str, at: np.ndarray, rows: Rows, counts: NDArray[np.int64]) -> list[Issue]:
+    """One issue per symbol that has the problem in the rows `at`."""
+    issues = []
+    per_symbol = np.bincount(rows.code[at], minlength=len(rows.symbols))
+    for s in np.flatnonzero(per_symbol):
+        action = PROBLEMS[problem][1]
+        if PROBLEMS[problem][2] and per_symbol[s] > few(int(counts[s])):
+            action = "stops"
+        first = int(rows.time[at[rows.code[at] == s]].min())
+        issues.append(Issue(rows.symbols[s], problem, int(per_symbol[s]), int(counts[s]), first, action))
+    return issues

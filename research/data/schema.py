@@ -1,0 +1,171 @@
+"""Which column is what? Rows: candles as they came, before any of them is judged."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from qtcore.types import F8, I8, Bars
+from research.data.clock import utc_ns
+from research.errors import UserError
+
+VALUES = ("open", "high", "low", "close", "volume")
+TIME_NAMES = ("open_time", "timestamp", "datetime", "date", "time")
+ALIASES = {
+    "symbol": ("symbol", "ticker", "pair", "instrument", "asset"),
+    "open": ("open",),
+    "high": ("high",),
+    "low": ("low",),
+    "close": ("close",),
+    "volume": ("volume", "vol", "tick_volume"),
+    "price": ("price",),
+    "size": ("size", "qty", "quantity", "amount"),
+    "funding_rate": ("funding_rate", "fundingrate", "rate"),
+}
+LONE = "ASSET"  # name of the only symbol where neither a column, a file name nor the caller names it
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N candles in the order of the source.
+
+    time [N]: int64 ns UTC. code [N]: index into `symbols`. values [5, N]: open, high, low, close, volume, NaN where empty.
+    label: whether `time` is the open or the close of the bar. interval: ns where the source says so itself, else 0.
+    """
+
+    time: I8
+    code: NDArray[np.int32]
+    values: F8
+    symbols: tuple[str, ...]
+    label: str = "open"
+    interval: int = 0
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(self.time)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> "Rows":
+        return replace(self, time=self.time[rows], code=self.code[rows], values=self.values[:, rows])
+
+    def pick(self, symbols: Sequence[str] | None) -> "Rows":
+        """Keep `symbols`, in that order; None keeps all, in alphabetical order. Raises UserError when one is not there."""
+        order = sorted(self.symbols) if symbols is None else list(symbols)
+        for name in order:
+            if name not in self.symbols:
+                some = ", ".join(sorted(self.symbols)[:8]) + (", ..." if len(self.symbols) > 8 else "")
+                raise UserError(f"symbols must be in the data, was {name!r}; it has {some} ({len(self.symbols)})")
+        if len(set(order)) != len(order):
+            raise UserError(f"symbols must be named once each, was {', '.join(order)}")
+        if tuple(order) == self.symbols:
+            return self
+        rank = np.full(len(self.symbols), -1, np.int32)
+        rank[[self.symbols.index(name) for name in order]] = np.arange(len(order), dtype=np.int32)
+        code = rank[self.code]
+        kept = replace(self, code=code, symbols=tuple(order))
+        return kept[code >= 0] if len(order) < len(self.symbols) else kept
+
+
+def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> dict[str, str]:
+    """Map each role of `wanted` (plus `time`, `symbol` and `close_time` where present) to the column that holds it. Raises UserError."""
+    names = [str(name) for name in names]
+    by_name: dict[str, list[str]] = {}
+    for name in names:
+        by_name.setdefault(name.strip().lower().replace(" ", "_"), []).append(name)
+    if "date" in by_name and "time" in by_name and not any(n in by_name for n in TIME_NAMES[:3]):
+        raise UserError(f"{source} must have one time column, was two (date and time); join them into timestamp")
+    aliases = {"time": TIME_NAMES, "close_time": ("close_time",), **ALIASES}
+    found = {}
+    for role in ("time", "close_time", "symbol", *wanted):
+        alias = next((a for a in aliases[role] if a in by_name), None)
+        if alias is None:
+            continue
+        if len(by_name[alias]) > 1:
+            raise UserError(f"{source} must have one column {alias}, was {' and '.join(by_name[alias])}; rename or drop one")
+        found[role] = by_name[alias][0]
+    missing = [role for role in wanted if role not in found]
+    if "time" not in found and "close_time" not in found:
+        missing.insert(0, "timestamp")
+    if missing:
+        need = ", ".join(["timestamp", "symbol", *wanted])
+        seen = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "none"
+        raise UserError(f"{source} must have the columns {need}; missing: {', '.join(missing)}; found: {seen}")
+    return found
+
+
+def numbers(column: pa.ChunkedArray, name: str, source: str) -> F8:
+    """Return a column as float64, NaN where empty. Raises UserError on text that is no number."""
+    try:
+        flat = column.combine_chunks().cast(pa.float64(), safe=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        detail = str(error).splitlines()[0][:120]
+        raise UserError(f"{source}: column {name} must hold numbers, was {column.type} ({detail})") from None
+    return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
+
+
+def symbol_codes(column: pa.ChunkedArray, source: str) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """Return the index of each row's symbol and the names. Raises UserError on rows without a name."""
+    flat = column.combine_chunks()
+    if not pa.types.is_dictionary(flat.type):
+        flat = flat.cast(pa.string()).dictionary_encode()
+    names = [str(name) for name in flat.dictionary.to_pylist()]
+    codes = flat.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    nameless = (codes < 0) | np.isin(codes, [i for i, name in enumerate(names) if name.strip() in ("", "None")])
+    if np.any(nameless):
+        first = int(np.argmax(nameless)) + 1
+        raise UserError(f"{source}: column symbol must name every row, {int(nameless.sum()):,} are empty, the first is row {first}")
+    used = np.unique(codes)  # a categorical may carry names that no row has
+    if len(set(names)) < len(names) or len(used) < len(names):
+        kept = sorted({names[i] for i in used})
+        rank = np.array([kept.index(name) if name in kept else -1 for name in names], np.int32)
+        return rank[codes], tuple(kept)
+    return codes, tuple(names)
+
+
+def rows_of(table: pa.Table, source: str, lone: str | None = None) -> Rows:
+    """Turn an Arrow table of candles into Rows; `lone` names the symbol where no column does."""
+    found = find_columns(table.column_names, VALUES, source)
+    label = "open" if "time" in found else "close"
+    stamp = found["time"] if label == "open" else found["close_time"]
+    time = utc_ns(table[stamp], f"{stamp} of {source}")
+    interval = 0
+    if label == "open" and "close_time" in found and len(time):
+        steps, counts = np.unique(utc_ns(table[found["close_time"]], f"close_time of {source}") - time, return_counts=True)
+        interval = int(steps[np.argmax(counts)])
+        if interval <= 0:
+            raise UserError(f"{source}: close_time must lie after {stamp}, was not so in most rows; swap or drop the column")
+    if "symbol" in found:
+        code, symbols = symbol_codes(table[found["symbol"]], source)
+    else:
+        code, symbols = np.zeros(len(time), np.int32), (lone or LONE,)
+    values = np.empty((len(VALUES), len(time)))
+    for i, role in enumerate(VALUES):
+        values[i] = numbers(table[found[role]], found[role], source)
+    return Rows(time, code, values, symbols, label, interval)
+
+
+def join(parts: Sequence[Rows], source: str) -> Rows:
+    """Put the rows of several files together. Raises UserError where they disagree on what their time means."""
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.label for part in parts}) > 1:
+        raise UserError(f"{source}: all files must have an open time or all a close_time, was mixed; load them one by one")
+    symbols = tuple(sorted({name for part in parts for name in part.symbols}))
+    codes = [np.array([symbols.index(name) for name in part.symbols], np.int32)[part.code] for part in parts]
+    intervals = {part.interval for part in parts}
+    return Rows(
+        np.concatenate([part.time for part in parts]),
+        np.concatenate(codes),
+        np.concatenate([part.values for part in parts], axis=1),
+        symbols,
+        parts[0].label,
+        intervals.pop() if len(intervals) == 1 else 0,
+    )
+
+
+def bars_of(times: tuple[I8, I8], planes: Sequence[np.ndarray], symbols: tuple[str, ...], interval: int, funding: F8 | None = None) -> Bars:
+    """Put open and close times and the five planes (or six, funding last) together."""
+    open_, high, low, close, volume = planes[:5]
+    return Bars(times[0], times[1], open_, high, low, close, volume, symbols, interval, planes[5] if len(planes) > 5 else funding)
