@@ -1,0 +1,216 @@
+"""What would have been right at each bar? Targets; the only module that looks forward.
+
+A fixed-horizon label reads the return `r = close[t + h] / close[t] - 1` over exactly h rows of the grid: without a valid bar at both
+ends it is invalid, never HOLD (`spec` 2, D-23, D-82). One label per run trains and scores every layer.
+
+| id     | rows | BUY / SELL                                                | edge counts |
+| ------ | ---- | --------------------------------------------------------- | ----------- |
+| L1     | 5    | r beyond 1.5 %                                            | no          |
+| L2, L3 | 4    | r beyond 0.5 %                                            | L3          |
+| L4     | 4    | r beyond a symbol's 67th / 33rd percentile, L4_75: 75/25  | yes         |
+| L5     | 1    | r beyond 0.4 %                                            | no          |
+| L10    | 5    | a long / a short from close to close pays after its costs | no          |
+| L6     | -    | the outcome of recorded trades: `outcome_labels`          | -           |
+
+Percentiles are fitted on training rows (D-25), so L4 needs the thresholds that `fit_thresholds` returns.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import Broker
+from qtcore.types import F8, I8, Action, Bars
+from research.errors import UserError
+
+MIN_CLASS_SHARE = 0.05  # of the training rows, for L1 to be taken by "auto" (D-23)
+MIN_OWN_RETURNS = 100  # below this many training returns a symbol takes the percentiles of all symbols together
+
+
+@dataclass(frozen=True)
+class Label:
+    """A rule that turns a forward return into SELL, HOLD or BUY.
+
+    horizon: rows ahead. sell, buy: returns as fractions, or shares in (0, 1) where `is_percentile`.
+    is_inclusive: a return exactly on the threshold counts as a move.
+    """
+
+    id: str
+    horizon: int
+    sell: float
+    buy: float
+    is_inclusive: bool = False
+    is_percentile: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for JSON."""
+        return dict(self.__dict__)
+
+
+LABELS = {
+    label.id: label
+    for label in (
+        Label("L1", 5, -0.015, 0.015),
+        Label("L2", 4, -0.005, 0.005),
+        Label("L3", 4, -0.005, 0.005, is_inclusive=True),
+        Label("L4", 4, 0.33, 0.67, is_inclusive=True, is_percentile=True),
+        Label("L4_75", 4, 0.25, 0.75, is_inclusive=True, is_percentile=True),
+        Label("L5", 1, -0.004, 0.004),
+    )
+}
+
+
+def cost_label(broker: Broker, horizon: int = 5) -> Label:
+    """Return L10: BUY where a long from close to close earns more than fees and slippage of both sides, SELL likewise for a short.
+
+    With fee f and slippage s a long pays when `r > (1+s)(1+f) / ((1-s)(1-f)) - 1`, a short when `r < (1-s)(1-f) / ((1+s)(1+f)) - 1`.
+    A trade is profitable (D-26's binary target) where its action equals this label.
+    """
+    paid = (1.0 + broker.slippage_rate) * (1.0 + broker.fee_rate)
+    received = (1.0 - broker.slippage_rate) * (1.0 - broker.fee_rate)
+    return Label("L10", horizon, received / paid - 1.0, paid / received - 1.0)
+
+
+def get_label(name: str | Label, broker: Broker | None = None) -> Label:
+    """Find a label by its id; L10 takes its costs from `broker`. Raises UserError on an unknown id."""
+    if isinstance(name, Label):
+        return name
+    if name == "L10":
+        return cost_label(broker or Broker())
+    if name == "L6":
+        raise UserError("label must be known before trading, was 'L6'; make it from recorded trades with labels.outcome_labels")
+    if name not in LABELS:
+        raise UserError(f"label must be auto, {', '.join(LABELS)} or L10, was {name!r}")
+    return LABELS[name]
+
+
+def forward_return(close: F8, horizon: int) -> F8:
+    """Return over the next `horizon` rows as a fraction, [n, S]; NaN without a valid close at exactly both ends."""
+    out = np.full(close.shape, np.nan)
+    if horizon < len(close):
+        out[:-horizon] = close[horizon:] / close[:-horizon] - 1.0
+    return out
+
+
+def fit_thresholds(returns: F8, label: Label, rows: Any) -> tuple[F8, F8]:
+    """Fit SELL and BUY thresholds per symbol on training rows; fixed labels give their constants.
+
+    returns [n, S]; rows: indices, mask or slice of the training rows. Returns two float64 [S]. A symbol with fewer than 100 training
+    returns takes the percentiles of all symbols together, NaN (no label) when there are none.
+    """
+    n_symbols = returns.shape[1]
+    if not label.is_percentile:
+        return np.full(n_symbols, label.sell), np.full(n_symbols, label.buy)
+    shares, seen = [label.sell, label.buy], returns[rows]
+    everyone = _percentiles(seen, shares)
+    fitted = [_percentiles(column, shares) if np.count_nonzero(column == column) >= MIN_OWN_RETURNS else everyone for column in seen.T]
+    low, high = np.array(fitted).T
+    return np.ascontiguousarray(low), np.ascontiguousarray(high)
+
+
+def _percentiles(returns: F8, shares: Sequence[float]) -> F8:
+    known = returns[returns == returns]
+    return np.quantile(known, shares) if len(known) else np.full(2, np.nan)
+
+
+def classify(returns: F8, label: Label, low: F8, high: F8) -> NDArray[np.int8]:
+    """Turn returns [n, S] into classes by thresholds [S]: int8 [n, S], -1 where return or thresholds are NaN.
+
+    Where both sides claim a return (equal percentiles, a price that hardly moves) it is HOLD.
+    """
+    with np.errstate(invalid="ignore"):
+        buy = returns >= high if label.is_inclusive else returns > high
+        sell = returns <= low if label.is_inclusive else returns < low
+    out = np.full(returns.shape, Action.HOLD, np.int8)
+    out[buy & ~sell] = Action.BUY
+    out[sell & ~buy] = Action.SELL
+    out[np.isnan(returns) | np.isnan(low) | np.isnan(high)] = Action.ABSENT
+    return out
+
+
+def make_labels(bars: Bars, label: str | Label, thresholds: tuple[F8, F8] | None = None) -> tuple[NDArray[np.int8], I8]:
+    """Label every cell: (int8 [n, S] SELL 0 HOLD 1 BUY 2, -1 invalid; row in which each row's labels end, int64 [n]).
+
+    thresholds: what `fit_thresholds` gave; needed by percentile labels. A label end beyond the last row means "not yet known".
+    """
+    rule = get_label(label)
+    if rule.is_percentile and thresholds is None:
+        raise ValueError(f"label {rule.id} must come with thresholds fitted on training rows, was without; call fit_thresholds first")
+    returns = forward_return(bars.close, rule.horizon)
+    low, high = thresholds or fit_thresholds(returns, rule, slice(0, 0))
+    return classify(returns, rule, low, high), label_end(bars.n, rule)
+
+
+def label_end(n: int, label: Label) -> I8:
+    """Row whose close decides the label of each row, int64 [n]."""
+    return np.arange(n, dtype=np.int64) + label.horizon
+
+
+def resolve_label(bars: Bars, label: str | Label, train_rows: Any, broker: Broker | None = None) -> Label:
+    """Settle "auto" on the training rows (D-23): L1 where each class has at least 5 % of them, else L4.
+
+    train_rows: rows whose labels end before the first test row, so that the choice knows nothing of the scored period.
+    """
+    if label != "auto":
+        return get_label(label, broker)
+    first = LABELS["L1"]
+    classes = make_labels(bars, first)[0][train_rows]
+    counts = np.bincount(classes[classes >= 0].ravel(), minlength=3)
+    return first if counts.sum() and counts.min() >= MIN_CLASS_SHARE * counts.sum() else LABELS["L4"]
+
+
+def score_labels(
+    bars: Bars, label: str | Label = "auto", broker: Broker | None = None, train_share: float = 0.4
+) -> tuple[NDArray[np.int8], Label]:
+    """Label bars that nothing of ours was trained on (imported predictions): the first `train_share` of rows stands for the training part.
+
+    Returns (int8 [n, S], resolved label).
+    """
+    rows = np.arange(int(bars.n * train_share))
+    rule = resolve_label(bars, label, rows[rows + LABELS["L1"].horizon < len(rows)], broker)
+    thresholds = fit_thresholds(forward_return(bars.close, rule.horizon), rule, rows[rows + rule.horizon < len(rows)])
+    return make_labels(bars, rule, thresholds)[0], rule
+
+
+def outcome_labels(
+    ensemble_action: NDArray[np.int8], row: I8, column: I8, action: NDArray[np.int8], is_win: NDArray[np.bool_], end: I8
+) -> tuple[NDArray[np.int8], I8]:
+    """Make L6: the traded action where a trade won, HOLD where it did not, the recorded ensemble action where none was made.
+
+    ensemble_action [n, S]: int8, -1 absent stays invalid. row, column, action, is_win, end [k]: decision row, symbol, action, outcome and
+    closing row of each trade; the last one of a cell counts. Returns (int8 [n, S], latest closing row of each row's labels int64 [n]).
+    """
+    out = np.array(ensemble_action, np.int8)
+    last = np.arange(len(out), dtype=np.int64)
+    for i in range(len(row)):
+        out[row[i], column[i]] = action[i] if is_win[i] else Action.HOLD
+        last[row[i]] = max(last[row[i]], end[i])
+    return out, last
+
+
+def uniqueness(labels: NDArray[np.int8], end: I8) -> F8:
+    """Average uniqueness of overlapping labels (Lopez de Prado 2018, 4.2): mean over a label's bars of 1 / labels alive on that bar.
+
+    labels [n, S], -1 invalid; end [n]: last row of each label. A label made at t lives on rows t+1..end[t]. Returns float64 [n, S],
+    NaN where there is no label. Its sum is the effective number of labels, before correlation between symbols.
+    """
+    n, n_symbols = labels.shape
+    has, length = labels >= 0, int(end.max(initial=0)) + 2
+    start, stop = np.arange(n) + 1, end + 1
+    alive = np.zeros((length, n_symbols))
+    np.add.at(alive, start, has)
+    np.add.at(alive, stop, -has.astype(np.float64))
+    alive = np.cumsum(alive, axis=0)
+    share = np.cumsum(np.divide(1.0, alive, out=np.zeros_like(alive), where=alive > 0.0), axis=0)
+    mean = (share[stop - 1] - share[start - 1]) / np.maximum(stop - start, 1)[:, None]
+    return np.where(has, mean, np.nan)
+
+
+def with_horizon(label: Label, horizon: int) -> Label:
+    """Return the label with another horizon; its id says so (`L3@8`)."""
+    if horizon < 1:
+        raise UserError(f"label horizon must be at least 1 row, was {horizon}")
+    return label if horizon == label.horizon else replace(label, id=f"{label.id}@{horizon}", horizon=horizon)

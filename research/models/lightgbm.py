@@ -1,0 +1,60 @@
+"""How is the LightGBM base model built? Leaf-wise trees, one thread, as the original system ran them (`spec` 3.2, D-27)."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qtcore.types import F8
+from research.models.base import F4, Preset, TreeModel
+
+_COMMON = {
+    "objective": "multiclass",
+    "num_class": 3,
+    "metric": "multi_logloss",
+    "learning_rate": 0.05,
+    "num_leaves": 31,
+    "max_depth": -1,
+}
+# Refits give the same bits only with one thread and a fixed histogram layout.
+_FIXED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
+
+
+@dataclass
+class LightGBM(TreeModel):
+    """Boosted trees by lightgbm; saved as its text format."""
+
+    booster: Any = field(default=None, repr=False)
+    slot: ClassVar[str] = "lgbm"
+    stem: ClassVar[str] = "lightgbm"
+    suffix: ClassVar[str] = ".txt"
+    presets: ClassVar = {
+        "default": Preset({**_COMMON, "bagging_fraction": 0.9, "bagging_freq": 5, "feature_fraction": 0.9}, 1500, 100, "max_share"),
+        "published": Preset({**_COMMON, "bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.8}, 500, 0, "balanced"),
+    }
+
+    def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
+        import lightgbm
+
+        preset = self.presets[self.preset]
+        train = lightgbm.Dataset(rows, label=labels, weight=weights, params=dict(_FIXED))
+        watch = lightgbm.Dataset(valid[0], label=valid[1], weight=valid[2], reference=train, params=dict(_FIXED))
+        stop: list[Any] = [lightgbm.early_stopping(preset.patience, verbose=False)] if preset.patience else []
+        booster = lightgbm.train({**preset.params, **_FIXED, "seed": seed}, train, preset.rounds, valid_sets=[watch], callbacks=stop)
+        self.rounds = booster.best_iteration if preset.patience else preset.rounds
+        self._read(booster.model_to_string(num_iteration=self.rounds).encode())
+
+    def _predict(self, rows: F4) -> F8:
+        return np.asarray(self.booster.predict(rows, num_threads=1), np.float64)
+
+    def _write(self) -> bytes:
+        text: str = self.booster.model_to_string(num_iteration=self.rounds)
+        return text.encode()
+
+    def _read(self, data: bytes) -> None:
+        import lightgbm
+
+        self.booster = lightgbm.Booster(model_str=data.decode())
+        if self.booster.num_feature() != len(self.feature_names):
+            raise ValueError(f"it takes {self.booster.num_feature()} features, not {len(self.feature_names)}")
+        self.rounds = self.booster.num_trees() // 3

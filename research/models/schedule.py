@@ -1,0 +1,240 @@
+"""Which model answers for which bar? A schedule of artefacts, each valid for a span of decision times (`spec` D-88).
+
+Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)` holds `close_time[t]`. On disk a schedule is a folder:
+`schedule.json` (written last, so a folder without it is half-written) and `fold_00/xgb_v20260112_120000_v5.ubj` with `..._scaler.json` and
+`..._meta.json` beside it (`spec` 3.4).
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
+from research.errors import UserError
+from research.labels import Label, classify, forward_return
+from research.models.base import F4, BaseModel, ModelAbsentError, check_names, make_model, model_target, names_hash, scaler_path
+
+SCHEMA_VERSION = 1
+FOREVER = int(np.iinfo(np.int64).max)
+STAMP = re.compile(r"_v(\d{8}_\d{6})_v5_meta\.json$")
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One fitted model on disk.
+
+    valid_from, valid_until: decision times, ns UTC, the second exclusive. hash: of model and scaler file. meta: `spec` 3.4.
+    """
+
+    slot: str
+    fold: int
+    valid_from: int
+    valid_until: int
+    path: Path
+    hash: str
+    meta: Mapping[str, Any]
+
+    def load(self) -> BaseModel:
+        """Load the model. Raises ModelAbsentError where a file is missing, damaged, altered, or of other features."""
+        if not self.path.exists() or not scaler_path(self.path).exists():
+            raise ModelAbsentError(
+                f"{self.slot} of fold {self.fold} must have the file {self.path.name} and its scaler, was without; train again"
+            )
+        if artefact_hash(self.path) != self.hash:
+            raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was altered; train again")
+        model = make_model(self.meta["target"], self.meta["features"], self.meta["params"]["preset"])
+        return model.load(self.path)
+
+
+def artefact_hash(path: Path) -> str:
+    """Hash a model file together with its scaler (which names the features): equal hashes answer equally."""
+    digest = hashlib.sha256(path.read_bytes())
+    digest.update(scaler_path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def meta_path(path: Path) -> Path:
+    """Path of the metadata that belong to a model file."""
+    return path.with_name(f"{path.stem}_meta.json")
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """A trained set of models: artefacts in order of time, the features they take, and how they were made.
+
+    config: what `train` was told, enough to fit a fold again. notes: sentences about models that are absent. scratch: keeps the temporary
+    folder of an unsaved set alive.
+    """
+
+    artefacts: tuple[Artefact, ...]
+    feature_names: tuple[str, ...]
+    config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    scratch: Any = field(default=None, repr=False, compare=False)
+    _loaded: dict[Path, BaseModel | None] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Models that have at least one artefact, in slot order."""
+        return tuple(slot for slot in MODELS if any(a.slot == slot for a in self.artefacts))
+
+    def hashes(self, fold: int) -> dict[str, str]:
+        """Return the artefact hash of every model of a fold."""
+        return {a.slot: a.hash for a in self.artefacts if a.fold == fold}
+
+    def serve(self, matrix: F4, close_time: I8, names: Sequence[str] | None = None) -> F8:
+        """Predict every bar with the artefact valid at its close.
+
+        matrix [n, S, F]: float32, columns `feature_names`; a row with a NaN gets no prediction. close_time [n]: decision times, ns UTC.
+        Returns [5, n, S, 3] float64, NaN absent; one bar gives the same bits as all of them.
+        """
+        if names is not None:
+            check_names("matrix", names, self.feature_names)
+        n, n_symbols, n_features = matrix.shape
+        out = np.full((N_MODELS, n, n_symbols, 3), np.nan)
+        usable = np.asarray(np.isfinite(matrix).all(axis=2))
+        for artefact in self.artefacts:
+            rows = np.flatnonzero((close_time >= artefact.valid_from) & (close_time < artefact.valid_until))
+            if len(rows) == 0 or not usable[rows].any():
+                continue
+            model = self._model(artefact)
+            if model is not None:
+                t, s = np.nonzero(usable[rows])
+                probs = model.predict_proba(matrix[rows[t], s].reshape(-1, n_features))
+                out[MODELS.index(artefact.slot), rows[t], s] = probs
+        return out
+
+    def _model(self, artefact: Artefact) -> BaseModel | None:
+        """Load on first use; a model that cannot be loaded is absent, never a dummy vote (`spec` D-28)."""
+        if artefact.path not in self._loaded:
+            try:
+                self._loaded[artefact.path] = artefact.load()
+            except ModelAbsentError:
+                self._loaded[artefact.path] = None
+        return self._loaded[artefact.path]
+
+    def check(self) -> tuple[str, ...]:
+        """Load every artefact now; return one sentence for each that is absent."""
+        sentences = []
+        for artefact in self.artefacts:
+            try:
+                self._loaded[artefact.path] = artefact.load()
+            except ModelAbsentError as error:
+                self._loaded[artefact.path] = None
+                sentences.append(str(error))
+        return tuple(sentences)
+
+    def save(self, folder: str | Path) -> "ModelSet":
+        """Write all artefacts and then `schedule.json`; return the set that lives there."""
+        target = Path(folder)
+        moved = []
+        for artefact in self.artefacts:
+            path = target / f"fold_{artefact.fold:02d}" / artefact.path.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path != artefact.path:
+                shutil.copyfile(artefact.path, path)
+                shutil.copyfile(scaler_path(artefact.path), scaler_path(path))
+            meta_path(path).write_text(json.dumps(artefact.meta, indent=1, sort_keys=True), encoding="utf-8")
+            moved.append(replace(artefact, path=path))
+        entries = [
+            {"slot": a.slot, "fold": a.fold, "valid_from": a.valid_from, "valid_until": a.valid_until, "hash": a.hash}
+            | {"file": a.path.relative_to(target).as_posix()}
+            for a in moved
+        ]
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "feature_names": self.feature_names,
+            "feature_hash": names_hash(self.feature_names),
+            "config": self.config,
+            "notes": self.notes,
+            "artefacts": entries,
+        }
+        target.mkdir(parents=True, exist_ok=True)
+        draft = target / "schedule.json.tmp"
+        draft.write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
+        os.replace(draft, target / "schedule.json")
+        return ModelSet(tuple(moved), self.feature_names, self.config, self.notes)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "ModelSet":
+        """Read a schedule's folder, or a folder of single artefacts: then the latest time stamp in the names serves all bars.
+
+        Raises UserError where there is nothing to read or another version wrote it. A damaged artefact is absent and named in `notes`.
+        """
+        source = Path(folder)
+        if not (source / "schedule.json").exists():
+            return cls._load_latest(source)
+        try:
+            document = json.loads((source / "schedule.json").read_text(encoding="utf-8"))
+            version = document["schema_version"]
+            if version != SCHEMA_VERSION:
+                raise UserError(f"{source / 'schedule.json'} must be of schema version {SCHEMA_VERSION}, was {version}; train again")
+            artefacts = tuple(_read_entry(source, entry) for entry in document["artefacts"])
+            names = tuple(document["feature_names"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"{source / 'schedule.json'} must be a schedule as `qt train` writes it, was damaged ({error}); train again"
+            ) from error
+        models = cls(artefacts, names, document["config"], tuple(document["notes"]))
+        return replace(models, notes=(*models.notes, *models.check()))
+
+    @classmethod
+    def _load_latest(cls, source: Path) -> "ModelSet":
+        found: dict[str, tuple[str, Path]] = {}
+        for path in sorted(source.rglob("*_meta.json")):
+            if match := STAMP.search(path.name):
+                stem = path.name[: match.start()]
+                found[stem] = max(found.get(stem, ("", path)), (match[1], path))
+        artefacts = []
+        for _, path in found.values():
+            meta = json.loads(path.read_text(encoding="utf-8"))
+            file = path.with_name(path.name.removesuffix("_meta.json") + meta["suffix"])
+            artefacts.append(Artefact(meta["slot"], -1, int(np.iinfo(np.int64).min), FOREVER, file, meta["hash"], meta))
+        if not artefacts:
+            raise UserError(f"models must be a folder with schedule.json or artefacts as `qt train` writes them, was {str(source)!r}")
+        names = tuple(artefacts[0].meta["features"])
+        for artefact in artefacts[1:]:
+            check_names(artefact.path.name, artefact.meta["features"], names)
+        models = cls(tuple(artefacts), names, {})
+        return replace(models, notes=models.check())
+
+
+def _read_entry(source: Path, entry: Mapping[str, Any]) -> Artefact:
+    path = source / entry["file"]
+    meta = json.loads(meta_path(path).read_text(encoding="utf-8")) if meta_path(path).exists() else {}
+    meta = {"target": model_target(entry["slot"]), "features": [], "params": {"preset": "default"}} | meta
+    return Artefact(entry["slot"], entry["fold"], entry["valid_from"], entry["valid_until"], path, entry["hash"], meta)
+
+
+def fold_of(models: ModelSet, close_time: I8) -> NDArray[np.int16]:
+    """Fold whose artefacts serve each decision time, int16 [n], -1 none."""
+    out = np.full(len(close_time), -1, np.int16)
+    for artefact in models.artefacts:
+        out[(close_time >= artefact.valid_from) & (close_time < artefact.valid_until)] = artefact.fold
+    return out
+
+
+def labels_of(models: ModelSet, bars: Bars) -> tuple[NDArray[np.int8], Label]:
+    """Label bars as the schedule was trained: each row by the thresholds of the fold that serves it, the first fold's before that.
+
+    Returns (int8 [n, S], label). A symbol that a percentile label was not fitted on has no labels.
+    """
+    label = Label(**models.config["label"])
+    fold = np.maximum(fold_of(models, bars.close_time), 0)
+    out = np.full(bars.close.shape, -1, np.int8)
+    returns = forward_return(bars.close, label.horizon)
+    for k, thresholds in enumerate(models.config["thresholds"]):
+        low, high = (np.array([thresholds[side].get(symbol, np.nan) for symbol in bars.symbols]) for side in ("sell", "buy"))
+        out[fold == k] = classify(returns[fold == k], label, low, high)
+    return out, label

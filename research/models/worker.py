@@ -1,0 +1,133 @@
+"""How is one model of one fold fitted, and how do several run at once? Jobs in files, workers as plain processes, nothing pickled.
+
+A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F] float32, `usable.npy` [n, S] bool, `labels.npy`
+[K, n, S] int8 and `roles.npy` [K, n] int8. A worker is `python -m research.models.worker`: jobs come as lines on its standard input,
+answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in the caller's script and works in notebooks,
+which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
+"""
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtcore.types import I8
+from research.models.base import ModelAbsentError, make_model
+from research.splits import FIT, TEST, VALID
+
+Job = dict[str, Any]
+
+
+def fit_job(job: Job) -> Job:
+    """Fit, save, read back and predict the test rows: what is served later is what predicted here.
+
+    Returns sizes, class counts, parameters, versions and `absent`: None, or why there is no model. Writes the model to `job["path"]` and
+    `<path>.npz` with the test cells' flat numbers and probabilities.
+    """
+    folder, fold, path = Path(job["folder"]), job["fold"], Path(job["path"])
+    matrix = np.load(folder / "matrix.npy", mmap_mode="r", allow_pickle=False)
+    usable = np.load(folder / "usable.npy", allow_pickle=False)
+    labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)[fold]
+    roles = np.load(folder / "roles.npy", allow_pickle=False)[fold]
+    rows, classes = matrix.reshape(-1, matrix.shape[2]), labels.reshape(-1)
+
+    def cells(role: int) -> I8:
+        return np.flatnonzero(((roles == role)[:, None] & usable & (labels >= 0)).ravel())
+
+    fit, valid, test = cells(FIT), cells(VALID), np.flatnonzero(((roles == TEST)[:, None] & usable).ravel())
+    if job["max_train_rows"]:
+        fit = fit[-job["max_train_rows"] :]  # cells are in order of time: the most recent ones
+    answer: Job = {"slot": job["slot"], "fold": fold, "absent": None, "n_fit": len(fit), "n_valid": len(valid), "n_test": len(test)}
+    answer["fit_counts"] = np.bincount(classes[fit], minlength=3).tolist()
+    answer["train_counts"] = (np.bincount(classes[fit], minlength=3) + np.bincount(classes[valid], minlength=3)).tolist()
+    model = make_model(job["target"], job["features"], job["preset"])
+    try:
+        model.fit(np.array(rows[fit]), classes[fit], np.array(rows[valid]), classes[valid], job["seed"])
+    except ModelAbsentError as error:
+        return answer | {"absent": str(error)}
+    model.save(path)
+    served = make_model(job["target"], job["features"], job["preset"]).load(path)
+    np.savez(f"{path}.npz", cells=test, probs=served.predict_proba(np.array(rows[test])))
+    return answer | {"params": model.params(), "suffix": model.suffix}
+
+
+def run_jobs(jobs: Sequence[Job], processes: int, done: Callable[[Job], None]) -> list[Job]:
+    """Run all jobs, at most `processes` at a time, and return the answers in the order of `jobs`; `done` sees each as it comes.
+
+    One process means this one. Raises RuntimeError with the worker's own words when a job fails.
+    """
+    answers: dict[int, Job] = {}
+    source = ((i, fit_job(job)) for i, job in enumerate(jobs)) if processes <= 1 else _in_processes(jobs, processes)
+    for i, answer in source:
+        answers[i] = answer
+        done(answer)
+    return [answers[i] for i in range(len(jobs))]
+
+
+def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Job]]:
+    todo: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for i in sorted(range(len(jobs)), key=lambda i: -jobs[i]["fold"]):  # later folds train longer: they start first
+        todo.put(i)
+    back: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
+    workers = [_start() for _ in range(min(processes, len(jobs)))]
+    threads = [threading.Thread(target=_feed, args=(worker, jobs, todo, back), daemon=True) for worker in workers]
+    try:
+        for thread in threads:
+            thread.start()
+        for _ in jobs:
+            i, answer = back.get()
+            if "error" in answer:
+                raise RuntimeError(f"fitting {jobs[i]['slot']} of fold {jobs[i]['fold']} failed: {answer['error']}")
+            yield i, answer
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()
+
+
+def _start() -> subprocess.Popen[str]:
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    command = [sys.executable, "-m", "research.models.worker"]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def _feed(worker: "subprocess.Popen[str]", jobs: Sequence[Job], todo: Any, back: Any) -> None:
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    while True:
+        try:
+            i = todo.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            worker.stdin.write(json.dumps(jobs[i]) + "\n")
+            worker.stdin.flush()
+            line = worker.stdout.readline()
+            answer = json.loads(line) if line else {"error": f"its process ended with code {worker.wait()}, out of memory perhaps"}
+        except (OSError, ValueError) as error:
+            answer = {"error": str(error)}
+        back.put((i, answer))
+
+
+def main() -> None:
+    """Answer jobs until the input ends. Libraries that print would garble the answers, so their output goes to standard error."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        try:
+            answer = fit_job(json.loads(line))
+        except Exception as error:  # reported to the parent, which raises it there
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

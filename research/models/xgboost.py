@@ -1,0 +1,65 @@
+"""How is the XGBoost base model built? Histogram trees, one thread, as the original system ran them (`spec` 3.2, D-27)."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from qtcore.types import F8
+from research.models.base import F4, Preset, TreeModel
+
+_COMMON = {
+    "objective": "multi:softprob",
+    "num_class": 3,
+    "eval_metric": "mlogloss",
+    "tree_method": "hist",
+    "max_depth": 6,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+}
+
+
+@dataclass
+class XGBoost(TreeModel):
+    """Boosted trees by xgboost; saved as UBJSON."""
+
+    booster: Any = field(default=None, repr=False)
+    slot: ClassVar[str] = "xgb"
+    stem: ClassVar[str] = "xgb"
+    suffix: ClassVar[str] = ".ubj"
+    presets: ClassVar = {
+        "default": Preset({**_COMMON, "learning_rate": 0.025, "gamma": 1.2, "reg_lambda": 2.0, "reg_alpha": 0.4}, 800, 40, "balanced"),
+        "published": Preset({**_COMMON, "learning_rate": 0.05}, 500, 0, "none"),
+    }
+
+    def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
+        import xgboost
+
+        preset = self.presets[self.preset]
+        train = xgboost.QuantileDMatrix(rows, label=labels, weight=weights, nthread=1)
+        watch = xgboost.QuantileDMatrix(valid[0], label=valid[1], weight=valid[2], ref=train, nthread=1)
+        booster = xgboost.train(
+            {**preset.params, "seed": seed, "nthread": 1},
+            train,
+            num_boost_round=preset.rounds,
+            evals=[(watch, "valid")],
+            early_stopping_rounds=preset.patience or None,
+            verbose_eval=False,
+        )
+        self.rounds = booster.best_iteration + 1 if preset.patience else preset.rounds
+        self.booster = booster[: self.rounds]
+
+    def _predict(self, rows: F4) -> F8:
+        return np.asarray(self.booster.inplace_predict(rows, validate_features=False), np.float64)
+
+    def _write(self) -> bytes:
+        return bytes(self.booster.save_raw("ubj"))
+
+    def _read(self, data: bytes) -> None:
+        import xgboost
+
+        self.booster = xgboost.Booster({"nthread": 1})
+        self.booster.load_model(bytearray(data))
+        if self.booster.num_features() != len(self.feature_names):
+            raise ValueError(f"it takes {self.booster.num_features()} features, not {len(self.feature_names)}")
+        self.rounds = self.booster.num_boosted_rounds()

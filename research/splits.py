@@ -1,0 +1,130 @@
+"""Which rows train, which stop the training, which are scored? Walk-forward folds, purged by label end, with an embargo.
+
+    rows  0 ........................ first test row .................. n
+    fold  |    fit    |gap| valid |gap|   test   |
+    next  |        fit        |gap|  valid  |gap|   test   |
+
+A row may train only when its label ends before the next part begins, less the embargo (`spec` 12.3, D-73, D-86). Time is counted in
+rows of the grid, all symbols of a row together, so no symbol's future trains another one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import I8
+from research.errors import UserError
+
+UNUSED, FIT, VALID, TEST = 0, 1, 2, 3  # roles of a row
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows of one fold; all arrays are sorted row numbers int64.
+
+    fit: train the model. valid: early stopping and calibration. test: predicted out of sample, every row of the period.
+    start: first row that training could use before purging; embargo: rows.
+    """
+
+    number: int
+    fit: I8
+    valid: I8
+    test: I8
+    start: int
+    embargo: int
+
+    @property
+    def boundary(self) -> int:
+        """First test row: nothing at or after it may change the fold's models."""
+        return int(self.test[0])
+
+    @property
+    def train(self) -> I8:
+        """Rows before the test whose labels are known in time: what percentiles are fitted on."""
+        return np.concatenate([self.fit, self.valid])
+
+    def roles(self, n: int) -> NDArray[np.int8]:
+        """Role of every row, int8 [n]: 0 unused, 1 fit, 2 valid, 3 test."""
+        out = np.zeros(n, np.int8)
+        for role, rows in ((FIT, self.fit), (VALID, self.valid), (TEST, self.test)):
+            out[rows] = role
+        return out
+
+    def sizes(self) -> dict[str, int]:
+        """Count the rows of each part, and those lost to purge and embargo."""
+        used = len(self.fit) + len(self.valid)
+        return {"fit": len(self.fit), "valid": len(self.valid), "test": len(self.test), "purged": self.boundary - self.start - used}
+
+
+def walk_forward(
+    label_end: I8,
+    *,
+    n_folds: int = 6,
+    train_share: float = 0.4,
+    valid_share: float = 0.15,
+    embargo: int = 0,
+    is_rolling: bool = False,
+    shuffle: bool = False,
+) -> tuple[Fold, ...]:
+    """Cut n rows into folds: the first `train_share` trains, then `n_folds` equal test periods follow each other to the end (D-86).
+
+    label_end [n]: row in which the labels of each row end, the latest of all symbols. embargo: rows between a label's end and the next
+    part. is_rolling: training keeps its first length instead of growing. Raises UserError when a part would be empty, or on `shuffle`.
+    """
+    n = len(label_end)
+    if shuffle:
+        raise UserError(
+            "splits must keep the order of time, was shuffle=True; neighbouring labels share bars, so shuffling scores what it trained"
+        )
+    if n_folds < 1 or embargo < 0 or not 0.0 < train_share < 1.0 or not 0.0 < valid_share < 1.0:
+        raise UserError(
+            "splits must have n_folds >= 1, embargo >= 0 and shares inside (0, 1), "
+            f"was n_folds={n_folds}, embargo={embargo}, train_share={train_share}, valid_share={valid_share}"
+        )
+    first = int(n * train_share)
+    longest = int(np.max(label_end - np.arange(n), initial=0))
+    edges = [first + (n - first) * k // n_folds for k in range(n_folds + 1)]
+    folds = []
+    for k in range(n_folds):
+        start = edges[k] - first if is_rolling else 0
+        middle = edges[k] - round((edges[k] - start) * valid_share)
+        fit = _ending_before(label_end, start, middle, embargo)
+        valid = _ending_before(label_end, middle, edges[k], embargo)
+        test = np.arange(edges[k], edges[k + 1], dtype=np.int64)
+        if not (len(fit) and len(valid) and len(test)):
+            raise UserError(
+                f"bars must be enough rows for {n_folds} purged walk-forward folds, was {n} rows with labels of {longest} rows and "
+                f"an embargo of {embargo}; load a longer period or use fewer folds"
+            )
+        folds.append(Fold(k, fit, valid, test, start, embargo))
+    return tuple(folds)
+
+
+def single_split(label_end: I8, embargo: int = 0) -> tuple[Fold, ...]:
+    """Return the preset of one fold: 70 % fit, 15 % valid, 15 % test by time, purged (D-73)."""
+    return walk_forward(label_end, n_folds=1, train_share=0.85, valid_share=0.15 / 0.85, embargo=embargo)
+
+
+def _ending_before(label_end: I8, start: int, stop: int, embargo: int) -> I8:
+    """Rows in [start, stop) whose label ends, embargo included, before `stop`."""
+    return start + np.flatnonzero(label_end[start:stop] + embargo < stop).astype(np.int64)
+
+
+def leaks(fold: Fold, label_end: I8) -> dict[str, int]:
+    """Count what a sound fold never has; all values are 0 for the folds of this module.
+
+    Counts fit rows whose label (plus embargo) reaches into the validation or test part, validation rows that reach into the test part,
+    rows in two parts, and training rows at or after the first test row.
+    """
+    into: dict[str, int] = {}
+    for name, rows, later in (
+        ("fit_into_valid", fold.fit, fold.valid),
+        ("fit_into_test", fold.fit, fold.test),
+        ("valid_into_test", fold.valid, fold.test),
+    ):
+        into[name] = int(np.count_nonzero((label_end[rows] + fold.embargo >= later.min()) & (rows <= later.max())))
+    everything = np.concatenate([fold.fit, fold.valid, fold.test])
+    into["twice"] = len(everything) - len(np.unique(everything))
+    into["after_test_began"] = int(np.count_nonzero(fold.train >= fold.test.min()))
+    return into

@@ -1,0 +1,281 @@
+"""How do bars become out-of-sample predictions? Features, one label, walk-forward folds, one fit per model and fold, a schedule.
+
+Nothing at or after a fold's first test row reaches its models: features look back, label choice and percentiles come from training rows,
+training ends where labels would touch the test, early stopping has its own purged slice. `retrain_fold` fits one fold again so that this
+can be proven on rewritten bars (`spec` D-99).
+
+Measured (two cores, two processes, both models, six folds, parameters as the original ran them): see `MAX_TRAIN_ROWS`.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.check import as_bars
+from qtcore.params import Params
+from qtcore.types import F8, MODELS, N_MODELS, Bars
+from research.errors import UserError
+from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label
+from research.models.base import CLASSES, make_model, model_target, names_hash
+from research.models.inputs import Inputs, model_inputs
+from research.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
+from research.models.scores import score
+from research.models.worker import Job, run_jobs
+from research.predictions import Predictions
+from research.splits import Fold, walk_forward
+
+Progress = Callable[[int, int, str], Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `train` was told; stored with the schedule, so that any fold can be fitted again.
+
+    label: as asked for (`auto`, an id, or a Label's fields). embargo: rows, None for the label's horizon. max_train_rows: most recent
+    training cells (bar and symbol) a fit may use, None for all.
+    """
+
+    models: tuple[str, ...]
+    label: str | Mapping[str, Any]
+    params: Mapping[str, Any]
+    n_folds: int
+    train_share: float
+    embargo: int | None
+    is_rolling: bool
+    seed: int
+    preset: str
+    max_train_rows: int | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S]."""
+
+    inputs: Inputs
+    folds: tuple[Fold, ...]
+    label: Label
+    thresholds: tuple[tuple[F8, F8], ...]
+    labels: NDArray[np.int8]
+
+
+def train(
+    bars: Bars,
+    models: Sequence[str] = ("xgb", "lgbm"),
+    label: str | Label = "auto",
+    params: Params | None = None,
+    *,
+    n_folds: int = 6,
+    train_share: float = 0.4,
+    embargo: int | None = None,
+    is_rolling: bool = False,
+    seed: int = 42,
+    preset: str = "default",
+    max_train_rows: int | None = None,
+    custom: Sequence[Any] = (),
+    processes: int | None = None,
+    progress: Progress | None = None,
+    out: str | Path | None = None,
+) -> Predictions:
+    """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
+
+    models: slots. label: `auto`, an id of `research.labels`, or a Label. embargo: rows between parts beyond the purge, the label's
+    horizon by default. custom: features of the researcher's own. processes: fits at a time, all cores by default; the result does not
+    depend on it. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they
+    live in a temporary folder as long as the predictions do. Raises UserError when the bars are too few, or a name is unknown.
+    """
+    bars = as_bars(bars)
+    asked = label.to_dict() if isinstance(label, Label) else label
+    flat = (params or Params()).flat()
+    plan = Plan(_slots(models), asked, flat, n_folds, train_share, embargo, is_rolling, seed, preset, max_train_rows)
+    prepared = prepare(bars, plan, custom)
+    scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
+    jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)))
+    answers = run_jobs(jobs, processes or len(os.sched_getaffinity(0)), _reporter(progress, len(jobs)))
+    probs = np.full((N_MODELS, *prepared.inputs.matrix.shape[:2], 3), np.nan)
+    for job, answer in zip(jobs, answers):
+        if answer["absent"] is None:
+            with np.load(f"{job['path']}.npz", allow_pickle=False) as stored:
+                probs[MODELS.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
+    schedule = _schedule(bars, prepared, plan, jobs, answers, probs, scratch)
+    if out is not None:
+        schedule = schedule.save(Path(out))
+    fold, labels = np.full(bars.n, -1, np.int16), prepared.labels[0].copy()
+    for part in prepared.folds:
+        fold[part.test] = part.number
+        labels[part.test] = prepared.labels[part.number][part.test]
+    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, models=schedule, notes=schedule.notes)
+    if out is not None:
+        made.save(Path(out) / "predictions.parquet")
+    return made
+
+
+def prepare(bars: Bars, plan: Plan, custom: Sequence[Any] = ()) -> Prepared:
+    """Compute features, settle the label, cut the folds, fit thresholds inside each and label the bars with them."""
+    params = Params().with_values(plan.params)
+
+    def cut(label: Label) -> tuple[Fold, ...]:
+        gap = label.horizon if plan.embargo is None else plan.embargo
+        end = label_end(bars.n, label)
+        return walk_forward(end, n_folds=plan.n_folds, train_share=plan.train_share, embargo=gap, is_rolling=plan.is_rolling)
+
+    asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
+    rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)
+    folds = cut(rule)
+    returns = forward_return(bars.close, rule.horizon)
+    thresholds = tuple(fit_thresholds(returns, rule, fold.train) for fold in folds)
+    labels = np.stack([classify(returns, rule, *pair) for pair in thresholds])
+    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels)
+
+
+def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
+    """Fit one fold of a trained schedule again on `bars` and return the artefact hash of each model.
+
+    With every bar at or after the fold's boundary rewritten, the hashes must equal `models.hashes(fold)` (`spec` D-99); the boundary is the
+    row whose close is the fold's `valid_from`. A model that is absent is missing from both.
+    """
+    known = dict(models.config["plan"])
+    plan = Plan(**known | {"models": tuple(slots or known["models"])})
+    prepared = prepare(as_bars(bars), plan, custom)
+    with tempfile.TemporaryDirectory(prefix="qt_retrain_") as scratch:
+        jobs = _jobs(prepared, plan, Path(scratch), [fold])
+        answers = run_jobs(jobs, 1, lambda answer: None)
+        return {job["slot"]: artefact_hash(Path(job["path"])) for job, answer in zip(jobs, answers) if answer["absent"] is None}
+
+
+def _slots(models: Sequence[str]) -> tuple[str, ...]:
+    wanted = (models,) if isinstance(models, str) else tuple(models)
+    for slot in wanted:
+        model_target(slot)
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise UserError(f"models must be one or more different names, was {list(wanted)}")
+    return tuple(slot for slot in MODELS if slot in wanted)
+
+
+def _jobs(prepared: Prepared, plan: Plan, folder: Path, folds: Sequence[int]) -> list[Job]:
+    """Write the arrays that workers read, and one job per fold and model."""
+    n = prepared.labels.shape[1]
+    np.save(folder / "matrix.npy", prepared.inputs.matrix)
+    np.save(folder / "usable.npy", prepared.inputs.usable)
+    np.save(folder / "labels.npy", prepared.labels)
+    np.save(folder / "roles.npy", np.stack([fold.roles(n) for fold in prepared.folds]))
+    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    jobs = []
+    for fold in folds:
+        (folder / f"fold_{fold:02d}").mkdir()
+        for slot in plan.models:
+            target = model_target(slot)
+            model = make_model(target, prepared.inputs.names, plan.preset)
+            path = folder / f"fold_{fold:02d}" / f"{model.stem}_v{stamp}_v5{model.suffix}"
+            job = {"folder": str(folder), "path": str(path), "slot": slot, "fold": fold, "target": target, "stamp": stamp}
+            more = {
+                "features": list(prepared.inputs.names),
+                "preset": plan.preset,
+                "seed": plan.seed,
+                "max_train_rows": plan.max_train_rows,
+            }
+            jobs.append(job | more)
+    return jobs
+
+
+def _reporter(progress: Progress | None, total: int) -> Callable[[Job], None]:
+    done = 0
+
+    def report(answer: Job) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total, f"trained {answer['slot']}, fold {answer['fold'] + 1}")
+
+    return report
+
+
+def _schedule(bars: Bars, prepared: Prepared, plan: Plan, jobs: Sequence[Job], answers: Sequence[Job], probs: F8, scratch: Any) -> ModelSet:
+    """Gather artefacts, each with its metadata and the span of decision times it serves."""
+    artefacts, notes = [], []
+    last = len(prepared.folds) - 1
+    for job, answer in zip(jobs, answers):
+        fold = prepared.folds[job["fold"]]
+        if answer["absent"] is not None:
+            notes.append(f"{job['slot']} is absent in fold {fold.number + 1}: {answer['absent']}")
+            continue
+        start = int(bars.close_time[fold.test[0]])
+        stop = FOREVER if fold.number == last else int(bars.close_time[fold.test[-1] + 1])
+        path = Path(job["path"])
+        digest = artefact_hash(path)
+        meta = _metadata(bars, prepared, plan, job, answer, probs) | {"hash": digest, "valid_from": start, "valid_until": stop}
+        artefacts.append(Artefact(job["slot"], fold.number, start, stop, path, digest, meta))
+    config = {
+        "plan": dict(plan.__dict__),
+        "label": prepared.label.to_dict(),
+        "thresholds": [
+            {side: dict(zip(bars.symbols, values.tolist())) for side, values in zip(("sell", "buy"), pair)} for pair in prepared.thresholds
+        ],
+        "boundaries": [int(bars.close_time[fold.boundary]) for fold in prepared.folds],
+    }
+    return ModelSet(tuple(artefacts), prepared.inputs.names, json.loads(json.dumps(config)), tuple(notes), scratch)
+
+
+def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job, probs: F8) -> dict[str, Any]:
+    """Describe one artefact (`spec` 3.4); the score is on its own test fold."""
+    fold, names = prepared.folds[job["fold"]], prepared.inputs.names
+    span = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}
+    labels = prepared.labels[fold.number][fold.test]
+    served = probs[MODELS.index(job["slot"]), fold.test]
+    figures = score(
+        served, labels, np.array(answer["train_counts"]), prepared.inputs.regime[:, fold.test], prepared.label.horizon, plan.seed
+    )
+    if plan.max_train_rows and answer["n_fit"] == plan.max_train_rows:
+        figures["warnings"].append(f"fitted on the {plan.max_train_rows} most recent training rows only")
+    if answer["n_fit"] < 1000:
+        figures["warnings"].append(f"fitted on {answer['n_fit']} rows, fewer than 1000")
+    return {
+        "version": f"v{job['stamp']}_v5",
+        "timestamp": job["stamp"],
+        "slot": job["slot"],
+        "target": job["target"],
+        "suffix": answer["suffix"],
+        "features": list(names),
+        "feature_hash": names_hash(names),
+        "class_mapping": {name: i for i, name in enumerate(CLASSES)},
+        "params": answer["params"],
+        "split": {
+            "kind": "walk_forward, rolling" if plan.is_rolling else "walk_forward, expanding",
+            "fold": fold.number,
+            "n_folds": plan.n_folds,
+            "embargo_rows": fold.embargo,
+            "rows": fold.sizes(),
+            "cells": {"fit": answer["n_fit"], "valid": answer["n_valid"], "test": answer["n_test"]},
+            "max_train_rows": plan.max_train_rows,
+            "close_time": span,
+        },
+        "label": prepared.label.to_dict(),
+        "fit_counts": answer["fit_counts"],
+        "synthetic": False,
+        "data_fingerprint": _fingerprint(bars),
+        "symbols": list(bars.symbols),
+        "interval": bars.interval,
+        "seed": plan.seed,
+        "libraries": {name: version(name) for name in ("numpy", "xgboost", "lightgbm")},
+        **figures,
+    }
+
+
+def _parts(fold: Fold) -> tuple[tuple[str, Any], ...]:
+    return (("fit", fold.fit), ("valid", fold.valid), ("test", fold.test))
+
+
+def _fingerprint(bars: Bars) -> str:
+    digest = hashlib.sha256("\n".join(bars.symbols).encode())
+    for name in ("open_time", "close_time", "open", "high", "low", "close", "volume"):
+        digest.update(np.ascontiguousarray(getattr(bars, name)))
+    return digest.hexdigest()
