@@ -159,7 +159,7 @@ POSITION = np.dtype(
         ("pending_notional", "f8"),  # quote to open at the next open, signed; 0.0 if none
         ("last_close", "f8"),  # last valid close, NaN before the listing
         ("entry_time", "i8"),  # ns UTC of the fill, NEVER when flat
-        ("entry_bar", "i8"),  # first bar whose whole range it is held over, -1 when flat
+        ("entry_bar", "i8"),  # bar number of the fill, -1 when flat
         ("pending_exit", "i8"),  # reason code of the exit ordered for the next valid open, 0 if none
         ("last_loss_time", "i8"),  # ns UTC of the last losing close, NEVER if none
         ("last_bar", "i8"),  # bar number of the last valid close, -1 before the listing
