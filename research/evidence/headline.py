@@ -1,0 +1,68 @@
+"""What are the figures that people ask for first? Short tables made from a summary."""
+
+from typing import Any
+
+import pandas as pd
+
+from research.evidence.regimes import SLICES
+
+
+def headline(summary: dict[str, Any]) -> dict[str, Any]:
+    """Return the result table, name to value; rates in per cent, None where there is no figure."""
+    data, pnl, evidence = summary["data"], summary["pnl"], summary["evidence"]
+    sharpe = evidence["sharpe"]
+    return {
+        "tested from": data["test_start"][:10],
+        "tested to": data["test_end"][:10],
+        "symbols": data["n_symbols"],
+        "tested bars": data["test_bars"],
+        "models voting": f"{len(summary['assumptions']['models_voting'])} of {summary['assumptions']['models_expected']}",
+        "trades": pnl["n_trades"],
+        "independent trades": _rounded(evidence["trades"]["n_effective"], 1),
+        "net return [%]": _percent(pnl["net_return"]),
+        "ensemble only [%]": _percent(pnl["ensemble_only"]["net_return"]),
+        "buy and hold, same exposure [%]": _percent(pnl["buy_hold_matched_return"]),
+        "buy and hold, fully invested [%]": _percent(pnl["buy_hold_return"]),
+        "max drawdown [%]": _percent(pnl["max_drawdown"]),
+        "mean exposure [%]": _percent(pnl["mean_exposure"]),
+        "win rate [%]": _percent(pnl["win_rate"]),
+        "fees paid [%]": _percent(pnl["fees"] / pnl["initial_cash"]),
+        "Sharpe ratio a year": _rounded(sharpe["per_year"], 2),
+        "bars a year": _rounded(sharpe["bars_per_year"], 0),
+        "probability of skill (deflated Sharpe)": _rounded(sharpe["deflated"], 3),
+        "trials so far": evidence["trials"]["trials"],
+    }
+
+
+def regime_table(summary: dict[str, Any]) -> pd.DataFrame:
+    """Return one row a regime slice: accuracy, direction, rates and PnL of the chain."""
+    rows = {}
+    for name in SLICES[1:]:
+        part = summary["regimes"][name]
+        block, rates = part["layers"]["arbiter"], part["rates"]
+        rows[name] = {
+            "n": block["n"],
+            "n_effective": block["n_effective"],
+            "accuracy": block["accuracy"],
+            "majority_accuracy": block["majority_accuracy"],
+            "direction_accuracy": block["direction_accuracy"],
+            "escalation": rates["escalation"],
+            "arbiter_accept": rates["arbiter_accept"],
+            "vetoed": _sum(rates["veto"]),
+            "trades": part["n_trades"],
+            "pnl": part["pnl"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("regime")
+
+
+def _sum(shares: dict[str, float | None]) -> float | None:
+    known = [x for x in shares.values() if x is not None]
+    return sum(known) if known else None
+
+
+def _percent(x: float | None) -> float | None:
+    return None if x is None else round(100.0 * x, 2)
+
+
+def _rounded(x: float | None, digits: int) -> float | None:
+    return None if x is None else round(x, digits)

@@ -1,0 +1,81 @@
+"""Is a Sharpe ratio skill, or the best of many tries? Ratios per bar first, annualised last by the data's own calendar.
+
+Bailey and Lopez de Prado, "The Sharpe ratio efficient frontier" (2012) and "The deflated Sharpe ratio" (2014). Skewness and **raw** kurtosis
+(3 for a normal), both of the population. Checked in the tests against ffn and vectorbt to 1e-7 and against the published example.
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+NORMAL = NormalDist()
+EULER = 0.577215664901532860606512090082402431
+MIN_BARS = 30
+ABSURD = 100.0  # annualised; 183 was seen once, and was a bug
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the Sharpe statistics need of a series of returns: per-bar ratio, skewness, raw kurtosis, number of bars."""
+
+    sharpe: float
+    skew: float
+    kurtosis: float
+    n: int
+
+
+def moments(returns: NDArray[np.float64]) -> Moments:
+    """Measure per-bar returns; the ratio is NaN when they do not vary."""
+    n = len(returns)
+    mean = float(np.mean(returns)) if n else math.nan
+    centred = np.asarray(returns) - mean
+    m2 = float(np.mean(centred**2)) if n else 0.0
+    if n < 2 or m2 <= 1e-300:
+        return Moments(math.nan, math.nan, math.nan, n)
+    spread = math.sqrt(m2 * n / (n - 1))
+    return Moments(mean / spread, float(np.mean(centred**3)) / m2**1.5, float(np.mean(centred**4)) / m2**2, n)
+
+
+def probabilistic_sharpe(m: Moments, benchmark: float = 0.0) -> float:
+    """Probability that the true per-bar ratio is above `benchmark`, in [0, 1]; NaN when there is no ratio."""
+    variance = 1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2
+    if not variance > 0.0 or m.n < 2:
+        return math.nan
+    return NORMAL.cdf((m.sharpe - benchmark) * math.sqrt(m.n - 1) / math.sqrt(variance))
+
+
+def expected_best(n_trials: float, variance: float) -> float:
+    """Per-bar ratio that the best of `n_trials` skill-less trials is expected to show; `variance` is that of the trials' ratios."""
+    if n_trials < 2 or not variance > 0.0:
+        return 0.0
+    high = NORMAL.inv_cdf(1.0 - 1.0 / n_trials)
+    higher = NORMAL.inv_cdf(1.0 - 1.0 / (n_trials * math.e))
+    return math.sqrt(variance) * ((1.0 - EULER) * high + EULER * higher)
+
+
+def deflated_sharpe(m: Moments, n_trials: float, variance: float) -> float:
+    """Probability that the true ratio is above what the best of `n_trials` would show by luck."""
+    return probabilistic_sharpe(m, expected_best(n_trials, variance))
+
+
+def minimum_track_record(m: Moments, benchmark: float = 0.0, confidence: float = 0.95) -> float:
+    """Bars after which a ratio like this one is above `benchmark` with `confidence`; infinity when it is not above it."""
+    if not m.sharpe > benchmark:
+        return math.inf
+    variance = 1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2
+    return 1.0 + variance * (NORMAL.inv_cdf(confidence) / (m.sharpe - benchmark)) ** 2
+
+
+def refusal(m: Moments, bars_per_year: float) -> str | None:
+    """Say why a Sharpe ratio cannot be given, or None."""
+    if m.n < MIN_BARS:
+        return f"not enough data: {m.n} bars, {MIN_BARS} needed"
+    if math.isnan(m.sharpe):
+        return "the equity never moved"
+    annual = m.sharpe * math.sqrt(bars_per_year)
+    if abs(annual) > ABSURD:
+        return f"refused: {annual:.0f} a year is a defect of data or run, not a result; look for a leak"
+    return None

@@ -1,0 +1,318 @@
+"""What did a run show? `summarise` turns a run into the dictionary that `summary.json` holds and the report is drawn from.
+
+Plain values only; NaN becomes None, so that the file is strict JSON. Every figure is net of costs and over the tested bars (`tested_rows`).
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qtcore.params import CooldownScope
+from qtcore.types import MODELS, NS_PER_HOUR, Action, Reason, Source, Verdict
+from research.evidence import sharpe as sr
+from research.evidence.bootstrap import Bootstrap, block_length
+from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, layer_rates, rule_counts
+from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
+from research.evidence.scoring import ECE_BINS, Opinion, Tally, blocks, tally
+from research.evidence.verdict import decide, effective_trades, excess, no_trades, sentence
+from research.ledger import Ledger, Tried, trial_of
+from research.market import bar_returns, drawdown
+from research.tables import decision_planes, final_source, held, mean_exposure, tested_rows
+
+SCHEMA_VERSION = 1
+LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
+
+
+def summarise(run: Any) -> dict[str, Any]:
+    """Measure a run. Raises UserError when the trial ledger cannot be read."""
+    result, rows = run.result, tested_rows(run)
+    regime = regime_cells(result.planes.regime[0], result.planes.regime[1])
+    tallies = {name: tally(opinion, run.labels, regime) for name, opinion in opinions(run).items()}
+    net = bar_returns(result.equity[rows])
+    market = bar_returns(held(run, rows, mean_exposure(run, rows))[rows])
+    block = block_length([*(t.residual[rows] for t in tallies.values()), net - market], run.params.broker.max_holding_bars)
+    bootstrap = Bootstrap(rows.stop - rows.start, block)
+    scored = {name: blocks(counted, bootstrap, rows) for name, counted in tallies.items()}
+    rates = layer_rates(result.decisions, final_source(run), result.governor_reason, regime)
+    pnl = money(run, regime)
+    evidence = _evidence(run, rows, net, market, Bootstrap(len(net), block))
+    evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"])
+    models = [name for name in scored if name not in LAYERS]
+    slices = {
+        name: {
+            "models": {m: scored[m][name] for m in models},
+            "layers": {layer: scored[layer][name] for layer in LAYERS},
+            "rates": rates[name],
+            "pnl": pnl["regimes"][name],
+            "n_trades": pnl["regime_trades"][name],
+        }
+        for name in SLICES[1:]
+    }
+    out = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run.folder.name if run.folder is not None else None,
+        "data": _data(run, rows),
+        "assumptions": _assumptions(run, models),
+        "models": {m: scored[m]["total"] for m in models},
+        "layers": {layer: scored[layer]["total"] for layer in LAYERS},
+        "rates": rates["total"],
+        "rules": _rules(run),
+        "regimes": slices,
+        "pnl": {k: v for k, v in pnl.items() if k not in ("regimes", "regime_trades")},
+        "attribution": attribution(run),
+        "evidence": {**evidence, "bootstrap": {"mean_block_bars": block, "resamples": bootstrap.n_resamples, "seed": bootstrap.seed}},
+        "verify": {"passed": run.verification.get("passed")},
+    }
+    return plain(out)
+
+
+def opinions(run: Any) -> dict[str, Opinion]:
+    """Who is scored, and where (`spec` D-91, D-23): models and layers on the cells where every voting model spoke; the final layer on approvals."""
+    decisions, votes = run.result.decisions, run.result.votes
+    voting = [m for m in range(len(MODELS)) if (votes.action[m] >= 0).any()]
+    everyone = np.all(votes.action[voting] >= 0, axis=0) if voting else np.zeros(run.labels.shape, bool)
+
+    def where(mask: Any, action: Any) -> Any:
+        return np.where(mask, action, np.int8(-1))
+
+    out = {}
+    for m in voting:
+        probs = None if votes.probs is None or np.isnan(votes.probs[m][everyone]).any() else votes.probs[m]
+        out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
+    if (decisions.meta_action >= 0).any():
+        out[f"meta_{run.params.meta.mode.name.lower()}"] = Opinion(decisions.meta_action, decisions.meta_confidence)
+    overridden = decisions.verdict == Verdict.OVERRIDE
+    after_meta = np.where(overridden, decisions.meta_action, decisions.ensemble_action)
+    meta_confidence = np.where(overridden, decisions.meta_confidence, decisions.ensemble_confidence)
+    approved = run.result.governor_reason == Reason.APPROVED
+    out["ensemble"] = Opinion(where(everyone, decisions.ensemble_action), decisions.ensemble_confidence)
+    out["meta"] = Opinion(where(everyone, after_meta), meta_confidence)
+    out["arbiter"] = Opinion(where(everyone, decisions.raw_action), decisions.raw_confidence)
+    out["arbiter_calls"] = Opinion(decisions.arbiter_action, decisions.arbiter_confidence)
+    out["final"] = Opinion(where(approved, decisions.raw_action), decisions.raw_confidence)
+    return out
+
+
+def money(run: Any, regime: Any) -> dict[str, Any]:
+    """Say what was earned and paid, in total, per symbol, exit and regime (`spec` D-94: the slices add up to the total)."""
+    result, trades, rows = run.result, run.trades, tested_rows(run)
+    initial = run.params.broker.initial_cash
+    cells = np.bincount(regime.reshape(-1), result.cell_pnl.reshape(-1), minlength=len(CELLS))
+    total = float(result.equity[-1] - initial)
+    closed = trades[trades["exit_reason"] > 0]
+    entered = regime[result.governor_reason == Reason.APPROVED]
+    won, lost = closed["pnl"][closed["pnl"] > 0].sum(), -closed["pnl"][closed["pnl"] < 0].sum()
+    out = {
+        **performance(run, result, rows),
+        "initial_cash": initial,
+        "net_pnl": total,
+        "fees": float(result.fills["fee"].sum()),
+        "slippage": float(result.fills["slippage"].sum()),
+        "funding": float(result.fills["funding"].sum()),
+        "n_fills": len(result.fills),
+        "n_shorts": int((trades["side"] < 0).sum()),
+        "n_stops": int((trades["exit_reason"] == Reason.STOP).sum()),
+        "win_rate": float((closed["pnl"] > 0).mean()) if len(closed) else math.nan,
+        "mean_trade_return": float(closed["ret"].mean()) if len(closed) else math.nan,
+        "mean_trade_bars": float(closed["bars"].mean()) if len(closed) else math.nan,
+        "profit_factor": won / lost if lost > 0.0 else math.nan,
+        "turnover": float(np.abs(result.fills["qty"] * result.fills["price"]).sum()) / initial,
+        "mean_exposure": mean_exposure(run, rows),
+        "buy_hold_return": float(held(run, rows, 1.0)[-1] / initial - 1.0),
+        "buy_hold_matched_return": float(held(run, rows, mean_exposure(run, rows))[-1] / initial - 1.0),
+        "ensemble_only": performance(run, run.ensemble_only, rows),
+        "halt": _halt(run, rows),
+        "by_symbol": _by_symbol(run),
+        "by_exit": _by(closed, "exit_reason", Reason),
+        "regime_sum_error": float(abs(result.cell_pnl.sum() - total) / initial),
+        "regimes": dict(zip(SLICES, slice_sums(cells).tolist())),
+        "regime_trades": dict(zip(SLICES, slice_sums(np.bincount(entered, minlength=len(CELLS))).astype(int).tolist())),
+    }
+    return out
+
+
+def performance(run: Any, result: Any, rows: slice) -> dict[str, Any]:
+    """Return, drawdown and number of trades of one result over the tested bars."""
+    equity = result.equity[rows]
+    return {
+        "final_equity": float(equity[-1]),
+        "net_return": float(equity[-1] / run.params.broker.initial_cash - 1.0),
+        "max_drawdown": float(drawdown(equity).max()),
+        "n_trades": int((result.fills["is_entry"] == 1).sum()),
+    }
+
+
+def _halt(run: Any, rows: slice) -> dict[str, Any] | None:
+    """When and for how long the drawdown breaker blocked entries, and the same run without it (`spec` D-68p)."""
+    blocked = (run.result.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED).any(axis=1)
+    if not blocked.any():
+        return None
+    first = int(blocked.argmax())
+    never_lifted = run.params.governor.drawdown_reset.name != "DAILY"
+    n_bars = rows.stop - first if never_lifted else int(blocked[rows].sum())
+    free = getattr(run, "without_breaker", None)
+    return {
+        "time": _iso(run.bars.close_time[first]),
+        "bars": n_bars,
+        "share_of_bars": n_bars / (rows.stop - rows.start),
+        "without_breaker": performance(run, free, rows) if free is not None else None,
+    }
+
+
+def _by_symbol(run: Any) -> list[dict[str, Any]]:
+    close, trades, pnl = run.bars.close, run.trades, run.result.cell_pnl.sum(axis=0)
+    groups = dict(list(trades.groupby("symbol", observed=True)))
+    out = []
+    for s, name in enumerate(run.bars.symbols):
+        own = groups.get(name, trades[:0])
+        closed = own[own["exit_reason"] > 0]
+        out.append(
+            {
+                "symbol": name,
+                "bars": int((~np.isnan(close[:, s])).sum()),
+                "cells_with_votes": int((run.result.decisions.n_voters[:, s] > 0).sum()),
+                "trades": len(own),
+                "win_rate": float((closed["pnl"] > 0).mean()) if len(closed) else math.nan,
+                "mean_return": float(closed["ret"].mean()) if len(closed) else math.nan,
+                "fees": float(own["fee"].sum()),
+                "pnl": float(pnl[s]),
+            }
+        )
+    return out
+
+
+def _by(closed: pd.DataFrame, column: str, names: Any) -> dict[str, dict[str, float]]:
+    return {
+        names(code).name.lower(): {"trades": len(group), "pnl": float(group["pnl"].sum()), "mean_return": float(group["ret"].mean())}
+        for code, group in closed.groupby(column)
+    }
+
+
+def attribution(run: Any) -> dict[str, Any]:
+    """Say which layer's decisions earned what, and what the meta layer and the arbiter changed against the ensemble alone."""
+    closed = run.trades[run.trades["exit_reason"] > 0]
+    return {
+        "by_source": _by(closed, "source", Source),
+        "chain_minus_ensemble_only": float(run.result.equity[-1] - run.ensemble_only.equity[-1]),
+        "changed_actions": int((run.result.decisions.raw_action != run.result.decisions.ensemble_action).sum()),
+    }
+
+
+def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap) -> dict[str, Any]:
+    from research.data import bars_per_year
+
+    per_year = float(bars_per_year(run.bars))
+    m = sr.moments(net)
+    tried = _tried(run, m.sharpe)
+    refused = sr.refusal(m, per_year)
+    track = sr.minimum_track_record(m) if refused is None else math.nan
+    closed = run.trades[(run.trades["exit_reason"] > 0) & (run.trades["exit_reason"] != Reason.END_OF_DATA)]
+    row = np.searchsorted(run.bars.close_time[rows], closed.index.asi8, side="right")
+    trades = {"n": len(closed), "n_effective": effective_trades(closed["ret"].to_numpy(), np.minimum(row, len(net) - 1), bootstrap)}
+    deflated = None if refused else sr.deflated_sharpe(m, tried.trials, tried.variance)
+    out = {
+        "trades": trades,
+        "excess": excess(net, market, bootstrap, per_year),
+        "sharpe": {
+            "refused": refused,
+            "per_bar": m.sharpe,
+            "per_year": None if refused else m.sharpe * math.sqrt(per_year),
+            "bars_per_year": per_year,
+            "annualisation_factor": math.sqrt(per_year),
+            "n_bars": m.n,
+            "skew": m.skew,
+            "kurtosis": m.kurtosis,
+            "probabilistic": None if refused else sr.probabilistic_sharpe(m),
+            "expected_best": sr.expected_best(tried.trials, tried.variance),
+            "deflated": deflated,
+            "deflated_effective": None if refused else sr.deflated_sharpe(m, tried.effective, tried.variance),
+            "minimum_track_record_bars": track,
+            "minimum_track_record_years": track / per_year,
+        },
+        "trials": {"trials": tried.trials, "variance": tried.variance, "effective": tried.effective},
+        "ece_bins": ECE_BINS,
+    }
+    out["verdict"] = decide(trades["n_effective"], deflated, out["excess"]["ci95"][0])
+    out["sentence"] = sentence(out)
+    return out
+
+
+def _tried(run: Any, per_bar_sharpe: float) -> Tried:
+    """Trials of the run's lineage; a reproduced run keeps the number that was recorded (`spec` D-97)."""
+    if recorded := run.manifest.get("trials"):
+        return Tried(**recorded)
+    return Ledger().look(trial_of(run, per_bar_sharpe))
+
+
+def _data(run: Any, rows: slice) -> dict[str, Any]:
+    bars = run.bars
+    return {
+        "symbols": list(bars.symbols),
+        "n_symbols": len(bars.symbols),
+        "n_bars": bars.n,
+        "n_candles": int((~np.isnan(bars.close)).sum()),
+        "start": _iso(bars.open_time[0]),
+        "end": _iso(bars.close_time[-1]),
+        "interval_hours": bars.interval / NS_PER_HOUR,
+        "test_start": _iso(bars.open_time[rows.start]),
+        "test_end": _iso(bars.close_time[rows.stop - 1]),
+        "test_bars": rows.stop - rows.start,
+        "scored_cells": int(np.count_nonzero((run.labels >= 0) & (run.result.decisions.n_voters > 0))),
+    }
+
+
+def _assumptions(run: Any, models: list[str]) -> dict[str, Any]:
+    p, label = run.params, run.predictions.label
+    voting = [m for m in models if m in MODELS]
+    stop_only = (
+        p.governor.cooldown_scope == CooldownScope.SYMBOL_LAST_LOSS and p.governor.cooldown_minutes * 60_000_000_000 <= run.bars.interval
+    )
+    return {
+        "profile": run.profile,
+        "label": label.to_dict(),
+        "label_span_hours": label.horizon * run.bars.interval / NS_PER_HOUR,
+        "models_voting": voting,
+        "models_expected": 4,
+        "imported_predictions": bool(run.predictions.imported),
+        "fee_rate": p.broker.fee_rate,
+        "slippage_rate": p.broker.slippage_rate,
+        "fill": p.broker.fill.name.lower(),
+        "funding": run.bars.funding is not None,
+        "allow_short": p.broker.allow_short,
+        "stop_loss": p.governor.stop_loss,
+        "max_holding_bars": p.broker.max_holding_bars,
+        "cooldown_blocks_after_stops_only": bool(stop_only),
+        "initial_cash": p.broker.initial_cash,
+        "params": p.flat(),
+    }
+
+
+def _rules(run: Any) -> dict[str, list[dict[str, Any]]]:
+    d, reason = run.result.decisions, run.result.governor_reason
+    voted = d.n_voters > 0
+    return {
+        "meta": rule_counts(d.meta_reason[voted], META_RULES),
+        "arbiter": rule_counts(d.arbiter_reason[voted & (d.verdict == Verdict.ESCALATE)], ARBITER_RULES),
+        "governor": rule_counts(reason[voted & (d.raw_action != Action.HOLD)], GOVERNOR_RULES),
+    }
+
+
+def _iso(ns: Any) -> str:
+    return pd.Timestamp(int(ns), tz="UTC").isoformat()
+
+
+def plain(value: Any) -> Any:
+    """Turn NumPy values into Python's, NaN and infinities into None."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

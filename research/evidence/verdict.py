@@ -1,0 +1,90 @@
+"""Is there an edge? One of three answers, and the two numbers that decided.
+
+`spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net minus
+exposure-matched market return above 0 is `edge`; everything else is `no edge`.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import Reason
+from research.evidence.bootstrap import Bootstrap, interval
+from research.evidence.scoring import ENOUGH
+
+EDGE_PROBABILITY = 0.95
+
+
+def effective_trades(ret: NDArray[np.float64], row: NDArray[np.int64], bootstrap: Bootstrap) -> float:
+    """How many independent trades these are: n times the ratio of the variances of the mean return, never above n (`spec` D-93).
+
+    ret: net return of each closed trade; row: bar of its entry, counted from the first bar that `bootstrap` draws.
+    """
+    n = len(ret)
+    if n < 2:
+        return float(n)
+    columns = np.stack([np.bincount(row, w, minlength=bootstrap.n_rows) for w in (None, ret)], axis=-1)
+    drawn = bootstrap.sums(columns)
+    means = drawn[drawn[:, 0] > 0, 1] / drawn[drawn[:, 0] > 0, 0]
+    variance = float(np.var(means))
+    return float(min(n, np.var(ret) / variance)) if variance > 0.0 else 1.0
+
+
+def excess(net: NDArray[np.float64], market: NDArray[np.float64], bootstrap: Bootstrap, bars_per_year: float) -> dict[str, Any]:
+    """Mean net return above the exposure-matched market's, a year (mean per bar times bars a year), with its 95 % interval."""
+    difference = net - market
+    samples = bootstrap.sums(difference[:, None])[:, 0] / bootstrap.n_rows
+    low, high = interval(samples[:, None])[:, 0] * bars_per_year
+    return {"per_year": float(difference.mean() * bars_per_year), "ci95": [float(low), float(high)]}
+
+
+def decide(n_effective: float, deflated: float | None, excess_low: float) -> str:
+    """Apply `spec` D-98. deflated: None when the Sharpe ratio was refused."""
+    if not n_effective >= ENOUGH:
+        return "not enough data"
+    if deflated is not None and deflated > EDGE_PROBABILITY and excess_low > 0.0:
+        return "edge"
+    return "no edge"
+
+
+def sentence(evidence: dict[str, Any]) -> str:
+    """Say the verdict in one sentence with the numbers that decided."""
+    verdict, trades = evidence["verdict"], evidence["trades"]
+    if verdict == "not enough data":
+        return f"Not enough data: {trades['n']:,} closed trades are worth {trades['n_effective']:.0f} independent ones, and {ENOUGH} are needed."
+    low, high = (f"{100.0 * x:+.1f}" for x in evidence["excess"]["ci95"])
+    market = (
+        f"the net return minus that of the market at the same exposure is {100.0 * evidence['excess']['per_year']:+.1f} % a year "
+        f"(95 % interval {low} to {high} %; must lie above 0)"
+    )
+    opening = "Edge" if verdict == "edge" else "No edge"
+    if evidence["sharpe"]["refused"]:
+        return f"{opening}: the Sharpe ratio was {evidence['sharpe']['refused']}, and {market}."
+    tries = evidence["trials"]["trials"]
+    count = f"{tries:,} trial{'' if tries == 1 else 's'}"
+    skill = f"the probability of skill after {count} (deflated Sharpe) is {evidence['sharpe']['deflated']:.2f} (above 0.95 needed)"
+    return f"{opening}: {skill}, and {market}."
+
+
+def no_trades(counts: dict[str, int], n_trades: int) -> str | None:
+    """Say why nothing, or little, was traded and name the rule that blocked most; None from 100 trades on. counts: `layer_rates` of the total."""
+    if n_trades >= 100:
+        return None
+    opening = "No trades" if n_trades == 0 else f"Only {n_trades} trades"
+    if counts["cells"] == 0:
+        return f"{opening}, because no base model voted on any bar; give predictions that cover these bars."
+    if counts["wished"] == 0:
+        return f"{opening}, because ensemble, meta layer and arbiter said HOLD on all {counts['cells']:,} cells with a vote."
+    vetoes = {name.removeprefix("veto."): n for name, n in counts.items() if name.startswith("veto.")}
+    rule, n = max(vetoes.items(), key=lambda item: item[1])
+    held = 1.0 - counts["wished"] / counts["cells"]
+    if n == 0:
+        return f"{opening}, because {held:.1%} of the {counts['cells']:,} cells with a vote said HOLD and no rule of the governor blocked the rest."
+    remedy = {
+        Reason.LOW_CONFIDENCE.name: "; governor.min_confidence sets it",
+        Reason.DAILY_TRADE_LIMIT_REACHED.name: "; governor.max_daily_trades sets it",
+        Reason.MAX_DRAWDOWN_EXCEEDED.name: "; governor.max_drawdown sets it",
+        Reason.MAX_EXPOSURE_EXCEEDED.name: "; governor.max_exposure sets it",
+    }.get(rule, "")
+    return f"{opening}, because the rule {rule} blocked {n:,} of {counts['wished']:,} BUY and SELL decisions{remedy}."

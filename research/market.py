@@ -1,0 +1,47 @@
+"""What would doing nothing have earned? Equal-weight buy and hold of the listed symbols, fully invested or at a given exposure.
+
+`spec` D-96. A symbol is listed from its first to its last valid close. The share `exposure` of wealth is spread equally over the symbols that
+are listed at this bar and the next; it is spread again whenever that set changes and left alone in between; the rest is cash. No costs.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def buy_and_hold(close: NDArray[np.float64], exposure: float = 1.0) -> NDArray[np.float64]:
+    """Wealth per bar [n] from closes [n, S] (NaN where there is no bar), 1.0 at the first."""
+    n = len(close)
+    known = ~np.isnan(close)
+    first = np.where(known.any(axis=0), known.argmax(axis=0), n)
+    last = np.where(known.any(axis=0), n - 1 - known[::-1].argmax(axis=0), -1)
+    rows = np.arange(n)[:, None]
+    held = (rows >= first) & (rows < last)  # over the step from this bar to the next
+    prices = filled(close, np.nan)
+    changes = np.flatnonzero(np.any(held[1:] != held[:-1], axis=1)) + 1
+    wealth = np.ones(n)
+    for start, stop in zip([0, *changes], [*changes, n - 1], strict=True):
+        if held[start].any() and stop > start:
+            block = prices[start : stop + 1, held[start]]
+            growth = (block / block[0]).mean(axis=1)
+            wealth[start : stop + 1] = wealth[start] * (1.0 - exposure + exposure * growth)
+        else:
+            wealth[start : stop + 1] = wealth[start]
+    return wealth
+
+
+def filled(plane: NDArray[np.float64], start: float) -> NDArray[np.float64]:
+    """Carry the last known value down each column [n, S]; `start` before the first."""
+    known = ~np.isnan(plane)
+    row = np.maximum.accumulate(np.where(known, np.arange(len(plane))[:, None], -1), axis=0)
+    return np.where(row < 0, start, np.take_along_axis(plane, np.maximum(row, 0), axis=0))
+
+
+def drawdown(equity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fall from the highest value so far, a fraction in [0, 1], per bar."""
+    peak = np.maximum.accumulate(equity)
+    return (peak - equity) / peak
+
+
+def bar_returns(equity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Net return of each bar after the first, [n - 1]."""
+    return equity[1:] / equity[:-1] - 1.0

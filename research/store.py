@@ -1,0 +1,287 @@
+"""What is kept of a run, and is it all there? Writes and reads a run's folder; `reports/README.md` describes every file and column.
+
+A folder is written under the name `.<run>.partial` and renamed when it is complete, so a name without that is a whole run. The reader refuses
+half-written folders and other schemas with one sentence.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from qtcore.jit import source_hash
+from qtcore.params import Params
+from qtcore.types import DECISION_COLUMNS, MODELS, Bars
+from research.errors import UserError
+from research.ledger import Ledger, trial_of
+from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
+
+SCHEMA_VERSION = 1
+PRICES = ("open", "high", "low", "close", "volume")
+TABLES = ("bars", "decisions", "trades", "fills", "equity", "predictions")
+VERSIONED = ("qtcore", "numpy", "numba", "pandas", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "arch")
+ROWS_AT_ONCE = 250_000  # rows of a bar or decision table that are in memory as a table
+
+__all__ = [
+    "RunFiles",
+    "check_output",
+    "decisions_frame",
+    "equity_frame",
+    "fills_frame",
+    "read_run",
+    "trades_frame",
+    "write_certificate",
+    "write_run",
+]
+
+
+def check_output(folder: Path) -> None:
+    """Raise UserError when results cannot be written to `folder`: it holds something that is not ours, or cannot be made."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out must be a folder, was the file {folder}; choose another")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+        raise UserError(f"--out must be a new folder or an earlier result, was {folder} with other files in it; choose another")
+    parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"--out must be writable, was {folder} below {parent}; choose another")
+
+
+def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
+    """Write a run's folder, whole or not at all, and return it; an earlier run of that name is replaced.
+
+    record: count the run in the trial ledger. Sets `run.manifest`. Raises UserError when the disk is full or the folder is not ours.
+    """
+    check_output(folder)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        summary = run.summary | {"run_id": folder.name}
+        if record:
+            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]["per_bar"]))
+        run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"])
+        _write_tables(run, partial)
+        _write_json(partial / "summary.json", summary)
+        _write_json(partial / "verify.json", run.verification or {"passed": None, "checks": []})
+        _write_json(partial / "manifest.json", run.manifest)
+        _replace(partial, folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(f"run folder must fit on the disk, was {folder} on a full one; free space or choose another --out") from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def write_certificate(folder: Path, certificate: dict[str, Any]) -> None:
+    """Put a proof into a finished run: `verify.json`, and its outcome into `summary.json`."""
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    _write_json(folder / "verify.json", certificate)
+    _write_json(folder / "summary.json", summary | {"verify": {"passed": certificate.get("passed")}})
+
+
+def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
+    """Describe what made a run and what it holds: enough to run it again and to notice a changed bit."""
+    from research.data import fingerprint
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": name,
+        "created": pd.Timestamp.now(tz="UTC").isoformat(timespec="seconds"),
+        "command": run.command,
+        "profile": run.profile,
+        "params": run.params.flat(),
+        "label": run.predictions.label.to_dict(),
+        "symbols": list(run.bars.symbols),
+        "interval": int(run.bars.interval),
+        "data_fingerprint": fingerprint(run.bars),
+        "source_hash": {package: source_hash(Path(__file__).resolve().parents[1] / package) for package in ("qtcore", "research")},
+        "versions": {"python": platform.python_version(), **_versions(VERSIONED)},
+        "platform": platform.platform(),
+        "seeds": {"training": getattr(run.predictions, "seed", None), "bootstrap": 42},
+        "threads": {"processors": os.cpu_count(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
+        "trials": trials,
+        "arrays": array_hashes(run),
+    }
+
+
+def array_hashes(run: Any) -> dict[str, str]:
+    """sha256 of the bytes of every array of a run, by name: what `qt reproduce` compares."""
+    result = run.result
+    arrays = {f"bars.{name}": getattr(run.bars, name) for name in ("open_time", "close_time", *PRICES)}
+    arrays |= {f"votes.{name}": getattr(result.votes, name) for name in ("action", "confidence", "probs")}
+    arrays |= {f"decisions.{name}": plane for name, plane in decision_planes(run).items() if name.split("_")[0] not in MODELS}
+    arrays |= {name: getattr(result, name) for name in ("equity", "balance", "exposure", "fills")}
+    if run.bars.funding is not None:
+        arrays["bars.funding"] = run.bars.funding
+    return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items() if array is not None}
+
+
+def _versions(names: Iterable[str]) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _write_tables(run: Any, folder: Path) -> None:
+    bars = {name: getattr(run.bars, name) for name in PRICES}
+    if run.bars.funding is not None:
+        bars["funding"] = run.bars.funding
+    _write_planes(run.bars, bars, folder / "bars.parquet")
+    _write_planes(run.bars, decision_planes(run), folder / "decisions.parquet")
+    run.predictions.save(folder / "predictions.parquet")
+    for name, frame in (("trades", trades_frame(run)), ("fills", fills_frame(run)), ("equity", equity_frame(run))):
+        frame.reset_index().to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+
+
+def _write_planes(bars: Bars, planes: dict[str, NDArray], path: Path) -> None:
+    """Write planes [n, S] as rows, one per bar and symbol in the order of time, then symbols; a part at a time."""
+    n_symbols = len(bars.symbols)
+    step = max(1, ROWS_AT_ONCE // n_symbols)
+    utc = pa.timestamp("ns", tz="UTC")
+    writer = None
+    try:
+        for start in range(0, bars.n, step):
+            rows = slice(start, min(bars.n, start + step))
+            codes = pa.array(np.tile(np.arange(n_symbols, dtype=np.int32), rows.stop - start))
+            columns = {name: pa.array(np.repeat(getattr(bars, name)[rows], n_symbols)).cast(utc) for name in ("open_time", "close_time")}
+            columns["symbol"] = pa.DictionaryArray.from_arrays(codes, pa.array(list(bars.symbols)))
+            columns |= {name: pa.array(np.ascontiguousarray(plane[rows]).reshape(-1)) for name, plane in planes.items()}
+            table = pa.table(columns)
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write strict JSON, whole or not at all."""
+    text = json.dumps(value, indent=1, allow_nan=False)
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(text + "\n", encoding="utf-8")
+    scratch.replace(path)
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Put the finished folder in its place; what was there leaves in one step."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    partial.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """A finished run on disk; tables are read when they are first asked for."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """`summary.json`."""
+        return _read_json(self.path / "summary.json")
+
+    @property
+    def verify(self) -> dict[str, Any]:
+        """`verify.json`, read anew: a proof may have been added."""
+        return _read_json(self.path / "verify.json")
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Symbols in the order they were governed."""
+        return tuple(self.manifest["symbols"])
+
+    def params(self) -> Params:
+        """Return the resolved parameters."""
+        return Params().with_values(self.manifest["params"])
+
+    def frame(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
+        """Read one of the tables bars, decisions, trades, fills, equity, predictions as it lies on disk."""
+        if name not in TABLES:
+            raise UserError(f"table must be one of {', '.join(TABLES)}, was {name!r}")
+        return pd.read_parquet(self.path / f"{name}.parquet", columns=columns)
+
+    def planes(self, table: str, names: Iterable[str]) -> dict[str, NDArray]:
+        """Read columns of `bars` or `decisions` as planes [n, S], with the bits and dtypes that were written."""
+        wanted = list(names)
+        read = pq.read_table(self.path / f"{table}.parquet", columns=wanted)
+        n_symbols = len(self.symbols)
+        return {name: np.ascontiguousarray(read[name].to_numpy()).reshape(-1, n_symbols) for name in wanted}
+
+    def bars(self) -> Bars:
+        """Rebuild the candles of the run."""
+        names = pq.read_schema(self.path / "bars.parquet").names
+        times = pq.read_table(self.path / "bars.parquet", columns=["open_time", "close_time"])
+        open_time, close_time = (
+            times[name].cast(pa.int64()).to_numpy()[:: len(self.symbols)].copy() for name in ("open_time", "close_time")
+        )
+        planes = self.planes("bars", PRICES)
+        funding = self.planes("bars", ["funding"])["funding"] if "funding" in names else None
+        return Bars(open_time, close_time, **planes, symbols=self.symbols, interval=self.manifest["interval"], funding=funding)
+
+    def decisions(self) -> dict[str, NDArray]:
+        """Read every decision column as a plane [n, S]."""
+        own = [f"{m}_{part}" for m in MODELS for part in ("action", "confidence")]
+        rest = (
+            "final_action",
+            "final_confidence",
+            "final_source",
+            "governor_reason",
+            "size",
+            "cell_pnl",
+            "volatility",
+            "trend_strength",
+            "label",
+        )
+        return self.planes("decisions", [*own, *DECISION_COLUMNS, *rest])
+
+
+def read_run(folder: Path | str) -> RunFiles:
+    """Open a run's folder. Raises UserError when it is missing, half-written or of another schema."""
+    path = Path(folder)
+    if not path.is_dir():
+        raise UserError(f"run must be a folder that `qt backtest` wrote, was {path}; see `ls reports`")
+    missing = [
+        name for name in ("manifest.json", "summary.json", "verify.json", *(f"{t}.parquet" for t in TABLES)) if not (path / name).exists()
+    ]
+    if missing or path.name.endswith(".partial"):
+        what = f"without {', '.join(missing)}" if missing else "half-written"
+        raise UserError(f"run folder must be complete, was {path} {what}; run the backtest again")
+    manifest = _read_json(path / "manifest.json")
+    if manifest.get("schema_version") != SCHEMA_VERSION:
+        found = manifest.get("schema_version")
+        raise UserError(f"run folder must be of schema {SCHEMA_VERSION}, was {found!r} in {path}; run the backtest again with this version")
+    return RunFiles(path, manifest)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"run folder must be readable, was {path} ({error}); run the backtest again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"run folder must hold a JSON object in {path.name}, was {type(value).__name__}; run the backtest again")
+    return value

@@ -1,0 +1,172 @@
+"""Which tables does a run give? Decisions, trades, fills and equity as pandas frames; the same columns go to Parquet.
+
+Enums are codes of `qtcore.types` (int8, uint8), times are UTC. Every frame is indexed by the time at which its row begins.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from qtcore.params import FillAt
+from qtcore.types import DECISION_COLUMNS, MODELS, Action, Source
+from research.market import buy_and_hold, drawdown
+
+UTC_NS = pd.DatetimeTZDtype("ns", "UTC")
+
+
+def tested_rows(run: Any) -> slice:
+    """Bars that count as evidence: from the first vote until positions opened on the last vote have run out; all bars without a vote."""
+    voted = np.flatnonzero((run.result.decisions.n_voters > 0).any(axis=1))
+    n = len(run.bars.open_time)
+    if len(voted) == 0:
+        return slice(0, n)
+    return slice(int(voted[0]), min(n, int(voted[-1]) + run.params.broker.max_holding_bars + 2))
+
+
+def final_source(run: Any) -> NDArray[np.int8]:
+    """Layer that each final action comes from, `Source` codes [n, S]: the governor's where it turned a trade into HOLD."""
+    decisions = run.result.decisions
+    refused = (decisions.raw_action != Action.HOLD) & (run.result.final_action == Action.HOLD)
+    return np.where(refused, np.int8(Source.GOVERNOR_HOLD), decisions.source).astype(np.int8)
+
+
+def decision_planes(run: Any) -> dict[str, NDArray]:
+    """Every column of the decision table as a plane [n, S], in the order of the chain."""
+    result = run.result
+    planes: dict[str, NDArray] = {}
+    for m, name in enumerate(MODELS):
+        planes[f"{name}_action"] = result.votes.action[m]
+        planes[f"{name}_confidence"] = result.votes.confidence[m]
+    planes.update({name: getattr(result.decisions, name) for name in DECISION_COLUMNS})
+    approved = result.final_action != Action.HOLD
+    return {
+        **planes,
+        "final_action": result.final_action,
+        "final_confidence": np.where(approved | (result.decisions.raw_action == Action.HOLD), result.decisions.raw_confidence, 0.0),
+        "final_source": final_source(run),
+        "governor_reason": result.governor_reason,
+        "size": result.size,
+        "cell_pnl": result.cell_pnl,
+        "volatility": result.planes.regime[0],
+        "trend_strength": result.planes.regime[1],
+        "label": run.labels,
+    }
+
+
+def decisions_frame(run: Any) -> pd.DataFrame:
+    """One row per bar and symbol: what every layer said, the governor's answer, the label; indexed by (open_time, symbol)."""
+    n_symbols = len(run.bars.symbols)
+    index = pd.MultiIndex.from_product([_times(run.bars.open_time), list(run.bars.symbols)], names=["open_time", "symbol"])
+    columns = {"close_time": _times(np.repeat(run.bars.close_time, n_symbols))}
+    columns |= {name: np.ascontiguousarray(plane).reshape(-1) for name, plane in decision_planes(run).items()}
+    return pd.DataFrame(columns, index=index, copy=False)
+
+
+def fills_frame(run: Any) -> pd.DataFrame:
+    """Executions in the order they were booked, indexed by time; `side` is +1 bought, -1 sold."""
+    fills = run.result.fills
+    columns: dict[str, Any] = {name: fills[name] for name in fills.dtype.names if name not in ("time", "symbol")}
+    columns["reason"] = columns["reason"].astype(np.uint8)
+    columns["is_entry"] = columns["is_entry"].astype(bool)
+    frame = pd.DataFrame(columns, index=pd.Index(_times(fills["time"]), name="time"))
+    frame.insert(0, "symbol", _symbols(run, fills["symbol"]))
+    return frame
+
+
+def trades_frame(run: Any) -> pd.DataFrame:
+    """Round trips built from the fills, in the order of entry, indexed by entry time.
+
+    A trade that is still open has NaN and NaT exits and `exit_reason` 0. `pnl` is net of fees, slippage and funding, `ret` is pnl over the
+    entry notional. Source, confidence and regime are those of the decision that opened it.
+    """
+    fills = run.result.fills
+    entries = fills[fills["is_entry"] == 1]
+    exits = fills[fills["is_entry"] == 0]
+    entries = entries[np.argsort(entries["trade_id"], kind="stable")]
+    exits = exits[np.argsort(exits["trade_id"], kind="stable")]
+    at = np.searchsorted(exits["trade_id"], entries["trade_id"])
+    closed = at < len(exits)
+    closed[closed] = exits["trade_id"][at[closed]] == entries["trade_id"][closed]
+    out = np.zeros(len(entries), fills.dtype)
+    out[closed] = exits[at[closed]]
+    decided = np.maximum(entries["bar"] - (run.params.broker.fill == FillAt.NEXT_OPEN), 0)
+    cell = (decided, entries["symbol"])
+    decisions, regime = run.result.decisions, run.result.planes.regime
+
+    def exit_or_nan(name: str) -> NDArray[np.float64]:
+        return np.where(closed, out[name], np.nan)
+
+    notional = np.abs(entries["qty"]) * entries["price"]
+    frame = pd.DataFrame(
+        {
+            "trade_id": entries["trade_id"],
+            "symbol": _symbols(run, entries["symbol"]),
+            "side": np.sign(entries["qty"]).astype(np.int8),
+            "exit_time": _times(np.where(closed, out["time"], np.iinfo(np.int64).min)),
+            "entry_price": entries["price"],
+            "exit_price": exit_or_nan("price"),
+            "qty": entries["qty"],
+            "notional": notional,
+            "fee": entries["fee"] + out["fee"],
+            "slippage": entries["slippage"] + out["slippage"],
+            "funding": exit_or_nan("funding"),
+            "pnl": exit_or_nan("pnl"),
+            "ret": exit_or_nan("pnl") / notional,
+            "bars": np.where(closed, out["bar"] - entries["bar"], -1),
+            "exit_reason": out["reason"].astype(np.uint8),
+            "source": decisions.source[cell],
+            "confidence": decisions.raw_confidence[cell],
+            "volatility": regime[0][cell],
+            "trend_strength": regime[1][cell],
+        },
+        index=pd.Index(_times(entries["time"]), name="entry_time"),
+    )
+    return frame
+
+
+def equity_frame(run: Any) -> pd.DataFrame:
+    """Equity of the chain and of what it is compared with, per bar, indexed by bar open time; all values at the bar's close.
+
+    `buy_hold` is fully invested, `buy_hold_matched` at the chain's mean gross exposure; both start at the first tested bar with the same cash.
+    """
+    result, initial = run.result, run.params.broker.initial_cash
+    rows = tested_rows(run)
+    columns = {
+        "close_time": _times(run.bars.close_time),
+        "equity": result.equity,
+        "balance": result.balance,
+        "exposure": result.exposure,
+        "drawdown": drawdown(np.maximum(result.equity, 0.0)),
+        "ensemble_only": run.ensemble_only.equity,
+        "buy_hold": held(run, rows, 1.0),
+        "buy_hold_matched": held(run, rows, mean_exposure(run, rows)),
+    }
+    if (unbroken := getattr(run, "without_breaker", None)) is not None:
+        columns["without_breaker"] = unbroken.equity
+    frame = pd.DataFrame(columns, index=pd.Index(_times(run.bars.open_time), name="open_time"))
+    frame.attrs["initial_cash"] = initial
+    return frame
+
+
+def mean_exposure(run: Any, rows: slice) -> float:
+    """Mean of gross exposure over equity while tested, a fraction."""
+    equity = run.result.equity[rows]
+    return float(np.mean(run.result.exposure[rows] / np.where(equity > 0.0, equity, np.inf)))
+
+
+def held(run: Any, rows: slice, exposure: float) -> NDArray[np.float64]:
+    """Equity [n] of buy and hold over the tested rows at `exposure`; flat before and after."""
+    wealth = np.ones(len(run.bars.open_time))
+    wealth[rows] = buy_and_hold(run.bars.close[rows], exposure)
+    wealth[rows.stop :] = wealth[rows.stop - 1]
+    return run.params.broker.initial_cash * wealth
+
+
+def _times(ns: NDArray[np.int64]) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(np.asarray(ns).view("M8[ns]")).tz_localize("UTC")
+
+
+def _symbols(run: Any, columns: NDArray[np.int64]) -> pd.Categorical:
+    return pd.Categorical.from_codes(columns.astype(np.intp), categories=list(run.bars.symbols))
