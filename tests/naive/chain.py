@@ -321,7 +321,10 @@ def trade(bars, raw_action, raw_confidence, params, funding=None):
         out["balance"].append(acc["balance"])
         for s, (action, reason, size) in enumerate(govern_bar(acc, book, bar, raw_action[t], raw_confidence[t], p)):
             out["final_action"][t][s] = action
-            out["governor_reason"][t][s] = Reason.NO_BAR if s in cancelled else reason
+            if s in cancelled and reason != Reason.EXIT_SIGNAL:
+                is_same_side = (raw_action[t][s] - 1) * book[s]["qty"] > 0.0
+                reason = Reason.POSITION_ALREADY_OPEN if is_same_side else Reason.NO_BAR
+            out["governor_reason"][t][s] = reason
             out["size"][t][s] = size
         out["exposure"].append(acc["exposure"])
     return {**out, "fills": acc["fills"], "account": acc, "positions": book}
@@ -369,10 +372,13 @@ def fill_bar(acc, book, bar, p, rates):
             pos["pending"] = 0.0
     for s in symbols:
         pos = book[s]
+        pos["n_holes"] = 0 if bar["close"][s] == bar["close"][s] else pos["n_holes"] + 1
         if pos["qty"] > 0.0 and bar["low"][s] <= pos["stop"]:
             close_position(acc, book, s, min(pos["stop"], bar["open"][s]), Reason.STOP, bar["close_time"], bar, p)
         elif pos["qty"] < 0.0 and bar["high"][s] >= pos["stop"]:
             close_position(acc, book, s, max(pos["stop"], bar["open"][s]), Reason.STOP, bar["close_time"], bar, p)
+        elif pos["qty"] and pos["n_holes"] >= p["broker.delist_after"]:
+            close_position(acc, book, s, pos["last_close"], Reason.DELISTED, bar["close_time"], bar, p)
     for s in symbols:
         pos, price = book[s], bar["close"][s]
         if rates and pos["qty"] and price == price and rates[s] == rates[s]:
@@ -381,14 +387,8 @@ def fill_bar(acc, book, bar, p, rates):
             pos["cell_pnl"] += received
             acc["balance"] += received
             acc["funding"] += received
-    for s in symbols:
-        pos, price = book[s], bar["close"][s]
         if price == price:
-            pos["last_close"], pos["n_holes"] = price, 0
-        else:
-            pos["n_holes"] += 1
-            if pos["qty"] and pos["n_holes"] >= p["broker.delist_after"]:
-                close_position(acc, book, s, pos["last_close"], Reason.DELISTED, bar["close_time"], bar, p)
+            pos["last_close"] = price
     mark(acc, book, p)
     return cancelled
 
@@ -436,7 +436,7 @@ def close_position(acc, book, s, price, reason, time, bar, p):
     book_fill(acc, time, bar, s, pos["trade_id"], 0, reason, -pos["qty"], fill, price, fee, slippage, pos["funding"], pnl)
     last_loss = time if pnl < 0.0 else pos["last_loss"]
     kept = {name: pos[name] for name in ("pending", "last_close", "n_holes")}
-    book[s] = {**flat(), **kept, "last_loss": last_loss, "cell_pnl": pos["cell_pnl"] + change - pos["unrealised"]}
+    book[s] = {**flat(), **kept, "last_loss": last_loss, "cell_pnl": pos["cell_pnl"] + (change - pos["unrealised"])}
 
 
 def book_fill(acc, time, bar, s, trade_id, is_entry, reason, qty, price, reference, fee, slippage, funding, pnl):
@@ -491,39 +491,47 @@ def govern_bar(acc, book, bar, actions, confidences, p):
         if p["governor.drawdown_reset"] == "daily":
             acc["is_halted"] = False
             acc["peak"] = base_of(acc, p)
-    out = [None] * len(book)
-    freed = set()
     horizon = p["broker.max_holding_bars"]
+    flatten = p["governor.emergency_stop"] and p["governor.flatten_on_kill"]
+    out, leaving = [None] * len(book), {}
     for s, pos in enumerate(book):
         if not pos["qty"]:
             continue
-        side = 1 if pos["qty"] > 0.0 else -1
-        if horizon and bar["t"] - pos["entry_bar"] + 1 >= horizon and not pos["pending_exit"]:
-            pos["pending_exit"] = Reason.HORIZON
-            freed.add(s)
-        elif actions[s] - 1 == -side:
-            if not pos["pending_exit"]:
-                pos["pending_exit"] = Reason.EXIT_SIGNAL
-            out[s] = (HOLD, Reason.EXIT_SIGNAL, 0.0)
+        is_opposite = actions[s] - 1 == (-1 if pos["qty"] > 0.0 else 1)
+        if is_opposite:
+            code = Reason.EXIT_SIGNAL
+            out[s] = (HOLD, code, 0.0)
+        elif horizon and bar["t"] - pos["entry_bar"] + 1 >= horizon:
+            code = Reason.HORIZON
+        else:
+            code = Reason.EMERGENCY_STOP_ACTIVE if flatten else Reason.NONE
+        if code and not pos["pending_exit"]:
+            pos["pending_exit"] = leaving[s] = code
     entries = [s for s in range(len(book)) if out[s] is None]
     if p["governor.order"] == "by_confidence":
         entries.sort(key=lambda s: -confidences[s])
     for s in entries:
-        size, reason = entry(acc, book[s], s, s in freed, bar["close_time"], actions[s], confidences[s], p)
+        size, reason = entry(acc, book[s], s, bar, leaving.get(s), actions[s], confidences[s], p)
         out[s] = (actions[s] if reason == Reason.APPROVED else HOLD, reason, size)
     return out
 
 
-def entry(acc, pos, s, is_freed, now, action, confidence, p):
-    """Check one wish in the order of 10.3 and 10.6 g; book the approval. Returns the signed notional and the reason."""
+def entry(acc, pos, s, bar, leaves_for, action, confidence, p):
+    """Check one wish in the order of 10.3 and 10.6 g; book the approval. Returns the signed notional and the reason.
+
+    leaves_for: why the open position was ordered to leave at this very close, None otherwise; its symbol may enter again at the same open.
+    """
+    now = bar["close_time"]
     if action == HOLD:
-        return 0.0, Reason.HOLD_SIGNAL
-    if confidence < p["governor.min_confidence"]:
+        return 0.0, leaves_for or Reason.HOLD_SIGNAL
+    if not confidence >= p["governor.min_confidence"]:
         return 0.0, Reason.LOW_CONFIDENCE
-    if pos["qty"] and not is_freed:
+    if pos["qty"] and leaves_for is None:
         return 0.0, Reason.POSITION_ALREADY_OPEN
     if action == SELL and not p["broker.allow_short"]:
         return 0.0, Reason.SHORTS_DISABLED
+    if bar["close"][s] != bar["close"][s]:
+        return 0.0, Reason.NO_BAR
     if p["governor.emergency_stop"]:
         return 0.0, Reason.EMERGENCY_STOP_ACTIVE
     if acc["is_halted"]:
@@ -542,6 +550,8 @@ def entry(acc, pos, s, is_freed, now, action, confidence, p):
         losses = [c["time"] for c in acc["closed"][-50:] if c["symbol"] == s and c["pnl"] < 0.0]
     if any(time > since for time in losses):
         return 0.0, Reason.COOLDOWN_ACTIVE
+    if not size > 0.0:
+        return 0.0, Reason.ZERO_SIZE
     acc["trades_today"] += 1
     acc["exposure"] += size
     pos["pending"] = size if action == BUY else -size
@@ -557,8 +567,9 @@ def share(acc, confidence, p):
     if mode == "kelly_empirical" and len(last) >= p["governor.kelly_trades"]:
         wins = [c["ret"] for c in last if c["ret"] > 0.0]
         losses = [-c["ret"] for c in last if c["ret"] < 0.0]
+        win_rate = len(wins) / len(last)
         if wins and losses:
-            win_rate, b = len(wins) / len(last), (sum(wins) / len(wins)) / (sum(losses) / len(losses))
+            b = (sum(wins) / len(wins)) / (sum(losses) / len(losses))
     f = (win_rate * b - (1.0 - win_rate)) / b
     pct = f * p["governor.kelly_fraction"]
     if mode != "kelly_confidence":
