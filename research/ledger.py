@@ -1,12 +1,13 @@
 """How many tries did it take? The ledger of everything that was ever tried on the same candles.
 
-`spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite file in
-`QT_HOME` (default `~/.qt`); several processes may write at once.
+`spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite
+file in `QT_HOME` (default `~/.qt`); several processes may write at once.
 
 **Lineage.** Two data sets that share half of the smaller one's candles belong together, whatever symbols and files are called, and so do
-data sets linked by a third. A data set is remembered by a sketch: every candle is hashed (open, high, low, close, volume to six significant
-digits; neither time nor name), and the hashes below 2**64 / 2**k are kept, with the smallest k that leaves at most 16,384. Two sketches are compared at
-the larger k of the two; the share of common hashes estimates the share of common candles. Candles of another interval look unrelated.
+data sets linked by a third. A data set is remembered by a sketch: every candle is hashed (open, high, low, close, volume to six
+significant digits; neither time nor name), and the hashes below 2**64 / 2**k are kept, with the smallest k that leaves at most 16,384.
+Two sketches are compared at the larger k of the two; the share of common hashes estimates the share of common candles. Candles of
+another interval look unrelated.
 """
 
 import hashlib
@@ -167,7 +168,10 @@ class Ledger:
         self.path = home() / "trials.sqlite" if path is None else path
 
     def record(self, trial: Trial) -> Tried:
-        """Count a trial, once, and say what its lineage has seen so far, itself included. Raises UserError when the file cannot be written."""
+        """Count a trial, once, and say what its lineage has seen so far, itself included.
+
+        Raises UserError when the file cannot be written.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             return self._patiently(lambda: self._record(trial))
@@ -194,9 +198,10 @@ class Ledger:
         """List every trial, oldest first: id, lineage, time (ns UTC), name, params, predictions, sharpe per bar."""
         if not self.path.exists():
             return []
-        query = """SELECT trials.id, lineage, time, name, params, predictions, sharpe FROM trials JOIN data ON data.id = trials.data ORDER BY trials.id"""
+        columns = ("id", "lineage", "time", "name", "params", "predictions", "sharpe")
+        query = f"SELECT trials.{', '.join(columns)} FROM trials JOIN data ON data.id = trials.data ORDER BY trials.id"
         with self._open() as db:
-            return [dict(zip(("id", "lineage", "time", "name", "params", "predictions", "sharpe"), row)) for row in db.execute(query)]
+            return [dict(zip(columns, row)) for row in db.execute(query)]
 
     def _record(self, trial: Trial) -> Tried:
         with self._open() as db:
@@ -208,10 +213,10 @@ class Ledger:
             db.execute("INSERT OR IGNORE INTO data (digest, lineage, level, candles, sketch) VALUES (?, ?, ?, ?, ?)", row)
             data = db.execute("SELECT id FROM data WHERE digest = ?", (trial.sketch.digest,)).fetchone()[0]
             sharpe = None if math.isnan(trial.sharpe) else trial.sharpe
-            values = (data, trial.params, trial.predictions, time.time_ns(), trial.name, sharpe, trial.first_day, trial.returns.tobytes())
             db.execute(
-                "INSERT OR IGNORE INTO trials (data, params, predictions, time, name, sharpe, first_day, returns) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
+                "INSERT OR IGNORE INTO trials (data, params, predictions, time, name, sharpe, first_day, returns)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (data, trial.params, trial.predictions, time.time_ns(), trial.name, sharpe, trial.first_day, trial.returns.tobytes()),
             )
             known = self._trials(db, {lineage})
             db.execute("COMMIT")

@@ -65,7 +65,7 @@ def decisions_frame(run: Any) -> pd.DataFrame:
 
 
 def fills_frame(run: Any) -> pd.DataFrame:
-    """Executions in the order they were booked, indexed by time; `side` is +1 bought, -1 sold."""
+    """List executions in the order they were booked, indexed by time; `side` is +1 bought, -1 sold."""
     fills = run.result.fills
     columns: dict[str, Any] = {name: fills[name] for name in fills.dtype.names if name not in ("time", "symbol")}
     columns["reason"] = columns["reason"].astype(np.uint8)
@@ -129,7 +129,8 @@ def trades_frame(run: Any) -> pd.DataFrame:
 def equity_frame(run: Any) -> pd.DataFrame:
     """Equity of the chain and of what it is compared with, per bar, indexed by bar open time; all values at the bar's close.
 
-    `buy_hold` is fully invested, `buy_hold_matched` at the chain's mean gross exposure; both start at the first tested bar with the same cash.
+    `buy_hold` is fully invested, `buy_hold_matched` at the chain's mean gross exposure; both start at the first tested bar with the same
+    cash.
     """
     result, initial = run.result, run.params.broker.initial_cash
     rows = tested_rows(run)
@@ -161,7 +162,7 @@ def held(run: Any, rows: slice, exposure: float) -> NDArray[np.float64]:
     wealth = np.ones(len(run.bars.open_time))
     wealth[rows] = buy_and_hold(run.bars.close[rows], exposure)
     wealth[rows.stop :] = wealth[rows.stop - 1]
-    return run.params.broker.initial_cash * wealth
+    return float(run.params.broker.initial_cash) * wealth
 
 
 def _times(ns: NDArray[np.int64]) -> pd.DatetimeIndex:

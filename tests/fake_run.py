@@ -220,8 +220,20 @@ def leave(bars: Bars, h: dict[str, float], t: int, s: int) -> tuple[dict[str, An
 
 
 def booked(bars, t, s, trade_id, is_entry, reason, qty, price, fee, pnl) -> dict[str, Any]:
-    values = dict.fromkeys(FILL_NAMES, 0)
-    return values | {
-        "time": bars.open_time[t], "bar": t, "symbol": s, "trade_id": trade_id, "is_entry": is_entry, "reason": reason, "qty": qty, "price": price,
-        "reference_price": bars.open[t, s], "notional": abs(qty * price), "fee": fee, "slippage": abs(qty) * abs(price - bars.open[t, s]), "pnl": 0.0 if is_entry else pnl,
-    }  # fmt: skip
+    reference = bars.open[t, s]
+    values = {
+        "time": bars.open_time[t],
+        "bar": t,
+        "symbol": s,
+        "trade_id": trade_id,
+        "is_entry": is_entry,
+        "reason": reason,
+        "qty": qty,
+        "price": price,
+        "reference_price": reference,
+        "notional": abs(qty * price),
+        "fee": fee,
+        "slippage": abs(qty) * abs(price - reference),
+        "pnl": 0.0 if is_entry else pnl,
+    }
+    return dict.fromkeys(FILL_NAMES, 0) | values

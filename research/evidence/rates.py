@@ -33,8 +33,8 @@ VETOES = tuple(r for r in GOVERNOR_RULES if r not in (Reason.HOLD_SIGNAL, Reason
 def layer_rates(decisions: Decisions, source: NDArray[np.int8], governor_reason: NDArray, regime: NDArray) -> dict[str, dict[str, Any]]:
     """Rates and counts per slice, `{"total": {"escalation": ..., ...}, ...}`; NaN where the denominator is 0.
 
-    source: `Source` of the final action. Denominators: escalation and meta_override of cells with at least two voters, arbiter_accept of the arbiter's calls, final_source of cells
-    with a voter, approved, exit_signal and veto of BUY and SELL decisions that reached the governor.
+    source: `Source` of the final action. Denominators: escalation and meta_override of cells with at least two voters, arbiter_accept of
+    the arbiter's calls, final_source of cells with a voter, approved, exit_signal and veto of BUY and SELL decisions.
     """
     voted = decisions.n_voters > 0
     judged = decisions.n_voters >= 2

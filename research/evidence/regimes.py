@@ -30,7 +30,7 @@ GROUPS = _groups()  # [16, 9]: which cells a slice adds up
 
 
 def regime_cells(volatility: NDArray[np.float64], trend_strength: NDArray[np.float64]) -> NDArray[np.int8]:
-    """Number every cell's regime, 0..8 in the order of `CELLS`.
+    """Return every cell's regime, 0..8 in the order of `CELLS`.
 
     volatility, trend_strength [n, S]: NaN at a hole, where the last known regime of the symbol goes on (money is made there too).
     """

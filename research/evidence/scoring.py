@@ -1,7 +1,7 @@
 """How often was a model or a layer right, and is that more than luck? Accuracy blocks, in total and per regime slice.
 
-Every figure of a block is a quotient of sums, and the sums are kept per bar and regime (`Tally`), so slices add up and the bootstrap resamples
-bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).
+Every figure of a block is a quotient of sums, and the sums are kept per bar and regime (`Tally`), so slices add up and the bootstrap
+resamples bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).
 
 Log loss of an action-only layer puts its confidence on its action and shares the rest equally between the other two. ECE: 15 equal bins of
 the confidence in [0, 1], gaps weighted by cells.
@@ -43,13 +43,13 @@ class Tally:
     bins [9, 15, 3]: per confidence bin cells, hits and summed confidence.
     """
 
-    rows: NDArray[np.float64]
-    confusion: NDArray[np.float64]
+    rows: NDArray
+    confusion: NDArray
     log_loss: NDArray[np.float64]
-    bins: NDArray[np.float64]
+    bins: NDArray
 
     @property
-    def residual(self) -> NDArray[np.float64]:
+    def residual(self) -> NDArray:
         """Hits per bar above what the average accuracy expects, [n]: the series whose dependence sets the block length."""
         cells, hits = self.rows[:, :, 0].sum(axis=1), self.rows[:, :, 1].sum(axis=1)
         return hits - cells * (hits.sum() / max(cells.sum(), 1.0))
@@ -75,7 +75,7 @@ def tally(opinion: Opinion, labels: NDArray[np.int8], regime: NDArray[np.int8]) 
     return Tally(rows, confusion.astype(float), np.bincount(cell, loss, minlength=N_CELLS), np.stack(bins, axis=-1))
 
 
-def _direction(opinion: Opinion, at: NDArray[np.int64], action: NDArray[np.int64]) -> NDArray[np.int64]:
+def _direction(opinion: Opinion, at: NDArray, action: NDArray) -> NDArray:
     """Sign of the opinion, 0 where it has none (`spec` D-92)."""
     if opinion.probs is None:
         return action - 1
@@ -83,7 +83,7 @@ def _direction(opinion: Opinion, at: NDArray[np.int64], action: NDArray[np.int64
     return np.sign(probs[at, Action.BUY] - probs[at, Action.SELL]).astype(np.int64)
 
 
-def _probability_of(opinion: Opinion, at: NDArray, label: NDArray, hit: NDArray, confidence: NDArray) -> NDArray[np.float64]:
+def _probability_of(opinion: Opinion, at: NDArray, label: NDArray, hit: NDArray, confidence: NDArray) -> NDArray:
     if opinion.probs is None:
         return np.where(hit, confidence, (1.0 - confidence) / 2.0)
     return opinion.probs.reshape(-1, 3)[at, label]
@@ -136,8 +136,8 @@ class Share:
 def share(n: NDArray, hits: NDArray, drawn_n: NDArray, drawn_hits: NDArray, n_blocks: NDArray) -> list[Share]:
     """Rates hits / n of K slices from sums [K] and resampled sums [B, K].
 
-    The effective number is `n * var_iid / var_bootstrap`, never above n. Where every event had the same outcome that is 0 / 0, and the number of
-    blocks that hold an event stands in: `n_blocks` [K].
+    The effective number is `n * var_iid / var_bootstrap`, never above n. Where every event had the same outcome that is 0 / 0, and the
+    number of blocks that hold an event stands in: `n_blocks` [K].
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         rate = np.where(n > 0, hits / n, np.nan)

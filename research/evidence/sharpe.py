@@ -1,7 +1,7 @@
 """Is a Sharpe ratio skill, or the best of many tries? Ratios per bar first, annualised last by the data's own calendar.
 
-Bailey and Lopez de Prado, "The Sharpe ratio efficient frontier" (2012) and "The deflated Sharpe ratio" (2014). Skewness and **raw** kurtosis
-(3 for a normal), both of the population. Checked in the tests against ffn and vectorbt to 1e-7 and against the published example.
+Bailey and Lopez de Prado, "The Sharpe ratio efficient frontier" (2012) and "The deflated Sharpe ratio" (2014). Skewness and **raw**
+kurtosis (3 for a normal), both of the population. The tests check against ffn and vectorbt to 1e-7 and against the published example.
 """
 
 import math

@@ -15,11 +15,11 @@ from research.evidence import sharpe as sr
 from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, layer_rates, rule_counts
 from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
-from research.evidence.scoring import ECE_BINS, Opinion, Tally, blocks, tally
+from research.evidence.scoring import ECE_BINS, Opinion, blocks, tally
 from research.evidence.verdict import decide, effective_trades, excess, no_trades, sentence
 from research.ledger import Ledger, Tried, trial_of
 from research.market import bar_returns, drawdown
-from research.tables import decision_planes, final_source, held, mean_exposure, tested_rows
+from research.tables import final_source, held, mean_exposure, tested_rows
 
 SCHEMA_VERSION = 1
 LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
@@ -65,11 +65,15 @@ def summarise(run: Any) -> dict[str, Any]:
         "evidence": {**evidence, "bootstrap": {"mean_block_bars": block, "resamples": bootstrap.n_resamples, "seed": bootstrap.seed}},
         "verify": {"passed": run.verification.get("passed")},
     }
-    return plain(out)
+    known: dict[str, Any] = plain(out)
+    return known
 
 
 def opinions(run: Any) -> dict[str, Opinion]:
-    """Who is scored, and where (`spec` D-91, D-23): models and layers on the cells where every voting model spoke; the final layer on approvals."""
+    """Say who is scored, and where (`spec` D-91, D-23).
+
+    Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals.
+    """
     decisions, votes = run.result.decisions, run.result.votes
     voting = [m for m in range(len(MODELS)) if (votes.action[m] >= 0).any()]
     everyone = np.all(votes.action[voting] >= 0, axis=0) if voting else np.zeros(run.labels.shape, bool)
@@ -210,11 +214,12 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
     track = sr.minimum_track_record(m) if refused is None else math.nan
     closed = run.trades[(run.trades["exit_reason"] > 0) & (run.trades["exit_reason"] != Reason.END_OF_DATA)]
     row = np.searchsorted(run.bars.close_time[rows], closed.index.asi8, side="right")
-    trades = {"n": len(closed), "n_effective": effective_trades(closed["ret"].to_numpy(), np.minimum(row, len(net) - 1), bootstrap)}
+    n_effective = effective_trades(closed["ret"].to_numpy(), np.minimum(row, len(net) - 1), bootstrap)
     deflated = None if refused else sr.deflated_sharpe(m, tried.trials, tried.variance)
-    out = {
-        "trades": trades,
-        "excess": excess(net, market, bootstrap, per_year),
+    beyond = excess(net, market, bootstrap, per_year)
+    out: dict[str, Any] = {
+        "trades": {"n": len(closed), "n_effective": n_effective},
+        "excess": beyond,
         "sharpe": {
             "refused": refused,
             "per_bar": m.sharpe,
@@ -234,7 +239,7 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
         "trials": {"trials": tried.trials, "variance": tried.variance, "effective": tried.effective},
         "ece_bins": ECE_BINS,
     }
-    out["verdict"] = decide(trades["n_effective"], deflated, out["excess"]["ci95"][0])
+    out["verdict"] = decide(n_effective, deflated, beyond["ci95"][0])
     out["sentence"] = sentence(out)
     return out
 
@@ -300,7 +305,7 @@ def _rules(run: Any) -> dict[str, list[dict[str, Any]]]:
 
 
 def _iso(ns: Any) -> str:
-    return pd.Timestamp(int(ns), tz="UTC").isoformat()
+    return str(pd.Timestamp(int(ns), tz="UTC").isoformat())
 
 
 def plain(value: Any) -> Any:

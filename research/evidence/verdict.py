@@ -1,7 +1,7 @@
 """Is there an edge? One of three answers, and the two numbers that decided.
 
-`spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net minus
-exposure-matched market return above 0 is `edge`; everything else is `no edge`.
+`spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net
+minus exposure-matched market return above 0 is `edge`; everything else is `no edge`.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def effective_trades(ret: NDArray[np.float64], row: NDArray[np.int64], bootstrap
     drawn = bootstrap.sums(columns)
     means = drawn[drawn[:, 0] > 0, 1] / drawn[drawn[:, 0] > 0, 0]
     variance = float(np.var(means))
-    return float(min(n, np.var(ret) / variance)) if variance > 0.0 else 1.0
+    return min(float(n), float(np.var(ret)) / variance) if variance > 0.0 else 1.0
 
 
 def excess(net: NDArray[np.float64], market: NDArray[np.float64], bootstrap: Bootstrap, bars_per_year: float) -> dict[str, Any]:
@@ -52,7 +52,8 @@ def sentence(evidence: dict[str, Any]) -> str:
     """Say the verdict in one sentence with the numbers that decided."""
     verdict, trades = evidence["verdict"], evidence["trades"]
     if verdict == "not enough data":
-        return f"Not enough data: {trades['n']:,} closed trades are worth {trades['n_effective']:.0f} independent ones, and {ENOUGH} are needed."
+        worth = f"{trades['n']:,} closed trades are worth {trades['n_effective']:.0f} independent ones"
+        return f"Not enough data: {worth}, and {ENOUGH} are needed."
     low, high = (f"{100.0 * x:+.1f}" for x in evidence["excess"]["ci95"])
     market = (
         f"the net return minus that of the market at the same exposure is {100.0 * evidence['excess']['per_year']:+.1f} % a year "
@@ -68,7 +69,10 @@ def sentence(evidence: dict[str, Any]) -> str:
 
 
 def no_trades(counts: dict[str, int], n_trades: int) -> str | None:
-    """Say why nothing, or little, was traded and name the rule that blocked most; None from 100 trades on. counts: `layer_rates` of the total."""
+    """Say why nothing, or little, was traded and name the rule that blocked most; None from 100 trades on.
+
+    counts: those of `layer_rates` in total.
+    """
     if n_trades >= 100:
         return None
     opening = "No trades" if n_trades == 0 else f"Only {n_trades} trades"
@@ -78,9 +82,9 @@ def no_trades(counts: dict[str, int], n_trades: int) -> str | None:
         return f"{opening}, because ensemble, meta layer and arbiter said HOLD on all {counts['cells']:,} cells with a vote."
     vetoes = {name.removeprefix("veto."): n for name, n in counts.items() if name.startswith("veto.")}
     rule, n = max(vetoes.items(), key=lambda item: item[1])
-    held = 1.0 - counts["wished"] / counts["cells"]
     if n == 0:
-        return f"{opening}, because {held:.1%} of the {counts['cells']:,} cells with a vote said HOLD and no rule of the governor blocked the rest."
+        said = f"{counts['wished']:,} of {counts['cells']:,} cells with a vote said BUY or SELL"
+        return f"{opening}, because only {said}; no rule of the governor blocked them."
     remedy = {
         Reason.LOW_CONFIDENCE.name: "; governor.min_confidence sets it",
         Reason.DAILY_TRADE_LIMIT_REACHED.name: "; governor.max_daily_trades sets it",
