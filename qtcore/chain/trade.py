@@ -50,7 +50,8 @@ def fill_entries(t, price, time, bar, account, positions, closed, held, n_held, 
             else:
                 positions[s]["pending_notional"] = 0.0
                 account[0]["n_cancelled"] += 1
-                reasons[t, s] = Reason.EMERGENCY_STOP_ACTIVE if is_killed else Reason.NO_BAR
+                if positions[s]["qty"] == 0.0:
+                    reasons[t, s] = Reason.EMERGENCY_STOP_ACTIVE if is_killed else Reason.NO_BAR
     return k
 
 
