@@ -1,0 +1,227 @@
+"""Is money conserved? Balance, equity, fees and every cell's PnL, computed again from the fills and the candles alone.
+
+The kernel books bar by bar; here everything is worked out per position, in another order, so the two agree to 1e-9 of the initial cash
+(prices, quantities and fees of a single fill agree to the bit).
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import FillAt
+from qtcore.types import F8, Reason
+from research.verify.claims import Claim, Clock
+from research.verify.evidence import Evidence, Trades
+
+TOLERANCE = 1e-9  # of the initial cash
+
+
+def check_accounting(run: Evidence) -> list[Claim]:
+    """Return the claims about money: equity, balance, PnL of cells and trades, fees, prices, orders, stops."""
+    return [*ledger_claims(run), *fill_claims(run), *order_claims(run)]
+
+
+def ledger_claims(run: Evidence) -> list[Claim]:
+    """Balance and equity at every bar from the fills; the cells' PnL adds up to the change of equity."""
+    cash, clock = run.params.broker.initial_cash, run.clock
+    realised, unrealised = work_out(run)
+    balance = cash + np.cumsum(realised.sum(axis=1))
+    equity = balance + unrealised.sum(axis=1)
+    everywhere = np.ones(run.bars.n, bool)
+    gaps = {name: run.lines[name] - mine for name, mine in (("balance", balance), ("equity", equity))}
+    earned = np.zeros_like(realised)
+    value = realised + np.diff(unrealised, axis=0, prepend=0.0)
+    earned[:-1] = value[1:]
+    cell = run.planes["cell_pnl"] - earned
+    total = run.planes["cell_pnl"].sum() - (run.lines["equity"][-1] - run.lines["equity"][0])
+    limit = TOLERANCE * cash
+    last = np.arange(run.bars.n) == run.bars.n - 1
+    return [
+        clock.bars(
+            "balance",
+            "the fills and the funding add up to the balance",
+            "balance",
+            everywhere,
+            _near(gaps["balance"], limit),
+            gaps["balance"],
+        ),
+        clock.bars(
+            "equity", "balance plus unrealised PnL is the equity", "equity", everywhere, _near(gaps["equity"], limit), gaps["equity"]
+        ),
+        clock.cells(
+            "cell_pnl", "each cell earns what its position earned", "cell_pnl", np.ones(cell.shape, bool), _near(cell, limit), cell
+        ),
+        clock.bars(
+            "total",
+            "the cells' PnL adds up to the total",
+            "cell_pnl",
+            last,
+            np.full(run.bars.n, _near(total, limit)),
+            np.full(run.bars.n, total),
+        ),
+    ]
+
+
+def _near(gap: F8, limit: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(gap) <= limit)  # a NaN is not near
+
+
+def work_out(run: Evidence) -> tuple[F8, F8]:
+    """Realised PnL booked in each bar and unrealised PnL at each close, both [n, S], quote.
+
+    A closed position realises `(gross - exit fee) - entry fee` in the bar of its exit; funding is realised when it is due. An open one is
+    worth `qty * (last valid close - entry price) - entry fee`.
+    """
+    bars, trades = run.bars, run.trades
+    realised, unrealised = np.zeros(bars.close.shape), np.zeros(bars.close.shape)
+    last_close = carried(bars.close)
+    is_funded, first = bars.funding is not None, 1 - _delay(run)
+    for entry, exit_, closed, stop in zip(trades.entry, trades.exit, trades.closed, trades.last):
+        s, held = entry["symbol"], slice(entry["bar"], stop)
+        unrealised[held, s] = entry["qty"] * (last_close[held, s] - entry["price"]) - entry["fee"]
+        if closed:
+            realised[stop, s] += (entry["qty"] * (exit_["price"] - entry["price"]) - exit_["fee"]) - entry["fee"]
+        if is_funded:
+            due = slice(entry["bar"] + first, stop + first)
+            paid = -((entry["qty"] * bars.close[due, s]) * bars.funding[due, s])  # type: ignore[index]
+            realised[due, s] += np.where(paid == paid, paid, 0.0)
+    return realised, unrealised
+
+
+def carried(close: F8) -> F8:
+    """Last valid close at or before each row [n, S]; NaN before the first."""
+    row = np.where(close == close, np.arange(len(close))[:, None], 0)
+    return np.asarray(np.take_along_axis(close, np.maximum.accumulate(row, axis=0), axis=0))
+
+
+def fill_claims(run: Evidence) -> list[Claim]:
+    """Fee, slippage, price and PnL of every fill, to the bit; a reference price is one that its bar traded at."""
+    fills, broker, clock = run.fills, run.params.broker, run.clock
+    bar, symbol, qty = fills["bar"], fills["symbol"], fills["qty"]
+    price, reference = fills["price"], fills["reference_price"]
+    is_entry = fills["is_entry"] == 1
+    slipped = reference * (1.0 + np.sign(qty) * broker.slippage_rate)
+    fee = fills["notional"] * broker.fee_rate
+    slippage = np.abs(qty) * np.abs(price - reference)
+    pnl = _pnl_of(run.trades, fills)
+    inside = (bar >= 0) & (bar < run.bars.n)
+    at = np.where(inside, bar, 0)
+    lowest, highest = run.bars.low[at, symbol], run.bars.high[at, symbol]
+    carried_close = carried(run.bars.close)[at, symbol]
+    ordered = (run.bars.open if _delay(run) else run.bars.close)[at, symbol]
+    within = (lowest <= reference) & (reference <= highest)
+    is_stop, is_delisted = fills["reason"] == Reason.STOP, fills["reason"] == Reason.DELISTED
+    traded = inside & np.where(is_stop, within, reference == np.where(is_delisted, carried_close, ordered))
+    time = np.stack([run.bars.open_time[at], run.bars.close_time[at]])
+    notional = np.where(is_entry, fills["notional"], np.abs(qty) * price)
+
+    def claim(id_: str, text: str, column: str, holds: NDArray, distance: NDArray) -> Claim:
+        return clock.rows(id_, text, column, bar, symbol, holds, distance)
+
+    return [
+        claim("price", "slippage moves every price against us", "price", price == slipped, price - slipped),
+        claim("reference", "orders fill at the open, stops inside their bar", "reference_price", traded, reference - ordered),
+        claim(
+            "time",
+            "every fill has the time of its bar's open or close",
+            "time",
+            (time == fills["time"]).any(axis=0),
+            fills["time"] - time[0],
+        ),
+        claim(
+            "notional",
+            "quantity times price is the notional of an exit",
+            "notional",
+            fills["notional"] == notional,
+            fills["notional"] - notional,
+        ),
+        claim("fee", "every fee is the rate times the notional", "fee", fills["fee"] == fee, fills["fee"] - fee),
+        claim(
+            "slippage",
+            "slippage is quantity times the price moved",
+            "slippage",
+            fills["slippage"] == slippage,
+            fills["slippage"] - slippage,
+        ),
+        claim("pnl", "an exit's PnL is its gross less both fees, plus funding", "pnl", fills["pnl"] == pnl, fills["pnl"] - pnl),
+    ]
+
+
+def _pnl_of(trades: Trades, fills: NDArray) -> F8:
+    """PnL that each fill must show: 0.0 for entries, ((gross - exit fee) - entry fee) + funding for exits."""
+    ids = trades.entry["trade_id"]
+    out = np.zeros(len(fills))
+    exits = np.flatnonzero(fills["is_entry"] == 0)
+    at = np.minimum(np.searchsorted(ids, fills["trade_id"][exits]), max(len(ids) - 1, 0))
+    if len(ids):
+        entry, exit_ = trades.entry[at], fills[exits]
+        gross = entry["qty"] * (exit_["price"] - entry["price"])
+        out[exits] = ((gross - exit_["fee"]) - entry["fee"]) + exit_["funding"]
+    return out
+
+
+def order_claims(run: Evidence) -> list[Claim]:
+    """Every entry was approved, every approval filled or cancelled for a stated cause, no stop or horizon was missed."""
+    return [_approved_before(run), _filled_after(run), _one_at_a_time(run), *_left_in_time(run)]
+
+
+def _delay(run: Evidence) -> int:
+    """Bars between a decision and its fill."""
+    return int(run.params.broker.fill == FillAt.NEXT_OPEN)
+
+
+def _approved_before(run: Evidence) -> Claim:
+    entries = run.fills[run.fills["is_entry"] == 1]
+    decided = entries["bar"] - _delay(run)
+    inside = (decided >= 0) & (decided < run.bars.n)
+    wanted = run.planes["size"][np.where(inside, decided, 0), entries["symbol"]]
+    signed = np.sign(entries["qty"]) * entries["notional"]
+    text = "every entry fills the size that was approved at its decision"
+    return run.clock.rows("approved", text, "notional", entries["bar"], entries["symbol"], inside & (signed == wanted), signed - wanted)
+
+
+def _filled_after(run: Evidence) -> Claim:
+    """Demand that an approval is filled at the next bar unless that bar is a hole or has not come."""
+    delay, n = _delay(run), run.bars.n
+    size = run.planes["size"]
+    filled = np.zeros(size.shape, bool)
+    entries = run.fills[run.fills["is_entry"] == 1]
+    decided = entries["bar"] - delay
+    inside = (decided >= 0) & (decided < n)
+    filled[decided[inside], entries["symbol"][inside]] = True
+    has_bar = np.zeros(size.shape, bool)
+    has_bar[: n - delay] = run.bars.open[delay:] == run.bars.open[delay:]
+    text = "every approval is filled at once unless there is no bar"
+    return run.clock.cells("filled", text, "size", size != 0.0, filled | ~has_bar, size)
+
+
+def _one_at_a_time(run: Evidence) -> Claim:
+    """Demand that positions of one symbol do not overlap; the next may open at the open where the last one left."""
+    trades = run.trades
+    order = np.lexsort((trades.entry["bar"], trades.entry["symbol"]))
+    entry, last = trades.entry[order], trades.last[order]
+    overlap = np.zeros(len(order), bool)
+    overlap[1:] = (entry["symbol"][1:] == entry["symbol"][:-1]) & (entry["bar"][1:] < last[:-1])
+    return run.clock.rows("single", "a symbol has one position at a time", "bar", entry["bar"], entry["symbol"], ~overlap)
+
+
+def _left_in_time(run: Evidence) -> list[Claim]:
+    """Demand that no bar touched the stop of a position that stayed, and that none outlived its horizon while it could leave."""
+    bars, trades, horizon = run.bars, run.trades, run.params.broker.max_holding_bars
+    first = 1 - _delay(run)  # filled at the close: the position lives from the next bar
+    stopped, late = np.zeros(len(trades.entry)), np.zeros(len(trades.entry))
+    for k, (entry, stop) in enumerate(zip(trades.entry, trades.last)):
+        held, s = slice(entry["bar"] + first, stop), entry["symbol"]
+        beyond = bars.low[held, s] <= entry["stop_price"] if entry["qty"] > 0.0 else bars.high[held, s] >= entry["stop_price"]
+        stopped[k] = np.count_nonzero(beyond)
+        due = entry["bar"] + first + horizon - 1 + _delay(run)
+        if horizon and stop > due:
+            opens = bars.open[due:stop, s] if _delay(run) else bars.close[due:stop, s]
+            late[k] = np.count_nonzero(opens == opens)
+    entry = trades.entry
+    clock: Clock = run.clock
+    return [
+        clock.rows(
+            "stop", "no bar passes the stop of a position that stays", "stop_price", entry["bar"], entry["symbol"], stopped == 0, stopped
+        ),
+        clock.rows("horizon", "no position outlives max_holding_bars", "bar", entry["bar"], entry["symbol"], late == 0, late),
+    ]

@@ -1,0 +1,107 @@
+"""What does a proof start from? The arrays of a finished run's folder, as they lie on disk; nothing is computed here."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import Params
+from qtcore.types import DECISION_COLUMNS, F8, FILL, I8, MODELS, Bars, Votes
+from research.errors import UserError
+from research.predictions import Predictions
+from research.store import RunFiles, read_run
+from research.verify.claims import Clock
+
+OUTCOMES = ("final_action", "governor_reason", "size", "cell_pnl")  # per cell, after the governor
+LINES = ("equity", "balance", "exposure")  # per bar
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run as its folder tells it.
+
+    planes: every column of the decisions [n, S]. lines: equity, balance, exposure [n]. fills: FILL records in the order they were booked.
+    """
+
+    files: RunFiles
+    params: Params
+    bars: Bars
+    votes: Votes
+    predictions: Predictions
+    planes: dict[str, NDArray]
+    lines: dict[str, F8]
+    fills: NDArray
+
+    @property
+    def clock(self) -> Clock:
+        """Names for rows and columns."""
+        return Clock(self.bars.close_time, self.bars.symbols)
+
+    @cached_property
+    def trades(self) -> "Trades":
+        """Positions as the fills tell them."""
+        return pair_fills(self.fills, self.bars.n)
+
+
+@dataclass(frozen=True)
+class Trades:
+    """One row a position, in the order of entry; `exit` rows are meaningless where not `closed`.
+
+    entry, exit: FILL records. closed: bool. last: bar of the exit, or the number of bars.
+    """
+
+    entry: NDArray
+    exit: NDArray
+    closed: NDArray[np.bool_]
+    last: I8
+
+
+def read_evidence(folder: Path | str) -> Evidence:
+    """Read a run's folder. Raises UserError when tables are missing or do not fit together."""
+    files = read_run(folder)
+    bars, planes = files.bars(), files.decisions()
+    table = files.frame("equity", columns=list(LINES))
+    predictions = Predictions.load(files.path / "predictions.parquet")
+    votes = Votes(
+        np.stack([planes[f"{m}_action"] for m in MODELS]), np.stack([planes[f"{m}_confidence"] for m in MODELS]), predictions.probs
+    )
+    for name, shape in (("decisions", planes["raw_action"].shape), ("predictions", predictions.labels.shape)):
+        if shape != bars.close.shape:
+            raise UserError(f"{name}.parquet must have {bars.close.shape} bars and symbols, was {shape}; run the backtest again")
+    lines = {name: np.ascontiguousarray(table[name].to_numpy(np.float64)) for name in LINES}
+    return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols))
+
+
+def _fills(files: RunFiles, symbols: tuple[str, ...]) -> NDArray:
+    frame = files.frame("fills")
+    out = np.zeros(len(frame), FILL)
+    for name in FILL.names or ():
+        if name == "symbol":
+            column = {symbol: i for i, symbol in enumerate(symbols)}
+            out[name] = [column[symbol] for symbol in frame["symbol"]]
+        elif name == "time":
+            out[name] = frame["time"].to_numpy("datetime64[ns]").astype(np.int64)
+        else:
+            out[name] = frame[name].to_numpy()
+    return out
+
+
+def pair_fills(fills: NDArray, n: int) -> Trades:
+    """Pair entries and exits by trade id; the first of each counts (`G-3` complains about a second)."""
+    entries, exits = (fills[fills["is_entry"] == kind] for kind in (1, 0))
+    ids, first = np.unique(entries["trade_id"], return_index=True)
+    entry = entries[first]
+    exit_ids, exit_first = np.unique(exits["trade_id"], return_index=True)
+    at = np.searchsorted(exit_ids, ids)
+    closed = at < len(exit_ids)
+    closed[closed] = exit_ids[at[closed]] == ids[closed]
+    exit_ = np.zeros(len(entry), FILL)
+    exit_[closed] = exits[exit_first[at[closed]]]
+    return Trades(entry, exit_, closed, np.where(closed, exit_["bar"], n).astype(np.int64))
+
+
+def decision_columns(planes: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Columns of the opinion layers alone."""
+    return {name: planes[name] for name in DECISION_COLUMNS}

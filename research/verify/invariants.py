@@ -1,0 +1,134 @@
+"""Does every decision keep the promises O-1..O-7 and G-1..G-5 (`spec` 11.6, 10.6)? Counted in NumPy from the stored columns alone.
+
+O-8, O-9, O-10 and G-4 are claims about the function, not about its output: `parity` and `causality` test them by running it again.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import DrawdownBasis, ExposureMode, FillAt, MetaMode, MissingFill
+from qtcore.types import F8, MODELS, Action, Reason, Source, Verdict
+from research.verify.causality import same_bits
+from research.verify.claims import Claim, Mask
+from research.verify.evidence import Evidence
+
+CONSENSUS = 0.75  # share of votes from which O-1 and the guard of O-7 speak
+LEDGER_TOLERANCE = 1e-9  # relative: sums of many notionals in another order than the kernel's
+
+
+def check_invariants(run: Evidence) -> list[Claim]:
+    """Return the claims O-1..O-7 and G-1, G-2, G-3, G-5, each with the number of cells it was checked on."""
+    return [*opinion_claims(run), *governor_claims(run)]
+
+
+def opinion_claims(run: Evidence) -> list[Claim]:
+    """O-1 to O-7: what the opinion layers and the governor's last word may do."""
+    d, meta, clock = run.planes, run.params.meta, run.clock
+    count = np.stack([sum((d[f"{m}_action"] == a).astype(np.int64) for m in MODELS) for a in (0, 1, 2)])
+    voters = count.sum(axis=0)
+    winner = count.argmax(axis=0)
+    is_policy, is_v5 = meta.enabled and meta.mode == MetaMode.POLICY, meta.enabled and meta.mode == MetaMode.V5
+    agreed = (voters >= 2) & (count.max(axis=0) >= CONSENSUS * voters)
+    firm = agreed & (count.max(axis=0) >= meta.consensus_threshold * voters)
+    raw, ensemble = d["raw_action"], d["ensemble_action"]
+    kept = (raw == ensemble) & same_bits(d["raw_confidence"], d["ensemble_confidence"])
+    outvoted = firm & (ensemble != winner) & (raw == winner)  # D-70
+    by_arbiter = (d["source"] == Source.ARBITER) & (raw == d["arbiter_action"]) & same_bits(d["raw_confidence"], d["arbiter_confidence"])
+    accepted = by_arbiter & np.isin(d["arbiter_reason"], (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL))
+    asked = (d["verdict"] == Verdict.ESCALATE) & run.params.arbiter.enabled
+    final, reason = d["final_action"], d["governor_reason"]
+    is_trade = final != Action.HOLD
+    is_sized = (d["size"] != 0.0) & (np.sign(d["size"]) == final - 1)
+    approved = (reason == Reason.APPROVED) & is_sized & (d["raw_confidence"] >= run.params.governor.min_confidence)
+    counts_omitted = is_policy and meta.missing_fill == MissingFill.OMIT
+    everywhere = np.ones(raw.shape, bool)
+    return [
+        clock.cells("votes", "n_voters is the number of models that voted", "n_voters", everywhere, d["n_voters"] == voters),
+        clock.cells("O-1", "a consensus of 75 % is the raw action", "raw_action", firm & counts_omitted, raw == winner),
+        clock.cells(
+            "O-2",
+            "the raw action is the ensemble's or the accepted arbiter's",
+            "raw_action",
+            everywhere & is_policy,
+            _says(d, outvoted, accepted),
+        ),
+        clock.cells(
+            "O-3", "the arbiter is called on escalation and only then", "arbiter_action", everywhere, (d["arbiter_action"] >= 0) == asked
+        ),
+        clock.cells(
+            "O-4",
+            "without an accepted override the raw opinion is the ensemble's, bit by bit",
+            "raw_confidence",
+            d["source"] == Source.ENSEMBLE,
+            kept | outvoted,
+            d["raw_confidence"] - d["ensemble_confidence"],
+        ),
+        clock.cells("O-5", "a trade is approved, sized and confident enough", "final_action", is_trade, approved),
+        clock.cells(
+            "O-5b", "what is approved or sized is a trade", "size", (d["size"] != 0.0) | (reason == Reason.APPROVED), is_trade, d["size"]
+        ),
+        clock.cells(
+            "O-6", "the governor only turns an action into HOLD", "final_action", everywhere, (final == raw) | (final == Action.HOLD)
+        ),
+        clock.cells(
+            "O-7", "the guard keeps v5 from changing a consensus", "raw_action", agreed & is_v5 & meta.consensus_guard, raw == ensemble
+        ),
+    ]
+
+
+def _says(d: dict[str, NDArray], outvoted: Mask, accepted: Mask) -> Mask:
+    """Is the raw action said by a layer that policy mode listens to?"""
+    own = (d["source"] == Source.ENSEMBLE) & ((d["raw_action"] == d["ensemble_action"]) | outvoted)
+    return np.asarray(own | accepted)
+
+
+def governor_claims(run: Evidence) -> list[Claim]:
+    """G-1, G-2, G-3 and G-5: sizes, exposure, closing exactly once, kill switch."""
+    governor, clock = run.params.governor, run.clock
+    base = run.lines["equity" if governor.drawdown_basis == DrawdownBasis.EQUITY else "balance"]
+    size, exposure = run.planes["size"], run.lines["exposure"]
+    largest = (base * governor.max_position)[:, None]
+    is_sized = size != 0.0
+    limit = base * governor.max_exposure
+    approves = is_sized.any(axis=1) & (governor.exposure_mode == ExposureMode.PROJECTED)
+    entries = run.fills["is_entry"] == 1
+    is_killed = np.full(len(run.fills), governor.emergency_stop)
+    held = exposure_of(run)
+    gap = np.abs(held - exposure)
+    return [
+        clock.cells("G-1", "no position exceeds max_position", "size", is_sized, np.abs(size) <= largest, np.abs(size) - largest),
+        clock.bars(
+            "G-2", "after every approval the exposure is within max_exposure", "exposure", approves, exposure <= limit, exposure - limit
+        ),
+        clock.bars(
+            "G-2b", "exposure is what fills and approvals add up to", "exposure", base == base, gap <= LEDGER_TOLERANCE * base[0], gap
+        ),
+        _closed_once(run),
+        clock.rows("G-5", "no entry under the kill switch", "is_entry", run.fills["bar"], run.fills["symbol"], ~(entries & is_killed)),
+    ]
+
+
+def exposure_of(run: Evidence) -> F8:
+    """Notional of the positions held at each close plus what is ordered then [n], from fills and sizes alone."""
+    trades, n = run.trades, run.bars.n
+    is_pending = run.params.broker.fill == FillAt.NEXT_OPEN
+    change = np.zeros(n + 1)
+    np.add.at(change, trades.entry["bar"], trades.entry["notional"])
+    np.add.at(change, trades.last, -trades.entry["notional"])
+    return np.asarray(np.cumsum(change)[:n] + is_pending * np.abs(run.planes["size"]).sum(axis=1))
+
+
+def _closed_once(run: Evidence) -> Claim:
+    """G-3: every trade id has one entry, at most one exit, not before it, of the opposite quantity, and one row among the trades."""
+    fills, clock = run.fills, run.clock
+    ids, inverse = np.unique(fills["trade_id"], return_inverse=True)
+    entries, exits = (np.bincount(inverse[fills["is_entry"] == kind], minlength=len(ids)) for kind in (1, 0))
+    listed = run.files.frame("trades", columns=["trade_id"])["trade_id"].to_numpy()
+    once = np.bincount(np.searchsorted(ids, listed[np.isin(listed, ids)]), minlength=len(ids)) == 1
+    good = (entries == 1) & (exits <= 1) & once
+    trades = run.trades
+    fair = ~trades.closed | ((trades.exit["bar"] >= trades.entry["bar"]) & (trades.exit["qty"] == -trades.entry["qty"]))
+    at = np.searchsorted(ids, trades.entry["trade_id"])
+    good[at[at < len(ids)]] &= fair[at < len(ids)]
+    text = "every position is opened once, closed at most once and listed once"
+    return clock.rows("G-3", text, "trade_id", fills["bar"], fills["symbol"], good[inverse])
