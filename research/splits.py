@@ -109,22 +109,3 @@ def single_split(label_end: I8, embargo: int = 0) -> tuple[Fold, ...]:
 def _ending_before(label_end: I8, start: int, stop: int, embargo: int) -> I8:
     """Rows in [start, stop) whose label ends, embargo included, before `stop`."""
     return start + np.flatnonzero(label_end[start:stop] + embargo < stop).astype(np.int64)
-
-
-def leaks(fold: Fold, label_end: I8) -> dict[str, int]:
-    """Count what a sound fold never has; all values are 0 for the folds of this module.
-
-    Counts fit rows whose label (plus embargo) reaches into the validation or test part, validation rows that reach into the test part,
-    rows in two parts, and training rows at or after the first test row.
-    """
-    into: dict[str, int] = {}
-    for name, rows, later in (
-        ("fit_into_valid", fold.fit, fold.valid),
-        ("fit_into_test", fold.fit, fold.test),
-        ("valid_into_test", fold.valid, fold.test),
-    ):
-        into[name] = int(np.count_nonzero((label_end[rows] + fold.embargo >= later.min()) & (rows <= later.max())))
-    everything = np.concatenate([fold.fit, fold.valid, fold.test])
-    into["twice"] = len(everything) - len(np.unique(everything))
-    into["after_test_began"] = int(np.count_nonzero(fold.train >= fold.test.min()))
-    return into

@@ -1,0 +1,88 @@
+"""Do the folds keep the future out of the training?"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.model_selection import TimeSeriesSplit
+
+from research.errors import UserError
+from research.splits import FIT, TEST, UNUSED, VALID, single_split, walk_forward
+from tests.naive import labels as naive
+
+
+def ends(n: int, horizon: int) -> np.ndarray:
+    return np.arange(n, dtype=np.int64) + horizon
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(250, 900),
+    horizon=st.integers(1, 8),
+    n_folds=st.integers(1, 8),
+    embargo=st.integers(0, 8),
+    train_share=st.floats(0.3, 0.7),
+)
+def test_folds_equal_the_plain_definition(n, horizon, n_folds, embargo, train_share):
+    folds = walk_forward(ends(n, horizon), n_folds=n_folds, train_share=train_share, embargo=embargo)
+    want = naive.walk_forward(n, horizon, n_folds, train_share, 0.15, embargo)
+    for fold, (fit, valid, test) in zip(folds, want):
+        assert (fold.fit.tolist(), fold.valid.tolist(), fold.test.tolist()) == (fit, valid, test)
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), n=st.integers(250, 700), n_folds=st.integers(1, 7), embargo=st.integers(0, 10), is_rolling=st.booleans())
+def test_no_training_label_touches_a_later_part_whatever_its_length(data, n, n_folds, embargo, is_rolling):
+    """Label ends of any length and order, as trades have them: purging goes by the end, not by a number of rows."""
+    lengths = data.draw(st.lists(st.integers(0, 12), min_size=n, max_size=n))
+    end = np.arange(n) + np.array(lengths)
+    folds = walk_forward(end, n_folds=n_folds, embargo=embargo, is_rolling=is_rolling)
+    tested = np.concatenate([fold.test for fold in folds])
+    assert tested.tolist() == list(range(int(n * 0.4), n))  # every scored row exactly once
+    for fold in folds:
+        assert end[fold.fit].max() + embargo < fold.valid.min()
+        assert end[fold.train].max() + embargo < fold.boundary
+        assert fold.train.max() < fold.boundary == fold.test.min()
+        unpurged = np.arange(fold.start, fold.boundary)
+        lost = np.setdiff1d(unpurged, fold.train)
+        middle = fold.boundary - round((fold.boundary - fold.start) * 0.15)
+        assert all(end[t] + embargo >= (middle if t < middle else fold.boundary) for t in lost)  # nothing is lost without need
+        assert fold.sizes()["purged"] == len(lost)
+        if is_rolling:
+            assert fold.boundary - fold.start == int(n * 0.4)
+
+
+def test_purged_folds_equal_scikit_learn_with_a_gap():
+    n, horizon, n_folds = 1000, 5, 6
+    folds = walk_forward(ends(n, horizon), n_folds=n_folds, train_share=0.4)
+    oracle = TimeSeriesSplit(n_splits=n_folds, test_size=100, gap=horizon).split(np.zeros(n))
+    for fold, (train, test) in zip(folds, oracle):
+        assert fold.test.tolist() == test.tolist()
+        inner = fold.boundary - round(fold.boundary * 0.15)  # the validation slice takes a purge of its own
+        assert fold.train.tolist() == [t for t in train if not inner - horizon <= t < inner]
+
+
+def test_roles_and_the_single_split():
+    (fold,) = single_split(ends(1000, 5), embargo=5)
+    assert (fold.test[0], fold.valid[0], fold.fit[0]) == (850, 700, 0)
+    assert (fold.fit[-1], fold.valid[-1], fold.test[-1]) == (700 - 11, 850 - 11, 999)
+    roles = fold.roles(1000)
+    assert [int((roles == role).sum()) for role in (UNUSED, FIT, VALID, TEST)] == [20, 690, 140, 150]
+
+
+def test_shuffling_is_refused():
+    with pytest.raises(UserError, match="must keep the order of time, was shuffle=True"):
+        walk_forward(ends(500, 5), shuffle=True)
+
+
+@pytest.mark.parametrize("wrong", [{"n_folds": 0}, {"embargo": -1}, {"train_share": 1.0}, {"valid_share": 0.0}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(UserError, match="shares inside"):
+        walk_forward(ends(500, 5), **wrong)
+
+
+def test_too_few_bars_are_refused_with_the_remedy():
+    with pytest.raises(UserError, match=r"was 40 rows with labels of 5 rows .* load a longer period or use fewer folds"):
+        walk_forward(ends(40, 5), embargo=5)
+    with pytest.raises(UserError, match="was 0 rows"):
+        walk_forward(ends(0, 5))
