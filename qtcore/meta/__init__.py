@@ -1,0 +1,1 @@
+"""Is the ensemble's opinion kept, replaced or escalated?"""

@@ -1,0 +1,154 @@
+"""What does the chain make of the votes, looking at the market only? Ensemble, meta layer and arbiter, in this order (`spec` 11).
+
+Opinion comes before permission: no cell knows of a position or of another cell, so a block may be cut anywhere and everything here is
+computed once for a whole sweep. Inside, cells are flat and pass the layers in chunks that stay in the second-level cache.
+"""
+
+import numpy as np
+
+from qtcore.arbiter import settle, skip
+from qtcore.check import as_votes
+from qtcore.ensemble import score_rule, vote
+from qtcore.jit import kernel
+from qtcore.meta.override import judge_override
+from qtcore.meta.policy import ask, is_outvoted_rule, judge_policy
+from qtcore.meta.predictor import judge_v5
+from qtcore.params import MetaMode, MissingFill, Params, PolicyBase
+from qtcore.slots import fill_rule, most_rule, slots, tally_rule, weigh_rule
+from qtcore.types import ARBITER_INPUTS, F8, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
+
+
+@kernel
+def keep(codes, values, start, stop):
+    """Take the ensemble's opinion as the raw decision of the cells [start, stop), with nobody asked yet."""
+    for i in range(np.uintp(start), np.uintp(stop)):
+        codes[Code.VERDICT, i] = 0
+        codes[Code.META_REASON, i] = 0
+        codes[Code.META_ACTION, i] = -1
+        codes[Code.RAW_ACTION, i] = codes[Code.ENSEMBLE_ACTION, i]
+        codes[Code.SOURCE, i] = 0
+    for i in range(np.uintp(start), np.uintp(stop)):
+        values[Value.META_CONFIDENCE, i] = np.nan
+        values[Value.RAW_CONFIDENCE, i] = values[Value.ENSEMBLE_CONFIDENCE, i]
+
+
+@kernel
+def grade(action, confidence, params, codes, values, start, stop):
+    """Flag in VERDICT the cells of [start, stop) whose base confidence is low: the ensemble's, or the weighted score (7.2)."""
+    limit = params[0].meta.low_confidence
+    if params[0].meta.policy_base == PolicyBase.SHARED:
+        for i in range(np.uintp(start), np.uintp(stop)):
+            codes[Code.VERDICT, i] = values[Value.ENSEMBLE_CONFIDENCE, i] < limit
+        return
+    fills, tie_break = params[0].meta.missing_fill == MissingFill.HOLD_HALF, params[0].ensemble.tie_break
+    table = params[0].ensemble.weights
+    weights = (table[0], table[1], table[2], table[3], table[4])
+    for i in range(np.uintp(start), np.uintp(stop)):
+        actions, given = slots(action, i), slots(confidence, i)
+        if fills:
+            given = (
+                0.5 if actions[0] < 0 else given[0],
+                0.5 if actions[1] < 0 else given[1],
+                0.5 if actions[2] < 0 else given[2],
+                0.5 if actions[3] < 0 else given[3],
+                given[4],
+            )
+            actions = fill_rule(actions)
+        codes[Code.VERDICT, i] = score_rule(actions, given, weights, tie_break)[1] < limit
+
+
+@kernel
+def restore(action, confidence, codes, values, start, stop):
+    """Let a strong consensus that lost the weighted vote decide the cells [start, stop), with its voters' mean confidence (D-70)."""
+    for i in range(np.uintp(start), np.uintp(stop)):
+        reason = codes[Code.META_REASON, i]
+        if reason < 1 or reason > 3:
+            continue
+        actions = slots(action, i)
+        sell, hold, buy = tally_rule(actions)
+        if is_outvoted_rule(sell, hold, buy, reason, codes[Code.ENSEMBLE_ACTION, i]):
+            most, winner = most_rule(sell, hold, buy)
+            codes[Code.RAW_ACTION, i] = winner
+            values[Value.RAW_CONFIDENCE, i] = weigh_rule(actions, slots(confidence, i), winner) / most
+
+
+@kernel
+def decide_block(action, confidence, arbiter, regime, probs, problem, params, codes, values):
+    """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, N] float64 is written, rows as in `Code` and `Value`.
+
+    action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
+    unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` is the reason.
+    """
+    n, meta = action.shape[1], params[0].meta
+    chunk = 4096  # cells; 0.7 MB of inputs and outputs
+    for start in range(0, n, chunk):
+        stop = min(start + chunk, n)
+        vote(action, confidence, regime, params, codes, values, start, stop)
+        keep(codes, values, start, stop)
+        escalated = False
+        if meta.enabled != 0 and meta.mode == MetaMode.POLICY:
+            grade(action, confidence, params, codes, values, start, stop)
+            escalated, outvoted, clear = judge_policy(action, params, codes, start, stop)
+            if clear:
+                escalated |= ask(probs, problem, params, codes, values, start, stop)
+            if outvoted:
+                restore(action, confidence, codes, values, start, stop)
+        elif meta.enabled != 0 and meta.mode == MetaMode.OVERRIDE:
+            judge_override(action, probs, problem, params, codes, values, start, stop)
+            restore(action, confidence, codes, values, start, stop)
+        elif meta.enabled != 0:
+            judge_v5(action, probs, problem, params, codes, values, start, stop)
+        if escalated and params[0].arbiter.enabled != 0:
+            settle(arbiter, params, codes, values, start, stop)
+        else:
+            skip(codes, values, start, stop)
+
+
+def decide(
+    votes: Votes,
+    arbiter: F8,
+    regime: F8,
+    params: Params | np.ndarray,
+    meta_probs: F8 | None = None,
+    out: Decisions | None = None,
+    meta_problem: Reason = Reason.MODEL_NOT_LOADED,
+) -> Decisions:
+    """Decide a block; nothing is carried from one block to the next.
+
+    votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
+    or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem` is the reason that
+    is then recorded); None: no model. out: decisions from `Decisions.empty(n, S)` to write into, else fresh ones.
+    Raises InputError on wrong shapes, unknown actions and confidences outside [0, 1].
+    """
+    n, n_symbols = votes.action.shape[1:]
+    votes = as_votes(votes, n, n_symbols)
+    for name, array, rows in (
+        ("arbiter", arbiter, len(ARBITER_INPUTS)),
+        ("regime", regime, len(REGIME_INPUTS)),
+        ("meta_probs", meta_probs, 3),
+    ):
+        if array is not None and array.shape != (rows, n, n_symbols):
+            raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
+    if meta_probs is None:
+        meta_probs = np.full((3, n, n_symbols), np.nan)
+    if out is None:
+        out = Decisions.empty(n, n_symbols)
+    codes, values = out.slabs
+    record = params.record() if isinstance(params, Params) else params
+    decide_block(
+        _flat(votes.action),
+        _flat(votes.confidence),
+        _flat(arbiter),
+        _flat(regime),
+        _flat(meta_probs),
+        int(meta_problem),
+        record,
+        _flat(codes),
+        _flat(values),
+    )
+    return out
+
+
+def _flat(planes: np.ndarray) -> np.ndarray:
+    """View `[K, n, S]` planes as `[K, n * S]` cells, as kernels want them."""
+    return np.require(planes, requirements="CW").reshape(len(planes), -1)

@@ -1,0 +1,59 @@
+"""May a confident learned model replace the ensemble? (`spec` 6.3)"""
+
+import numpy as np
+
+from qtcore.jit import kernel
+from qtcore.slots import argmax_rule, is_probability_rule, least_groups, most_rule, pick_rule, slots, tally_rule
+from qtcore.types import Code, Reason, Value
+
+
+@kernel
+def override_rule(sell, hold, buy, probs, problem, agreeing, threshold):
+    """Return reason, class and confidence of the checks in order; class -1 and NaN until the model has given a valid answer.
+
+    sell, hold, buy: head counts; probs: three probabilities, NaN where the model gave none because of `problem`; agreeing:
+    `least_groups` of the consensus threshold; threshold: the least confidence that overrides.
+    """
+    is_absent = probs[0] != probs[0]
+    if is_absent and problem == Reason.MODEL_NOT_LOADED:
+        return 6, -1, np.nan
+    n = np.int8(np.int8(sell + hold) + buy)
+    most, winner = most_rule(sell, hold, buy)
+    if n > 0 and most >= pick_rule(agreeing, n):
+        return 1 + winner, -1, np.nan
+    if is_absent:
+        return problem, -1, np.nan
+    if not is_probability_rule(probs[0], probs[1], probs[2]):
+        return 34, -1, np.nan
+    action, confidence = argmax_rule(probs[0], probs[1], probs[2])
+    return (33 if confidence < threshold else 30 + action), action, confidence
+
+
+@kernel
+def judge_override(action, probs, problem, params, codes, values, start, stop):
+    """Override or keep the cells [start, stop).
+
+    action [5, N]; probs [3, N]: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason; codes [11, N] and
+    values [5, N]: writes the meta columns and, where it overrides, the raw decision. An error that fails closed holds at 0.0.
+    """
+    meta = params[0].meta
+    agreeing = least_groups(meta.consensus_threshold)
+    for i in range(np.uintp(start), np.uintp(stop)):
+        n_voters = codes[Code.N_VOTERS, i]
+        if n_voters < 2:
+            codes[Code.VERDICT, i] = 0
+            codes[Code.META_REASON, i] = 14 if n_voters == 1 else 13
+            continue
+        sell, hold, buy = tally_rule(slots(action, i))
+        answer = probs[0, i], probs[1, i], probs[2, i]
+        reason, chosen, confidence = override_rule(sell, hold, buy, answer, problem, agreeing, meta.override_threshold)
+        is_closed = (reason == 34 or 6 <= reason <= 10) and meta.fail_open == 0
+        overrides = 30 <= reason <= 32
+        codes[Code.VERDICT, i] = 2 if overrides or is_closed else 1
+        codes[Code.META_REASON, i] = reason
+        codes[Code.META_ACTION, i] = chosen
+        values[Value.META_CONFIDENCE, i] = confidence
+        if overrides or is_closed:
+            codes[Code.RAW_ACTION, i] = 1 if is_closed else chosen
+            values[Value.RAW_CONFIDENCE, i] = 0.0 if is_closed else confidence
+            codes[Code.SOURCE, i] = 1
