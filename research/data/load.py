@@ -2,22 +2,23 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtcore.check import as_bars
-from qtcore.types import Bars
+from qtcore.types import I8, Bars
 from research.data.clock import interval_text, iso, parse_interval, parse_time, utc_ns
-from research.data.grid import fill_funding, fill_planes, find_grid, find_interval
-from research.data.rules import Issue, future_rows, mask_rows, sort_rows, stop_at
+from research.data.grid import count_steps, distinct_times, fill_funding, fill_planes, find_grid, find_interval
+from research.data.rules import Issue, Tally, drop_rows, mask_rows, present, sort_rows
 from research.data.schema import Rows, find_columns, numbers, symbol_codes
 from research.data.sources import arrow_table, read_rows, read_table
 from research.errors import UserError
 
-Times = str | int | Any | None
+Span = tuple[int | None, int | None]  # [start, end) of the open times, ns UTC
 
 
 class DataWarning(UserWarning):
@@ -53,8 +54,8 @@ class Loaded:
 def load_bars(
     source: Any,
     symbols: Sequence[str] | None = None,
-    start: Times = None,
-    end: Times = None,
+    start: Any = None,
+    end: Any = None,
     time_label: str = "open",
     calendar: str | None = None,
     funding: Any = None,
@@ -80,18 +81,16 @@ def load_bars(
 def load(
     source: Any,
     symbols: Sequence[str] | None = None,
-    start: Times = None,
-    end: Times = None,
+    start: Any = None,
+    end: Any = None,
     time_label: str = "open",
     calendar: str | None = None,
     funding: Any = None,
     interval: str | int | None = None,
 ) -> Loaded:
     """Do what `load_bars` does, and return the report beside the bars instead of warning."""
-    symbols = _names(symbols)
-    span = parse_time(start, "start"), parse_time(end, "end")
-    if span[0] is not None and span[1] is not None and span[0] >= span[1]:
-        raise UserError(f"start must be before end, was {iso(span[0])} and {iso(span[1])}")
+    symbols = parse_symbols(symbols)
+    span = parse_span(start, end)
     name = str(source) if isinstance(source, str | Path) else "data"
     report = LoadReport(name)
     ready = made_bars(source)
@@ -101,6 +100,8 @@ def load(
     else:
         rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None)
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)
+        if gone := sorted(set(rows.symbols) - set(bars.symbols)) if symbols is None else []:
+            report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")
     if funding is not None:
         bars = add_funding(bars, funding, report)
     return Loaded(bars, report)
@@ -109,6 +110,8 @@ def load(
 def made_bars(source: Any) -> Bars | None:
     """Return Bars where the source is Bars, `sample` or a simulated world; None where rows must be read."""
     if isinstance(source, Bars):
+        if not source.n:
+            raise UserError("bars must have rows, was none")
         return as_bars(source)
     if not isinstance(source, str):
         return None
@@ -123,50 +126,96 @@ def made_bars(source: Any) -> Bars | None:
     return None
 
 
-def prepare(rows: Rows, symbols: Sequence[str] | None, span: tuple[int | None, int | None], label: str, interval: Any) -> tuple[Rows, int]:
+def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, interval: str | int | None) -> tuple[Rows, int]:
     """Pick symbols, find the interval, turn close labels into open times and cut the span. Rows keep the order of the source."""
-    if label not in ("open", "close"):
-        raise UserError(f"time_label must be open or close, was {label!r}")
+    check_label(label)
     if not rows.n:
         raise UserError("data must have rows, was an empty table")
     rows = rows.pick(symbols)
-    length = find_interval(sort_rows(rows)[0], parse_interval(interval) if interval else None)
+    length = parse_interval(interval) if interval else rows.interval
+    if not length:
+        order = slice(None) if is_sorted(rows) else np.lexsort((rows.time, rows.code))
+        length = find_interval(count_steps(rows[order]), rows.symbols)
     if "close" in (label, rows.label):
-        rows = Rows(rows.time - length, rows.code, rows.values, rows.symbols, "open", rows.interval)
+        rows = replace(rows, time=rows.time - length, label="open")
     if span != (None, None):
-        before, after = rows.time.min(), rows.time.max()
-        low, high = (before if span[0] is None else span[0]), (after + 1 if span[1] is None else span[1])
-        rows = rows[(rows.time >= low) & (rows.time < high)]
-        if not rows.n:
-            raise UserError(f"start and end must meet the data, was {iso(low)} to {iso(high)}; it spans {iso(before)} to {iso(after)}")
-    present = np.bincount(rows.code[~np.isnan(rows.values).all(axis=0)], minlength=len(rows.symbols)) > 0
-    if not np.all(present):
-        absent = [name for name, here in zip(rows.symbols, present) if not here]
-        if symbols is not None or not np.any(present):
-            raise UserError(f"every symbol must have bars in the span, was none of {', '.join(absent[:8])}; leave it out or widen the span")
-        rows = rows.pick([name for name, here in zip(rows.symbols, present) if here])
-    return rows, length
+        inside = in_span(rows.time, span)
+        if not np.any(inside):
+            raise UserError(outside_text(span, int(rows.time.min()), int(rows.time.max())))
+        rows = rows[inside]
+    absent = [name for name, n in zip(rows.symbols, np.bincount(rows.code, minlength=len(rows.symbols))) if n == 0]
+    if absent and symbols is not None:
+        raise UserError(absent_text(absent))
+    return rows.pick([name for name in rows.symbols if name not in absent]) if absent else rows, length
 
 
-def _from_rows(rows: Rows, symbols: list[str] | None, span: tuple, how: tuple, report: LoadReport) -> Bars:
+def is_sorted(rows: Rows) -> bool:
+    """Say whether the rows are sorted by symbol, then time."""
+    step = np.diff(rows.code)
+    return bool(np.all((step > 0) | ((step == 0) & (np.diff(rows.time) >= 0))))
+
+
+def in_span(time: I8, span: Span) -> NDArray[np.bool_]:
+    """Say which times lie in [start, end); None is no bound."""
+    inside = np.ones(len(time), bool)
+    if span[0] is not None:
+        inside &= time >= span[0]
+    if span[1] is not None:
+        inside &= time < span[1]
+    return inside
+
+
+def outside_text(span: Span, first: int, last: int) -> str:
+    """Say that a span misses the data."""
+    low, high = ("the beginning" if span[0] is None else iso(span[0])), ("the end" if span[1] is None else iso(span[1]))
+    return f"start and end must meet the data, was {low} to {high}; it spans {iso(first)} to {iso(last)}"
+
+
+def check_label(label: str) -> None:
+    """Refuse a time label that is neither `open` nor `close`."""
+    if label not in ("open", "close"):
+        raise UserError(f"time_label must be open or close, was {label!r}")
+
+
+def has_candle(bars: Bars) -> NDArray[np.bool_]:
+    """Say which symbols have a candle at all [S]."""
+    return np.asarray(~np.isnan(bars.close).all(axis=0))
+
+
+def check_seen(symbols: Sequence[str], seen: NDArray[np.bool_]) -> None:
+    """Refuse bars in which a symbol never has a candle; seen [S]: which have one."""
+    if not np.all(seen):
+        empty = ", ".join([name for name, here in zip(symbols, seen) if not here][:8])
+        raise UserError(f"every symbol must have candles, was none that can be used of {empty}; leave it out with --symbols")
+
+
+def absent_text(absent: Sequence[str]) -> str:
+    """Say that symbols which were asked for have no rows in the span."""
+    return f"every symbol must have bars in the span, was none of {', '.join(absent[:8])}; leave it out or widen the span"
+
+
+def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, report: LoadReport) -> Bars:
     label, calendar, interval = how
-    all_symbols = rows.symbols
     rows, length = prepare(rows, symbols, span, label, interval)
-    if symbols is None and len(rows.symbols) < len(all_symbols):
-        gone = sorted(set(all_symbols) - set(rows.symbols))
-        report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")
-    report.n_rows, report.interval = rows.n, length
-    for step in (sort_rows, future_rows, mask_rows):
-        rows, issues = step(rows)
-        report.issues += issues
-        stop_at(issues)
-    if not rows.n:
-        raise UserError("data must have rows that can be used, was none")
-    grid, rows, issues = find_grid(rows, length, calendar)
-    report.issues += issues
-    stop_at(issues)
-    report.calendar, report.empty_share = grid.calendar, grid.empty_share
-    return fill_planes(grid, rows)
+    counts = np.bincount(rows.code, minlength=len(rows.symbols))
+    tally = Tally()
+    n_rows = rows.n
+    rows, issues = sort_rows(rows, counts)
+    tally.add(issues)
+    rows, issues = drop_rows(rows, counts, "future", rows.time > present())
+    tally.add(issues)
+    rows, issues = mask_rows(rows, counts)
+    tally.add(issues)
+    times, candles = distinct_times(rows.time, length)
+    grid = find_grid(times, candles, length, calendar or rows.calendar, len(rows.symbols))
+    if len(grid.off_times):
+        rows, issues = drop_rows(rows, counts, "off_grid", np.isin(rows.time, grid.off_times))
+        tally.add(issues)
+    bars = fill_planes(grid, rows)
+    check_seen(bars.symbols, has_candle(bars))
+    report.n_rows, report.interval, report.calendar, report.empty_share = n_rows, length, grid.calendar, grid.empty_share
+    report.issues = tally.issues
+    return bars
 
 
 def add_funding(bars: Bars, source: Any, report: LoadReport | None = None) -> Bars:
@@ -192,6 +241,14 @@ def add_funding(bars: Bars, source: Any, report: LoadReport | None = None) -> Ba
     return Bars(**{**vars(bars), "funding": funding})
 
 
+def parse_span(start: Any, end: Any) -> Span:
+    """Return start and end in ns UTC; None is no bound. Raises UserError when they are no times or hold nothing."""
+    low, high = parse_time(start, "start"), parse_time(end, "end")
+    if low is not None and high is not None and low >= high:
+        raise UserError(f"start must be before end, was {iso(low)} and {iso(high)}")
+    return low, high
+
+
 def calendar_of(bars: Bars) -> str:
     """Say whether every row follows the one before after one interval (`regular`) or not (`sessions`)."""
     return "regular" if np.all(np.diff(bars.open_time) == bars.interval) else "sessions"
@@ -203,7 +260,8 @@ def describe_grid(report: LoadReport) -> str:
     return f"{interval_text(report.interval)} bars, {report.calendar} ({share})"
 
 
-def _names(symbols: Sequence[str] | str | None) -> list[str] | None:
+def parse_symbols(symbols: Sequence[str] | str | None) -> list[str] | None:
+    """Return the names of `A,B` or of a sequence; None is all. Raises UserError when there is none."""
     if symbols is None:
         return None
     names = [s.strip() for s in symbols.split(",")] if isinstance(symbols, str) else [str(s) for s in symbols]
@@ -212,7 +270,7 @@ def _names(symbols: Sequence[str] | str | None) -> list[str] | None:
     return [s for s in names if s]
 
 
-def _cut(bars: Bars, symbols: list[str] | None, span: tuple[int | None, int | None]) -> Bars:
+def _cut(bars: Bars, symbols: list[str] | None, span: Span) -> Bars:
     if symbols is not None:
         for name in symbols:
             if name not in bars.symbols:
@@ -224,8 +282,7 @@ def _cut(bars: Bars, symbols: list[str] | None, span: tuple[int | None, int | No
     first = 0 if span[0] is None else int(np.searchsorted(bars.open_time, span[0]))
     stop = bars.n if span[1] is None else int(np.searchsorted(bars.open_time, span[1]))
     if stop <= first:
-        ends = f"{iso(bars.open_time[0])} to {iso(bars.open_time[-1])}" if bars.n else "nothing"
-        raise UserError(f"start and end must meet the data, was outside of it; it spans {ends}")
+        raise UserError(outside_text(span, bars.open_time[0], bars.open_time[-1]))
     bars = bars[first:stop]
     if bars.n < 2:
         raise UserError(f"data must have at least 2 bars, was {bars.n}; widen the span")

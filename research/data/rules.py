@@ -18,8 +18,8 @@ ROUNDING = 1e-9  # an adjusted price may leave low..high by this share of itself
 PROBLEMS: dict[str, tuple[str, str, str]] = {
     "conflict": ("share their timestamp with a row of other values", "stops", "keep one row per symbol and time"),
     "unsorted": ("are earlier than the row before them", "sorted", "sort by symbol and timestamp"),
-    "off_grid": ("are off the common grid of timestamps", "masked", "round the timestamps or resample"),
-    "future": ("open after the present time", "masked", "check the unit and the zone of the timestamps"),
+    "off_grid": ("are off the common grid of timestamps", "dropped", "round the timestamps or resample"),
+    "future": ("open after the present time", "dropped", "check the unit and the zone of the timestamps"),
     "incomplete": ("have some values empty, but not all", "masked", "fill or drop them"),
     "not_finite": ("have an infinite value", "masked", "correct or drop them"),
     "not_positive": ("have a price of zero or below", "masked", "correct or drop them"),
@@ -62,17 +62,42 @@ def few(n_rows: int) -> int:
     return min(max(FEW, n_rows // 100), max(n_rows // 2 - 1, 0))
 
 
-def stop_at(issues: list[Issue]) -> None:
-    """Raise UserError with the first issue that stops a run."""
-    for issue in issues:
-        if issue.action == "stops":
-            raise UserError(issue.text)
+class Tally:
+    """Issues of one history, whole or in parts: the parts of one symbol and problem are added up."""
+
+    def __init__(self) -> None:
+        self._issues: dict[tuple[str, str], Issue] = {}
+
+    def add(self, issues: list[Issue], stop: bool = True) -> None:
+        """Take the issues of one more part. Raises UserError with the first that stops a run, unless told not to."""
+        for issue in issues:
+            key = issue.symbol, issue.problem
+            if key in self._issues:
+                before = self._issues[key]
+                count, first = before.count + issue.count, min(before.first, issue.first)
+                issue = replace(issue, count=count, first=first, action=action_on(issue.problem, count, issue.of))
+            self._issues[key] = issue
+        for issue in issues if stop else []:
+            if (now := self._issues[issue.symbol, issue.problem]).action == "stops":
+                raise UserError(now.text)
+
+    @property
+    def issues(self) -> list[Issue]:
+        """All of them, by symbol and problem in the order they came."""
+        return list(self._issues.values())
 
 
-def sort_rows(rows: Rows) -> tuple[Rows, list[Issue]]:
-    """Sort by symbol, then time, and drop rows that repeat another to the bit. Two rows of one time that differ are a conflict."""
+def action_on(problem: str, count: int, of: int) -> str:
+    """Say what a run does about `count` bad rows of a symbol's `of`: few are put right, many stop it; a conflict always does."""
+    return "stops" if PROBLEMS[problem][2] and count > few(of) else PROBLEMS[problem][1]
+
+
+def sort_rows(rows: Rows, counts: NDArray[np.int64]) -> tuple[Rows, list[Issue]]:
+    """Sort by symbol, then time, and drop rows that repeat another to the bit. Two rows of one time that differ are a conflict.
+
+    counts [S]: rows of each symbol in the whole source, of which `rows` may be a part.
+    """
     issues: list[Issue] = []
-    counts = np.bincount(rows.code, minlength=len(rows.symbols))
     if np.any(np.diff(rows.code) < 0):
         rows = rows[np.argsort(rows.code, kind="stable")]
     same = np.diff(rows.code) == 0
@@ -92,18 +117,17 @@ def sort_rows(rows: Rows) -> tuple[Rows, list[Issue]]:
     return rows[keep], issues
 
 
-def mask_rows(rows: Rows, n_rows: NDArray[np.int64] | None = None) -> tuple[Rows, list[Issue]]:
-    """Blank the rows whose values cannot be a candle. `n_rows` [S]: rows of each symbol in the whole source, where this is a part."""
-    broken = broken_rule(rows.values)
+def mask_rows(rows: Rows, counts: NDArray[np.int64]) -> tuple[Rows, list[Issue]]:
+    """Blank the rows whose values cannot be a candle; counts [S] as above."""
+    broken = broken_rule(rows.values[:5])
     bad = np.flatnonzero(broken)
     if not len(bad):
         return rows, []
-    counts = np.bincount(rows.code, minlength=len(rows.symbols)) if n_rows is None else n_rows
-    issues = []
+    issues: list[Issue] = []
     for i, problem in enumerate(VALUE_RULES, 1):
         issues += found(problem, np.flatnonzero(broken == i), rows, counts)
     values = rows.values.copy()
-    values[:, bad] = np.nan
+    values[:5, bad] = np.nan
     return replace(rows, values=values), issues
 
 
@@ -128,15 +152,16 @@ def broken_rule(values: F8) -> NDArray[np.int8]:
     return broken
 
 
-def future_rows(rows: Rows, now: int | None = None) -> tuple[Rows, list[Issue]]:
-    """Drop the rows that open after `now` (ns UTC; None: the clock of this machine)."""
-    late = np.flatnonzero(rows.time > (time.time_ns() if now is None else now))
-    if not len(late):
+def drop_rows(rows: Rows, counts: NDArray[np.int64], problem: str, bad: NDArray[np.bool_]) -> tuple[Rows, list[Issue]]:
+    """Leave out the rows where `bad` [N], for they have no place on the grid; counts [S] as above."""
+    if not np.any(bad):
         return rows, []
-    issues = found("future", late, rows, np.bincount(rows.code, minlength=len(rows.symbols)))
-    keep = np.ones(rows.n, bool)
-    keep[late] = False
-    return rows[keep], issues
+    return rows[~bad], found(problem, np.flatnonzero(bad), rows, counts)
+
+
+def present() -> int:
+    """Return the clock of this machine in ns UTC: bars that open later are a mistake."""
+    return time.time_ns()
 
 
 def found(problem: str, at: np.ndarray, rows: Rows, counts: NDArray[np.int64]) -> list[Issue]:
@@ -144,9 +169,7 @@ def found(problem: str, at: np.ndarray, rows: Rows, counts: NDArray[np.int64]) -
     issues = []
     per_symbol = np.bincount(rows.code[at], minlength=len(rows.symbols))
     for s in np.flatnonzero(per_symbol):
-        action = PROBLEMS[problem][1]
-        if PROBLEMS[problem][2] and per_symbol[s] > few(int(counts[s])):
-            action = "stops"
+        count, of = int(per_symbol[s]), int(counts[s])
         first = int(rows.time[at[rows.code[at] == s]].min())
-        issues.append(Issue(rows.symbols[s], problem, int(per_symbol[s]), int(counts[s]), first, action))
+        issues.append(Issue(rows.symbols[s], problem, count, of, first, action_on(problem, count, of)))
     return issues

@@ -1,7 +1,9 @@
 """Which column is what? Rows: candles as they came, before any of them is judged."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +33,9 @@ LONE = "ASSET"  # name of the only symbol where neither a column, a file name no
 class Rows:
     """N candles in the order of the source.
 
-    time [N]: int64 ns UTC. code [N]: index into `symbols`. values [5, N]: open, high, low, close, volume, NaN where empty.
-    label: whether `time` is the open or the close of the bar. interval: ns where the source says so itself, else 0.
+    time [N]: int64 ns UTC. code [N]: index into `symbols`. values [5, N]: open, high, low, close, volume, NaN where empty;
+    [6, N] with a funding rate. label: whether `time` is the open or the close of the bar. What the source itself says, if it does:
+    interval in ns, else 0; calendar; is_ordered: the symbols stand in an order that means something.
     """
 
     time: I8
@@ -41,6 +44,8 @@ class Rows:
     symbols: tuple[str, ...]
     label: str = "open"
     interval: int = 0
+    calendar: str | None = None
+    is_ordered: bool = False
 
     @property
     def n(self) -> int:
@@ -51,8 +56,8 @@ class Rows:
         return replace(self, time=self.time[rows], code=self.code[rows], values=self.values[:, rows])
 
     def pick(self, symbols: Sequence[str] | None) -> "Rows":
-        """Keep `symbols`, in that order; None keeps all, in alphabetical order. Raises UserError when one is not there."""
-        order = sorted(self.symbols) if symbols is None else list(symbols)
+        """Keep `symbols`, in that order; None keeps all, alphabetical unless ordered. Raises UserError when one is not there."""
+        order = list(symbols) if symbols is not None else list(self.symbols) if self.is_ordered else sorted(self.symbols)
         for name in order:
             if name not in self.symbols:
                 some = ", ".join(sorted(self.symbols)[:8]) + (", ..." if len(self.symbols) > 8 else "")
@@ -78,7 +83,8 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
         raise UserError(f"{source} must have one time column, was two (date and time); join them into timestamp")
     aliases = {"time": TIME_NAMES, "close_time": ("close_time",), **ALIASES}
     found = {}
-    for role in ("time", "close_time", "symbol", *wanted):
+    optional = ("time", "close_time", "symbol") + (("funding_rate",) if "close" in wanted else ())
+    for role in dict.fromkeys((*optional, *wanted)):
         alias = next((a for a in aliases[role] if a in by_name), None)
         if alias is None:
             continue
@@ -124,9 +130,9 @@ def symbol_codes(column: pa.ChunkedArray, source: str) -> tuple[NDArray[np.int32
     return codes, tuple(names)
 
 
-def rows_of(table: pa.Table, source: str, lone: str | None = None) -> Rows:
-    """Turn an Arrow table of candles into Rows; `lone` names the symbol where no column does."""
-    found = find_columns(table.column_names, VALUES, source)
+def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Sequence[str] = VALUES) -> Rows:
+    """Turn an Arrow table of candles into Rows; `lone` names the symbol where no column does. Raises UserError."""
+    found = find_columns(table.column_names, wanted, source)
     label = "open" if "time" in found else "close"
     stamp = found["time"] if label == "open" else found["close_time"]
     time = utc_ns(table[stamp], f"{stamp} of {source}")
@@ -140,10 +146,22 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None) -> Rows:
         code, symbols = symbol_codes(table[found["symbol"]], source)
     else:
         code, symbols = np.zeros(len(time), np.int32), (lone or LONE,)
-    values = np.empty((len(VALUES), len(time)))
-    for i, role in enumerate(VALUES):
+    roles = (*wanted, "funding_rate") if "funding_rate" in found else wanted
+    values = np.empty((len(roles), len(time)))
+    for i, role in enumerate(roles):
         values[i] = numbers(table[found[role]], found[role], source)
-    return Rows(time, code, values, symbols, label, interval)
+    own = own_facts(table.schema)
+    rows = Rows(time, code, values, symbols, label, interval)
+    if own is None or not set(symbols) <= set(own["symbols"]):
+        return rows
+    rank = np.array([own["symbols"].index(name) for name in symbols], np.int32)
+    return Rows(time, rank[code], values, tuple(own["symbols"]), label, own["interval"], own["calendar"], True)
+
+
+def own_facts(schema: pa.Schema) -> dict[str, Any] | None:
+    """Return what `save_bars` wrote beside the columns: symbols in their order, interval, calendar; None in files of others."""
+    text = (schema.metadata or {}).get(b"qtcore")
+    return None if text is None else json.loads(text)
 
 
 def join(parts: Sequence[Rows], source: str) -> Rows:
@@ -153,15 +171,20 @@ def join(parts: Sequence[Rows], source: str) -> Rows:
     if len({part.label for part in parts}) > 1:
         raise UserError(f"{source}: all files must have an open time or all a close_time, was mixed; load them one by one")
     symbols = tuple(sorted({name for part in parts for name in part.symbols}))
-    codes = [np.array([symbols.index(name) for name in part.symbols], np.int32)[part.code] for part in parts]
+    ranks = [np.array([symbols.index(name) for name in part.symbols], np.int32) for part in parts]
     intervals = {part.interval for part in parts}
-    return Rows(
-        np.concatenate([part.time for part in parts]),
-        np.concatenate(codes),
-        np.concatenate([part.values for part in parts], axis=1),
-        symbols,
-        parts[0].label,
-        intervals.pop() if len(intervals) == 1 else 0,
+    parts = [replace(part, code=rank[part.code], symbols=symbols) for part, rank in zip(parts, ranks)]
+    return replace(stack(parts), interval=intervals.pop() if len(intervals) == 1 else 0, calendar=None, is_ordered=False)
+
+
+def stack(parts: Sequence[Rows]) -> Rows:
+    """Put parts with the same symbols below each other; a funding rate stays where every part has one."""
+    height = min(len(part.values) for part in parts)
+    return replace(
+        parts[0],
+        time=np.concatenate([part.time for part in parts]),
+        code=np.concatenate([part.code for part in parts]),
+        values=np.concatenate([part.values[:height] for part in parts], axis=1),
     )
 
 

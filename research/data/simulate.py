@@ -37,8 +37,13 @@ def simulate(name: str, seed: int = 0, n_bars: int = 6_000, n_symbols: int = 5, 
     blocks = list(simulate_blocks(name, seed, n_bars, n_symbols, interval, **params))
     if len(blocks) == 1:
         return blocks[0]
-    times = tuple(np.concatenate([getattr(b, name) for b in blocks]) for name in ("open_time", "close_time"))
-    return bars_of(times, [np.concatenate([getattr(b, name) for b in blocks]) for name in VALUES], blocks[0].symbols, blocks[0].interval)
+    times = np.concatenate([b.open_time for b in blocks])
+    return bars_of(
+        (times, times + blocks[0].interval),
+        [np.concatenate([getattr(b, name) for b in blocks]) for name in VALUES],
+        blocks[0].symbols,
+        blocks[0].interval,
+    )
 
 
 def simulate_blocks(

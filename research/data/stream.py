@@ -1,0 +1,248 @@
+"""How does a history run that does not fit in memory? Twice through a Parquet file: once for the grid, once for blocks of Bars.
+
+The file is sorted by symbol, then time, or by time. Each symbol (or the whole file) has a cursor that decodes one batch at a time; memory
+holds the batches of all cursors, one block, and the distinct timestamps (8 bytes a row).
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from qtcore.types import I8, Bars
+from research.data.clock import parse_interval
+from research.data.grid import Grid, fill_planes, find_grid, find_interval
+from research.data.load import Span, absent_text, check_label, check_seen, has_candle, in_span, outside_text, parse_span, parse_symbols
+from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, present, sort_rows
+from research.data.schema import VALUES, Rows, find_columns, own_facts, rows_of, stack
+from research.data.sources import open_parquet, symbol_of
+from research.errors import UserError
+
+BATCH = 65_536  # rows of a cursor decoded at once
+SURVEY_BATCH = 2**20  # the survey reads two columns only
+MERGE = 2**22  # timestamps that wait to be merged
+BUFFER = 2**18  # bytes read ahead; without it pyarrow holds whole column chunks
+MAX_TIME = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the first pass found; symbols as asked for."""
+
+    symbols: tuple[str, ...]
+    counts: I8  # [S] rows in the span
+    groups: tuple[list[int], ...]  # [S] row groups that hold the symbol
+    grid: Grid
+    span: Span  # of the time column as it stands in the file, up to the present
+    shift: int  # ns subtracted from the time column to get the open time
+    by_time: bool  # the file as a whole is sorted by time
+    future: list[Issue]
+
+
+def stream_bars(
+    path: str | Path,
+    symbols: Sequence[str] | None = None,
+    block_rows: int = 8_192,
+    start: Any = None,
+    end: Any = None,
+    time_label: str = "open",
+    calendar: str | None = None,
+    interval: str | int | None = None,
+) -> Iterator[Bars]:
+    """Return an iterator over `load_bars(path, ...)` in blocks of `block_rows` rows, bit for bit, in constant memory.
+
+    The Parquet file must be sorted by symbol and time, or by time. Bad rows are judged as they come: where a symbol has too many, the
+    iterator stops with the sentence that `load_bars` says at once. Raises UserError.
+    """
+    path = Path(path)
+    if block_rows < 1:
+        raise UserError(f"block_rows must be at least 1, was {block_rows}")
+    check_label(time_label)
+    if not path.is_file():
+        raise UserError(f"stream_bars needs one Parquet file, was {str(path)!r}; load_bars reads the rest")
+    facts = survey(path, parse_symbols(symbols), parse_span(start, end), (time_label, calendar, interval))
+    return _blocks(path, facts, block_rows)
+
+
+def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
+    cursors = [_Cursor(path, facts, s) for s in ([None] if facts.by_time else range(len(facts.symbols)))]
+    seen = np.zeros(len(facts.symbols), bool)
+    tally = Tally()
+    tally.add(facts.future)
+    n = len(facts.grid.open_time)
+    for first in range(0, n, block_rows):
+        grid = facts.grid[first : first + block_rows]
+        until = int(grid.open_time[-1]) if first + block_rows < n else MAX_TIME
+        rows = stack([cursor.take(until) for cursor in cursors])
+        for step in (sort_rows, mask_rows):
+            rows, issues = step(rows, facts.counts)
+            tally.add(issues)
+        rows, issues = drop_rows(rows, facts.counts, "off_grid", np.isin(rows.time, grid.off_times))
+        tally.add(issues)
+        bars = fill_planes(grid, rows)
+        seen |= has_candle(bars)
+        yield bars
+    check_seen(facts.symbols, seen)
+
+
+def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, str | None, str | int | None]) -> Survey:
+    """Read times and symbols once and choose the grid; `how`: time label, calendar, interval. Raises UserError, also where not sorted."""
+    label, calendar, interval = how
+    scan = _Scan(path, symbols)
+    length = parse_interval(interval) if interval else scan.interval or find_interval(scan.steps, scan.symbols)
+    shift = length if "close" in (label, scan.label) else 0
+    low, high = (None if bound is None else bound + shift for bound in span)
+    now = present() + shift
+    times, candles, counts = scan.times, scan.candles, scan.counts
+    future: list[Issue] = []
+    if span != (None, None) or times[-1] > now:
+        counts, late = scan.count((low, high), now)
+        inside = in_span(times, (low, high))
+        if not np.any(inside):
+            raise UserError(outside_text(span, int(times[0]) - shift, int(times[-1]) - shift))
+        future = [
+            Issue(name, "future", int(k), int(of), now - shift, action_on("future", int(k), int(of)))
+            for name, k, of in zip(scan.symbols, late, counts)
+            if k
+        ]
+        inside &= times <= now
+        times, candles = times[inside], candles[inside]
+    absent = [name for name, k in zip(scan.symbols, counts) if k == 0]
+    if absent and symbols is not None:
+        raise UserError(absent_text(absent))
+    here = np.flatnonzero(counts)
+    names = tuple(scan.symbols[s] for s in here)
+    grid = find_grid(times - shift, candles, length, calendar or scan.calendar, len(names))
+    groups = tuple(scan.groups[s] for s in here)
+    return Survey(names, counts[here], groups, grid, (low, now + 1 if high is None else min(high, now + 1)), shift, scan.by_time, future)
+
+
+class _Scan:
+    """One pass over the time and the symbol of every row: what must be known before the first block."""
+
+    def __init__(self, path: Path, symbols: list[str] | None) -> None:
+        with open_parquet(path) as file:
+            names, own = file.schema_arrow.names, own_facts(file.schema_arrow) or {}
+        find_columns(names, VALUES, path.name)
+        self._path, self._columns = path, list(find_columns(names, (), path.name).values())
+        self._index: dict[str, int] = {name: i for i, name in enumerate(symbols or own.get("symbols", ()))}
+        self._last: dict[int, int] = {}  # time of each symbol's last row
+        self._previous = -MAX_TIME
+        self._is_open = symbols is None  # takes whatever symbol comes
+        counts: Counter[int] = Counter()
+        groups: dict[int, set[int]] = {}
+        lengths: Counter[int] = Counter()
+        everyone: set[str] = set()
+        parts: list[tuple[I8, I8]] = []
+        self.steps: Counter[tuple[int, int]] = Counter()
+        self.by_time, self.label = True, "open"
+        for group, rows, all_names in self._batches():
+            everyone.update(all_names)
+            lengths[rows.interval] += rows.n
+            self.label = rows.label
+            if not rows.n:
+                continue
+            self._walk(rows)
+            for code, n in zip(*np.unique(rows.code, return_counts=True)):
+                counts[int(code)] += int(n)
+                groups.setdefault(int(code), set()).add(group)
+            parts.append(np.unique(rows.time, return_counts=True))
+            if sum(len(times) for times, _ in parts[1:]) > MERGE:
+                parts = [_merge(parts)]
+        order = list(self._index) if own or symbols else sorted(self._index)
+        Rows(np.empty(0, np.int64), np.empty(0, np.int32), np.empty((0, 0)), tuple(everyone)).pick(symbols)
+        if not parts:
+            raise UserError(f"{path.name} must have rows, was an empty table")
+        places = [self._index[name] for name in order]
+        self.symbols = tuple(order)
+        self.counts = np.array([counts[i] for i in places])
+        self.groups = [sorted(groups.get(i, ())) for i in places]
+        self.steps = Counter({(places.index(code), step): n for (code, step), n in self.steps.items()})
+        self.times, self.candles = _merge(parts)
+        self.interval: int = own.get("interval") or lengths.most_common(1)[0][0]
+        self.calendar: str | None = own.get("calendar")
+
+    def _batches(self) -> Iterator[tuple[int, Rows, tuple[str, ...]]]:
+        """Yield row group, the rows of our symbols with codes of `_index`, and the symbols seen."""
+        symbol = find_columns(self._columns, (), self._path.name).get("symbol")
+        with open_parquet(self._path, symbol, pre_buffer=False, buffer_size=BUFFER) as file:
+            for group in range(file.num_row_groups):
+                for batch in file.iter_batches(batch_size=SURVEY_BATCH, row_groups=[group], columns=self._columns):
+                    rows = rows_of(pa.Table.from_batches([batch]), self._path.name, symbol_of(self._path), wanted=())
+                    if self._is_open:
+                        for name in rows.symbols:
+                            self._index.setdefault(name, len(self._index))
+                    rank = np.array([self._index.get(name, -1) for name in rows.symbols], np.int32)
+                    code = rank[rows.code]
+                    yield group, replace(rows, code=code)[code >= 0], rows.symbols
+
+    def _walk(self, rows: Rows) -> None:
+        """Count the steps from row to row of each symbol, and see how the file is sorted. Raises UserError where it is not."""
+        self.by_time = self.by_time and self._previous <= rows.time[0] and bool(np.all(np.diff(rows.time) >= 0))
+        self._previous = int(rows.time[-1])
+        if np.any(np.diff(rows.code) < 0):
+            rows = rows[np.argsort(rows.code, kind="stable")]
+        edges = np.flatnonzero(np.diff(rows.code, prepend=-1, append=-1))
+        for start, stop in pairwise(edges):
+            code, time = int(rows.code[start]), rows.time[start:stop]
+            step = np.diff(time, prepend=self._last.get(code, time[0]))
+            if np.any(step < 0):
+                raise UserError(f"{self._path.name} must be sorted by symbol and time to be streamed, was not; sort it, or use load_bars")
+            self._last[code] = int(time[-1])
+            self.steps.update({(code, int(length)): int(n) for length, n in zip(*np.unique(step[step > 0], return_counts=True))})
+
+    def count(self, span: Span, now: int) -> tuple[I8, I8]:
+        """Count the rows of each symbol in the span, and those of them after `now`; times as they stand in the file."""
+        n = len(self.symbols)
+        inside, late = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        place = np.array([self.symbols.index(name) for name in self._index])
+        for _, rows, _ in self._batches():
+            here = in_span(rows.time, span)
+            inside += np.bincount(place[rows.code[here]], minlength=n)
+            late += np.bincount(place[rows.code[here & (rows.time > now)]], minlength=n)
+        return inside, late
+
+
+def _merge(parts: list[tuple[I8, I8]]) -> tuple[I8, I8]:
+    times, at = np.unique(np.concatenate([times for times, _ in parts]), return_inverse=True)
+    return times, np.bincount(at, np.concatenate([counts for _, counts in parts])).astype(np.int64)
+
+
+class _Cursor:
+    """The rows of one symbol (None: of all), one batch at a time."""
+
+    def __init__(self, path: Path, facts: Survey, symbol: int | None) -> None:
+        self._facts, self._symbol = facts, symbol
+        self._batches = self._read(path)
+        self._rows: Rows | None = None
+
+    def _read(self, path: Path) -> Iterator[Rows]:
+        facts = self._facts
+        groups = sorted(set().union(*facts.groups)) if self._symbol is None else facts.groups[self._symbol]
+        index = {name: i for i, name in enumerate(facts.symbols)}
+        with open_parquet(path) as file:
+            found = find_columns(file.schema_arrow.names, VALUES, path.name)
+        with open_parquet(path, found.get("symbol"), pre_buffer=False, buffer_size=BUFFER) as file:
+            for batch in file.iter_batches(batch_size=BATCH, row_groups=groups, columns=list(found.values())):
+                rows = rows_of(pa.Table.from_batches([batch]), path.name, symbol_of(path))
+                code = np.array([index.get(name, -1) for name in rows.symbols], np.int32)[rows.code]
+                mine = (code >= 0 if self._symbol is None else code == self._symbol) & in_span(rows.time, facts.span)
+                yield replace(rows, time=rows.time - facts.shift, code=code, symbols=facts.symbols, label="open")[mine]
+
+    def take(self, until: int) -> Rows:
+        """Return the rows up to the open time `until`, and keep the rest for later."""
+        parts = [] if self._rows is None else [self._rows]
+        while not parts or parts[-1].n == 0 or parts[-1].time[-1] <= until:
+            batch = next(self._batches, None)
+            if batch is None:
+                break
+            parts.append(batch)
+        rows = stack(parts)
+        cut = int(np.searchsorted(rows.time, until, side="right"))
+        self._rows = rows[cut:]
+        return rows[:cut]
