@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from qtcore.types import F8, NS_PER_HOUR, Bars
+from qtcore.types import Bars
+from research.data import worlds
 from research.data.clock import parse_interval
 from research.data.schema import VALUES, bars_of
 from research.errors import UserError
 
 START = 1_672_531_200_000_000_000  # 2023-01-01 UTC
-BLOCK = 1024  # bars drawn at once, always whole: how many are asked for changes no bit of the ones before
-STEPS = 8  # moves inside a bar: its high and low are seen on the way
-Block = tuple[F8, F8, F8, F8, F8]  # open, high, low, close, volume [b, S]
 
 
 @dataclass(frozen=True)
@@ -25,7 +23,7 @@ class World:
     name: str
     what: str
     answer: str
-    blocks: Callable[..., Iterator[Block]]
+    blocks: Callable[..., Iterator[worlds.Block]]
 
 
 def simulate(name: str, seed: int = 0, n_bars: int = 6_000, n_symbols: int = 5, interval: str | int = "1h", **params: Any) -> Bars:
@@ -95,53 +93,36 @@ def _number(key: str, text: str) -> int | float:
             raise UserError(f"{key} must be a number, was {text!r}") from None
 
 
-def random_walk(rng: np.random.Generator, n_symbols: int, ns: int, volatility: float = 0.006, correlation: float = 0.5) -> Iterator[Block]:
-    """Fair prices: moves are symmetric, so the expected price is the present one at every bar, whatever the past.
-
-    volatility: mean standard deviation of an hour's return, scaled with the root of the interval; it clusters as GARCH(1,1) with
-    alpha 0.08, beta 0.90, kept within a fifth and five times its mean. correlation: of the moves of any two symbols, through one factor.
-    """
-    target = (volatility * (ns / NS_PER_HOUR) ** 0.5) ** 2
-    variance = np.full(n_symbols, target)
-    price = 100.0 * np.arange(1, n_symbols + 1)
-    while True:
-        moves = _moves(rng, n_symbols, correlation)
-        gap, noise = rng.standard_normal((BLOCK, n_symbols)), rng.random((BLOCK, n_symbols))
-        shock = moves.sum(axis=2) / STEPS**0.5
-        sigma = np.empty((BLOCK, n_symbols))
-        for t in range(BLOCK):
-            sigma[t] = np.sqrt(variance)
-            variance = 0.02 * target + variance * (0.08 * shock[t] * shock[t] + 0.90)
-            variance = np.minimum(np.maximum(variance, 0.04 * target), 25.0 * target)
-        drift = np.zeros((BLOCK, n_symbols))
-        yield _candles(price, moves, gap, sigma, drift, 1_000.0 * sigma / target**0.5 * (0.3 + np.abs(shock)) * (0.5 + noise))
-
-
-def _moves(rng: np.random.Generator, n_symbols: int, correlation: float) -> F8:
-    """Draw the standard moves inside the bars of a block [b, S, steps], with one common factor."""
-    if not 0.0 <= correlation <= 1.0:
-        raise UserError(f"correlation must be in [0, 1], was {correlation}")
-    draws = rng.standard_normal((BLOCK, n_symbols + 1, STEPS))
-    return correlation**0.5 * draws[:, :1] + (1.0 - correlation) ** 0.5 * draws[:, 1:]
-
-
-def _candles(price: F8, moves: F8, gap: F8, sigma: F8, drift: F8, volume: F8) -> Block:
-    """Walk the prices through a block; `price` [S] is the last close, updated in place. A tenth of a bar's deviation opens a gap."""
-    factors = np.empty((len(moves), moves.shape[1], STEPS + 1))
-    factors[:, :, 0] = 1.0 + 0.1 * sigma * gap
-    factors[:, :, 1:] = 1.0 + (sigma[:, :, None] * moves / STEPS**0.5 + drift[:, :, None] / STEPS)
-    chain = np.moveaxis(factors, 1, 2).reshape(-1, moves.shape[1])
-    chain[0] *= price
-    path = np.moveaxis(np.cumprod(chain, axis=0).reshape(len(moves), STEPS + 1, -1), 1, 2)
-    price[:] = path[-1, :, -1]
-    return path[:, :, 0], path.max(axis=2), path.min(axis=2), path[:, :, -1], volume
-
-
 WORLDS: dict[str, World] = {
-    w.name: w
-    for w in (
+    world.name: world
+    for world in (
         World(
-            "random_walk", "fair prices with clustered volatility and correlated symbols", "no edge: direction accuracy 1/2", random_walk
+            "random_walk",
+            "fair prices with clustered volatility and correlated symbols",
+            "no edge: no rule earns before costs, direction accuracy 1/2; activity (HOLD against a move) is predictable",
+            worlds.random_walk,
+        ),
+        World(
+            "planted_edge",
+            "fair prices, but in visible episodes they drift: up while the volume grows, down while it shrinks",
+            "an edge of known size: direction accuracy 0.60 (parameter accuracy) over 5 bars, given a move of 1.5 %",
+            worlds.planted_edge,
+        ),
+        World(
+            "constant", "prices and volume that never change", "no move: every label is HOLD, every trade loses its costs", worlds.constant
+        ),
+        World("trend", "prices that gain 0.1 % a bar", "direction accuracy 1 by always saying BUY: the same as holding", worlds.trend),
+        World(
+            "jumps",
+            "quiet fair prices that now and then open 10 % away",
+            "no edge; stops fill at the open, far beyond their level",
+            worlds.jumps,
+        ),
+        World(
+            "gaps",
+            "the random walk with single holes, outages and a late listing",
+            "no edge; no fill and no feature at a hole",
+            worlds.gaps,
         ),
     )
 }
