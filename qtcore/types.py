@@ -258,6 +258,14 @@ class Votes:
     confidence: F8
     probs: F8 | None = None
 
+    @classmethod
+    def from_probs(cls, probs: F8) -> "Votes":
+        """Vote with probabilities [M, n, S, 3]: the action is the first largest, the confidence its probability (`spec` 3.1)."""
+        known = ~np.isnan(probs).any(axis=3)
+        action = np.where(known, np.argmax(np.where(np.isnan(probs), -1.0, probs), axis=3), -1).astype(np.int8)
+        confidence = np.where(known, np.max(probs, axis=3, initial=-1.0, where=~np.isnan(probs)), np.nan)
+        return cls(action, confidence, probs)
+
     def __getitem__(self, rows: slice) -> "Votes":
         """Cut a block of rows; arrays are contiguous copies."""
         cut = np.ascontiguousarray

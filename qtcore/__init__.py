@@ -1,0 +1,39 @@
+"""The decision chain: features, votes, meta layer, arbiter, governor, fills, accounting; numpy and numba only.
+
+Every layer is one function that takes a block of n bars and the state left by the block before. Research passes n = everything, live
+passes n = 1; there is no second driver. `Engine` owns the state and runs the layers in order:
+
+    bars -> features -> [models] -> votes -> ensemble -> meta -> arbiter -> governor -> fills -> equity
+
+>>> import numpy as np
+>>> import qtcore as qt
+>>> qt.Params().governor.min_confidence
+0.65
+"""
+
+from qtcore.engine import Engine, Result
+from qtcore.features import FEATURE_SETS, FeatureBank, Planes
+from qtcore.jit import kernel, rebind
+from qtcore.params import Params
+from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Reason, Source, Verdict, Votes
+
+__all__ = [
+    "FEATURE_SETS",
+    "MODELS",
+    "Action",
+    "Bars",
+    "Consensus",
+    "Decisions",
+    "Engine",
+    "FeatureBank",
+    "InputError",
+    "Params",
+    "Planes",
+    "Reason",
+    "Result",
+    "Source",
+    "Verdict",
+    "Votes",
+    "kernel",
+    "rebind",
+]

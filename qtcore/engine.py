@@ -1,0 +1,186 @@
+"""How does a block of bars go through the whole chain? One driver: research passes every bar at once, live passes one."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.chain.decide import decide
+from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
+from qtcore.check import as_bars, as_votes
+from qtcore.features import FeatureBank, Planes, matrix
+from qtcore.params import Params
+from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
+
+DEFAULT_HORIZON = 5  # bars, of label L1
+
+
+class Models(Protocol):
+    """What the engine asks of base models: their inputs by name, and probabilities for a block."""
+
+    feature_names: tuple[str, ...]
+    horizon: int
+
+    def serve(self, inputs: NDArray[np.float32], close_time: I8) -> F8:
+        """Turn inputs [n, S, F] into probabilities [5, n, S, 3], NaN where a model is absent."""
+        ...
+
+
+Judge = Callable[[Votes, Planes, Params], tuple[NDArray[np.int8], F8]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the chain did with a block of n bars; `[n, S]` planes unless said otherwise.
+
+    final_action: int8 after the governor. governor_reason: uint8 `Reason`. size: approved notional, quote, signed. pnl: quote earned inside
+    the bar. equity, balance, exposure [n]: quote at the close. fills: `FILL` records. orders: (symbol, notional, exit reason) pending after
+    the last bar; a positive notional buys at the next open, an exit reason closes.
+    """
+
+    bars: Bars
+    planes: Planes
+    votes: Votes
+    decisions: Decisions
+    final_action: NDArray[np.int8]
+    governor_reason: NDArray[np.uint8]
+    size: F8
+    pnl: F8
+    equity: F8
+    balance: F8
+    exposure: F8
+    fills: NDArray
+    orders: list[tuple[str, float, int]]
+
+    @property
+    def open_time(self) -> I8:
+        """Bar opens [n], ns UTC."""
+        return self.bars.open_time
+
+    @property
+    def close_time(self) -> I8:
+        """Decision times [n], ns UTC."""
+        return self.bars.close_time
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Names of the S columns."""
+        return self.bars.symbols
+
+    @property
+    def cell_pnl(self) -> F8:
+        """Quote earned from close t to close t+1, the PnL of cell t (`spec` D-94); the last row is 0.0."""
+        return cell_pnl(self.pnl)
+
+
+class Engine:
+    """The chain with its state; batch is one block.
+
+    >>> import numpy as np, qtcore as qt
+    >>> time = 3_600_000_000_000 * np.arange(3)
+    >>> price = np.full((3, 1), 100.0)
+    >>> bars = qt.Bars(time, time + 3_600_000_000_000, price, price, price, price, price, ("BTCUSDT",), 3_600_000_000_000)
+    >>> qt.Engine().run(bars).equity.tolist()
+    [10000.0, 10000.0, 10000.0]
+    """
+
+    def __init__(
+        self,
+        params: Params | None = None,
+        models: Models | None = None,
+        *,
+        judge: Judge | None = None,
+        trade: Callable[..., int] = trade,
+        custom: Iterable[Any] = (),
+    ) -> None:
+        """Start before the first bar.
+
+        models: base models to ask when `run` gets no votes. judge: an own opinion in NumPy instead of ensemble, meta and arbiter,
+        `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. custom: own features.
+        """
+        params = params or Params()
+        if params.broker.max_holding_bars == 0:
+            horizon = DEFAULT_HORIZON if models is None else models.horizon
+            params = params.with_values({"broker.max_holding_bars": horizon})
+        self.params, self.models, self.judge = params, models, judge
+        self._trade, self._custom = trade, tuple(custom)
+        self._symbols: tuple[str, ...] = ()
+        self._interval, self._last_time = 0, np.iinfo(np.int64).min
+
+    def run(self, bars: Bars, votes: Votes | None = None) -> Result:
+        """Run the next block of closed bars through the chain.
+
+        votes: what the base models said, else `models` are asked, else nobody votes. Raises InputError when the bars do not continue the
+        block before, or do not fit the votes.
+        """
+        bars = as_bars(bars)
+        self._continue(bars)
+        planes = self.bank.compute(bars)
+        votes = self._votes(bars, planes) if votes is None else as_votes(votes, bars.n, len(bars.symbols))
+        decisions = decide(votes, planes.arbiter, planes.regime, self.params)
+        if self.judge is not None:
+            decisions = self._judged(decisions, votes, planes)
+        traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
+        return Result(bars, planes, votes, decisions, **vars(traded), orders=self._orders())
+
+    def finish(self) -> tuple[TradeState, NDArray]:
+        """Close what is open at the last valid closes, on a copy of the account: END_OF_DATA (`spec` 10.6 m)."""
+        return finish(self.account, int(self._last_time), self.params)
+
+    @property
+    def state(self) -> dict[str, NDArray]:
+        """Copies of every array that a later block depends on, by name."""
+        features = {f"features.{name}": np.copy(array) for name, array in self.bank.state.items()}
+        account = {f"account.{name}": np.copy(array) for name, array in vars(self.account).items()}
+        return {**features, **account, "clock": np.array([self._last_time])}
+
+    def restore(self, state: dict[str, NDArray], symbols: Iterable[str], interval: int) -> None:
+        """Continue from a `state` taken after some bar, on the same symbols and bar length (ns)."""
+        self._bind(tuple(symbols), interval)
+        self.bank.state = {name.removeprefix("features."): np.copy(a) for name, a in state.items() if name.startswith("features.")}
+        for name in vars(self.account):
+            setattr(self.account, name, np.copy(state[f"account.{name}"]))
+        self._last_time = state["clock"][0]
+
+    def _bind(self, symbols: tuple[str, ...], interval: int) -> None:
+        self._symbols, self._interval = symbols, interval
+        names = None if self.models is None else self.models.feature_names
+        self.bank = FeatureBank(self.params, symbols, interval, names, self._custom)
+        self.account = TradeState.fresh(self.params, len(symbols))
+
+    def _continue(self, bars: Bars) -> None:
+        """Bind to the first block's symbols; every later block must continue it."""
+        if not self._symbols:
+            self._bind(bars.symbols, bars.interval)
+        if bars.symbols != self._symbols or bars.interval != self._interval:
+            raise InputError(f"bars must keep the symbols and interval of the first block {self._symbols}, was {bars.symbols}")
+        if bars.n and bars.open_time[0] < self._last_time:
+            raise InputError(f"bars must open at or after the last close {self._last_time} ns, was {bars.open_time[0]}; drop what was seen")
+        if bars.n:
+            self._last_time = bars.close_time[-1]
+
+    def _votes(self, bars: Bars, planes: Planes) -> Votes:
+        n, n_symbols = bars.close.shape
+        if self.models is None:
+            return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))
+        return Votes.from_probs(self.models.serve(matrix(planes, self.models.feature_names), bars.close_time))
+
+    def _judged(self, decisions: Decisions, votes: Votes, planes: Planes) -> Decisions:
+        """Put the own opinion in the place of the chain's; the ensemble's stays beside it for comparison."""
+        assert self.judge is not None
+        action, confidence = self.judge(votes, planes, self.params)
+        shape = decisions.raw_action.shape
+        action, confidence = np.require(action, np.int8, ["C", "W"]), np.require(confidence, np.float64, ["C", "W"])
+        if action.shape != shape or confidence.shape != shape:
+            raise InputError(f"judge must return two arrays of shape {list(shape)}, was {list(action.shape)} and {list(confidence.shape)}")
+        if np.any((action < Action.SELL) | (action > Action.BUY)):
+            raise InputError(f"judge must return actions 0, 1 or 2, was {action.min()} to {action.max()}")
+        return replace(decisions, raw_action=action, raw_confidence=confidence, source=np.full(shape, Source.META, np.int8))
+
+    def _orders(self) -> list[tuple[str, float, int]]:
+        """List what is pending for the next open."""
+        positions = self.account.positions
+        at = np.flatnonzero((positions["pending_notional"] != 0.0) | (positions["pending_exit"] != 0))
+        return [(self._symbols[s], float(positions[s]["pending_notional"]), int(positions[s]["pending_exit"])) for s in at]
