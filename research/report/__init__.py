@@ -1,0 +1,31 @@
+"""How is a run shown? One self-contained HTML page, made from nothing but the run's folder.
+
+`page` turns files into words and tables, `figures` draws, `svg` makes the drawings follow the reader's screen, `templates/` sets the page.
+"""
+
+from pathlib import Path
+
+__all__ = ["build"]
+
+
+def build(folder: str | Path, path: str | Path | None = None) -> Path:
+    """Write the report of a finished run to `path` (default `report.html` in its folder) and return where it is.
+
+    Reads the folder only. Raises UserError when the folder is missing, half-written or of another schema.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from research.report.page import page
+    from research.store import read_run
+
+    templates = Path(__file__).parent / "templates"
+    environment = Environment(
+        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    files = read_run(folder)
+    html = environment.get_template("report.html").render(page(files), style=(templates / "style.css").read_text(encoding="utf-8"))
+    target = files.path / "report.html" if path is None else Path(path)
+    scratch = target.with_name(f".{target.name}.partial")
+    scratch.write_text(html, encoding="utf-8")
+    scratch.replace(target)
+    return target

@@ -1,0 +1,86 @@
+"""How are codes and numbers written for people? None and NaN are a dash, never a zero."""
+
+import math
+from typing import Any
+
+LAYERS = {
+    "xgb": "XGBoost",
+    "lgbm": "LightGBM",
+    "nhits": "N-HiTS",
+    "patchtst": "PatchTST",
+    "tft": "TFT",
+    "meta_policy": "meta model (policy)",
+    "meta_override": "meta model (override)",
+    "meta_v5": "meta model (v5)",
+    "ensemble": "ensemble",
+    "meta": "after meta",
+    "arbiter": "after arbiter",
+    "arbiter_calls": "arbiter, own calls",
+    "final": "approved trades",
+}
+DASH = "-"
+NOT_ENOUGH = "not enough data"
+
+
+def layer_name(name: str) -> str:
+    """Name of a model or layer."""
+    return LAYERS.get(name, name)
+
+
+def words(code: str) -> str:
+    """Write a code such as `MAX_EXPOSURE_EXCEEDED` as words."""
+    return code.replace("_", " ").lower()
+
+
+def missing(x: Any) -> bool:
+    """Is there no figure?"""
+    return x is None or (isinstance(x, float) and not math.isfinite(x))
+
+
+def percent(x: float | None, digits: int = 1) -> str:
+    """Write a fraction in per cent."""
+    return DASH if missing(x) else f"{100.0 * x:.{digits}f} %"  # type: ignore[operator]
+
+
+def signed_percent(x: float | None, digits: int = 1) -> str:
+    """Write a fraction in per cent with its sign."""
+    return DASH if missing(x) else f"{100.0 * x:+.{digits}f} %"  # type: ignore[operator]
+
+
+def number(x: float | None, digits: int = 2) -> str:
+    """Write a number with `digits` decimals and thousands separated."""
+    return DASH if missing(x) else f"{x:,.{digits}f}"
+
+
+def signed(x: float | None, digits: int = 2) -> str:
+    """Write a number with its sign."""
+    return DASH if missing(x) else f"{x:+,.{digits}f}"
+
+
+def count(x: float | None) -> str:
+    """Write a whole number with thousands separated."""
+    return DASH if missing(x) else f"{round(x):,}"  # type: ignore[arg-type]
+
+
+def span(limits: list[float | None], digits: int = 1) -> str:
+    """Write an interval of fractions in per cent."""
+    low, high = limits
+    return DASH if missing(low) or missing(high) else f"{100.0 * low:.{digits}f} to {100.0 * high:.{digits}f}"  # type: ignore[operator]
+
+
+def slice_name(key: str) -> str:
+    """Name of a regime slice: `volatility_low.trend_uptrend` is `low volatility, uptrend`."""
+    parts = []
+    for part in key.split("."):
+        kind, _, level = part.partition("_")
+        parts.append(f"{level} volatility" if kind == "volatility" else level)
+    return ", ".join(parts)
+
+
+def hours(x: float) -> str:
+    """Write a bar's length."""
+    if x < 1.0:
+        return f"{round(60.0 * x)}-minute"
+    if x == 1.0:
+        return "hourly"
+    return "daily" if x == 24.0 else f"{x:g}-hour"
