@@ -117,18 +117,24 @@ class Scaler:
             target[part] = (rows[part] - self.mean) / self.scale
         return target
 
-    def to_json(self, names: Sequence[str]) -> str:
-        """Write names, means and deviations; Python's float text reads back to the same bits."""
-        return json.dumps({"features": list(names), "mean": self.mean.tolist(), "scale": self.scale.tolist()}, indent=1)
+    def to_json(self, names: Sequence[str], model: bytes) -> str:
+        """Write names, means, deviations and the hash of the model they belong to; float text reads back to the same bits."""
+        moments = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        return json.dumps({"features": list(names), "model_sha256": hashlib.sha256(model).hexdigest(), **moments}, indent=1)
 
     @classmethod
-    def from_json(cls, text: str, names: Sequence[str]) -> "Scaler":
-        """Read `to_json`. Raises ModelAbsentError where it is damaged or belongs to other features."""
+    def from_json(cls, text: str, names: Sequence[str], model: bytes) -> "Scaler":
+        """Read `to_json`. Raises ModelAbsentError where it is damaged or belongs to another model or other features.
+
+        The hash keeps a damaged model from its library: xgboost 3.2 ends the whole process on a truncated file.
+        """
         try:
             stored = json.loads(text)
             mean, scale = np.array(stored["mean"], np.float64), np.array(stored["scale"], np.float64)
         except (ValueError, KeyError, TypeError) as error:
             raise ModelAbsentError(f"scaler must be JSON with mean and scale, was damaged ({error}); train again") from error
+        if stored.get("model_sha256") != hashlib.sha256(model).hexdigest():
+            raise ModelAbsentError("model file must be the one its scaler was written with, was altered or cut short; train again")
         check_names("scaler", stored.get("features", []), names)
         if mean.shape != (len(names),) or scale.shape != (len(names),) or not (np.isfinite(mean).all() and (scale > 0.0).all()):
             raise ModelAbsentError(f"scaler must hold {len(names)} finite means and positive scales, was otherwise; train again")
@@ -158,10 +164,10 @@ class Preset:
     weights: str
 
 
-def class_weights(labels: NDArray[np.int8], rule: str) -> F8:
-    """Weight of each class [3] from training labels that hold all three."""
-    counts = np.bincount(labels, minlength=3).astype(np.float64)
-    rules: dict[str, F8] = {"none": np.ones(3), "balanced": len(labels) / (3.0 * counts), "max_share": counts.max() / counts}
+def class_weights(counts: Any, rule: str) -> F8:
+    """Weight of each class [3] from training counts [3], all above 0."""
+    n = np.asarray(counts, np.float64)
+    rules: dict[str, F8] = {"none": np.ones(3), "balanced": n.sum() / (3.0 * n), "max_share": n.max() / n}
     return rules[rule]
 
 
@@ -214,7 +220,7 @@ class TreeModel(ABC):
         if len(valid_rows) == 0:
             raise ModelAbsentError("validation rows must exist, was 0; load a longer period")
         self.scaler = Scaler.fit(rows)
-        weights = class_weights(labels, self.presets[self.preset].weights)
+        weights = class_weights(counts, self.presets[self.preset].weights)
         valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, weights[valid_labels])
         self._fit(self.scaler.transform(rows, rows), labels, weights[labels], valid, seed)
 
@@ -232,8 +238,9 @@ class TreeModel(ABC):
     def save(self, path: Path) -> None:
         """Write `path` (the library's format) and `<stem>_scaler.json` beside it."""
         assert self.scaler is not None
-        path.write_bytes(self._write())
-        scaler_path(path).write_text(self.scaler.to_json(self.feature_names), encoding="utf-8")
+        data = self._write()
+        path.write_bytes(data)
+        scaler_path(path).write_text(self.scaler.to_json(self.feature_names, data), encoding="utf-8")
 
     def load(self, path: Path) -> Self:
         """Read what `save` wrote. Raises ModelAbsentError where files are missing, damaged, or of other features."""
@@ -241,7 +248,7 @@ class TreeModel(ABC):
             data, text = path.read_bytes(), scaler_path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise ModelAbsentError(f"{self.slot} must have a model and a scaler file, was {error}") from error
-        self.scaler = Scaler.from_json(text, self.feature_names)
+        self.scaler = Scaler.from_json(text, self.feature_names, data)
         try:
             self._read(data)
         except Exception as error:  # each library has errors of its own; whatever it is, the model is absent

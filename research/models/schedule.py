@@ -87,6 +87,16 @@ class ModelSet:
         """Models that have at least one artefact, in slot order."""
         return tuple(slot for slot in MODELS if any(a.slot == slot for a in self.artefacts))
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the metadata of the artefacts warn of, one sentence each."""
+        return tuple(f"{a.slot}, fold {a.fold + 1}: {text}" for a in self.artefacts for text in a.meta.get("warnings", ()))
+
+    def table(self) -> list[dict[str, Any]]:
+        """Figures of every artefact on its test fold, one row each, for reports."""
+        wanted = ("status", "n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
+        return [{"model": a.slot, "fold": a.fold, "hash": a.hash} | {name: a.meta.get(name) for name in wanted} for a in self.artefacts]
+
     def hashes(self, fold: int) -> dict[str, str]:
         """Return the artefact hash of every model of a fold."""
         return {a.slot: a.hash for a in self.artefacts if a.fold == fold}
@@ -200,13 +210,14 @@ class ModelSet:
         for _, path in found.values():
             meta = json.loads(path.read_text(encoding="utf-8"))
             file = path.with_name(path.name.removesuffix("_meta.json") + meta["suffix"])
-            artefacts.append(Artefact(meta["slot"], -1, int(np.iinfo(np.int64).min), FOREVER, file, meta["hash"], meta))
+            artefacts.append(Artefact(meta["slot"], 0, meta["valid_from"], FOREVER, file, meta["hash"], meta))
         if not artefacts:
             raise UserError(f"models must be a folder with schedule.json or artefacts as `qt train` writes them, was {str(source)!r}")
         names = tuple(artefacts[0].meta["features"])
         for artefact in artefacts[1:]:
             check_names(artefact.path.name, artefact.meta["features"], names)
-        models = cls(tuple(artefacts), names, {})
+        first = artefacts[0].meta
+        models = cls(tuple(artefacts), names, {"label": first["label"], "thresholds": [first["label_thresholds"]]})
         return replace(models, notes=models.check())
 
 
@@ -235,6 +246,6 @@ def labels_of(models: ModelSet, bars: Bars) -> tuple[NDArray[np.int8], Label]:
     out = np.full(bars.close.shape, -1, np.int8)
     returns = forward_return(bars.close, label.horizon)
     for k, thresholds in enumerate(models.config["thresholds"]):
-        low, high = (np.array([thresholds[side].get(symbol, np.nan) for symbol in bars.symbols]) for side in ("sell", "buy"))
+        low, high = (np.array([thresholds[side].get(symbol) for symbol in bars.symbols], np.float64) for side in ("sell", "buy"))
         out[fold == k] = classify(returns[fold == k], label, low, high)
     return out, label

@@ -26,10 +26,11 @@ REGIME_FLOORS = {
 }
 
 
-def score(probs: F8, labels: NDArray[np.int8], train_counts: I8, regime: F8, horizon: int, seed: int) -> dict[str, Any]:
+def score(probs: F8, labels: NDArray[np.int8], train_counts: I8, weights: F8, regime: F8, horizon: int, seed: int) -> dict[str, Any]:
     """Score one test fold. probs [n, S, 3], labels int8 [n, S]; cells without either are left out. regime [2, n, S].
 
-    train_counts [3]: classes of the training part. The bootstrap draws blocks of rows, all symbols together.
+    train_counts [3]: classes of the training part. weights [3]: class weights of the fit; they move probabilities away from the base
+    rates, so `log_loss_unweighted` undoes them. The bootstrap draws blocks of rows, all symbols together.
     """
     known = (labels >= 0) & ~np.isnan(probs[..., 0])
     if not known.any():
@@ -39,13 +40,15 @@ def score(probs: F8, labels: NDArray[np.int8], train_counts: I8, regime: F8, hor
     np.add.at(table, (np.nonzero(known)[0], truth * 3 + said), 1.0)
     balanced, error = balanced_accuracy(table.sum(axis=0)), _standard_error(table, horizon, seed)
     base = np.maximum(train_counts / train_counts.sum(), TINY)
+    undone = probs[known] / weights
     losses = {
-        "log_loss": float(-np.mean(np.log(np.maximum(probs[known][np.arange(len(truth)), truth], TINY)))),
-        "base_rate_log_loss": float(-np.mean(np.log(base[truth]))),
+        "log_loss": _log_loss(probs[known], truth),
+        "log_loss_unweighted": _log_loss(undone / undone.sum(axis=1, keepdims=True), truth),
+        "base_rate_log_loss": _log_loss(np.broadcast_to(base, (len(truth), 3)), truth),
     }
     shares = np.bincount(said, minlength=3) / len(said)
     accepted = balanced > 1.0 / 3.0 + 2.0 * error and losses["log_loss"] < losses["base_rate_log_loss"]
-    warnings = [] if accepted else ["rejected: no better than chance or base rates out of sample (D-74)"]
+    warnings = [] if accepted else [_why(balanced, error, losses)]
     if shares.max() > MAX_CLASS_SHARE:
         warnings.append(f"{shares.max():.0%} of predictions are {CLASSES[int(shares.argmax())]}")
     by_regime = _regime_accuracy(regime[:, known], truth == said)
@@ -64,6 +67,19 @@ def score(probs: F8, labels: NDArray[np.int8], train_counts: I8, regime: F8, hor
         "status": "accepted" if accepted else "rejected",
         "warnings": warnings,
     }
+
+
+def _log_loss(probs: F8, truth: I8) -> float:
+    return float(-np.mean(np.log(np.maximum(probs[np.arange(len(truth)), truth], TINY))))
+
+
+def _why(balanced: float, error: float, losses: dict[str, float]) -> str:
+    """Say what a rejected model failed."""
+    reasons = [] if balanced > 1.0 / 3.0 + 2.0 * error else [f"balanced accuracy {balanced:.3f} +- {error:.3f} is within chance"]
+    if losses["log_loss"] >= losses["base_rate_log_loss"]:
+        text = "log loss {log_loss:.3f} is above the base rates' {base_rate_log_loss:.3f}, {log_loss_unweighted:.3f} without class weights"
+        reasons.append(text.format(**losses))
+    return f"rejected: {' and '.join(reasons)}"
 
 
 def balanced_accuracy(table: F8) -> float:

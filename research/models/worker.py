@@ -78,9 +78,9 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Jo
     back: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
     workers = [_start() for _ in range(min(processes, len(jobs)))]
     threads = [threading.Thread(target=_feed, args=(worker, jobs, todo, back), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
     try:
-        for thread in threads:
-            thread.start()
         for _ in jobs:
             i, answer = back.get()
             if "error" in answer:
@@ -89,13 +89,17 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Jo
     finally:
         for worker in workers:
             worker.kill()
-            worker.wait()
+        for thread in threads:
+            thread.join()
+        for worker in workers:
+            worker.communicate()
 
 
 def _start() -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
     command = [sys.executable, "-m", "research.models.worker"]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    pipe = subprocess.PIPE  # an interrupt is the parent's to handle: a session of its own keeps it from the workers
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, start_new_session=True)
 
 
 def _feed(worker: "subprocess.Popen[str]", jobs: Sequence[Job], todo: Any, back: Any) -> None:
