@@ -1,0 +1,5 @@
+"""`python -m research` is `qt`."""
+
+from research.cli import main
+
+main()

@@ -1,0 +1,175 @@
+"""Which commands exist? One function each: read flags, call the library, show the result."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from research.cli import show
+from research.cli.common import (
+    ConfigFile,
+    Data,
+    From,
+    Json,
+    Out,
+    Profile,
+    Quiet,
+    Seed,
+    Sets,
+    Symbols,
+    To,
+    print_json,
+    progress,
+    resolve,
+    split_symbols,
+)
+from research.cli.data import data_app
+
+app = typer.Typer(
+    name="qt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Research and backtest trading decisions."
+)
+app.add_typer(data_app, name="data")
+
+RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the report says so")]
+
+
+@app.command()
+def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = False) -> None:
+    """Train, run the chain, verify and report on embedded real data: S&P 500 and NASDAQ daily candles."""
+    from research.workflow import run_demo
+
+    with progress(quiet or json) as update:
+        run = run_demo(out, seed, update)
+    show.run(run, quiet, json)
+
+
+@app.command()
+def backtest(
+    data: Data,
+    predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
+    models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
+    funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    time_label: Annotated[str, typer.Option(help="the timestamps are bar open or close times")] = "open",
+    calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")] = None,
+    profile: Profile = "default",
+    config: ConfigFile = None,
+    set_: Sets = None,
+    out: Out = None,
+    seed: Seed = 42,
+    no_verify: NoVerify = False,
+    export_log: Annotated[bool, typer.Option("--export-log", help="also write predictions.jsonl and outcomes.csv")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run the chain over your candles; trains walk-forward first unless given --predictions or --models."""
+    from research.workflow import Job, run_job
+
+    settings = resolve(profile, config, set_, seed)
+    job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out)
+    with progress(quiet or json) as update:
+        run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
+    show.run(run, quiet, json)
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="folder for artefacts and out-of-sample predictions")],
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    time_label: Annotated[str, typer.Option(help="the timestamps are bar open or close times")] = "open",
+    calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present)")] = None,
+    profile: Profile = "default",
+    config: ConfigFile = None,
+    set_: Sets = None,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train the base models walk-forward; writes artefacts and out-of-sample predictions."""
+    from research.workflow import Job, train_job
+
+    settings = resolve(profile, config, set_, seed)
+    job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, out=out)
+    with progress(quiet or json) as update:
+        predictions = train_job(job, update)
+    show.training(predictions, out, quiet, json)
+
+
+@app.command()
+def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
+    """Prove a finished run: parity, causality, invariants, accounting; exit 1 when a check fails."""
+    from research.verify import verify_run
+
+    with progress(quiet or json) as update:
+        certificate = verify_run(run, progress=update)
+    show.certificate(certificate, quiet, json)
+    if not certificate["passed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(run: RunFolder, quiet: Quiet = False) -> None:
+    """Rebuild the HTML report of a finished run."""
+    from research.report import build
+
+    show.path(build(run))
+
+
+@app.command()
+def explain(
+    run: RunFolder,
+    symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
+    time: Annotated[str, typer.Argument(help="decision time (the bar's close) or the bar's open, UTC", metavar="TIME")],
+    json: Json = False,
+) -> None:
+    """Explain one decision layer by layer: what each saw, said and why."""
+    from research.explain import explain_decision
+
+    explanation = explain_decision(run, symbol, time)
+    if json:
+        print_json(explanation)
+    else:
+        show.explanation(explanation)
+
+
+@app.command()
+def scenarios(
+    file: Annotated[Path, typer.Argument(help="scenario file", metavar="FILE")],
+    profile: Annotated[str, typer.Option(help="default or original")] = "default",
+    out: Annotated[Path | None, typer.Option("--json", help="write every case's outcome to this file", metavar="OUT")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Run a scenario file through the kernels; exit 1 when a case fails."""
+    from research.scenarios import run_scenarios
+
+    outcome = run_scenarios(file, profile=profile)
+    show.scenarios(outcome, out, quiet)
+    if outcome.n_failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    params: Annotated[bool, typer.Option("--params", help="list every parameter with default, bounds and meaning")] = False,
+    json: Json = False,
+) -> None:
+    """Say what this machine has: versions, threads, GPU, caches, writable folders, known problems."""
+    from qtcore.params import describe
+    from research.doctor import examine
+
+    if json:
+        print_json(describe() if params else examine())
+    elif params:
+        table = Table("parameter", "default", "allowed", "meaning", box=None)
+        for row in describe():
+            table.add_row(row["name"], str(row["default"])[:32], row["allowed"], row["meaning"])
+        show.console.print(table)
+    else:
+        show.machine(examine())

@@ -1,0 +1,160 @@
+"""`qt data`: are these candles fit to run, what is in them, and how do they become longer bars or come from a simulated world?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from research.cli.common import Data, From, Json, Quiet, Seed, Symbols, To, print_json, split_symbols
+from research.cli.show import console, path
+
+data_app = typer.Typer(no_args_is_help=True, help="Check, describe, resample and simulate candles.")
+
+TimeLabel = Annotated[str, typer.Option(help="the timestamps are bar open or close times")]
+Calendar = Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")]
+Interval = Annotated[str | None, typer.Option(help="bar length such as 15m or 1h; default: the most common step")]
+Output = Annotated[Path, typer.Option("--out", help="Parquet file to write")]
+
+
+@data_app.command()
+def check(
+    data: Data,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    time_label: TimeLabel = "open",
+    calendar: Calendar = None,
+    interval: Interval = None,
+    json: Json = False,
+) -> None:
+    """Report gaps, duplicates, disorder, impossible candles, zero volume, jumps, frozen prices, clock errors; exit 1 if a run stops."""
+    from research.data.quality import quality
+
+    report = quality(data, split_symbols(symbols), start, end, time_label, calendar, interval)
+    if json:
+        print_json(report.to_dict())
+    else:
+        table = _table("symbol", "problem", "rows", "of", "first", "a run")
+        for row in report.to_dict()["issues"]:
+            action = f"[bold red]{row['action']}[/]" if row["action"] == "stops" else row["action"]
+            table.add_row(row["symbol"], row["problem"].replace("_", " "), f"{row['count']:,}", f"{row['of']:,}", row["first"], action)
+        if report.issues:
+            console.print(table)
+        for issue in report.issues:
+            if issue.action == "stops":
+                console.print(issue.text, soft_wrap=True)
+        verdict = "a run stops" if report.stops else "fit to run"
+        console.print(f"{verdict}: {report.n_rows:,} rows, {len(report.symbols)} symbols, {len(report.issues)} findings", soft_wrap=True)
+    if report.stops:
+        raise typer.Exit(1)
+
+
+@data_app.command()
+def info(
+    data: Data,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    time_label: TimeLabel = "open",
+    calendar: Calendar = None,
+    interval: Interval = None,
+    json: Json = False,
+) -> None:
+    """Describe candles: span, symbols, interval, grid, holes, annual factor, fingerprint."""
+    from research.data import load
+    from research.data.facts import info as describe
+
+    loaded = load(data, split_symbols(symbols), start, end, time_label, calendar, interval=interval)
+    facts = describe(loaded.bars, loaded.report.calendar, loaded.report.empty_share)
+    if json:
+        print_json({**facts, "warnings": loaded.report.warnings})
+        return
+    table = _table("", "")
+    share = f"{facts['empty_share_of_regular_grid']:.1%} of a regular one is empty"
+    rows = {
+        "span": f"{facts['first_open']} to {facts['last_close']} UTC",
+        "bars": f"{facts['rows']:,} of {facts['interval']}, {len(facts['symbols'])} symbols",
+        "grid": f"{facts['calendar']}, as {share}",
+        "holes": f"{facts['holes']:,} of {facts['cells']:,} cells, {facts['empty_rows']:,} rows without any bar",
+        "bars a year": f"{facts['bars_per_year']:,.1f}",
+        "funding": "yes" if facts["has_funding"] else "no",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table)
+    console.print(f"  fingerprint    {facts['fingerprint']}\n", soft_wrap=True)
+    table = _table("symbol", "bars", "first", "last", "holes between")
+    for name, row in facts["symbols"].items():
+        table.add_row(name, f"{row['bars']:,}", row["first"], row["last"], f"{row['holes']:,}")
+    console.print(table)
+    for sentence in loaded.report.warnings:
+        console.print(sentence, soft_wrap=True)
+
+
+@data_app.command()
+def resample(
+    data: Data,
+    interval: Annotated[str, typer.Option(help="new bar length: 15m, 4h, 1d, 1w")],
+    out: Output,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    time_label: TimeLabel = "open",
+    calendar: Calendar = None,
+    keep_incomplete: Annotated[bool, typer.Option("--keep-incomplete", help="keep bars of which a part is missing")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Gather bars or trade ticks (timestamp, symbol, price, size) into longer bars."""
+    from research.data import load_bars, save_bars
+    from research.data.resample import bars_from_ticks, is_ticks
+    from research.data.resample import resample as gather
+
+    names = split_symbols(symbols)
+    if Path(data).exists() and is_ticks(data):
+        bars = bars_from_ticks(data, interval, names, keep_incomplete)
+    else:
+        bars = gather(load_bars(data, names, start, end, time_label, calendar), interval, keep_incomplete)
+    if not quiet:
+        console.print(f"{bars.n:,} bars of {interval}, {len(bars.symbols)} symbols")
+    path(save_bars(bars, out))
+
+
+@data_app.command()
+def simulate(
+    world: Annotated[str | None, typer.Argument(help="name of a world; see --list", metavar="[WORLD]")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Parquet file to write")] = None,
+    bars: Annotated[int, typer.Option(help="number of bars")] = 6_000,
+    symbols: Annotated[int, typer.Option(help="number of symbols")] = 5,
+    interval: Annotated[str, typer.Option(help="bar length")] = "1h",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="name=value of the world's own parameters, repeatable")] = None,
+    seed: Seed = 0,
+    list_: Annotated[bool, typer.Option("--list", help="list the worlds, their parameters and what a test must find")] = False,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Write a simulated market with a known answer; DATA of other commands may also be `simulated:WORLD?seed=1&n_bars=6000`."""
+    from research.data import save_bars
+    from research.data.simulate import describe_worlds, parse_params, simulate_blocks
+    from research.errors import UserError
+
+    if list_:
+        if json:
+            print_json(describe_worlds())
+            return
+        table = _table("world", "what it is", "known answer", "parameters")
+        for row in describe_worlds():
+            table.add_row(row["name"], row["what"], row["answer"], ", ".join(f"{k}={v:g}" for k, v in row["parameters"].items()))
+        console.print(table)
+        return
+    if world is None or out is None:
+        raise UserError(f"simulate needs a world and --out, was without {'a world' if world is None else '--out'}; --list shows the worlds")
+    blocks = simulate_blocks(world, seed, bars, symbols, interval, **parse_params(set_ or [], world))
+    written = save_bars(blocks, out)
+    if not quiet:
+        console.print(f"{bars:,} bars of {interval}, {symbols} symbols")
+    path(written)
+
+
+def _table(*columns: str) -> Table:
+    return Table(*columns, box=None, padding=(0, 2), show_header=any(columns))

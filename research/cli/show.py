@@ -1,0 +1,127 @@
+"""How does a result look in a terminal? Tables for people; `--json` prints the same as JSON, `--quiet` only the path."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from research.cli.common import print_json
+
+console = Console(highlight=False)
+
+
+def path(value: Path) -> None:
+    """Print a path alone on its line, never wrapped, so that a pipe can use it."""
+    console.print(str(value), soft_wrap=True)
+
+
+def run(finished: Any, quiet: bool, json: bool) -> None:
+    """Show a run: verdict, headline table, proof, path of the report."""
+    from research.evidence import headline
+
+    report = finished.folder / "report.html"
+    if json:
+        print_json(finished.summary)
+        return
+    if quiet:
+        path(report)
+        return
+    summary = finished.summary
+    console.print()
+    table = Table("", "", box=None, show_header=False, padding=(0, 2))
+    for name, value in headline(summary).items():
+        table.add_row(name, str(value))
+    console.print(table)
+    console.print()
+    console.print(_layers(summary))
+    console.print()
+    if finished.verification:
+        certificate(finished.verification, quiet=False, json=False)
+    else:
+        console.print("not verified (--no-verify)")
+    console.print(f"\nverdict: [bold]{summary['evidence']['verdict']}[/bold], {summary['evidence']['sentence']}")
+    console.print("report: ", end="")
+    path(report)
+
+
+def _layers(summary: dict[str, Any]) -> Table:
+    columns = ("accuracy of", "accuracy", "95 % interval", "majority", "direction", "n", "effective n")
+    table = Table(*columns, box=None, padding=(0, 2))
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, block in {**summary["models"], **summary["layers"]}.items():
+        if block["accuracy"] is None:
+            table.add_row(name, "not enough data", "", "", "", str(block["n"]), "")
+            continue
+        low, high = block["ci95"]
+        direction = "" if block["direction_accuracy"] is None else f"{block['direction_accuracy']:.1%}"
+        interval = f"{low:.1%} to {high:.1%}"
+        row = (f"{block['accuracy']:.1%}", interval, f"{block['majority_accuracy']:.1%}", direction, f"{block['n']:,}", f"{block['n_effective']:,.0f}")
+        table.add_row(name, *row)
+    return table
+
+
+def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
+    """Show what was proven: one line a check, the first failure in full."""
+    if json:
+        print_json(proof)
+        return
+    if not quiet:
+        table = Table("proof", "checked", "result", box=None, padding=(0, 2))
+        for check in proof["checks"]:
+            table.add_row(check["name"], check["checked"], "passed" if check["passed"] else f"[bold red]FAILED[/]: {check['detail']}")
+        console.print(table)
+    n_failed = sum(not check["passed"] for check in proof["checks"])
+    console.print(f"verified: {len(proof['checks'])} checks, {n_failed} failed" if n_failed else f"verified: {len(proof['checks'])} checks passed")
+
+
+def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
+    """Show what training left: one row a fold and model."""
+    if json:
+        print_json(predictions.metadata())
+        return
+    if not quiet:
+        columns = ("model", "fold", "from", "to", "rows", "balanced accuracy", "majority", "status")
+        table = Table(*columns, box=None, padding=(0, 2))
+        for row in predictions.metadata():
+            cells = (row[key] for key in ("model", "fold", "valid_from", "valid_until", "n_train"))
+            table.add_row(*map(str, cells), f"{row['balanced_accuracy']:.3f}", f"{row['majority_accuracy']:.3f}", row["status"])
+        console.print(table)
+    path(out)
+
+
+def scenarios(outcome: Any, out: Path | None, quiet: bool) -> None:
+    """Show a scenario run: failures with their differences, skips with their defect, the count last."""
+    if out is not None:
+        out.write_text(outcome.to_json(), encoding="utf-8")
+    if not quiet:
+        for case in outcome.cases:
+            if case.status != "passed":
+                console.print(f"{case.status:8} {case.id}  {case.detail}", soft_wrap=True)
+    console.print(f"{outcome.n_passed} passed, {outcome.n_failed} failed, {outcome.n_skipped} skipped")
+
+
+def explanation(value: dict[str, Any]) -> None:
+    """Show one decision: a block a layer, in the order of the chain."""
+    console.print(f"[bold]{value['symbol']}[/bold] decided at {value['close_time']}")
+    for layer in value["layers"]:
+        console.print(f"\n[bold]{layer['name']}[/bold]  {layer['says']}")
+        for name, seen in layer["saw"].items():
+            console.print(f"    {name:<24} {seen}")
+
+
+def machine(report: dict[str, Any]) -> None:
+    """Show what `qt doctor` found; problems last."""
+    table = Table("", "", box=None, show_header=False, padding=(0, 2))
+    for name in ("qtcore", "source_hash", "python", "platform", "processors", "memory_gib", "gpu"):
+        table.add_row(name.replace("_", " "), str(report[name] if report[name] is not None else "none"))
+    for name, version in report["versions"].items():
+        table.add_row(name, version or "missing")
+    for name, folder in report["folders"].items():
+        state = "writable" if folder["writable"] else "NOT writable"
+        table.add_row(name, f"{folder['path']} ({state}, {folder['free_gib']} GiB free)")
+    console.print(table)
+    console.print()
+    for problem in report["problems"] or ["no known problem"]:
+        console.print(problem)

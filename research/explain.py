@@ -1,0 +1,114 @@
+"""Why did the chain decide this? One decision of a finished run, layer by layer: what each saw, said and why."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qtcore import Engine, Result
+from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
+from research.errors import UserError
+from research.reasons import reason_text
+from research.store import read_run
+
+
+def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
+    """Explain the decision on `symbol` at `time`: `{symbol, close_time, layers: [{name, says, saw}]}`.
+
+    time: UTC, the bar's close (decision time) or its open. The run is computed again up to that bar, so what is shown is what the chain
+    saw. Raises UserError when the run has no such symbol or bar.
+    """
+    files = read_run(folder)
+    bars = files.bars
+    if symbol not in bars.symbols:
+        raise UserError(f"symbol must be one of the run's {', '.join(bars.symbols)}, was {symbol!r}")
+    t, s = _row(bars, time), bars.symbols.index(symbol)
+    result = Engine(files.params).run(bars[: t + 1], files.votes[: t + 1])
+    layers = [_market(result, t, s), *_models(result, t, s), _ensemble(result, t, s), _meta(result, t, s), _arbiter(result, t, s)]
+    layers += [_governor(result, t, s), _position(files, t, s)]
+    return {"symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
+
+
+def _row(bars: Bars, time: str) -> int:
+    try:
+        stamp = pd.Timestamp(time)
+    except ValueError as error:
+        raise UserError(f"time must be a UTC time such as 2024-03-01T12:00, was {time!r}") from error
+    ns = (stamp.tz_localize("UTC") if stamp.tz is None else stamp.tz_convert("UTC")).as_unit("ns").value
+    for times in (bars.close_time, bars.open_time):
+        t = int(np.searchsorted(times, ns))
+        if t < bars.n and times[t] == ns:
+            return t
+    near = pd.Timestamp(bars.close_time[min(int(np.searchsorted(bars.close_time, ns)), bars.n - 1)], tz="UTC")
+    raise UserError(f"time must be the close or open of a bar, was {stamp}; the next bar closes at {near}")
+
+
+def _name(enum: Any, code: int) -> str:
+    return str(enum(int(code)).name)
+
+
+def _market(result: Result, t: int, s: int) -> dict[str, Any]:
+    seen = dict(zip(ARBITER_INPUTS, result.planes.arbiter[:, t, s], strict=True))
+    volatility, trend = result.planes.regime[:, t, s]
+    says = f"volatility rank {volatility:.2f}, trend strength {trend:+.2f}"
+    return {"name": "market", "says": says, "saw": {name: f"{value:.6g}" for name, value in seen.items()}}
+
+
+def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
+    rows = []
+    for m, name in enumerate(MODELS):
+        action, confidence = result.votes.action[m, t, s], result.votes.confidence[m, t, s]
+        says = "absent" if action == Action.ABSENT else f"{_name(Action, action)} {confidence:.4f}"
+        saw = {}
+        if result.votes.probs is not None and action != Action.ABSENT:
+            saw = dict(zip(("p(SELL)", "p(HOLD)", "p(BUY)"), (f"{p:.4f}" for p in result.votes.probs[m, t, s]), strict=True))
+        rows.append({"name": f"model {name}", "says": says, "saw": saw})
+    return rows
+
+
+def _ensemble(result: Result, t: int, s: int) -> dict[str, Any]:
+    d = result.decisions
+    says = f"{_name(Action, d.ensemble_action[t, s])} {d.ensemble_confidence[t, s]:.4f}"
+    saw = {"voters": d.n_voters[t, s], "for the winner": d.consensus_count[t, s], "consensus": _name(Consensus, d.consensus[t, s]).lower()}
+    return {"name": "ensemble", "says": says, "saw": saw}
+
+
+def _meta(result: Result, t: int, s: int) -> dict[str, Any]:
+    d = result.decisions
+    verdict, reason = d.verdict[t, s], d.meta_reason[t, s]
+    says = "did not run" if verdict == Verdict.NONE else f"{_name(Verdict, verdict)}: {reason_text(reason)}"
+    saw = {}
+    if d.meta_action[t, s] != Action.ABSENT:
+        saw = {"learned model": f"{_name(Action, d.meta_action[t, s])} {d.meta_confidence[t, s]:.4f}"}
+    return {"name": "meta", "says": says, "saw": saw}
+
+
+def _arbiter(result: Result, t: int, s: int) -> dict[str, Any]:
+    d = result.decisions
+    if d.arbiter_action[t, s] == Action.ABSENT:
+        return {"name": "arbiter", "says": "not invoked", "saw": {}}
+    says = f"{_name(Action, d.arbiter_action[t, s])} {d.arbiter_confidence[t, s]:.4f}"
+    gate = "accepted" if d.source[t, s] == Source.ARBITER else "rejected: " + reason_text(d.arbiter_reason[t, s])
+    return {"name": "arbiter", "says": says, "saw": {"score": f"{d.arbiter_score[t, s]:+.4f}", "gate": gate}}
+
+
+def _governor(result: Result, t: int, s: int) -> dict[str, Any]:
+    d = result.decisions
+    reason = Reason(int(result.governor_reason[t, s]))
+    asked = f"{_name(Action, d.raw_action[t, s])} {d.raw_confidence[t, s]:.4f} from {_name(Source, d.source[t, s]).lower()}"
+    saw = {"asked": asked, "equity": f"{result.equity[t]:.2f}", "exposure": f"{result.exposure[t]:.2f}"}
+    if reason == Reason.APPROVED:
+        saw["size"] = f"{result.size[t, s]:.2f}"
+    return {"name": "governor", "says": f"{_name(Action, result.final_action[t, s])}: {reason.name}", "saw": saw}
+
+
+def _position(files: Any, t: int, s: int) -> dict[str, Any]:
+    """What became of it: the trade that this decision opened, from the finished run."""
+    trades = files.trades
+    opened = trades[(trades["symbol"] == files.bars.symbols[s]) & (trades["decision_time"] == files.bars.close_time[t])]
+    if opened.empty:
+        return {"name": "trade", "says": "none opened by this decision", "saw": {}}
+    trade = opened.iloc[0]
+    saw = {name: trade[name] for name in ("entry_time", "entry_price", "exit_time", "exit_price", "exit_reason", "fee", "funding")}
+    return {"name": "trade", "says": f"{trade['side']} with PnL {trade['pnl']:+.2f}", "saw": {key: str(value) for key, value in saw.items()}}

@@ -1,0 +1,158 @@
+"""What does one backtest hold? `Run`: arrays of the chain, tables for people, and the way to its report, proof and folder.
+
+Nothing is computed before it is asked for: a backtest costs the chain alone, tables and statistics come on first use.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from qtcore import Bars, Engine, Params, Result
+from qtcore.types import Reason
+from research.predictions import Predictions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+@dataclass
+class Run:
+    """One backtest.
+
+    result: what the chain did, `[n, S]` arrays. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
+    manifest, verification: filled by `save` and `verify`; folder: where the run lies, None while it is in memory only.
+    """
+
+    bars: Bars
+    predictions: Predictions
+    params: Params
+    result: Result
+    command: str = "research.backtest"
+    profile: str = "default"
+    folder: Path | None = None
+    manifest: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels that every layer is scored on, int8 [n, S], -1 invalid."""
+        return self.predictions.labels
+
+    @cached_property
+    def ensemble_only(self) -> Result:
+        """The same run without meta layer and arbiter."""
+        return self._again({"meta.enabled": False, "arbiter.enabled": False})
+
+    @cached_property
+    def without_breaker(self) -> Result | None:
+        """The same run without the drawdown halt; None when nothing was halted."""
+        halted = np.any(self.result.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED)
+        return self._again({"governor.max_drawdown": 1.0}) if halted else None
+
+    def _again(self, values: dict[str, Any]) -> Result:
+        return Engine(self.params.with_values(values)).run(self.bars, self.result.votes)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Everything `summary.json` holds: accuracy, rates, regimes, PnL, evidence and the verdict."""
+        from research.evidence import summarise
+
+        return summarise(self)
+
+    def stats(self) -> pd.Series:
+        """The figures of the result table, by name."""
+        from research.evidence import headline
+
+        return pd.Series(headline(self.summary), name="value")
+
+    def by_regime(self) -> pd.DataFrame:
+        """Accuracy, rates and PnL of each regime slice, one row a slice."""
+        from research.evidence import regime_table
+
+        return regime_table(self.summary)
+
+    @cached_property
+    def trades(self) -> pd.DataFrame:
+        """Round trips, one row a position, indexed by entry time."""
+        from research.store import trades_frame
+
+        return trades_frame(self)
+
+    @cached_property
+    def fills(self) -> pd.DataFrame:
+        """Executions with fee and slippage, indexed by time."""
+        from research.store import fills_frame
+
+        return fills_frame(self)
+
+    @cached_property
+    def decisions(self) -> pd.DataFrame:
+        """One row per bar and symbol: every layer's opinion, the governor's answer, the label."""
+        from research.store import decisions_frame
+
+        return decisions_frame(self)
+
+    @cached_property
+    def equity(self) -> pd.DataFrame:
+        """Equity, balance, exposure and drawdown per bar, indexed by bar open time."""
+        from research.store import equity_frame
+
+        return equity_frame(self)
+
+    def save(self, folder: str | Path, *, record: bool = True) -> Path:
+        """Write the run's folder and return it; `record` counts the run in the trial ledger."""
+        from research.store import write_run
+
+        self.folder = write_run(self, Path(folder), record=record)
+        return self.folder
+
+    def verify(self, progress: Any = None) -> dict[str, Any]:
+        """Prove the run (see `research.verify`); an unsaved one is written to a temporary folder first."""
+        import tempfile
+
+        from research.verify import verify_run
+
+        if self.folder is not None:
+            self.verification = verify_run(self.folder, progress=progress)
+            return self.verification
+        with tempfile.TemporaryDirectory() as scratch:
+            unsaved = replace(self)
+            self.verification = verify_run(unsaved.save(Path(scratch) / "run", record=False), progress=progress)
+        return self.verification
+
+    def report(self, path: str | Path) -> Path:
+        """Write the self-contained HTML report to `path`."""
+        import shutil
+        import tempfile
+
+        from research.report import build
+
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = self.folder or replace(self).save(Path(scratch) / "run", record=False)
+            shutil.copyfile(build(folder), path)
+        return Path(path)
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw equity against buy-and-hold on `ax` (a new one by default) and return it."""
+        import matplotlib.pyplot as plt
+
+        axes = plt.subplots(figsize=(9, 4))[1] if ax is None else ax
+        self.equity[["equity", "buy_hold_matched", "ensemble_only"]].plot(ax=axes, lw=1.2)
+        axes.set_xlabel("")
+        axes.set_ylabel("quote currency")
+        axes.set_title("Equity after costs")
+        return axes
+
+    def to_polars(self, table: str = "decisions") -> Any:
+        """Return one of the tables (decisions, trades, fills, equity) as a polars frame with its index as columns."""
+        import polars as pl
+
+        return pl.from_pandas(getattr(self, table).reset_index())
+
+    def __repr__(self) -> str:
+        span = f"{pd.Timestamp(self.bars.open_time[0], tz='UTC'):%Y-%m-%d} to {pd.Timestamp(self.bars.open_time[-1], tz='UTC'):%Y-%m-%d}"
+        return f"<Run of {len(self.bars.symbols)} symbols, {self.bars.n} bars, {span}, {len(self.result.fills)} fills>"

@@ -1,0 +1,131 @@
+"""What happens between a command and a run's folder? Load, train or import, run, prove, write, report: in this order, each stage once."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qtcore import Bars
+from research.backtest import backtest
+from research.config import Config
+from research.data import load_bars
+from research.errors import UserError
+from research.predictions import Predictions
+from research.run import Run
+from research.store import check_output
+
+Progress = Any  # callback (done, total, text)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the user asked for."""
+
+    data: str
+    config: Config = Config()
+    symbols: list[str] | None = None
+    start: str | None = None
+    end: str | None = None
+    time_label: str = "open"
+    calendar: str | None = None
+    funding: Path | None = None
+    predictions: Path | None = None
+    models: Path | None = None
+    out: Path | None = None
+
+    def command(self) -> str:
+        """Return the job as the command line that reproduces it; defaults are left out."""
+        words = ["qt backtest", self.data]
+        if self.symbols:
+            words += ["--symbols", ",".join(self.symbols)]
+        for flag, value in (("from", self.start), ("to", self.end), ("calendar", self.calendar), ("funding", self.funding)):
+            words += [f"--{flag}", str(value)] if value is not None else []
+        for flag, path in (("predictions", self.predictions), ("models", self.models)):
+            words += [f"--{flag}", str(path)] if path is not None else []
+        words += ["--profile", self.config.profile] if self.config.profile != "default" else []
+        return " ".join(words)
+
+
+def load(job: Job) -> Bars:
+    """Load the job's bars. Raises UserError when they cannot carry a run."""
+    bars = load_bars(
+        job.data,
+        symbols=job.symbols,
+        start=job.start,
+        end=job.end,
+        time_label=job.time_label,
+        calendar=job.calendar,
+        funding=job.funding,
+    )
+    warmup = job.config.params.features.warmup
+    if bars.n <= warmup:
+        raise UserError(f"{job.data} must have more bars than the warm-up of {warmup}, was {bars.n}; add history or lower features.warmup")
+    return bars
+
+
+def run_job(job: Job, verify: bool = True, export_log: bool = False, progress: Progress = None) -> Run:
+    """Do everything `qt backtest` does and return the saved run; its folder holds report, tables and proof."""
+    if job.predictions is not None and job.models is not None:
+        raise UserError("--predictions and --models exclude each other, both were given; leave one out")
+    folder = job.out or Path("reports") / _run_name(job)
+    check_output(folder)
+    bars = load(job)
+    run = backtest(bars, _predictions(job, bars, progress), job.config.params)
+    run = replace(run, command=job.command(), profile=job.config.profile)
+    run.save(folder)
+    if export_log:
+        from research.export import export_log as write_log
+
+        write_log(run, folder)
+    if verify:
+        run.verify(progress)
+    run.report(folder / "report.html")
+    return run
+
+
+def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
+    options, params = job.config.run, job.config.params
+    if job.predictions is not None:
+        return Predictions.import_file(job.predictions, bars, label=options.label)
+    if job.models is not None:
+        return Predictions.from_models(job.models, bars, params)
+    return _train(job, bars, progress, out=None)
+
+
+def train_job(job: Job, progress: Progress = None) -> Predictions:
+    """Do everything `qt train` does: artefacts and `predictions.parquet` land in the job's folder."""
+    assert job.out is not None
+    check_output(job.out)
+    return _train(job, load(job), progress, out=job.out)
+
+
+def _train(job: Job, bars: Bars, progress: Progress, out: Path | None) -> Predictions:
+    from research.train import train
+
+    options = job.config.run
+    return train(
+        bars,
+        models=options.models,
+        label=options.label,
+        params=job.config.params,
+        n_folds=options.folds,
+        train_share=options.train_share,
+        preset=options.preset,
+        seed=options.seed,
+        progress=progress,
+        out=out,
+    )
+
+
+def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:
+    """Run the main job on the candles that come with the `arch` library."""
+    from research.config import load_config
+
+    config = load_config(sets=[f"run.seed={seed}"])
+    return run_job(Job("sample", config, out=out or Path("reports") / "demo"), progress=progress)
+
+
+def _run_name(job: Job) -> str:
+    stem = Path(job.data).stem.replace(":", "-") or "run"
+    return f"{stem}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
