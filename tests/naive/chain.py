@@ -137,18 +137,15 @@ def mean_confidence(votes, action):
 
 
 def policy(votes, ens, p, meta):
-    """Keep the ensemble or ask the arbiter (7.3); a consensus that another weight set outvotes wins all the same (D-70)."""
+    """Keep the ensemble or ask the arbiter (7.3)."""
+    given = votes
     if p["meta.missing_fill"] == "hold_half":
         votes = [(HOLD, 0.5) if v is None and m < N_BASE else v for m, v in enumerate(votes)]
     counts = counts_of(votes)
     n = sum(counts)
     share = max(counts) / n
-    winner = counts.index(max(counts))
     if share >= p["meta.consensus_threshold"]:
-        out = {"verdict": Verdict.DEFER, "meta_reason": Reason.STRONG_CONSENSUS_SELL + winner}
-        if counts.count(max(counts)) == 1 and winner != ens["ensemble_action"]:
-            out |= {"raw_action": winner, "raw_confidence": mean_confidence(votes, winner)}
-        return out
+        return consensus(given if votes is given else None, counts, ens)
     confidence = ens["ensemble_confidence"] if p["meta.policy_base"] == "shared" else weighted_score(votes, p)[1]
     if counts[BUY] == 2 and counts[SELL] == 2:
         return {"verdict": Verdict.ESCALATE, "meta_reason": Reason.SPLIT_VOTE}
@@ -171,6 +168,15 @@ def policy(votes, ens, p, meta):
     }
 
 
+def consensus(votes, counts, ens):
+    """Defer; a consensus that the weights outvote wins all the same, unless absent models were counted in it (D-70; votes None)."""
+    winner = counts.index(max(counts))
+    out = {"verdict": Verdict.DEFER, "meta_reason": Reason.STRONG_CONSENSUS_SELL + winner}
+    if votes is not None and counts.count(max(counts)) == 1 and winner != ens["ensemble_action"]:
+        out |= {"raw_action": winner, "raw_confidence": mean_confidence(votes, winner)}
+    return out
+
+
 def override(votes, ens, p, meta):
     """Let a confident meta model replace the ensemble (6.3); an error holds when it fails closed."""
     if meta is None:
@@ -185,11 +191,7 @@ def override(votes, ens, p, meta):
         }
     counts = counts_of(votes)
     if max(counts) / sum(counts) >= p["meta.consensus_threshold"]:
-        winner = counts.index(max(counts))
-        out = {"verdict": Verdict.DEFER, "meta_reason": Reason.STRONG_CONSENSUS_SELL + winner}
-        if counts.count(max(counts)) == 1 and winner != ens["ensemble_action"]:
-            out |= {"raw_action": winner, "raw_confidence": mean_confidence(votes, winner)}
-        return out
+        return consensus(votes, counts, ens)
     action, confidence = meta.index(max(meta)), max(meta)
     asked = {"meta_action": action, "meta_confidence": confidence}
     if confidence < p["meta.override_threshold"]:
@@ -321,10 +323,7 @@ def trade(bars, raw_action, raw_confidence, params, funding=None):
         out["balance"].append(acc["balance"])
         for s, (action, reason, size) in enumerate(govern_bar(acc, book, bar, raw_action[t], raw_confidence[t], p)):
             out["final_action"][t][s] = action
-            if s in cancelled and reason != Reason.EXIT_SIGNAL:
-                is_same_side = (raw_action[t][s] - 1) * book[s]["qty"] > 0.0
-                reason = Reason.POSITION_ALREADY_OPEN if is_same_side else Reason.NO_BAR
-            out["governor_reason"][t][s] = reason
+            out["governor_reason"][t][s] = Reason.NO_BAR if s in cancelled else reason
             out["size"][t][s] = size
         out["exposure"].append(acc["exposure"])
     return {**out, "fills": acc["fills"], "account": acc, "positions": book}
@@ -352,7 +351,7 @@ def flat():
 
 
 def fill_bar(acc, book, bar, p, rates):
-    """Exits at the open, entries at the open, stops, funding, delisting, mark. Returns the symbols whose entry was cancelled."""
+    """Exits at the open, entries at the open, stops, funding, delisting, mark. Returns the flat symbols whose entry was cancelled."""
     cancelled = set()
     symbols = range(len(book))
     for s in symbols:
@@ -367,7 +366,7 @@ def fill_bar(acc, book, bar, p, rates):
         if pos["pending"]:
             if price == price:
                 open_position(acc, book, s, price, bar, p)
-            else:
+            elif not pos["qty"]:
                 cancelled.add(s)
             pos["pending"] = 0.0
     for s in symbols:
