@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+
+from qtcore import Params
+from qtcore.params import PARAMS, describe
+from research.config import load_config
+from research.errors import UserError
+
+
+def test_later_wins(tmp_path: Path) -> None:
+    file = tmp_path / "qt.toml"
+    file.write_text('[governor]\nmin_confidence = 0.6\nmax_daily_trades = 5\n[run]\nlabel = "L3"\nmodels = ["xgb"]\n')
+    config = load_config("original", file, ["governor.min_confidence=0.7", "run.seed=3"])
+    assert config.params.governor.min_confidence == 0.7
+    assert config.params.governor.max_daily_trades == 5
+    assert config.params.ensemble.tie_break.name == "ORDER"
+    assert (config.run.label, config.run.models, config.run.seed) == ("L3", ("xgb",), 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("governor.max_daily_trade=3", "did you mean governor.max_daily_trades"),
+        ("governor.min_confidence=2", r"governor.min_confidence must be a number in \[0.0, 1.0\], was '2'"),
+        ("governor.max_daily_trades=2.5", "must be an int in"),
+        ("meta.mode=oracle", "must be one of policy, override, v5, was 'oracle'"),
+        ("meta.enabled=perhaps", "must be on or off"),
+        ("ensemble.weights=1,2", "must be 5 numbers"),
+        ("ensemble.weights=0,0,0,0,0", "sum above 0"),
+        ("nonsense", "layer.name=value"),
+        ("run.seed=x", "run.seed must be int"),
+        ("run.label_=x", "run.label_ must be one of"),
+    ],
+)
+def test_a_bad_value_is_named(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_config(sets=[text])
+
+
+def test_a_bad_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="must be a readable file"):
+        load_config(path=tmp_path / "none.toml")
+    bad = tmp_path / "bad.toml"
+    bad.write_text("[governor\n")
+    with pytest.raises(UserError, match="must be TOML"):
+        load_config(path=bad)
+    bad.write_text("governor = 3\n")
+    with pytest.raises(UserError, match="must be a table"):
+        load_config(path=bad)
+
+
+def test_the_profiles_differ_in_the_switches_of_the_specification() -> None:
+    default, original = Params.profile("default").flat(), Params.profile("original").flat()
+    changed = {name for name in default if default[name] != original[name]}
+    switches = "ensemble.tie_break meta.policy_base meta.missing_fill arbiter.macd_units governor.sizing_mode governor.cooldown_scope"
+    switches += " governor.exposure_mode governor.drawdown_basis features.feature_set meta.consensus_guard features.warmup meta.enabled"
+    assert changed == {*switches.split(), "arbiter.enabled"}
+
+
+def test_every_parameter_round_trips_through_the_record_and_text() -> None:
+    params = Params.profile("original")
+    assert Params().with_values(params.flat()) == params
+    record = params.record()[0]
+    for row in describe():
+        layer, name = row["name"].split(".")
+        if name in (PARAMS[layer].names or ()):
+            assert list(record[layer][name].reshape(-1)) == list(_as_list(getattr(getattr(params, layer), name)))
+    assert all(row["meaning"] for row in describe())
+
+
+def _as_list(value: object) -> tuple:
+    return value if isinstance(value, tuple) else (value,)
