@@ -45,7 +45,7 @@ class Tally:
 
     rows: NDArray
     confusion: NDArray
-    log_loss: NDArray[np.float64]
+    log_loss: NDArray
     bins: NDArray
 
     @property

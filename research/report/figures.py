@@ -10,14 +10,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from research.evidence.regimes import TREND, VOLATILITY
-from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, PAPER, Picture, picture
+from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, INK, MARKET, MUTED, PAPER, Picture, picture
 from research.report.words import count, layer_name, percent, words
 
+MARGIN = (0.0, 1.0, 2.0, 3.2)  # centres of a matrix' rows and columns; a fourth is the margin and stands apart
 BUCKETS = 240  # of a line: its lowest and highest value in each are drawn, so no spike is lost
 
 
 def equity(table: pd.DataFrame) -> Picture:
-    """Net return of the chain beside the ensemble alone and the market, over the tested bars."""
+    """Draw the net return of the chain beside the ensemble alone and the market, over the tested bars."""
     growth = 100.0 * (table[["equity", "ensemble_only", "buy_hold_matched", "buy_hold"]] / table["equity"].iloc[0] - 1.0)
 
     def draw(figure: Any, is_narrow: bool) -> None:
@@ -40,7 +41,7 @@ def equity(table: pd.DataFrame) -> Picture:
 
 
 def drawdown(table: pd.DataFrame, halted_from: pd.Timestamp | None, limit: float) -> Picture:
-    """Fall from the peak and gross exposure of the chain."""
+    """Draw the fall from the peak and gross exposure of the chain."""
 
     def draw(figure: Any, is_narrow: bool) -> None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(1.6, 1))
@@ -57,8 +58,9 @@ def drawdown(table: pd.DataFrame, halted_from: pd.Timestamp | None, limit: float
             for ax in (top, bottom):
                 ax.axvline(halted_from, color=BAD, lw=1.0)
             top.annotate("first halt", (halted_from, 0.0), xytext=(3, -11), **_NOTE, color=BAD)
-        exposure = 100.0 * table["exposure"] / table["equity"]
-        bottom.fill_between(*_thinned(table["close_time"], exposure), 0.0, color=MARKET, alpha=0.55, lw=0)
+        bottom.fill_between(
+            *_averaged(table["close_time"], 100.0 * table["exposure"] / table["equity"]), 0.0, color=MARKET, alpha=0.55, lw=0
+        )
         bottom.set_ylabel("exposure, %")
         bottom.set_ylim(bottom=0.0)
         for ax in (top, bottom):
@@ -68,7 +70,7 @@ def drawdown(table: pd.DataFrame, halted_from: pd.Timestamp | None, limit: float
 
 
 def decisions(summary: dict[str, Any]) -> Picture:
-    """How many decisions each layer passed on, and why the governor refused the rest."""
+    """Draw how many decisions each layer passed on, and why the governor refused the rest."""
     counts = summary["rates"]["counts"]
     steps = [
         ("cells with a vote", counts["cells"], MARKET),
@@ -85,16 +87,16 @@ def decisions(summary: dict[str, Any]) -> Picture:
         shape = (2, 1) if is_narrow else (1, 2)
         ratios = {"height_ratios": (len(steps), len(vetoes))} if is_narrow else {}
         left, right = figure.subplots(*shape, **ratios)
-        _bars(left, steps, max(counts["cells"], 1), "share of cells with a vote")
-        _bars(right, vetoes, max(counts["wished"], 1), "share of BUY and SELL decisions")
-        left.set_title("From vote to trade")
-        right.set_title("Why the governor said no")
+        _bars(left, steps, max(counts["cells"], 1), len(steps))
+        _bars(right, vetoes, max(counts["wished"], 1), len(vetoes) if is_narrow else len(steps))
+        left.set_title("Of all cells with a vote")
+        right.set_title("Of all BUY and SELL decisions, refused for")
 
     return picture(draw, "Decisions by layer and refusals by rule", (2.7, 4.6))
 
 
 def accuracy(summary: dict[str, Any]) -> Picture:
-    """Accuracy and direction accuracy of every model and layer with interval, beside their baselines."""
+    """Draw accuracy and direction accuracy of every model and layer with interval, beside their baselines."""
     scored = {**summary["models"], **summary["layers"]}
 
     def draw(figure: Any, is_narrow: bool) -> None:
@@ -114,11 +116,12 @@ def accuracy(summary: dict[str, Any]) -> Picture:
 
 
 def confusion(summary: dict[str, Any]) -> Picture:
-    """What was said, given what was right: one 3 x 3 table a model and layer."""
+    """Draw what was said, given what was right: one 3 x 3 table a model and layer."""
     scored = {name: block for name, block in {**summary["models"], **summary["layers"]}.items() if block["n"]}
 
     def draw(figure: Any, is_narrow: bool) -> None:
         width = 2 if is_narrow else 4
+        figure.get_layout_engine().set(hspace=0.08)
         axes = np.atleast_1d(figure.subplots(-(-len(scored) // width), width, squeeze=False)).reshape(-1)
         for ax, (name, block) in zip(axes, scored.items()):
             table = np.array(block["confusion"], float)
@@ -137,31 +140,29 @@ def confusion(summary: dict[str, Any]) -> Picture:
 
 
 def regimes(summary: dict[str, Any]) -> Picture:
-    """Six figures of the chain in each of nine regimes, with their margins and the total."""
+    """Draw six figures of the chain in each of nine regimes, with their margins and the total."""
     panels = [
         ("accuracy less majority, points", _over_majority, "diverging", "{:+.1f}"),
         ("direction accuracy less half, points", _over_half, "diverging", "{:+.1f}"),
         ("net PnL, quote", lambda part, _: part["pnl"], "diverging", "{:+,.0f}"),
-        ("escalated, %", lambda part, _: _times(part["rates"]["escalation"]), "rate", "{:.0f}"),
-        ("refused by the governor, %", lambda part, _: _times(_vetoed(part["rates"])), "rate", "{:.0f}"),
-        ("entries", lambda part, _: part["n_trades"], "rate", "{:,.0f}"),
+        ("escalated, %", lambda part, _: _times(part["rates"]["escalation"]), "share", "{:.0f}"),
+        ("refused by the governor, %", lambda part, _: _times(_vetoed(part["rates"])), "share", "{:.0f}"),
+        ("entries", lambda part, _: part["n_trades"], "count", "{:,.0f}"),
     ]
 
     def draw(figure: Any, is_narrow: bool) -> None:
         axes = figure.subplots(*((3, 2) if is_narrow else (2, 3))).reshape(-1)
-        order = (0, 1, 2, 3, 4, 5)
-        for ax, (title, value, kind, form) in zip(axes, (panels[i] for i in order)):
+        figure.get_layout_engine().set(hspace=0.12)
+        for ax, (title, value, kind, form) in zip(axes, panels):
             grid = np.array([[np.nan if (x := value(part, summary)) is None else x for part in row] for row in _parts(summary)], float)
-            inner = np.abs(grid[:3, :3]) if title in ("entries", "net PnL, quote") else np.abs(grid)
-            strength = np.clip(np.abs(grid) / max(np.nanmax(inner, initial=0.0), 1e-12), 0.0, 1.0)
-            colour: Any = CHAIN if kind == "rate" else np.where(grid >= 0.0, GOOD, BAD)
+            whole = 100.0 if kind == "share" else np.nanmax(np.abs(grid[:3, :3]), initial=0.0)
+            strength = np.clip(np.abs(grid) / max(whole, 1e-12), 0.0, 1.0)
+            colour: Any = CHAIN if kind != "diverging" else np.where(grid >= 0.0, GOOD, BAD)
             text = [["few" if np.isnan(x) else form.format(x) for x in row] for row in grid]
             _matrix(ax, grid, np.array(text), colour, np.nan_to_num(strength))
-            for line in (ax.axhline, ax.axvline):
-                line(2.5, color=INK, lw=0.8)
             ax.set_title(title, fontsize=8.5 if is_narrow else 9.5)
-            ax.set_xticks(range(4), ["down", "side", "up", "all"])
-            ax.set_yticks(range(4), ["low", "mid", "high", "all"])
+            ax.set_xticks(MARGIN, ["down", "side", "up", "all"])
+            ax.set_yticks(MARGIN, ["low", "mid", "high", "all"])
         figure.supxlabel("trend", fontsize=9, color=MUTED)
         figure.supylabel("volatility", fontsize=9, color=MUTED)
 
@@ -169,7 +170,7 @@ def regimes(summary: dict[str, Any]) -> Picture:
 
 
 def trades(table: pd.DataFrame, by_exit: dict[str, Any]) -> Picture:
-    """Distribution of net returns of closed trades, and what each kind of exit brought."""
+    """Draw the distribution of net returns of closed trades, and what each kind of exit brought."""
     returns = 100.0 * table["ret"].dropna().to_numpy()
 
     def draw(figure: Any, is_narrow: bool) -> None:
@@ -184,7 +185,7 @@ def trades(table: pd.DataFrame, by_exit: dict[str, Any]) -> Picture:
         left.set_ylabel("trades")
         rows = sorted(by_exit.items(), key=lambda item: item[1]["pnl"])
         values = [row["pnl"] for _, row in rows]
-        right.barh([words(name) for name, _ in rows], values, height=0.62, color=[GOOD if x >= 0 else BAD for x in values], alpha=0.8)
+        right.barh([words(name) for name, _ in rows], values, height=0.55, color=[GOOD if x >= 0 else BAD for x in values], alpha=0.8)
         right.axvline(0.0, color=MUTED, lw=0.8)
         reach = max(max(map(abs, values)), 1e-9)
         for y, (_, row) in enumerate(rows):
@@ -194,6 +195,7 @@ def trades(table: pd.DataFrame, by_exit: dict[str, Any]) -> Picture:
                 text, (row["pnl"], y), xytext=(at[0], 0), textcoords="offset points", ha=at[1], va="center", fontsize=8, color=MUTED
             )
         right.set_xlim(-1.75 * reach if min(values) < 0 else -0.05 * reach, 1.75 * reach if max(values) > 0 else 0.05 * reach)
+        right.set_ylim(min(-0.6, len(rows) / 2 - 2.5), max(len(rows) - 0.4, len(rows) / 2 + 1.5))
         right.grid(False)
         right.set_xlabel("net PnL by exit, quote")
 
@@ -213,9 +215,15 @@ def _thinned(time: pd.Series, values: pd.Series) -> tuple[NDArray, NDArray]:
     keep = {0, len(y) - 1}
     for start in edges:
         part = y[start : start + step]
-        keep |= {start + int(np.argmin(part)), start + int(np.argmax(part))}
+        keep |= {int(start + np.argmin(part)), int(start + np.argmax(part))}
     at = np.array(sorted(keep))
     return x[at], y[at]
+
+
+def _averaged(time: pd.Series, values: pd.Series) -> tuple[NDArray, NDArray]:
+    """Mean of each bucket of bars, at its first bar."""
+    at = np.arange(0, len(values), max(1, len(values) // BUCKETS))
+    return time.to_numpy()[at], np.add.reduceat(values.to_numpy(float), at) / np.diff(np.append(at, len(values)))
 
 
 def _dates(ax: Any, time: pd.Series) -> None:
@@ -223,7 +231,7 @@ def _dates(ax: Any, time: pd.Series) -> None:
 
     locator = AutoDateLocator(minticks=3, maxticks=7)
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     ax.set_xlim(time.iloc[0], time.iloc[-1])
 
 
@@ -244,16 +252,16 @@ def _label_ends(ax: Any, lines: list[tuple[float, str, str]], is_narrow: bool) -
         )
 
 
-def _bars(ax: Any, rows: list[tuple[str, int, str]], whole: int, label: str) -> None:
-    """Horizontal bars of counts, with count and share written behind each."""
-    y = np.arange(len(rows))[::-1]
+def _bars(ax: Any, rows: list[tuple[str, int, str]], whole: int, n_slots: int) -> None:
+    """Horizontal bars of counts, with count and share of `whole` behind each; `n_slots` rows high, so that neighbours look alike."""
+    y = n_slots - 1 - np.arange(len(rows))
     ax.barh(y, [100.0 * n / whole for _, n, _ in rows], height=0.6, color=[colour for *_, colour in rows], alpha=0.85)
     for at, (_, n, _) in zip(y, rows):
         ax.annotate(f"{count(n)}  ({percent(n / whole)})", (100.0 * n / whole, at), xytext=(4, 0), va="center", **_NOTE, color=MUTED)
     ax.set_yticks(y, [name for name, *_ in rows], color=INK)
     reach = max(100.0 * n / whole for _, n, _ in rows)
     ax.set_xlim(0.0, max(reach, 1e-9) * 1.5)
-    ax.set_xlabel(f"{label}, %")
+    ax.set_ylim(-0.6, n_slots - 0.4)
     ax.grid(False)
     ax.spines["bottom"].set_visible(False)
     ax.set_xticks([])
@@ -279,7 +287,7 @@ def _forest(ax: Any, scored: dict[str, Any], keys: tuple[str, str, str, str], ba
     ax.set_ylim(-0.7, len(scored) - 0.2)
     ax.grid(True, axis="x")
     ax.grid(False, axis="y")
-    ax.set_xlabel("right, %")
+    ax.set_xlabel("share right, %")
 
 
 def _matrix(ax: Any, grid: NDArray, text: NDArray, colour: Any, strength: NDArray) -> None:
@@ -288,18 +296,18 @@ def _matrix(ax: Any, grid: NDArray, text: NDArray, colour: Any, strength: NDArra
 
     colours = np.broadcast_to(np.asarray(colour, dtype=object), grid.shape)
     for (i, j), _ in np.ndenumerate(grid):
-        ax.add_patch(Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, color=str(colours[i, j]), alpha=0.06 + 0.6 * float(strength[i, j]), lw=0))
-        few = text[i, j] == "few"
-        ax.text(j, i, str(text[i, j]), ha="center", va="center", fontsize=8.5, color=MUTED if few else INK)
-    ax.set_xlim(-0.55, grid.shape[1] - 0.45)
-    ax.set_ylim(grid.shape[0] - 0.45, -0.55)
+        x, y, few = MARGIN[j], MARGIN[i], text[i, j] == "few"
+        ax.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, color=str(colours[i, j]), alpha=0.06 + 0.6 * float(strength[i, j]), lw=0))
+        ax.text(x, y, str(text[i, j]), ha="center", va="center", fontsize=8.5, color=MUTED if few else INK)
+    ax.set_xlim(-0.55, MARGIN[grid.shape[1] - 1] + 0.55)
+    ax.set_ylim(MARGIN[grid.shape[0] - 1] + 0.55, -0.55)
     ax.grid(False)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
 
 
 def _parts(summary: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """The slices as a 4 x 4 grid: volatility down, trend across, margins last."""
+    """Lay the slices out as a 4 x 4 grid: volatility down, trend across, margins last."""
     total = {
         "layers": summary["layers"],
         "rates": summary["rates"],

@@ -1,7 +1,7 @@
 """How does a figure fit a page that may be light or dark, wide or narrow? SVG images whose colours are CSS variables.
 
-Figures are drawn with placeholder colours, one per role, which become variables with a light and a dark value inside the image. Each figure is
-drawn twice, for a laptop and for a phone; the browser takes the one that fits. Text stays text, so it is sharp at any size.
+Figures are drawn with placeholder colours, one per role, which become variables with a light and a dark value inside the image. Each
+figure is drawn twice, for a laptop and for a phone; the browser takes the one that fits. Text stays text, so it is sharp at any size.
 """
 
 import base64
@@ -26,9 +26,9 @@ COLOURS = {  # role: (light, dark)
     BAD: ("#b5473c", "#ee8f83"),
 }
 FONTS = "-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
-WIDE, NARROW = 9.6, 4.9  # inches; one image unit is a 72nd, so text of 9 is 9 to 12 pixels on the page
+WIDE, NARROW = 9.6, 4.4  # inches; one image unit is a 72nd, so text of 9 is 10 to 12 pixels on the page
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same layout on every machine
     "font.size": 9.0,
     "axes.edgecolor": GRID,
@@ -81,6 +81,7 @@ def _svg(draw: Callable[[Any, bool], None], width: float, height: float) -> str:
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "qt"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure, width == NARROW)
+        figure.draw_without_rendering()  # tick labels settle, so that the layout leaves room for them
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return themed(out.getvalue())

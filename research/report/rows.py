@@ -1,0 +1,247 @@
+"""Which tables stand on the page? One function a table: parts of the summary in, rows of text out."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from qtcore.params import Params, describe
+from qtcore.types import Reason, Source
+from research.evidence.regimes import CELLS, VOLATILITY
+from research.report.words import (
+    DASH,
+    NOT_ENOUGH,
+    count,
+    layer_name,
+    missing,
+    number,
+    percent,
+    signed,
+    signed_percent,
+    slice_name,
+    span,
+    words,
+)
+
+SIDES = ("SELL", "HOLD", "BUY")
+MARGINS = (len(CELLS), len(CELLS) + len(VOLATILITY))  # first rows of the margins in a table of slices
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headers and rows of text; the first column names the row, the others are figures unless they are in `texts`."""
+
+    headers: list[str]
+    rows: list[list[str]]
+    texts: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()  # rows that open a group
+
+
+def score_table(scored: dict[str, Any], with_confusion: bool = False) -> Table:
+    """List accuracy blocks, one row a model or layer."""
+    headers = [
+        "",
+        "accuracy",
+        "95 % interval",
+        "majority",
+        "balanced",
+        "direction",
+        "95 % interval",
+        "log loss",
+        "ECE",
+        "cells",
+        "effective n",
+    ]
+    headers += [f"{right} said {said}" for right in SIDES for said in SIDES] if with_confusion else []
+    rows = []
+    for name, b in scored.items():
+        accuracy = [percent(b["accuracy"]), span(b["ci95"])] if b["enough"] else [NOT_ENOUGH, ""]
+        direction = [percent(b["direction_accuracy"]), span(b["direction_ci95"])] if b["direction_enough"] else [NOT_ENOUGH, ""]
+        row = [layer_name(name), *accuracy, percent(b["majority_accuracy"]), percent(b["balanced_accuracy"]), *direction]
+        row += [number(b["log_loss"], 3), number(b["ece"], 3), count(b["n"]), count(b["n_effective"])]
+        rows.append(row + ([count(x) for line in b["confusion"] for x in line] if with_confusion else []))
+    return Table(headers, rows)
+
+
+def rule_table(rules: list[dict[str, Any]]) -> Table:
+    """List the rules that were reached, in the order of asking."""
+    total = max((r["reached"] for r in rules), default=0)
+    reached = [r for r in rules if r["decided"]]
+    rows = [[words(r["rule"]), count(r["reached"]), count(r["decided"]), percent(r["decided"] / total if total else None)] for r in reached]
+    return Table(["rule", "reached", "decided", "share"], rows)
+
+
+def slice_accuracy(s: dict[str, Any]) -> Table:
+    """Accuracy of every model and layer in every slice, beside the majority."""
+    names = [*s["models"], *s["layers"]]
+    headers = ["regime", "cells", "majority", *(layer_name(n) for n in names), "direction, after arbiter", "effective n"]
+    rows = []
+    for key, part in s["regimes"].items():
+        scored = {**part["models"], **part["layers"]}
+        last = scored["arbiter"]
+        cells = [percent(scored[n]["accuracy"]) if scored[n]["enough"] else "few" for n in names]
+        direction = percent(last["direction_accuracy"]) if last["direction_enough"] else "few"
+        rows.append([slice_name(key), count(last["n"]), percent(last["majority_accuracy"]), *cells, direction, count(last["n_effective"])])
+    return Table(headers, rows, groups=MARGINS)
+
+
+def slice_rates(s: dict[str, Any]) -> Table:
+    """Rates of every layer, entries and PnL in every slice; vetoes that never occurred are left out."""
+    vetoes = [name for name, share in s["rates"]["veto"].items() if share]
+    headers = ["regime", "net PnL", "entries", "escalated", "arbiter accepted", "meta override", "approved", "exit signal"]
+    headers += [words(v) for v in vetoes] + [f"final from {words(source.name)}" for source in Source]
+    rows = []
+    for key, part in [
+        *s["regimes"].items(),
+        ("all", {"rates": s["rates"], "pnl": s["pnl"]["net_pnl"], "n_trades": s["rates"]["counts"]["approved"]}),
+    ]:
+        r = part["rates"]
+        row = [slice_name(key) if key != "all" else "all", signed(part["pnl"]), count(part["n_trades"])]
+        row += [percent(r[name]) for name in ("escalation", "arbiter_accept", "meta_override", "approved", "exit_signal")]
+        rows.append([*row, *(percent(r["veto"][v]) for v in vetoes), *(percent(r["final_source"][x.name.lower()]) for x in Source)])
+    return Table(headers, rows, groups=(*MARGINS, len(rows) - 1))
+
+
+def by_table(groups: dict[str, Any]) -> Table:
+    """List groups of trades by their PnL."""
+    rows = sorted(groups.items(), key=lambda item: -item[1]["pnl"])
+    return Table(
+        ["", "trades", "net PnL", "mean return"],
+        [[words(name), count(g["trades"]), signed(g["pnl"]), signed_percent(g["mean_return"], 3)] for name, g in rows],
+    )
+
+
+def trade_table(trades: pd.DataFrame) -> Table:
+    """List single trades."""
+    headers = [
+        "symbol",
+        "side",
+        "entry (UTC)",
+        "exit (UTC)",
+        "entry price",
+        "exit price",
+        "notional",
+        "costs",
+        "net PnL",
+        "return",
+        "bars",
+        "exit",
+        "from",
+    ]
+    rows = []
+    for row in trades.itertuples():
+        is_open = row.exit_reason == 0
+        rows.append(
+            [
+                str(row.symbol),
+                "long" if row.side > 0 else "short",
+                f"{row.entry_time:%Y-%m-%d %H:%M}",
+                DASH if is_open else f"{row.exit_time:%Y-%m-%d %H:%M}",
+                _price(row.entry_price),
+                _price(row.exit_price),
+                number(row.notional),
+                number(row.fee + row.slippage),
+                signed(row.pnl),
+                signed_percent(row.ret, 2),
+                DASH if is_open else count(row.bars),
+                "open" if is_open else words(Reason(row.exit_reason).name),
+                words(Source(row.source).name),
+            ]
+        )
+    return Table(headers, rows, texts=(1, 2, 3, 11, 12))
+
+
+def _price(x: float) -> str:
+    return DASH if missing(float(x)) else f"{x:,.6g}"
+
+
+def symbol_table(rows: list[dict[str, Any]]) -> Table:
+    """List symbols in the order they were governed."""
+    headers = ["symbol", "candles", "cells with votes", "trades", "won", "mean return", "fees", "net PnL"]
+    return Table(
+        headers,
+        [
+            [
+                r["symbol"],
+                count(r["bars"]),
+                count(r["cells_with_votes"]),
+                count(r["trades"]),
+                percent(r["win_rate"], 0),
+                signed_percent(r["mean_return"], 3),
+                number(r["fees"]),
+                signed(r["pnl"]),
+            ]
+            for r in rows
+        ],
+    )
+
+
+def evidence_table(s: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """State every number of the verdict with its meaning."""
+    e, pnl = s["evidence"], s["pnl"]
+    sharpe, excess, trials = e["sharpe"], e["excess"], e["trials"]
+    above = f"{signed_percent(excess['per_year'])} a year"
+    costs = f"of the starting cash; traded {number(pnl['turnover'], 1)} times over; funding {signed(pnl['funding'])}"
+    rows = [
+        ("Independent trades", number(e["trades"]["n_effective"], 1), f"{count(e['trades']['n'])} closed trades, counted by the bootstrap"),
+        ("Net return above the market at the same exposure", above, f"95 % interval {span(excess['ci95'])} %"),
+    ]
+    rows += [("Sharpe ratio", DASH, sharpe["refused"])] if sharpe["refused"] else _sharpe_rows(sharpe, trials)
+    rows.append(("Costs paid", percent((pnl["fees"] + pnl["slippage"]) / pnl["initial_cash"]), costs))
+    rows.append(("Regime slices add up", f"{pnl['regime_sum_error']:.1e}", "gap to the total, share of the starting cash"))
+    return rows
+
+
+def _sharpe_rows(sharpe: dict[str, Any], trials: dict[str, Any]) -> list[tuple[str, str, str]]:
+    shape = f"{count(sharpe['n_bars'])} bars, skew {number(sharpe['skew'])}, raw kurtosis {number(sharpe['kurtosis'], 1)}"
+    factor = f"times {sharpe['annualisation_factor']:.2f}, the root of {sharpe['bars_per_year']:,.0f} bars a year in this data"
+    n, independent = trials["trials"], number(trials["effective"], 1)
+    tries = f"{count(n)} trial{'' if n == 1 else 's'} on this data, variance of their ratios {trials['variance']:.2e}"
+    deflated = "deflated Sharpe ratio; one trial, so nothing to deflate"
+    if n > 1:
+        deflated = (
+            f"deflated Sharpe ratio; {number(sharpe['deflated_effective'], 3)} if the trials, as they correlate, count as {independent}"
+        )
+    years = sharpe["minimum_track_record_years"]
+    track = "never: the ratio is not above 0" if missing(years) else f"{number(years, 1)} years to be 95 % sure that the ratio is above 0"
+    return [
+        ("Sharpe ratio a bar", number(sharpe["per_bar"], 4), shape),
+        ("Sharpe ratio a year", number(sharpe["per_year"]), factor),
+        ("Probability that it is above 0", number(sharpe["probabilistic"], 3), "probabilistic Sharpe ratio"),
+        ("Best of the trials by luck, a bar", number(sharpe["expected_best"], 4), tries),
+        ("Probability that it is above that", number(sharpe["deflated"], 3), deflated),
+        ("Bars needed to be sure", count(sharpe["minimum_track_record_bars"]), track),
+    ]
+
+
+def certificate(verify: dict[str, Any]) -> dict[str, Any]:
+    """List the checks of the proof and what it leaves open."""
+    checks = [
+        [c["name"], str(c.get("checked", "")), "passed" if c["passed"] else f"FAILED: {c.get('detail', '')}"]
+        for c in verify.get("checks", [])
+    ]
+    limits = verify.get("not_covered") or verify.get("does_not_cover") or []
+    return {
+        "table": Table(["proof", "checked", "result"], checks, texts=(1, 2)),
+        "limits": [str(x) for x in limits],
+        "passed": verify.get("passed"),
+    }
+
+
+def param_table(params: dict[str, Any]) -> Table:
+    """List every parameter; those off their default come with it."""
+    default = Params().flat()
+    rows = []
+    for row in describe():
+        name, value = row["name"], params[row["name"]]
+        rows.append([name, _value(value), "" if value == default[name] else _value(default[name]), row["meaning"]])
+    return Table(["parameter", "value", "default, if other", "meaning"], rows, texts=(1, 2, 3))
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list):
+        same = len(set(value)) == 1 and len(value) > 5
+        return f"{value[0]:g} ({len(value)} times)" if same else " ".join(f"{x:g}" for x in value)
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value) or DASH
