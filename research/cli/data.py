@@ -66,7 +66,7 @@ def info(
     from research.data.facts import info as describe
 
     loaded = load(data, split_symbols(symbols), start, end, time_label, calendar, interval=interval)
-    facts = describe(loaded.bars, loaded.report.calendar, loaded.report.empty_share)
+    facts = describe(loaded.bars)
     if json:
         print_json({**facts, "warnings": loaded.report.warnings})
         return

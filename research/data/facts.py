@@ -38,6 +38,17 @@ def fingerprint(bars: Bars | Iterable[Bars]) -> str:
     return digest.hexdigest()
 
 
+def calendar_of(bars: Bars) -> str:
+    """Say whether every row follows the one before after one interval (`regular`) or not (`sessions`)."""
+    return "regular" if np.all(np.diff(bars.open_time) == bars.interval) else "sessions"
+
+
+def empty_share(bars: Bars) -> float:
+    """Return the share of the rows of a regular grid over the same span that have no candle."""
+    n_regular = int(bars.open_time[-1] - bars.open_time[0]) // bars.interval + 1
+    return 1.0 - int((~np.isnan(bars.close)).any(axis=1).sum()) / n_regular
+
+
 def _row_bytes(bars: Bars) -> memoryview:
     planes = [getattr(bars, name) for name in VALUES] + ([] if bars.funding is None else [bars.funding])
     width = len(bars.symbols)
@@ -52,23 +63,24 @@ def bars_per_year(bars: Bars) -> float:
     """Return the annual factor of per-bar figures, measured from the bars' own calendar.
 
     A regular grid has 365 days: 8,760 hourly bars. Sessions are counted over the whole weeks that the bars span, holidays included:
-    about 252 daily bars of equities, 6,200 hourly ones of FX.
+    about 252 daily bars of equities, 6,200 hourly ones of FX. Four days are a week to a market that has sessions.
 
     >>> from research.data import simulate
     >>> bars_per_year(simulate("random_walk", n_bars=50, interval="1h"))
     8760.0
     """
     time = bars.open_time
-    if np.all(np.diff(time) == bars.interval):
+    if calendar_of(bars) == "regular":
         return DAYS_PER_YEAR * NS_PER_DAY / bars.interval
     n_weeks = int(time[-1] - time[0]) // WEEK
     if n_weeks == 0:
-        return DAYS_PER_YEAR * NS_PER_DAY * bars.n / float(bars.close_time[-1] - time[0])
+        span = float(bars.close_time[-1] - time[0])
+        return WEEKS_PER_YEAR * bars.n if span > 4 * NS_PER_DAY else DAYS_PER_YEAR * NS_PER_DAY * bars.n / span
     return int(np.searchsorted(time, time[0] + n_weeks * WEEK)) / n_weeks * WEEKS_PER_YEAR
 
 
-def info(bars: Bars, calendar: str, empty_share: float) -> dict[str, Any]:
-    """Describe bars in plain numbers: what `qt data info` prints. `empty_share`: rows of a regular grid without any bar."""
+def info(bars: Bars) -> dict[str, Any]:
+    """Describe bars in plain numbers: what `qt data info` prints."""
     here = ~np.isnan(bars.close)
     symbols = {}
     for s, name in enumerate(bars.symbols):
@@ -84,8 +96,8 @@ def info(bars: Bars, calendar: str, empty_share: float) -> dict[str, Any]:
         "first_open": iso(bars.open_time[0]),
         "last_close": iso(bars.close_time[-1]),
         "interval": interval_text(bars.interval),
-        "calendar": calendar,
-        "empty_share_of_regular_grid": empty_share,
+        "calendar": calendar_of(bars),
+        "empty_share_of_regular_grid": empty_share(bars),
         "rows": bars.n,
         "cells": int(here.size),
         "holes": int((~here).sum()),

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qtcore.types import Bars
-from research.data.load import calendar_of
+from research.data.facts import calendar_of
 from research.data.schema import VALUES
 from research.errors import UserError
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from qtcore.check import as_bars
 from qtcore.types import I8, Bars
 from research.data.clock import interval_text, iso, parse_interval, parse_time, utc_ns
-from research.data.grid import count_steps, distinct_times, fill_funding, fill_planes, find_grid, find_interval
+from research.data.facts import calendar_of, empty_share
+from research.data.grid import Grid, count_steps, distinct_times, fill_funding, fill_planes, find_grid, find_interval
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, present, sort_rows
 from research.data.schema import Rows, find_columns, numbers, symbol_codes
 from research.data.sources import arrow_table, read_rows, read_table
@@ -73,9 +74,14 @@ def load_bars(
     (100, 2)
     """
     loaded = load(source, symbols, start, end, time_label, calendar, funding, interval)
-    if loaded.report.warnings:
-        warnings.warn("\n".join([f"{loaded.report.source}:", *loaded.report.warnings]), DataWarning, stacklevel=2)
+    warn(loaded.report.warnings, loaded.report.source)
     return loaded.bars
+
+
+def warn(sentences: Sequence[str], source: str) -> None:
+    """Tell what was not clean in one DataWarning, as if the caller's caller had."""
+    if sentences:
+        warnings.warn("\n".join([f"{source}:", *sentences]), DataWarning, stacklevel=3)
 
 
 def load(
@@ -96,12 +102,13 @@ def load(
     ready = made_bars(source)
     if ready is not None:
         bars = _cut(ready, symbols, span)
-        report.n_rows, report.interval, report.calendar = bars.n * len(bars.symbols), bars.interval, calendar_of(bars)
+        report.n_rows = bars.n * len(bars.symbols)
     else:
         rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None)
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)
         if gone := sorted(set(rows.symbols) - set(bars.symbols)) if symbols is None else []:
             report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")
+    report.interval, report.calendar, report.empty_share = bars.interval, calendar_of(bars), empty_share(bars)
     if funding is not None:
         bars = add_funding(bars, funding, report)
     return Loaded(bars, report)
@@ -194,27 +201,42 @@ def absent_text(absent: Sequence[str]) -> str:
     return f"every symbol must have bars in the span, was none of {', '.join(absent[:8])}; leave it out or widen the span"
 
 
+@dataclass(frozen=True)
+class Judged:
+    """Rows on their grid: what can be used of the `n_rows` that came, bad ones blank, and the issues."""
+
+    rows: Rows
+    grid: Grid
+    tally: Tally
+    n_rows: int
+
+
+def judge(rows: Rows, interval: int, calendar: str | None, stop: bool = True) -> Judged:
+    """Sort, drop and blank what must be, and choose the grid. Raises UserError where a run stops; `stop=False` only counts."""
+    counts = np.bincount(rows.code, minlength=len(rows.symbols))
+    tally, n_rows = Tally(), rows.n
+    rows, issues = sort_rows(rows, counts)
+    tally.add(issues, stop)
+    rows, issues = drop_rows(rows, counts, "future", rows.time > present())
+    tally.add(issues, stop)
+    rows, issues = mask_rows(rows, counts)
+    tally.add(issues, stop)
+    if not rows.n:
+        raise UserError("data must have rows that can be used, was none; see qt data check")
+    times, candles = distinct_times(rows.time, interval)
+    grid = find_grid(times, candles, interval, calendar or rows.calendar, len(rows.symbols))
+    rows, issues = drop_rows(rows, counts, "off_grid", np.isin(rows.time, grid.off_times))
+    tally.add(issues, stop)
+    return Judged(rows, grid, tally, n_rows)
+
+
 def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, report: LoadReport) -> Bars:
     label, calendar, interval = how
     rows, length = prepare(rows, symbols, span, label, interval)
-    counts = np.bincount(rows.code, minlength=len(rows.symbols))
-    tally = Tally()
-    n_rows = rows.n
-    rows, issues = sort_rows(rows, counts)
-    tally.add(issues)
-    rows, issues = drop_rows(rows, counts, "future", rows.time > present())
-    tally.add(issues)
-    rows, issues = mask_rows(rows, counts)
-    tally.add(issues)
-    times, candles = distinct_times(rows.time, length)
-    grid = find_grid(times, candles, length, calendar or rows.calendar, len(rows.symbols))
-    if len(grid.off_times):
-        rows, issues = drop_rows(rows, counts, "off_grid", np.isin(rows.time, grid.off_times))
-        tally.add(issues)
-    bars = fill_planes(grid, rows)
+    judged = judge(rows, length, calendar)
+    bars = fill_planes(judged.grid, judged.rows)
     check_seen(bars.symbols, has_candle(bars))
-    report.n_rows, report.interval, report.calendar, report.empty_share = n_rows, length, grid.calendar, grid.empty_share
-    report.issues = tally.issues
+    report.n_rows, report.issues = judged.n_rows, judged.tally.issues
     return bars
 
 
@@ -249,15 +271,9 @@ def parse_span(start: Any, end: Any) -> Span:
     return low, high
 
 
-def calendar_of(bars: Bars) -> str:
-    """Say whether every row follows the one before after one interval (`regular`) or not (`sessions`)."""
-    return "regular" if np.all(np.diff(bars.open_time) == bars.interval) else "sessions"
-
-
 def describe_grid(report: LoadReport) -> str:
     """Say in one line which grid was chosen and why (D-82)."""
-    share = f"{report.empty_share:.1%} of a regular grid would be empty"
-    return f"{interval_text(report.interval)} bars, {report.calendar} ({share})"
+    return f"{interval_text(report.interval)} bars on a {report.calendar} grid, as {report.empty_share:.1%} of a regular one is empty"
 
 
 def parse_symbols(symbols: Sequence[str] | str | None) -> list[str] | None:

@@ -27,6 +27,11 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "high_below_low": ("have a high below the low", "masked", "correct or drop them"),
     "outside_range": ("have an open or close outside low to high", "masked", "correct or drop them"),
     "duplicate": ("repeat another row", "dropped", ""),
+    "gap": ("are missing or empty between its first and last", "told", ""),
+    "zero_volume": ("have no volume", "told", ""),
+    "jump": ("close more than 10 % and 20 usual moves away from the close before", "told", ""),
+    "frozen": ("repeat one price for 10 bars or longer", "told", ""),
+    "unclosed": ("close after the present time", "told", ""),
 }
 VALUE_RULES = ("incomplete", "not_finite", "not_positive", "negative_volume", "high_below_low", "outside_range")
 

@@ -1,7 +1,7 @@
 """What would a market with a known answer look like? Seeded worlds; the same seed gives the same bits, a longer run the same beginning."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from research.data.clock import parse_interval
 from research.data.schema import VALUES, bars_of
 from research.errors import UserError
 
-START = 1_672_531_200_000_000_000  # 2023-01-01 UTC
+START = 946_684_800_000_000_000  # 2000-01-01 UTC: room for many bars before the present
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,15 @@ def simulate_blocks(
         if not isinstance(value, int) or value < low:
             raise UserError(f"{key} must be an int of at least {low}, was {value!r}")
     world = WORLDS[name]
-    known = list(inspect.signature(world.blocks).parameters)[3:]
+    known = parameters(world)
     for key in params:
         if key not in known:
             raise UserError(f"parameter of {name} must be one of {', '.join(known) or 'none'}, was {key!r}")
+        if isinstance(known[key], int) and not isinstance(params[key], int):
+            raise UserError(f"{key} must be an int, was {params[key]!r}")
     ns = parse_interval(interval)
+    if n_bars * ns > 2**63 - 1 - START:
+        raise UserError(f"simulated bars must end before 2262, was {n_bars:,} of {interval}; ask for fewer or shorter ones")
     symbols = tuple(f"SIM{i + 1:0{max(2, len(str(n_symbols)))}d}" for i in range(n_symbols))
     rng = np.random.Generator(np.random.PCG64(seed))
     done = 0
@@ -74,23 +78,37 @@ def simulate_blocks(
 def simulate_text(text: str) -> Bars:
     """Read `NAME?key=value&key=value` as on the command line. Raises UserError."""
     name, _, query = text.partition("?")
+    return simulate(name, **parse_params([pair for pair in query.split("&") if pair], name))
+
+
+def parse_params(pairs: Sequence[str], name: str) -> dict[str, Any]:
+    """Turn `key=value` texts into arguments of `simulate`. Raises UserError."""
     params: dict[str, Any] = {}
-    for pair in filter(None, query.split("&")):
+    for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign:
-            raise UserError(f"simulated:{name} must be followed by ?key=value&key=value, was {pair!r}")
+            raise UserError(f"parameter of {name} must be written key=value, was {pair!r}")
         params[key] = value if key == "interval" else _number(key, value)
-    return simulate(name, **params)
+    return params
+
+
+def parameters(world: World) -> dict[str, float]:
+    """Return a world's own parameters and their defaults."""
+    return {key: p.default for key, p in list(inspect.signature(world.blocks).parameters.items())[3:]}
+
+
+def describe_worlds() -> list[dict[str, Any]]:
+    """List every world: name, what it is, its known answer, its parameters with defaults."""
+    return [{"name": w.name, "what": w.what, "answer": w.answer, "parameters": parameters(w)} for w in WORLDS.values()]
 
 
 def _number(key: str, text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
+    for kind in (int, float):
         try:
-            return float(text)
+            return kind(text)
         except ValueError:
-            raise UserError(f"{key} must be a number, was {text!r}") from None
+            continue
+    raise UserError(f"{key} must be a number, was {text!r}")
 
 
 WORLDS: dict[str, World] = {

@@ -87,11 +87,24 @@ def _read_parquet(path: Path, wanted: tuple[str, ...]) -> pa.Table:
         raise UserError(f"{path.name} must be a whole Parquet file, was damaged ({str(error).splitlines()[0][:80]})") from None
 
 
-def _read_csv(path: Path, wanted: tuple[str, ...]) -> pa.Table:
+def column_names(source: Any) -> list[str]:
+    """Return the names of the columns, of a folder those of its first file. Raises UserError where there is nothing to read."""
+    if not isinstance(source, str | Path):
+        return [str(name) for name in getattr(source, "columns", source)]
+    path = candle_files(Path(source).expanduser())[0]
+    return list(open_parquet(path).schema_arrow.names) if path.name.lower().endswith(PARQUET) else _header(path)[0]
+
+
+def _header(path: Path) -> tuple[list[str], str]:
+    """Return the column names of a CSV file and its delimiter."""
     with gzip.open(path, "rt", errors="replace") if path.name.lower().endswith(".gz") else path.open(errors="replace") as file:
-        header = file.readline().lstrip("\ufeff")
-    delimiter = max(",;\t|", key=header.count)
-    names = [name.strip().strip('"') for name in header.strip("\r\n").split(delimiter)]
+        line = file.readline().lstrip("\ufeff")
+    delimiter = max(",;\t|", key=line.count)
+    return [name.strip().strip('"') for name in line.strip("\r\n").split(delimiter)], delimiter
+
+
+def _read_csv(path: Path, wanted: tuple[str, ...]) -> pa.Table:
+    names, delimiter = _header(path)
     found = find_columns(names, wanted, path.name)
     raw = {name: role for role, name in found.items()}
     types = {name: pa.string() if raw[name] in ("time", "close_time", "symbol") else pa.float64() for name in raw}

