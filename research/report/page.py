@@ -5,7 +5,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore.params import describe
-from research.report import figures
+from research.report import figures, matrices
 from research.report.rows import (
     by_table,
     certificate,
@@ -57,6 +57,7 @@ def page(files: RunFiles) -> dict[str, Any]:
         "evidence": evidence_table(s),
         "certificate": certificate(verify),
         "params": param_table(files.manifest["params"]),
+        "changed": param_table(files.manifest["params"], only_changed=True),
         "made": made(files.manifest),
         "ece_bins": s["evidence"]["ece_bins"],
         "bootstrap": s["evidence"]["bootstrap"],
@@ -193,8 +194,8 @@ def pictures(s: dict[str, Any], tested: pd.DataFrame, trades: pd.DataFrame) -> d
         ),
         "decisions": figures.decisions(s),
         "accuracy": figures.accuracy(s),
-        "confusion": figures.confusion(s) if any(b["n"] for b in {**s["models"], **s["layers"]}.values()) else None,
-        "regimes": figures.regimes(s),
+        "confusion": matrices.confusion(s) if any(b["n"] for b in {**s["models"], **s["layers"]}.values()) else None,
+        "regimes": matrices.regimes(s),
         "trades": figures.trades(closed, s["pnl"]["by_exit"]) if len(closed) else None,
     }
     return {name: figure for name, figure in out.items() if figure is not None}

@@ -228,13 +228,15 @@ def certificate(verify: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def param_table(params: dict[str, Any]) -> Table:
-    """List every parameter; those off their default come with it."""
+def param_table(params: dict[str, Any], only_changed: bool = False) -> Table:
+    """List every parameter, or those off their default, with it and their meaning."""
     default = Params().flat()
     rows = []
     for row in describe():
         name, value = row["name"], params[row["name"]]
-        rows.append([name, _value(value), "" if value == default[name] else _value(default[name]), row["meaning"]])
+        is_default = value == default[name]
+        if not (only_changed and is_default):
+            rows.append([name, _value(value), "" if is_default else _value(default[name]), row["meaning"]])
     return Table(["parameter", "value", "default, if other", "meaning"], rows, texts=(1, 2, 3))
 
 

@@ -79,9 +79,8 @@ def _svg(draw: Callable[[Any, bool], None], width: float, height: float) -> str:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": "qt"}):
-        figure = Figure(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height))
         draw(figure, width == NARROW)
-        figure.draw_without_rendering()  # tick labels settle, so that the layout leaves room for them
         out = io.StringIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return themed(out.getvalue())
@@ -92,7 +91,7 @@ def themed(svg: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r"(\d\.\d\d)\d+", r"\1", svg)
-    svg = re.sub(r"font: ([^;\"]*?)([\d.]+px) [^;\"]*", rf"font: \g<1>\g<2> {FONTS}", svg)
+    svg = svg.replace("'DejaVu Sans'", FONTS)
     for place in COLOURS:
         svg = svg.replace(place, f"var(--{place[1:]})")
     light, dark = ("".join(f"--{place[1:]}:{pair[i]};" for place, pair in COLOURS.items()) for i in (0, 1))
