@@ -1,7 +1,7 @@
 """At which price is an order filled, and what does it cost? Simulated fills; live replaces them by the exchange's reports.
 
-The rules are scalars in, scalars out. `enter` and `leave` write one row of the ledger and hand it to `apply_fill`, the only place
-that books. Own fills: `rebind(trade, fill_step=mine)`.
+The rules are scalars in, scalars out. `enter` and `leave` complete one row of the ledger and hand it to `apply_fill`, the only
+place that books. Own fills: `rebind(trade, fill_step=mine)`.
 """
 
 import numpy as np
@@ -30,11 +30,15 @@ def gap_rule(qty, stop_price, price):
 
 
 @kernel(inline=True)
-def stop_rule(qty, stop_price, open_price, low, high):
-    """Is the stop touched inside the bar, and where does it fill? At the level or the worse open; NaN prices touch nothing."""
-    if qty > 0.0:
-        return low <= stop_price, min(stop_price, open_price)
-    return high >= stop_price, max(stop_price, open_price)
+def stop_rule(qty, stop_price, low, high):
+    """Is the stop touched inside the bar? NaN prices touch nothing."""
+    return ((qty > 0.0) & (low <= stop_price)) | ((qty < 0.0) & (high >= stop_price))
+
+
+@kernel(inline=True)
+def stop_fill_rule(qty, stop_price, open_price):
+    """Where does a touched stop fill? At its level, or at the open if that is worse."""
+    return min(stop_price, open_price) if qty > 0.0 else max(stop_price, open_price)
 
 
 @kernel(inline=True)
@@ -47,47 +51,44 @@ def funding_rule(qty, close, rate):
 @kernel
 def fill_step(side, reference, params):
     """Price of one simulated fill, slippage included. side: 1.0 buys, -1.0 sells; reference: open, stop level or close."""
-    return fill_rule(side, reference, params[0]["broker"]["slippage_rate"])
+    return fill_rule(side, reference, params["broker"]["slippage_rate"])
 
 
 @kernel
-def enter(account, positions, closed, fills, k, s, reference, time, bar, params):
-    """Fill the pending entry of symbol s at `reference` and book it as row k: the notional is fixed, the quantity follows.
+def enter(account, position, slot, fill, reference, params):
+    """Fill the pending entry of `position` at `reference` and book it: the notional is fixed, the quantity follows.
 
-    Returns 0.0: an entry realises nothing.
+    Records: slot is the ring's next place, fill a ledger row with symbol, time and bar, params the PARAMS record.
     """
-    pending = positions[s]["pending_notional"]
+    pending = position["pending_notional"]
     side = 1.0 if pending > 0.0 else -1.0
-    fill = fills[k]
-    fill["price"] = fill_step(side, reference, params)
-    fill["notional"] = abs(pending)
-    fill["qty"] = side * (fill["notional"] / fill["price"])
-    fill["stop_price"] = stop_level_rule(side, fill["price"], params[0]["governor"]["stop_loss"])
+    price, notional = fill_step(side, reference, params), abs(pending)
     fill["is_entry"] = 1
-    return _book(account, positions, closed, fills, k, s, reference, time, bar, Reason.APPROVED, params)
-
-
-@kernel
-def leave(account, positions, closed, fills, k, s, reference, time, bar, reason, params):
-    """Close the position of symbol s at `reference` and book it as row k. Returns what equity gains over the last mark."""
-    qty = -positions[s]["qty"]
-    fill = fills[k]
-    fill["qty"] = qty
-    fill["price"] = fill_step(1.0 if qty > 0.0 else -1.0, reference, params)
-    fill["notional"] = abs(qty) * fill["price"]
-    fill["stop_price"] = np.nan
-    fill["is_entry"] = 0
-    return _book(account, positions, closed, fills, k, s, reference, time, bar, reason, params)
-
-
-@kernel
-def _book(account, positions, closed, fills, k, s, reference, time, bar, reason, params):
-    """Complete row k of the ledger and book it."""
-    fill = fills[k]
-    fill["symbol"] = s
-    fill["time"] = time
-    fill["bar"] = bar
-    fill["reason"] = reason
+    fill["reason"] = Reason.APPROVED
+    fill["qty"] = side * (notional / price)
+    fill["price"] = price
     fill["reference_price"] = reference
-    fill["fee"] = fill["notional"] * params[0]["broker"]["fee_rate"]
-    return apply_fill(account, positions, closed, fills, k)
+    fill["notional"] = notional
+    fill["stop_price"] = stop_level_rule(side, price, params["governor"]["stop_loss"])
+    fill["fee"] = notional * params["broker"]["fee_rate"]
+    apply_fill(account, position, slot, fill)
+
+
+@kernel
+def leave(account, position, slot, fill, reference, reason, params):
+    """Close the whole of `position` at `reference` and book it. Returns what equity gains over the last mark.
+
+    Records: slot is the ring's next place, fill a ledger row with symbol, time and bar, params the PARAMS record.
+    """
+    qty = -position["qty"]
+    price = fill_step(1.0 if qty > 0.0 else -1.0, reference, params)
+    notional = abs(qty) * price
+    fill["is_entry"] = 0
+    fill["reason"] = reason
+    fill["qty"] = qty
+    fill["price"] = price
+    fill["reference_price"] = reference
+    fill["notional"] = notional
+    fill["stop_price"] = np.nan
+    fill["fee"] = notional * params["broker"]["fee_rate"]
+    return apply_fill(account, position, slot, fill)

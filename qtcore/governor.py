@@ -6,7 +6,7 @@ bar), then exposure and cooldown. The first rule that hits gives the reason (`sp
 """
 
 from qtcore.jit import kernel
-from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset, ExposureMode, SizingMode
+from qtcore.params import DrawdownBasis, DrawdownReset, ExposureMode, SizingMode
 from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
 
 LAST_TRADES = 50  # closed trades that `last_50` looks at
@@ -14,25 +14,49 @@ LAST_TRADES = 50  # closed trades that `last_50` looks at
 
 @kernel(inline=True)
 def screen_rule(action, confidence, close, min_confidence, is_killed, allow_short):
-    """Reason why a cell is refused whatever the account looks like, NONE if it is a candidate. A NaN confidence is a low one."""
-    reason = Reason.EMERGENCY_STOP_ACTIVE if is_killed else Reason.NONE
-    reason = reason if close == close else Reason.NO_BAR
-    reason = Reason.SHORTS_DISABLED if (action == Action.SELL) & (not allow_short) else reason
-    reason = reason if confidence >= min_confidence else Reason.LOW_CONFIDENCE
-    return reason if (action == Action.SELL) | (action == Action.BUY) else Reason.HOLD_SIGNAL
+    """Reason why a cell is refused whatever the account looks like, 0 if it is a candidate. A NaN confidence is a low one."""
+    reason = Reason.EMERGENCY_STOP_ACTIVE.value if is_killed else 0
+    reason = reason if close == close else Reason.NO_BAR.value
+    reason = Reason.SHORTS_DISABLED.value if (action == Action.SELL) & (not allow_short) else reason
+    reason = reason if confidence >= min_confidence else Reason.LOW_CONFIDENCE.value
+    return reason if (action == Action.SELL) | (action == Action.BUY) else Reason.HOLD_SIGNAL.value
 
 
 @kernel
 def screen(action, confidence, close, params, reason, final_action, size, pnl):
     """Screen a block: action, confidence, close [n, S] in, reason [n, S] out; the other outputs [n, S] are set to "no trade"."""
-    g, allow_short = params[0]["governor"], params[0]["broker"]["allow_short"] != 0
-    min_confidence, is_killed = g["min_confidence"], g["emergency_stop"] != 0
-    for t in range(action.shape[0]):
-        for s in range(action.shape[1]):
-            reason[t, s] = screen_rule(action[t, s], confidence[t, s], close[t, s], min_confidence, is_killed, allow_short)
-            final_action[t, s] = Action.HOLD
-            size[t, s] = 0.0
-            pnl[t, s] = 0.0
+    min_confidence, is_killed = params["governor"]["min_confidence"], params["governor"]["emergency_stop"] != 0
+    allow_short = params["broker"]["allow_short"] != 0
+    actions, confidences, closes, reasons = action.reshape(-1), confidence.reshape(-1), close.reshape(-1), reason.reshape(-1)
+    finals, sizes, pnls = final_action.reshape(-1), size.reshape(-1), pnl.reshape(-1)
+    for i in range(actions.size):
+        reasons[i] = screen_rule(actions[i], confidences[i], closes[i], min_confidence, is_killed, allow_short)
+        finals[i] = Action.HOLD
+    for i in range(actions.size):
+        sizes[i] = 0.0
+        pnls[i] = 0.0
+
+
+@kernel(inline=True)
+def exit_rule(side, wish, bars_held, horizon, is_flatten):
+    """Code of the exit that the close orders for an open position, 0 if it stays: opposite signal, horizon, flattening kill switch.
+
+    side, wish: 1 buys, -1 sells; any other wish holds. horizon: bars, 0 for none. An opposite signal needs no confidence and no permission.
+    """
+    code = Reason.EMERGENCY_STOP_ACTIVE.value if is_flatten else 0
+    code = Reason.HORIZON.value if (horizon > 0) & (bars_held >= horizon) else code
+    return Reason.EXIT_SIGNAL.value if wish == -side else code
+
+
+@kernel(inline=True)
+def open_cell_rule(reason, code, is_ordered, side, wish):
+    """Reason of a cell whose position is open. reason: what the screen said; code: of the exit; is_ordered: has it just been ordered?
+
+    An exit-only cell says its exit. A same-direction signal is refused, unless the position has just been ordered to leave.
+    """
+    is_refused = (wish == side) & (not is_ordered) & (reason != Reason.LOW_CONFIDENCE.value)
+    reason = Reason.POSITION_ALREADY_OPEN.value if is_refused else reason
+    return code if (wish == -side) | (is_ordered & (wish != side)) else reason
 
 
 @kernel(inline=True)
@@ -51,56 +75,48 @@ def size_rule(kelly, kelly_fraction, scale, max_position):
 
 @kernel(inline=True)
 def veto_rule(is_halted, trades_today, max_daily_trades):
-    """Reason that holds for every candidate of the bar, NONE if there is none."""
-    reason = Reason.DAILY_TRADE_LIMIT_REACHED if trades_today >= max_daily_trades else Reason.NONE
-    return Reason.MAX_DRAWDOWN_EXCEEDED if is_halted else reason
+    """Reason that holds for every candidate of the bar, 0 if there is none."""
+    reason = Reason.DAILY_TRADE_LIMIT_REACHED.value if trades_today >= max_daily_trades else 0
+    return Reason.MAX_DRAWDOWN_EXCEEDED.value if is_halted else reason
 
 
 @kernel(inline=True)
-def govern_rule(veto, exposure, notional, limit, is_projected, last_loss_time, since):
-    """Reason for one candidate in the order of `spec` 10.3: the bar's veto, exposure, cooldown, nothing to buy, else APPROVED.
+def govern_rule(exposure, notional, limit, is_projected, last_loss_time, since):
+    """Reason for one candidate in the order of `spec` 10.3: exposure, cooldown, nothing to buy, else APPROVED.
 
     exposure, notional, limit: quote. last_loss_time, since: ns UTC; a loss exactly at `since` is forgotten.
     """
     planned = exposure + notional if is_projected else exposure
-    reason = Reason.APPROVED if notional > 0.0 else Reason.ZERO_SIZE
-    reason = Reason.COOLDOWN_ACTIVE if last_loss_time > since else reason
-    reason = Reason.MAX_EXPOSURE_EXCEEDED if planned > limit else reason
-    return veto if veto != Reason.NONE else reason
+    reason = Reason.APPROVED.value if notional > 0.0 else Reason.ZERO_SIZE.value
+    reason = Reason.COOLDOWN_ACTIVE.value if last_loss_time > since else reason
+    return Reason.MAX_EXPOSURE_EXCEEDED.value if planned > limit else reason
 
 
 @kernel
-def odds(confidence, closed, n_closed, governor):
-    """Win rate, payoff and confidence scale that the sizing mode uses.
+def empirical_odds(closed, n_closed, win_rate, payoff, n):
+    """Win rate and payoff of the last n closed trades by their returns, oldest first (`spec` D-64).
 
-    `kelly_empirical` takes them from the returns of the last `kelly_trades` closed trades, oldest first; with fewer, or for a payoff
-    without both wins and losses, the constants stand in.
+    closed: the ring. With fewer than n trades the given `win_rate` and `payoff` stay; so does `payoff` without both wins and losses.
     """
-    win_rate, payoff, scale = governor["win_rate"], governor["payoff"], confidence / governor["reference_confidence"]
-    if governor["sizing_mode"] == SizingMode.KELLY_CONFIDENCE:
-        return confidence, payoff, 1.0
-    n = governor["kelly_trades"]
-    if governor["sizing_mode"] == SizingMode.KELLY_EMPIRICAL and n_closed >= n:
-        wins, losses, n_wins, n_losses = 0.0, 0.0, 0, 0
-        for i in range(n_closed - n, n_closed):
-            ret = closed[i % N_CLOSED]["ret"]
-            if ret > 0.0:
-                wins += ret
-                n_wins += 1
-            if ret < 0.0:
-                losses -= ret
-                n_losses += 1
-        win_rate = n_wins / n
-        if n_wins > 0 and n_losses > 0:
-            payoff = (wins / n_wins) / (losses / n_losses)
-    return win_rate, payoff, scale
+    wins, losses, n_wins, n_losses = 0.0, 0.0, 0, 0
+    if n_closed < n:
+        return win_rate, payoff
+    for i in range(n_closed - n, n_closed):
+        ret = closed[i % N_CLOSED]["ret"]
+        if ret > 0.0:
+            wins += ret
+            n_wins += 1
+        if ret < 0.0:
+            losses -= ret
+            n_losses += 1
+    if n_wins > 0 and n_losses > 0:
+        payoff = (wins / n_wins) / (losses / n_losses)
+    return n_wins / n, payoff
 
 
 @kernel
-def last_loss(symbol, position, closed, n_closed, scope):
-    """Time of the newest loss that counts for `symbol`, ns UTC; NEVER if none."""
-    if scope == CooldownScope.SYMBOL_LAST_LOSS:
-        return position["last_loss_time"]
+def last_loss(symbol, closed, n_closed):
+    """Time of the newest loss on `symbol` among the last 50 closed trades of all symbols, ns UTC; NEVER if none."""
     newest = NEVER
     for i in range(max(n_closed - LAST_TRADES, 0), n_closed):
         trade = closed[i % N_CLOSED]
@@ -109,45 +125,48 @@ def last_loss(symbol, position, closed, n_closed, scope):
     return newest
 
 
-@kernel
-def base_of(account, governor):
+@kernel(inline=True)
+def base_of(account, params):
     """Choose what drawdown, sizes and limits are measured on: equity, or the realised balance (`spec` 10.6 i)."""
-    return account[0]["equity"] if governor["drawdown_basis"] == DrawdownBasis.EQUITY else account[0]["balance"]
+    return account["equity"] if params["governor"]["drawdown_basis"] == DrawdownBasis.EQUITY else account["balance"]
 
 
-@kernel
+@kernel(inline=True)
 def roll_day(account, now, params):
     """Start a new UTC day if the decision time lies in one; `drawdown_reset = daily` then lifts a halt and restarts the peak."""
-    a = account[0]
-    if now >= (a["day"] + 1) * NS_PER_DAY or now < a["day"] * NS_PER_DAY:
-        a["day"] = now // NS_PER_DAY
-        a["trades_today"] = 0
-        if params[0]["governor"]["drawdown_reset"] == DrawdownReset.DAILY:
-            a["is_halted"] = 0
-            a["peak"] = base_of(account, params[0]["governor"])
+    if now >= (account["day"] + 1) * NS_PER_DAY or now < account["day"] * NS_PER_DAY:
+        account["day"] = now // NS_PER_DAY
+        account["trades_today"] = 0
+        if params["governor"]["drawdown_reset"] == DrawdownReset.DAILY:
+            account["is_halted"] = 0
+            account["peak"] = base_of(account, params)
 
 
-@kernel
+@kernel(inline=True)
 def halt(account, now, params):
     """Halt entries when the drawdown from the peak exceeds the limit (a drawdown equal to it passes); count the halted bars."""
-    a = account[0]
-    base = base_of(account, params[0]["governor"])
-    if a["is_halted"] == 0 and (a["peak"] - base) / a["peak"] > params[0]["governor"]["max_drawdown"]:
-        a["is_halted"] = 1
-        if a["halt_time"] == NEVER:
-            a["halt_time"] = now
-    a["n_halted"] += a["is_halted"]
+    peak = account["peak"]
+    if account["is_halted"] == 0 and (peak - base_of(account, params)) / peak > params["governor"]["max_drawdown"]:
+        account["is_halted"] = 1
+        if account["halt_time"] == NEVER:
+            account["halt_time"] = now
+    account["n_halted"] += account["is_halted"]
 
 
 @kernel
-def govern_step(side, confidence, symbol, now, veto, account, positions, closed, params):
-    """Judge one candidate. side: 1.0 buys, -1.0 sells. Returns the signed notional (0.0 if refused) and the reason."""
-    g, a = params[0]["governor"], account[0]
-    base = base_of(account, g)
-    win_rate, payoff, scale = odds(confidence, closed, a["n_closed"], g)
-    notional = base * size_rule(kelly_rule(win_rate, payoff), g["kelly_fraction"], scale, g["max_position"])
-    is_projected = g["exposure_mode"] == ExposureMode.PROJECTED
-    loss = last_loss(symbol, positions[symbol], closed, a["n_closed"], g["cooldown_scope"])
+def govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+    """Judge one candidate that no veto of the bar stops. Returns the signed notional (0.0 if refused) and the reason.
+
+    side: 1 buys, -1 sells. symbol: column. now, loss_time: decision time and newest loss that counts, ns UTC. win_rate, payoff: the
+    odds of the sizing mode. account, position, params: records.
+    """
+    g = params["governor"]
+    base = base_of(account, params)
+    is_by_confidence = g["sizing_mode"] == SizingMode.KELLY_CONFIDENCE
+    kelly = kelly_rule(confidence if is_by_confidence else win_rate, payoff)
+    scale = 1.0 if is_by_confidence else confidence / g["reference_confidence"]
+    notional = base * size_rule(kelly, g["kelly_fraction"], scale, g["max_position"])
     since = now - g["cooldown_minutes"] * NS_PER_MINUTE
-    reason = govern_rule(veto, a["exposure"], notional, base * g["max_exposure"], is_projected, loss, since)
+    is_projected = g["exposure_mode"] == ExposureMode.PROJECTED
+    reason = govern_rule(account["exposure"], notional, base * g["max_exposure"], is_projected, loss_time, since)
     return (side * notional if reason == Reason.APPROVED else 0.0), reason

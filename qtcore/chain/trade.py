@@ -7,147 +7,45 @@ visits only symbols that hold something (`held`) and bars with a candidate. Addi
 no bit.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.broker import enter, funding_rule, gap_rule, leave, stop_rule
-from qtcore.governor import govern_step, halt, roll_day, screen, veto_rule
+from qtcore.broker import enter, funding_rule, gap_rule, leave, stop_fill_rule, stop_rule
+from qtcore.governor import (
+    empirical_odds,
+    exit_rule,
+    govern_step,
+    halt,
+    last_loss,
+    open_cell_rule,
+    roll_day,
+    screen,
+    veto_rule,
+)
 from qtcore.jit import kernel
-from qtcore.params import DrawdownBasis, FillAt, GovernOrder, Params
-from qtcore.portfolio import init_account, mark
-from qtcore.types import ACCOUNT, CLOSED, F8, FILL, NS_PER_DAY, POSITION, Action, Bars, Reason, slab
+from qtcore.params import CooldownScope, FillAt, GovernOrder, Params, SizingMode
+from qtcore.portfolio import init_account, mark_step, sum_up
+from qtcore.types import ACCOUNT, CLOSED, F8, FILL, N_CLOSED, NS_PER_DAY, POSITION, Action, Bars, Reason, slab
 
 
-@kernel
-def fill_exits(t, price, time, bar, is_open, account, positions, closed, held, n_held, pnl, fills, k, params):
-    """Fill ordered exits at row t of `price`; at the open also positions whose stop lies behind it. Returns the next ledger row."""
-    for i in range(n_held):
-        s = held[i]
-        position, x = positions[s], price[t, s]
-        if position["qty"] != 0.0 and x == x:
-            reason = position["pending_exit"]
-            if reason == 0 and is_open and gap_rule(position["qty"], position["stop_price"], x):
-                reason = Reason.STOP
-            if reason != 0:
-                pnl[t, s] += leave(account, positions, closed, fills, k, s, x, time, bar, reason, params)
-                k += 1
-    return k
+@kernel(inline=True)
+def begin(fill, s, time, bar):
+    """Begin a row of the ledger."""
+    fill["symbol"] = s
+    fill["time"] = time
+    fill["bar"] = bar
+    return fill
 
 
-@kernel
-def fill_entries(t, price, time, bar, account, positions, closed, held, n_held, reasons, fills, k, params):
-    """Fill pending entries at row t of `price`; cancel them at a hole or under the kill switch. Returns the next ledger row."""
-    is_killed = params[0]["governor"]["emergency_stop"] != 0
-    for i in range(n_held):
-        s = held[i]
-        x = price[t, s]
-        if positions[s]["pending_notional"] != 0.0:
-            if x == x and not is_killed:
-                enter(account, positions, closed, fills, k, s, x, time, bar, params)
-                k += 1
-            else:
-                positions[s]["pending_notional"] = 0.0
-                account[0]["n_cancelled"] += 1
-                if positions[s]["qty"] == 0.0:
-                    reasons[t, s] = Reason.EMERGENCY_STOP_ACTIVE if is_killed else Reason.NO_BAR
-    return k
-
-
-@kernel
-def fill_stops(t, open_, high, low, close, time, bar, account, positions, closed, held, n_held, pnl, fills, k, params):
-    """Close what touches its stop inside bar t, and what has had no bar for too long. Returns the next ledger row."""
-    delist_after = params[0]["broker"]["delist_after"]
-    for i in range(n_held):
-        s = held[i]
-        position = positions[s]
-        if position["qty"] != 0.0:
-            is_hit, reference = stop_rule(position["qty"], position["stop_price"], open_[t, s], low[t, s], high[t, s])
-            if is_hit:
-                pnl[t, s] += leave(account, positions, closed, fills, k, s, reference, time, bar, Reason.STOP, params)
-                k += 1
-            elif close[t, s] != close[t, s] and bar - position["last_bar"] >= delist_after:
-                price = position["last_close"]
-                pnl[t, s] += leave(account, positions, closed, fills, k, s, price, time, bar, Reason.DELISTED, params)
-                k += 1
-    return k
-
-
-@kernel
-def pay_funding(t, close, funding, account, positions, held, n_held, pnl):
-    """Book the funding due in bar t to the positions held at its close."""
-    for i in range(n_held):
-        s = held[i]
-        received = funding_rule(positions[s]["qty"], close[t, s], funding[t, s])
-        if received != 0.0:
-            positions[s]["funding"] += received
-            account[0]["funding"] += received
-            account[0]["balance"] += received
-            pnl[t, s] += received
-
-
-@kernel
-def order_exits(t, bar, action, positions, held, n_held, reasons, params):
-    """Order the exits of bar t: opposite signal, horizon, kill switch with `flatten_on_kill`; say so in the cell's reason.
-
-    A same-direction signal on an open position is refused, unless the position has just been ordered to leave.
-    """
-    g, broker = params[0]["governor"], params[0]["broker"]
-    is_flatten = g["emergency_stop"] != 0 and g["flatten_on_kill"] != 0
-    horizon, fill_bar = broker["max_holding_bars"], 1 if broker["fill"] == FillAt.NEXT_OPEN else 0
-    for i in range(n_held):
-        s = held[i]
-        position = positions[s]
-        side = 1 if position["qty"] > 0.0 else -1
-        wish = int(action[t, s]) - 1
-        code = Reason.EMERGENCY_STOP_ACTIVE if is_flatten else Reason.NONE
-        code = Reason.HORIZON if horizon > 0 and bar - position["entry_bar"] + fill_bar >= horizon else code
-        code = Reason.EXIT_SIGNAL if wish == -side else code
-        is_ordered = code != Reason.NONE and position["pending_exit"] == 0
-        if is_ordered:
-            position["pending_exit"] = code
-        if wish == -side or (is_ordered and wish == 0):
-            reasons[t, s] = code
-        elif wish == side and not is_ordered and reasons[t, s] != Reason.LOW_CONFIDENCE:
-            reasons[t, s] = Reason.POSITION_ALREADY_OPEN
-
-
-@kernel
-def next_candidate(t, s, confidence, reasons, is_by_confidence):
-    """Column of the next cell of row t without a reason: the first from s on, or the most confident of all; S if there is none."""
-    n_symbols = reasons.shape[1]
-    if not is_by_confidence:
-        while s < n_symbols and reasons[t, s] != Reason.NONE:
-            s += 1
-        return s
-    best = n_symbols
-    for i in range(n_symbols):
-        if reasons[t, i] == Reason.NONE and (best == n_symbols or confidence[t, i] > confidence[t, best]):
-            best = i
-    return best
-
-
-@kernel
-def govern(t, now, action, confidence, account, positions, closed, held, n_held, reasons, final_action, size, params):
-    """Judge the candidates of bar t one after the other; book approvals as pending entries. Returns the new length of `held`."""
-    is_by_confidence = params[0]["governor"]["order"] == GovernOrder.BY_CONFIDENCE
-    limit, a = params[0]["governor"]["max_daily_trades"], account[0]
-    s = next_candidate(t, 0, confidence, reasons, is_by_confidence)
-    while s < reasons.shape[1]:
-        veto = veto_rule(a["is_halted"] != 0, a["trades_today"], limit)
-        side = 1.0 if action[t, s] == Action.BUY else -1.0
-        notional, reason = govern_step(side, confidence[t, s], s, now, veto, account, positions, closed, params)
-        reasons[t, s] = reason
-        if reason == Reason.APPROVED:
-            final_action[t, s] = action[t, s]
-            size[t, s] = notional
-            positions[s]["pending_notional"] = notional
-            a["exposure"] += abs(notional)
-            a["trades_today"] += 1
-            n_held = hold(held, n_held, s)
-        s = next_candidate(t, s, confidence, reasons, is_by_confidence)
-    return n_held
+@kernel(inline=True)
+def cancel(account, position, reason, code):
+    """Drop a pending entry. Returns the cell's new reason: `code`, unless a position is open there."""
+    position["pending_notional"] = 0.0
+    account["n_cancelled"] += 1
+    return code if position["qty"] == 0.0 else reason
 
 
 @kernel
@@ -165,51 +63,178 @@ def hold(held, n_held, s):
 
 
 @kernel
+def sort_by_confidence(candidates, m, confidence, t):
+    """Sort the first m columns in `candidates` by falling confidence of row t; equals keep their order."""
+    for i in range(1, m):
+        s, j = candidates[i], i
+        while j > 0 and confidence[t, candidates[j - 1]] < confidence[t, s]:
+            candidates[j] = candidates[j - 1]
+            j -= 1
+        candidates[j] = s
+
+
+@kernel
+def fill_at_close(t, close, time, bar, account, positions, closed, held, n_held, pnl, fills, k, params):
+    """Fill what bar t ordered at its own close and mark again (`fill = close`). Returns the next ledger row and the length of `held`."""
+    unrealised, committed, kept = 0.0, 0.0, 0
+    for i in range(n_held):
+        s = held[i]
+        position = positions[s]
+        if position["pending_exit"] != 0 and close[t, s] == close[t, s]:
+            slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, time, bar)
+            gain = leave(account, position, slot, fill, close[t, s], position["pending_exit"], params)
+            pnl[t, s] += gain
+            k += 1
+    for i in range(n_held):
+        s = held[i]
+        position = positions[s]
+        if position["pending_notional"] != 0.0:
+            enter(account, position, closed[0], begin(fills[k], s, time, bar), close[t, s], params)
+            k += 1
+        if position["qty"] != 0.0:
+            gain = mark_step(position, close[t, s], bar)
+            pnl[t, s] += gain
+            unrealised += position["unrealised"]
+            committed += position["entry_notional"]
+            held[kept] = s
+            kept += 1
+    sum_up(account, unrealised, committed, 0.0, params)
+    return k, kept
+
+
+@kernel
 def trade(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, params, account_slab, positions_slab, closed_slab,
-    held, final_action, reasons, size, pnl, equity, balance, exposure, fills_slab,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, params_record, account_slab, positions_slab, closed_slab,
+    scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills_slab,
 ):  # fmt: skip
     """Trade a block of n bars. Returns the number of fills.
 
     open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; open_time, close_time [n] ns UTC.
-    action [n, S] int8, confidence [n, S]: the opinion before the governor. params: `Params.record()`.
-    account, positions, closed: the state as bytes (`slab`), updated in place. held [S] int64: scratch.
+    action [n, S] int8, confidence [n, S]: the opinion before the governor. params_record: `Params.record()`.
+    account_slab, positions_slab, closed_slab: the state as bytes (`slab`), updated in place. scratch [2, S] int64.
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
     symbol added to equity in the bar; equity, balance, exposure [n] when the bar is done; fills_slab: the ledger as bytes.
+
+    One long kernel on purpose: arrays handed to a callee are counted by atomic operations, 35 ns a call (2026-11); records and
+    numbers are free.
     """
-    account, positions, closed = account_slab.view(ACCOUNT), positions_slab.view(POSITION), closed_slab.view(CLOSED)
-    fills = fills_slab.view(FILL)
-    is_equity_basis = params[0]["governor"]["drawdown_basis"] == DrawdownBasis.EQUITY
-    is_close_fill = params[0]["broker"]["fill"] == FillAt.CLOSE
+    params, account, positions = params_record[0], account_slab.view(ACCOUNT)[0], positions_slab.view(POSITION)
+    closed, fills = closed_slab.view(CLOSED), fills_slab.view(FILL)
+    g, broker, n_symbols = params["governor"], params["broker"], close.shape[1]
+    is_killed, limit, is_by_confidence = g["emergency_stop"] != 0, g["max_daily_trades"], g["order"] == GovernOrder.BY_CONFIDENCE
+    is_flatten, is_last_50 = is_killed and g["flatten_on_kill"] != 0, g["cooldown_scope"] == CooldownScope.LAST_50
+    is_empirical, win_rate, payoff = g["sizing_mode"] == SizingMode.KELLY_EMPIRICAL, g["win_rate"], g["payoff"]
+    is_close_fill, horizon, delist_after = broker["fill"] == FillAt.CLOSE, broker["max_holding_bars"], broker["delist_after"]
+    has_funding, own_bar = funding.shape[0] > 0, 0 if is_close_fill else 1
+    held, candidates, n_held, n_pending, k = scratch[0], scratch[1], 0, 0, 0
     screen(action, confidence, close, params, reasons, final_action, size, pnl)
-    n_held, k = 0, 0
-    for s in range(close.shape[1]):
+    for s in range(n_symbols):
+        n_pending += positions[s]["pending_notional"] != 0.0
         if positions[s]["qty"] != 0.0 or positions[s]["pending_notional"] != 0.0:
             held[n_held] = s
             n_held += 1
     for t in range(close.shape[0]):
-        bar, now = account[0]["n_bars"], close_time[t]
-        account[0]["n_bars"] = bar + 1
-        k = fill_exits(t, open_, open_time[t], bar, True, account, positions, closed, held, n_held, pnl, fills, k, params)
-        k = fill_entries(t, open_, open_time[t], bar, account, positions, closed, held, n_held, reasons, fills, k, params)
-        k = fill_stops(t, open_, high, low, close, now, bar, account, positions, closed, held, n_held, pnl, fills, k, params)
-        if funding.shape[0] > 0:
-            pay_funding(t, close, funding, account, positions, held, n_held, pnl)
-        n_held = mark(account, positions, held, n_held, close, t, bar, pnl, is_equity_basis)
-        roll_day(account, now, params)
+        bar, now = account["n_bars"], close_time[t]
+        account["n_bars"] = bar + 1
+
+        for i in range(n_held):  # 1 exits at the open
+            s = held[i]
+            position, price = positions[s], open_[t, s]
+            reason = position["pending_exit"]
+            reason = Reason.STOP.value if (reason == 0) & gap_rule(position["qty"], position["stop_price"], price) else reason
+            if reason != 0 and price == price:
+                slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, open_time[t], bar)
+                gain = leave(account, position, slot, fill, price, reason, params)
+                pnl[t, s] += gain
+                k += 1
+
+        if n_pending > 0:  # 2 entries at the open
+            for i in range(n_held):
+                s = held[i]
+                position, price = positions[s], open_[t, s]
+                if position["pending_notional"] != 0.0:
+                    if is_killed:
+                        reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.EMERGENCY_STOP_ACTIVE.value)
+                    elif price != price:
+                        reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.NO_BAR.value)
+                    else:
+                        enter(account, position, closed[0], begin(fills[k], s, open_time[t], bar), price, params)
+                        k += 1
+            n_pending = 0
+
+        unrealised, committed, paid, kept = 0.0, 0.0, 0.0, 0
+        for i in range(n_held):
+            s = held[i]
+            position, price = positions[s], close[t, s]
+            is_hit = stop_rule(position["qty"], position["stop_price"], low[t, s], high[t, s])
+            is_gone = (price != price) & (bar - position["last_bar"] >= delist_after)
+            if (position["qty"] != 0.0) & (is_hit | is_gone):  # 3 stops inside the bar, and symbols that have gone
+                level = stop_fill_rule(position["qty"], position["stop_price"], open_[t, s]) if is_hit else position["last_close"]
+                slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, now, bar)
+                gain = leave(account, position, slot, fill, level, Reason.STOP.value if is_hit else Reason.DELISTED.value, params)
+                pnl[t, s] += gain
+                k += 1
+            if position["qty"] != 0.0:
+                if has_funding:  # 4 funding
+                    received = funding_rule(position["qty"], price, funding[t, s])
+                    position["funding"] += received
+                    pnl[t, s] += received
+                    paid += received
+                pnl[t, s] += mark_step(position, price, bar)  # 5 mark at the close
+                unrealised += position["unrealised"]
+                committed += position["entry_notional"]
+                held[kept] = s
+                kept += 1
+                side, wish = 1 if position["qty"] > 0.0 else -1, int(action[t, s]) - 1  # 7 exits are ordered before entries
+                code = exit_rule(side, wish, bar - position["entry_bar"] + own_bar, horizon, is_flatten)
+                is_ordered = (code != 0) & (position["pending_exit"] == 0)
+                position["pending_exit"] = code if is_ordered else position["pending_exit"]
+                reasons[t, s] = open_cell_rule(int(reasons[t, s]), code, is_ordered, side, wish)
+        n_held = kept
+        sum_up(account, unrealised, committed, paid, params)
+
+        roll_day(account, now, params)  # 6
         halt(account, now, params)
-        order_exits(t, bar, action, positions, held, n_held, reasons, params)
-        n_held = govern(t, now, action, confidence, account, positions, closed, held, n_held, reasons, final_action, size, params)
+        veto = veto_rule(account["is_halted"] != 0, account["trades_today"], limit)
+        m = 0
+        if veto == 0:  # 7 entries
+            for s in range(n_symbols):
+                candidates[m] = s
+                m += reasons[t, s] == 0
+            if is_by_confidence:
+                sort_by_confidence(candidates, m, confidence, t)
+            if is_empirical:
+                win_rate, payoff = empirical_odds(closed, account["n_closed"], g["win_rate"], g["payoff"], g["kelly_trades"])
+        for i in range(m):
+            s = candidates[i]
+            position, side = positions[s], 1 if action[t, s] == Action.BUY else -1
+            loss_time = last_loss(s, closed, account["n_closed"]) if is_last_50 else position["last_loss_time"]
+            notional, reason = govern_step(side, confidence[t, s], s, now, loss_time, win_rate, payoff, account, position, params)
+            reasons[t, s] = reason
+            if reason == Reason.APPROVED:
+                final_action[t, s] = action[t, s]
+                size[t, s] = notional
+                position["pending_notional"] = notional
+                account["exposure"] += abs(notional)
+                account["trades_today"] += 1
+                n_pending += 1
+                n_held = hold(held, n_held, s)
+                veto = veto_rule(account["is_halted"] != 0, account["trades_today"], limit)
+                if veto != 0:
+                    break
+        if veto != 0:
+            for s in range(n_symbols):
+                reasons[t, s] = reasons[t, s] if reasons[t, s] != 0 else veto
+
         if is_close_fill:
-            k = fill_exits(t, close, now, bar, False, account, positions, closed, held, n_held, pnl, fills, k, params)
-            k = fill_entries(t, close, now, bar, account, positions, closed, held, n_held, reasons, fills, k, params)
-            n_held = mark(account, positions, held, n_held, close, t, bar, pnl, is_equity_basis)
-        equity[t], balance[t], exposure[t] = account[0]["equity"], account[0]["balance"], account[0]["exposure"]
-    note_last_bars(close, positions, account[0]["n_bars"])
+            k, n_held = fill_at_close(t, close, now, bar, account, positions, closed, held, n_held, pnl, fills, k, params)
+            n_pending = 0
+        equity[t], balance[t], exposure[t] = account["equity"], account["balance"], account["exposure"]
+    note_last_bars(close, positions, account["n_bars"])
     return k
 
 
-@kernel
+@kernel(inline=True)
 def note_last_bars(close, positions, n_bars):
     """Note every symbol's last valid close [n, S] of the block that ends at bar number n_bars - 1."""
     n = close.shape[0]
@@ -261,19 +286,21 @@ def fill_capacity(params: Params, close_time: NDArray[np.int64], n_symbols: int)
     return 2 * approvals + 3 * n_symbols
 
 
-def run_trade(bars: Bars, action: NDArray[np.int8], confidence: F8, params: Params, state: TradeState) -> TradeResult:
+def run_trade(
+    bars: Bars, action: NDArray[np.int8], confidence: F8, params: Params, state: TradeState, loop: Callable[..., int] = trade
+) -> TradeResult:
     """Trade the opinion `action`, `confidence` [n, S] on `bars`; `state` is carried on in place.
 
-    The arrays must be C-contiguous as `as_bars` and `decide` return them.
+    loop: `trade`, or an own one from `rebind`. The arrays must be C-contiguous as `as_bars` and `decide` return them.
     """
     n, n_symbols = bars.close.shape
     codes, values, lines = np.empty((2, n, n_symbols), np.int8), np.empty((2, n, n_symbols)), np.empty((3, n))
     ledger = np.empty(fill_capacity(params, bars.close_time, n_symbols), FILL)
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
     reasons = codes[1].view(np.uint8)
-    k = trade(
+    k = loop(
         bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, action, confidence, params.record(),
-        slab(state.account), slab(state.positions), slab(state.closed), np.empty(n_symbols, np.int64),
+        slab(state.account), slab(state.positions), slab(state.closed), np.empty((2, n_symbols), np.int64),
         codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], slab(ledger),
     )  # fmt: skip
     return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger[:k].copy())
@@ -294,21 +321,23 @@ def finish(state: TradeState, close_time: int, params: Params) -> tuple[TradeSta
     """
     end = state.copy()
     fills = np.zeros(len(end.positions), FILL)
-    k = close_all(end.account, end.positions, end.closed, fills, close_time, params.record())
+    k = close_all(slab(end.account), slab(end.positions), slab(end.closed), slab(fills), close_time, params.record())
     return end, fills[:k]
 
 
 @kernel
-def close_all(account, positions, closed, fills, now, params):
+def close_all(account_slab, positions_slab, closed_slab, fills_slab, now, params_record):
     """Close every position at its last valid close and drop what is pending. Returns the number of fills."""
-    k = 0
+    account, positions, params, k = account_slab.view(ACCOUNT)[0], positions_slab.view(POSITION), params_record[0], 0
+    closed, fills = closed_slab.view(CLOSED), fills_slab.view(FILL)
     for s in range(len(positions)):
-        if positions[s]["pending_notional"] != 0.0:
-            positions[s]["pending_notional"] = 0.0
-            account[0]["n_cancelled"] += 1
-        if positions[s]["qty"] != 0.0:
-            price, bar = positions[s]["last_close"], account[0]["n_bars"] - 1
-            leave(account, positions, closed, fills, k, s, price, now, bar, Reason.END_OF_DATA, params)
+        position = positions[s]
+        if position["pending_notional"] != 0.0:
+            position["pending_notional"] = 0.0
+            account["n_cancelled"] += 1
+        if position["qty"] != 0.0:
+            slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, now, account["n_bars"] - 1)
+            leave(account, position, slot, fill, position["last_close"], Reason.END_OF_DATA, params)
             k += 1
-    account[0]["equity"], account[0]["exposure"] = account[0]["balance"], 0.0
+    account["equity"], account["exposure"] = account["balance"], 0.0
     return k

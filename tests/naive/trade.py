@@ -161,16 +161,18 @@ def fill_stops(book, bar, row):
 
 
 def pay_funding(book, bar, row):
-    """10.6 s: a long held at the close pays qty * close * rate, a short receives it."""
+    """10.6 s: a long held at the close pays qty * close * rate, a short receives it; the bar's payments are added up, then booked."""
+    paid = 0.0
     for s, sym in enumerate(book.symbols):
         pos, price = sym["pos"], bar["close"][s]
         rate = bar["funding"][s] if bar["funding"] else NAN
         if pos is not None and not math.isnan(price) and not math.isnan(rate):
             received = -(pos["qty"] * price * rate)
             pos["funding"] += received
-            book.funding += received
-            book.balance += received
             row["pnl"][s] += received
+            paid += received
+    book.funding += paid
+    book.balance += paid
 
 
 def mark(book, bar, row):
