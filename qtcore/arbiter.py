@@ -68,49 +68,57 @@ def gate_rule(action, confidence, gate):
 
 
 @kernel(inline=True)
-def answer_rule(action, confidence, gate):
-    """Return the reason code of an analysed call: what was accepted, or why not (9.4, 9.6)."""
+def answer_rule(score, is_blank, threshold, gate):
+    """Return action, confidence, reason and score of a call (9.3 to 9.6): 40, 41 accepted, 45, 46 refused; HOLD 0.5 when it failed.
+
+    43: no indicator is known; 44: infinite ones cancelled out. The score is then NaN.
+    """
+    score = np.nan if is_blank else score
+    is_broken = score != score
+    action, confidence = settle_rule(score, threshold)
+    confidence = 0.5 if is_broken else confidence
     refused = 45 if confidence < gate else 46
     accepted = 40 if action == 2 else 41
-    return accepted if gate_rule(action, confidence, gate) else refused
+    reason = accepted if gate_rule(action, confidence, gate) else refused
+    return action, confidence, ((43 if is_blank else 44) if is_broken else reason), score
 
 
 @kernel
 def settle(arbiter, params, codes, values, start, stop):
-    """Analyse the escalated cells of [start, stop) and let accepted answers replace the raw decision.
+    """Analyse the escalated cells of [start, stop): an accepted answer becomes the raw decision, every other cell keeps the ensemble's.
 
-    arbiter [6, N]: `ARBITER_INPUTS`, NaN unknown; codes [11, N], values [5, N]: the arbiter columns of every cell are written, -1, NaN
-    and NONE where it was not called; RAW_ACTION, RAW_CONFIDENCE and SOURCE only where it was accepted.
+    arbiter [6, N]: `ARBITER_INPUTS`, NaN unknown; codes [11, N], values [5, N]: reads VERDICT and the ensemble's columns, writes the
+    arbiter's (-1, NaN and NONE where it was not called) and the raw columns. What is selected is loaded
+    first: a load inside a select becomes an address that SIMD cannot follow (35 ns a cell instead of 2.3).
     """
     threshold, gate = params[0].arbiter.score_threshold, params[0].arbiter.gate_confidence
     for i in range(np.uintp(start), np.uintp(stop)):
         rsi, macd, line, bb = arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i]
         volume, momentum = arbiter[4, i], arbiter[5, i]
-        called = codes[Code.VERDICT, i] == Verdict.ESCALATE
+        is_called = codes[Code.VERDICT, i] == Verdict.ESCALATE
+        kept_action, kept_confidence = codes[Code.ENSEMBLE_ACTION, i], values[Value.ENSEMBLE_CONFIDENCE, i]
         is_blank = (rsi != rsi) & (macd != macd) & (line != line) & (bb != bb) & (volume != volume) & (momentum != momentum)
         score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
-        score = np.nan if is_blank else score
-        is_broken = score != score
-        action, confidence = settle_rule(score, threshold)
-        confidence = 0.5 if is_broken else confidence
-        reason = answer_rule(action, confidence, gate)
-        reason = (43 if is_blank else 44) if is_broken else reason
-        accepted = called & (reason <= 41)
-        codes[Code.ARBITER_ACTION, i] = action if called else -1
-        codes[Code.ARBITER_REASON, i] = reason if called else 0
-        values[Value.ARBITER_CONFIDENCE, i] = confidence if called else np.nan
-        values[Value.ARBITER_SCORE, i] = score if called else np.nan
-        codes[Code.RAW_ACTION, i] = action if accepted else codes[Code.RAW_ACTION, i]
-        values[Value.RAW_CONFIDENCE, i] = confidence if accepted else values[Value.RAW_CONFIDENCE, i]
-        codes[Code.SOURCE, i] = 2 if accepted else codes[Code.SOURCE, i]
+        action, confidence, reason, score = answer_rule(score, is_blank, threshold, gate)
+        is_accepted = is_called & (reason <= 41)
+        codes[Code.ARBITER_ACTION, i] = action if is_called else -1
+        codes[Code.ARBITER_REASON, i] = reason if is_called else 0
+        values[Value.ARBITER_CONFIDENCE, i] = confidence if is_called else np.nan
+        values[Value.ARBITER_SCORE, i] = score if is_called else np.nan
+        codes[Code.RAW_ACTION, i] = action if is_accepted else kept_action
+        codes[Code.SOURCE, i] = 2 if is_accepted else 0
+        values[Value.RAW_CONFIDENCE, i] = confidence if is_accepted else kept_confidence
 
 
 @kernel
-def skip(codes, values, start, stop):
-    """Write the arbiter columns of the cells [start, stop) where it is not called: NOT_AVAILABLE for escalated cells, else NONE."""
+def keep(codes, values, start, stop):
+    """Take the ensemble's decision for every cell of [start, stop) without calling the arbiter; escalated cells say NOT_AVAILABLE."""
     for i in range(np.uintp(start), np.uintp(stop)):
         codes[Code.ARBITER_ACTION, i] = -1
         codes[Code.ARBITER_REASON, i] = 47 if codes[Code.VERDICT, i] == Verdict.ESCALATE else 0
+        codes[Code.RAW_ACTION, i] = codes[Code.ENSEMBLE_ACTION, i]
+        codes[Code.SOURCE, i] = 0
     for i in range(np.uintp(start), np.uintp(stop)):
         values[Value.ARBITER_CONFIDENCE, i] = np.nan
         values[Value.ARBITER_SCORE, i] = np.nan
+        values[Value.RAW_CONFIDENCE, i] = values[Value.ENSEMBLE_CONFIDENCE, i]

@@ -10,7 +10,7 @@ import numpy as np
 
 from qtcore.jit import kernel
 from qtcore.params import TieBreak
-from qtcore.slots import count_rule, slots, tally_rule, weigh_rule
+from qtcore.slots import slots, tally_rule, weigh_rule
 from qtcore.types import Code, Consensus, Value
 
 
@@ -30,7 +30,9 @@ def winner_rule(actions, weights, tie_break):
 
     tie_break `ORDER`: first of BUY, SELL, HOLD that attains the top. `HOLD`: two votes within 1e-12 of the top are a tie, HOLD.
     """
-    sell, hold, buy = weigh_rule(actions, weights, 0), weigh_rule(actions, weights, 1), weigh_rule(actions, weights, 2)
+    sell = weigh_rule(actions, weights, np.int8(0))
+    hold = weigh_rule(actions, weights, np.int8(1))
+    buy = weigh_rule(actions, weights, np.int8(2))
     top, second = second_rule(sell, hold, buy)
     is_tie = (tie_break == TieBreak.HOLD) & (top - second <= 1e-12)
     first = np.int8(2 if buy == top else (0 if sell == top else 1))
@@ -80,9 +82,9 @@ def score_rule(actions, confidences, weights, tie_break):
     present = present + weights[3] if actions[3] >= 0 else present
     present = present + weights[4] if actions[4] >= 0 else present
     whole = present if present > 0.0 else 1.0
-    sell = weigh_rule(actions, products, 0) / whole
-    hold = weigh_rule(actions, products, 1) / whole
-    buy = weigh_rule(actions, products, 2) / whole
+    sell = weigh_rule(actions, products, np.int8(0)) / whole
+    hold = weigh_rule(actions, products, np.int8(1)) / whole
+    buy = weigh_rule(actions, products, np.int8(2)) / whole
     top, second = second_rule(sell, hold, buy)
     is_tie = (present <= 0.0) | ((tie_break == TieBreak.HOLD) & (top - second <= 1e-12))
     first = 0 if sell == top else (1 if hold == top else 2)
@@ -146,11 +148,9 @@ def tally(action, codes, start, stop):
     action [5, N] int8; codes [11, N]: reads ENSEMBLE_ACTION and the tie flag in CONSENSUS, writes both, CONSENSUS_COUNT and N_VOTERS.
     """
     for i in range(np.uintp(start), np.uintp(stop)):
-        actions = slots(action, i)
         winner = codes[Code.ENSEMBLE_ACTION, i]
-        sell, hold, buy = tally_rule(actions)
-        n_voters = np.int8(np.int8(sell + hold) + buy)
-        n_winners = count_rule(actions, winner)
+        sell, hold, buy, n_voters = tally_rule(slots(action, i))
+        n_winners = np.int8(sell if winner == 0 else (hold if winner == 1 else buy))
         codes[Code.CONSENSUS, i] = consensus_rule(n_winners, n_voters, codes[Code.CONSENSUS, i] != 0)
         codes[Code.CONSENSUS_COUNT, i] = n_winners
         codes[Code.N_VOTERS, i] = n_voters

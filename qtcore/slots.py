@@ -26,17 +26,14 @@ def weigh_rule(actions, amounts, action):
 
 
 @kernel(inline=True)
-def count_rule(actions, action):
-    """Count the slots that voted `action`."""
-    two = np.int8(np.int8(actions[0] == action) + np.int8(actions[1] == action))
-    four = np.int8(np.int8(actions[2] == action) + np.int8(actions[3] == action))
-    return np.int8(np.int8(two + four) + np.int8(actions[4] == action))
-
-
-@kernel(inline=True)
 def tally_rule(actions):
-    """Count the voters for SELL, HOLD and BUY."""
-    return count_rule(actions, 0), count_rule(actions, 1), count_rule(actions, 2)
+    """Count the voters for SELL, HOLD and BUY, and all of them."""
+    sell, hold, buy = np.int8(0), np.int8(0), np.int8(0)
+    for action in actions:
+        sell = np.int8(sell + np.int8(action == 0))
+        hold = np.int8(hold + np.int8(action == 1))
+        buy = np.int8(buy + np.int8(action == 2))
+    return sell, hold, buy, np.int8(np.int8(sell + hold) + buy)
 
 
 @kernel(inline=True)
@@ -48,17 +45,11 @@ def most_rule(sell, hold, buy):
 
 
 @kernel(inline=True)
-def is_alone_rule(sell, hold, buy, most):
-    """Say whether only one group has the size `most`."""
-    return np.int8(np.int8(np.int8(sell == most) + np.int8(hold == most)) + np.int8(buy == most)) == 1
-
-
-@kernel(inline=True)
-def argmax_rule(p_sell, p_hold, p_buy):
-    """Return the first action with the largest probability, and that probability."""
-    best = p_hold if p_hold > p_sell else p_sell
-    action = 1 if p_hold > p_sell else 0
-    return (2 if p_buy > best else action), (p_buy if p_buy > best else best)
+def is_outvoted_rule(sell, hold, buy, ensemble_action):
+    """Say whether one group is larger than the others and yet lost the weighted vote (D-70)."""
+    most, winner = most_rule(sell, hold, buy)
+    is_alone = ((sell == most) ^ (hold == most) ^ (buy == most)) & (not ((sell == hold) & (hold == buy)))
+    return is_alone & (winner != ensemble_action)
 
 
 @kernel(inline=True)
@@ -69,27 +60,6 @@ def pick_rule(table, n):
     return np.int8(low if n <= 2 else (table[2] if n == 3 else high))
 
 
-@kernel
-def least_group(n, threshold):
-    """Return the least size of a group of `n` voters with `size / n >= threshold`; 127 if none reaches it."""
-    for size in range(n + 1):
-        if size / n >= threshold:
-            return np.int8(size)
-    return np.int8(127)
-
-
-@kernel
-def least_groups(threshold):
-    """Return `least_group` for 1 to 5 voters: a threshold on shares as head counts, in the exact division of the specification."""
-    return (
-        least_group(1, threshold),
-        least_group(2, threshold),
-        least_group(3, threshold),
-        least_group(4, threshold),
-        least_group(5, threshold),
-    )
-
-
 @kernel(inline=True)
 def fill_rule(actions):
     """Count the absent of the four base models as HOLD (`spec` 7.1, `hold_half`); the fifth slot is optional."""
@@ -98,6 +68,40 @@ def fill_rule(actions):
 
 
 @kernel(inline=True)
-def is_probability_rule(p_sell, p_hold, p_buy):
-    """Say whether all three lie in [0, 1]; NaN does not."""
-    return (p_sell >= 0.0) & (p_hold >= 0.0) & (p_buy >= 0.0) & (p_sell <= 1.0) & (p_hold <= 1.0) & (p_buy <= 1.0)
+def choose_rule(p_sell, p_hold, p_buy):
+    """Return the first action with the largest probability, that probability, and whether all three lie in [0, 1] (NaN does not)."""
+    best = p_hold if p_hold > p_sell else p_sell
+    action = 1 if p_hold > p_sell else 0
+    is_sound = (p_sell >= 0.0) & (p_hold >= 0.0) & (p_buy >= 0.0) & (p_sell <= 1.0) & (p_hold <= 1.0) & (p_buy <= 1.0)
+    return (2 if p_buy > best else action), (p_buy if p_buy > best else best), is_sound
+
+
+@kernel
+def least_groups(threshold):
+    """Return for 1 to 5 voters the least size of a group with `size / n >= threshold`, 127 if none reaches it.
+
+    So a threshold on shares becomes head counts, in the exact division of the specification.
+    """
+    one, two, three, four, five = np.int8(127), np.int8(127), np.int8(127), np.int8(127), np.int8(127)
+    for k in range(6):
+        size = np.int8(5 - k)
+        one = size if (size <= 1) & (size / 1.0 >= threshold) else one
+        two = size if (size <= 2) & (size / 2.0 >= threshold) else two
+        three = size if (size <= 3) & (size / 3.0 >= threshold) else three
+        four = size if (size <= 4) & (size / 4.0 >= threshold) else four
+        five = size if size / 5.0 >= threshold else five
+    return one, two, three, four, five
+
+
+@kernel
+def most_groups(threshold):
+    """Return for 1 to 5 voters the largest size of a group that leaves `1 - size / n >= threshold`, -1 if none does."""
+    one, two, three, four, five = np.int8(-1), np.int8(-1), np.int8(-1), np.int8(-1), np.int8(-1)
+    for k in range(6):
+        size = np.int8(k)
+        one = size if (size <= 1) & (1.0 - size / 1.0 >= threshold) else one
+        two = size if (size <= 2) & (1.0 - size / 2.0 >= threshold) else two
+        three = size if (size <= 3) & (1.0 - size / 3.0 >= threshold) else three
+        four = size if (size <= 4) & (1.0 - size / 4.0 >= threshold) else four
+        five = size if 1.0 - size / 5.0 >= threshold else five
+    return one, two, three, four, five

@@ -6,30 +6,27 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 
 import numpy as np
 
-from qtcore.arbiter import settle, skip
+from qtcore.arbiter import keep, settle
 from qtcore.check import as_votes
 from qtcore.ensemble import score_rule, vote
 from qtcore.jit import kernel
 from qtcore.meta.override import judge_override
-from qtcore.meta.policy import ask, is_outvoted_rule, judge_policy
+from qtcore.meta.policy import ask, judge_policy
 from qtcore.meta.predictor import judge_v5
 from qtcore.params import MetaMode, MissingFill, Params, PolicyBase
-from qtcore.slots import fill_rule, most_rule, slots, tally_rule, weigh_rule
+from qtcore.slots import fill_rule, is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
 from qtcore.types import ARBITER_INPUTS, F8, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
 
 
 @kernel
-def keep(codes, values, start, stop):
-    """Take the ensemble's opinion as the raw decision of the cells [start, stop), with nobody asked yet."""
+def reset(codes, values, start, stop):
+    """Write the meta columns of the cells [start, stop) as if nobody had been asked."""
     for i in range(np.uintp(start), np.uintp(stop)):
         codes[Code.VERDICT, i] = 0
         codes[Code.META_REASON, i] = 0
         codes[Code.META_ACTION, i] = -1
-        codes[Code.RAW_ACTION, i] = codes[Code.ENSEMBLE_ACTION, i]
-        codes[Code.SOURCE, i] = 0
     for i in range(np.uintp(start), np.uintp(stop)):
         values[Value.META_CONFIDENCE, i] = np.nan
-        values[Value.RAW_CONFIDENCE, i] = values[Value.ENSEMBLE_CONFIDENCE, i]
 
 
 @kernel
@@ -65,8 +62,8 @@ def restore(action, confidence, codes, values, start, stop):
         if reason < 1 or reason > 3:
             continue
         actions = slots(action, i)
-        sell, hold, buy = tally_rule(actions)
-        if is_outvoted_rule(sell, hold, buy, reason, codes[Code.ENSEMBLE_ACTION, i]):
+        sell, hold, buy, _ = tally_rule(actions)
+        if is_outvoted_rule(sell, hold, buy, codes[Code.ENSEMBLE_ACTION, i]):
             most, winner = most_rule(sell, hold, buy)
             codes[Code.RAW_ACTION, i] = winner
             values[Value.RAW_CONFIDENCE, i] = weigh_rule(actions, slots(confidence, i), winner) / most
@@ -84,24 +81,25 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
         vote(action, confidence, regime, params, codes, values, start, stop)
-        keep(codes, values, start, stop)
-        escalated = False
+        reset(codes, values, start, stop)
         if meta.enabled != 0 and meta.mode == MetaMode.POLICY:
             grade(action, confidence, params, codes, values, start, stop)
             escalated, outvoted, clear = judge_policy(action, params, codes, start, stop)
             if clear:
                 escalated |= ask(probs, problem, params, codes, values, start, stop)
+            if escalated and params[0].arbiter.enabled != 0:
+                settle(arbiter, params, codes, values, start, stop)
+            else:
+                keep(codes, values, start, stop)
             if outvoted:
                 restore(action, confidence, codes, values, start, stop)
-        elif meta.enabled != 0 and meta.mode == MetaMode.OVERRIDE:
+            continue
+        keep(codes, values, start, stop)
+        if meta.enabled != 0 and meta.mode == MetaMode.OVERRIDE:
             judge_override(action, probs, problem, params, codes, values, start, stop)
             restore(action, confidence, codes, values, start, stop)
         elif meta.enabled != 0:
             judge_v5(action, probs, problem, params, codes, values, start, stop)
-        if escalated and params[0].arbiter.enabled != 0:
-            settle(arbiter, params, codes, values, start, stop)
-        else:
-            skip(codes, values, start, stop)
 
 
 def decide(

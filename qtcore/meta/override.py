@@ -3,29 +3,28 @@
 import numpy as np
 
 from qtcore.jit import kernel
-from qtcore.slots import argmax_rule, is_probability_rule, least_groups, most_rule, pick_rule, slots, tally_rule
+from qtcore.slots import choose_rule, least_groups, most_rule, pick_rule, slots, tally_rule
 from qtcore.types import Code, Reason, Value
 
 
 @kernel
-def override_rule(sell, hold, buy, probs, problem, agreeing, threshold):
+def override_rule(sell, hold, buy, n, probs, problem, agreeing, threshold):
     """Return reason, class and confidence of the checks in order; class -1 and NaN until the model has given a valid answer.
 
-    sell, hold, buy: head counts; probs: three probabilities, NaN where the model gave none because of `problem`; agreeing:
+    sell, hold, buy, n: head counts; probs: three probabilities, NaN where the model gave none because of `problem`; agreeing:
     `least_groups` of the consensus threshold; threshold: the least confidence that overrides.
     """
     is_absent = probs[0] != probs[0]
     if is_absent and problem == Reason.MODEL_NOT_LOADED:
         return 6, -1, np.nan
-    n = np.int8(np.int8(sell + hold) + buy)
     most, winner = most_rule(sell, hold, buy)
     if n > 0 and most >= pick_rule(agreeing, n):
         return 1 + winner, -1, np.nan
     if is_absent:
         return problem, -1, np.nan
-    if not is_probability_rule(probs[0], probs[1], probs[2]):
+    action, confidence, is_sound = choose_rule(probs[0], probs[1], probs[2])
+    if not is_sound:
         return 34, -1, np.nan
-    action, confidence = argmax_rule(probs[0], probs[1], probs[2])
     return (33 if confidence < threshold else 30 + action), action, confidence
 
 
@@ -39,14 +38,12 @@ def judge_override(action, probs, problem, params, codes, values, start, stop):
     meta = params[0].meta
     agreeing = least_groups(meta.consensus_threshold)
     for i in range(np.uintp(start), np.uintp(stop)):
-        n_voters = codes[Code.N_VOTERS, i]
-        if n_voters < 2:
-            codes[Code.VERDICT, i] = 0
-            codes[Code.META_REASON, i] = 14 if n_voters == 1 else 13
+        sell, hold, buy, n = tally_rule(slots(action, i))
+        if n < 2:
+            codes[Code.META_REASON, i] = 14 if n == 1 else 13
             continue
-        sell, hold, buy = tally_rule(slots(action, i))
         answer = probs[0, i], probs[1, i], probs[2, i]
-        reason, chosen, confidence = override_rule(sell, hold, buy, answer, problem, agreeing, meta.override_threshold)
+        reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, agreeing, meta.override_threshold)
         is_closed = (reason == 34 or 6 <= reason <= 10) and meta.fail_open == 0
         overrides = 30 <= reason <= 32
         codes[Code.VERDICT, i] = 2 if overrides or is_closed else 1

@@ -11,11 +11,11 @@ import numpy as np
 from qtcore.jit import kernel
 from qtcore.params import MissingFill
 from qtcore.slots import (
-    argmax_rule,
+    choose_rule,
     fill_rule,
-    is_alone_rule,
-    is_probability_rule,
+    is_outvoted_rule,
     least_groups,
+    most_groups,
     most_rule,
     pick_rule,
     slots,
@@ -24,26 +24,16 @@ from qtcore.slots import (
 from qtcore.types import Code, Reason, Value
 
 
-@kernel
-def most_dissented(n, threshold):
-    """Return the largest size of the largest group of `n` voters with `1 - size / n >= threshold`; -1 if there is none."""
-    for size in range(n, -1, -1):
-        if 1.0 - size / n >= threshold:
-            return np.int8(size)
-    return np.int8(-1)
-
-
 @kernel(inline=True)
-def policy_rule(sell, hold, buy, is_low, agreeing, dissented):
+def policy_rule(sell, hold, buy, n, is_low, agreeing, divided):
     """Return the reason of the first trigger that fires (7.3): 1-3 and 5 defer, 20-22 escalate, 5 is what the learned model may change.
 
-    sell, hold, buy: head counts; is_low: the base confidence is below its threshold; agreeing, dissented: `least_groups` and
-    `most_dissented` for 1 to 5 voters.
+    sell, hold, buy, n: head counts; is_low: the base confidence is below its threshold; agreeing, divided: `least_groups` and
+    `most_groups` of the two thresholds.
     """
-    n = np.int8(np.int8(sell + hold) + buy)
     most, winner = most_rule(sell, hold, buy)
     reason = np.int8(22 if is_low else 5)
-    reason = np.int8(21 if most <= pick_rule(dissented, n) else reason)
+    reason = np.int8(21 if most <= pick_rule(divided, n) else reason)
     reason = np.int8(20 if (buy == 2) & (sell == 2) else reason)
     reason = np.int8(np.int8(1 + winner) if most >= pick_rule(agreeing, n) else reason)
     return np.int8(11 if n == 0 else reason)
@@ -58,13 +48,6 @@ def entropy_rule(p_sell, p_hold, p_buy):
     return -total / math.log(3.0)
 
 
-@kernel(inline=True)
-def is_outvoted_rule(sell, hold, buy, reason, ensemble_action):
-    """Say whether a strong consensus of one group lost the weighted vote (D-70)."""
-    most, winner = most_rule(sell, hold, buy)
-    return (reason <= 3) & is_alone_rule(sell, hold, buy, most) & (winner != ensemble_action)
-
-
 @kernel
 def judge_policy(action, params, codes, start, stop):
     """Keep or escalate the cells [start, stop) by the rules; return whether any is escalated, outvoted (D-70) or clear, as three flags.
@@ -75,28 +58,21 @@ def judge_policy(action, params, codes, start, stop):
     meta = params[0].meta
     fills = meta.missing_fill == MissingFill.HOLD_HALF
     agreeing = least_groups(meta.consensus_threshold)
-    limit = meta.disagreement_threshold
-    dissented = (
-        most_dissented(1, limit),
-        most_dissented(2, limit),
-        most_dissented(3, limit),
-        most_dissented(4, limit),
-        most_dissented(5, limit),
-    )
+    divided = most_groups(meta.disagreement_threshold)
     escalated, outvoted, clear = np.int8(0), np.int8(0), np.int8(0)
     for i in range(np.uintp(start), np.uintp(stop)):
         actions = slots(action, i)
-        sell, hold, buy = tally_rule(fill_rule(actions) if fills else actions)
+        sell, hold, buy, n = tally_rule(fill_rule(actions) if fills else actions)
         n_voters = codes[Code.N_VOTERS, i]
-        reason = policy_rule(sell, hold, buy, codes[Code.VERDICT, i] != 0, agreeing, dissented)
+        reason = policy_rule(sell, hold, buy, n, codes[Code.VERDICT, i] != 0, agreeing, divided)
         reason = np.int8(14 if n_voters == 1 else (13 if n_voters == 0 else reason))
         verdict = np.int8(3 if reason >= 20 else (0 if n_voters < 2 else 1))
         codes[Code.META_REASON, i] = reason
         codes[Code.VERDICT, i] = verdict
         escalated = np.int8(escalated | np.int8(reason >= 20))
         clear = np.int8(clear | np.int8(reason == 5))
-        is_outvoted = is_outvoted_rule(sell, hold, buy, reason, codes[Code.ENSEMBLE_ACTION, i])
-        outvoted = np.int8(outvoted | np.int8(is_outvoted & (not fills)))
+        is_outvoted = (not fills) & (reason <= 3) & is_outvoted_rule(sell, hold, buy, codes[Code.ENSEMBLE_ACTION, i])
+        outvoted = np.int8(outvoted | np.int8(is_outvoted))
     return escalated != 0, outvoted != 0, clear != 0
 
 
@@ -112,9 +88,10 @@ def ask(probs, problem, params, codes, values, start, stop):
         if codes[Code.META_REASON, i] != Reason.CLEAR_ENSEMBLE_NO_MODEL:
             continue
         p_sell, p_hold, p_buy = probs[0, i], probs[1, i], probs[2, i]
+        chosen, _, is_sound = choose_rule(p_sell, p_hold, p_buy)
         if p_sell != p_sell:
             codes[Code.META_REASON, i] = 5 if problem == Reason.MODEL_NOT_LOADED else problem
-        elif not is_probability_rule(p_sell, p_hold, p_buy):
+        elif not is_sound:
             codes[Code.META_REASON, i] = Reason.PREDICTION_ERROR
         else:
             entropy = entropy_rule(p_sell, p_hold, p_buy)
@@ -122,6 +99,6 @@ def ask(probs, problem, params, codes, values, start, stop):
             escalated |= undecided
             codes[Code.META_REASON, i] = 23 if undecided else 4
             codes[Code.VERDICT, i] = 3 if undecided else 1
-            codes[Code.META_ACTION, i] = argmax_rule(p_sell, p_hold, p_buy)[0]
+            codes[Code.META_ACTION, i] = chosen
             values[Value.META_CONFIDENCE, i] = entropy
     return escalated
