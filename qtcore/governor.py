@@ -143,14 +143,29 @@ def roll_day(account, now, params):
 
 
 @kernel(inline=True)
+def drawdown_rule(peak, base):
+    """Drawdown from the peak, a fraction; one that equals the limit passes."""
+    return (peak - base) / peak
+
+
+@kernel(inline=True)
 def halt(account, now, params):
-    """Halt entries when the drawdown from the peak exceeds the limit (a drawdown equal to it passes); count the halted bars."""
-    peak = account["peak"]
-    if account["is_halted"] == 0 and (peak - base_of(account, params)) / peak > params["governor"]["max_drawdown"]:
+    """Halt entries when the drawdown from the peak exceeds the limit; count the halted bars."""
+    base, limit = base_of(account, params), params["governor"]["max_drawdown"]
+    if account["is_halted"] == 0 and drawdown_rule(account["peak"], base) > limit:
         account["is_halted"] = 1
         if account["halt_time"] == NEVER:
             account["halt_time"] = now
     account["n_halted"] += account["is_halted"]
+
+
+@kernel(inline=True)
+def size_step(confidence, win_rate, payoff, governor):
+    """Share of the base that a trade of this confidence gets under the sizing mode, in [0, max_position] (`spec` 10.4)."""
+    is_by_confidence = governor["sizing_mode"] == SizingMode.KELLY_CONFIDENCE
+    kelly = kelly_rule(confidence if is_by_confidence else win_rate, payoff)
+    scale = 1.0 if is_by_confidence else confidence / governor["reference_confidence"]
+    return size_rule(kelly, governor["kelly_fraction"], scale, governor["max_position"])
 
 
 @kernel
@@ -160,12 +175,8 @@ def govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, acco
     side: 1 buys, -1 sells. symbol: column. now, loss_time: decision time and newest loss that counts, ns UTC. win_rate, payoff: the
     odds of the sizing mode. account, position, params: records.
     """
-    g = params["governor"]
-    base = base_of(account, params)
-    is_by_confidence = g["sizing_mode"] == SizingMode.KELLY_CONFIDENCE
-    kelly = kelly_rule(confidence if is_by_confidence else win_rate, payoff)
-    scale = 1.0 if is_by_confidence else confidence / g["reference_confidence"]
-    notional = base * size_rule(kelly, g["kelly_fraction"], scale, g["max_position"])
+    g, base = params["governor"], base_of(account, params)
+    notional = base * size_step(confidence, win_rate, payoff, g)
     since = now - g["cooldown_minutes"] * NS_PER_MINUTE
     is_projected = g["exposure_mode"] == ExposureMode.PROJECTED
     reason = govern_rule(account["exposure"], notional, base * g["max_exposure"], is_projected, loss_time, since)

@@ -1,0 +1,251 @@
+"""What would the governor say, asked one request at a time? The compiled rules behind the interface of `spec` 10.2 and 10.5.
+
+For scenario files, `qt explain` and tests. It drives the rules that the trade loop inlines (`screen_rule`, `veto_rule`, `govern_step`) on
+the same ACCOUNT, POSITION and CLOSED records. One thing differs: a drawdown is judged at every request and halts nothing by itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.governor import base_of, drawdown_rule, empirical_odds, govern_step, last_loss, roll_day, screen_rule, size_step, veto_rule
+from qtcore.params import CooldownScope, ExposureMode, Params, SizingMode
+from qtcore.portfolio import init_account
+from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
+
+RISK_FIELDS = {
+    "max_position_size_pct": "governor.max_position",
+    "max_total_exposure_pct": "governor.max_exposure",
+    "max_drawdown_pct": "governor.max_drawdown",
+    "min_confidence_threshold": "governor.min_confidence",
+    "kelly_fraction": "governor.kelly_fraction",
+    "cooldown_after_loss_minutes": "governor.cooldown_minutes",
+    "max_daily_trades": "governor.max_daily_trades",
+    "emergency_stop": "governor.emergency_stop",
+    "risk_per_trade_pct": "governor.stop_loss",
+    "sizing_mode": "governor.sizing_mode",
+}
+RECENT_TRADES = 20  # of recent_win_rate
+
+
+def with_risk(params: Params, config: Mapping[str, Any]) -> Params:
+    """Return `params` with RiskConfig fields (`spec` 10.1) replaced; other keys are ignored.
+
+    >>> with_risk(Params(), {"max_daily_trades": 2}).governor.max_daily_trades
+    2
+    """
+    return params.with_values({RISK_FIELDS[name]: value for name, value in config.items() if name in RISK_FIELDS})
+
+
+def position_pct(confidence: float, params: Params) -> float:
+    """Share of the base that an approved trade of this confidence gets without trade history (`spec` 10.4).
+
+    >>> round(position_pct(0.85, Params()), 6)
+    0.075893
+    """
+    g = params.governor
+    return float(size_step(float(confidence), g.win_rate, g.payoff, params.record()[0]["governor"]))
+
+
+def parse_time(text: str) -> int:
+    """Turn an ISO time into ns UTC; without a zone it is UTC.
+
+    >>> parse_time("1970-01-01T00:01:00")
+    60000000000
+    """
+    time = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
+    return (delta.days * 86_400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1_000
+
+
+@dataclass
+class GovernorState:
+    """A governor with an account; symbols get a column when they are first named.
+
+    >>> governor = GovernorState(Params())
+    >>> governor.allocate("BTCUSDT", "BUY", 0.85, "2026-01-12T12:00:00")["reason"]
+    'APPROVED'
+    """
+
+    params: Params
+    account: NDArray = field(init=False)
+    positions: NDArray = field(init=False)
+    closed: NDArray = field(init=False)
+    symbols: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    last_updated: str = ""
+
+    def __post_init__(self) -> None:
+        self.account, self.positions, self.closed = init_account(self.params, 0)
+        self._record = self.params.record()
+
+    @classmethod
+    def load(cls, state: Mapping[str, Any], params: Params) -> "GovernorState":
+        """Start from a state file's content (`spec` 10.5); missing keys take their defaults."""
+        governor = cls(params)
+        account = governor.account[0]
+        account["balance"] = account["equity"] = state.get("current_balance", account["balance"])
+        account["peak"] = state.get("peak_balance", account["balance"])
+        account["trades_today"] = state.get("daily_trade_count", 0)
+        if date := state.get("last_trade_date"):
+            account["day"] = parse_time(date) // NS_PER_DAY
+        for symbol, notional in state.get("active_positions", {}).items():
+            governor._position(symbol)["entry_notional"] = notional
+        for trade in state.get("trade_history", []):
+            governor._remember(trade)
+        return governor
+
+    def allocate(self, symbol: str, action: str, confidence: float, now: str, balance: float | None = None) -> dict[str, Any]:
+        """Ask for a trade at the decision time `now` (ISO). Returns the allocation of `spec` 10.2; a refusal carries zeros."""
+        account, time = self.account[0], parse_time(now)
+        if balance is not None:
+            account["balance"] = account["equity"] = balance
+            account["peak"] = max(account["peak"], balance)
+        account["exposure"] = self._exposure()
+        share = 0.0
+        notional, code = self._judge(symbol, Action[action], float(confidence), time)
+        if code == Reason.APPROVED:
+            account["trades_today"] += 1
+            share = float(size_step(float(confidence), *self._odds(), self._record[0]["governor"]))
+        return {
+            "symbol": symbol,
+            "action": action,
+            "approved": code == Reason.APPROVED,
+            "position_size_usd": abs(notional),
+            "position_size_pct": share,
+            "risk_amount_usd": self.params.governor.stop_loss * abs(notional),
+            "confidence": confidence,
+            "reason": self._text(code, symbol, float(confidence), time),
+            "kelly_optimal": share,
+            "timestamp": now,
+        }
+
+    def record_trade_result(self, trade: Mapping[str, Any], now: str) -> dict[str, Any]:
+        """Book a closed trade {symbol, action, entry_price, exit_price, position_size, pnl} at `now`. Returns it as remembered."""
+        names = ("symbol", "action", "entry_price", "exit_price", "position_size", "pnl")
+        done = {**{name: trade[name] for name in names}, "timestamp": now}
+        account = self.account[0]
+        account["balance"] += done["pnl"]
+        account["equity"] = account["balance"]
+        account["peak"] = max(account["peak"], account["balance"])
+        self._remember(done)
+        self.last_updated = now
+        return done
+
+    def stats(self) -> dict[str, Any]:
+        """Return the statistics of `spec` 10.5."""
+        account, exposure = self.account[0], self._exposure()
+        balance, n_closed = float(account["balance"]), int(account["n_closed"])
+        recent = [self.closed[i % N_CLOSED]["pnl"] for i in range(max(n_closed - RECENT_TRADES, 0), n_closed)]
+        return {
+            "balance": balance,
+            "peak_balance": float(account["peak"]),
+            "drawdown_pct": float(drawdown_rule(account["peak"], balance)),
+            "total_exposure_usd": exposure,
+            "exposure_pct": exposure / balance if balance > 0.0 else 0.0,
+            "daily_trades": int(account["trades_today"]),
+            "recent_win_rate": sum(pnl > 0.0 for pnl in recent) / len(recent) if recent else 0.0,
+            "total_trades": n_closed,
+            "active_positions": int(np.count_nonzero(self.positions["entry_notional"])),
+        }
+
+    def saved_state(self) -> dict[str, Any]:
+        """Return what a state file holds (`spec` 10.5)."""
+        account, day = self.account[0], int(self.account[0]["day"])
+        losses = zip(self.symbols, self.positions["last_loss_time"].tolist())
+        active = zip(self.symbols, self.positions["entry_notional"].tolist())
+        return {
+            "schema_version": 1,
+            "initial_balance": self.params.broker.initial_cash,
+            "current_balance": float(account["balance"]),
+            "peak_balance": float(account["peak"]),
+            "trade_history": self.history[-100:],
+            "last_trade_date": str(np.datetime64(day, "D")) if day >= 0 else "",
+            "daily_trade_count": int(account["trades_today"]),
+            "active_positions": {symbol: notional for symbol, notional in active if notional != 0.0},
+            "last_losses": {symbol: str(np.datetime64(time, "ns"))[:26] for symbol, time in losses if time != NEVER},
+            "last_updated": self.last_updated,
+        }
+
+    def _judge(self, symbol: str, action: Action, confidence: float, time: int) -> tuple[float, int]:
+        g, params, account = self.params.governor, self._record[0], self.account[0]
+        code = screen_rule(int(action), confidence, 1.0, g.min_confidence, g.emergency_stop, self.params.broker.allow_short)
+        if code == 0:
+            is_halted = bool(self._drawdown() > g.max_drawdown)
+            if not is_halted:
+                roll_day(account, time, params)
+            code = veto_rule(is_halted, int(account["trades_today"]), g.max_daily_trades)
+        if code != 0:
+            return 0.0, int(code)
+        column = self._column(symbol)
+        side = 1 if action == Action.BUY else -1
+        judged = govern_step(
+            side, confidence, column, time, self._loss_time(symbol), *self._odds(), account, self.positions[column], params
+        )
+        return float(judged[0]), int(judged[1])
+
+    def _odds(self) -> tuple[float, float]:
+        g = self.params.governor
+        if g.sizing_mode != SizingMode.KELLY_EMPIRICAL:
+            return g.win_rate, g.payoff
+        odds = empirical_odds(self.closed, int(self.account[0]["n_closed"]), g.win_rate, g.payoff, g.kelly_trades)
+        return float(odds[0]), float(odds[1])
+
+    def _loss_time(self, symbol: str) -> int:
+        if self.params.governor.cooldown_scope == CooldownScope.SYMBOL_LAST_LOSS:
+            return int(self._position(symbol)["last_loss_time"])
+        return int(last_loss(self._column(symbol), self.closed, int(self.account[0]["n_closed"])))
+
+    def _drawdown(self) -> float:
+        return float(drawdown_rule(self.account[0]["peak"], base_of(self.account[0], self._record[0])))
+
+    def _exposure(self) -> float:
+        total = 0.0
+        for notional in self.positions["entry_notional"].tolist():
+            total += notional
+        return total
+
+    def _remember(self, trade: Mapping[str, Any]) -> None:
+        account, time, position = self.account[0], parse_time(trade["timestamp"]), self._position(trade["symbol"])
+        size = trade["position_size"]
+        row = (time, self._column(trade["symbol"]), trade["pnl"], trade["pnl"] / size if size else 0.0)
+        self.closed[int(account["n_closed"]) % N_CLOSED] = row
+        account["n_closed"] += 1
+        if trade["pnl"] < 0.0:
+            position["last_loss_time"] = max(int(position["last_loss_time"]), time)
+        self.history.append(dict(trade))
+
+    def _column(self, symbol: str) -> int:
+        if symbol not in self.symbols:
+            self.symbols.append(symbol)
+            known, self.positions = self.positions, init_account(self.params, len(self.symbols))[1]
+            self.positions[:-1] = known
+        return self.symbols.index(symbol)
+
+    def _position(self, symbol: str) -> Any:
+        column = self._column(symbol)  # may add a row
+        return self.positions[column]
+
+    def _text(self, code: int, symbol: str, confidence: float, now: int) -> str:
+        g, account = self.params.governor, self.account[0]
+        base = float(base_of(account, self._record[0]))
+        name = Reason(code).name
+        if code == Reason.LOW_CONFIDENCE:
+            return f"{name} ({confidence:.3f} < {g.min_confidence:.3f})"
+        if code == Reason.MAX_DRAWDOWN_EXCEEDED:
+            return f"{name} ({self._drawdown():.1%} > {g.max_drawdown:.1%})"
+        if code == Reason.DAILY_TRADE_LIMIT_REACHED:
+            return f"{name} ({account['trades_today']}/{g.max_daily_trades})"
+        if code == Reason.MAX_EXPOSURE_EXCEEDED:
+            planned = base * float(size_step(confidence, *self._odds(), self._record[0]["governor"]))
+            planned = planned if g.exposure_mode == ExposureMode.PROJECTED else 0.0
+            return f"{name} ({account['exposure'] + planned:.0f} > {base * g.max_exposure:.0f})"
+        if code == Reason.COOLDOWN_ACTIVE:
+            remaining = (self._loss_time(symbol) + g.cooldown_minutes * NS_PER_MINUTE - now) / NS_PER_MINUTE
+            return f"{name} ({remaining:.1f}m remaining)"
+        return name
