@@ -201,6 +201,38 @@ FILL = np.dtype(
 )
 
 
+METRICS = np.dtype(
+    [
+        ("first_equity", "f8"),  # quote: before the first bar
+        ("last_equity", "f8"),  # quote: at the last close
+        ("peak", "f8"),  # quote: highest equity so far
+        ("max_drawdown", "f8"),  # largest loss from the peak, a fraction of it
+        ("sum_ret", "f8"),  # per-bar returns of equity, fractions: their sum and the sums of their powers
+        ("sum_ret2", "f8"),
+        ("sum_ret3", "f8"),
+        ("sum_ret4", "f8"),
+        ("sum_exposure", "f8"),  # exposure over equity, summed over bars
+        ("turnover", "f8"),  # quote: notional of all fills
+        ("fees", "f8"),  # quote
+        ("slippage", "f8"),  # quote
+        ("funding", "f8"),  # quote received less paid by closed trades
+        ("gross_win", "f8"),  # quote: sum of winning PnLs
+        ("gross_loss", "f8"),  # quote: sum of losing PnLs, unsigned
+        ("n_bars", "i8"),
+        ("n_exposed", "i8"),  # bars with exposure
+        ("n_underwater", "i8"),  # bars since the peak
+        ("max_underwater", "i8"),  # longest time below a peak, bars
+        ("n_fills", "i8"),
+        ("n_trades", "i8"),  # closed
+        ("n_wins", "i8"),  # pnl above 0
+        ("n_losses", "i8"),  # pnl below 0
+        ("n_shorts", "i8"),  # closed trades that were short
+        ("n_stops", "i8"),  # trades closed by their stop
+    ],
+    align=True,
+)
+
+
 def zeros(dtype: np.dtype, shape: int | tuple[int, ...]) -> NDArray:
     """Make a zeroed structured array whose bytes can be handed to kernels as one uint8 slab (`slab`)."""
     return np.zeros(shape, dtype)
