@@ -149,4 +149,4 @@ def decide(
 
 def _flat(planes: np.ndarray) -> np.ndarray:
     """View `[K, n, S]` planes as `[K, n * S]` cells, as kernels want them."""
-    return np.require(planes, requirements="CW").reshape(len(planes), -1)
+    return np.require(planes, requirements=["C", "W"]).reshape(len(planes), -1)

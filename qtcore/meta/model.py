@@ -1,0 +1,201 @@
+"""What is a learned meta model, and what does it say about a block? Arrays and names: data, no code (`spec` D-76)."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from qtcore.jit import kernel
+from qtcore.meta.linear import logistic_platt
+from qtcore.meta.mlp import mlp
+from qtcore.meta.vectors import ADVANCED, VECTORS, names_hash, one_hot_row, probable_row, slot_order, v5_row, vector_of
+from qtcore.types import F8, InputError, Reason, Votes
+
+SHAPES = {
+    "logistic_platt": {"mean": "F", "scale": "F", "coef": "3F", "intercept": "3", "slope": "3", "offset": "3"},
+    "mlp": {"mean": "F", "scale": "F", "w1": "FH", "b1": "H", "w2": "HG", "b2": "G", "w3": "G3", "b3": "3"},
+}
+CELLS = 4096  # rows of features held at a time
+
+
+@dataclass(frozen=True)
+class MetaModel:
+    """A trained meta model.
+
+    kind: `logistic_platt` or `mlp`. feature_names: what its inputs are called, in order; one of `VECTORS`, or the model is never asked.
+    arrays: float64, by the names and shapes of `SHAPES` (F features, H and G hidden units). Raises InputError when they do not fit.
+    """
+
+    kind: str
+    feature_names: tuple[str, ...]
+    arrays: Mapping[str, F8]
+
+    def __post_init__(self) -> None:
+        if self.kind not in SHAPES:
+            raise InputError(f"meta model must be of kind {', '.join(SHAPES)}, was {self.kind!r}")
+        object.__setattr__(self, "feature_names", tuple(self.feature_names))
+        sizes = {"F": len(self.feature_names), "3": 3}
+        arrays = {}
+        for name, shape in SHAPES[self.kind].items():
+            if name not in self.arrays:
+                raise InputError(f"meta model of kind {self.kind} must have the array {name}, was {', '.join(self.arrays) or 'none'}")
+            array = np.require(self.arrays[name], np.float64, ["C", "W"])
+            fits = array.ndim == len(shape) and all(sizes.setdefault(axis, size) == size for axis, size in zip(shape, array.shape))
+            if not fits or not np.all(np.isfinite(array)):
+                raise InputError(
+                    f"meta model's {name} must be finite and of shape [{', '.join(shape)}] with {sizes}, was {list(array.shape)}"
+                )
+            arrays[name] = array
+        if np.any(arrays["scale"] == 0.0):
+            raise InputError("meta model's scale must not hold a zero, was 0.0; a constant feature has scale 1")
+        object.__setattr__(self, "arrays", arrays)
+
+    @property
+    def vector(self) -> str:
+        """Name of the rows it wants, a key of `VECTORS`; "" if no rows have its feature names."""
+        return vector_of(self.feature_names)
+
+    @property
+    def hash(self) -> str:
+        """12 hex digits that stand for names and numbers."""
+        digest = hashlib.sha256(f"{self.kind} {names_hash(self.feature_names)}".encode())
+        for name in SHAPES[self.kind]:
+            digest.update(self.arrays[name].tobytes())
+        return digest.hexdigest()[:12]
+
+
+def check_names(model: MetaModel, expected: str) -> MetaModel:
+    """Return `model` if its ordered names are those of the vector `expected`, as a loader must ask (D-41). Raises InputError if not."""
+    if model.feature_names != VECTORS[expected]:
+        own = model.vector or f"{len(model.feature_names)} others"
+        raise InputError(f"meta model must have the features of {expected} ({names_hash(VECTORS[expected])}), was {own}; train it again")
+    return model
+
+
+def meta_problem(model: MetaModel | None) -> Reason:
+    """Return why `meta_probs` is NaN in a cell with voters: no model, a model of unknown features, or unknown features of the cell."""
+    if model is None:
+        return Reason.MODEL_NOT_LOADED
+    return Reason.FEATURE_EXTRACTION_ERROR if model.vector else Reason.FEATURE_DIM_MISMATCH
+
+
+def meta_probs(model: MetaModel | None, votes: Votes, planes: Any, prev_mean_confidence: F8) -> F8:
+    """Ask the meta model about every cell with at least two voters.
+
+    votes: `[5, n, S]`; planes: the block's features by name, `planes["volatility"] -> [n, S]`; prev_mean_confidence `[S]`: mean
+    confidence of each symbol's last bar with a voter, NaN at the start; updated in place.
+    Returns `[3, n, S]` SELL HOLD BUY; NaN where the model is not ready (`meta_problem` says why) or a feature is unknown.
+    Raises InputError when the 32 or 36 features are wanted and the votes carry no probabilities.
+    """
+    n, n_symbols = votes.action.shape[1:]
+    out = np.full((n * n_symbols, 3), np.nan)
+    vector = "" if model is None else model.vector
+    if model is not None and vector:
+        for start, rows in feature_rows(vector, votes, planes, prev_mean_confidence):
+            _infer(model, rows, out[start : start + len(rows)])
+    return np.ascontiguousarray(out.reshape(n, n_symbols, 3).transpose(2, 0, 1))
+
+
+def feature_rows(vector: str, votes: Votes, planes: Any, prev_mean_confidence: F8) -> Any:
+    """Yield `(first cell, rows [k, F])` of a vector, bar by bar and symbol by symbol; NaN rows where fewer than two models vote.
+
+    Arguments and errors as in `meta_probs`; training reads the same rows.
+    """
+    n, n_symbols = votes.action.shape[1:]
+    is_probable = vector.startswith(("meta32", "meta36"))
+    if is_probable and votes.probs is None:
+        raise InputError(f"votes must carry probabilities for the features of {vector}, was actions only; use meta26 or give probabilities")
+    order, width, bars = slot_order(vector), len(VECTORS[vector]), max(1, CELLS // max(1, n_symbols))
+    scratch = np.empty((2, 5))
+    for first in range(0, n, bars):
+        block = slice(first, min(first + bars, n))
+        rows = np.full(((block.stop - first) * n_symbols, width), np.nan)
+        cut = votes[block]
+        action, confidence = cut.action.reshape(5, -1), cut.confidence.reshape(5, -1)
+        if vector == "v5":
+            v5_rows(action, confidence, order, rows)
+        elif is_probable:
+            advanced = np.stack([planes[name][block] for name in ADVANCED]).reshape(len(ADVANCED), -1)
+            probs = np.require(cut.probs, np.float64, ["C", "W"]).reshape(5, -1, 3)
+            probable_rows(probs, order, advanced, prev_mean_confidence, scratch, rows)
+        else:
+            regime = np.stack([planes["volatility"][block], planes["trend_strength"][block]]).reshape(2, -1)
+            one_hot_rows(action, confidence, order, regime, scratch, rows)
+        yield first * n_symbols, rows
+
+
+def _infer(model: MetaModel, rows: F8, out: F8) -> None:
+    """Write the probabilities of each row without NaN into `out` [k, 3]."""
+    a = model.arrays
+    if model.kind == "logistic_platt":
+        logistic_platt_rows(rows, a["mean"], a["scale"], a["coef"], a["intercept"], a["slope"], a["offset"], out)
+    else:
+        scratch = np.empty(len(a["mean"])), np.empty(len(a["b1"])), np.empty(len(a["b2"]))
+        mlp_rows(rows, a["mean"], a["scale"], a["w1"], a["b1"], a["w2"], a["b2"], a["w3"], a["b3"], *scratch, out)
+
+
+@kernel
+def voters(action, cell):
+    """Count the models that voted in column `cell` of `action` [5, N]."""
+    n = 0
+    for m in range(len(action)):
+        n += action[m, cell] >= 0
+    return n
+
+
+@kernel
+def v5_rows(action, confidence, order, rows):
+    """Fill `rows` [N, 8]; see `v5_row`."""
+    for i in range(len(rows)):
+        if voters(action, i) >= 2:
+            v5_row(action, confidence, i, order, rows[i])
+
+
+@kernel
+def one_hot_rows(action, confidence, order, regime, scratch, rows):
+    """Fill `rows` [N, 26 or 30] from votes and regime [2, N]; see `one_hot_row`."""
+    for i in range(len(rows)):
+        if voters(action, i) >= 2:
+            one_hot_row(action, confidence, i, order, regime[0, i], regime[1, i], scratch[0], rows[i])
+
+
+@kernel
+def probable_rows(probs, order, advanced, before, scratch, rows):
+    """Fill `rows` [N, 32 or 36], cells of bars of len(before) symbols; see `probable_row`. `before` [S] is updated in place."""
+    for i in range(len(rows)):
+        s = i % len(before)
+        mean = probable_row(probs, i, order, advanced, before[s], scratch[0], scratch[1], rows[i])
+        if mean == mean:
+            before[s] = mean
+        n = 0
+        for m in range(len(probs)):
+            n += probs[m, i, 0] == probs[m, i, 0]
+        if n < 2:
+            rows[i, 0] = np.nan
+
+
+@kernel
+def logistic_platt_rows(rows, mean, scale, coef, intercept, slope, offset, out):
+    """Fill `out` [N, 3]; see `logistic_platt`. A row with a NaN stays as it is."""
+    for i in range(len(rows)):
+        if is_known(rows[i]):
+            logistic_platt(rows[i], mean, scale, coef, intercept, slope, offset, out[i])
+
+
+@kernel
+def mlp_rows(rows, mean, scale, w1, b1, w2, b2, w3, b3, x, h1, h2, out):
+    """Fill `out` [N, 3]; see `mlp`. A row with a NaN stays as it is."""
+    for i in range(len(rows)):
+        if is_known(rows[i]):
+            mlp(rows[i], mean, scale, w1, b1, w2, b2, w3, b3, x, h1, h2, out[i])
+
+
+@kernel
+def is_known(row):
+    """Say whether no entry is NaN."""
+    known = True
+    for j in range(len(row)):
+        known &= row[j] == row[j]
+    return known

@@ -1,0 +1,167 @@
+"""What does a learned meta model see? Its input rows, each set of features with its fixed order of names (`spec` 5, 6.1, 8).
+
+A model is served only rows whose ordered names are its own (D-41); `VECTORS` lists all that exist. A missing model stands as HOLD at 0.5
+in its own columns and is not counted in the aggregates.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from qtcore.jit import kernel
+from qtcore.types import MODELS
+
+ADVANCED = (
+    "volatility_24h",
+    "volatility_72h",
+    "volatility_168h",
+    "volatility_ratio",
+    "volume_ma_24h",
+    "volume_ma_72h",
+    "volume_momentum",
+    "volume_trend",
+    "btc_correlation",
+)
+_ALPHABETICAL = tuple(sorted(MODELS))
+
+
+def _one_hot(models: Sequence[str]) -> tuple[str, ...]:
+    own = [f"{m}_{what}" for m in models for what in ("sell", "hold", "buy", "conf")]
+    aggregates = ["mean_confidence", "max_confidence", "min_confidence", "confidence_std"]
+    votes = ["vote_buy_pct", "vote_sell_pct", "vote_hold_pct", "disagreement"]
+    return (*own, *aggregates, *votes, "volatility", "trend_strength")
+
+
+def _probable(models: Sequence[str]) -> tuple[str, ...]:
+    own = [f"{m}_{what}" for m in models for what in ("is_sell", "is_hold", "is_buy", "confidence")]
+    aggregates = ["mean_confidence", "max_confidence", "min_confidence", "std_confidence", "disagreement", "entropy"]
+    return (*own, *aggregates, *ADVANCED, "prediction_change_rate")
+
+
+_V5_ORDER = ("xgb", "lgbm", "patchtst", "nhits")  # patchtst before nhits, as its authors had it
+VECTORS: dict[str, tuple[str, ...]] = {
+    "v5": (*(f"{m}_confidence" for m in _V5_ORDER), *(f"{m}_action" for m in _V5_ORDER)),
+    "meta26": _one_hot(MODELS[:4]),
+    "meta30": _one_hot(MODELS),
+    "meta32": _probable(MODELS[:4]),
+    "meta36": _probable(MODELS),
+    "meta32_original": _probable([m for m in _ALPHABETICAL if m != "tft"]),
+    "meta36_original": _probable(_ALPHABETICAL),
+}
+
+
+def names_hash(names: Sequence[str]) -> str:
+    """Return 12 hex digits that stand for an ordered list of feature names."""
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
+
+
+def vector_of(names: Sequence[str]) -> str:
+    """Return the name of the vector with these ordered feature names, "" if there is none."""
+    return next((vector for vector, own in VECTORS.items() if own == tuple(names)), "")
+
+
+def slot_order(vector: str) -> np.ndarray:
+    """Return the model slots of a vector in the order of its columns."""
+    if vector == "v5":
+        models: Sequence[str] = _V5_ORDER
+    else:
+        models = [name.removesuffix("_conf").removesuffix("_confidence") for name in VECTORS[vector] if name.split("_")[0] in MODELS][3::4]
+    return np.array([MODELS.index(m) for m in models], np.int64)
+
+
+@kernel
+def v5_row(action, confidence, cell, order, row):
+    """Write confidences, then actions, of the models in `order` into `row` [8]; a missing model is HOLD at 0.5 (5).
+
+    action, confidence [5, N]; cell: column.
+    """
+    n = len(order)
+    for k in range(n):
+        a = action[order[k], cell]
+        row[k] = 0.5 if a < 0 else confidence[order[k], cell]
+        row[n + k] = 1.0 if a < 0 else float(a)
+
+
+@kernel
+def spread(values, n):
+    """Return mean and population standard deviation of the first `n` of `values`, summed left to right; 0.0 and 0.0 for none."""
+    if n == 0:
+        return 0.0, 0.0
+    total, squares = 0.0, 0.0
+    for k in range(n):
+        total += values[k]
+    mean = total / n
+    for k in range(n):
+        squares += (values[k] - mean) * (values[k] - mean)
+    return mean, math.sqrt(squares / n)
+
+
+@kernel
+def extremes(values, n):
+    """Return the largest and the smallest of the first `n` of `values`; 0.5 and 0.5 for none."""
+    high, low = 0.5, 0.5
+    for k in range(n):
+        high = values[k] if k == 0 or values[k] > high else high
+        low = values[k] if k == 0 or values[k] < low else low
+    return high, low
+
+
+@kernel
+def one_hot_row(action, confidence, cell, order, volatility, trend, present, row):
+    """Write the 26 or 30 features of override mode (6.1) into `row`.
+
+    action, confidence [5, N]; cell: column; order [M]: slots; volatility, trend: regime, NaN is 0.5 and 0.0; present [5]: scratch.
+    """
+    n_models, n, sell, hold, buy = len(order), 0, 0, 0, 0
+    for k in range(n_models):
+        a, c = action[order[k], cell], confidence[order[k], cell]
+        row[4 * k] = 1.0 if a == 0 else 0.0
+        row[4 * k + 1] = 1.0 if a == 1 or a < 0 else 0.0
+        row[4 * k + 2] = 1.0 if a == 2 else 0.0
+        row[4 * k + 3] = 0.5 if a < 0 else c
+        if a >= 0:
+            present[n] = c
+            n, sell, hold, buy = n + 1, sell + (a == 0), hold + (a == 1), buy + (a == 2)
+    first, most = 4 * n_models, max(sell, max(hold, buy))
+    mean, deviation = spread(present, n)
+    high, low = extremes(present, n)
+    voters = n if n > 0 else 4
+    row[first], row[first + 1], row[first + 2], row[first + 3] = (mean if n > 0 else 0.5), high, low, deviation
+    row[first + 4], row[first + 5], row[first + 6] = buy / voters, sell / voters, hold / voters
+    row[first + 7] = 1.0 - most / n if n > 0 else 0.0
+    row[first + 8] = volatility if volatility == volatility else 0.5
+    row[first + 9] = trend if trend == trend else 0.0
+
+
+@kernel
+def probable_row(probs, cell, order, advanced, before, present, leaning, row):
+    """Write the 32 or 36 features of the advanced model (8) into `row`; return the mean confidence, NaN without a voter.
+
+    probs [5, N, 3]: SELL HOLD BUY, NaN absent; cell: column; order [M]: slots; advanced [9, N]: `ADVANCED`; before: mean confidence of
+    the bar before, NaN if there was none; present, leaning [5]: scratch. A NaN among `advanced` leaves the row with a NaN.
+    """
+    n_models, n, heat = len(order), 0, 0.0
+    for k in range(n_models):
+        p_sell, p_hold, p_buy = probs[order[k], cell, 0], probs[order[k], cell, 1], probs[order[k], cell, 2]
+        is_absent = p_sell != p_sell
+        c = max(p_sell, max(p_hold, p_buy))
+        row[4 * k] = 0.0 if is_absent else p_sell
+        row[4 * k + 1] = 1.0 if is_absent else p_hold
+        row[4 * k + 2] = 0.0 if is_absent else p_buy
+        row[4 * k + 3] = 0.5 if is_absent else c
+        if not is_absent:
+            present[n], leaning[n] = c, p_hold + 2.0 * p_buy
+            heat += c * math.log(c + 1e-9)
+            n += 1
+    first = 4 * n_models
+    mean, deviation = spread(present, n)
+    high, low = extremes(present, n)
+    row[first], row[first + 1], row[first + 2], row[first + 3] = (mean if n > 0 else 0.5), high, low, deviation
+    row[first + 4] = spread(leaning, n)[1]
+    row[first + 5] = -(heat / n) if n > 0 else 0.0
+    for k in range(len(advanced)):
+        row[first + 6 + k] = advanced[k, cell]
+    row[first + 6 + len(advanced)] = abs(mean - before) if n > 0 and before == before else 0.0
+    return mean if n > 0 else np.nan
