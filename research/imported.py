@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.params import Broker
-from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
 from research.errors import UserError
 from research.labels import Label, score_labels
-from research.predictions import SIDES, Predictions, from_probabilities, mismatch
+from research.predictions import SIDES, Predictions, mismatch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,7 +219,8 @@ def _model(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[ND
     bad = np.zeros(k, bool)
     any_prob, sums_to_one = ~np.isnan(probs).all(axis=1), np.abs(probs.sum(axis=1) - 1.0) <= 1e-3
     bad |= any_prob & ~(sums_to_one & (probs >= 0.0).all(axis=1) & (probs <= 1.0).all(axis=1))
-    action, confidence = from_probabilities(np.where((any_prob & ~bad)[:, None], probs, np.nan))
+    votes = Votes.from_probs(np.where((any_prob & ~bad)[:, None], probs, np.nan)[None, :, None])
+    action, confidence = votes.action[0, :, 0], votes.confidence[0, :, 0]
     if "action" in said and "confidence" in said:
         texts = np.array([_text(value) for value in said["action"]])
         given, known = np.array([ACTIONS.get(text, -2) for text in texts], np.int8), _numbers(said["confidence"])

@@ -75,9 +75,12 @@ def cost_label(broker: Broker, horizon: int = 5) -> Label:
 
 
 def get_label(name: str | Label, broker: Broker | None = None) -> Label:
-    """Find a label by its id; L10 takes its costs from `broker`. Raises UserError on an unknown id."""
+    """Find a label by its id, `L3@8` with another horizon; L10 takes its costs from `broker`. Raises UserError on an unknown id."""
     if isinstance(name, Label):
         return name
+    plain, at, horizon = name.partition("@")
+    if at:
+        return with_horizon(get_label(plain, broker), int(horizon) if horizon.isdecimal() else 0)
     if name == "L10":
         return cost_label(broker or Broker())
     if name == "L6":
@@ -88,7 +91,11 @@ def get_label(name: str | Label, broker: Broker | None = None) -> Label:
 
 
 def forward_return(close: F8, horizon: int) -> F8:
-    """Return over the next `horizon` rows as a fraction, [n, S]; NaN without a valid close at exactly both ends."""
+    """Return over the next `horizon` rows as a fraction, [n, S]; NaN without a valid close at exactly both ends.
+
+    >>> forward_return(np.array([[100.0], [110.0], [121.0]]), 2)[:, 0].round(2)
+    array([0.21,  nan,  nan])
+    """
     out = np.full(close.shape, np.nan)
     if horizon < len(close):
         out[:-horizon] = close[horizon:] / close[:-horizon] - 1.0
@@ -135,6 +142,11 @@ def make_labels(bars: Bars, label: str | Label, thresholds: tuple[F8, F8] | None
     """Label every cell: (int8 [n, S] SELL 0 HOLD 1 BUY 2, -1 invalid; row in which each row's labels end, int64 [n]).
 
     thresholds: what `fit_thresholds` gave; needed by percentile labels. A label end beyond the last row means "not yet known".
+
+    >>> from research.data import simulate
+    >>> labels, end = make_labels(simulate("random_walk", n_bars=50), "L3")
+    >>> labels.shape, int(end[0]), set(labels[-4:].ravel().tolist())
+    ((50, 5), 4, {-1})
     """
     rule = get_label(label)
     if rule.is_percentile and thresholds is None:

@@ -63,6 +63,11 @@ class Predictions:
         """Models that voted at least once, in slot order."""
         return tuple(slot for m, slot in enumerate(MODELS) if (self.action[m] >= 0).any())
 
+    @property
+    def seed(self) -> int | None:
+        """Seed of the training; None when these were not trained here."""
+        return None if self.models is None else self.models.config.get("plan", {}).get("seed")
+
     def votes(self) -> Votes:
         """Return what the engine takes."""
         return Votes(self.action, self.confidence, self.probs)
@@ -78,8 +83,8 @@ class Predictions:
         cls, bars: Bars, probs: F8, fold: NDArray[np.int16], labels: NDArray[np.int8], label: Label, **rest: Any
     ) -> "Predictions":
         """Make predictions of probabilities [5, n, S, 3]: the action is the first largest, the confidence its probability."""
-        action, confidence = from_probabilities(probs)
-        return cls(bars.open_time, bars.close_time, bars.symbols, probs, action, confidence, fold, labels, label, **rest)
+        votes = Votes.from_probs(probs)
+        return cls(bars.open_time, bars.close_time, bars.symbols, probs, votes.action, votes.confidence, fold, labels, label, **rest)
 
     @classmethod
     def from_models(cls, models: ModelSet | str | Path, bars: Bars, params: Params | None = None, custom: Any = ()) -> "Predictions":
@@ -95,7 +100,12 @@ class Predictions:
 
     @classmethod
     def random(cls, bars: Bars, seed: int = 0, models: tuple[str, ...] = MODELS[:4], label: str | Label = "L3") -> "Predictions":
-        """Return seeded predictions without content, for trials of the chain; a hole has none. They count as imported."""
+        """Return seeded predictions without content, for trials of the chain; a hole has none. They count as imported.
+
+        >>> from research.data import simulate
+        >>> Predictions.random(simulate("random_walk", n_bars=50), seed=1)
+        <imported predictions of xgb, lgbm, nhits, patchtst: 50 bars, 5 symbols, 100% voted, L3>
+        """
         rng = np.random.default_rng(seed)
         probs = np.full((N_MODELS, bars.n, len(bars.symbols), 3), np.nan)
         for slot in models:
@@ -238,15 +248,6 @@ class Predictions:
         kind = "imported" if self.imported else "walk-forward"
         size = f"{self.n} bars, {len(self.symbols)} symbols, {share:.0%} voted, {self.label.id}"
         return f"<{kind} predictions of {', '.join(self.slots) or 'no model'}: {size}>"
-
-
-def from_probabilities(probs: F8) -> tuple[NDArray[np.int8], F8]:
-    """Return action (first largest, -1 absent) and confidence (its probability, NaN absent) of probabilities [..., 3]."""
-    known = np.asarray(~np.isnan(probs).any(axis=-1))
-    action = np.argmax(np.where(known[..., None], probs, 0.0), axis=-1).astype(np.int8)
-    confidence = np.take_along_axis(probs, action[..., None].astype(np.intp), axis=-1)[..., 0]
-    action[~known] = -1
-    return action, np.where(known, confidence, np.nan)
 
 
 def stream(path: str | Path, models: ModelSet | None = None) -> Iterator[Predictions]:

@@ -71,6 +71,10 @@ def walk_forward(
 
     label_end [n]: row in which the labels of each row end, the latest of all symbols. embargo: rows between a label's end and the next
     part. is_rolling: training keeps its first length instead of growing. Raises UserError when a part would be empty, or on `shuffle`.
+
+    >>> first = walk_forward(np.arange(1000) + 5, embargo=5)[0]
+    >>> first.boundary, first.sizes()
+    (400, {'fit': 330, 'valid': 50, 'test': 100, 'purged': 20})
     """
     n = len(label_end)
     if shuffle:

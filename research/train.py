@@ -26,7 +26,7 @@ from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.data.facts import fingerprint
 from research.errors import UserError
-from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label
+from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.models.base import CLASSES, class_weights, make_model, model_target, names_hash
 from research.models.inputs import Inputs, model_inputs
 from research.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
@@ -93,6 +93,10 @@ def train(
     horizon by default. custom: features of the researcher's own. processes: fits at a time, all cores by default; the result does not
     depend on it. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they
     live in a temporary folder as long as the predictions do. Raises UserError when the bars are too few, or a name is unknown.
+
+    >>> from research.data import simulate
+    >>> train(simulate("random_walk", n_bars=400), models=["lgbm"], n_folds=2, processes=1)
+    <walk-forward predictions of lgbm: 400 bars, 5 symbols, 60% voted, L1>
     """
     bars = as_bars(bars)
     asked = label.to_dict() if isinstance(label, Label) else label
@@ -261,6 +265,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
             "embargo_rows": fold.embargo,
             "rows": fold.sizes(),
             "cells": {"fit": answer["n_fit"], "valid": answer["n_valid"], "test": answer["n_test"]},
+            "fit_cells_effective": _effective(prepared, fold),
             "max_train_rows": plan.max_train_rows,
             "close_time": span,
         },
@@ -275,6 +280,12 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
         "libraries": {name: version(name) for name in ("numpy", "xgboost", "lightgbm")},
         **figures,
     }
+
+
+def _effective(prepared: Prepared, fold: Fold) -> float:
+    """Count training labels by their uniqueness: those of one symbol that share bars count as fewer."""
+    labels = np.where(prepared.inputs.usable[fold.fit], prepared.labels[fold.number][fold.fit], np.int8(-1))
+    return float(np.nansum(uniqueness(labels, label_end(len(labels), prepared.label))))
 
 
 def _by_symbol(bars: Bars, thresholds: tuple[F8, F8]) -> dict[str, dict[str, float | None]]:

@@ -181,6 +181,9 @@ def test_mistakes_are_told_in_a_sentence():
     with pytest.raises(UserError, match="at least 1 row, was 0"):
         with_horizon(LABELS["L3"], 0)
     assert with_horizon(LABELS["L3"], 8).id == "L3@8"
+    assert get_label("L3@8") == with_horizon(LABELS["L3"], 8)
+    with pytest.raises(UserError, match="at least 1 row, was 0"):
+        get_label("L3@soon")
     assert with_horizon(LABELS["L3"], 4) is LABELS["L3"]
     assert Label(**LABELS["L4"].to_dict()) == LABELS["L4"]
     assert label_end(3, LABELS["L5"]).tolist() == [1, 2, 3]

@@ -156,7 +156,7 @@ def test_a_damaged_file_is_absent_never_a_dummy_vote(slot, tmp_path):
     path.write_bytes(good)
     for text in ("{", "[]", json.dumps({"features": NAMES, "mean": [0, 0, 0, 0], "scale": [1, 1, 1, 0]}), json.dumps({"features": NAMES})):
         scaler_path(path).write_text(text)
-        with pytest.raises(ModelAbsentError, match="scaler must"):
+        with pytest.raises(ModelAbsentError, match=r"scaler must|its scaler was written with"):
             load()
 
 
@@ -343,9 +343,12 @@ def test_a_model_that_knows_is_accepted_and_a_constant_one_is_named():
 
 
 def test_a_worker_that_fails_says_why():
-    bad = {"folder": "/nowhere", "path": "/nowhere/x", "fold": 0, "slot": "xgb"}
-    with pytest.raises(RuntimeError, match="fitting xgb of fold 0 failed: FileNotFoundError"):
-        run_jobs([bad, bad], 2, lambda answer: None)
+    job = {"folder": "/nowhere", "path": "/nowhere/x", "fold": 0, "slot": "xgb"}
+    for processes in (1, 2):
+        with pytest.raises(UserError, match=r"must be able to write its temporary files, was not: .*nowhere.*set TMPDIR"):
+            run_jobs([job, job], processes, lambda answer: None)
+        with pytest.raises(RuntimeError, match="fitting xgb of fold 0 failed: KeyError: 'path'"):
+            run_jobs([{key: job[key] for key in ("folder", "fold", "slot")}] * 2, processes, lambda answer: None)
 
 
 def test_model_libraries_are_imported_only_where_needed():

@@ -12,7 +12,7 @@ from qtcore.check import as_votes
 from qtcore.types import MODELS
 from research.errors import UserError
 from research.labels import LABELS
-from research.predictions import Predictions, from_probabilities, stream
+from research.predictions import Predictions, stream
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(80, seed=4, n_symbols=3)
@@ -41,11 +41,14 @@ def imported(table, tmp_path, **options) -> Predictions:
 
 
 def test_action_is_the_first_largest_probability_and_confidence_its_value():
-    probs = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [np.nan, 0.5, 0.5]])
-    action, confidence = from_probabilities(probs)
-    assert action.tolist() == [1, 0, -1]
-    assert confidence[:2].tolist() == [0.5, 0.4]
-    assert np.isnan(confidence[2])
+    probs = np.full((5, 3, 1, 3), np.nan)
+    probs[0, :, 0] = [[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [np.nan, 0.5, 0.5]]
+    bars = awkward_bars(3, n_symbols=1)
+    made = Predictions.from_probs(bars, probs, np.zeros(3, np.int16), np.zeros((3, 1), np.int8), LABELS["L3"])
+    assert made.action[0, :, 0].tolist() == [1, 0, -1]
+    assert made.confidence[0, :2, 0].tolist() == [0.5, 0.4]
+    assert np.isnan(made.confidence[0, 2, 0])
+    assert made.seed is None
 
 
 def test_what_is_stored_is_read_back_to_the_bit(tmp_path, monkeypatch):

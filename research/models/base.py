@@ -88,7 +88,11 @@ def make_model(target: str, feature_names: Sequence[str], preset: str = "default
 
 
 def names_hash(names: Sequence[str]) -> str:
-    """Hash ordered feature names, 16 hex digits: two models agree on their input when these agree."""
+    """Hash ordered feature names, 16 hex digits: two models agree on their input when these agree.
+
+    >>> names_hash(["rsi", "macd_rel"]) == names_hash(["macd_rel", "rsi"])
+    False
+    """
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
 

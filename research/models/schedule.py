@@ -88,6 +88,11 @@ class ModelSet:
         return tuple(slot for slot in MODELS if any(a.slot == slot for a in self.artefacts))
 
     @property
+    def horizon(self) -> int:
+        """Rows that the label looks ahead: how long the chain holds a position unless told otherwise."""
+        return int(self.config["label"]["horizon"])
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the metadata of the artefacts warn of, one sentence each."""
         return tuple(f"{a.slot}, fold {a.fold + 1}: {text}" for a in self.artefacts for text in a.meta.get("warnings", ()))
@@ -144,8 +149,14 @@ class ModelSet:
         return tuple(sentences)
 
     def save(self, folder: str | Path) -> "ModelSet":
-        """Write all artefacts and then `schedule.json`; return the set that lives there."""
+        """Write all artefacts and then `schedule.json`; return the set that lives there. Raises UserError when that is impossible."""
         target = Path(folder)
+        try:
+            return self._save(target)
+        except OSError as error:
+            raise UserError(f"models must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
+
+    def _save(self, target: Path) -> "ModelSet":
         moved = []
         for artefact in self.artefacts:
             path = target / f"fold_{artefact.fold:02d}" / artefact.path.name

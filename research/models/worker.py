@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from qtcore.types import I8
+from research.errors import UserError
 from research.models.base import ModelAbsentError, make_model
 from research.splits import FIT, TEST, VALID
 
@@ -58,14 +59,28 @@ def fit_job(job: Job) -> Job:
     return answer | {"params": model.params(), "suffix": model.suffix}
 
 
+def answer_of(job: Job) -> Job:
+    """Do a job; where it fails, answer `refused` (the disk) or `error` (anything else) with the reason."""
+    try:
+        return fit_job(job)
+    except OSError as error:
+        return {"refused": str(error)}
+    except Exception as error:  # the caller raises it, in whichever process that is
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
 def run_jobs(jobs: Sequence[Job], processes: int, done: Callable[[Job], None]) -> list[Job]:
     """Run all jobs, at most `processes` at a time, and return the answers in the order of `jobs`; `done` sees each as it comes.
 
-    One process means this one. Raises RuntimeError with the worker's own words when a job fails.
+    One process means this one. Raises UserError when files cannot be written, RuntimeError with the worker's own words when a fit fails.
     """
     answers: dict[int, Job] = {}
-    source = ((i, fit_job(job)) for i, job in enumerate(jobs)) if processes <= 1 else _in_processes(jobs, processes)
+    source = ((i, answer_of(job)) for i, job in enumerate(jobs)) if processes <= 1 else _in_processes(jobs, processes)
     for i, answer in source:
+        if "refused" in answer:
+            raise UserError(f"training must be able to write its temporary files, was not: {answer['refused']}; free space or set TMPDIR")
+        if "error" in answer:
+            raise RuntimeError(f"fitting {jobs[i]['slot']} of fold {jobs[i]['fold']} failed: {answer['error']}")
         answers[i] = answer
         done(answer)
     return [answers[i] for i in range(len(jobs))]
@@ -82,10 +97,7 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Jo
         thread.start()
     try:
         for _ in jobs:
-            i, answer = back.get()
-            if "error" in answer:
-                raise RuntimeError(f"fitting {jobs[i]['slot']} of fold {jobs[i]['fold']} failed: {answer['error']}")
-            yield i, answer
+            yield back.get()
     finally:
         for worker in workers:
             worker.kill()
@@ -125,11 +137,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        try:
-            answer = fit_job(json.loads(line))
-        except Exception as error:  # reported to the parent, which raises it there
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
+        answers.write(json.dumps(answer_of(json.loads(line))) + "\n")
         answers.flush()
 
 
