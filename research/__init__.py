@@ -1,0 +1,34 @@
+"""Research around the chain: data, models, backtests, evidence, proof, reports.
+
+>>> import research
+>>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
+>>> bars.symbols
+('AAA', 'BBB')
+
+`load_bars` reads candles, `train` makes out-of-sample predictions, `backtest` runs the chain over them and returns a `Run`; a `Run` has
+`stats()`, `by_regime()`, `trades`, `decisions`, `equity`, `plot()`, `verify()`, `report(path)`, `save(folder)`. Libraries of models and
+plots are imported only where they are used.
+"""
+
+from research.backtest import backtest
+from research.data import load_bars, simulate, to_pandas, to_polars
+from research.data.quality import quality
+from research.data.resample import resample
+from research.errors import UserError
+from research.predictions import Predictions
+from research.run import Run
+from research.train import train
+
+__all__ = [
+    "Predictions",
+    "Run",
+    "UserError",
+    "backtest",
+    "load_bars",
+    "quality",
+    "resample",
+    "simulate",
+    "to_pandas",
+    "to_polars",
+    "train",
+]

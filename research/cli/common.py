@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.exceptions
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -68,14 +69,19 @@ def print_json(value: Any) -> None:
 
 
 def guarded(command: Callable[[], Any]) -> int:
-    """Run a command and return its exit code: 0 done, 1 a check failed, 2 the user's mistake, 3 our fault."""
+    """Run a command and return its exit code: 0 done, 1 a check failed, 2 the user's mistake, 3 our fault.
+
+    `command` returns the code of a `typer.Exit`, or None.
+    """
     try:
-        command()
-    except typer.Exit as stop:
-        return stop.exit_code
+        return command() or 0
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")
         return 130
+    except typer.exceptions.TyperException as error:  # an unknown command or flag, a missing argument
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        sys.stderr.write(f"qt: {message} `qt --help` lists commands and flags.\n")
+        return 2
     except InputError as error:
         sys.stderr.write(f"qt: {error}\n")
         return 2
@@ -87,7 +93,6 @@ def guarded(command: Callable[[], Any]) -> int:
         path = _write_traceback()
         sys.stderr.write(f"qt: our fault, {type(error).__name__}: {error}; details are in {path}\n")
         return 3
-    return 0
 
 
 def _write_traceback() -> Path:

@@ -57,7 +57,14 @@ def _layers(summary: dict[str, Any]) -> Table:
         low, high = block["ci95"]
         direction = "" if block["direction_accuracy"] is None else f"{block['direction_accuracy']:.1%}"
         interval = f"{low:.1%} to {high:.1%}"
-        row = (f"{block['accuracy']:.1%}", interval, f"{block['majority_accuracy']:.1%}", direction, f"{block['n']:,}", f"{block['n_effective']:,.0f}")
+        row = (
+            f"{block['accuracy']:.1%}",
+            interval,
+            f"{block['majority_accuracy']:.1%}",
+            direction,
+            f"{block['n']:,}",
+            f"{block['n_effective']:,.0f}",
+        )
         table.add_row(name, *row)
     return table
 
@@ -73,7 +80,9 @@ def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
             table.add_row(check["name"], check["checked"], "passed" if check["passed"] else f"[bold red]FAILED[/]: {check['detail']}")
         console.print(table)
     n_failed = sum(not check["passed"] for check in proof["checks"])
-    console.print(f"verified: {len(proof['checks'])} checks, {n_failed} failed" if n_failed else f"verified: {len(proof['checks'])} checks passed")
+    console.print(
+        f"verified: {len(proof['checks'])} checks, {n_failed} failed" if n_failed else f"verified: {len(proof['checks'])} checks passed"
+    )
 
 
 def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
