@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qtcore import Engine, Params, Result
-from qtcore.params import FillAt
+from qtcore import Engine, Result
 from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
 from research.errors import UserError
 from research.predictions import Predictions
@@ -22,14 +21,14 @@ def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
     saw. Raises UserError when the run has no such symbol or bar.
     """
     files = read_run(folder)
-    bars, params = files.bars(), files.params()
+    bars = files.bars()
     if symbol not in bars.symbols:
         raise UserError(f"symbol must be one of the run's {', '.join(bars.symbols)}, was {symbol!r}")
     t, s = _row(bars, time), bars.symbols.index(symbol)
     votes = Predictions.load(folder / "predictions.parquet").votes()
-    result = Engine(params).run(bars[: t + 1], votes[: t + 1])
+    result = Engine(files.params()).run(bars[: t + 1], votes[: t + 1])
     layers = [_market(result, t, s), *_models(result, t, s), _ensemble(result, t, s), _meta(result, t, s), _arbiter(result, t, s)]
-    layers += [_governor(result, t, s), _trade(files.frame("trades"), symbol, _fill_time(bars, params, t))]
+    layers += [_governor(result, t, s), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
     return {"symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
 
 
@@ -106,19 +105,12 @@ def _governor(result: Result, t: int, s: int) -> dict[str, Any]:
     return {"name": "governor", "says": f"{_name(Action, result.final_action[t, s])}: {reason.name}", "saw": saw}
 
 
-def _fill_time(bars: Bars, params: Params, t: int) -> int:
-    """Time at which an order of bar t is filled, ns UTC; 0 when its bar is not in the run."""
-    if params.broker.fill == FillAt.CLOSE:
-        return int(bars.close_time[t])
-    return int(bars.open_time[t + 1]) if t + 1 < bars.n else 0
-
-
-def _trade(trades: pd.DataFrame, symbol: str, fill_time: int) -> dict[str, Any]:
+def _trade(trades: pd.DataFrame, symbol: str, decision_time: int) -> dict[str, Any]:
     """What became of it: the trade that this decision opened, from the finished run."""
-    opened = trades[(trades["symbol"] == symbol) & (trades["entry_time"] == pd.Timestamp(fill_time, tz="UTC"))]
+    opened = trades[(trades["symbol"] == symbol) & (trades["decision_time"] == pd.Timestamp(decision_time, tz="UTC"))]
     if opened.empty:
         return {"name": "trade", "says": "none opened by this decision", "saw": {}}
     trade = opened.iloc[0]
-    saw = {name: str(trade[name]) for name in ("entry_time", "entry_price", "exit_time", "exit_price", "fee", "slippage", "funding")}
+    saw = {name: str(trade[name]) for name in ("entry_price", "exit_time", "exit_price", "fee", "slippage", "funding")}
     saw["exit"] = _name(Reason, trade["exit_reason"])
     return {"name": "trade", "says": f"{'long' if trade['side'] > 0 else 'short'}, PnL {trade['pnl']:+.2f}", "saw": saw}

@@ -104,6 +104,7 @@ def trades_frame(run: Any) -> pd.DataFrame:
             "trade_id": entries["trade_id"],
             "symbol": _symbols(run, entries["symbol"]),
             "side": np.sign(entries["qty"]).astype(np.int8),
+            "decision_time": _times(run.bars.close_time[decided]),
             "exit_time": _times(np.where(closed, out["time"], np.iinfo(np.int64).min)),
             "entry_price": entries["price"],
             "exit_price": exit_or_nan("price"),

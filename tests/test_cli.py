@@ -1,0 +1,146 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import research
+from research.cli.app import app
+from research.cli.common import guarded
+
+SMALL = ["--set", "run.models=lgbm", "--set", "run.folds=2"]
+WORLD = "simulated:planted_edge?n_bars=1200&n_symbols=2"
+
+
+def qt(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setattr(sys, "argv", ["qt", *words])
+    return guarded(lambda: app(standalone_mode=False))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small run through the real command line, proof and report included."""
+    home = tmp_path_factory.mktemp("home")
+    folder = home / "run"
+    command = [sys.executable, "-m", "research", "backtest", WORLD, *SMALL, "--out", str(folder), "--export-log"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "QT_HOME": str(home)}, check=False)
+    assert done.returncode == 0, done.stderr
+    (home / "stdout").write_text(done.stdout)
+    assert done.stderr == ""
+    return folder
+
+
+def test_backtest_prints_the_table_the_proof_the_verdict_and_the_path(finished: Path) -> None:
+    text = (finished.parent / "stdout").read_text()
+    assert re.search(r"verdict: (edge|no edge|not enough data)", text)
+    assert re.search(r"verified: \d+ checks passed", text)
+    assert str(finished / "report.html") in text
+
+
+def test_the_folder_is_complete(finished: Path) -> None:
+    names = "report.html summary.json decisions.parquet trades.parquet fills.parquet equity.parquet predictions.parquet bars.parquet"
+    expected = {*names.split(), "manifest.json", "verify.json", "predictions.jsonl", "outcomes.csv"}
+    assert expected <= {path.name for path in finished.iterdir()}
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["evidence"]["verdict"] in ("edge", "no edge", "not enough data")
+    assert summary["verify"]["passed"] is True
+    assert json.loads((finished / "manifest.json").read_text())["command"].startswith("qt backtest simulated:planted_edge")
+
+
+def test_verify_passes_and_fails_with_exit_code_1(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import shutil
+
+    import pandas as pd
+
+    assert qt("verify", str(finished), monkeypatch=monkeypatch) == 0
+    broken = tmp_path / "broken"
+    shutil.copytree(finished, broken)
+    equity = pd.read_parquet(broken / "equity.parquet")
+    equity.loc[equity.index[700], "equity"] += 1e-9
+    equity.to_parquet(broken / "equity.parquet")
+    capsys.readouterr()
+    assert qt("verify", str(broken), monkeypatch=monkeypatch) == 1
+    assert "equity" in capsys.readouterr().out
+
+
+def test_explain_tells_each_layer(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    import pandas as pd
+
+    trade = pd.read_parquet(finished / "trades.parquet").reset_index().iloc[0]
+    bars = pd.read_parquet(finished / "bars.parquet", columns=["open_time", "close_time"]).drop_duplicates()
+    decided = bars[bars["open_time"] < trade["entry_time"]].iloc[-1]
+    assert qt("explain", str(finished), trade["symbol"], str(decided["close_time"]), "--json", monkeypatch=monkeypatch) == 0
+    told = json.loads(capsys.readouterr().out)
+    names = [layer["name"] for layer in told["layers"]]
+    assert names[0] == "market"
+    assert names[-5:] == ["ensemble", "meta", "arbiter", "governor", "trade"]
+    assert "APPROVED" in told["layers"][-2]["says"]
+    assert f"PnL {trade['pnl']:+.2f}" in told["layers"][-1]["says"]
+    assert qt("explain", str(finished), "NOPE", "2024-01-01", monkeypatch=monkeypatch) == 2
+    assert "symbol must be one of the run's" in capsys.readouterr().err
+
+
+def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    (finished / "report.html").unlink()
+    assert qt("report", str(finished), monkeypatch=monkeypatch) == 0
+    assert "<html" in Path(capsys.readouterr().out.strip()).read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["backtst"], "No such command"),
+        (["backtest", "none.parquet"], "was 'none.parquet'"),
+        (["backtest", "sample", "--set", "governor.max_daily=1"], "did you mean governor.max_daily_trades"),
+        (["backtest", "sample", "--set", "governor.max_exposure=-1"], "governor.max_exposure must be a number in"),
+        (["backtest", "sample", "--profile", "best"], "profile must be one of default, original"),
+        (["backtest", "sample", "--symbols", "ABC"], "was 'ABC'"),
+        (["backtest", "sample", "--from", "2031-01-01"], "was 2031-01-01"),
+        (["backtest", "sample", "--from", "2018-12-01"], "must have more bars than the warm-up"),
+        (["backtest", "sample", "--predictions", "a", "--models", "b"], "exclude each other"),
+        (["backtest", "sample", "--out", __file__], "--out must be a folder"),
+        (["verify", "nowhere"], "was nowhere"),
+        (["scenarios", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("QT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert qt(*words, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("qt: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_own_predictions_go_in_and_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
+    research.Predictions.random(bars, seed=1).save(tmp_path / "mine.parquet")
+    words = ["backtest", "simulated:random_walk?n_bars=400&n_symbols=2", "--predictions", str(tmp_path / "mine.parquet")]
+    assert qt(*words, "--no-verify", "--quiet", "--out", str(tmp_path / "run"), monkeypatch=monkeypatch) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["verify"]["passed"] is None
+
+
+def test_our_fault_is_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def broken() -> None:
+        raise KeyError("inside")
+
+    assert guarded(broken) == 3
+    assert "our fault, KeyError" in capsys.readouterr().err
+
+
+def test_doctor_lists_machine_and_parameters(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    assert qt("doctor", "--json", monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["versions"]["numba"]
+    assert qt("doctor", "--params", "--json", monkeypatch=monkeypatch) == 0
+    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(research.run.Params().flat())
