@@ -1,13 +1,19 @@
 """Does the trade loop do what the specification says, whatever the options, the cuts and the future?"""
 
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtcore.chain.trade import TradeState, finish, run_trade
+from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
 from qtcore.params import Params
-from qtcore.types import FILL, NEVER, NS_PER_HOUR, Bars
+from qtcore.types import FILL, NEVER, NS_PER_HOUR, Bars, Reason
 from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
 
@@ -32,6 +38,27 @@ OPTIONS = {
     "kill": {"governor.emergency_stop": True},
     "delist": {"broker.delist_after": 2, "broker.max_holding_bars": 48, "governor.stop_loss": 0.5},
     "costly": {"broker.fee_rate": 0.01, "broker.slippage_rate": 0.05, "governor.stop_loss": 0.02, "broker.max_holding_bars": 3},
+}
+
+POSITION_KEYS = {
+    "qty": "qty",
+    "entry_price": "entry",
+    "stop_price": "stop",
+    "entry_notional": "notional",
+    "entry_fee": "fee",
+    "funding": "funding",
+    "unrealised": "unrealised",
+    "entry_time": "time",
+    "entry_bar": "bar",
+    "trade_id": "id",
+}
+FLAT_POSITION = {
+    **dict.fromkeys(("qty", "notional", "fee", "funding", "unrealised"), 0.0),
+    "entry": np.nan,
+    "stop": np.nan,
+    "time": NEVER,
+    "bar": -1,
+    "id": -1,
 }
 
 
@@ -82,30 +109,15 @@ def assert_same_ledger(fills, ledger):
 
 def assert_same_account(state, book):
     a = state.account[0]
-    for name in (
-        "balance",
-        "equity",
-        "peak",
-        "exposure",
-        "fees",
-        "slippage",
-        "funding",
-        "trades_today",
-        "n_trades",
-        "n_cancelled",
-        "n_halted",
-    ):
+    for name in ("balance", "equity", "peak", "exposure", "fees", "slippage", "funding", "trades_today", "n_trades", "n_cancelled"):
         assert a[name] == getattr(book, name), name
-    assert (a["day"], a["is_halted"], a["n_bars"]) == (book.day, book.halted, book.t + 1)
+    assert (a["day"], a["is_halted"], a["n_halted"], a["n_bars"]) == (book.day, book.halted, book.n_halted, book.t + 1)
     assert a["halt_time"] == (NEVER if book.halt_time is None else book.halt_time)
     assert (a["n_closed"], a["n_fills"]) == (len(book.history), len(book.ledger))
     for position, sym in zip(state.positions, book.symbols):
-        pos = sym["pos"] or {"qty": 0.0, "entry": np.nan, "stop": np.nan, "notional": 0.0, "fee": 0.0, "funding": 0.0, "unrealised": 0.0}
-        names = ("qty", "entry_price", "stop_price", "entry_notional", "entry_fee", "funding", "unrealised")
-        np.testing.assert_array_equal(
-            [position[name] for name in names],
-            list(pos.values())[:1] + [pos[k] for k in ("entry", "stop", "notional", "fee", "funding", "unrealised")],
-        )
+        pos = sym["pos"] or FLAT_POSITION
+        for name, key in POSITION_KEYS.items():
+            np.testing.assert_array_equal(position[name], pos[key], name)
         np.testing.assert_array_equal(position["last_close"], sym["last_close"])
         assert (position["last_bar"], position["pending_exit"]) == (sym["last_bar"], sym["exit"] or 0)
         assert position["pending_notional"] == (sym["pending"] or 0.0)
@@ -130,3 +142,329 @@ def test_equal_to_the_naive_chain(name, seed):
     assert_same_ledger(fills, book.ledger[n_before:])
     assert_same_account(end, book)
     assert np.all(end.positions["qty"] == 0.0)
+
+
+# ---------------------------------------------------------------- cuts, future, interpreter
+
+
+def run_in_blocks(bars, action, confidence, params, cuts):
+    """Run in blocks that end at `cuts`; returns the joined outputs and the state."""
+    state, parts = TradeState.fresh(params, len(bars.symbols)), []
+    for a, b in zip([0, *cuts], [*cuts, bars.n]):
+        rows = slice(a, b)
+        parts.append(run_trade(bars[rows], action[rows], confidence[rows], params, state))
+    return {name: np.concatenate([getattr(part, name) for part in parts]) for name in (*OUTPUTS, "fills")}, state
+
+
+def assert_same_run(a, b):
+    for name, column in a[0].items():
+        assert_same_bits(column, b[0][name], name)
+    for name in ("account", "positions", "closed"):
+        assert_same_bits(getattr(a[1], name), getattr(b[1], name), name)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    name=st.sampled_from(sorted(OPTIONS)),
+    cuts=st.lists(st.integers(0, 160), max_size=8).map(sorted),
+    seed=st.integers(0, 3),
+    has_funding=st.booleans(),
+)
+def test_cutting_the_input_changes_nothing(name, cuts, seed, has_funding):
+    bars = awkward_bars(160, seed, 5)
+    bars = with_funding(bars, funding_for(bars, seed)) if has_funding else bars
+    action, confidence = votes_for(bars, seed)
+    params = Params().with_values({"broker.max_holding_bars": 6, **OPTIONS[name]})
+    whole = run_in_blocks(bars, action, confidence, params, [])
+    assert_same_run(whole, run_in_blocks(bars, action, confidence, params, cuts))
+
+
+@pytest.mark.parametrize("name", ["horizon", "by_confidence", "close", "last_50"])
+def test_bar_by_bar_is_the_same_run(name):
+    bars = awkward_bars(120, 5)
+    action, confidence = votes_for(bars, 5)
+    params = Params().with_values(OPTIONS[name])
+    whole = run_in_blocks(bars, action, confidence, params, [])
+    assert_same_run(whole, run_in_blocks(bars, action, confidence, params, list(range(1, bars.n))))
+
+
+@pytest.mark.parametrize("t", [1, 80, 159])
+def test_the_past_ignores_the_future(t):
+    bars, other = awkward_bars(160, 1), awkward_bars(160, 2)
+    planes = {name: np.vstack([getattr(bars, name)[:t], getattr(other, name)[t:]]) for name in ("open", "high", "low", "close", "volume")}
+    changed = Bars(bars.open_time, bars.close_time, **planes, symbols=bars.symbols, interval=bars.interval)
+    action, confidence = votes_for(bars, 1)
+    params = Params().with_values({"broker.max_holding_bars": 5})
+    a = run_in_blocks(bars, action, confidence, params, [])[0]
+    action[t:], confidence[t:] = votes_for(bars, 9)[0][t:], 0.99
+    b = run_in_blocks(changed, action, confidence, params, [])[0]
+    for name in OUTPUTS:
+        assert_same_bits(a[name][:t], b[name][:t], name)
+    past = [run["fills"][run["fills"]["bar"] < t] for run in (a, b)]
+    assert_same_bits(past[0], past[1], "fills")
+
+
+def digest(name="horizon"):
+    """Hash every array of a small run."""
+    bars = awkward_bars(200, 4)
+    action, confidence = votes_for(bars, 4)
+    outputs, state = run_in_blocks(bars, action, confidence, Params().with_values(OPTIONS[name]), [70])
+    arrays = [*outputs.values(), *vars(state).values()]
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
+
+
+def test_the_interpreter_gives_the_same_bits():
+    code = "from tests.test_trade import digest; print(digest())"
+    root = Path(__file__).resolve().parents[1]
+    env = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == digest(), done.stderr
+
+
+# ---------------------------------------------------------------- five-bar examples
+
+NO_COST = {"broker.fee_rate": 0.0, "broker.slippage_rate": 0.0}
+TEN_PERCENT = {"governor.kelly_fraction": 1.0, "governor.stop_loss": 0.02}  # every size is the cap: 10 % of the base
+ACTIONS = {"S": 0, ".": 1, "B": 2}
+FLAT = (100.0, 100.0, 100.0, 100.0)
+HOLE = (np.nan,) * 4
+
+
+def example(rows, signals, confidence=0.9, values=None, funding=None, state=None):
+    """Run bars (open, high, low, close) per symbol and bar with signals "B", "S" or "." per symbol; times start at midnight UTC.
+
+    rows, signals: one list for one symbol, or a dict of symbols. Returns the result, the state and a list of readable fills.
+    """
+    rows = rows if isinstance(rows, dict) else {"A": rows}
+    signals = signals if isinstance(signals, dict) else {"A": signals}
+    planes = [np.ascontiguousarray(np.array([rows[s] for s in rows])[:, :, i].T) for i in range(4)]
+    action = np.array([[ACTIONS[x] for x in signals[s]] for s in rows], np.int8).T.copy()
+    n = len(action)
+    first = 0 if state is None else int(state.account["n_bars"][0])
+    open_time = START + NS_PER_HOUR * np.arange(first, first + n)
+    rates = None if funding is None else np.array(funding, float).reshape(n, -1)
+    bars = Bars(open_time, open_time + NS_PER_HOUR, *planes, np.zeros_like(planes[0]), tuple(rows), NS_PER_HOUR, rates)
+    params = Params().with_values({**NO_COST, **TEN_PERCENT, **(values or {})})
+    state = TradeState.fresh(params, len(rows)) if state is None else state
+    conf = np.broadcast_to(np.array(confidence, float), (n, len(rows))) if np.ndim(confidence) < 2 else np.array(confidence, float)
+    result = run_trade(bars, action, np.ascontiguousarray(conf), params, state)
+    return result, state, [said(fill) for fill in result.fills]
+
+
+def said(fill):
+    """A fill as (hours since the start, reason, reference price, pnl rounded to cents)."""
+    hours = (int(fill["time"]) - START) / NS_PER_HOUR
+    return hours, Reason(int(fill["reason"])).name, float(fill["reference_price"]), round(float(fill["pnl"]), 2)
+
+
+def reasons(result, symbol=0):
+    return [Reason(int(code)).name for code in result.governor_reason[:, symbol]]
+
+
+def test_an_order_fills_at_the_next_open_with_slippage_and_fee():
+    rows = [FLAT, (100.0, 103.0, 99.0, 102.0), (102.0, 102.0, 102.0, 102.0)]
+    result, _, fills = example(rows, "B..", values={"broker.fee_rate": 0.0004, "broker.slippage_rate": 0.0001})
+    price = 100.0 * 1.0001
+    assert fills == [(1.0, "APPROVED", 100.0, 0.0)]
+    assert result.fills["price"][0] == price
+    assert result.fills["qty"][0] == 1000.0 / price
+    assert result.fills["fee"][0] == 1000.0 * 0.0004
+    assert result.fills["stop_price"][0] == price * (1.0 - 0.02)
+    assert result.size[0, 0] == 1000.0
+    unrealised = 1000.0 / price * (102.0 - price) - 0.4
+    assert result.equity.tolist() == [10_000.0, 10_000.0 + unrealised, 10_000.0 + unrealised]
+    assert result.balance.tolist() == [10_000.0] * 3
+    assert result.exposure.tolist() == [1000.0] * 3
+    np.testing.assert_allclose(cell_pnl(result.pnl)[:, 0], [unrealised, 0.0, 0.0], rtol=1e-12)
+
+
+def test_a_gap_through_the_stop_leaves_at_the_open():
+    rows = [FLAT, FLAT, (95.0, 96.0, 90.0, 96.0), FLAT]
+    assert example(rows, "B...")[2] == [(1.0, "APPROVED", 100.0, 0.0), (2.0, "STOP", 95.0, -50.0)]
+
+
+def test_a_stop_inside_the_bar_fills_at_its_level_when_the_bar_closes():
+    rows = [FLAT, FLAT, (99.0, 99.0, 97.0, 99.0), FLAT]
+    assert example(rows, "B...")[2] == [(1.0, "APPROVED", 100.0, 0.0), (3.0, "STOP", 98.0, -20.0)]
+
+
+def test_an_open_equal_to_the_stop_is_not_beyond_it():
+    rows = [FLAT, FLAT, (98.0, 99.0, 97.0, 99.0), FLAT]
+    assert example(rows, "B...")[2][1] == (3.0, "STOP", 98.0, -20.0)
+
+
+def test_a_stop_is_tried_on_the_fill_bar():
+    rows = [FLAT, (100.0, 101.0, 98.0, 101.0), FLAT]
+    assert example(rows, "B..")[2] == [(1.0, "APPROVED", 100.0, 0.0), (2.0, "STOP", 98.0, -20.0)]
+
+
+def test_a_short_stops_on_the_high():
+    rows = [FLAT, FLAT, (101.0, 102.0, 100.0, 100.0), (104.0, 105.0, 103.0, 103.0)]
+    assert example(rows, "S...")[2][1] == (3.0, "STOP", 102.0, -20.0)
+    rows[2] = (101.0, 101.99, 100.0, 100.0)
+    assert example(rows, "S...")[2][1] == (3.0, "STOP", 104.0, -40.0)
+
+
+def test_the_horizon_counts_rows_and_allows_an_entry_at_the_same_open():
+    rows = [FLAT, FLAT, FLAT, (101.0, 101.0, 101.0, 101.0), FLAT]
+    result, _, fills = example(rows, "B.B..", values={"broker.max_holding_bars": 2})
+    assert fills == [(1.0, "APPROVED", 100.0, 0.0), (3.0, "HORIZON", 101.0, 10.0), (3.0, "APPROVED", 101.0, 0.0)]
+    assert reasons(result) == ["APPROVED", "HOLD_SIGNAL", "APPROVED", "HOLD_SIGNAL", "HORIZON"]
+    assert result.exposure[2] == 2000.0  # the leaving position counts until its exit fills
+
+
+def test_an_opposite_signal_closes_at_the_next_open_whatever_its_confidence():
+    confidence = [[0.9], [0.1], [0.9], [0.9], [0.9]]
+    result, _, fills = example([FLAT] * 5, "BSSS.", confidence)
+    assert fills == [(1.0, "APPROVED", 100.0, 0.0), (2.0, "EXIT_SIGNAL", 100.0, 0.0), (3.0, "APPROVED", 100.0, 0.0)]
+    assert reasons(result) == ["APPROVED", "EXIT_SIGNAL", "APPROVED", "POSITION_ALREADY_OPEN", "HOLD_SIGNAL"]
+    assert result.final_action[:, 0].tolist() == [2, 1, 0, 1, 1]
+    assert result.size[:, 0].tolist() == [1000.0, 0.0, -1000.0, 0.0, 0.0]
+
+
+def test_an_opposite_signal_on_the_last_bar_of_the_horizon_is_an_exit_and_no_flip():
+    result, _, fills = example([FLAT] * 4, "B.S.", values={"broker.max_holding_bars": 2})
+    assert reasons(result) == ["APPROVED", "HOLD_SIGNAL", "EXIT_SIGNAL", "HOLD_SIGNAL"]
+    assert fills[1:] == [(3.0, "EXIT_SIGNAL", 100.0, 0.0)]
+
+
+def test_an_entry_into_a_hole_is_cancelled_and_counts():
+    result, state, fills = example([FLAT, HOLE, FLAT, FLAT], "B.B.", values={"governor.max_daily_trades": 2})
+    assert fills == [(3.0, "APPROVED", 100.0, 0.0)]
+    assert reasons(result) == ["APPROVED", "NO_BAR", "APPROVED", "HOLD_SIGNAL"]
+    assert result.exposure.tolist() == [1000.0, 0.0, 1000.0, 1000.0]
+    assert (state.account["n_cancelled"][0], state.account["trades_today"][0]) == (1, 2)
+
+
+def test_no_entry_is_approved_at_a_hole():
+    result, _, fills = example([FLAT, HOLE, FLAT], ".B.")
+    assert (reasons(result)[1], fills) == ("NO_BAR", [])
+
+
+def test_an_exit_waits_for_the_next_valid_open():
+    rows = [FLAT, FLAT, HOLE, HOLE, (99.0, 99.0, 99.0, 99.0)]
+    result, _, fills = example(rows, "BS...")
+    assert fills[1] == (4.0, "EXIT_SIGNAL", 99.0, -10.0)
+    assert result.equity.tolist() == [10_000.0, 10_000.0, 10_000.0, 10_000.0, 9_990.0]
+
+
+def test_a_symbol_without_bars_is_delisted_at_its_last_close():
+    rows = [FLAT, (100.0, 101.0, 100.0, 101.0), HOLE, HOLE, HOLE, HOLE]
+    _, state, fills = example(rows, "B.....", values={"broker.delist_after": 3})
+    assert fills[1] == (5.0, "DELISTED", 101.0, 10.0)
+    assert (state.positions["last_close"][0], state.positions["last_bar"][0]) == (101.0, 1)
+
+
+def test_funding_is_paid_by_a_long_held_at_the_close():
+    result, state, fills = example([FLAT] * 4, "B.S.", funding=[0.0, 0.001, 0.0, 0.005])
+    assert result.balance.tolist() == [10_000.0, 9_999.0, 9_999.0, 9_999.0]
+    assert fills[1] == (3.0, "EXIT_SIGNAL", 100.0, -1.0)
+    assert (state.account["funding"][0], result.fills["funding"][1]) == (-1.0, -1.0)
+    assert example([FLAT] * 3, "S..", funding=[0.0, 0.001, np.nan])[1].account["funding"][0] == 1.0
+    assert state.positions["last_loss_time"][0] == START + 3 * NS_PER_HOUR  # a loss is net of funding
+
+
+def test_the_daily_limit_starts_anew_at_midnight_of_the_decision_time():
+    values = {"governor.max_daily_trades": 1, "broker.max_holding_bars": 1}
+    result, _, _ = example([FLAT] * 25, "B" * 25, values=values)
+    assert reasons(result) == ["APPROVED"] + ["DAILY_TRADE_LIMIT_REACHED"] * 22 + ["APPROVED", "DAILY_TRADE_LIMIT_REACHED"]
+
+
+def test_only_a_stop_cools_down_one_hourly_decision():
+    rows = [FLAT, FLAT, (99.0, 99.0, 97.0, 99.0), FLAT, FLAT]
+    result, _, _ = example(rows, "B.BB.")
+    assert reasons(result) == ["APPROVED", "HOLD_SIGNAL", "COOLDOWN_ACTIVE", "APPROVED", "HOLD_SIGNAL"]
+    rows = [FLAT, FLAT, (99.0, 99.0, 99.0, 99.0), FLAT, FLAT]
+    result, _, fills = example(rows, "BSB..")
+    assert fills[1] == (2.0, "EXIT_SIGNAL", 99.0, -10.0)
+    assert reasons(result)[2] == "APPROVED"  # a loss closed at the open is exactly 60 minutes old
+    result, _, _ = example(rows, "BSB..", values={"governor.cooldown_minutes": 61})
+    assert reasons(result)[2] == "COOLDOWN_ACTIVE"
+
+
+def test_a_drawdown_halts_entries_for_the_rest_of_the_run():
+    rows = [FLAT, FLAT, (95.0, 95.0, 95.0, 95.0), *[FLAT] * 24]
+    values = {"governor.max_drawdown": 0.004}
+    result, state, _ = example(rows, "B" + "." * 2 + "B" * 24, values=values)
+    assert set(reasons(result)[3:]) == {"MAX_DRAWDOWN_EXCEEDED"}
+    assert state.account["halt_time"][0] == START + 3 * NS_PER_HOUR
+    assert state.account["n_halted"][0] == 25
+    result, state, _ = example(rows, "B" + "." * 2 + "B" * 24, values={**values, "governor.drawdown_reset": "daily"})
+    assert reasons(result)[22:24] == ["MAX_DRAWDOWN_EXCEEDED", "APPROVED"]
+    assert (state.account["n_halted"][0], state.account["peak"][0]) == (21, 9_950.0)
+    equal = example(rows, "B" + "." * 2 + "B" * 24, values={"governor.max_drawdown": 0.005})[0]
+    assert reasons(equal)[3] == "APPROVED"  # a drawdown that equals the limit passes
+
+
+def test_a_halt_is_lifted_by_hand():
+    rows, values = [FLAT, FLAT, (95.0, 95.0, 95.0, 95.0), FLAT], {"governor.max_drawdown": 0.004, "governor.drawdown_reset": "manual"}
+    _, state, _ = example(rows, "B...", values=values)
+    assert reasons(example([FLAT], "B", values=values, state=state.copy())[0]) == ["MAX_DRAWDOWN_EXCEEDED"]
+    state.lift_halt(Params().with_values(values))
+    assert reasons(example([FLAT], "B", values=values, state=state)[0]) == ["APPROVED"]
+    with pytest.raises(ValueError, match="manual, was none"):
+        state.lift_halt(Params())
+
+
+def test_projected_exposure_admits_five_positions_and_existing_six():
+    symbols = "ABCDEFG"
+    rows, signals = {s: [FLAT] * 2 for s in symbols}, dict.fromkeys(symbols, "B.")
+    for mode, admitted in (("projected", 5), ("existing", 6)):
+        result, _, _ = example(rows, signals, values={"governor.exposure_mode": mode})
+        codes = [Reason(int(code)).name for code in result.governor_reason[0]]
+        assert codes == ["APPROVED"] * admitted + ["MAX_EXPOSURE_EXCEEDED"] * (7 - admitted)
+
+
+def test_order_by_confidence():
+    rows, signals = {s: [FLAT] * 2 for s in "ABCD"}, dict.fromkeys("ABCD", "B.")
+    confidence = [[0.7, 0.9, 0.8, 0.9]] * 2
+    values = {"governor.max_daily_trades": 2, "governor.order": "by_confidence"}
+    result, _, _ = example(rows, signals, confidence, values)
+    assert result.final_action[0].tolist() == [1, 2, 1, 2]
+    result, _, _ = example(rows, signals, confidence, {"governor.max_daily_trades": 2})
+    assert result.final_action[0].tolist() == [2, 2, 1, 1]
+
+
+def test_the_kill_switch_blocks_entries_lets_exits_go_and_cancels_what_is_pending():
+    kill = {"governor.emergency_stop": True}
+    result, state, fills = example([FLAT] * 3, "BBB", values=kill)
+    assert (set(reasons(result)), fills) == ({"EMERGENCY_STOP_ACTIVE"}, [])
+    _, state, _ = example([FLAT] * 2, "B.")
+    result, _, fills = example([FLAT] * 3, "S..", values=kill, state=state)
+    assert (reasons(result)[0], fills) == ("EXIT_SIGNAL", [(3.0, "EXIT_SIGNAL", 100.0, 0.0)])
+    _, state, _ = example([FLAT], "B")
+    result, state, fills = example([FLAT], ".", values=kill, state=state)
+    assert (reasons(result), fills, state.account["n_cancelled"][0]) == (["EMERGENCY_STOP_ACTIVE"], [], 1)
+
+
+def test_flatten_on_kill_closes_at_the_next_open():
+    _, state, _ = example([FLAT] * 2, "B.")
+    values = {"governor.emergency_stop": True, "governor.flatten_on_kill": True}
+    result, _, fills = example([FLAT] * 2, "..", values=values, state=state)
+    assert (reasons(result)[0], fills) == ("EMERGENCY_STOP_ACTIVE", [(3.0, "EMERGENCY_STOP_ACTIVE", 100.0, 0.0)])
+
+
+def test_without_shorts_a_sell_only_closes():
+    result, _, fills = example([FLAT] * 4, "SBS.", values={"broker.allow_short": False})
+    assert reasons(result) == ["SHORTS_DISABLED", "APPROVED", "EXIT_SIGNAL", "HOLD_SIGNAL"]
+    assert [f[1] for f in fills] == ["APPROVED", "EXIT_SIGNAL"]
+
+
+def test_the_last_bar_opens_nothing_and_the_end_closes_on_a_copy():
+    result, state, fills = example([FLAT, (100.0, 101.0, 100.0, 101.0)], "BB")
+    before = state.copy()
+    end, last = finish(state, int(START + 2 * NS_PER_HOUR), Params().with_values(NO_COST))
+    assert [said(fill) for fill in last] == [(2.0, "END_OF_DATA", 101.0, 10.0)]
+    assert (len(fills), result.equity[-1], end.account["balance"][0]) == (1, 10_010.0, 10_010.0)
+    for name in ("account", "positions", "closed"):
+        assert_same_bits(getattr(state, name), getattr(before, name), name)
+
+
+def test_fill_at_the_close():
+    rows = [FLAT, (100.0, 101.0, 97.0, 99.0), (99.0, 99.0, 98.5, 99.0), FLAT]
+    result, _, fills = example(rows, "B.S.", values={"broker.fill": "close", "broker.fee_rate": 0.001, "governor.stop_loss": 0.1})
+    assert [f[:3] for f in fills] == [(1.0, "APPROVED", 100.0), (3.0, "EXIT_SIGNAL", 99.0)]
+    assert result.equity[0] == 10_000.0 - 1.0
+    assert result.balance[2] == result.equity[2] == 10_000.0 - 10.0 - 1.0 - 10.0 * 99.0 * 0.001
+    result, _, fills = example([FLAT] * 4, "B...", values={"broker.fill": "close", "broker.max_holding_bars": 2})
+    assert fills[1][:2] == (3.0, "HORIZON")

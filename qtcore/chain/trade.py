@@ -26,9 +26,9 @@ from qtcore.governor import (
     veto_rule,
 )
 from qtcore.jit import kernel
-from qtcore.params import CooldownScope, FillAt, GovernOrder, Params, SizingMode
+from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, Params, SizingMode
 from qtcore.portfolio import init_account, mark_step, sum_up
-from qtcore.types import ACCOUNT, CLOSED, F8, FILL, N_CLOSED, NS_PER_DAY, POSITION, Action, Bars, Reason, slab
+from qtcore.types import ACCOUNT, CLOSED, F8, FILL, N_CLOSED, NS_PER_DAY, POSITION, Action, Bars, InputError, Reason, slab
 
 
 @kernel(inline=True)
@@ -263,6 +263,17 @@ class TradeState:
     def copy(self) -> "TradeState":
         """Copy every array."""
         return TradeState(self.account.copy(), self.positions.copy(), self.closed.copy())
+
+    def lift_halt(self, params: Params) -> None:
+        """Allow entries again after a drawdown halt; the peak restarts from today's equity or balance (`spec` 10.6 p).
+
+        Raises InputError unless `governor.drawdown_reset` is manual.
+        """
+        reset = params.governor.drawdown_reset
+        if reset != DrawdownReset.MANUAL:
+            raise InputError(f"a halt can be lifted by hand only with governor.drawdown_reset manual, was {reset.name.lower()}")
+        self.account["is_halted"] = 0
+        self.account["peak"] = self.account["equity" if params.governor.drawdown_basis == DrawdownBasis.EQUITY else "balance"]
 
 
 @dataclass(frozen=True)
