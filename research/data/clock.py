@@ -118,7 +118,7 @@ def _from_text(column: pa.Array, name: str) -> I8:
         return _from_epoch(column.cast(pa.int64()).to_numpy(), name)
     zones = pc.extract_regex(column, ZONE)
     if zones.null_count < len(column):
-        found = {str(z) for z in pc.unique(zones.field("zone")).to_pylist()} - {"None"}
+        found = {str(z) for z in pc.unique(zones.field("zone")).to_pylist()} - {"None", ""}
         offsets = {_offset(zone) for zone in found}
         if zones.null_count or len(offsets) > 1:
             kinds = sorted(found) + (["none"] if zones.null_count else [])

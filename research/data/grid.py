@@ -22,16 +22,12 @@ MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
 
 @dataclass(frozen=True)
 class Grid:
-    """The rows: open_time, close_time [n] ns UTC, the interval in ns, the calendar, and why.
-
-    empty_share: rows of a regular grid without any candle. off_times: distinct times that have no place on this grid.
-    """
+    """The rows: open_time, close_time [n] ns UTC, the interval in ns, the calendar; off_times: distinct times without a place on it."""
 
     open_time: I8
     close_time: I8
     interval: int
     calendar: str
-    empty_share: float
     off_times: I8
 
     def __getitem__(self, rows: slice) -> "Grid":
@@ -96,16 +92,16 @@ def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symb
     on = phases == phase
     first, last = int(times[on][0]), int(times[on][-1])
     n = (last - first) // interval + 1
-    empty_share = 1.0 - int(on.sum()) / n
-    if calendar == "regular" or (calendar is None and empty_share < MAX_EMPTY):
+    span = int(times[-1] - times[0]) // interval + 1
+    if calendar == "regular" or (calendar is None and int(on.sum()) > (1.0 - MAX_EMPTY) * span):
         if n * n_symbols > MAX_CELLS:
             raise UserError(f"a regular grid of {interval_text(interval)} would have {n:,} rows; use --calendar sessions")
         open_time = first + interval * np.arange(n, dtype=np.int64)
-        grid = Grid(open_time, open_time + interval, interval, "regular", empty_share, times[~on])
+        grid = Grid(open_time, open_time + interval, interval, "regular", times[~on])
     else:
         open_time = times[~overlapping(times, interval, phase)]
         off = np.setdiff1d(times, open_time, assume_unique=True)
-        grid = Grid(open_time, close_times(open_time, interval), interval, "sessions", empty_share, off)
+        grid = Grid(open_time, close_times(open_time, interval), interval, "sessions", off)
     if len(grid.open_time) < 2:
         raise UserError(f"data must have at least 2 bars, was {len(grid.open_time)} (at {iso(grid.open_time[0])}); give more history")
     return grid

@@ -14,7 +14,7 @@ from qtcore.types import I8, Bars
 from research.data.clock import interval_text, iso, parse_interval, parse_time, utc_ns
 from research.data.facts import calendar_of, empty_share
 from research.data.grid import Grid, count_steps, distinct_times, fill_funding, fill_planes, find_grid, find_interval
-from research.data.rules import Issue, Tally, drop_rows, mask_rows, present, sort_rows
+from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows, find_columns, numbers, symbol_codes
 from research.data.sources import arrow_table, read_rows, read_table
 from research.errors import UserError
@@ -217,7 +217,7 @@ def judge(rows: Rows, interval: int, calendar: str | None, stop: bool = True) ->
     tally, n_rows = Tally(), rows.n
     rows, issues = sort_rows(rows, counts)
     tally.add(issues, stop)
-    rows, issues = drop_rows(rows, counts, "future", rows.time > present())
+    rows, issues = drop_rows(rows, counts, "clock", wrong_clock(rows.time))
     tally.add(issues, stop)
     rows, issues = mask_rows(rows, counts)
     tally.add(issues, stop)

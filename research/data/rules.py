@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import F8
+from qtcore.types import F8, I8
 from research.data.clock import iso
 from research.data.schema import Rows
 from research.errors import UserError
@@ -19,7 +19,7 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "conflict": ("share their timestamp with a row of other values", "stops", "keep one row per symbol and time"),
     "unsorted": ("are earlier than the row before them", "sorted", "sort by symbol and timestamp"),
     "off_grid": ("are off the common grid of timestamps", "dropped", "round the timestamps or resample"),
-    "future": ("open after the present time", "dropped", "check the unit and the zone of the timestamps"),
+    "clock": ("open after the present time, or at 1970-01-01 00:00", "dropped", "check the unit and the zone of the timestamps"),
     "incomplete": ("have some values empty, but not all", "masked", "fill or drop them"),
     "not_finite": ("have an infinite value", "masked", "correct or drop them"),
     "not_positive": ("have a price of zero or below", "masked", "correct or drop them"),
@@ -164,8 +164,13 @@ def drop_rows(rows: Rows, counts: NDArray[np.int64], problem: str, bad: NDArray[
     return rows[~bad], found(problem, np.flatnonzero(bad), rows, counts)
 
 
+def wrong_clock(times: I8) -> NDArray[np.bool_]:
+    """Say which open times lie after the present of this machine, or are the zero of the epoch."""
+    return (times > present()) | (times == 0)
+
+
 def present() -> int:
-    """Return the clock of this machine in ns UTC: bars that open later are a mistake."""
+    """Return the clock of this machine in ns UTC."""
     return time.time_ns()
 
 

@@ -1,7 +1,7 @@
 """Which column is what? Rows: candles as they came, before any of them is judged."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -107,7 +107,7 @@ def numbers(column: pa.ChunkedArray, name: str, source: str) -> F8:
         flat = column.combine_chunks().cast(pa.float64(), safe=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         detail = str(error).splitlines()[0][:120]
-        raise UserError(f"{source}: column {name} must hold numbers, was {column.type} ({detail})") from None
+        raise UserError(f"{source}: column {name} must hold numbers, was not so ({detail})") from None
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
 
 
@@ -117,7 +117,7 @@ def symbol_codes(column: pa.ChunkedArray, source: str) -> tuple[NDArray[np.int32
     if not pa.types.is_dictionary(flat.type):
         flat = flat.cast(pa.string()).dictionary_encode()
     names = [str(name) for name in flat.dictionary.to_pylist()]
-    codes = flat.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32)
+    codes = flat.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
     nameless = (codes < 0) | np.isin(codes, [i for i, name in enumerate(names) if name.strip() in ("", "None")])
     if np.any(nameless):
         first = int(np.argmax(nameless)) + 1
@@ -150,7 +150,7 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     values = np.empty((len(roles), len(time)))
     for i, role in enumerate(roles):
         values[i] = numbers(table[found[role]], found[role], source)
-    own = own_facts(table.schema)
+    own = own_facts(table.schema.metadata)
     rows = Rows(time, code, values, symbols, label, interval)
     if own is None or not set(symbols) <= set(own["symbols"]):
         return rows
@@ -158,9 +158,9 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     return Rows(time, rank[code], values, tuple(own["symbols"]), label, own["interval"], own["calendar"], True)
 
 
-def own_facts(schema: pa.Schema) -> dict[str, Any] | None:
+def own_facts(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any] | None:
     """Return what `save_bars` wrote beside the columns: symbols in their order, interval, calendar; None in files of others."""
-    text = (schema.metadata or {}).get(b"qtcore")
+    text = (metadata or {}).get(b"qtcore")
     return None if text is None else json.loads(text)
 
 

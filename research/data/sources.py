@@ -146,7 +146,8 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
             try:
                 column = pd.to_datetime(column)
             except (ValueError, TypeError) as error:
-                mixed = "one time zone, was mixed" if "mix" in str(error).lower() else f"times, was not so ({str(error)[:80]})"
+                is_mixed = any(word in str(error).lower() for word in ("mix", "tz-aware", "tz-naive"))
+                mixed = "one time zone, was mixed" if is_mixed else f"times, was not so ({str(error)[:80]})"
                 raise UserError(f"column {name} must have {mixed}; use pd.to_datetime(column, utc=True) first") from None
         try:
             arrays.append(pa.array(column, from_pandas=True))

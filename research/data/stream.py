@@ -18,7 +18,7 @@ from qtcore.types import I8, Bars
 from research.data.clock import parse_interval
 from research.data.grid import Grid, fill_planes, find_grid, find_interval
 from research.data.load import Span, absent_text, check_label, check_seen, has_candle, in_span, outside_text, parse_span, parse_symbols
-from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, present, sort_rows
+from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import VALUES, Rows, find_columns, own_facts, rows_of, stack
 from research.data.sources import open_parquet, symbol_of
 from research.errors import UserError
@@ -38,10 +38,11 @@ class Survey:
     counts: I8  # [S] rows in the span
     groups: tuple[list[int], ...]  # [S] row groups that hold the symbol
     grid: Grid
-    span: Span  # of the time column as it stands in the file, up to the present
+    span: Span  # of the time column as it stands in the file
+    wrong_times: I8  # of the time column, left out by the clock
     shift: int  # ns subtracted from the time column to get the open time
     by_time: bool  # the file as a whole is sorted by time
-    future: list[Issue]
+    issues: list[Issue]
 
 
 def stream_bars(
@@ -73,7 +74,7 @@ def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
     cursors = [_Cursor(path, facts, s) for s in ([None] if facts.by_time else range(len(facts.symbols)))]
     seen = np.zeros(len(facts.symbols), bool)
     tally = Tally()
-    tally.add(facts.future)
+    tally.add(facts.issues)
     n = len(facts.grid.open_time)
     for first in range(0, n, block_rows):
         grid = facts.grid[first : first + block_rows]
@@ -97,20 +98,18 @@ def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, st
     length = parse_interval(interval) if interval else scan.interval or find_interval(scan.steps, scan.symbols)
     shift = length if "close" in (label, scan.label) else 0
     low, high = (None if bound is None else bound + shift for bound in span)
-    now = present() + shift
     times, candles, counts = scan.times, scan.candles, scan.counts
-    future: list[Issue] = []
-    if span != (None, None) or times[-1] > now:
-        counts, late = scan.count((low, high), now)
+    clock = wrong_clock(times - shift)
+    issues: list[Issue] = []
+    if span != (None, None) or np.any(clock):
+        counts, wrong = scan.count((low, high), times[clock])
         inside = in_span(times, (low, high))
         if not np.any(inside):
             raise UserError(outside_text(span, int(times[0]) - shift, int(times[-1]) - shift))
-        future = [
-            Issue(name, "future", int(k), int(of), now - shift, action_on("future", int(k), int(of)))
-            for name, k, of in zip(scan.symbols, late, counts)
-            if k
-        ]
-        inside &= times <= now
+        for name, k, of in zip(scan.symbols, wrong.tolist(), counts.tolist()):
+            if k:
+                issues.append(Issue(name, "clock", k, of, int(times[clock][0]) - shift, action_on("clock", k, of)))
+        inside &= ~clock
         times, candles = times[inside], candles[inside]
     absent = [name for name, k in zip(scan.symbols, counts) if k == 0]
     if absent and symbols is not None:
@@ -119,7 +118,7 @@ def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, st
     names = tuple(scan.symbols[s] for s in here)
     grid = find_grid(times - shift, candles, length, calendar or scan.calendar, len(names))
     groups = tuple(scan.groups[s] for s in here)
-    return Survey(names, counts[here], groups, grid, (low, now + 1 if high is None else min(high, now + 1)), shift, scan.by_time, future)
+    return Survey(names, counts[here], groups, grid, (low, high), scan.times[clock], shift, scan.by_time, issues)
 
 
 class _Scan:
@@ -127,7 +126,7 @@ class _Scan:
 
     def __init__(self, path: Path, symbols: list[str] | None) -> None:
         with open_parquet(path) as file:
-            names, own = file.schema_arrow.names, own_facts(file.schema_arrow) or {}
+            names, own = file.schema_arrow.names, own_facts(file.metadata.metadata) or {}
         find_columns(names, VALUES, path.name)
         self._path, self._columns = path, list(find_columns(names, (), path.name).values())
         self._index: dict[str, int] = {name: i for i, name in enumerate(symbols or own.get("symbols", ()))}
@@ -196,16 +195,16 @@ class _Scan:
             self._last[code] = int(time[-1])
             self.steps.update({(code, int(length)): int(n) for length, n in zip(*np.unique(step[step > 0], return_counts=True))})
 
-    def count(self, span: Span, now: int) -> tuple[I8, I8]:
-        """Count the rows of each symbol in the span, and those of them after `now`; times as they stand in the file."""
+    def count(self, span: Span, wrong_times: I8) -> tuple[I8, I8]:
+        """Count the rows of each symbol in the span, and those of them at wrong times; times as they stand in the file."""
         n = len(self.symbols)
-        inside, late = np.zeros(n, np.int64), np.zeros(n, np.int64)
+        inside, wrong = np.zeros(n, np.int64), np.zeros(n, np.int64)
         place = np.array([self.symbols.index(name) for name in self._index])
         for _, rows, _ in self._batches():
             here = in_span(rows.time, span)
             inside += np.bincount(place[rows.code[here]], minlength=n)
-            late += np.bincount(place[rows.code[here & (rows.time > now)]], minlength=n)
-        return inside, late
+            wrong += np.bincount(place[rows.code[here & np.isin(rows.time, wrong_times)]], minlength=n)
+        return inside, wrong
 
 
 def _merge(parts: list[tuple[I8, I8]]) -> tuple[I8, I8]:
@@ -232,6 +231,8 @@ class _Cursor:
                 rows = rows_of(pa.Table.from_batches([batch]), path.name, symbol_of(path))
                 code = np.array([index.get(name, -1) for name in rows.symbols], np.int32)[rows.code]
                 mine = (code >= 0 if self._symbol is None else code == self._symbol) & in_span(rows.time, facts.span)
+                if len(facts.wrong_times):
+                    mine &= ~np.isin(rows.time, facts.wrong_times)
                 yield replace(rows, time=rows.time - facts.shift, code=code, symbols=facts.symbols, label="open")[mine]
 
     def take(self, until: int) -> Rows:

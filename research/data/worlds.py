@@ -196,7 +196,8 @@ def gaps(rng: np.random.Generator, n_symbols: int, ns: int, holes: float = 0.01,
 
 def first_prices(n_symbols: int) -> F8:
     """Return the prices before the first bar: 100, 200, 300, ..."""
-    return np.arange(1, n_symbols + 1) * 100.0
+    prices: F8 = np.cumsum(np.full(n_symbols, 100.0))
+    return prices
 
 
 def draw(rng: np.random.Generator, n_symbols: int, correlation: float) -> tuple[F8, F8, F8]:
