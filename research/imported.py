@@ -10,7 +10,7 @@ and is counted in the notes. Where these predictions come from cannot be proven 
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,7 +192,7 @@ def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> tuple[I8, I8,
     if len(keep) < len(frame):
         notes.append(f"{len(frame) - len(keep)} of {len(frame)} rows match no bar and were ignored")
     row, column = row[keep].astype(np.int64), column[keep]
-    if twice := len(keep) - len(np.unique(row * len(bars.symbols) + column)):
+    if twice := len(keep) - np.count_nonzero(np.bincount(row * len(bars.symbols) + column)):
         notes.append(f"{twice} rows repeat a close_time and symbol; the last one counts")
     return row, column, keep
 
@@ -222,8 +222,7 @@ def _model(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[ND
     votes = Votes.from_probs(np.where((any_prob & ~bad)[:, None], probs, np.nan)[None, :, None])
     action, confidence = votes.action[0, :, 0], votes.confidence[0, :, 0]
     if "action" in said and "confidence" in said:
-        texts = np.array([_text(value) for value in said["action"]])
-        given, known = np.array([ACTIONS.get(text, -2) for text in texts], np.int8), _numbers(said["confidence"])
+        given, known = _each(said["action"], lambda value: ACTIONS.get(_text(value), -2)), _numbers(said["confidence"])
         voted = given != -1
         bad |= voted & ((given == -2) | ~((known >= 0.0) & (known <= 1.0)))
         action, confidence = np.where(voted, given, action), np.where(voted, known, confidence)
@@ -239,13 +238,23 @@ def _model(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[ND
 
 
 def _statuses(said: Mapping[str, NDArray], k: int) -> NDArray:
-    status = np.full(k, "active", dtype=object)
-    if "status" in said:
-        texts = [_text(value).lower() for value in said["status"]]
-        status[:] = ["active" if text in ("", "none", "nan") else text if text in STATUSES else "error" for text in texts]
+    status = _each(said["status"], _status).astype(object) if "status" in said else np.full(k, "active", dtype=object)
     if "version" in said:
-        status[np.array(["INSUFFICIENT" in _text(value) for value in said["version"]])] = "insufficient"
+        status[_each(said["version"], lambda value: "INSUFFICIENT" in _text(value))] = "insufficient"
     return status
+
+
+def _status(value: Any) -> str:
+    text = _text(value).lower()
+    return "active" if text in ("", "none", "nan", "<na>") else text if text in STATUSES else "error"
+
+
+def _each(values: NDArray, read: Callable[[Any], Any]) -> NDArray:
+    """Read every value; a column has few different ones, so each is read once."""
+    import pandas as pd
+
+    codes, different = pd.factorize(values, use_na_sentinel=False)
+    return np.array([read(value) for value in different])[codes]
 
 
 def _text(value: Any) -> str:

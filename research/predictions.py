@@ -88,12 +88,17 @@ class Predictions:
 
     @classmethod
     def from_models(cls, models: ModelSet | str | Path, bars: Bars, params: Params | None = None, custom: Any = ()) -> "Predictions":
-        """Serve bars from a trained schedule: each by the artefact valid at its close, none before the first."""
+        """Serve bars from a trained schedule: each by the artefact valid at its close, none before the first.
+
+        params: the chain's; by default those of the training. Raises UserError where they would give the models other features.
+        """
         from research.models.inputs import model_inputs
         from research.models.schedule import fold_of, labels_of
 
         known = models if isinstance(models, ModelSet) else ModelSet.load(models)
-        inputs = model_inputs(bars, params or Params(), custom, known.feature_names)
+        if params is not None:
+            known.check_params(params)
+        inputs = model_inputs(bars, params or known.params(), custom, known.feature_names)
         labels, label = labels_of(known, bars)
         probs = known.serve(inputs.matrix, bars.close_time, inputs.names)
         return cls.from_probs(bars, probs, fold_of(known, bars.close_time), labels, label, models=known, notes=known.notes)

@@ -155,6 +155,9 @@ def test_saved_models_give_the_same_predictions(both, tmp_path):
     part = Predictions.from_models(out, BARS[200:])  # fewer bars before: recursions start later, the schedule stays
     assert (part.fold == made.fold[200:]).all()
     assert retrain_fold(BARS, ModelSet.load(out), 0) == made.models.hashes(0)
+    with pytest.raises(UserError, match=r"features.bb_ddof must be 1 as when the models were trained, was 0; train again"):
+        Predictions.from_models(out, BARS, PARAMS.with_values({"features.bb_ddof": 0}))
+    Predictions.from_models(out, BARS, PARAMS.with_values({"features.feature_set": "v5"}))
 
 
 def test_metadata_say_what_a_model_is(both):

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
 from research.errors import UserError
 from research.labels import Label, classify, forward_return
@@ -101,6 +102,17 @@ class ModelSet:
         """Figures of every artefact on its test fold, one row each, for reports."""
         wanted = ("status", "n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
         return [{"model": a.slot, "fold": a.fold, "hash": a.hash} | {name: a.meta.get(name) for name in wanted} for a in self.artefacts]
+
+    def params(self) -> Params:
+        """Return the parameters that the training was given."""
+        return Params().with_values(self.config.get("plan", {}).get("params", {}))
+
+    def check_params(self, params: Params) -> None:
+        """Raise UserError when `params` compute features otherwise than the training did; the choice of the set does not matter."""
+        mine, theirs = self.params().flat(), params.flat()
+        for name in mine:
+            if name.startswith("features.") and name != "features.feature_set" and mine[name] != theirs[name]:
+                raise UserError(f"{name} must be {mine[name]!r} as when the models were trained, was {theirs[name]!r}; train again")
 
     def hashes(self, fold: int) -> dict[str, str]:
         """Return the artefact hash of every model of a fold."""
