@@ -52,7 +52,7 @@ class Claim:
     def to_dict(self) -> dict[str, Any]:
         """Return what `verify.json` holds."""
         first = None if self.first is None else self.first.__dict__
-        return {"id": self.id, "text": self.text, "unit": self.unit, "checked": self.checked, "violated": self.violated, "first": first}
+        return {"id": self.id, "unit": self.unit, "n_checked": self.checked, "n_violated": self.violated, "first": first}
 
 
 @dataclass(frozen=True)
