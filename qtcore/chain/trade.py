@@ -320,9 +320,12 @@ def run_trade(
 def cell_pnl(pnl: F8) -> F8:
     """Shift PnL per bar to the decision it belongs to: row t is what the symbol earned from close t to close t+1 (`spec` D-94).
 
-    The last row is 0.0: its bar has not come. Summed over everything it is the change of equity.
+    The last row is 0.0: its bar has not come. What the first bar itself earned (0.0 after a fresh start, but for the costs of
+    `fill = close`) is added to row 0, so that the cells add up to the change of equity.
     """
-    return np.vstack([pnl[1:], np.zeros_like(pnl[:1])])
+    cells = np.vstack([pnl[1:], np.zeros_like(pnl[:1])])
+    cells[:1] += pnl[:1]
+    return cells
 
 
 def finish(state: TradeState, close_time: int, params: Params) -> tuple[TradeState, NDArray]:
