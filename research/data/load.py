@@ -203,9 +203,10 @@ def absent_text(absent: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Judged:
-    """Rows on their grid: what can be used of the `n_rows` that came, bad ones blank, and the issues."""
+    """Rows on their grid: what can be used of the `n_rows` that came, bad ones blank, the same as they came, and the issues."""
 
     rows: Rows
+    as_came: Rows
     grid: Grid
     tally: Tally
     n_rows: int
@@ -219,15 +220,15 @@ def judge(rows: Rows, interval: int, calendar: str | None, stop: bool = True) ->
     tally.add(issues, stop)
     rows, issues = drop_rows(rows, counts, "clock", wrong_clock(rows.time))
     tally.add(issues, stop)
-    rows, issues = mask_rows(rows, counts)
-    tally.add(issues, stop)
     if not rows.n:
         raise UserError("data must have rows that can be used, was none; see qt data check")
     times, candles = distinct_times(rows.time, interval)
     grid = find_grid(times, candles, interval, calendar or rows.calendar, len(rows.symbols))
-    rows, issues = drop_rows(rows, counts, "off_grid", np.isin(rows.time, grid.off_times))
+    came, issues = drop_rows(rows, counts, "off_grid", np.isin(rows.time, grid.off_times))
     tally.add(issues, stop)
-    return Judged(rows, grid, tally, n_rows)
+    rows, issues = mask_rows(came, counts)
+    tally.add(issues, stop)
+    return Judged(rows, came, grid, tally, n_rows)
 
 
 def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, report: LoadReport) -> Bars:

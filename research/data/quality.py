@@ -82,8 +82,7 @@ def rows_from(bars: Bars) -> Rows:
 
 def tell(judged: Judged) -> list[Issue]:
     """Count what never stops a run: gaps, no volume, jumps, frozen prices, bars that are not closed. Rows are sorted and judged."""
-    rows = judged.rows
-    rows = rows[np.flatnonzero(~np.isnan(rows.values[:5]).all(axis=0))]
+    rows, came = (part[np.flatnonzero(~np.isnan(part.values[:5]).all(axis=0))] for part in (judged.rows, judged.as_came))
     counts = np.bincount(rows.code, minlength=len(rows.symbols))
     _, high, low, close, volume = rows.values[:5]
     same = np.diff(rows.code) == 0
@@ -102,7 +101,7 @@ def tell(judged: Judged) -> list[Issue]:
         "frozen": _long_runs(still),
         "unclosed": rows.time + judged.grid.interval > present(),
     }
-    return _gaps(judged, rows) + [issue for name, bad in told.items() for issue in found(name, np.flatnonzero(bad), rows, counts)]
+    return _gaps(judged, came) + [issue for name, bad in told.items() for issue in found(name, np.flatnonzero(bad), rows, counts)]
 
 
 def _gaps(judged: Judged, rows: Rows) -> list[Issue]:

@@ -80,10 +80,11 @@ def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
         grid = facts.grid[first : first + block_rows]
         until = int(grid.open_time[-1]) if first + block_rows < n else MAX_TIME
         rows = stack([cursor.take(until) for cursor in cursors])
-        for step in (sort_rows, mask_rows):
-            rows, issues = step(rows, facts.counts)
-            tally.add(issues)
+        rows, issues = sort_rows(rows, facts.counts)
+        tally.add(issues)
         rows, issues = drop_rows(rows, facts.counts, "off_grid", np.isin(rows.time, grid.off_times))
+        tally.add(issues)
+        rows, issues = mask_rows(rows, facts.counts)
         tally.add(issues)
         bars = fill_planes(grid, rows)
         seen |= has_candle(bars)
