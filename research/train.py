@@ -256,6 +256,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
         "suffix": answer["suffix"],
         "features": list(names),
         "feature_hash": names_hash(names),
+        "feature_params": {name: value for name, value in plan.params.items() if name.startswith("features.")},
         "class_mapping": {name: i for i, name in enumerate(CLASSES)},
         "params": answer["params"],
         "split": {

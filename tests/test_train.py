@@ -158,6 +158,11 @@ def test_saved_models_give_the_same_predictions(both, tmp_path):
     with pytest.raises(UserError, match=r"features.bb_ddof must be 1 as when the models were trained, was 0; train again"):
         Predictions.from_models(out, BARS, PARAMS.with_values({"features.bb_ddof": 0}))
     Predictions.from_models(out, BARS, PARAMS.with_values({"features.feature_set": "v5"}))
+    (out / "schedule.json").unlink()
+    latest = Predictions.from_models(out, BARS)  # the last fold's artefact alone, on the bars that it was not fitted on
+    assert_same_bits(np.ascontiguousarray(latest.probs[:, 420:]), np.ascontiguousarray(made.probs[:, 420:]))
+    assert np.isnan(latest.probs[:, :420]).all()
+    assert (latest.labels == made.labels).all()
 
 
 def test_metadata_say_what_a_model_is(both):

@@ -240,7 +240,8 @@ class ModelSet:
         for artefact in artefacts[1:]:
             check_names(artefact.path.name, artefact.meta["features"], names)
         first = artefacts[0].meta
-        models = cls(tuple(artefacts), names, {"label": first["label"], "thresholds": [first["label_thresholds"]]})
+        config = {"label": first["label"], "thresholds": [first["label_thresholds"]], "plan": {"params": first.get("feature_params", {})}}
+        models = cls(tuple(artefacts), names, config)
         return replace(models, notes=models.check())
 
 
