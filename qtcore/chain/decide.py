@@ -7,7 +7,6 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 import numpy as np
 
 from qtcore.arbiter import keep, settle
-from qtcore.check import as_votes
 from qtcore.ensemble import score_rule, vote
 from qtcore.jit import kernel
 from qtcore.meta.override import judge_override
@@ -15,7 +14,7 @@ from qtcore.meta.policy import ask, judge_policy
 from qtcore.meta.predictor import judge_v5
 from qtcore.params import MetaMode, MissingFill, Params, PolicyBase
 from qtcore.slots import fill_rule, is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
-from qtcore.types import ARBITER_INPUTS, F8, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
+from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
 
 
 @kernel
@@ -74,7 +73,8 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
     """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
-    unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` is the reason.
+    unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` is the reason; [3, 1] stands
+    for every cell.
     """
     n, meta = action.shape[1], params[0].meta
     chunk = 4096  # cells; 0.7 MB of inputs and outputs
@@ -116,37 +116,39 @@ def decide(
     votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
     or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem` is the reason that
     is then recorded); None: no model. out: decisions from `Decisions.empty(n, S)` to write into, else fresh ones.
-    Raises InputError on wrong shapes, unknown actions and confidences outside [0, 1].
+    Values are trusted (`check.as_votes`). Raises InputError on wrong shapes.
     """
     n, n_symbols = votes.action.shape[1:]
-    votes = as_votes(votes, n, n_symbols)
     for name, array, rows in (
+        ("votes.action", votes.action, N_MODELS),
+        ("votes.confidence", votes.confidence, N_MODELS),
         ("arbiter", arbiter, len(ARBITER_INPUTS)),
         ("regime", regime, len(REGIME_INPUTS)),
         ("meta_probs", meta_probs, 3),
     ):
         if array is not None and array.shape != (rows, n, n_symbols):
             raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
-    if meta_probs is None:
-        meta_probs = np.full((3, n, n_symbols), np.nan)
+    probs = np.full((3, 1, 1), np.nan) if meta_probs is None else meta_probs
     if out is None:
         out = Decisions.empty(n, n_symbols)
     codes, values = out.slabs
+    if codes.shape[1:] != (n, n_symbols):
+        raise InputError(f"out must hold [{n}, {n_symbols}] cells (bars, symbols), was {list(codes.shape[1:])}")
     record = params.record() if isinstance(params, Params) else params
     decide_block(
-        _flat(votes.action),
+        _flat(votes.action, np.int8),
         _flat(votes.confidence),
         _flat(arbiter),
         _flat(regime),
-        _flat(meta_probs),
+        _flat(probs),
         int(meta_problem),
         record,
-        _flat(codes),
+        _flat(codes, np.int8),
         _flat(values),
     )
     return out
 
 
-def _flat(planes: np.ndarray) -> np.ndarray:
+def _flat(planes: np.ndarray, dtype: type = np.float64) -> np.ndarray:
     """View `[K, n, S]` planes as `[K, n * S]` cells, as kernels want them."""
-    return np.require(planes, requirements=["C", "W"]).reshape(len(planes), -1)
+    return np.require(planes, dtype, ["C", "W"]).reshape(len(planes), planes.shape[1] * planes.shape[2])

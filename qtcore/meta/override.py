@@ -32,17 +32,19 @@ def override_rule(sell, hold, buy, n, probs, problem, agreeing, threshold):
 def judge_override(action, probs, problem, params, codes, values, start, stop):
     """Override or keep the cells [start, stop).
 
-    action [5, N]; probs [3, N]: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason; codes [11, N] and
-    values [5, N]: writes the meta columns and, where it overrides, the raw decision. An error that fails closed holds at 0.0.
+    action [5, N]; probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason;
+    codes [11, N] and values [5, N]: writes the meta columns and, where it overrides, the raw decision. An error that fails closed holds
+    at 0.0.
     """
     meta = params[0].meta
-    agreeing = least_groups(meta.consensus_threshold)
+    agreeing, last = least_groups(meta.consensus_threshold), np.uintp(probs.shape[1] - 1)
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
         if n < 2:
             codes[Code.META_REASON, i] = 14 if n == 1 else 13
             continue
-        answer = probs[0, i], probs[1, i], probs[2, i]
+        at = min(i, last)
+        answer = probs[0, at], probs[1, at], probs[2, at]
         reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, agreeing, meta.override_threshold)
         is_closed = (reason == 34 or 6 <= reason <= 10) and meta.fail_open == 0
         overrides = 30 <= reason <= 32

@@ -80,14 +80,15 @@ def judge_policy(action, params, codes, start, stop):
 def ask(probs, problem, params, codes, values, start, stop):
     """Ask the learned model about the clear cells of [start, stop): an undecided market escalates. Return whether one did.
 
-    probs [3, N]: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason. Writes META_REASON, VERDICT,
-    META_ACTION and, as META_CONFIDENCE, the entropy.
+    probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason. Writes
+    META_REASON, VERDICT, META_ACTION and, as META_CONFIDENCE, the entropy.
     """
-    escalated = False
+    escalated, last = False, np.uintp(probs.shape[1] - 1)
     for i in range(np.uintp(start), np.uintp(stop)):
         if codes[Code.META_REASON, i] != Reason.CLEAR_ENSEMBLE_NO_MODEL:
             continue
-        p_sell, p_hold, p_buy = probs[0, i], probs[1, i], probs[2, i]
+        at = min(i, last)
+        p_sell, p_hold, p_buy = probs[0, at], probs[1, at], probs[2, at]
         chosen, _, is_sound = choose_rule(p_sell, p_hold, p_buy)
         if p_sell != p_sell:
             codes[Code.META_REASON, i] = 5 if problem == Reason.MODEL_NOT_LOADED else problem

@@ -28,14 +28,15 @@ def v5_rule(sell, hold, buy, n, ensemble_action, probs, problem, threshold, guar
 @kernel
 def judge_v5(action, probs, problem, params, codes, values, start, stop):
     """Replace or keep the cells [start, stop); arguments as in `judge_override`."""
-    meta = params[0].meta
+    meta, last = params[0].meta, np.uintp(probs.shape[1] - 1)
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
         if n < 2:
             codes[Code.META_REASON, i] = 14 if n == 1 else 13
             continue
         kept = codes[Code.ENSEMBLE_ACTION, i]
-        answer = probs[0, i], probs[1, i], probs[2, i]
+        at = min(i, last)
+        answer = probs[0, at], probs[1, at], probs[2, at]
         reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, problem, meta.v5_threshold, meta.consensus_guard)
         codes[Code.VERDICT, i] = 2 if reason == Reason.META_V5_OVERRIDE else 1
         codes[Code.META_REASON, i] = reason
