@@ -4,10 +4,11 @@
 - `leaks` holds one named detector for each known way of looking ahead;
 - `check_layer(mine)` gives a researcher's own layer the proof that ours have (`layers`).
 
-Nothing here imports a layer: the engine is driven from outside, and the arithmetic is done again in NumPy.
+Nothing but `layers` imports a layer: the engine is driven from outside, and the arithmetic is done again in NumPy.
 """
 
 from research.verify.certificate import verify_run
 from research.verify.claims import Claim
+from research.verify.layers import LayerReport, check_layer
 
-__all__ = ["Claim", "verify_run"]
+__all__ = ["Claim", "LayerReport", "check_layer", "verify_run"]
