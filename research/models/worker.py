@@ -1,7 +1,7 @@
 """How is one model of one fold fitted, and how do several run at once? Jobs in files, workers as plain processes, nothing pickled.
 
 A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F] float32, `usable.npy` [n, S] bool, `labels.npy`
-[K, n, S] int8 and `roles.npy` [K, n] int8. A worker is `python -m research.models.worker`: jobs come as lines on its standard input,
+[K, n, S] int8 and `roles.npy` [K, n] int8. A worker is a Python process that runs `main`: jobs come as lines on its standard input,
 answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in the caller's script and works in notebooks,
 which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
 """
@@ -109,7 +109,7 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Jo
 
 def _start() -> subprocess.Popen[str]:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
-    command = [sys.executable, "-m", "research.models.worker"]
+    command = [sys.executable, "-c", "from research.models.worker import main; main()"]
     pipe = subprocess.PIPE  # an interrupt is the parent's to handle: a session of its own keeps it from the workers
     return subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment, start_new_session=True)
 
@@ -139,7 +139,3 @@ def main() -> None:
     for line in sys.stdin:
         answers.write(json.dumps(answer_of(json.loads(line))) + "\n")
         answers.flush()
-
-
-if __name__ == "__main__":
-    main()
