@@ -136,8 +136,9 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     label = "open" if "time" in found else "close"
     stamp = found["time"] if label == "open" else found["close_time"]
     time = utc_ns(table[stamp], f"{stamp} of {source}")
+    own = own_facts(table.schema.metadata)
     interval = 0
-    if label == "open" and "close_time" in found and len(time):
+    if own is None and label == "open" and "close_time" in found and len(time):
         steps, counts = np.unique(utc_ns(table[found["close_time"]], f"close_time of {source}") - time, return_counts=True)
         interval = int(steps[np.argmax(counts)])
         if interval <= 0:
@@ -150,7 +151,6 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     values = np.empty((len(roles), len(time)))
     for i, role in enumerate(roles):
         values[i] = numbers(table[found[role]], found[role], source)
-    own = own_facts(table.schema.metadata)
     rows = Rows(time, code, values, symbols, label, interval)
     if own is None or not set(symbols) <= set(own["symbols"]):
         return rows

@@ -129,7 +129,7 @@ class _Scan:
         with open_parquet(path) as file:
             names, own = file.schema_arrow.names, own_facts(file.metadata.metadata) or {}
         find_columns(names, VALUES, path.name)
-        self._path, self._columns = path, list(find_columns(names, (), path.name).values())
+        self._path, self._columns = path, _time_columns(find_columns(names, (), path.name), bool(own))
         self._index: dict[str, int] = {name: i for i, name in enumerate(symbols or own.get("symbols", ()))}
         self._last: dict[int, int] = {}  # time of each symbol's last row
         self._previous = -MAX_TIME
@@ -209,8 +209,17 @@ class _Scan:
 
 
 def _merge(parts: list[tuple[I8, I8]]) -> tuple[I8, I8]:
-    times, at = np.unique(np.concatenate([times for times, _ in parts]), return_inverse=True)
-    return times, np.bincount(at, np.concatenate([counts for _, counts in parts])).astype(np.int64)
+    """Unite sorted times and add up their counts; a stable sort of a few sorted runs only merges them."""
+    times, counts = (np.concatenate(arrays) for arrays in zip(*parts))
+    order = np.argsort(times, kind="stable")
+    times = times[order]
+    first = np.flatnonzero(np.diff(times, prepend=times[0] - 1))
+    return times[first], np.add.reduceat(counts[order], first)
+
+
+def _time_columns(found: dict[str, str], says_interval: bool) -> list[str]:
+    """Return the columns to read: a close time beside an open time only tells the interval."""
+    return [name for role, name in found.items() if role != "close_time" or "time" not in found or not says_interval]
 
 
 class _Cursor:
@@ -228,7 +237,7 @@ class _Cursor:
         with open_parquet(path) as file:
             found = find_columns(file.schema_arrow.names, VALUES, path.name)
         with open_parquet(path, found.get("symbol"), pre_buffer=False, buffer_size=BUFFER) as file:
-            for batch in file.iter_batches(batch_size=BATCH, row_groups=groups, columns=list(found.values())):
+            for batch in file.iter_batches(batch_size=BATCH, row_groups=groups, columns=_time_columns(found, True)):
                 rows = rows_of(pa.Table.from_batches([batch]), path.name, symbol_of(path))
                 code = np.array([index.get(name, -1) for name in rows.symbols], np.int32)[rows.code]
                 mine = (code >= 0 if self._symbol is None else code == self._symbol) & in_span(rows.time, facts.span)
