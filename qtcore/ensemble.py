@@ -64,7 +64,7 @@ def confidence_rule(total, n_winners, label, multipliers):
 
 
 @kernel(inline=True)
-def score_rule(actions, confidences, weights, tie_break):
+def weighted_score_rule(actions, confidences, weights, tie_break):
     """Return action and score of the confidence-weighted ensemble (4.5); HOLD at 0.0 without a weighted vote (D-35).
 
     Shares of the whole weight: `sum(w * c of the action) / sum(w present)`. Ties: first of SELL, HOLD, BUY, or HOLD with its own score.

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qtcore.arbiter import gate_rule, settle, signal_rule, trend_rule
-from qtcore.ensemble import score_rule, vote
+from qtcore.ensemble import vote, weighted_score_rule
 from qtcore.meta.override import judge_override
 from qtcore.meta.policy import ask, policy_rule
 from qtcore.meta.vectors import VECTORS, one_hot_row, slot_order
@@ -84,7 +84,9 @@ def ensemble_vote(case: Case, params: Params) -> dict[str, Any]:
 
 def weighted_score(case: Case, params: Params) -> dict[str, Any]:
     """4.5."""
-    action, score = score_rule(*tuples(votes_of(case["input"]["predictions"])), params.ensemble.weights, int(params.ensemble.tie_break))
+    action, score = weighted_score_rule(
+        *tuples(votes_of(case["input"]["predictions"])), params.ensemble.weights, int(params.ensemble.tie_break)
+    )
     return {"action": Action(int(action)).name, "confidence": float(score)}
 
 
@@ -135,7 +137,7 @@ def _with_thresholds(params: Params, config: Mapping[str, Any]) -> Params:
 def policy_result(predictions: Mapping[str, Any], params: Params, config: Mapping[str, Any]) -> dict[str, Any]:
     """Ask the policy on its own about the predictions given (7.2, 7.3)."""
     votes, record = votes_of(predictions), params.record()
-    base, base_confidence = score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
+    base, base_confidence = weighted_score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
     if params.meta.policy_base == PolicyBase.SHARED:
         codes, values = slabs()
         vote(*cell(votes), np.full((2, 1), np.nan), record, codes, values, 0, 1)
@@ -176,7 +178,7 @@ def meta_policy(case: Case, params: Params) -> dict[str, Any]:
 def meta_override(case: Case, params: Params) -> dict[str, Any]:
     """6.3; what it falls back to is the weighted score (4.5)."""
     params, votes = _with_thresholds(params, case["config"]), votes_of(case["input"]["predictions"])
-    base, base_score = score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
+    base, base_score = weighted_score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
     codes, values = slabs()
     probs, problem = _stub_model(case["config"])
     judge_override(cell(votes)[0], probs, int(problem), params.record(), codes, values, 0, 1)

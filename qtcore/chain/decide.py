@@ -7,7 +7,7 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 import numpy as np
 
 from qtcore.arbiter import keep, settle
-from qtcore.ensemble import score_rule, vote
+from qtcore.ensemble import vote, weighted_score_rule
 from qtcore.jit import kernel
 from qtcore.meta.override import judge_override
 from qtcore.meta.policy import ask, judge_policy
@@ -50,7 +50,7 @@ def grade(action, confidence, params, codes, values, start, stop):
                 given[4],
             )
             actions = fill_rule(actions)
-        codes[Code.VERDICT, i] = score_rule(actions, given, weights, tie_break)[1] < limit
+        codes[Code.VERDICT, i] = weighted_score_rule(actions, given, weights, tie_break)[1] < limit
 
 
 @kernel

@@ -6,6 +6,6 @@
 """
 
 from qtcore.meta.model import MetaModel, check_names, feature_rows, meta_problem, meta_probs
-from qtcore.meta.vectors import VECTORS, names_hash
+from qtcore.meta.vectors import VECTORS
 
-__all__ = ["VECTORS", "MetaModel", "check_names", "feature_rows", "meta_problem", "meta_probs", "names_hash"]
+__all__ = ["VECTORS", "MetaModel", "check_names", "feature_rows", "meta_problem", "meta_probs"]

@@ -1,6 +1,5 @@
 """What is a learned meta model, and what does it say about a block? Arrays and names: data, no code (`spec` D-76)."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 from qtcore.jit import kernel
 from qtcore.meta.linear import logistic_platt
 from qtcore.meta.mlp import mlp
-from qtcore.meta.vectors import ADVANCED, VECTORS, names_hash, one_hot_row, probable_row, slot_order, v5_row, vector_of
+from qtcore.meta.vectors import ADVANCED, VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
 from qtcore.types import F8, InputError, Reason, Votes
 
 SHAPES = {
@@ -25,12 +24,14 @@ class MetaModel:
     """A trained meta model.
 
     kind: `logistic_platt` or `mlp`. feature_names: what its inputs are called, in order; one of `VECTORS`, or the model is never asked.
-    arrays: float64, by the names and shapes of `SHAPES` (F features, H and G hidden units). Raises InputError when they do not fit.
+    arrays: float64, by the names and shapes of `SHAPES` (F features, H and G hidden units). hash: of the artefact, as its store gave it.
+    Raises InputError when something does not fit.
     """
 
     kind: str
     feature_names: tuple[str, ...]
     arrays: Mapping[str, F8]
+    hash: str = ""
 
     def __post_init__(self) -> None:
         if self.kind not in SHAPES:
@@ -57,20 +58,12 @@ class MetaModel:
         """Name of the rows it wants, a key of `VECTORS`; "" if no rows have its feature names."""
         return vector_of(self.feature_names)
 
-    @property
-    def hash(self) -> str:
-        """12 hex digits that stand for names and numbers."""
-        digest = hashlib.sha256(f"{self.kind} {names_hash(self.feature_names)}".encode())
-        for name in SHAPES[self.kind]:
-            digest.update(self.arrays[name].tobytes())
-        return digest.hexdigest()[:12]
-
 
 def check_names(model: MetaModel, expected: str) -> MetaModel:
     """Return `model` if its ordered names are those of the vector `expected`, as a loader must ask (D-41). Raises InputError if not."""
     if model.feature_names != VECTORS[expected]:
         own = model.vector or f"{len(model.feature_names)} others"
-        raise InputError(f"meta model must have the features of {expected} ({names_hash(VECTORS[expected])}), was {own}; train it again")
+        raise InputError(f"meta model must have the features of {expected} in their order, was {own}; train it again")
     return model
 
 

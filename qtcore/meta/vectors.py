@@ -4,7 +4,6 @@ A model is served only rows whose ordered names are its own (D-41); `VECTORS` li
 in its own columns and is not counted in the aggregates.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -50,11 +49,6 @@ VECTORS: dict[str, tuple[str, ...]] = {
     "meta32_original": _probable([m for m in _ALPHABETICAL if m != "tft"]),
     "meta36_original": _probable(_ALPHABETICAL),
 }
-
-
-def names_hash(names: Sequence[str]) -> str:
-    """Return 12 hex digits that stand for an ordered list of feature names."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 
 def vector_of(names: Sequence[str]) -> str:
