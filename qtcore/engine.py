@@ -11,6 +11,7 @@ from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
 from qtcore.features import FeatureBank, Planes, matrix
+from qtcore.meta import MetaModel, meta_problem, meta_probs
 from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
 
@@ -20,8 +21,15 @@ DEFAULT_HORIZON = 5  # bars, of label L1
 class Models(Protocol):
     """What the engine asks of base models: their inputs by name, and probabilities for a block."""
 
-    feature_names: tuple[str, ...]
-    horizon: int
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Planes they take, in order."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Bars that their label looks ahead."""
+        ...
 
     def serve(self, inputs: NDArray[np.float32], close_time: I8) -> F8:
         """Turn inputs [n, S, F] into probabilities [5, n, S, 3], NaN where a model is absent."""
@@ -91,20 +99,22 @@ class Engine:
         params: Params | None = None,
         models: Models | None = None,
         *,
+        meta_model: MetaModel | None = None,
         judge: Judge | None = None,
         trade: Callable[..., int] = trade,
         custom: Iterable[Any] = (),
     ) -> None:
         """Start before the first bar.
 
-        models: base models to ask when `run` gets no votes. judge: an own opinion in NumPy instead of ensemble, meta and arbiter,
-        `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. custom: own features.
+        models: base models to ask when `run` gets no votes. meta_model: the learned model of the meta layer; without it the
+        rules alone act. judge: an own opinion in NumPy instead of ensemble, meta and arbiter, `(votes, planes, params) -> (action [n, S],
+        confidence [n, S])`. trade: an own trade loop from `rebind`. custom: own features.
         """
         params = params or Params()
         if params.broker.max_holding_bars == 0:
             horizon = DEFAULT_HORIZON if models is None else models.horizon
             params = params.with_values({"broker.max_holding_bars": horizon})
-        self.params, self.models, self.judge = params, models, judge
+        self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._custom = trade, tuple(custom)
         self._symbols: tuple[str, ...] = ()
         self._interval, self._last_time = 0, np.iinfo(np.int64).min
@@ -119,7 +129,8 @@ class Engine:
         self._continue(bars)
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes) if votes is None else as_votes(votes, bars.n, len(bars.symbols))
-        decisions = decide(votes, planes.arbiter, planes.regime, self.params)
+        probs = None if self.meta_model is None else meta_probs(self.meta_model, votes, planes, self._mean_confidence)
+        decisions = decide(votes, planes.arbiter, planes.regime, self.params, probs, meta_problem=meta_problem(self.meta_model))
         if self.judge is not None:
             decisions = self._judged(decisions, votes, planes)
         traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
@@ -134,7 +145,7 @@ class Engine:
         """Copies of every array that a later block depends on, by name."""
         features = {f"features.{name}": np.copy(array) for name, array in self.bank.state.items()}
         account = {f"account.{name}": np.copy(array) for name, array in vars(self.account).items()}
-        return {**features, **account, "clock": np.array([self._last_time])}
+        return {**features, **account, "meta.mean_confidence": self._mean_confidence.copy(), "clock": np.array([self._last_time])}
 
     def restore(self, state: dict[str, NDArray], symbols: Iterable[str], interval: int) -> None:
         """Continue from a `state` taken after some bar, on the same symbols and bar length (ns)."""
@@ -142,6 +153,7 @@ class Engine:
         self.bank.state = {name.removeprefix("features."): np.copy(a) for name, a in state.items() if name.startswith("features.")}
         for name in vars(self.account):
             setattr(self.account, name, np.copy(state[f"account.{name}"]))
+        self._mean_confidence = np.copy(state["meta.mean_confidence"])
         self._last_time = state["clock"][0]
 
     def _bind(self, symbols: tuple[str, ...], interval: int) -> None:
@@ -149,6 +161,7 @@ class Engine:
         names = None if self.models is None else self.models.feature_names
         self.bank = FeatureBank(self.params, symbols, interval, names, self._custom)
         self.account = TradeState.fresh(self.params, len(symbols))
+        self._mean_confidence = np.full(len(symbols), np.nan)
 
     def _continue(self, bars: Bars) -> None:
         """Bind to the first block's symbols; every later block must continue it."""

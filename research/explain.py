@@ -106,7 +106,7 @@ def _governor(result: Result, t: int, s: int) -> dict[str, Any]:
 
 
 def _trade(trades: pd.DataFrame, symbol: str, decision_time: int) -> dict[str, Any]:
-    """What became of it: the trade that this decision opened, from the finished run."""
+    """Look up what became of it: the trade that this decision opened, from the finished run."""
     opened = trades[(trades["symbol"] == symbol) & (trades["decision_time"] == pd.Timestamp(decision_time, tz="UTC"))]
     if opened.empty:
         return {"name": "trade", "says": "none opened by this decision", "saw": {}}

@@ -75,6 +75,8 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
             Ledger().record(trial_of(run, summary["evidence"]["sharpe"]["per_bar"]))
         run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"])
         _write_tables(run, partial)
+        if run.predictions.models is not None:
+            run.predictions.models.save(partial / "models")
         _write_json(partial / "summary.json", summary)
         _write_json(partial / "verify.json", run.verification or {"passed": None, "checks": []})
         _write_json(partial / "manifest.json", run.manifest)
@@ -115,6 +117,7 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "platform": platform.platform(),
         "seeds": {"training": getattr(run.predictions, "seed", None), "bootstrap": 42},
         "threads": {"processors": os.cpu_count(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
+        "notes": list(getattr(run.predictions, "notes", ())),
         "trials": trials,
         "arrays": array_hashes(run),
     }

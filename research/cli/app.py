@@ -151,7 +151,7 @@ def scenarios(
 
     outcome = run_scenarios(file, profile=profile)
     show.scenarios(outcome, out, quiet)
-    if outcome.n_failed:
+    if outcome.count("failed"):
         raise typer.Exit(1)
 
 

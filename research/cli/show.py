@@ -101,14 +101,17 @@ def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
 
 
 def scenarios(outcome: Any, out: Path | None, quiet: bool) -> None:
-    """Show a scenario run: failures with their differences, skips with their defect, the count last."""
+    """Show a scenario run: failures with their differences, skips with their defect, counts per component, the total last."""
     if out is not None:
         out.write_text(outcome.to_json(), encoding="utf-8")
     if not quiet:
-        for case in outcome.cases:
-            if case.status != "passed":
-                console.print(f"{case.status:8} {case.id}  {case.detail}", soft_wrap=True)
-    console.print(f"{outcome.n_passed} passed, {outcome.n_failed} failed, {outcome.n_skipped} skipped")
+        for case in outcome.notable():
+            console.print(f"{case.outcome:8} {case.id}  {case.title}: {'; '.join(case.detail)}", soft_wrap=True, markup=False)
+        table = Table("component", "passed", "failed", "skipped", box=None, padding=(0, 2))
+        for row in outcome.table():
+            table.add_row(row["component"], *(str(row[name]) for name in ("passed", "failed", "skipped")))
+        console.print(table)
+    console.print(outcome.summary)
 
 
 def explanation(value: dict[str, Any]) -> None:
