@@ -36,6 +36,7 @@ class FakePredictions:
     labels: np.ndarray
     imported: bool = False
     seed: int = 42
+    notes: tuple[str, ...] = ()
 
     def save(self, path: Path) -> None:
         pd.DataFrame({"label": self.labels.reshape(-1)}).to_parquet(path)
