@@ -378,16 +378,18 @@ def fill_bar(acc, book, bar, p, rates):
             close_position(acc, book, s, max(pos["stop"], bar["open"][s]), Reason.STOP, bar["close_time"], bar, p)
         elif pos["qty"] and pos["n_holes"] >= p["broker.delist_after"]:
             close_position(acc, book, s, pos["last_close"], Reason.DELISTED, bar["close_time"], bar, p)
+    due = 0.0
     for s in symbols:
         pos, price = book[s], bar["close"][s]
         if rates and pos["qty"] and price == price and rates[s] == rates[s]:
             received = -(pos["qty"] * price * rates[s])
             pos["funding"] += received
             pos["cell_pnl"] += received
-            acc["balance"] += received
-            acc["funding"] += received
+            due += received
         if price == price:
             pos["last_close"] = price
+    acc["balance"] += due
+    acc["funding"] += due
     mark(acc, book, p)
     return cancelled
 
