@@ -92,6 +92,7 @@ def test_pandas_polars_and_numpy_give_the_same_bars(n, n_symbols, seed, with_hol
         plain.set_index(["open_time", "symbol"]),
         plain.rename(columns={"open_time": "Date", "volume": "VOLUME"}),
         pl.from_pandas(plain),
+        pl.from_pandas(plain).lazy(),
         pl.from_pandas(plain).with_columns(pl.col("symbol").cast(pl.Categorical)),
         pa.Table.from_pandas(plain, preserve_index=False),
         {"timestamp": times, **columns},
@@ -398,12 +399,16 @@ def test_refusals_of_frames():
     late = rows[(rows["symbol"] == "AAA") | (rows["timestamp"] > "2024-01-01 20:00")]
     text = "every symbol must have bars in the span, was none of BBB; leave it out or widen the span"
     refused(text, late, symbols=["AAA", "BBB"], end="2024-01-01 10:00")
+    refused("funding must have the columns timestamp, symbol, funding_rate; missing: funding_rate; found: timestamp, price",
+            rows, funding=pd.DataFrame({"timestamp": [1], "price": [2]}))  # fmt: skip
     empty = rows.copy()
     empty.loc[rows["symbol"] == "BBB", list(PLANES)] = np.nan
     refused("every symbol must have candles, was none that can be used of BBB; leave it out with --symbols", empty)
     refused("data must have rows, was an empty table", rows[:0])
     refused("data must have at least 2 bars of a symbol, was 1; give more history", rows[:1])
     refused("data must have at least 2 bars, was 1 (at 2024-01-01 00:00); give more history", rows[:1], interval="1h")
+    refused("start must hold times, was 'yesterday'; use ISO 8601 in UTC (2024-01-31T13:00:00Z) or whole epoch s, ms, us or ns",
+            rows, start="yesterday")  # fmt: skip
     refused("time_label must be open or close, was 'middle'", rows, time_label="middle")
     refused("calendar must be one of regular, sessions, was 'lunar'", rows, calendar="lunar")
     refused("interval must be a number and s, m, h, d or w such as 15m or 4h, was '1x'", rows, interval="1x")

@@ -76,7 +76,7 @@ def utc_ns(column: pa.Array | pa.ChunkedArray, name: str) -> I8:
         column = column.dictionary_decode()
     if column.null_count:
         first = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-        raise UserError(f"column {name} must have a time in every row, {column.null_count:,} are empty, the first is row {first + 1}")
+        raise UserError(f"{name} must have a time in every row, {column.null_count:,} are empty, the first is row {first + 1}")
     kind = column.type
     try:
         if pa.types.is_timestamp(kind):
@@ -90,8 +90,8 @@ def utc_ns(column: pa.Array | pa.ChunkedArray, name: str) -> I8:
         if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
             return _from_text(pc.utf8_trim_whitespace(column.cast(pa.string())), name)
     except pa.ArrowInvalid as error:
-        raise UserError(f"column {name} must hold times, was not so ({str(error).splitlines()[0][:120]}); {REMEDY}") from None
-    raise UserError(f"column {name} must hold times, was {kind}; {REMEDY}")
+        raise UserError(f"{name} must hold times, was not so ({str(error).splitlines()[0][:120]}); {REMEDY}") from None
+    raise UserError(f"{name} must hold times, was {kind}; {REMEDY}")
 
 
 def _as_int(column: pa.Array) -> I8:
@@ -106,11 +106,11 @@ def _from_epoch(values: np.ndarray, name: str) -> I8:
     for limit, _, scale in EPOCHS:
         if high < limit:
             if low < 10**8 and scale == NS_PER_SECOND:
-                raise UserError(f"column {name} must hold epoch times, was {low} (1973 or before, or a date written as a number); {REMEDY}")
+                raise UserError(f"{name} must hold epoch times, was {low} (1973 or before, or a date written as a number); {REMEDY}")
             if high > 10 * low and high // low >= 500:
-                raise UserError(f"column {name} must have one unit, was mixed (from {low} to {high}); {REMEDY}")
+                raise UserError(f"{name} must have one unit, was mixed (from {low} to {high}); {REMEDY}")
             return np.asarray(values, np.int64) * scale
-    raise UserError(f"column {name} must hold epoch times, was {high}; {REMEDY}")
+    raise UserError(f"{name} must hold epoch times, was {high}; {REMEDY}")
 
 
 def _from_text(column: pa.Array, name: str) -> I8:
@@ -122,7 +122,7 @@ def _from_text(column: pa.Array, name: str) -> I8:
         offsets = {_offset(zone) for zone in found}
         if zones.null_count or len(offsets) > 1:
             kinds = sorted(found) + (["none"] if zones.null_count else [])
-            raise UserError(f"column {name} must have one time zone, was mixed ({', '.join(kinds[:5])}); convert it to UTC first")
+            raise UserError(f"{name} must have one time zone, was mixed ({', '.join(kinds[:5])}); convert it to UTC first")
         plain = pc.replace_substring_regex(column, r"\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$", "")
         return _naive(plain, name) - offsets.pop()
     return _naive(column, name)
@@ -138,7 +138,7 @@ def _naive(column: pa.Array, name: str) -> I8:
             except pa.ArrowInvalid:
                 continue
     bad = next((text for text in column.to_pylist() if not _is_time(text)), "a mix of formats")
-    raise UserError(f"column {name} must hold times, was {bad!r}; {REMEDY}")
+    raise UserError(f"{name} must hold times, was {bad!r}; {REMEDY}")
 
 
 def _is_time(text: str) -> bool:

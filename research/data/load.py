@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.types import I8, Bars
-from research.data.clock import interval_text, iso, parse_interval, parse_time, utc_ns
+from research.data.clock import iso, parse_interval, parse_time, utc_ns
 from research.data.facts import calendar_of, empty_share
 from research.data.grid import Grid, count_steps, distinct_times, fill_funding, fill_planes, find_grid, find_interval
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows, find_columns, numbers, symbol_codes
-from research.data.sources import arrow_table, read_rows, read_table
+from research.data.sources import arrow_table, candle_files, read_rows, read_table
 from research.errors import UserError
 
 Span = tuple[int | None, int | None]  # [start, end) of the open times, ns UTC
@@ -244,11 +245,12 @@ def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, re
 def add_funding(bars: Bars, source: Any, report: LoadReport | None = None) -> Bars:
     """Return `bars` with the funding rates of `source` (timestamp, symbol, funding_rate) in their plane. Raises UserError."""
     wanted = ("funding_rate",)
-    table = read_table(Path(source), wanted) if isinstance(source, str | Path) else arrow_table(source)
+    is_path = isinstance(source, str | Path)
+    table = pa.concat_tables([read_table(f, wanted) for f in candle_files(Path(source), "funding")]) if is_path else arrow_table(source)
     found = find_columns(table.column_names, wanted, "funding")
     if "symbol" not in found or "time" not in found:
         raise UserError(f"funding must have the columns timestamp, symbol, funding_rate, was {', '.join(table.column_names)}")
-    time = utc_ns(table[found["time"]], "timestamp of funding")
+    time = utc_ns(table[found["time"]], "column timestamp of funding")
     rate = numbers(table[found["funding_rate"]], "funding_rate", "funding")
     if not np.all(np.isfinite(rate)):
         raise UserError(f"funding_rate must be finite, was not in {int(np.sum(~np.isfinite(rate))):,} rows; drop them")
@@ -270,11 +272,6 @@ def parse_span(start: Any, end: Any) -> Span:
     if low is not None and high is not None and low >= high:
         raise UserError(f"start must be before end, was {iso(low)} and {iso(high)}")
     return low, high
-
-
-def describe_grid(report: LoadReport) -> str:
-    """Say in one line which grid was chosen and why (D-82)."""
-    return f"{interval_text(report.interval)} bars on a {report.calendar} grid, as {report.empty_share:.1%} of a regular one is empty"
 
 
 def parse_symbols(symbols: Sequence[str] | str | None) -> list[str] | None:

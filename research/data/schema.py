@@ -96,7 +96,8 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
         missing.insert(0, "timestamp")
     if missing:
         need = ", ".join(["timestamp", "symbol", *wanted])
-        seen = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "") or "none"
+        seen = ", ".join(name if name.isprintable() else repr(name)[:20] for name in names[:12]) or "none"
+        seen += ", ..." if len(names) > 12 else ""
         raise UserError(f"{source} must have the columns {need}; missing: {', '.join(missing)}; found: {seen}")
     return found
 
@@ -135,11 +136,11 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     found = find_columns(table.column_names, wanted, source)
     label = "open" if "time" in found else "close"
     stamp = found["time"] if label == "open" else found["close_time"]
-    time = utc_ns(table[stamp], f"{stamp} of {source}")
+    time = utc_ns(table[stamp], f"column {stamp} of {source}")
     own = own_facts(table.schema.metadata)
     interval = 0
     if own is None and label == "open" and "close_time" in found and len(time):
-        steps, counts = np.unique(utc_ns(table[found["close_time"]], f"close_time of {source}") - time, return_counts=True)
+        steps, counts = np.unique(utc_ns(table[found["close_time"]], f"column close_time of {source}") - time, return_counts=True)
         interval = int(steps[np.argmax(counts)])
         if interval <= 0:
             raise UserError(f"{source}: close_time must lie after {stamp}, was not so in most rows; swap or drop the column")

@@ -31,10 +31,10 @@ def read_rows(source: Any, lone: str | None = None) -> Rows:
     return rows_of(arrow_table(source), "the data", lone)
 
 
-def candle_files(path: Path) -> list[Path]:
+def candle_files(path: Path, what: str = "data") -> list[Path]:
     """Return the files that a path stands for, sorted by name. Raises UserError when there is none."""
     if not path.exists():
-        raise UserError(f"data must exist, was {str(path)!r} (not found); {EXPECTED}")
+        raise UserError(f"{what} must exist, was {str(path)!r} (not found); {EXPECTED}")
     if path.is_file():
         return [path]
     files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith((*PARQUET, *CSV[:2])))
@@ -125,6 +125,8 @@ def arrow_table(data: Any) -> pa.Table:
         return data
     if isinstance(data, pd.DataFrame):
         return _from_pandas(data)
+    if hasattr(data, "collect"):  # a lazy polars frame
+        data = data.collect()
     if hasattr(data, "to_arrow"):
         return data.to_arrow()
     if isinstance(data, Mapping):
