@@ -1,0 +1,96 @@
+"""Would the suite notice? Seeded faults of the kernels, each one small and plausible, and the checks that must notice it.
+
+A mutant is (name, file, exact text, text instead). `check` runs interpreted in the process that imports the mutated copy: the naive chain
+against the kernels, cut and uncut, in every variant of the switches. It is `python -m tests.mutants`; exit code 1 says "noticed".
+"""
+
+import sys
+
+import numpy as np
+
+MUTANTS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        "ties go to SELL",
+        "ensemble.py",
+        "np.int8(2 if buy == top else (0 if sell == top else 1))",
+        "np.int8(0 if sell == top else (2 if buy == top else 1))",
+    ),
+    (
+        "a tie is no tie",
+        "ensemble.py",
+        "(tie_break == TieBreak.HOLD) & (top - second <= 1e-12)\n    first = np",
+        "(tie_break == TieBreak.HOLD) & (top - second < 0.0)\n    first = np",
+    ),
+    ("strong needs more than three quarters", "ensemble.py", "if quarters >= threes else", "if quarters > threes else"),
+    ("confidence is not capped", "ensemble.py", "capped = capped if capped < 0.95 else 0.95", "capped = capped if capped < 9.95 else 9.95"),
+    ("the fifth model is forgotten", "slots.py", "return total + amounts[4] if actions[4] == action else total", "return total"),
+    ("a split vote is overlooked", "meta/policy.py", "(buy == 2) & (sell == 2)", "(buy == 2) & (sell == 3)"),
+    ("an undecided market is trusted", "meta/policy.py", "undecided = entropy > ", "undecided = entropy < "),
+    ("the guard wants everyone", "meta/predictor.py", "4 * most >= 3 * n", "4 * most >= 4 * n"),
+    ("momentum at its threshold counts", "arbiter.py", "rising, falling = momentum > 0.02,", "rising, falling = momentum >= 0.02,"),
+    ("volume weighs as much as momentum", "arbiter.py", "signals[3] * 0.15", "signals[3] * 0.25"),
+    ("a HOLD passes the gate", "arbiter.py", "return (confidence >= gate) & (action != 1)", "return confidence >= gate"),
+    ("the least confidence is refused", "governor.py", "reason if confidence >= min_confidence", "reason if confidence > min_confidence"),
+    ("sizes are not clamped", "governor.py", "return share if share < max_position else max_position", "return share"),
+    ("the new position is not counted", "governor.py", "planned = exposure + notional if is_projected else exposure", "planned = exposure"),
+    ("a loss one cooldown ago blocks", "governor.py", "if last_loss_time > since else", "if last_loss_time >= since else"),
+    ("one trade more a day", "governor.py", "if trades_today >= max_daily_trades else", "if trades_today > max_daily_trades else"),
+    ("days never end", "governor.py", 'account["trades_today"] = 0', 'account["trades_today"] += 0'),
+    ("the peak follows equity down", "portfolio.py", 'if base > account["peak"]:', 'if base != account["peak"]:'),
+    ("the entry fee is dropped", "portfolio.py", 'change = (gross - fill["fee"]) - position["entry_fee"]', 'change = gross - fill["fee"]'),
+    ("closed trades overwrite each other", "portfolio.py", 'account["n_closed"] += 1', 'account["n_closed"] = 1'),
+    ("slippage works for us", "broker.py", "reference * (1.0 + side * slippage_rate)", "reference * (1.0 - side * slippage_rate)"),
+    ("a gap is no stop", "broker.py", "return (price - stop_price) * qty < 0.0", "return (price - stop_price) * qty < -1e300"),
+    ("shorts have no stop", "broker.py", "(qty < 0.0) & (high >= stop_price)", "(qty < 0.0) & (low >= stop_price)"),
+    ("longs receive funding", "broker.py", "received = -((qty * close) * rate)", "received = (qty * close) * rate"),
+    ("approvals reserve nothing", "chain/trade.py", 'account["exposure"] += abs(notional)', 'account["exposure"] += 0.0'),
+    (
+        "positions live a bar longer",
+        "chain/trade.py",
+        "own_bar = funding.shape[0] > 0, 0 if is_close_fill else 1",
+        "own_bar = funding.shape[0] > 0, 0",
+    ),
+    (
+        "the least confident goes first",
+        "chain/trade.py",
+        "confidence[t, candidates[j - 1]] < confidence[t, s]",
+        "confidence[t, candidates[j - 1]] > confidence[t, s]",
+    ),
+    ("holes before a cut are forgotten", "chain/trade.py", "n_bars - n + t", "n_bars - 1"),
+)
+
+N_BARS = 130
+
+
+def check() -> None:
+    """Raise AssertionError where chain and kernels disagree, or a cut changes a bit."""
+    from qtcore.chain.trade import TradeState, run_trade
+    from qtcore.types import DECISION_COLUMNS
+    from tests import test_naive_chain as naive
+    from tests.conftest import assert_same_bits
+
+    for name, (values, rest) in naive.VARIANTS.items():
+        world = naive.random_world(values, seed=len(name), n=N_BARS, **rest)
+        decisions, result, state = naive.kernels(world)
+        flat = world.params.flat()
+        opinion = naive.naive_opinion(world.votes, world.arbiter, world.regime, flat, world.meta)
+        for column in DECISION_COLUMNS:
+            assert_same_bits(opinion[column], getattr(decisions, column), f"{name}: {column}")
+        naive.assert_same_trading(naive.naive_permission(world.bars, opinion["raw_action"], opinion["raw_confidence"], flat), result, state)
+        carried = TradeState.fresh(world.params, naive.S)
+        action, confidence = decisions.raw_action, decisions.raw_confidence
+        parts = []
+        for start in range(0, N_BARS, 13):
+            rows = slice(start, start + 13)
+            cut = np.ascontiguousarray
+            parts.append(run_trade(world.bars[rows], cut(action[rows]), cut(confidence[rows]), world.params, carried))
+        assert_same_bits(np.concatenate([p.equity for p in parts]), result.equity, f"{name}: equity in blocks")
+        assert_same_bits(carried.positions.view(np.uint8), state.positions.view(np.uint8), f"{name}: positions after blocks")
+
+
+if __name__ == "__main__":
+    try:
+        check()
+    except Exception as found:  # a mutant may also crash: noticed all the same
+        print(f"{type(found).__name__}: {found}")
+        sys.exit(1)
