@@ -81,7 +81,7 @@ def fill_at_close(t, close, time, bar, account, positions, closed, held, n_held,
         s = held[i]
         position = positions[s]
         if position["pending_exit"] != 0 and close[t, s] == close[t, s]:
-            slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, time, bar)
+            slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, time, bar)
             gain = leave(account, position, slot, fill, close[t, s], position["pending_exit"], params)
             pnl[t, s] += gain
             k += 1
@@ -89,7 +89,7 @@ def fill_at_close(t, close, time, bar, account, positions, closed, held, n_held,
         s = held[i]
         position = positions[s]
         if position["pending_notional"] != 0.0:
-            enter(account, position, closed[0], begin(fills[k], s, time, bar), close[t, s], params)
+            enter(account, position, closed[0], begin(fills[np.uintp(k)], s, time, bar), close[t, s], params)
             k += 1
         if position["qty"] != 0.0:
             gain = mark_step(position, close[t, s], bar)
@@ -111,7 +111,7 @@ def trade(
 
     open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; open_time, close_time [n] ns UTC.
     action [n, S] int8, confidence [n, S]: the opinion before the governor. params_record: `Params.record()`.
-    account_slab, positions_slab, closed_slab: the state as bytes (`slab`), updated in place. scratch [2, S] int64.
+    account_slab, positions_slab, closed_slab: the state as bytes (`slab`), updated in place. scratch [2, S] uintp.
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
     symbol added to equity in the bar; equity, balance, exposure [n] when the bar is done; fills_slab: the ledger as bytes.
 
@@ -143,7 +143,7 @@ def trade(
             reason = position["pending_exit"]
             reason = Reason.STOP.value if (reason == 0) & gap_rule(position["qty"], position["stop_price"], price) else reason
             if reason != 0 and price == price:
-                slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, open_time[t], bar)
+                slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, open_time[t], bar)
                 gain = leave(account, position, slot, fill, price, reason, params)
                 pnl[t, s] += gain
                 k += 1
@@ -158,7 +158,7 @@ def trade(
                     elif price != price:
                         reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.NO_BAR.value)
                     else:
-                        enter(account, position, closed[0], begin(fills[k], s, open_time[t], bar), price, params)
+                        enter(account, position, closed[0], begin(fills[np.uintp(k)], s, open_time[t], bar), price, params)
                         k += 1
             n_pending = 0
 
@@ -170,7 +170,7 @@ def trade(
             is_gone = (price != price) & (bar - position["last_bar"] >= delist_after)
             if (position["qty"] != 0.0) & (is_hit | is_gone):  # 3 stops inside the bar, and symbols that have gone
                 level = stop_fill_rule(position["qty"], position["stop_price"], open_[t, s]) if is_hit else position["last_close"]
-                slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, now, bar)
+                slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, now, bar)
                 gain = leave(account, position, slot, fill, level, Reason.STOP.value if is_hit else Reason.DELISTED.value, params)
                 pnl[t, s] += gain
                 k += 1
@@ -311,7 +311,7 @@ def run_trade(
     reasons = codes[1].view(np.uint8)
     k = loop(
         bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, action, confidence, params.record(),
-        slab(state.account), slab(state.positions), slab(state.closed), np.empty((2, n_symbols), np.int64),
+        slab(state.account), slab(state.positions), slab(state.closed), np.empty((2, n_symbols), np.uintp),
         codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], slab(ledger),
     )  # fmt: skip
     return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger[:k].copy())
@@ -350,7 +350,7 @@ def close_all(account_slab, positions_slab, closed_slab, fills_slab, now, params
             position["pending_notional"] = 0.0
             account["n_cancelled"] += 1
         if position["qty"] != 0.0:
-            slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[k], s, now, account["n_bars"] - 1)
+            slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, now, account["n_bars"] - 1)
             leave(account, position, slot, fill, position["last_close"], Reason.END_OF_DATA, params)
             k += 1
     account["equity"], account["exposure"] = account["balance"], 0.0
