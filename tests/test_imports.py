@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # One row per level; a module may import rows above its own, and its own package.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("jit", "types", "declare"),
-    ("params", "check"),
+    ("params", "check", "slots"),
     ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics"),
     ("chain",),
     ("engine", "sweep"),

@@ -12,7 +12,36 @@ ROOT = Path(__file__).resolve().parents[1]
 MAX_MODULE, MAX_TEST, MAX_KERNEL, MAX_PARAMETERS = 400, 700, 40, 8
 
 # Kernels without a twin of their own name: each is a rule or a loop that the named twin covers, on the same inputs.
-COVERED_BY: dict[str, str] = {}
+COVERED_BY: dict[str, str] = {
+    "stop_level_rule": "enter",
+    "gap_rule": "fill_exits",
+    "stop_rule": "fill_stops",
+    "stop_fill_rule": "fill_stops",
+    "funding_rule": "pay_funding",
+    "fill_step": "enter",
+    "begin": "note_fill",
+    "cancel": "fill_entries",
+    "hold": "trade",
+    "sort_by_confidence": "govern",
+    "fill_at_close": "trade",
+    "note_last_bars": "mark",
+    "screen_rule": "screen",
+    "exit_rule": "order_exit",
+    "open_cell_rule": "order_exit",
+    "kelly_rule": "size",
+    "size_rule": "size",
+    "size_step": "size",
+    "veto_rule": "govern_step",
+    "govern_rule": "govern_step",
+    "empirical_odds": "odds",
+    "last_loss": "govern_step",
+    "drawdown_rule": "halt",
+    "update_metrics": "metrics",
+    "apply_fill": "note_fill",
+    "clear": "leave",
+    "mark_step": "mark",
+    "sum_up": "mark",
+}
 
 
 def python_files(*packages: str) -> list[Path]:
