@@ -91,7 +91,7 @@ def settle(arbiter, params, codes, values, start, stop):
     arbiter's (-1, NaN and NONE where it was not called) and the raw columns. What is selected is loaded
     first: a load inside a select becomes an address that SIMD cannot follow (35 ns a cell instead of 2.3).
     """
-    threshold, gate = params[0].arbiter.score_threshold, params[0].arbiter.gate_confidence
+    threshold, gate = params[0]["arbiter"]["score_threshold"], params[0]["arbiter"]["gate_confidence"]
     for i in range(np.uintp(start), np.uintp(stop)):
         rsi, macd, line, bb = arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i]
         volume, momentum = arbiter[4, i], arbiter[5, i]

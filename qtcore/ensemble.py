@@ -123,7 +123,11 @@ def elect(action, regime, params, codes, start, stop):
     action [5, N] int8, -1 absent; regime [2, N] volatility and trend, read only where weights follow the regime; codes [11, N]: the
     rows ENSEMBLE_ACTION and, as a flag for `tally`, CONSENSUS.
     """
-    tie_break, weights, factors = params[0].ensemble.tie_break, params[0].ensemble.weights, params[0].ensemble.regime_factors
+    tie_break, weights, factors = (
+        params[0]["ensemble"]["tie_break"],
+        params[0]["ensemble"]["weights"],
+        params[0]["ensemble"]["regime_factors"],
+    )
     is_fixed = True
     for j in range(len(factors)):
         is_fixed = is_fixed and factors[j] == 1.0
@@ -163,7 +167,7 @@ def average(action, confidence, params, codes, values, start, stop):
 
     action [5, N], confidence [5, N] NaN where absent; codes: reads what `elect` and `tally` wrote; values [5, N]: ENSEMBLE_CONFIDENCE.
     """
-    table = params[0].ensemble.multipliers
+    table = params[0]["ensemble"]["multipliers"]
     multipliers = (table[0], table[1], table[2], table[3])
     for i in range(np.uintp(start), np.uintp(stop)):
         total = weigh_rule(slots(action, i), slots(confidence, i), codes[Code.ENSEMBLE_ACTION, i])

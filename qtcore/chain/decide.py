@@ -31,13 +31,13 @@ def reset(codes, values, start, stop):
 @kernel
 def grade(action, confidence, params, codes, values, start, stop):
     """Flag in VERDICT the cells of [start, stop) whose base confidence is low: the ensemble's, or the weighted score (7.2)."""
-    limit = params[0].meta.low_confidence
-    if params[0].meta.policy_base == PolicyBase.SHARED:
+    limit = params[0]["meta"]["low_confidence"]
+    if params[0]["meta"]["policy_base"] == PolicyBase.SHARED:
         for i in range(np.uintp(start), np.uintp(stop)):
             codes[Code.VERDICT, i] = values[Value.ENSEMBLE_CONFIDENCE, i] < limit
         return
-    fills, tie_break = params[0].meta.missing_fill == MissingFill.HOLD_HALF, params[0].ensemble.tie_break
-    table = params[0].ensemble.weights
+    fills, tie_break = params[0]["meta"]["missing_fill"] == MissingFill.HOLD_HALF, params[0]["ensemble"]["tie_break"]
+    table = params[0]["ensemble"]["weights"]
     weights = (table[0], table[1], table[2], table[3], table[4])
     for i in range(np.uintp(start), np.uintp(stop)):
         actions, given = slots(action, i), slots(confidence, i)
@@ -76,18 +76,18 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
     unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` is the reason; [3, 1] stands
     for every cell.
     """
-    n, meta = action.shape[1], params[0].meta
+    n, meta = action.shape[1], params[0]["meta"]
     chunk = 4096  # cells; 0.7 MB of inputs and outputs
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
         vote(action, confidence, regime, params, codes, values, start, stop)
         reset(codes, values, start, stop)
-        if meta.enabled != 0 and meta.mode == MetaMode.POLICY:
+        if meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY:
             grade(action, confidence, params, codes, values, start, stop)
             escalated, outvoted, clear = judge_policy(action, params, codes, start, stop)
             if clear:
                 escalated |= ask(probs, problem, params, codes, values, start, stop)
-            if escalated and params[0].arbiter.enabled != 0:
+            if escalated and params[0]["arbiter"]["enabled"] != 0:
                 settle(arbiter, params, codes, values, start, stop)
             else:
                 keep(codes, values, start, stop)
@@ -95,10 +95,10 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
                 restore(action, confidence, codes, values, start, stop)
             continue
         keep(codes, values, start, stop)
-        if meta.enabled != 0 and meta.mode == MetaMode.OVERRIDE:
+        if meta["enabled"] != 0 and meta["mode"] == MetaMode.OVERRIDE:
             judge_override(action, probs, problem, params, codes, values, start, stop)
             restore(action, confidence, codes, values, start, stop)
-        elif meta.enabled != 0:
+        elif meta["enabled"] != 0:
             judge_v5(action, probs, problem, params, codes, values, start, stop)
 
 

@@ -36,8 +36,8 @@ def judge_override(action, probs, problem, params, codes, values, start, stop):
     codes [11, N] and values [5, N]: writes the meta columns and, where it overrides, the raw decision. An error that fails closed holds
     at 0.0.
     """
-    meta = params[0].meta
-    agreeing, last = least_groups(meta.consensus_threshold), np.uintp(probs.shape[1] - 1)
+    meta = params[0]["meta"]
+    agreeing, last = least_groups(meta["consensus_threshold"]), np.uintp(probs.shape[1] - 1)
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
         if n < 2:
@@ -45,8 +45,8 @@ def judge_override(action, probs, problem, params, codes, values, start, stop):
             continue
         at = min(i, last)
         answer = probs[0, at], probs[1, at], probs[2, at]
-        reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, agreeing, meta.override_threshold)
-        is_closed = (reason == 34 or 6 <= reason <= 10) and meta.fail_open == 0
+        reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, agreeing, meta["override_threshold"])
+        is_closed = (reason == 34 or 6 <= reason <= 10) and meta["fail_open"] == 0
         overrides = 30 <= reason <= 32
         codes[Code.VERDICT, i] = 2 if overrides or is_closed else 1
         codes[Code.META_REASON, i] = reason

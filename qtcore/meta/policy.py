@@ -55,10 +55,10 @@ def judge_policy(action, params, codes, start, stop):
     action [5, N]; codes [11, N]: reads ENSEMBLE_ACTION, N_VOTERS and in VERDICT whether the base confidence is low; writes VERDICT and
     META_REASON. With `hold_half` the absent are counted, and a consensus made of them outvotes nobody.
     """
-    meta = params[0].meta
-    fills = meta.missing_fill == MissingFill.HOLD_HALF
-    agreeing = least_groups(meta.consensus_threshold)
-    divided = most_groups(meta.disagreement_threshold)
+    meta = params[0]["meta"]
+    fills = meta["missing_fill"] == MissingFill.HOLD_HALF
+    agreeing = least_groups(meta["consensus_threshold"])
+    divided = most_groups(meta["disagreement_threshold"])
     escalated, outvoted, clear = np.int8(0), np.int8(0), np.int8(0)
     for i in range(np.uintp(start), np.uintp(stop)):
         actions = slots(action, i)
@@ -96,7 +96,7 @@ def ask(probs, problem, params, codes, values, start, stop):
             codes[Code.META_REASON, i] = Reason.PREDICTION_ERROR
         else:
             entropy = entropy_rule(p_sell, p_hold, p_buy)
-            undecided = entropy > params[0].meta.entropy_threshold
+            undecided = entropy > params[0]["meta"]["entropy_threshold"]
             escalated |= undecided
             codes[Code.META_REASON, i] = 23 if undecided else 4
             codes[Code.VERDICT, i] = 3 if undecided else 1

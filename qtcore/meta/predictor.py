@@ -28,7 +28,7 @@ def v5_rule(sell, hold, buy, n, ensemble_action, probs, problem, threshold, guar
 @kernel
 def judge_v5(action, probs, problem, params, codes, values, start, stop):
     """Replace or keep the cells [start, stop); arguments as in `judge_override`."""
-    meta, last = params[0].meta, np.uintp(probs.shape[1] - 1)
+    meta, last = params[0]["meta"], np.uintp(probs.shape[1] - 1)
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
         if n < 2:
@@ -37,7 +37,7 @@ def judge_v5(action, probs, problem, params, codes, values, start, stop):
         kept = codes[Code.ENSEMBLE_ACTION, i]
         at = min(i, last)
         answer = probs[0, at], probs[1, at], probs[2, at]
-        reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, problem, meta.v5_threshold, meta.consensus_guard)
+        reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, problem, meta["v5_threshold"], meta["consensus_guard"])
         codes[Code.VERDICT, i] = 2 if reason == Reason.META_V5_OVERRIDE else 1
         codes[Code.META_REASON, i] = reason
         codes[Code.META_ACTION, i] = chosen
