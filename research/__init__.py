@@ -3,7 +3,7 @@
 >>> import research
 >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
 >>> bars.symbols
-('AAA', 'BBB')
+('SIM01', 'SIM02')
 
 `load_bars` reads candles, `train` makes out-of-sample predictions, `backtest` runs the chain over them and returns a `Run`; a `Run` has
 `stats()`, `by_regime()`, `trades`, `decisions`, `equity`, `plot()`, `verify()`, `report(path)`, `save(folder)`. Libraries of models and

@@ -13,16 +13,14 @@ from typing import Any
 from qtcore import jit
 from research.ledger import home
 
-LIBRARIES = (
-    "numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch", "ffn", "vectorbt",
-)  # fmt: skip
+LIBRARIES = "numpy numba pandas polars pyarrow scikit-learn xgboost lightgbm torch matplotlib arch ffn vectorbt".split()
 
 
 def examine() -> dict[str, Any]:
     """Look at versions, processors, accelerator, caches and folders; `problems` lists what a user should mend, in sentences."""
     versions = {name: _version(name) for name in LIBRARIES}
-    folders = {"ledger and defaults (QT_HOME)": home(), "machine code (QTCORE_CACHE)": jit.cache_folder(), "results": Path("reports").resolve()}
-    writable = {name: {"path": str(path), "writable": _is_writable(path), "free_gib": _free_gib(path)} for name, path in folders.items()}
+    paths = {"ledger (QT_HOME)": home(), "machine code (QTCORE_CACHE)": jit.cache_folder(), "results": Path("reports").resolve()}
+    folders = {name: {"path": str(path), "writable": _is_writable(path), "free_gib": _free_gib(path)} for name, path in paths.items()}
     report = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
@@ -32,7 +30,7 @@ def examine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "gpu": _gpu(),
         "versions": versions,
-        "folders": writable,
+        "folders": folders,
         "environment": {key: value for key, value in sorted(os.environ.items()) if key.startswith(("NUMBA_", "OMP_", "QT"))},
     }
     return report | {"problems": list(_problems(report))}

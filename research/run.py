@@ -64,7 +64,7 @@ class Run:
         return summarise(self)
 
     def stats(self) -> pd.Series:
-        """The figures of the result table, by name."""
+        """Return the figures of the result table, by name."""
         from research.evidence import headline
 
         return pd.Series(headline(self.summary), name="value")
