@@ -49,11 +49,14 @@ __all__ = [
 ]
 
 
-def check_output(folder: Path) -> None:
-    """Raise UserError when results cannot be written to `folder`: it holds something that is not ours, or cannot be made."""
+def check_output(folder: Path, marker: str = "manifest.json") -> None:
+    """Raise UserError when results cannot be written to `folder`: it holds something that is not ours, or cannot be made.
+
+    marker: the file by which an earlier result is known; that may be replaced.
+    """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out must be a folder, was the file {folder}; choose another")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "manifest.json").exists():
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
         raise UserError(f"--out must be a new folder or an earlier result, was {folder} with other files in it; choose another")
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):

@@ -37,6 +37,7 @@ class FakePredictions:
     imported: bool = False
     seed: int = 42
     notes: tuple[str, ...] = ()
+    models: Any = None
 
     def save(self, path: Path) -> None:
         pd.DataFrame({"label": self.labels.reshape(-1)}).to_parquet(path)

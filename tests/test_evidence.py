@@ -121,6 +121,12 @@ def test_direction_ignores_hold_labels_and_ties():
     assert scored(layer, labels, np.zeros((5, 1), np.int8))["total"]["direction_n"] == 3
 
 
+def test_activity_tells_hold_from_a_move():
+    opinion = Opinion(np.array([[0], [2], [1], [1], [0]], np.int8), np.full((5, 1), 0.5))
+    block = scored(opinion, np.array([[2], [2], [1], [0], [1]], np.int8), np.zeros((5, 1), np.int8))["total"]
+    assert (block["activity_accuracy"], block["activity_majority"]) == (pytest.approx(3 / 5), pytest.approx(3 / 5))
+
+
 def test_log_loss_of_an_action_shares_the_rest_equally():
     opinion = Opinion(np.array([[0], [2]], np.int8), np.array([[0.8], [0.6]]))
     block = scored(opinion, np.array([[0], [1]], np.int8), np.zeros((2, 1), np.int8))["total"]

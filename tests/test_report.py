@@ -129,7 +129,19 @@ def test_imported_predictions_and_notes_are_told(tmp_path, monkeypatch):
 
 
 def test_figures_on_too_few_events_are_not_claimed():
-    block = dict.fromkeys(("accuracy", "balanced_accuracy", "majority_accuracy", "direction_accuracy", "log_loss", "ece"), 0.9)
+    block = dict.fromkeys(
+        (
+            "accuracy",
+            "balanced_accuracy",
+            "majority_accuracy",
+            "direction_accuracy",
+            "log_loss",
+            "ece",
+            "activity_accuracy",
+            "activity_majority",
+        ),
+        0.9,
+    )
     block |= {"ci95": [0.8, 1.0], "direction_ci95": [0.8, 1.0], "n": 40, "n_effective": 12.0, "enough": False, "direction_enough": False}
     row = score_table({"xgb": block}).rows[0]
     assert row[1:3] == ["not enough data", ""]

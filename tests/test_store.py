@@ -112,6 +112,18 @@ def test_one_changed_bit_changes_one_hash(run):
     assert {name for name in before if before[name] != after[name]} == {"bars.close"}
 
 
+def test_own_models_travel_with_the_run(run, tmp_path):
+    class Models:
+        def save(self, folder):
+            folder.mkdir()
+            (folder / "schedule.json").write_text("{}")
+
+    trained = replace(run, predictions=replace(run.predictions, models=Models()), manifest={})
+    target = write_run(trained, tmp_path / "own", record=False)
+    assert (target / "models" / "schedule.json").exists()
+    assert not (write_run(replace(run, manifest={}), tmp_path / "bought", record=False) / "models").exists()
+
+
 # whole or not at all
 
 
@@ -144,6 +156,7 @@ def test_an_earlier_run_is_replaced_and_other_folders_are_not_touched(run, tmp_p
     with pytest.raises(UserError, match="must be a folder"):
         check_output(tmp_path / "plain")
     check_output(tmp_path / "new" / "deep")
+    check_output(tmp_path / "mine", marker="thesis.txt")
 
 
 def test_a_leftover_of_a_killed_run_is_cleared(run, tmp_path):

@@ -3,6 +3,9 @@
 Every figure of a block is a quotient of sums, and the sums are kept per bar and regime (`Tally`), so slices add up and the bootstrap
 resamples bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).
 
+Direction (SELL against BUY where the price moved) and activity (HOLD against a move) are different skills: volatility clusters, so activity
+can be told even on a random walk. Both stand in every block.
+
 Log loss of an action-only layer puts its confidence on its action and shares the rest equally between the other two. ECE: 15 equal bins of
 the confidence in [0, 1], gaps weighted by cells.
 """
@@ -108,6 +111,7 @@ def blocks(counted: Tally, bootstrap: Bootstrap, rows: slice) -> dict[str, dict[
             "accuracy": accuracy[i].value,
             "balanced_accuracy": _balanced(confusion[i]),
             "direction_accuracy": direction[i].value,
+            **_activity(confusion[i]),
             "log_loss": loss[i] / n if n else np.nan,
             "ece": float(np.abs(bins[i, :, 1] - bins[i, :, 2]).sum() / n) if n else np.nan,
             "majority_accuracy": confusion[i].sum(axis=1).max() / n if n else np.nan,
@@ -150,6 +154,15 @@ def share(n: NDArray, hits: NDArray, drawn_n: NDArray, drawn_hits: NDArray, n_bl
         independent = rate[k] * (1.0 - rate[k]) / variance[k] if variance[k] > 0.0 else n_blocks[k]
         out.append(Share(float(rate[k]), limits[:, k].tolist(), min(float(n[k]), float(independent))))
     return out
+
+
+def _activity(confusion: NDArray) -> dict[str, float]:
+    """How often HOLD was told from a move, and how often always saying the more frequent of the two would have."""
+    n, hold = confusion.sum(), confusion[1].sum()
+    moves = np.delete(np.delete(confusion, 1, axis=0), 1, axis=1).sum()
+    if n == 0:
+        return {"activity_accuracy": float("nan"), "activity_majority": float("nan")}
+    return {"activity_accuracy": float((confusion[1, 1] + moves) / n), "activity_majority": float(max(hold, n - hold) / n)}
 
 
 def _balanced(confusion: NDArray[np.float64]) -> float:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pandas as pd
 
-from qtcore.params import describe
 from research.report import figures, matrices
 from research.report.rows import (
     by_table,
     certificate,
+    changed_params,
     evidence_table,
     param_table,
     rule_table,
@@ -57,7 +57,7 @@ def page(files: RunFiles) -> dict[str, Any]:
         "evidence": evidence_table(s),
         "certificate": certificate(verify),
         "params": param_table(files.manifest["params"]),
-        "changed": param_table(files.manifest["params"], only_changed=True),
+        "changed": param_table(files.manifest["params"], changed_params(files.manifest["params"], s["assumptions"]["label"]["horizon"])),
         "made": made(files.manifest),
         "ece_bins": s["evidence"]["ece_bins"],
         "bootstrap": s["evidence"]["bootstrap"],
@@ -147,7 +147,7 @@ def assumptions(s: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, 
     a, d, p = s["assumptions"], s["data"], s["assumptions"]["params"]
     voting = ", ".join(layer_name(m) for m in a["models_voting"]) or "none"
     fills = "the next bar's open" if a["fill"] == "next_open" else "the deciding bar's close"
-    changed = sum(manifest["params"][row["name"]] != row["default"] for row in describe())
+    changed = len(changed_params(manifest["params"], a["label"]["horizon"]))
     cooldown = f"{p['governor.cooldown_minutes']} minutes after a loss"
     if a["cooldown_blocks_after_stops_only"]:
         cooldown += "; on bars of this length only a stop blocks, and one decision"
@@ -177,7 +177,9 @@ def assumptions(s: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, 
 def label_text(a: dict[str, Any]) -> str:
     """Write the label's rule."""
     label = a["label"]
-    ahead = f"{label['id']}, {label['horizon']} bar{'' if label['horizon'] == 1 else 's'} ({a['label_span_hours']:g} h) ahead"
+    hours_ahead = a["label_span_hours"]
+    length = f"{hours_ahead:g} h" if hours_ahead < 24.0 else f"{hours_ahead / 24.0:g} d"
+    ahead = f"{label['id']}, {label['horizon']} bar{'' if label['horizon'] == 1 else 's'} ({length}) ahead"
     if label.get("is_percentile"):
         return f"{ahead}: BUY above the {100 * label['buy']:.0f}th, SELL below the {100 * label['sell']:.0f}rd percentile of training"
     return f"{ahead}: BUY above {signed_percent(label['buy'])}, SELL below {signed_percent(label['sell'])}"

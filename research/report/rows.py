@@ -39,25 +39,15 @@ class Table:
 
 def score_table(scored: dict[str, Any], with_confusion: bool = False) -> Table:
     """List accuracy blocks, one row a model or layer."""
-    headers = [
-        "",
-        "accuracy",
-        "95 % interval",
-        "majority",
-        "balanced",
-        "direction",
-        "95 % interval",
-        "log loss",
-        "ECE",
-        "cells",
-        "effective n",
-    ]
+    headers = ["", "accuracy", "95 % interval", "majority", "balanced", "direction", "95 % interval", "activity", "its majority"]
+    headers += ["log loss", "ECE", "cells", "effective n"]
     headers += [f"{right} said {said}" for right in SIDES for said in SIDES] if with_confusion else []
     rows = []
     for name, b in scored.items():
         accuracy = [percent(b["accuracy"]), span(b["ci95"])] if b["enough"] else [NOT_ENOUGH, ""]
         direction = [percent(b["direction_accuracy"]), span(b["direction_ci95"])] if b["direction_enough"] else [NOT_ENOUGH, ""]
         row = [layer_name(name), *accuracy, percent(b["majority_accuracy"]), percent(b["balanced_accuracy"]), *direction]
+        row += [percent(b["activity_accuracy"]), percent(b["activity_majority"])]
         row += [number(b["log_loss"], 3), number(b["ece"], 3), count(b["n"]), count(b["n_effective"])]
         rows.append(row + ([count(x) for line in b["confusion"] for x in line] if with_confusion else []))
     return Table(headers, rows)
@@ -228,14 +218,20 @@ def certificate(verify: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def param_table(params: dict[str, Any], only_changed: bool = False) -> Table:
-    """List every parameter, or those off their default, with it and their meaning."""
+def changed_params(params: dict[str, Any], horizon: int) -> list[str]:
+    """Name the parameters off their default; a holding time taken from the label is none."""
+    default = Params().flat() | {"broker.max_holding_bars": horizon}
+    return [name for name, value in params.items() if value not in (default[name], Params().flat()[name])]
+
+
+def param_table(params: dict[str, Any], only: list[str] | None = None) -> Table:
+    """List parameters, all or some, with the default where it is another, and their meaning."""
     default = Params().flat()
     rows = []
     for row in describe():
         name, value = row["name"], params[row["name"]]
         is_default = value == default[name]
-        if not (only_changed and is_default):
+        if only is None or name in only:
             rows.append([name, _value(value), "" if is_default else _value(default[name]), row["meaning"]])
     return Table(["parameter", "value", "default, if other", "meaning"], rows, texts=(1, 2, 3))
 
