@@ -13,7 +13,7 @@ from typing import Any
 from qtcore import jit
 from research.ledger import home
 
-LIBRARIES = "numpy numba pandas polars pyarrow scikit-learn xgboost lightgbm torch matplotlib arch ffn vectorbt".split()
+LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch", "ffn")
 
 
 def examine() -> dict[str, Any]:
@@ -81,7 +81,7 @@ def _free_gib(path: Path) -> float:
 
 def _problems(report: dict[str, Any]) -> Any:
     for name, version in report["versions"].items():
-        if version is None and name != "vectorbt":
+        if version is None:
             yield f"{name} is missing: run `make test` or install requirements.lock"
     for name, folder in report["folders"].items():
         if not folder["writable"]:
