@@ -351,7 +351,7 @@ def close_all(account_slab, positions_slab, closed_slab, fills_slab, now, params
             account["n_cancelled"] += 1
         if position["qty"] != 0.0:
             slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, now, account["n_bars"] - 1)
-            leave(account, position, slot, fill, position["last_close"], Reason.END_OF_DATA, params)
+            leave(account, position, slot, fill, position["last_close"], Reason.END_OF_DATA.value, params)
             k += 1
     account["equity"], account["exposure"] = account["balance"], 0.0
     return k
