@@ -78,10 +78,11 @@ def fills_frame(run: Any) -> pd.DataFrame:
 def trades_frame(run: Any) -> pd.DataFrame:
     """Round trips built from the fills, in the order of entry, indexed by entry time.
 
-    A trade that is still open has NaN and NaT exits and `exit_reason` 0. `pnl` is net of fees, slippage and funding, `ret` is pnl over the
-    entry notional. Source, confidence and regime are those of the decision that opened it.
+    What `run.closing_fills` closes at the last bar ends as END_OF_DATA. A trade that is still open has NaN and NaT exits and `exit_reason`
+    0. `pnl` is net of fees, slippage and funding, `ret` is pnl over the entry notional. Source, confidence and regime are those of the
+    decision that opened it.
     """
-    fills = run.result.fills
+    fills = np.concatenate([run.result.fills, getattr(run, "closing_fills", run.result.fills[:0])])
     entries = fills[fills["is_entry"] == 1]
     exits = fills[fills["is_entry"] == 0]
     entries = entries[np.argsort(entries["trade_id"], kind="stable")]

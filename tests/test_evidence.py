@@ -459,7 +459,8 @@ def test_a_run_without_votes_says_so():
 
 def test_a_halt_is_told_with_its_length():
     run = fake_run(n=600, seed=4)
-    run.result.governor_reason[400, 1] = Reason.MAX_DRAWDOWN_EXCEEDED
+    run.result.governor_reason[430, 1] = Reason.MAX_DRAWDOWN_EXCEEDED
+    run.result.equity[400:] = 8_000.0  # blocked from the breach on, though the first decision refused for it came later
     run.without_breaker = run.ensemble_only
     s = summarise(run)
     halt = s["pnl"]["halt"]

@@ -242,6 +242,18 @@ def test_an_open_trade_has_no_exit(run):
     assert pd.isna(still_open["exit_time"])
 
 
+def test_what_the_end_of_the_data_closes_is_a_trade(run):
+    fills = run.result.fills
+    last = fills["trade_id"].max()
+    closing = fills[(fills["trade_id"] == last) & (fills["is_entry"] == 0)].copy()
+    closing["reason"] = Reason.END_OF_DATA
+    still_open = fills[~((fills["trade_id"] == last) & (fills["is_entry"] == 0))]
+    ended = replace(run, result=type(run.result)(**{**vars(run.result), "fills": still_open}))
+    ended.closing_fills = closing
+    trade = trades_frame(ended).iloc[-1]
+    assert (trade["exit_reason"], trade["pnl"]) == (Reason.END_OF_DATA, closing["pnl"][0])
+
+
 def test_frames_are_indexed_by_time(run):
     assert trades_frame(run).index.name == "entry_time"
     assert fills_frame(run).index.name == "time"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qtcore.params import CooldownScope
+from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset
 from qtcore.types import MODELS, NS_PER_HOUR, Action, Reason, Source, Verdict
 from research.evidence import sharpe as sr
 from research.evidence.bootstrap import Bootstrap, block_length
@@ -150,12 +150,14 @@ def performance(run: Any, result: Any, rows: slice) -> dict[str, Any]:
 
 def _halt(run: Any, rows: slice) -> dict[str, Any] | None:
     """When and for how long the drawdown breaker blocked entries, and the same run without it (`spec` D-68p)."""
-    blocked = (run.result.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED).any(axis=1)
-    if not blocked.any():
+    governor, blocked = run.params.governor, (run.result.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED).any(axis=1)
+    basis = run.result.balance if governor.drawdown_basis == DrawdownBasis.BALANCE else run.result.equity
+    fallen = drawdown(np.append(run.params.broker.initial_cash, basis))[1:] > governor.max_drawdown
+    if not blocked.any() and not fallen[rows].any():
         return None
-    first = int(blocked.argmax())
-    never_lifted = run.params.governor.drawdown_reset.name != "DAILY"
-    n_bars = rows.stop - first if never_lifted else int(blocked[rows].sum())
+    lasting = governor.drawdown_reset != DrawdownReset.DAILY
+    first = int((fallen if lasting and fallen.any() else blocked).argmax())
+    n_bars = rows.stop - first if lasting else int(blocked[rows].sum())
     free = getattr(run, "without_breaker", None)
     return {
         "time": _iso(run.bars.close_time[first]),

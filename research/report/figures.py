@@ -68,6 +68,8 @@ def decisions(summary: dict[str, Any]) -> Picture:
     counts = summary["rates"]["counts"]
     steps = [
         ("cells with a vote", counts["cells"], MARKET),
+        ("kept by the meta layer", counts["deferred"], MARKET),
+        *([("overridden by the meta layer", counts["overridden"], ENSEMBLE)] if counts["overridden"] else []),
         ("escalated by the meta layer", counts["escalated"], MARKET),
         ("taken over by the arbiter", counts["accepted"], ENSEMBLE),
         ("BUY or SELL", counts["wished"], CHAIN),
@@ -80,16 +82,18 @@ def decisions(summary: dict[str, Any]) -> Picture:
     def draw(figure: Any, is_narrow: bool) -> None:
         if is_narrow:
             left, right = figure.subplots(2, 1, height_ratios=(len(steps), len(refused)))
-            _margins(figure, 1.75, 0.1, 0.05, 0.3, between=0.42)
+            _margins(figure, 1.85, 0.1, 0.05, 0.3, between=0.42)
         else:
             left, right = figure.subplots(1, 2)
-            _margins(figure, 1.75, 0.1, 0.05, 0.3, beside=1.85)
+            _margins(figure, 1.85, 0.1, 0.05, 0.3, beside=1.85)
         _bars(left, steps, max(counts["cells"], 1), len(steps))
         _bars(right, refused, max(counts["wished"], 1), len(refused) if is_narrow else len(steps))
         left.set_title("Of all cells with a vote")
         right.set_title("Of all BUY and SELL decisions, refused for")
 
-    return picture(draw, "Decisions by layer and refusals by rule", (0.4 + 1.1 * ROW * 6, 0.8 + 1.1 * ROW * (6 + len(refused))))
+    return picture(
+        draw, "Decisions by layer and refusals by rule", (0.4 + 1.1 * ROW * len(steps), 0.8 + 1.1 * ROW * (len(steps) + len(refused)))
+    )
 
 
 def accuracy(summary: dict[str, Any]) -> Picture:

@@ -34,11 +34,7 @@ def page(files: RunFiles) -> dict[str, Any]:
     return {
         "title": files.manifest["run_id"],
         "subtitle": _subtitle(s),
-        "verdict": {
-            "word": s["evidence"]["verdict"],
-            "kind": s["evidence"]["verdict"].replace(" ", "-"),
-            "sentence": s["evidence"]["sentence"],
-        },
+        "verdict": _verdict(s["evidence"]),
         "notices": notices(s, verify, files.manifest),
         "tiles": tiles(s),
         "assumptions": assumptions(s, files.manifest),
@@ -63,6 +59,11 @@ def page(files: RunFiles) -> dict[str, Any]:
         "bootstrap": s["evidence"]["bootstrap"],
         "scored_cells": count(s["data"]["scored_cells"]),
     }
+
+
+def _verdict(evidence: dict[str, Any]) -> dict[str, str]:
+    opening, _, reason = evidence["sentence"].partition(":")
+    return {"kind": evidence["verdict"].replace(" ", "-"), "opening": opening, "reason": reason}
 
 
 def _subtitle(s: dict[str, Any]) -> str:
