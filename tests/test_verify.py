@@ -1,5 +1,6 @@
 """Does the proof hold for an honest run, and does it name the exact cell of a dishonest one?"""
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -304,3 +305,50 @@ def test_a_half_written_folder_is_the_users_mistake(folder, tmp_path):
     (copy / "fills.parquet").unlink()
     with pytest.raises(UserError, match=r"without fills\.parquet"):
         verify_run(copy)
+
+
+# ------------------------------------------------------------------ own models
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on predictions of own models, small ones; their artefacts lie in the run's folder."""
+    from research.train import train
+
+    bars = awkward_bars(600, seed=4, n_symbols=3)
+    predictions = train(bars, models=("lgbm",), n_folds=2, label="L3", processes=1)
+    return backtest(bars, predictions, Params().with_values(VALUES)).save(tmp_path_factory.mktemp("trained") / "run", record=False)
+
+
+def models_claims(folder, seed=0):
+    from research.verify.serving import check_models, load_models
+
+    run = read_evidence(folder)
+    return {claim.id: claim for claim in check_models(run, load_models(run), seed, lambda text: None)}
+
+
+def test_own_models_are_served_again_and_trained_again(trained):
+    claims = models_claims(trained)
+    assert [c.complaint for c in claims.values() if not c.holds] == []
+    assert claims["serving"].checked >= 100
+    assert claims["D-99"].checked == 1
+
+
+def test_a_stored_probability_that_no_model_said_is_named(trained, monkeypatch):
+    from research.verify import serving
+
+    run = read_evidence(trained)
+    row = int(np.flatnonzero(run.predictions.fold >= 0)[150])
+    probs = run.votes.probs.copy()
+    probs[1, row, 0] = np.roll(probs[1, row, 0], 1)
+    monkeypatch.setattr(serving, "cut_points", lambda n, k, seed: [149, 150, 151])
+    claim = serving.serving_claim(replace(run, votes=replace(run.votes, probs=probs)), serving.load_models(run), seed=0)
+    assert (claim.violated, claim.first.bar, claim.first.column) == (1, row, "lgbm probabilities")
+
+
+def test_training_that_reads_later_bars_is_named(trained, monkeypatch):
+    training = importlib.import_module("research.train")  # `research.train` is the function
+    honest = training.classify
+    monkeypatch.setattr(training, "classify", lambda returns, *rest: honest(returns - np.nanmean(returns), *rest))
+    claim = models_claims(trained)["D-99"]
+    assert (claim.violated, claim.first.column) == (1, "lgbm")
