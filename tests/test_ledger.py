@@ -182,9 +182,9 @@ for i in range(25):
 
 def test_writers_at_the_same_time_lose_nothing(ledger):
     root = Path(__file__).resolve().parents[1]
-    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(ledger.path), str(i)], cwd=root) for i in range(4)]
-    assert [w.wait(timeout=120) for w in writers] == [0, 0, 0, 0]
-    assert ledger.count() == 100
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(ledger.path), str(i)], cwd=root) for i in range(3)]
+    assert [w.wait(timeout=120) for w in writers] == [0, 0, 0]
+    assert ledger.count() == 75
     assert len({row["lineage"] for row in ledger.table()}) == 1
 
 

@@ -22,7 +22,8 @@ SECTIONS = ("equity", "decisions", "accuracy", "regimes", "trades", "symbols", "
 CERTIFICATE = {
     "passed": True,
     "checks": [{"name": "parity: one bar at a time gives the same bits", "checked": "1,500 bars", "passed": True, "detail": ""}],
-    "not_covered": ["live fills"],
+    "covers": ["1,500 bars of 4 symbols"],
+    "not_covered": ["live fills; `qt live-gap` & others compare them"],
 }
 
 
@@ -65,7 +66,8 @@ def test_every_section_has_its_figures_and_tables(html):
         assert f'href="#{name}"' in html
     assert html.count("<figure>") == html.count("<figcaption>") == 7
     assert html.count("<details><summary>") == 15 + 1  # slices and parameters
-    assert "live fills" in html
+    assert "<li>1,500 bars of 4 symbols</li>" in html
+    assert "<li>live fills; <code>qt live-gap</code> &amp; others compare them</li>" in html
     assert "parity: one bar at a time gives the same bits" in html
 
 

@@ -3,7 +3,9 @@
 `page` turns files into words and tables, `figures` draws, `svg` makes the drawings follow the reader's screen, `templates/` sets the page.
 """
 
+import re
 from pathlib import Path
+from typing import Any
 
 __all__ = ["build"]
 
@@ -22,6 +24,7 @@ def build(folder: str | Path, path: str | Path | None = None) -> Path:
     environment = Environment(
         loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["ticks"] = ticks
     files = read_run(folder)
     html = environment.get_template("report.html").render(page(files), style=(templates / "style.css").read_text(encoding="utf-8"))
     target = files.path / "report.html" if path is None else Path(path)
@@ -29,3 +32,10 @@ def build(folder: str | Path, path: str | Path | None = None) -> Path:
     scratch.write_text(html, encoding="utf-8")
     scratch.replace(target)
     return target
+
+
+def ticks(text: str) -> Any:
+    """Set what stands between backticks as code; everything else is escaped."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))

@@ -90,7 +90,7 @@ def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any])
             )
         )
     elif verify.get("passed") is None:
-        out.append(("warn", "This run was not verified; qt verify proves it."))
+        out.append(("warn", "This run was not verified; `qt verify` proves it."))
     if s["assumptions"]["imported_predictions"]:
         out.append(("warn", "The base predictions were imported: that they were made out of sample cannot be proven here."))
     return out + [("note", text) for text in manifest.get("notes", [])]

@@ -205,15 +205,15 @@ def _sharpe_rows(sharpe: dict[str, Any], trials: dict[str, Any]) -> list[tuple[s
 
 
 def certificate(verify: dict[str, Any]) -> dict[str, Any]:
-    """List the checks of the proof and what it leaves open."""
+    """List the checks of the proof, what they cover and what they leave open."""
     checks = [
         [c["name"], str(c.get("checked", "")), "passed" if c["passed"] else f"FAILED: {c.get('detail', '')}"]
         for c in verify.get("checks", [])
     ]
-    limits = verify.get("not_covered") or verify.get("does_not_cover") or []
     return {
         "table": Table(["proof", "checked", "result"], checks, texts=(1, 2)),
-        "limits": [str(x) for x in limits],
+        "covers": verify.get("covers", []),
+        "limits": verify.get("not_covered", []),
         "passed": verify.get("passed"),
     }
 
