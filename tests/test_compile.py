@@ -5,6 +5,7 @@ Everything runs in fresh interpreters: what other tests compiled or called may n
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -64,13 +65,10 @@ run(qtcore.Params.profile("original").flat() | {"meta.enabled": True, "arbiter.e
 
 
 def test_every_kernel_has_one_signature_after_batch_and_live():
-    code = (
-        CHAIN.format(n=160)
-        + MODES
-        + "print(json.dumps({k: [str(s) for s in f.signatures] for k, f in KERNELS.items() if len(f.signatures) > 1}))"
-    )
-    several = json.loads(python(code))
-    assert several == {}, "compiled more than once; look for literals, read-only arrays and ints where floats go"
+    told = "{k: [str(s) for s in f.signatures] for k, f in KERNELS.items() if len(f.signatures) > 1}"
+    several = json.loads(python(CHAIN.format(n=160) + MODES + f"print(json.dumps({told}))"))
+    short = {k: [re.sub(r"Record\(\[.*?\], \d+, (True|False)\)", "Record", s) for s in v] for k, v in several.items()}
+    assert short == {}, "compiled more than once; look for literals, read-only arrays and ints where floats go"
 
 
 def test_interpreted_gives_the_same_bits():
