@@ -24,8 +24,9 @@ def backtest(bars: Bars | Any, predictions: Predictions, params: Params | None =
         bars = load_bars(bars)
     predictions = predictions.align(bars)
     params = resolved(params or Params(), predictions)
-    result = Engine(params).run(bars, predictions.votes())
-    return Run(bars, predictions, params, result)
+    engine = Engine(params)
+    result = engine.run(bars, predictions.votes())
+    return Run(bars, predictions, params, result, engine.finish()[1], predictions.notes)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

@@ -13,7 +13,7 @@ from typing import Any
 from qtcore import jit
 from research.ledger import home
 
-LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch", "ffn")
+LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch")
 
 
 def examine() -> dict[str, Any]:

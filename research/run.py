@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 class Run:
     """One backtest.
 
-    result: what the chain did, `[n, S]` arrays. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
+    result: what the chain did, `[n, S]` arrays. closing_fills: END_OF_DATA fills of what was open at the last close, on a copy of the
+    account: trades show them, the equity does not. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
     manifest, verification: filled by `save` and `verify`; folder: where the run lies, None while it is in memory only.
     """
 
@@ -31,6 +32,8 @@ class Run:
     predictions: Predictions
     params: Params
     result: Result
+    closing_fills: np.ndarray
+    notes: tuple[str, ...] = ()  # sentences about what is absent, masked or refused
     command: str = "research.backtest"
     profile: str = "default"
     folder: Path | None = None
@@ -126,15 +129,13 @@ class Run:
 
     def report(self, path: str | Path) -> Path:
         """Write the self-contained HTML report to `path`."""
-        import shutil
         import tempfile
 
         from research.report import build
 
         with tempfile.TemporaryDirectory() as scratch:
             folder = self.folder or replace(self).save(Path(scratch) / "run", record=False)
-            shutil.copyfile(build(folder), path)
-        return Path(path)
+            return build(folder, path)
 
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw equity against buy-and-hold on `ax` (a new one by default) and return it."""

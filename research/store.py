@@ -120,7 +120,7 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "platform": platform.platform(),
         "seeds": {"training": getattr(run.predictions, "seed", None), "bootstrap": 42},
         "threads": {"processors": os.cpu_count(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
-        "notes": list(getattr(run.predictions, "notes", ())),
+        "notes": list(run.notes),
         "trials": trials,
         "arrays": array_hashes(run),
     }

@@ -82,7 +82,7 @@ def trades_frame(run: Any) -> pd.DataFrame:
     0. `pnl` is net of fees, slippage and funding, `ret` is pnl over the entry notional. Source, confidence and regime are those of the
     decision that opened it.
     """
-    fills = np.concatenate([run.result.fills, getattr(run, "closing_fills", run.result.fills[:0])])
+    fills = np.concatenate([run.result.fills, run.closing_fills])
     entries = fills[fills["is_entry"] == 1]
     exits = fills[fills["is_entry"] == 0]
     entries = entries[np.argsort(entries["trade_id"], kind="stable")]

@@ -1,5 +1,6 @@
 """What happens between a command and a run's folder? Load, train or import, run, prove, write, report: in this order, each stage once."""
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ import pandas as pd
 from qtcore import Bars
 from research.backtest import backtest
 from research.config import Config
-from research.data import load_bars
+from research.data import Loaded
+from research.data import load as load_data
 from research.errors import UserError
+from research.ledger import home
 from research.predictions import Predictions
 from research.run import Run
 from research.store import check_output
@@ -47,9 +50,9 @@ class Job:
         return " ".join(words)
 
 
-def load(job: Job) -> Bars:
-    """Load the job's bars. Raises UserError when they cannot carry a run."""
-    bars = load_bars(
+def load(job: Job) -> Loaded:
+    """Load the job's bars and what was noticed about them. Raises UserError when they cannot carry a run."""
+    loaded = load_data(
         job.data,
         symbols=job.symbols,
         start=job.start,
@@ -58,10 +61,10 @@ def load(job: Job) -> Bars:
         calendar=job.calendar,
         funding=job.funding,
     )
-    warmup = job.config.params.features.warmup
-    if bars.n <= warmup:
-        raise UserError(f"{job.data} must have more bars than the warm-up of {warmup}, was {bars.n}; add history or lower features.warmup")
-    return bars
+    warmup, n = job.config.params.features.warmup, loaded.bars.n
+    if n <= warmup:
+        raise UserError(f"{job.data} must have more bars than the warm-up of {warmup}, was {n}; add history or lower features.warmup")
+    return loaded
 
 
 def run_job(job: Job, verify: bool = True, export_log: bool = False, progress: Progress = None) -> Run:
@@ -70,9 +73,10 @@ def run_job(job: Job, verify: bool = True, export_log: bool = False, progress: P
         raise UserError("--predictions and --models exclude each other, both were given; leave one out")
     folder = job.out or Path("reports") / _run_name(job)
     check_output(folder)
-    bars = load(job)
-    run = backtest(bars, _predictions(job, bars, progress), job.config.params)
-    run = replace(run, command=job.command(), profile=job.config.profile)
+    loaded = load(job)
+    run = backtest(loaded.bars, _predictions(job, loaded.bars, progress), job.config.params)
+    notes = (*loaded.report.warnings, *run.notes)
+    run = replace(run, notes=notes, command=job.command(), profile=job.config.profile)
     run.save(folder)
     if export_log:
         from research.export import export_log as write_log
@@ -96,8 +100,8 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
 def train_job(job: Job, progress: Progress = None) -> Predictions:
     """Do everything `qt train` does: artefacts and `predictions.parquet` land in the job's folder."""
     assert job.out is not None
-    check_output(job.out)
-    return _train(job, load(job), progress, out=job.out)
+    check_output(job.out, "schedule.json")
+    return _train(job, load(job).bars, progress, out=job.out)
 
 
 def _train(job: Job, bars: Bars, progress: Progress, out: Path | None) -> Predictions:
@@ -119,9 +123,10 @@ def _train(job: Job, bars: Bars, progress: Progress, out: Path | None) -> Predic
 
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:
-    """Run the main job on the candles that come with the `arch` library."""
+    """Run the main job on the candles that come with the `arch` library; its trials are counted in a ledger of its own."""
     from research.config import load_config
 
+    os.environ["QT_HOME"] = str(home() / "demo")
     config = load_config(sets=[f"run.seed={seed}"])
     return run_job(Job("sample", config, out=out or Path("reports") / "demo"), progress=progress)
 

@@ -11,6 +11,12 @@ from qtcore.types import NS_PER_HOUR, Bars
 START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
 
 
+@pytest.fixture(autouse=True)
+def own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count the tests' trials in a ledger of their own."""
+    monkeypatch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
+
+
 def shared_data(name: str) -> Path:
     """Path of a real candle file, or a skip that says what is missing."""
     folder = Path(os.environ.get("QT_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))

@@ -51,7 +51,7 @@ def _layers(summary: dict[str, Any]) -> Table:
     for column in table.columns[1:]:
         column.justify = "right"
     for name, block in {**summary["models"], **summary["layers"]}.items():
-        if block["accuracy"] is None:
+        if block["accuracy"] is None or not block["enough"]:
             table.add_row(name, "not enough data", "", "", "", str(block["n"]), "")
             continue
         low, high = block["ci95"]

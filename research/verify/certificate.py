@@ -12,7 +12,7 @@ from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants
 from research.verify.parity import check_parity
 from research.verify.rerun import check_reruns
-from research.verify.serving import check_models, load_models
+from research.verify.serving import check_models, early_claim, load_models
 
 SCHEMA_VERSION = 1
 N_STEPS = 9
@@ -38,12 +38,11 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     run = read_evidence(folder)
     parity, whole, n_single = check_parity(run, seed, report)
     groups = {"parity": parity, "causality": check_reruns(run, whole, seed, report)}
-    models = load_models(run)
-    if models is not None and not run.predictions.imported:
-        groups["models"] = check_models(run, models, seed, report)
+    models = None if run.predictions.imported else load_models(run)
+    groups["models"] = [early_claim(run), *(check_models(run, models, seed, report) if models is not None else [])]
     report("count the invariants and the money")
     groups |= {"invariants": check_invariants(run), "accounting": check_accounting(run)}
-    certificate = _certificate(run, groups, "models" in groups, n_single, seed)
+    certificate = _certificate(run, groups, models is not None, n_single, seed)
     certificate["seconds"] = round(time.perf_counter() - started, 2)
     write_certificate(run.files.path, certificate)
     return certificate

@@ -1,6 +1,7 @@
 """Are the predictions what the models say, bar by bar, and do the models know nothing of later bars (`spec` D-99)?
 
-Only for models whose artefacts lie in the run's folder (`models/`); the origin of imported predictions cannot be proven.
+Serving and training are proven for models whose artefacts lie in the run's folder (`models/`). The origin of imported predictions cannot
+be proven; what can be seen is whether they know the next bar as honest ones never do.
 """
 
 from typing import Any
@@ -13,6 +14,7 @@ from qtcore.types import F8, I8, MODELS, N_MODELS
 from research.verify.causality import cut_points, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
 from research.verify.evidence import Evidence
+from research.verify.leaks import predictions_early
 
 MAX_SERVED = 200  # bars that are served one at a time
 MAX_CELLS = 150_000  # training cells of the retrained fold above which only its first model is fitted again
@@ -46,7 +48,35 @@ def check_models(run: Evidence, models: Any, seed: int, report: Any) -> list[Cla
     report("serve models bar by bar")
     served = serving_claim(run, models, seed)
     report("train one fold again with another future")
-    return [served, retraining_claim(run, models, seed)]
+    return [served, purge_claim(run, models), retraining_claim(run, models, seed)]
+
+
+def early_claim(run: Evidence) -> Claim:
+    """No model's predictions explain the next bar as features explain the last one (`leaks.predictions_early`)."""
+    slots = [m for m in range(N_MODELS) if (run.votes.action[m] >= 0).any()]
+    first, n_early = None, 0
+    for m in slots:
+        score = np.where(run.votes.action[m] >= 0, run.votes.action[m] - 1.0, np.nan)
+        if run.votes.probs is not None:
+            score = run.votes.probs[m, :, :, 2] - run.votes.probs[m, :, :, 0]
+        for found in predictions_early(score, run.bars):
+            n_early += 1
+            first = first or Offender(-1, "over all bars", "", f"{MODELS[m]}: {found.message}", found.distance)
+    return Claim("leak", "no model's predictions look one bar early", len(slots), n_early, "models", first)
+
+
+def purge_claim(run: Evidence, models: Any) -> Claim:
+    """Training and stopping rows of every artefact end, labels included, before the next part begins."""
+    reach = int(models.config["label"]["horizon"])
+    bad, first = 0, None
+    for artefact in models.artefacts:
+        span = artefact.meta["split"]["close_time"]
+        begin, end = ({part: int(np.searchsorted(run.bars.close_time, times[i])) for part, times in span.items()} for i in (0, 1))
+        late = [part for part, after in (("fit", "valid"), ("fit", "test"), ("valid", "test")) if end[part] + reach >= begin[after]]
+        bad += bool(late)
+        if late and first is None:
+            first = run.clock.offender(end[late[0]], None, f"{artefact.slot} fold {artefact.fold + 1}, {late[0]} rows", reach)
+    return Claim("purge", "no training label reaches into stopping or scored rows", len(models.artefacts), bad, "models", first)
 
 
 def serving_claim(run: Evidence, models: Any, seed: int) -> Claim:
