@@ -19,13 +19,15 @@ def init_account(params: Params, n_symbols: int) -> tuple[NDArray, NDArray, NDAr
     for name in ("balance", "equity", "peak"):
         account[name] = params.broker.initial_cash
     account["day"], account["halt_time"] = -1, NEVER
-    for s in range(n_symbols):
-        clear(positions[s])
-    positions["last_close"], positions["last_bar"], positions["last_loss_time"] = np.nan, -1, NEVER
+    for name in ("entry_price", "stop_price", "last_close"):
+        positions[name] = np.nan
+    for name in ("entry_bar", "last_bar", "trade_id"):
+        positions[name] = -1
+    positions["entry_time"] = positions["last_loss_time"] = NEVER
     return account, positions, closed
 
 
-@kernel
+@kernel(inline=True)
 def apply_fill(account, position, slot, fill):
     """Book one fill. Returns what it adds to equity over the last mark: 0.0 for an entry.
 

@@ -28,7 +28,7 @@ from qtcore.governor import (
 from qtcore.jit import kernel
 from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, Params, SizingMode
 from qtcore.portfolio import init_account, mark_step, sum_up
-from qtcore.types import ACCOUNT, CLOSED, F8, FILL, N_CLOSED, NS_PER_DAY, POSITION, Action, Bars, InputError, Reason, slab
+from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, Action, Bars, InputError, Reason
 
 
 @kernel(inline=True)
@@ -104,29 +104,28 @@ def fill_at_close(t, close, time, bar, account, positions, closed, held, n_held,
 
 @kernel
 def trade(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, params_record, account_slab, positions_slab, closed_slab,
-    scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills_slab,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, params_record, account_record, positions, closed,
+    scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills,
 ):  # fmt: skip
     """Trade a block of n bars. Returns the number of fills.
 
     open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; open_time, close_time [n] ns UTC.
     action [n, S] int8, confidence [n, S]: the opinion before the governor. params_record: `Params.record()`.
-    account_slab, positions_slab, closed_slab: the state as bytes (`slab`), updated in place. scratch [2, S] uintp.
+    account_record ACCOUNT [1], positions POSITION [S], closed CLOSED [N_CLOSED]: the state, updated in place. scratch [2, S] uintp.
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
-    symbol added to equity in the bar; equity, balance, exposure [n] when the bar is done; fills_slab: the ledger as bytes.
+    symbol added to equity in the bar; equity, balance, exposure [n] when the bar is done; fills FILL [K]: the ledger.
 
     One long kernel on purpose: arrays handed to a callee are counted by atomic operations, 35 ns a call (2026-11); records and
     numbers are free.
     """
-    params, account, positions = params_record[0], account_slab.view(ACCOUNT)[0], positions_slab.view(POSITION)
-    closed, fills = closed_slab.view(CLOSED), fills_slab.view(FILL)
-    g, broker, n_symbols = params["governor"], params["broker"], close.shape[1]
+    params, account, n_symbols, zero = params_record[0], account_record[0], close.shape[1], np.int64(0)  # a literal 0 compiles twice
+    g, broker = params["governor"], params["broker"]
     is_killed, limit, is_by_confidence = g["emergency_stop"] != 0, g["max_daily_trades"], g["order"] == GovernOrder.BY_CONFIDENCE
     is_flatten, is_last_50 = is_killed and g["flatten_on_kill"] != 0, g["cooldown_scope"] == CooldownScope.LAST_50
     is_empirical, win_rate, payoff = g["sizing_mode"] == SizingMode.KELLY_EMPIRICAL, g["win_rate"], g["payoff"]
     is_close_fill, horizon, delist_after = broker["fill"] == FillAt.CLOSE, broker["max_holding_bars"], broker["delist_after"]
     has_funding, own_bar = funding.shape[0] > 0, 0 if is_close_fill else 1
-    held, candidates, n_held, n_pending, k = scratch[0], scratch[1], 0, 0, 0
+    held, candidates, n_held, n_pending, k = scratch[0], scratch[1], zero, zero, zero
     screen(action, confidence, close, params, reasons, final_action, size, pnl)
     for s in range(n_symbols):
         n_pending += positions[s]["pending_notional"] != 0.0
@@ -162,7 +161,7 @@ def trade(
                         k += 1
             n_pending = 0
 
-        unrealised, committed, paid, kept = 0.0, 0.0, 0.0, 0
+        unrealised, committed, paid, kept = 0.0, 0.0, 0.0, zero
         for i in range(n_held):
             s = held[i]
             position, price = positions[s], close[t, s]
@@ -196,7 +195,7 @@ def trade(
         roll_day(account, now, params)  # 6
         halt(account, now, params)
         veto = veto_rule(account["is_halted"] != 0, account["trades_today"], limit)
-        m = 0
+        m = zero
         if veto == 0:  # 7 entries
             for s in range(n_symbols):
                 candidates[m] = s
@@ -311,8 +310,8 @@ def run_trade(
     reasons = codes[1].view(np.uint8)
     k = loop(
         bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, action, confidence, params.record(),
-        slab(state.account), slab(state.positions), slab(state.closed), np.empty((2, n_symbols), np.uintp),
-        codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], slab(ledger),
+        state.account, state.positions, state.closed, np.empty((2, n_symbols), np.uintp),
+        codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger,
     )  # fmt: skip
     return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger[:k].copy())
 
@@ -335,15 +334,14 @@ def finish(state: TradeState, close_time: int, params: Params) -> tuple[TradeSta
     """
     end = state.copy()
     fills = np.zeros(len(end.positions), FILL)
-    k = close_all(slab(end.account), slab(end.positions), slab(end.closed), slab(fills), close_time, params.record())
+    k = close_all(end.account, end.positions, end.closed, fills, close_time, params.record())
     return end, fills[:k]
 
 
 @kernel
-def close_all(account_slab, positions_slab, closed_slab, fills_slab, now, params_record):
+def close_all(account_record, positions, closed, fills, now, params_record):
     """Close every position at its last valid close and drop what is pending. Returns the number of fills."""
-    account, positions, params, k = account_slab.view(ACCOUNT)[0], positions_slab.view(POSITION), params_record[0], 0
-    closed, fills = closed_slab.view(CLOSED), fills_slab.view(FILL)
+    account, params, k = account_record[0], params_record[0], 0
     for s in range(len(positions)):
         position = positions[s]
         if position["pending_notional"] != 0.0:

@@ -13,7 +13,7 @@ from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, fill_capacity, run_trade, trade
 from qtcore.jit import kernel
 from qtcore.params import Params
-from qtcore.types import FILL, NS_PER_HOUR, Bars, Decisions, Votes, slab
+from qtcore.types import FILL, NS_PER_HOUR, Bars, Decisions, Votes
 from tests.conftest import START
 from tests.test_vectorbt import as_orders
 
@@ -56,12 +56,12 @@ class Loop:
         self.ledger = np.empty(fill_capacity(self.params, bars.close_time, S), FILL)
         self.prices = (bars.open, bars.high, bars.low, bars.close, np.empty((0, 0)), bars.open_time, bars.close_time)
         self.votes, self.record, self.scratch = (action, confidence), self.params.record(), np.empty((2, S), np.uintp)
-        self.out = (codes[0], codes[1].view(np.uint8), planes[0], planes[1], lines[0], lines[1], lines[2], slab(self.ledger))
+        self.out = (codes[0], codes[1].view(np.uint8), planes[0], planes[1], lines[0], lines[1], lines[2], self.ledger)
 
     def run(self) -> int:
         state = TradeState.fresh(self.params, S)
-        slabs = slab(state.account), slab(state.positions), slab(state.closed)
-        return trade(*self.prices, *self.votes, self.record, *slabs, self.scratch, *self.out)
+        arrays = state.account, state.positions, state.closed
+        return trade(*self.prices, *self.votes, self.record, *arrays, self.scratch, *self.out)
 
 
 def best_of(function, n: int = 30) -> float:
@@ -117,8 +117,8 @@ def test_one_bar_from_a_kernel(benchmark, opinion):
 
     def bar_by_bar():
         state = TradeState.fresh(loop.params, S)
-        slabs = slab(state.account), slab(state.positions), slab(state.closed)
-        return one_by_one(*loop.prices, *loop.votes, loop.record, *slabs, loop.scratch, *loop.out)
+        arrays = state.account, state.positions, state.closed
+        return one_by_one(*loop.prices, *loop.votes, loop.record, *arrays, loop.scratch, *loop.out)
 
     assert bar_by_bar() == loop.run()
     report(benchmark, bar_by_bar, N, "ns per bar of 19 symbols")
