@@ -346,6 +346,31 @@ def test_a_stored_probability_that_no_model_said_is_named(trained, monkeypatch):
     assert (claim.violated, claim.first.bar, claim.first.column) == (1, row, "lgbm probabilities")
 
 
+def test_predictions_one_bar_early_are_named(run):
+    from research.verify.serving import early_claim
+
+    assert early_claim(run).holds
+    with np.errstate(invalid="ignore"):
+        up = np.diff(run.bars.close, axis=0, append=np.nan) > 0.0
+    action = run.votes.action.copy()
+    action[2] = np.where(action[2] >= 0, np.where(up, 2, 0), -1)
+    claim = early_claim(replace(run, votes=replace(run.votes, action=action, probs=None)))
+    assert claim.violated == 1
+    assert claim.first.column.startswith("nhits: predictions correlate +")
+
+
+def test_a_label_that_reaches_into_the_next_part_is_named(trained):
+    from research.verify.serving import load_models, purge_claim
+
+    run = read_evidence(trained)
+    models = load_models(run)
+    assert purge_claim(run, models).holds
+    longer = replace(models, config={**models.config, "label": {**models.config["label"], "horizon": 60}})
+    claim = purge_claim(run, longer)
+    assert claim.violated == len(models.artefacts)
+    assert claim.first.column == "lgbm fold 1, fit rows"
+
+
 def test_training_that_reads_later_bars_is_named(trained, monkeypatch):
     training = importlib.import_module("research.train")  # `research.train` is the function
     honest = training.classify
