@@ -42,23 +42,18 @@ def trend_rule(trend):
 
 
 @kernel(inline=True)
-def score_rule(signals):
-    """Add the weighted signals in the order of 9.1: positive speaks for BUY."""
-    total = signals[0] * 0.20
-    total = total + signals[1] * 0.25
-    total = total + signals[2] * 0.15
-    total = total + signals[3] * 0.15
-    return total + signals[4] * 0.25
-
-
-@kernel(inline=True)
-def settle_rule(score, threshold):
-    """Turn a score into action and confidence (9.3)."""
+def settle_rule(signals, threshold):
+    """Return score, action and confidence (9.3): the weighted signals added in the order of 9.1, positive speaks for BUY."""
+    score = signals[0] * 0.20
+    score = score + signals[1] * 0.25
+    score = score + signals[2] * 0.15
+    score = score + signals[3] * 0.15
+    score = score + signals[4] * 0.25
     size = abs(score)
     firm = 0.70 + 0.5 * size
     firm = firm if firm < 0.95 else 0.95
     action = 2 if score >= threshold else (0 if score <= -threshold else 1)
-    return action, (0.50 + 2.0 * (0.1 - size) if action == 1 else firm)
+    return score, action, (0.50 + 2.0 * (0.1 - size) if action == 1 else firm)
 
 
 @kernel(inline=True)
@@ -68,19 +63,18 @@ def gate_rule(action, confidence, gate):
 
 
 @kernel(inline=True)
-def answer_rule(score, is_blank, threshold, gate):
-    """Return action, confidence, reason and score of a call (9.3 to 9.6): 40, 41 accepted, 45, 46 refused; HOLD 0.5 when it failed.
+def answer_rule(signals, is_blank, threshold, gate):
+    """Return score, action, confidence and reason of a call (9.3 to 9.6): 40, 41 accepted, 45, 46 refused.
 
-    43: no indicator is known; 44: infinite ones cancelled out. The score is then NaN.
+    A call that failed is HOLD 0.5 with a NaN score: 43 no indicator is known, 44 infinite ones cancelled out.
     """
-    score = np.nan if is_blank else score
-    is_broken = score != score
-    action, confidence = settle_rule(score, threshold)
+    score, action, confidence = settle_rule(signals, threshold)
+    is_broken = is_blank | (score != score)
     confidence = 0.5 if is_broken else confidence
     refused = 45 if confidence < gate else 46
     accepted = 40 if action == 2 else 41
     reason = accepted if gate_rule(action, confidence, gate) else refused
-    return action, confidence, ((43 if is_blank else 44) if is_broken else reason), score
+    return np.nan if is_blank else score, 1 if is_broken else action, confidence, (43 if is_blank else 44) if is_broken else reason
 
 
 @kernel
@@ -98,8 +92,7 @@ def settle(arbiter, params, codes, values, start, stop):
         is_called = codes[Code.VERDICT, i] == Verdict.ESCALATE
         kept_action, kept_confidence = codes[Code.ENSEMBLE_ACTION, i], values[Value.ENSEMBLE_CONFIDENCE, i]
         is_blank = (rsi != rsi) & (macd != macd) & (line != line) & (bb != bb) & (volume != volume) & (momentum != momentum)
-        score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
-        action, confidence, reason, score = answer_rule(score, is_blank, threshold, gate)
+        score, action, confidence, reason = answer_rule(signal_rule(rsi, macd, line, bb, volume, momentum), is_blank, threshold, gate)
         is_accepted = is_called & (reason <= 41)
         codes[Code.ARBITER_ACTION, i] = action if is_called else -1
         codes[Code.ARBITER_REASON, i] = reason if is_called else 0

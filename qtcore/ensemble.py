@@ -91,23 +91,18 @@ def weighted_score_rule(actions, confidences, weights, tie_break):
     return (1 if is_tie else first), (hold if is_tie else top)
 
 
-@kernel(inline=True)
-def regime_rule(volatility, trend):
-    """Return the number of the regime slice (1.9), volatility slowest; an unknown value lies in the middle."""
+@kernel
+def regime_weights(weights, factors, volatility, trend):
+    """Return the five weights of a regime (4.6): `w * factor`, scaled back to the sum of `w`; unchanged where all would be 0.
+
+    weights [5]; factors [45], volatility slice slowest, then trend slice (1.9), where an unknown value lies in the middle. The slots are
+    summed left to right.
+    """
     row = 0 if volatility < 0.4 else (2 if volatility >= 0.6 else 1)
     column = 0 if trend < -0.2 else (2 if trend > 0.2 else 1)
-    return 3 * row + column
-
-
-@kernel
-def regime_weights(weights, factors, slice_number):
-    """Return the five weights of one regime slice (4.6): `w * factor`, scaled back to the sum of `w`; unchanged where all would be 0.
-
-    weights [5]; factors [45], slice slowest. The slots are summed left to right.
-    """
-    first = 5 * slice_number
-    w0, w1, w2 = weights[0] * factors[first], weights[1] * factors[first + 1], weights[2] * factors[first + 2]
-    w3, w4 = weights[3] * factors[first + 3], weights[4] * factors[first + 4]
+    k = 5 * (3 * row + column)
+    w0, w1, w2 = weights[0] * factors[k], weights[1] * factors[k + 1], weights[2] * factors[k + 2]
+    w3, w4 = weights[3] * factors[k + 3], weights[4] * factors[k + 4]
     before = weights[0] + weights[1] + weights[2] + weights[3] + weights[4]
     after = w0 + w1 + w2 + w3 + w4
     if after <= 0.0:
@@ -139,7 +134,7 @@ def elect(action, regime, params, codes, start, stop):
             codes[Code.CONSENSUS, i] = is_tie
     else:
         for i in range(np.uintp(start), np.uintp(stop)):
-            adapted = regime_weights(weights, factors, regime_rule(regime[0, i], regime[1, i]))
+            adapted = regime_weights(weights, factors, regime[0, i], regime[1, i])
             winner, is_tie = winner_rule(slots(action, i), adapted, tie_break)
             codes[Code.ENSEMBLE_ACTION, i] = winner
             codes[Code.CONSENSUS, i] = is_tie
@@ -173,11 +168,3 @@ def average(action, confidence, params, codes, values, start, stop):
         total = weigh_rule(slots(action, i), slots(confidence, i), codes[Code.ENSEMBLE_ACTION, i])
         label, n_winners = codes[Code.CONSENSUS, i], codes[Code.CONSENSUS_COUNT, i]
         values[Value.ENSEMBLE_CONFIDENCE, i] = confidence_rule(total, n_winners, label, multipliers)
-
-
-@kernel
-def vote(action, confidence, regime, params, codes, values, start, stop):
-    """Let the models vote on the cells [start, stop): the five ensemble columns of `codes` [11, N] and `values` [5, N]."""
-    elect(action, regime, params, codes, start, stop)
-    tally(action, codes, start, stop)
-    average(action, confidence, params, codes, values, start, stop)

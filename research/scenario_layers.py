@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from qtcore.arbiter import gate_rule, settle, signal_rule, trend_rule
-from qtcore.ensemble import vote, weighted_score_rule
-from qtcore.meta.override import judge_override
+from qtcore.ensemble import average, elect, tally, weighted_score_rule
+from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, policy_rule
 from qtcore.meta.vectors import VECTORS, one_hot_row, slot_order
 from qtcore.params import Params, PolicyBase
@@ -63,11 +63,19 @@ def tuples(votes: Votes) -> tuple[tuple[np.int8, ...], tuple[float, ...]]:
     return tuple(votes.action[:, 0, 0]), tuple(votes.confidence[:, 0, 0].tolist())
 
 
+def vote(votes: Votes, params: Params) -> tuple[np.ndarray, F8]:
+    """Let the models of one cell vote; returns the slabs with the ensemble's columns."""
+    (action, confidence), (codes, values), record = cell(votes), slabs(), params.record()
+    elect(action, np.full((2, 1), np.nan), record, codes, 0, 1)
+    tally(action, codes, 0, 1)
+    average(action, confidence, record, codes, values, 0, 1)
+    return codes, values
+
+
 def ensemble_vote(case: Case, params: Params) -> dict[str, Any]:
     """4.2 and 4.3."""
     params, votes = with_weights(params, case["config"]), votes_of(case["input"]["predictions"])
-    codes, values = slabs()
-    vote(*cell(votes), np.full((2, 1), np.nan), params.record(), codes, values, 0, 1)
+    codes, values = vote(votes, params)
     label = Consensus(int(codes[Code.CONSENSUS, 0]))
     is_empty = label == Consensus.NO_VALID_MODELS
     weighed = {
@@ -139,8 +147,7 @@ def policy_result(predictions: Mapping[str, Any], params: Params, config: Mappin
     votes, record = votes_of(predictions), params.record()
     base, base_confidence = weighted_score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
     if params.meta.policy_base == PolicyBase.SHARED:
-        codes, values = slabs()
-        vote(*cell(votes), np.full((2, 1), np.nan), record, codes, values, 0, 1)
+        codes, values = vote(votes, params)
         base, base_confidence = codes[Code.ENSEMBLE_ACTION, 0], values[Value.ENSEMBLE_CONFIDENCE, 0]
     tally = tally_rule(tuples(votes)[0])
     is_low = bool(base_confidence < params.meta.low_confidence)
@@ -181,7 +188,7 @@ def meta_override(case: Case, params: Params) -> dict[str, Any]:
     base, base_score = weighted_score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
     codes, values = slabs()
     probs, problem = _stub_model(case["config"])
-    judge_override(cell(votes)[0], probs, int(problem), params.record(), codes, values, 0, 1)
+    judge_learned(cell(votes)[0], probs, int(problem), params.record(), codes, values, 0, 1)
     reason, confidence = Reason(int(codes[Code.META_REASON, 0])), float(values[Value.META_CONFIDENCE, 0])
     is_known = confidence == confidence
     result = {"action": Action(int(base)).name, "confidence": float(base_score)}

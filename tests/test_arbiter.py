@@ -85,12 +85,10 @@ INPUTS = [st.floats(-50, 150), st.floats(-1, 1), st.floats(-1, 1), st.floats(-1,
 def test_the_rules_equal_their_twins(inputs, threshold, gate):
     signals = arbiter.signal_rule(*inputs)
     assert list(signals) == opinion.signal_rule(*inputs)
-    score = arbiter.score_rule(signals)
-    assert score == opinion.score_rule(signals)
-    action, confidence = arbiter.settle_rule(score, threshold)
-    assert (action, confidence) == opinion.settle_rule(score, threshold)
+    score, action, confidence = arbiter.settle_rule(signals, threshold)
+    assert (score, action, confidence) == opinion.settle_rule(signals, threshold)
     assert arbiter.gate_rule(action, confidence, gate) == opinion.gate_rule(action, confidence, gate)
-    assert arbiter.answer_rule(score, False, threshold, gate) == opinion.answer_rule(score, False, threshold, gate)
+    assert arbiter.answer_rule(signals, False, threshold, gate) == opinion.answer_rule(signals, False, threshold, gate)
     if threshold == 0.15 and action != Action.HOLD:
         assert confidence >= 0.775 - 1e-12  # spec 9.3
 
@@ -104,8 +102,7 @@ def test_the_trend_is_reported_beyond_three_tenths(trend):
 def settle_one(**changed):
     names = ("rsi", "macd", "macd_signal", "bb_position", "volume_trend", "momentum_1h")
     inputs = [changed.get(name, value) for name, value in zip(names, NEUTRAL, strict=True)]
-    score = arbiter.score_rule(arbiter.signal_rule(*map(float, inputs)))
-    action, confidence = arbiter.settle_rule(score, 0.15)
+    _, action, confidence = arbiter.settle_rule(arbiter.signal_rule(*map(float, inputs)), 0.15)
     return Action(action).name, confidence
 
 
@@ -123,5 +120,5 @@ def test_published_edges():
 def test_what_is_not_known_is_neutral():
     signals = arbiter.signal_rule(*[np.nan] * 6)
     assert signals == (0.0,) * 5
-    assert arbiter.answer_rule(0.0, True, 0.15, 0.7)[:3] == (Action.HOLD, 0.5, Reason.NO_MARKET_DATA)
-    assert arbiter.answer_rule(np.nan, False, 0.15, 0.7)[:3] == (Action.HOLD, 0.5, Reason.ANALYSIS_ERROR)
+    assert arbiter.answer_rule(signals, True, 0.15, 0.7)[1:] == (Action.HOLD, 0.5, Reason.NO_MARKET_DATA)
+    assert arbiter.answer_rule((0.0, 0.0, np.inf, -np.inf, 0.0), False, 0.15, 0.7)[1:] == (Action.HOLD, 0.5, Reason.ANALYSIS_ERROR)

@@ -36,7 +36,9 @@ def run_vote(action, confidence, regime, params, cuts=()):
     codes, values = empty_slabs(action.shape[1])
     edges = [0, *sorted(cuts), action.shape[1]]
     for start, stop in pairwise(edges):
-        ensemble.vote(action, confidence, regime, params.record(), codes, values, start, stop)
+        ensemble.elect(action, regime, params.record(), codes, start, stop)
+        ensemble.tally(action, codes, start, stop)
+        ensemble.average(action, confidence, params.record(), codes, values, start, stop)
     return codes, values
 
 
@@ -125,17 +127,12 @@ def test_confidence_plays_no_part_in_the_winner():
 
 @pytest.mark.parametrize("volatility", [np.nan, -1.0, 0.0, 0.39, 0.4, 0.5, 0.59, 0.6, 2.0])
 @pytest.mark.parametrize("trend", [np.nan, -1.0, -0.21, -0.2, 0.0, 0.2, 0.21])
-def test_regime_slices(volatility, trend):
-    assert ensemble.regime_rule(volatility, trend) == opinion.regime_rule(volatility, trend)
-
-
-def test_regime_weights_keep_their_sum():
+def test_regime_weights_keep_their_sum(volatility, trend):
     rng = np.random.default_rng(0)
-    for number in range(9):
-        weights, factors = rng.random(5), rng.random(45)
-        got = ensemble.regime_weights(weights, factors, number)
-        assert list(got) == opinion.regime_weights(weights.tolist(), factors.tolist(), number)
-        assert sum(got) == pytest.approx(weights.sum(), rel=1e-12)
+    weights, factors = rng.random(5), rng.random(45)
+    got = ensemble.regime_weights(weights, factors, volatility, trend)
+    assert list(got) == opinion.regime_weights(weights.tolist(), factors.tolist(), volatility, trend)
+    assert sum(got) == pytest.approx(weights.sum(), rel=1e-12)
 
 
 @settings(deadline=None)

@@ -7,11 +7,10 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 import numpy as np
 
 from qtcore.arbiter import keep, settle
-from qtcore.ensemble import vote, weighted_score_rule
+from qtcore.ensemble import average, elect, tally, weighted_score_rule
 from qtcore.jit import kernel
-from qtcore.meta.override import judge_override
+from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, judge_policy
-from qtcore.meta.predictor import judge_v5
 from qtcore.params import MetaMode, MissingFill, Params, PolicyBase
 from qtcore.slots import fill_rule, is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
 from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
@@ -80,7 +79,9 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
     chunk = 4096  # cells; 0.7 MB of inputs and outputs
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
-        vote(action, confidence, regime, params, codes, values, start, stop)
+        elect(action, regime, params, codes, start, stop)
+        tally(action, codes, start, stop)
+        average(action, confidence, params, codes, values, start, stop)
         reset(codes, values, start, stop)
         if meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY:
             grade(action, confidence, params, codes, values, start, stop)
@@ -95,11 +96,10 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
                 restore(action, confidence, codes, values, start, stop)
             continue
         keep(codes, values, start, stop)
+        if meta["enabled"] != 0:
+            judge_learned(action, probs, problem, params, codes, values, start, stop)
         if meta["enabled"] != 0 and meta["mode"] == MetaMode.OVERRIDE:
-            judge_override(action, probs, problem, params, codes, values, start, stop)
             restore(action, confidence, codes, values, start, stop)
-        elif meta["enabled"] != 0:
-            judge_v5(action, probs, problem, params, codes, values, start, stop)
 
 
 def decide(

@@ -3,6 +3,8 @@
 import numpy as np
 
 from qtcore.jit import kernel
+from qtcore.meta.predictor import v5_rule
+from qtcore.params import MetaMode
 from qtcore.slots import choose_rule, least_groups, most_rule, pick_rule, slots, tally_rule
 from qtcore.types import Code, Reason, Value
 
@@ -29,30 +31,33 @@ def override_rule(sell, hold, buy, n, probs, problem, agreeing, threshold):
 
 
 @kernel
-def judge_override(action, probs, problem, params, codes, values, start, stop):
-    """Override or keep the cells [start, stop).
+def judge_learned(action, probs, problem, params, codes, values, start, stop):
+    """Let the learned model of the modes `override` and `v5` replace the raw decision of the cells [start, stop), or keep it.
 
     action [5, N]; probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason;
-    codes [11, N] and values [5, N]: writes the meta columns and, where it overrides, the raw decision. An error that fails closed holds
-    at 0.0.
+    codes [11, N] and values [5, N]: writes the meta columns and, where it replaces, the raw ones. In `override` an error that fails closed
+    holds at 0.0.
     """
-    meta = params[0]["meta"]
-    agreeing, last = least_groups(meta["consensus_threshold"]), np.uintp(probs.shape[1] - 1)
+    meta, last = params[0]["meta"], np.uintp(probs.shape[1] - 1)
+    is_v5, agreeing = meta["mode"] == MetaMode.V5, least_groups(meta["consensus_threshold"])
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
         if n < 2:
             codes[Code.META_REASON, i] = 14 if n == 1 else 13
             continue
-        at = min(i, last)
+        at, kept = min(i, last), codes[Code.ENSEMBLE_ACTION, i]
         answer = probs[0, at], probs[1, at], probs[2, at]
-        reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, agreeing, meta["override_threshold"])
-        is_closed = (reason == 34 or 6 <= reason <= 10) and meta["fail_open"] == 0
-        overrides = 30 <= reason <= 32
-        codes[Code.VERDICT, i] = 2 if overrides or is_closed else 1
+        if is_v5:
+            reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, problem, meta["v5_threshold"], meta["consensus_guard"])
+        else:
+            reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, agreeing, meta["override_threshold"])
+        is_closed = (not is_v5) and (reason == 34 or 6 <= reason <= 10) and meta["fail_open"] == 0
+        replaces = is_closed or 30 <= reason <= 32 or reason == 35
+        codes[Code.VERDICT, i] = 2 if replaces else 1
         codes[Code.META_REASON, i] = reason
         codes[Code.META_ACTION, i] = chosen
         values[Value.META_CONFIDENCE, i] = confidence
-        if overrides or is_closed:
+        if replaces:
             codes[Code.RAW_ACTION, i] = 1 if is_closed else chosen
             values[Value.RAW_CONFIDENCE, i] = 0.0 if is_closed else confidence
             codes[Code.SOURCE, i] = 1

@@ -115,14 +115,11 @@ def weighted_score_rule(votes, weights, tie_break):
     return next((action, s) for action, s in score.items() if s == top)
 
 
-def regime_rule(volatility, trend):
+def regime_weights(weights, factors, volatility, trend):
     row = "medium" if volatility != volatility or 0.4 <= volatility < 0.6 else "low" if volatility < 0.4 else "high"
     column = "sideways" if trend != trend or -0.2 <= trend <= 0.2 else "down" if trend < -0.2 else "up"
-    return 3 * ["low", "medium", "high"].index(row) + ["down", "sideways", "up"].index(column)
-
-
-def regime_weights(weights, factors, slice_number):
-    scaled = [w * f for w, f in zip(weights, factors[5 * slice_number : 5 * slice_number + 5])]
+    start = 5 * (3 * ["low", "medium", "high"].index(row) + ["down", "sideways", "up"].index(column))
+    scaled = [w * f for w, f in zip(weights, factors[start : start + 5])]
     before = after = 0.0
     for w, s in zip(weights, scaled):
         before, after = before + w, after + s
@@ -132,7 +129,7 @@ def regime_weights(weights, factors, slice_number):
 def elect(votes, regime, p):
     weights, factors = p["ensemble.weights"], p["ensemble.regime_factors"]
     if any(f != 1.0 for f in factors):
-        weights = regime_weights(weights, factors, regime_rule(*regime))
+        weights = regime_weights(weights, factors, *regime)
     return winner_rule(votes, weights, p["ensemble.tie_break"])
 
 
@@ -240,19 +237,6 @@ def override_rule(sell, hold, buy, n, probs, problem, p):
     return Reason.META_OVERRIDE_SELL + action, action, confidence
 
 
-def judge_override(votes, probs, problem, p):
-    counts = tally_rule(votes)
-    if counts[3] < 2:
-        return too_few(counts[3])
-    reason, action, confidence = override_rule(*counts, probs, problem, p)
-    column = {"verdict": Verdict.DEFER, "meta_reason": reason, "meta_action": action, "meta_confidence": confidence}
-    if reason in (30, 31, 32):
-        return {**column, "verdict": Verdict.OVERRIDE, "raw_action": action, "raw_confidence": confidence, "source": Source.META}
-    if reason in (6, 7, 8, 9, 10, 34) and not p["meta.fail_open"]:
-        return {**column, "verdict": Verdict.OVERRIDE, "raw_action": HOLD, "raw_confidence": 0.0, "source": Source.META}
-    return column
-
-
 def v5_rule(sell, hold, buy, n, ensemble_action, probs, problem, p):
     if probs[0] != probs[0]:
         return problem, -1, NAN
@@ -266,15 +250,18 @@ def v5_rule(sell, hold, buy, n, ensemble_action, probs, problem, p):
     return Reason.META_V5_OVERRIDE, action, confidence
 
 
-def judge_v5(votes, ensemble_action, probs, problem, p):
-    counts = tally_rule(votes)
+def judge_learned(votes, ensemble_action, probs, problem, p):
+    counts, is_v5 = tally_rule(votes), p["meta.mode"] == "v5"
     if counts[3] < 2:
         return too_few(counts[3])
-    reason, action, confidence = v5_rule(*counts, ensemble_action, probs, problem, p)
+    judged = v5_rule(*counts, ensemble_action, probs, problem, p) if is_v5 else override_rule(*counts, probs, problem, p)
+    reason, action, confidence = judged
     column = {"verdict": Verdict.DEFER, "meta_reason": reason, "meta_action": action, "meta_confidence": confidence}
-    if reason != Reason.META_V5_OVERRIDE:
-        return column
-    return {**column, "verdict": Verdict.OVERRIDE, "raw_action": action, "raw_confidence": confidence, "source": Source.META}
+    if reason in (30, 31, 32, 35):
+        return {**column, "verdict": Verdict.OVERRIDE, "raw_action": action, "raw_confidence": confidence, "source": Source.META}
+    if not is_v5 and reason in (6, 7, 8, 9, 10, 34) and not p["meta.fail_open"]:
+        return {**column, "verdict": Verdict.OVERRIDE, "raw_action": HOLD, "raw_confidence": 0.0, "source": Source.META}
+    return column
 
 
 # ---------------------------------------------------------------- 9 arbiter
@@ -297,32 +284,28 @@ def trend_rule(trend):
     return trend if abs(trend) > 0.3 else 0.0
 
 
-def score_rule(signals):
-    total = 0.0
+def settle_rule(signals, threshold):
+    score = 0.0
     for signal, weight in zip(signals, [0.20, 0.25, 0.15, 0.15, 0.25]):
-        total += signal * weight
-    return total
-
-
-def settle_rule(score, threshold):
+        score += signal * weight
     if score >= threshold:
-        return BUY, min(0.70 + 0.5 * score, 0.95)
+        return score, BUY, min(0.70 + 0.5 * score, 0.95)
     if score <= -threshold:
-        return SELL, min(0.70 + 0.5 * abs(score), 0.95)
-    return HOLD, 0.50 + 2 * (0.1 - abs(score))
+        return score, SELL, min(0.70 + 0.5 * abs(score), 0.95)
+    return score, HOLD, 0.50 + 2 * (0.1 - abs(score))
 
 
 def gate_rule(action, confidence, gate):
     return confidence >= gate and action != HOLD
 
 
-def answer_rule(score, is_blank, threshold, gate):
+def answer_rule(signals, is_blank, threshold, gate):
+    score, action, confidence = settle_rule(signals, threshold)
     if is_blank or score != score:
-        return HOLD, 0.5, Reason.NO_MARKET_DATA if is_blank else Reason.ANALYSIS_ERROR, NAN
-    action, confidence = settle_rule(score, threshold)
+        return NAN, HOLD, 0.5, Reason.NO_MARKET_DATA if is_blank else Reason.ANALYSIS_ERROR
     if gate_rule(action, confidence, gate):
-        return action, confidence, Reason.BUY_SIGNAL if action == BUY else Reason.SELL_SIGNAL, score
-    return action, confidence, Reason.DEFER_LOW_CONFIDENCE if confidence < gate else Reason.DEFER_ACTION_IS_HOLD, score
+        return score, action, confidence, Reason.BUY_SIGNAL if action == BUY else Reason.SELL_SIGNAL
+    return score, action, confidence, Reason.DEFER_LOW_CONFIDENCE if confidence < gate else Reason.DEFER_ACTION_IS_HOLD
 
 
 def keep(column):
@@ -337,7 +320,7 @@ def settle(inputs, column, p):
         return kept
     is_blank = all(x != x for x in inputs)
     threshold, gate = p["arbiter.score_threshold"], p["arbiter.gate_confidence"]
-    action, confidence, reason, score = answer_rule(score_rule(signal_rule(*inputs)), is_blank, threshold, gate)
+    score, action, confidence, reason = answer_rule(signal_rule(*inputs), is_blank, threshold, gate)
     called = {"arbiter_action": action, "arbiter_confidence": confidence, "arbiter_score": score, "arbiter_reason": reason}
     if reason in (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL):
         kept |= {"raw_action": action, "raw_confidence": confidence, "source": Source.ARBITER}
@@ -359,11 +342,10 @@ def decide_block(votes, inputs, regime, probs, problem, p):
             column |= restore(votes, column["meta_reason"], column["ensemble_action"])
         return column
     column |= keep(column)
+    if p["meta.enabled"]:
+        column |= judge_learned(votes, column["ensemble_action"], probs, problem, p)
     if p["meta.enabled"] and p["meta.mode"] == "override":
-        column |= judge_override(votes, probs, problem, p)
         column |= restore(votes, column["meta_reason"], column["ensemble_action"])
-    elif p["meta.enabled"]:
-        column |= judge_v5(votes, column["ensemble_action"], probs, problem, p)
     return column
 
 
