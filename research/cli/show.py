@@ -37,26 +37,26 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     console.print(_layers(summary))
     console.print()
     if finished.verification:
-        certificate(finished.verification, quiet=False, json=False)
+        certificate(finished.verification, quiet=True, json=False)
     else:
         console.print("not verified (--no-verify)")
-    console.print(f"\nverdict: [bold]{summary['evidence']['verdict']}[/bold], {summary['evidence']['sentence']}")
+    console.print(f"\nverdict: {summary['evidence']['sentence']}")
     console.print("report: ", end="")
     path(report)
 
 
 def _layers(summary: dict[str, Any]) -> Table:
-    columns = ("accuracy of", "accuracy", "95 % interval", "majority", "direction", "n", "effective n")
-    table = Table(*columns, box=None, padding=(0, 2))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    table = Table("layer", "accuracy", "95 % interval", "majority", "direction", "n", "worth", box=None, padding=(0, 2, 0, 0))
+    for column in table.columns:
+        column.no_wrap = True
+        column.justify = "right" if column.header != "layer" else "left"
     for name, block in {**summary["models"], **summary["layers"]}.items():
         if block["accuracy"] is None or not block["enough"]:
             table.add_row(name, "not enough data", "", "", "", str(block["n"]), "")
             continue
         low, high = block["ci95"]
         direction = "" if block["direction_accuracy"] is None else f"{block['direction_accuracy']:.1%}"
-        interval = f"{low:.1%} to {high:.1%}"
+        interval = f"{100 * low:.1f} - {100 * high:.1f}"
         row = (
             f"{block['accuracy']:.1%}",
             interval,
@@ -70,19 +70,21 @@ def _layers(summary: dict[str, Any]) -> Table:
 
 
 def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
-    """Show what was proven: one line a check, the first failure in full."""
+    """Show what was proven: one line a check unless quiet, every failure in full, what is not covered."""
     if json:
         print_json(proof)
         return
+    failed = [check for check in proof["checks"] if not check["passed"]]
     if not quiet:
-        table = Table("proof", "checked", "result", box=None, padding=(0, 2))
+        table = Table("proof", "checked", "result", box=None, padding=(0, 2, 0, 0))
         for check in proof["checks"]:
-            table.add_row(check["name"], check["checked"], "passed" if check["passed"] else f"[bold red]FAILED[/]: {check['detail']}")
+            table.add_row(check["name"], check["checked"], "passed" if check["passed"] else "[bold red]FAILED[/]")
         console.print(table)
-    n_failed = sum(not check["passed"] for check in proof["checks"])
-    console.print(
-        f"verified: {len(proof['checks'])} checks, {n_failed} failed" if n_failed else f"verified: {len(proof['checks'])} checks passed"
-    )
+        for text in proof.get("not_covered", []):
+            console.print(f"not covered: {text}", soft_wrap=True, markup=False)
+    for check in failed:
+        console.print(f"FAILED {check['name']}: {check['detail']}", soft_wrap=True, markup=False)
+    console.print(f"verified: {len(proof['checks']) - len(failed)} checks passed" + (f", {len(failed)} FAILED" if failed else ""))
 
 
 def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
