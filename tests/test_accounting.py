@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
+from qtcore.chain.trade import TradeState, cell_pnl, fill_capacity, finish, run_trade
 from qtcore.metrics import init_metrics, metrics_of, summarise, update_metrics
 from qtcore.params import Params
 from qtcore.portfolio import apply_fill, init_account
@@ -111,7 +111,8 @@ def test_the_slices_add_up_to_the_total(name):
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_what_the_governor_promises(name):
     """G-1 size limit, G-2 exposure limit, G-5 kill switch, O-5 and O-6 on every cell."""
-    _, params, _, result, action, confidence = run(name)
+    bars, params, _, result, action, confidence = run(name)
+    assert len(result.fills) <= fill_capacity(params, bars.close_time, len(bars.symbols))
     g = params.governor
     base = result.equity if g.drawdown_basis.name == "EQUITY" else result.balance
     approved = result.governor_reason == Reason.APPROVED

@@ -10,6 +10,7 @@ from qtcore.types import NS_PER_HOUR, Bars, Reason
 from tests.conftest import shared_data
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "PEPEUSDT", "DOGEUSDT", "XRPUSDT", "ENAUSDT", "SHIBUSDT", "TAOUSDT", "AVAXUSDT")
+PRICES = ("open", "high", "low", "close", "volume")
 SLOTS = 4  # of a bar: exits at the open, entries at the open, stops, the close
 RTOL = 1e-9  # the two add up cash in another order
 
@@ -21,9 +22,6 @@ def load(symbols, n):
     open_time = frames["open"].index.as_unit("ns").asi8
     planes = {name: np.ascontiguousarray(frame.to_numpy(np.float64)) for name, frame in frames.items()}
     return Bars(open_time, open_time + NS_PER_HOUR, **planes, symbols=tuple(symbols), interval=NS_PER_HOUR)
-
-
-PRICES = ("open", "high", "low", "close", "volume")
 
 
 def momentum_votes(bars, seed=0):
@@ -79,15 +77,21 @@ def test_the_sample_is_rich_enough(run):
     assert own_bar.sum() >= 20
 
 
-def test_the_same_equity_curve(run):
+@pytest.fixture(scope="module")
+def theirs(run):
     bars, params, result, _ = run
-    equity = portfolio(bars, result.fills, params).value().to_numpy()[SLOTS - 1 :: SLOTS]
+    return portfolio(bars, result.fills, params)
+
+
+def test_the_same_equity_curve(run, theirs):
+    result = run[2]
+    equity = theirs.value().to_numpy()[SLOTS - 1 :: SLOTS]
     np.testing.assert_allclose(result.equity, equity, rtol=RTOL)
 
 
-def test_the_same_trades(run):
-    bars, params, result, last = run
-    records = portfolio(bars, result.fills, params).trades.records
+def test_the_same_trades(run, theirs):
+    _, _, result, last = run
+    records = theirs.trades.records
     exits = result.fills[result.fills["is_entry"] == 0]
     closed = records[records["status"] == 1].sort_values(["col", "exit_idx"])
     ours = exits[np.lexsort((exits["time"], exits["symbol"]))]
