@@ -6,6 +6,8 @@ One row of `FEATURES` per feature: its name, look-back in bars and formula. Pric
 
 from collections.abc import Iterable
 
+from qtcore.types import InputError
+
 FEATURES: dict[str, tuple[int, str]] = {
     # spec 1.3; x close, h low l high, v volume; look-back 0: only the bar itself, -1: recursive
     "price_change": (1, "x[t] / x[t-1] - 1"),
@@ -46,7 +48,7 @@ FEATURES: dict[str, tuple[int, str]] = {
     "arbiter_volume_trend": (19, "v / SMA_20(v), as volume_ratio"),
     "momentum_1h": (1, "x[t] / x[t-k] - 1, k bars an hour, at least 1"),
     # spec 1.9, the regime
-    "volatility": (743, "share of the last 720 values of STD_24(log return) that are not above the present one; 0.5 below 168 values"),
+    "volatility": (743, "share of the last 720 STD_24(log return) not above the present one; 0.5 below 168"),
     "trend_strength": (-1, "(EMA_20 - EMA_50) / (2 ATR_14) within [-1, 1]; 0 while the ATR is 0 or unknown"),
     # spec 1.6
     "volatility_24h": (24, "STD_24(log return, ddof=1); 0 when unknown (D-14)"),
@@ -62,7 +64,7 @@ FEATURES: dict[str, tuple[int, str]] = {
     "volume_slope_7": (6, "least-squares slope of the last 7 volumes over their mean (D-18)"),
     "btc_correlation": (
         168,
-        "correlation of the last 168 simple returns with the benchmark's; 0 below 10 pairs or without variance (D-19)",
+        "correlation of 168 returns with the benchmark's; 0 below 10 pairs or without variance (D-19)",
     ),
     # spec 1.7
     "rsi_28": (28, "as rsi, over 28"),
@@ -113,7 +115,7 @@ ADVANCED = (
 
 
 def known(names: Iterable[str], own: Iterable[str] = ()) -> tuple[str, ...]:
-    """Return the names without repetition, aliases resolved. Raises ValueError on a name that is no feature."""
+    """Return the names without repetition, aliases resolved. Raises InputError on a name that is no feature."""
     own = tuple(own)
     out: dict[str, None] = {}
     for name in names:
@@ -123,6 +125,6 @@ def known(names: Iterable[str], own: Iterable[str] = ()) -> tuple[str, ...]:
 
             near = difflib.get_close_matches(name, [*FEATURES, *ALIASES, *own], n=1)
             hint = f"did you mean {near[0]}?" if near else "see qtcore.features.FEATURES"
-            raise ValueError(f"a feature must be one that exists, was {name!r}; {hint}")
+            raise InputError(f"a feature must be one that exists, was {name!r}; {hint}")
         out[plain] = None
     return tuple(out)

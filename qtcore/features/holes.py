@@ -1,0 +1,51 @@
+"""What becomes of a window with holes in it? It uses the values it has, if they are at least 80 % (`spec` D-82).
+
+The loops over windows know nothing of holes: a hole adds 0. `mend` runs afterwards, on pieces whose windows may reach a hole, and repairs
+the cells concerned; a cell whose window is full keeps its bits.
+"""
+
+import math
+
+from qtcore.jit import kernel
+
+
+@kernel
+def mend(memory, x, mask, window, k, mean, dev, counts, symbols, rows):
+    """Repair window sums at `mean` (dev < 0), or means at `mean` and squared deviations at `dev`, where values of x are missing.
+
+    A sum is scaled to a full window, deviations by (window - k) / (count - k), so that what reads them may divide as if it were full; both
+    are NaN below 80 % and at a hole. mask: 1 where x has a value. counts: scratch for one number per symbol.
+    """
+    need = (4 * window + 4) // 5
+    for i in range(-window * symbols, rows * symbols):  # the first `window` rows fill the counts
+        at = counts + (i + window * symbols) % symbols
+        memory[at] = memory[mask + i] + (memory[at] if i >= (1 - window) * symbols else 0.0)
+        if i < 0:
+            continue
+        memory[at] -= memory[mask + i - window * symbols]
+        count = memory[at]
+        if count < need or memory[mask + i] == 0.0:
+            memory[mean + i] = math.nan
+            if dev >= 0:
+                memory[dev + i] = math.nan
+        elif count < window and dev < 0:
+            memory[mean + i] *= window / count
+        elif count < window:
+            base, total, squares = memory[x + i], 0.0, 0.0
+            for j in range(window):
+                cell = i - j * symbols
+                total += memory[x + cell] - base if memory[mask + cell] > 0.0 else 0.0
+            for j in range(window):
+                cell = i - j * symbols
+                step = memory[x + cell] - base - total / count if memory[mask + cell] > 0.0 else 0.0
+                squares += step * step
+            memory[mean + i] = base + total / count
+            memory[dev + i] = squares * ((window - k) / (count - k))
+
+
+@kernel
+def hide(memory, mask, out, size):
+    """Write NaN over those of the `size` cells at `out` whose `mask` is 0: holes."""
+    for i in range(size):
+        if memory[mask + i] == 0.0:
+            memory[out + i] = math.nan

@@ -1,0 +1,191 @@
+"""How is each feature made? One line per name, from the primitives; formulas in `registry`, places in `plan`."""
+
+from collections.abc import Callable, Iterable
+
+from qtcore.features import primitives as op
+from qtcore.features import tape
+from qtcore.features.plan import Graph, Node
+from qtcore.params import MacdUnits, Params, RsiVariant
+from qtcore.types import NS_PER_HOUR
+
+
+class Recipes:
+    """The vocabulary of the lines below, for the parameters of one bank."""
+
+    def __init__(self, graph: Graph, params: Params, interval_ns: int) -> None:
+        self.graph, self.params = graph, params
+        self.hour = max(1, NS_PER_HOUR // interval_ns)
+
+    def momentum(self, lag: int) -> Node:
+        """Return x[t] / x[t - lag] - 1; exactly 0 when the price is the same."""
+        g = self.graph
+        return g.node(op.SCALED, g.close, (g.close, lag), (g.inverse, lag))
+
+    def over_close(self, a: Node, b: Node | None = None, k: float = 1.0) -> Node:
+        """Return k (a - b) / x; b is 0 when left out."""
+        g = self.graph
+        return g.node(op.SCALED, a, g.zero if b is None else b, g.inverse, k=k)
+
+    def minus(self, a: Node, b: Node | None = None, k: float = 1.0) -> Node:
+        """Return k (a - b); b is 0 when left out."""
+        g = self.graph
+        return g.node(op.SCALED, a, g.zero if b is None else b, g.mask, k=k)
+
+    def ratio(self, a: Node, b: Node, k: float, empty: float) -> Node:
+        """Return k a / b, `empty` where b is 0."""
+        return self.graph.node(op.RATIO, a, self.graph.zero, b, self.graph.zero, k=k, empty=empty)
+
+    def rsi(self, n: int) -> Node:
+        """Return RSI_n; 14 has a fast way, the general one repairs it around holes."""
+        g = self.graph
+        up, down = g.pair(op.MOVES, g.close, (g.close, 1))
+        if self.params.features.rsi_variant == RsiVariant.WILDER:
+            means = [g.node(tape.WILDER, move, g.moved, k=1.0 / n) for move in (up, down)]
+            return g.node(op.RATIO, means[0], g.zero, *means, k=100.0, empty=50.0)
+        sums = [g.window_sum(move, n, g.moved) for move in (up, down)]
+        general = g.node(op.RATIO, sums[0], g.zero, *sums, k=100.0, empty=50.0)
+        if n != 14:
+            return general
+        fast = g.node(op.INDEX14, g.total(up, 4), g.total(down, 4), up, down, empty=float(g.n_symbols))
+        fast.general = [(fast, general, n)]
+        return fast
+
+    def volume_ratio(self, n: int) -> Node:
+        """Return v / SMA_n(v) for n = 10 or 20: the fast way makes both, the general one repairs them around holes."""
+        g = self.graph
+        planes = g.pair(op.RATIOS, g.volume, g.total(g.volume, 4), empty=float(g.n_symbols))
+        general = [self.ratio(g.volume, g.window_sum(g.volume, m, g.mask), float(m), 1.0) for m in (10, 20)]
+        planes[0].general = [(planes[0], general[0], 20), (planes[1], general[1], 20)]
+        return planes[0 if n == 10 else 1]
+
+    def mean(self, x: Node, n: int) -> Node:
+        """Return SMA_n of a series that is 0 at a hole."""
+        return self.minus(self.graph.window_sum(x, n, self.graph.mask), k=1.0 / n)
+
+    def ema(self, n: int) -> Node:
+        """Return EMA_n of the close."""
+        return self.graph.node(tape.EMA, self.graph.close, k=2.0 / (n + 1))
+
+    def macd(self) -> Node:
+        """Return EMA_12 - EMA_26."""
+        return self.minus(self.ema(12), self.ema(26))
+
+    def macd_signal(self) -> Node:
+        """Return EMA_9 of the MACD."""
+        return self.graph.node(tape.EMA, self.macd(), k=2.0 / (9 + 1))
+
+    def macd_hist(self) -> Node:
+        """Return the MACD less its signal."""
+        return self.minus(self.macd(), self.macd_signal())
+
+    def cross(self, n: int) -> Node:
+        """Return 1 where EMA_10 is above EMA_n."""
+        return self.graph.node(op.ABOVE, self.ema(10), self.ema(n))
+
+    def bands(self) -> tuple[Node, Node]:
+        """Return the upper and the lower Bollinger band."""
+        ddof = self.params.features.bb_ddof
+        moments = self.graph.window_moments(self.graph.close, 20, self.graph.mask, ddof)
+        return self.graph.pair(op.BANDS, *moments, k=4.0 / (20 - ddof))
+
+    def spread(self, n: int) -> Node:
+        """Return STD_n of log returns, NaN where unknown."""
+        g = self.graph
+        ret = g.node(op.LOG_RATIO, g.close, (g.close, 1))
+        return g.node(op.ROOT, g.window_moments(ret, n, g.moved)[1], g.mask, k=1.0 / (n - 1))
+
+    def volatility_20(self) -> Node:
+        """Return STD_20 of the close, ddof 1, over the close."""
+        g = self.graph
+        return g.node(op.ROOT, g.window_moments(g.close, 20, g.mask)[1], g.inverse, k=1.0 / 19.0)
+
+    def ranges(self) -> Node:
+        """Return the sum of 14 true ranges."""
+        g = self.graph
+        return g.window_sum(g.node(op.TRUE_RANGE, g.high, g.low, (g.close, 1)), 14, g.mask)
+
+    def trend(self) -> Node:
+        """Return (EMA_20 - EMA_50) / (2 ATR_14) within [-1, 1]."""
+        g = self.graph
+        slope = g.node(op.RATIO, self.ema(20), self.ema(50), self.ranges(), g.zero, k=14.0 / 2.0)
+        return g.node(op.CLIP, self.known(slope, 0.0))
+
+    def known(self, x: Node, otherwise: float) -> Node:
+        """Return x, or a number where it is unknown."""
+        return self.graph.node(op.DEFAULT, x, k=otherwise)
+
+    def volumes(self, n: int) -> Node:
+        """Return the sum of n volumes."""
+        return self.graph.window_sum(self.graph.volume, n, self.graph.mask)
+
+
+_Recipe = Callable[[Recipes], Node]
+RECIPES: dict[str, _Recipe] = {
+    "price_change": lambda r: r.momentum(1),
+    "high_low_range": lambda r: r.over_close(r.graph.high, r.graph.low),
+    "rsi": lambda r: r.rsi(14),
+    "rsi_28": lambda r: r.rsi(28),
+    "rsi_category": lambda r: r.graph.node(op.CATEGORY, r.rsi(14)),
+    "macd": lambda r: r.macd(),
+    "macd_signal": lambda r: r.macd_signal(),
+    "macd_hist": lambda r: r.macd_hist(),
+    "macd_rel": lambda r: r.over_close(r.macd(), k=100.0),
+    "macd_signal_rel": lambda r: r.over_close(r.macd_signal(), k=100.0),
+    "macd_hist_rel": lambda r: r.over_close(r.macd_hist(), k=100.0),
+    "ema_10_20_cross": lambda r: r.cross(20),
+    "ema_10_50_cross": lambda r: r.cross(50),
+    "bb_upper": lambda r: r.bands()[0],
+    "bb_lower": lambda r: r.bands()[1],
+    "bb_position": lambda r: r.graph.node(op.RATIO, r.graph.close, r.bands()[1], *r.bands(), empty=0.5),
+    "bb_upper_rel": lambda r: r.over_close(r.bands()[0], r.graph.close),
+    "bb_lower_rel": lambda r: r.over_close(r.bands()[1], r.graph.close),
+    "close_to_bb_upper": lambda r: r.over_close(r.bands()[0], r.graph.close),
+    "close_to_bb_lower": lambda r: r.over_close(r.graph.close, r.bands()[1]),
+    "bollinger_width": lambda r: r.over_close(*r.bands()),
+    "volatility_20": lambda r: r.volatility_20(),
+    "momentum_10": lambda r: r.momentum(10),
+    "momentum_20": lambda r: r.momentum(20),
+    "momentum_1h": lambda r: r.momentum(r.hour),
+    "volume_change": lambda r: r.graph.node(op.RATIO, r.graph.volume, (r.graph.last_volume, 1), (r.graph.last_volume, 1), r.graph.zero),
+    "volume_ma_ratio": lambda r: r.volume_ratio(10),
+    "volume_ratio": lambda r: r.volume_ratio(20),
+    "arbiter_volume_trend": lambda r: r.volume_ratio(20),
+    "volatility": lambda r: r.graph.node(tape.RANK, r.spread(24)),
+    "trend_strength": lambda r: r.trend(),
+    "volatility_24h": lambda r: r.known(r.spread(24), 0.0),
+    "volatility_72h": lambda r: r.known(r.spread(72), 0.0),
+    "volatility_168h": lambda r: r.known(r.spread(168), 0.0),
+    "volatility_ratio": lambda r: r.known(r.ratio(r.spread(24), r.spread(168), 1.0, 1.0), 1.0),
+    "volume_ma_24h": lambda r: r.mean(r.graph.volume, 24),
+    "volume_ma_72h": lambda r: r.mean(r.graph.volume, 72),
+    "volume_ma_24h_rel": lambda r: r.ratio(r.volumes(24), r.volumes(720), 30.0, 1.0),
+    "volume_ma_72h_rel": lambda r: r.ratio(r.volumes(72), r.volumes(720), 10.0, 1.0),
+    "volume_momentum": lambda r: r.known(r.ratio(r.graph.volume, r.volumes(24), 24.0, 1.0), 1.0),
+    "volume_trend": lambda r: r.known(r.ratio(r.volumes(24), r.volumes(72), 3.0, 1.0), 1.0),
+    "atr_14": lambda r: r.minus(r.ranges(), k=1.0 / 14.0),
+    "atr_pct": lambda r: r.over_close(r.ranges(), k=1.0 / 14.0),
+}
+for _n in (50, 200):
+    RECIPES[f"sma_{_n}"] = lambda r, n=_n: r.graph.window_moments(r.graph.close, n, r.graph.mask)[0]  # type: ignore[misc]
+    RECIPES[f"sma_{_n}_rel"] = lambda r, n=_n: r.over_close(  # type: ignore[misc]
+        r.graph.window_moments(r.graph.close, n, r.graph.mask)[0], r.graph.close
+    )
+for _n in (10, 12, 20, 26, 50):
+    RECIPES[f"ema_{_n}"] = lambda r, n=_n: r.ema(n)  # type: ignore[misc]
+    RECIPES[f"ema_{_n}_rel"] = lambda r, n=_n: r.over_close(r.ema(n), r.graph.close)  # type: ignore[misc]
+
+
+def compose(names: Iterable[str], n_symbols: int, params: Params, interval_ns: int) -> tuple[Graph, list[Node], dict[str, int]]:
+    """Return the graph of the named planes, its wanted nodes, and the slot of every name; names of the same plane share one."""
+    graph = Graph(n_symbols)
+    recipes = Recipes(graph, params, interval_ns)
+    unit = "" if params.arbiter.macd_units == MacdUnits.PRICE else "_rel"
+    wanted: list[Node] = []
+    slots: dict[str, int] = {}
+    for name in names:
+        plain = {"arbiter_macd": f"macd{unit}", "arbiter_macd_signal": f"macd_signal{unit}"}.get(name, name)
+        node = RECIPES[plain](recipes)
+        if node not in wanted:
+            wanted.append(node)
+        slots[name] = wanted.index(node)
+    return graph, wanted, slots

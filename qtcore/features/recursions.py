@@ -1,0 +1,61 @@
+"""Which features remember for ever? Exponential means: one value per symbol, unmoved by a hole, carried from block to block."""
+
+import math
+
+import numpy as np
+
+from qtcore.jit import kernel
+
+NARROW = 8  # below so many symbols a row does not fill SIMD: time goes inside, the mean stays in a register
+WIDTH = 8  # numbers per operation in `table`
+
+
+@kernel
+def ema_bank(memory, table, first, n_means, constants, mask, is_whole, symbols, rows):
+    """Move `n_means` exponential means towards their inputs, bar by bar: mean + alpha (x - mean); the first value is the first mean.
+
+    From `table[first]` on, WIDTH numbers per mean: the address of x, at 5 that of the output, at 7 that of the means (one per symbol, NaN
+    before the first value). From `memory[constants]` on, two numbers per mean: alpha and nothing. mask: 0 at a hole, which moves nothing.
+    is_whole: there is no hole and every mean has started.
+    """
+    n, m = np.uintp(rows), np.uintp(symbols)
+    is_wide = symbols >= NARROW
+    for t in range(rows if is_wide else 1):  # the bank inside the bar: while one chain waits for its last bar, the others move
+        for e in range(n_means):
+            p, at = first + WIDTH * e, t * symbols
+            x, out, mean, bar = np.uintp(table[p] + at), np.uintp(table[p + 5] + at), np.uintp(table[p + 7]), np.uintp(mask + at)
+            alpha = memory[constants + 2 * e]
+            if not is_wide:
+                for s in range(m):
+                    old = memory[mean + s]
+                    for i in range(s, n * m, m):
+                        new = memory[x + i] if old != old else old + alpha * (memory[x + i] - old)
+                        old = new if memory[bar + i] > 0.0 else old
+                        memory[out + i] = new
+                    memory[mean + s] = old
+            elif is_whole:
+                for s in range(m):
+                    new = memory[mean + s] + alpha * (memory[x + s] - memory[mean + s])
+                    memory[mean + s] = new
+                    memory[out + s] = new
+            else:
+                for s in range(m):
+                    old = memory[mean + s]
+                    new = memory[x + s] if old != old else old + alpha * (memory[x + s] - old)
+                    memory[mean + s] = new if memory[bar + s] > 0.0 else old
+                    memory[out + s] = new
+
+
+@kernel
+def wilder(memory, x, mask, state, out, alpha, symbols, rows):
+    """Wilder's mean of x: the plain mean of the first 1 / alpha values, an exponential one from there; NaN until it has started.
+
+    mask: 1 where x has a value. state: count, then mean of every symbol.
+    """
+    for i in range(rows * symbols):
+        count, mean = state + i % symbols, state + symbols + i % symbols
+        if memory[mask + i] > 0.0:
+            memory[count] += 1.0
+            base = memory[mean] if memory[count] * alpha > 1.0 else 0.0
+            memory[mean] += alpha * (memory[x + i] - base)
+        memory[out + i] = memory[mean] if memory[count] * alpha >= 1.0 else math.nan
