@@ -144,6 +144,41 @@ def test_equal_to_the_naive_chain(name, seed):
     assert np.all(end.positions["qty"] == 0.0)
 
 
+MIXED = st.fixed_dictionaries(
+    {
+        "broker.max_holding_bars": st.sampled_from([0, 1, 2, 7]),
+        "broker.fill": st.sampled_from(["next_open", "next_open", "close"]),
+        "broker.allow_short": st.booleans(),
+        "broker.delist_after": st.sampled_from([1, 3, 24]),
+        "broker.fee_rate": st.sampled_from([0.0, 0.0004]),
+        "governor.stop_loss": st.sampled_from([0.001, 0.01, 0.2]),
+        "governor.order": st.sampled_from(["symbols", "by_confidence"]),
+        "governor.exposure_mode": st.sampled_from(["projected", "existing"]),
+        "governor.sizing_mode": st.sampled_from(["kelly_win_rate", "kelly_confidence", "kelly_empirical"]),
+        "governor.cooldown_scope": st.sampled_from(["symbol_last_loss", "last_50"]),
+        "governor.cooldown_minutes": st.sampled_from([0, 60, 300]),
+        "governor.max_daily_trades": st.sampled_from([0, 3, 50]),
+        "governor.max_drawdown": st.sampled_from([0.002, 0.02, 1.0]),
+        "governor.drawdown_basis": st.sampled_from(["equity", "balance"]),
+        "governor.drawdown_reset": st.sampled_from(["none", "daily"]),
+        "governor.max_exposure": st.sampled_from([0.15, 0.5, 5.0]),
+        "governor.min_confidence": st.sampled_from([0.0, 0.65]),
+    }
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(values=MIXED, seed=st.integers(0, 5), has_funding=st.booleans())
+def test_equal_to_the_naive_chain_under_any_mix_of_options(values, seed, has_funding):
+    bars = awkward_bars(110, seed, 5)
+    bars = with_funding(bars, funding_for(bars, seed)) if has_funding else bars
+    action, confidence = votes_for(bars, seed, hold=0.3)
+    params = Params().with_values(values)
+    state = TradeState.fresh(params, len(bars.symbols))
+    result = run_trade(bars, action, confidence, params, state)
+    assert_same_as_naive(result, state, *run_naive(bars, action, confidence, params))
+
+
 # ---------------------------------------------------------------- cuts, future, interpreter
 
 
@@ -247,7 +282,7 @@ def example(rows, signals, confidence=0.9, values=None, funding=None, state=None
     params = Params().with_values({**NO_COST, **TEN_PERCENT, **(values or {})})
     state = TradeState.fresh(params, len(rows)) if state is None else state
     conf = np.broadcast_to(np.array(confidence, float), (n, len(rows))) if np.ndim(confidence) < 2 else np.array(confidence, float)
-    result = run_trade(bars, action, np.ascontiguousarray(conf), params, state)
+    result = run_trade(bars, action, np.array(conf, order="C"), params, state)
     return result, state, [said(fill) for fill in result.fills]
 
 
