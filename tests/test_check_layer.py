@@ -32,7 +32,7 @@ def next_bar(bars):
 
 
 def whole_sample(bars):
-    return bars.close / np.nanmax(bars.close, axis=0)
+    return bars.close / np.fmax.reduce(bars.close)
 
 
 def fills_holes(bars):
@@ -45,7 +45,7 @@ def infinite(bars):
 
 
 def overwrites(bars):
-    bars.close[:] = np.log(bars.close)
+    bars.close[:] = 2.0 * bars.close
     return bars.close.copy()
 
 
@@ -95,7 +95,7 @@ def test_a_feature_in_a_few_lines_passes(feature):
 def test_a_bad_feature_is_told_the_rule(feature):
     failed = set(check_layer(feature).failed)
     assert BAD_FEATURES[feature] <= failed
-    if feature not in (overwrites, random_numbers):  # these two spoil the comparisons that follow
+    if feature is not random_numbers:  # nothing that follows holds for it
         assert failed == BAD_FEATURES[feature]
 
 
@@ -105,12 +105,12 @@ def test_the_sentence_says_where():
     assert "differs first at bar" in str(check_layer(next_bar))
 
 
-# ------------------------------------------------------------------ an ensemble rule in NumPy: (votes, planes, params) -> action, confidence
+# ------------------------------------------------------------------ an ensemble rule in NumPy
 
 
 def majority(votes, planes, params):
-    """Most heads win; the confidence is the share of heads."""
-    count = np.stack([(votes.action == a).sum(axis=0) for a in (1, 0, 2)])  # HOLD first: it wins ties
+    """Most heads win, HOLD wins ties; the confidence is the share of heads."""
+    count = np.stack([(votes.action == a).sum(axis=0) for a in (1, 0, 2)])
     return np.array([1, 0, 2], np.int8)[count.argmax(axis=0)], count.max(axis=0) / np.maximum(count.sum(axis=0), 1)
 
 
@@ -214,14 +214,14 @@ BAD_STEPS = {
 }
 
 
-@pytest.mark.parametrize("step", [half_size, only_the_first], ids=lambda k: k.__name__)
+@pytest.mark.parametrize("step", [half_size, pytest.param(only_the_first, marks=pytest.mark.slow)], ids=lambda k: k.__name__)
 def test_a_governor_step_in_a_few_lines_passes(step):
     report = check_layer(step)
     assert report, str(report)
     assert report.kind == "govern_step"
 
 
-@pytest.mark.parametrize("name", BAD_STEPS)
+@pytest.mark.parametrize("name", ["forgets_the_side", "books_itself", pytest.param("says_nothing", marks=pytest.mark.slow)])
 def test_a_bad_governor_step_is_told_the_rule(name):
     step, rules = BAD_STEPS[name]
     assert rules <= set(check_layer(step).failed)

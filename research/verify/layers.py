@@ -104,9 +104,6 @@ def _step_arguments() -> list[str]:
     return list(inspect.signature(getattr(govern_step, "py_func", govern_step)).parameters)
 
 
-# ------------------------------------------------------------------ the world a layer is tried in
-
-
 def awkward_world(seed: int = 0) -> tuple[Bars, Votes]:
     """Make hourly bars with holes, a late listing, a delisting, a constant price and a jump, and random votes on them."""
     rng = np.random.default_rng(seed)
@@ -119,11 +116,12 @@ def awkward_world(seed: int = 0) -> tuple[Bars, Votes]:
         plane[90:110, 2] = plane[90, 2]
         plane[150:, 3] *= 10.0
     volume[60:75, 0] = 0.0
+    holes = rng.integers(0, n, 6)
     for plane in (open_, high, low, close, volume):
         plane[:40, 1] = np.nan
         plane[200:, 2] = np.nan
         plane[120:123] = np.nan
-        plane[rng.integers(0, n, 6), 0] = np.nan
+        plane[holes, 0] = np.nan
     time = NS_PER_HOUR * (470_000 + np.arange(n, dtype=np.int64))
     bars = Bars(time, time + NS_PER_HOUR, open_, high, low, close, volume, SYMBOLS, NS_PER_HOUR)
     action = rng.integers(0, 3, (5, n, width)).astype(np.int8)
@@ -170,17 +168,24 @@ def _mutates(call: Callable[[], Any], inputs: list[NDArray]) -> str:
     return f"{changed} of its input arrays were changed; work on copies" if changed else ""
 
 
+def _fresh(thing: Any) -> Any:
+    """Copy bars or votes with their arrays: what one call does to its inputs may not reach the next."""
+    return replace(thing, **{name: value.copy() for name, value in vars(thing).items() if isinstance(value, np.ndarray)})
+
+
 def _permuted(bars: Bars, order: NDArray[np.int64]) -> Bars:
     planes: dict[str, Any] = {k: np.ascontiguousarray(getattr(bars, k)[:, order]) for k in ("open", "high", "low", "close", "volume")}
     return replace(bars, symbols=tuple(bars.symbols[i] for i in order), **planes)
 
 
-# ------------------------------------------------------------------ features
-
-
 def _feature_rules(layer: Any, params: Params, seed: int) -> Iterator[Rule]:
     bars, _ = awkward_world(seed)
-    compute = layer if inspect.isroutine(layer) else _bank_of(layer, params)
+    is_function = inspect.isroutine(layer)
+    raw = layer if is_function else _bank_of(layer, params)
+
+    def compute(world: Bars) -> Any:
+        return raw(_fresh(world))
+
     try:
         whole = np.asarray(compute(bars))
     except Exception as error:  # see _attempt
@@ -192,13 +197,18 @@ def _feature_rules(layer: Any, params: Params, seed: int) -> Iterator[Rule]:
     if not right:
         return
     yield Rule("nan_rows", _holes(whole, bars))
-    yield _attempt("mutated_input", lambda: _mutates(lambda: compute(bars), _arrays_of(bars)))
+    yield _attempt("mutated_input", lambda: _spoils(raw, bars))
     yield _attempt("repeatable", lambda: _differs("run twice", {"feature": whole}, {"feature": compute(bars)}))
     yield _attempt("future", lambda: _future(compute, bars, whole, seed))
-    yield _attempt("cutting", lambda: _cut_feature(layer, compute, params, bars, whole, seed))
+    yield _attempt("cutting", lambda: _cut_feature(None if is_function else layer, compute, params, bars, whole, seed))
     order = np.random.default_rng(seed).permutation(N_SYMBOLS)
     moved = {"feature": np.ascontiguousarray(whole[:, order])}
     yield _attempt("symbol_order", lambda: _differs("symbols permuted", moved, {"feature": compute(_permuted(bars, order))}))
+
+
+def _spoils(compute: Callable[[Bars], Any], bars: Bars) -> str:
+    given = _fresh(bars)
+    return _mutates(lambda: compute(given), _arrays_of(given))
 
 
 def _bank_of(feature: Any, params: Params) -> Callable[[Bars], NDArray]:
@@ -227,7 +237,7 @@ def _future(compute: Callable[[Bars], Any], bars: Bars, whole: NDArray, seed: in
 
 def _cut_feature(layer: Any, compute: Callable[[Bars], Any], params: Params, bars: Bars, whole: NDArray, seed: int) -> str:
     """Compare with blocks through a bank that carries state; a plain function has none, so its input is cut off instead."""
-    if compute is layer:
+    if layer is None:
         for stop in cut_points(bars.n, 8, seed):
             if broken := _differs(f"bars cut off after {stop}", {"feature": whole}, {"feature": np.asarray(compute(bars[:stop]))}, stop):
                 return broken
@@ -240,9 +250,6 @@ def _cut_feature(layer: Any, compute: Callable[[Bars], Any], params: Params, bar
     return ""
 
 
-# ------------------------------------------------------------------ opinion
-
-
 def _judge_rules(judge: Any, params: Params, seed: int) -> Iterator[Rule]:
     bars, votes = awkward_world(seed)
     given: list[tuple[Any, ...]] = []
@@ -251,9 +258,11 @@ def _judge_rules(judge: Any, params: Params, seed: int) -> Iterator[Rule]:
         given.append(inputs)
         return np.full(bars.close.shape, Action.HOLD, np.int8), np.zeros(bars.close.shape)
 
-    Engine(params, judge=spy).run(bars, votes)
+    Engine(params, judge=spy).run(_fresh(bars), _fresh(votes))
+    inputs = given[0]
+    before = [array.tobytes() for array in _arrays_of(*inputs[:2])]
     try:
-        action, confidence = (np.asarray(x) for x in judge(*given[0]))
+        action, confidence = (np.array(x) for x in judge(*inputs))
     except Exception as error:  # see _attempt
         yield Rule("runs", f"raised {type(error).__name__}: {error}")
         return
@@ -264,12 +273,16 @@ def _judge_rules(judge: Any, params: Params, seed: int) -> Iterator[Rule]:
     )
     if not right:
         return
-    yield Rule("range", _opinion_range(action, confidence))
-    yield _attempt("mutated_input", lambda: _mutates(lambda: judge(*given[0]), _arrays_of(*given[0][:2])))
+    changed = [array.tobytes() for array in _arrays_of(*inputs[:2])] != before
+    yield Rule("mutated_input", "the votes or planes it was given were changed; work on copies" if changed else "")
+    broken = _opinion_range(action, confidence)
+    yield Rule("range", broken)
+    if broken:
+        return  # the engine refuses such an opinion
 
     def opinion(world: Bars, voted: Votes, edges: list[int]) -> Arrays:
         engine = Engine(params, judge=judge)
-        parts = [engine.run(world[a:b], voted[a:b]).decisions for a, b in pairwise(edges) if b > a]
+        parts = [engine.run(_fresh(world[a:b]), _fresh(voted[a:b])).decisions for a, b in pairwise(edges) if b > a]
         return {name: np.concatenate([getattr(d, name) for d in parts]) for name in ("raw_action", "raw_confidence")}
 
     whole = opinion(bars, votes, [0, bars.n])
@@ -302,9 +315,6 @@ def _opinion_range(action: NDArray, confidence: NDArray) -> str:
             f"confidence must be in [0, 1] in every cell, also without votes, was {confidence[bad][0]} at bar {int(np.argwhere(bad)[0][0])}"
         )
     return ""
-
-
-# ------------------------------------------------------------------ governor
 
 
 def _govern_rules(step: Any, params: Params, seed: int) -> Iterator[Rule]:
