@@ -12,7 +12,7 @@ passes n = 1; there is no second driver. `Engine` owns the state and runs the la
 """
 
 from qtcore.engine import Engine, Result
-from qtcore.features import FEATURE_SETS, FeatureBank, Planes
+from qtcore.features import FEATURE_SETS, Feature, FeatureBank, Planes
 from qtcore.jit import kernel, rebind
 from qtcore.params import Params
 from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Reason, Source, Verdict, Votes
@@ -25,6 +25,7 @@ __all__ = [
     "Consensus",
     "Decisions",
     "Engine",
+    "Feature",
     "FeatureBank",
     "InputError",
     "Params",

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.chain.advance import Stepper
 from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
-from qtcore.features import FeatureBank, Planes, matrix
+from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
 from qtcore.meta import MetaModel, meta_problem, meta_probs
 from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
@@ -102,7 +103,7 @@ class Engine:
         meta_model: MetaModel | None = None,
         judge: Judge | None = None,
         trade: Callable[..., int] = trade,
-        custom: Iterable[Any] = (),
+        custom: Iterable[Feature] = (),
     ) -> None:
         """Start before the first bar.
 
@@ -117,7 +118,7 @@ class Engine:
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._custom = trade, tuple(custom)
         self._symbols: tuple[str, ...] = ()
-        self._interval, self._last_time = 0, np.iinfo(np.int64).min
+        self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
 
     def run(self, bars: Bars, votes: Votes | None = None) -> Result:
         """Run the next block of closed bars through the chain.
@@ -136,16 +137,29 @@ class Engine:
         traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
         return Result(bars, planes, votes, decisions, **vars(traded), orders=self._orders())
 
+    def stepper(self) -> Stepper:
+        """Return the live path: one closed bar in one compiled call on this engine's own state, the bits of `run`.
+
+        The stepper checks nothing and asks no models: bars come in order, with their votes. After a `run` or `restore` ask for a new one.
+        Raises InputError before the first `run` or `restore`, and where something is not compiled: an own judge, own features, an own
+        trade loop, a meta model.
+        """
+        if not self._symbols:
+            raise InputError("stepper must know the symbols, was asked before any bar; run the history (or restore a state) first")
+        if self.judge is not None or self.meta_model is not None or self._custom or self._trade is not trade:
+            raise InputError("stepper must run the compiled chain, was asked for an engine with own layers or a meta model; use run")
+        return Stepper(self.params.record(), self.bank, self.account, self._clock)
+
     def finish(self) -> tuple[TradeState, NDArray]:
         """Close what is open at the last valid closes, on a copy of the account: END_OF_DATA (`spec` 10.6 m)."""
-        return finish(self.account, int(self._last_time), self.params)
+        return finish(self.account, int(self._clock[0]), self.params)
 
     @property
     def state(self) -> dict[str, NDArray]:
         """Copies of every array that a later block depends on, by name."""
         features = {f"features.{name}": np.copy(array) for name, array in self.bank.state.items()}
         account = {f"account.{name}": np.copy(array) for name, array in vars(self.account).items()}
-        return {**features, **account, "meta.mean_confidence": self._mean_confidence.copy(), "clock": np.array([self._last_time])}
+        return {**features, **account, "meta.mean_confidence": self._mean_confidence.copy(), "clock": self._clock.copy()}
 
     def restore(self, state: dict[str, NDArray], symbols: Iterable[str], interval: int) -> None:
         """Continue from a `state` taken after some bar, on the same symbols and bar length (ns)."""
@@ -154,12 +168,13 @@ class Engine:
         for name in vars(self.account):
             setattr(self.account, name, np.copy(state[f"account.{name}"]))
         self._mean_confidence = np.copy(state["meta.mean_confidence"])
-        self._last_time = state["clock"][0]
+        self._clock[:] = state["clock"]
 
     def _bind(self, symbols: tuple[str, ...], interval: int) -> None:
         self._symbols, self._interval = symbols, interval
-        names = None if self.models is None else self.models.feature_names
-        self.bank = FeatureBank(self.params, symbols, interval, names, self._custom)
+        chosen = FEATURE_SETS[self.params.features.feature_set.name.lower()] if self.models is None else self.models.feature_names
+        asked = () if self.meta_model is None else (name for name in self.meta_model.feature_names if name in FEATURES)
+        self.bank = FeatureBank(self.params, symbols, interval, dict.fromkeys((*chosen, *asked)), self._custom)
         self.account = TradeState.fresh(self.params, len(symbols))
         self._mean_confidence = np.full(len(symbols), np.nan)
 
@@ -169,10 +184,10 @@ class Engine:
             self._bind(bars.symbols, bars.interval)
         if bars.symbols != self._symbols or bars.interval != self._interval:
             raise InputError(f"bars must keep the symbols and interval of the first block {self._symbols}, was {bars.symbols}")
-        if bars.n and bars.open_time[0] < self._last_time:
-            raise InputError(f"bars must open at or after the last close {self._last_time} ns, was {bars.open_time[0]}; drop what was seen")
+        if bars.n and bars.open_time[0] < self._clock[0]:
+            raise InputError(f"bars must open at or after the last close {self._clock[0]} ns, was {bars.open_time[0]}; drop what was seen")
         if bars.n:
-            self._last_time = bars.close_time[-1]
+            self._clock[0] = bars.close_time[-1]
 
     def _votes(self, bars: Bars, planes: Planes) -> Votes:
         n, n_symbols = bars.close.shape

@@ -67,7 +67,7 @@ def load(job: Job) -> Loaded:
     return loaded
 
 
-def run_job(job: Job, verify: bool = True, export_log: bool = False, progress: Progress = None) -> Run:
+def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool = False, progress: Progress = None) -> Run:
     """Do everything `qt backtest` does and return the saved run; its folder holds report, tables and proof."""
     if job.predictions is not None and job.models is not None:
         raise UserError("--predictions and --models exclude each other, both were given; leave one out")
@@ -84,7 +84,8 @@ def run_job(job: Job, verify: bool = True, export_log: bool = False, progress: P
         write_log(run, folder)
     if verify:
         run.verify(progress)
-    run.report(folder / "report.html")
+    if report:
+        run.report(folder / "report.html")
     return run
 
 

@@ -55,6 +55,29 @@ def test_a_restored_engine_goes_on() -> None:
     assert_same_bits(second.run(BARS[250:], VOTES[250:]).equity, WHOLE["equity"][250:])
 
 
+def test_the_stepper_gives_the_bits_of_the_block() -> None:
+    engine = qt.Engine()
+    with pytest.raises(qt.InputError, match="must know the symbols"):
+        engine.stepper()
+    engine.run(BARS[:100], VOTES[:100])
+    stepper = engine.stepper()
+    prices = np.stack([BARS.open, BARS.high, BARS.low, BARS.close, BARS.volume])
+    for t in range(100, N):
+        stepper.prices[:, 0], stepper.times[:, 0] = prices[:, t], (BARS.open_time[t], BARS.close_time[t])
+        stepper.action[:], stepper.confidence[:] = VOTES.action[:, t], VOTES.confidence[:, t]
+        n_fills = stepper.step()
+        for name in ("final_action", "reasons", "size"):
+            assert_same_bits(getattr(stepper, name), WHOLE[name.replace("reasons", "governor_reason")][t], f"{name} of bar {t}")
+        assert_same_bits(stepper.lines[:, 0], np.array([WHOLE[name][t] for name in ("equity", "balance", "exposure")]))
+        assert_same_bits(stepper.fills[:n_fills], WHOLE["fills"][WHOLE["fills"]["bar"] == t])
+    for name, whole in WHOLE_ENGINE.state.items():
+        assert_same_bits(whole, engine.state[name], name)
+    judged = qt.Engine(judge=lambda votes, planes, params: (votes.action[0], votes.confidence[0]))
+    judged.restore(engine.state, BARS.symbols, BARS.interval)
+    with pytest.raises(qt.InputError, match="own layers"):
+        judged.stepper()
+
+
 def test_it_trades() -> None:
     assert len(WHOLE["fills"]) > 200
     assert set(np.unique(WHOLE["verdict"])) >= {qt.Verdict.DEFER, qt.Verdict.ESCALATE}

@@ -1,0 +1,45 @@
+"""Does the whole procedure find an edge where there is none, and the one that is there? The same call with the same defaults for both."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from research.config import load_config
+from research.workflow import Job, run_job
+
+QUICK = ["run.models=lgbm", "run.folds=3"]
+
+
+def summary_of(world: str, folder: Path, sets: list[str]) -> dict:
+    return run_job(Job(world, load_config(sets=sets), out=folder), verify=False, report=False).summary
+
+
+def direction_z(summary: dict) -> float:
+    """Standard errors by which the ensemble's direction accuracy exceeds one half, at its effective sample size."""
+    block = summary["layers"]["ensemble"]
+    return (block["direction_accuracy"] - 0.5) / math.sqrt(0.25 / block["direction_n_effective"])
+
+
+def test_a_random_walk_has_no_edge_and_the_planted_one_is_found(tmp_path: Path) -> None:
+    noise = summary_of("simulated:random_walk?n_bars=2500&seed=1", tmp_path / "noise", QUICK)
+    assert noise["evidence"]["verdict"] != "edge"
+    assert direction_z(noise) < 2.5
+    planted = summary_of("simulated:planted_edge?n_bars=2500&seed=1", tmp_path / "planted", QUICK)
+    assert planted["evidence"]["verdict"] == "edge"
+    assert planted["layers"]["ensemble"]["direction_accuracy"] > 0.55
+
+
+@pytest.mark.slow
+def test_twenty_random_walks_have_no_edge(tmp_path: Path) -> None:
+    found = [summary_of(f"simulated:random_walk?seed={seed}", tmp_path / str(seed), []) for seed in range(20)]
+    assert all(summary["pnl"]["n_trades"] >= 200 for summary in found)
+    assert sum(summary["evidence"]["verdict"] == "edge" for summary in found) <= 1
+    assert sum(map(direction_z, found)) / math.sqrt(20) < 2.5
+
+
+@pytest.mark.slow
+def test_the_planted_edge_is_found_with_the_defaults(tmp_path: Path) -> None:
+    summary = summary_of("simulated:planted_edge", tmp_path / "run", [])
+    assert summary["evidence"]["verdict"] == "edge"
+    assert summary["layers"]["ensemble"]["direction_accuracy"] == pytest.approx(0.60, abs=0.03)
