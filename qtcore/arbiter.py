@@ -15,23 +15,22 @@ from qtcore.types import Code, Value, Verdict
 def signal_rule(rsi, macd, macd_signal, bb_position, volume_trend, momentum):
     """Return the five signals (9.2), each `signal * strength`: its sign is the direction, its size the strength, 0.0 is neutral."""
     difference = macd - macd_signal
-    low, high = rsi < 30.0, rsi > 70.0
-    rsi_size = (30.0 - rsi if low else (rsi - 70.0 if high else 0.0)) / 30.0
-    size = 10.0 * abs(difference)
-    macd_size = size if size < 1.0 else 1.0
+    away = 30.0 - rsi if rsi < 30.0 else (70.0 - rsi if rsi > 70.0 else 0.0)
+    lead = 10.0 * difference
+    lead = lead if lead > -1.0 else -1.0
+    lead = lead if lead < 1.0 else 1.0
     half = (volume_trend - 1.0) / 2.0
-    volume_size = half if half < 1.0 else 1.0
-    volume_size = volume_size if volume_trend > 1.5 else 0.0
-    speed = 10.0 * abs(momentum)
+    half = half if half < 1.0 else 1.0
+    half = half if volume_trend > 1.5 else 0.0
+    speed = 10.0 * momentum
+    speed = speed if speed > -1.0 else -1.0
     speed = speed if speed < 1.0 else 1.0
-    up, down = difference > 0.0, difference < 0.0
-    rising, falling = momentum > 0.02, momentum < -0.02
     return (
-        -rsi_size if high else rsi_size,
-        macd_size if up else (-macd_size if down else 0.0),
+        away / 30.0,
+        lead if difference == difference else 0.0,
         0.2 - bb_position if bb_position < 0.2 else (0.8 - bb_position if bb_position > 0.8 else 0.0),
-        volume_size if up else (-volume_size if down else 0.0),
-        speed if rising else (-speed if falling else 0.0),
+        half if difference > 0.0 else (-half if difference < 0.0 else 0.0),
+        speed if abs(momentum) > 0.02 else 0.0,
     )
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from qtcore.arbiter import gate_rule, settle, signal_rule, trend_rule
-from qtcore.ensemble import average, elect, tally, weighted_score_rule
+from qtcore.chain.patterns import look_up, pattern_table
+from qtcore.ensemble import average, weighted_score_rule
 from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, policy_rule
 from qtcore.meta.vectors import VECTORS, one_hot_row, slot_order
 from qtcore.params import Params, PolicyBase
-from qtcore.slots import least_groups, most_groups, most_rule, tally_rule, weigh_rule
+from qtcore.slots import most_rule, tally_rule, weigh_rule
 from qtcore.types import ARBITER_INPUTS, F8, MODELS, N_MODELS, Action, Code, Consensus, Reason, Source, Value, Verdict, Votes
 from research.reasons import arbiter_text, reason_text
 
@@ -66,8 +67,7 @@ def tuples(votes: Votes) -> tuple[tuple[np.int8, ...], tuple[float, ...]]:
 def vote(votes: Votes, params: Params) -> tuple[np.ndarray, F8]:
     """Let the models of one cell vote; returns the slabs with the ensemble's columns."""
     (action, confidence), (codes, values), record = cell(votes), slabs(), params.record()
-    elect(action, np.full((2, 1), np.nan), record, codes, 0, 1)
-    tally(action, codes, 0, 1)
+    look_up(action, np.full((2, 1), np.nan), pattern_table(record), np.empty(1, np.int32), codes, 0, 1)
     average(action, confidence, record, codes, values, 0, 1)
     return codes, values
 
@@ -90,12 +90,17 @@ def ensemble_vote(case: Case, params: Params) -> dict[str, Any]:
     }
 
 
+def scored(votes: Votes, params: Params) -> tuple[Action, float]:
+    """Return action and score of the confidence-weighted ensemble of one cell."""
+    weights, tie_break = np.array(params.ensemble.weights), int(params.ensemble.tie_break)
+    action, score = weighted_score_rule(*cell(votes), 0, weights, tie_break, False)
+    return Action(int(action)), float(score)
+
+
 def weighted_score(case: Case, params: Params) -> dict[str, Any]:
     """4.5."""
-    action, score = weighted_score_rule(
-        *tuples(votes_of(case["input"]["predictions"])), params.ensemble.weights, int(params.ensemble.tie_break)
-    )
-    return {"action": Action(int(action)).name, "confidence": float(score)}
+    action, score = scored(votes_of(case["input"]["predictions"]), params)
+    return {"action": action.name, "confidence": score}
 
 
 def one_hot(votes: Votes, regime: Mapping[str, float] | None, vector: str) -> F8:
@@ -109,8 +114,8 @@ def one_hot(votes: Votes, regime: Mapping[str, float] | None, vector: str) -> F8
 def disagreement(case: Case, params: Params) -> dict[str, Any]:
     """7.3: counts from the tally, the ratio as the meta models see it, the split as the policy sees it."""
     votes = votes_of(case["input"]["predictions"])
-    sell, hold, buy, n = (int(x) for x in tally_rule(tuples(votes)[0]))
-    reason = policy_rule(sell, hold, buy, n, False, (127,) * N_MODELS, (-1,) * N_MODELS)  # no share is large enough for another reason
+    sell, hold, buy, _ = tally_rule(tuples(votes)[0])
+    reason = policy_rule(sell, hold, buy, False, 2.0, 2.0)  # no share is large enough for another reason
     counts = {"BUY": buy, "SELL": sell, "HOLD": hold}
     return {
         "num_buy": buy,
@@ -145,15 +150,15 @@ def _with_thresholds(params: Params, config: Mapping[str, Any]) -> Params:
 def policy_result(predictions: Mapping[str, Any], params: Params, config: Mapping[str, Any]) -> dict[str, Any]:
     """Ask the policy on its own about the predictions given (7.2, 7.3)."""
     votes, record = votes_of(predictions), params.record()
-    base, base_confidence = weighted_score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
+    base, base_confidence = scored(votes, params)
     if params.meta.policy_base == PolicyBase.SHARED:
         codes, values = vote(votes, params)
         base, base_confidence = codes[Code.ENSEMBLE_ACTION, 0], values[Value.ENSEMBLE_CONFIDENCE, 0]
     tally = tally_rule(tuples(votes)[0])
     is_low = bool(base_confidence < params.meta.low_confidence)
-    agreeing, divided = least_groups(params.meta.consensus_threshold), most_groups(params.meta.disagreement_threshold)
+    thresholds = params.meta.consensus_threshold, params.meta.disagreement_threshold
     codes, values = slabs()
-    codes[Code.META_REASON], codes[Code.VERDICT] = policy_rule(*tally, is_low, agreeing, divided), Verdict.DEFER
+    codes[Code.META_REASON], codes[Code.VERDICT] = policy_rule(*tally[:3], is_low, *thresholds), Verdict.DEFER
     probs, problem = _stub_model(config)
     ask(probs, int(problem), record, codes, values, 0, 1)
     reason = Reason(int(codes[Code.META_REASON, 0]))
@@ -185,7 +190,7 @@ def meta_policy(case: Case, params: Params) -> dict[str, Any]:
 def meta_override(case: Case, params: Params) -> dict[str, Any]:
     """6.3; what it falls back to is the weighted score (4.5)."""
     params, votes = _with_thresholds(params, case["config"]), votes_of(case["input"]["predictions"])
-    base, base_score = weighted_score_rule(*tuples(votes), params.ensemble.weights, int(params.ensemble.tie_break))
+    base, base_score = scored(votes, params)
     codes, values = slabs()
     probs, problem = _stub_model(case["config"])
     judge_learned(cell(votes)[0], probs, int(problem), params.record(), codes, values, 0, 1)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtcore import ensemble
+from qtcore.chain import patterns
 from qtcore.params import Params, TieBreak
 from qtcore.types import Action, Code, Consensus, Value
 from tests.cells import all_patterns, cell_votes, empty_slabs, random_regime
@@ -33,11 +34,10 @@ VARIANTS = {
 
 
 def run_vote(action, confidence, regime, params, cuts=()):
-    codes, values = empty_slabs(action.shape[1])
+    (codes, values), table = empty_slabs(action.shape[1]), patterns.pattern_table(params.record())
     edges = [0, *sorted(cuts), action.shape[1]]
     for start, stop in pairwise(edges):
-        ensemble.elect(action, regime, params.record(), codes, start, stop)
-        ensemble.tally(action, codes, start, stop)
+        patterns.look_up(action, regime, table, np.empty(max(1, stop - start), np.int32), codes, start, stop)
         ensemble.average(action, confidence, params.record(), codes, values, start, stop)
     return codes, values
 
@@ -59,14 +59,44 @@ def test_every_pattern_of_five_models_equals_the_naive_vote(name):
         assert {**got, "ensemble_confidence": float(values[Value.ENSEMBLE_CONFIDENCE, i])} == want, (i, action[:, i])
 
 
+@pytest.mark.parametrize("fills", [False, True])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_the_weighted_score_equals_its_twin(name):
+def test_the_weighted_score_equals_its_twin(name, fills):
     action, confidence, _ = world(1)
     p = Params().with_values(VARIANTS[name]).flat()
-    tie_break = TieBreak[p["ensemble.tie_break"].upper()]
+    weights, tie_break = np.array(p["ensemble.weights"]), int(TieBreak[p["ensemble.tie_break"].upper()])
     for i in range(action.shape[1]):
-        got = ensemble.weighted_score_rule(tuple(action[:, i]), tuple(confidence[:, i]), tuple(p["ensemble.weights"]), int(tie_break))
-        assert got == opinion.weighted_score_rule(cell_votes(action, confidence, i), p["ensemble.weights"], p["ensemble.tie_break"])
+        votes = cell_votes(action, confidence, i)
+        want = opinion.weighted_score_rule(opinion.fill_rule(votes) if fills else votes, weights.tolist(), p["ensemble.tie_break"])
+        assert ensemble.weighted_score_rule(action, confidence, i, weights, tie_break, fills) == want
+
+
+POLICIES = {
+    **VARIANTS,
+    "half": {"meta.missing_fill": "hold_half"},
+    "loose": {"meta.consensus_threshold": 0.5, "meta.disagreement_threshold": 0.7, "ensemble.weights": [0.6, 0.1, 0.2, 0.1]},
+    "strict": {"meta.consensus_threshold": 1.0, "meta.disagreement_threshold": 0.8},
+}
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_entry_of_the_pattern_table(name):
+    """The table unpacked by hand, against the rules asked pattern by pattern."""
+    params = Params().with_values(POLICIES[name])
+    want = [entry for table in opinion.fill_table(params.flat()) for entry in table]
+    got = patterns.pattern_table(params.record())
+    assert len(got) == len(want)
+    for entry, (column, (sound, low), outvoted) in zip(got.tolist(), want, strict=True):
+        assert [entry & 3, entry >> 2 & 7, entry >> 5 & 7, entry >> 8 & 7] == list(column.values())
+        assert [entry >> 11 & 31, entry >> 16 & 3] == [sound["meta_reason"], sound["verdict"]]
+        assert [entry >> 18 & 31, entry >> 23 & 3] == [low["meta_reason"], low["verdict"]]
+        assert (entry >> 25) == outvoted
+
+
+def test_a_table_is_made_once_per_parameters():
+    record = Params().record()
+    assert patterns.pattern_table(record) is patterns.pattern_table(Params().record())
+    assert patterns.pattern_table(record) is not patterns.pattern_table(Params().with_values(POLICIES["half"]).record())
 
 
 @settings(max_examples=40, deadline=None)
@@ -127,12 +157,17 @@ def test_confidence_plays_no_part_in_the_winner():
 
 @pytest.mark.parametrize("volatility", [np.nan, -1.0, 0.0, 0.39, 0.4, 0.5, 0.59, 0.6, 2.0])
 @pytest.mark.parametrize("trend", [np.nan, -1.0, -0.21, -0.2, 0.0, 0.2, 0.21])
-def test_regime_weights_keep_their_sum(volatility, trend):
+def test_regime_slices(volatility, trend):
+    assert ensemble.slice_rule(volatility, trend) == opinion.slice_rule(volatility, trend)
+
+
+def test_regime_weights_keep_their_sum():
     rng = np.random.default_rng(0)
-    weights, factors = rng.random(5), rng.random(45)
-    got = ensemble.regime_weights(weights, factors, volatility, trend)
-    assert list(got) == opinion.regime_weights(weights.tolist(), factors.tolist(), volatility, trend)
-    assert sum(got) == pytest.approx(weights.sum(), rel=1e-12)
+    for number in range(9):
+        weights, factors = rng.random(5), rng.random(45)
+        got = ensemble.regime_weights(weights, factors, number)
+        assert list(got) == opinion.regime_weights(weights.tolist(), factors.tolist(), number)
+        assert sum(got) == pytest.approx(weights.sum(), rel=1e-12)
 
 
 @settings(deadline=None)

@@ -7,13 +7,16 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 import numpy as np
 
 from qtcore.arbiter import keep, settle
-from qtcore.ensemble import average, elect, tally, weighted_score_rule
+from qtcore.chain.patterns import look_up, pattern_table
+from qtcore.ensemble import average, weighted_score_rule
 from qtcore.jit import kernel
 from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, judge_policy
 from qtcore.params import MetaMode, MissingFill, Params, PolicyBase
-from qtcore.slots import fill_rule, is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
+from qtcore.slots import is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
 from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
+
+CHUNK = 4096  # cells that pass the layers together; 0.6 MB of inputs and outputs
 
 
 @kernel
@@ -36,20 +39,10 @@ def grade(action, confidence, params, codes, values, start, stop):
             codes[Code.VERDICT, i] = values[Value.ENSEMBLE_CONFIDENCE, i] < limit
         return
     fills, tie_break = params[0]["meta"]["missing_fill"] == MissingFill.HOLD_HALF, params[0]["ensemble"]["tie_break"]
-    table = params[0]["ensemble"]["weights"]
-    weights = (table[0], table[1], table[2], table[3], table[4])
+    weights = params[0]["ensemble"]["weights"]
     for i in range(np.uintp(start), np.uintp(stop)):
-        actions, given = slots(action, i), slots(confidence, i)
-        if fills:
-            given = (
-                0.5 if actions[0] < 0 else given[0],
-                0.5 if actions[1] < 0 else given[1],
-                0.5 if actions[2] < 0 else given[2],
-                0.5 if actions[3] < 0 else given[3],
-                given[4],
-            )
-            actions = fill_rule(actions)
-        codes[Code.VERDICT, i] = weighted_score_rule(actions, given, weights, tie_break)[1] < limit
+        score = weighted_score_rule(action, confidence, i, weights, tie_break, fills)[1]
+        codes[Code.VERDICT, i] = score < limit
 
 
 @kernel
@@ -61,31 +54,29 @@ def restore(action, confidence, codes, values, start, stop):
             continue
         actions = slots(action, i)
         sell, hold, buy, _ = tally_rule(actions)
+        most, winner = most_rule(sell, hold, buy)
         if is_outvoted_rule(sell, hold, buy, codes[Code.ENSEMBLE_ACTION, i]):
-            most, winner = most_rule(sell, hold, buy)
             codes[Code.RAW_ACTION, i] = winner
             values[Value.RAW_CONFIDENCE, i] = weigh_rule(actions, slots(confidence, i), winner) / most
 
 
 @kernel
-def decide_block(action, confidence, arbiter, regime, probs, problem, params, codes, values):
+def decide_block(action, confidence, arbiter, regime, probs, problem, params, codes, values, table, found):
     """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
     unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` is the reason; [3, 1] stands
-    for every cell.
+    for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which cells pass the layers.
     """
-    n, meta = action.shape[1], params[0]["meta"]
-    chunk = 4096  # cells; 0.7 MB of inputs and outputs
+    n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
-        elect(action, regime, params, codes, start, stop)
-        tally(action, codes, start, stop)
+        look_up(action, regime, table, found, codes, start, stop)
         average(action, confidence, params, codes, values, start, stop)
         reset(codes, values, start, stop)
         if meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY:
             grade(action, confidence, params, codes, values, start, stop)
-            escalated, outvoted, clear = judge_policy(action, params, codes, start, stop)
+            escalated, outvoted, clear = judge_policy(found, codes, start, stop)
             if clear:
                 escalated |= ask(probs, problem, params, codes, values, start, stop)
             if escalated and params[0]["arbiter"]["enabled"] != 0:
@@ -145,6 +136,8 @@ def decide(
         record,
         _flat(codes, np.int8),
         _flat(values),
+        pattern_table(record),
+        np.empty(min(CHUNK, max(1, n * n_symbols)), np.int32),
     )
     return out
 

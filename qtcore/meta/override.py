@@ -5,22 +5,22 @@ import numpy as np
 from qtcore.jit import kernel
 from qtcore.meta.predictor import v5_rule
 from qtcore.params import MetaMode
-from qtcore.slots import choose_rule, least_groups, most_rule, pick_rule, slots, tally_rule
+from qtcore.slots import choose_rule, most_rule, slots, tally_rule
 from qtcore.types import Code, Reason, Value
 
 
 @kernel
-def override_rule(sell, hold, buy, n, probs, problem, agreeing, threshold):
+def override_rule(sell, hold, buy, n, probs, problem, consensus_threshold, threshold):
     """Return reason, class and confidence of the checks in order; class -1 and NaN until the model has given a valid answer.
 
-    sell, hold, buy, n: head counts; probs: three probabilities, NaN where the model gave none because of `problem`; agreeing:
-    `least_groups` of the consensus threshold; threshold: the least confidence that overrides.
+    sell, hold, buy, n: head counts; probs: three probabilities, NaN where the model gave none because of `problem`;
+    consensus_threshold: share of the votes; threshold: the least confidence that overrides.
     """
     is_absent = probs[0] != probs[0]
     if is_absent and problem == Reason.MODEL_NOT_LOADED:
         return 6, -1, np.nan
     most, winner = most_rule(sell, hold, buy)
-    if n > 0 and most >= pick_rule(agreeing, n):
+    if n > 0 and most / n >= consensus_threshold:
         return 1 + winner, -1, np.nan
     if is_absent:
         return problem, -1, np.nan
@@ -39,7 +39,7 @@ def judge_learned(action, probs, problem, params, codes, values, start, stop):
     holds at 0.0.
     """
     meta, last = params[0]["meta"], np.uintp(probs.shape[1] - 1)
-    is_v5, agreeing = meta["mode"] == MetaMode.V5, least_groups(meta["consensus_threshold"])
+    is_v5, share = meta["mode"] == MetaMode.V5, meta["consensus_threshold"]
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
         if n < 2:
@@ -50,7 +50,7 @@ def judge_learned(action, probs, problem, params, codes, values, start, stop):
         if is_v5:
             reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, problem, meta["v5_threshold"], meta["consensus_guard"])
         else:
-            reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, agreeing, meta["override_threshold"])
+            reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, share, meta["override_threshold"])
         is_closed = (not is_v5) and (reason == 34 or 6 <= reason <= 10) and meta["fail_open"] == 0
         replaces = is_closed or 30 <= reason <= 32 or reason == 35
         codes[Code.VERDICT, i] = 2 if replaces else 1

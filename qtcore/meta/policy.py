@@ -1,7 +1,7 @@
 """Is the ensemble clear enough, or must the arbiter be asked? The policy never proposes a trade (`spec` 7).
 
-The rules need head counts only and run in int8 lanes (2026-11: 0.3 ns a cell). The learned model is asked where every rule has passed,
-which with four voters is never (7.4), so its entropy is worked out cell by cell.
+The rules need head counts only, so `chain.patterns` asks them once for each pattern of votes. The learned model is asked where every
+rule has passed, which with four voters is never (7.4); its entropy is worked out cell by cell.
 """
 
 import math
@@ -9,37 +9,30 @@ import math
 import numpy as np
 
 from qtcore.jit import kernel
-from qtcore.params import MissingFill
-from qtcore.slots import (
-    choose_rule,
-    fill_rule,
-    is_outvoted_rule,
-    least_groups,
-    most_groups,
-    most_rule,
-    pick_rule,
-    slots,
-    tally_rule,
-)
+from qtcore.slots import choose_rule, most_rule
 from qtcore.types import Code, Reason, Value
 
 
-@kernel(inline=True)
-def policy_rule(sell, hold, buy, n, is_low, agreeing, divided):
-    """Return the reason of the first trigger that fires (7.3): 1-3 and 5 defer, 20-22 escalate, 5 is what the learned model may change.
+@kernel
+def policy_rule(sell, hold, buy, is_low, consensus_threshold, disagreement_threshold):
+    """Return the reason of the first trigger that fires (7.3): 1-3 defer, 20-22 escalate, 5 is what the learned model may change.
 
-    sell, hold, buy, n: head counts; is_low: the base confidence is below its threshold; agreeing, divided: `least_groups` and
-    `most_groups` of the two thresholds.
+    sell, hold, buy: head counts; is_low: the base confidence is below its threshold; the thresholds are shares of the votes.
     """
+    n = sell + hold + buy
+    if n == 0:
+        return 11
     most, winner = most_rule(sell, hold, buy)
-    reason = np.int8(22 if is_low else 5)
-    reason = np.int8(21 if most <= pick_rule(divided, n) else reason)
-    reason = np.int8(20 if (buy == 2) & (sell == 2) else reason)
-    reason = np.int8(np.int8(1 + winner) if most >= pick_rule(agreeing, n) else reason)
-    return np.int8(11 if n == 0 else reason)
+    if most / n >= consensus_threshold:
+        return 1 + winner
+    if buy == 2 and sell == 2:
+        return 20
+    if 1.0 - most / n >= disagreement_threshold:
+        return 21
+    return 22 if is_low else 5
 
 
-@kernel(inline=True)
+@kernel
 def entropy_rule(p_sell, p_hold, p_buy):
     """Return the entropy of three probabilities over ln 3 (7.3); a certain one may come out below zero by 1e-10."""
     total = p_sell * math.log(p_sell + 1e-10)
@@ -49,31 +42,22 @@ def entropy_rule(p_sell, p_hold, p_buy):
 
 
 @kernel
-def judge_policy(action, params, codes, start, stop):
-    """Keep or escalate the cells [start, stop) by the rules; return whether any is escalated, outvoted (D-70) or clear, as three flags.
+def judge_policy(found, codes, start, stop):
+    """Keep or escalate the cells [start, stop) by the rules; return whether any is escalated, outvoted (D-70) or clear.
 
-    action [5, N]; codes [11, N]: reads ENSEMBLE_ACTION, N_VOTERS and in VERDICT whether the base confidence is low; writes VERDICT and
-    META_REASON. With `hold_half` the absent are counted, and a consensus made of them outvotes nobody.
+    found [>= stop - start]: entries of the pattern table; codes [11, N]: reads in VERDICT whether the base confidence is low, writes
+    VERDICT and META_REASON.
     """
-    meta = params[0]["meta"]
-    fills = meta["missing_fill"] == MissingFill.HOLD_HALF
-    agreeing = least_groups(meta["consensus_threshold"])
-    divided = most_groups(meta["disagreement_threshold"])
-    escalated, outvoted, clear = np.int8(0), np.int8(0), np.int8(0)
-    for i in range(np.uintp(start), np.uintp(stop)):
-        actions = slots(action, i)
-        sell, hold, buy, n = tally_rule(fill_rule(actions) if fills else actions)
-        n_voters = codes[Code.N_VOTERS, i]
-        reason = policy_rule(sell, hold, buy, n, codes[Code.VERDICT, i] != 0, agreeing, divided)
-        reason = np.int8(14 if n_voters == 1 else (13 if n_voters == 0 else reason))
-        verdict = np.int8(3 if reason >= 20 else (0 if n_voters < 2 else 1))
-        codes[Code.META_REASON, i] = reason
-        codes[Code.VERDICT, i] = verdict
-        escalated = np.int8(escalated | np.int8(reason >= 20))
-        clear = np.int8(clear | np.int8(reason == 5))
-        is_outvoted = (not fills) & (reason <= 3) & is_outvoted_rule(sell, hold, buy, codes[Code.ENSEMBLE_ACTION, i])
-        outvoted = np.int8(outvoted | np.int8(is_outvoted))
-    return escalated != 0, outvoted != 0, clear != 0
+    first, escalated, outvoted, clear = np.uintp(start), np.int32(0), np.int32(0), np.int32(0)
+    for i in range(np.uintp(stop - start)):
+        entry = found[i]
+        judged = np.int32(entry >> 18 if codes[Code.VERDICT, first + i] != 0 else entry >> 11)
+        codes[Code.META_REASON, first + i] = judged & 31
+        codes[Code.VERDICT, first + i] = judged >> 5 & 3
+        escalated = np.int32(escalated | np.int32((judged & 31) >= 20))
+        clear = np.int32(clear | np.int32((judged & 31) == 5))
+        outvoted = np.int32(outvoted | np.int32(entry >> 25))
+    return escalated != 0, outvoted & 1 != 0, clear != 0
 
 
 @kernel

@@ -46,10 +46,6 @@ def is_outvoted_rule(sell, hold, buy, ensemble_action):
     return counts.count(max(counts)) == 1 and counts.index(max(counts)) != ensemble_action
 
 
-def pick_rule(table, n):
-    return table[n - 1]
-
-
 def fill_rule(votes):
     return [(HOLD, 0.5) if v is None and m < 4 else v for m, v in enumerate(votes)]
 
@@ -57,14 +53,6 @@ def fill_rule(votes):
 def choose_rule(probs):
     is_sound = all(0.0 <= p <= 1.0 for p in probs)
     return list(probs).index(max(probs)), max(probs), is_sound
-
-
-def least_groups(threshold):
-    return [next((k for k in range(n + 1) if k / n >= threshold), 127) for n in range(1, 6)]
-
-
-def most_groups(threshold):
-    return [max((k for k in range(n + 1) if 1 - k / n >= threshold), default=-1) for n in range(1, 6)]
 
 
 # ---------------------------------------------------------------- 4 ensemble
@@ -115,29 +103,45 @@ def weighted_score_rule(votes, weights, tie_break):
     return next((action, s) for action, s in score.items() if s == top)
 
 
-def regime_weights(weights, factors, volatility, trend):
+def slice_rule(volatility, trend):
     row = "medium" if volatility != volatility or 0.4 <= volatility < 0.6 else "low" if volatility < 0.4 else "high"
     column = "sideways" if trend != trend or -0.2 <= trend <= 0.2 else "down" if trend < -0.2 else "up"
-    start = 5 * (3 * ["low", "medium", "high"].index(row) + ["down", "sideways", "up"].index(column))
-    scaled = [w * f for w, f in zip(weights, factors[start : start + 5])]
+    return 3 * ["low", "medium", "high"].index(row) + ["down", "sideways", "up"].index(column)
+
+
+def regime_weights(weights, factors, slice_number):
+    scaled = [w * f for w, f in zip(weights, factors[5 * slice_number : 5 * slice_number + 5])]
     before = after = 0.0
     for w, s in zip(weights, scaled):
         before, after = before + w, after + s
     return [s * (before / after) for s in scaled] if after > 0.0 else list(weights)
 
 
-def elect(votes, regime, p):
+def pattern_rule(votes, weights, p):
+    """What does the pattern of a cell's votes lead to, whatever the confidences?"""
+    counts = tally_rule(votes)
+    winner, is_tie = (HOLD, False) if counts[3] == 0 else winner_rule(votes, weights, p["ensemble.tie_break"])
+    label = consensus_rule(counts[winner], counts[3], is_tie)
+    judged = [judge_policy(votes, is_low, p) for is_low in (False, True)]
+    outvoted = restore(votes, judged[0]["meta_reason"], winner) != {} and p["meta.missing_fill"] == "omit"
+    column = {"ensemble_action": winner, "consensus": label, "consensus_count": counts[winner], "n_voters": counts[3]}
+    return column, judged, outvoted
+
+
+def fill_table(p):
+    """Every pattern of five votes, in the order of `sum((action + 1) * 4^slot)`; one list for each set of weights."""
+    factors = p["ensemble.regime_factors"]
+    adapted = [regime_weights(p["ensemble.weights"], factors, k) for k in range(9)]
+    sets = [p["ensemble.weights"]] if all(f == 1.0 for f in factors) else adapted
+    patterns = [as_votes([(number // 4**m) % 4 - 1 for m in range(5)], [0.5] * 5) for number in range(1024)]
+    return [[pattern_rule(votes, weights, p) for votes in patterns] for weights in sets]
+
+
+def look_up(votes, regime, p):
     weights, factors = p["ensemble.weights"], p["ensemble.regime_factors"]
     if any(f != 1.0 for f in factors):
-        weights = regime_weights(weights, factors, *regime)
-    return winner_rule(votes, weights, p["ensemble.tie_break"])
-
-
-def tally(votes, winner, is_tie):
-    counts = tally_rule(votes)
-    n_voters, winner = counts[3], HOLD if counts[3] == 0 else winner
-    label = consensus_rule(counts[winner], n_voters, is_tie)
-    return {"ensemble_action": winner, "consensus": label, "consensus_count": counts[winner], "n_voters": n_voters}
+        weights = regime_weights(weights, factors, slice_rule(*regime))
+    return pattern_rule(votes, weights, p)[0]
 
 
 def average(votes, column, p):
@@ -147,14 +151,15 @@ def average(votes, column, p):
 
 
 def vote(votes, regime, p):
-    column = tally(votes, *elect(votes, regime, p))
+    column = look_up(votes, regime, p)
     return {**column, "ensemble_confidence": average(votes, column, p)}
 
 
 # ---------------------------------------------------------------- 7 policy
 
 
-def policy_rule(sell, hold, buy, n, is_low, p):
+def policy_rule(sell, hold, buy, is_low, p):
+    n = sell + hold + buy
     if n == 0:
         return Reason.NO_PREDICTIONS
     most = max(sell, hold, buy)
@@ -192,9 +197,9 @@ def too_few(n_voters):
 def judge_policy(votes, is_low, p):
     n_voters = tally_rule(votes)[3]
     if n_voters < 2:
-        return too_few(n_voters)
+        return {"verdict": Verdict.NONE, **too_few(n_voters)}
     counted = fill_rule(votes) if p["meta.missing_fill"] == "hold_half" else votes
-    reason = policy_rule(*tally_rule(counted), is_low, p)
+    reason = policy_rule(*tally_rule(counted)[:3], is_low, p)
     return {"verdict": Verdict.ESCALATE if reason >= 20 else Verdict.DEFER, "meta_reason": reason}
 
 
