@@ -54,14 +54,8 @@ def fill_table(params, table):
         if len(table) > 1024:
             weights = regime_weights(given, factors, k)
         for p in range(1024):
-            actions = np.int8(p & 3), np.int8(p >> 2 & 3), np.int8(p >> 4 & 3), np.int8(p >> 6 & 3), np.int8(p >> 8 & 3)
-            actions = (
-                np.int8(actions[0] - 1),
-                np.int8(actions[1] - 1),
-                np.int8(actions[2] - 1),
-                np.int8(actions[3] - 1),
-                np.int8(actions[4] - 1),
-            )
+            low = np.int8((p & 3) - 1), np.int8((p >> 2 & 3) - 1), np.int8((p >> 4 & 3) - 1)
+            actions = low[0], low[1], low[2], np.int8((p >> 6 & 3) - 1), np.int8((p >> 8 & 3) - 1)
             table[1024 * k + p] = pattern_rule(actions, weights, params)
 
 
