@@ -72,7 +72,11 @@ def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
 def _ensemble(result: Result, t: int, s: int) -> dict[str, Any]:
     d = result.decisions
     says = f"{_name(Action, d.ensemble_action[t, s])} {d.ensemble_confidence[t, s]:.4f}"
-    saw = {"voters": d.n_voters[t, s], "for the winner": d.consensus_count[t, s], "consensus": _name(Consensus, d.consensus[t, s]).lower()}
+    saw = {
+        "voters": int(d.n_voters[t, s]),
+        "for the winner": int(d.consensus_count[t, s]),
+        "consensus": _name(Consensus, d.consensus[t, s]).lower(),
+    }
     return {"name": "ensemble", "says": says, "saw": saw}
 
 

@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_backtest_prints_the_table_the_proof_the_verdict_and_the_path(finished: Path) -> None:
     text = (finished.parent / "stdout").read_text()
-    assert re.search(r"verdict: (edge|no edge|not enough data)", text)
+    assert re.search(r"verdict: (Edge|No edge|Not enough data)", text)
     assert re.search(r"verified: \d+ checks passed", text)
     assert str(finished / "report.html") in text
 
