@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from qtcore import kernel
+from qtcore.features import Feature
 from qtcore.governor import govern_step
 from qtcore.types import Reason
 from research.errors import UserError
@@ -103,6 +104,23 @@ def test_the_sentence_says_where():
     (rule,) = (r for r in check_layer(fills_holes).rules if r.name == "nan_rows")
     assert rule.broken == "must be NaN where the symbol has no bar, was 0 at bar 0 of ETHUSDT"
     assert "differs first at bar" in str(check_layer(next_bar))
+
+
+def opening_gap(bars):
+    """Open against the last close."""
+    out = np.full(bars.close.shape, np.nan)
+    out[1:] = bars.open[1:] / bars.close[:-1] - 1.0
+    return out
+
+
+def test_a_feature_of_the_bank_passes():
+    report = check_layer(Feature("opening_gap", opening_gap, lookback=1))
+    assert report, str(report)
+
+
+def test_a_feature_that_reads_further_back_than_it_says_is_told_so():
+    assert check_layer(Feature("last_five", last_five, lookback=5))
+    assert check_layer(Feature("last_five", last_five, lookback=4)).failed == ("cutting",)
 
 
 # ------------------------------------------------------------------ an ensemble rule in NumPy
