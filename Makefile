@@ -28,7 +28,7 @@ test: $(STAMP)  ## lint, types and tests, about ten minutes on two cores
 
 test-all: $(STAMP)  ## every test, bounds checks and long property runs included
 	$(BIN)/python -m pytest -n 2 --dist loadfile
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_parity.py tests/test_trade.py tests/test_features.py tests/test_decide.py
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_engine.py tests/test_trade.py tests/test_features.py tests/test_decide.py
 
 lint: $(STAMP)  ## format check, lint and types
 	$(BIN)/ruff check .
@@ -40,8 +40,9 @@ format: $(STAMP)  ## rewrite the sources in the house format
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP)  ## measure speed and write the README's table
-	$(BIN)/python -m pytest tests/bench --benchmark-enable --benchmark-json=reports/bench.json
-	$(BIN)/python -m tests.bench.table reports/bench.json
+	@mkdir -p reports/bench
+	$(BIN)/python -m pytest tests/bench/bench_*.py --benchmark-enable --benchmark-json=reports/bench/latest.json
+	$(BIN)/python -m tests.bench.table reports/bench/latest.json
 
 lock: $(STAMP)  ## write requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --all --exclude-editable --exclude pip --exclude qtcore | sed "s/+cpu$$//" > requirements.lock  # one torch for every platform
