@@ -1,0 +1,54 @@
+"""Did results move? One small run against stored numbers; a change needs a line under "Results" in the CHANGELOG."""
+
+import numpy as np
+import pytest
+
+import research
+from qtcore.types import Reason, Source, Verdict
+
+FIGURES = {
+    "final equity": 9725.060926996122,
+    "lowest equity": 9725.060926996122,
+    "fees": 374.96745677056833,
+    "mean exposure": 2324.649186149814,
+    "volatility": 0.4419415826568923,
+    "trend": 0.1684181905256833,
+}
+COUNTS = {
+    "fills": 1329,
+    "stops": 43,
+    "escalated": 2154,
+    "from the arbiter": 1615,
+    "APPROVED": 667,
+    "HOLD_SIGNAL": 525,
+    "LOW_CONFIDENCE": 475,
+    "DAILY_TRADE_LIMIT_REACHED": 213,
+    "MAX_EXPOSURE_EXCEEDED": 1,
+    "COOLDOWN_ACTIVE": 18,
+    "POSITION_ALREADY_OPEN": 911,
+    "EXIT_SIGNAL": 327,
+    "HORIZON": 63,
+}
+
+
+def test_the_small_run_has_not_moved() -> None:
+    bars = research.load_bars("simulated:random_walk?n_bars=800&n_symbols=4&seed=9")
+    run = research.backtest(bars, research.Predictions.random(bars, seed=9))
+    result = run.result
+    figures = {
+        "final equity": result.equity[-1],
+        "lowest equity": result.equity.min(),
+        "fees": result.fills["fee"].sum(),
+        "mean exposure": result.exposure.mean(),
+        "volatility": np.nanmean(result.planes.regime[0]),
+        "trend": np.nanmean(result.planes.regime[1]),
+    }
+    counts = {
+        "fills": len(result.fills),
+        "stops": int((result.fills["reason"] == Reason.STOP).sum()),
+        "escalated": int((result.decisions.verdict == Verdict.ESCALATE).sum()),
+        "from the arbiter": int((result.decisions.source == Source.ARBITER).sum()),
+        **{reason.name: int((result.governor_reason == reason).sum()) for reason in Reason if (result.governor_reason == reason).any()},
+    }
+    assert counts == COUNTS
+    assert figures == pytest.approx(FIGURES, rel=1e-9)  # other processors round exp and log differently
