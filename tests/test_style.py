@@ -13,6 +13,16 @@ MAX_MODULE, MAX_TEST, MAX_KERNEL, MAX_PARAMETERS = 400, 700, 40, 8
 
 # Kernels without a twin of their own name: each is a rule or a loop that the named twin covers, on the same inputs.
 COVERED_BY: dict[str, str] = {
+    "mend": "advance",
+    "hide": "advance",
+    "copy": "advance",
+    "load": "advance",
+    "load_holes": "advance",
+    "place": "advance",
+    "mark_valid": "advance",
+    "rank_four": "rank",
+    "one": "rank",
+    "share": "rank",
     "stop_level_rule": "enter",
     "gap_rule": "fill_exits",
     "stop_rule": "fill_stops",

@@ -43,7 +43,7 @@ def mend(memory, x, mask, window, k, mean, dev, counts, symbols, rows):
             memory[dev + i] = squares * ((window - k) / (count - k))
 
 
-@kernel
+@kernel(inline=True)
 def hide(memory, mask, out, size):
     """Write NaN over those of the `size` cells at `out` whose `mask` is 0: holes."""
     for i in range(size):

@@ -82,7 +82,7 @@ class Graph:
             at += size
         while len(nodes) > 5:
             nodes = [self.node(op.ADD4, *nodes[:4]), *nodes[4:]]
-        return self.node({3: op.ADD3, 4: op.ADD4, 5: op.ADD5}[len(nodes)], *nodes, tag=tag)
+        return self.node(op.ADD5 if len(nodes) == 5 else op.ADD4, *nodes, *[self.zero] * (4 - len(nodes)), tag=tag)
 
     def window_sum(self, x: Node, n: int, mask: Node) -> Node:
         """Sum the last n rows of x, scaled to n values where some are missing; NaN below 80 %."""

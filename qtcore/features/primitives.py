@@ -23,7 +23,6 @@ from qtcore.jit import kernel
     CLIP,  # a within [-1, 1]
     DEFAULT,  # a, or k where a is NaN
     # Windows: shorter ones are joined to longer ones; `empty` is S where an operation lags its operands by itself.
-    ADD3,  # a + (b + c)
     ADD4,  # (a + b) + (c + d)
     ADD5,  # (a + b) + (c + (d + e))
     MOVES,  # out max(a - b, 0), second min(a - b, 0)
@@ -33,7 +32,7 @@ from qtcore.jit import kernel
     BANDS,  # out a + sqrt(k b), second a - sqrt(k b)
     INDEX14,  # 100 U / (U + D), 50 where both are 0: sums of 14 rises and falls; a, b: sums of four; c, d: the moves themselves
     RATIOS,  # out v / SMA_10(v), second v / SMA_20(v), 1 where the mean is 0; a: v, b: sums of four
-) = range(19)
+) = range(18)
 
 U4, U8, U9, U12, U13, U16 = (np.uintp(k) for k in (4, 8, 9, 12, 13, 16))
 
@@ -84,14 +83,11 @@ def elementwise(op, memory, a, b, c, d, out, k, empty, size):
 
 @kernel
 def windowed(op, memory, a, b, c, d, e, out, second, k, empty, size):
-    """Apply an operation from ADD3 on to `size` cells of `memory` at the addresses a to e; write them at `out` and `second`."""
+    """Apply an operation from ADD4 on to `size` cells of `memory` at the addresses a to e; write them at `out` and `second`."""
     a, b, c, d, e, n = np.uintp(a), np.uintp(b), np.uintp(c), np.uintp(d), np.uintp(e), np.uintp(size)
     out, second, row = np.uintp(out), np.uintp(second), np.uintp(empty)
     r4, r8, r9, r12, r13, r16 = row * U4, row * U8, row * U9, row * U12, row * U13, row * U16
-    if op == ADD3:
-        for i in range(n):
-            memory[out + i] = memory[a + i] + (memory[b + i] + memory[c + i])
-    elif op == ADD4:
+    if op == ADD4:
         for i in range(n):
             memory[out + i] = (memory[a + i] + memory[b + i]) + (memory[c + i] + memory[d + i])
     elif op == ADD5:

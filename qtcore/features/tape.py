@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from qtcore.features.holes import hide, mend
-from qtcore.features.primitives import ADD3, RATIOS, elementwise, windowed
+from qtcore.features.primitives import ADD4, RATIOS, elementwise, windowed
 from qtcore.features.recursions import ema_bank, wilder
 from qtcore.features.regime import rank
 from qtcore.jit import kernel
@@ -54,7 +54,7 @@ def copy(source, start, memory, to, size):
         memory[to + i] = source[start + i]
 
 
-@kernel
+@kernel(inline=True)
 def load_holes(high, low, close, volume, table, memory, at, start, size):
     """Copy bars with holes: the last close and volume stay, a volume to be summed is 0."""
     symbols, quiet = table[SYMBOLS], table[table[COUNTERS] + QUIET]
@@ -100,7 +100,7 @@ def load(high, low, close, volume, table, memory, at, start, size):
     return is_whole
 
 
-@kernel
+@kernel(inline=True)
 def place(table, at, start, block):
     """Write where the operands of a piece are: `at` cells into the chunk, `start` cells into wanted planes of `block` cells."""
     for j in range(table[N_OPERATIONS]):
@@ -112,8 +112,8 @@ def place(table, at, start, block):
         table[q + 7] = table[p + 7]
 
 
-@kernel
-def mark(table, memory, valid, is_whole, at, start, size):
+@kernel(inline=True)
+def mark_valid(table, memory, valid, is_whole, at, start, size):
     """Count the bars of every symbol and say which cells are valid: past the warm-up and no hole."""
     symbols, seen, mask = table[SYMBOLS], table[COUNTERS] + SEEN, table[HEAD + MASK] + at
     is_ripe = is_whole
@@ -135,7 +135,7 @@ def mark(table, memory, valid, is_whole, at, start, size):
 def advance(high, low, close, volume, table, memory, valid):
     """Make the planes of the next block of bars `[n, S]`; they lie at `table[OUT]` of `memory`, `[slots, n, S]`; valid [n, S] is bool.
 
-    One kernel, not two: LLVM works through all callees again at every level of calls (1.5 s, 2026-11).
+    One long kernel: LLVM works through all callees again at every level of calls (1.5 s, 2026-11).
     """
     n, symbols, counters = close.shape[0], table[SYMBOLS], table[COUNTERS]
     block = n * symbols
@@ -159,7 +159,7 @@ def advance(high, low, close, volume, table, memory, valid):
             n_together = 1
             if (when > 0 and is_full) or (when < 0 and not is_full):
                 pass
-            elif code < ADD3:
+            elif code < ADD4:
                 elementwise(code, memory, a, b, c, d, out, k, empty, size)
             elif code <= RATIOS:
                 windowed(code, memory, a, b, c, d, e, out, second, k, empty, size)
@@ -175,7 +175,7 @@ def advance(high, low, close, volume, table, memory, valid):
             j += n_together
         for j in range(0 if is_whole else table[N_SLOTS]):
             hide(memory, mask, table[OUT] + j * block + start, size)
-        mark(table, memory, ok, is_whole, at, start, size)
+        mark_valid(table, memory, ok, is_whole, at, start, size)
         table[counters + ROWS] += rows
         for j in range(table[N_SHIFTS] if first + rows == table[CHUNK] else 0):
             p = table[SHIFTS] + 3 * j

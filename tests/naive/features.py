@@ -1,148 +1,277 @@
-"""What should every feature be, computed in the plainest way over the whole history? Stands in until the block kernels are there."""
+"""What should every feature be? Slow twins written from the specification: slices of the last rows, one bar after the other.
 
-from typing import Any
+Arrays are [n, S] with NaN at a hole. Sums run through `math.fsum` around the present value, so that a flat price has no deviation.
+"""
+
+import math
 
 import numpy as np
+import pandas as pd
 
-from qtcore.params import MacdUnits, Params, RsiVariant
-from qtcore.types import NS_PER_HOUR
-
-NAN = np.nan
+NAN = math.nan
 
 
-def windowed(x: Any, n: int, f: Any, need: int | None = None) -> Any:
+# ---------------------------------------------------------------- primitives of spec 1.2, with the holes of D-82
+
+
+def by_symbol(function):
+    """Let a function of one symbol's series work on [n, S]."""
+
+    def wide(x, *args):
+        return np.column_stack([function(x[:, s], *args) for s in range(x.shape[1])])
+
+    return wide
+
+
+def window(x, t, n):
+    """Return the valid values among the last n rows up to t; none where x[t] is a hole or below 80 % of them are valid."""
+    rows = x[max(0, t - n + 1) : t + 1]
+    values = [float(v) for v in rows if v == v]
+    return values if x[t] == x[t] and len(values) >= math.ceil(0.8 * n - 1e-9) else []
+
+
+def mean_of(values):
+    base = values[-1]
+    return base + math.fsum(v - base for v in values) / len(values)
+
+
+def std_of(values, ddof):
+    mean = mean_of(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - ddof))
+
+
+@by_symbol
+def sma(x, n):
+    return [mean_of(w) if (w := window(x, t, n)) else NAN for t in range(len(x))]
+
+
+@by_symbol
+def std(x, n, ddof=1):
+    return [std_of(w, ddof) if (w := window(x, t, n)) else NAN for t in range(len(x))]
+
+
+@by_symbol
+def last_known(x):
+    return pd.Series(x).ffill()
+
+
+def before(x, k):
+    """x[t - k]: the last valid value at or before t - k."""
     out = np.full(x.shape, NAN)
-    need = (4 * n + 4) // 5 if need is None else need
-    for t in range(len(x)):
-        w = x[max(0, t - n + 1) : t + 1]
-        ok = (np.isfinite(w).sum(axis=0) >= need) & np.isfinite(x[t])
-        if ok.any():
-            out[t, ok] = f(w[:, ok])
+    out[k:] = last_known(x)[: len(x) - k]
     return out
 
 
-def sma(x: Any, n: int) -> Any:
-    return windowed(x, n, lambda w: np.nanmean(w, axis=0))
-
-
-def std(x: Any, n: int) -> Any:
-    return windowed(x, n, lambda w: np.nanstd(w, axis=0, ddof=1))
-
-
-def ema(x: Any, n: int) -> Any:
-    out, mean = np.full(x.shape, NAN), np.full(x.shape[1], NAN)
-    for t in range(len(x)):
-        ok = ~np.isnan(x[t])
-        mean = np.where(ok, np.where(np.isnan(mean), x[t], mean + 2.0 / (n + 1) * (x[t] - mean)), mean)
-        out[t] = np.where(ok, mean, NAN)
+@by_symbol
+def ema_bank(x, alpha):
+    out, mean = [], NAN
+    for v in x:
+        if v == v:
+            mean = v if mean != mean else mean + alpha * (v - mean)
+        out.append(mean if v == v else NAN)
     return out
 
 
-def filled(x: Any) -> Any:
-    at = np.where(np.isnan(x), -1, np.arange(len(x))[:, None])
-    at = np.maximum.accumulate(at, axis=0)
-    return np.where(at >= 0, np.take_along_axis(x, np.maximum(at, 0), axis=0), NAN)
-
-
-def lag(x: Any, k: int) -> Any:
-    out = np.full(x.shape, NAN)
-    out[k:] = filled(x)[:-k]
+@by_symbol
+def wilder(x, n):
+    out, seen, mean = [], [], NAN
+    for v in x:
+        if v == v:
+            seen.append(v)
+            mean = sum(seen) / n if len(seen) == n else mean + (v - mean) / n
+        out.append(mean if v == v and len(seen) >= n else NAN)
     return out
 
 
-def ratio(a: Any, b: Any, empty: float) -> Any:
+def ratio(a, b, empty):
+    """a / b, `empty` where b is 0."""
     return np.where(b == 0.0, empty, a / np.where(b == 0.0, 1.0, b))
 
 
-def compute_all(h: Any, low: Any, x: Any, v: Any, params: Params, interval: int, benchmark: int) -> dict[str, Any]:
-    """Every feature of the registry but btc_correlation's kernel."""
-    p: dict[str, Any] = {}
-    d = x - lag(x, 1)
-    p["price_change"] = x / lag(x, 1) - 1.0
-    p["high_low_range"] = (h - low) / x
-    assert params.features.rsi_variant == RsiVariant.SMA
-    for n in (14, 28):
-        g, loss = sma(np.where(np.isnan(d), NAN, np.maximum(d, 0.0)), n), sma(np.where(np.isnan(d), NAN, np.maximum(-d, 0.0)), n)
-        p["rsi" if n == 14 else "rsi_28"] = np.where(g + loss == 0.0, 50.0, 100.0 * g / np.where(g + loss == 0.0, 1.0, g + loss))
-    for n in (10, 12, 20, 26, 50):
-        p[f"ema_{n}"] = ema(x, n)
-    p["macd"] = p["ema_12"] - p["ema_26"]
-    p["macd_signal"] = ema(p["macd"], 9)
-    p["macd_hist"] = p["macd"] - p["macd_signal"]
-    hole = np.isnan(x)
-    for n in (20, 50):
-        p[f"ema_10_{n}_cross"] = np.where(hole, NAN, p["ema_10"] > p[f"ema_{n}"])
-    mid, sd = sma(x, 20), std(x, 20)
-    band = sd if params.features.bb_ddof else windowed(x, 20, lambda w: np.nanstd(w, axis=0))
-    p["bb_upper"], p["bb_lower"] = mid + 2.0 * band, mid - 2.0 * band
-    p["bb_position"] = ratio(x - p["bb_lower"], p["bb_upper"] - p["bb_lower"], 0.5)
-    p["close_to_bb_upper"], p["close_to_bb_lower"] = (p["bb_upper"] - x) / x, (x - p["bb_lower"]) / x
-    r = p["rsi"]
-    p["rsi_category"] = np.where(np.isnan(r), NAN, np.where(r < 30.0, 0.0, np.where(r > 70.0, 2.0, 1.0)))
-    p["volatility_20"] = sd / x
-    for n in (10, 20):
-        p[f"momentum_{n}"] = x / lag(x, n) - 1.0
-    p["volume_change"] = ratio(v - lag(v, 1), lag(v, 1), 0.0)
-    p["volume_ma_ratio"], p["volume_ratio"] = ratio(v, sma(v, 10), 1.0), ratio(v, sma(v, 20), 1.0)
-    p["sma_50"], p["sma_200"] = sma(x, 50), sma(x, 200)
-    for name in ("ema_10", "ema_12", "ema_20", "ema_26", "ema_50", "bb_upper", "bb_lower", "sma_50", "sma_200"):
-        p[f"{name}_rel"] = p[name] / x - 1.0
-    for name in ("macd", "macd_signal", "macd_hist"):
-        p[f"{name}_rel"] = 100.0 * p[name] / x
-    units = "" if params.arbiter.macd_units == MacdUnits.PRICE else "_rel"
-    p["arbiter_macd"], p["arbiter_macd_signal"] = p[f"macd{units}"], p[f"macd_signal{units}"]
-    p["arbiter_volume_trend"] = p["volume_ratio"]
-    p["momentum_1h"] = x / lag(x, max(1, NS_PER_HOUR // interval)) - 1.0
-    before = lag(x, 1)
-    tr = np.where(np.isnan(before), h - low, np.maximum(h - low, np.maximum(np.abs(h - before), np.abs(low - before))))
-    p["atr_14"] = sma(tr, 14)
-    p["atr_pct"] = p["atr_14"] / x
-    p["bollinger_width"] = (p["bb_upper"] - p["bb_lower"]) / x
-    atr = np.where(np.isnan(p["atr_14"]), 0.0, p["atr_14"])
-    trend = np.where(atr == 0.0, 0.0, (p["ema_20"] - p["ema_50"]) / (2.0 * np.where(atr == 0.0, 1.0, atr)))
-    p["trend_strength"] = np.where(hole, NAN, np.clip(trend, -1.0, 1.0))
-    log_ret = np.log(x / before)
-    s24 = std(log_ret, 24)
-    p["volatility"] = np.full(x.shape, NAN)
+def known(x, otherwise):
+    return np.where(np.isnan(x), otherwise, x)
+
+
+def rsi(x, n, mean):
+    move = x - before(x, 1)
+    up, down = (mean(np.where(np.isnan(move), NAN, np.maximum(sign * move, 0.0)), n) for sign in (1.0, -1.0))
+    some = np.where(down == 0.0, 1.0, down)
+    index = np.where(down == 0.0, np.where(up == 0.0, 50.0, 100.0), 100.0 - 100.0 / (1.0 + up / some))
+    return np.where(np.isnan(up), NAN, index)
+
+
+def true_range(high, low, close):
+    old = before(close, 1)
+    return np.where(np.isnan(old), high - low, np.fmax(high - low, np.fmax(abs(high - old), abs(low - old))))
+
+
+@by_symbol
+def rank(x):
+    """Share of the last 720 known values that are not above the present one; 0.5 below 168."""
+    out = []
     for t in range(len(x)):
-        w = s24[max(0, t - 719) : t + 1]
-        n = np.isfinite(w).sum(axis=0)
-        share = np.where((n < 168) | np.isnan(s24[t]), 0.5, (w <= s24[t]).sum(axis=0) / np.maximum(n, 1))
-        p["volatility"][t] = np.where(hole[t], NAN, share)
-    zero = {n: np.where(hole, NAN, np.nan_to_num(std(log_ret, n))) for n in (24, 72, 168)}
-    for n in (24, 72, 168):
-        p[f"volatility_{n}h"] = zero[n]
-    p["volatility_ratio"] = np.where(hole, NAN, ratio(zero[24], zero[168], 1.0))
-    ma = {n: sma(v, n) for n in (24, 72, 720)}
-    p["volume_ma_24h"], p["volume_ma_72h"] = ma[24], ma[72]
-    p["volume_ma_24h_rel"], p["volume_ma_72h_rel"] = ratio(ma[24], ma[720], 1.0), ratio(ma[72], ma[720], 1.0)
-    p["volume_momentum"] = np.where(hole, NAN, np.nan_to_num(ratio(v, ma[24], 1.0), nan=1.0))
-    p["volume_trend"] = np.where(hole, NAN, np.nan_to_num(ratio(ma[24], ma[72], 1.0), nan=1.0))
-    p["volume_slope_7"] = windowed(v, 7, slope)
-    p["btc_correlation"] = correlation(x / before - 1.0, benchmark)
-    return p
-
-
-def slope(w: Any) -> Any:
-    out = np.zeros(w.shape[1])
-    for s in range(w.shape[1]):
-        ok = np.isfinite(w[:, s])
-        k, y = np.arange(len(w))[ok], w[ok, s]
-        k = k - k.mean()
-        m = y.mean()
-        out[s] = 0.0 if m == 0.0 else (k * (y - m)).sum() / (k * k).sum() / m
+        last = [v for v in x[max(0, t - 719) : t + 1] if v == v]
+        out.append(sum(v <= x[t] for v in last) / len(last) if len(last) >= 168 and x[t] == x[t] else 0.5)
     return out
 
 
-def correlation(ret: Any, benchmark: int) -> Any:
-    out = np.zeros(ret.shape)
-    for t in range(len(ret) if benchmark >= 0 else 0):
-        w = ret[max(0, t - 167) : t + 1]
-        for s in range(ret.shape[1]):
-            ok = np.isfinite(w[:, s]) & np.isfinite(w[:, benchmark])
-            a, b = w[ok, s], w[ok, benchmark]
-            if ok.sum() >= 10 and np.ptp(a) > 0.0 and np.ptp(b) > 0.0:
-                out[t, s] = np.corrcoef(a, b)[0, 1]
+@by_symbol
+def volume_slope(volume):
+    out = []
+    for t in range(len(volume)):
+        points = [(k, volume[k]) for k in range(max(0, t - 6), t + 1) if volume[k] == volume[k]]
+        if len(points) < 6 or volume[t] != volume[t]:
+            out.append(NAN)
+            continue
+        mean = sum(v for _, v in points) / len(points)
+        out.append(np.polyfit(*zip(*points, strict=True), 1)[0] / mean if mean > 0.0 else 0.0)
+    return out
+
+
+def simple_returns(close):
+    return close / before(close, 1) - 1.0
+
+
+def correlation(close, benchmark):
+    returns = simple_returns(close)
+    out = np.zeros(close.shape)
+    for t, s in np.ndindex(close.shape):
+        pair = returns[max(0, t - 167) : t + 1][:, [s, max(benchmark, 0)]]
+        a, b = pair[~np.isnan(pair).any(axis=1)].T
+        if benchmark >= 0 and len(a) >= 10 and np.ptp(a) > 0.0 and np.ptp(b) > 0.0:
+            out[t, s] = pd.Series(a).corr(pd.Series(b))
     if benchmark >= 0:
         out[:, benchmark] = 1.0
-    return out
+    return np.where(np.isnan(close), NAN, out)
+
+
+def pack(planes, names, valid):
+    """Build the model's rows: NaN where not valid."""
+    return np.where(valid[..., None], np.stack([planes[name] for name in names], axis=-1), NAN).astype(np.float32)
+
+
+# ---------------------------------------------------------------- every feature of spec 1.3, 1.6 to 1.9
+
+
+def advance(bars, params):
+    """Every feature by name; also `valid`."""
+    high, low, x, v = bars.high, bars.low, bars.close, bars.volume
+    hole = np.isnan(x)
+    p = {
+        **_prices(high, low, x, bars.interval),
+        **_averages(high, low, x, params),
+        **_volumes(np.where(hole, NAN, v)),
+        **_regime(high, low, x),
+    }
+    p["arbiter_volume_trend"] = p["volume_ratio"]
+    units = "" if params["arbiter.macd_units"] == "price" else "_rel"
+    p["arbiter_macd"], p["arbiter_macd_signal"] = p[f"macd{units}"], p[f"macd_signal{units}"]
+    name = params["features.benchmark"]
+    btc = [i for i, symbol in enumerate(bars.symbols) if (symbol == name if name else symbol.upper().startswith("BTC"))]
+    p["btc_correlation"] = correlation(x, btc[0] if btc else -1)
+    p = {name: np.where(hole, NAN, plane) for name, plane in p.items()}
+    return p | {"valid": (np.cumsum(~hole, axis=0) >= params["features.warmup"] + 1) & ~hole}
+
+
+def _prices(high, low, x, interval):
+    hour = max(1, 3_600_000_000_000 // interval)
+    moves = {"price_change": 1, "momentum_10": 10, "momentum_20": 20, "momentum_1h": hour}
+    return {name: x / before(x, k) - 1.0 for name, k in moves.items()} | {"high_low_range": (high - low) / x}
+
+
+def _averages(high, low, x, params):
+    is_wilder = params["features.rsi_variant"] == "wilder"
+    p = {"rsi": rsi(x, 14, wilder if is_wilder else sma), "rsi_28": rsi(x, 28, wilder if is_wilder else sma)}
+    p["rsi_category"] = np.where(np.isnan(p["rsi"]), NAN, np.where(p["rsi"] < 30, 0.0, np.where(p["rsi"] > 70, 2.0, 1.0)))
+    p |= {f"ema_{n}": ema_bank(x, 2.0 / (n + 1)) for n in (10, 12, 20, 26, 50)}
+    p["macd"] = p["ema_12"] - p["ema_26"]
+    p["macd_signal"] = ema_bank(p["macd"], 2.0 / 10.0)
+    p["macd_hist"] = p["macd"] - p["macd_signal"]
+    p["ema_10_20_cross"] = np.where(p["ema_10"] > p["ema_20"], 1.0, 0.0)
+    p["ema_10_50_cross"] = np.where(p["ema_10"] > p["ema_50"], 1.0, 0.0)
+    middle, half = sma(x, 20), 2.0 * std(x, 20, params["features.bb_ddof"])
+    p["bb_upper"], p["bb_lower"] = middle + half, middle - half
+    p["bb_position"] = ratio(x - p["bb_lower"], p["bb_upper"] - p["bb_lower"], 0.5)
+    p["close_to_bb_upper"], p["close_to_bb_lower"] = (p["bb_upper"] - x) / x, (x - p["bb_lower"]) / x
+    p["bollinger_width"] = (p["bb_upper"] - p["bb_lower"]) / x
+    p["volatility_20"] = std(x, 20, 1) / x
+    p["sma_50"], p["sma_200"] = sma(x, 50), sma(x, 200)
+    p["atr_14"] = sma(true_range(high, low, x), 14)
+    p["atr_pct"] = p["atr_14"] / x
+    levels = ["ema_10", "ema_12", "ema_20", "ema_26", "ema_50", "bb_upper", "bb_lower", "sma_50", "sma_200"]
+    p |= {f"{name}_rel": p[name] / x - 1.0 for name in levels}
+    return p | {f"{name}_rel": 100.0 * p[name] / x for name in ("macd", "macd_signal", "macd_hist")}
+
+
+def _volumes(v):
+    mean = {n: sma(v, n) for n in (10, 20, 24, 72, 720)}
+    return {
+        "volume_change": ratio(v - before(v, 1), before(v, 1), 0.0),
+        "volume_ma_ratio": ratio(v, mean[10], 1.0),
+        "volume_ratio": ratio(v, mean[20], 1.0),
+        "volume_ma_24h": mean[24],
+        "volume_ma_72h": mean[72],
+        "volume_ma_24h_rel": ratio(mean[24], mean[720], 1.0),
+        "volume_ma_72h_rel": ratio(mean[72], mean[720], 1.0),
+        "volume_momentum": known(ratio(v, mean[24], 1.0), 1.0),
+        "volume_trend": known(ratio(mean[24], mean[72], 1.0), 1.0),
+        "volume_slope_7": volume_slope(v),
+    }
+
+
+def _regime(high, low, x):
+    log_ret = np.log(x / before(x, 1))
+    spread = {n: std(log_ret, n) for n in (24, 72, 168)}
+    atr = known(sma(true_range(high, low, x), 14), 0.0)
+    slope = ratio(ema_bank(x, 2.0 / 21.0) - ema_bank(x, 2.0 / 51.0), 2.0 * atr, 0.0)
+    return {f"volatility_{n}h": known(s, 0.0) for n, s in spread.items()} | {
+        "volatility_ratio": known(ratio(spread[24], spread[168], 1.0), 1.0),
+        "volatility": rank(spread[24]),
+        "trend_strength": np.clip(slope, -1.0, 1.0),
+    }
+
+
+# ---------------------------------------------------------------- twins of the primitives
+
+
+def elementwise(code, a, b, c, d, k, empty):
+    """One operation of `primitives`, cell by cell."""
+    from qtcore.features import primitives as op
+
+    rules = {
+        op.SCALED: lambda a, b, c, d: k * ((a - b) * c),
+        op.RATIO: lambda a, b, c, d: k * ((a - b) / (c - d)) if c != d else empty,
+        op.ROOT: lambda a, b, c, d: math.sqrt(a * k) * b,
+        op.LOG_RATIO: lambda a, b, c, d: math.log(a / b),
+        op.TRUE_RANGE: lambda a, b, c, d: max([v for v in (a - b, abs(a - c), abs(b - c)) if v == v] or [0.0]) if a - b == a - b else 0.0,
+        op.ABOVE: lambda a, b, c, d: float(a > b),
+        op.CATEGORY: lambda a, b, c, d: NAN if a != a else 0.0 if a < 30 else 2.0 if a > 70 else 1.0,
+        op.CLIP: lambda a, b, c, d: min(max(a, -1.0), 1.0),
+        op.DEFAULT: lambda a, b, c, d: a if a == a else k,
+    }
+    return np.array([rules[code](*(float(v) for v in cell)) for cell in zip(a, b, c, d, strict=True)])
+
+
+def windowed(code, x, rows):
+    """What an operation of `primitives` must give for the last rows of x, from the whole windows."""
+    from qtcore.features import primitives as op
+
+    def last(n, f):
+        return np.array([f(x[t - n + 1 : t + 1]) for t in range(len(x) - rows, len(x))])
+
+    def moments(n):
+        return last(n, lambda w: w.mean(axis=0)), last(n, lambda w: ((w - w.mean(axis=0)) ** 2).sum(axis=0))
+
+    if code in (op.MERGE2, op.MERGE4, op.MERGE5):
+        return moments({op.MERGE2: 8, op.MERGE4: 16, op.MERGE5: 20}[code])
+    if code == op.BANDS:
+        mean, dev = moments(4)
+        return mean + np.sqrt(dev), mean - np.sqrt(dev)
+    if code == op.INDEX14:
+        return (rsi(x, 14, sma)[-rows:],)
+    if code == op.RATIOS:
+        return x[-rows:] / sma(x, 10)[-rows:], x[-rows:] / sma(x, 20)[-rows:]
+    if code == op.MOVES:
+        move = np.diff(x, axis=0)[-rows:]
+        return np.maximum(move, 0.0), np.minimum(move, 0.0)
+    return (last({op.ADD4: 4, op.ADD5: 5}[code], lambda w: w.sum(axis=0)),)
