@@ -124,7 +124,8 @@ def test_a_failed_proof_is_told_on_the_first_screen(folder, tmp_path):
 def test_imported_predictions_and_notes_are_told(tmp_path, monkeypatch):
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
     run = fake_run(n=500, seed=3)
-    run = replace(run, predictions=replace(run.predictions, imported=True, notes=("lgbm: 3 rows had no match",)))
+    imported = replace(run.predictions, imported=True)
+    run = replace(run, predictions=imported, notes=("lgbm: 3 rows had no match",))
     text = first_screen(build(write_run(run, tmp_path / "run", record=False)).read_text(encoding="utf-8"))
     assert "cannot be proven" in text
     assert "lgbm: 3 rows had no match" in text

@@ -17,7 +17,7 @@ def ends(n: int, horizon: int) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    n=st.integers(250, 900),
+    n=st.integers(400, 900),
     horizon=st.integers(1, 8),
     n_folds=st.integers(1, 8),
     embargo=st.integers(0, 8),
