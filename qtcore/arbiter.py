@@ -8,7 +8,7 @@ cell on its own).
 import numpy as np
 
 from qtcore.jit import kernel
-from qtcore.types import Code, Value, Verdict
+from qtcore.types import Code, Reason, Source, Value, Verdict
 
 
 @kernel(inline=True)
@@ -63,17 +63,18 @@ def gate_rule(action, confidence, gate):
 
 @kernel(inline=True)
 def answer_rule(signals, is_blank, threshold, gate):
-    """Return score, action, confidence and reason of a call (9.3 to 9.6): 40, 41 accepted, 45, 46 refused.
+    """Return score, action, confidence and reason of a call (9.3 to 9.6).
 
-    A call that failed is HOLD 0.5 with a NaN score: 43 no indicator is known, 44 infinite ones cancelled out.
+    A call that failed is HOLD 0.5 with a NaN score: no indicator is known, or infinite ones cancelled out.
     """
     score, action, confidence = settle_rule(signals, threshold)
     is_broken = is_blank | (score != score)
     confidence = 0.5 if is_broken else confidence
-    refused = 45 if confidence < gate else 46
-    accepted = 40 if action == 2 else 41
+    refused = Reason.DEFER_LOW_CONFIDENCE.value if confidence < gate else Reason.DEFER_ACTION_IS_HOLD.value
+    accepted = Reason.BUY_SIGNAL.value if action == 2 else Reason.SELL_SIGNAL.value
+    failed = Reason.NO_MARKET_DATA.value if is_blank else Reason.ANALYSIS_ERROR.value
     reason = accepted if gate_rule(action, confidence, gate) else refused
-    return np.nan if is_blank else score, 1 if is_broken else action, confidence, (43 if is_blank else 44) if is_broken else reason
+    return np.nan if is_blank else score, 1 if is_broken else action, confidence, failed if is_broken else reason
 
 
 @kernel
@@ -81,8 +82,8 @@ def settle(arbiter, params, codes, values, start, stop):
     """Analyse the escalated cells of [start, stop): an accepted answer becomes the raw decision, every other cell keeps the ensemble's.
 
     arbiter [6, N]: `ARBITER_INPUTS`, NaN unknown; codes [11, N], values [5, N]: reads VERDICT and the ensemble's columns, writes the
-    arbiter's (-1, NaN and NONE where it was not called) and the raw columns. What is selected is loaded
-    first: a load inside a select becomes an address that SIMD cannot follow (35 ns a cell instead of 2.3).
+    arbiter's (-1, NaN and NONE where it was not called) and the raw columns. What is selected is loaded first: a load inside a select
+    becomes an address that SIMD cannot follow (35 ns a cell instead of 2.2).
     """
     threshold, gate = params[0]["arbiter"]["score_threshold"], params[0]["arbiter"]["gate_confidence"]
     for i in range(np.uintp(start), np.uintp(stop)):
@@ -92,13 +93,13 @@ def settle(arbiter, params, codes, values, start, stop):
         kept_action, kept_confidence = codes[Code.ENSEMBLE_ACTION, i], values[Value.ENSEMBLE_CONFIDENCE, i]
         is_blank = (rsi != rsi) & (macd != macd) & (line != line) & (bb != bb) & (volume != volume) & (momentum != momentum)
         score, action, confidence, reason = answer_rule(signal_rule(rsi, macd, line, bb, volume, momentum), is_blank, threshold, gate)
-        is_accepted = is_called & (reason <= 41)
+        is_accepted = is_called & (reason <= Reason.SELL_SIGNAL.value)
         codes[Code.ARBITER_ACTION, i] = action if is_called else -1
         codes[Code.ARBITER_REASON, i] = reason if is_called else 0
         values[Value.ARBITER_CONFIDENCE, i] = confidence if is_called else np.nan
         values[Value.ARBITER_SCORE, i] = score if is_called else np.nan
         codes[Code.RAW_ACTION, i] = action if is_accepted else kept_action
-        codes[Code.SOURCE, i] = 2 if is_accepted else 0
+        codes[Code.SOURCE, i] = Source.ARBITER.value if is_accepted else Source.ENSEMBLE.value
         values[Value.RAW_CONFIDENCE, i] = confidence if is_accepted else kept_confidence
 
 
@@ -107,7 +108,7 @@ def keep(codes, values, start, stop):
     """Take the ensemble's decision for every cell of [start, stop) without calling the arbiter; escalated cells say NOT_AVAILABLE."""
     for i in range(np.uintp(start), np.uintp(stop)):
         codes[Code.ARBITER_ACTION, i] = -1
-        codes[Code.ARBITER_REASON, i] = 47 if codes[Code.VERDICT, i] == Verdict.ESCALATE else 0
+        codes[Code.ARBITER_REASON, i] = Reason.NOT_AVAILABLE.value if codes[Code.VERDICT, i] == Verdict.ESCALATE else 0
         codes[Code.RAW_ACTION, i] = codes[Code.ENSEMBLE_ACTION, i]
         codes[Code.SOURCE, i] = 0
     for i in range(np.uintp(start), np.uintp(stop)):

@@ -37,14 +37,14 @@ def winner_rule(actions, weights, tie_break):
 def consensus_rule(n_winners, n_voters, is_tie):
     """Name the agreement of `n_winners` among `n_voters` (4.2): at least all, three quarters, a half of them, or fewer."""
     if n_voters == 0:
-        return 0
+        return Consensus.NO_VALID_MODELS.value
     if is_tie:
-        return 5
+        return Consensus.TIE.value
     if n_winners >= n_voters:
-        return 4
+        return Consensus.UNANIMOUS.value
     if n_winners >= 0.75 * n_voters:
-        return 3
-    return 2 if n_winners >= 0.5 * n_voters else 1
+        return Consensus.STRONG.value
+    return Consensus.SPLIT.value if n_winners >= 0.5 * n_voters else Consensus.WEAK.value
 
 
 @kernel(inline=True)

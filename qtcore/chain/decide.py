@@ -50,7 +50,7 @@ def restore(action, confidence, codes, values, start, stop):
     """Let a strong consensus that lost the weighted vote decide the cells [start, stop), with its voters' mean confidence (D-70)."""
     for i in range(np.uintp(start), np.uintp(stop)):
         reason = codes[Code.META_REASON, i]
-        if reason < 1 or reason > 3:
+        if reason < Reason.STRONG_CONSENSUS_SELL.value or reason > Reason.STRONG_CONSENSUS_BUY.value:
             continue
         actions = slots(action, i)
         sell, hold, buy, _ = tally_rule(actions)

@@ -19,7 +19,7 @@ from qtcore.jit import kernel
 from qtcore.meta.policy import policy_rule
 from qtcore.params import PARAMS, MissingFill
 from qtcore.slots import is_outvoted_rule, tally_rule
-from qtcore.types import Code
+from qtcore.types import Code, Reason, Verdict
 
 N_PATTERNS, N_SLICES = 1024, 9
 
@@ -38,10 +38,11 @@ def pattern_rule(actions, weights, params):
         counted = n + (actions[0] < 0) + (actions[1] < 0) + (actions[2] < 0) + (actions[3] < 0)
     for is_low in range(2):
         reason = policy_rule(sell, hold + counted - n, buy, is_low, meta["consensus_threshold"], meta["disagreement_threshold"])
-        reason = 14 if n == 1 else (13 if n == 0 else reason)
-        verdict = 3 if reason >= 20 else (0 if n < 2 else 1)
+        reason = Reason.TOO_FEW_VOTERS.value if n == 1 else (Reason.NO_VALID_MODELS.value if n == 0 else reason)
+        kept = Verdict.NONE.value if n < 2 else Verdict.DEFER.value
+        verdict = Verdict.ESCALATE.value if reason >= Reason.SPLIT_VOTE.value else kept
         entry |= (reason | verdict << 5) << (11 + 7 * is_low)
-    is_outvoted = n >= 2 and (entry >> 11 & 31) <= 3 and is_outvoted_rule(sell, hold, buy, winner)
+    is_outvoted = n >= 2 and (entry >> 11 & 31) <= Reason.STRONG_CONSENSUS_BUY.value and is_outvoted_rule(sell, hold, buy, winner)
     return entry | (is_outvoted and not fills) << 25
 
 

@@ -6,7 +6,7 @@ from qtcore.jit import kernel
 from qtcore.meta.predictor import v5_rule
 from qtcore.params import MetaMode
 from qtcore.slots import choose_rule, most_rule, slots, tally_rule
-from qtcore.types import Code, Reason, Value
+from qtcore.types import Code, Reason, Source, Value, Verdict
 
 
 @kernel
@@ -18,16 +18,17 @@ def override_rule(sell, hold, buy, n, probs, problem, consensus_threshold, thres
     """
     is_absent = probs[0] != probs[0]
     if is_absent and problem == Reason.MODEL_NOT_LOADED:
-        return 6, -1, np.nan
+        return Reason.MODEL_NOT_LOADED.value, -1, np.nan
     most, winner = most_rule(sell, hold, buy)
     if n > 0 and most / n >= consensus_threshold:
-        return 1 + winner, -1, np.nan
+        return Reason.STRONG_CONSENSUS_SELL.value + winner, -1, np.nan
     if is_absent:
         return problem, -1, np.nan
     action, confidence, is_sound = choose_rule(probs[0], probs[1], probs[2])
     if not is_sound:
-        return 34, -1, np.nan
-    return (33 if confidence < threshold else 30 + action), action, confidence
+        return Reason.INVALID_CONFIDENCE.value, -1, np.nan
+    low, high = Reason.META_LOW_CONFIDENCE.value, Reason.META_OVERRIDE_SELL.value + action
+    return (low if confidence < threshold else high), action, confidence
 
 
 @kernel
@@ -43,7 +44,7 @@ def judge_learned(action, probs, problem, params, codes, values, start, stop):
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
         if n < 2:
-            codes[Code.META_REASON, i] = 14 if n == 1 else 13
+            codes[Code.META_REASON, i] = Reason.TOO_FEW_VOTERS.value if n == 1 else Reason.NO_VALID_MODELS.value
             continue
         at, kept = min(i, last), codes[Code.ENSEMBLE_ACTION, i]
         answer = probs[0, at], probs[1, at], probs[2, at]
@@ -51,13 +52,18 @@ def judge_learned(action, probs, problem, params, codes, values, start, stop):
             reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, problem, meta["v5_threshold"], meta["consensus_guard"])
         else:
             reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, share, meta["override_threshold"])
-        is_closed = (not is_v5) and (reason == 34 or 6 <= reason <= 10) and meta["fail_open"] == 0
-        replaces = is_closed or 30 <= reason <= 32 or reason == 35
-        codes[Code.VERDICT, i] = 2 if replaces else 1
+        is_closed = (
+            (not is_v5)
+            and (reason == Reason.INVALID_CONFIDENCE or Reason.MODEL_NOT_LOADED.value <= reason <= Reason.PREDICTION_ERROR.value)
+            and meta["fail_open"] == 0
+        )
+        overrides = Reason.META_OVERRIDE_SELL.value <= reason <= Reason.META_OVERRIDE_BUY.value
+        replaces = is_closed or overrides or reason == Reason.META_V5_OVERRIDE
+        codes[Code.VERDICT, i] = Verdict.OVERRIDE.value if replaces else Verdict.DEFER.value
         codes[Code.META_REASON, i] = reason
         codes[Code.META_ACTION, i] = chosen
         values[Value.META_CONFIDENCE, i] = confidence
         if replaces:
             codes[Code.RAW_ACTION, i] = 1 if is_closed else chosen
             values[Value.RAW_CONFIDENCE, i] = 0.0 if is_closed else confidence
-            codes[Code.SOURCE, i] = 1
+            codes[Code.SOURCE, i] = Source.META

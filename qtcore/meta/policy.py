@@ -10,26 +10,26 @@ import numpy as np
 
 from qtcore.jit import kernel
 from qtcore.slots import choose_rule, most_rule
-from qtcore.types import Code, Reason, Value
+from qtcore.types import Code, Reason, Value, Verdict
 
 
 @kernel
 def policy_rule(sell, hold, buy, is_low, consensus_threshold, disagreement_threshold):
-    """Return the reason of the first trigger that fires (7.3): 1-3 defer, 20-22 escalate, 5 is what the learned model may change.
+    """Return the reason of the first trigger that fires (7.3); only CLEAR_ENSEMBLE_NO_MODEL may be changed by the learned model.
 
     sell, hold, buy: head counts; is_low: the base confidence is below its threshold; the thresholds are shares of the votes.
     """
     n = sell + hold + buy
     if n == 0:
-        return 11
+        return Reason.NO_PREDICTIONS.value
     most, winner = most_rule(sell, hold, buy)
     if most / n >= consensus_threshold:
-        return 1 + winner
+        return Reason.STRONG_CONSENSUS_SELL.value + winner
     if buy == 2 and sell == 2:
-        return 20
+        return Reason.SPLIT_VOTE.value
     if 1.0 - most / n >= disagreement_threshold:
-        return 21
-    return 22 if is_low else 5
+        return Reason.HIGH_DISAGREEMENT.value
+    return Reason.LOW_ENSEMBLE_CONFIDENCE.value if is_low else Reason.CLEAR_ENSEMBLE_NO_MODEL.value
 
 
 @kernel
@@ -54,8 +54,8 @@ def judge_policy(found, codes, start, stop):
         judged = np.int32(entry >> 18 if codes[Code.VERDICT, first + i] != 0 else entry >> 11)
         codes[Code.META_REASON, first + i] = judged & 31
         codes[Code.VERDICT, first + i] = judged >> 5 & 3
-        escalated = np.int32(escalated | np.int32((judged & 31) >= 20))
-        clear = np.int32(clear | np.int32((judged & 31) == 5))
+        escalated = np.int32(escalated | np.int32((judged & 31) >= Reason.SPLIT_VOTE.value))
+        clear = np.int32(clear | np.int32((judged & 31) == Reason.CLEAR_ENSEMBLE_NO_MODEL.value))
         outvoted = np.int32(outvoted | np.int32(entry >> 25))
     return escalated != 0, outvoted & 1 != 0, clear != 0
 
@@ -75,15 +75,15 @@ def ask(probs, problem, params, codes, values, start, stop):
         p_sell, p_hold, p_buy = probs[0, at], probs[1, at], probs[2, at]
         chosen, _, is_sound = choose_rule(p_sell, p_hold, p_buy)
         if p_sell != p_sell:
-            codes[Code.META_REASON, i] = 5 if problem == Reason.MODEL_NOT_LOADED else problem
+            codes[Code.META_REASON, i] = Reason.CLEAR_ENSEMBLE_NO_MODEL.value if problem == Reason.MODEL_NOT_LOADED else problem
         elif not is_sound:
             codes[Code.META_REASON, i] = Reason.PREDICTION_ERROR
         else:
             entropy = entropy_rule(p_sell, p_hold, p_buy)
             undecided = entropy > params[0]["meta"]["entropy_threshold"]
             escalated |= undecided
-            codes[Code.META_REASON, i] = 23 if undecided else 4
-            codes[Code.VERDICT, i] = 3 if undecided else 1
+            codes[Code.META_REASON, i] = Reason.UNDECIDED_MARKET.value if undecided else Reason.CLEAR_ENSEMBLE.value
+            codes[Code.VERDICT, i] = Verdict.ESCALATE.value if undecided else Verdict.DEFER.value
             codes[Code.META_ACTION, i] = chosen
             values[Value.META_CONFIDENCE, i] = entropy
     return escalated

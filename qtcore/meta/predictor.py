@@ -4,6 +4,7 @@ import numpy as np
 
 from qtcore.jit import kernel
 from qtcore.slots import choose_rule, most_rule
+from qtcore.types import Reason
 
 
 @kernel
@@ -16,9 +17,9 @@ def v5_rule(sell, hold, buy, n, ensemble_action, probs, problem, threshold, guar
         return problem, -1, np.nan
     action, confidence, is_sound = choose_rule(probs[0], probs[1], probs[2])
     if not is_sound:
-        return 10, -1, np.nan
+        return Reason.PREDICTION_ERROR.value, -1, np.nan
     if not confidence > threshold:
-        return 33, action, confidence
+        return Reason.META_LOW_CONFIDENCE.value, action, confidence
     most = most_rule(sell, hold, buy)[0]
     is_guarded = guards != 0 and 4 * most >= 3 * n and action != ensemble_action
-    return (15 if is_guarded else 35), action, confidence
+    return (Reason.CONSENSUS_GUARD.value if is_guarded else Reason.META_V5_OVERRIDE.value), action, confidence
