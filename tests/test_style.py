@@ -22,7 +22,6 @@ COVERED_BY: dict[str, str] = {
     "mark_valid": "advance",
     "rank_four": "rank",
     "one": "rank",
-    "share": "rank",
     "stop_level_rule": "enter",
     "gap_rule": "fill_exits",
     "stop_rule": "fill_stops",
@@ -51,23 +50,6 @@ COVERED_BY: dict[str, str] = {
     "clear": "leave",
     "mark_step": "mark",
     "sum_up": "mark",
-    "volume_slope": "slope",
-    "simple_returns": "correlation",
-    "mend": "windowed",
-    "hide": "compute_all",
-    "pack": "compute_all",
-    "elementwise": "compute_all",
-    "ema_bank": "ema",
-    "wilder": "compute_all",
-    "rank": "compute_all",
-    "rank_four": "compute_all",
-    "one": "compute_all",
-    "copy": "compute_all",
-    "load": "compute_all",
-    "load_holes": "compute_all",
-    "place": "compute_all",
-    "mark_valid": "compute_all",
-    "advance": "compute_all",  # of features; the chain's calls this, `decide_block` and `trade`
 }
 
 
