@@ -540,7 +540,7 @@ def entry(acc, pos, s, bar, leaves_for, action, confidence, p):
     if acc["trades_today"] >= p["governor.max_daily_trades"]:
         return 0.0, Reason.DAILY_TRADE_LIMIT_REACHED
     base = base_of(acc, p)
-    size = base * share(acc, confidence, p)
+    size = base * kelly_share(acc, confidence, p)
     planned = acc["exposure"] + size if p["governor.exposure_mode"] == "projected" else acc["exposure"]
     if planned > base * p["governor.max_exposure"]:
         return 0.0, Reason.MAX_EXPOSURE_EXCEEDED
@@ -559,7 +559,7 @@ def entry(acc, pos, s, bar, leaves_for, action, confidence, p):
     return pos["pending"], Reason.APPROVED
 
 
-def share(acc, confidence, p):
+def kelly_share(acc, confidence, p):
     """Kelly's share of the base, clamped (10.4); `kelly_empirical` takes its odds from the last closed trades (D-64)."""
     mode, b, win_rate = p["governor.sizing_mode"], p["governor.payoff"], p["governor.win_rate"]
     if mode == "kelly_confidence":
