@@ -20,6 +20,17 @@ MODELS = ("xgb", "lgbm", "nhits", "patchtst", "tft")  # slot order of every [M, 
 N_MODELS = 5
 ARBITER_INPUTS = ("rsi", "macd", "macd_signal", "bb_position", "volume_trend", "momentum_1h")
 REGIME_INPUTS = ("volatility", "trend_strength")
+ADVANCED = (  # `spec` 1.6: what the 32 and 36 meta features add
+    "volatility_24h",
+    "volatility_72h",
+    "volatility_168h",
+    "volatility_ratio",
+    "volume_ma_24h",
+    "volume_ma_72h",
+    "volume_momentum",
+    "volume_trend",
+    "btc_correlation",
+)
 
 
 class InputError(ValueError):

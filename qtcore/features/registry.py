@@ -101,17 +101,6 @@ FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "v5_trained": tuple(_V5_TRAINED.split()),
     "v5_rel": tuple(f"{name}_rel" if name in _PRICE_UNITS else name for name in _V5.split()),
 }
-ADVANCED = (
-    "volatility_24h",
-    "volatility_72h",
-    "volatility_168h",
-    "volatility_ratio",
-    "volume_ma_24h",
-    "volume_ma_72h",
-    "volume_momentum",
-    "volume_trend",
-    "btc_correlation",
-)
 
 
 def known(names: Iterable[str], own: Iterable[str] = ()) -> tuple[str, ...]:

@@ -10,19 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from qtcore.jit import kernel
-from qtcore.types import MODELS
+from qtcore.types import ADVANCED, MODELS
 
-ADVANCED = (
-    "volatility_24h",
-    "volatility_72h",
-    "volatility_168h",
-    "volatility_ratio",
-    "volume_ma_24h",
-    "volume_ma_72h",
-    "volume_momentum",
-    "volume_trend",
-    "btc_correlation",
-)
 _ALPHABETICAL = tuple(sorted(MODELS))
 
 
