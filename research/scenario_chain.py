@@ -7,9 +7,23 @@ import numpy as np
 
 from qtcore.chain.decide import decide
 from qtcore.features import FEATURE_SETS, FeatureBank, Planes
-from qtcore.meta.vectors import ADVANCED, VECTORS, probable_row, slot_order, spread
+from qtcore.meta.vectors import VECTORS, probable_row, slot_order, spread
 from qtcore.params import MissingFill, Params
-from qtcore.types import ARBITER_INPUTS, F8, MODELS, N_MODELS, NS_PER_HOUR, REGIME_INPUTS, Action, Bars, Decisions, Reason, Source, Verdict
+from qtcore.types import (
+    ADVANCED,
+    ARBITER_INPUTS,
+    F8,
+    MODELS,
+    N_MODELS,
+    NS_PER_HOUR,
+    REGIME_INPUTS,
+    Action,
+    Bars,
+    Decisions,
+    Reason,
+    Source,
+    Verdict,
+)
 from research.governor_state import GovernorState, parse_time, position_pct, with_risk
 from research.labels import Label, make_labels
 from research.reasons import reason_text

@@ -16,12 +16,13 @@ import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtcore.features import ADVANCED, FEATURE_SETS, FEATURES, OUT, Feature, FeatureBank, advance, matrix
+from qtcore.features import FEATURE_SETS, FEATURES, OUT, Feature, FeatureBank, advance, matrix
 from qtcore.features import primitives as op
+from qtcore.features import table as tb
 from qtcore.features.recursions import ema_bank, wilder
 from qtcore.features.regime import rank
 from qtcore.params import Params
-from qtcore.types import ARBITER_INPUTS, NS_PER_HOUR, Bars, InputError
+from qtcore.types import ADVANCED, ARBITER_INPUTS, NS_PER_HOUR, Bars, InputError
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import features as naive
 
@@ -500,8 +501,9 @@ def test_recursions(n_symbols, is_whole):
     if is_whole:
         memory[4 * size :] = x[0]
     memory = np.concatenate([memory, np.zeros(2 * n_symbols), [2.0 / 11.0, 0.0]])
-    table = np.array([0, 0, 0, 0, 0, 2 * size, 0, 4 * size])
-    ema_bank(memory, table, 0, 1, len(memory) - 2, size, is_whole, n_symbols, 80)
+    table = np.zeros(tb.OPERATIONS + tb.WIDTH, np.int64)
+    table[[tb.SYMBOLS, tb.PASTLESS, tb.OPERATIONS + 7, tb.OPERATIONS + 9]] = n_symbols, len(memory), 2 * size, 4 * size
+    ema_bank(memory, table, tb.OPERATIONS, 1, len(memory) - 2, size, is_whole, 0, 0, 0, 80)
     wilder(memory, 0, size, 4 * size + n_symbols, 3 * size, 1.0 / 14.0, n_symbols, 80)
     known = ~np.isnan(x)
     assert_same_bits(memory[2 * size : 3 * size].reshape(x.shape)[known], naive.ema_bank(x, 2.0 / 11.0)[known])

@@ -24,9 +24,9 @@ from qtcore.meta import (
     policy,
     predictor,
 )
-from qtcore.meta.vectors import ADVANCED, extremes, one_hot_row, probable_row, slot_order, spread, v5_row
+from qtcore.meta.vectors import extremes, one_hot_row, probable_row, slot_order, spread, v5_row
 from qtcore.params import Params
-from qtcore.types import Action, InputError, Reason, Votes
+from qtcore.types import ADVANCED, Action, InputError, Reason, Votes
 from tests.cells import cell_votes, random_probs, random_regime, random_votes
 from tests.conftest import assert_same_bits
 from tests.naive import opinion

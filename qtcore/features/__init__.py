@@ -22,7 +22,8 @@ the order of ARBITER_INPUTS, 6 and 7 the regime's, then the rest as `bank.slots`
 from qtcore.features.bank import FeatureBank, Planes
 from qtcore.features.custom import Feature
 from qtcore.features.matrix import matrix
-from qtcore.features.registry import ADVANCED, ALIASES, FEATURE_SETS, FEATURES
-from qtcore.features.tape import OUT, advance
+from qtcore.features.registry import ALIASES, FEATURE_SETS, FEATURES
+from qtcore.features.table import OUT
+from qtcore.features.tape import advance
 
-__all__ = ["ADVANCED", "ALIASES", "FEATURES", "FEATURE_SETS", "OUT", "Feature", "FeatureBank", "Planes", "advance", "matrix"]
+__all__ = ["ALIASES", "FEATURES", "FEATURE_SETS", "OUT", "Feature", "FeatureBank", "Planes", "advance", "matrix"]

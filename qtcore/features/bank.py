@@ -12,7 +12,8 @@ from qtcore.features.custom import CustomFeatures, Feature
 from qtcore.features.plan import lay_out
 from qtcore.features.recipes import compose
 from qtcore.features.registry import ALIASES, CHAIN, FEATURE_SETS, known
-from qtcore.features.tape import COUNTERS, OUT, advance
+from qtcore.features.table import COUNTERS, OUT
+from qtcore.features.tape import advance
 from qtcore.params import Params
 from qtcore.types import F8, I8, Bars, InputError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from qtcore.features import primitives as op
-from qtcore.features import tape
+from qtcore.features import table as tb
 from qtcore.features.regime import WINDOW
 from qtcore.types import F8, I8
 
@@ -45,7 +45,7 @@ class Graph:
 
     def __init__(self, n_symbols: int) -> None:
         self.n_symbols = n_symbols
-        self.inputs = [Node(_INPUT) for _ in range(tape.N_INPUTS)]
+        self.inputs = [Node(_INPUT) for _ in range(tb.N_INPUTS)]
         self.close, self.inverse, self.mask, self.moved, self.volume, self.last_volume, self.high, self.low = self.inputs
         self.optional = (self.last_volume, self.high, self.low)  # not copied where nobody reads them
         self.zero = Node(_INPUT)
@@ -88,7 +88,7 @@ class Graph:
         """Sum the last n rows of x, scaled to n values where some are missing; NaN below 80 %."""
         node = self.total(x, n, tag="window")
         if not node.mends:
-            node.mends = [Node(tape.MEND, ((x, 0), (mask, 0)), when=n)]
+            node.mends = [Node(tb.MEND, ((x, 0), (mask, 0)), when=n)]
             mask.past = max(mask.past, n)
         return node
 
@@ -115,7 +115,7 @@ class Graph:
         """Mean and squared deviations of the last n rows; where some are missing, scaled so that dividing by n - ddof is right."""
         mean, dev = self.moments(x, n, tag=f"window{ddof}")
         if not mean.mends:
-            mean.mends = [Node(tape.MEND, ((x, 0), (mask, 0)), k=float(ddof), when=n)]
+            mean.mends = [Node(tb.MEND, ((x, 0), (mask, 0)), k=float(ddof), when=n)]
             x.past, mask.past = max(x.past, n - 1), max(mask.past, n)
         return mean, dev
 
@@ -143,7 +143,7 @@ class Layout:
 
 @dataclass(eq=False)
 class Operation:
-    """One line of the tape: a node, the planes it writes, when it runs (see `tape.WIDTH`)."""
+    """One line of the tape: a node, the planes it writes, when it runs (see `tb.WIDTH`)."""
 
     node: Node
     outs: tuple[Node, ...]
@@ -161,30 +161,28 @@ def lay_out(graph: Graph, wanted: Sequence[Node], warmup: int) -> Layout:
     places.without_past(graph, operations)
     counts, constants = places.take(n_symbols), places.take(2 * len(operations))
 
-    placed = tape.OPERATIONS + tape.WIDTH * len(operations)
-    shifts_at = placed + tape.OPERANDS * len(operations)
+    shifts_at = tb.OPERATIONS + tb.WIDTH * len(operations)
     counters = shifts_at + 3 * len(shifts)
     head = {
-        tape.SYMBOLS: n_symbols,
-        tape.CHUNK: places.chunk,
-        tape.PIECE: places.piece,
-        tape.WARMUP: warmup,
-        tape.PAST: max(n.past for n in graph.inputs),
-        tape.N_OPERATIONS: len(operations),
-        tape.N_SHIFTS: len(shifts),
-        tape.N_SLOTS: len(wanted),
-        tape.PASTLESS: state_size,
-        tape.OUT: places.size,
-        tape.COUNTS: counts,
-        tape.CONSTANTS: constants,
-        tape.PLACED: placed,
-        tape.SHIFTS: shifts_at,
-        tape.COUNTERS: counters,
+        tb.SYMBOLS: n_symbols,
+        tb.CHUNK: places.chunk,
+        tb.PIECE: places.piece,
+        tb.WARMUP: warmup,
+        tb.PAST: max(n.past for n in graph.inputs),
+        tb.N_OPERATIONS: len(operations),
+        tb.N_SHIFTS: len(shifts),
+        tb.N_SLOTS: len(wanted),
+        tb.PASTLESS: state_size,
+        tb.OUT: places.size,
+        tb.COUNTS: counts,
+        tb.CONSTANTS: constants,
+        tb.SHIFTS: shifts_at,
+        tb.COUNTERS: counters,
     }
-    table = np.zeros(counters + tape.SEEN + n_symbols, np.int64)
+    table = np.zeros(counters + tb.SEEN + n_symbols, np.int64)
     table[list(head)] = list(head.values())
-    table[tape.HEAD : tape.OPERATIONS] = [_address(node) for node in graph.inputs]
-    table[tape.OPERATIONS : placed] = np.ravel([_encode(operation, n_symbols) for operation in operations])
+    table[tb.HEAD : tb.OPERATIONS] = [_address(node) for node in graph.inputs]
+    table[tb.OPERATIONS : shifts_at] = np.ravel([_encode(operation, n_symbols) for operation in operations])
     table[shifts_at:counters] = np.ravel(shifts)
     memory = np.zeros(places.size)
     memory[constants:] = np.ravel([(operation.node.k, operation.node.empty) for operation in operations])
@@ -231,7 +229,7 @@ def _ordered(graph: Graph, wanted: Sequence[Node]) -> list[Operation]:
 
 def _banked(operations: list[Operation]) -> list[Operation]:
     """Put the exponential means of inputs first, as one bank."""
-    bank = [o for o in operations if o.node.code == tape.EMA and o.node.args[0][0].code == _INPUT]
+    bank = [o for o in operations if o.node.code == tb.EMA and o.node.args[0][0].code == _INPUT]
     if bank:
         bank[0].bank = len(bank)
     return bank + [o for o in operations if o not in bank]
@@ -266,11 +264,11 @@ class _Places:
             node.address = self.take(chunk * n)
             shifts.append((start + past, past, chunk * n))
         for node in (o.node for o in operations):
-            if node.code == tape.EMA:
+            if node.code == tb.EMA:
                 node.state = self.take(n, is_unknown=True)
-            elif node.code == tape.WILDER:
+            elif node.code == tb.WILDER:
                 node.state = self.take(2 * n)
-            elif node.code == tape.RANK:
+            elif node.code == tb.RANK:
                 node.state = self.take(n)
                 self.take(n * WINDOW, is_unknown=True)
         return shifts
@@ -301,9 +299,9 @@ def _encode(operation: Operation, n_symbols: int) -> list[int]:
     operands = [_address(a) - lag * n_symbols for a, lag in node.args]
     operands += [0] * (5 - len(operands))
     state = node.state
-    if node.code == tape.EMA:
+    if node.code == tb.EMA:
         operands[1] = operation.bank
-    if node.code == tape.MEND:
+    if node.code == tb.MEND:
         state = len(outs) - 1
     return [node.code, operation.when, *operands, _address(outs[0]), _address(outs[-1]), state]
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from qtcore.features import primitives as op
-from qtcore.features import tape
+from qtcore.features import table as tb
 from qtcore.features.plan import Graph, Node
 from qtcore.params import MacdUnits, Params, RsiVariant
 from qtcore.types import NS_PER_HOUR
@@ -40,7 +40,7 @@ class Recipes:
         g = self.graph
         up, down = g.pair(op.MOVES, g.close, (g.close, 1))
         if self.params.features.rsi_variant == RsiVariant.WILDER:
-            means = [g.node(tape.WILDER, move, g.moved, k=1.0 / n) for move in (up, down)]
+            means = [g.node(tb.WILDER, move, g.moved, k=1.0 / n) for move in (up, down)]
             return g.node(op.RATIO, means[0], g.zero, *means, k=100.0, empty=50.0)
         sums = [g.window_sum(move, n, g.moved) for move in (up, down)]
         general = g.node(op.RATIO, sums[0], g.zero, *sums, k=100.0, empty=50.0)
@@ -64,7 +64,7 @@ class Recipes:
 
     def ema(self, n: int) -> Node:
         """Return EMA_n of the close."""
-        return self.graph.node(tape.EMA, self.graph.close, k=2.0 / (n + 1))
+        return self.graph.node(tb.EMA, self.graph.close, k=2.0 / (n + 1))
 
     def macd(self) -> Node:
         """Return EMA_12 - EMA_26."""
@@ -72,7 +72,7 @@ class Recipes:
 
     def macd_signal(self) -> Node:
         """Return EMA_9 of the MACD."""
-        return self.graph.node(tape.EMA, self.macd(), k=2.0 / (9 + 1))
+        return self.graph.node(tb.EMA, self.macd(), k=2.0 / (9 + 1))
 
     def macd_hist(self) -> Node:
         """Return the MACD less its signal."""
@@ -150,7 +150,7 @@ RECIPES: dict[str, _Recipe] = {
     "volume_ma_ratio": lambda r: r.volume_ratio(10),
     "volume_ratio": lambda r: r.volume_ratio(20),
     "arbiter_volume_trend": lambda r: r.volume_ratio(20),
-    "volatility": lambda r: r.graph.node(tape.RANK, r.spread(24)),
+    "volatility": lambda r: r.graph.node(tb.RANK, r.spread(24)),
     "trend_strength": lambda r: r.trend(),
     "volatility_24h": lambda r: r.known(r.spread(24), 0.0),
     "volatility_72h": lambda r: r.known(r.spread(72), 0.0),

@@ -4,27 +4,30 @@ import math
 
 import numpy as np
 
+from qtcore.features import table as tb
+from qtcore.features.table import place
 from qtcore.jit import kernel
 
 NARROW = 8  # below so many symbols a row does not fill SIMD: time goes inside, the mean stays in a register
-WIDTH = 8  # numbers per operation in `table`
 
 
 @kernel
-def ema_bank(memory, table, first, n_means, constants, mask, is_whole, symbols, rows):
+def ema_bank(memory, table, first, n_means, constants, mask, is_whole, at, start, block, rows):
     """Move `n_means` exponential means towards their inputs, bar by bar: mean + alpha (x - mean); the first value is the first mean.
 
-    From `table[first]` on, WIDTH numbers per mean: the address of x, at 5 that of the output, at 7 that of the means (one per symbol, NaN
-    before the first value). From `memory[constants]` on, two numbers per mean: alpha and nothing. mask: 0 at a hole, which moves nothing.
-    is_whole: there is no hole and every mean has started.
+    From `table[first]` on lie their operations: x, output, means (one per symbol, NaN before the first value). From `memory[constants]` on
+    two numbers per mean: alpha and nothing. mask: 0 at a hole, which moves nothing. is_whole: there is no hole and every mean has started. at,
+    start, block: as `place` takes them.
     """
+    symbols, pastless, planes = table[tb.SYMBOLS], table[tb.PASTLESS], table[tb.OUT]
     n, m = np.uintp(rows), np.uintp(symbols)
     is_wide = symbols >= NARROW
     for t in range(rows if is_wide else 1):  # the bank inside the bar: while one chain waits for its last bar, the others move
         for e in range(n_means):
-            p, at = first + WIDTH * e, t * symbols
-            x, out, mean, bar = np.uintp(table[p] + at), np.uintp(table[p + 5] + at), np.uintp(table[p + 7]), np.uintp(mask + at)
-            alpha = memory[constants + 2 * e]
+            p, row = first + tb.WIDTH * e, t * symbols
+            x = np.uintp(place(table[p + 2], pastless, at, planes, block, start) + row)
+            out = np.uintp(place(table[p + 7], pastless, at, planes, block, start) + row)
+            mean, bar, alpha = np.uintp(table[p + 9]), np.uintp(mask + row), memory[constants + 2 * e]
             if not is_wide:
                 for s in range(m):
                     old = memory[mean + s]

@@ -9,8 +9,8 @@ import numpy as np
 from qtcore.jit import kernel
 from qtcore.meta.linear import logistic_platt
 from qtcore.meta.mlp import mlp
-from qtcore.meta.vectors import ADVANCED, VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
-from qtcore.types import F8, InputError, Reason, Votes
+from qtcore.meta.vectors import VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
+from qtcore.types import ADVANCED, F8, InputError, Reason, Votes
 
 SHAPES = {
     "logistic_platt": {"mean": "F", "scale": "F", "coef": "3F", "intercept": "3", "slope": "3", "offset": "3"},
