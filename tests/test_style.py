@@ -22,6 +22,7 @@ COVERED_BY: dict[str, str] = {
     "mark_valid": "advance",
     "rank_four": "rank",
     "one": "rank",
+    "share": "rank",
     "stop_level_rule": "enter",
     "gap_rule": "fill_exits",
     "stop_rule": "fill_stops",
