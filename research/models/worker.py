@@ -104,7 +104,9 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Jo
         for thread in threads:
             thread.join()
         for worker in workers:
-            worker.communicate()
+            worker.wait()
+            if worker.stdout is not None:
+                worker.stdout.close()
 
 
 def _start() -> subprocess.Popen[str]:
