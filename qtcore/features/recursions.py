@@ -15,9 +15,9 @@ NARROW = 8  # below so many symbols a row does not fill SIMD: time goes inside, 
 def ema_bank(memory, table, first, n_means, constants, mask, is_whole, at, start, block, rows):
     """Move `n_means` exponential means towards their inputs, bar by bar: mean + alpha (x - mean); the first value is the first mean.
 
-    From `table[first]` on lie their operations: x, output, means (one per symbol, NaN before the first value). From `memory[constants]` on
-    two numbers per mean: alpha and nothing. mask: 0 at a hole, which moves nothing. is_whole: there is no hole and every mean has started. at,
-    start, block: as `place` takes them.
+    From `table[first]` on lie their operations: x, output, means (one per symbol, NaN before the first value). From `memory[constants]`
+    on two numbers per mean: alpha and nothing. mask: 0 at a hole, which moves nothing. is_whole: there is no hole and every mean has
+    started. at, start, block: as `place` takes them.
     """
     symbols, pastless, planes = table[tb.SYMBOLS], table[tb.PASTLESS], table[tb.OUT]
     n, m = np.uintp(rows), np.uintp(symbols)

@@ -31,13 +31,9 @@ def copy(source, start, memory, to, size):
 def load_holes(high, low, close, volume, table, memory, at, start, size):
     """Copy bars with holes: the last close and volume stay, a volume to be summed is 0."""
     symbols, quiet = table[tb.SYMBOLS], table[table[tb.COUNTERS] + tb.QUIET]
-    x, v, last_v = table[tb.HEAD + tb.CLOSE] + at, table[tb.HEAD + tb.VOLUME] + at, table[tb.HEAD + tb.LAST_VOLUME] + at
-    mask, moved, h, lo = (
-        table[tb.HEAD + tb.MASK] + at,
-        table[tb.HEAD + tb.MOVED] + at,
-        table[tb.HEAD + tb.HIGH] + at,
-        table[tb.HEAD + tb.LOW] + at,
-    )
+    x, mask, moved = table[tb.HEAD + tb.CLOSE] + at, table[tb.HEAD + tb.MASK] + at, table[tb.HEAD + tb.MOVED] + at
+    v, last_v = table[tb.HEAD + tb.VOLUME] + at, table[tb.HEAD + tb.LAST_VOLUME] + at
+    h, lo = table[tb.HEAD + tb.HIGH] + at, table[tb.HEAD + tb.LOW] + at
     for i in range(size):
         old, new = memory[x + i - symbols], close[start + i]
         has_bar, has_old = new == new, old == old
