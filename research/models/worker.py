@@ -6,6 +6,7 @@ answers go as lines to its standard output. That needs no `if __name__ == "__mai
 which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -14,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -105,8 +106,9 @@ def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Jo
             thread.join()
         for worker in workers:
             worker.wait()
-            if worker.stdout is not None:
-                worker.stdout.close()
+            for pipe in (worker.stdin, worker.stdout):
+                with contextlib.suppress(OSError):  # what was still in the pipe of a killed worker
+                    cast(IO[str], pipe).close()
 
 
 def _start() -> subprocess.Popen[str]:
