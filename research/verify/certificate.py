@@ -68,7 +68,7 @@ def _certificate(run: Evidence, groups: dict[str, list[Claim]], has_models: bool
         "symbols": len(run.bars.symbols),
         "seed": seed,
         "checks": checks,
-        "covers": covered(run, n_single),
+        "covers": [*covered(run, n_single), *(claim.text for claim in groups["models"])],
         "not_covered": not_covered(run, has_models),
     }
 
@@ -96,7 +96,7 @@ def not_covered(run: Evidence, has_models: bool) -> list[str]:
         out.append("training beyond the retrained fold; refits on other machines or library versions may differ in bits")
     out += [
         "the candles themselves: revisions by the exchange, survivorship in the choice of symbols",
-        "live fills: real slippage, partial fills and rejected orders; `qt live-gap` compares them",
+        "live fills: real slippage, partial fills and rejected orders",
         "whether the result would repeat: that is what the verdict and its evidence are about",
     ]
     return out
