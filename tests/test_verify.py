@@ -237,6 +237,16 @@ def test_the_replay_names_a_stored_bit_that_moved(run, whole, column):
     assert (claim.violated, claim.first.bar, claim.first.symbol, claim.first.column) == (1, row, run.bars.symbols[symbol], column)
 
 
+def test_a_label_that_is_not_the_written_one_is_named(run):
+    from research.verify.parity import file_claims
+
+    assert all(claim.holds for claim in file_claims(run))
+    row, symbol = 200, 2
+    files, inputs = file_claims(with_cell(run, "label", row, symbol, run.planes["label"][row, symbol] ^ 1))
+    assert (files.violated, files.first.column) == (1, "decisions.label")
+    assert (inputs.violated, inputs.first.bar, inputs.first.symbol, inputs.first.column) == (1, row, run.bars.symbols[symbol], "label")
+
+
 def test_the_replay_names_a_fill_that_moved_or_is_missing(run, whole):
     k = nth(run, 1)
     claim = compare(run.clock, "replay", "", stored_outputs(with_fill(run, k, qty=np.nextafter(run.fills["qty"][k], 9e9))), whole)

@@ -4,6 +4,7 @@ Bar by bar costs Python calls, not arithmetic, so a long history is replayed bar
 in random blocks between them; the certificate says how many bars that were.
 """
 
+import hashlib
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,7 @@ from research.verify.evidence import LINES, OUTCOMES, Evidence
 MAX_SINGLE = 5_000  # bars that are replayed one at a time; shorter runs are replayed whole
 STRETCH = 250  # bars of one stretch
 N_BLOCKS = 24
+BAR_COLUMNS = ("open", "high", "low", "close", "volume")
 
 Outputs = dict[str, NDArray]
 
@@ -41,6 +43,35 @@ def stored_outputs(run: Evidence) -> Outputs:
     """Return the same columns as they lie in the folder; PnL per cell only."""
     names = (*DECISION_COLUMNS, *OUTCOMES, "volatility", "trend_strength")
     return {**{name: run.planes[name] for name in names}, **run.lines, "fills": run.fills}
+
+
+def file_claims(run: Evidence) -> list[Claim]:
+    """Compare every stored array with its hash in the manifest, and the votes of the decisions with those of the predictions."""
+    arrays = {f"bars.{name}": getattr(run.bars, name) for name in ("open_time", "close_time", *BAR_COLUMNS)}
+    arrays |= {"votes.action": run.votes.action, "votes.confidence": run.votes.confidence, "fills": run.fills, **run.lines}
+    arrays |= {f"decisions.{name}": plane for name, plane in run.planes.items()}
+    if run.votes.probs is not None:
+        arrays["votes.probs"] = run.votes.probs
+    if run.bars.funding is not None:
+        arrays["bars.funding"] = run.bars.funding
+    hashes = run.files.manifest["arrays"]
+    wrong = [n for n in hashes if n not in arrays or hashlib.sha256(np.ascontiguousarray(arrays[n]).data).hexdigest() != hashes[n]]
+    first = Offender(-1, "somewhere", "", wrong[0], 1.0) if wrong else None
+    said: Outputs = {"action": run.votes.action, "confidence": run.votes.confidence, "label": run.planes["label"]}
+    predicted: Outputs = {"action": run.predictions.action, "confidence": run.predictions.confidence, "label": run.predictions.labels}
+    votes = [_compare_plane(run.clock, name, said[name], predicted[name]) for name in said]
+    offender = next((o for _, _, o in votes if o is not None), None)
+    return [
+        Claim("files", "every stored array has the hash of the manifest", len(hashes), len(wrong), "arrays", first),
+        Claim(
+            "inputs",
+            "votes and labels are those of the predictions",
+            sum(v[0] for v in votes),
+            sum(v[1] for v in votes),
+            "values",
+            offender,
+        ),
+    ]
 
 
 def replay(run: Evidence, edges: Iterable[int]) -> tuple[Outputs, dict[str, NDArray]]:
@@ -124,7 +155,7 @@ def check_parity(run: Evidence, seed: int, report: Any) -> tuple[list[Claim], Ou
     report("replay in one block")
     whole, state = replay(run, [])
     text = "the run again from bars, votes and parameters equals the stored arrays"
-    claims = [compare(clock, "replay", text, stored_outputs(run), whole)]
+    claims = [*file_claims(run), compare(clock, "replay", text, stored_outputs(run), whole)]
     report("replay in random blocks")
     parts, parts_state = replay(run, block_edges(run.bars.n, seed))
     claims.append(compare(clock, "O-8", "in random blocks it says the same", whole, parts))
