@@ -20,6 +20,7 @@ COVERED_BY: dict[str, str] = {
     "load_holes": "advance",
     "place": "advance",
     "mark_valid": "advance",
+    "pair_up": "ema_bank",
     "rank_four": "rank",
     "one": "rank",
     "share": "rank",

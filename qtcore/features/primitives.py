@@ -20,7 +20,7 @@ from qtcore.jit import kernel
     TRUE_RANGE,  # of high a, low b, close before c; 0 where a is NaN
     ABOVE,  # 1 if a > b else 0
     CATEGORY,  # 0 if a < 30, 2 if a > 70, else 1
-    CLIP,  # a within [-1, 1]
+    CLIP,  # a within [-1, 1], 0 where a is NaN
     DEFAULT,  # a, or k where a is NaN
     # Windows: shorter ones are joined to longer ones; `empty` is S where an operation lags its operands by itself.
     ADD4,  # (a + b) + (c + d)
@@ -74,7 +74,8 @@ def elementwise(op, memory, a, b, c, d, out, k, empty, size):
     elif op == CLIP:
         for i in range(n):
             x = memory[a + i]
-            memory[out + i] = 1.0 if x > 1.0 else (-1.0 if x < -1.0 else x)
+            x = 1.0 if x > 1.0 else (-1.0 if x < -1.0 else x)
+            memory[out + i] = x if x == x else 0.0
     else:
         for i in range(n):
             x = memory[a + i]

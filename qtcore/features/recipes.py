@@ -108,7 +108,7 @@ class Recipes:
         """Return (EMA_20 - EMA_50) / (2 ATR_14) within [-1, 1]."""
         g = self.graph
         slope = g.node(op.RATIO, self.ema(20), self.ema(50), self.ranges(), g.zero, k=14.0 / 2.0)
-        return g.node(op.CLIP, self.known(slope, 0.0))
+        return g.node(op.CLIP, slope)
 
     def known(self, x: Node, otherwise: float) -> Node:
         """Return x, or a number where it is unknown."""

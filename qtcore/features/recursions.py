@@ -20,23 +20,18 @@ def ema_bank(memory, table, first, n_means, constants, mask, is_whole, at, start
     started. at, start, block: as `place` takes them.
     """
     symbols, pastless, planes = table[tb.SYMBOLS], table[tb.PASTLESS], table[tb.OUT]
-    n, m = np.uintp(rows), np.uintp(symbols)
-    is_wide = symbols >= NARROW
-    for t in range(rows if is_wide else 1):  # the bank inside the bar: while one chain waits for its last bar, the others move
+    m = np.uintp(symbols)
+    if symbols < NARROW:
+        for e in range(0, n_means, 2):
+            pair_up(memory, table, first + tb.WIDTH * e, e + 1 < n_means, constants + 2 * e, mask, at, start, block, rows)
+        return
+    for t in range(rows):  # the bank inside the bar: while one chain waits for its last bar, the others move
         for e in range(n_means):
             p, row = first + tb.WIDTH * e, t * symbols
             x = np.uintp(place(table[p + 2], pastless, at, planes, block, start) + row)
             out = np.uintp(place(table[p + 7], pastless, at, planes, block, start) + row)
             mean, bar, alpha = np.uintp(table[p + 9]), np.uintp(mask + row), memory[constants + 2 * e]
-            if not is_wide:
-                for s in range(m):
-                    old = memory[mean + s]
-                    for i in range(s, n * m, m):
-                        new = memory[x + i] if old != old else old + alpha * (memory[x + i] - old)
-                        old = new if memory[bar + i] > 0.0 else old
-                        memory[out + i] = new
-                    memory[mean + s] = old
-            elif is_whole:
+            if is_whole:
                 for s in range(m):
                     new = memory[mean + s] + alpha * (memory[x + s] - memory[mean + s])
                     memory[mean + s] = new
@@ -47,6 +42,30 @@ def ema_bank(memory, table, first, n_means, constants, mask, is_whole, at, start
                     new = memory[x + s] if old != old else old + alpha * (memory[x + s] - old)
                     memory[mean + s] = new if memory[bar + s] > 0.0 else old
                     memory[out + s] = new
+
+
+@kernel
+def pair_up(memory, table, first, has_second, constants, mask, at, start, block, rows):
+    """Move two means of a bank together, symbol by symbol, in registers: too few symbols for SIMD, but two chains at a time.
+
+    Arguments as `ema_bank` takes them; without a second mean the first one is moved twice, to the same place.
+    """
+    symbols, pastless, planes = table[tb.SYMBOLS], table[tb.PASTLESS], table[tb.OUT]
+    p, q = first, first + tb.WIDTH if has_second else first
+    alpha, beta = memory[constants], memory[constants + 2 if has_second else constants]
+    x, y = place(table[p + 2], pastless, at, planes, block, start), place(table[q + 2], pastless, at, planes, block, start)
+    out, second = place(table[p + 7], pastless, at, planes, block, start), place(table[q + 7], pastless, at, planes, block, start)
+    for s in range(symbols):
+        old, low = memory[table[p + 9] + s], memory[table[q + 9] + s]
+        for i in range(s, s + rows * symbols, symbols):
+            is_bar = memory[mask + i] > 0.0
+            new = memory[x + i] if old != old else old + alpha * (memory[x + i] - old)
+            late = memory[y + i] if low != low else low + beta * (memory[y + i] - low)
+            old, low = new if is_bar else old, late if is_bar else low
+            memory[out + i] = new
+            memory[second + i] = late
+        memory[table[p + 9] + s] = old
+        memory[table[q + 9] + s] = low
 
 
 @kernel

@@ -246,7 +246,7 @@ def elementwise(code, a, b, c, d, k, empty):
         op.TRUE_RANGE: lambda a, b, c, d: max([v for v in (a - b, abs(a - c), abs(b - c)) if v == v] or [0.0]) if a - b == a - b else 0.0,
         op.ABOVE: lambda a, b, c, d: float(a > b),
         op.CATEGORY: lambda a, b, c, d: NAN if a != a else 0.0 if a < 30 else 2.0 if a > 70 else 1.0,
-        op.CLIP: lambda a, b, c, d: min(max(a, -1.0), 1.0),
+        op.CLIP: lambda a, b, c, d: min(max(a, -1.0), 1.0) if a == a else 0.0,
         op.DEFAULT: lambda a, b, c, d: a if a == a else k,
     }
     return np.array([rules[code](*(float(v) for v in cell)) for cell in zip(a, b, c, d, strict=True)])
