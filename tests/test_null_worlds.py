@@ -42,4 +42,5 @@ def test_twenty_random_walks_have_no_edge(tmp_path: Path) -> None:
 def test_the_planted_edge_is_found_with_the_defaults(tmp_path: Path) -> None:
     summary = summary_of("simulated:planted_edge", tmp_path / "run", [])
     assert summary["evidence"]["verdict"] == "edge"
-    assert summary["layers"]["ensemble"]["direction_accuracy"] == pytest.approx(0.60, abs=0.03)
+    for model in ("xgb", "lgbm"):  # by the sign of p(BUY) - p(SELL) on every move; the layers speak only when sure
+        assert summary["models"][model]["direction_accuracy"] == pytest.approx(0.60, abs=0.03)
