@@ -117,5 +117,5 @@ if __name__ == "__main__":
         check_features()
         check()
     except Exception as found:  # a mutant may also crash: noticed all the same
-        print(f"{type(found).__name__}: {found}")
+        print(f"{type(found).__name__}: {' '.join(str(found).split())}")
         sys.exit(1)
