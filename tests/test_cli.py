@@ -131,6 +131,17 @@ def test_own_predictions_go_in_and_out(tmp_path: Path, monkeypatch: pytest.Monke
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["verify"]["passed"] is None
 
 
+def test_train_writes_models_that_backtest_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    models, world = str(tmp_path / "models"), "simulated:planted_edge?n_bars=900&n_symbols=2"
+    assert qt("train", world, *SMALL, "--out", models, monkeypatch=monkeypatch) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"lgbm +1 +\d+ +\d+\.\d% ", told)
+    assert told.strip().endswith(models)
+    words = ["backtest", world, "--models", models, "--no-verify", "--json", "--out", str(tmp_path / "run")]
+    assert qt(*words, monkeypatch=monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out)["models"]["lgbm"]["n"] > 0
+
+
 def test_our_fault_is_exit_code_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def broken() -> None:
         raise KeyError("inside")

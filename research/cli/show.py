@@ -88,17 +88,19 @@ def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
 
 
 def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
-    """Show what training left: one row a fold and model."""
+    """Show what training left: one row a fold and model, then the folder."""
+    rows = predictions.models.table()
     if json:
-        print_json(predictions.metadata())
+        print_json(rows)
         return
     if not quiet:
-        columns = ("model", "fold", "from", "to", "rows", "balanced accuracy", "majority", "status")
-        table = Table(*columns, box=None, padding=(0, 2))
-        for row in predictions.metadata():
-            cells = (row[key] for key in ("model", "fold", "valid_from", "valid_until", "n_train"))
-            table.add_row(*map(str, cells), f"{row['balanced_accuracy']:.3f}", f"{row['majority_accuracy']:.3f}", row["status"])
+        table = Table("model", "fold", "scored", "accuracy", "majority", "balanced", "status", box=None, padding=(0, 2, 0, 0))
+        for row in rows:
+            shares = (f"{row[name]:.1%}" for name in ("accuracy", "majority_baseline", "balanced_accuracy"))
+            table.add_row(row["model"], str(row["fold"]), f"{row['n_scored']:,}", *shares, row["status"])
         console.print(table)
+        for note in (*predictions.notes, *predictions.models.warnings):
+            console.print(note, soft_wrap=True, markup=False)
     path(out)
 
 
