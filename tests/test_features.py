@@ -208,7 +208,7 @@ def test_bar_by_bar_is_the_block(n_symbols):
 
 
 def test_long_histories_pass_chunk_borders():
-    bars = awkward_bars(2_600, 3, 8)  # chunks hold 608 rows of 8 symbols
+    bars = awkward_bars(2_600, 3, 8)  # pieces and chunks hold 608 rows of 8 symbols
     bank = bank_of(bars)
     assert_cuts_change_nothing(bars, planes_of(bars, custom=OWN), {}, [607, 608, 609, 1_216, 2_432])
     bank.compute(bars[:1_300])

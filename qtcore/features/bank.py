@@ -99,23 +99,30 @@ class FeatureBank:
         """Make the planes of the next block. reuse: the values lie in the bank's memory and are overwritten by the next call."""
         if len(self.symbols) != bars.close.shape[1]:
             raise InputError(f"bars must have the bank's {len(self.symbols)} symbols, was {bars.close.shape[1]}")
-        table, memory = self.room(bars.n)
+        fixed, size = int(self._table[OUT]), self._n_planes * bars.close.size
+        is_long = size > fixed and not reuse
+        memory = self._wider(size) if is_long else self.room(bars.n)[1]  # a long block gets memory of its own: no copy, no idle copy
         valid = np.empty(bars.close.shape, np.bool_)
-        advance(bars.high, bars.low, bars.close, bars.volume, table, memory, valid)
-        size = self._n_planes * valid.size
-        values = memory[table[OUT] : table[OUT] + size].reshape(self._n_planes, *valid.shape)
+        advance(bars.high, bars.low, bars.close, bars.volume, self._table, memory, valid)
+        if is_long:
+            self._memory[:fixed] = memory[:fixed]
+        values = memory[fixed : fixed + size].reshape(self._n_planes, *valid.shape)
         self._compute_late(bars, values)
-        return Planes(values if reuse else values.copy(), self.slots, valid)
+        return Planes(values if is_long or reuse else values.copy(), self.slots, valid)
 
     def room(self, n: int) -> tuple[I8, F8]:
         """Return `table` and `memory` as the kernel `advance` takes them, with room for the planes of n bars."""
-        fixed = int(self._table[OUT])
-        need = fixed + self._n_planes * n * len(self.symbols)
-        if len(self._memory) < need:
-            memory = np.empty(need)
-            memory[:fixed] = self._memory[:fixed]
-            self._memory = memory
+        size = self._n_planes * n * len(self.symbols)
+        if len(self._memory) < self._table[OUT] + size:
+            self._memory = self._wider(size)
         return self._table, self._memory
+
+    def _wider(self, size: int) -> F8:
+        """Copy the memory and put `size` cells behind it."""
+        fixed = int(self._table[OUT])
+        memory = np.empty(fixed + size)
+        memory[:fixed] = self._memory[:fixed]
+        return memory
 
     def _compute_late(self, bars: Bars, values: F8) -> None:
         """Make the planes that `advance` does not."""

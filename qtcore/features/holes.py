@@ -6,6 +6,8 @@ the cells concerned; a cell whose window is full keeps its bits.
 
 import math
 
+import numpy as np
+
 from qtcore.jit import kernel
 
 
@@ -16,36 +18,39 @@ def mend(memory, x, mask, window, k, mean, dev, counts, symbols, rows):
     A sum is scaled to a full window, deviations by (window - k) / (count - k), so that what reads them may divide as if it were full; both
     are NaN below 80 % and at a hole. mask: 1 where x has a value. counts: scratch for one number per symbol.
     """
-    need = (4 * window + 4) // 5
-    for i in range(-window * symbols, rows * symbols):  # the first `window` rows fill the counts
-        at = counts + (i + window * symbols) % symbols
-        memory[at] = memory[mask + i] + (memory[at] if i >= (1 - window) * symbols else 0.0)
-        if i < 0:
-            continue
-        memory[at] -= memory[mask + i - window * symbols]
-        count = memory[at]
-        if count < need or memory[mask + i] == 0.0:
-            memory[mean + i] = math.nan
-            if dev >= 0:
-                memory[dev + i] = math.nan
-        elif count < window and dev < 0:
-            memory[mean + i] *= window / count
-        elif count < window:
-            base, total, squares = memory[x + i], 0.0, 0.0
-            for j in range(window):
-                cell = i - j * symbols
-                total += memory[x + cell] - base if memory[mask + cell] > 0.0 else 0.0
-            for j in range(window):
-                cell = i - j * symbols
-                step = memory[x + cell] - base - total / count if memory[mask + cell] > 0.0 else 0.0
-                squares += step * step
-            memory[mean + i] = base + total / count
-            memory[dev + i] = squares * ((window - k) / (count - k))
+    need, depth = (4 * window + 4) // 5, window * symbols
+    for s in range(symbols):
+        memory[counts + s] = 0.0
+    for t in range(-window, rows):  # the rows before the piece fill the counts
+        for s in range(symbols):
+            i = t * symbols + s
+            memory[counts + s] += memory[mask + i]
+            if t < 0:
+                continue
+            memory[counts + s] -= memory[mask + i - depth]
+            count = memory[counts + s]
+            if count == window:
+                continue
+            if count < need or memory[mask + i] == 0.0:
+                memory[mean + i] = math.nan
+                if dev >= 0:
+                    memory[dev + i] = math.nan
+            elif dev < 0:
+                memory[mean + i] *= window / count
+            else:
+                base, total, squares = memory[x + i], 0.0, 0.0
+                for cell in range(i - depth + symbols, i + symbols, symbols):
+                    total += memory[x + cell] - base if memory[mask + cell] > 0.0 else 0.0
+                for cell in range(i - depth + symbols, i + symbols, symbols):
+                    step = memory[x + cell] - base - total / count if memory[mask + cell] > 0.0 else 0.0
+                    squares += step * step
+                memory[mean + i] = base + total / count
+                memory[dev + i] = squares * ((window - k) / (count - k))
 
 
 @kernel(inline=True)
 def hide(memory, mask, out, size):
     """Write NaN over those of the `size` cells at `out` whose `mask` is 0: holes."""
-    for i in range(size):
-        if memory[mask + i] == 0.0:
-            memory[out + i] = math.nan
+    mask, out = np.uintp(mask), np.uintp(out)
+    for i in range(np.uintp(size)):
+        memory[out + i] = memory[out + i] if memory[mask + i] > 0.0 else np.nan

@@ -14,7 +14,8 @@ from qtcore.features import table as tb
 from qtcore.features.regime import WINDOW
 from qtcore.types import F8, I8
 
-CELLS = 4864  # of a chunk, and of a piece: 256 rows of 19 symbols
+CELLS = 4864  # of a piece: 256 rows of 19 symbols
+MIN_CHUNK = 64  # rows; a chunk is whole pieces
 
 # Rows by which an operation looks back by itself, per operand.
 _LOOKS_BACK = {op.MERGE5: (16, 16), op.INDEX14: (8, 8, 13, 13), op.RATIOS: (9, 16)}
@@ -155,7 +156,8 @@ def lay_out(graph: Graph, wanted: Sequence[Node], warmup: int) -> Layout:
     """Order the operations and give every plane its place; `wanted[i]` becomes plane i of the output."""
     operations = _banked(_ordered(graph, wanted))
     n_symbols = graph.n_symbols
-    places = _Places(n_symbols, piece=max(1, CELLS // n_symbols), chunk=max(64, CELLS // n_symbols))
+    piece = max(1, CELLS // n_symbols)
+    places = _Places(n_symbols, piece, chunk=piece * -(-MIN_CHUNK // piece))
     shifts = places.with_past(graph, operations)
     state_size = places.size
     places.without_past(graph, operations)

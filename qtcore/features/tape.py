@@ -34,18 +34,19 @@ def load_holes(high, low, close, volume, table, memory, at, start, size):
     x, mask, moved = table[tb.HEAD + tb.CLOSE] + at, table[tb.HEAD + tb.MASK] + at, table[tb.HEAD + tb.MOVED] + at
     v, last_v = table[tb.HEAD + tb.VOLUME] + at, table[tb.HEAD + tb.LAST_VOLUME] + at
     h, lo = table[tb.HEAD + tb.HIGH] + at, table[tb.HEAD + tb.LOW] + at
-    for i in range(size):
-        old, new = memory[x + i - symbols], close[start + i]
-        has_bar, has_old = new == new, old == old
-        memory[x + i] = new if has_bar else (old if has_old else math.nan)
-        memory[mask + i] = 1.0 if has_bar else 0.0
-        memory[moved + i] = 1.0 if has_bar and has_old else 0.0
-        memory[v + i] = volume[start + i] if has_bar else 0.0
-        memory[last_v + i] = volume[start + i] if has_bar else (memory[last_v + i - symbols] if has_old else math.nan)
-        memory[h + i] = high[start + i] if has_bar else math.nan
-        memory[lo + i] = low[start + i] if has_bar else math.nan
-        quiet += 1 if i % symbols == 0 else 0
-        quiet = quiet if has_bar and has_old else 0
+    for first in range(0, size, symbols):
+        quiet += 1
+        for i in range(first, first + symbols):
+            old, new = memory[x + i - symbols], close[start + i]
+            has_bar, has_old = new == new, old == old
+            memory[x + i] = new if has_bar else (old if has_old else math.nan)
+            memory[mask + i] = 1.0 if has_bar else 0.0
+            memory[moved + i] = 1.0 if has_bar and has_old else 0.0
+            memory[v + i] = volume[start + i] if has_bar else 0.0
+            memory[last_v + i] = volume[start + i] if has_bar else (memory[last_v + i - symbols] if has_old else math.nan)
+            memory[h + i] = high[start + i] if has_bar else math.nan
+            memory[lo + i] = low[start + i] if has_bar else math.nan
+            quiet = quiet if has_bar and has_old else 0
     table[table[tb.COUNTERS] + tb.QUIET] = quiet
 
 
@@ -87,10 +88,11 @@ def mark_valid(table, memory, valid, is_whole, at, start, size):
         for i in range(np.uintp(start), np.uintp(start + size)):
             valid[i] = True
     else:
-        for i in range(size):
-            has_bar, s = memory[mask + i] > 0.0, seen + i % symbols
-            table[s] += 1 if has_bar else 0
-            valid[start + i] = has_bar and table[s] > table[tb.WARMUP]
+        for first in range(0, size, symbols):
+            for s in range(symbols):
+                has_bar = memory[mask + first + s] > 0.0
+                table[seen + s] += 1 if has_bar else 0
+                valid[start + first + s] = has_bar and table[seen + s] > table[tb.WARMUP]
 
 
 @kernel
