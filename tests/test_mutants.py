@@ -23,8 +23,8 @@ def copy_of_qtcore(folder: Path, file: str = "", old: str = "", new: str = "") -
     return folder
 
 
-def run_checks(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the checks interpreted, with the qtcore of `folder`."""
+def run_checks(folder: Path, first: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the checks interpreted, with the qtcore of `folder`; `first` names what to try first."""
     env = {**os.environ, "NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)])}
     code = f"""
 import runpy, sys
@@ -33,7 +33,7 @@ import qtcore
 assert qtcore.__file__.startswith({str(folder)!r})
 runpy.run_module("tests.mutants", run_name="__main__")
 """
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
+    return subprocess.run([sys.executable, "-c", code, first], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def outcomes(tmp_path_factory):
     """Run every mutant once, two at a time."""
     folders = [copy_of_qtcore(tmp_path_factory.mktemp("mutant"), *mutant[1:]) for mutant in MUTANTS]
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip((mutant[0] for mutant in MUTANTS), pool.map(run_checks, folders)))
+        done = pool.map(run_checks, folders, (mutant[1].split("/")[0] for mutant in MUTANTS))
+        return dict(zip((mutant[0] for mutant in MUTANTS), done))
 
 
 def test_there_are_at_least_twenty():
