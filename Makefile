@@ -27,7 +27,7 @@ test: $(STAMP)  ## lint, types and tests, about ten minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(STAMP)  ## every test, bounds checks and long property runs included
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist loadfile
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_engine.py tests/test_trade.py tests/test_features.py tests/test_decide.py
 
 lint: $(STAMP)  ## format check, lint and types

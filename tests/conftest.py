@@ -3,10 +3,16 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 
 from qtcore.types import NS_PER_HOUR, Bars
+
+# `make test` draws the same cases every time; `make test-all` looks for new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("new", print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
 

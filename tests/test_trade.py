@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
@@ -167,6 +167,18 @@ MIXED = st.fixed_dictionaries(
 )
 
 
+DELISTED_UNDER_A_PENDING_ENTRY = {
+    "broker.max_holding_bars": 1,
+    "broker.allow_short": False,
+    "broker.delist_after": 1,
+    "governor.stop_loss": 0.01,
+    "governor.max_drawdown": 0.02,
+    "governor.max_daily_trades": 50,
+    "governor.min_confidence": 0.0,
+}
+
+
+@example(values=DELISTED_UNDER_A_PENDING_ENTRY, seed=0, has_funding=False)
 @settings(max_examples=40, deadline=None)
 @given(values=MIXED, seed=st.integers(0, 5), has_funding=st.booleans())
 def test_equal_to_the_naive_chain_under_any_mix_of_options(values, seed, has_funding):

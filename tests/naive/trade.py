@@ -89,15 +89,15 @@ def fill_exits(book, bar, row, prices, time, at_open):
 
 
 def fill_entries(book, bar, row, prices, time):
-    """10.6 b 2, r: ordered entries; a hole or the kill switch cancels. Returns {symbol: reason} of the cancelled."""
+    """10.6 b 2, r: ordered entries; a hole or the kill switch cancels. Returns {symbol: reason} of the cancelled, None under a position."""
     cancelled = {}
     for s, sym in enumerate(book.symbols):
         if sym["pending"] is None:
             continue
         if book.p["governor.emergency_stop"]:
-            cancelled[s] = Reason.EMERGENCY_STOP_ACTIVE
+            cancelled[s] = Reason.EMERGENCY_STOP_ACTIVE if sym["pos"] is None else None
         elif math.isnan(prices[s]):
-            cancelled[s] = Reason.NO_BAR
+            cancelled[s] = Reason.NO_BAR if sym["pos"] is None else None
         else:
             enter(book, s, prices[s], time)
         sym["pending"] = None
@@ -217,7 +217,7 @@ def govern(book, bar, row, actions, confidences, cancelled):
     """10.6 b 7: exits first, then entries in the configured order."""
     reasons, leaving = row["governor_reason"], set()
     for s in cancelled:
-        reasons[s] = cancelled[s] if book.symbols[s]["pos"] is None else None
+        reasons[s] = cancelled[s]
     for s, sym in enumerate(book.symbols):
         if sym["pos"] is not None:
             order_exit(book, s, actions[s], reasons, leaving)
