@@ -208,6 +208,14 @@ def test_a_position_closed_twice_is_named(run):
     assert (claim.first.bar, claim.violated) == (int(run.fills["bar"][run.fills["trade_id"] == run.fills["trade_id"][k]][0]), 3)
 
 
+def test_a_position_left_open_in_the_table_of_trades_is_named(run, monkeypatch):
+    frame = run.files.frame("trades", columns=["trade_id", "exit_reason"])
+    frame.loc[7, "exit_reason"] = 0
+    monkeypatch.setattr(type(run.files), "frame", lambda self, name, columns=None: frame)
+    claim = claims_of(run)["G-3 end"]
+    assert (claim.violated, claim.first.bar, claim.first.column) == (1, int(run.trades.entry["bar"][7]), "exit_reason")
+
+
 def test_a_missed_stop_and_an_overdue_exit_are_named(run):
     k = nth(run, 0, Reason.HORIZON)
     entry = int(np.flatnonzero((run.fills["trade_id"] == run.fills["trade_id"][k]) & (run.fills["is_entry"] == 1))[0])

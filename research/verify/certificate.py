@@ -53,7 +53,7 @@ def _certificate(run: Evidence, groups: dict[str, list[Claim]], has_models: bool
         {
             "name": f"{claim.id}: {claim.text}",
             "group": group,
-            "checked": f"{claim.checked:,} {claim.unit}",
+            "checked": f"{claim.checked:,} {claim.unit}" if claim.checked or claim.violated else "does not apply",
             "passed": claim.holds,
             "detail": claim.complaint,
             **claim.to_dict(),

@@ -103,7 +103,7 @@ def governor_claims(run: Evidence) -> list[Claim]:
         clock.bars(
             "G-2b", "exposure is what fills and approvals add up to", "exposure", base == base, gap <= LEDGER_TOLERANCE * base[0], gap
         ),
-        _closed_once(run),
+        *_closed_once(run),
         clock.rows("G-5", "no entry under the kill switch", "is_entry", run.fills["bar"], run.fills["symbol"], ~(entries & is_killed)),
     ]
 
@@ -118,17 +118,26 @@ def exposure_of(run: Evidence) -> F8:
     return np.asarray(np.cumsum(change)[:n] + is_pending * np.abs(run.planes["size"]).sum(axis=1))
 
 
-def _closed_once(run: Evidence) -> Claim:
-    """G-3: every trade id has one entry, at most one exit, not before it, of the opposite quantity, and one row among the trades."""
-    fills, clock = run.fills, run.clock
+def _closed_once(run: Evidence) -> list[Claim]:
+    """G-3: every trade id has one entry, at most one exit, not before it, of the opposite quantity, and one row among the trades.
+
+    What the fills leave open is closed in the table of trades at the end of the data, and nothing else is.
+    """
+    fills, clock, trades = run.fills, run.clock, run.trades
     ids, inverse = np.unique(fills["trade_id"], return_inverse=True)
     entries, exits = (np.bincount(inverse[fills["is_entry"] == kind], minlength=len(ids)) for kind in (1, 0))
-    listed = run.files.frame("trades", columns=["trade_id"])["trade_id"].to_numpy()
+    table = run.files.frame("trades", columns=["trade_id", "exit_reason"])
+    listed, reason = table["trade_id"].to_numpy(), table["exit_reason"].to_numpy()
     once = np.bincount(np.searchsorted(ids, listed[np.isin(listed, ids)]), minlength=len(ids)) == 1
     good = (entries == 1) & (exits <= 1) & once
-    trades = run.trades
     fair = ~trades.closed | ((trades.exit["bar"] >= trades.entry["bar"]) & (trades.exit["qty"] == -trades.entry["qty"]))
     at = np.searchsorted(ids, trades.entry["trade_id"])
     good[at[at < len(ids)]] &= fair[at < len(ids)]
     text = "every position is opened once, closed at most once and listed once"
-    return clock.rows("G-3", text, "trade_id", fills["bar"], fills["symbol"], good[inverse])
+    claims = [clock.rows("G-3", text, "trade_id", fills["bar"], fills["symbol"], good[inverse])]
+    expected = np.where(trades.closed, trades.exit["reason"], Reason.END_OF_DATA)
+    given = dict(zip(listed.tolist(), reason.tolist()))
+    found = np.array([given.get(int(k), -1) for k in trades.entry["trade_id"]], np.int64)
+    text = "what is open at the end is closed in the table of trades"
+    bar, symbol = trades.entry["bar"], trades.entry["symbol"]
+    return [*claims, clock.rows("G-3 end", text, "exit_reason", bar, symbol, found == expected, found - expected)]
