@@ -33,7 +33,10 @@ class Models(Protocol):
         ...
 
     def serve(self, inputs: NDArray[np.float32], close_time: I8) -> F8:
-        """Turn inputs [n, S, F] into probabilities [5, n, S, 3], NaN where a model is absent."""
+        """Turn inputs [lookback - 1 + n, S, F], the earlier rows in front, into probabilities [5, n, S, 3], NaN where a model is absent.
+
+        lookback: rows of one symbol that a prediction sees, its own included; 1 where the models do not say.
+        """
         ...
 
 
@@ -129,7 +132,7 @@ class Engine:
         bars = as_bars(bars)
         self._continue(bars)
         planes = self.bank.compute(bars)
-        votes = self._votes(bars, planes) if votes is None else as_votes(votes, bars.n, len(bars.symbols))
+        votes = self._votes(bars, planes, votes)
         probs = None if self.meta_model is None else meta_probs(self.meta_model, votes, planes, self._mean_confidence)
         decisions = decide(votes, planes.arbiter, planes.regime, self.params, probs, meta_problem=meta_problem(self.meta_model))
         if self.judge is not None:
@@ -159,7 +162,7 @@ class Engine:
         """Copies of every array that a later block depends on, by name."""
         features = {f"features.{name}": np.copy(array) for name, array in self.bank.state.items()}
         account = {f"account.{name}": np.copy(array) for name, array in vars(self.account).items()}
-        return {**features, **account, "meta.mean_confidence": self._mean_confidence.copy(), "clock": self._clock.copy()}
+        return {**features, **account, "meta.mean_confidence": self._mean_confidence.copy(), "models.rows": self._rows.copy(), "clock": self._clock.copy()}
 
     def restore(self, state: dict[str, NDArray], symbols: Iterable[str], interval: int) -> None:
         """Continue from a `state` taken after some bar, on the same symbols and bar length (ns)."""
@@ -167,7 +170,7 @@ class Engine:
         self.bank.state = {name.removeprefix("features."): np.copy(a) for name, a in state.items() if name.startswith("features.")}
         for name in vars(self.account):
             setattr(self.account, name, np.copy(state[f"account.{name}"]))
-        self._mean_confidence = np.copy(state["meta.mean_confidence"])
+        self._mean_confidence, self._rows = np.copy(state["meta.mean_confidence"]), np.copy(state["models.rows"])
         self._clock[:] = state["clock"]
 
     def _bind(self, symbols: tuple[str, ...], interval: int) -> None:
@@ -177,6 +180,8 @@ class Engine:
         self.bank = FeatureBank(self.params, symbols, interval, dict.fromkeys((*chosen, *asked)), self._custom)
         self.account = TradeState.fresh(self.params, len(symbols))
         self._mean_confidence = np.full(len(symbols), np.nan)
+        n_before, n_columns = (0, 0) if self.models is None else (getattr(self.models, "lookback", 1) - 1, len(self.models.feature_names))
+        self._rows = np.full((n_before, len(symbols), n_columns), np.nan, np.float32)  # what windows still see of earlier blocks
 
     def _continue(self, bars: Bars) -> None:
         """Bind to the first block's symbols; every later block must continue it."""
@@ -189,11 +194,16 @@ class Engine:
         if bars.n:
             self._clock[0] = bars.close_time[-1]
 
-    def _votes(self, bars: Bars, planes: Planes) -> Votes:
+    def _votes(self, bars: Bars, planes: Planes, votes: Votes | None) -> Votes:
         n, n_symbols = bars.close.shape
-        if self.models is None:
-            return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))
-        return Votes.from_probs(self.models.serve(matrix(planes, self.models.feature_names), bars.close_time))
+        if self.models is not None:
+            inputs = np.concatenate([self._rows, matrix(planes, self.models.feature_names)])
+            self._rows = inputs[n:].copy()
+            if votes is None:
+                return Votes.from_probs(self.models.serve(inputs, bars.close_time))
+        if votes is not None:
+            return as_votes(votes, n, n_symbols)
+        return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))
 
     def _judged(self, decisions: Decisions, votes: Votes, planes: Planes) -> Decisions:
         """Put the own opinion in the place of the chain's; the ensemble's stays beside it for comparison."""

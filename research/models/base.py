@@ -35,7 +35,8 @@ class BaseModel(Protocol):
     """What training and serving ask of a model.
 
     slot: one of qtcore's MODELS. stem: the name in file names. suffix: of the model file. preset: which parameters.
-    feature_names: the columns of every matrix, in order. The constructor takes (feature_names, preset).
+    feature_names: the columns of every matrix, in order. The constructor takes (feature_names, preset). A model that sees more than one row
+    has `lookback` rows, and is given `Windows` [N, lookback, F] where others get arrays [N, F].
     """
 
     slot: ClassVar[str]
@@ -44,10 +45,10 @@ class BaseModel(Protocol):
     feature_names: tuple[str, ...]
     preset: str
 
-    def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
+    def fit(self, rows: Any, labels: NDArray[np.int8], valid_rows: Any, valid_labels: NDArray[np.int8], seed: int) -> None:
         """Fit on finite rows [N, F] with classes [N]; may scale `rows` in place. Raises ModelAbsentError where that is impossible."""
 
-    def predict_proba(self, matrix: F4) -> F8:
+    def predict_proba(self, matrix: Any) -> F8:
         """Return probabilities [N, 3] in the order SELL HOLD BUY; one row gives the same bits as a batch."""
 
     def save(self, path: Path) -> None:
@@ -85,6 +86,11 @@ def make_model(target: str, feature_names: Sequence[str], preset: str = "default
     module, _, name = target.partition(":")
     model: BaseModel = getattr(importlib.import_module(module), name)(tuple(feature_names), preset)
     return model
+
+
+def lookback_of(model: BaseModel) -> int:
+    """Rows of one symbol that a prediction sees, its own included; 1 unless the model says otherwise."""
+    return int(getattr(model, "lookback", 1))
 
 
 def names_hash(names: Sequence[str]) -> str:

@@ -22,7 +22,8 @@ from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
 from research.errors import UserError
 from research.labels import Label, classify, forward_return
-from research.models.base import F4, BaseModel, ModelAbsentError, check_names, make_model, model_target, names_hash, scaler_path
+from research.models.base import F4, BaseModel, ModelAbsentError, check_names, lookback_of, make_model, model_target, names_hash, scaler_path
+from research.models.windows import complete, inputs_of
 
 SCHEMA_VERSION = 1
 FOREVER = int(np.iinfo(np.int64).max)
@@ -89,6 +90,11 @@ class ModelSet:
         return tuple(slot for slot in MODELS if any(a.slot == slot for a in self.artefacts))
 
     @property
+    def lookback(self) -> int:
+        """Rows of one symbol that the longest-sighted model sees, the bar itself included."""
+        return max((int(a.meta.get("lookback", 1)) for a in self.artefacts), default=1)
+
+    @property
     def horizon(self) -> int:
         """Rows that the label looks ahead: how long the chain holds a position unless told otherwise."""
         return int(self.config["label"]["horizon"])
@@ -121,22 +127,25 @@ class ModelSet:
     def serve(self, matrix: F4, close_time: I8, names: Sequence[str] | None = None) -> F8:
         """Predict every bar with the artefact valid at its close.
 
-        matrix [n, S, F]: float32, columns `feature_names`; a row with a NaN gets no prediction. close_time [n]: decision times, ns UTC.
+        matrix [h + n, S, F]: float32, columns `feature_names`; h earlier rows may stand in front for the windows of sequence models. A row or
+        window with a NaN gets no prediction. close_time [n]: decision times, ns UTC.
         Returns [5, n, S, 3] float64, NaN absent; one bar gives the same bits as all of them.
         """
         if names is not None:
             check_names("matrix", names, self.feature_names)
-        n, n_symbols, n_features = matrix.shape
+        n, n_symbols = len(close_time), matrix.shape[1]
+        n_before = len(matrix) - n
         out = np.full((N_MODELS, n, n_symbols, 3), np.nan)
         usable = np.asarray(np.isfinite(matrix).all(axis=2))
         for artefact in self.artefacts:
             rows = np.flatnonzero((close_time >= artefact.valid_from) & (close_time < artefact.valid_until))
-            if len(rows) == 0 or not usable[rows].any():
+            if len(rows) == 0 or not usable[n_before + rows].any():
                 continue
             model = self._model(artefact)
             if model is not None:
-                t, s = np.nonzero(usable[rows])
-                probs = model.predict_proba(matrix[rows[t], s].reshape(-1, n_features))
+                lookback = lookback_of(model)
+                t, s = np.nonzero(complete(usable, lookback)[n_before + rows])
+                probs = model.predict_proba(inputs_of(matrix, (n_before + rows[t]) * n_symbols + s, lookback))
                 out[MODELS.index(artefact.slot), rows[t], s] = probs
         return out
 

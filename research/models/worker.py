@@ -21,7 +21,8 @@ import numpy as np
 
 from qtcore.types import I8
 from research.errors import UserError
-from research.models.base import ModelAbsentError, make_model
+from research.models.base import ModelAbsentError, lookback_of, make_model
+from research.models.windows import complete, inputs_of
 from research.splits import FIT, TEST, VALID
 
 Job = dict[str, Any]
@@ -38,7 +39,9 @@ def fit_job(job: Job) -> Job:
     usable = np.load(folder / "usable.npy", allow_pickle=False)
     labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)[fold]
     roles = np.load(folder / "roles.npy", allow_pickle=False)[fold]
-    rows, classes = matrix.reshape(-1, matrix.shape[2]), labels.reshape(-1)
+    model = make_model(job["target"], job["features"], job["preset"])
+    lookback = lookback_of(model)
+    usable, classes = complete(usable, lookback), labels.reshape(-1)
 
     def cells(role: int) -> I8:
         return np.flatnonzero(((roles == role)[:, None] & usable & (labels >= 0)).ravel())
@@ -49,15 +52,15 @@ def fit_job(job: Job) -> Job:
     answer: Job = {"slot": job["slot"], "fold": fold, "absent": None, "n_fit": len(fit), "n_valid": len(valid), "n_test": len(test)}
     answer["fit_counts"] = np.bincount(classes[fit], minlength=3).tolist()
     answer["train_counts"] = (np.bincount(classes[fit], minlength=3) + np.bincount(classes[valid], minlength=3)).tolist()
-    model = make_model(job["target"], job["features"], job["preset"])
+    rows = {part: inputs_of(matrix, part_cells, lookback) for part, part_cells in (("fit", fit), ("valid", valid), ("test", test))}
     try:
-        model.fit(np.array(rows[fit]), classes[fit], np.array(rows[valid]), classes[valid], job["seed"])
+        model.fit(rows["fit"], classes[fit], rows["valid"], classes[valid], job["seed"])
     except ModelAbsentError as error:
         return answer | {"absent": str(error)}
     model.save(path)
     served = make_model(job["target"], job["features"], job["preset"]).load(path)
-    np.savez(f"{path}.npz", cells=test, probs=served.predict_proba(np.array(rows[test])))
-    return answer | {"params": model.params(), "suffix": model.suffix}
+    np.savez(f"{path}.npz", cells=test, probs=served.predict_proba(rows["test"]))
+    return answer | {"params": model.params(), "suffix": model.suffix, "lookback": lookback}
 
 
 def answer_of(job: Job) -> Job:

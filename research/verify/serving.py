@@ -25,14 +25,14 @@ class SomeBars:
 
     def __init__(self, models: Any) -> None:
         self.models, self.feature_names = models, tuple(models.feature_names)
-        self.horizon = int(models.config["label"]["horizon"])
+        self.horizon, self.lookback = models.horizon, models.lookback
 
     def serve(self, inputs: NDArray[np.float32], close_time: I8) -> F8:
         """Answer a block of one bar, stay silent on longer ones."""
         if len(close_time) == 1:
             probs: F8 = self.models.serve(inputs, close_time)
             return probs
-        return np.full((N_MODELS, *inputs.shape[:2], 3), np.nan)
+        return np.full((N_MODELS, len(close_time), inputs.shape[1], 3), np.nan)
 
 
 def load_models(run: Evidence) -> Any:
