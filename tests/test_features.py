@@ -108,11 +108,11 @@ def test_the_arbiter_inputs_of_the_original():
 
 
 def test_the_advanced_features_of_the_original():
-    """Its correlation leaves out the present bar: 168 closes end one bar earlier, so a bank that saw just those says the same."""
+    """Its correlation leaves out the present bar: the same 168 closes end one bar earlier (D-19), whatever came before them."""
     for case in scenario_cases("meta_features_32_original"):
         bars, now = bars_of(case["input"]["btc"], case["input"]["symbol"]), case["config"]["index"]
-        planes, earlier = planes_of(bars), planes_of(bars[now - 168 : now])
-        said = {name: planes[name][now, 1] for name in ADVANCED} | {"btc_correlation": earlier["btc_correlation"][-1, 1]}
+        planes = planes_of(bars)
+        said = {name: planes[name][now, 1] for name in ADVANCED} | {"btc_correlation": planes["btc_correlation"][now - 1, 1]}
         assert said == pytest.approx(case["expected"]["advanced"], rel=1e-9, abs=1e-9)
 
 
@@ -138,7 +138,7 @@ def test_pandas_agrees():
         "volatility_168h": np.log(x / x.shift()).rolling(168).std(),
         "volume_ma_72h": v.rolling(72).mean(),
         "sma_200": x.rolling(200).mean(),
-        "btc_correlation": x.pct_change().rolling(168).corr(x[0].pct_change()),
+        "btc_correlation": x.pct_change().rolling(167).corr(x[0].pct_change()),
     }
     for name, frame in should.items():
         np.testing.assert_allclose(planes[name][220:], frame.to_numpy()[220:], rtol=1e-9, atol=1e-14, err_msg=name)
@@ -161,7 +161,7 @@ def test_talib_agrees():
             "atr_14": talib.SMA(talib.TRANGE(bars.high[:, s].copy(), bars.low[:, s].copy(), x), 14),
             "volume_ma_24h": talib.SMA(v, 24),
             "volume_slope_7": talib.LINEARREG_SLOPE(v, 7) / talib.SMA(v, 7),
-            "btc_correlation": talib.CORREL(ret, btc, 168),
+            "btc_correlation": talib.CORREL(ret, btc, 167),
         }
         for name, column in should.items():
             np.testing.assert_allclose(planes[name][220:, s], column[220:], rtol=1e-8, atol=1e-12, err_msg=name)

@@ -8,7 +8,7 @@ import math
 from qtcore.jit import kernel
 
 SLOPE_WINDOW = 7
-CORRELATION_WINDOW = 168
+CORRELATION_WINDOW = 167  # returns, of 168 closes: the original window, which D-19 moves on to the present bar
 MIN_PAIRS = 10
 
 
@@ -52,7 +52,7 @@ def simple_returns(close, last, out):
 
 @kernel
 def correlation(returns, close, benchmark, sums, before, out):
-    """Pearson correlation of the last 168 returns with those of the symbol in column `benchmark`, over the rows where both are known.
+    """Pearson correlation of the returns of the last 168 closes with those in column `benchmark`, over the rows where both are known.
 
     returns [before + n, S]: NaN where unknown; close [n, S]; sums [6, S]: scratch. out [n, S]: NaN at a hole; 1 for the benchmark itself; 0
     below 10 pairs, without variance, and where benchmark is -1.

@@ -63,8 +63,8 @@ FEATURES: dict[str, tuple[int, str]] = {
     "volume_trend": (71, "SMA_24(v) / SMA_72(v); 1 when unknown (D-18)"),
     "volume_slope_7": (6, "least-squares slope of the last 7 volumes over their mean (D-18)"),
     "btc_correlation": (
-        168,
-        "correlation of 168 returns with the benchmark's; 0 below 10 pairs or without variance (D-19)",
+        167,
+        "correlation of the returns of 168 closes with the benchmark's; 0 below 10 pairs or without variance (D-19)",
     ),
     # spec 1.7
     "rsi_28": (28, "as rsi, over 28"),

@@ -136,7 +136,7 @@ def correlation(close, benchmark):
     returns = simple_returns(close)
     out = np.zeros(close.shape)
     for t, s in np.ndindex(close.shape):
-        pair = returns[max(0, t - 167) : t + 1][:, [s, max(benchmark, 0)]]
+        pair = returns[max(0, t - 166) : t + 1][:, [s, max(benchmark, 0)]]
         a, b = pair[~np.isnan(pair).any(axis=1)].T
         if benchmark >= 0 and len(a) >= 10 and np.ptp(a) > 0.0 and np.ptp(b) > 0.0:
             out[t, s] = pd.Series(a).corr(pd.Series(b))
