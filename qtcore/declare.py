@@ -108,3 +108,27 @@ def plain(value: Any) -> Any:
     if isinstance(value, IntEnum):
         return value.name.lower()
     return list(value) if isinstance(value, tuple) else value
+
+
+def time_ns(name: str, value: Any) -> int:
+    """Turn an ISO time into ns UTC. Raises InputError naming it, also on another zone than UTC.
+
+    >>> time_ns("time", "1970-01-01T00:01:00Z")
+    60000000000
+    """
+    text = str(value).removesuffix("Z").removesuffix("+00:00").replace(" ", "T")
+    try:
+        if text.count("-") != 2 or not set(text) <= set("0123456789-:.T"):  # an offset, NaT, "today"
+            raise ValueError
+        return int(np.datetime64(text, "ns").astype(np.int64))
+    except ValueError:
+        raise InputError(f"{name} must be an ISO time in UTC such as 2024-03-01 or 2024-03-01T12:00, was {value!r}") from None
+
+
+def time_text(ns: int) -> str:
+    """Write ns UTC as an ISO time without zone, as short as it is exact.
+
+    >>> time_text(60_000_000_000)
+    '1970-01-01T00:01'
+    """
+    return str(np.datetime_as_string(np.datetime64(ns, "ns"), unit="auto"))

@@ -134,7 +134,7 @@ class Engine:
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes, votes)
         probs = None if self.meta_model is None else meta_probs(self.meta_model, votes, planes, self._mean_confidence)
-        decisions = decide(votes, planes.arbiter, planes.regime, self.params, probs, meta_problem=meta_problem(self.meta_model))
+        decisions = self._decide(bars, votes, planes, probs)
         if self.judge is not None:
             decisions = self._judged(decisions, votes, planes)
         traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
@@ -144,13 +144,15 @@ class Engine:
         """Return the live path: one closed bar in one compiled call on this engine's own state, the bits of `run`.
 
         The stepper checks nothing and asks no models: bars come in order, with their votes. After a `run` or `restore` ask for a new one.
-        Raises InputError before the first `run` or `restore`, and where something is not compiled: an own judge, own features, an own
-        trade loop, a meta model.
+        Raises InputError before the first `run` or `restore`, where something is not compiled (an own judge, own features, an own
+        trade loop, a meta model), and with stages.
         """
         if not self._symbols:
             raise InputError("stepper must know the symbols, was asked before any bar; run the history (or restore a state) first")
         if self.judge is not None or self.meta_model is not None or self._custom or self._trade is not trade:
             raise InputError("stepper must run the compiled chain, was asked for an engine with own layers or a meta model; use run")
+        if self.params.stages:
+            raise InputError(f"stepper must run one set of parameters, was asked for {len(self.params.stages)} stages; use run")
         return Stepper(self.params.record(), self.bank, self.account, self._clock)
 
     def finish(self) -> tuple[TradeState, NDArray]:
@@ -162,7 +164,13 @@ class Engine:
         """Copies of every array that a later block depends on, by name."""
         features = {f"features.{name}": np.copy(array) for name, array in self.bank.state.items()}
         account = {f"account.{name}": np.copy(array) for name, array in vars(self.account).items()}
-        return {**features, **account, "meta.mean_confidence": self._mean_confidence.copy(), "models.rows": self._rows.copy(), "clock": self._clock.copy()}
+        return {
+            **features,
+            **account,
+            "meta.mean_confidence": self._mean_confidence.copy(),
+            "models.rows": self._rows.copy(),
+            "clock": self._clock.copy(),
+        }
 
     def restore(self, state: dict[str, NDArray], symbols: Iterable[str], interval: int) -> None:
         """Continue from a `state` taken after some bar, on the same symbols and bar length (ns)."""
@@ -204,6 +212,18 @@ class Engine:
         if votes is not None:
             return as_votes(votes, n, n_symbols)
         return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))
+
+    def _decide(self, bars: Bars, votes: Votes, planes: Planes, probs: F8 | None) -> Decisions:
+        """Decide the block, every stage of the parameters with its own."""
+        spans, problem = self.params.spans(bars.close_time), meta_problem(self.meta_model)
+        if len(spans) == 1:
+            return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem)
+        out = Decisions.empty(*bars.close.shape)
+        for rows, params in spans:
+            meta = None if probs is None else probs[:, rows]
+            part = decide(votes[rows], planes.arbiter[:, rows], planes.regime[:, rows], params, meta, meta_problem=problem)
+            out.slabs[0][:, rows], out.slabs[1][:, rows] = part.slabs
+        return out
 
     def _judged(self, decisions: Decisions, votes: Votes, planes: Planes) -> Decisions:
         """Put the own opinion in the place of the chain's; the ensemble's stays beside it for comparison."""

@@ -4,15 +4,17 @@ One declaration per parameter gives validation, the nested `PARAMS` record that 
 (`--set layer.name=value`) and the report's table. Fractions are fractions (0.15, not 15).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
+from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from qtcore.declare import ParamSet, bounded, choice, plain, switch, text, vector
-from qtcore.types import MODELS, N_MODELS, InputError
+from qtcore.declare import ParamSet, bounded, choice, plain, switch, text, time_ns, time_text, vector
+from qtcore.types import I8, MODELS, N_MODELS, InputError
 
 
 class TieBreak(IntEnum):
@@ -213,11 +215,23 @@ class Broker(ParamSet):
 
 
 @dataclass(frozen=True)
+class Stage:
+    """Parameters of the opinion that hold from a decision time on, until a later stage says otherwise (`spec` D-85)."""
+
+    start: int  # ns UTC
+    values: tuple[tuple[str, Any], ...]  # names are in STAGED
+
+
+@dataclass(frozen=True)
 class Params:
     """Every parameter of the chain.
 
+    stages: what changes with time, in order of time; given as `(from, meta, arbiter)` or `{"from": time, "layer.name": value}`.
+
     >>> Params().with_values({"governor.max_daily_trades": 5}).governor.max_daily_trades
     5
+    >>> Params().with_values({"stages": [("2024-03-01", True, False)]}).flat()["stages"]
+    [{'from': '2024-03-01', 'meta.enabled': True, 'arbiter.enabled': False}]
     """
 
     features: Features = Features()
@@ -226,6 +240,7 @@ class Params:
     arbiter: Arbiter = Arbiter()
     governor: Governor = Governor()
     broker: Broker = Broker()
+    stages: tuple[Stage, ...] = ()
 
     @classmethod
     def profile(cls, name: str) -> "Params":
@@ -235,37 +250,84 @@ class Params:
         return cls().with_values(PROFILES[name])
 
     def with_values(self, values: Mapping[str, Any]) -> "Params":
-        """Return a copy with `{"layer.name": value}` replaced; text is parsed. Raises InputError on an unknown or bad one."""
+        """Return a copy with `{"layer.name": value}` replaced, in every stage too; text is parsed.
+
+        Raises InputError on an unknown name or a bad value.
+        """
         by_layer: dict[str, dict[str, Any]] = {}
         known = self.flat()
         for name, value in values.items():
+            if name == "stages":
+                continue
             if name not in known:
                 raise InputError(_unknown(name, list(known)))
             layer, key = name.split(".")
             by_layer.setdefault(layer, {})[key] = value
-        return replace(self, **{layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()})
+        kept = (Stage(s.start, tuple(pair for pair in s.values if pair[0] not in values)) for s in self.stages)
+        stages = _parsed(values["stages"]) if "stages" in values else tuple(stage for stage in kept if stage.values)
+        return replace(self, stages=stages, **{layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()})
 
     def flat(self) -> dict[str, Any]:
-        """Return `{"layer.name": value}` in declaration order; enums as lower-case names, vectors as lists."""
-        return {
+        """Return `{"layer.name": value}` in declaration order; enums as lower-case names, vectors as lists. `stages` come last, if any."""
+        values = {
             f"{layer.name}.{spec.name}": plain(getattr(getattr(self, layer.name), spec.name))
-            for layer in fields(self)
+            for layer in LAYERS
             for spec in fields(getattr(self, layer.name))
         }
+        stages = [{"from": time_text(s.start)} | {name: plain(value) for name, value in s.values} for s in self.stages]
+        return values | ({"stages": stages} if stages else {})
 
     def record(self) -> np.ndarray:
-        """Return the one-element `PARAMS` array that kernels receive."""
+        """Return the one-element `PARAMS` array that kernels receive, as it is before the first stage."""
         out = np.zeros(1, PARAMS)
-        for layer in fields(self):
+        for layer in LAYERS:
             for name in PARAMS[layer.name].names or ():
                 out[layer.name][name] = getattr(getattr(self, layer.name), name)
         return out
+
+    def spans(self, close_time: I8) -> list[tuple[slice, "Params"]]:
+        """Cut ascending decision times [n], ns UTC, where stages begin: rows, and the parameters that hold there, without stages."""
+        if not self.stages:
+            return [(slice(0, len(close_time)), self)]
+        cuts = np.searchsorted(close_time, [stage.start for stage in self.stages]).tolist()
+        edges = pairwise((0, *cuts, len(close_time)))
+        return [(slice(a, b), params) for (a, b), params in zip(edges, self._staged, strict=True) if a < b]
+
+    @cached_property
+    def _staged(self) -> list["Params"]:
+        """Parameters before the first stage and in each."""
+        out = [replace(self, stages=())]
+        for stage in self.stages:
+            out.append(out[-1].with_values(dict(stage.values)))
+        return out
+
+
+LAYERS = fields(Params)[:-1]  # all but the stages
+STAGED = ("meta.enabled", "arbiter.enabled", "ensemble.regime_factors")  # read by the opinion alone, so no state is bound to them
+
+
+def _parsed(stages: Iterable[Any]) -> tuple[Stage, ...]:
+    """Check stages given as `(from, meta, arbiter)` or by name, where `meta` and `arbiter` stand for the switches."""
+    out: list[Stage] = []
+    for given in stages:
+        if not isinstance(given, Mapping):
+            if len(given) != 3:
+                raise InputError(f"a stage must be (from, meta, arbiter), was {given!r}")
+            given = dict(zip(("from", "meta", "arbiter"), given, strict=True))
+        values = {f"{name}.enabled" if name in ("meta", "arbiter") else name: value for name, value in given.items() if name != "from"}
+        if "from" not in given or not values or not set(values) <= set(STAGED):
+            raise InputError(f"a stage must have a time `from` and some of meta, arbiter, {STAGED[2]}, was {', '.join(map(str, given))}")
+        start, params = time_ns("the `from` of a stage", given["from"]), Params().with_values(values)
+        if out and start <= out[-1].start:
+            raise InputError(f"stages must be in order of time, was {time_text(start)} after {time_text(out[-1].start)}")
+        out.append(Stage(start, tuple((name, getattr(getattr(params, name.split(".")[0]), name.split(".")[1])) for name in values)))
+    return tuple(out)
 
 
 def describe() -> list[dict[str, Any]]:
     """List every parameter with default, bounds or choices, and meaning: the table of docs, report and `--help`."""
     rows = []
-    for layer in fields(Params):
+    for layer in LAYERS:
         for spec in fields(layer.default):  # type: ignore[arg-type]
             meta = spec.metadata
             if "enum" in meta:
@@ -291,7 +353,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 def _record_dtype() -> np.dtype:
     layers: list[tuple[str, Any]] = []
-    for layer in fields(Params):
+    for layer in LAYERS:
         columns: list[Any] = []
         for spec in fields(layer.default):  # type: ignore[arg-type]
             if spec.metadata.get("text"):

@@ -1,5 +1,6 @@
 """What would the chain have done? One call from bars and predictions to a `Run`; the engine is the one that runs live."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from qtcore import Bars, Engine, Params
@@ -8,11 +9,12 @@ from research.predictions import Predictions
 from research.run import Run
 
 
-def backtest(bars: Bars | Any, predictions: Predictions, params: Params | None = None) -> Run:
+def backtest(bars: Bars | Any, predictions: Predictions, params: Params | None = None, *, stages: Iterable[Any] = ()) -> Run:
     """Run the decision chain over `bars` with stored predictions.
 
     bars: `Bars`, or whatever `load_bars` reads. predictions: out-of-sample votes on the same bars (`train`, or imported); bars without a
-    prediction have no voters. Raises UserError when bars and predictions do not match.
+    prediction have no voters. stages: `(from, meta, arbiter)` rows that turn the two layers on or off from a decision time on; `params` say
+    what holds before the first. Raises UserError when bars and predictions do not match.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -24,6 +26,8 @@ def backtest(bars: Bars | Any, predictions: Predictions, params: Params | None =
         bars = load_bars(bars)
     predictions = predictions.align(bars)
     params = resolved(params or Params(), predictions)
+    if stages := list(stages):
+        params = params.with_values({"stages": stages})
     engine = Engine(params)
     result = engine.run(bars, predictions.votes())
     return Run(bars, predictions, params, result, engine.finish()[1], predictions.notes)

@@ -8,6 +8,13 @@ A configuration file holds one table per layer and a table `[run]`:
     [run]
     label = "L3"
     models = ["xgb"]
+
+and, for a staged rollout, a table for each change of the two switches:
+
+    [[stage]]
+    from = 2024-03-01
+    meta = true
+    arbiter = false
 """
 
 import tomllib
@@ -68,6 +75,9 @@ def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
     values: dict[str, Any] = {}
     run = config.run
     for layer, table in tables.items():
+        if layer == "stage":
+            values["stages"] = table if isinstance(table, list) else [table]
+            continue
         if not isinstance(table, dict):
             raise UserError(f"{origin}: {layer} must be a table such as [governor], was {table!r}")
         if layer == "run":

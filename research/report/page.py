@@ -15,6 +15,7 @@ from research.report.rows import (
     score_table,
     slice_accuracy,
     slice_rates,
+    stage_texts,
     symbol_table,
     trade_table,
 )
@@ -153,6 +154,7 @@ def assumptions(s: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, 
     if a["cooldown_blocks_after_stops_only"]:
         cooldown += "; on bars of this length only a stop blocks, and one decision"
     shorts = "" if a["allow_short"] else ", no shorts"
+    stages = stage_texts(p)
     return [
         ("Models", f"{len(a['models_voting'])} of {a['models_expected']} voted: {voting}"),
         ("Data", f"{count(d['n_candles'])} candles of {d['n_symbols']} symbols, {d['start'][:10]} to {d['end'][:10]}"),
@@ -172,6 +174,7 @@ def assumptions(s: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, 
             "Profile",
             f"{a['profile']}, {changed} parameter{'' if changed == 1 else 's'} off default; start {count(a['initial_cash'])} quote",
         ),
+        *([("Stages", "; ".join(stages))] if stages else []),
     ]
 
 

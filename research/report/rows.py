@@ -221,7 +221,7 @@ def certificate(verify: dict[str, Any]) -> dict[str, Any]:
 def changed_params(params: dict[str, Any], horizon: int) -> list[str]:
     """Name the parameters off their default; a holding time taken from the label is none."""
     default = Params().flat() | {"broker.max_holding_bars": horizon}
-    return [name for name, value in params.items() if value not in (default[name], Params().flat()[name])]
+    return [name for name, value in params.items() if value not in (default.get(name), Params().flat().get(name))]
 
 
 def param_table(params: dict[str, Any], only: list[str] | None = None) -> Table:
@@ -234,6 +234,16 @@ def param_table(params: dict[str, Any], only: list[str] | None = None) -> Table:
         if only is None or name in only:
             rows.append([name, _value(value), "" if is_default else _value(default[name]), row["meaning"]])
     return Table(["parameter", "value", "default, if other", "meaning"], rows, texts=(1, 2, 3))
+
+
+def stage_texts(params: dict[str, Any]) -> list[str]:
+    """Say what every stage of the run changes, in a few words."""
+    switches = {"meta.enabled": "meta", "arbiter.enabled": "arbiter"}
+    return [
+        f"from {stage['from'].replace('T', ' ')[:16]} UTC "
+        + ", ".join(f"{switches[k]} {_value(v)}" if k in switches else "fitted regime weights" for k, v in stage.items() if k != "from")
+        for stage in params.get("stages", [])
+    ]
 
 
 def _value(value: Any) -> str:

@@ -27,7 +27,8 @@ def opinion_claims(run: Evidence) -> list[Claim]:
     count = np.stack([sum((d[f"{m}_action"] == a).astype(np.int64) for m in MODELS) for a in (0, 1, 2)])
     voters = count.sum(axis=0)
     winner = count.argmax(axis=0)
-    is_policy, is_v5 = meta.enabled and meta.mode == MetaMode.POLICY, meta.enabled and meta.mode == MetaMode.V5
+    is_meta, is_arbiter = _switches(run)
+    is_policy, is_v5 = is_meta & (meta.mode == MetaMode.POLICY), is_meta & (meta.mode == MetaMode.V5)
     agreed = (voters >= 2) & (count.max(axis=0) >= CONSENSUS * voters)
     firm = agreed & (count.max(axis=0) >= meta.consensus_threshold * voters)
     raw, ensemble = d["raw_action"], d["ensemble_action"]
@@ -35,12 +36,12 @@ def opinion_claims(run: Evidence) -> list[Claim]:
     outvoted = firm & (ensemble != winner) & (raw == winner)  # D-70
     by_arbiter = (d["source"] == Source.ARBITER) & (raw == d["arbiter_action"]) & same_bits(d["raw_confidence"], d["arbiter_confidence"])
     accepted = by_arbiter & np.isin(d["arbiter_reason"], (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL))
-    asked = (d["verdict"] == Verdict.ESCALATE) & run.params.arbiter.enabled
+    asked = (d["verdict"] == Verdict.ESCALATE) & is_arbiter
     final, reason = d["final_action"], d["governor_reason"]
     is_trade = final != Action.HOLD
     is_sized = (d["size"] != 0.0) & (np.sign(d["size"]) == final - 1)
     approved = (reason == Reason.APPROVED) & is_sized & (d["raw_confidence"] >= run.params.governor.min_confidence)
-    counts_omitted = is_policy and meta.missing_fill == MissingFill.OMIT
+    counts_omitted = is_policy & (meta.missing_fill == MissingFill.OMIT)
     everywhere = np.ones(raw.shape, bool)
     return [
         clock.cells("votes", "n_voters is the number of models that voted", "n_voters", everywhere, d["n_voters"] == voters),
@@ -74,6 +75,14 @@ def opinion_claims(run: Evidence) -> list[Claim]:
             "O-7", "the guard keeps v5 from changing a consensus", "raw_action", agreed & is_v5 & meta.consensus_guard, raw == ensemble
         ),
     ]
+
+
+def _switches(run: Evidence) -> tuple[Mask, Mask]:
+    """Are meta layer and arbiter on? One answer a bar [n, 1] each, as stages change them."""
+    is_meta, is_arbiter = np.empty((run.bars.n, 1), bool), np.empty((run.bars.n, 1), bool)
+    for rows, params in run.params.spans(run.bars.close_time):
+        is_meta[rows], is_arbiter[rows] = params.meta.enabled, params.arbiter.enabled
+    return is_meta, is_arbiter
 
 
 def _says(d: dict[str, NDArray], outvoted: Mask, accepted: Mask) -> Mask:
