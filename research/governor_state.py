@@ -6,16 +6,17 @@ the same ACCOUNT, POSITION and CLOSED records. One thing differs: a drawdown is 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.declare import time_ns
 from qtcore.governor import base_of, drawdown_rule, empirical_odds, govern_step, last_loss, roll_day, screen_rule, size_step, veto_rule
 from qtcore.params import CooldownScope, ExposureMode, Params, SizingMode
 from qtcore.portfolio import init_account
 from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
+from research.reasons import reason_text
 
 RISK_FIELDS = {
     "max_position_size_pct": "governor.max_position",
@@ -51,18 +52,6 @@ def position_pct(confidence: float, params: Params) -> float:
     return float(size_step(float(confidence), g.win_rate, g.payoff, params.record()[0]["governor"]))
 
 
-def parse_time(text: str) -> int:
-    """Turn an ISO time into ns UTC; without a zone it is UTC.
-
-    >>> parse_time("1970-01-01T00:01:00")
-    60000000000
-    """
-    time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
-    delta = time - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000_000 + delta.microseconds * 1_000
-
-
 @dataclass
 class GovernorState:
     """A governor with an account; symbols get a column when they are first named.
@@ -93,7 +82,7 @@ class GovernorState:
         account["peak"] = state.get("peak_balance", account["balance"])
         account["trades_today"] = state.get("daily_trade_count", 0)
         if date := state.get("last_trade_date"):
-            account["day"] = parse_time(date) // NS_PER_DAY
+            account["day"] = time_ns("last_trade_date", date) // NS_PER_DAY
         for symbol, notional in state.get("active_positions", {}).items():
             governor._position(symbol)["entry_notional"] = notional
         for trade in state.get("trade_history", []):
@@ -102,7 +91,7 @@ class GovernorState:
 
     def allocate(self, symbol: str, action: str, confidence: float, now: str, balance: float | None = None) -> dict[str, Any]:
         """Ask for a trade at the decision time `now` (ISO). Returns the allocation of `spec` 10.2; a refusal carries zeros."""
-        account, time = self.account[0], parse_time(now)
+        account, time = self.account[0], time_ns("now", now)
         if balance is not None:
             account["balance"] = account["equity"] = balance
             account["peak"] = max(account["peak"], balance)
@@ -120,7 +109,7 @@ class GovernorState:
             "position_size_pct": share,
             "risk_amount_usd": self.params.governor.stop_loss * abs(notional),
             "confidence": confidence,
-            "reason": self._text(code, symbol, float(confidence), time),
+            "reason": reason_text(code, *self._numbers(code, symbol, float(confidence), time)),
             "kelly_optimal": share,
             "timestamp": now,
         }
@@ -211,7 +200,7 @@ class GovernorState:
         return total
 
     def _remember(self, trade: Mapping[str, Any]) -> None:
-        account, time, position = self.account[0], parse_time(trade["timestamp"]), self._position(trade["symbol"])
+        account, time, position = self.account[0], time_ns("timestamp", trade["timestamp"]), self._position(trade["symbol"])
         size = trade["position_size"]
         row = (time, self._column(trade["symbol"]), trade["pnl"], trade["pnl"] / size if size else 0.0)
         self.closed[int(account["n_closed"]) % N_CLOSED] = row
@@ -231,21 +220,20 @@ class GovernorState:
         column = self._column(symbol)  # may add a row
         return self.positions[column]
 
-    def _text(self, code: int, symbol: str, confidence: float, now: int) -> str:
+    def _numbers(self, code: int, symbol: str, confidence: float, now: int) -> tuple[float, ...]:
+        """Return what `research.reasons` prints with a refusal."""
         g, account = self.params.governor, self.account[0]
         base = float(base_of(account, self._record[0]))
-        name = Reason(code).name
         if code == Reason.LOW_CONFIDENCE:
-            return f"{name} ({confidence:.3f} < {g.min_confidence:.3f})"
+            return confidence, g.min_confidence
         if code == Reason.MAX_DRAWDOWN_EXCEEDED:
-            return f"{name} ({self._drawdown():.1%} > {g.max_drawdown:.1%})"
+            return self._drawdown(), g.max_drawdown
         if code == Reason.DAILY_TRADE_LIMIT_REACHED:
-            return f"{name} ({account['trades_today']}/{g.max_daily_trades})"
+            return account["trades_today"], g.max_daily_trades
         if code == Reason.MAX_EXPOSURE_EXCEEDED:
             planned = base * float(size_step(confidence, *self._odds(), self._record[0]["governor"]))
             planned = planned if g.exposure_mode == ExposureMode.PROJECTED else 0.0
-            return f"{name} ({account['exposure'] + planned:.0f} > {base * g.max_exposure:.0f})"
+            return account["exposure"] + planned, base * g.max_exposure
         if code == Reason.COOLDOWN_ACTIVE:
-            remaining = (self._loss_time(symbol) + g.cooldown_minutes * NS_PER_MINUTE - now) / NS_PER_MINUTE
-            return f"{name} ({remaining:.1f}m remaining)"
-        return name
+            return ((self._loss_time(symbol) + g.cooldown_minutes * NS_PER_MINUTE - now) / NS_PER_MINUTE,)
+        return ()

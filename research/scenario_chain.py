@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from qtcore.chain.decide import decide
+from qtcore.declare import time_ns
 from qtcore.features import FEATURE_SETS, FeatureBank, Planes
 from qtcore.meta.vectors import VECTORS, probable_row, slot_order, spread
 from qtcore.params import MissingFill, Params
@@ -24,7 +25,7 @@ from qtcore.types import (
     Source,
     Verdict,
 )
-from research.governor_state import GovernorState, parse_time, position_pct, with_risk
+from research.governor_state import GovernorState, position_pct, with_risk
 from research.labels import Label, make_labels
 from research.reasons import reason_text
 from research.scenario_layers import Case, analyse, ensemble_vote, is_accepted, market, policy_result, votes_of
@@ -34,7 +35,7 @@ NOW, SYMBOL = "2026-01-12T12:00:00", "BTCUSDT"  # of the chain cases
 
 def bars_of(*series: Mapping[str, Any]) -> Bars:
     """Turn OHLCV series of one start and interval into bars; the first is the benchmark."""
-    start, n = parse_time(series[0]["start"]), len(series[0]["close"])
+    start, n = time_ns("start", series[0]["start"]), len(series[0]["close"])
     open_time = start + NS_PER_HOUR * np.arange(n, dtype=np.int64)
     planes = {name: np.array([s[name] for s in series], np.float64).T.copy() for name in ("open", "high", "low", "close", "volume")}
     symbols = ("BTCUSDT", "ETHUSDT")[: len(series)]
@@ -176,12 +177,12 @@ def features_v5_original(case: Case, params: Params) -> dict[str, Any]:
 
 
 def meta_features_32_original(case: Case, params: Params) -> dict[str, Any]:
-    """1.6 and 8; the original hands the correlation the 168 bars before the current one."""
+    """1.6 and 8; the original's correlation ends at the bar before the current one (D-19)."""
     vector, index = "meta32_original", case["config"]["index"]
     bars = bars_of(case["input"]["btc"], case["input"]["symbol"])
-    planes, before_now = planes_of(bars, params, ADVANCED), planes_of(bars[index - 168 : index], params, ADVANCED)
+    planes = planes_of(bars, params, ADVANCED)
     values = {name: float(planes[name][index, 1]) for name in ADVANCED}
-    values["btc_correlation"] = float(before_now["btc_correlation"][-1, 1])
+    values["btc_correlation"] = float(planes["btc_correlation"][index - 1, 1])
     probs, confidences = _probs(case["input"]["predictions"]), case["input"]["previous_predictions"]
     order, row = slot_order(vector), np.empty(len(VECTORS[vector]))
     before = spread(np.array([confidences[MODELS[m]]["confidence"] for m in order]), len(order))[0]
