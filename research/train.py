@@ -279,7 +279,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
         "symbols": list(bars.symbols),
         "interval": bars.interval,
         "seed": plan.seed,
-        "libraries": {name: version(name) for name in ("numpy", "xgboost", "lightgbm")},
+        "libraries": {name: version(name) for name in ("numpy", "xgboost", "lightgbm", "torch")},
         **figures,
     }
 

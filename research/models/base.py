@@ -1,4 +1,4 @@
-"""What is a base model? The protocol, the scaler, and what tree models share.
+"""What is a base model? The protocol, the scaler, and what our models share.
 
 A model turns feature rows into probabilities of SELL, HOLD, BUY. It knows its ordered feature names and refuses others; it is fitted with a
 validation slice that stops the training; it is saved in its library's own format beside a JSON scaler, never pickled (`spec` D-76).
@@ -61,7 +61,12 @@ class BaseModel(Protocol):
         """Return the parameters in use, as plain values."""
 
 
-_REGISTRY = {"xgb": "research.models.xgboost:XGBoost", "lgbm": "research.models.lightgbm:LightGBM"}
+_REGISTRY = {
+    "xgb": "research.models.xgboost:XGBoost",
+    "lgbm": "research.models.lightgbm:LightGBM",
+    "nhits": "research.models.nhits:NHiTS",
+    "patchtst": "research.models.patchtst:PatchTST",
+}
 
 
 def register(slot: str, target: str) -> None:
@@ -162,9 +167,10 @@ def check_names(what: str, have: Sequence[str], want: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Preset:
-    """Parameters of a tree model as its library spells them.
+    """Parameters of a model: of trees as their library spells them, of networks sizes and optimiser.
 
-    rounds: largest number of boosting rounds; patience: rounds without improvement on the validation slice before it stops, 0 never.
+    rounds: largest number of boosting rounds or epochs.
+    patience: rounds without improvement on the validation slice before it stops, 0 never.
     weights: `balanced` N / (3 n_c), `max_share` max(n) / n_c, or `none`; the validation slice is weighed with the training part's figures.
     """
 
@@ -182,8 +188,8 @@ def class_weights(counts: Any, rule: str) -> F8:
 
 
 @dataclass
-class TreeModel(ABC):
-    """What boosted trees share: scaling, class weights, refusal of missing classes, prediction in chunks, files."""
+class StoredModel(ABC):
+    """What our models share: presets, scaler, refusal of missing classes, files."""
 
     feature_names: tuple[str, ...]
     preset: str = "default"
@@ -199,14 +205,6 @@ class TreeModel(ABC):
             raise UserError(f"preset must be one of {', '.join(self.presets)}, was {self.preset!r}")
 
     @abstractmethod
-    def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
-        """Fit on scaled rows and keep the rounds up to the best one."""
-
-    @abstractmethod
-    def _predict(self, rows: F4) -> F8:
-        """Probabilities of scaled rows, [N, 3]."""
-
-    @abstractmethod
     def _write(self) -> bytes:
         """Return the model in the library's own format."""
 
@@ -219,31 +217,6 @@ class TreeModel(ABC):
         preset = self.presets[self.preset]
         own = {"max_rounds": preset.rounds, "rounds": self.rounds, "patience": preset.patience, "class_weights": preset.weights}
         return {"preset": self.preset, **preset.params, **own}
-
-    def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
-        """Fit scaler and trees; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
-        self._check(rows)
-        counts = np.bincount(labels, minlength=3)
-        if counts.min() == 0:
-            lacking = ", ".join(name for name, count in zip(CLASSES, counts) if count == 0)
-            raise ModelAbsentError(f"training rows must hold every class, was without {lacking}; choose another label")
-        if len(valid_rows) == 0:
-            raise ModelAbsentError("validation rows must exist, was 0; load a longer period")
-        self.scaler = Scaler.fit(rows)
-        weights = class_weights(counts, self.presets[self.preset].weights)
-        valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, weights[valid_labels])
-        self._fit(self.scaler.transform(rows, rows), labels, weights[labels], valid, seed)
-
-    def predict_proba(self, matrix: F4) -> F8:
-        """Return probabilities [N, 3] float64 of finite rows [N, F]."""
-        self._check(matrix)
-        if self.scaler is None:
-            raise ValueError(f"{self.slot} must be fitted or loaded before it predicts, was neither")
-        out = np.empty((len(matrix), 3))
-        for start in range(0, len(matrix), CHUNK):
-            part = slice(start, start + CHUNK)
-            out[part] = self._predict(self.scaler.transform(matrix[part]))
-        return out
 
     def save(self, path: Path) -> None:
         """Write `path` (the library's format) and `<stem>_scaler.json` beside it."""
@@ -261,10 +234,60 @@ class TreeModel(ABC):
         self.scaler = Scaler.from_json(text, self.feature_names, data)
         try:
             self._read(data)
+        except ModelAbsentError:
+            raise
         except Exception as error:  # each library has errors of its own; whatever it is, the model is absent
             first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ModelAbsentError(f"{self.slot} must be a {self.suffix} file of its library, was not: {first}") from error
         return self
+
+    def _fitted(self) -> Scaler:
+        """Return the scaler of a fitted or loaded model."""
+        if self.scaler is None:
+            raise ValueError(f"{self.slot} must be fitted or loaded before it predicts, was neither")
+        return self.scaler
+
+    def _counts(self, labels: NDArray[np.int8], valid_rows: Any) -> NDArray[np.int64]:
+        """Training cells of each class [3]. Raises ModelAbsentError where one is missing, or nothing could stop the training."""
+        counts = np.bincount(labels, minlength=3)
+        if counts.min() == 0:
+            lacking = ", ".join(name for name, count in zip(CLASSES, counts) if count == 0)
+            raise ModelAbsentError(f"training rows must hold every class, was without {lacking}; choose another label")
+        if len(valid_rows) == 0:
+            raise ModelAbsentError("validation rows must exist, was 0; load a longer period")
+        return counts
+
+
+@dataclass
+class TreeModel(StoredModel):
+    """What boosted trees share: rows scaled in place, class weights, prediction in chunks."""
+
+    @abstractmethod
+    def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
+        """Fit on scaled rows and keep the rounds up to the best one."""
+
+    @abstractmethod
+    def _predict(self, rows: F4) -> F8:
+        """Probabilities of scaled rows, [N, 3]."""
+
+    def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
+        """Fit scaler and trees; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
+        self._check(rows)
+        counts = self._counts(labels, valid_rows)
+        self.scaler = Scaler.fit(rows)
+        weights = class_weights(counts, self.presets[self.preset].weights)
+        valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, weights[valid_labels])
+        self._fit(self.scaler.transform(rows, rows), labels, weights[labels], valid, seed)
+
+    def predict_proba(self, matrix: F4) -> F8:
+        """Return probabilities [N, 3] float64 of finite rows [N, F]."""
+        self._check(matrix)
+        scaler = self._fitted()
+        out = np.empty((len(matrix), 3))
+        for start in range(0, len(matrix), CHUNK):
+            part = slice(start, start + CHUNK)
+            out[part] = self._predict(scaler.transform(matrix[part]))
+        return out
 
     def _check(self, matrix: F4) -> None:
         if matrix.dtype != np.float32 or matrix.ndim != 2 or matrix.shape[1] != len(self.feature_names):
