@@ -12,9 +12,9 @@ from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
 from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
-from qtcore.meta import MetaModel, meta_problem, meta_probs
+from qtcore.meta import MetaSource, meta_problems, meta_probs
 from qtcore.params import Params
-from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
+from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Reason, Source, Votes
 
 DEFAULT_HORIZON = 5  # bars, of label L1
 
@@ -49,7 +49,8 @@ class Result:
 
     final_action: int8 after the governor. governor_reason: uint8 `Reason`. size: approved notional, quote, signed. pnl: quote earned inside
     the bar. equity, balance, exposure [n]: quote at the close. fills: `FILL` records. orders: (symbol, notional, exit reason) pending after
-    the last bar; a positive notional buys at the next open, an exit reason closes.
+    the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD BUY of the learned
+    meta model wherever it could answer, asked by a rule or not; None without a model.
     """
 
     bars: Bars
@@ -65,6 +66,7 @@ class Result:
     exposure: F8
     fills: NDArray
     orders: list[tuple[str, float, int]]
+    meta_probs: F8 | None = None
 
     @property
     def open_time(self) -> I8:
@@ -103,16 +105,16 @@ class Engine:
         params: Params | None = None,
         models: Models | None = None,
         *,
-        meta_model: MetaModel | None = None,
+        meta_model: MetaSource | None = None,
         judge: Judge | None = None,
         trade: Callable[..., int] = trade,
         custom: Iterable[Feature] = (),
     ) -> None:
         """Start before the first bar.
 
-        models: base models to ask when `run` gets no votes. meta_model: the learned model of the meta layer; without it the
-        rules alone act. judge: an own opinion in NumPy instead of ensemble, meta and arbiter, `(votes, planes, params) -> (action [n, S],
-        confidence [n, S])`. trade: an own trade loop from `rebind`. custom: own features.
+        models: base models to ask when `run` gets no votes. meta_model: the learned model of the meta layer, or a schedule of them;
+        without it the rules alone act. judge: an own opinion in NumPy instead of ensemble, meta and arbiter,
+        `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. custom: own features.
         """
         params = params or Params()
         if params.broker.max_holding_bars == 0:
@@ -133,12 +135,12 @@ class Engine:
         self._continue(bars)
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes, votes)
-        probs = None if self.meta_model is None else meta_probs(self.meta_model, votes, planes, self._mean_confidence)
-        decisions = self._decide(bars, votes, planes, probs)
+        probs, problem = self._asked(votes, planes, bars.close_time)
+        decisions = self._decide(bars, votes, planes, probs, problem)
         if self.judge is not None:
             decisions = self._judged(decisions, votes, planes)
         traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
-        return Result(bars, planes, votes, decisions, **vars(traded), orders=self._orders())
+        return Result(bars, planes, votes, decisions, **vars(traded), orders=self._orders(), meta_probs=probs)
 
     def stepper(self) -> Stepper:
         """Return the live path: one closed bar in one compiled call on this engine's own state, the bits of `run`.
@@ -213,15 +215,22 @@ class Engine:
             return as_votes(votes, n, n_symbols)
         return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))
 
-    def _decide(self, bars: Bars, votes: Votes, planes: Planes, probs: F8 | None) -> Decisions:
+    def _asked(self, votes: Votes, planes: Planes, close_time: I8) -> tuple[F8 | None, NDArray[np.int64]]:
+        """Ask the learned meta model about every cell; where it is silent, the second answer [n] says why."""
+        if self.meta_model is None:
+            return None, np.full(len(close_time), int(Reason.MODEL_NOT_LOADED))
+        probs = meta_probs(self.meta_model, votes, planes, self._mean_confidence, close_time)
+        return probs, meta_problems(self.meta_model, close_time)
+
+    def _decide(self, bars: Bars, votes: Votes, planes: Planes, probs: F8 | None, problem: NDArray[np.int64]) -> Decisions:
         """Decide the block, every stage of the parameters with its own."""
-        spans, problem = self.params.spans(bars.close_time), meta_problem(self.meta_model)
+        spans = self.params.spans(bars.close_time)
         if len(spans) == 1:
             return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem)
         out = Decisions.empty(*bars.close.shape)
         for rows, params in spans:
             meta = None if probs is None else probs[:, rows]
-            part = decide(votes[rows], planes.arbiter[:, rows], planes.regime[:, rows], params, meta, meta_problem=problem)
+            part = decide(votes[rows], planes.arbiter[:, rows], planes.regime[:, rows], params, meta, meta_problem=problem[rows])
             out.slabs[0][:, rows], out.slabs[1][:, rows] = part.slabs
         return out
 

@@ -32,6 +32,13 @@ class MetaMode(IntEnum):
     V5 = 2
 
 
+class MetaVariant(IntEnum):
+    """What policy mode does where there is no strong consensus: the published rules, or what the learned model says (`spec` 7.4)."""
+
+    PUBLISHED = 0
+    LEARNED = 1
+
+
 class PolicyBase(IntEnum):
     """What the policy takes for the ensemble's opinion (`spec` 7.2)."""
 
@@ -153,6 +160,7 @@ class Meta(ParamSet):
 
     enabled: bool = switch(True, "the meta layer runs")
     mode: MetaMode = choice(MetaMode.POLICY, "policy escalates, override and v5 replace")
+    variant: MetaVariant = choice(MetaVariant.PUBLISHED, "policy: head-count rules first, or the learned model where there is no consensus")
     consensus_threshold: float = bounded(0.75, 0.0, 1.0, "share of votes from which the ensemble is kept")
     disagreement_threshold: float = bounded(0.50, 0.0, 1.0, "share of dissent from which is escalated")
     low_confidence: float = bounded(0.55, 0.0, 1.0, "ensemble confidence below which is escalated")

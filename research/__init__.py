@@ -5,9 +5,9 @@
 >>> bars.symbols
 ('SIM01', 'SIM02')
 
-`load_bars` reads candles, `train` makes out-of-sample predictions, `backtest` runs the chain over them and returns a `Run`; a `Run` has
-`stats()`, `by_regime()`, `trades`, `decisions`, `equity`, `plot()`, `verify()`, `report(path)`, `save(folder)`. Libraries of models and
-plots are imported only where they are used.
+`load_bars` reads candles, `train` makes out-of-sample predictions, `train_meta` a learned meta layer from them, `backtest` runs the chain
+over them and returns a `Run`; a `Run` has `stats()`, `by_regime()`, `trades`, `decisions`, `equity`, `plot()`, `verify()`, `report(path)`,
+`save(folder)`. Libraries of models and plots are imported only where they are used.
 """
 
 from research.backtest import backtest
@@ -15,6 +15,7 @@ from research.data import load_bars, simulate, to_pandas, to_polars
 from research.data.quality import quality
 from research.data.resample import resample
 from research.errors import UserError
+from research.meta import train_meta
 from research.predictions import Predictions
 from research.run import Run
 from research.train import train
@@ -31,4 +32,5 @@ __all__ = [
     "to_pandas",
     "to_polars",
     "train",
+    "train_meta",
 ]

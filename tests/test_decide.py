@@ -29,6 +29,8 @@ VARIANTS = {
     "heavy": {"ensemble.weights": [0.6, 0.1, 0.2, 0.1]},
     "loose": {"meta.consensus_threshold": 0.5, "meta.disagreement_threshold": 0.7, "meta.entropy_threshold": 0.5},
     "strict": {"meta.consensus_threshold": 1.0, "meta.disagreement_threshold": 0.8, "meta.low_confidence": 0.3},
+    "learned": {"meta.variant": "learned"},
+    "learned, strict": {"meta.variant": "learned", "meta.consensus_threshold": 1.0, "meta.entropy_threshold": 0.5},
     "override": {"meta.mode": "override"},
     "closed": {"meta.mode": "override", "meta.fail_open": False, "ensemble.weights": [0.6, 0.1, 0.2, 0.1]},
     "v5": {"meta.mode": "v5"},
@@ -71,6 +73,19 @@ def test_every_cell_equals_the_naive_flow(name):
         want = opinion.decide_block(cell, *seen, problem, p)
         for column, value in want.items():
             assert flat[column][i] == value or (value != value and np.isnan(flat[column][i])), (i, column, flat[column][i], want)
+
+
+@pytest.mark.parametrize("name", ["default", "learned", "override", "closed", "v5"])
+def test_the_reason_of_a_silent_model_may_change_from_bar_to_bar(name):
+    """A schedule is not loaded before its first model; cut there, the two parts say the same."""
+    votes, arbiter, regime, probs = world(seed=3)
+    probs[:, :60], params = np.nan, Params().with_values(VARIANTS[name])
+    problems = np.where(np.arange(N) < 60, int(Reason.MODEL_NOT_LOADED), int(Reason.FEATURE_EXTRACTION_ERROR))
+    whole = columns(decide(votes, arbiter, regime, params, probs, meta_problem=problems))
+    for part, reason in ((slice(0, 60), Reason.MODEL_NOT_LOADED), (slice(60, N), Reason.FEATURE_EXTRACTION_ERROR)):
+        alone = decide(votes[part], arbiter[:, part], regime[:, part], params, probs[:, part], meta_problem=reason)
+        for column, values in columns(alone).items():
+            assert_same_bits(whole[column][part], values, column)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -220,10 +220,10 @@ def test_names_of_the_vectors():
 # ---------------------------------------------------------------- inference
 
 
-def random_linear(rng, vector):
+def random_linear(rng, vector, kind="logistic_platt"):
     n = len(VECTORS[vector])
     arrays = {"mean": rng.normal(size=n), "scale": rng.random(n) + 0.1, "coef": rng.normal(size=(3, n)), "intercept": rng.normal(size=3)}
-    return MetaModel("logistic_platt", VECTORS[vector], {**arrays, "slope": -rng.random(3), "offset": rng.normal(size=3)})
+    return MetaModel(kind, VECTORS[vector], {**arrays, "slope": -rng.random(3), "offset": rng.normal(size=3)})
 
 
 def random_mlp(rng, sizes=(8, 32, 32)):
@@ -256,6 +256,15 @@ def test_the_regression_equals_its_twin():
     rows[5, 2] = np.nan
     for got, want in zip(infer(learned, rows), opinion.logistic_platt_rows(rows.tolist(), learned.arrays), strict=True):
         assert np.isnan(got).all() if want is None else got.tolist() == want
+
+
+def test_the_plain_regression_equals_its_twin():
+    rng = np.random.default_rng(1)
+    learned, rows = random_linear(rng, "meta26", "logistic_softmax"), 3.0 * rng.normal(size=(60, 26))
+    rows[5, 2] = np.nan
+    for got, want in zip(infer(learned, rows), opinion.logistic_softmax_rows(rows.tolist(), learned.arrays), strict=True):
+        assert np.isnan(got).all() if want is None else got.tolist() == want
+    assert_same_bits(learned.answer(rows, np.zeros(60, np.int64)), infer(learned, rows))
 
 
 @settings(deadline=None)
@@ -320,7 +329,7 @@ def test_scikit_learn_agrees_on_the_network():
 
 def test_one_row_has_the_bits_of_the_batch():
     rng = np.random.default_rng(5)
-    for learned in (random_linear(rng, "meta26"), random_mlp(rng)):
+    for learned in (random_linear(rng, "meta26"), random_linear(rng, "meta26", "logistic_softmax"), random_mlp(rng)):
         rows = rng.normal(size=(50, len(learned.feature_names)))
         alone = np.concatenate([infer(learned, rows[i : i + 1]) for i in range(50)])
         assert_same_bits(infer(learned, rows), alone)

@@ -65,7 +65,8 @@ class Stepper:
         self.fills = np.empty(3 * n_symbols, FILL)
         state = map(slab, (account.account, account.positions, account.closed))
         self._arguments = (
-            self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, np.full((3, 1), np.nan), int(Reason.MODEL_NOT_LOADED),
+            self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, np.full((3, 1), np.nan),
+            np.array([Reason.MODEL_NOT_LOADED], np.int64),
             slab(record), *bank.room(1), np.empty((1, n_symbols), np.bool_), *state,
             np.empty((2, n_symbols), np.uintp), pattern_table(record), np.empty(n_symbols, np.int32),
             self.codes, self.values, self.governed, self.amounts, self.lines, slab(self.fills),

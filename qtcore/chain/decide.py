@@ -12,7 +12,7 @@ from qtcore.ensemble import average, weighted_score_rule
 from qtcore.jit import kernel
 from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, judge_policy
-from qtcore.params import MetaMode, MissingFill, Params, PolicyBase
+from qtcore.params import MetaMode, MetaVariant, MissingFill, Params, PolicyBase
 from qtcore.slots import is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
 from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
 
@@ -65,8 +65,9 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
     """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
-    unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` is the reason; [3, 1] stands
-    for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which cells pass the layers.
+    unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] and
+    [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which cells pass
+    the layers.
     """
     n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
     for start in range(0, n, chunk):
@@ -77,7 +78,7 @@ def decide_block(action, confidence, arbiter, regime, probs, problem, params, co
         if meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY:
             grade(action, confidence, params, codes, values, start, stop)
             escalated, outvoted, clear = judge_policy(found, codes, start, stop)
-            if clear:
+            if clear or (escalated and meta["variant"] == MetaVariant.LEARNED):
                 escalated |= ask(probs, problem, params, codes, values, start, stop)
             if escalated and params[0]["arbiter"]["enabled"] != 0:
                 settle(arbiter, params, codes, values, start, stop)
@@ -100,13 +101,13 @@ def decide(
     params: Params | np.ndarray,
     meta_probs: F8 | None = None,
     out: Decisions | None = None,
-    meta_problem: Reason = Reason.MODEL_NOT_LOADED,
+    meta_problem: Reason | np.ndarray = Reason.MODEL_NOT_LOADED,
 ) -> Decisions:
     """Decide a block; nothing is carried from one block to the next.
 
     votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
-    or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem` is the reason that
-    is then recorded); None: no model. out: decisions from `Decisions.empty(n, S)` to write into, else fresh ones.
+    or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one or `[n]`, is the
+    reason that is then recorded); None: no model. out: decisions from `Decisions.empty(n, S)` to write into, else fresh ones.
     Values are trusted (`check.as_votes`). Raises InputError on wrong shapes.
     """
     n, n_symbols = votes.action.shape[1:]
@@ -132,7 +133,7 @@ def decide(
         _flat(arbiter),
         _flat(regime),
         _flat(probs),
-        int(meta_problem),
+        np.repeat(np.asarray(meta_problem, np.int64).reshape(-1), n_symbols if np.ndim(meta_problem) else 1),
         record,
         _flat(codes, np.int8),
         _flat(values),

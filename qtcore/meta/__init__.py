@@ -2,10 +2,11 @@
 
 `policy` keeps or asks the arbiter, `override` and `predictor` let a learned model replace the ensemble; each is a rule over scalars and a
 `judge_*` kernel over cells. `vectors` builds the rows a learned model sees, `linear` and `mlp` evaluate it in a fixed order of sums, and
-`model` holds the artefact: `MetaModel`, and `meta_probs` which asks it about a block.
+`model` holds the artefact: `MetaModel`, the protocol `MetaSource` of everything that answers like one, and `meta_probs` which asks it
+about a block.
 """
 
-from qtcore.meta.model import MetaModel, check_names, feature_rows, meta_problem, meta_probs
+from qtcore.meta.model import MetaModel, MetaSource, check_names, feature_rows, meta_problem, meta_problems, meta_probs
 from qtcore.meta.vectors import VECTORS
 
-__all__ = ["VECTORS", "MetaModel", "check_names", "feature_rows", "meta_problem", "meta_probs"]
+__all__ = ["VECTORS", "MetaModel", "MetaSource", "check_names", "feature_rows", "meta_problem", "meta_problems", "meta_probs"]

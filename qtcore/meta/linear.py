@@ -1,12 +1,14 @@
-"""What are the class probabilities of a logistic regression with Platt's calibration? One row at a time, summed in a fixed order.
+"""What are the class probabilities of a logistic regression? One row at a time, summed in a fixed order.
 
-A library's matrix product gives other last bits for one row than for a batch; this kernel gives the same (`spec` D-89: one model, one
-sigmoid a class, normalised). 2026-11: 0.2 us a row of 26.
+A library's matrix product gives other last bits for one row than for a batch; these kernels give the same. `logistic_platt` has one
+sigmoid a class, normalised (`spec` D-89); `logistic_softmax` is the plain one, and the one with a temperature, which divides the
+scores and so lies in its coefficients. 2026-11: 0.2 us a row of 26.
 """
 
 import math
 
 from qtcore.jit import kernel
+from qtcore.meta.mlp import softmax
 
 
 @kernel
@@ -32,3 +34,13 @@ def logistic_platt(row, mean, scale, coef, intercept, slope, offset, out):
         total += out[k]
     for k in range(3):
         out[k] = out[k] / total if total > 0.0 else 1.0 / 3.0
+
+
+@kernel
+def logistic_softmax(row, mean, scale, coef, intercept, out):
+    """Write the three probabilities of `row` [F] into `out` [3]: softmax of the scores; arguments as in `logistic_platt`."""
+    for k in range(3):
+        out[k] = intercept[k]
+        for j in range(len(row)):
+            out[k] += (row[j] - mean[j]) / scale[j] * coef[k, j]
+    softmax(out)

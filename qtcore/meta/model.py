@@ -2,29 +2,54 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtcore.jit import kernel
-from qtcore.meta.linear import logistic_platt
+from qtcore.meta.linear import logistic_platt, logistic_softmax
 from qtcore.meta.mlp import mlp
 from qtcore.meta.vectors import VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
-from qtcore.types import ADVANCED, F8, InputError, Reason, Votes
+from qtcore.types import ADVANCED, F8, I8, InputError, Reason, Votes
 
 SHAPES = {
     "logistic_platt": {"mean": "F", "scale": "F", "coef": "3F", "intercept": "3", "slope": "3", "offset": "3"},
+    "logistic_softmax": {"mean": "F", "scale": "F", "coef": "3F", "intercept": "3"},
     "mlp": {"mean": "F", "scale": "F", "w1": "FH", "b1": "H", "w2": "HG", "b2": "G", "w3": "G3", "b3": "3"},
 }
 CELLS = 4096  # rows of features held at a time
 
 
+class MetaSource(Protocol):
+    """What the engine asks of a learned meta layer: one `MetaModel`, or a schedule with a model for each span of decision times."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What its inputs are called, in order."""
+        ...
+
+    @property
+    def vector(self) -> str:
+        """Name of the rows it wants, a key of `VECTORS`; "" if no rows have its feature names."""
+        ...
+
+    def ready(self, close_time: I8) -> NDArray[np.bool_]:
+        """Say for each decision time [k], ns UTC, whether a model answers for it."""
+        ...
+
+    def answer(self, rows: F8, close_time: I8) -> F8:
+        """Return probabilities [k, 3] of rows [k, F], NaN where no model is ready or a feature is NaN; one row has the batch's bits."""
+        ...
+
+
 @dataclass(frozen=True)
 class MetaModel:
-    """A trained meta model.
+    """A trained meta model; a `MetaSource` that answers at any time.
 
-    kind: `logistic_platt` or `mlp`. feature_names: what its inputs are called, in order; one of `VECTORS`, or the model is never asked.
-    arrays: float64, by the names and shapes of `SHAPES` (F features, H and G hidden units). hash: of the artefact, as its store gave it.
+    kind: `logistic_platt`, `logistic_softmax` or `mlp`. feature_names: what its inputs are called, in order; one of `VECTORS`, or the
+    model is never asked. arrays: float64, by the names and shapes of `SHAPES` (F features, H and G hidden units). hash: of the artefact,
+    as its store gave it.
     Raises InputError when something does not fit.
     """
 
@@ -58,6 +83,16 @@ class MetaModel:
         """Name of the rows it wants, a key of `VECTORS`; "" if no rows have its feature names."""
         return vector_of(self.feature_names)
 
+    def ready(self, close_time: I8) -> NDArray[np.bool_]:
+        """Say yes to every decision time [k]."""
+        return np.ones(len(close_time), np.bool_)
+
+    def answer(self, rows: F8, close_time: I8) -> F8:
+        """Return probabilities [k, 3] of rows [k, F], NaN where a feature is NaN; the times [k] do not matter."""
+        out = np.full((len(rows), 3), np.nan)
+        _infer(self, rows, out)
+        return out
+
 
 def check_names(model: MetaModel, expected: str) -> MetaModel:
     """Return `model` if its ordered names are those of the vector `expected`, as a loader must ask (D-41). Raises InputError if not."""
@@ -67,18 +102,24 @@ def check_names(model: MetaModel, expected: str) -> MetaModel:
     return model
 
 
-def meta_problem(model: MetaModel | None) -> Reason:
+def meta_problem(model: MetaSource | None) -> Reason:
     """Return why `meta_probs` is NaN in a cell with voters: no model, a model of unknown features, or unknown features of the cell."""
     if model is None:
         return Reason.MODEL_NOT_LOADED
     return Reason.FEATURE_EXTRACTION_ERROR if model.vector else Reason.FEATURE_DIM_MISMATCH
 
 
-def meta_probs(model: MetaModel | None, votes: Votes, planes: Any, prev_mean_confidence: F8) -> F8:
+def meta_problems(model: MetaSource, close_time: I8) -> NDArray[np.int64]:
+    """Return `meta_problem` for each decision time [n]: MODEL_NOT_LOADED where no model is ready yet."""
+    return np.where(model.ready(close_time), int(meta_problem(model)), int(Reason.MODEL_NOT_LOADED))
+
+
+def meta_probs(model: MetaSource | None, votes: Votes, planes: Any, prev_mean_confidence: F8, close_time: I8 | None = None) -> F8:
     """Ask the meta model about every cell with at least two voters.
 
     votes: `[5, n, S]`; planes: the block's features by name, `planes["volatility"] -> [n, S]`; prev_mean_confidence `[S]`: mean
-    confidence of each symbol's last bar with a voter, NaN at the start; updated in place.
+    confidence of each symbol's last bar with a voter, NaN at the start; updated in place. close_time `[n]`: decision times, which a
+    schedule needs.
     Returns `[3, n, S]` SELL HOLD BUY; NaN where the model is not ready (`meta_problem` says why) or a feature is unknown.
     Raises InputError when the 32 or 36 features are wanted and the votes carry no probabilities.
     """
@@ -86,8 +127,10 @@ def meta_probs(model: MetaModel | None, votes: Votes, planes: Any, prev_mean_con
     out = np.full((n * n_symbols, 3), np.nan)
     vector = "" if model is None else model.vector
     if model is not None and vector:
+        times = np.repeat(np.zeros(n, np.int64) if close_time is None else close_time, n_symbols)
         for start, rows in feature_rows(vector, votes, planes, prev_mean_confidence):
-            _infer(model, rows, out[start : start + len(rows)])
+            cells = slice(start, start + len(rows))
+            out[cells] = model.answer(rows, times[cells])
     return np.ascontiguousarray(out.reshape(n, n_symbols, 3).transpose(2, 0, 1))
 
 
@@ -124,6 +167,8 @@ def _infer(model: MetaModel, rows: F8, out: F8) -> None:
     a = model.arrays
     if model.kind == "logistic_platt":
         logistic_platt_rows(rows, a["mean"], a["scale"], a["coef"], a["intercept"], a["slope"], a["offset"], out)
+    elif model.kind == "logistic_softmax":
+        logistic_softmax_rows(rows, a["mean"], a["scale"], a["coef"], a["intercept"], out)
     else:
         scratch = np.empty(len(a["mean"])), np.empty(len(a["b1"])), np.empty(len(a["b2"]))
         mlp_rows(rows, a["mean"], a["scale"], a["w1"], a["b1"], a["w2"], a["b2"], a["w3"], a["b3"], *scratch, out)
@@ -175,6 +220,14 @@ def logistic_platt_rows(rows, mean, scale, coef, intercept, slope, offset, out):
     for i in range(len(rows)):
         if is_known(rows[i]):
             logistic_platt(rows[i], mean, scale, coef, intercept, slope, offset, out[i])
+
+
+@kernel
+def logistic_softmax_rows(rows, mean, scale, coef, intercept, out):
+    """Fill `out` [N, 3]; see `logistic_softmax`. A row with a NaN stays as it is."""
+    for i in range(len(rows)):
+        if is_known(rows[i]):
+            logistic_softmax(rows[i], mean, scale, coef, intercept, out[i])
 
 
 @kernel

@@ -35,11 +35,11 @@ def override_rule(sell, hold, buy, n, probs, problem, consensus_threshold, thres
 def judge_learned(action, probs, problem, params, codes, values, start, stop):
     """Let the learned model of the modes `override` and `v5` replace the raw decision of the cells [start, stop), or keep it.
 
-    action [5, N]; probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason;
-    codes [11, N] and values [5, N]: writes the meta columns and, where it replaces, the raw ones. In `override` an error that fails closed
-    holds at 0.0.
+    action [5, N]; probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` [N], or [1], is
+    the reason; codes [11, N] and values [5, N]: writes the meta columns and, where it replaces, the raw ones. In `override` an error that
+    fails closed holds at 0.0.
     """
-    meta, last = params[0]["meta"], np.uintp(probs.shape[1] - 1)
+    meta, last, end = params[0]["meta"], np.uintp(probs.shape[1] - 1), np.uintp(len(problem) - 1)
     is_v5, share = meta["mode"] == MetaMode.V5, meta["consensus_threshold"]
     for i in range(np.uintp(start), np.uintp(stop)):
         sell, hold, buy, n = tally_rule(slots(action, i))
@@ -47,11 +47,11 @@ def judge_learned(action, probs, problem, params, codes, values, start, stop):
             codes[Code.META_REASON, i] = Reason.TOO_FEW_VOTERS.value if n == 1 else Reason.NO_VALID_MODELS.value
             continue
         at, kept = min(i, last), codes[Code.ENSEMBLE_ACTION, i]
-        answer = probs[0, at], probs[1, at], probs[2, at]
+        answer, why = (probs[0, at], probs[1, at], probs[2, at]), problem[min(i, end)]
         if is_v5:
-            reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, problem, meta["v5_threshold"], meta["consensus_guard"])
+            reason, chosen, confidence = v5_rule(sell, hold, buy, n, kept, answer, why, meta["v5_threshold"], meta["consensus_guard"])
         else:
-            reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, problem, share, meta["override_threshold"])
+            reason, chosen, confidence = override_rule(sell, hold, buy, n, answer, why, share, meta["override_threshold"])
         is_closed = (
             (not is_v5)
             and (reason == Reason.INVALID_CONFIDENCE or Reason.MODEL_NOT_LOADED.value <= reason <= Reason.PREDICTION_ERROR.value)

@@ -9,6 +9,7 @@ import math
 import numpy as np
 
 from qtcore.jit import kernel
+from qtcore.params import MetaVariant
 from qtcore.slots import choose_rule, most_rule
 from qtcore.types import Code, Reason, Value, Verdict
 
@@ -64,18 +65,24 @@ def judge_policy(found, codes, start, stop):
 def ask(probs, problem, params, codes, values, start, stop):
     """Ask the learned model about the clear cells of [start, stop): an undecided market escalates. Return whether one did.
 
-    probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` is the reason. Writes
-    META_REASON, VERDICT, META_ACTION and, as META_CONFIDENCE, the entropy.
+    The variant `learned` asks about escalated cells too: the model's answer replaces the rule's; without one the rule stands.
+    probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` [N], or [1], is the reason.
+    Writes META_REASON, VERDICT, META_ACTION and, as META_CONFIDENCE, the entropy.
     """
-    escalated, last = False, np.uintp(probs.shape[1] - 1)
+    escalated, last, end = False, np.uintp(probs.shape[1] - 1), np.uintp(len(problem) - 1)
+    first = Reason.SPLIT_VOTE.value if params[0]["meta"]["variant"] == MetaVariant.LEARNED else 127
     for i in range(np.uintp(start), np.uintp(stop)):
-        if codes[Code.META_REASON, i] != Reason.CLEAR_ENSEMBLE_NO_MODEL:
+        is_clear = codes[Code.META_REASON, i] == Reason.CLEAR_ENSEMBLE_NO_MODEL
+        if not is_clear and codes[Code.META_REASON, i] < first:
             continue
         at = min(i, last)
         p_sell, p_hold, p_buy = probs[0, at], probs[1, at], probs[2, at]
         chosen, _, is_sound = choose_rule(p_sell, p_hold, p_buy)
+        if not is_clear and not is_sound:
+            continue
         if p_sell != p_sell:
-            codes[Code.META_REASON, i] = Reason.CLEAR_ENSEMBLE_NO_MODEL.value if problem == Reason.MODEL_NOT_LOADED else problem
+            reason = problem[min(i, end)]
+            codes[Code.META_REASON, i] = Reason.CLEAR_ENSEMBLE_NO_MODEL.value if reason == Reason.MODEL_NOT_LOADED else reason
         elif not is_sound:
             codes[Code.META_REASON, i] = Reason.PREDICTION_ERROR
         else:

@@ -210,7 +210,7 @@ def ask(probs, problem, p):
     if not is_sound:
         return {"meta_reason": Reason.PREDICTION_ERROR}
     entropy = entropy_rule(probs)
-    found = {"meta_action": action, "meta_confidence": entropy, "meta_reason": Reason.CLEAR_ENSEMBLE}
+    found = {"verdict": Verdict.DEFER, "meta_action": action, "meta_confidence": entropy, "meta_reason": Reason.CLEAR_ENSEMBLE}
     if entropy > p["meta.entropy_threshold"]:
         found |= {"verdict": Verdict.ESCALATE, "meta_reason": Reason.UNDECIDED_MARKET}
     return found
@@ -340,7 +340,9 @@ def decide_block(votes, inputs, regime, probs, problem, p):
     column = {**vote(votes, regime, p), **reset()}
     if p["meta.enabled"] and p["meta.mode"] == "policy":
         column |= judge_policy(votes, grade(votes, column["ensemble_confidence"], p), p)
-        if column["meta_reason"] == Reason.CLEAR_ENSEMBLE_NO_MODEL:
+        has_answer = probs[0] == probs[0] and choose_rule(probs)[2]
+        takes_over = p["meta.variant"] == "learned" and column["meta_reason"] >= 20 and has_answer
+        if column["meta_reason"] == Reason.CLEAR_ENSEMBLE_NO_MODEL or takes_over:
             column |= ask(probs, problem, p)
         column |= settle(inputs, column, p) if p["arbiter.enabled"] else keep(column)
         if p["meta.missing_fill"] == "omit":
@@ -454,6 +456,16 @@ def logistic_platt(row, a):
     return [p / total if total > 0.0 else 1.0 / 3.0 for p in probs]
 
 
+def logistic_softmax(row, a):
+    scores = []
+    for k in range(3):
+        score = a["intercept"][k]
+        for j, x in enumerate(row):
+            score += (x - a["mean"][j]) / a["scale"][j] * a["coef"][k][j]
+        scores.append(score)
+    return softmax(scores)
+
+
 def dense(x, weights, bias):
     out = []
     for u, b in enumerate(bias):
@@ -483,6 +495,10 @@ def mlp(row, a):
 
 def logistic_platt_rows(rows, a):
     return [logistic_platt(row, a) if is_known(row) else None for row in rows]
+
+
+def logistic_softmax_rows(rows, a):
+    return [logistic_softmax(row, a) if is_known(row) else None for row in rows]
 
 
 def mlp_rows(rows, a):
