@@ -25,18 +25,55 @@ from typing import Any
 
 from qtcore.params import Params
 from research.errors import UserError
+from research.models.base import PRESETS
+from research.splits import NO_SHUFFLE, SPLITS
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How predictions are made; the table `[run]`."""
+    """How predictions are made; the table `[run]`.
+
+    models: empty for the command's own choice. folds: 0 for 6, or 4 with the preset `fast`. embargo: rows, or `auto` for the label's
+    horizon. retrain_every: rows or a length of time such as `7d`, instead of folds. max_train_rows: 0 for all. shuffle is refused.
+    """
 
     label: str = "auto"
-    models: tuple[str, ...] = ("xgb", "lgbm")
+    models: tuple[str, ...] = ()
     preset: str = "default"
-    folds: int = 6
+    split: str = "walk_forward"
+    folds: int = 0
     train_share: float = 0.4
+    rolling: bool = False
+    embargo: str = "auto"
+    retrain_every: str = ""
+    shuffle: bool = False
+    max_train_rows: int = 0
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        if self.shuffle:
+            raise UserError(NO_SHUFFLE.format("run.shuffle=true"))
+        for name, allowed in (("split", SPLITS), ("preset", PRESETS)):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"run.{name} must be one of {', '.join(allowed)}, was {getattr(self, name)!r}")
+        if self.embargo != "auto" and not self.embargo.isdecimal():
+            raise UserError(f"run.embargo must be auto or a number of rows, was {self.embargo!r}")
+
+    def training(self, models: tuple[str, ...]) -> dict[str, Any]:
+        """Return what `research.train.train` takes; `models` where none were named."""
+        return {
+            "models": self.models or models,
+            "label": self.label,
+            "preset": self.preset,
+            "split": self.split,
+            "n_folds": self.folds or None,
+            "train_share": self.train_share,
+            "is_rolling": self.rolling,
+            "embargo": None if self.embargo == "auto" else int(self.embargo),
+            "retrain_every": self.retrain_every or None,
+            "max_train_rows": self.max_train_rows or None,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True)
@@ -46,6 +83,13 @@ class Config:
     params: Params = field(default_factory=Params)
     run: RunOptions = RunOptions()
     profile: str = "default"
+
+    def changes(self) -> list[str]:
+        """Return what differs from the profile's defaults, as `layer.name=value` texts that `--set` takes."""
+        usual, mine = Params.profile(self.profile).flat(), self.params.flat()
+        values = {name: mine[name] for name in mine if mine[name] != usual[name]}
+        values |= {f"run.{f.name}": getattr(self.run, f.name) for f in fields(self.run) if getattr(self.run, f.name) != f.default}
+        return [f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for name, value in values.items()]
 
 
 def load_config(profile: str = "default", path: Path | None = None, sets: Iterable[str] = ()) -> Config:
@@ -87,6 +131,14 @@ def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
     return replace(config, params=config.params.with_values(values), run=run)
 
 
+_SWITCH = {"true": True, "on": True, "1": True, "yes": True, "false": False, "off": False, "0": False, "no": False}
+_KINDS: dict[type, str] = {bool: "on or off", tuple: "names, comma-separated"}
+
+
+def _words(value: Any) -> Any:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
+
+
 def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions:
     kinds = {spec.name: type(getattr(run, spec.name)) for spec in fields(run)}
     values: dict[str, Any] = {}
@@ -95,8 +147,7 @@ def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions
             raise UserError(f"{origin}: run.{key} must be one of {', '.join(kinds)}")
         kind = kinds[key]
         try:
-            is_list = kind is tuple and isinstance(value, str)
-            values[key] = kind(value.replace(",", " ").split() if is_list else value)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{origin}: run.{key} must be {kind.__name__}, was {value!r}") from error
+            values[key] = _SWITCH[str(value).lower()] if kind is bool else kind(_words(value) if kind is tuple else value)
+        except (TypeError, ValueError, KeyError) as error:
+            raise UserError(f"{origin}: run.{key} must be {_KINDS.get(kind, kind.__name__)}, was {value!r}") from error
     return replace(run, **values)

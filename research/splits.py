@@ -8,14 +8,18 @@ A row may train only when its label ends before the next part begins, less the e
 rows of the grid, all symbols of a row together, so no symbol's future trains another one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8
+from research.data.clock import parse_interval
 from research.errors import UserError
 
+SPLITS = ("walk_forward", "single_split")
+NO_SHUFFLE = "splits must keep the order of time, was {}; neighbouring labels share bars, so shuffling scores what it trained"
 UNUSED, FIT, VALID, TEST = 0, 1, 2, 3  # roles of a row
 
 
@@ -66,11 +70,13 @@ def walk_forward(
     embargo: int = 0,
     is_rolling: bool = False,
     shuffle: bool = False,
+    edges: Sequence[int] | None = None,
 ) -> tuple[Fold, ...]:
     """Cut n rows into folds: the first `train_share` trains, then `n_folds` equal test periods follow each other to the end (D-86).
 
     label_end [n]: row in which the labels of each row end, the latest of all symbols. embargo: rows between a label's end and the next
-    part. is_rolling: training keeps its first length instead of growing. Raises UserError when a part would be empty, or on `shuffle`.
+    part. is_rolling: training keeps its first length instead of growing. edges: first row of each test period, and n, instead of
+    `train_share` and `n_folds` (`retraining_edges`). Raises UserError when a part would be empty, or on `shuffle`.
 
     >>> first = walk_forward(np.arange(1000) + 5, embargo=5)[0]
     >>> first.boundary, first.sizes()
@@ -78,19 +84,18 @@ def walk_forward(
     """
     n = len(label_end)
     if shuffle:
-        raise UserError(
-            "splits must keep the order of time, was shuffle=True; neighbouring labels share bars, so shuffling scores what it trained"
-        )
+        raise UserError(NO_SHUFFLE.format("shuffle=True"))
     if n_folds < 1 or embargo < 0 or not 0.0 < train_share < 1.0 or not 0.0 < valid_share < 1.0:
         raise UserError(
             "splits must have n_folds >= 1, embargo >= 0 and shares inside (0, 1), "
             f"was n_folds={n_folds}, embargo={embargo}, train_share={train_share}, valid_share={valid_share}"
         )
-    first = int(n * train_share)
     longest = int(np.max(label_end - np.arange(n), initial=0))
-    edges = [first + (n - first) * k // n_folds for k in range(n_folds + 1)]
-    folds = []
-    for k in range(n_folds):
+    if edges is None:
+        first = int(n * train_share)
+        edges = [first + (n - first) * k // n_folds for k in range(n_folds + 1)]
+    first, folds = edges[0], []
+    for k in range(len(edges) - 1):
         start = edges[k] - first if is_rolling else 0
         middle = edges[k] - round((edges[k] - start) * valid_share)
         fit = _ending_before(label_end, start, middle, embargo)
@@ -98,11 +103,31 @@ def walk_forward(
         test = np.arange(edges[k], edges[k + 1], dtype=np.int64)
         if not (len(fit) and len(valid) and len(test)):
             raise UserError(
-                f"bars must be enough rows for {n_folds} purged walk-forward folds, was {n} rows with labels of {longest} rows and "
+                f"bars must be enough rows for {len(edges) - 1} purged walk-forward folds, was {n} rows with labels of {longest} rows and "
                 f"an embargo of {embargo}; load a longer period or use fewer folds"
             )
         folds.append(Fold(k, fit, valid, test, start, embargo))
     return tuple(folds)
+
+
+def retraining_edges(close_time: I8, train_share: float, every: str | int) -> list[int]:
+    """Return the edges of test periods of a fixed length, the last one shorter: models are trained again at each.
+
+    close_time [n]: ns UTC. every: rows, or a length of time such as `7d`. Raises UserError when it is neither.
+
+    >>> retraining_edges(np.arange(10) * 3_600_000_000_000, 0.4, "2h")
+    [4, 6, 8, 10]
+    """
+    n, first = len(close_time), int(len(close_time) * train_share)
+    text = str(every).strip()
+    if text.isdecimal() and int(text) > 0:
+        return [*range(first, n, int(text)), n]
+    try:
+        length = parse_interval(text)
+    except UserError:
+        raise UserError(f"retrain_every must be rows such as 168 or a length of time such as 7d, was {every!r}") from None
+    steps = (close_time[first:] - close_time[first : first + 1]) // length
+    return [*(first + np.flatnonzero(np.diff(steps, prepend=-1))).tolist(), n]
 
 
 def single_split(label_end: I8, embargo: int = 0) -> tuple[Fold, ...]:

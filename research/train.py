@@ -12,9 +12,8 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,17 @@ from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.data.facts import fingerprint
 from research.errors import UserError
 from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
-from research.models.base import CLASSES, class_weights, make_model, model_target, names_hash
+from research.models import fits
+from research.models.base import CLASSES, class_weights, lookback_of, make_model, model_target, names_hash
 from research.models.inputs import Inputs, model_inputs
 from research.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
 from research.models.scores import score
-from research.models.worker import Job, run_jobs
+from research.models.worker import Job, Report, run_jobs
 from research.predictions import Predictions
-from research.splits import Fold, walk_forward
+from research.splits import NO_SHUFFLE, SPLITS, Fold, retraining_edges, single_split, walk_forward
 
+N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
+WINDOW_COST = 12  # what a fit of a sequence model takes longer than one of trees, about
 Progress = Callable[[int, int, str], Any]
 
 
@@ -43,7 +45,8 @@ class Plan:
     """What `train` was told; stored with the schedule, so that any fold can be fitted again.
 
     label: as asked for (`auto`, an id, or a Label's fields). embargo: rows, None for the label's horizon. max_train_rows: most recent
-    training cells (bar and symbol) a fit may use, None for all.
+    training cells (bar and symbol) a fit may use, None for all. split: `walk_forward`, or `single_split` (70/15/15 by time). retrain_every:
+    rows, or a length of time such as `7d`, instead of `n_folds`.
     """
 
     models: tuple[str, ...]
@@ -56,6 +59,8 @@ class Plan:
     seed: int
     preset: str
     max_train_rows: int | None
+    split: str = "walk_forward"
+    retrain_every: str | int | None = None
 
 
 @dataclass(frozen=True)
@@ -75,13 +80,17 @@ def train(
     label: str | Label = "auto",
     params: Params | None = None,
     *,
-    n_folds: int = 6,
+    n_folds: int | None = None,
     train_share: float = 0.4,
     embargo: int | None = None,
     is_rolling: bool = False,
+    split: str = "walk_forward",
+    retrain_every: str | int | None = None,
+    shuffle: bool = False,
     seed: int = 42,
     preset: str = "default",
     max_train_rows: int | None = None,
+    use_store: bool = True,
     custom: Sequence[Any] = (),
     processes: int | None = None,
     progress: Progress | None = None,
@@ -90,9 +99,14 @@ def train(
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
     models: slots. label: `auto`, an id of `research.labels`, or a Label. embargo: rows between parts beyond the purge, the label's
-    horizon by default. custom: features of the researcher's own. processes: fits at a time, all cores by default; the result does not
-    depend on it. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they
-    live in a temporary folder as long as the predictions do. Raises UserError when the bars are too few, or a name is unknown.
+    horizon by default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`,
+    rows or a length of time such as `7d`. custom: features of the researcher's own. processes: fits at a time, all cores by default; the
+    result does not depend on it. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`;
+    else they live in a temporary folder as long as the predictions do.
+
+    A fit whose every input is known comes from the store (`research.models.fits`), and each finished one is kept there, so a training that
+    was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is unknown, or for
+    `shuffle`; KeyboardInterrupt says how many fits are kept.
 
     >>> from research.data import simulate
     >>> train(simulate("random_walk", n_bars=400), models=["lgbm"], n_folds=2, processes=1)
@@ -101,18 +115,22 @@ def train(
     bars = as_bars(bars)
     asked = label.to_dict() if isinstance(label, Label) else label
     flat = (params or Params()).flat()
-    plan = Plan(_slots(models), asked, flat, n_folds, train_share, embargo, is_rolling, seed, preset, max_train_rows)
+    if shuffle:
+        raise UserError(NO_SHUFFLE.format("shuffle=True"))
+    if split not in SPLITS:
+        raise UserError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
+    folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
+    plan = Plan(_slots(models), asked, flat, folds, train_share, embargo, is_rolling, seed, preset, max_train_rows, split, retrain_every)
     prepared = prepare(bars, plan, custom)
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
-    jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)))
-    report = _reporter(progress, len(jobs))
-    answers = run_jobs(jobs, processes or _cores(), report)
+    jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), fits.folder() if use_store else None)
+    answers, n_known = _answers(jobs, processes or _cores(), progress)
     probs = np.full((N_MODELS, *prepared.inputs.matrix.shape[:2], 3), np.nan)
     for job, answer in zip(jobs, answers):
         if answer["absent"] is None:
             with np.load(f"{job['path']}.npz", allow_pickle=False) as stored:
                 probs[MODELS.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
-    schedule = _schedule(bars, prepared, plan, jobs, answers, probs, scratch)
+    schedule = replace(_schedule(bars, prepared, plan, jobs, answers, probs, scratch), n_stored=n_known)
     if out is not None:
         schedule = schedule.save(Path(out))
     fold, labels = np.full(bars.n, -1, np.int16), prepared.labels[0].copy()
@@ -132,7 +150,10 @@ def prepare(bars: Bars, plan: Plan, custom: Sequence[Any] = ()) -> Prepared:
     def cut(label: Label) -> tuple[Fold, ...]:
         gap = label.horizon if plan.embargo is None else plan.embargo
         end = label_end(bars.n, label)
-        return walk_forward(end, n_folds=plan.n_folds, train_share=plan.train_share, embargo=gap, is_rolling=plan.is_rolling)
+        if plan.split == "single_split":
+            return single_split(end, gap)
+        edges = None if plan.retrain_every is None else retraining_edges(bars.close_time, plan.train_share, plan.retrain_every)
+        return walk_forward(end, n_folds=plan.n_folds, train_share=plan.train_share, embargo=gap, is_rolling=plan.is_rolling, edges=edges)
 
     asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
     rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)
@@ -154,7 +175,7 @@ def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] 
     prepared = prepare(as_bars(bars), plan, custom)
     with tempfile.TemporaryDirectory(prefix="qt_retrain_") as scratch:
         jobs = _jobs(prepared, plan, Path(scratch), [fold])
-        answers = run_jobs(jobs, 1, lambda answer: None)
+        answers = run_jobs(jobs, 1)
         return {job["slot"]: artefact_hash(Path(job["path"])) for job, answer in zip(jobs, answers) if answer["absent"] is None}
 
 
@@ -167,48 +188,55 @@ def _slots(models: Sequence[str]) -> tuple[str, ...]:
     return tuple(slot for slot in MODELS if slot in wanted)
 
 
-def _jobs(prepared: Prepared, plan: Plan, folder: Path, folds: Sequence[int]) -> list[Job]:
-    """Write the arrays that workers read, and one job per fold and model."""
+def _jobs(prepared: Prepared, plan: Plan, folder: Path, folds: Sequence[int], store: Path | None = None) -> list[Job]:
+    """Write the arrays that workers read, and one job per fold and model; each names its fit in the store."""
     n = prepared.labels.shape[1]
     np.save(folder / "matrix.npy", prepared.inputs.matrix)
     np.save(folder / "usable.npy", prepared.inputs.usable)
     np.save(folder / "labels.npy", prepared.labels)
     np.save(folder / "roles.npy", np.stack([fold.roles(n) for fold in prepared.folds]))
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    more = {"features": list(prepared.inputs.names), "preset": plan.preset, "seed": plan.seed, "max_train_rows": plan.max_train_rows}
+    more |= {"folder": str(folder), "stamp": stamp, "store": None if store is None else str(store)}
     jobs = []
-    for fold in folds:
-        (folder / f"fold_{fold:02d}").mkdir()
+    for k in folds:
+        (folder / f"fold_{k:02d}").mkdir()
+        fold, contents = prepared.folds[k], dict[int, str]()
         for slot in plan.models:
             target = model_target(slot)
             model = make_model(target, prepared.inputs.names, plan.preset)
-            path = folder / f"fold_{fold:02d}" / f"{model.stem}_v{stamp}_v5{model.suffix}"
-            job = {"folder": str(folder), "path": str(path), "slot": slot, "fold": fold, "target": target, "stamp": stamp}
-            more = {
-                "features": list(prepared.inputs.names),
-                "preset": plan.preset,
-                "seed": plan.seed,
-                "max_train_rows": plan.max_train_rows,
-            }
-            jobs.append(job | more)
+            lookback = lookback_of(model)
+            path = folder / f"fold_{k:02d}" / f"{model.stem}_v{stamp}_v5{model.suffix}"
+            job = more | {"slot": slot, "fold": k, "target": target, "path": str(path)}
+            job["cost"] = len(fold.fit) * (1 if lookback == 1 else WINDOW_COST)
+            if store is not None:
+                if lookback not in contents:
+                    contents[lookback] = fits.content_of(prepared.inputs.matrix, prepared.labels[k], fold, lookback)
+                job["key"] = fits.fit_key(job, contents[lookback])
+            jobs.append(job)
     return jobs
+
+
+def _answers(jobs: Sequence[Job], processes: int, progress: Progress | None) -> tuple[list[Job], int]:
+    """Take from the store what is there, fit the rest; return the answers in the order of `jobs`, and how many were in the store."""
+    found = [fits.fetch(Path(job["store"]), job["key"], Path(job["path"])) if job["store"] else None for job in jobs]
+    missing = [i for i, answer in enumerate(found) if answer is None]
+    report = Report(progress, [jobs[i] for i in missing], len(jobs) - len(missing))
+    try:
+        fitted = run_jobs([jobs[i] for i in missing], processes, report)
+    except KeyboardInterrupt:
+        kept = len(jobs) - len(missing) + report.parts.count(1.0)
+        remedy = "; the same command goes on from there" if jobs[0]["store"] else ""
+        raise KeyboardInterrupt(f"stopped with {kept} of {len(jobs)} fits kept{remedy}") from None
+    for i, answer in zip(missing, fitted):
+        found[i] = answer
+    if missing and jobs[0]["store"]:
+        fits.trim()
+    return [answer for answer in found if answer is not None], len(jobs) - len(missing)
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _reporter(progress: Progress | None, total: int) -> Callable[[Job], None]:
-    done = 0
-    if progress is not None:
-        progress(0, total, "training, the longest fits first")
-
-    def report(answer: Job) -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, total, f"trained {answer['slot']}, fold {answer['fold'] + 1}")
-
-    return report
 
 
 def _schedule(bars: Bars, prepared: Prepared, plan: Plan, jobs: Sequence[Job], answers: Sequence[Job], probs: F8, scratch: Any) -> ModelSet:
@@ -232,7 +260,7 @@ def _schedule(bars: Bars, prepared: Prepared, plan: Plan, jobs: Sequence[Job], a
         "thresholds": [_by_symbol(bars, pair) for pair in prepared.thresholds],
         "boundaries": [int(bars.close_time[fold.boundary]) for fold in prepared.folds],
     }
-    return ModelSet(tuple(artefacts), prepared.inputs.names, json.loads(json.dumps(config)), tuple(notes), scratch)
+    return ModelSet(tuple(artefacts), prepared.inputs.names, json.loads(json.dumps(config)), tuple(notes), scratch=scratch)
 
 
 def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job, probs: F8) -> dict[str, Any]:
@@ -261,9 +289,10 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
         "class_mapping": {name: i for i, name in enumerate(CLASSES)},
         "params": answer["params"],
         "split": {
-            "kind": "walk_forward, rolling" if plan.is_rolling else "walk_forward, expanding",
+            "kind": plan.split if plan.split == "single_split" else f"walk_forward, {'rolling' if plan.is_rolling else 'expanding'}",
             "fold": fold.number,
-            "n_folds": plan.n_folds,
+            "n_folds": len(prepared.folds),
+            "retrain_every": plan.retrain_every,
             "embargo_rows": fold.embargo,
             "rows": fold.sizes(),
             "cells": {"fit": answer["n_fit"], "valid": answer["n_valid"], "test": answer["n_test"]},
@@ -279,7 +308,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
         "symbols": list(bars.symbols),
         "interval": bars.interval,
         "seed": plan.seed,
-        "libraries": {name: version(name) for name in ("numpy", "xgboost", "lightgbm", "torch")},
+        "libraries": fits.versions(),
         **figures,
     }
 

@@ -1,6 +1,7 @@
 """What happens between a command and a run's folder? Load, train or import, run, prove, write, report: in this order, each stage once."""
 
 import os
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from research.predictions import Predictions
 from research.run import Run
 from research.store import check_output
 
+TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
 Progress = Any  # callback (done, total, text)
 
 
@@ -39,7 +41,7 @@ class Job:
 
     def command(self) -> str:
         """Return the job as the command line that reproduces it; defaults are left out."""
-        words = ["qt backtest", self.data]
+        words = ["qt", "backtest", self.data]
         if self.symbols:
             words += ["--symbols", ",".join(self.symbols)]
         for flag, value in (("from", self.start), ("to", self.end), ("calendar", self.calendar), ("funding", self.funding)):
@@ -47,7 +49,7 @@ class Job:
         for flag, path in (("predictions", self.predictions), ("models", self.models)):
             words += [f"--{flag}", str(path)] if path is not None else []
         words += ["--profile", self.config.profile] if self.config.profile != "default" else []
-        return " ".join(words)
+        return shlex.join(words) + "".join(f" --set {shlex.quote(text)}" for text in self.config.changes())
 
 
 def load(job: Job) -> Loaded:
@@ -95,32 +97,22 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
         return Predictions.import_file(job.predictions, bars, label=options.label)
     if job.models is not None:
         return Predictions.from_models(job.models, bars, params)
-    return _train(job, bars, progress, out=None)
+    return _train(job, bars, progress, TREES)
 
 
 def train_job(job: Job, progress: Progress = None) -> Predictions:
     """Do everything `qt train` does: artefacts and `predictions.parquet` land in the job's folder."""
+    from research.models.base import registered
+
     assert job.out is not None
     check_output(job.out, "schedule.json")
-    return _train(job, load(job).bars, progress, out=job.out)
+    return _train(job, load(job).bars, progress, registered(), out=job.out)
 
 
-def _train(job: Job, bars: Bars, progress: Progress, out: Path | None) -> Predictions:
+def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:
     from research.train import train
 
-    options = job.config.run
-    return train(
-        bars,
-        models=options.models,
-        label=options.label,
-        params=job.config.params,
-        n_folds=options.folds,
-        train_share=options.train_share,
-        preset=options.preset,
-        seed=options.seed,
-        progress=progress,
-        out=out,
-    )
+    return train(bars, params=job.config.params, progress=progress, out=out, **job.config.run.training(models))
 
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:

@@ -18,6 +18,17 @@ def test_later_wins(tmp_path: Path) -> None:
     assert (config.run.label, config.run.models, config.run.seed) == ("L3", ("xgb",), 3)
 
 
+def test_what_was_changed_can_be_said_again() -> None:
+    texts = ["governor.min_confidence=0.7", "ensemble.weights=1,1,1,1,0", "run.models=xgb,lgbm", "run.rolling=on", "run.retrain_every=7d"]
+    config = load_config("original", sets=texts)
+    assert load_config("original", sets=config.changes()) == config
+    assert load_config("original").changes() == []
+    told = config.run.training(("lgbm",))
+    assert told["models"] == ("xgb", "lgbm")
+    assert (told["is_rolling"], told["retrain_every"], told["n_folds"], told["embargo"]) == (True, "7d", None, None)
+    assert load_config().run.training(("lgbm",))["models"] == ("lgbm",)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -31,6 +42,11 @@ def test_later_wins(tmp_path: Path) -> None:
         ("nonsense", "layer.name=value"),
         ("run.seed=x", "run.seed must be int"),
         ("run.label_=x", "run.label_ must be one of"),
+        ("run.shuffle=true", "splits must keep the order of time, was run.shuffle=true; neighbouring labels share bars"),
+        ("run.rolling=perhaps", "run.rolling must be on or off, was 'perhaps'"),
+        ("run.preset=slow", "run.preset must be one of default, published, original, fast, tiny, was 'slow'"),
+        ("run.split=random", "run.split must be one of walk_forward, single_split, was 'random'"),
+        ("run.embargo=-3", "run.embargo must be auto or a number of rows, was '-3'"),
     ],
 )
 def test_a_bad_value_is_named(text: str, message: str) -> None:

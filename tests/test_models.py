@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from qtcore.types import MODELS
 from research.errors import UserError
 from research.models.base import (
+    PRESETS,
     ModelAbsentError,
     Scaler,
     check_names,
@@ -65,7 +66,7 @@ def test_one_row_gives_the_bits_of_the_batch_and_so_does_the_stored_model(slot, 
 
 
 @pytest.mark.parametrize("slot", SLOTS)
-@pytest.mark.parametrize("preset", ["default", "published"])
+@pytest.mark.parametrize("preset", ["default", "published", "tiny"])
 def test_a_refit_has_the_same_hash_and_another_seed_another(slot, preset, tmp_path):
     hashes = []
     for i, seed in enumerate((42, 42, 43)):
@@ -88,6 +89,14 @@ def test_parameters_are_those_of_the_specification(slot):
         assert default.items() >= (want | {"bagging_fraction": 0.9, "bagging_freq": 5, "feature_fraction": 0.9}).items()
         assert default["class_weights"] == "max_share"
         assert published.items() >= {"learning_rate": 0.05, "max_rounds": 500, "num_leaves": 31, "bagging_fraction": 0.8}.items()
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_every_preset_has_a_name_that_all_models_know(slot):
+    models = {preset: make_model(model_target(slot), NAMES, preset).params() for preset in PRESETS}
+    as_run = models["default"].items() - {("preset", "default")}
+    assert as_run == models["original"].items() - {("preset", "original")} == models["fast"].items() - {("preset", "fast")}
+    assert models["tiny"]["max_rounds"] == 30
 
 
 @pytest.mark.parametrize("slot", SLOTS)
@@ -186,8 +195,8 @@ def test_class_weights_are_those_of_the_specification():
 def test_mistakes_are_told_in_a_sentence():
     with pytest.raises(UserError, match="models must be among xgb, lgbm, nhits, patchtst, was 'tft'"):
         model_target("tft")
-    with pytest.raises(UserError, match="preset must be one of default, published, was 'fast'"):
-        make_model(model_target("xgb"), NAMES, "fast")
+    with pytest.raises(UserError, match="preset must be one of default, published, original, fast, tiny, was 'slow'"):
+        make_model(model_target("xgb"), NAMES, "slow")
     with pytest.raises(UserError, match=r"model slot must be one of xgb, .* was 'mine'"):
         register("mine", "a:B")
     with pytest.raises(UserError, match="must be given as 'module:Class'"):
@@ -346,9 +355,9 @@ def test_a_worker_that_fails_says_why():
     job = {"folder": "/nowhere", "path": "/nowhere/x", "fold": 0, "slot": "xgb"}
     for processes in (1, 2):
         with pytest.raises(UserError, match=r"must be able to write its temporary files, was not: .*nowhere.*set TMPDIR"):
-            run_jobs([job, job], processes, lambda answer: None)
+            run_jobs([job, job], processes)
         with pytest.raises(RuntimeError, match="fitting xgb of fold 0 failed: KeyError: 'path'"):
-            run_jobs([{key: job[key] for key in ("folder", "fold", "slot")}] * 2, processes, lambda answer: None)
+            run_jobs([{key: job[key] for key in ("folder", "fold", "slot")}] * 2, processes)
 
 
 def test_model_libraries_are_imported_only_where_needed():

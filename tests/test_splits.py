@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import TimeSeriesSplit
 
 from research.errors import UserError
-from research.splits import FIT, TEST, UNUSED, VALID, single_split, walk_forward
+from research.splits import FIT, TEST, UNUSED, VALID, retraining_edges, single_split, walk_forward
 from tests.naive import labels as naive
 
 
@@ -86,3 +86,15 @@ def test_too_few_bars_are_refused_with_the_remedy():
         walk_forward(ends(40, 5), embargo=5)
     with pytest.raises(UserError, match="was 0 rows"):
         walk_forward(ends(0, 5))
+
+
+def test_retraining_on_a_schedule_sets_the_folds():
+    hours = np.arange(1000, dtype=np.int64) * 3_600_000_000_000
+    assert retraining_edges(hours, 0.4, 250) == [400, 650, 900, 1000]
+    assert retraining_edges(hours, 0.4, "10d") == [400, 640, 880, 1000]
+    days = np.cumsum(np.where(np.arange(1000) % 5 == 0, 3, 1)).astype(np.int64) * 86_400_000_000_000  # five sessions a week
+    assert retraining_edges(days, 0.4, "4w")[:3] == [400, 420, 440]
+    folds = walk_forward(np.arange(1000) + 5, edges=retraining_edges(hours, 0.4, "10d"), embargo=5, is_rolling=True)
+    assert [(fold.start, fold.boundary, len(fold.test)) for fold in folds] == [(0, 400, 240), (240, 640, 240), (480, 880, 120)]
+    with pytest.raises(UserError, match="retrain_every must be rows such as 168 or a length of time such as 7d, was 0"):
+        retraining_edges(hours, 0.4, 0)

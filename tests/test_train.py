@@ -215,7 +215,7 @@ def test_progress_is_told_and_nothing_is_printed(capfd):
     seen = []
     quick(progress=lambda done, total, text: seen.append((done, total, text)))
     assert [(done, total) for done, total, _ in seen] == [(0, 2), (1, 2), (2, 2)]
-    assert seen[1][2] == "trained lgbm, fold 1"
+    assert seen[1][2].startswith("training: lgbm, fold 2 done")  # the longer one first
     assert capfd.readouterr() == ("", "")
 
 
@@ -224,6 +224,18 @@ def test_rolling_training_forgets_the_beginning():
     assert made.models.artefacts[2].meta["split"]["kind"] == "walk_forward, rolling"
     changed = dataclasses.replace(BARS, volume=np.where(np.arange(600)[:, None] < 50, BARS.volume * 3.0, BARS.volume))
     assert retrain_fold(changed, made.models, 2) == made.models.hashes(2)
+
+
+def test_one_split_and_a_schedule_of_retraining():
+    made = quick(split="single_split")
+    (meta,) = [a.meta for a in made.models.artefacts]
+    assert meta["split"]["kind"] == "single_split"
+    assert (made.fold == 0).sum() == 90  # the last 15 %
+    assert retrain_fold(BARS, made.models, 0) == made.models.hashes(0)
+    weekly = quick(retrain_every="6d", preset="tiny")
+    assert np.diff(np.flatnonzero(np.diff(weekly.fold))).tolist() == [144, 144]
+    assert retrain_fold(BARS, weekly.models, 2) == weekly.models.hashes(2)
+    assert len(quick(preset="fast", n_folds=None).models.artefacts) == 4
 
 
 def test_embargo_and_own_label():
@@ -286,7 +298,10 @@ def test_mistakes_are_told_in_a_sentence():
         ({"models": ()}, "models must be one or more different names"),
         ({"models": ("xgb", "xgb")}, "models must be one or more different names"),
         ({"label": "L77"}, "label must be auto"),
-        ({"preset": "fast"}, "preset must be one of default, published, was 'fast'"),
+        ({"preset": "slow"}, "preset must be one of default, published, original, fast, tiny, was 'slow'"),
+        ({"shuffle": True}, "splits must keep the order of time, was shuffle=True; neighbouring labels share bars"),
+        ({"split": "random"}, "split must be one of walk_forward, single_split, was 'random'"),
+        ({"retrain_every": "often"}, "retrain_every must be rows such as 168 or a length of time such as 7d, was 'often'"),
         ({"bars": BARS[:60]}, "load a longer period or use fewer folds"),
         ({"bars": BARS[:1]}, "load a longer period or use fewer folds"),
     ):

@@ -13,6 +13,7 @@ from research.cli.common import (
     From,
     Json,
     Out,
+    Preset,
     Profile,
     Quiet,
     Seed,
@@ -57,6 +58,7 @@ def backtest(
     time_label: Annotated[str, typer.Option(help="the timestamps are bar open or close times")] = "open",
     calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")] = None,
     profile: Profile = "default",
+    preset: Preset = None,
     config: ConfigFile = None,
     set_: Sets = None,
     out: Out = None,
@@ -66,10 +68,13 @@ def backtest(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run the chain over your candles; trains walk-forward first unless given --predictions or --models."""
+    """Run the chain over your candles; trains XGBoost and LightGBM walk-forward first unless given --predictions or --models.
+
+    All four models: `--set run.models=xgb,lgbm,nhits,patchtst`, or `qt train` once and `--models`.
+    """
     from research.workflow import Job, run_job
 
-    settings = resolve(profile, config, set_, seed)
+    settings = resolve(profile, config, set_, seed, preset)
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out)
     with progress(quiet or json) as update:
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
@@ -86,16 +91,20 @@ def train(
     time_label: Annotated[str, typer.Option(help="the timestamps are bar open or close times")] = "open",
     calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present)")] = None,
     profile: Profile = "default",
+    preset: Preset = None,
     config: ConfigFile = None,
     set_: Sets = None,
     seed: Seed = 42,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Train the base models walk-forward; writes artefacts and out-of-sample predictions."""
+    """Train all base models walk-forward; writes artefacts and out-of-sample predictions.
+
+    Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted again.
+    """
     from research.workflow import Job, train_job
 
-    settings = resolve(profile, config, set_, seed)
+    settings = resolve(profile, config, set_, seed, preset)
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, out=out)
     with progress(quiet or json) as update:
         predictions = train_job(job, update)

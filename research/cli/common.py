@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qtcore.types import InputError
 from research.config import Config, load_config
+from research.models.base import PRESETS
 
 Data = Annotated[str, typer.Argument(help="Parquet or CSV file, a folder of them, `sample`, or `simulated:NAME`", metavar="DATA")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with a table per layer")]
@@ -25,6 +26,7 @@ From = Annotated[str | None, typer.Option("--from", help="first bar, UTC")]
 To = Annotated[str | None, typer.Option("--to", help="bars before this time, UTC")]
 Out = Annotated[Path | None, typer.Option("--out", help="folder of the result")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
+Preset = Annotated[str | None, typer.Option(help=f"parameters of every model: {', '.join(PRESETS)}; fast also means 4 folds")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but the result's path")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
@@ -38,14 +40,28 @@ def split_symbols(symbols: list[str] | None) -> list[str] | None:
     return [name for text in symbols for name in text.replace(",", " ").split()]
 
 
-def resolve(profile: str, config: Path | None, sets: list[str] | None, seed: int) -> Config:
-    """Read the configuration; `--seed` is `--set run.seed`."""
-    return load_config(profile, config, [f"run.seed={seed}", *(sets or [])])
+def resolve(profile: str, config: Path | None, sets: list[str] | None, seed: int, preset: str | None = None) -> Config:
+    """Read the configuration; `--seed` is `--set run.seed`, `--preset` is `--set run.preset`."""
+    own = [f"run.seed={seed}"] + ([f"run.preset={preset}"] if preset is not None else [])
+    return load_config(profile, config, [*own, *(sets or [])])
+
+
+class StoppedError(Exception):
+    """The user interrupted a long command; the text says what is kept. typer would turn a KeyboardInterrupt into a bare exit code."""
 
 
 @contextmanager
 def progress(quiet: bool) -> Iterator[ProgressCallback]:
     """Yield a callback `(done, total, text)` that draws bars with the time left; nothing is drawn in a pipe."""
+    try:
+        with _bars(quiet) as update:
+            yield update
+    except KeyboardInterrupt as stop:
+        raise StoppedError(str(stop) or "stopped") from None
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[ProgressCallback]:
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda done, total, text: None
@@ -75,8 +91,8 @@ def guarded(command: Callable[[], Any]) -> int:
     """
     try:
         return command() or 0
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped\n")
+    except (KeyboardInterrupt, StoppedError) as stop:
+        sys.stderr.write(f"qt: {str(stop) or 'stopped'}\n")
         return 130
     except typer.exceptions.TyperException as error:  # an unknown command or flag, a missing argument
         message = error.format_message() if hasattr(error, "format_message") else str(error)

@@ -101,6 +101,9 @@ def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
         console.print(table)
         for note in (*predictions.notes, *predictions.models.warnings):
             console.print(note, soft_wrap=True, markup=False)
+        config = predictions.models.config
+        n_fits = len(config["boundaries"]) * len(config["plan"]["models"])
+        console.print(f"{predictions.models.n_stored} of {n_fits} fits from the store")
     path(out)
 
 

@@ -23,6 +23,7 @@ from qtcore.types import F8, MODELS
 from research.errors import UserError
 
 F4 = NDArray[np.float32]
+PRESETS = ("default", "published", "original", "fast", "tiny")  # what each of our models knows by these names
 CLASSES = ("SELL", "HOLD", "BUY")
 CHUNK = 65_536  # rows scaled and predicted at a time, so that no second copy of the whole matrix exists
 
@@ -77,6 +78,11 @@ def register(slot: str, target: str) -> None:
     if not (module and colon and name):
         raise UserError(f"model class must be given as 'module:Class', was {target!r}")
     _REGISTRY[slot] = target
+
+
+def registered() -> tuple[str, ...]:
+    """Slots for which a class is registered, in slot order."""
+    return tuple(slot for slot in MODELS if slot in _REGISTRY)
 
 
 def model_target(slot: str) -> str:

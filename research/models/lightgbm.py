@@ -16,6 +16,7 @@ _COMMON = {
     "num_leaves": 31,
     "max_depth": -1,
 }
+_AS_RUN = Preset({**_COMMON, "bagging_fraction": 0.9, "bagging_freq": 5, "feature_fraction": 0.9}, 1500, 100, "max_share")
 # Refits give the same bits only with one thread and a fixed histogram layout.
 _FIXED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}
 
@@ -29,8 +30,11 @@ class LightGBM(TreeModel):
     stem: ClassVar[str] = "lightgbm"
     suffix: ClassVar[str] = ".txt"
     presets: ClassVar = {
-        "default": Preset({**_COMMON, "bagging_fraction": 0.9, "bagging_freq": 5, "feature_fraction": 0.9}, 1500, 100, "max_share"),
+        "default": _AS_RUN,
         "published": Preset({**_COMMON, "bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.8}, 500, 0, "balanced"),
+        "original": _AS_RUN,
+        "fast": _AS_RUN,  # the other models are the slow ones
+        "tiny": Preset({**_AS_RUN.params, "learning_rate": 0.1, "num_leaves": 15}, 30, 10, "max_share"),
     }
 
     def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:

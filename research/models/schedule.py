@@ -22,7 +22,17 @@ from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
 from research.errors import UserError
 from research.labels import Label, classify, forward_return
-from research.models.base import F4, BaseModel, ModelAbsentError, check_names, lookback_of, make_model, model_target, names_hash, scaler_path
+from research.models.base import (
+    F4,
+    BaseModel,
+    ModelAbsentError,
+    check_names,
+    lookback_of,
+    make_model,
+    model_target,
+    names_hash,
+    scaler_path,
+)
 from research.models.windows import complete, inputs_of
 
 SCHEMA_VERSION = 1
@@ -73,14 +83,15 @@ def meta_path(path: Path) -> Path:
 class ModelSet:
     """A trained set of models: artefacts in order of time, the features they take, and how they were made.
 
-    config: what `train` was told, enough to fit a fold again. notes: sentences about models that are absent. scratch: keeps the temporary
-    folder of an unsaved set alive.
+    config: what `train` was told, enough to fit a fold again. notes: sentences about models that are absent. n_stored: fits that came from
+    the store when this set was trained. scratch: keeps the temporary folder of an unsaved set alive.
     """
 
     artefacts: tuple[Artefact, ...]
     feature_names: tuple[str, ...]
     config: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    n_stored: int = field(default=0, compare=False)
     scratch: Any = field(default=None, repr=False, compare=False)
     _loaded: dict[Path, BaseModel | None] = field(default_factory=dict, repr=False, compare=False)
 
@@ -127,7 +138,7 @@ class ModelSet:
     def serve(self, matrix: F4, close_time: I8, names: Sequence[str] | None = None) -> F8:
         """Predict every bar with the artefact valid at its close.
 
-        matrix [h + n, S, F]: float32, columns `feature_names`; h earlier rows may stand in front for the windows of sequence models. A row or
+        matrix [h + n, S, F]: float32, columns `feature_names`; h earlier rows may stand in front for windows of sequence models. A row or
         window with a NaN gets no prediction. close_time [n]: decision times, ns UTC.
         Returns [5, n, S, 3] float64, NaN absent; one bar gives the same bits as all of them.
         """
@@ -204,7 +215,7 @@ class ModelSet:
         draft = target / "schedule.json.tmp"
         draft.write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
         os.replace(draft, target / "schedule.json")
-        return ModelSet(tuple(moved), self.feature_names, self.config, self.notes)
+        return ModelSet(tuple(moved), self.feature_names, self.config, self.notes, self.n_stored)
 
     @classmethod
     def load(cls, folder: str | Path) -> "ModelSet":

@@ -4,6 +4,9 @@ A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F]
 [K, n, S] int8 and `roles.npy` [K, n] int8. A worker is a Python process that runs `main`: jobs come as lines on its standard input,
 answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in the caller's script and works in notebooks,
 which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
+
+A worker puts each finished fit into the store (`research.models.fits`) itself: what it finished outlives an interrupt of its caller. A
+model with an attribute `on_progress` tells how far it is: an answer `{"progress": [done, total, text]}` before the last one.
 """
 
 import contextlib
@@ -13,7 +16,9 @@ import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -21,25 +26,36 @@ import numpy as np
 
 from qtcore.types import I8
 from research.errors import UserError
+from research.models import fits
 from research.models.base import ModelAbsentError, lookback_of, make_model
 from research.models.windows import complete, inputs_of
 from research.splits import FIT, TEST, VALID
 
 Job = dict[str, Any]
+Tell = Callable[[Job], Any]
 
 
-def fit_job(job: Job) -> Job:
+def fit_job(job: Job, tell: Tell | None = None) -> Job:
     """Fit, save, read back and predict the test rows: what is served later is what predicted here.
 
     Returns sizes, class counts, parameters, versions and `absent`: None, or why there is no model. Writes the model to `job["path"]` and
-    `<path>.npz` with the test cells' flat numbers and probabilities.
+    `<path>.npz` with the test cells' flat numbers and probabilities, and all of it to the store `job["store"]` if there is one.
     """
+    answer = _fit(job, tell)
+    if job.get("store") is not None:
+        fits.keep(Path(job["store"]), job["key"], answer, Path(job["path"]))
+    return answer
+
+
+def _fit(job: Job, tell: Tell | None) -> Job:
     folder, fold, path = Path(job["folder"]), job["fold"], Path(job["path"])
     matrix = np.load(folder / "matrix.npy", mmap_mode="r", allow_pickle=False)
     usable = np.load(folder / "usable.npy", allow_pickle=False)
     labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)[fold]
     roles = np.load(folder / "roles.npy", allow_pickle=False)[fold]
     model = make_model(job["target"], job["features"], job["preset"])
+    if tell is not None and hasattr(model, "on_progress"):
+        model.on_progress = lambda done, total, text: tell({"progress": [done, total, text]})
     lookback = lookback_of(model)
     usable, classes = complete(usable, lookback), labels.reshape(-1)
 
@@ -49,7 +65,7 @@ def fit_job(job: Job) -> Job:
     fit, valid, test = cells(FIT), cells(VALID), np.flatnonzero(((roles == TEST)[:, None] & usable).ravel())
     if job["max_train_rows"]:
         fit = fit[-job["max_train_rows"] :]  # cells are in order of time: the most recent ones
-    answer: Job = {"slot": job["slot"], "fold": fold, "absent": None, "n_fit": len(fit), "n_valid": len(valid), "n_test": len(test)}
+    answer: Job = {"absent": None, "n_fit": len(fit), "n_valid": len(valid), "n_test": len(test)}
     answer["fit_counts"] = np.bincount(classes[fit], minlength=3).tolist()
     answer["train_counts"] = (np.bincount(classes[fit], minlength=3) + np.bincount(classes[valid], minlength=3)).tolist()
     rows = {part: inputs_of(matrix, part_cells, lookback) for part, part_cells in (("fit", fit), ("valid", valid), ("test", test))}
@@ -63,45 +79,90 @@ def fit_job(job: Job) -> Job:
     return answer | {"params": model.params(), "suffix": model.suffix, "lookback": lookback}
 
 
-def answer_of(job: Job) -> Job:
+def answer_of(job: Job, tell: Tell | None = None) -> Job:
     """Do a job; where it fails, answer `refused` (the disk) or `error` (anything else) with the reason."""
     try:
-        return fit_job(job)
+        return fit_job(job, tell)
     except OSError as error:
         return {"refused": str(error)}
     except Exception as error:  # the caller raises it, in whichever process that is
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def run_jobs(jobs: Sequence[Job], processes: int, done: Callable[[Job], None]) -> list[Job]:
-    """Run all jobs, at most `processes` at a time, and return the answers in the order of `jobs`; `done` sees each as it comes.
+class Report:
+    """Tells how far all fits are, `progress(done, total, text)`, with the time that the rest will take at the pace so far.
 
-    One process means this one. Raises UserError when files cannot be written, RuntimeError with the worker's own words when a fit fails.
+    jobs: those to be fitted; known: how many more came from the store.
     """
+
+    def __init__(self, progress: Callable[[int, int, str], Any] | None, jobs: Sequence[Job], known: int) -> None:
+        self.progress, self.known, self.total = progress, known, len(jobs) + known
+        self.parts = [0.0] * len(jobs)
+        self.costs = [job["cost"] for job in jobs]
+        self.began = time.monotonic()
+        self._say(f"{known} of {self.total} fits from the store" if known else "the longest fits first")
+
+    def __call__(self, i: int, job: Job, answer: Job) -> None:
+        """Take a report on job `i`, or its last answer."""
+        name = f"{job['slot']}, fold {job['fold'] + 1}"
+        if "progress" in answer:
+            done, total, text = answer["progress"]
+            self.parts[i] = min(done / max(total, 1), 0.99)
+            self._say(f"{name}, {text}")
+        else:
+            self.parts[i] = 1.0
+            self._say(f"{name} done")
+
+    def _say(self, text: str) -> None:
+        if self.progress is None:
+            return
+        spent = sum(part * cost for part, cost in zip(self.parts, self.costs))
+        left = (time.monotonic() - self.began) * (sum(self.costs) / spent - 1.0) if spent else 0.0
+        more = f", {left / 60.0:.0f} min left" if left >= 90.0 else f", {left:.0f} s left" if left >= 1.0 else ""
+        self.progress(self.known + self.parts.count(1.0), self.total, f"training: {text}{more}")
+
+
+def run_jobs(jobs: Sequence[Job], processes: int, heard: Callable[[int, Job, Job], None] | None = None) -> list[Job]:
+    """Run all jobs, at most `processes` at a time, and return the answers in their order; `heard(i, job, answer)` sees each as it comes.
+
+    The costliest start first. One process means this one. Raises UserError when files cannot be written, RuntimeError with the worker's own
+    words when a fit fails.
+    """
+    hear = heard or (lambda i, job, answer: None)
     answers: dict[int, Job] = {}
-    source = ((i, answer_of(job)) for i, job in enumerate(jobs)) if processes <= 1 else _in_processes(jobs, processes)
+    order = sorted(range(len(jobs)), key=lambda i: -jobs[i].get("cost", 0.0))
+    source = _here(jobs, order, hear) if processes <= 1 else _in_processes(jobs, order, processes)
     for i, answer in source:
         if "refused" in answer:
             raise UserError(f"training must be able to write its temporary files, was not: {answer['refused']}; free space or set TMPDIR")
         if "error" in answer:
             raise RuntimeError(f"fitting {jobs[i]['slot']} of fold {jobs[i]['fold']} failed: {answer['error']}")
-        answers[i] = answer
-        done(answer)
+        hear(i, jobs[i], answer)
+        if "progress" not in answer:
+            answers[i] = answer
     return [answers[i] for i in range(len(jobs))]
 
 
-def _in_processes(jobs: Sequence[Job], processes: int) -> Iterator[tuple[int, Job]]:
+def _here(jobs: Sequence[Job], order: Sequence[int], hear: Callable[[int, Job, Job], None]) -> Iterator[tuple[int, Job]]:
+    for i in order:
+        yield i, answer_of(jobs[i], partial(hear, i, jobs[i]))
+
+
+def _in_processes(jobs: Sequence[Job], order: Sequence[int], processes: int) -> Iterator[tuple[int, Job]]:
     todo: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for i in sorted(range(len(jobs)), key=lambda i: -jobs[i]["fold"]):  # later folds train longer: they start first
+    for i in order:
         todo.put(i)
     back: queue.SimpleQueue[tuple[int, Job]] = queue.SimpleQueue()
     workers = [_start() for _ in range(min(processes, len(jobs)))]
     threads = [threading.Thread(target=_feed, args=(worker, jobs, todo, back), daemon=True) for worker in workers]
     for thread in threads:
         thread.start()
+    left = len(jobs)
     try:
-        for _ in jobs:
-            yield back.get()
+        while left:
+            i, answer = back.get()
+            left -= "progress" not in answer
+            yield i, answer
     finally:
         for worker in workers:
             worker.kill()
@@ -132,8 +193,12 @@ def _feed(worker: "subprocess.Popen[str]", jobs: Sequence[Job], todo: Any, back:
         try:
             worker.stdin.write(json.dumps(jobs[i]) + "\n")
             worker.stdin.flush()
-            line = worker.stdout.readline()
-            answer = json.loads(line) if line else {"error": f"its process ended with code {worker.wait()}, out of memory perhaps"}
+            answer: Job = {"progress": None}
+            while "progress" in answer:
+                line = worker.stdout.readline()
+                answer = json.loads(line) if line else {"error": f"its process ended with code {worker.wait()}, out of memory perhaps"}
+                if "progress" in answer:
+                    back.put((i, answer))
         except (OSError, ValueError) as error:
             answer = {"error": str(error)}
         back.put((i, answer))
@@ -143,6 +208,10 @@ def main() -> None:
     """Answer jobs until the input ends. Libraries that print would garble the answers, so their output goes to standard error."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    for line in sys.stdin:
-        answers.write(json.dumps(answer_of(json.loads(line))) + "\n")
+
+    def tell(answer: Job) -> None:
+        answers.write(json.dumps(answer) + "\n")
         answers.flush()
+
+    for line in sys.stdin:
+        tell(answer_of(json.loads(line), tell))

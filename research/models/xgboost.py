@@ -17,6 +17,7 @@ _COMMON = {
     "subsample": 0.8,
     "colsample_bytree": 0.8,
 }
+_AS_RUN = Preset({**_COMMON, "learning_rate": 0.025, "gamma": 1.2, "reg_lambda": 2.0, "reg_alpha": 0.4}, 800, 40, "balanced")
 
 
 @dataclass
@@ -28,8 +29,11 @@ class XGBoost(TreeModel):
     stem: ClassVar[str] = "xgb"
     suffix: ClassVar[str] = ".ubj"
     presets: ClassVar = {
-        "default": Preset({**_COMMON, "learning_rate": 0.025, "gamma": 1.2, "reg_lambda": 2.0, "reg_alpha": 0.4}, 800, 40, "balanced"),
+        "default": _AS_RUN,
         "published": Preset({**_COMMON, "learning_rate": 0.05}, 500, 0, "none"),
+        "original": _AS_RUN,
+        "fast": _AS_RUN,  # the other models are the slow ones
+        "tiny": Preset({**_AS_RUN.params, "learning_rate": 0.1, "max_depth": 4}, 30, 10, "balanced"),
     }
 
     def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:

@@ -1,0 +1,197 @@
+"""Is a known fit taken from the store, an unknown or altered one fitted, and does a stopped training go on where it was?"""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from research.models import fits, worker
+from research.models.schedule import ModelSet
+from research.predictions import Predictions
+from research.train import retrain_fold, train
+from tests.conftest import assert_same_bits, awkward_bars
+
+BARS = awkward_bars(600, seed=0, n_symbols=4)
+QUICK = {"models": ("xgb", "lgbm"), "n_folds": 2, "processes": 1, "preset": "tiny"}
+
+
+def quick(bars=BARS, **options) -> Predictions:
+    return train(bars, **(QUICK | options))
+
+
+def entries() -> list[Path]:
+    return sorted(fits.folder().iterdir())
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    """Any fit and any worker is a mistake."""
+
+    def refuse(*args, **options):
+        raise AssertionError("a known fit was fitted again")
+
+    monkeypatch.setattr(worker, "_fit", refuse)
+    monkeypatch.setattr(worker, "_start", refuse)
+
+
+def same(a: Predictions, b: Predictions) -> None:
+    assert_same_bits(a.probs, b.probs)
+    assert [x.hash for x in a.models.artefacts] == [x.hash for x in b.models.artefacts]
+    passing = {"timestamp", "version"}
+    for x, y in zip(a.models.artefacts, b.models.artefacts):
+        assert {k: v for k, v in x.meta.items() if k not in passing} == {k: v for k, v in y.meta.items() if k not in passing}
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_identical_training_fits_nothing(processes, tmp_path, request):
+    first = quick(processes=processes)
+    assert first.models.n_stored == 0
+    assert len(entries()) == 4
+    request.getfixturevalue("no_fit")
+    seen = []
+    again = quick(processes=processes, progress=lambda *report: seen.append(report), out=tmp_path / "models")
+    assert again.models.n_stored == 4
+    assert seen == [(4, 4, "training: 4 of 4 fits from the store")]
+    same(again, first)
+    loaded = ModelSet.load(tmp_path / "models")
+    assert loaded.notes == ()
+    same(dataclasses.replace(again, models=loaded), first)
+
+
+def test_whatever_a_fit_reads_changes_its_name():
+    quick()
+    for options in ({"seed": 43}, {"preset": "published"}, {"max_train_rows": 300}, {"embargo": 0}, {"label": "L3"}):
+        assert quick(**options).models.n_stored == 0, options
+    other = dataclasses.replace(BARS, volume=np.where(np.arange(600)[:, None] == 70, BARS.volume * 2.0, BARS.volume))
+    assert quick(other).models.n_stored == 0
+    assert quick(models=("lgbm",)).models.n_stored == 2  # nothing of another model is read
+
+
+def test_later_bars_leave_earlier_folds_known():
+    long = awkward_bars(600, seed=0, n_symbols=4)
+    assert quick(long[:480], retrain_every=120, train_share=0.5).models.n_stored == 0
+    made = quick(long[:560], retrain_every=120, train_share=240.0 / 560.0)
+    assert [a.fold for a in made.models.artefacts if a.slot == "xgb"] == [0, 1, 2]
+    assert made.models.n_stored == 2 * 1  # the second fold's last labels were not known before
+
+
+def test_the_code_of_the_models_and_the_libraries_are_part_of_the_name(monkeypatch):
+    job = {
+        "slot": "xgb",
+        "target": "research.models.xgboost:XGBoost",
+        "features": ["a"],
+        "preset": "tiny",
+        "seed": 1,
+        "max_train_rows": None,
+    }
+    name = fits.fit_key(job, "content")
+    assert fits.fit_key(job, "other") != name
+    monkeypatch.setattr(fits, "_source", lambda target: "edited")
+    assert fits.fit_key(job, "content") != name
+    monkeypatch.undo()
+    monkeypatch.setattr(fits, "_machine", lambda: "newer")
+    assert fits.fit_key(job, "content") != name
+    monkeypatch.undo()
+    assert fits.fit_key(job, "content") == name
+
+
+def test_an_altered_or_half_written_entry_is_fitted_again():
+    first = quick()
+    damages = (
+        lambda entry: (entry / "model").write_bytes(b"other"),
+        lambda entry: (entry / "scaler.json").unlink(),
+        lambda entry: (entry / "entry.json").write_text("{"),
+        lambda entry: (entry / "entry.json").write_text((entry / "entry.json").read_text().replace('"n_fit": ', '"n_fit": 1')),
+    )
+    for entry, damage in zip(entries(), damages, strict=True):
+        damage(entry)
+    again = quick()
+    assert again.models.n_stored == 0
+    same(again, first)
+    assert quick().models.n_stored == 4
+    (entries()[0] / "test.npz").write_bytes(b"")
+    assert quick().models.n_stored == 3
+
+
+def test_an_absent_model_is_known_too(request):
+    rising = dataclasses.replace(
+        BARS, close=np.where(np.arange(600)[:, None] < 300, 1.02 ** np.arange(600)[:, None] * np.ones(4), BARS.close)
+    )
+    first = quick(rising, label="L1", models=("lgbm",))
+    assert "without SELL" in first.notes[0]
+    request.getfixturevalue("no_fit")
+    again = quick(rising, label="L1", models=("lgbm",))
+    assert again.models.n_stored == 2
+    assert again.notes == first.notes
+
+
+def test_the_proof_never_reads_the_store(monkeypatch):
+    made = quick()
+    monkeypatch.setattr(fits, "fetch", lambda *a: pytest.fail("read the store"))
+    monkeypatch.setattr(fits, "keep", lambda *a: pytest.fail("wrote the store"))
+    assert retrain_fold(BARS, made.models, 1) == made.models.hashes(1)
+    assert quick(use_store=False).models.n_stored == 0
+
+
+def test_the_oldest_leave_when_the_store_is_full():
+    quick()
+    count, size = fits.usage()
+    assert count == 4
+    for i, entry in enumerate(entries()):
+        for file in entry.iterdir():
+            os.utime(file, (1_000_000 + i, 1_000_000 + i))
+    kept = entries()[2:]
+    (fits.folder() / ".draft").mkdir()  # of a fit that was killed
+    removed, freed = fits.trim(sum(f.stat().st_size for e in kept for f in e.iterdir()))
+    assert entries() == kept
+    assert removed == 3
+    assert fits.usage() == (2, size - freed)
+    assert fits.trim(0)[0] == 2
+    assert fits.usage() == (0, 0)
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(monkeypatch, tmp_path):
+    (tmp_path / "store").write_text("a file where the folder should be")
+    monkeypatch.setenv("QT_HOME", str(tmp_path))
+    made = quick()
+    assert (made.action[0] >= 0).any()
+    assert made.models.n_stored == 0
+
+
+STOPPED = """
+import sys
+world = "simulated:random_walk?n_bars=3000&n_symbols=5"
+sys.argv = ["qt", "train", world, "--out", sys.argv[1], "--set", "run.models=xgb", "--set", "run.folds=3"]
+from research.cli import main
+main()
+"""
+
+
+def test_an_interrupt_leaves_finished_fits_and_the_next_run_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    command = [sys.executable, "-c", STOPPED, str(tmp_path / "models")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p) + os.pathsep + os.getcwd()}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    until = time.monotonic() + 120.0
+    while not list(fits.folder().glob("[!.]*/entry.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 130, error
+    assert error.splitlines()[-1].endswith("of 3 fits kept; the same command goes on from there")
+    assert "Traceback" not in error
+    assert out == ""
+    kept = len(list(fits.folder().glob("[!.]*/entry.json")))
+    assert 1 <= kept <= 3
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert f"{kept} of 3 fits from the store" in done.stdout
+    assert json.loads((tmp_path / "models" / "schedule.json").read_text())["artefacts"]
