@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -47,7 +48,9 @@ def test_the_folder_is_complete(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["evidence"]["verdict"] in ("edge", "no edge", "not enough data")
     assert summary["verify"]["passed"] is True
-    assert json.loads((finished / "manifest.json").read_text())["command"].startswith("qt backtest simulated:planted_edge")
+    words = shlex.split(json.loads((finished / "manifest.json").read_text())["command"])
+    assert words[:3] == ["qt", "backtest", "simulated:planted_edge?n_bars=1200&n_symbols=2"]
+    assert words[3:] == ["--set", "run.models=lgbm", "--set", "run.folds=2"]
 
 
 def test_verify_passes_and_fails_with_exit_code_1(
