@@ -132,23 +132,13 @@ def test_imported_predictions_and_notes_are_told(tmp_path, monkeypatch):
 
 
 def test_figures_on_too_few_events_are_not_claimed():
-    block = dict.fromkeys(
-        (
-            "accuracy",
-            "balanced_accuracy",
-            "majority_accuracy",
-            "direction_accuracy",
-            "log_loss",
-            "ece",
-            "activity_accuracy",
-            "activity_majority",
-        ),
-        0.9,
-    )
-    block |= {"ci95": [0.8, 1.0], "direction_ci95": [0.8, 1.0], "n": 40, "n_effective": 12.0, "enough": False, "direction_enough": False}
+    figures = "accuracy balanced_accuracy majority_accuracy direction_accuracy log_loss ece activity_accuracy activity_majority brier"
+    block = dict.fromkeys(f"{figures} base_rate_brier base_rate_log_loss".split(), 0.9)
+    block |= {key: [0.8, 1.0] for key in ("ci95", "direction_ci95", "balanced_ci95", "activity_ci95")}
+    block |= {"n": 40, "n_effective": 12.0, "enough": False, "direction_enough": False, "activity_enough": False}
     row = score_table({"xgb": block}).rows[0]
     assert row[1:3] == ["not enough data", ""]
-    assert "90.0 %" not in row[1:3]
+    assert not any("90" in text or "0.9" in text for text in row)
 
 
 def test_missing_figures_are_a_dash():

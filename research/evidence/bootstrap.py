@@ -2,7 +2,8 @@
 
 Blocks of consecutive bars, of geometric length, are drawn with replacement; a block takes every symbol with it (`spec` D-93). What is
 resampled are sums per bar (cells, hits, returns), never cells: a resample is a count of how often each bar was drawn, and all resampled
-sums are one matrix product. 1,000 resamples of 36 sums over 58,000 bars take 0.4 s on one core; drawing 622,000 cells takes minutes.
+sums are one matrix product. 1,000 resamples of 81 sums over 58,000 bars take 0.2 s on one core;
+drawing 622,000 cells takes minutes.
 The sums are of whole numbers, hence exact and the same on every machine. `arch.bootstrap.StationaryBootstrap` is the oracle of the tests.
 """
 
@@ -48,12 +49,17 @@ class Bootstrap:
         return out
 
     def sums(self, columns: NDArray) -> NDArray[np.float64]:
-        """Sum `columns` [n_rows, K] over the bars of every resample: [n_resamples, K]."""
-        columns = np.asarray(columns, np.float64)
+        """Sum `columns` [n_rows, K] over the bars of every resample: float64 [n_resamples, K].
+
+        Whole numbers whose sums stay below 2^23 are exact in single precision, which takes half the time.
+        """
+        is_small = columns.dtype.kind in "iu" and int(np.abs(columns).max(initial=0)) * self.n_rows < 2**23
+        kind = np.float32 if is_small else np.float64
+        columns = columns.astype(kind)
         if self.step > 1:
             columns = np.add.reduceat(columns, np.arange(0, self.n_rows, self.step), axis=0)
-        parts = [self.counts[b : b + CHUNK].astype(np.float64) @ columns for b in range(0, self.n_resamples, CHUNK)]
-        return np.concatenate(parts)
+        parts = [self.counts[b : b + CHUNK].astype(kind) @ columns for b in range(0, self.n_resamples, CHUNK)]
+        return np.concatenate(parts).astype(np.float64)
 
 
 def _blocks(n: int, stop: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

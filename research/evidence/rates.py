@@ -5,19 +5,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.params import MetaMode
 from qtcore.types import Action, Decisions, Reason, Source, Verdict
 from research.evidence.regimes import N_CELLS, SLICES, slice_sums
 
 # The order in which the rules are asked; what one decides, the next never sees.
-META_RULES = (
-    Reason.NO_VALID_MODELS, Reason.NO_PREDICTIONS, Reason.TOO_FEW_VOTERS, Reason.CONSENSUS_GUARD,
-    Reason.STRONG_CONSENSUS_SELL, Reason.STRONG_CONSENSUS_HOLD, Reason.STRONG_CONSENSUS_BUY,
-    Reason.SPLIT_VOTE, Reason.HIGH_DISAGREEMENT, Reason.LOW_ENSEMBLE_CONFIDENCE,
-    Reason.CLEAR_ENSEMBLE_NO_MODEL, Reason.MODEL_NOT_LOADED, Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH,
-    Reason.SCALING_ERROR, Reason.INVALID_CONFIDENCE, Reason.PREDICTION_ERROR, Reason.UNDECIDED_MARKET,
-    Reason.META_OVERRIDE_SELL, Reason.META_OVERRIDE_HOLD, Reason.META_OVERRIDE_BUY, Reason.META_V5_OVERRIDE,
-    Reason.META_LOW_CONFIDENCE, Reason.CLEAR_ENSEMBLE, Reason.HIERARCHY_ERROR, Reason.NONE,
-)  # fmt: skip
+FEW = (Reason.NO_VALID_MODELS, Reason.NO_PREDICTIONS, Reason.TOO_FEW_VOTERS)
+CONSENSUS = (Reason.STRONG_CONSENSUS_SELL, Reason.STRONG_CONSENSUS_HOLD, Reason.STRONG_CONSENSUS_BUY)
+ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
+META_ORDER = {
+    MetaMode.POLICY: (
+        *FEW, *CONSENSUS, Reason.SPLIT_VOTE, Reason.HIGH_DISAGREEMENT, Reason.LOW_ENSEMBLE_CONFIDENCE, Reason.CLEAR_ENSEMBLE_NO_MODEL,
+        *ERRORS, Reason.PREDICTION_ERROR, Reason.UNDECIDED_MARKET, Reason.CLEAR_ENSEMBLE, Reason.NONE,
+    ),
+    MetaMode.OVERRIDE: (
+        *FEW, Reason.MODEL_NOT_LOADED, *CONSENSUS, *ERRORS, Reason.PREDICTION_ERROR, Reason.INVALID_CONFIDENCE, Reason.META_LOW_CONFIDENCE,
+        Reason.META_OVERRIDE_SELL, Reason.META_OVERRIDE_HOLD, Reason.META_OVERRIDE_BUY, Reason.NONE,
+    ),
+    MetaMode.V5: (
+        *FEW, Reason.MODEL_NOT_LOADED, *ERRORS, Reason.PREDICTION_ERROR, Reason.META_LOW_CONFIDENCE, Reason.CONSENSUS_GUARD,
+        Reason.META_V5_OVERRIDE, Reason.NONE,
+    ),
+}  # fmt: skip
+META_RULES = (*dict.fromkeys(r for order in META_ORDER.values() for r in order), Reason.HIERARCHY_ERROR)
 ARBITER_RULES = (
     Reason.NOT_AVAILABLE, Reason.NO_MARKET_DATA, Reason.ANALYSIS_ERROR, Reason.DEFER_LOW_CONFIDENCE, Reason.DEFER_ACTION_IS_HOLD,
     Reason.BUY_SIGNAL, Reason.SELL_SIGNAL,

@@ -1,15 +1,18 @@
-"""How often was a model or a layer right, and is that more than luck? Accuracy blocks, in total and per regime slice.
+"""How often was a model or a layer right, and is that more than luck? Accuracy blocks, in total, per regime slice and per symbol.
 
-Every figure of a block is a quotient of sums, and the sums are kept per bar and regime (`Tally`), so slices add up and the bootstrap
+Every figure of a block is a quotient of sums, and the sums are kept per bar and group (`Tally`), so slices add up and the bootstrap
 resamples bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).
 
 Direction (SELL against BUY where the price moved) and activity (HOLD against a move) are different skills: volatility clusters, so activity
 can be told even on a random walk. Both stand in every block.
 
-Log loss of an action-only layer puts its confidence on its action and shares the rest equally between the other two. ECE: 15 equal bins of
-the confidence in [0, 1], gaps weighted by cells.
+Log loss and Brier score (0 to 2, summed over the three classes) of an action-only layer put its confidence on its action and share the rest
+equally between the other two. Their base rate answers the label shares of the same scored cells everywhere: the best constant in hindsight,
+so a little stricter than the shares of the training part, and known for imported predictions too. ECE: 15 equal bins of the confidence in
+[0, 1], gaps between confidence and accuracy weighted by cells (Guo et al. 2017).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +21,12 @@ from numpy.typing import NDArray
 
 from qtcore.types import Action
 from research.evidence.bootstrap import Bootstrap, interval
-from research.evidence.regimes import GROUPS, N_CELLS, SLICES, slice_sums
+from research.evidence.regimes import GROUPS, N_CELLS, SLICES
 
 ECE_BINS = 15
 ENOUGH = 30  # independent events below which a figure reads "not enough data"
-N_SUMS = 4  # per bar and regime: cells, hits, cells with a direction, direction hits
+SELL, HOLD, BUY, HITS, DIRECTED, DIRECTION_HITS, ACTIVITY_HITS = 0, 1, 2, 3, 6, 7, 8  # sums per bar and group; hits per label from HITS on
+N_SUMS = 9
 
 
 @dataclass(frozen=True)
@@ -37,45 +41,59 @@ class Opinion:
     confidence: NDArray[np.float64]
     probs: NDArray[np.float64] | None = None
 
+    def symbols(self, columns: slice) -> "Opinion":
+        """Cut some symbols out; arrays are views."""
+        probs = None if self.probs is None else self.probs[:, columns]
+        return Opinion(self.action[:, columns], self.confidence[:, columns], probs)
+
+    def where(self, mask: NDArray[np.bool_]) -> "Opinion":
+        """Score fewer cells: those of `mask` [n, S]."""
+        return Opinion(np.where(mask, self.action, np.int8(-1)), self.confidence, self.probs)
+
 
 @dataclass(frozen=True)
 class Tally:
-    """Sums from which every figure of an opinion follows.
+    """Sums from which every figure of an opinion follows, over C groups of cells.
 
-    rows [n, 9, 4]: per bar and regime, see `N_SUMS`. confusion [9, 3, 3]: label by action. log_loss [9]: summed nats.
-    bins [9, 15, 3]: per confidence bin cells, hits and summed confidence.
+    rows [n, C, 9] int32: cells and hits by label, directed cells and their hits, activity hits. losses [n, C, 2]: log loss in nats, Brier.
+    confusion [C, 3, 3]: label by action. bins [C, 15, 3]: per confidence bin cells, hits and summed confidence.
     """
 
-    rows: NDArray
-    confusion: NDArray
-    log_loss: NDArray
-    bins: NDArray
+    rows: NDArray[np.int32]
+    losses: NDArray[np.float64]
+    confusion: NDArray[np.float64]
+    bins: NDArray[np.float64]
 
     @property
     def residual(self) -> NDArray:
         """Hits per bar above what the average accuracy expects, [n]: the series whose dependence sets the block length."""
-        cells, hits = self.rows[:, :, 0].sum(axis=1), self.rows[:, :, 1].sum(axis=1)
-        return hits - cells * (hits.sum() / max(cells.sum(), 1.0))
+        sums = self.rows.sum(axis=1)
+        cells, hits = sums[:, :HITS].sum(axis=1), sums[:, HITS:DIRECTED].sum(axis=1)
+        return np.asarray(hits - cells * (hits.sum() / max(cells.sum(), 1.0)))
 
 
-def tally(opinion: Opinion, labels: NDArray[np.int8], regime: NDArray[np.int8]) -> Tally:
-    """Count an opinion against labels [n, S] (-1 unknown) by regime [n, S]; cells without action or label are left out."""
+def tally(opinion: Opinion, labels: NDArray[np.int8], group: NDArray[np.int8], n_groups: int = N_CELLS) -> Tally:
+    """Count an opinion against labels [n, S] (-1 unknown) by group [n, S], its regime; cells without action or label are left out."""
     n, n_symbols = labels.shape
     at = np.flatnonzero((opinion.action.reshape(-1) >= 0) & (labels.reshape(-1) >= 0))
     action, label = (plane.reshape(-1)[at].astype(np.int64) for plane in (opinion.action, labels))
-    cell = regime.reshape(-1)[at].astype(np.int64)
-    hit = action == label
-    direction = _direction(opinion, at, action)
+    of = group.reshape(-1)[at].astype(np.int64)
+    hit, direction = action == label, _direction(opinion, at, action)
     directed = (label != Action.HOLD) & (direction != 0)
-    weights = (None, hit, directed, directed & (direction == label - 1))
-    place = at // n_symbols * N_CELLS + cell
-    rows = np.stack([np.bincount(place, w, minlength=n * N_CELLS).reshape(n, N_CELLS) for w in weights], axis=-1)
-    confidence = np.clip(np.nan_to_num(opinion.confidence.reshape(-1)[at]), 0.0, 1.0)
-    bin_ = cell * ECE_BINS + np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
-    bins = [np.bincount(bin_, w, minlength=N_CELLS * ECE_BINS).reshape(N_CELLS, ECE_BINS) for w in (None, hit, confidence)]
-    loss = -np.log(np.clip(_probability_of(opinion, at, label, hit, confidence), np.finfo(float).eps, 1.0))
-    confusion = np.bincount(cell * 9 + label * 3 + action, minlength=N_CELLS * 9).reshape(N_CELLS, 3, 3)
-    return Tally(rows, confusion.astype(float), np.bincount(cell, loss, minlength=N_CELLS), np.stack(bins, axis=-1))
+    classes = [label == c for c in (SELL, HOLD, BUY)]
+    masks = (*classes, *(c & hit for c in classes), directed, directed & (direction == label - 1), (label == HOLD) == (action == HOLD))
+    place, size = at // n_symbols * n_groups + of, n * n_groups
+    rows = np.empty((n, n_groups, N_SUMS), np.int32)
+    for k, mask in enumerate(masks):
+        rows[:, :, k] = np.bincount(place[mask], minlength=size).reshape(n, n_groups)
+    losses = np.stack([np.bincount(place, w, minlength=size).reshape(n, n_groups) for w in _losses(opinion, at, label, hit)], axis=-1)
+    confusion = np.bincount(of * 9 + label * 3 + action, minlength=n_groups * 9).reshape(n_groups, 3, 3)
+    confidence = known_confidence(opinion, at)
+    slot = of * ECE_BINS + bin_of(confidence)
+    bins = [np.bincount(slot, w, minlength=n_groups * ECE_BINS) for w in (np.ones(len(at)), hit, confidence)]
+    return Tally(
+        rows, np.asarray(losses, np.float64), confusion.astype(float), np.stack(bins, axis=-1).reshape(n_groups, ECE_BINS, 3).astype(float)
+    )
 
 
 def _direction(opinion: Opinion, at: NDArray, action: NDArray) -> NDArray:
@@ -86,46 +104,108 @@ def _direction(opinion: Opinion, at: NDArray, action: NDArray) -> NDArray:
     return np.sign(probs[at, Action.BUY] - probs[at, Action.SELL]).astype(np.int64)
 
 
-def _probability_of(opinion: Opinion, at: NDArray, label: NDArray, hit: NDArray, confidence: NDArray) -> NDArray:
+def _losses(opinion: Opinion, at: NDArray, label: NDArray, hit: NDArray) -> tuple[NDArray, NDArray]:
+    """Log loss and Brier score of each counted cell."""
     if opinion.probs is None:
-        return np.where(hit, confidence, (1.0 - confidence) / 2.0)
-    return opinion.probs.reshape(-1, 3)[at, label]
+        confidence = known_confidence(opinion, at)
+        rest = (1.0 - confidence) / 2.0
+        right = np.where(hit, confidence, rest)
+        missed = np.square(confidence) + np.square(1.0 - rest) + np.square(rest)
+        brier = np.where(hit, np.square(1.0 - confidence) + 2.0 * np.square(rest), missed)
+    else:
+        probs = opinion.probs.reshape(-1, 3)[at]
+        right = probs[np.arange(len(at)), label]
+        brier = np.square(probs).sum(axis=1) - 2.0 * right + 1.0
+    return -np.log(np.clip(right, np.finfo(float).eps, 1.0)), brier
 
 
-def blocks(counted: Tally, bootstrap: Bootstrap, rows: slice) -> dict[str, dict[str, Any]]:
+def known_confidence(opinion: Opinion, at: NDArray) -> NDArray[np.float64]:
+    """Confidence of the cells `at`, in [0, 1]; an unknown one is 0."""
+    return np.asarray(np.clip(np.nan_to_num(opinion.confidence.reshape(-1)[at]), 0.0, 1.0))
+
+
+def bin_of(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Bin of each confidence in [0, 1]; 1 lies in the last."""
+    return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+
+
+def blocks(
+    counted: Tally, bootstrap: Bootstrap, rows: slice, groups: NDArray[np.float64] = GROUPS, names: Sequence[str] = SLICES
+) -> dict[str, dict[str, Any]]:
     """Turn sums into one accuracy block per slice, `{"total": {...}, "volatility_low": {...}, ...}`; NaN where nothing was counted.
 
-    rows: the bars that `bootstrap` draws from; all counted cells lie in them.
+    rows: the bars that `bootstrap` draws from; all counted cells lie in them. groups [K, C]: which groups each of the K slices adds up.
     """
-    observed = slice_sums(counted.rows.sum(axis=0))
-    drawn = bootstrap.sums(counted.rows[rows].reshape(bootstrap.n_rows, -1)).reshape(-1, N_CELLS, N_SUMS)
-    drawn = np.stack([slice_sums(drawn[:, :, k].T).T for k in range(N_SUMS)], axis=-1)
-    confusion, loss, bins = slice_sums(counted.confusion), slice_sums(counted.log_loss), slice_sums(counted.bins)
-    busy = [np.count_nonzero(counted.rows[:, :, k] @ GROUPS.T, axis=0) / bootstrap.block for k in (0, 2)]
-    accuracy = share(observed[:, 0], observed[:, 1], drawn[:, :, 0], drawn[:, :, 1], busy[0])
-    direction = share(observed[:, 2], observed[:, 3], drawn[:, :, 2], drawn[:, :, 3], busy[1])
+    seen = groups @ counted.rows.sum(axis=0, dtype=np.float64)
+    lost = groups @ counted.losses.sum(axis=0)
+    drawn = _drawn(counted.rows, bootstrap, rows, groups)
+    drawn_loss = _drawn(counted.losses, bootstrap, rows, groups)
+    confusion, bins = (np.tensordot(groups, table, axes=1) for table in (counted.confusion, counted.bins))
+    busy = np.count_nonzero(counted.rows[:, :, :HITS].sum(axis=2) @ groups.T, axis=0) / bootstrap.block
+    directed = np.count_nonzero(counted.rows[:, :, DIRECTED] @ groups.T, axis=0) / bootstrap.block
+    n, drawn_n = seen[:, :HITS].sum(axis=1), drawn[:, :, :HITS].sum(axis=2)
+    accuracy = share(n, seen[:, HITS:DIRECTED].sum(axis=1), drawn_n, drawn[:, :, HITS:DIRECTED].sum(axis=2), busy)
+    direction = share(seen[:, DIRECTED], seen[:, DIRECTION_HITS], drawn[:, :, DIRECTED], drawn[:, :, DIRECTION_HITS], directed)
+    activity = share(n, seen[:, ACTIVITY_HITS], drawn_n, drawn[:, :, ACTIVITY_HITS], busy)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        losses, drawn_loss = lost / n[:, None], drawn_loss / drawn_n[:, :, None]
+    base = base_rates(seen[:, :HITS])
+    gain = interval(base_rates(drawn[:, :, :HITS])[0] - drawn_loss[:, :, 0])
+    balanced, loss_limits = interval(recall(drawn)), interval(drawn_loss.reshape(len(drawn), -1)).reshape(2, -1, 2)
+    single = recall(seen)
     out = {}
-    for i, name in enumerate(SLICES):
-        n = observed[i, 0]
+    for i, name in enumerate(names):
         out[name] = {
             "accuracy": accuracy[i].value,
-            "balanced_accuracy": _balanced(confusion[i]),
+            "balanced_accuracy": float(single[i]),
+            "balanced_ci95": balanced[:, i].tolist(),
             "direction_accuracy": direction[i].value,
-            **_activity(confusion[i]),
-            "log_loss": loss[i] / n if n else np.nan,
-            "ece": float(np.abs(bins[i, :, 1] - bins[i, :, 2]).sum() / n) if n else np.nan,
-            "majority_accuracy": confusion[i].sum(axis=1).max() / n if n else np.nan,
-            "n": int(n),
+            "activity_accuracy": activity[i].value,
+            "activity_majority": float(max(seen[i, HOLD], n[i] - seen[i, HOLD]) / n[i]) if n[i] else np.nan,
+            "activity_n_effective": activity[i].n_effective,
+            "activity_ci95": activity[i].ci95,
+            "activity_enough": activity[i].n_effective >= ENOUGH,
+            "log_loss": float(losses[i, 0]),
+            "log_loss_ci95": loss_limits[:, i, 0].tolist(),
+            "base_rate_log_loss": float(base[0][i]),
+            "log_loss_gain_ci95": gain[:, i].tolist(),
+            "brier": float(losses[i, 1]),
+            "brier_ci95": loss_limits[:, i, 1].tolist(),
+            "base_rate_brier": float(base[1][i]),
+            "ece": float(np.abs(bins[i, :, 1] - bins[i, :, 2]).sum() / n[i]) if n[i] else np.nan,
+            "majority_accuracy": float(seen[i, :HITS].max() / n[i]) if n[i] else np.nan,
+            "n": int(n[i]),
             "n_effective": accuracy[i].n_effective,
             "ci95": accuracy[i].ci95,
             "enough": accuracy[i].n_effective >= ENOUGH,
-            "direction_n": int(observed[i, 2]),
+            "direction_n": int(seen[i, DIRECTED]),
             "direction_n_effective": direction[i].n_effective,
             "direction_ci95": direction[i].ci95,
             "direction_enough": direction[i].n_effective >= ENOUGH,
             "confusion": confusion[i].astype(int).tolist(),
         }
     return out
+
+
+def _drawn(sums: NDArray, bootstrap: Bootstrap, rows: slice, groups: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Resample sums [n, C, k] and add groups up: [B, K, k]."""
+    drawn = bootstrap.sums(sums[rows].reshape(bootstrap.n_rows, -1)).reshape(-1, groups.shape[1], sums.shape[2])
+    return np.asarray(groups @ drawn)
+
+
+def recall(sums: NDArray) -> NDArray[np.float64]:
+    """Balanced accuracy, the mean recall of the labels that occur, from sums [..., 9]; NaN where none does."""
+    cells, hits = sums[..., :HITS], sums[..., HITS:DIRECTED]
+    occurs = np.count_nonzero(cells, axis=-1)
+    each = hits / np.where(cells > 0, cells, 1.0)
+    return np.where(occurs > 0, each.sum(axis=-1) / np.maximum(occurs, 1), np.nan)
+
+
+def base_rates(cells: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Log loss and Brier score of always answering the label shares, from cells by label [..., 3]; NaN where there are none."""
+    n = cells.sum(axis=-1, keepdims=True)
+    p = np.where(n > 0, cells / np.maximum(n, 1.0), np.nan)
+    return -(p * np.log(np.where(p > 0.0, p, 1.0))).sum(axis=-1), 1.0 - np.square(p).sum(axis=-1)
 
 
 @dataclass(frozen=True)
@@ -154,18 +234,3 @@ def share(n: NDArray, hits: NDArray, drawn_n: NDArray, drawn_hits: NDArray, n_bl
         independent = rate[k] * (1.0 - rate[k]) / variance[k] if variance[k] > 0.0 else n_blocks[k]
         out.append(Share(float(rate[k]), limits[:, k].tolist(), min(float(n[k]), float(independent))))
     return out
-
-
-def _activity(confusion: NDArray) -> dict[str, float]:
-    """How often HOLD was told from a move, and how often always saying the more frequent of the two would have."""
-    n, hold = confusion.sum(), confusion[1].sum()
-    moves = np.delete(np.delete(confusion, 1, axis=0), 1, axis=1).sum()
-    if n == 0:
-        return {"activity_accuracy": float("nan"), "activity_majority": float("nan")}
-    return {"activity_accuracy": float((confusion[1, 1] + moves) / n), "activity_majority": float(max(hold, n - hold) / n)}
-
-
-def _balanced(confusion: NDArray[np.float64]) -> float:
-    """Mean recall of the classes that occur."""
-    occurs = confusion.sum(axis=1)
-    return float(np.mean(np.diag(confusion)[occurs > 0] / occurs[occurs > 0])) if occurs.any() else float("nan")

@@ -10,93 +10,68 @@ import numpy as np
 import pandas as pd
 
 from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset
-from qtcore.types import MODELS, NS_PER_HOUR, Action, Reason, Source, Verdict
+from qtcore.types import MODELS, NS_PER_HOUR, Reason, Source
 from research.evidence import sharpe as sr
-from research.evidence.bootstrap import Bootstrap, block_length
-from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, layer_rates, rule_counts
+from research.evidence.accuracy import scores
+from research.evidence.bootstrap import Bootstrap
+from research.evidence.dead import rules, scenes_of, voter_table
+from research.evidence.provenance import provenance
+from research.evidence.rates import layer_rates
 from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
-from research.evidence.scoring import ECE_BINS, Opinion, blocks, tally
+from research.evidence.scoring import ECE_BINS
+from research.evidence.thresholds import sentences, thresholds
 from research.evidence.verdict import decide, effective_trades, excess, no_trades, sentence
 from research.ledger import Ledger, Tried, trial_of
 from research.market import bar_returns, drawdown
 from research.tables import final_source, held, mean_exposure, tested_rows
 
 SCHEMA_VERSION = 1
-LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
 
 
 def summarise(run: Any) -> dict[str, Any]:
     """Measure a run. Raises UserError when the trial ledger cannot be read."""
     result, rows = run.result, tested_rows(run)
     regime = regime_cells(result.planes.regime[0], result.planes.regime[1])
-    tallies = {name: tally(opinion, run.labels, regime) for name, opinion in opinions(run).items()}
     net = bar_returns(result.equity[rows])
     market = bar_returns(held(run, rows, mean_exposure(run, rows))[rows])
-    block = block_length([*(t.residual[rows] for t in tallies.values()), net - market], run.params.broker.max_holding_bars)
-    bootstrap = Bootstrap(rows.stop - rows.start, block)
-    scored = {name: blocks(counted, bootstrap, rows) for name, counted in tallies.items()}
+    scored = scores(run, regime, rows, net - market)
+    bootstrap = scored.bootstrap
     rates = layer_rates(result.decisions, final_source(run), result.governor_reason, regime)
     pnl = money(run, regime)
-    evidence = _evidence(run, rows, net, market, Bootstrap(len(net), block))
+    evidence = _evidence(run, rows, net, market, Bootstrap(len(net), bootstrap.block))
     evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"])
-    models = [name for name in scored if name not in LAYERS]
-    slices = {
-        name: {
-            "models": {m: scored[m][name] for m in models},
-            "layers": {layer: scored[layer][name] for layer in LAYERS},
-            "rates": rates[name],
-            "pnl": pnl["regimes"][name],
-            "n_trades": pnl["regime_trades"][name],
-        }
-        for name in SLICES[1:]
-    }
+    asked = rules(run)
     out = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run.folder.name if run.folder is not None else None,
         "data": _data(run, rows),
-        "assumptions": _assumptions(run, models),
-        "models": {m: scored[m]["total"] for m in models},
-        "layers": {layer: scored[layer]["total"] for layer in LAYERS},
+        "assumptions": _assumptions(run, scored.models),
+        **scored.split("total"),
+        "reliability": scored.reliability,
+        "meta_against": scored.against,
         "rates": rates["total"],
-        "rules": _rules(run),
-        "regimes": slices,
+        "rules": asked,
+        "dead": dead_parts(run, asked),
+        "provenance": provenance(run, rows),
+        "regimes": {
+            name: scored.split(name) | {"rates": rates[name], "pnl": pnl["regimes"][name], "n_trades": pnl["regime_trades"][name]}
+            for name in SLICES[1:]
+        },
+        "symbols": scored.by_symbol,
         "pnl": {k: v for k, v in pnl.items() if k not in ("regimes", "regime_trades")},
         "attribution": attribution(run),
-        "evidence": {**evidence, "bootstrap": {"mean_block_bars": block, "resamples": bootstrap.n_resamples, "seed": bootstrap.seed}},
+        "evidence": evidence
+        | {"bootstrap": {"mean_block_bars": bootstrap.block, "resamples": bootstrap.n_resamples, "seed": bootstrap.seed}},
         "verify": {"passed": run.verification.get("passed")},
     }
     known: dict[str, Any] = plain(out)
     return known
 
 
-def opinions(run: Any) -> dict[str, Opinion]:
-    """Say who is scored, and where (`spec` D-91, D-23).
-
-    Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals.
-    """
-    decisions, votes = run.result.decisions, run.result.votes
-    voting = [m for m in range(len(MODELS)) if (votes.action[m] >= 0).any()]
-    everyone = np.all(votes.action[voting] >= 0, axis=0) if voting else np.zeros(run.labels.shape, bool)
-
-    def where(mask: Any, action: Any) -> Any:
-        return np.where(mask, action, np.int8(-1))
-
-    out = {}
-    for m in voting:
-        probs = None if votes.probs is None or np.isnan(votes.probs[m][everyone]).any() else votes.probs[m]
-        out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
-    if (decisions.meta_action >= 0).any():
-        out[f"meta_{run.params.meta.mode.name.lower()}"] = Opinion(decisions.meta_action, decisions.meta_confidence)
-    overridden = decisions.verdict == Verdict.OVERRIDE
-    after_meta = np.where(overridden, decisions.meta_action, decisions.ensemble_action)
-    meta_confidence = np.where(overridden, decisions.meta_confidence, decisions.ensemble_confidence)
-    approved = run.result.governor_reason == Reason.APPROVED
-    out["ensemble"] = Opinion(where(everyone, decisions.ensemble_action), decisions.ensemble_confidence)
-    out["meta"] = Opinion(where(everyone, after_meta), meta_confidence)
-    out["arbiter"] = Opinion(where(everyone, decisions.raw_action), decisions.raw_confidence)
-    out["arbiter_calls"] = Opinion(decisions.arbiter_action, decisions.arbiter_confidence)
-    out["final"] = Opinion(where(approved, decisions.raw_action), decisions.raw_confidence)
-    return out
+def dead_parts(run: Any, asked: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Say who voted together, what every threshold did, and in words what could never act."""
+    voters, steered = voter_table(scenes_of(run)), thresholds(run, asked)
+    return {"voters": voters, "thresholds": steered, "sentences": sentences(asked, steered, voters)}
 
 
 def money(run: Any, regime: Any) -> dict[str, Any]:
@@ -293,16 +268,6 @@ def _assumptions(run: Any, models: list[str]) -> dict[str, Any]:
         "cooldown_blocks_after_stops_only": bool(stop_only),
         "initial_cash": p.broker.initial_cash,
         "params": p.flat(),
-    }
-
-
-def _rules(run: Any) -> dict[str, list[dict[str, Any]]]:
-    d, reason = run.result.decisions, run.result.governor_reason
-    voted = d.n_voters > 0
-    return {
-        "meta": rule_counts(d.meta_reason[voted], META_RULES),
-        "arbiter": rule_counts(d.arbiter_reason[voted & (d.verdict == Verdict.ESCALATE)], ARBITER_RULES),
-        "governor": rule_counts(reason[voted & (d.raw_action != Action.HOLD)], GOVERNOR_RULES),
     }
 
 

@@ -10,13 +10,16 @@ from research.report.rows import (
     certificate,
     changed_params,
     evidence_table,
+    origin_table,
     param_table,
     rule_table,
     score_table,
     slice_accuracy,
     slice_rates,
     stage_texts,
+    symbol_accuracy,
     symbol_table,
+    threshold_table,
     trade_table,
 )
 from research.report.words import count, hours, layer_name, number, percent, signed_percent, slice_name
@@ -42,6 +45,11 @@ def page(files: RunFiles) -> dict[str, Any]:
         "pictures": pictures(s, tested, trades),
         "scores": score_table({**s["models"], **s["layers"]}),
         "rules": {name: rule_table(rows) for name, rows in s["rules"].items()},
+        "thresholds": threshold_table(s["dead"]["thresholds"]),
+        "dead": [text[:1].upper() + text[1:] + "." for text in s["dead"]["sentences"]],
+        "origins": origin_table(s["provenance"]),
+        "symbol_accuracy": symbol_accuracy(s),
+        "against": [row["sentence"] for row in s["meta_against"]],
         "slice_accuracy": slice_accuracy(s),
         "slice_rates": slice_rates(s),
         "slice_scores": [(slice_name(key), score_table({**part["models"], **part["layers"]}, True)) for key, part in s["regimes"].items()],
@@ -92,6 +100,11 @@ def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any])
         )
     elif verify.get("passed") is None:
         out.append(("warn", "This run was not verified; `qt verify` proves it."))
+    if found := s["provenance"]["total"]["synthetic"]:
+        text = "of the predictions come from models that were trained on synthetic labels: no figure here is evidence"
+        out.append(("bad", f"{percent(found)} {text}."))
+    if found := s["provenance"]["total"]["stale"]:
+        out.append(("warn", f"{percent(found)} of the predictions are stale: made later than their models were meant for."))
     if s["assumptions"]["imported_predictions"]:
         out.append(("warn", "The base predictions were imported: that they were made out of sample cannot be proven here."))
     return out + [("note", text) for text in manifest.get("notes", [])]

@@ -23,6 +23,7 @@ from research.report.words import (
     words,
 )
 
+STATUS = {"decided": "", "never here": "never here", "unreachable": "unreachable", "off": "off"}
 SIDES = ("SELL", "HOLD", "BUY")
 MARGINS = (len(CELLS), len(CELLS) + len(VOLATILITY))  # first rows of the margins in a table of slices
 
@@ -38,27 +39,97 @@ class Table:
 
 
 def score_table(scored: dict[str, Any], with_confusion: bool = False) -> Table:
-    """List accuracy blocks, one row a model or layer."""
-    headers = ["", "accuracy", "95 % interval", "majority", "balanced", "direction", "95 % interval", "activity", "its majority"]
-    headers += ["log loss", "ECE", "cells", "effective n"]
+    """List accuracy blocks, one row a model or layer; on too few independent events no figure is written."""
+    headers = ["", "accuracy", "95 % interval", "majority", "balanced", "95 % interval", "direction", "95 % interval"]
+    headers += ["activity", "95 % interval", "its majority", "log loss", "base rate", "Brier", "base rate", "ECE", "cells", "effective n"]
     headers += [f"{right} said {said}" for right in SIDES for said in SIDES] if with_confusion else []
     rows = []
     for name, b in scored.items():
-        accuracy = [percent(b["accuracy"]), span(b["ci95"])] if b["enough"] else [NOT_ENOUGH, ""]
         direction = [percent(b["direction_accuracy"]), span(b["direction_ci95"])] if b["direction_enough"] else [NOT_ENOUGH, ""]
-        row = [layer_name(name), *accuracy, percent(b["majority_accuracy"]), percent(b["balanced_accuracy"]), *direction]
-        row += [percent(b["activity_accuracy"]), percent(b["activity_majority"])]
-        row += [number(b["log_loss"], 3), number(b["ece"], 3), count(b["n"]), count(b["n_effective"])]
+        row = [layer_name(name), *_general(b), *direction, *_activity(b), *_losses(b), count(b["n"]), count(b["n_effective"])]
         rows.append(row + ([count(x) for line in b["confusion"] for x in line] if with_confusion else []))
     return Table(headers, rows)
 
 
+def _general(b: dict[str, Any]) -> list[str]:
+    if not b["enough"]:
+        return [NOT_ENOUGH, "", "", "", ""]
+    balanced = [percent(b["balanced_accuracy"]), span(b["balanced_ci95"])]
+    return [percent(b["accuracy"]), span(b["ci95"]), percent(b["majority_accuracy"]), *balanced]
+
+
+def _activity(b: dict[str, Any]) -> list[str]:
+    if not b["activity_enough"]:
+        return [NOT_ENOUGH, "", ""]
+    return [percent(b["activity_accuracy"]), span(b["activity_ci95"]), percent(b["activity_majority"])]
+
+
+def _losses(b: dict[str, Any]) -> list[str]:
+    figures = ("log_loss", "base_rate_log_loss", "brier", "base_rate_brier", "ece")
+    return [number(b[name], 3) for name in figures] if b["enough"] else ["", "", "", "", ""]
+
+
 def rule_table(rules: list[dict[str, Any]]) -> Table:
-    """List the rules that were reached, in the order of asking."""
+    """List the rules of the mode in the order of asking, those that cannot be reached marked."""
     total = max((r["reached"] for r in rules), default=0)
-    reached = [r for r in rules if r["decided"]]
-    rows = [[words(r["rule"]), count(r["reached"]), count(r["decided"]), percent(r["decided"] / total if total else None)] for r in reached]
-    return Table(["rule", "reached", "decided", "share"], rows)
+    shown = [r for r in rules if r["status"] != "off" and r["rule"] != "NONE"] or [r for r in rules if r["decided"]]
+    rows = []
+    for r in shown:
+        share = percent(r["decided"] / total if total and r["decided"] else None)
+        rows.append([words(r["rule"]), count(r["reached"]), count(r["decided"]), share, STATUS[r["status"]]])
+    return Table(["rule", "reached", "decided", "share", ""], rows, texts=(4,))
+
+
+def threshold_table(rows: list[dict[str, Any]]) -> Table:
+    """List every threshold: what it steers, how often, and which values would have changed nothing."""
+    headers = ["threshold", "value", "reached", "decided", "", "no difference", "because"]
+    table = []
+    for r in rows:
+        status = "changes nothing" if r["status"] == "unreachable" else STATUS[r["status"]]
+        row = [r["parameter"], f"{r['value']:g}", count(r["reached"]), count(r["decided"]), status, r["same_text"] or DASH, r["why"]]
+        table.append(row)
+    return Table(headers, table, texts=(4, 5, 6))
+
+
+def symbol_accuracy(s: dict[str, Any]) -> Table:
+    """Accuracy and balanced accuracy of every model and layer on every symbol, beside the majority."""
+    names = [*s["models"], *(layer for layer in s["layers"] if layer not in ("arbiter_calls", "final"))]
+    headers = ["symbol", "cells", "effective n", "majority", *(title for n in names for title in (layer_name(n), "balanced"))]
+    headers += ["direction, after arbiter", "95 % interval", "activity", "its majority"]
+    rows = []
+    for symbol, part in s["symbols"].items():
+        scored = {**part["models"], **part["layers"]}
+        last = scored["arbiter"]
+        cells = [text for n in names for text in _pair(scored.get(n))]
+        tail = [percent(last["direction_accuracy"]), span(last["direction_ci95"])] if last["direction_enough"] else ["few", ""]
+        tail += [percent(last["activity_accuracy"]), percent(last["activity_majority"])] if last["activity_enough"] else ["few", ""]
+        majority = percent(last["majority_accuracy"]) if last["enough"] else "few"
+        rows.append([symbol, count(last["n"]), count(last["n_effective"]), majority, *cells, *tail])
+    return Table(headers, rows)
+
+
+def _pair(b: dict[str, Any] | None) -> list[str]:
+    if b is None or not b["enough"]:
+        return ["few", ""]
+    return [percent(b["accuracy"]), percent(b["balanced_accuracy"])]
+
+
+def origin_table(provenance: dict[str, Any]) -> Table:
+    """Say where predictions came from: shares by model, and what was decided and earned on them."""
+    decided = provenance["decisions"]
+    kinds = list(decided)
+    rows = [[layer_name(n), count(p["due"]), *(_share(p[kind]) for kind in kinds)] for n, p in provenance["models"].items()]
+    rows += [
+        ["decisions, by their worst", count(sum(d["cells"] for d in decided.values())), *(_share(decided[k]["share"]) for k in kinds)],
+        ["closed trades", count(sum(d["trades"] for d in decided.values())), *(count(decided[k]["trades"]) for k in kinds)],
+        ["net PnL, quote", signed(sum(d["pnl"] for d in decided.values())), *(signed(decided[k]["pnl"]) for k in kinds)],
+        ["share of gross PnL", "", *(_share(decided[k]["share_of_gross_pnl"]) for k in kinds)],
+    ]
+    return Table(["", "in all", *kinds], rows, groups=(len(provenance["models"]),))
+
+
+def _share(x: float | None) -> str:
+    return percent(x, 2) if x else (DASH if missing(x) else "0")
 
 
 def slice_accuracy(s: dict[str, Any]) -> Table:

@@ -1,0 +1,108 @@
+"""Whose opinions are scored, on which cells, and cut in which ways? Total and regimes, symbols, reliability, meta against base.
+
+All of it is drawn by one bootstrap, whose block length is the longest that any of the opinions asks for.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import MODELS, Reason, Verdict
+from research.evidence.bootstrap import Bootstrap, block_length
+from research.evidence.calibration import reliability
+from research.evidence.compare import meta_against
+from research.evidence.scoring import Opinion, Tally, blocks, tally
+
+LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
+SYMBOLS_AT_ONCE = 10  # columns whose sums are resampled together
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy blocks and what belongs to them.
+
+    by_slice: `{opinion: {slice: block}}`, by_symbol: `{symbol: {"models": ..., "layers": ...}}`, blocks without their confusion;
+    reliability: `{opinion: ...}` of those that state a probability; against: meta layers beside base models and ensemble.
+    """
+
+    by_slice: dict[str, dict[str, dict[str, Any]]]
+    by_symbol: dict[str, dict[str, dict[str, Any]]]
+    reliability: dict[str, dict[str, Any]]
+    against: list[dict[str, Any]]
+    bootstrap: Bootstrap
+
+    @property
+    def models(self) -> list[str]:
+        """Names of base and meta models."""
+        return [name for name in self.by_slice if name not in LAYERS]
+
+    def split(self, name: str) -> dict[str, dict[str, Any]]:
+        """Blocks of one slice under `models` and `layers`."""
+        models = {m: self.by_slice[m][name] for m in self.models}
+        return {"models": models, "layers": {layer: self.by_slice[layer][name] for layer in LAYERS}}
+
+
+def scores(run: Any, regime: NDArray[np.int8], rows: slice, more: NDArray[np.float64]) -> Scores:
+    """Score everybody. regime: cells; rows: tested bars; more: a series per bar whose dependence counts for the block length too."""
+    said, labels = opinions(run), run.labels
+    tallies = {name: tally(opinion, labels, regime) for name, opinion in said.items()}
+    block = block_length([*(t.residual[rows] for t in tallies.values()), more], run.params.broker.max_holding_bars)
+    bootstrap = Bootstrap(rows.stop - rows.start, block)
+    models = [name for name in said if name not in LAYERS]
+    return Scores(
+        {name: blocks(counted, bootstrap, rows) for name, counted in tallies.items()},
+        symbol_blocks(said, labels, bootstrap, rows, run.bars.symbols),
+        {name: reliability(said[name], labels, bootstrap, rows) for name in (*models, "ensemble", "arbiter")},
+        meta_against(said, [m for m in models if m in MODELS], labels, bootstrap, rows),
+        bootstrap,
+    )
+
+
+def symbol_blocks(
+    said: dict[str, Opinion], labels: NDArray[np.int8], bootstrap: Bootstrap, rows: slice, symbols: tuple[str, ...]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Score every opinion on every symbol alone."""
+    out: dict[str, dict[str, dict[str, Any]]] = {symbol: {"models": {}, "layers": {}} for symbol in symbols}
+    for start in range(0, len(symbols), SYMBOLS_AT_ONCE):
+        part = slice(start, min(start + SYMBOLS_AT_ONCE, len(symbols)))
+        names = symbols[part]
+        group = np.broadcast_to(np.arange(len(names), dtype=np.int8), (len(labels), len(names)))
+        for name, opinion in said.items():
+            counted: Tally = tally(opinion.symbols(part), labels[:, part], group, len(names))
+            kind = "layers" if name in LAYERS else "models"
+            for symbol, block in blocks(counted, bootstrap, rows, np.eye(len(names)), names).items():
+                del block["confusion"]
+                out[symbol][kind][name] = block
+    return out
+
+
+def opinions(run: Any) -> dict[str, Opinion]:
+    """Say who is scored, and where (`spec` D-91, D-23).
+
+    Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals.
+    """
+    decisions, votes = run.result.decisions, run.result.votes
+    voting = [m for m in range(len(MODELS)) if (votes.action[m] >= 0).any()]
+    everyone = np.all(votes.action[voting] >= 0, axis=0) if voting else np.zeros(run.labels.shape, bool)
+
+    def where(mask: Any, action: Any) -> Any:
+        return np.where(mask, action, np.int8(-1))
+
+    out = {}
+    for m in voting:
+        probs = None if votes.probs is None or np.isnan(votes.probs[m][everyone]).any() else votes.probs[m]
+        out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
+    if (decisions.meta_action >= 0).any():
+        out[f"meta_{run.params.meta.mode.name.lower()}"] = Opinion(decisions.meta_action, decisions.meta_confidence)
+    overridden = decisions.verdict == Verdict.OVERRIDE
+    after_meta = np.where(overridden, decisions.meta_action, decisions.ensemble_action)
+    meta_confidence = np.where(overridden, decisions.meta_confidence, decisions.ensemble_confidence)
+    approved = run.result.governor_reason == Reason.APPROVED
+    out["ensemble"] = Opinion(where(everyone, decisions.ensemble_action), decisions.ensemble_confidence)
+    out["meta"] = Opinion(where(everyone, after_meta), meta_confidence)
+    out["arbiter"] = Opinion(where(everyone, decisions.raw_action), decisions.raw_confidence)
+    out["arbiter_calls"] = Opinion(decisions.arbiter_action, decisions.arbiter_confidence)
+    out["final"] = Opinion(where(approved, decisions.raw_action), decisions.raw_confidence)
+    return out

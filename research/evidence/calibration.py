@@ -1,0 +1,53 @@
+"""Is a confidence of 0.7 right in 70 of 100 cases? Reliability per bin of confidence, and the expected calibration error.
+
+ECE: 15 equal bins of the confidence in [0, 1], gaps between confidence and accuracy weighted by cells (Guo et al. 2017). Few independent
+cells give a gap by luck alone, so the ECE of a perfectly calibrated opinion with the same confidences and as many independent cells stands
+beside it.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from research.evidence.bootstrap import Bootstrap, interval
+from research.evidence.scoring import ECE_BINS, ENOUGH, Opinion, bin_of, known_confidence, share
+
+
+def reliability(opinion: Opinion, labels: NDArray[np.int8], bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
+    """Compare confidence with accuracy in 15 bins.
+
+    Lists of 15, NaN in an empty bin: `n`, `n_effective`, mean `confidence`, `accuracy`, its `ci95`, and `enough`. Then `ece`, its
+    bootstrap interval `ece_ci95` (resampling adds noise, so it leans upward) and `ece_by_chance`.
+    """
+    n_bars, n_symbols = labels.shape
+    at = np.flatnonzero((opinion.action.reshape(-1) >= 0) & (labels.reshape(-1) >= 0))
+    confidence, hit = known_confidence(opinion, at), opinion.action.reshape(-1)[at] == labels.reshape(-1)[at]
+    place = at // n_symbols * ECE_BINS + bin_of(confidence)
+
+    def count(w: NDArray | None) -> NDArray:
+        return np.bincount(place, w, minlength=n_bars * ECE_BINS).reshape(n_bars, ECE_BINS)
+
+    cells, hits, said = count(None), count(hit).astype(np.int64), count(confidence)
+    drawn_n, drawn_hits, drawn_said = (bootstrap.sums(plane[rows]) for plane in (cells, hits, said))
+    n, right, claimed = cells.sum(axis=0), hits.sum(axis=0), said.sum(axis=0)
+    busy = np.count_nonzero(cells, axis=0) / bootstrap.block
+    accuracy = share(n, right, drawn_n, drawn_hits, busy)
+    worth = np.array([bin_.n_effective for bin_ in accuracy])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = claimed / n
+        spread = np.sqrt(mean * (1.0 - mean) / worth)
+        drawn_ece = np.abs(drawn_hits - drawn_said).sum(axis=1) / drawn_n.sum(axis=1)
+    total = n.sum()
+    return {
+        "n": n.tolist(),
+        "n_effective": worth.tolist(),
+        "confidence": mean.tolist(),
+        "accuracy": [bin_.value for bin_ in accuracy],
+        "ci95": [bin_.ci95 for bin_ in accuracy],
+        "enough": (worth >= ENOUGH).tolist(),
+        "ece": float(np.abs(right - claimed).sum() / total) if total else np.nan,
+        "ece_ci95": interval(drawn_ece[:, None])[:, 0].tolist(),
+        "ece_by_chance": float(math.sqrt(2.0 / math.pi) * np.nansum(n * spread) / total) if total else np.nan,
+    }

@@ -1,0 +1,38 @@
+"""What should the figures of a report be? Plain loops over cells, written from the definitions."""
+
+import itertools
+import math
+
+
+def reliability(confidence, hit, n_bins=15):
+    """Cells, mean confidence and accuracy of each bin, and the expected calibration error."""
+    rows, gap = [], 0.0
+    for b in range(n_bins):
+        inside = [i for i, c in enumerate(confidence) if min(int(c * n_bins), n_bins - 1) == b]
+        if not inside:
+            rows.append((0, math.nan, math.nan))
+            continue
+        said = sum(confidence[i] for i in inside) / len(inside)
+        right = sum(hit[i] for i in inside) / len(inside)
+        rows.append((len(inside), said, right))
+        gap += len(inside) / len(confidence) * abs(said - right)
+    return rows, gap
+
+
+def vote_counts(n_voters):
+    """Head counts SELL, HOLD, BUY of all 3^n votes."""
+    return [(v.count(0), v.count(1), v.count(2)) for v in itertools.product((0, 1, 2), repeat=n_voters)]
+
+
+def policy_reason(sell, hold, buy, is_low, consensus=0.75, disagreement=0.50):
+    """First trigger that fires (`spec` 7.3), by name; nothing of it is shared with the kernels."""
+    n, most = sell + hold + buy, max(sell, hold, buy)
+    if n == 1:
+        return "TOO_FEW_VOTERS"
+    if most / n >= consensus:
+        return "STRONG_CONSENSUS_" + ("SELL", "HOLD", "BUY")[[sell, hold, buy].index(most)]
+    if buy == 2 and sell == 2:
+        return "SPLIT_VOTE"
+    if 1.0 - most / n >= disagreement:
+        return "HIGH_DISAGREEMENT"
+    return "LOW_ENSEMBLE_CONFIDENCE" if is_low else "CLEAR_ENSEMBLE_NO_MODEL"
