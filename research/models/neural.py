@@ -130,9 +130,14 @@ class NeuralModel(StoredModel):
         return np.asarray(probs[: len(windows)].numpy())
 
     def _scaled(self, windows: Windows) -> Windows:
-        """Scale every row by the fitted moments and clip it: the same for training and for serving."""
-        rows = self._fitted().transform(windows.matrix.reshape(-1, windows.shape[2]))
-        return Windows(np.clip(rows, -CLIP, CLIP, out=rows).reshape(windows.matrix.shape), windows.cells, windows.lookback)
+        """Scale the rows that windows see by the fitted moments, and clip them: the same for training and for serving."""
+        if len(windows) == 0:
+            return windows
+        n_symbols = windows.matrix.shape[1]
+        start = int(windows.cells.min()) // n_symbols - windows.lookback + 1
+        seen = windows.matrix[start : int(windows.cells.max()) // n_symbols + 1]
+        rows = self._fitted().transform(seen.reshape(-1, windows.shape[2]))
+        return Windows(np.clip(rows, -CLIP, CLIP, out=rows).reshape(seen.shape), windows.cells - start * n_symbols, windows.lookback)
 
     def _use(self, network: nn.Module) -> None:
         """Take a network into use when it answers at all; settle how many windows it is shown at a time (`spec` 3.3, D-28)."""
