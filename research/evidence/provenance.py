@@ -30,13 +30,13 @@ def planes(run: Any, rows: slice) -> dict[str, NDArray[np.int8]]:
     votes, bars = run.result.votes, run.bars
     due = ~np.isnan(bars.close)
     due[: rows.start] = due[last_vote(votes) + 1 :] = False
-    models, imported = run.predictions.models, bool(run.predictions.imported)
+    artefacts, imported = getattr(run.predictions.models, "artefacts", ()), bool(run.predictions.imported)
     out = {}
     for m, slot in enumerate(MODELS):
         spoke = votes.action[m] >= 0
         if spoke.any():
             kind = np.full(bars.n, IMPORTED if imported else REAL, np.int8)
-            for artefact in () if models is None else (a for a in models.artefacts if a.slot == slot):
+            for artefact in (a for a in artefacts if a.slot == slot):
                 served = (bars.close_time >= artefact.valid_from) & (bars.close_time < artefact.valid_until)
                 kind[served & (bars.close_time > _meant_until(artefact.meta, artefact.valid_until))] = STALE
                 kind[served & bool(artefact.meta.get("synthetic", False))] = SYNTHETIC
@@ -111,7 +111,7 @@ def over_budget(found: Mapping[str, Any], budget: float) -> str | None:
 
 def refuse_synthetic(models: Any, is_allowed: bool) -> None:
     """Raise UserError when artefacts were trained on synthetic labels and that was not asked for (`spec` D-24)."""
-    artefacts = () if models is None else models.artefacts
+    artefacts = getattr(models, "artefacts", ())
     bad = ", ".join(sorted({a.slot for a in artefacts if a.meta.get("synthetic", False)}))
     if bad and not is_allowed:
         raise UserError(f"models must be trained on real labels, was synthetic for {bad}; allow it with --set run.allow_synthetic=true")
