@@ -1,160 +1,56 @@
 """How many tries did it take? The ledger of everything that was ever tried on the same candles.
 
 `spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite
-file in `QT_HOME` (default `~/.qt`); several processes may write at once.
+file in `QT_HOME` (default `~/.qt`); several processes may write at once. Data sets that share half of their candles make one lineage
+(`research.lineage`), and so do data sets linked by a third.
 
-**Lineage.** Two data sets that share half of the smaller one's candles belong together, whatever symbols and files are called, and so do
-data sets linked by a third. A data set is remembered by a sketch: every candle is hashed (open, high, low, close, volume to six
-significant digits; neither time nor name), and the hashes below 2**64 / 2**k are kept, with the smallest k that leaves at most 16,384.
-Two sketches are compared at the larger k of the two; the share of common hashes estimates the share of common candles. Candles of
-another interval look unrelated.
+**It does not shrink unnoticed.** The database refuses to change or delete a trial. Beside it lies `trials.witness` with the ledger's name
+and the least number of trials it must hold, written after every commit: a ledger that is gone, another one, or older than its witness
+stops a run with one sentence. `reset` puts the file aside, and the new one remembers its name and size. Who deletes the whole folder
+deletes the witness too; nothing on the machine can tell.
 """
 
-import hashlib
 import json
 import math
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.errors import UserError
+from research.lineage import Sketch, shared
+from research.trials import COMPARED, Trial, Tried, effective_trials, trial_of
 
-SKETCH_SIZE = 16_384
-COMPARED = 200  # latest trials whose returns are correlated for the effective number
-MIN_COMMON_DAYS = 30
 BUSY_SECONDS = 60.0
 T = TypeVar("T")
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS data (
-    id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, lineage INTEGER NOT NULL, level INTEGER NOT NULL, candles INTEGER NOT NULL,
-    sketch BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS trials (
-    id INTEGER PRIMARY KEY, data INTEGER NOT NULL REFERENCES data, params TEXT NOT NULL, predictions TEXT NOT NULL, time INTEGER NOT NULL,
-    name TEXT NOT NULL, sharpe REAL, first_day INTEGER NOT NULL, returns BLOB NOT NULL, UNIQUE (data, params, predictions));
-PRAGMA user_version = 1;
-"""
+__all__ = ["Ledger", "Trial", "Tried", "home", "trial_of"]
 
-
-@dataclass(frozen=True)
-class Sketch:
-    """A sample of a data set's candles, by content. level: each candle is kept with probability 2**-level; candles: how many there are."""
-
-    hashes: NDArray[np.uint64]
-    level: int
-    candles: int
-
-    @property
-    def digest(self) -> str:
-        """Name of the content."""
-        return hashlib.sha256(self.hashes.tobytes() + f"{self.level},{self.candles}".encode()).hexdigest()[:32]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One try. sharpe: per bar, NaN when there is none; returns: net return of each UTC day from `first_day` on."""
-
-    sketch: Sketch
-    params: str
-    predictions: str
-    sharpe: float
-    first_day: int
-    returns: NDArray[np.float32]
-    name: str = ""
-
-
-@dataclass(frozen=True)
-class Tried:
-    """What has been tried on a lineage. variance: of the trials' per-bar Sharpe ratios; effective: trials worth of independent ones."""
-
-    trials: int
-    variance: float
-    effective: float
-
-
-def sketch(bars: Bars) -> Sketch:
-    """Sample the candles of `bars` by content; holes are no candles."""
-    planes = np.stack([getattr(bars, name) for name in ("open", "high", "low", "close", "volume")], axis=-1).reshape(-1, 5)
-    planes = planes[~np.isnan(planes[:, 3])]
-    hashes = np.unique(_hash_rows(_six_digits(planes)))
-    level = 0
-    while np.count_nonzero(kept := hashes < _limit(level)) > SKETCH_SIZE:
-        level += 1
-    return Sketch(hashes[kept], level, len(planes))
-
-
-def _six_digits(x: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Round to six significant digits, as whole numbers that two ways of writing the same price agree on."""
-    size = np.abs(x)
-    exponent = np.floor(np.log10(np.where(size > 0.0, size, 1.0)))
-    digits = np.rint(x / 10.0**exponent * 1e5)
-    return digits.astype(np.int64) * 1_000 + exponent.astype(np.int64)
-
-
-def _hash_rows(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Mix five numbers a row into 64 bits (the finaliser of splitmix64 after each)."""
-    out = np.zeros(len(rows), np.uint64)
-    for column in rows.T:
-        out = (out ^ column.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-        out = (out ^ (out >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        out = (out ^ (out >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        out ^= out >> np.uint64(31)
-    return out
-
-
-def _limit(level: int) -> np.uint64:
-    return np.uint64((1 << (64 - level)) - 1)
-
-
-def shared(a: Sketch, b: Sketch) -> float:
-    """Estimate which share of the smaller data set's candles is in both, a fraction."""
-    limit = _limit(max(a.level, b.level))
-    x, y = a.hashes[a.hashes < limit], b.hashes[b.hashes < limit]
-    smaller = min(len(x), len(y))
-    return len(np.intersect1d(x, y, assume_unique=True)) / smaller if smaller else 0.0
-
-
-def hash_params(values: Mapping[str, Any]) -> str:
-    """Name a set of resolved parameters."""
-    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:32]
-
-
-def hash_votes(votes: Votes) -> str:
-    """Name what the base models said, by content."""
-    digest = hashlib.sha256()
-    for plane in (votes.action, votes.confidence, votes.probs):
-        if plane is not None:
-            digest.update(np.ascontiguousarray(plane).data)
-    return digest.hexdigest()[:32]
-
-
-def daily_returns(close_time: NDArray[np.int64], equity: NDArray[np.float64]) -> tuple[int, NDArray[np.float32]]:
-    """Net return of each UTC day: (first day number, one return a day, 0 where no bar closed)."""
-    day = (close_time - 1) // NS_PER_DAY
-    last = np.flatnonzero(np.append(day[1:] != day[:-1], True)) if len(day) else np.empty(0, np.int64)
-    if len(last) == 0:
-        return 0, np.empty(0, np.float32)
-    start = np.concatenate([equity[:1], equity[last[:-1]]])
-    out = np.zeros(int(day[-1] - day[0]) + 1, np.float32)
-    out[day[last] - day[0]] = equity[last] / start - 1.0
-    return int(day[0]), out
-
-
-def trial_of(run: Any, sharpe: float) -> Trial:
-    """Describe a run as a trial; `sharpe` is its per-bar ratio over the tested bars, NaN or None when there is none."""
-    first_day, returns = daily_returns(run.bars.close_time, run.result.equity)
-    value = math.nan if sharpe is None else float(sharpe)
-    params, predictions = hash_params(run.params.flat()), hash_votes(run.result.votes)
-    return Trial(sketch(run.bars), params, predictions, value, first_day, returns, run.command)
+# One tuple of statements per version of the file; an older file gets those it has not seen.
+SCHEMA: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE data (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, lineage INTEGER NOT NULL, level INTEGER NOT NULL,"
+        " candles INTEGER NOT NULL, sketch BLOB NOT NULL)",
+        "CREATE TABLE trials (id INTEGER PRIMARY KEY, data INTEGER NOT NULL REFERENCES data, params TEXT NOT NULL,"
+        " predictions TEXT NOT NULL, time INTEGER NOT NULL, name TEXT NOT NULL, sharpe REAL, first_day INTEGER NOT NULL,"
+        " returns BLOB NOT NULL, UNIQUE (data, params, predictions))",
+    ),
+    (
+        *(f"ALTER TABLE trials ADD COLUMN {column}" for column in ("n_bars INTEGER", "skew REAL", "kurtosis REAL", "bars_per_year REAL")),
+        "CREATE INDEX sampled ON trials (data, id) WHERE length(returns) > 0",
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        "CREATE TRIGGER kept BEFORE DELETE ON trials BEGIN SELECT RAISE(ABORT, 'a trial is never deleted'); END",
+        "CREATE TRIGGER unchanged BEFORE UPDATE ON trials BEGIN SELECT RAISE(ABORT, 'a trial is never changed'); END",
+    ),
+)
+COLUMNS = ("params", "predictions", "time", "name", "sharpe", "first_day", "returns", "n_bars", "skew", "kurtosis", "bars_per_year")
 
 
 class Ledger:
@@ -170,62 +66,145 @@ class Ledger:
     def record(self, trial: Trial) -> Tried:
         """Count a trial, once, and say what its lineage has seen so far, itself included.
 
-        Raises UserError when the file cannot be written.
+        Raises UserError when the file cannot be written, is damaged or gone.
         """
+        return self.record_many([trial])
+
+    def record_many(self, trials: Sequence[Trial]) -> Tried:
+        """Count the trials of one data set, each once, in one transaction, and say what the lineage has seen so far, these included.
+
+        For the rows of a sweep: 10,000 take 0.2 s. `returns` may be empty for most; the effective number needs some of them. Raises
+        UserError as `record` does, and when the trials are of several data sets.
+        """
+        if (len({id(t.sketch) for t in trials}) > 1 and len({t.sketch.digest for t in trials}) != 1) or not trials:
+            raise UserError(f"trials recorded at once must be of one data set, was {len({t.sketch.digest for t in trials})}")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            return self._patiently(lambda: self._record(trial))
-        except (sqlite3.Error, OSError) as error:
+            tried, least = self._guarded("writable", lambda: self._record(trials))
+            self._testify(least)
+        except OSError as error:
             raise UserError(f"trial ledger must be writable, was {self.path} ({error}); set QT_HOME to another folder") from error
+        return tried
 
     def look(self, trial: Trial) -> Tried:
         """Say what `record` would, and write nothing."""
-        if not self.path.exists():
-            return _tried([trial])
-        try:
-            return self._patiently(lambda: self._look(trial))
-        except sqlite3.Error as error:
-            raise UserError(f"trial ledger must be readable, was {self.path} ({error}); set QT_HOME to another folder") from error
+        if self._is_new():
+            return _tried(np.array([trial.sharpe]), [trial], 1, 0)
+        return self._guarded("readable", lambda: self._look(trial))
+
+    def tried(self, data: Sketch) -> Tried:
+        """Say what the lineage of `data` has seen so far, without a trial of one's own."""
+        if self._is_new():
+            return Tried(0, 0.0, 0.0)
+        return self._guarded("readable", lambda: self._look(None, data))
 
     def count(self) -> int:
         """Trials of all lineages."""
-        if not self.path.exists():
-            return 0
-        with self._open() as db:
-            return int(db.execute(f"SELECT COUNT(*) FROM ({_DISTINCT})").fetchone()[0])
+        query = "SELECT COUNT(*) FROM (SELECT DISTINCT lineage, params, predictions FROM trials JOIN data ON data.id = trials.data)"
+        return 0 if self._is_new() else int(self._guarded("readable", lambda: self._fetch(query))[0][0])
 
     def table(self) -> list[dict[str, Any]]:
-        """List every trial, oldest first: id, lineage, time (ns UTC), name, params, predictions, sharpe per bar."""
-        if not self.path.exists():
-            return []
-        columns = ("id", "lineage", "time", "name", "params", "predictions", "sharpe")
+        """List every trial, oldest first: id, lineage, and what `Trial` holds but for returns."""
+        columns = ("id", "lineage", *(name for name in COLUMNS if name != "returns"))
         query = f"SELECT trials.{', '.join(columns)} FROM trials JOIN data ON data.id = trials.data ORDER BY trials.id"
-        with self._open() as db:
-            return [dict(zip(columns, row)) for row in db.execute(query)]
+        return [] if self._is_new() else [dict(zip(columns, row)) for row in self._guarded("readable", lambda: self._fetch(query))]
 
-    def _record(self, trial: Trial) -> Tried:
+    def lineages(self, data: Sketch | None = None) -> list[dict[str, Any]]:
+        """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), `Tried`, best trial."""
+        return [] if self._is_new() else self._guarded("readable", lambda: self._describe(data))
+
+    def resets(self) -> list[dict[str, Any]]:
+        """List earlier ledgers that were put aside, oldest first: file, trials, time (ns UTC)."""
+        return [] if self._is_new() else self._guarded("readable", self._resets)
+
+    def reset(self) -> Path | None:
+        """Put the ledger aside and begin a new one that remembers it; return where the old one lies, None when there was none.
+
+        Works on a damaged or missing ledger too.
+        """
+        witness, earlier, trials = self._witness(), [], 0
+        if self.path.exists():
+            with suppress(sqlite3.Error), self._open(check=False) as db:
+                earlier, trials = self._resets(db), _highest(db)
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+        aside = self.path.with_name(f"{self.path.stem}-{now}-{uuid.uuid4().hex[:4]}{self.path.suffix}")
+        for ending in ("", "-wal", "-shm"):
+            if (part := Path(f"{self.path}{ending}")).exists():
+                part.rename(f"{aside}{ending}")
+        self._witness_path.unlink(missing_ok=True)
+        trials = max(trials, int(witness.get("trials", 0)))
+        if trials:
+            row = {"file": aside.name, "trials": trials, "time": time.time_ns()}
+            with self._open() as db:
+                db.execute("INSERT INTO facts VALUES ('resets', ?)", (json.dumps([*earlier, row]),))
+                self._testify({"ledger": _name(db), "trials": 0})
+        return aside if aside.exists() else None
+
+    def _record(self, trials: Sequence[Trial]) -> tuple[Tried, dict[str, Any]]:
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
-            lineages = self._lineages(db, trial.sketch)
+            mine, now = trials[0].sketch, time.time_ns()
+            lineages = self._lineages(db, mine)
             lineage = min(lineages, default=1 + int(db.execute("SELECT COALESCE(MAX(lineage), 0) FROM data").fetchone()[0]))
             db.executemany("UPDATE data SET lineage = ? WHERE lineage = ?", [(lineage, other) for other in lineages - {lineage}])
-            row = (trial.sketch.digest, lineage, trial.sketch.level, trial.sketch.candles, trial.sketch.hashes.tobytes())
+            row = (mine.digest, lineage, mine.level, mine.candles, mine.hashes.tobytes())
             db.execute("INSERT OR IGNORE INTO data (digest, lineage, level, candles, sketch) VALUES (?, ?, ?, ?, ?)", row)
-            data = db.execute("SELECT id FROM data WHERE digest = ?", (trial.sketch.digest,)).fetchone()[0]
-            sharpe = None if math.isnan(trial.sharpe) else trial.sharpe
-            db.execute(
-                "INSERT OR IGNORE INTO trials (data, params, predictions, time, name, sharpe, first_day, returns)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (data, trial.params, trial.predictions, time.time_ns(), trial.name, sharpe, trial.first_day, trial.returns.tobytes()),
+            data = db.execute("SELECT id FROM data WHERE digest = ?", (mine.digest,)).fetchone()[0]
+            marks = ", ".join("?" * (len(COLUMNS) + 1))
+            db.executemany(
+                f"INSERT OR IGNORE INTO trials (data, {', '.join(COLUMNS)}) VALUES ({marks})",
+                ((data, *_row(trial, now)) for trial in trials),
             )
-            known = self._trials(db, {lineage})
+            tried, least = self._tried(db, {lineage}), {"ledger": _name(db), "trials": _highest(db)}
             db.execute("COMMIT")
-        return _tried(known)
+        return tried, least
 
-    def _look(self, trial: Trial) -> Tried:
+    def _look(self, trial: Trial | None, data: Sketch | None = None) -> Tried:
         with self._open() as db:
-            known = self._trials(db, self._lineages(db, trial.sketch))
-        return _tried(known if any(_same(trial, other) for other in known) else [*known, trial])
+            wanted = data if trial is None else trial.sketch
+            assert wanted is not None
+            return self._tried(db, self._lineages(db, wanted), trial)
+
+    def _tried(self, db: sqlite3.Connection, lineages: set[int], extra: Trial | None = None) -> Tried:
+        """Sum up lineages; `extra` counts too unless it is known."""
+        data = _data_of(db, lineages)
+        marks = ", ".join("?" * len(data))
+        distinct = "" if len(data) < 2 else "GROUP BY params, predictions"  # one data set holds no trial twice
+        rows = db.execute(f"SELECT sharpe, MIN(id) FROM trials WHERE data IN ({marks}) {distinct or 'GROUP BY id'} ORDER BY 2", data)
+        sharpes = np.array([math.nan if sharpe is None else sharpe for sharpe, _ in rows])
+        latest = db.execute(
+            f"SELECT first_day, returns FROM trials WHERE data IN ({marks}) AND length(returns) > 0 {distinct} ORDER BY id DESC LIMIT ?",
+            (*data, COMPARED),
+        ).fetchall()
+        sampled = [_sampled(day, blob) for day, blob in reversed(latest)]
+        if extra is not None:
+            known = f"SELECT 1 FROM trials WHERE data IN ({marks}) AND params = ? AND predictions = ?"
+            if db.execute(known, (*data, extra.params, extra.predictions)).fetchone() is None:
+                sharpes, sampled = np.append(sharpes, extra.sharpe), [*sampled, extra]
+        return _tried(sharpes, sampled, len(sharpes), sum(row["trials"] for row in self._resets(db)))
+
+    def _describe(self, wanted: Sketch | None) -> list[dict[str, Any]]:
+        with self._open() as db:
+            known = {int(row[0]) for row in db.execute("SELECT DISTINCT lineage FROM data")}
+            out = []
+            for lineage in sorted(known if wanted is None else self._lineages(db, wanted)):
+                data = _data_of(db, {lineage})
+                marks = ", ".join("?" * len(data))
+                candles = db.execute(f"SELECT MAX(candles) FROM data WHERE id IN ({marks})", data).fetchone()[0]
+                first, last = db.execute(f"SELECT MIN(time), MAX(time) FROM trials WHERE data IN ({marks})", data).fetchone()
+                ranked = f"FROM trials WHERE data IN ({marks}) AND sharpe IS NOT NULL ORDER BY sharpe DESC, id LIMIT 1"
+                best = db.execute(f"SELECT {', '.join(COLUMNS)} {ranked}", data).fetchone()
+                figures = None if best is None else {k: v for k, v in zip(COLUMNS, best) if k != "returns"}
+                row = {"lineage": lineage, "data_sets": len(data), "candles": candles, "first": first, "last": last}
+                out.append(row | {"tried": self._tried(db, {lineage}), "best": figures})
+        return out
+
+    def _resets(self, db: sqlite3.Connection | None = None) -> list[dict[str, Any]]:
+        query = "SELECT value FROM facts WHERE name = 'resets'"
+        rows = self._fetch(query) if db is None else db.execute(query).fetchall()
+        found: list[dict[str, Any]] = json.loads(rows[0][0]) if rows else []
+        return found
 
     @staticmethod
     def _lineages(db: sqlite3.Connection, mine: Sketch) -> set[int]:
@@ -238,45 +217,73 @@ class Ledger:
                 found.add(int(lineage))
         return found
 
-    @staticmethod
-    def _trials(db: sqlite3.Connection, lineages: set[int]) -> list[Trial]:
-        """Distinct trials of lineages, oldest first, without their sketches."""
-        empty = Sketch(np.empty(0, np.uint64), 0, 0)
-        marks = ", ".join("?" * len(lineages))
-        rows = db.execute(f"{_DISTINCT_FULL} WHERE lineage IN ({marks}) GROUP BY params, predictions ORDER BY 1", tuple(lineages))
-        return [
-            Trial(empty, params, predictions, math.nan if sharpe is None else sharpe, day, np.frombuffer(blob, np.float32), name)
-            for _, params, predictions, sharpe, day, blob, name in rows
-        ]
+    def _fetch(self, query: str) -> list[Any]:
+        with self._open() as db:
+            return db.execute(query).fetchall()
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, check: bool = True) -> Iterator[sqlite3.Connection]:
+        """Connect, bring an older file up to date, and compare it with its witness."""
+        witness = self._witness() if check else {}
+        if witness and not self.path.exists():
+            raise _gone(self.path, witness)
         db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode = WAL")
-            if db.execute("PRAGMA user_version").fetchone()[0] == 0:
-                db.executescript(SCHEMA)
+            if db.execute("PRAGMA user_version").fetchone()[0] < len(SCHEMA):
+                _upgrade(db)
+            if witness and (_name(db) != witness["ledger"] or _highest(db) < witness["trials"]):
+                raise _gone(self.path, witness)
             yield db
         finally:
             db.close()
 
-    @staticmethod
-    def _patiently(work: Callable[[], T]) -> T:
-        """Do `work` again while another process creates the file or holds it: SQLite's own patience does not cover the switch to WAL."""
+    def _is_new(self) -> bool:
+        """Nothing was ever counted here. Raises UserError when something was, and the file is gone."""
+        if not self.path.exists() and (witness := self._witness()):
+            raise _gone(self.path, witness)
+        return not self.path.exists()
+
+    @property
+    def _witness_path(self) -> Path:
+        return self.path.with_suffix(".witness")
+
+    def _witness(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self._witness_path.read_text(encoding="utf-8"))
+            return {"ledger": str(found["ledger"]), "trials": int(found["trials"])}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"witness of the trial ledger must be readable, was damaged at {self._witness_path} ({error}); remove it to accept the "
+                "ledger as it is"
+            ) from error
+
+    def _testify(self, least: Mapping[str, Any]) -> None:
+        """Write the witness; a slower process may write a smaller number, which is true as well."""
+        draft = self._witness_path.with_name(f".{self._witness_path.name}.{uuid.uuid4().hex}")
+        draft.write_text(json.dumps(dict(least)) + "\n", encoding="utf-8")
+        draft.replace(self._witness_path)
+
+    def _guarded(self, what: str, work: Callable[[], T]) -> T:
+        """Do `work`, again while another process creates the file or holds it: SQLite's own patience does not cover the switch to WAL."""
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
                 return work()
             except sqlite3.OperationalError as error:
-                if not ("locked" in str(error) or "busy" in str(error)) or time.monotonic() > deadline:
-                    raise
+                if not ("locked" in str(error) or "busy" in str(error)):
+                    raise UserError(f"trial ledger must be {what}, was {self.path} ({error}); set QT_HOME to another folder") from error
+                if time.monotonic() > deadline:
+                    text = f"trial ledger must be free within {BUSY_SECONDS:.0f} s, was locked at {self.path}; end the other process"
+                    raise UserError(text) from error
                 time.sleep(0.05)
-
-
-_DISTINCT = "SELECT DISTINCT lineage, params, predictions FROM trials JOIN data ON data.id = trials.data"
-_DISTINCT_FULL = (
-    "SELECT MIN(trials.id), params, predictions, sharpe, first_day, returns, name FROM trials JOIN data ON data.id = trials.data"
-)
+            except sqlite3.DatabaseError as error:
+                raise UserError(
+                    f"trial ledger must be {what}, was damaged at {self.path} ({error}); put a copy back, or `qt trials --reset` "
+                    "sets it aside and says so from then on"
+                ) from error
 
 
 def home() -> Path:
@@ -284,36 +291,54 @@ def home() -> Path:
     return Path(os.environ.get("QT_HOME") or Path.home() / ".qt")
 
 
-def _same(a: Trial, b: Trial) -> bool:
-    return (a.params, a.predictions) == (b.params, b.predictions)
+def _gone(path: Path, witness: Mapping[str, Any]) -> UserError:
+    was = "a shorter or another one" if path.exists() else "gone"
+    return UserError(
+        f"trial ledger must hold the {witness['trials']:,} trials it once held, was {was} at {path}; put the file back, or "
+        "`qt trials --reset` begins a new one that says so"
+    )
 
 
-def _tried(trials: list[Trial]) -> Tried:
-    sharpes = np.array([t.sharpe for t in trials if not math.isnan(t.sharpe)])
-    variance = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
-    return Tried(len(trials), variance, effective_trials(trials))
+def _upgrade(db: sqlite3.Connection) -> None:
+    """Create the tables, or those that an older file lacks; one process does it, the others wait."""
+    db.execute("BEGIN IMMEDIATE")
+    for statements in SCHEMA[db.execute("PRAGMA user_version").fetchone()[0] :]:
+        for statement in statements:
+            db.execute(statement)
+    db.execute("INSERT OR IGNORE INTO facts VALUES ('name', ?)", (uuid.uuid4().hex,))
+    db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
+    db.execute("COMMIT")
 
 
-def effective_trials(trials: list[Trial]) -> float:
-    """How many independent trials these are worth: `r + (1 - r) * n`, r the mean correlation of their daily returns.
+def _name(db: sqlite3.Connection) -> str:
+    return str(db.execute("SELECT value FROM facts WHERE name = 'name'").fetchone()[0])
 
-    Pairs need 30 common days; the latest 200 trials stand for all. Bailey and Lopez de Prado 2014, appendix 3.
-    """
-    n = len(trials)
-    latest = [t for t in trials[-COMPARED:] if len(t.returns)]
-    if n < 2 or len(latest) < 2:
-        return float(n)
-    first = min(t.first_day for t in latest)
-    days = max(t.first_day + len(t.returns) for t in latest) - first
-    table = np.zeros((len(latest), days))
-    known = np.zeros((len(latest), days))
-    for row, t in enumerate(latest):
-        at = slice(t.first_day - first, t.first_day - first + len(t.returns))
-        table[row, at], known[row, at] = t.returns, 1.0
-    common, sums, squares = known @ known.T, table @ known.T, (table**2) @ known.T
-    with np.errstate(invalid="ignore", divide="ignore"):
-        spread = np.sqrt(np.maximum(squares / common - (sums / common) ** 2, 0.0))
-        correlation = (table @ table.T / common - sums / common * (sums / common).T) / (spread * spread.T)
-    pairs = np.triu(common >= MIN_COMMON_DAYS, 1) & np.isfinite(correlation)
-    mean = float(np.clip(correlation[pairs].mean(), 0.0, 1.0)) if pairs.any() else 0.0
-    return mean + (1.0 - mean) * n
+
+def _highest(db: sqlite3.Connection) -> int:
+    """Return the number of rows, as none is ever deleted."""
+    return int(db.execute("SELECT COALESCE(MAX(id), 0) FROM trials").fetchone()[0])
+
+
+def _data_of(db: sqlite3.Connection, lineages: set[int]) -> list[int]:
+    marks = ", ".join("?" * len(lineages))
+    return [int(row[0]) for row in db.execute(f"SELECT id FROM data WHERE lineage IN ({marks})", tuple(lineages))]
+
+
+def _row(trial: Trial, now: int) -> tuple[Any, ...]:
+    """One row of the table, in the order of COLUMNS; NaN as NULL."""
+    values = [getattr(trial, name, now) for name in COLUMNS]
+    values[COLUMNS.index("returns")] = trial.returns.tobytes()
+    return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in values)
+
+
+def _sampled(first_day: int, blob: bytes) -> Trial:
+    return Trial(_NO_SKETCH, "", "", math.nan, first_day, np.frombuffer(blob, np.float32))
+
+
+_NO_SKETCH = Sketch(np.empty(0, np.uint64), 0, 0)
+
+
+def _tried(sharpes: NDArray[np.float64], sampled: Sequence[Trial], n: int, set_aside: int) -> Tried:
+    known = sharpes[~np.isnan(sharpes)]
+    variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
+    return Tried(n, variance, effective_trials(sampled, n), set_aside)

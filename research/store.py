@@ -75,7 +75,7 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
         partial.mkdir(parents=True)
         summary = run.summary | {"run_id": folder.name}
         if record:
-            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]["per_bar"]))
+            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]))
         run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"])
         _write_tables(run, partial)
         if run.predictions.models is not None:

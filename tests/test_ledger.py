@@ -11,18 +11,9 @@ import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, Bars, Votes
 from research.errors import UserError
-from research.ledger import (
-    SKETCH_SIZE,
-    Ledger,
-    Trial,
-    daily_returns,
-    effective_trials,
-    hash_params,
-    hash_votes,
-    shared,
-    sketch,
-    trial_of,
-)
+from research.ledger import Ledger
+from research.lineage import SKETCH_SIZE, shared, sketch
+from research.trials import Trial, daily_returns, effective_trials, hash_params, hash_votes, trial_of
 from tests.fake_run import fake_run, walk
 
 
@@ -156,10 +147,10 @@ def test_returns_are_gathered_by_day():
 
 def test_a_run_is_a_trial_of_its_params_votes_and_candles():
     run = fake_run(n=200)
-    first = trial_of(run, 0.1)
+    first = trial_of(run, {"per_bar": 0.1, "n_bars": 200, "skew": 0.0, "kurtosis": 3.0, "bars_per_year": 8_760.0})
     assert first.params == hash_params(run.params.flat())
     assert first.predictions == hash_votes(run.result.votes)
-    assert math.isnan(trial_of(run, None).sharpe)
+    assert math.isnan(trial_of(run, {"per_bar": None}).sharpe)
     changed = Votes(run.result.votes.action, run.result.votes.confidence.copy(), run.result.votes.probs)
     changed.confidence[0, -10, 0] = np.nextafter(changed.confidence[0, -10, 0], 2.0)
     assert hash_votes(changed) != first.predictions
@@ -172,7 +163,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from research.ledger import Ledger, Sketch, Trial
+from research.ledger import Ledger, Trial
+from research.lineage import Sketch
 ledger, name = Ledger(Path(sys.argv[1])), sys.argv[2]
 sketch = Sketch(np.arange(1, 50, dtype=np.uint64), 0, 49)
 for i in range(25):
@@ -202,3 +194,199 @@ def test_the_ledger_lives_in_qt_home(monkeypatch, tmp_path):
     assert Ledger().path == tmp_path / "trials.sqlite"
     monkeypatch.delenv("QT_HOME")
     assert Ledger().path == Path.home() / ".qt" / "trials.sqlite"
+
+
+# a sweep's rows
+
+
+def rows(bars: Bars, n: int, kept=0, seed=0) -> list[Trial]:
+    """Trials of a sweep: n ratios, daily returns of the first `kept` only."""
+    rng, mark = np.random.default_rng(seed), sketch(bars)
+    none = np.empty(0, np.float32)
+    series = [rng.normal(0.0, 0.01, 90).astype(np.float32) if i < kept else none for i in range(n)]
+    return [
+        Trial(mark, f"{seed}-{i}", "v", float(rng.normal(0.0, 0.02)), 19_700, series[i], "sweep", 500, 0.1, 3.2, 8_766.0) for i in range(n)
+    ]
+
+
+def test_many_trials_are_counted_as_they_would_be_one_by_one(tmp_path):
+    bars = candles()
+    one, many = Ledger(tmp_path / "one" / "trials.sqlite"), Ledger(tmp_path / "many" / "trials.sqlite")
+    batch = rows(bars, 50, kept=10)
+    for t in batch:
+        last = one.record(t)
+    assert many.record_many(batch) == last
+    assert many.record_many(batch) == last  # again is none
+    assert many.tried(sketch(bars)) == last
+    assert last.trials == 50
+    assert last.variance == pytest.approx(np.var([t.sharpe for t in batch], ddof=1))
+    assert last.effective == pytest.approx(effective_trials(batch[:10], 50))
+    with pytest.raises(UserError, match="must be of one data set, was 2"):
+        many.record_many([*rows(bars, 2), *rows(candles(seed=3), 2)])
+
+
+def test_ten_thousand_rows_take_a_moment(ledger):
+    import time
+
+    bars = candles()
+    batch = rows(bars, 10_000, kept=200)
+    start = time.process_time()
+    assert ledger.record_many(batch).trials == 10_000
+    assert ledger.look(trial(bars, params="one more")).trials == 10_001
+    assert time.process_time() - start < 5.0  # 0.3 s measured
+
+
+def test_rows_of_two_data_sets_of_a_lineage_count_once(ledger):
+    bars = candles()
+    ledger.record_many(rows(bars, 30, kept=5))
+    assert ledger.record_many(rows(bars[1:], 30, kept=5)).trials == 30  # one row of data removed: the same parameters are no new tries
+    assert ledger.record_many(rows(bars[1:], 30, seed=1)).trials == 60
+
+
+def test_the_best_of_a_lineage_is_deflated(ledger):
+    from research.evidence import sharpe as sr
+    from research.evidence.tried import tried_table
+
+    bars = candles()
+    batch = rows(bars, 100, kept=20)
+    tried = ledger.record_many(batch)
+    ledger.record(trial(candles(seed=8)))
+    table = tried_table(ledger)
+    assert table["trials"].tolist() == [100, 1]
+    best = max(batch, key=lambda t: t.sharpe)
+    m = sr.Moments(best.sharpe, best.skew, best.kurtosis, best.n_bars)
+    row = tried_table(ledger, sketch(bars)).iloc[0]
+    assert row["deflated"] == pytest.approx(sr.deflated_sharpe(m, 100, tried.variance), abs=1e-12)
+    assert row["sharpe"] == pytest.approx(best.sharpe * math.sqrt(8_766.0))
+    assert row["expected_best"] == pytest.approx(sr.expected_best(100, tried.variance) * math.sqrt(8_766.0))
+    assert len(tried_table(ledger, sketch(candles(seed=77)))) == 0
+
+
+# nothing is forgotten silently
+
+
+def test_a_missing_ledger_is_said_and_reset_remembers_it(ledger):
+    bars = candles()
+    ledger.record_many(rows(bars, 7))
+    for ending in ("", "-wal", "-shm"):
+        Path(f"{ledger.path}{ending}").unlink(missing_ok=True)
+    for work in (lambda: ledger.record(trial(bars)), lambda: ledger.look(trial(bars)), ledger.count, ledger.lineages):
+        with pytest.raises(UserError, match=r"the 7 trials it once held, was gone at .*; put the file back, or `qt trials --reset`"):
+            work()
+    assert ledger.reset() is None
+    assert ledger.resets()[0]["trials"] == 7
+    assert ledger.record(trial(bars)).set_aside == 7
+
+
+def test_an_older_copy_is_noticed(ledger):
+    import shutil
+    import sqlite3
+
+    bars = candles()
+    ledger.record_many(rows(bars, 3))
+    copy = ledger.path.with_name("copy.sqlite")
+    db = sqlite3.connect(ledger.path)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    shutil.copy(ledger.path, copy)
+    ledger.record_many(rows(bars, 3, seed=1))
+    for ending in ("-wal", "-shm"):
+        Path(f"{ledger.path}{ending}").unlink(missing_ok=True)
+    shutil.copy(copy, ledger.path)
+    with pytest.raises(UserError, match="the 6 trials it once held, was a shorter or another one"):
+        ledger.look(trial(bars))
+
+
+def test_a_damaged_ledger_is_said_and_can_be_set_aside(ledger):
+    ledger.record_many(rows(candles(), 3))
+    ledger.path.write_bytes(b"damaged" * 1_000)
+    with pytest.raises(UserError, match=r"must be writable, was damaged at .*`qt trials --reset`"):
+        ledger.record(trial(candles()))
+    aside = ledger.reset()
+    assert aside is not None
+    assert aside.read_bytes() == b"damaged" * 1_000
+    assert ledger.record(trial(candles())).set_aside == 3
+
+
+def test_a_reset_keeps_the_file_and_says_so_for_ever(ledger):
+    bars = candles()
+    ledger.record_many(rows(bars, 4))
+    first = ledger.reset()
+    assert Ledger(first).count() == 4
+    ledger.record_many(rows(bars, 2))
+    second = ledger.path.with_name("later.sqlite")
+    ledger.reset().rename(second)
+    assert [r["trials"] for r in ledger.resets()] == [4, 2]
+    assert ledger.look(trial(bars)).set_aside == 6
+
+
+def test_the_database_refuses_to_delete_or_change_a_trial(ledger):
+    import sqlite3
+
+    ledger.record_many(rows(candles(), 2))
+    with sqlite3.connect(ledger.path) as db:
+        for statement in ("DELETE FROM trials", "UPDATE trials SET sharpe = 0"):
+            with pytest.raises(sqlite3.IntegrityError, match="a trial is never"):
+                db.execute(statement)
+
+
+def test_a_ledger_of_the_first_version_is_brought_up_to_date(ledger):
+    import sqlite3
+
+    from research.ledger import SCHEMA
+
+    ledger.path.parent.mkdir(parents=True)
+    bars = candles()
+    with sqlite3.connect(ledger.path) as db:
+        for statement in SCHEMA[0]:
+            db.execute(statement)
+        mark = sketch(bars)
+        db.execute("INSERT INTO data VALUES (1, ?, 1, ?, ?, ?)", (mark.digest, mark.level, mark.candles, mark.hashes.tobytes()))
+        db.execute("INSERT INTO trials VALUES (1, 1, 'p', 'v', 0, 'old', 0.02, 0, x'')")
+        db.execute("PRAGMA user_version = 1")
+    assert ledger.record(trial(bars, params="q")).trials == 2
+    assert [row["n_bars"] for row in ledger.table()] == [None, 0]
+
+
+BATCH_WRITER = (
+    WRITER.split("for i")[0]
+    + """
+for i in range(5):
+    ledger.record_many([Trial(sketch, f"{name}-{i}-{k}", "v", 0.01, 0, np.empty(0, np.float32)) for k in range(200)])
+"""
+)
+
+
+def test_batches_of_several_processes_lose_nothing(ledger):
+    root = Path(__file__).resolve().parents[1]
+    writers = [subprocess.Popen([sys.executable, "-c", BATCH_WRITER, str(ledger.path), str(i)], cwd=root) for i in range(3)]
+    assert [w.wait(timeout=120) for w in writers] == [0, 0, 0]
+    assert ledger.count() == 3_000
+    assert ledger.look(Trial(sketch(candles()), "p", "v", 0.0, 0, np.empty(0, np.float32))).trials == 1
+
+
+# the command
+
+
+def test_the_command_lists_markets_and_asks_for_a_word(ledger, monkeypatch):
+    import json
+
+    from typer.testing import CliRunner
+
+    from research.cli import app
+
+    monkeypatch.setenv("QT_HOME", str(ledger.path.parent))
+    runner = CliRunner()
+    assert "no trials yet" in runner.invoke(app, ["trials"]).output
+    ledger.record_many(rows(candles(), 12, kept=3))
+    shown = json.loads(runner.invoke(app, ["trials", "--json"]).output)
+    assert shown["lineages"][0]["trials"] == 12
+    assert 0.0 < shown["lineages"][0]["deflated"] < 1.0
+    assert "12" in runner.invoke(app, ["trials"]).output
+    assert "no trials on these candles yet" in runner.invoke(app, ["trials", "simulated:constant?n_bars=100"]).output
+    refused = runner.invoke(app, ["trials", "--reset"], input="yes\n")
+    assert isinstance(refused.exception, UserError)
+    assert ledger.count() == 12
+    assert runner.invoke(app, ["trials", "--reset"], input="forget\n").exit_code == 0
+    assert ledger.count() == 0
+    assert "12 earlier trials were set aside in trials-" in runner.invoke(app, ["trials"]).output

@@ -26,11 +26,13 @@ from research.cli.common import (
     split_symbols,
 )
 from research.cli.data import data_app
+from research.cli.trials import trials
 
 app = typer.Typer(
     name="qt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Research and backtest trading decisions."
 )
 app.add_typer(data_app, name="data")
+app.command()(trials)
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the report says so")]

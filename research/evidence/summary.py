@@ -4,6 +4,7 @@ Plain values only; NaN becomes None, so that the file is strict JSON. Every figu
 """
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -186,7 +187,7 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
 
     per_year = float(bars_per_year(run.bars))
     m = sr.moments(net)
-    tried = _tried(run, m.sharpe)
+    tried = _tried(run, m, per_year)
     refused = sr.refusal(m, per_year)
     track = sr.minimum_track_record(m) if refused is None else math.nan
     closed = run.trades[(run.trades["exit_reason"] > 0) & (run.trades["exit_reason"] != Reason.END_OF_DATA)]
@@ -213,7 +214,7 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
             "minimum_track_record_bars": track,
             "minimum_track_record_years": track / per_year,
         },
-        "trials": {"trials": tried.trials, "variance": tried.variance, "effective": tried.effective},
+        "trials": asdict(tried),
         "ece_bins": ECE_BINS,
     }
     out["verdict"] = decide(n_effective, deflated, beyond["ci95"][0])
@@ -221,11 +222,12 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
     return out
 
 
-def _tried(run: Any, per_bar_sharpe: float) -> Tried:
+def _tried(run: Any, m: sr.Moments, per_year: float) -> Tried:
     """Trials of the run's lineage; a reproduced run keeps the number that was recorded (`spec` D-97)."""
     if recorded := run.manifest.get("trials"):
         return Tried(**recorded)
-    return Ledger().look(trial_of(run, per_bar_sharpe))
+    figures = {"per_bar": m.sharpe, "n_bars": m.n, "skew": m.skew, "kurtosis": m.kurtosis, "bars_per_year": per_year}
+    return Ledger().look(trial_of(run, figures))
 
 
 def _data(run: Any, rows: slice) -> dict[str, Any]:

@@ -63,7 +63,8 @@ def sentence(evidence: dict[str, Any]) -> str:
     if evidence["sharpe"]["refused"]:
         return f"{opening}: the Sharpe ratio was {evidence['sharpe']['refused']}, and {market}."
     tries = evidence["trials"]["trials"]
-    count = f"{tries:,} trial{'' if tries == 1 else 's'}"
+    aside = evidence["trials"].get("set_aside", 0)
+    count = f"{tries:,} trial{'' if tries == 1 else 's'}" + (f", {aside:,} more set aside by resets of the ledger," if aside else "")
     skill = f"the probability of skill after {count} (deflated Sharpe) is {evidence['sharpe']['deflated']:.2f} (above 0.95 needed)"
     return f"{opening}: {skill}, and {market}."
 

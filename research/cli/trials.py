@@ -1,0 +1,78 @@
+"""`qt trials`: what has been tried on which market, and what is the best of it worth?"""
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from research.cli.common import Json, print_json
+from research.cli.show import console
+from research.errors import UserError
+
+WORD = "forget"
+SomeData = Annotated[str | None, typer.Argument(help="only trials on these candles, whatever they were called", metavar="[DATA]")]
+
+
+def trials(
+    data: SomeData = None,
+    reset: Annotated[bool, typer.Option("--reset", help=f"put the ledger aside; asks for the word {WORD!r}")] = False,
+    json: Json = False,
+) -> None:
+    """List the markets that were tried: trials, effective number, best Sharpe ratio, and its probability of skill after all of them."""
+    from research.data import load_bars
+    from research.evidence.sharpe import ABSURD
+    from research.evidence.tried import tried_table
+    from research.ledger import Ledger
+    from research.lineage import sketch
+
+    ledger = Ledger()
+    if reset:
+        _reset(ledger)
+        return
+    table = tried_table(ledger, None if data is None else sketch(load_bars(data)))
+    if json:
+        rows = table.reset_index().assign(first=table["first"].astype(str).to_numpy(), last=table["last"].astype(str).to_numpy())
+        print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})
+        return
+    drawn = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("market", "data sets", "candles", "trials", "effective", "last", "best Sharpe", "by luck", "skill", "deflated"):
+        drawn.add_column(name, justify="right", no_wrap=True)
+    for lineage, row in table.iterrows():
+        absurd = abs(row["sharpe"]) > ABSURD
+        figures = ["refused"] * 4 if absurd else [_figure(row[name]) for name in ("sharpe", "expected_best", "probabilistic", "deflated")]
+        counts = (
+            f"{row['data_sets']:,}",
+            f"{row['candles']:,}",
+            f"{row['trials']:,}",
+            f"{row['effective']:,.0f}",
+            f"{row['last']:%Y-%m-%d}",
+        )
+        drawn.add_row(str(lineage), *counts, *figures)
+    if len(table):
+        console.print(drawn)
+        console.print("best Sharpe and what luck alone would show are a year; above 0.95 in the last column is called skill")
+    else:
+        console.print("no trials yet" if data is None else "no trials on these candles yet")
+    for earlier in ledger.resets():
+        console.print(f"{earlier['trials']:,} earlier trials were set aside in {earlier['file']}", soft_wrap=True)
+    console.print(f"ledger: {ledger.path}", soft_wrap=True)
+
+
+def _reset(ledger: Any) -> None:
+    """Ask for the word, then put the ledger aside."""
+    answer = typer.prompt(f"Every verdict so far counted these trials. Type {WORD} to set the ledger at {ledger.path} aside", default="")
+    if answer.strip() != WORD:
+        raise UserError(f"the word must be {WORD}, was {answer.strip()!r}; the ledger is unchanged")
+    aside = ledger.reset()
+    console.print("there was no ledger" if aside is None else f"set aside: {aside}", soft_wrap=True)
+
+
+def _figure(value: float) -> str:
+    return "" if value != value else f"{value:.2f}"
+
+
+def _plain(rows: Any) -> list[dict[str, Any]]:
+    from research.evidence.summary import plain
+
+    found: list[dict[str, Any]] = plain(rows.to_dict(orient="records"))
+    return found

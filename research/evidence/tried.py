@@ -1,0 +1,50 @@
+"""What has been tried on which market, and what is the best of it worth? The table of `qt trials`."""
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from research.evidence import sharpe as sr
+from research.ledger import Ledger
+from research.lineage import Sketch
+
+
+def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
+    """List the lineages of a ledger, one row each; `data`: only those that share half their candles with it.
+
+    Columns: data_sets, candles, trials, effective, first, last (UTC), best (its command), sharpe (a year), expected_best (a year, of that
+    many trials without skill), probabilistic and deflated (probabilities of skill before and after counting the trials).
+    """
+    rows = []
+    for row in ledger.lineages(data):
+        tried, best = row["tried"], row["best"]
+        m = _moments(best)
+        per_year = math.sqrt(best["bars_per_year"]) if best and best["bars_per_year"] else math.nan
+        rows.append(
+            {
+                "lineage": row["lineage"],
+                "data_sets": row["data_sets"],
+                "candles": row["candles"],
+                "trials": tried.trials,
+                "effective": tried.effective,
+                "first": pd.Timestamp(row["first"], tz="UTC"),
+                "last": pd.Timestamp(row["last"], tz="UTC"),
+                "best": best["name"] if best else "",
+                "sharpe": m.sharpe * per_year,
+                "expected_best": sr.expected_best(tried.trials, tried.variance) * per_year,
+                "probabilistic": sr.probabilistic_sharpe(m),
+                "deflated": sr.deflated_sharpe(m, tried.trials, tried.variance),
+            }
+        )
+    columns = ["lineage", "data_sets", "candles", "trials", "effective", "first", "last", "best"]
+    columns += ["sharpe", "expected_best", "probabilistic", "deflated"]
+    return pd.DataFrame(rows, columns=columns).set_index("lineage")
+
+
+def _moments(best: dict[str, Any] | None) -> sr.Moments:
+    """Moments of a stored trial; NaN where an older ledger did not keep them."""
+    if best is None:
+        return sr.Moments(math.nan, math.nan, math.nan, 0)
+    skew, kurtosis = (math.nan if best[name] is None else best[name] for name in ("skew", "kurtosis"))
+    return sr.Moments(best["sharpe"], skew, kurtosis, best["n_bars"] or 0)

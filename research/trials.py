@@ -1,0 +1,119 @@
+"""What is one try, and how many independent ones are many worth? A run or a row of a sweep, as the trial ledger keeps it (`spec` D-97)."""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import NS_PER_DAY, Votes
+from research.lineage import Sketch, sketch
+
+COMPARED = 200  # latest trials whose returns are correlated for the effective number
+MIN_COMMON_DAYS = 30
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One try. sharpe: per bar, NaN when there is none; returns: net return of each UTC day from `first_day` on, empty when not kept.
+
+    n_bars, skew, kurtosis (3 for a normal): of the per-bar returns behind `sharpe`; bars_per_year: of the data's own calendar.
+    """
+
+    sketch: Sketch
+    params: str
+    predictions: str
+    sharpe: float
+    first_day: int
+    returns: NDArray[np.float32]
+    name: str = ""
+    n_bars: int = 0
+    skew: float = math.nan
+    kurtosis: float = math.nan
+    bars_per_year: float = math.nan
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What has been tried on a lineage.
+
+    variance: of the trials' per-bar Sharpe ratios. effective: trials worth of independent ones. set_aside: trials of all lineages that
+    resets put aside before.
+    """
+
+    trials: int
+    variance: float
+    effective: float
+    set_aside: int = 0
+
+
+def hash_params(values: Mapping[str, Any]) -> str:
+    """Name a set of resolved parameters."""
+    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def hash_votes(votes: Votes) -> str:
+    """Name what the base models said, by content."""
+    digest = hashlib.sha256()
+    for plane in (votes.action, votes.confidence, votes.probs):
+        if plane is not None:
+            digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()[:32]
+
+
+def daily_returns(close_time: NDArray[np.int64], equity: NDArray[np.float64]) -> tuple[int, NDArray[np.float32]]:
+    """Net return of each UTC day: (first day number, one return a day, 0 where no bar closed)."""
+    day = (close_time - 1) // NS_PER_DAY
+    last = np.flatnonzero(np.append(day[1:] != day[:-1], True)) if len(day) else np.empty(0, np.int64)
+    if len(last) == 0:
+        return 0, np.empty(0, np.float32)
+    start = np.concatenate([equity[:1], equity[last[:-1]]])
+    out = np.zeros(int(day[-1] - day[0]) + 1, np.float32)
+    out[day[last] - day[0]] = equity[last] / start - 1.0
+    return int(day[0]), out
+
+
+def trial_of(run: Any, figures: Mapping[str, Any]) -> Trial:
+    """Describe a run as a trial.
+
+    figures: `per_bar`, `n_bars`, `skew`, `kurtosis`, `bars_per_year` of its tested bars, as `summary["evidence"]["sharpe"]` holds them.
+    """
+    first_day, returns = daily_returns(run.bars.close_time, run.result.equity)
+    params, predictions = hash_params(run.params.flat()), hash_votes(run.result.votes)
+    sharpe, skew, kurtosis, bars_per_year = (_number(figures.get(name)) for name in ("per_bar", "skew", "kurtosis", "bars_per_year"))
+    shape = {"n_bars": int(figures.get("n_bars") or 0), "skew": skew, "kurtosis": kurtosis, "bars_per_year": bars_per_year}
+    return Trial(sketch(run.bars), params, predictions, sharpe, first_day, returns, run.command, **shape)  # type: ignore[arg-type]
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def effective_trials(trials: Iterable[Trial], n: int | None = None) -> float:
+    """How many independent trials `n` (default: all of these) are worth: `r + (1 - r) * n`, r the mean correlation of daily returns.
+
+    Pairs need 30 common days; the latest 200 trials with returns stand for all. Bailey and Lopez de Prado 2014, appendix 3.
+    """
+    given = list(trials)
+    n = len(given) if n is None else n
+    latest = [t for t in given if len(t.returns)][-COMPARED:]
+    if n < 2 or len(latest) < 2:
+        return float(n)
+    first = min(t.first_day for t in latest)
+    days = max(t.first_day + len(t.returns) for t in latest) - first
+    table = np.zeros((len(latest), days))
+    known = np.zeros((len(latest), days))
+    for row, t in enumerate(latest):
+        at = slice(t.first_day - first, t.first_day - first + len(t.returns))
+        table[row, at], known[row, at] = t.returns, 1.0
+    common, sums, squares = known @ known.T, table @ known.T, (table**2) @ known.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.sqrt(np.maximum(squares / common - (sums / common) ** 2, 0.0))
+        correlation = (table @ table.T / common - sums / common * (sums / common).T) / (spread * spread.T)
+    pairs = np.triu(common >= MIN_COMMON_DAYS, 1) & np.isfinite(correlation)
+    mean = float(np.clip(correlation[pairs].mean(), 0.0, 1.0)) if pairs.any() else 0.0
+    return mean + (1.0 - mean) * n
