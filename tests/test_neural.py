@@ -138,15 +138,20 @@ def test_the_best_epoch_is_kept_and_the_rest_is_told(model):
     seen = []
     again = unfitted(model.slot)
     again.on_progress = lambda *report: seen.append(report)
-    noise = np.random.default_rng(3).integers(0, 3, 40 * S).astype(np.int8)
-    again.fit(*market(120), market(40, 1)[0], noise, 42)
+    noise = np.random.default_rng(3).integers(0, 3, 80 * S).astype(np.int8)  # 400 windows: more than one batch
+    again.fit(*market(120), market(80, 1)[0], noise, 42)
     history, best = again.history, again.history["best"]
     assert history["valid"][best] == min(history["valid"])
-    assert len(history["train"]) == len(history["valid"]) == len(seen) <= again.presets["tiny"].rounds
-    assert seen[-1][:2] == (len(seen), again.presets["tiny"].rounds)
+    n_epochs, rounds = len(history["valid"]), again.presets["tiny"].rounds
+    assert len(history["train"]) == n_epochs <= rounds
+    done = [report[0] for report in seen]
+    assert done == sorted(set(done))
+    assert len(done) > n_epochs
+    assert done[-1] in (10 * n_epochs, 10 * n_epochs - 1)  # the shares of the batches may add up to a little less than 1
+    assert seen[-1][1:] == (10 * rounds, f"epoch {n_epochs}")
     assert again.params()["history"] == history
     assert again.params()["rounds"] == best + 1
-    windows = market(40, 1)[0]  # the loss of what was kept is the best one reported
+    windows = market(80, 1)[0]  # the loss of what was kept is the best one reported
     weights = class_weights(np.bincount(market(120)[1], minlength=3), "balanced")[noise]
     losses = -np.log(again.predict_proba(windows)[np.arange(len(noise)), noise])
     assert np.sum(weights * losses) / np.sum(weights) == pytest.approx(history["valid"][best], rel=1e-4)

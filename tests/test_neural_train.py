@@ -47,9 +47,9 @@ def test_complete_windows_are_those_without_a_hole():
 
 
 def test_processes_change_no_bit(made):
-    again = train(BARS, processes=2, use_store=False, **QUICK)
-    assert_same_bits(again.probs, made.probs)
-    assert [a.hash for a in again.models.artefacts] == [a.hash for a in made.models.artefacts]
+    again = train(BARS, processes=2, use_store=False, **QUICK | {"models": ("nhits",)})
+    assert_same_bits(again.probs[2], made.probs[2])
+    assert [a.hash for a in again.models.artefacts] == [a.hash for a in made.models.artefacts if a.slot == "nhits"]
 
 
 def test_another_future_gives_the_same_networks(made):

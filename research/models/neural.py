@@ -40,7 +40,7 @@ class NeuralModel(StoredModel):
     """A torch network over windows [N, L, F]; a subclass builds it.
 
     history: loss per epoch on the fitted ("train") and the watched windows ("valid"), and the epoch kept ("best"), counted from 0.
-    on_progress(done, total, text) is called after each epoch. batch: windows predicted at a time.
+    on_progress(done, total, text) is called ten times an epoch; total stands for all epochs. batch: windows predicted at a time.
     """
 
     network: Any = field(default=None, repr=False)
@@ -68,47 +68,48 @@ class NeuralModel(StoredModel):
         counts = self._counts(labels, valid_rows)
         self.scaler = Scaler.fit(np.array(rows.matrix.reshape(-1, rows.shape[2])[rows.cells]))
         preset = self.presets[self.preset]
-        cap = preset.params["max_windows"]
-        some = spread(len(rows), cap, seed)
-        watched = spread(len(valid_rows), cap and cap // WATCHED, seed)
-        weights = torch.from_numpy(class_weights(counts, preset.weights)).float()
-        parts = [(self._scaled(w), torch.from_numpy(y.astype(np.int64))) for w, y in ((rows, labels), (valid_rows, valid_labels))]
+        weights, cap = class_weights(counts, preset.weights), preset.params["max_windows"]
+        fit = Part(self._scaled(rows), labels, weights, spread(len(rows), cap, seed))
+        valid = Part(self._scaled(valid_rows), valid_labels, weights, spread(len(valid_rows), cap and cap // WATCHED, seed))
         with reproducibly(seed):
             network = self._build(preset.params)
-            self._train(network, weights, (*parts[0], some), (*parts[1], watched), np.random.default_rng(seed))
+            self._train(network, fit, valid, np.random.default_rng(seed))
         self._use(network)
 
-    def _train(self, network: nn.Module, weights: Tensor, fit: "Part", valid: "Part", rng: np.random.Generator) -> None:
+    def _train(self, network: nn.Module, fit: "Part", valid: "Part", rng: np.random.Generator) -> None:
         """Train and leave the weights of the epoch with the lowest validation loss in `network`."""
         preset = self.presets[self.preset]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network.to(device)
-        loss_of = nn.CrossEntropyLoss(weights.to(device))
+        loss_of = nn.CrossEntropyLoss(torch.from_numpy(fit.weights).float().to(device))
         optimiser = torch.optim.AdamW(network.parameters(), lr=preset.params["learning_rate"], weight_decay=preset.params["weight_decay"])
         train, watch, best, kept = [], [], 0, {}
         for epoch in range(preset.rounds):
             network.train()
             train.append(0.0)
-            for x, y, share in batches(fit, preset.params["batch"], device, rng):
+            done = 0.0
+            for x, y, share in fit.batches(preset.params["batch"], device, rng):
                 optimiser.zero_grad()
                 with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                     loss = loss_of(network(x), y)
                 loss.backward()
                 optimiser.step()
                 train[-1] += loss.item() * share
+                done += share
+                if self.on_progress is not None and int(10.0 * done) > int(10.0 * (done - share)):
+                    self.on_progress(10 * epoch + int(10.0 * done), 10 * preset.rounds, f"epoch {epoch + 1}")
             network.eval()
             with torch.no_grad():
-                watch.append(sum(loss_of(network(x), y).item() * share for x, y, share in batches(valid, CHECK_BATCH, device)))
+                watch.append(sum(loss_of(network(x), y).item() * share for x, y, share in valid.batches(CHECK_BATCH, device)))
             if not np.isfinite(train[-1] + watch[-1]):
                 raise ModelAbsentError(f"loss of {self.slot} must stay finite, was {train[-1]} and {watch[-1]} in epoch {epoch + 1}")
             if epoch == 0 or watch[-1] < watch[best]:
                 best, kept = epoch, {name: value.detach().clone() for name, value in network.state_dict().items()}
-            if self.on_progress is not None:
-                self.on_progress(epoch + 1, preset.rounds, f"epoch {epoch + 1}, validation loss {watch[-1]:.4f}")
             if epoch - best >= preset.patience:
                 break
         network.load_state_dict(kept)
-        self.rounds, self.history = best + 1, {"train": train, "valid": watch, "best": best}
+        curves = {name: [round(loss, 6) for loss in losses] for name, losses in (("train", train), ("valid", watch))}
+        self.rounds, self.history = best + 1, curves | {"best": best}
 
     def predict_proba(self, matrix: Windows) -> F8:
         """Return probabilities [N, 3] float64 of windows without NaN; a window's bits depend on nothing but its own rows."""
@@ -173,16 +174,24 @@ class NeuralModel(StoredModel):
             )
 
 
-Part = tuple[Windows, Tensor, I8]  # windows, classes [N], and which of them are used
+@dataclass(frozen=True)
+class Part:
+    """What a fit reads of one role: windows, classes [N], weights of the classes [3], and which windows are used."""
 
+    windows: Windows
+    labels: NDArray[np.int8]
+    weights: F8
+    used: I8
 
-def batches(part: Part, size: int, device: str, rng: np.random.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Yield windows, classes and the batch's share of all; shuffled by `rng`, in order without."""
-    windows, labels, used = part
-    order = used if rng is None else rng.permutation(used)
-    for start in range(0, len(order), size):
-        which = order[start : start + size]
-        yield torch.from_numpy(windows[which]).to(device), labels[torch.from_numpy(which)].to(device), len(which) / len(order)
+    def batches(self, size: int, device: str, rng: np.random.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yield windows, classes and the batch's share of all weight; shuffled by `rng`, in order without."""
+        order = self.used if rng is None else rng.permutation(self.used)
+        total = self.weights[self.labels[order]].sum()
+        for start in range(0, len(order), size):
+            which = order[start : start + size]
+            labels = self.labels[which]
+            x, y = torch.from_numpy(self.windows[which]), torch.from_numpy(labels.astype(np.int64))
+            yield x.to(device), y.to(device), float(self.weights[labels].sum() / total)
 
 
 def spread(n: int, cap: int | None, seed: int) -> I8:
