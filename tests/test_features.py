@@ -510,11 +510,22 @@ def test_recursions(n_symbols, is_whole):
     np.testing.assert_allclose(memory[3 * size : 4 * size].reshape(x.shape)[known], naive.wilder(x, 14)[known], rtol=1e-12)
 
 
-def test_rank():
+@pytest.mark.parametrize("kind", ["many ties", "few ties", "wide", "flat"])
+def test_rank(kind):
+    """Long pieces rank by keys unless too many values share one; the bits are the same."""
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 40, (1_500, 2)) / 7.0  # many ties
+    x = {
+        "many ties": rng.integers(0, 40, (1_500, 2)) / 7.0,
+        "few ties": rng.integers(0, 20_000, (1_500, 2)) / 7e5,
+        "wide": np.exp(rng.normal(0.0, 3.0, (1_500, 2))),
+        "flat": np.zeros((1_500, 2)),
+    }[kind]
     x[rng.random(x.shape) < 0.05] = np.nan
+    x[400:403, 0] = -0.0, 0.0, 1e6
     memory = np.concatenate([x.ravel(), np.zeros(x.size), np.zeros(2), np.full(2 * 720, np.nan)])
-    for a, b in ((0, 3), (3, 10), (10, 1_500)):
+    for a, b in ((0, 3), (3, 10), (10, 300), (300, 555), (555, 1_500)):
         rank(memory, 2 * a, 2 * x.size, a, x.size + 2 * a, 2, b - a)
     assert_same_bits(memory[x.size : 2 * x.size].reshape(x.shape), naive.rank(x))
+    last = memory[2 * x.size + 2 :].reshape(2, 720)
+    assert_same_bits(np.roll(last, -(1_500 % 720), axis=1), np.ascontiguousarray(x[-720:].T))
+    assert_same_bits(memory[2 * x.size : 2 * x.size + 2], np.sum(~np.isnan(x[-720:]), axis=0).astype(float))
