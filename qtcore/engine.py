@@ -108,20 +108,23 @@ class Engine:
         meta_model: MetaSource | None = None,
         judge: Judge | None = None,
         trade: Callable[..., int] = trade,
+        features: Iterable[str] = (),
         custom: Iterable[Feature] = (),
     ) -> None:
         """Start before the first bar.
 
-        models: base models to ask when `run` gets no votes. meta_model: the learned model of the meta layer, or a schedule of them;
+models: base models to ask when `run` gets no votes. meta_model: the learned model of the meta layer, or a schedule of them;
         without it the rules alone act. judge: an own opinion in NumPy instead of ensemble, meta and arbiter,
-        `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. custom: own features.
+        `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. features: planes wanted in
+        the result beside those that a layer reads; without models and judge nobody reads the model features, so they are not made.
+        custom: own features.
         """
         params = params or Params()
         if params.broker.max_holding_bars == 0:
             horizon = DEFAULT_HORIZON if models is None else models.horizon
             params = params.with_values({"broker.max_holding_bars": horizon})
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
-        self._trade, self._custom = trade, tuple(custom)
+        self._trade, self._features, self._custom = trade, tuple(features), tuple(custom)
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
 
@@ -185,9 +188,10 @@ class Engine:
 
     def _bind(self, symbols: tuple[str, ...], interval: int) -> None:
         self._symbols, self._interval = symbols, interval
-        chosen = FEATURE_SETS[self.params.features.feature_set.name.lower()] if self.models is None else self.models.feature_names
+        judged = () if self.judge is None else FEATURE_SETS[self.params.features.feature_set.name.lower()]
+        chosen = judged if self.models is None else self.models.feature_names
         asked = () if self.meta_model is None else (name for name in self.meta_model.feature_names if name in FEATURES)
-        self.bank = FeatureBank(self.params, symbols, interval, dict.fromkeys((*chosen, *asked)), self._custom)
+        self.bank = FeatureBank(self.params, symbols, interval, dict.fromkeys((*chosen, *asked, *self._features)), self._custom)
         self.account = TradeState.fresh(self.params, len(symbols))
         self._mean_confidence = np.full(len(symbols), np.nan)
         n_before, n_columns = (0, 0) if self.models is None else (getattr(self.models, "lookback", 1) - 1, len(self.models.feature_names))

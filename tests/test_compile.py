@@ -48,7 +48,8 @@ def note(result):
     digest.update(result.fills.tobytes())
 
 def run(values, world, live):
-    engine = qtcore.Engine(qtcore.Params().with_values({{"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0, **values}}))
+    params = qtcore.Params().with_values({{"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0, **values}})
+    engine = qtcore.Engine(params, features=qtcore.FEATURE_SETS["v5_rel"])
     note(engine.run(world[:n - live], votes[:n - live]))
     for t in range(n - live, n):
         note(engine.run(world[t:t + 1], votes[t:t + 1]))

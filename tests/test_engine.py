@@ -17,7 +17,7 @@ RESULT_ARRAYS = ("final_action", "governor_reason", "size", "pnl", "equity", "ba
 
 
 def run_in_blocks(cuts: list[int], params: qt.Params | None = None) -> tuple[dict[str, np.ndarray], qt.Engine]:
-    engine = qt.Engine(params)
+    engine = qt.Engine(params, features=qt.FEATURE_SETS["v5_rel"])
     edges = [0, *sorted(set(cuts)), N]
     parts = [engine.run(BARS[a:b], VOTES[a:b]) for a, b in pairwise(edges) if b > a]
     out = {name: np.concatenate([getattr(part, name) for part in parts]) for name in RESULT_ARRAYS}
@@ -48,15 +48,15 @@ def test_one_bar_at_a_time_changes_nothing() -> None:
 
 
 def test_a_restored_engine_goes_on() -> None:
-    first = qt.Engine()
+    first = qt.Engine(features=["ema_50"])
     first.run(BARS[:250], VOTES[:250])
-    second = qt.Engine()
+    second = qt.Engine(features=["ema_50"])
     second.restore(first.state, BARS.symbols, BARS.interval)
     assert_same_bits(second.run(BARS[250:], VOTES[250:]).equity, WHOLE["equity"][250:])
 
 
 def test_the_stepper_gives_the_bits_of_the_block() -> None:
-    engine = qt.Engine()
+    engine = qt.Engine(features=qt.FEATURE_SETS["v5_rel"])
     with pytest.raises(qt.InputError, match="must know the symbols"):
         engine.stepper()
     engine.run(BARS[:100], VOTES[:100])
@@ -76,6 +76,14 @@ def test_the_stepper_gives_the_bits_of_the_block() -> None:
     judged.restore(engine.state, BARS.symbols, BARS.interval)
     with pytest.raises(qt.InputError, match="own layers"):
         judged.stepper()
+
+
+def test_features_that_nobody_reads_are_not_made() -> None:
+    lean = qt.Engine().run(BARS, VOTES)
+    assert "ema_50" not in lean.planes.names
+    for name in RESULT_ARRAYS:
+        assert_same_bits(getattr(lean, name), WHOLE[name], name)
+    assert_same_bits(lean.planes.regime, qt.Engine(features=["ema_50"]).run(BARS, VOTES).planes.regime)
 
 
 def test_it_trades() -> None:

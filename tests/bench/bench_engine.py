@@ -55,10 +55,11 @@ def test_one_live_bar(benchmark):
     bars = load_bars(f"simulated:random_walk?n_bars={n}&n_symbols={S}")
     votes = Predictions.random(bars, seed=1).votes()
     prices = np.ascontiguousarray(np.stack([bars.open, bars.high, bars.low, bars.close, bars.volume]))
-    whole = qt.Engine().run(bars, votes)
+    names = qt.FEATURE_SETS["v5_rel"]
+    whole = qt.Engine(features=names).run(bars, votes)
 
     def live(is_stepping: bool) -> float:
-        engine = qt.Engine()
+        engine = qt.Engine(features=names)
         engine.run(bars[:history], votes[:history])
         stepper = engine.stepper()
         spent = 0.0
@@ -90,7 +91,7 @@ close = 100.0 * np.exp(np.cumsum(rng.normal(0.0, 0.01, (n, S)), axis=0))
 time_ = 3_600_000_000_000 * np.arange(n)
 names = tuple(map(str, range(S)))
 bars = qt.Bars(time_, time_ + 3_600_000_000_000, close, close * 1.01, close * 0.99, close, close, names, 3_600_000_000_000)
-result = qt.Engine().run(bars, qt.Votes.from_probs(rng.dirichlet((1.0, 1.0, 1.0), (5, n, S))))
+result = qt.Engine(features=qt.FEATURE_SETS["v5_rel"]).run(bars, qt.Votes.from_probs(rng.dirichlet((1.0, 1.0, 1.0), (5, n, S))))
 print(imported - start, time.perf_counter() - start)
 """
 
