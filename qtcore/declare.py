@@ -56,7 +56,7 @@ def _checked(name: str, value: Any, spec: Any) -> Any:
     if meta.get("text"):
         return str(value)
     if isinstance(default, bool):
-        return _as_bool(name, value)
+        return as_bool(name, value)
     rule = f"in [{meta['low']}, {meta['high']}]"
     if "length" in meta:
         return _as_vector(name, value, meta, rule)
@@ -76,7 +76,8 @@ def _as_enum(name: str, value: Any, enum: type[IntEnum]) -> IntEnum:
     raise InputError(f"{name} must be one of {', '.join(names)}, was {value!r}")
 
 
-def _as_bool(name: str, value: Any) -> bool:
+def as_bool(name: str, value: Any) -> bool:
+    """Read on/off in any of its spellings. Raises InputError naming it."""
     words = {"true": True, "on": True, "1": True, "yes": True, "false": False, "off": False, "0": False, "no": False}
     if isinstance(value, str) and value.lower() in words:
         return words[value.lower()]

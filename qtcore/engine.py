@@ -113,7 +113,7 @@ class Engine:
     ) -> None:
         """Start before the first bar.
 
-models: base models to ask when `run` gets no votes. meta_model: the learned model of the meta layer, or a schedule of them;
+        models: base models to ask when `run` gets no votes. meta_model: the learned model of the meta layer, or a schedule of them;
         without it the rules alone act. judge: an own opinion in NumPy instead of ensemble, meta and arbiter,
         `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. features: planes wanted in
         the result beside those that a layer reads; without models and judge nobody reads the model features, so they are not made.

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qtcore.declare import ParamSet, bounded, choice, plain, switch, text, time_ns, time_text, vector
+from qtcore.stages import Stage, stage_tables
 from qtcore.types import I8, MODELS, N_MODELS, InputError
 
 
@@ -223,18 +224,10 @@ class Broker(ParamSet):
 
 
 @dataclass(frozen=True)
-class Stage:
-    """Parameters of the opinion that hold from a decision time on, until a later stage says otherwise (`spec` D-85)."""
-
-    start: int  # ns UTC
-    values: tuple[tuple[str, Any], ...]  # names are in STAGED
-
-
-@dataclass(frozen=True)
 class Params:
     """Every parameter of the chain.
 
-    stages: what changes with time, in order of time; given as `(from, meta, arbiter)` or `{"from": time, "layer.name": value}`.
+    stages: what changes with time, in order of time; given as `stage_tables` reads it.
 
     >>> Params().with_values({"governor.max_daily_trades": 5}).governor.max_daily_trades
     5
@@ -311,24 +304,16 @@ class Params:
 
 
 LAYERS = fields(Params)[:-1]  # all but the stages
-STAGED = ("meta.enabled", "arbiter.enabled", "ensemble.regime_factors")  # read by the opinion alone, so no state is bound to them
 
 
-def _parsed(stages: Iterable[Any]) -> tuple[Stage, ...]:
-    """Check stages given as `(from, meta, arbiter)` or by name, where `meta` and `arbiter` stand for the switches."""
+def _parsed(stages: Iterable[Any] | str) -> tuple[Stage, ...]:
+    """Check stages: every value, and their order."""
     out: list[Stage] = []
-    for given in stages:
-        if not isinstance(given, Mapping):
-            if len(given) != 3:
-                raise InputError(f"a stage must be (from, meta, arbiter), was {given!r}")
-            given = dict(zip(("from", "meta", "arbiter"), given, strict=True))
-        values = {f"{name}.enabled" if name in ("meta", "arbiter") else name: value for name, value in given.items() if name != "from"}
-        if "from" not in given or not values or not set(values) <= set(STAGED):
-            raise InputError(f"a stage must have a time `from` and some of meta, arbiter, {STAGED[2]}, was {', '.join(map(str, given))}")
-        start, params = time_ns("the `from` of a stage", given["from"]), Params().with_values(values)
+    for table in stage_tables(stages):
+        start, params = time_ns("the `from` of a stage", table.pop("from")), Params().with_values(table)
         if out and start <= out[-1].start:
             raise InputError(f"stages must be in order of time, was {time_text(start)} after {time_text(out[-1].start)}")
-        out.append(Stage(start, tuple((name, getattr(getattr(params, name.split(".")[0]), name.split(".")[1])) for name in values)))
+        out.append(Stage(start, tuple((name, getattr(getattr(params, name.split(".")[0]), name.split(".")[1])) for name in table)))
     return tuple(out)
 
 

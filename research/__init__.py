@@ -17,6 +17,7 @@ from research.data.resample import resample
 from research.errors import UserError
 from research.meta import train_meta
 from research.predictions import Predictions
+from research.regime_weights import fit_regime_weights, regime_factors
 from research.run import Run
 from research.train import train
 
@@ -25,8 +26,10 @@ __all__ = [
     "Run",
     "UserError",
     "backtest",
+    "fit_regime_weights",
     "load_bars",
     "quality",
+    "regime_factors",
     "resample",
     "simulate",
     "to_pandas",

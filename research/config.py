@@ -15,6 +15,12 @@ and, for a staged rollout, a table for each change of the two switches:
     from = 2024-03-01
     meta = true
     arbiter = false
+
+Weights that follow the regime are a table of slices and models, each a factor on `ensemble.weights`:
+
+    [ensemble.regime_weights]
+    volatility_high = {xgb = 1.2, nhits = 0.8}
+    volatility_low.trend_sideways = {lgbm = 1.5}
 """
 
 import tomllib
@@ -23,7 +29,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qtcore.declare import as_bool
 from qtcore.params import Params
+from qtcore.stages import stages_text
 from research.errors import UserError
 from research.models.base import PRESETS
 from research.splits import NO_SHUFFLE, SPLITS
@@ -35,6 +43,7 @@ class RunOptions:
 
     models: empty for the command's own choice. folds: 0 for 6, or 4 with the preset `fast`. embargo: rows, or `auto` for the label's
     horizon. retrain_every: rows or a length of time such as `7d`, instead of folds. max_train_rows: 0 for all. shuffle is refused.
+    regime_fit: weights by regime are fitted on earlier folds (`spec` D-36).
     """
 
     label: str = "auto"
@@ -49,6 +58,7 @@ class RunOptions:
     shuffle: bool = False
     max_train_rows: int = 0
     seed: int = 42
+    regime_fit: bool = False
 
     def __post_init__(self) -> None:
         if self.shuffle:
@@ -87,8 +97,10 @@ class Config:
     def changes(self) -> list[str]:
         """Return what differs from the profile's defaults, as `layer.name=value` texts that `--set` takes."""
         usual, mine = Params.profile(self.profile).flat(), self.params.flat()
-        values = {name: mine[name] for name in mine if mine[name] != usual[name]}
+        values = {name: mine[name] for name in mine if mine[name] != usual.get(name)}
         values |= {f"run.{f.name}": getattr(self.run, f.name) for f in fields(self.run) if getattr(self.run, f.name) != f.default}
+        if self.params.stages:
+            values["stages"] = stages_text(self.params.stages)
         return [f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for name, value in values.items()]
 
 
@@ -100,6 +112,9 @@ def load_config(profile: str = "default", path: Path | None = None, sets: Iterab
     for text in sets:
         name, sign, value = text.partition("=")
         layer, dot, key = name.strip().partition(".")
+        if sign and layer == "stages":
+            config = replace(config, params=config.params.with_values({"stages": value}))
+            continue
         if not sign or not dot:
             raise UserError(f"--set must be layer.name=value, was {text!r}")
         config = _with_tables(config, {layer: {key: value.strip()}}, "--set")
@@ -124,6 +139,11 @@ def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
             continue
         if not isinstance(table, dict):
             raise UserError(f"{origin}: {layer} must be a table such as [governor], was {table!r}")
+        if layer == "ensemble" and isinstance(table.get("regime_weights"), dict):
+            from research.regime_weights import FACTORS, regime_factors
+
+            table = dict(table)
+            values[FACTORS] = regime_factors(table.pop("regime_weights"))
         if layer == "run":
             run = _with_run(run, table, origin)
         else:
@@ -131,7 +151,6 @@ def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
     return replace(config, params=config.params.with_values(values), run=run)
 
 
-_SWITCH = {"true": True, "on": True, "1": True, "yes": True, "false": False, "off": False, "0": False, "no": False}
 _KINDS: dict[type, str] = {bool: "on or off", tuple: "names, comma-separated"}
 
 
@@ -147,7 +166,8 @@ def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions
             raise UserError(f"{origin}: run.{key} must be one of {', '.join(kinds)}")
         kind = kinds[key]
         try:
-            values[key] = _SWITCH[str(value).lower()] if kind is bool else kind(_words(value) if kind is tuple else value)
-        except (TypeError, ValueError, KeyError) as error:
+            parsed = as_bool(key, value) if kind is bool else value
+            values[key] = kind(_words(parsed) if kind is tuple else parsed)
+        except (TypeError, ValueError) as error:
             raise UserError(f"{origin}: run.{key} must be {_KINDS.get(kind, kind.__name__)}, was {value!r}") from error
     return replace(run, **values)

@@ -16,6 +16,7 @@ from research.data import load as load_data
 from research.errors import UserError
 from research.ledger import home
 from research.predictions import Predictions
+from research.regime_weights import fit_regime_weights
 from research.run import Run
 from research.store import check_output
 
@@ -76,7 +77,10 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     folder = job.out or Path("reports") / _run_name(job)
     check_output(folder)
     loaded = load(job)
-    run = backtest(loaded.bars, _predictions(job, loaded.bars, progress), job.config.params)
+    predictions, params = _predictions(job, loaded.bars, progress), job.config.params
+    if job.config.run.regime_fit:
+        params = fit_regime_weights(loaded.bars, predictions, params)
+    run = backtest(loaded.bars, predictions, params)
     notes = (*loaded.report.warnings, *run.notes)
     run = replace(run, notes=notes, command=job.command(), profile=job.config.profile)
     run.save(folder)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # One row per level; a module may import rows above its own, and its own package.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("jit", "types", "declare"),
+    ("jit", "types", "declare", "stages"),
     ("params", "check", "slots"),
     ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics"),
     ("chain",),
@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 LEVEL = {name: rank for rank, row in enumerate(LEVELS) for name in row}
 # The simulator books with the accounting that live uses; the vocabulary itself is layered.
-SIDEWAYS = {("broker", "portfolio"), ("declare", "types")}
+SIDEWAYS = {("broker", "portfolio"), ("declare", "types"), ("stages", "types"), ("stages", "declare")}
 
 CORE_FORBIDDEN = {"logging", "random", "time", "datetime", "pickle", "json", "csv", "sqlite3", "threading", "asyncio", "tempfile", "shutil"}
 JIT_ONLY = {"numba", "os", "sys", "pathlib", "hashlib"}  # the cache folder is jit.py's business

@@ -11,6 +11,7 @@ import qtcore as qt
 import research
 from qtcore import InputError, Params
 from qtcore.declare import time_text
+from qtcore.stages import stages_text
 from qtcore.types import DECISION_COLUMNS, Source, Verdict
 from research.config import load_config
 from research.predictions import Predictions
@@ -99,11 +100,21 @@ def test_the_configuration_has_a_table_for_each_stage(tmp_path) -> None:
     ]
 
 
+def test_the_command_that_reproduces_a_run_names_its_stages() -> None:
+    config = load_config(sets=["stages=2024-03-01 meta=on arbiter=off; 2024-04-01T06:00 arbiter=on"])
+    assert config.params.flat()["stages"][1] == {"from": "2024-04-01T06:00", "arbiter.enabled": True}
+    assert config.changes() == ["stages=2024-03-01 meta=on arbiter=off; 2024-04-01T06:00 arbiter=on"]
+    factors = {"from": "2024-05-01", "ensemble.regime_factors": [1.25] * 45}
+    fitted = Params().with_values({"stages": [factors]})
+    assert Params().with_values({"stages": stages_text(fitted.stages)}) == fitted
+
+
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
         ([("soon", True, True)], "must be an ISO time in UTC such as 2024-03-01 or 2024-03-01T12:00, was 'soon'"),
         ([("2024-03-01", True)], r"a stage must be \(from, meta, arbiter\), was"),
+        ("2024-03-01", "must have a time `from` and some of meta, arbiter, .*, was from"),
         ([{"meta": True}], "must have a time `from`"),
         ([{"from": "2024-03-01", "governor.max_drawdown": 0.2}], "some of meta, arbiter, ensemble.regime_factors, was from, governor"),
         ([("2024-03-01", True, "perhaps")], "arbiter.enabled must be on or off"),
