@@ -34,6 +34,7 @@ from qtcore.params import Params
 from qtcore.stages import stages_text
 from research.errors import UserError
 from research.models.base import PRESETS
+from research.models.calibration import KINDS
 from research.splits import NO_SHUFFLE, SPLITS
 
 
@@ -56,6 +57,7 @@ class RunOptions:
     embargo: str = "auto"
     retrain_every: str = ""
     shuffle: bool = False
+    calibration: str = "none"
     max_train_rows: int = 0
     seed: int = 42
     regime_fit: bool = False
@@ -63,7 +65,7 @@ class RunOptions:
     def __post_init__(self) -> None:
         if self.shuffle:
             raise UserError(NO_SHUFFLE.format("run.shuffle=true"))
-        for name, allowed in (("split", SPLITS), ("preset", PRESETS)):
+        for name, allowed in (("split", SPLITS), ("preset", PRESETS), ("calibration", KINDS)):
             if getattr(self, name) not in allowed:
                 raise UserError(f"run.{name} must be one of {', '.join(allowed)}, was {getattr(self, name)!r}")
         if self.embargo != "auto" and not self.embargo.isdecimal():
@@ -81,6 +83,7 @@ class RunOptions:
             "is_rolling": self.rolling,
             "embargo": None if self.embargo == "auto" else int(self.embargo),
             "retrain_every": self.retrain_every or None,
+            "calibration": self.calibration,
             "max_train_rows": self.max_train_rows or None,
             "seed": self.seed,
         }

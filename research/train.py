@@ -28,6 +28,7 @@ from research.errors import UserError
 from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.models import fits
 from research.models.base import CLASSES, class_weights, lookback_of, make_model, model_target, names_hash
+from research.models.calibration import check_kind
 from research.models.inputs import Inputs, model_inputs
 from research.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
 from research.models.scores import score
@@ -61,6 +62,7 @@ class Plan:
     max_train_rows: int | None
     split: str = "walk_forward"
     retrain_every: str | int | None = None
+    calibration: str = "none"
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def train(
     shuffle: bool = False,
     seed: int = 42,
     preset: str = "default",
+    calibration: str = "none",
     max_train_rows: int | None = None,
     use_store: bool = True,
     custom: Sequence[Any] = (),
@@ -98,11 +101,11 @@ def train(
 ) -> Predictions:
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
-    models: slots. label: `auto`, an id of `research.labels`, or a Label. embargo: rows between parts beyond the purge, the label's
-    horizon by default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`,
-    rows or a length of time such as `7d`. custom: features of the researcher's own. processes: fits at a time, all cores by default; the
-    result does not depend on it. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`;
-    else they live in a temporary folder as long as the predictions do.
+    models: slots. label: `auto`, an id of `research.labels`, or a Label. embargo: rows between parts beyond the purge, the horizon by
+    default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`, rows or a
+    length of time such as `7d`. calibration: one of `research.models.calibration.KINDS`. custom: features of the researcher's own.
+    processes: fits at a time, all cores by default; the result does not depend on it. progress(done, total, text) is called after each fit.
+    out: folder for artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.models.fits`), and each finished one is kept there, so a training that
     was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is unknown, or for
@@ -117,10 +120,12 @@ def train(
     flat = (params or Params()).flat()
     if shuffle:
         raise UserError(NO_SHUFFLE.format("shuffle=True"))
+    check_kind(calibration)
     if split not in SPLITS:
         raise UserError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
     folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
-    plan = Plan(_slots(models), asked, flat, folds, train_share, embargo, is_rolling, seed, preset, max_train_rows, split, retrain_every)
+    told = (folds, train_share, embargo, is_rolling, seed, preset, max_train_rows, split, retrain_every, calibration)
+    plan = Plan(_slots(models), asked, flat, *told)
     prepared = prepare(bars, plan, custom)
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
     jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), fits.folder() if use_store else None)
@@ -197,6 +202,7 @@ def _jobs(prepared: Prepared, plan: Plan, folder: Path, folds: Sequence[int], st
     np.save(folder / "roles.npy", np.stack([fold.roles(n) for fold in prepared.folds]))
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     more = {"features": list(prepared.inputs.names), "preset": plan.preset, "seed": plan.seed, "max_train_rows": plan.max_train_rows}
+    more |= {"calibration": plan.calibration, "horizon": prepared.label.horizon}
     more |= {"folder": str(folder), "stamp": stamp, "store": None if store is None else str(store)}
     jobs = []
     for k in folds:
@@ -269,7 +275,8 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
     span = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}
     labels = prepared.labels[fold.number][fold.test]
     served = probs[MODELS.index(job["slot"]), fold.test]
-    weights = class_weights(answer["fit_counts"], answer["params"].get("class_weights", "none"))
+    is_undone = plan.calibration in ("prior", "vector")
+    weights = class_weights(answer["fit_counts"], "none" if is_undone else answer["params"].get("class_weights", "none"))
     counts, regime = np.array(answer["train_counts"]), prepared.inputs.regime[:, fold.test]
     figures = score(served, labels, counts, weights, regime, prepared.label.horizon, plan.seed)
     if plan.max_train_rows and answer["n_fit"] == plan.max_train_rows:
@@ -288,6 +295,9 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
         "feature_params": {name: value for name, value in plan.params.items() if name.startswith("features.")},
         "class_mapping": {name: i for i, name in enumerate(CLASSES)},
         "params": answer["params"],
+        "calibration": answer.get("calibration"),
+        "history": answer["history"],
+        "importance": answer["importance"],
         "split": {
             "kind": plan.split if plan.split == "single_split" else f"walk_forward, {'rolling' if plan.is_rolling else 'expanding'}",
             "fold": fold.number,

@@ -96,11 +96,13 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
 
 
 def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
+    from research.registry import resolve
+
     options, params = job.config.run, job.config.params
     if job.predictions is not None:
         return Predictions.import_file(job.predictions, bars, label=options.label)
     if job.models is not None:
-        return Predictions.from_models(job.models, bars, params)
+        return Predictions.from_models(resolve(job.models), bars, params)
     return _train(job, bars, progress, TREES)
 
 

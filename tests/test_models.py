@@ -304,9 +304,9 @@ def test_folders_that_are_no_schedule_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"must be a folder with schedule.json"):
         ModelSet.load(tmp_path / "nowhere")
     (tmp_path / "schedule.json").write_text('{"schema_version": 99}')
-    with pytest.raises(UserError, match="must be of schema version 1, was 99"):
+    with pytest.raises(UserError, match="must be of schema version 2, was 99"):
         ModelSet.load(tmp_path)
-    (tmp_path / "schedule.json").write_text('{"schema_version": 1, "artefacts": [{}]}')
+    (tmp_path / "schedule.json").write_text('{"schema_version": 2, "artefacts": [{}]}')
     with pytest.raises(UserError, match="was damaged"):
         ModelSet.load(tmp_path)
 

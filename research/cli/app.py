@@ -26,6 +26,7 @@ from research.cli.common import (
     split_symbols,
 )
 from research.cli.data import data_app
+from research.cli.models import models_app
 from research.cli.trials import trials
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(trials)
+app.add_typer(models_app, name="models")
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the report says so")]
@@ -52,7 +54,7 @@ def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = Fa
 def backtest(
     data: Data,
     predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
-    models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
+    models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote, or a name of `qt models list`")] = None,
     funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
     symbols: Symbols = None,
     start: From = None,

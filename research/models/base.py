@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, MODELS
 from research.errors import UserError
+from research.models.calibration import Calibration
 
 F4 = NDArray[np.float32]
 PRESETS = ("default", "published", "original", "fast", "tiny")  # what each of our models knows by these names
@@ -138,10 +139,12 @@ class Scaler:
             target[part] = (rows[part] - self.mean) / self.scale
         return target
 
-    def to_json(self, names: Sequence[str], model: bytes) -> str:
-        """Write names, means, deviations and the hash of the model they belong to; float text reads back to the same bits."""
-        moments = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
-        return json.dumps({"features": list(names), "model_sha256": hashlib.sha256(model).hexdigest(), **moments}, indent=1)
+    def to_json(self, names: Sequence[str], model: bytes, calibration: Calibration | None = None) -> str:
+        """Write names, means, deviations, calibration and the hash of the model they belong to; float text reads back to the same bits."""
+        more: dict[str, Any] = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        if calibration is not None:
+            more["calibration"] = calibration.to_dict()
+        return json.dumps({"features": list(names), "model_sha256": hashlib.sha256(model).hexdigest(), **more}, indent=1)
 
     @classmethod
     def from_json(cls, text: str, names: Sequence[str], model: bytes) -> "Scaler":
@@ -201,6 +204,7 @@ class StoredModel(ABC):
     preset: str = "default"
     rounds: int = 0  # used after early stopping
     scaler: Scaler | None = field(default=None, repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)  # fitted and applied by whoever trains and serves
     slot: ClassVar[str]
     stem: ClassVar[str]
     suffix: ClassVar[str]
@@ -229,7 +233,7 @@ class StoredModel(ABC):
         assert self.scaler is not None
         data = self._write()
         path.write_bytes(data)
-        scaler_path(path).write_text(self.scaler.to_json(self.feature_names, data), encoding="utf-8")
+        scaler_path(path).write_text(self.scaler.to_json(self.feature_names, data, self.calibration), encoding="utf-8")
 
     def load(self, path: Path) -> Self:
         """Read what `save` wrote. Raises ModelAbsentError where files are missing, damaged, or of other features."""
@@ -239,6 +243,8 @@ class StoredModel(ABC):
             raise ModelAbsentError(f"{self.slot} must have a model and a scaler file, was {error}") from error
         self.scaler = Scaler.from_json(text, self.feature_names, data)
         try:
+            stored = json.loads(text).get("calibration")
+            self.calibration = None if stored is None else Calibration.from_dict(stored)
             self._read(data)
         except ModelAbsentError:
             raise
@@ -266,7 +272,12 @@ class StoredModel(ABC):
 
 @dataclass
 class TreeModel(StoredModel):
-    """What boosted trees share: rows scaled in place, class weights, prediction in chunks."""
+    """What boosted trees share: rows scaled in place, class weights, prediction in chunks.
+
+    history: weighted log loss per round on the fitted ("train") and the validation rows ("valid"), and the round kept ("best"), from 0.
+    """
+
+    history: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @abstractmethod
     def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
@@ -275,6 +286,19 @@ class TreeModel(StoredModel):
     @abstractmethod
     def _predict(self, rows: F4) -> F8:
         """Probabilities of scaled rows, [N, 3]."""
+
+    @abstractmethod
+    def _gains(self) -> F8:
+        """Sum of the gains of each feature's splits, [F]."""
+
+    def gains(self) -> dict[str, float]:
+        """Return each feature's share of the gain of all splits; zeros where nothing was split."""
+        total = self._gains()
+        return dict(zip(self.feature_names, (total / max(total.sum(), 1e-300)).round(6).tolist()))
+
+    def _remember(self, train: Sequence[float], valid: Sequence[float]) -> None:
+        """Keep the learning curves; six digits show all there is to see."""
+        self.history = {"train": [round(x, 6) for x in train], "valid": [round(x, 6) for x in valid], "best": self.rounds - 1}
 
     def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
         """Fit scaler and trees; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""

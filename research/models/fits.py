@@ -32,7 +32,17 @@ from research.splits import Fold
 SCHEMA_VERSION = 1
 LIMIT = 2 << 30  # bytes kept after a training; the fits that were asked for longest ago leave first
 LIBRARIES = ("numpy", "scipy", "xgboost", "lightgbm", "torch", "safetensors")
-READ = ("slot", "target", "features", "preset", "seed", "max_train_rows")  # fields of a job that change what is fitted
+# Fields of a job that change what is fitted.
+READ = (
+    "slot",
+    "target",
+    "features",
+    "preset",
+    "seed",
+    "max_train_rows",
+    "calibration",
+    "horizon",
+)  # fields of a job that change what is fitted
 
 Job = Mapping[str, Any]
 

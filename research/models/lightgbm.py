@@ -43,10 +43,20 @@ class LightGBM(TreeModel):
         preset = self.presets[self.preset]
         train = lightgbm.Dataset(rows, label=labels, weight=weights, params=dict(_FIXED))
         watch = lightgbm.Dataset(valid[0], label=valid[1], weight=valid[2], reference=train, params=dict(_FIXED))
-        stop: list[Any] = [lightgbm.early_stopping(preset.patience, verbose=False)] if preset.patience else []
-        booster = lightgbm.train({**preset.params, **_FIXED, "seed": seed}, train, preset.rounds, valid_sets=[watch], callbacks=stop)
+        curves: dict[str, Any] = {}
+        each: list[Any] = [lightgbm.record_evaluation(curves)]
+        if preset.patience:
+            each.append(lightgbm.early_stopping(preset.patience, verbose=False))
+        sets, names = [train, watch], ["train", "valid"]  # the training rows themselves never stop it
+        booster = lightgbm.train(
+            {**preset.params, **_FIXED, "seed": seed}, train, preset.rounds, callbacks=each, valid_sets=sets, valid_names=names
+        )
         self.rounds = booster.best_iteration if preset.patience else preset.rounds
         self._read(booster.model_to_string(num_iteration=self.rounds).encode())
+        self._remember(*(curves[part]["multi_logloss"] for part in ("train", "valid")))
+
+    def _gains(self) -> F8:
+        return np.asarray(self.booster.feature_importance("gain"), np.float64)
 
     def _predict(self, rows: F4) -> F8:
         return np.asarray(self.booster.predict(rows, num_threads=1), np.float64)

@@ -1,8 +1,8 @@
 """Which model answers for which bar? A schedule of artefacts, each valid for a span of decision times (`spec` D-88).
 
 Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)` holds `close_time[t]`. On disk a schedule is a folder:
-`schedule.json` (written last, so a folder without it is half-written) and `fold_00/xgb_v20260112_120000_v5.ubj` with `..._scaler.json` and
-`..._meta.json` beside it (`spec` 3.4).
+`schedule.json` (written last, so a folder without it is half-written; it holds its own hash and those of all other files) and
+`fold_00/xgb_v20260112_120000_v5.ubj` with `..._scaler.json` and `..._meta.json` beside it (`spec` 3.4).
 """
 
 import hashlib
@@ -33,9 +33,10 @@ from research.models.base import (
     names_hash,
     scaler_path,
 )
+from research.models.calibration import calibrated
 from research.models.windows import complete, inputs_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FOREVER = int(np.iinfo(np.int64).max)
 STAMP = re.compile(r"_v(\d{8}_\d{6})_v5_meta\.json$")
 
@@ -44,7 +45,8 @@ STAMP = re.compile(r"_v(\d{8}_\d{6})_v5_meta\.json$")
 class Artefact:
     """One fitted model on disk.
 
-    valid_from, valid_until: decision times, ns UTC, the second exclusive. hash: of model and scaler file. meta: `spec` 3.4.
+    valid_from, valid_until: decision times, ns UTC, the second exclusive. hash: of model and scaler file. meta: `spec` 3.4. meta_hash: of
+    the file with the metadata, empty where none was written yet.
     """
 
     slot: str
@@ -54,6 +56,7 @@ class Artefact:
     path: Path
     hash: str
     meta: Mapping[str, Any]
+    meta_hash: str = ""
 
     def load(self) -> BaseModel:
         """Load the model. Raises ModelAbsentError where a file is missing, damaged, altered, or of other features."""
@@ -63,6 +66,9 @@ class Artefact:
             )
         if artefact_hash(self.path) != self.hash:
             raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was altered; train again")
+        if self.meta_hash and _text_hash(meta_path(self.path)) != self.meta_hash:
+            raise ModelAbsentError(f"{meta_path(self.path).name} must be as the training wrote it, was altered; train again")
+        _check_class(self.slot, self.meta["target"])
         model = make_model(self.meta["target"], self.meta["features"], self.meta["params"]["preset"])
         return model.load(self.path)
 
@@ -72,6 +78,20 @@ def artefact_hash(path: Path) -> str:
     digest = hashlib.sha256(path.read_bytes())
     digest.update(scaler_path(path).read_bytes())
     return digest.hexdigest()
+
+
+def _text_hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+
+
+def _check_class(slot: str, target: str) -> None:
+    """Raise ModelAbsentError unless the metadata name the class that is registered: a file never chooses which code runs."""
+    try:
+        wanted = model_target(slot)
+    except UserError as error:
+        raise ModelAbsentError(str(error)) from error
+    if target != wanted:
+        raise ModelAbsentError(f"{slot} must be of the registered class {wanted}, was {target}; register it first")
 
 
 def meta_path(path: Path) -> Path:
@@ -156,29 +176,30 @@ class ModelSet:
             if model is not None:
                 lookback = lookback_of(model)
                 t, s = np.nonzero(complete(usable, lookback)[n_before + rows])
-                probs = model.predict_proba(inputs_of(matrix, (n_before + rows[t]) * n_symbols + s, lookback))
+                probs = calibrated(model, model.predict_proba(inputs_of(matrix, (n_before + rows[t]) * n_symbols + s, lookback)))
                 out[MODELS.index(artefact.slot), rows[t], s] = probs
         return out
 
     def _model(self, artefact: Artefact) -> BaseModel | None:
         """Load on first use; a model that cannot be loaded is absent, never a dummy vote (`spec` D-28)."""
         if artefact.path not in self._loaded:
-            try:
-                self._loaded[artefact.path] = artefact.load()
-            except ModelAbsentError:
-                self._loaded[artefact.path] = None
+            self._load(artefact)
         return self._loaded[artefact.path]
+
+    def _load(self, artefact: Artefact) -> str | None:
+        """Load an artefact; return why it is absent, None where it is not."""
+        self._loaded[artefact.path] = None
+        try:
+            model = artefact.load()
+            check_names(artefact.path.name, artefact.meta["features"], self.feature_names)
+        except ModelAbsentError as error:
+            return str(error)
+        self._loaded[artefact.path] = model
+        return None
 
     def check(self) -> tuple[str, ...]:
         """Load every artefact now; return one sentence for each that is absent."""
-        sentences = []
-        for artefact in self.artefacts:
-            try:
-                self._loaded[artefact.path] = artefact.load()
-            except ModelAbsentError as error:
-                self._loaded[artefact.path] = None
-                sentences.append(str(error))
-        return tuple(sentences)
+        return tuple(why for why in map(self._load, self.artefacts) if why is not None)
 
     def save(self, folder: str | Path) -> "ModelSet":
         """Write all artefacts and then `schedule.json`; return the set that lives there. Raises UserError when that is impossible."""
@@ -197,9 +218,10 @@ class ModelSet:
                 shutil.copyfile(artefact.path, path)
                 shutil.copyfile(scaler_path(artefact.path), scaler_path(path))
             meta_path(path).write_text(json.dumps(artefact.meta, indent=1, sort_keys=True), encoding="utf-8")
-            moved.append(replace(artefact, path=path))
+            moved.append(replace(artefact, path=path, meta_hash=_text_hash(meta_path(path))))
         entries = [
             {"slot": a.slot, "fold": a.fold, "valid_from": a.valid_from, "valid_until": a.valid_until, "hash": a.hash}
+            | {"meta_hash": a.meta_hash}
             | {"file": a.path.relative_to(target).as_posix()}
             for a in moved
         ]
@@ -213,7 +235,7 @@ class ModelSet:
         }
         target.mkdir(parents=True, exist_ok=True)
         draft = target / "schedule.json.tmp"
-        draft.write_text(json.dumps(document, indent=1, sort_keys=True), encoding="utf-8")
+        draft.write_text(json.dumps(document | {"hash": _document_hash(document)}, indent=1, sort_keys=True), encoding="utf-8")
         os.replace(draft, target / "schedule.json")
         return ModelSet(tuple(moved), self.feature_names, self.config, self.notes, self.n_stored)
 
@@ -231,6 +253,8 @@ class ModelSet:
             version = document["schema_version"]
             if version != SCHEMA_VERSION:
                 raise UserError(f"{source / 'schedule.json'} must be of schema version {SCHEMA_VERSION}, was {version}; train again")
+            if document.pop("hash") != _document_hash(document):
+                raise UserError(f"{source / 'schedule.json'} must be as the training wrote it, was altered; train again")
             artefacts = tuple(_read_entry(source, entry) for entry in document["artefacts"])
             names = tuple(document["feature_names"])
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -265,11 +289,15 @@ class ModelSet:
         return replace(models, notes=models.check())
 
 
+def _document_hash(document: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
 def _read_entry(source: Path, entry: Mapping[str, Any]) -> Artefact:
     path = source / entry["file"]
     meta = json.loads(meta_path(path).read_text(encoding="utf-8")) if meta_path(path).exists() else {}
     meta = {"target": model_target(entry["slot"]), "features": [], "params": {"preset": "default"}} | meta
-    return Artefact(entry["slot"], entry["fold"], entry["valid_from"], entry["valid_until"], path, entry["hash"], meta)
+    return Artefact(entry["slot"], entry["fold"], entry["valid_from"], entry["valid_until"], path, entry["hash"], meta, entry["meta_hash"])
 
 
 def fold_of(models: ModelSet, close_time: I8) -> NDArray[np.int16]:

@@ -27,10 +27,13 @@ import numpy as np
 from qtcore.types import I8
 from research.errors import UserError
 from research.models import fits
-from research.models.base import ModelAbsentError, lookback_of, make_model
+from research.models.base import ModelAbsentError, TreeModel, class_weights, lookback_of, make_model
+from research.models.calibration import calibrated, fit_calibration
+from research.models.importance import permutation
 from research.models.windows import complete, inputs_of
 from research.splits import FIT, TEST, VALID
 
+CALIBRATED = 10_000  # cells of the validation slice that a calibration of at most four numbers is fitted on
 Job = dict[str, Any]
 Tell = Callable[[Job], Any]
 
@@ -73,10 +76,24 @@ def _fit(job: Job, tell: Tell | None) -> Job:
         model.fit(rows["fit"], classes[fit], rows["valid"], classes[valid], job["seed"])
     except ModelAbsentError as error:
         return answer | {"absent": str(error)}
+    if job["calibration"] != "none" and hasattr(model, "calibration"):
+        some = valid[np.linspace(0, len(valid) - 1, min(len(valid), CALIBRATED)).astype(np.int64)]  # evenly over time
+        said = model.predict_proba(inputs_of(matrix, some, lookback))  # gathered anew: fitting scaled the others in place
+        weights = class_weights(answer["fit_counts"], model.params().get("class_weights", "none"))
+        model.calibration = fit_calibration(job["calibration"], said, classes[some], weights)
+        answer["calibration"] = model.calibration.to_dict()
     model.save(path)
     served = make_model(job["target"], job["features"], job["preset"]).load(path)
-    np.savez(f"{path}.npz", cells=test, probs=served.predict_proba(rows["test"]))
-    return answer | {"params": model.params(), "suffix": model.suffix, "lookback": lookback}
+    np.savez(f"{path}.npz", cells=test, probs=calibrated(served, served.predict_proba(rows["test"])))
+    params = model.params()
+    curves = params.pop("history", getattr(model, "history", {}))
+    importance = {"gain": served.gains()} if isinstance(served, TreeModel) else {}
+    if lookback == 1:  # windows: as many predictions as features, too slow
+        answers = partial(permutation, lambda x: calibrated(served, served.predict_proba(x)))
+        own = (rows["test"], classes[test], test, matrix.shape[1])
+        importance["permutation"] = answers(*own, names=job["features"], block=job["horizon"], seed=job["seed"])
+    more = {"params": params, "suffix": model.suffix, "lookback": lookback, "history": curves, "importance": importance}
+    return answer | more
 
 
 def answer_of(job: Job, tell: Tell | None = None) -> Job:

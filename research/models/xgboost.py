@@ -42,16 +42,23 @@ class XGBoost(TreeModel):
         preset = self.presets[self.preset]
         train = xgboost.QuantileDMatrix(rows, label=labels, weight=weights, nthread=1)
         watch = xgboost.QuantileDMatrix(valid[0], label=valid[1], weight=valid[2], ref=train, nthread=1)
+        curves: dict[str, Any] = {}
         booster = xgboost.train(
             {**preset.params, "seed": seed, "nthread": 1},
             train,
             num_boost_round=preset.rounds,
-            evals=[(watch, "valid")],
+            evals=[(train, "train"), (watch, "valid")],  # the last one stops
+            evals_result=curves,
             early_stopping_rounds=preset.patience or None,
             verbose_eval=False,
         )
         self.rounds = booster.best_iteration + 1 if preset.patience else preset.rounds
         self.booster = booster[: self.rounds]
+        self._remember(*(curves[part]["mlogloss"] for part in ("train", "valid")))
+
+    def _gains(self) -> F8:
+        found = self.booster.get_score(importance_type="total_gain")
+        return np.array([found.get(f"f{i}", 0.0) for i in range(len(self.feature_names))])
 
     def _predict(self, rows: F4) -> F8:
         return np.asarray(self.booster.inplace_predict(rows, validate_features=False), np.float64)

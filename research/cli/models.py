@@ -1,0 +1,95 @@
+"""`qt models`: which trained models are in use, how good are they, and how does one go forward and back?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from research.cli.common import Json, Quiet, print_json
+from research.cli.show import console, path
+
+models_app = typer.Typer(no_args_is_help=True, help="The registry of trained models, and the store of fits.")
+
+Name = Annotated[str, typer.Argument(help="name in the registry", metavar="NAME")]
+Registry = Annotated[Path | None, typer.Option("--registry", help="folder of the registry; default: QT_HOME/registry")]
+
+
+@models_app.command("list")
+def list_(registry: Registry = None, json: Json = False) -> None:
+    """List every name: current version, models, label, data, balanced accuracy out of sample, acceptance."""
+    from research.registry import describe, entries
+
+    rows = [describe(entry) for entry in entries(registry)]
+    if json:
+        print_json(rows)
+        return
+    table = Table("name", "version", "label", "data", "balanced accuracy", "accepted", "", box=None, padding=(0, 2, 0, 0))
+    for row in rows:
+        scores = ", ".join(f"{slot} {value:.1%}" for slot, value in row["balanced_accuracy"].items())
+        span = f"{(row['data_from'] or '?')[:10]} to {(row['data_to'] or '?')[:10]}"
+        flags = ("synthetic " if row["synthetic"] else "") + ("DAMAGED" if row["problems"] else "")
+        table.add_row(row["name"], str(row["version"]), row["label"], span, scores, f"{row['accepted']} of {row['artefacts']}", flags)
+    console.print(table if rows else "no models yet; `qt models promote DIR` puts a folder of `qt train` here")
+
+
+@models_app.command()
+def show(name: Name, registry: Registry = None, json: Json = False) -> None:
+    """Show one name: its current version, what was done before, problems."""
+    from research.registry import describe, find
+
+    facts = describe(find(name, registry))
+    if json:
+        print_json(facts)
+        return
+    table = Table("", "", box=None, show_header=False, padding=(0, 2))
+    for key, value in facts.items():
+        if key not in ("history", "problems"):
+            text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            table.add_row(key.replace("_", " "), ", ".join(map(str, text)) if isinstance(text, list) else str(text))
+    console.print(table)
+    for step in facts["history"]:
+        console.print(f"{step['time']}  version {step['version']}  {step['what']}", soft_wrap=True, markup=False)
+    for problem in facts["problems"]:
+        console.print(f"problem: {problem}", soft_wrap=True, markup=False)
+
+
+@models_app.command()
+def promote(
+    folder: Annotated[Path, typer.Argument(help="folder that `qt train` or `qt backtest` wrote", metavar="DIR")],
+    name: Annotated[str | None, typer.Option("--as", help="name in the registry; default: the folder's")] = None,
+    registry: Registry = None,
+    quiet: Quiet = False,
+) -> None:
+    """Copy trained models into the registry and make them the current version of a name."""
+    from research.registry import promote as do
+
+    entry = do(folder, name, registry)
+    if not quiet:
+        console.print(f"{entry.name} is now version {entry.version}; use it with --models {entry.name}")
+    path(entry.path)
+
+
+@models_app.command()
+def rollback(name: Name, registry: Registry = None, quiet: Quiet = False) -> None:
+    """Go back to the version before the current one; nothing is deleted."""
+    from research.registry import rollback as do
+
+    entry = do(name, registry)
+    if not quiet:
+        console.print(f"{entry.name} is now version {entry.version}")
+    path(entry.path)
+
+
+@models_app.command()
+def clean(
+    gib: Annotated[float, typer.Option("--keep", min=0.0, help="GiB of stored fits to keep, those asked for last")] = 0.0,
+) -> None:
+    """Remove stored fits, which only save time: what is missing is fitted again. The registry is not touched."""
+    from research.models import fits
+
+    count, freed = fits.trim(int(gib * 2**30))
+    left, size = fits.usage()
+    console.print(
+        f"removed {count} fits ({freed / 2**20:.0f} MiB); {left} left ({size / 2**20:.0f} MiB) in {fits.folder()}", soft_wrap=True
+    )

@@ -1,0 +1,199 @@
+"""Which trained models are in use? A registry on disk: versions by name, one of them current.
+
+    <QT_HOME>/registry/<name>/1/schedule.json ...      a version is a copy of a trained set, never changed again
+    <QT_HOME>/registry/<name>/current.json             {"version": 2, "history": [...]}
+
+A version is copied under another name and renamed, and `current.json` is written beside its place and renamed: whoever reads sees the old
+version or the new one, nothing between. `load_for_live` is the door to money: it refuses what research only flags.
+"""
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from research.errors import UserError
+from research.ledger import home
+from research.models.schedule import FOREVER, ModelSet
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LEFT_OUT = shutil.ignore_patterns("predictions.parquet", "*.tmp", ".*")
+
+
+def registry_folder() -> Path:
+    """Folder of the registry: `QT_HOME/registry`."""
+    return home() / "registry"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name in the registry. version: the current one; history: what was done, oldest first."""
+
+    name: str
+    folder: Path
+    version: int
+    history: tuple[dict[str, Any], ...]
+
+    @property
+    def path(self) -> Path:
+        """Folder of the current version."""
+        return self.folder / str(self.version)
+
+    @property
+    def versions(self) -> list[int]:
+        """Every version that is kept, oldest first."""
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+
+
+def entries(root: Path | None = None) -> list[Entry]:
+    """Return every name in the registry, sorted."""
+    base = root or registry_folder()
+    names = sorted(path.parent.name for path in base.glob("*/current.json")) if base.is_dir() else []
+    return [find(name, base) for name in names]
+
+
+def find(name: str, root: Path | None = None) -> Entry:
+    """Return a name's entry. Raises UserError where there is none, or its pointer is damaged."""
+    base = root or registry_folder()
+    folder = base / name
+    if not NAME.fullmatch(name) or not (folder / "current.json").exists():
+        known = ", ".join(sorted(path.parent.name for path in base.glob("*/current.json"))) or "none"
+        raise UserError(f"model must be a name in the registry {base} ({known}), was {name!r}; put it there with `qt models promote`")
+    try:
+        stored = json.loads((folder / "current.json").read_text(encoding="utf-8"))
+        entry = Entry(name, folder, int(stored["version"]), tuple(stored["history"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / 'current.json'} must name a version, was damaged ({error}); promote the models again") from error
+    if not entry.path.is_dir():
+        raise UserError(f"{folder / 'current.json'} must name a version that is there, was {entry.version}; promote the models again")
+    return entry
+
+
+def resolve(models: str | Path, root: Path | None = None) -> Path:
+    """Return the folder of trained models that `models` means: a folder, a name in the registry, or `name@version`."""
+    path = Path(models)
+    if path.is_dir():
+        return path
+    name, at, version = str(models).partition("@")
+    if path.parent != Path() or not NAME.fullmatch(name):
+        raise UserError(f"--models must be a folder that `qt train` wrote or a name in the registry, was {str(models)!r}")
+    entry = find(name, root)
+    if not at:
+        return entry.path
+    if not version.isdecimal() or int(version) not in entry.versions:
+        raise UserError(f"version of {name} must be one of {', '.join(map(str, entry.versions))}, was {version!r}")
+    return entry.folder / version
+
+
+def promote(folder: str | Path, name: str | None = None, root: Path | None = None) -> Entry:
+    """Copy a trained set into the registry and make it the current version of `name` (the folder's own name by default).
+
+    Raises UserError when the set is half-written, damaged, or of another version of this program; nothing is changed then.
+    """
+    source = Path(folder)
+    source = source / "models" if (source / "models" / "schedule.json").exists() else source
+    label = name or Path(folder).resolve().name
+    if not NAME.fullmatch(label):
+        raise UserError(f"name must consist of letters, digits, dot, dash and underscore, was {label!r}; give one with --as")
+    _whole(source)
+    target = (root or registry_folder()) / label
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".", dir=target))
+        try:
+            shutil.copytree(source, draft, ignore=LEFT_OUT, dirs_exist_ok=True)
+            _whole(draft)
+            version = 1 + max((int(path.name) for path in target.iterdir() if path.name.isdecimal()), default=0)
+            draft.chmod(0o755)
+            draft.rename(target / str(version))
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        history = find(label, root).history if (target / "current.json").exists() else ()
+        return _point(target, version, history, f"promoted from {source.resolve()}")
+    except OSError as error:
+        raise UserError(
+            f"registry must be writable, was not: {target} ({error.strerror or error}); free space or choose --registry"
+        ) from error
+
+
+def rollback(name: str, root: Path | None = None) -> Entry:
+    """Make the version before the current one current again. Raises UserError when there is none."""
+    entry = find(name, root)
+    earlier = [version for version in entry.versions if version < entry.version]
+    if not earlier:
+        raise UserError(f"{name} must have an earlier version to go back to, was at {entry.version}, its first")
+    _whole(entry.folder / str(earlier[-1]))
+    return _point(entry.folder, earlier[-1], entry.history, f"rolled back from {entry.version}")
+
+
+def describe(entry: Entry) -> dict[str, Any]:
+    """Summarise a name's current version, as `qt models list` shows it. balanced_accuracy: mean over folds, by model."""
+    models = ModelSet.load(entry.path)
+    metas = [a.meta for a in models.artefacts]
+    spans = [time for meta in metas for span in meta.get("split", {}).get("close_time", {}).values() for time in span]
+    scores = {slot: [m["balanced_accuracy"] for m in metas if m.get("slot") == slot and "balanced_accuracy" in m] for slot in models.slots}
+    return {
+        "name": entry.name,
+        "version": entry.version,
+        "versions": entry.versions,
+        "models": list(models.slots),
+        "label": models.config["label"]["id"],
+        "symbols": sorted({symbol for meta in metas for symbol in meta.get("symbols", ())}),
+        "data_from": str(np.datetime64(min(spans), "ns"))[:19] if spans else None,
+        "data_to": str(np.datetime64(max(spans), "ns"))[:19] if spans else None,
+        "balanced_accuracy": {slot: round(float(np.mean(values)), 4) for slot, values in scores.items() if values},
+        "accepted": sum(meta.get("status") == "accepted" for meta in metas),
+        "artefacts": len(metas),
+        "synthetic": any(meta.get("synthetic", True) for meta in metas),
+        "folder": str(entry.path),
+        "history": list(entry.history),
+        "problems": list(models.check()),
+    }
+
+
+def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False, allow_synthetic: bool = False) -> ModelSet:
+    """Load models to trade with: a folder or a registry name. Looks at the artefacts that serve from now on.
+
+    Raises UserError when one is damaged or missing, trained on synthetic labels (`spec` D-24), or was rejected (D-74), unless allowed.
+    """
+    known = models if isinstance(models, ModelSet) else ModelSet.load(resolve(models))
+    if broken := known.check():
+        raise UserError(f"models must be whole to go live, were not: {broken[0]}")
+    serving = [a for a in known.artefacts if a.valid_until == FOREVER]
+    if not serving:
+        raise UserError("models must have an artefact that is still valid to go live, was without; train again")
+    for artefact in serving:
+        if artefact.meta.get("synthetic", True) and not allow_synthetic:
+            raise UserError(
+                f"{artefact.slot} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway"
+            )
+        status = artefact.meta.get("status")
+        if status != "accepted" and not allow_rejected:
+            why = next(iter(artefact.meta.get("warnings", ())), f"status is {status}")
+            raise UserError(f"{artefact.slot} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
+    return known
+
+
+def _whole(folder: Path) -> None:
+    """Raise UserError unless the folder holds a complete, undamaged schedule."""
+    if not (folder / "schedule.json").exists():
+        raise UserError(f"models must be a finished folder of `qt train`, was {folder} without schedule.json; train again")
+    if broken := ModelSet.load(folder).check():
+        raise UserError(f"models must be whole to be promoted, were not: {broken[0]}")
+
+
+def _point(folder: Path, version: int, history: tuple[dict[str, Any], ...], what: str) -> Entry:
+    """Make `version` current and remember it."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = Entry(folder.name, folder, version, (*history, {"time": now, "version": version, "what": what}))
+    draft = folder / ".current.json.tmp"
+    draft.write_text(json.dumps({"version": version, "history": entry.history}, indent=1), encoding="utf-8")
+    os.replace(draft, folder / "current.json")
+    return entry

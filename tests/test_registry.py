@@ -1,0 +1,174 @@
+"""Does the registry hand out whole models only, go forward and back in one step, and keep bad ones from money?"""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from research import registry
+from research.cli.app import app
+from research.data.frames import save_bars
+from research.errors import UserError
+from research.models.schedule import ModelSet, meta_path
+from research.predictions import Predictions
+from research.train import train
+from research.workflow import Job, run_job
+from tests.conftest import assert_same_bits, awkward_bars
+
+BARS = awkward_bars(600, seed=0, n_symbols=4)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder as `qt train` leaves it: two models, two folds."""
+    folder = tmp_path_factory.mktemp("trained") / "base"
+    train(BARS, models=("xgb", "lgbm"), n_folds=2, processes=1, preset="tiny", out=folder)
+    return folder
+
+
+@pytest.fixture
+def copy(trained, tmp_path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "base"))
+
+
+def edit(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes, indent=1, sort_keys=True))
+
+
+def file_of(folder: Path, slot: str, fold: int) -> Path:
+    (found,) = (a.path for a in ModelSet.load(folder).artefacts if (a.slot, a.fold) == (slot, fold))
+    return found
+
+
+def test_versions_go_forward_and_back(trained):
+    first = registry.promote(trained)
+    assert (first.name, first.version) == ("base", 1)
+    second = registry.promote(trained, "base")
+    assert (second.version, second.versions) == (2, [1, 2])
+    assert not (second.path / "predictions.parquet").exists()
+    assert registry.resolve("base") == second.path
+    assert registry.resolve("base@1") == first.path
+    assert registry.resolve(trained) == trained
+    back = registry.rollback("base")
+    assert (back.version, registry.resolve("base")) == (1, first.path)
+    assert [step["what"].split()[0] for step in back.history] == ["promoted", "promoted", "rolled"]
+    with pytest.raises(UserError, match="base must have an earlier version to go back to, was at 1, its first"):
+        registry.rollback("base")
+    assert registry.promote(trained, "base").version == 3  # what was left behind stays
+    assert [entry.name for entry in registry.entries()] == ["base"]
+    assert not list(registry.registry_folder().rglob(".*"))  # no drafts
+
+
+def test_a_version_answers_like_what_was_promoted(trained):
+    entry = registry.promote(trained, "copy")
+    shown, own = (Predictions.from_models(folder, BARS) for folder in (entry.path, trained))
+    assert_same_bits(shown.probs, own.probs)
+    facts = registry.describe(entry)
+    assert facts["models"] == ["xgb", "lgbm"]
+    assert (facts["label"], facts["artefacts"], facts["synthetic"], facts["problems"]) == ("L1", 4, False, [])
+    assert facts["data_from"] < facts["data_to"]
+    assert set(facts["balanced_accuracy"]) == {"xgb", "lgbm"}
+    assert registry.promote(trained, "elsewhere", trained.parent / "other").folder == trained.parent / "other" / "elsewhere"
+
+
+DAMAGES = {
+    "half-written": (lambda d: (d / "schedule.json").unlink(), "must be a finished folder of `qt train`"),
+    "older schema": (lambda d: edit(d / "schedule.json", schema_version=1), "must be of schema version 2, was 1; train again"),
+    "altered schedule": (lambda d: edit(d / "schedule.json", notes=["fine"]), "must be as the training wrote it, was altered"),
+    "damaged schedule": (lambda d: (d / "schedule.json").write_text("{"), "must be a schedule as `qt train` writes it, was damaged"),
+    "altered model": (lambda d: file_of(d, "xgb", 1).write_bytes(b"x"), r"must have the hash \w{12} of its schedule, was altered"),
+    "missing scaler": (lambda d: next(d.rglob("lightgbm*_scaler.json")).unlink(), "and its scaler, was without; train again"),
+    "praised metadata": (
+        lambda d: edit(meta_path(file_of(d, "lgbm", 0)), status="accepted", x=1),
+        "_meta.json must be as the training wrote",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damaged_models_are_refused_with_a_sentence(name, copy):
+    damage, sentence = DAMAGES[name]
+    damage(copy)
+    with pytest.raises(UserError, match=sentence):
+        registry.promote(copy)
+    with pytest.raises(UserError, match=sentence.replace("must be a finished folder of `qt train`", "schedule|valid|whole|accepted")):
+        registry.load_for_live(copy)
+    assert registry.entries() == []
+
+
+def with_meta(models: ModelSet, **changes) -> ModelSet:
+    made = tuple(replace(a, meta={**a.meta, "status": "accepted", **changes}, meta_hash="") for a in models.artefacts)
+    return ModelSet(made, models.feature_names, models.config)
+
+
+def test_other_features_and_other_code_are_refused(trained):
+    models = ModelSet.load(trained)
+    turned = ModelSet(models.artefacts, models.feature_names[::-1], models.config)
+    assert all("in another order" in why for why in turned.check())
+    assert len(turned.check()) == 4
+    with pytest.raises(UserError, match=r"must have the features .* was in another order"):
+        registry.load_for_live(turned)
+    with pytest.raises(
+        UserError, match=r"xgb must be of the registered class research.models.xgboost:XGBoost, was os:system; register it first"
+    ):
+        registry.load_for_live(with_meta(models, target="os:system"))
+
+
+def test_only_accepted_models_of_real_labels_go_live(trained):
+    models = ModelSet.load(trained)
+    assert registry.load_for_live(with_meta(models)).slots == ("xgb", "lgbm")
+    with pytest.raises(UserError, match=r"xgb must be accepted to go live, was not: rejected: .*; train another or pass --allow-rejected"):
+        registry.load_for_live(with_meta(models, status="rejected"))
+    assert registry.load_for_live(with_meta(models, status="rejected"), allow_rejected=True)
+    with pytest.raises(UserError, match="xgb must be trained on real labels to go live, was synthetic; pass --allow-synthetic"):
+        registry.load_for_live(with_meta(models, synthetic=True))
+    assert registry.load_for_live(with_meta(models, synthetic=True), allow_synthetic=True)
+    ended = ModelSet(tuple(a for a in models.artefacts if a.fold == 0), models.feature_names, models.config)
+    with pytest.raises(UserError, match="must have an artefact that is still valid"):
+        registry.load_for_live(ended)
+
+
+def test_mistakes_are_told_in_a_sentence(trained, tmp_path):
+    with pytest.raises(UserError, match=r"must be a name in the registry .* \(none\), was 'absent'; put it there with `qt models promote`"):
+        registry.resolve("absent")
+    with pytest.raises(UserError, match="must be a folder that `qt train` wrote or a name in the registry, was 'no/folder'"):
+        registry.resolve("no/folder")
+    with pytest.raises(UserError, match=r"name must consist of letters, .* was '\.\./up'; give one with --as"):
+        registry.promote(trained, "../up")
+    entry = registry.promote(trained, "base")
+    with pytest.raises(UserError, match="version of base must be one of 1, was '7'"):
+        registry.resolve("base@7")
+    (entry.folder / "current.json").write_text("{")
+    with pytest.raises(UserError, match=r"current.json must name a version, was damaged"):
+        registry.resolve("base")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="registry must be writable, was not"):
+        registry.promote(trained, "base", tmp_path / "file")
+
+
+def test_a_backtest_takes_a_name(trained, tmp_path):
+    registry.promote(trained, "base")
+    data = tmp_path / "bars.parquet"
+    save_bars(BARS, data)
+    run = run_job(Job(str(data), models=Path("base"), out=tmp_path / "run"), verify=False, report=False)
+    assert_same_bits(run.predictions.probs, Predictions.from_models(trained, BARS).probs)
+    assert registry.promote(tmp_path / "run", "again").version == 1  # a run's folder holds its models
+
+
+def test_the_commands(trained, capsys):
+    def qt(*words: str) -> str:
+        app(["models", *words], standalone_mode=False)
+        return capsys.readouterr().out
+
+    assert "no models yet" in qt("list")
+    assert qt("promote", str(trained), "--as", "mine").startswith("mine is now version 1; use it with --models mine\n")
+    qt("promote", str(trained), "--as", "mine", "--quiet")
+    assert json.loads(qt("list", "--json"))[0]["version"] == 2
+    assert "mine" in qt("list")
+    assert qt("rollback", "mine").startswith("mine is now version 1\n")
+    shown = qt("show", "mine")
+    assert "rolled back from 2" in shown
+    assert json.loads(qt("show", "mine", "--json"))["versions"] == [1, 2]
+    assert "0 left (0 MiB)" in qt("clean")
