@@ -83,14 +83,7 @@ def test_later_bars_leave_earlier_folds_known():
 
 
 def test_the_code_of_the_models_and_the_libraries_are_part_of_the_name(monkeypatch):
-    job = {
-        "slot": "xgb",
-        "target": "research.models.xgboost:XGBoost",
-        "features": ["a"],
-        "preset": "tiny",
-        "seed": 1,
-        "max_train_rows": None,
-    }
+    job = dict.fromkeys(fits.READ, 1) | {"target": "research.models.xgboost:XGBoost"}
     name = fits.fit_key(job, "content")
     assert fits.fit_key(job, "other") != name
     monkeypatch.setattr(fits, "_source", lambda target: "edited")
