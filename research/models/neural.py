@@ -65,6 +65,8 @@ class NeuralModel(StoredModel):
     def fit(self, rows: Windows, labels: NDArray[np.int8], valid_rows: Windows, valid_labels: NDArray[np.int8], seed: int) -> None:
         """Fit scaler and network. The scaler sees the last row of every fitted window. Raises ModelAbsentError when a class is missing."""
         self._check(rows)
+        if len(rows) == 0:
+            raise ModelAbsentError(f"training windows of {self.lookback} complete rows must exist, was 0; load a longer period")
         counts = self._counts(labels, valid_rows)
         self.scaler = Scaler.fit(np.array(rows.matrix.reshape(-1, rows.shape[2])[rows.cells]))
         preset = self.presets[self.preset]
