@@ -24,7 +24,7 @@ Weights that follow the regime are a table of slices and models, each a factor o
 """
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,14 @@ class Config:
         return [f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for name, value in values.items()]
 
 
-def load_config(profile: str = "default", path: Path | None = None, sets: Iterable[str] = ()) -> Config:
-    """Resolve profile, file and `layer.name=value` texts, in this order. Raises UserError naming the first bad one."""
-    config = Config(Params.profile(profile), RunOptions(), profile)
+def load_config(
+    profile: str = "default", path: Path | None = None, sets: Iterable[str] = (), environment: Mapping[str, Any] | None = None
+) -> Config:
+    """Resolve profile, environment (`{"layer.name": value}`, live only), file and `layer.name=value` texts; the later one wins.
+
+    Raises UserError naming the first bad one.
+    """
+    config = Config(Params.profile(profile).with_values(environment or {}), RunOptions(), profile)
     if path is not None:
         config = _with_tables(config, _read_toml(path), str(path))
     for text in sets:

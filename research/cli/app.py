@@ -26,6 +26,7 @@ from research.cli.common import (
     split_symbols,
 )
 from research.cli.data import data_app
+from research.cli.live import live_app
 from research.cli.models import models_app
 from research.cli.trials import trials
 
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(trials)
 app.add_typer(models_app, name="models")
+app.add_typer(live_app, name="live")
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the report says so")]

@@ -130,6 +130,15 @@ def explanation(value: dict[str, Any]) -> None:
             console.print(f"    {name:<24} {seen}")
 
 
+def lived(told: dict[str, Any]) -> None:
+    """Show what `qt live` did: bars, equity, latency."""
+    begun = f", continued after bar {told['resumed']:,}" if told["resumed"] else ""
+    console.print(f"{told['bars']:,} bars decided{begun}; equity {told['equity']:,.2f}{'; stopped' if told['stopped'] else ''}")
+    if told["median_ms"] is not None:
+        console.print(f"closed bar to journal: median {told['median_ms']:.2f} ms, 99th percentile {told['p99_ms']:.2f} ms")
+    path(Path(told["journal"]))
+
+
 def machine(report: dict[str, Any]) -> None:
     """Show what `qt doctor` found; problems last."""
     table = Table("", "", box=None, show_header=False, padding=(0, 2))

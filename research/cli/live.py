@@ -1,0 +1,109 @@
+"""Which commands run and steer paper trading? `qt live` and what is said to a running one."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from research.cli import show
+from research.cli.common import ConfigFile, From, Json, Profile, Quiet, Sets, Symbols, To, print_json, progress, split_symbols
+
+live_app = typer.Typer(invoke_without_command=True, no_args_is_help=False, help="Trade on paper, one closed bar at a time.")
+
+Values = Annotated[list[str], typer.Argument(help="layer.name=value", metavar="NAME=VALUE...")]
+Stage = Annotated[int, typer.Argument(min=0, max=3, help="0 ensemble, 1 meta logged, 2 arbiter, 3 review")]
+JournalFile = Annotated[Path, typer.Argument(help="journal that `qt live` writes", metavar="JOURNAL")]
+
+
+@live_app.callback()
+def live(
+    context: typer.Context,
+    feed: Annotated[str | None, typer.Option(help="replay:FILE, or ccxt:EXCHANGE")] = None,
+    journal: Annotated[Path | None, typer.Option(help="file that keeps every bar; a known one is continued")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="a run's predictions.parquet, for replays")] = None,
+    models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
+    speed: Annotated[str, typer.Option(help="of a replay: max, or bars a second")] = "max",
+    live_from: Annotated[str | None, typer.Option(help="bars before this time are history: features only, nobody votes")] = None,
+    stages: Annotated[str | None, typer.Option(help="staged rollout ahead of time: TIME=STAGE,TIME=STAGE")] = None,
+    import_governor: Annotated[Path | None, typer.Option(help="governor state file to start a new journal from")] = None,
+    log: Annotated[Path | None, typer.Option(help="write a line for every event of a bar to this file, rotated at 10 MB")] = None,
+    log_json: Annotated[bool, typer.Option("--log-json", help="the lines as JSON objects")] = False,
+    funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")] = None,
+    profile: Profile = "default",
+    config: ConfigFile = None,
+    set_: Sets = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run the chain on paper; Ctrl-C ends after the bar that is being decided, the next start continues."""
+    if context.invoked_subcommand is not None:
+        return
+    from research.config import load_config
+    from research.live.controls import from_environment
+    from research.live.start import Wish, start_live
+
+    settings = load_config(profile, config, set_ or [], from_environment(os.environ))
+    how = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}
+    wish = Wish(feed, journal, settings, predictions, models, speed, live_from, stages, import_governor, log, log_json, how)
+    with progress(quiet or json) as update:
+        runner, close = start_live(wish, update)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, runner.stop)
+        try:
+            outcome = runner.run()
+        finally:
+            close()
+    latency = sorted(outcome.latency)
+    told: dict[str, Any] = {
+        "journal": str(journal),
+        "bars": outcome.bars,
+        "resumed": outcome.resumed,
+        "equity": outcome.equity,
+        "stopped": outcome.is_stopped,
+        "median_ms": latency[len(latency) // 2] / 1e6 if latency else None,
+        "p99_ms": latency[len(latency) * 99 // 100] / 1e6 if latency else None,
+    }
+    if json:
+        print_json(told)
+    elif quiet:
+        show.path(Path(told["journal"]))
+    else:
+        show.lived(told)
+
+
+@live_app.command()
+def stop(
+    journal: JournalFile,
+    now: Annotated[bool, typer.Option("--now", help="also close what is open at the next open")] = False,
+    lift: Annotated[bool, typer.Option("--lift", help="allow entries again")] = False,
+) -> None:
+    """Throw the kill switch: no entries from the next bar on, exits go on."""
+    from research.live.controls import command
+
+    command(journal, {"do": "lift"} if lift else {"do": "stop", "now": now})
+    show.console.print("entries are allowed again from the next bar on" if lift else "no entries from the next bar on")
+
+
+@live_app.command("set")
+def set_values(journal: JournalFile, values: Values) -> None:
+    """Change parameters of the running chain at the next bar: `qt live set JOURNAL arbiter.enabled=false`."""
+    from research.live.controls import command, command_set
+
+    command(journal, command_set(values))
+    show.console.print("in effect at the next bar")
+
+
+@live_app.command()
+def stage(journal: JournalFile, number: Stage) -> None:
+    """Move the staged rollout: meta layer and arbiter on or off at the next bar, positions untouched."""
+    from research.live.controls import STAGES, command
+
+    meta, arbiter = STAGES[number]
+    command(journal, {"do": "set", "values": {"meta.enabled": meta, "arbiter.enabled": arbiter}})
+    show.console.print(f"stage {number} at the next bar: meta layer {'on' if meta else 'off'}, arbiter {'on' if arbiter else 'off'}")

@@ -1,0 +1,300 @@
+"""What survives a crash? One SQLite file (WAL) in which every bar is one transaction: whole, or not there.
+
+A bar's transaction holds its candles as they were used, the votes, every layer's answer, new and finished orders, fills, what the feed
+noticed, and the account. `snapshots` keeps the last two full states of the engine (npz, never pickled): a restart loads the newest and runs
+the few bars after it again. Live syncs the disk at every commit; a replay, which can be repeated, at checkpoints only.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from qtcore import Bars, Params, Result, Votes
+from qtcore.types import FILL, MODELS, Reason
+from research.errors import UserError
+from research.live.codec import (
+    CELL_COLUMNS,
+    VOTE_COLUMNS,
+    cell_columns,
+    digest_of,
+    pack_bar,
+    pack_state,
+    unpack_bar,
+    unpack_state,
+    unpack_votes,
+)
+from research.live.files import APPLICATION_ID, SCHEMA_VERSION, check_version, connect, guarded, has_tables, hold, read_about
+from research.live.orders import Order
+
+KEPT_SNAPSHOTS = 2
+
+
+def _typed(name: str) -> str:
+    real = name in ("size", "volatility", "trend_strength", "arbiter_score") or name.endswith("_confidence")
+    return f"{name} {'REAL' if real else 'INTEGER'}"
+
+
+FILL_COLUMNS = ", ".join(f"{name} {'REAL' if FILL[name].kind == 'f' else 'INTEGER'}" for name in FILL.names or ())
+BASE_PREDICTIONS = ", ".join(f"'{m}', json_object('action', {m}_action, 'confidence', {m}_confidence)" for m in MODELS)
+SCHEMA = f"""
+CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE versions (id INTEGER PRIMARY KEY, from_bar INTEGER NOT NULL, params TEXT NOT NULL, models TEXT NOT NULL, cause TEXT NOT NULL);
+CREATE TABLE bars (
+    bar INTEGER PRIMARY KEY, open_time INTEGER NOT NULL, close_time INTEGER NOT NULL, received INTEGER NOT NULL, latency INTEGER,
+    candles BLOB NOT NULL, probs BLOB, equity REAL, balance REAL, exposure REAL, peak REAL, version INTEGER NOT NULL, digest BLOB NOT NULL);
+CREATE TABLE decisions (cell INTEGER PRIMARY KEY, bar INTEGER NOT NULL, symbol TEXT NOT NULL, {", ".join(map(_typed, CELL_COLUMNS))});
+CREATE TABLE orders (
+    id TEXT PRIMARY KEY, bar INTEGER NOT NULL, symbol TEXT NOT NULL, kind TEXT NOT NULL, notional REAL NOT NULL, reason INTEGER NOT NULL,
+    state TEXT NOT NULL, done_bar INTEGER) WITHOUT ROWID;
+CREATE INDEX open_orders ON orders (state) WHERE state = 'open';
+CREATE TABLE fills (seq INTEGER PRIMARY KEY, order_id TEXT, {FILL_COLUMNS});
+CREATE TABLE book (id INTEGER PRIMARY KEY CHECK (id = 1), account BLOB NOT NULL, positions BLOB NOT NULL);
+CREATE TABLE snapshots (bar INTEGER PRIMARY KEY, close_time INTEGER NOT NULL, state BLOB NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE events (id INTEGER PRIMARY KEY, bar INTEGER, time INTEGER NOT NULL, kind TEXT NOT NULL, symbol TEXT, text TEXT NOT NULL);
+CREATE TABLE control (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, command TEXT NOT NULL, applied_bar INTEGER);
+CREATE TABLE reasons (code INTEGER PRIMARY KEY, name TEXT NOT NULL);
+CREATE VIEW metav2_decisions AS
+    SELECT strftime('%Y-%m-%dT%H:%M:%SZ', bars.close_time / 1000000000, 'unixepoch') AS timestamp, decisions.symbol AS symbol,
+        CASE decisions.final_action WHEN 0 THEN 'SELL' WHEN 2 THEN 'BUY' ELSE 'HOLD' END AS decision,
+        json_object('base_predictions', json_object({BASE_PREDICTIONS}),
+            'ensemble_action', ensemble_action, 'ensemble_confidence', ensemble_confidence,
+            'regime', json_object('volatility', volatility, 'trend_strength', trend_strength)) AS features,
+        (SELECT exits.pnl FROM fills AS entries JOIN fills AS exits ON exits.trade_id = entries.trade_id AND exits.is_entry = 0
+            WHERE entries.order_id = decisions.symbol || '-' || (bars.close_time / 1000000000) || '-entry') AS actual_outcome
+    FROM decisions JOIN bars USING (bar);
+CREATE INDEX fills_of_orders ON fills (order_id);
+CREATE INDEX fills_of_trades ON fills (trade_id);
+"""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something worth knowing later. time: ns UTC; kind: one word, such as `late`, `revised`, `stop`; symbol: empty for all."""
+
+    time: int
+    kind: str
+    text: str
+    symbol: str = ""
+
+
+@dataclass
+class Entry:
+    """Everything that one bar writes.
+
+    received, latency: ns. orders: new ones; done: finished ids with their state; fill_orders: the order of each fill, empty for a stop.
+    state: a full snapshot, None for none.
+    """
+
+    bar: int
+    result: Result
+    received: int
+    latency: int
+    version: int
+    account: NDArray
+    positions: NDArray
+    orders: list[Order] = field(default_factory=list)
+    done: list[tuple[str, str]] = field(default_factory=list)
+    fill_orders: list[str] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    state: Mapping[str, NDArray] | None = None
+
+
+class Journal:
+    """A journal open for writing by one runner.
+
+    Raises UserError where the file is not a journal, of another version, damaged or held by another process.
+    """
+
+    def __init__(self, path: str | Path, about: Mapping[str, Any], *, durable: bool = True) -> None:
+        """Open or make the journal. about: symbols, interval and other facts that stay; durable: sync the disk at every commit."""
+        self.path = Path(path)
+        self._lock = hold(self.path)
+        is_new = not self.path.exists() or self.path.stat().st_size == 0
+        with guarded(self.path):
+            self.db = connect(self.path, durable=durable)
+            if is_new or not has_tables(self.db):
+                self._create(about)
+            check_version(self.db, self.path)
+        self.about = read_about(self.db)
+        for name in ("symbols", "interval"):
+            if self.about[name] != json.loads(json.dumps(about[name])):
+                raise UserError(
+                    f"journal must be of the same {name} {about[name]}, was {self.about[name]} in {self.path}; use a new --journal"
+                )
+        self.symbols = tuple(self.about["symbols"])
+        columns = ", ".join("?" * (3 + len(CELL_COLUMNS)))
+        self._insert_cell = f"INSERT INTO decisions VALUES ({columns})"
+        self._insert_fill = f"INSERT INTO fills VALUES ({', '.join('?' * (2 + len(FILL.names or ())))})"
+
+    def _create(self, about: Mapping[str, Any]) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+        for statement in SCHEMA.split(";\n"):
+            if statement.strip():
+                self.db.execute(statement)
+        self.db.executemany("INSERT INTO about VALUES (?, ?)", [(key, json.dumps(value)) for key, value in about.items()])
+        self.db.executemany("INSERT INTO reasons VALUES (?, ?)", [(int(r), r.name) for r in Reason])
+        self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self.db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file and let others in."""
+        self.db.close()
+        self._lock.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Write everything inside or nothing. Raises UserError when the disk is full or the file damaged."""
+        with guarded(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def begin(self, bar: int, close_time: int, state: Mapping[str, NDArray], params: Params, models: Mapping[str, Any]) -> None:
+        """Write what the runner starts with: the state before its first bar, `bar` being the last one of history (-1 for none)."""
+        with self.transaction() as db:
+            _put_version(db, bar + 1, params, models, "start")
+            _put_snapshot(db, bar, close_time, state)
+
+    def change(self, bar: int, params: Params, models: Mapping[str, Any], cause: str) -> int:
+        """Note other parameters or models from `bar` on. Returns the number of the version."""
+        with self.transaction() as db:
+            return _put_version(db, bar, params, models, cause)
+
+    def commit(self, entry: Entry) -> None:
+        """Write one bar. Raises UserError when it cannot be kept; nothing of it is then in the file."""
+        result, bar, n = entry.result, entry.bar, len(self.symbols)
+        account = entry.account[0]
+        with self.transaction() as db:
+            db.execute(
+                "INSERT INTO bars VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (bar, int(result.open_time[0]), int(result.close_time[0]), entry.received, entry.latency, pack_bar(result.bars),
+                 None if result.votes.probs is None else result.votes.probs.tobytes(), float(result.equity[0]), float(result.balance[0]),
+                 float(result.exposure[0]), float(account["peak"]), entry.version, digest_of(entry.account, entry.positions)),
+            )  # fmt: skip
+            columns = cell_columns(result)
+            db.executemany(self._insert_cell, zip(range(bar * n, (bar + 1) * n), [bar] * n, self.symbols, *columns))
+            first = int(account["n_fills"]) - len(result.fills)
+            if len(result.fills):
+                rows = [(first + k, entry.fill_orders[k], *fill.tolist()) for k, fill in enumerate(result.fills)]
+                db.executemany(self._insert_fill, rows)
+            if entry.orders:
+                rows = [(o.id, bar, o.symbol, o.kind, o.notional, o.reason) for o in entry.orders]
+                db.executemany("INSERT INTO orders VALUES (?, ?, ?, ?, ?, ?, 'open', NULL)", rows)
+            if entry.done:
+                db.executemany("UPDATE orders SET state = ?, done_bar = ? WHERE id = ?", [(state, bar, id_) for id_, state in entry.done])
+            if entry.events:
+                put_events(db, bar, entry.events)
+            db.execute("REPLACE INTO book VALUES (1, ?, ?)", (entry.account.tobytes(), entry.positions.tobytes()))
+            if entry.state is not None:
+                _put_snapshot(db, bar, int(result.close_time[0]), entry.state)
+
+    def keep(self, bar: int, close_time: int, state: Mapping[str, NDArray]) -> None:
+        """Write the state after `bar` outside its transaction."""
+        with self.transaction() as db:
+            _put_snapshot(db, bar, close_time, state)
+
+    def note(self, events: Iterable[Event], bar: int | None = None) -> None:
+        """Write events outside a bar's transaction."""
+        with self.transaction() as db:
+            put_events(db, bar, events)
+
+    def checkpoint(self) -> None:
+        """Move what is complete from the log into the file; readers are not waited for."""
+        with guarded(self.path):
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def last_bar(self) -> tuple[int, int, bytes] | None:
+        """Return (bar, close time, digest) of the last bar, None in a new journal."""
+        row = self.db.execute("SELECT bar, close_time, digest FROM bars ORDER BY bar DESC LIMIT 1").fetchone()
+        return None if row is None else (int(row[0]), int(row[1]), bytes(row[2]))
+
+    def snapshot(self) -> tuple[int, int, dict[str, NDArray]] | None:
+        """Return (bar, close time, state) of the newest full state that is intact; None in a journal that never began."""
+        with guarded(self.path):
+            rows = self.db.execute("SELECT bar, close_time, state, hash FROM snapshots ORDER BY bar DESC").fetchall()
+        for bar, close_time, blob, name in rows:
+            if hashlib.sha256(blob).hexdigest() == name:
+                return int(bar), int(close_time), unpack_state(blob)
+        if rows:
+            raise UserError(f"journal must hold an intact snapshot, was damaged in {self.path}; restore a copy or use a new --journal")
+        return None
+
+    def bars_behind(self, clock: int) -> Iterator[tuple[int, Bars, Votes, int]]:
+        """Yield (bar, candles, votes, version) of every bar that closed after `clock`, ns UTC, in order."""
+        row = self.db.execute("SELECT MAX(bar) FROM bars WHERE close_time <= ?", (clock,)).fetchone()
+        yield from self.bars_after(-1 if row[0] is None else int(row[0]))
+
+    def bars_after(self, bar: int) -> Iterator[tuple[int, Bars, Votes, int]]:
+        """Yield (bar, candles, votes, version) of every later bar, in order."""
+        n, interval = len(self.symbols), int(self.about["interval"])
+        of_bar = f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell"
+        query = "SELECT bar, open_time, close_time, candles, probs, version FROM bars WHERE bar > ? ORDER BY bar"
+        for number, open_time, close_time, candles, probs, version in self.db.execute(query, (bar,)):
+            cells = self.db.execute(of_bar, (number * n, (number + 1) * n)).fetchall()
+            votes = unpack_votes(cells, probs, n)
+            yield int(number), unpack_bar(candles, open_time, close_time, self.symbols, interval), votes, int(version)
+
+    def versions(self) -> dict[int, tuple[Params, dict[str, Any]]]:
+        """Return every version's parameters and models, by number."""
+        query = "SELECT id, params, models FROM versions ORDER BY id"
+        return {int(i): (Params().with_values(json.loads(p)), json.loads(m)) for i, p, m in self.db.execute(query)}
+
+    def orders(self, state: str | None = None, bar: int | None = None) -> list[Order]:
+        """Return orders, all or those in one state or of one bar, in the order they were given."""
+        query, values = "SELECT id, symbol, kind, notional, reason FROM orders WHERE 1", list[Any]()
+        for name, value in (("state", state), ("bar", bar)):
+            if value is not None:
+                query, values = f"{query} AND {name} = ?", [*values, value]
+        return [Order(*row) for row in self.db.execute(f"{query} ORDER BY bar, kind DESC, id", values)]
+
+    def dropped(self, bar: int) -> list[str]:
+        """Return the ids of orders that ended unfilled at `bar`."""
+        query = "SELECT id FROM orders WHERE done_bar = ? AND state != 'filled'"
+        return [str(id_) for (id_,) in self.db.execute(query, (bar,))]
+
+    def is_killed_at(self, bar: int) -> bool:
+        """Say whether the kill switch was on when `bar` was decided."""
+        query = "SELECT params FROM versions JOIN bars ON bars.version = versions.id WHERE bar = ?"
+        return bool(json.loads(self.db.execute(query, (bar,)).fetchone()[0])["governor.emergency_stop"])
+
+    def commands(self) -> list[tuple[int, str]]:
+        """Return (id, command) of every control row that was not applied yet."""
+        with guarded(self.path):
+            return [(int(i), str(c)) for i, c in self.db.execute("SELECT id, command FROM control WHERE applied_bar IS NULL ORDER BY id")]
+
+    def applied(self, ids: Iterable[int], bar: int) -> None:
+        """Note from which bar on control rows hold."""
+        with self.transaction() as db:
+            db.executemany("UPDATE control SET applied_bar = ? WHERE id = ?", [(bar, i) for i in ids])
+
+
+def put_events(db: sqlite3.Connection, bar: int | None, events: Iterable[Event]) -> None:
+    """Insert events inside a transaction."""
+    rows = [(bar, e.time, e.kind, e.symbol, e.text) for e in events]
+    db.executemany("INSERT INTO events (bar, time, kind, symbol, text) VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _put_version(db: sqlite3.Connection, bar: int, params: Params, models: Mapping[str, Any], cause: str) -> int:
+    row = (bar, json.dumps(params.flat()), json.dumps(dict(models)), cause)
+    made = db.execute("INSERT INTO versions (from_bar, params, models, cause) VALUES (?, ?, ?, ?)", row).lastrowid
+    assert made is not None
+    return made
+
+
+def _put_snapshot(db: sqlite3.Connection, bar: int, close_time: int, state: Mapping[str, NDArray]) -> None:
+    blob = pack_state(state)
+    db.execute("REPLACE INTO snapshots VALUES (?, ?, ?, ?)", (bar, close_time, blob, hashlib.sha256(blob).hexdigest()))
+    db.execute("DELETE FROM snapshots WHERE bar NOT IN (SELECT bar FROM snapshots ORDER BY bar DESC LIMIT ?)", (KEPT_SNAPSHOTS,))

@@ -1,0 +1,57 @@
+"""What is sent to a broker, and what comes back? Orders with ids that a repeated bar repeats, so that none is doubled."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from numpy.typing import NDArray
+
+from qtcore import Bars
+
+
+@dataclass(frozen=True)
+class Order:
+    """A wish for the next open.
+
+    id: made of symbol, decision time and kind, so that deciding a bar again gives the same one. kind: `entry` or `exit`. notional: quote to
+    open, signed, 0.0 for an exit, which closes all. reason: `Reason` code.
+    """
+
+    id: str
+    symbol: str
+    kind: str
+    notional: float
+    reason: int
+
+
+def order_id(symbol: str, close_time: int, kind: str) -> str:
+    """Name the order of a decision.
+
+    >>> order_id("BTCUSDT", 1_704_067_200_000_000_000, "entry")
+    'BTCUSDT-1704067200-entry'
+    """
+    return f"{symbol}-{close_time // 1_000_000_000}-{kind}"
+
+
+class Broker(Protocol):
+    """Who fills orders. Every call may be repeated after a crash and must then change nothing."""
+
+    @property
+    def clock(self) -> int:
+        """Close time of the last bar it has seen, ns UTC."""
+        ...
+
+    def submit(self, orders: list[Order]) -> None:
+        """Take orders for the next open; one whose id is known is ignored."""
+        ...
+
+    def cancel(self, ids: list[str]) -> None:
+        """Drop orders that are not filled yet."""
+        ...
+
+    def advance(self, bar: Bars) -> NDArray:
+        """Let a closed bar pass and return its fills, `FILL` records; a bar that has passed before returns what it returned then."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files."""
+        ...

@@ -1,0 +1,246 @@
+"""What would an exchange have done with the orders? A paper account of its own, in its own file, with the fill rules of the simulator.
+
+It knows orders and prices and nothing of the engine, so that an order lost or doubled shows: after every bar its fills are compared with
+the engine's, bit for bit. A protective stop goes with each entry. Every bar is one transaction; orders and bars that are known are not
+taken twice.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore import Bars, Params
+from qtcore.broker import fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
+from qtcore.types import FILL, NEVER, Reason
+from research.errors import UserError
+from research.live.files import connect, guarded
+from research.live.orders import Order
+
+APPLICATION_ID = 0x71747031  # "qtp1"
+REPORTED = ("time", "symbol", "is_entry", "reason", "qty", "price", "reference_price", "notional", "stop_price", "fee", "funding", "pnl")
+
+SCHEMA = f"""
+CREATE TABLE account (id INTEGER PRIMARY KEY CHECK (id = 1), clock INTEGER NOT NULL, state TEXT NOT NULL);
+CREATE TABLE orders (
+    id TEXT PRIMARY KEY, seq INTEGER NOT NULL, symbol TEXT NOT NULL, kind TEXT NOT NULL, notional REAL NOT NULL, reason INTEGER NOT NULL,
+    state TEXT NOT NULL) WITHOUT ROWID;
+CREATE INDEX working ON orders (state) WHERE state = 'open';
+CREATE TABLE fills (seq INTEGER PRIMARY KEY, close_time INTEGER NOT NULL, order_id TEXT, {", ".join(REPORTED)});
+CREATE INDEX fills_of_bars ON fills (close_time);
+"""
+
+
+class PaperBroker:
+    """A simulated exchange account in a file.
+
+    params: costs, stop distance and the number of holes after which a symbol is gone. Raises UserError where the file is not one, and for
+    `broker.fill = close`, which nobody can do after the close.
+    """
+
+    def __init__(self, path: str | Path, symbols: tuple[str, ...], params: Params, *, durable: bool = True) -> None:
+        if params.broker.fill.name != "NEXT_OPEN":
+            raise UserError(
+                f"broker.fill must be next_open in live trading, was {params.broker.fill.name.lower()}; an order needs a market"
+            )
+        self.path, self.symbols, self.params = Path(path), symbols, params
+        self._column = {name: s for s, name in enumerate(symbols)}
+        with guarded(self.path):
+            self.db = connect(self.path, durable=durable)
+            if self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
+                self._create()
+            if self.db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+                raise UserError(f"paper account must be a file that `qt live` wrote, was another SQLite file: {path}; move it away")
+            clock, state = self.db.execute("SELECT clock, state FROM account").fetchone()
+            working = self.db.execute("SELECT id, symbol, kind, notional, reason FROM orders WHERE state = 'open' ORDER BY seq").fetchall()
+            self._n_orders = self.db.execute("SELECT COUNT(*) FROM orders").fetchone()[0]
+        self._clock, self._state = int(clock), json.loads(state)
+        self._open = {row[0]: Order(*row) for row in working}
+
+    def _create(self) -> None:
+        start: dict[str, Any] = {
+            "balance": self.params.broker.initial_cash,
+            "fees": 0.0,
+            "funding": 0.0,
+            "n_fills": 0,
+            "positions": {},
+            "holes": {},
+        }
+        self.db.execute("BEGIN IMMEDIATE")
+        for statement in filter(str.strip, SCHEMA.split(";\n")):
+            self.db.execute(statement)
+        self.db.execute("INSERT INTO account VALUES (1, ?, ?)", (NEVER, json.dumps(start)))
+        self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        self.db.execute("COMMIT")
+
+    @property
+    def clock(self) -> int:
+        """Close time of the last bar that passed, ns UTC."""
+        return self._clock
+
+    @property
+    def balance(self) -> float:
+        """Realised cash, quote: initial cash, plus every closed trade net of fees, plus funding."""
+        return float(self._state["balance"])
+
+    @property
+    def positions(self) -> dict[str, float]:
+        """Quantities held, base units, signed."""
+        return {name: position["qty"] for name, position in self._state["positions"].items()}
+
+    def submit(self, orders: list[Order]) -> None:
+        """Take orders for the next open; a known id is ignored, open or done."""
+        if not orders:
+            return
+        with guarded(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            for order in orders:
+                row = (order.id, self._n_orders, order.symbol, order.kind, order.notional, order.reason)
+                if self.db.execute("INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?, 'open')", row).rowcount:
+                    self._open[order.id] = order
+                    self._n_orders += 1
+            self.db.execute("COMMIT")
+
+    def cancel(self, ids: list[str]) -> None:
+        """Drop orders that are not filled yet."""
+        known = [id_ for id_ in ids if id_ in self._open]
+        if known:
+            with guarded(self.path):
+                self.db.executemany("UPDATE orders SET state = 'cancelled' WHERE id = ?", [(id_,) for id_ in known])
+            for id_ in known:
+                del self._open[id_]
+
+    def advance(self, bar: Bars) -> NDArray:
+        """Let a closed bar pass: exits at the open, entries at the open, stops, delistings, funding. Returns its fills."""
+        close_time = int(bar.close_time[0])
+        if close_time <= self._clock:
+            return self._passed(close_time)
+        done: list[tuple[str, str]] = []
+        fills = self._at_open(bar, done) + self._inside(bar)
+        self._pay_funding(bar)
+        self._clock = close_time
+        with guarded(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            first = self._state["n_fills"]
+            self._state["n_fills"] += len(fills)
+            marks = ", ".join("?" * (3 + len(REPORTED)))
+            rows = [(first + k, close_time, id_, *(fill[name] for name in REPORTED)) for k, (id_, fill) in enumerate(fills)]
+            self.db.executemany(f"INSERT INTO fills VALUES ({marks})", rows)
+            self.db.executemany("UPDATE orders SET state = ? WHERE id = ?", done)
+            self.db.execute("UPDATE account SET clock = ?, state = ?", (close_time, json.dumps(self._state)))
+            self.db.execute("COMMIT")
+        for _, id_ in done:
+            self._open.pop(id_, None)
+        return _records([fill for _, fill in fills])
+
+    def checkpoint(self) -> None:
+        """Move what is complete from the log into the file."""
+        with guarded(self.path):
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Close the file."""
+        self.db.close()
+
+    def _passed(self, close_time: int) -> NDArray:
+        """Return the fills of a bar that has passed."""
+        rows = self.db.execute(f"SELECT {', '.join(REPORTED)} FROM fills WHERE close_time = ? ORDER BY seq", (close_time,))
+        return _records([dict(zip(REPORTED, row)) for row in rows])
+
+    def _at_open(self, bar: Bars, done: list[tuple[str, str]]) -> list[tuple[str | None, dict[str, Any]]]:
+        fills: list[tuple[str | None, dict[str, Any]]] = []
+        time, positions = int(bar.open_time[0]), self._state["positions"]
+        leaving = {order.symbol: order for order in self._open.values() if order.kind == "exit"}
+        entering = {order.symbol: order for order in self._open.values() if order.kind == "entry"}
+        for s, name in enumerate(self.symbols):
+            position, price, order = positions.get(name), float(bar.open[0, s]), leaving.get(name)
+            if position is None or price != price:
+                continue
+            if order is not None:
+                fills.append((order.id, self._leave(s, position, price, order.reason, time)))
+                done.append(("filled", order.id))
+            elif gap_rule(position["qty"], position["stop_price"], price):
+                fills.append((None, self._leave(s, position, price, int(Reason.STOP), time)))
+        for s, name in enumerate(self.symbols):
+            order, price = entering.get(name), float(bar.open[0, s])
+            if order is None:
+                continue
+            if price == price and name not in positions:
+                fills.append((order.id, self._enter(s, order.notional, price, time)))
+            done.append(("filled" if price == price else "cancelled", order.id))
+        return fills
+
+    def _inside(self, bar: Bars) -> list[tuple[str | None, dict[str, Any]]]:
+        fills: list[tuple[str | None, dict[str, Any]]] = []
+        positions, holes, time = self._state["positions"], self._state["holes"], int(bar.close_time[0])
+        for s, name in enumerate(self.symbols):
+            position, close = positions.get(name), float(bar.close[0, s])
+            if position is None:
+                continue
+            is_hole = close != close
+            holes[name] = holes.get(name, 0) + 1 if is_hole else 0
+            if stop_rule(position["qty"], position["stop_price"], float(bar.low[0, s]), float(bar.high[0, s])):
+                level = stop_fill_rule(position["qty"], position["stop_price"], float(bar.open[0, s]))
+                fills.append((None, self._leave(s, position, float(level), int(Reason.STOP), time)))
+            elif is_hole and holes[name] >= self.params.broker.delist_after:
+                fills.append((None, self._leave(s, position, position["last_close"], int(Reason.DELISTED), time)))
+            elif not is_hole:
+                position["last_close"] = close
+        return fills
+
+    def _pay_funding(self, bar: Bars) -> None:
+        if bar.funding is None:
+            return
+        paid = 0.0
+        for s, name in enumerate(self.symbols):
+            if (position := self._state["positions"].get(name)) is not None:
+                received = float(funding_rule(position["qty"], float(bar.close[0, s]), float(bar.funding[0, s])))
+                position["funding"] += received
+                paid += received
+        self._state["balance"] += paid
+
+    def _enter(self, s: int, pending: float, reference: float, time: int) -> dict[str, Any]:
+        side = 1.0 if pending > 0.0 else -1.0
+        price, notional = float(fill_rule(side, reference, self.params.broker.slippage_rate)), abs(pending)
+        fee, stop = notional * self.params.broker.fee_rate, float(stop_level_rule(side, price, self.params.governor.stop_loss))
+        qty = side * (notional / price)
+        self._state["positions"][self.symbols[s]] = {
+            "qty": qty, "entry_price": price, "entry_fee": fee, "stop_price": stop, "funding": 0.0, "last_close": reference,
+        }  # fmt: skip
+        self._state["holes"][self.symbols[s]] = 0
+        row = (time, s, 1, int(Reason.APPROVED), qty, price, reference, notional, stop, fee, 0.0, 0.0)
+        return dict(zip(REPORTED, row))
+
+    def _leave(self, s: int, position: dict[str, Any], reference: float, reason: int, time: int) -> dict[str, Any]:
+        qty = -position["qty"]
+        price = float(fill_rule(1.0 if qty > 0.0 else -1.0, reference, self.params.broker.slippage_rate))
+        notional = abs(qty) * price
+        fee = notional * self.params.broker.fee_rate
+        change = (position["qty"] * (price - position["entry_price"]) - fee) - position["entry_fee"]
+        del self._state["positions"][self.symbols[s]]
+        self._state["balance"] += change
+        row = (time, s, 0, reason, qty, price, reference, notional, math.nan, fee, position["funding"], change + position["funding"])
+        return dict(zip(REPORTED, row))
+
+
+def _records(fills: list[dict[str, Any]]) -> NDArray:
+    out = np.zeros(len(fills), FILL)
+    for k, fill in enumerate(fills):
+        for name in REPORTED:
+            out[k][name] = np.nan if fill[name] is None else fill[name]
+    return out
+
+
+def difference(mine: NDArray, theirs: NDArray) -> str:
+    """Say how the broker's fills differ from the engine's in the first bit; empty where they are the same."""
+    if len(mine) != len(theirs):
+        return f"the engine booked {len(mine)} fills, the broker reported {len(theirs)}"
+    for k in range(len(mine)):
+        for name in REPORTED:
+            a, b = mine[k][name], theirs[k][name]
+            if not (a == b or (a != a and b != b)):
+                return f"fill {k}: the engine booked {name} {a!r}, the broker reported {b!r}"
+    return ""

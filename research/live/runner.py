@@ -1,0 +1,295 @@
+"""How does a closed bar become a decision, an order and a line in the journal, and what happens after a crash?
+
+One bar, in this order: the broker lets it pass and reports fills; the engine runs it; both ledgers are compared; the journal commits
+everything as one transaction; then orders are sent. A crash between two of these steps is repaired at the start: the engine returns to
+the newest snapshot, runs the journalled bars after it again, the account must come out with the journalled bits, and what the broker may
+have missed is sent once more under the same ids. The bar that was not committed is decided again, from the same state, with the same ids.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from qtcore import Bars, Engine, Params, Result, Votes
+from qtcore.engine import Models
+from qtcore.types import N_MODELS, Reason
+from research.errors import UserError
+from research.live.codec import digest_of
+from research.live.feeds import Assembler, Feed
+from research.live.journal import Entry, Event, Journal
+from research.live.orders import Broker, Order, order_id
+from research.live.paper import difference
+from research.predictions import Predictions
+
+SNAPSHOT_BARS = 24  # bars between full snapshots of a replay; live keeps one every bar
+
+
+class Controls(Protocol):
+    """Who may change parameters between bars."""
+
+    def params(self, bar: int) -> tuple[Params, str] | None:
+        """Return other parameters from `bar` on with their cause, None for no change."""
+        ...
+
+
+@dataclass
+class Options:
+    """How the runner works. snapshot_bars: bars between full states; budget: ns allowed from a closed bar to the journal."""
+
+    snapshot_bars: int = 1
+    grace: int = 30_000_000_000
+    budget: int = 250_000_000
+    fills_gaps: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a runner did. bars: decided in this process; latency: ns of each, newest 10,000; resumed: bars that the journal already held."""
+
+    bars: int
+    resumed: int
+    equity: float
+    latency: tuple[int, ...] = ()
+    is_stopped: bool = False
+
+
+Watcher = Callable[[Entry], None]
+Passed = Callable[[str], None]
+
+
+@dataclass
+class Runner:
+    """The chain on paper.
+
+    predictions: stored votes on the bars of a replay; models: asked where there are none. models_about: their versions, for the journal.
+    controls: changes parameters between bars. watchers: called after every committed bar. passed: called at the points where a crash
+    must be harmless (`filled`, `snapshot`, `commit`, `committed`, `submitted`, `checkpoint`), for tests.
+    """
+
+    params: Params
+    feed: Feed
+    journal: Journal
+    broker: Broker
+    predictions: Predictions | None = None
+    models: Models | None = None
+    models_about: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
+    controls: Controls | None = None
+    watchers: tuple[Watcher, ...] = ()
+    passed: Passed = lambda point: None
+
+    def __post_init__(self) -> None:
+        self.stopping = False
+        self.engine = Engine(self.params, models=self.models)
+        self.params = self.engine.params
+        self._row = {} if self.predictions is None else {int(t): i for i, t in enumerate(self.predictions.close_time)}
+        self._votes = None if self.predictions is None else self.predictions.votes()
+        if self.predictions is not None and self.predictions.symbols != self.feed.symbols:
+            raise UserError(
+                f"predictions must be on the symbols of the feed {self.feed.symbols}, was {self.predictions.symbols}; choose --symbols"
+            )
+        self._working: dict[tuple[str, str], Order] = {}
+        self._version, self._clock, self._bar = 1, 0, -1
+        self._since_snapshot = 0
+
+    def stop(self, *_: Any) -> None:
+        """End after the bar that is being decided; usable as a signal handler."""
+        self.stopping = True
+
+    def run(self) -> Outcome:
+        """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
+        resumed = self._resume()
+        assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
+        assembler.clock = self._clock or None
+        latency: list[int] = []
+        n_bars = 0
+        for arrival in self.feed.arrivals(self._clock):
+            received = time.time_ns()
+            assembler.add(arrival)
+            while not self.stopping and (ready := assembler.ready(arrival.now)) is not None:
+                latency.append(self._decide(*ready, received))
+                n_bars += 1
+            if len(latency) > 10_000:
+                del latency[:5_000]
+            if self.stopping:
+                break
+        if assembler.events:
+            self.journal.note(assembler.events, self._bar)
+        if self._since_snapshot and n_bars:
+            self._keep_state()
+        equity = float(self.engine.account.account[0]["equity"])
+        return Outcome(n_bars, resumed, equity, tuple(latency), self.stopping)
+
+    def _decide(self, bars: Bars, events: list[Event], received: int) -> int:
+        start = time.perf_counter_ns()
+        bar = self._bar + 1
+        self._change_params(bar, int(bars.close_time[0]), events)
+        self._cancel_killed()
+        reported = self.broker.advance(bars)
+        self.passed("filled")
+        result = self.engine.run(bars, self._votes_at(int(bars.close_time[0])))
+        if wrong := difference(result.fills, reported):
+            events.append(Event(int(bars.close_time[0]), "mismatch", wrong))
+        account = self.engine.account
+        self._since_snapshot += 1
+        is_snapshot = self._since_snapshot >= self.options.snapshot_bars
+        entry = Entry(
+            bar, result, received, 0, self._version, account.account, account.positions, events=events,
+            state=self.engine.state if is_snapshot else None,
+        )  # fmt: skip
+        self._settle(entry)
+        self.passed("snapshot" if is_snapshot else "commit")
+        entry.latency = time.perf_counter_ns() - start
+        if entry.latency > self.options.budget:
+            text = f"{entry.latency / 1e6:.0f} ms from the closed bar to the journal, allowed are {self.options.budget / 1e6:.0f}"
+            entry.events.append(Event(int(bars.close_time[0]), "slow", text))
+        self.journal.commit(entry)
+        self.passed("committed")
+        self.broker.cancel([id_ for id_, state in entry.done if state != "filled"])
+        self.broker.submit(entry.orders)
+        self.passed("submitted")
+        self._bar, self._clock = bar, int(bars.close_time[0])
+        if is_snapshot:
+            self._since_snapshot = 0
+            self._checkpoint()
+        for watch in self.watchers:
+            watch(entry)
+        return entry.latency
+
+    def _settle(self, entry: Entry) -> None:
+        """Match fills with orders, drop what was cancelled, name what is new."""
+        result, names = entry.result, self.feed.symbols
+        for fill in result.fills:
+            name, kind = names[int(fill["symbol"])], "entry" if fill["is_entry"] else "exit"
+            order = self._working.get((name, kind))
+            is_ordered = order is not None and (kind == "entry" or order.reason == fill["reason"])
+            entry.fill_orders.append(order.id if order is not None and is_ordered else "")
+            if order is not None:  # an exit that a stop or a delisting came before is superseded
+                entry.done.append((order.id, "filled" if is_ordered else "superseded"))
+                del self._working[name, kind]
+        pending = {(name, "entry" if notional else "exit"): (notional, reason) for name, notional, reason in self._pending(result)}
+        for key in [
+            key for key in self._working if key not in pending or (key[1] == "entry" and self._working[key].id != self._id(key, result))
+        ]:
+            entry.done.append((self._working.pop(key).id, "cancelled"))
+        for key, (notional, reason) in pending.items():
+            if key not in self._working:
+                order = Order(self._id(key, result), key[0], key[1], notional, reason)
+                self._working[key] = order
+                entry.orders.append(order)
+
+    @staticmethod
+    def _id(key: tuple[str, str], result: Result) -> str:
+        return order_id(key[0], int(result.close_time[0]), key[1])
+
+    @staticmethod
+    def _pending(result: Result) -> Iterator[tuple[str, float, int]]:
+        """Split what the engine wants at the next open into exits and entries; a symbol may have both."""
+        for name, notional, code in result.orders:
+            if code:
+                yield name, 0.0, code
+            if notional:
+                yield name, notional, int(Reason.APPROVED)
+
+    def _cancel_killed(self) -> None:
+        """Drop pending entries under the kill switch before the market can fill them, as the engine does at its next bar."""
+        if self.params.governor.emergency_stop:
+            self.broker.cancel([order.id for (_, kind), order in self._working.items() if kind == "entry"])
+
+    def _change_params(self, bar: int, now: int, events: list[Event]) -> None:
+        changed = None if self.controls is None else self.controls.params(bar)
+        if changed is None or changed[0] == self.params:
+            return
+        self.params, cause = changed
+        self.engine.params = self.params
+        self._version = self.journal.change(bar, self.params, self.models_about, cause)
+        events.append(Event(now, "params", cause))
+
+    def _votes_at(self, close_time: int) -> Votes | None:
+        if self._votes is None:
+            return None
+        if (row := self._row.get(close_time)) is not None:
+            return self._votes[row : row + 1]
+        return absent_votes(1, len(self.feed.symbols))
+
+    def _checkpoint(self) -> None:
+        self.passed("checkpoint")
+        self.journal.checkpoint()
+
+    def _keep_state(self) -> None:
+        """Write the state where the run ends, so that the next start has nothing to run again."""
+        self.journal.keep(self._bar, self._clock, self.engine.state)
+        self._since_snapshot = 0
+        self._checkpoint()
+
+    def _resume(self) -> int:
+        """Stand where the journal ends: state, account, open orders. Returns the number of bars that it holds."""
+        kept = self.journal.snapshot()
+        if kept is None:
+            self._begin()
+            return 0
+        bar, self._clock, state = kept
+        self.engine.restore(state, self.feed.symbols, self.feed.interval)
+        versions = self.journal.versions()
+        wanted, wanted_models = self.params, dict(self.models_about)
+        for number, bars, votes, version in self.journal.bars_after(bar):
+            self.engine.params = versions[version][0]
+            self.engine.run(bars, votes)
+            bar, self._clock = number, int(bars.close_time[0])
+        self._check_account(bar)
+        self._bar = bar
+        self._version = max(versions)
+        self._working = {(o.symbol, o.kind): o for o in self.journal.orders("open")}
+        self._catch_up()
+        known, known_models = versions[self._version]
+        self.params = self.engine.params = known
+        if (wanted != known and self.controls is None) or wanted_models != known_models:
+            self._check_continues(known, wanted)
+            self.params = self.engine.params = wanted
+            self._version = self.journal.change(bar + 1, wanted, wanted_models, "restarted with other parameters or models")
+        return self._bar + 1
+
+    @staticmethod
+    def _check_continues(known: Params, wanted: Params) -> None:
+        if known.features != wanted.features:
+            raise UserError("features.* must stay those of the journal, was changed; start a new --journal for other features")
+
+    def _begin(self) -> None:
+        """Run history through features and regime as one block; nobody votes, so the account stays flat."""
+        history = self.feed.history()
+        if history is None:
+            empty = np.empty((0, len(self.feed.symbols)))
+            none = np.empty(0, np.int64)
+            history = Bars(none, none, empty, empty, empty, empty, empty, self.feed.symbols, self.feed.interval)
+        self.engine.run(history, absent_votes(history.n, len(history.symbols)))
+        self._bar = history.n - 1
+        self._clock = int(history.close_time[-1]) if history.n else 0
+        self.journal.begin(self._bar, self._clock, self.engine.state, self.params, self.models_about)
+
+    def _check_account(self, bar: int) -> None:
+        last, account = self.journal.last_bar(), self.engine.account
+        if last is not None and (last[0] != bar or last[2] != digest_of(account.account, account.positions)):
+            raise UserError(
+                f"journal must give its own account again, did not at bar {bar} in {self.journal.path}; it was written by another "
+                "version of this program, use that one or a new --journal"
+            )
+
+    def _catch_up(self) -> None:
+        """Give the broker what it may have missed: after a power loss bars and orders, after a crash the orders of the last bar."""
+        if self.broker.clock < self._clock:
+            for number, bars, _, _ in self.journal.bars_behind(self.broker.clock):
+                self.broker.cancel(self.journal.dropped(number - 1))
+                self.broker.submit(self.journal.orders(bar=number - 1))
+                if self.journal.is_killed_at(number):
+                    self.broker.cancel(self.journal.dropped(number))
+                self.broker.advance(bars)
+        self.broker.cancel(self.journal.dropped(self._bar))
+        self.broker.submit(list(self._working.values()))
+
+
+def absent_votes(n: int, n_symbols: int) -> Votes:
+    """Votes of nobody on n bars."""
+    return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))

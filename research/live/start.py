@@ -1,0 +1,113 @@
+"""What must be there before the first bar? Feed, models or predictions, journal, broker and controls, as the user asked."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qtcore import Params
+from research.config import Config
+from research.errors import UserError
+from research.live.controls import STAGES, Controls, kill_file_of
+from research.live.feeds import ReplayFeed, open_feed
+from research.live.journal import Journal
+from research.live.paper import PaperBroker
+from research.live.runner import SNAPSHOT_BARS, Options, Runner
+from research.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for; flags of `qt live`. how: flags of loading."""
+
+    feed: str | None
+    journal: Path | None
+    config: Config = Config()
+    predictions: Path | None = None
+    models: Path | None = None
+    speed: str = "max"
+    live_from: str | None = None
+    stages: str | None = None
+    import_governor: Path | None = None
+    log: Path | None = None
+    log_json: bool = False
+    how: Mapping[str, Any] = field(default_factory=dict)
+
+
+def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
+    """Put a runner together; returns it and what closes its files. Raises UserError naming what is missing or wrong."""
+    if wish.feed is None or wish.journal is None:
+        raise UserError("qt live must have --feed and --journal, was without; see `qt live --help`")
+    if wish.predictions is not None and wish.models is not None:
+        raise UserError("--predictions and --models exclude each other, both were given; leave one out")
+    params = wish.config.params
+    if wish.stages is not None:
+        params = params.with_values({"stages": parse_stages(wish.stages)})
+    feed = open_feed(wish.feed, wish.speed, wish.live_from, **wish.how)
+    predictions, models, about = None, None, {}
+    if wish.predictions is not None:
+        predictions = Predictions.import_file(wish.predictions, feed.bars, label=wish.config.run.label)
+        params = _with_horizon(params, predictions.label.horizon)
+        about = {"predictions": wish.predictions.name}
+    elif wish.models is not None:
+        models = load_models(wish.models, params)
+        params = _with_horizon(params, models.horizon)
+        about = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
+    else:
+        raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
+    return assemble(wish, params, feed, predictions, models, about, progress)
+
+
+def assemble(
+    wish: Wish, params: Params, feed: ReplayFeed, predictions: Predictions | None, models: Any, about: Mapping[str, Any], progress: Any
+) -> tuple[Runner, Callable[[], None]]:
+    """Open the files and connect the parts."""
+    assert wish.journal is not None
+    is_replay = isinstance(feed, ReplayFeed)
+    facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
+    journal = Journal(wish.journal, facts, durable=not is_replay)
+    try:
+        broker = PaperBroker(wish.journal.with_name(f"{wish.journal.name}.paper"), feed.symbols, params, durable=not is_replay)
+    except BaseException:
+        journal.close()
+        raise
+    options = Options(snapshot_bars=SNAPSHOT_BARS if is_replay else 1, fills_gaps=not is_replay)
+    controls = Controls(journal, params, kill_file_of(wish.journal))
+    runner = Runner(params, feed, journal, broker, predictions, models, about, options, controls)
+    if progress is not None:
+        total = feed.bars.n
+        runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
+
+    def close() -> None:
+        broker.close()
+        journal.close()
+
+    return runner, close
+
+
+def load_models(folder: Path, params: Params) -> Any:
+    """Load a schedule of models and refuse one that was made for other features."""
+    from research.models.schedule import ModelSet
+
+    models = ModelSet.load(folder)
+    models.check_params(params)
+    return models
+
+
+def parse_stages(text: str) -> list[tuple[str, bool, bool]]:
+    """Read `TIME=STAGE,TIME=STAGE` into rows (from, meta, arbiter); the times are checked with the parameters.
+
+    >>> parse_stages("2024-03-01=1, 2024-03-08=2")
+    [('2024-03-01', True, False), ('2024-03-08', True, True)]
+    """
+    found = []
+    for part in text.split(","):
+        time, sign, number = part.rpartition("=")
+        if not sign or number.strip() not in map(str, STAGES):
+            raise UserError(f"--stages must be TIME=STAGE with a stage of 0 to 3, was {part!r}")
+        found.append((time.strip(), *STAGES[int(number)]))
+    return found
+
+
+def _with_horizon(params: Params, horizon: int) -> Params:
+    return params if params.broker.max_holding_bars > 0 else params.with_values({"broker.max_holding_bars": horizon})
