@@ -1,20 +1,33 @@
 """What would the chain have done? One call from bars and predictions to a `Run`; the engine is the one that runs live."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from qtcore import Bars, Engine, Params
+from qtcore.meta import MetaSource
 from research.data import load_bars
+from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.run import Run
 
 
-def backtest(bars: Bars | Any, predictions: Predictions, params: Params | None = None, *, stages: Iterable[Any] = ()) -> Run:
+def backtest(
+    bars: Bars | Any,
+    predictions: Predictions,
+    params: Params | None = None,
+    *,
+    stages: Iterable[Any] = (),
+    meta: MetaSource | None = None,
+    judge: Any = None,
+    trade: Callable[..., int] | None = None,
+) -> Run:
     """Run the decision chain over `bars` with stored predictions.
 
     bars: `Bars`, or whatever `load_bars` reads. predictions: out-of-sample votes on the same bars (`train`, or imported); bars without a
     prediction have no voters. stages: `(from, meta, arbiter)` rows that turn the two layers on or off from a decision time on; `params` say
-    what holds before the first. Raises UserError when bars and predictions do not match.
+    what holds before the first. meta: a learned meta layer, as `research.train_meta` makes it; without one the rules alone act. judge,
+    trade: layers of your own, as `Engine` takes them; such a run cannot be replayed from its folder, and its certificate says so.
+    Raises UserError when bars and predictions do not match.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -28,9 +41,13 @@ def backtest(bars: Bars | Any, predictions: Predictions, params: Params | None =
     params = resolved(params or Params(), predictions)
     if stages := list(stages):
         params = params.with_values({"stages": stages})
-    engine = Engine(params)
+    own = {name: layer for name, layer in (("judge", judge), ("trade", trade)) if layer is not None}
+    engine = Engine(params, meta_model=meta, **own)
     result = engine.run(bars, predictions.votes())
-    return Run(bars, predictions, params, result, engine.finish()[1], predictions.notes)
+    kept = meta if isinstance(meta, MetaSchedule) else None
+    own_layers = (*own, *(["meta_model"] if meta is not None and kept is None else []))
+    notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
+    return Run(bars, predictions, params, result, engine.finish()[1], notes, meta=kept, own_layers=own_layers)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

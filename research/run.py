@@ -13,6 +13,7 @@ import pandas as pd
 
 from qtcore import Bars, Engine, Params, Result
 from qtcore.types import Reason
+from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Run:
 
     result: what the chain did, `[n, S]` arrays. closing_fills: END_OF_DATA fills of what was open at the last close, on a copy of the
     account: trades show them, the equity does not. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
+    meta: the learned meta layer that was served, None where the rules alone acted. own_layers: names of layers that are not the chain's.
     manifest, verification: filled by `save` and `verify`; folder: where the run lies, None while it is in memory only.
     """
 
@@ -37,6 +39,8 @@ class Run:
     command: str = "research.backtest"
     profile: str = "default"
     folder: Path | None = None
+    meta: MetaSchedule | None = None
+    own_layers: tuple[str, ...] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
 
@@ -57,7 +61,7 @@ class Run:
         return self._again({"governor.max_drawdown": 1.0}) if halted else None
 
     def _again(self, values: dict[str, Any]) -> Result:
-        return Engine(self.params.with_values(values)).run(self.bars, self.result.votes)
+        return Engine(self.params.with_values(values), meta_model=self.meta).run(self.bars, self.result.votes)
 
     @cached_property
     def summary(self) -> dict[str, Any]:

@@ -80,6 +80,8 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
         _write_tables(run, partial)
         if run.predictions.models is not None:
             run.predictions.models.save(partial / "models")
+        if run.meta is not None:
+            run.meta.save(partial / "models" / "meta")
         _write_json(partial / "summary.json", summary)
         _write_json(partial / "verify.json", run.verification or {"passed": None, "checks": []})
         _write_json(partial / "manifest.json", run.manifest)
@@ -121,6 +123,8 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "seeds": {"training": getattr(run.predictions, "seed", None), "bootstrap": 42},
         "threads": {"processors": os.cpu_count(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
         "notes": list(run.notes),
+        "meta_model": None if run.meta is None else {"kind": run.meta.kind, "vector": run.meta.vector, "hash": run.meta.hash},
+        "own_layers": list(run.own_layers),
         "trials": trials,
         "arrays": array_hashes(run),
     }

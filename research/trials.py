@@ -84,6 +84,8 @@ def trial_of(run: Any, figures: Mapping[str, Any]) -> Trial:
     """
     first_day, returns = daily_returns(run.bars.close_time, run.result.equity)
     params, predictions = hash_params(run.params.flat()), hash_votes(run.result.votes)
+    if run.meta is not None and (run.result.decisions.meta_action >= 0).any():  # what it said is a prediction too
+        predictions = hashlib.sha256(f"{predictions} {run.meta.hash}".encode()).hexdigest()[: len(predictions)]
     sharpe, skew, kurtosis, bars_per_year = (_number(figures.get(name)) for name in ("per_bar", "skew", "kurtosis", "bars_per_year"))
     shape = {"n_bars": int(figures.get("n_bars") or 0), "skew": skew, "kurtosis": kurtosis, "bars_per_year": bars_per_year}
     return Trial(sketch(run.bars), params, predictions, sharpe, first_day, returns, run.command, **shape)  # type: ignore[arg-type]

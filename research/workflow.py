@@ -15,6 +15,7 @@ from research.data import Loaded
 from research.data import load as load_data
 from research.errors import UserError
 from research.ledger import home
+from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.regime_weights import fit_regime_weights
 from research.run import Run
@@ -39,6 +40,7 @@ class Job:
     predictions: Path | None = None
     models: Path | None = None
     out: Path | None = None
+    meta: Path | None = None  # folder of a trained meta schedule
 
     def command(self) -> str:
         """Return the job as the command line that reproduces it; defaults are left out."""
@@ -47,7 +49,7 @@ class Job:
             words += ["--symbols", ",".join(self.symbols)]
         for flag, value in (("from", self.start), ("to", self.end), ("calendar", self.calendar), ("funding", self.funding)):
             words += [f"--{flag}", str(value)] if value is not None else []
-        for flag, path in (("predictions", self.predictions), ("models", self.models)):
+        for flag, path in (("predictions", self.predictions), ("models", self.models), ("meta", self.meta)):
             words += [f"--{flag}", str(path)] if path is not None else []
         words += ["--profile", self.config.profile] if self.config.profile != "default" else []
         return shlex.join(words) + "".join(f" --set {shlex.quote(text)}" for text in self.config.changes())
@@ -80,8 +82,9 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     predictions, params = _predictions(job, loaded.bars, progress), job.config.params
     if job.config.run.regime_fit:
         params = fit_regime_weights(loaded.bars, predictions, params)
-    run = backtest(loaded.bars, predictions, params)
-    notes = (*loaded.report.warnings, *run.notes)
+    meta, absent = _meta(job, loaded.bars, predictions, progress)
+    run = backtest(loaded.bars, predictions, params, meta=meta)
+    notes = (*loaded.report.warnings, *run.notes, *absent)
     run = replace(run, notes=notes, command=job.command(), profile=job.config.profile)
     run.save(folder)
     if export_log:
@@ -112,7 +115,37 @@ def train_job(job: Job, progress: Progress = None) -> Predictions:
 
     assert job.out is not None
     check_output(job.out, "schedule.json")
-    return _train(job, load(job).bars, progress, registered(), out=job.out)
+    bars = load(job).bars
+    predictions = _train(job, bars, progress, registered(), out=job.out)
+    meta, absent = _meta(job, bars, predictions, progress)
+    if meta is not None:
+        meta.save(job.out / "meta")
+    return replace(predictions, notes=(*predictions.notes, *(meta.remarks(predictions.slots) if meta is not None else absent)))
+
+
+def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) -> tuple[MetaSchedule | None, tuple[str, ...]]:
+    """Return the learned meta layer of a run, from its folder or trained now, or none and the sentence that says why."""
+    options, params = job.config.run, job.config.params
+    is_on = any(part.meta.enabled for _, part in params.spans(bars.close_time))
+    if options.meta == "none" or not is_on:
+        return None, ()
+    own = None if job.models is None else job.models / "meta"
+    if job.meta is not None or (options.meta == "auto" and own is not None and (own / "schedule.json").exists()):
+        return MetaSchedule.load(job.meta or own or Path()), ()
+    from research.meta import train_meta
+
+    if progress is not None:
+        progress(0, 1, "training the meta layer")
+    asked = {"vector": options.meta_vector, "calibration": options.meta_calibration, "smote": options.meta_smote, "seed": options.seed}
+    try:
+        made = train_meta(bars, predictions, params, kind=options.meta, **asked)
+    except UserError as error:
+        if options != replace(options, meta="auto", meta_vector="auto", meta_calibration="auto"):
+            raise
+        return None, (f"the meta layer has no learned model, the rules alone act: {error}",)
+    if progress is not None:
+        progress(1, 1, "training the meta layer")
+    return (made, ()) if made.artefacts else (None, made.notes)
 
 
 def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:

@@ -57,6 +57,8 @@ class FakeRun:
     profile: str = "default"
     folder: Path | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
+    meta: None = None
+    own_layers: tuple[str, ...] = ()
     verification: dict[str, Any] = field(default_factory=dict)
 
     @property

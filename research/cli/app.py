@@ -57,6 +57,7 @@ def backtest(
     data: Data,
     predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
     models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote, or a name of `qt models list`")] = None,
+    meta: Annotated[Path | None, typer.Option(help="folder of trained meta models: DIR/meta of `qt train`, or of --from-log")] = None,
     funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
     symbols: Symbols = None,
     start: From = None,
@@ -81,7 +82,7 @@ def backtest(
     from research.workflow import Job, run_job
 
     settings = resolve(profile, config, set_, seed, preset)
-    job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out)
+    job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out, meta)
     with progress(quiet or json) as update:
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
     show.run(run, quiet, json)

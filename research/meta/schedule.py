@@ -7,7 +7,7 @@ and `..._meta.json` beside it (`spec` 3.4, 12.6, D-31).
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,16 @@ class MetaSchedule:
     def warnings(self) -> tuple[str, ...]:
         """What the metadata of the models warn of, one sentence each."""
         return tuple(f"meta model, fold {a.fold + 1}: {text}" for a in self.artefacts for text in a.meta.get("warnings", ()))
+
+    def remarks(self, slots: Sequence[str]) -> tuple[str, ...]:
+        """Say what a run with these base models must know: absent models, rejected ones, base models that it was not trained on."""
+        out = list(self.notes)
+        if rejected := [str(a.fold + 1) for a in self.artefacts if a.meta.get("status") == "rejected"]:
+            out.append(f"the meta model of fold {', '.join(rejected)} is rejected: on its test fold it does not beat its baselines")
+        known = tuple(self.config.get("base_models", slots))
+        if known != tuple(slots):
+            out.append(f"the meta models were trained on {', '.join(known)} and served with {', '.join(slots) or 'no model'}")
+        return tuple(out)
 
     def table(self) -> list[dict[str, Any]]:
         """Figures of every model on its test fold, one row each, for reports."""

@@ -174,6 +174,8 @@ def train_folds(material: Material, plan: MetaPlan, params: Params, progress: Pr
         "boundaries": [int(material.close_time[f[1]]) for f in material.folds],
     }
     config |= {"folds": [f[0] for f in material.folds], **material.about}
+    if len(notes) > 1 and not artefacts:
+        notes = [f"the meta model is absent in every fold: {notes[-1].split(': ', 1)[1]}"]
     return MetaSchedule(tuple(artefacts), VECTORS[plan.vector], config, tuple(notes), scratch)
 
 

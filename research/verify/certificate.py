@@ -10,12 +10,13 @@ from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants
-from research.verify.parity import check_parity
+from research.verify.meta import meta_claims, retrainable
+from research.verify.parity import check_parity, file_claims
 from research.verify.rerun import check_reruns
-from research.verify.serving import check_models, early_claim, load_models
+from research.verify.serving import check_models, early_claim, load_models, own_features, same_bars
 
 SCHEMA_VERSION = 1
-N_STEPS = 9
+N_STEPS = 10
 
 Progress = Callable[[int, int, str], Any]
 
@@ -24,7 +25,9 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     """Prove a finished run and write `verify.json` into its folder.
 
     Reads the folder alone. progress(done, total, text) is called before each step. Returns the certificate: `passed`, `checks` (name,
-    checked, passed, detail, first offender), `covers` and `not_covered` in sentences. Raises UserError when the folder is incomplete.
+    checked, passed, detail, first offender), `covers` and `not_covered` in sentences. A run with layers of the user's own cannot be run
+    again from its folder: `passed` is None unless something is wrong, and `not_covered` says so first. Raises UserError when the folder is
+    incomplete.
     """
     started, done = time.perf_counter(), 0
 
@@ -36,19 +39,25 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
 
     report("read the folder")
     run = read_evidence(folder)
-    parity, whole, n_single = check_parity(run, seed, report)
-    groups = {"parity": parity, "causality": check_reruns(run, whole, seed, report)}
     models = None if run.predictions.imported else load_models(run)
-    groups["models"] = [early_claim(run), *(check_models(run, models, seed, report) if models is not None else [])]
+    own = () if models is None else own_features(models)
+    groups, n_single = {}, 0
+    if run.own_layers:
+        groups["parity"] = file_claims(run)
+    else:
+        parity, whole, n_single = check_parity(run, seed, report)
+        groups |= {"parity": parity, "causality": check_reruns(run, whole, seed, report), "invariants": check_invariants(run)}
+    groups["models"] = [early_claim(run), *(check_models(run, models, seed, report) if models is not None and not own else [])]
+    groups["models"] += meta_claims(run, seed, report)
     report("count the invariants and the money")
-    groups |= {"invariants": check_invariants(run), "accounting": check_accounting(run)}
-    certificate = _certificate(run, groups, models is not None, n_single, seed)
+    groups["accounting"] = check_accounting(run)
+    certificate = _certificate(run, groups, models, n_single, seed)
     certificate["seconds"] = round(time.perf_counter() - started, 2)
     write_certificate(run.files.path, certificate)
     return certificate
 
 
-def _certificate(run: Evidence, groups: dict[str, list[Claim]], has_models: bool, n_single: int, seed: int) -> dict[str, Any]:
+def _certificate(run: Evidence, groups: dict[str, list[Claim]], models: Any, n_single: int, seed: int) -> dict[str, Any]:
     checks = [
         {
             "name": f"{claim.id}: {claim.text}",
@@ -63,19 +72,21 @@ def _certificate(run: Evidence, groups: dict[str, list[Claim]], has_models: bool
     ]
     return {
         "schema_version": SCHEMA_VERSION,
-        "passed": all(check["passed"] for check in checks),
+        "passed": False if not all(check["passed"] for check in checks) else None if run.own_layers else True,
         "bars": run.bars.n,
         "symbols": len(run.bars.symbols),
         "seed": seed,
         "checks": checks,
         "covers": [*covered(run, n_single), *(claim.text for claim in groups["models"])],
-        "not_covered": not_covered(run, has_models),
+        "not_covered": not_covered(run, models),
     }
 
 
 def covered(run: Evidence, n_single: int) -> list[str]:
     """Say what was proven, over how much."""
     n, width = run.bars.n, len(run.bars.symbols)
+    if run.own_layers:
+        return ["every stored array compared with its hash; balance, equity and PnL worked out again from the fills"]
     how = "all of them" if n_single == n else f"{n_single:,} of them, in stretches that start from carried state"
     return [
         f"{n:,} bars of {width} symbols ({n * width:,} cells) replayed in one block and in random blocks, every array compared by bits",
@@ -85,12 +96,21 @@ def covered(run: Evidence, n_single: int) -> list[str]:
     ]
 
 
-def not_covered(run: Evidence, has_models: bool) -> list[str]:
+def not_covered(run: Evidence, models: Any) -> list[str]:
     """Say where the proof ends."""
     out = []
+    if run.own_layers:
+        names = ", ".join(run.own_layers)
+        out.append(f"the decisions: the run used a {names} of its user's own, which the folder does not hold, so nothing could be run again")
+    if run.meta is not None and not retrainable(run):
+        out.append("the training of the meta models: they were made from other bars than these")
     if run.predictions.imported:
         out.append("the origin of the imported predictions: whether they were made before their bars closed cannot be seen in them")
-    elif not has_models:
+    elif models is not None and (own := own_features(models)):
+        out.append(f"the base models: they read own features ({', '.join(own)}) that the folder does not hold; predictions were taken as stored")
+    elif models is not None and not same_bars(run, models):
+        out.append("the training of the base models: they were made from other bars than these")
+    elif models is None:
         out.append("the base models: their artefacts are not in the run's folder, so predictions were taken as stored")
     else:
         out.append("training beyond the retrained fold; refits on other machines or library versions may differ in bits")

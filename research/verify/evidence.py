@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore import Engine
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, F8, FILL, I8, MODELS, Bars, Votes
 from research.errors import UserError
+from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.store import RunFiles, read_run
 from research.verify.claims import Clock
@@ -23,6 +26,7 @@ class Evidence:
     """A run as its folder tells it.
 
     planes: every column of the decisions [n, S]. lines: equity, balance, exposure [n]. fills: FILL records in the order they were booked.
+    meta: the learned meta layer, None where the rules alone acted.
     """
 
     files: RunFiles
@@ -33,6 +37,16 @@ class Evidence:
     planes: dict[str, NDArray]
     lines: dict[str, F8]
     fills: NDArray
+    meta: MetaSchedule | None = None
+
+    @property
+    def own_layers(self) -> tuple[str, ...]:
+        """Names of layers that were not the chain's, and so are not in the folder."""
+        return tuple(self.files.manifest.get("own_layers", ()))
+
+    def engine(self, values: dict[str, Any] | None = None) -> Engine:
+        """Return a fresh engine with the run's parameters and meta models; values: parameters to change."""
+        return Engine(self.params.with_values(values or {}), meta_model=self.meta)
 
     @property
     def clock(self) -> Clock:
@@ -71,7 +85,9 @@ def read_evidence(folder: Path | str) -> Evidence:
         if shape != bars.close.shape:
             raise UserError(f"{name}.parquet must have {bars.close.shape} bars and symbols, was {shape}; run the backtest again")
     lines = {name: np.ascontiguousarray(table[name].to_numpy(np.float64)) for name in LINES}
-    return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols))
+    folder = files.path / "models" / "meta"
+    meta = MetaSchedule.load(folder) if (folder / "schedule.json").exists() else None
+    return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols), meta)
 
 
 def _fills(files: RunFiles, symbols: tuple[str, ...]) -> NDArray:

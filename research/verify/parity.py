@@ -76,7 +76,7 @@ def file_claims(run: Evidence) -> list[Claim]:
 
 def replay(run: Evidence, edges: Iterable[int]) -> tuple[Outputs, dict[str, NDArray]]:
     """Drive a fresh engine over the run's bars and votes, cut at `edges`. Returns outputs and final state."""
-    engine = Engine(run.params)
+    engine = run.engine()
     cuts = sorted({0, run.bars.n, *edges})
     results = [engine.run(run.bars[a:b], run.votes[a:b]) for a, b in pairwise(cuts)]
     return outputs_of(results), engine.state
@@ -190,9 +190,9 @@ def random_future(votes: Votes, after: int, seed: int) -> Votes:
     """Return votes whose rows from `after` on are shuffled in time."""
     order = np.arange(votes.action.shape[1])
     order[after:] = np.random.default_rng([seed, after]).permutation(order[after:])
-    return Votes(votes.action[:, order], votes.confidence[:, order], None)
+    return Votes(votes.action[:, order], votes.confidence[:, order], None if votes.probs is None else votes.probs[:, order])
 
 
-def run_once(params: Any, bars: Bars, votes: Votes) -> Outputs:
+def run_once(engine: Engine, bars: Bars, votes: Votes) -> Outputs:
     """One block through a fresh engine."""
-    return outputs_of([Engine(params).run(bars, votes)])
+    return outputs_of([engine.run(bars, votes)])

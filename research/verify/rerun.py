@@ -28,7 +28,7 @@ def future_claims(run: Evidence, whole: Outputs, seed: int) -> list[Claim]:
     past = {name: array for name, array in whole.items() if name != "cell_pnl"}  # the PnL of a cell is known one bar later
     parts = []
     for cut in cut_points(run.bars.n, N_CUTS, seed + 3):
-        changed = run_once(run.params, rewrite_future(run.bars, cut, seed), random_future(run.votes, cut, seed))
+        changed = run_once(run.engine(), rewrite_future(run.bars, cut, seed), random_future(run.votes, cut, seed))
         parts.append(compare(run.clock, "O-9", "", past, changed, rows=cut))
     first = min((p.first for p in parts if p.first is not None), key=lambda f: f.bar, default=None)
     text = f"another future after {len(parts)} random bars changes nothing before them"
@@ -44,15 +44,17 @@ def order_claim(run: Evidence, whole: Outputs, seed: int) -> Claim:
     funding = None if run.bars.funding is None else np.ascontiguousarray(run.bars.funding[:, order])
     symbols = tuple(run.bars.symbols[i] for i in order)
     bars: Bars = replace(run.bars, symbols=symbols, funding=funding, **planes)
-    votes = Votes(run.votes.action[:, :, order], run.votes.confidence[:, :, order], None)
-    permuted = run_once(run.params, bars, votes)
+    votes = run.votes
+    probs = None if votes.probs is None else np.ascontiguousarray(votes.probs[:, :, order])
+    votes = Votes(votes.action[:, :, order], votes.confidence[:, :, order], probs)
+    permuted = run_once(run.engine(), bars, votes)
     back = {name: permuted[name][:, np.argsort(order)] for name in OPINION}
     return compare(run.clock, "O-10", "another order of the symbols changes no opinion", {name: whole[name] for name in OPINION}, back)
 
 
 def kill_claim(run: Evidence) -> Claim:
     """G-5: the same run under the kill switch opens nothing."""
-    fills = run_once(run.params.with_values({"governor.emergency_stop": True}), run.bars, run.votes)["fills"]
+    fills = run_once(run.engine({"governor.emergency_stop": True}), run.bars, run.votes)["fills"]
     text = "the same run under the kill switch opens nothing"
     n_entries = int(np.count_nonzero(fills["is_entry"] == 1))
     first = run.clock.offender(int(fills["bar"][0]), int(fills["symbol"][0]), "fills", 1.0) if n_entries else None
