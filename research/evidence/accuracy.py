@@ -14,6 +14,7 @@ from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.calibration import reliability
 from research.evidence.compare import meta_against
 from research.evidence.scoring import Opinion, Tally, blocks, tally
+from research.meta.scores import meta_scores
 
 LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
 SYMBOLS_AT_ONCE = 10  # columns whose sums are resampled together
@@ -94,7 +95,9 @@ def opinions(run: Any) -> dict[str, Opinion]:
     for m in voting:
         probs = None if votes.probs is None or np.isnan(votes.probs[m][everyone]).any() else votes.probs[m]
         out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
-    if (decisions.meta_action >= 0).any():
+    if learned := meta_scores(run):
+        out |= {name: Opinion(where(everyone, said[0]), said[1], said[2]) for name, said in learned.items()}
+    elif (decisions.meta_action >= 0).any():
         out[f"meta_{run.params.meta.mode.name.lower()}"] = Opinion(decisions.meta_action, decisions.meta_confidence)
     overridden = decisions.verdict == Verdict.OVERRIDE
     after_meta = np.where(overridden, decisions.meta_action, decisions.ensemble_action)

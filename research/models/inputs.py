@@ -36,3 +36,10 @@ def model_inputs(bars: Bars, params: Params, custom: Sequence[Any] = (), names: 
     bank = FeatureBank(params, bars.symbols, bars.interval, names=ready, custom=tuple(custom))
     planes = bank.compute(bars)
     return Inputs(columns, matrix(planes, columns), np.array(planes.regime))
+
+
+def own_features(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names that are not ours: features of the user's own, which have to be handed over with the models that read them."""
+    from qtcore.features import FEATURES
+
+    return tuple(name for name in names if name not in FEATURES)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from research.models.inputs import own_features
 from research.store import write_certificate
 from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
@@ -13,7 +14,7 @@ from research.verify.invariants import check_invariants
 from research.verify.meta import meta_claims, retrainable
 from research.verify.parity import check_parity, file_claims
 from research.verify.rerun import check_reruns
-from research.verify.serving import check_models, early_claim, load_models, own_features, same_bars
+from research.verify.serving import check_models, early_claim, load_models, same_bars
 
 SCHEMA_VERSION = 1
 N_STEPS = 10
@@ -40,7 +41,7 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     report("read the folder")
     run = read_evidence(folder)
     models = None if run.predictions.imported else load_models(run)
-    own = () if models is None else own_features(models)
+    own = () if models is None else own_features(models.feature_names)
     groups, n_single = {}, 0
     if run.own_layers:
         groups["parity"] = file_claims(run)
@@ -101,13 +102,14 @@ def not_covered(run: Evidence, models: Any) -> list[str]:
     out = []
     if run.own_layers:
         names = ", ".join(run.own_layers)
-        out.append(f"the decisions: the run used a {names} of its user's own, which the folder does not hold, so nothing could be run again")
+        out.append(f"the decisions: the run used an own {names}, which the folder does not hold, so nothing could be run again")
     if run.meta is not None and not retrainable(run):
         out.append("the training of the meta models: they were made from other bars than these")
     if run.predictions.imported:
         out.append("the origin of the imported predictions: whether they were made before their bars closed cannot be seen in them")
-    elif models is not None and (own := own_features(models)):
-        out.append(f"the base models: they read own features ({', '.join(own)}) that the folder does not hold; predictions were taken as stored")
+    elif models is not None and (own := own_features(models.feature_names)):
+        names = ", ".join(own)
+        out.append(f"the base models: they read own features ({names}), which the folder does not hold; predictions were taken as stored")
     elif models is not None and not same_bars(run, models):
         out.append("the training of the base models: they were made from other bars than these")
     elif models is None:

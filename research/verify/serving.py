@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Engine
-from qtcore.features import FEATURES
 from qtcore.types import F8, I8, MODELS, N_MODELS
 from research.verify.causality import cut_points, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
@@ -42,11 +41,6 @@ def load_models(run: Evidence) -> Any:
 
     folder = run.files.path / "models"
     return ModelSet.load(folder) if (folder / "schedule.json").exists() else None
-
-
-def own_features(models: Any) -> tuple[str, ...]:
-    """Names of features of the user's own that the models read: the folder does not hold them, so the models cannot be asked again."""
-    return tuple(name for name in models.feature_names if name not in FEATURES)
 
 
 def same_bars(run: Evidence, models: Any) -> bool:

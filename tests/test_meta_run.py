@@ -1,0 +1,167 @@
+"""Does a run serve its learned meta layer bar by bar as in one block, keep it, prove it, and say what it is worth?"""
+
+import json
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import research
+from qtcore import Engine, Params
+from qtcore.types import DECISION_COLUMNS, Reason
+from research.backtest import backtest
+from research.config import load_config
+from research.data import simulate
+from research.errors import UserError
+from research.meta import MetaSchedule, meta_scores, train_meta
+from research.predictions import Predictions
+from research.verify import verify_run
+from research.verify.evidence import read_evidence
+from research.verify.meta import meta_claims
+from research.workflow import Job, run_job, train_job
+from tests.conftest import assert_same_bits
+
+MODES = {"override": ("meta26", "logistic"), "v5": ("v5", "mlp"), "policy": ("meta32", "xgboost")}
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return simulate("random_walk", n_bars=1200, n_symbols=3)
+
+
+@pytest.fixture(scope="module")
+def preds(bars):
+    return Predictions.random(bars, seed=1, models=("xgb", "lgbm", "nhits"))
+
+
+def params_of(mode):
+    return Params().with_values(
+        {"meta.mode": mode, "meta.override_threshold": 0.4, "meta.v5_threshold": 0.4, "meta.entropy_threshold": 0.97}
+    )
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_one_block_and_bar_by_bar_across_a_fold_boundary(bars, preds, mode):
+    vector, kind = MODES[mode]
+    params = params_of(mode).with_values({"meta.disagreement_threshold": 0.9, "meta.low_confidence": 0.1})
+    meta = train_meta(bars, preds, params, kind=kind, vector=vector)
+    edge = int(np.searchsorted(bars.close_time, meta.artefacts[1].valid_from))
+    first = int(np.searchsorted(bars.close_time, meta.artefacts[0].valid_from))
+    whole_engine, engine = Engine(params, meta_model=meta), Engine(params, meta_model=meta)
+    whole = whole_engine.run(bars, preds.votes())
+    cuts = [0, 400, first - 3, *range(first - 2, first + 3), *range(edge - 5, edge + 6), bars.n]
+    parts = [engine.run(bars[a:b], preds.votes()[a:b]) for a, b in pairwise(cuts)]
+    for name in DECISION_COLUMNS:
+        assert_same_bits(getattr(whole.decisions, name), np.concatenate([getattr(p.decisions, name) for p in parts]), name)
+    assert_same_bits(whole.meta_probs, np.concatenate([p.meta_probs for p in parts], axis=1))
+    for name, array in whole_engine.state.items():
+        assert_same_bits(array, engine.state[name], name)
+    assert np.isnan(whole.meta_probs[:, :first]).all()
+    assert not np.isnan(whole.meta_probs[:, first:]).any()
+    assert (whole.decisions.meta_action[first:] >= 0).any()
+    silent = {"override": Reason.MODEL_NOT_LOADED, "v5": Reason.MODEL_NOT_LOADED, "policy": Reason.CLEAR_ENSEMBLE_NO_MODEL}[mode]
+    assert (whole.decisions.meta_reason[:first] == silent).any()
+    assert not (whole.decisions.meta_reason[first:] == silent).any()
+
+
+@pytest.fixture(scope="module")
+def folder(bars, preds, tmp_path_factory):
+    params = params_of("override")
+    run = backtest(bars, preds, params, meta=train_meta(bars, preds, params))
+    return run.save(tmp_path_factory.mktemp("runs") / "run", record=False)
+
+
+def test_a_run_keeps_its_meta_layer_and_proves_it(folder, bars):
+    stored = MetaSchedule.load(folder / "models" / "meta")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["meta_model"] == {"kind": "logistic", "vector": "meta26", "hash": stored.hash}
+    certificate = verify_run(folder)
+    names = [check["name"] for check in certificate["checks"]]
+    assert certificate["passed"] is True, [c["detail"] for c in certificate["checks"] if not c["passed"]]
+    assert any(name.startswith("D-99 meta") for name in names)
+    assert any(name.startswith("meta files") for name in names)
+
+
+def test_a_meta_layer_that_is_not_the_runs_fails_the_proof(folder, bars, preds, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "run")
+    train_meta(bars, preds, params_of("override"), calibration="temperature").save(copy / "models" / "meta")
+    (claim,) = meta_claims(read_evidence(copy), 0, lambda text: None)
+    assert not claim.holds
+    shutil.rmtree(copy / "models" / "meta")
+    certificate = verify_run(copy)
+    assert certificate["passed"] is False
+    assert any("models/meta" in check["detail"] for check in certificate["checks"])
+
+
+def test_a_meta_model_that_saw_later_bars_is_caught(folder, bars, preds, tmp_path):
+    """The fold's model is exchanged for the next fold's, files, metadata and manifest alike: only fitting it again tells."""
+    copy = shutil.copytree(folder, tmp_path / "run")
+    run = read_evidence(copy)
+    last, before = run.meta.artefacts[-1], run.meta.artefacts[-2]
+    moved = replace(last, path=before.path, hash=before.hash, meta=before.meta)
+    planted = MetaSchedule((*run.meta.artefacts[:-1], moved), run.meta.feature_names, run.meta.config)
+    manifest = run.files.manifest | {"meta_model": {"hash": planted.hash}}
+    claims = meta_claims(replace(run, meta=planted, files=replace(run.files, manifest=manifest)), 0, lambda text: None)
+    assert [c.holds for c in claims] == [True, False]
+
+
+def test_a_run_with_an_own_judge_says_so(bars, preds, tmp_path):
+    def judge(votes, planes, params):
+        return np.ones(votes.action.shape[1:], np.int8), np.full(votes.action.shape[1:], 0.5)
+
+    run = backtest(bars, preds, judge=judge)
+    certificate = verify_run(run.save(tmp_path / "run", record=False))
+    assert certificate["passed"] is None
+    assert certificate["not_covered"][0].startswith("the decisions: the run used an own judge")
+    assert all(check["passed"] for check in certificate["checks"])
+    assert not any("block" in text for text in certificate["covers"])
+
+
+def test_scores_of_a_model_that_no_rule_asks(bars):
+    """Four voters: the published policy never reaches the model; its figures stand apart from what the chain did."""
+    preds = Predictions.random(bars, seed=2)
+    run = backtest(bars, preds, meta=train_meta(bars, preds))
+    assert (run.result.decisions.meta_action == -1).all()
+    action, confidence, probs = meta_scores(run)["meta_policy"]
+    known = action >= 0
+    assert_same_bits(confidence[known], probs[known].max(axis=-1))
+    assert_same_bits(np.argmax(probs[known], axis=-1).astype(np.int8), action[known])
+    assert "meta_policy" in run.summary["models"]
+    assert run.summary["models"]["meta_policy"]["n"] == int((known & (run.labels >= 0)).sum())
+    assert meta_scores(backtest(bars, preds)) == {}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    out = tmp_path_factory.mktemp("models") / "m"
+    config = load_config(sets=["run.models=xgb,lgbm", "run.folds=3", "run.preset=fast"])
+    made = train_job(Job("simulated:random_walk?n_bars=1500&n_symbols=3", config, out=out))
+    return out, config, made
+
+
+def test_training_and_backtest_share_the_meta_layer(trained, tmp_path):
+    out, config, _ = trained
+    stored = MetaSchedule.load(out / "meta")
+    job = Job("simulated:random_walk?n_bars=1500&n_symbols=3", config, models=out, out=tmp_path / "run")
+    served = run_job(job, verify=False, report=False)
+    assert served.meta.hash == stored.hash
+    again = run_job(replace(job, models=None, out=tmp_path / "again"), verify=False, report=False)
+    assert again.meta.hash == stored.hash
+    assert_same_bits(again.result.meta_probs, served.result.meta_probs)
+    without = load_config(sets=["run.meta=none"])
+    assert run_job(replace(job, config=without, out=tmp_path / "none"), verify=False, report=False).meta is None
+    other = load_config(sets=["run.meta=svm"])
+    with pytest.raises(UserError, match=r"meta model must be of kind .* was 'svm'"):
+        run_job(replace(job, config=other, out=tmp_path / "svm"), verify=False, report=False)
+
+
+def test_a_run_without_enough_voters_says_why_there_is_no_model(bars, tmp_path):
+    preds = Predictions.random(bars, seed=1, models=("xgb",))
+    meta = train_meta(bars, preds)
+    assert meta.artefacts == ()
+    assert meta.notes == (
+        "the meta model is absent in every fold: training must have at least 1,000 out-of-sample rows, was 0; the rules alone act",
+    )
+    assert research.backtest(bars, preds, meta=meta).notes[-1] == meta.notes[0]
