@@ -41,7 +41,7 @@ def backtest(
     params = resolved(params or Params(), predictions)
     if stages := list(stages):
         params = params.with_values({"stages": stages})
-    own = {name: layer for name, layer in (("judge", judge), ("trade", trade)) if layer is not None}
+    own: dict[str, Any] = {name: layer for name, layer in (("judge", judge), ("trade", trade)) if layer is not None}
     engine = Engine(params, meta_model=meta, **own)
     result = engine.run(bars, predictions.votes())
     kept = meta if isinstance(meta, MetaSchedule) else None

@@ -136,7 +136,7 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 
     if progress is not None:
         progress(0, 1, "training the meta layer")
-    asked = {"vector": options.meta_vector, "calibration": options.meta_calibration, "smote": options.meta_smote, "seed": options.seed}
+    asked: dict[str, Any] = {"vector": options.meta_vector, "calibration": options.meta_calibration, "smote": options.meta_smote, "seed": options.seed}
     try:
         made = train_meta(bars, predictions, params, kind=options.meta, **asked)
     except UserError as error:
