@@ -136,9 +136,9 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 
     if progress is not None:
         progress(0, 1, "training the meta layer")
-    asked: dict[str, Any] = {"vector": options.meta_vector, "calibration": options.meta_calibration, "smote": options.meta_smote, "seed": options.seed}
+    asked: dict[str, Any] = {name: getattr(options, f"meta_{name}") for name in ("vector", "calibration", "smote")}
     try:
-        made = train_meta(bars, predictions, params, kind=options.meta, **asked)
+        made = train_meta(bars, predictions, params, kind=options.meta, seed=options.seed, **asked)
     except UserError as error:
         if options != replace(options, meta="auto", meta_vector="auto", meta_calibration="auto"):
             raise
