@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore import Bars
+from qtcore.params import MetaMode
 from research.backtest import backtest
 from research.config import Config
 from research.data import Loaded
@@ -129,10 +130,15 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
     is_on = any(part.meta.enabled for _, part in params.spans(bars.close_time))
     if options.meta == "none" or not is_on:
         return None, ()
-    own = None if job.models is None else job.models / "meta"
-    if job.meta is not None or (options.meta == "auto" and own is not None and (own / "schedule.json").exists()):
-        return MetaSchedule.load(job.meta or own or Path()), ()
     from research.meta import train_meta
+    from research.registry import resolve
+
+    if job.meta is not None:
+        return MetaSchedule.load(job.meta), ()
+    if job.models is not None and options.meta == "auto" and ((own := Path(resolve(job.models)) / "meta") / "schedule.json").exists():
+        stored = MetaSchedule.load(own)
+        if (stored.vector == "v5") == (params.meta.mode == MetaMode.V5):
+            return stored, ()
 
     if progress is not None:
         progress(0, 1, "training the meta layer")
