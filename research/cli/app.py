@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from research.cli import show
+from research.cli.audit import audit_app
 from research.cli.common import (
     ConfigFile,
     Data,
@@ -37,6 +38,7 @@ app.add_typer(data_app, name="data")
 app.command()(trials)
 app.add_typer(models_app, name="models")
 app.add_typer(live_app, name="live")
+app.add_typer(audit_app, name="audit")
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the report says so")]

@@ -11,16 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.evidence.bootstrap import Bootstrap, interval
-from research.evidence.scoring import ENOUGH, HITS, Opinion, Tally, recall, share, tally
+from research.evidence.scoring import DIRECTED, DIRECTION_HITS, ENOUGH, HITS, Opinion, Tally, recall, share, tally
 
 
 def difference(a: Tally, b: Tally, bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
     """Subtract the figures of `b` from those of `a`; both were counted on the same cells.
 
-    Returns `balanced_accuracy` and `accuracy`, each `{"a", "b", "difference", "ci95"}`, with `n` cells and `n_effective`.
+    Returns `balanced_accuracy`, `accuracy` and `direction_accuracy`, each `{"a", "b", "difference", "ci95"}`, with `n` cells and
+    `n_effective`. Direction is counted where each has one.
     """
     (seen_a, drawn_a), (seen_b, drawn_b) = (_sums(t, bootstrap, rows) for t in (a, b))
-    figures = {"balanced_accuracy": recall, "accuracy": _accuracy}
+    figures = {"balanced_accuracy": recall, "accuracy": _accuracy, "direction_accuracy": _direction}
     out: dict[str, Any] = {}
     for name, figure in figures.items():
         own, other = float(figure(seen_a)), float(figure(seen_b))
@@ -41,6 +42,11 @@ def _sums(counted: Tally, bootstrap: Bootstrap, rows: slice) -> tuple[NDArray, N
 def _accuracy(sums: NDArray) -> NDArray[np.float64]:
     n = sums[..., :HITS].sum(axis=-1)
     return np.asarray(np.where(n > 0, sums[..., HITS : 2 * HITS].sum(axis=-1) / np.maximum(n, 1.0), np.nan))
+
+
+def _direction(sums: NDArray) -> NDArray[np.float64]:
+    n = sums[..., DIRECTED]
+    return np.asarray(np.where(n > 0, sums[..., DIRECTION_HITS] / np.maximum(n, 1.0), np.nan))
 
 
 def common(opinions: Iterable[Opinion]) -> NDArray[np.bool_]:

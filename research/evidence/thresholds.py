@@ -162,12 +162,12 @@ def gate_row(scenes: list[Scene], run: Any) -> dict[str, Any]:
 def sentences(rules: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]], voters: list[dict[str, Any]]) -> list[str]:
     """Say in words which parts of the chain were dead in this run."""
     out = []
-    for layer, name in (("meta", "meta layer"), ("arbiter", "arbiter"), ("governor", "governor")):
-        n = Counter(r["status"] for r in rules[layer])
+    for layer, name in (("meta", "Meta layer"), ("arbiter", "Arbiter"), ("governor", "Governor")):
+        n = Counter(r["status"] for r in rules[layer] if not r["why"].startswith("counted on"))
         if n[UNREACHABLE] or n[NEVER]:
-            idle = f"{n[NEVER]} could have acted and never did"
-            out.append(f"{name}: {n[UNREACHABLE]} rules cannot be reached with the voters and settings of this run, {idle}")
-    out += [f"{r['parameter']} = {r['value']:g} changes nothing ({r['why']})" for r in rows if r["status"] == UNREACHABLE]
+            dead = f"{n[UNREACHABLE]} rule{'' if n[UNREACHABLE] == 1 else 's'} out of reach with the voters and settings of this run"
+            out.append(f"{name}: {dead}, {n[NEVER]} could have acted and never did")
+    out += [f"`{r['parameter']}` = {r['value']:g} changes nothing ({r['why']})" for r in rows if r["status"] == UNREACHABLE]
     for v in [v for v in voters if len(v["models"]) >= 2][:1]:
         ways = sorted(v["leads_to"].items(), key=lambda item: -item[1])
         leads = ", ".join(f"{n} to {reason.replace('_', ' ').lower()}" for reason, n in ways)

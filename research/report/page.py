@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from research.report import figures, matrices
+from research.report import figures, matrices, model_figures
+from research.report.models import artefacts, importance_table, model_table, status_text
 from research.report.rows import (
     by_table,
     certificate,
@@ -35,6 +36,7 @@ def page(files: RunFiles) -> dict[str, Any]:
     is_tested = (equity["open_time"] >= s["data"]["test_start"]) & (equity["close_time"] <= s["data"]["test_end"])
     tested = equity[is_tested].reset_index(drop=True)
     trades = files.frame("trades")
+    metas = artefacts(files.path)
     return {
         "title": files.manifest["run_id"],
         "subtitle": _subtitle(s),
@@ -42,14 +44,17 @@ def page(files: RunFiles) -> dict[str, Any]:
         "notices": notices(s, verify, files.manifest),
         "tiles": tiles(s),
         "assumptions": assumptions(s, files.manifest),
-        "pictures": pictures(s, tested, trades),
+        "pictures": pictures(s, tested, trades) | model_pictures(s, metas),
         "scores": score_table({**s["models"], **s["layers"]}),
         "rules": {name: rule_table(rows) for name, rows in s["rules"].items()},
         "thresholds": threshold_table(s["dead"]["thresholds"]),
-        "dead": [text[:1].upper() + text[1:] + "." for text in s["dead"]["sentences"]],
+        "dead": [f"{text}." for text in s["dead"]["sentences"]],
         "origins": origin_table(s["provenance"]),
         "symbol_accuracy": symbol_accuracy(s),
         "against": [row["sentence"] for row in s["meta_against"]],
+        "models": model_table(metas),
+        "models_text": status_text(metas),
+        "importance": importance_table(metas),
         "slice_accuracy": slice_accuracy(s),
         "slice_rates": slice_rates(s),
         "slice_scores": [(slice_name(key), score_table({**part["models"], **part["layers"]}, True)) for key, part in s["regimes"].items()],
@@ -216,6 +221,16 @@ def pictures(s: dict[str, Any], tested: pd.DataFrame, trades: pd.DataFrame) -> d
         "confusion": matrices.confusion(s) if any(b["n"] for b in {**s["models"], **s["layers"]}.values()) else None,
         "regimes": matrices.regimes(s),
         "trades": figures.trades(closed, s["pnl"]["by_exit"]) if len(closed) else None,
+    }
+    return {name: figure for name, figure in out.items() if figure is not None}
+
+
+def model_pictures(s: dict[str, Any], metas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Draw what the models are like inside, as far as it was recorded."""
+    out = {
+        "reliability": model_figures.reliability(s["reliability"]),
+        "curves": model_figures.curves(metas),
+        "importance": model_figures.importance(metas),
     }
     return {name: figure for name, figure in out.items() if figure is not None}
 

@@ -1,0 +1,74 @@
+"""`qt audit`: what a mistake in the method is worth."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from research.cli import show
+from research.cli.common import Data, From, Json, Quiet, Seed, Symbols, To, print_json, progress, split_symbols
+
+audit_app = typer.Typer(no_args_is_help=True, help="Show what a mistake in the method is worth.")
+FEATURES = {"relative": ("v5_rel",), "raw": ("v5",), "both": ("v5_rel", "v5")}
+
+
+@audit_app.callback()
+def main() -> None:
+    """Show what a mistake in the method is worth."""
+
+
+@audit_app.command()
+def leakage(
+    data: Data,
+    model: Annotated[str, typer.Option(help="xgb or lgbm")] = "xgb",
+    label: Annotated[str, typer.Option(help="label that is learned, or auto")] = "L3",
+    features: Annotated[str, typer.Option(help="relative; raw: with price levels, which tell the time; both")] = "relative",
+    folds: Annotated[int, typer.Option(min=1, help="folds of the walk-forward split")] = 4,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    out: Annotated[Path | None, typer.Option(help="write the figures to this JSON file")] = None,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train the same pipeline on a shuffled split, the wrong one, and walk-forward; show what the mistake would claim."""
+    from research.audit import audit_leakage
+    from research.errors import UserError
+    from research.workflow import Job, load
+
+    if features not in FEATURES:
+        raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
+    bars = load(Job(data, symbols=split_symbols(symbols), start=start, end=end)).bars
+    with progress(quiet or json) as update:
+        found = audit_leakage(bars, model, label, FEATURES[features], n_folds=folds, seed=seed, progress=update)
+    if out is not None:
+        found.save(out)
+    if json:
+        print_json(found.to_dict())
+        return
+    if not quiet:
+        show.console.print(table(found.rows), width=max(show.console.width, 130))
+    for sentence in found.sentences:
+        show.console.print(sentence, soft_wrap=True, markup=False)
+
+
+def table(rows: list[dict[str, Any]]) -> Table:
+    """Lay the two splits side by side, each figure with its interval, beside the majority."""
+    from research.report.words import NOT_ENOUGH, count, percent, span
+
+    def cell(b: dict[str, Any], name: str, limits: str, enough: str) -> str:
+        return f"{percent(b[name])} ({span(b[limits])})" if b[enough] else NOT_ENOUGH
+
+    out = Table("split", "features", "accuracy (95 %)", "majority", "balanced (95 %)", "direction (95 %)", "cells", "worth", box=None)
+    for b in rows:
+        figures = [cell(b, "accuracy", "ci95", "enough"), percent(b["majority_accuracy"])]
+        figures += [
+            cell(b, "balanced_accuracy", "balanced_ci95", "enough"),
+            cell(b, "direction_accuracy", "direction_ci95", "direction_enough"),
+        ]
+        out.add_row(b["split"], b["features"], *figures, count(b["n"]), count(b["n_effective"]))
+    for column in out.columns:
+        column.no_wrap = True
+    return out

@@ -1,0 +1,82 @@
+"""What is known of the models that voted? The metadata of their artefacts, read from the run's folder, as tables and sentences."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from qtcore.types import MODELS
+from research.report.rows import Table
+from research.report.words import DASH, count, layer_name, number, percent, signed_percent
+
+
+def artefacts(folder: Path) -> list[dict[str, Any]]:
+    """Read the metadata of every artefact in a run's `models`, by model and fold; empty where the run holds none."""
+    models = folder / "models"
+    metas = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(models.rglob("*_meta.json"))]
+    order = [*MODELS, "meta"]
+    return sorted((m for m in metas if m.get("slot") in order), key=lambda m: (order.index(m["slot"]), m.get("split", {}).get("fold", 0)))
+
+
+def model_name(meta: dict[str, Any]) -> str:
+    """Name of the model; a learned meta layer says what it is and sees."""
+    return f"meta model ({meta['kind']}, {meta['vector']})" if meta["slot"] == "meta" else layer_name(meta["slot"])
+
+
+def model_table(metas: list[dict[str, Any]]) -> Table:
+    """List every fold of every model: is it accepted, on how many cells, against which baselines, and why not."""
+    headers = ["model", "fold", "status", "cells fitted", "cells scored", "accuracy", "majority", "balanced", "standard error"]
+    headers += ["log loss", "base rate", "HOLD said", "why"]
+    rows = []
+    for meta in metas:
+        split = meta.get("split", {})
+        fitted = meta.get("n_train", split.get("cells", {}).get("fit"))
+        row = [model_name(meta), str(split.get("fold", 0) + 1), status_of(meta), count(fitted)]
+        row += [count(meta.get("n_scored")), *(percent(meta.get(n)) for n in ("accuracy", "majority_baseline", "balanced_accuracy"))]
+        row += [percent(meta.get("balanced_accuracy_error")), number(meta.get("log_loss"), 3), number(meta.get("base_rate_log_loss"), 3)]
+        row += [percent(meta.get("predicted_shares", {}).get("HOLD"), 0), reason_of(meta)]
+        rows.append(row)
+    return Table(headers, rows, texts=(2, 12))
+
+
+def status_of(meta: dict[str, Any]) -> str:
+    """Say whether a model was accepted or rejected, and whether its labels were synthetic."""
+    return str(meta.get("status", "unknown")) + (", synthetic" if meta.get("synthetic") else "")
+
+
+def reason_of(meta: dict[str, Any]) -> str:
+    """Why a model was rejected; a dash where it was not."""
+    found = [text for text in meta.get("warnings", []) if text.startswith("rejected: ")]
+    return found[0].removeprefix("rejected: ") if found else DASH
+
+
+def status_text(metas: list[dict[str, Any]]) -> str:
+    """Say how many models may be believed."""
+    if not metas:
+        return "No artefacts of models lie in this run: its predictions were imported, so there is nothing to show of their training."
+    rejected = sum(meta.get("status") == "rejected" for meta in metas)
+    if not rejected:
+        return f"All {len(metas)} fitted models beat chance and their base rate on their own test folds."
+    why = "within chance in balanced accuracy, or no better than the base rate in log loss"
+    return f"{rejected} of {len(metas)} fitted models are rejected: {why}. A backtest uses them, flagged; live trading refuses them."
+
+
+def importance_table(metas: list[dict[str, Any]]) -> Table | None:
+    """List every feature with its importance in each model, mean over folds: gain as a share, permutation as balanced accuracy lost."""
+    slots = list(dict.fromkeys(meta["slot"] for meta in metas if meta.get("importance")))
+    if not slots:
+        return None
+    found = {slot: [meta["importance"] for meta in metas if meta["slot"] == slot and meta.get("importance")] for slot in slots}
+    features = list(dict.fromkeys(name for folds in found.values() for fold in folds for part in fold.values() for name in part))
+    rows = []
+    for name in features:
+        row = [name]
+        for slot in slots:
+            drop, gain = _mean(found[slot], "permutation", name), _mean(found[slot], "gain", name)
+            row += [signed_percent(drop, 2), percent(gain)]
+        rows.append(row)
+    return Table(["feature", *(title for slot in slots for title in (f"{layer_name(slot)}, permutation", "gain"))], rows)
+
+
+def _mean(folds: list[dict[str, Any]], kind: str, name: str) -> float | None:
+    values = [fold[kind][name] for fold in folds if name in (fold.get(kind) or {})]
+    return sum(values) / len(values) if values else None
