@@ -5,8 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from imblearn.over_sampling import SMOTE
 
 from qtcore.types import Bars
+from research.labels import LABELS, fit_thresholds, forward_return
+from research.meta.estimators import Rows, _oversampled
+from research.models.calibration import fit_calibration
+from research.splits import walk_forward
 from research.verify import leaks
 from tests.conftest import awkward_bars
 
@@ -180,8 +185,6 @@ def test_early_stopping_on_the_test_fold_is_found():
 
 
 def test_the_folds_of_this_project_raise_no_alarm():
-    from research.splits import walk_forward
-
     for fold in walk_forward(END, n_folds=4, embargo=H):
         assert leaks.no_purge(fold.fit, fold.test, END) == leaks.no_purge(fold.valid, fold.test, END) == []
         assert leaks.shuffled_split(fold.train, fold.test) == []
@@ -220,6 +223,73 @@ def test_random_training_is_said():
     rng = np.random.default_rng(0)
     (found,) = leaks.trained_on_later(lambda b: str(rng.random()), walk(), 300)
     assert "fix its seed" in found.message
+
+
+# ------------------------------------------------------------------ training
+
+
+def test_percentiles_of_the_full_sample_are_found():
+    bars = walk(600, seed=29)
+    returns = forward_return(bars.close, 4)
+    (fold, *_) = walk_forward(np.arange(600) + 4, n_folds=3, embargo=4)
+    known = LABELS["L4"]
+    (found,) = leaks.full_sample_thresholds(lambda r: fit_thresholds(r, known, slice(None)), returns, fold.boundary)
+    assert (found.detector, found.bar) == ("full_sample_thresholds", fold.boundary)
+    assert leaks.full_sample_thresholds(lambda r: fit_thresholds(r, known, fold.train), returns, fold.boundary) == []
+
+
+def test_a_calibration_on_the_test_fold_is_found():
+    rng = np.random.default_rng(5)
+    probs = rng.dirichlet((2.0, 3.0, 2.0), 1_000)
+    labels = np.array([rng.choice(3, p=p) for p in probs]).astype(np.int8)
+
+    def fit(rows: np.ndarray, kind: str = "vector"):
+        def on(labels: np.ndarray):
+            made = fit_calibration(kind, probs[rows], labels[rows], np.ones(3))
+            return (made.scale, *made.factors)
+
+        return on
+
+    for kind in ("temperature", "vector"):
+        (found,) = leaks.calibration_on_test(fit(TEST, kind), labels, TEST)
+        assert (found.detector, found.bar) == ("calibration_on_test", 700)
+        assert leaks.calibration_on_test(fit(np.arange(600, 701), kind), labels, TEST) != []  # one row is enough
+        assert leaks.calibration_on_test(fit(CLEAN_STOP, kind), labels, TEST) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_resampling_that_touches_held_out_rows_is_found(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(size=(240, 6)), (np.arange(240) % 5 == 0).astype(int)
+    train, held = slice(0, 200), slice(200, 240)
+
+    def smote(rows: slice) -> np.ndarray:
+        return SMOTE(random_state=seed).fit_resample(x[rows], y[rows])[0]
+
+    assert leaks.resampling_on_test(smote(train), x[train], x[held]) == []
+    (found,) = leaks.resampling_on_test(smote(slice(0, 240)), x[train], x[held])
+    assert found.detector == "resampling_on_test"
+    copied = np.vstack([x[train], x[held][y[held] == 1]])  # plain oversampling leaks copies
+    assert leaks.resampling_on_test(copied, x[train], x[held])[0].message.startswith("8 of 8 resampled rows")
+    assert leaks.resampling_on_test(np.vstack([x[train], x[train][y[train] == 1]]), x[train], x[held]) == []
+    made = _oversampled(Rows(x[train], y[train].astype(np.int8)), seed)  # what our meta models are given
+    assert leaks.resampling_on_test(made.x, x[train], x[held]) == []
+
+
+def test_a_meta_model_on_in_sample_votes_is_found():
+    folds = walk_forward(END, n_folds=4, embargo=H)
+    voted = np.full(1_000, -1)
+    for fold in folds:
+        voted[fold.test] = fold.number
+    trained = [fold.train for fold in folds]
+    for fold in folds[1:]:
+        earlier = np.flatnonzero((voted >= 0) & (voted < fold.number))
+        assert leaks.meta_in_sample(earlier, voted, trained, END) == []
+    last = np.full(1_000, 3)  # the newest base model, asked about all of history
+    (found,) = leaks.meta_in_sample(np.arange(400, 800), last, trained, END)
+    assert (found.detector, found.bar) == ("meta_in_sample", 400)
+    unpurged = [np.arange(0, fold.boundary) for fold in folds]
+    assert leaks.meta_in_sample(np.arange(400, 850), voted, unpurged, END) != []
 
 
 # ------------------------------------------------------------------ predictions and universe

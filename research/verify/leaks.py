@@ -13,6 +13,10 @@
 | shuffled_split         | rows              | training after a scored row        | shuffled training |
 | early_stopping_on_test | rows, label ends  | stopping rows that are scored      | undeclared rows   |
 | trained_on_later       | training function | later bars that change the model   | random training   |
+| full_sample_thresholds | fitting function  | label thresholds of later returns  | copied thresholds |
+| calibration_on_test    | fitting function  | scored labels in a calibration     | other inputs      |
+| resampling_on_test     | matrices          | training rows made of held-out ones| far neighbours    |
+| meta_in_sample         | rows, base models | votes of models fitted on the row  | wrong fold numbers|
 | predictions_early      | predictions, bars | predictions that know the next bar | weak predictions  |
 | served_early           | serving function  | rows served one bar early          | unknown models    |
 | future_universe        | choosing function | symbols chosen by later bars       | choices by hand   |
@@ -227,6 +231,92 @@ def trained_on_later(train: Callable[[Bars], str], bars: Bars, boundary: int, se
     if train(rewrite_future(bars, boundary, seed)) == original:
         return []
     return [Finding("trained_on_later", f"the model changes when bars from row {boundary} on are rewritten", bar=boundary)]
+
+
+# ------------------------------------------------------------------ training
+
+
+def full_sample_thresholds(fit: Callable[[F8], Any], returns: F8, boundary: int, seed: int = 0) -> list[Finding]:
+    """Look for label thresholds that know returns from row `boundary` on.
+
+    fit: returns [n, S] -> thresholds, any arrays; it is also given other returns from `boundary` on, those that training may not know.
+    """
+    rng = np.random.default_rng(seed)
+    other = returns.copy()
+    other[boundary:] = 3.0 * np.nanstd(returns) * rng.standard_normal(other[boundary:].shape)
+    if _same_values(fit(returns), fit(other)):
+        return []
+    text = f"label thresholds move with returns from row {boundary} on; fit percentiles on the fold's training rows"
+    return [Finding("full_sample_thresholds", text, bar=boundary)]
+
+
+def calibration_on_test(fit: Callable[[NDArray[np.int8]], Any], labels: NDArray[np.int8], test: Rows, seed: int = 0) -> list[Finding]:
+    """Look for a calibration that reads scored labels.
+
+    fit: labels [n] or [n, S] -> its parameters, any arrays. test: rows that are scored; each of their labels becomes another.
+    """
+    other = labels.copy()
+    scored = other[np.asarray(test)]
+    turned = (scored + np.random.default_rng(seed).integers(1, 3, scored.shape)) % 3
+    other[np.asarray(test)] = np.where(scored >= 0, turned, scored)
+    if _same_values(fit(labels), fit(other)):
+        return []
+    first = int(np.min(test))
+    return [Finding("calibration_on_test", f"the calibration moves with labels of scored rows, first {first}", bar=first)]
+
+
+def resampling_on_test(fitted: F8, train: F8, held_out: F8, near: int = 50) -> list[Finding]:
+    """Look for resampled training rows that were made of rows held out for calibration or scoring.
+
+    fitted [N, F]: rows as the model got them; train [M, F], held_out [K, F]: the original rows. A row that is no training row must be a
+    mixture of two of them; where only a held-out row explains it (a copy, or one end of the mixture), it is a leak.
+    """
+    known_rows = {row.tobytes() for row in np.ascontiguousarray(train)}
+    copies = {row.tobytes() for row in np.ascontiguousarray(held_out)} - known_rows
+    made = [i for i, row in enumerate(np.ascontiguousarray(fitted)) if row.tobytes() not in known_rows]
+    pool, is_held = np.vstack([train, held_out]).astype(np.float64), np.arange(len(train) + len(held_out)) >= len(train)
+    bad = [i for i in made if fitted[i].tobytes() in copies or _mixed_with(fitted[i].astype(np.float64), pool, is_held, near)]
+    if not bad:
+        return []
+    text = f"{len(bad)} of {len(made)} resampled rows were made of held-out rows, first {bad[0]}; resample the training part only"
+    return [Finding("resampling_on_test", text, bar=bad[0])]
+
+
+def _mixed_with(row: F8, pool: F8, is_held: NDArray[np.bool_], near: int) -> bool:
+    """Say whether `row` lies between two of its nearest rows of the pool, one of them held out, and between no two others."""
+    apart = pool - row
+    distance = np.sqrt((apart**2).sum(axis=1))
+    nearest = np.argsort(distance)[:near]
+    nearest = nearest[distance[nearest] > 0.0]
+    unit = apart[nearest] / distance[nearest, None]
+    between = unit @ unit.T < -1.0 + 1e-9  # seen from the row, its two parents lie in opposite directions
+    held = is_held[nearest]
+    return bool(between.any() and not between[np.ix_(~held, ~held)].any())
+
+
+def meta_in_sample(rows: Rows, voted_by: Rows, trained: Sequence[Rows], label_end: Rows) -> list[Finding]:
+    """Look for rows of a meta model whose votes come from base models that were trained on them.
+
+    rows: what the meta model is fitted on. voted_by [n]: number of the base fit that voted at each row, -1 none. trained: the rows of each
+    base fit, those that stopped it included. label_end [n]: last row that the label of each row reads.
+    """
+    asked, by = np.asarray(rows), np.asarray(voted_by)
+    found = []
+    for k, own in enumerate(trained):
+        scored = asked[by[asked] == k]
+        if len(scored) and (overlap := no_purge(own, scored, label_end)):
+            found.append((int(scored.min()), k, overlap[0].bar))
+    if not found:
+        return []
+    first, k, bar = min(found)
+    text = f"meta rows from {first} on hold votes of base fit {k}, which was trained on them (row {bar}); use out-of-sample votes only"
+    return [Finding("meta_in_sample", text, bar=first)]
+
+
+def _same_values(a: Any, b: Any) -> bool:
+    """Are two results equal in every bit? Arrays, numbers, or tuples of them."""
+    x, y = (value if isinstance(value, tuple | list) else (value,) for value in (a, b))
+    return len(x) == len(y) and all(np.asarray(u).tobytes() == np.asarray(v).tobytes() for u, v in zip(x, y))
 
 
 # ------------------------------------------------------------------ predictions and universe
