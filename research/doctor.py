@@ -12,6 +12,7 @@ from typing import Any
 
 from qtcore import jit
 from research.ledger import home
+from research.models import fits
 
 LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch")
 
@@ -31,6 +32,7 @@ def examine() -> dict[str, Any]:
         "gpu": _gpu(),
         "versions": versions,
         "folders": folders,
+        "stored_fits": dict(zip(("count", "bytes"), fits.usage())),
         "environment": {key: value for key, value in sorted(os.environ.items()) if key.startswith(("NUMBA_", "OMP_", "QT"))},
     }
     return report | {"problems": list(_problems(report))}

@@ -149,6 +149,8 @@ def machine(report: dict[str, Any]) -> None:
     for name, folder in report["folders"].items():
         state = "writable" if folder["writable"] else "NOT writable"
         table.add_row(name, f"{folder['path']} ({state}, {folder['free_gib']} GiB free)")
+    stored = report["stored_fits"]
+    table.add_row("stored fits", f"{stored['count']} ({stored['bytes'] / 2**20:.0f} MiB); `qt models clean` removes them")
     console.print(table)
     console.print()
     for problem in report["problems"] or ["no known problem"]:
