@@ -124,6 +124,23 @@ def train_job(job: Job, progress: Progress = None) -> Predictions:
     return replace(predictions, notes=(*predictions.notes, *(meta.remarks(predictions.slots) if meta is not None else absent)))
 
 
+def train_from_files(
+    config: Config, files: tuple[str, Path | None, Path | None], out: Path, min_date: str | None, tolerance_minutes: float
+) -> tuple[MetaSchedule, dict[str, int]]:
+    """Do everything `qt train --from-log` does: the meta layer lands in `out`, for `qt backtest --meta`. Returns it and the counts."""
+    from research.meta import train_from_log
+
+    data, log, outcomes = files
+    if data or log is None or outcomes is None:
+        raise UserError("--from-log must come with --outcomes and without DATA, was otherwise; name both files")
+    check_output(out, "schedule.json")
+    options = config.run
+    asked: dict[str, Any] = {name: getattr(options, f"meta_{name}") for name in ("vector", "calibration", "smote")}
+    asked |= {"kind": options.meta, "seed": options.seed, "min_date": min_date, "tolerance_minutes": tolerance_minutes}
+    made, counts = train_from_log(log, outcomes, config.params, **asked)
+    return made.save(out), counts
+
+
 def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) -> tuple[MetaSchedule | None, tuple[str, ...]]:
     """Return the learned meta layer of a run, from its folder or trained now, or none and the sentence that says why."""
     options, params = job.config.run, job.config.params

@@ -28,8 +28,10 @@ from research.cli.common import (
 )
 from research.cli.data import data_app
 from research.cli.live import live_app
+from research.cli.meta import show_log
 from research.cli.models import models_app
 from research.cli.trials import trials
+from research.errors import UserError
 
 app = typer.Typer(
     name="qt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Research and backtest trading decisions."
@@ -92,8 +94,12 @@ def backtest(
 
 @app.command()
 def train(
-    data: Data,
     out: Annotated[Path, typer.Option(help="folder for artefacts and out-of-sample predictions")],
+    data: Annotated[str, typer.Argument(help="as for backtest; not with --from-log", metavar="DATA")] = "",
+    from_log: Annotated[Path | None, typer.Option(help="learn the meta layer alone, from predictions.jsonl of --export-log")] = None,
+    outcomes: Annotated[Path | None, typer.Option(help="outcomes.csv that belongs to --from-log")] = None,
+    min_date: Annotated[str | None, typer.Option(help="with --from-log: leave out lines before this time, UTC")] = None,
+    tolerance: Annotated[float, typer.Option(help="with --from-log: minutes between an outcome and its line at most")] = 0.0,
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
@@ -111,9 +117,15 @@ def train(
 
     Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted again.
     """
-    from research.workflow import Job, train_job
+    from research.workflow import Job, train_from_files, train_job
 
     settings = resolve(profile, config, set_, seed, preset)
+    if from_log is not None or outcomes is not None:
+        schedule, counts = train_from_files(settings, (data, from_log, outcomes), out, min_date, tolerance)
+        show_log(schedule, counts, out, quiet, json)
+        return
+    if not data:
+        raise UserError("qt train must get DATA, or --from-log and --outcomes, was given neither")
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, out=out)
     with progress(quiet or json) as update:
         predictions = train_job(job, update)

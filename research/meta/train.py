@@ -9,7 +9,7 @@ model, and the rules alone act. `refit` makes one model again, so that this can 
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -120,8 +120,8 @@ def train_meta(
 
 def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) -> tuple[Material, MetaPlan]:
     """Settle the plan and build every row that training may read; `asked` as in `train_meta`."""
-    plan = _plan(predictions, params, **asked)
     votes, horizon = predictions.votes(), predictions.label.horizon
+    plan = resolve_plan(params, predictions.slots, predictions.probs is not None, horizon, **asked)
     names = ADVANCED if plan.vector.startswith(("meta32", "meta36")) else ()
     planes = _planes(bars, params, names)
     end = label_end(bars.n, predictions.label)
@@ -203,25 +203,28 @@ def refit(bars: Bars, predictions: Predictions, params: Params, schedule: MetaSc
     return fit_digest(fit_fold(material, again, boundary)[0])
 
 
-def _plan(
-    predictions: Predictions,
+def resolve_plan(
     params: Params,
+    slots: Sequence[str],
+    has_probs: bool,
+    horizon: int,
+    *,
     kind: str = "auto",
     vector: str = "auto",
     calibration: str = "auto",
     smote: bool = False,
     seed: int = 42,
 ) -> MetaPlan:
+    """Settle what `auto` means for these parameters and base models. Raises UserError on unknown names or missing probabilities."""
     is_v5 = params.meta.mode == MetaMode.V5
     if kind == "auto":
         kind = "mlp" if is_v5 else "logistic"
     if vector == "auto":
-        vector = "v5" if is_v5 else "meta30" if MODELS[4] in predictions.slots else "meta26"
+        vector = "v5" if is_v5 else "meta30" if MODELS[4] in slots else "meta26"
     if kind not in KINDS or vector not in VECTORS:
         raise UserError(f"meta model must be of kind {', '.join(KINDS)} on a vector {', '.join(VECTORS)}, was {kind!r} on {vector!r}")
-    if predictions.probs is None and vector.startswith(("meta32", "meta36")):
+    if not has_probs and vector.startswith(("meta32", "meta36")):
         raise UserError(f"predictions must carry probabilities for the meta vector {vector}, was actions only; use meta26")
-    horizon = predictions.label.horizon
     return MetaPlan(params.meta.mode.name.lower(), kind, vector, resolve_calibration(kind, calibration), smote, seed, horizon, horizon)
 
 

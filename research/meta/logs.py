@@ -1,0 +1,186 @@
+"""How does the meta layer learn from what was logged? Prediction log and outcomes (`spec` 12.1) become rows of a walk-forward training.
+
+Nothing is repaired in silence: every line that is skipped, doubled, out of order or without a partner is counted (`Log.counts`). Labels are
+L6: the traded action where the trade won, HOLD where it did not, the recorded ensemble action where none was made.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from qtcore import Params
+from qtcore.types import F8, I8, MODELS, N_MODELS, Votes
+from research.errors import UserError
+from research.labels import outcome_labels
+from research.meta.schedule import MetaSchedule
+from research.meta.train import MIN_ROWS, Material, MetaPlan, build_table, resolve_plan, train_folds
+from research.splits import walk_forward
+
+ACTIONS = {"SELL": 0, "HOLD": 1, "BUY": 2}
+ALIASES = {"patch": "patchtst"}
+COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration_minutes")
+N_FOLDS, MINUTE = 5, 60_000_000_000
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log on a grid of n decision times and S symbols.
+
+    votes [5, n, S]; regime [2, n, S], NaN where it was not logged; ensemble_action int8 [n, S], -1 where there is no line; labels int8
+    [n, S] and end [n]: see `outcome_labels`. counts: lines by what became of them.
+    """
+
+    close_time: I8
+    symbols: tuple[str, ...]
+    votes: Votes
+    regime: F8
+    ensemble_action: NDArray[np.int8]
+    labels: NDArray[np.int8]
+    end: I8
+    counts: dict[str, int]
+
+
+def train_from_log(
+    log: str | Path,
+    outcomes: str | Path,
+    params: Params | None = None,
+    *,
+    min_date: str | None = None,
+    tolerance_minutes: float = 0.0,
+    **asked: Any,
+) -> tuple[MetaSchedule, dict[str, int]]:
+    """Train the meta layer of `params.meta.mode` from files, on five expanding, purged folds; return schedule and counts.
+
+    min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector, calibration, smote, seed of
+    `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows: nothing synthetic takes their place.
+    """
+    params = params or Params()
+    read = read_log(log, outcomes, min_date, tolerance_minutes)
+    n_rows = int(np.count_nonzero((read.labels >= 0) & ((read.votes.action >= 0).sum(axis=0) >= 2)))
+    if n_rows < MIN_ROWS:
+        raise UserError(f"{log} must have at least {MIN_ROWS:,} lines with two voters or more, was {n_rows:,}; log a longer period")
+    horizon = int(max(1, np.max(read.end - np.arange(len(read.end)))))
+    slots = tuple(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any())
+    plan: MetaPlan = resolve_plan(params, slots, False, horizon, **asked)
+    folds = walk_forward(read.end, n_folds=N_FOLDS, train_share=1.0 / (N_FOLDS + 1), embargo=horizon)
+    digest = hashlib.sha256(Path(log).read_bytes() + Path(outcomes).read_bytes()).hexdigest()
+    about: dict[str, Any] = {
+        "label": {"id": "L6", "horizon": horizon},
+        "data_fingerprint": f"log {digest[:16]}",
+        "symbols": list(read.symbols),
+    }
+    about |= {"base_models": list(slots), "base_predictions": "log", "base_weights": list(params.ensemble.weights), "counts": read.counts}
+    table = build_table(plan.vector, read.votes, {"volatility": read.regime[0], "trend_strength": read.regime[1]})
+    spans = tuple((f.number, f.boundary, int(f.test[-1]) + 1) for f in folds)
+    material = Material(table, read.labels, read.end, read.close_time, read.regime, spans, 0, about)
+    made = train_folds(material, plan, params)
+    if not made.artefacts:
+        raise UserError(f"{log} must be enough for a meta model, was not: {made.notes[0]}")
+    return made, read.counts
+
+
+def read_log(log: str | Path, outcomes: str | Path, min_date: str | None = None, tolerance_minutes: float = 0.0) -> Log:
+    """Read and join a prediction log (JSON lines) and its outcomes (CSV).
+
+    Each line takes the outcome of its symbol with its timestamp, or with a tolerance the nearest one opened up to so many minutes before
+    it; of doubled lines and outcomes the last one counts (D-72). Naive timestamps are UTC. Raises UserError where nothing can be read.
+    """
+    lines, counts = _read_lines(Path(log))
+    traded = _read_outcomes(Path(outcomes), counts)
+    if min_date is not None:
+        start = pd.Timestamp(min_date)
+        start = start.tz_localize("UTC") if start.tzinfo is None else start.tz_convert("UTC")
+        counts["lines before the first date"] = int((lines["timestamp"] < start).sum())
+        lines = lines[lines["timestamp"] >= start]
+    if lines.empty:
+        raise UserError(f"{log} must have lines of predictions, was without a usable one: {counts}")
+    counts["lines out of order"] = int((lines["timestamp"].diff().dt.total_seconds() < 0).sum())
+    counts["doubled lines"] = int(lines.duplicated(["timestamp", "symbol"], keep="last").sum())
+    lines = lines.drop_duplicates(["timestamp", "symbol"], keep="last").sort_values("timestamp", kind="stable")
+    width = pd.Timedelta(minutes=tolerance_minutes)
+    joined = pd.merge_asof(lines, traded, on="timestamp", by="symbol", tolerance=width, direction="backward")
+    counts["lines without an outcome"] = int(joined["outcome"].isna().sum())
+    used = joined.dropna(subset=["opened"]).drop_duplicates(["opened", "symbol"])
+    counts["outcomes without a line"] = len(traded) - len(used)
+    counts["rows"] = len(joined)
+    return _on_grid(joined, counts)
+
+
+def _on_grid(joined: pd.DataFrame, counts: dict[str, int]) -> Log:
+    times = joined["timestamp"].to_numpy("datetime64[ns]").astype(np.int64)
+    close_time, row = np.unique(times, return_inverse=True)
+    symbols, column = np.unique(joined["symbol"].to_numpy(str), return_inverse=True)
+    shape = (len(close_time), len(symbols))
+    action, confidence = np.full((N_MODELS, *shape), -1, np.int8), np.full((N_MODELS, *shape), np.nan)
+    said = np.stack(joined["said"].to_list())
+    action[:, row, column], confidence[:, row, column] = said[:, 0].T.astype(np.int8), said[:, 1].T
+    regime, ensemble = np.full((2, *shape), np.nan), np.full(shape, -1, np.int8)
+    regime[:, row, column] = np.stack(joined["regime"].to_list()).T
+    ensemble[row, column] = joined["ensemble"].to_numpy(np.int8)
+    has = joined["outcome"].notna().to_numpy()
+    closed = times[has] + (joined["minutes"].to_numpy(np.float64)[has] * MINUTE).astype(np.int64)
+    end = np.minimum(np.searchsorted(close_time, closed), len(close_time) - 1)
+    won = (joined["outcome"] == "win").to_numpy()[has]
+    labels, last = outcome_labels(ensemble, row[has], column[has], joined["traded"].to_numpy(np.float64)[has].astype(np.int8), won, end)
+    return Log(close_time, tuple(symbols.tolist()), Votes(action, confidence), regime, ensemble, labels, last, counts)
+
+
+def _read_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+    rows, n_bad, n_lines = [], 0, 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for text in file:
+                if text.strip():
+                    n_lines += 1
+                    row = _line(text)
+                    n_bad += row is None
+                    rows += [row] if row is not None else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--from-log must be a readable file of JSON lines, was {str(path)!r} ({error})") from error
+    frame = pd.DataFrame(rows, columns=["timestamp", "symbol", "said", "ensemble", "regime"])
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True).astype("datetime64[ns, UTC]")
+    return frame, {"lines": n_lines, "invalid lines": n_bad}
+
+
+def _line(text: str) -> tuple[Any, ...] | None:
+    """Read one line: time, symbol, (action, confidence) [2, 5], ensemble's action, regime [2]; None where any part is invalid."""
+    try:
+        given = json.loads(text)
+        time = pd.Timestamp(given["timestamp"])
+        time = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
+        said = np.array([[-1.0] * N_MODELS, [np.nan] * N_MODELS])
+        for name, vote in given["base_predictions"].items():
+            m, confidence = MODELS.index(ALIASES.get(name, name)), float(vote["confidence"])
+            if not 0.0 <= confidence <= 1.0:
+                return None
+            said[:, m] = ACTIONS[vote["action"]], confidence
+        regime = given.get("regime") or {}
+        slices = [float(regime.get(name, np.nan)) for name in ("volatility", "trend_strength")]
+        return (time, str(given["symbol"]), said, ACTIONS[given["ensemble_action"]], slices) if time == time else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _read_outcomes(path: Path, counts: dict[str, int]) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(path, dtype={"symbol": str})
+    except (OSError, ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"--outcomes must be a readable CSV file, was {str(path)!r} ({error})") from error
+    if missing := [name for name in COLUMNS if name not in frame.columns]:
+        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, was without {', '.join(missing)}")
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True, errors="coerce", format="ISO8601").astype("datetime64[ns, UTC]")
+    frame["traded"], frame["minutes"] = frame["action"].map(ACTIONS), pd.to_numeric(frame["hold_duration_minutes"], errors="coerce")
+    good = (
+        frame["timestamp"].notna() & frame["traded"].notna() & (frame["minutes"] >= 0) & frame["outcome"].isin(["win", "loss", "breakeven"])
+    )
+    counts |= {"outcomes": len(frame), "invalid outcomes": int((~good).sum())}
+    frame = frame[good]
+    counts["doubled outcomes"] = int(frame.duplicated(["timestamp", "symbol"], keep="last").sum())
+    frame = frame.drop_duplicates(["timestamp", "symbol"], keep="last").sort_values("timestamp", kind="stable")
+    return frame.assign(opened=frame["timestamp"])[["timestamp", "symbol", "traded", "outcome", "minutes", "opened"]]

@@ -1,0 +1,176 @@
+"""Does the meta layer learn from logs as it learns from a run, is every odd line counted, and does MetaPredictor answer as written?"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qtcore import Engine, Params
+from qtcore.meta import VECTORS, MetaModel
+from research.backtest import backtest
+from research.cli.app import app
+from research.cli.common import guarded
+from research.data import simulate
+from research.errors import UserError
+from research.export import export_log
+from research.meta import V1_THRESHOLD, MetaPredictor, MetaSchedule, read_log, train_from_log, train_meta
+from research.predictions import Predictions
+from tests.conftest import assert_same_bits
+
+HEADER = "timestamp,symbol,action,outcome,pnl_pct,hold_duration_minutes\n"
+
+
+def line(time, symbol="BTCUSDT", action="BUY", confidence=0.7, **more):
+    votes = {name: {"action": action, "confidence": confidence} for name in ("xgb", "patch")}
+    return {"timestamp": time, "symbol": symbol, "base_predictions": votes, "ensemble_action": action, "ensemble_confidence": 0.7} | more
+
+
+@pytest.fixture
+def files(tmp_path):
+    log, outcomes = tmp_path / "predictions.jsonl", tmp_path / "outcomes.csv"
+    lines = [
+        line("2026-02-05T02:00:00Z", action="SELL"),
+        line("2026-02-05T01:00:00Z"),  # out of order
+        line("2026-02-05T01:00:00Z", "ETHUSDT", regime={"volatility": 0.7, "trend_strength": -0.1}),
+        line("2026-02-05T03:00:00", action="HOLD"),  # naive is UTC
+        line("2026-02-05T03:00:00Z", action="BUY"),  # doubled: the last one counts
+        line("2026-02-05T05:00:00+01:00", action="BUY"),  # 04:00 UTC
+        line("2026-01-01T00:00:00Z"),  # before the first date
+    ]
+    bad = ["no json", json.dumps(line("never")), json.dumps(line("2026-02-05T01:00:00Z", confidence=1.5)), json.dumps(["a list"])]
+    bad.append(json.dumps(line("2026-02-05T01:00:00Z", action="MOON")))
+    log.write_text("\n".join([*map(json.dumps, lines), *bad]) + "\n\n")
+    outcomes.write_text(
+        HEADER
+        + "2026-02-05T01:00:00Z,BTCUSDT,BUY,loss,-1.0,90\n"
+        + "2026-02-05T01:00:00Z,BTCUSDT,BUY,win,1.0,60\n"  # doubled: the last one counts
+        + "2026-02-05T01:00:00Z,ETHUSDT,SELL,loss,-1.0,120\n"
+        + "2026-02-05T02:50:00Z,BTCUSDT,SELL,win,1.0,10\n"  # opened ten minutes before a line
+        + "2026-02-05T01:00:00Z,XRPUSDT,BUY,win,1.0,60\n"  # no line
+        + "soon,BTCUSDT,BUY,win,1.0,60\n"
+    )
+    return log, outcomes
+
+
+def test_every_odd_line_is_counted_and_the_last_double_wins(files):
+    read = read_log(*files, min_date="2026-02-05")
+    assert read.counts == {
+        "lines": 12,
+        "invalid lines": 5,
+        "outcomes": 6,
+        "invalid outcomes": 1,
+        "doubled outcomes": 1,
+        "lines before the first date": 1,
+        "lines out of order": 1,
+        "doubled lines": 1,
+        "lines without an outcome": 3,
+        "outcomes without a line": 2,
+        "rows": 5,
+    }
+    assert read.symbols == ("BTCUSDT", "ETHUSDT")
+    assert [pd.Timestamp(t).hour for t in read.close_time] == [1, 2, 3, 4]
+    assert read.labels.tolist() == [[2, 1], [0, -1], [2, -1], [2, -1]]  # won BUY, lost SELL is HOLD; then the ensemble's action
+    assert read.end.tolist() == [2, 1, 2, 3]  # the longer of the two trades ends at 03:00
+    assert read.regime[:, 0, 1].tolist() == [0.7, -0.1]
+    assert (read.votes.action[[0, 3], 1, 0] == 0).all()
+    near = read_log(*files, min_date="2026-02-05", tolerance_minutes=15)
+    assert near.counts["lines without an outcome"] == 2
+    assert near.labels[2, 0] == 0  # the trade opened at 02:50 belongs to the line of 03:00
+
+
+def test_files_that_cannot_teach_are_refused(files, tmp_path):
+    log, outcomes = files
+    with pytest.raises(UserError, match="must have at least 1,000 lines with two voters or more, was 6; log a longer period"):
+        train_from_log(log, outcomes)
+    with pytest.raises(UserError, match="without a usable one"):
+        train_from_log(log, outcomes, min_date="2030-01-01")
+    with pytest.raises(UserError, match="--from-log must be a readable file"):
+        read_log(tmp_path / "none.jsonl", outcomes)
+    (tmp_path / "odd.csv").write_text("timestamp,action\n")
+    with pytest.raises(UserError, match="was without symbol"):
+        read_log(log, tmp_path / "odd.csv")
+    assert guarded(lambda: app(["train", "--out", str(tmp_path / "m")], standalone_mode=False)) == 2
+    assert guarded(lambda: app(["train", "simulated:x", "--from-log", str(log), "--out", str(tmp_path / "m")], standalone_mode=False)) == 2
+
+
+def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_path):
+    bars = simulate("planted_edge", n_bars=900, n_symbols=3)
+    preds = Predictions.random(bars, seed=1)
+    run = backtest(bars, preds)
+    log, outcomes = export_log(run, tmp_path)
+    read = read_log(log, outcomes)
+    assert read.counts["invalid lines"] == read.counts["doubled lines"] == read.counts["lines out of order"] == 0
+    assert read.counts["outcomes without a line"] == 0
+    assert_same_bits(read.votes.action, run.result.votes.action[:, np.isin(bars.close_time, read.close_time)])
+    arguments = ["train", "--from-log", str(log), "--outcomes", str(outcomes), "--out", str(tmp_path / "meta"), "--quiet"]
+    assert guarded(lambda: app(arguments, standalone_mode=False)) == 0
+    stored = MetaSchedule.load(tmp_path / "meta")
+    assert stored.config["label"]["id"] == "L6"
+    served = Engine(Params(), meta_model=stored).run(bars, preds.votes())
+    first = int(np.searchsorted(bars.close_time, stored.artefacts[0].valid_from))
+    assert np.isnan(served.meta_probs[:, :first]).all()
+    assert not np.isnan(served.meta_probs[:, first:]).all()
+    again, _ = train_from_log(log, outcomes)
+    assert again.hash == stored.hash
+
+
+# ---------------------------------------------------------------- MetaPredictor v5
+
+
+def constant_model(scores):
+    """A model whose scores are `scores`, whatever it sees."""
+    arrays = {"mean": np.zeros(8), "scale": np.ones(8), "coef": np.zeros((3, 8)), "intercept": np.log(scores)}
+    return MetaModel("logistic_softmax", VECTORS["v5"], arrays, hash="0123456789abcdef")
+
+
+def test_the_interface_of_one_answer():
+    votes = {name: {"action": "BUY", "confidence": 0.8} for name in ("xgb", "lgbm", "patch", "nhits")}
+    answer = MetaPredictor(constant_model([0.1, 0.2, 0.7])).predict(votes, "BTCUSDT")
+    assert answer["action"] == "BUY"
+    assert answer["confidence"] == pytest.approx(0.7)
+    assert answer["confidence_std"] == pytest.approx(np.std([0.1, 0.2, 0.7]))  # population
+    assert (answer["source"], answer["version"], answer["symbol"]) == ("meta_v5", "0123456789ab", "BTCUSDT")
+
+
+def test_patch_and_patchtst_are_one_model_and_a_missing_one_holds_at_a_half():
+    arrays = {"mean": np.zeros(8), "scale": np.ones(8), "coef": np.random.default_rng(0).normal(size=(3, 8)), "intercept": np.zeros(3)}
+    predictor = MetaPredictor(MetaModel("logistic_softmax", VECTORS["v5"], arrays))
+    rest = {"xgb": {"action": "SELL", "confidence": 0.6}, "nhits": {"action": "BUY", "confidence": 0.9}}
+    one, other = ({**rest, name: {"action": "BUY", "confidence": 0.7}} for name in ("patch", "patchtst"))
+    assert predictor.predict(one, "A") == predictor.predict(other, "A")
+    spelled = {**one, "lgbm": {"action": "HOLD", "confidence": 0.5}}
+    assert predictor.predict(one, "A") == predictor.predict(spelled, "A")
+
+
+@pytest.mark.parametrize("vote", [{"action": "UP", "confidence": 0.5}, {"action": "BUY", "confidence": 1.5}, {"action": "BUY"}])
+def test_whatever_is_wrong_it_holds_at_zero(vote):
+    predictor = MetaPredictor(constant_model([0.1, 0.2, 0.7]))
+    for asked, votes in (
+        (predictor, {"xgb": vote}),
+        (MetaPredictor(None), {}),
+        (predictor, {"unknown": {"action": "BUY", "confidence": 0.5}}),
+    ):
+        answer = asked.predict(votes, "A")
+        assert (answer["action"], answer["confidence"]) == ("HOLD", 0.0)
+        assert not asked.overrides(answer)
+
+
+def test_the_threshold_is_strict_and_under_the_v2_manager_almost_never_reached():
+    plain, strict = (MetaPredictor(constant_model([0.2, 0.2, 0.6]), threshold) for threshold in (0.60, V1_THRESHOLD))
+    answer = plain.predict({}, "A")
+    assert not plain.overrides(answer | {"confidence": 0.60})
+    assert plain.overrides(answer | {"confidence": 0.6000001})
+    assert V1_THRESHOLD == 0.99
+    assert not strict.overrides(answer | {"confidence": 0.98})
+
+
+def test_other_features_are_refused_and_a_schedule_answers_by_time():
+    bars = simulate("random_walk", n_bars=1200, n_symbols=2)
+    preds = Predictions.random(bars, seed=1)
+    with pytest.raises(UserError, match="must get a model on the v5 features, was meta26"):
+        MetaPredictor(train_meta(bars, preds))
+    schedule = train_meta(bars, preds, kind="logistic", vector="v5")
+    predictor, votes = MetaPredictor(schedule), {"xgb": {"action": "BUY", "confidence": 0.8}}
+    assert predictor.predict(votes, "A")["version"] == schedule.artefacts[-1].meta["version"]
+    assert predictor.predict(votes, "A", time=int(bars.close_time[0]))["confidence"] == 0.0
