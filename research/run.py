@@ -19,6 +19,8 @@ from research.predictions import Predictions
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from research.evidence.attribution import Attribution
+
 
 @dataclass
 class Run:
@@ -81,6 +83,21 @@ class Run:
         from research.evidence import regime_table
 
         return regime_table(self.summary)
+
+    @cached_property
+    def layers(self) -> "Attribution":
+        """What each layer and each rule earned, by exact replay, and the answer to "never worse than the base ensemble"."""
+        from research.evidence.attribution import attribute
+
+        return attribute(self)
+
+    def attribution(self, regimes: bool = False) -> pd.DataFrame:
+        """Return what each layer and rule earned, one row a step; with `regimes` one row a step and regime slice.
+
+        `contribution` adds up to the run's PnL; `effect` is the run less the same without that rule; see `research.evidence.attribution`.
+        """
+        table = self.layers.table
+        return table if regimes else table.xs("total", level="regime")
 
     @cached_property
     def trades(self) -> pd.DataFrame:
@@ -151,6 +168,12 @@ class Run:
         axes.set_ylabel("quote currency")
         axes.set_title("Equity after costs")
         return axes
+
+    def to_vectorbt(self) -> Any:
+        """Return the run as a `vectorbt.Portfolio` made of our fills, with the same equity (`research.portfolio`)."""
+        from research.portfolio import to_vectorbt
+
+        return to_vectorbt(self)
 
     def to_polars(self, table: str = "decisions") -> Any:
         """Return one of the tables (decisions, trades, fills, equity) as a polars frame with its index as columns."""

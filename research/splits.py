@@ -10,6 +10,7 @@ rows of the grid, all symbols of a row together, so no symbol's future trains an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,3 +139,51 @@ def single_split(label_end: I8, embargo: int = 0) -> tuple[Fold, ...]:
 def _ending_before(label_end: I8, start: int, stop: int, embargo: int) -> I8:
     """Rows in [start, stop) whose label ends, embargo included, before `stop`."""
     return start + np.flatnonzero(label_end[start:stop] + embargo < stop).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One split of combinatorial cross-validation: `groups` of time are tested, the rest trains; rows sorted, int64."""
+
+    number: int
+    groups: tuple[int, ...]
+    train: I8
+    test: I8
+
+
+def combinatorial(label_end: I8, n_groups: int = 10, n_test: int = 2, embargo: int = 0) -> tuple[Combination, ...]:
+    """Cut n rows into groups of time and test every choice of `n_test` of them, purged by label end (Lopez de Prado 2018, ch. 12).
+
+    label_end [n]: row in which the labels of each row end. A row trains only when its label shares no row with a tested label, and does
+    not begin within `embargo` rows behind one. 10 groups, 2 tested: 45 splits, 9 paths (`paths`). Unlike `walk_forward` it trains on later
+    rows too: for the spread of a figure over paths, never for predictions that are traded. Raises UserError when a split cannot train.
+
+    >>> len(combinatorial(np.arange(1000) + 5))
+    45
+    """
+    n = len(label_end)
+    if not 1 <= n_test < n_groups <= n or embargo < 0:
+        raise UserError(f"splits must have 1 <= n_test < n_groups <= {n} rows, embargo >= 0, was {n_test}, {n_groups}, {embargo}")
+    edges = [n * g // n_groups for g in range(n_groups + 1)]
+    reach = [int(np.max(label_end[a:b])) for a, b in pairwise(edges)]  # last row that a label of the group reads
+    out: list[Combination] = []
+    for groups in combinations(range(n_groups), n_test):
+        usable = np.ones(n, bool)
+        for g in groups:
+            usable[edges[g] : max(edges[g + 1], reach[g] + embargo + 1)] = False
+            usable[: edges[g]] &= label_end[: edges[g]] < edges[g]
+        test = np.concatenate([np.arange(edges[g], edges[g + 1], dtype=np.int64) for g in groups])
+        if not usable.any():
+            raise UserError(f"splits must leave rows to train, was none of {n} beside groups {list(groups)}; use shorter labels")
+        out.append(Combination(len(out), groups, np.flatnonzero(usable).astype(np.int64), test))
+    return tuple(out)
+
+
+def paths(n_groups: int = 10, n_test: int = 2) -> NDArray[np.int64]:
+    """Say which split predicts which group in each whole history that `combinatorial` gives: split numbers [paths, n_groups].
+
+    >>> paths().shape
+    (9, 10)
+    """
+    groups = list(combinations(range(n_groups), n_test))
+    return np.array([[i for i, chosen in enumerate(groups) if g in chosen] for g in range(n_groups)], np.int64).T

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import TimeSeriesSplit
 
 from research.errors import UserError
-from research.splits import FIT, TEST, UNUSED, VALID, retraining_edges, single_split, walk_forward
+from research.splits import FIT, TEST, UNUSED, VALID, combinatorial, paths, retraining_edges, single_split, walk_forward
 from tests.naive import labels as naive
 
 
@@ -98,3 +98,41 @@ def test_retraining_on_a_schedule_sets_the_folds():
     assert [(fold.start, fold.boundary, len(fold.test)) for fold in folds] == [(0, 400, 240), (240, 640, 240), (480, 880, 120)]
     with pytest.raises(UserError, match="retrain_every must be rows such as 168 or a length of time such as 7d, was 0"):
         retraining_edges(hours, 0.4, 0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(40, 120), horizon=st.integers(0, 9), n_groups=st.integers(2, 7), embargo=st.integers(0, 4), seed=st.integers(0, 99))
+def test_no_training_label_touches_a_tested_one(n, horizon, n_groups, embargo, seed):
+    end = np.minimum(np.arange(n) + np.random.default_rng(seed).integers(0, horizon + 1, n), n - 1)
+    try:
+        splits = combinatorial(end, n_groups, 1 + seed % (n_groups - 1), embargo)
+    except UserError:
+        return  # labels longer than a group leave nothing
+    for split in splits:
+        edges = [n * g // n_groups for g in range(n_groups + 1)]
+        spans = [(edges[g], max(end[edges[g] : edges[g + 1]])) for g in split.groups]
+        expected = [r for r in range(n) if all(end[r] < a or r > max(b + embargo, a + n // n_groups - 1) for a, b in spans)]
+        assert set(split.train) <= set(range(n)) - set(split.test)
+        slow = [r for r in expected if r not in set(split.test)]
+        assert split.train.tolist() == slow
+
+
+def test_two_of_ten_groups_give_45_splits_and_nine_paths():
+    splits = combinatorial(ends(1_000, 5), 10, 2, embargo=3)
+    assert len(splits) == 45
+    assert splits[0].groups == (0, 1)
+    assert splits[0].train[0] == 208  # 200 rows tested, whose labels read up to row 204, then 3 of embargo
+    middle = next(s for s in splits if s.groups == (3, 7))
+    assert 294 in middle.train
+    assert 295 not in middle.train  # its label reads row 300
+    assert 407 not in middle.train
+    assert 408 in middle.train
+    assert len(middle.train) == 1_000 - 200 - 2 * (5 + 8)
+    table = paths()
+    assert table.shape == (9, 10)
+    assert all(g in splits[table[p, g]].groups for p in range(9) for g in range(10))
+    assert np.array_equal(np.sort(table[:, 4]), [s.number for s in splits if 4 in s.groups])  # each split of a group serves one path
+    with pytest.raises(UserError, match="must have 1 <= n_test < n_groups"):
+        combinatorial(ends(100, 5), 4, 4)
+    with pytest.raises(UserError, match="must leave rows to train"):
+        combinatorial(ends(100, 90), 4, 2)

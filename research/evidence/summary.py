@@ -21,7 +21,7 @@ from research.evidence.rates import layer_rates
 from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.evidence.scoring import ECE_BINS
 from research.evidence.thresholds import sentences, thresholds
-from research.evidence.verdict import decide, effective_trades, excess, no_trades, sentence
+from research.evidence.verdict import decide, excess, independent_trades, no_trades, sentence
 from research.ledger import Ledger, Tried, trial_of
 from research.market import bar_returns, drawdown
 from research.tables import final_source, held, mean_exposure, tested_rows
@@ -179,6 +179,8 @@ def attribution(run: Any) -> dict[str, Any]:
         "by_source": _by(closed, "source", Source),
         "chain_minus_ensemble_only": float(run.result.equity[-1] - run.ensemble_only.equity[-1]),
         "changed_actions": int((run.result.decisions.raw_action != run.result.decisions.ensemble_action).sum()),
+        "layers": None if (layers := getattr(run, "layers", None)) is None else layers.totals(),
+        "never_worse": None if layers is None else layers.never_worse,
     }
 
 
@@ -190,13 +192,11 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
     tried = _tried(run, m, per_year)
     refused = sr.refusal(m, per_year)
     track = sr.minimum_track_record(m) if refused is None else math.nan
-    closed = run.trades[(run.trades["exit_reason"] > 0) & (run.trades["exit_reason"] != Reason.END_OF_DATA)]
-    row = np.searchsorted(run.bars.close_time[rows], closed.index.asi8, side="right")
-    n_effective = effective_trades(closed["ret"].to_numpy(), np.minimum(row, len(net) - 1), bootstrap)
+    n_closed, n_effective = independent_trades(run, rows, bootstrap)
     deflated = None if refused else sr.deflated_sharpe(m, tried.trials, tried.variance)
     beyond = excess(net, market, bootstrap, per_year)
     out: dict[str, Any] = {
-        "trades": {"n": len(closed), "n_effective": n_effective},
+        "trades": {"n": n_closed, "n_effective": n_effective},
         "excess": beyond,
         "sharpe": {
             "refused": refused,

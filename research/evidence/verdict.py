@@ -31,6 +31,13 @@ def effective_trades(ret: NDArray[np.float64], row: NDArray[np.int64], bootstrap
     return min(float(n), float(np.var(ret)) / variance) if variance > 0.0 else 1.0
 
 
+def independent_trades(run: Any, rows: slice, bootstrap: Bootstrap) -> tuple[int, float]:
+    """Count a run's closed trades, those that the end of the data closed left out, and what they are worth (`effective_trades`)."""
+    closed = run.trades[(run.trades["exit_reason"] > 0) & (run.trades["exit_reason"] != Reason.END_OF_DATA)]
+    row = np.searchsorted(run.bars.close_time[rows], closed.index.asi8, side="right")
+    return len(closed), effective_trades(closed["ret"].to_numpy(), np.minimum(row, bootstrap.n_rows - 1), bootstrap)
+
+
 def excess(net: NDArray[np.float64], market: NDArray[np.float64], bootstrap: Bootstrap, bars_per_year: float) -> dict[str, Any]:
     """Mean net return above the exposure-matched market's, a year (mean per bar times bars a year), with its 95 % interval."""
     difference = net - market
