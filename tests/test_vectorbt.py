@@ -103,3 +103,41 @@ def test_the_same_trades(run, theirs):
     entries = result.fills[result.fills["is_entry"] == 1]
     np.testing.assert_allclose(closed["return"], ours["pnl"] / entries["notional"][ours["trade_id"]], rtol=RTOL, atol=RTOL)
     np.testing.assert_allclose(records["entry_fees"].sum() + closed["exit_fees"].sum(), result.fills["fee"].sum(), rtol=RTOL)
+
+
+def small(values, world="gaps", n_bars=700):
+    import research
+
+    bars = research.simulate(world, seed=4, n_bars=n_bars, n_symbols=3)
+    return research.backtest(bars, research.Predictions.random(bars, seed=1), Params().with_values(values))
+
+
+@pytest.mark.parametrize("values", [{}, {"broker.fill": "close"}, {"governor.stop_loss": 0.003, "broker.delist_after": 2}], ids=str)
+def test_a_run_becomes_a_portfolio_with_the_same_equity(values):
+    pytest.importorskip("vectorbt", reason="vectorbt is not installed; it is the extra `vectorbt`")
+    from research.portfolio import rows_per_bar
+
+    run = small(values)
+    theirs, rows = run.to_vectorbt(), rows_per_bar(run)
+    value = theirs.value().iloc[rows - 1 :: rows]
+    assert len(run.result.fills) > 100
+    np.testing.assert_allclose(run.result.equity, value.to_numpy(), rtol=RTOL)
+    np.testing.assert_array_equal(value.index.asi8, run.bars.close_time)
+    assert list(theirs.wrapper.columns) == list(run.bars.symbols)
+    assert theirs.orders.count() == len(run.result.fills)
+    assert theirs.total_return() == pytest.approx(run.result.equity[-1] / run.params.broker.initial_cash - 1.0, rel=1e-6)
+
+
+def test_what_vectorbt_cannot_hold_is_one_sentence(monkeypatch):
+    import sys
+    from dataclasses import replace
+
+    from research.errors import UserError
+
+    run = small({}, n_bars=300)
+    paid = replace(run, bars=replace(run.bars, funding=np.full(run.bars.close.shape, 1e-4)))
+    with pytest.raises(UserError, match="without funding, was one with"):
+        paid.to_vectorbt()
+    monkeypatch.setitem(sys.modules, "vectorbt", None)
+    with pytest.raises(UserError, match="needs the package vectorbt, was not installed"):
+        run.to_vectorbt()

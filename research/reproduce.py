@@ -1,0 +1,191 @@
+"""Does a run come out again? From its folder alone: the same bars, training, predictions, decisions and money, array by array.
+
+`manifest.json` holds a hash of every array. The run is made again from its bars, the plan of its training and its parameters; stages are
+compared in the order of the chain, and the first one that differs is named, with the largest distance and where it begins.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore import Bars
+from research.backtest import backtest
+from research.errors import UserError
+from research.predictions import Predictions
+from research.store import RunFiles, array_hashes, manifest_of, read_run
+from research.tables import decision_planes
+
+# Stages in the order of the chain, and the arrays of the manifest that each one makes.
+STAGES: dict[str, tuple[str, ...]] = {
+    "data": ("bars.",),
+    "training": (),
+    "predictions": ("votes.", "decisions.label"),
+    "features": ("decisions.volatility", "decisions.trend_strength"),
+    "ensemble": ("decisions.ensemble_", "decisions.consensus", "decisions.n_voters"),
+    "meta": ("decisions.verdict", "decisions.meta_"),
+    "arbiter": ("decisions.arbiter_", "decisions.raw_", "decisions.source"),
+    "governor": ("decisions.governor_reason", "decisions.final_", "decisions.size"),
+    "account": ("fills", "decisions.cell_pnl", "equity", "balance", "exposure"),
+}
+RETRAIN = (
+    "models",
+    "label",
+    "n_folds",
+    "train_share",
+    "embargo",
+    "is_rolling",
+    "split",
+    "retrain_every",
+    "seed",
+    "preset",
+    "max_train_rows",
+)
+
+
+def reproduce(folder: str | Path, *, is_training: bool = True, progress: Any = None) -> dict[str, Any]:
+    """Make a finished run again and compare every array's hash.
+
+    is_training: fit the base models again; else the stored ones serve. progress(done, total, text) is called before each part. Returns
+    `equal`, `first` (the first stage that differs, None), `stages` (stage, arrays, differing, distance, where), `verdict` (stored, again),
+    `changed` (source, versions: what is not as it was), `notes` (what was taken as stored). Nothing is written; the trial ledger does not
+    count it. Raises UserError when the folder is incomplete or used layers of the user's own.
+    """
+    report = progress or (lambda done, total, text: None)
+    files = read_run(folder)
+    manifest, notes = files.manifest, list[str]()
+    if own := manifest.get("own_layers"):
+        raise UserError(f"run must be of the chain alone to be made again, was with an own {', '.join(own)}; run its script again")
+    report(0, 3, "read the folder")
+    bars = files.bars()
+    stored = Predictions.load(files.path / "predictions.parquet")
+    report(1, 3, "train" if is_training else "serve the models")
+    predictions, fits = _predictions(files, bars, stored, is_training, notes)
+    report(2, 3, "run the chain")
+    run = backtest(bars, predictions, files.params(), **_meta(files, notes))
+    run.profile, run.command = manifest["profile"], manifest["command"]
+    run.manifest = {"trials": manifest["trials"]}  # the number that was recorded (`spec` D-97)
+    again, arrays = array_hashes(run), manifest["arrays"]
+    stages = [_stage(name, files, run, again, arrays) for name in STAGES]
+    stages[1] |= {"arrays": len(fits), "differing": [name for name, is_same in fits.items() if not is_same]}
+    first = next((s["stage"] for s in stages if s["differing"]), None)
+    said = json.loads((files.path / "summary.json").read_text(encoding="utf-8"))["evidence"]["verdict"]
+    report(3, 3, "compare")
+    return {
+        "run": str(files.path),
+        "equal": first is None,
+        "first": first,
+        "stages": stages,
+        "verdict": {"stored": said, "again": run.summary["evidence"]["verdict"]},
+        "trials": manifest["trials"]["trials"],
+        "changed": _changed(manifest, manifest_of(run, files.path.name, manifest["trials"])),
+        "notes": notes,
+    }
+
+
+def sentence(report: Mapping[str, Any]) -> str:
+    """Say the outcome in one sentence."""
+    n = sum(stage["arrays"] for stage in report["stages"])
+    if report["equal"]:
+        return f"reproduced: {n} arrays and models have the bits of the first run; verdict {report['verdict']['again']}"
+    stage = next(s for s in report["stages"] if s["stage"] == report["first"])
+    far = "" if stage["distance"] is None else f", largest distance {stage['distance']:.3g}"
+    text = f"not reproduced: the first stage that differs is {stage['stage']} ({', '.join(stage['differing'])}){far}"
+    text += f", first at {stage['where']}" if stage["where"] else ""
+    return text + (f"; not as it was: {', '.join(report['changed'])}" if report["changed"] else "")
+
+
+def _predictions(
+    files: RunFiles, bars: Bars, stored: Predictions, is_training: bool, notes: list[str]
+) -> tuple[Predictions, dict[str, bool]]:
+    """Train or serve again; also which artefacts are the same, by name."""
+    from research.data.facts import fingerprint
+    from research.models.schedule import ModelSet
+
+    folder = files.path / "models"
+    if stored.imported or not (folder / "schedule.json").exists():
+        why = "they were imported" if stored.imported else "their models are not in the folder"
+        notes.append(f"predictions were taken as stored: {why}")
+        return stored, {}
+    models = ModelSet.load(folder)
+    is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in models.artefacts)
+    if is_training and is_own:
+        from research.labels import Label
+        from research.train import train
+
+        plan = models.config["plan"]
+        options = {name: plan[name] for name in RETRAIN if name in plan}
+        options["label"] = plan["label"] if isinstance(plan["label"], str) else Label(**plan["label"])
+        made = train(bars, params=models.params(), use_store=False, **options)
+        assert made.models is not None
+        new = {(a.slot, a.fold): a.hash for a in made.models.artefacts}
+        return made, {f"{a.slot} fold {a.fold + 1}": new.get((a.slot, a.fold)) == a.hash for a in models.artefacts}
+    why = "they were trained on other bars than these" if not is_own else "training was not asked for"
+    notes.append(f"models were taken as stored and served again: {why}")
+    return Predictions.from_models(models, bars, files.params()), {}
+
+
+def _meta(files: RunFiles, notes: list[str]) -> dict[str, Any]:
+    """Return the learned meta layer of the run, if it has one, as `backtest` takes it."""
+    from research.meta.schedule import MetaSchedule
+
+    folder = files.path / "models" / "meta"
+    if not folder.exists():
+        return {}
+    notes.append("the learned meta layer was taken as stored and served again")
+    return {"meta": MetaSchedule.load(folder)}
+
+
+def _stage(name: str, files: RunFiles, run: Any, again: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, Any]:
+    """Compare the arrays of one stage: how many, which differ, how far at most, and where the first difference is."""
+    mine = [key for key in stored if key.startswith(STAGES[name])]
+    differing = [key for key in mine if again.get(key) != stored[key]]
+    out: dict[str, Any] = {"stage": name, "arrays": len(mine), "differing": differing, "distance": None, "where": None}
+    for key in differing:
+        distance, where = _distance(key, files, run)
+        if distance is not None and (out["distance"] is None or distance > out["distance"]):
+            out["distance"] = distance
+        out["where"] = out["where"] or where
+    return out
+
+
+def _distance(key: str, files: RunFiles, run: Any) -> tuple[float | None, str | None]:
+    """Largest distance between the stored and the new array, and the first bar that differs; None where that has no meaning."""
+    stored, new = _pair(key, files, run)
+    if stored is None or new is None:
+        return None, None
+    if stored.shape != new.shape:
+        return float("inf"), f"shape {stored.shape} against {new.shape}"
+    a, b = np.asarray(stored, np.float64), np.asarray(new, np.float64)
+    differs = (a != b) & ~(np.isnan(a) & np.isnan(b))
+    if not differs.any():
+        return 0.0, None
+    gap = np.abs(a - b)[differs]
+    row = int(np.argwhere(differs)[0][0])
+    time = np.datetime_as_string(np.datetime64(int(run.bars.close_time[row]), "ns"), unit="m")
+    return float(np.inf if np.isnan(gap).any() else gap.max()), f"bar {row}, closed {time} UTC"
+
+
+def _pair(key: str, files: RunFiles, run: Any) -> tuple[NDArray | None, NDArray | None]:
+    """Return the stored and the new array of a manifest name, bars first; fills and times have none."""
+    group, _, name = key.partition(".")
+    if group == "decisions":
+        return files.planes("decisions", [name])[name], decision_planes(run)[name]
+    if key in ("equity", "balance", "exposure"):
+        return files.frame("equity", [key])[key].to_numpy(), getattr(run.result, key)
+    if group == "votes":
+        stored = Predictions.load(files.path / "predictions.parquet")
+        planes = [None if x is None else np.moveaxis(x, 1, 0) for x in (getattr(stored, name), getattr(run.predictions, name))]
+        return planes[0], planes[1]
+    return None, None
+
+
+def _changed(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Name what is not as it was: source of a package, versions, platform."""
+    out = [f"source of {name}" for name, value in then["source_hash"].items() if now["source_hash"].get(name) != value]
+    versions = ((name, was, now["versions"].get(name)) for name, was in then["versions"].items())
+    out += [f"{name} {was} is now {value}" for name, was, value in versions if was != value]
+    return out + (["platform"] if then["platform"] != now["platform"] else [])
