@@ -7,7 +7,7 @@ Rows before the first test fold are absent: a bar that a model was fitted on is 
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,10 +87,18 @@ class Predictions:
         return cls(bars.open_time, bars.close_time, bars.symbols, probs, votes.action, votes.confidence, fold, labels, label, **rest)
 
     @classmethod
-    def from_models(cls, models: ModelSet | str | Path, bars: Bars, params: Params | None = None, custom: Any = ()) -> "Predictions":
+    def from_models(
+        cls,
+        models: ModelSet | str | Path,
+        bars: Bars,
+        params: Params | None = None,
+        custom: Any = (),
+        progress: Callable[[int, int, str], Any] | None = None,
+    ) -> "Predictions":
         """Serve bars from a trained schedule: each by the artefact valid at its close, none before the first.
 
-        params: the chain's; by default those of the training. Raises UserError where they would give the models other features.
+        params: the chain's; by default those of the training. progress(done, total, text) is called now and then. Raises UserError where
+        the parameters would give the models other features.
         """
         from research.models.inputs import model_inputs
         from research.models.schedule import fold_of, labels_of
@@ -100,7 +108,7 @@ class Predictions:
             known.check_params(params)
         inputs = model_inputs(bars, params or known.params(), custom, known.feature_names)
         labels, label = labels_of(known, bars)
-        probs = known.serve(inputs.matrix, bars.close_time, inputs.names)
+        probs = known.serve(inputs.matrix, bars.close_time, inputs.names, progress)
         return cls.from_probs(bars, probs, fold_of(known, bars.close_time), labels, label, models=known, notes=known.notes)
 
     @classmethod

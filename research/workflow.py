@@ -106,7 +106,7 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
     if job.predictions is not None:
         return Predictions.import_file(job.predictions, bars, label=options.label)
     if job.models is not None:
-        return Predictions.from_models(resolve(job.models), bars, params)
+        return Predictions.from_models(resolve(job.models), bars, params, progress=progress)
     return _train(job, bars, progress, TREES)
 
 

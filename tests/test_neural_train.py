@@ -8,6 +8,7 @@ import pytest
 import qtcore as qt
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS
+from research.models import schedule
 from research.models.inputs import model_inputs
 from research.models.schedule import ModelSet
 from research.models.windows import complete
@@ -60,11 +61,14 @@ def test_another_future_gives_the_same_networks(made):
     assert not set(wrong.items()) & set(made.models.hashes(0).items())
 
 
-def test_the_stored_schedule_serves_the_predictions_bar_by_bar(made, tmp_path):
+def test_the_stored_schedule_serves_the_predictions_bar_by_bar(made, tmp_path, monkeypatch):
     made.models.save(tmp_path)
     served = ModelSet.load(tmp_path)
     assert served.notes == ()
-    inputs = model_inputs(BARS, Params())
+    inputs, told = model_inputs(BARS, Params()), []
+    assert_same_bits(Predictions.from_models(served, BARS, progress=lambda *report: told.append(report)).probs, made.probs)
+    assert told[:2] == [(0, 6, "predicting: lgbm, fold 1, 0%"), (1, 6, "predicting: nhits, fold 1, 0%")]
+    monkeypatch.setattr(schedule, "SERVED", 7)  # the cells of several bars, cut anywhere
     assert_same_bits(served.serve(inputs.matrix, BARS.close_time, inputs.names), made.probs)
     for t in (FIRST, FIRST + 1, SECOND - 1, SECOND, SECOND + 5, 519):  # windows cross the folds
         one = served.serve(inputs.matrix[t - L + 1 : t + 1], BARS.close_time[t : t + 1])

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,9 @@ from research.models.windows import complete, inputs_of
 
 SCHEMA_VERSION = 2
 FOREVER = int(np.iinfo(np.int64).max)
+SERVED = 4_096  # cells predicted between two reports: seconds of the slowest network
 STAMP = re.compile(r"_v(\d{8}_\d{6})_v5_meta\.json$")
+Progress = Callable[[int, int, str], Any]
 
 
 @dataclass(frozen=True)
@@ -155,11 +157,11 @@ class ModelSet:
         """Return the artefact hash of every model of a fold."""
         return {a.slot: a.hash for a in self.artefacts if a.fold == fold}
 
-    def serve(self, matrix: F4, close_time: I8, names: Sequence[str] | None = None) -> F8:
+    def serve(self, matrix: F4, close_time: I8, names: Sequence[str] | None = None, progress: Progress | None = None) -> F8:
         """Predict every bar with the artefact valid at its close.
 
         matrix [h + n, S, F]: float32, columns `feature_names`; h earlier rows may stand in front for windows of sequence models. A row or
-        window with a NaN gets no prediction. close_time [n]: decision times, ns UTC.
+        window with a NaN gets no prediction. close_time [n]: decision times, ns UTC. progress(done, total, text) is called now and then.
         Returns [5, n, S, 3] float64, NaN absent; one bar gives the same bits as all of them.
         """
         if names is not None:
@@ -168,7 +170,7 @@ class ModelSet:
         n_before = len(matrix) - n
         out = np.full((N_MODELS, n, n_symbols, 3), np.nan)
         usable = np.asarray(np.isfinite(matrix).all(axis=2))
-        for artefact in self.artefacts:
+        for i, artefact in enumerate(self.artefacts):
             rows = np.flatnonzero((close_time >= artefact.valid_from) & (close_time < artefact.valid_until))
             if len(rows) == 0 or not usable[n_before + rows].any():
                 continue
@@ -176,8 +178,13 @@ class ModelSet:
             if model is not None:
                 lookback = lookback_of(model)
                 t, s = np.nonzero(complete(usable, lookback)[n_before + rows])
-                probs = calibrated(model, model.predict_proba(inputs_of(matrix, (n_before + rows[t]) * n_symbols + s, lookback)))
-                out[MODELS.index(artefact.slot), rows[t], s] = probs
+                for start in range(0, len(t), SERVED):
+                    if progress is not None:
+                        share = f"{start / len(t):.0%}"
+                        progress(i, len(self.artefacts), f"predicting: {artefact.slot}, fold {artefact.fold + 1}, {share}")
+                    row, column = rows[t[start : start + SERVED]], s[start : start + SERVED]
+                    probs = model.predict_proba(inputs_of(matrix, (n_before + row) * n_symbols + column, lookback))
+                    out[MODELS.index(artefact.slot), row, column] = calibrated(model, probs)
         return out
 
     def _model(self, artefact: Artefact) -> BaseModel | None:
