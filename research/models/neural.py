@@ -9,6 +9,9 @@ Prediction: 16 windows go through the network at a time, the rest of the last ba
 measured 2026-11, in a batch of 4 or 8 the place of a window changed its last bits in 29 % of cases, of 16 or 32 in none, as matrix products
 are computed in tiles of 16 rows. That is this library on that machine; so a network must show that the place changes nothing before it is
 used, and else predicts one window at a time.
+
+Measured 2026-11 on one busy core, seconds of processor time, the last of 4 folds of 19 symbols x 5,856 bars (77,000 training windows):
+preset `fast` N-HiTS 5, PatchTST 34, both with the test fold; an epoch of `default` N-HiTS 16, PatchTST 420: for a GPU, or for patience.
 """
 
 import contextlib
