@@ -36,6 +36,11 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     console.print()
     console.print(_layers(summary))
     console.print()
+    n_voting = len(finished.predictions.slots)
+    if finished.predictions.models is not None and n_voting < 4:
+        console.print(
+            f"{n_voting} of 4 models voted; `qt train DATA --out DIR`, then `qt backtest DATA --models DIR`, has all four", soft_wrap=True
+        )
     if finished.verification:
         certificate(finished.verification, quiet=True, json=False)
     else:
