@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from research.cli import again, show
+from research.cli import again, show, watch
 from research.cli.audit import audit_app
 from research.cli.common import (
     ConfigFile,
@@ -43,6 +43,9 @@ app.add_typer(live_app, name="live")
 app.add_typer(audit_app, name="audit")
 app.command()(again.reproduce)
 app.command()(again.compare)
+for look in (watch.status, watch.monitor, watch.dashboard, watch.validate):
+    app.command()(look)
+app.command("live-gap")(watch.live_gap)
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the report says so")]

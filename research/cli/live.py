@@ -23,7 +23,9 @@ def live(
     feed: Annotated[str | None, typer.Option(help="replay:FILE, or ccxt:EXCHANGE")] = None,
     journal: Annotated[Path | None, typer.Option(help="file that keeps every bar; a known one is continued")] = None,
     predictions: Annotated[Path | None, typer.Option(help="a run's predictions.parquet, for replays")] = None,
-    models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
+    models: Annotated[str | None, typer.Option(help="folder that `qt train` wrote, or a name of the registry")] = None,
+    allow_rejected: Annotated[bool, typer.Option("--allow-rejected", help="serve models that were not accepted")] = False,
+    allow_synthetic: Annotated[bool, typer.Option("--allow-synthetic", help="serve models trained on made-up labels")] = False,
     speed: Annotated[str, typer.Option(help="of a replay: max, or bars a second")] = "max",
     live_from: Annotated[str | None, typer.Option(help="bars before this time are history: features only, nobody votes")] = None,
     stages: Annotated[str | None, typer.Option(help="staged rollout ahead of time: TIME=STAGE,TIME=STAGE")] = None,
@@ -50,7 +52,22 @@ def live(
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
     how = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}
-    wish = Wish(feed, journal, settings, predictions, models, speed, live_from, stages, import_governor, log, log_json, how)
+    wish = Wish(
+        feed,
+        journal,
+        settings,
+        predictions,
+        models,
+        allow_rejected,
+        allow_synthetic,
+        speed,
+        live_from,
+        stages,
+        import_governor,
+        log,
+        log_json,
+        how,
+    )
     with progress(quiet or json) as update:
         runner, close = start_live(wish, update)
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -144,6 +144,23 @@ def lived(told: dict[str, Any]) -> None:
     path(Path(told["journal"]))
 
 
+def gap(report: dict[str, Any]) -> None:
+    """Show whether a journal is its own backtest, and what the market changed."""
+    same = "every decision and the equity are the same bits" if report["identical"] else f"DIFFERENT: {report['first_difference']}"
+    console.print(f"{report['bars']:,} bars run again: {same}", soft_wrap=True, markup=False)
+    if report["broker_mismatches"]:
+        console.print(f"{report['broker_mismatches']} bars on which the broker's fills were not the engine's; see the journal's events")
+    if (pnl := report.get("pnl")) is None:
+        return
+    table = Table("", "quote", box=None, padding=(0, 2, 0, 0))
+    table.columns[1].justify = "right"
+    for name in ("live", "reference", "difference"):
+        table.add_row(name, f"{pnl[name]:,.2f}")
+    for name, value in pnl["parts"].items():
+        table.add_row(f"  of it {name.replace('_', ' ')}", f"{value:,.2f}")
+    console.print(table)
+
+
 def machine(report: dict[str, Any]) -> None:
     """Show what `qt doctor` found; problems last."""
     table = Table("", "", box=None, show_header=False, padding=(0, 2))

@@ -71,12 +71,12 @@ def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: i
 
 
 def cell_columns(result: Result) -> list[list[Any]]:
-    """Return the columns `CELL_COLUMNS` of one bar as lists over symbols."""
-    decisions, votes, final = result.decisions, result.votes, result.final_action[0]
-    raw, is_hold = decisions.raw_action[0], result.final_action[0] == Action.HOLD
-    confidence = np.where(~is_hold | (raw == Action.HOLD), decisions.raw_confidence[0], 0.0)
-    source = np.where((raw != Action.HOLD) & is_hold, np.int8(Source.GOVERNOR_HOLD), decisions.source[0])
-    columns = [plane[m, 0] for m in range(N_MODELS) for plane in (votes.action, votes.confidence)]
-    columns += [getattr(decisions, name)[0] for name in DECISION_COLUMNS]
-    columns += [final, confidence, source, result.governor_reason[0], result.size[0], *result.planes.regime[:, 0]]
-    return [column.tolist() for column in columns]
+    """Return the columns `CELL_COLUMNS` of a block as flat lists: bar after bar, symbol after symbol."""
+    decisions, votes, final = result.decisions, result.votes, result.final_action
+    raw, is_hold = decisions.raw_action, result.final_action == Action.HOLD
+    confidence = np.where(~is_hold | (raw == Action.HOLD), decisions.raw_confidence, 0.0)
+    source = np.where((raw != Action.HOLD) & is_hold, np.int8(Source.GOVERNOR_HOLD), decisions.source)
+    columns = [plane[m] for m in range(N_MODELS) for plane in (votes.action, votes.confidence)]
+    columns += [getattr(decisions, name) for name in DECISION_COLUMNS]
+    columns += [final, confidence, source, result.governor_reason, result.size, *result.planes.regime]
+    return [column.ravel().tolist() for column in columns]

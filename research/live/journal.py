@@ -1,8 +1,8 @@
 """What survives a crash? One SQLite file (WAL) in which every bar is one transaction: whole, or not there.
 
 A bar's transaction holds its candles as they were used, the votes, every layer's answer, new and finished orders, fills, what the feed
-noticed, and the account. `snapshots` keeps the last two full states of the engine (npz, never pickled): a restart loads the newest and runs
-the few bars after it again. Live syncs the disk at every commit; a replay, which can be repeated, at checkpoints only.
+noticed, and the account. `snapshots` keeps the first and the last two full states of the engine (npz, never pickled): a restart loads the
+newest and runs the few bars after it again. Live syncs the disk at every commit; a replay, which can be repeated, at checkpoints only.
 """
 
 import hashlib
@@ -297,4 +297,5 @@ def _put_version(db: sqlite3.Connection, bar: int, params: Params, models: Mappi
 def _put_snapshot(db: sqlite3.Connection, bar: int, close_time: int, state: Mapping[str, NDArray]) -> None:
     blob = pack_state(state)
     db.execute("REPLACE INTO snapshots VALUES (?, ?, ?, ?)", (bar, close_time, blob, hashlib.sha256(blob).hexdigest()))
-    db.execute("DELETE FROM snapshots WHERE bar NOT IN (SELECT bar FROM snapshots ORDER BY bar DESC LIMIT ?)", (KEPT_SNAPSHOTS,))
+    kept = "SELECT bar FROM snapshots ORDER BY bar DESC LIMIT ?"
+    db.execute(f"DELETE FROM snapshots WHERE bar > (SELECT MIN(bar) FROM snapshots) AND bar NOT IN ({kept})", (KEPT_SNAPSHOTS,))

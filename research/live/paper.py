@@ -37,11 +37,13 @@ CREATE INDEX fills_of_bars ON fills (close_time);
 class PaperBroker:
     """A simulated exchange account in a file.
 
-    params: costs, stop distance and the number of holes after which a symbol is gone. Raises UserError where the file is not one, and for
-    `broker.fill = close`, which nobody can do after the close.
+    params: costs, stop distance and the number of holes after which a symbol is gone. cash: quote, what a new account starts with.
+    Raises UserError where the file is not one, and for `broker.fill = close`, which nobody can do after the close.
     """
 
-    def __init__(self, path: str | Path, symbols: tuple[str, ...], params: Params, *, durable: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, symbols: tuple[str, ...], params: Params, *, durable: bool = True, cash: float | None = None
+    ) -> None:
         if params.broker.fill.name != "NEXT_OPEN":
             raise UserError(
                 f"broker.fill must be next_open in live trading, was {params.broker.fill.name.lower()}; an order needs a market"
@@ -51,7 +53,7 @@ class PaperBroker:
         with guarded(self.path):
             self.db = connect(self.path, durable=durable)
             if self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
-                self._create()
+                self._create(params.broker.initial_cash if cash is None else cash)
             if self.db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise UserError(f"paper account must be a file that `qt live` wrote, was another SQLite file: {path}; move it away")
             clock, state = self.db.execute("SELECT clock, state FROM account").fetchone()
@@ -60,9 +62,9 @@ class PaperBroker:
         self._clock, self._state = int(clock), json.loads(state)
         self._open = {row[0]: Order(*row) for row in working}
 
-    def _create(self) -> None:
+    def _create(self, cash: float) -> None:
         start: dict[str, Any] = {
-            "balance": self.params.broker.initial_cash,
+            "balance": cash,
             "fees": 0.0,
             "funding": 0.0,
             "n_fills": 0,

@@ -65,8 +65,9 @@ class Runner:
     """The chain on paper.
 
     predictions: stored votes on the bars of a replay; models: asked where there are none. models_about: their versions, for the journal.
-    controls: changes parameters between bars. watchers: called after every committed bar. passed: called at the points where a crash
-    must be harmless (`filled`, `snapshot`, `commit`, `committed`, `submitted`, `checkpoint`), for tests.
+    controls: changes parameters between bars. prepare: called with the engine before the first bar of a new journal. watchers: called after
+    every committed bar. passed: called at the points where a crash must be harmless (`filled`, `snapshot`, `commit`, `committed`,
+    `submitted`, `checkpoint`), for tests.
     """
 
     params: Params
@@ -78,6 +79,7 @@ class Runner:
     models_about: Mapping[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     controls: Controls | None = None
+    prepare: Callable[[Engine], None] = lambda engine: None
     watchers: tuple[Watcher, ...] = ()
     passed: Passed = lambda point: None
 
@@ -265,6 +267,7 @@ class Runner:
             none = np.empty(0, np.int64)
             history = Bars(none, none, empty, empty, empty, empty, empty, self.feed.symbols, self.feed.interval)
         self.engine.run(history, absent_votes(history.n, len(history.symbols)))
+        self.prepare(self.engine)
         self._bar = history.n - 1
         self._clock = int(history.close_time[-1]) if history.n else 0
         self.journal.begin(self._bar, self._clock, self.engine.state, self.params, self.models_about)

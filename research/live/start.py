@@ -10,7 +10,9 @@ from research.config import Config
 from research.errors import UserError
 from research.live.controls import STAGES, Controls, kill_file_of
 from research.live.feeds import ReplayFeed, open_feed
+from research.live.governor_file import read_governor, take_over
 from research.live.journal import Journal
+from research.live.lines import LogFile
 from research.live.paper import PaperBroker
 from research.live.runner import SNAPSHOT_BARS, Options, Runner
 from research.predictions import Predictions
@@ -24,7 +26,9 @@ class Wish:
     journal: Path | None
     config: Config = Config()
     predictions: Path | None = None
-    models: Path | None = None
+    models: str | None = None
+    allow_rejected: bool = False
+    allow_synthetic: bool = False
     speed: str = "max"
     live_from: str | None = None
     stages: str | None = None
@@ -50,7 +54,7 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
         params = _with_horizon(params, predictions.label.horizon)
         about = {"predictions": wish.predictions.name}
     elif wish.models is not None:
-        models = load_models(wish.models, params)
+        models = load_models(wish, params)
         params = _with_horizon(params, models.horizon)
         about = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     else:
@@ -67,31 +71,54 @@ def assemble(
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
     journal = Journal(wish.journal, facts, durable=not is_replay)
     try:
-        broker = PaperBroker(wish.journal.with_name(f"{wish.journal.name}.paper"), feed.symbols, params, durable=not is_replay)
+        taken = _governor(wish, journal)
+        cash = None if taken is None else taken.get("current_balance")
+        paper = wish.journal.with_name(f"{wish.journal.name}.paper")
+        broker = PaperBroker(paper, feed.symbols, params, durable=not is_replay, cash=cash)
+        log = None if wish.log is None else LogFile(wish.log, is_json=wish.log_json)
     except BaseException:
         journal.close()
         raise
     options = Options(snapshot_bars=SNAPSHOT_BARS if is_replay else 1, fills_gaps=not is_replay)
     controls = Controls(journal, params, kill_file_of(wish.journal))
     runner = Runner(params, feed, journal, broker, predictions, models, about, options, controls)
+    if taken is not None:
+        source, state = wish.import_governor, taken
+        assert source is not None
+        runner.prepare = lambda engine: take_over(engine, state, feed.symbols, source)
+    if log is not None:
+        runner.watchers = (*runner.watchers, lambda entry: log.write(entry, runner.params))
     if progress is not None:
         total = feed.bars.n
         runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
 
     def close() -> None:
+        if log is not None:
+            log.close()
         broker.close()
         journal.close()
 
     return runner, close
 
 
-def load_models(folder: Path, params: Params) -> Any:
-    """Load a schedule of models and refuse one that was made for other features."""
-    from research.models.schedule import ModelSet
+def load_models(wish: Wish, params: Params) -> Any:
+    """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features."""
+    from research.registry import load_for_live
 
-    models = ModelSet.load(folder)
+    assert wish.models is not None
+    models = load_for_live(wish.models, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic)
     models.check_params(params)
     return models
+
+
+def _governor(wish: Wish, journal: Journal) -> dict[str, Any] | None:
+    if wish.import_governor is None:
+        return None
+    if journal.snapshot() is not None:
+        raise UserError(
+            f"--import-governor must start an empty journal, was one in use: {wish.journal}; leave the flag out or use a new --journal"
+        )
+    return read_governor(wish.import_governor)
 
 
 def parse_stages(text: str) -> list[tuple[str, bool, bool]]:

@@ -1,0 +1,109 @@
+"""Which commands look at paper trading or a finished run? One shot, in the terminal, in a browser, as a verdict."""
+
+import secrets
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from research.cli import show
+from research.cli.common import Json, print_json
+
+Source = Annotated[Path, typer.Argument(help="journal of `qt live`, or a run's folder", metavar="SRC")]
+
+
+def status(
+    source: Source,
+    governor: Annotated[Path | None, typer.Option("--governor", help="also write the governor's state file, for people")] = None,
+) -> None:
+    """Print the state of a live journal or a finished run as JSON."""
+    from research.live.governor_file import export_governor
+    from research.live.health import status as status_of
+    from research.live.source import open_source
+
+    opened = open_source(source)
+    if governor is not None:
+        export_governor(opened, governor)
+    print_json(status_of(opened))
+
+
+def monitor(
+    source: Source,
+    interval: Annotated[float, typer.Option(min=0.1, help="seconds between looks")] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="draw once and end")] = False,
+) -> None:
+    """Watch a live journal or a finished run in the terminal; Ctrl-C ends."""
+    from rich.live import Live
+
+    from research.live.monitor import screen
+    from research.live.source import open_source
+
+    opened = open_source(source)
+    if once or not show.console.is_terminal:
+        show.console.print(screen(opened))
+        return
+    try:
+        with Live(screen(opened), console=show.console, screen=True, auto_refresh=False) as view:
+            while True:
+                time.sleep(interval)
+                view.update(screen(opened), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def dashboard(
+    source: Source,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8050,
+    host: Annotated[str, typer.Option(help="address to bind; the default is reachable from this machine alone")] = "127.0.0.1",
+    token: Annotated[str | None, typer.Option(envvar="QT_TOKEN", help="what state-changing requests must show; default: a new one")] = None,
+) -> None:
+    """Serve the web view, the status API and Prometheus metrics of a live journal or a finished run; Ctrl-C ends."""
+    from research.live.server import Dashboard
+    from research.live.source import open_source
+
+    server = Dashboard(open_source(source), port, host, token or secrets.token_urlsafe(24))
+    show.console.print(server.url, soft_wrap=True)
+    if token is None:
+        show.console.print(f"token for POST requests: {server.token}", soft_wrap=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        return
+    finally:
+        server.server_close()
+
+
+def validate(source: Source, json: Json = False) -> None:
+    """Check a live journal or a finished run (models, variety, governor, errors); exit 1 unless it passed."""
+    from research.live.health import validate as validate_source
+    from research.live.source import open_source
+
+    report = validate_source(open_source(source))
+    verdict = report["validation"]["verdict"]
+    if json:
+        print_json(report)
+    else:
+        for name, check in report["validation"]["checks"].items():
+            show.console.print(f"{'passed' if check['passed'] else 'FAILED'}  {name}: {check['value']} ({check['rule']})", markup=False)
+        show.console.print(verdict)
+    if verdict != "PASSED":
+        raise typer.Exit(1)
+
+
+def live_gap(
+    journal: Annotated[Path, typer.Argument(help="journal of `qt live`", metavar="JOURNAL")],
+    reference: Annotated[Path | None, typer.Option(help="candles as they are known today: Parquet or CSV file")] = None,
+    json: Json = False,
+) -> None:
+    """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
+    from research.data import load_bars
+    from research.live.gap import live_gap as gap_of
+
+    report = gap_of(journal, None if reference is None else load_bars(reference))
+    if json:
+        print_json(report)
+    else:
+        show.gap(report)
+    if not report["identical"]:
+        raise typer.Exit(1)

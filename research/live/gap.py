@@ -1,0 +1,163 @@
+"""Why do live and backtest differ? The journal's inputs go through the engine again, in blocks: every bit must come out as journalled.
+
+What remains is what the market did to the inputs. With a reference of the same bars (candles as they are known today) the difference of the
+PnL to a backtest on the reference is split in steps, each changing one thing from what live saw to what the reference says: candles that
+live never got, candles that were revised, candles that have gone. The steps and the fills add up to the whole.
+"""
+
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtcore import Bars, Engine, Params, Votes
+from qtcore.types import F8
+from research.errors import UserError
+from research.live.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
+from research.live.source import JournalSource
+
+BLOCK = 512  # bars that are run at once
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a journal was fed: bars, votes, the parameters of each bar, the equity that came out; and the state before the first bar."""
+
+    bars: Bars
+    votes: Votes
+    params: list[tuple[int, Params]]  # (first row, parameters)
+    equity: F8
+    state: dict[str, Any]
+
+
+def read_inputs(source: JournalSource) -> Inputs:
+    """Read everything that a journal was fed. Raises UserError for an empty one."""
+    symbols, interval, n_symbols = source.symbols, int(source.about["interval"]), len(source.symbols)
+    rows = source.rows("SELECT bar, open_time, close_time, candles, probs, version, equity FROM bars ORDER BY bar")
+    if not rows:
+        raise UserError(f"journal must hold at least one bar, was empty: {source.path}")
+    start = source.rows("SELECT state FROM snapshots ORDER BY bar LIMIT 1")[0][0]
+    first = source.rows("SELECT MIN(bar) FROM snapshots")[0][0]
+    if first != rows[0][0] - 1:
+        raise UserError(f"journal must hold the state before its first bar, was without: {source.path}")
+    bars = [unpack_bar(candles, o, c, symbols, interval) for _, o, c, candles, *_ in rows]
+    cells = source.rows(f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions ORDER BY cell")
+    votes = [unpack_votes(cells[k * n_symbols : (k + 1) * n_symbols], row[4], n_symbols) for k, row in enumerate(rows)]
+    known = {i: Params().with_values(json.loads(p)) for i, p in source.rows("SELECT id, params FROM versions")}
+    spans = [(k, known[row[5]]) for k, row in enumerate(rows) if k == 0 or row[5] != rows[k - 1][5]]
+    return Inputs(joined(bars), joined_votes(votes), spans, np.array([row[6] for row in rows]), unpack_state(start))
+
+
+def joined(parts: list[Bars]) -> Bars:
+    """Put blocks of bars behind one another."""
+    planes = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("open_time", "close_time", *PRICES)}
+    funding = None if parts[0].funding is None else np.concatenate([p.funding for p in parts if p.funding is not None])
+    return Bars(**planes, symbols=parts[0].symbols, interval=parts[0].interval, funding=funding)
+
+
+def joined_votes(parts: list[Votes]) -> Votes:
+    """Put blocks of votes behind one another."""
+    probs = None if any(p.probs is None for p in parts) else np.concatenate([p.probs for p in parts if p.probs is not None], axis=1)
+    return Votes(np.concatenate([p.action for p in parts], axis=1), np.concatenate([p.confidence for p in parts], axis=1), probs)
+
+
+def replayed(inputs: Inputs, bars: Bars | None = None) -> tuple[F8, list[list[list[Any]]]]:
+    """Run the inputs, or other bars in their place, in blocks. Returns equity [n] and the decision columns of every bar."""
+    bars = bars or inputs.bars
+    engine = Engine(inputs.params[0][1])
+    engine.restore(inputs.state, bars.symbols, bars.interval)
+    equity, cells = [], []
+    cuts = sorted({*range(0, bars.n, BLOCK), *(row for row, _ in inputs.params), bars.n})
+    at = dict(inputs.params)
+    for a, b in pairwise(cuts):
+        engine.params = at.get(a, engine.params)
+        result = engine.run(bars[a:b], inputs.votes[a:b])
+        equity.append(result.equity)
+        cells.append(cell_columns(result))
+    return np.concatenate(equity), cells
+
+
+def live_gap(journal: Path, reference: Bars | None = None) -> dict[str, Any]:
+    """Compare a journal with the backtest on its own inputs, and with one on `reference`.
+
+    Returns `bars`, `identical`, `first_difference` (in words, or None) and with a reference `pnl`: `live`, `reference`, `difference` and
+    the `parts` that add up to it, quote currency.
+    """
+    source = JournalSource(journal)
+    inputs = read_inputs(source)
+    equity, cells = replayed(inputs)
+    found = first_difference(source, inputs, equity, cells)
+    report: dict[str, Any] = {"journal": str(journal), "bars": inputs.bars.n, "identical": found is None, "first_difference": found}
+    mismatches = source.rows("SELECT COUNT(*) FROM events WHERE kind = 'mismatch'")[0][0]
+    report["broker_mismatches"] = int(mismatches)
+    latency = source.latency()
+    report["latency_seconds"] = None if latency is None else {"median": latency[0], "p99": latency[1]}
+    if reference is not None:
+        report["pnl"] = split(inputs, equity, on_grid(inputs.bars, reference))
+    return report
+
+
+def first_difference(source: JournalSource, inputs: Inputs, equity: F8, cells: list[list[list[Any]]]) -> str | None:
+    """Name the first bar, symbol and column that the replay decides otherwise; None where every bit is the same."""
+    rows = source.rows(f"SELECT symbol, {', '.join(CELL_COLUMNS)} FROM decisions ORDER BY cell")
+    again = (values for block in cells for values in zip(*block))
+    for k, (row, values) in enumerate(zip(rows, again)):
+        for name, was, now in zip(CELL_COLUMNS, row[1:], values):
+            if was != now and not (was is None and now != now):
+                time = np.datetime64(int(inputs.bars.close_time[k // len(inputs.bars.symbols)]), "ns").astype("M8[s]")
+                return f"{row[0]} at {time}Z: {name} was {was!r} live, {now!r} in the replay"
+    if differs := np.flatnonzero(equity != inputs.equity).tolist():
+        k = differs[0]
+        return f"bar {k}: equity was {inputs.equity[k]!r} live, {equity[k]!r} in the replay"
+    return None
+
+
+def on_grid(bars: Bars, reference: Bars) -> Bars:
+    """Put reference candles on the bars that live decided. Raises UserError where nothing matches."""
+    _, here, there = np.intersect1d(bars.open_time, reference.open_time, assume_unique=True, return_indices=True)
+    missing = sorted(set(bars.symbols) - set(reference.symbols))
+    if len(here) == 0 or missing:
+        what = "no bar of it is in the journal" if len(here) == 0 else f"{', '.join(missing)} are not in it"
+        raise UserError(f"--reference must hold the journal's bars and symbols, but {what}; take the same market and period")
+    columns = [reference.symbols.index(name) for name in bars.symbols]
+    planes = {}
+    for name in PRICES:
+        plane = np.full(bars.close.shape, np.nan)
+        plane[here] = getattr(reference, name)[there][:, columns]
+        planes[name] = plane
+    return Bars(bars.open_time, bars.close_time, **planes, symbols=bars.symbols, interval=bars.interval, funding=bars.funding)
+
+
+def split(inputs: Inputs, equity: F8, reference: Bars) -> dict[str, Any]:
+    """Split the PnL difference: first candles that live missed are put in, then those that were revised, then those the reference lacks."""
+    live, first = inputs.bars, float(inputs.state["account.account"]["equity"][0])
+    missed = np.isnan(live.close) & ~np.isnan(reference.close)
+    absent = ~np.isnan(live.close) & np.isnan(reference.close)
+    with_missed = _mixed(live, reference, missed)
+    with_revised = _mixed(live, reference, ~absent)
+    steps = [float(replayed(inputs, bars)[0][-1]) for bars in (with_missed, with_revised, reference)]
+    replay, journalled = float(equity[-1]), float(inputs.equity[-1])
+    changed = np.zeros_like(missed)
+    for name in PRICES:
+        a, b = getattr(live, name), getattr(reference, name)
+        changed |= ~(np.isnan(a) | np.isnan(b)) & (a != b)
+    return {
+        "live": journalled - first,
+        "reference": steps[2] - first,
+        "difference": journalled - steps[2],
+        "parts": {
+            "fills": journalled - replay,
+            "missing_candles": replay - steps[0],
+            "revised_candles": steps[0] - steps[1],
+            "candles_gone": steps[1] - steps[2],
+        },
+        "counts": {"missing": int(missed.sum()), "revised": int(changed.sum()), "gone": int(absent.sum())},
+    }
+
+
+def _mixed(live: Bars, reference: Bars, take: Any) -> Bars:
+    planes = {name: np.where(take, getattr(reference, name), getattr(live, name)) for name in PRICES}
+    return Bars(live.open_time, live.close_time, **planes, symbols=live.symbols, interval=live.interval, funding=live.funding)

@@ -1,0 +1,146 @@
+"""Is it well? Bands of `spec` 13.5, the checks of 13.7, the status of 13.4: what a page, a script and a person ask."""
+
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from qtcore.params import MetaMode
+from qtcore.types import Action
+from research.live.source import Watched, iso
+from research.live.tally import MIN_RATE, Tally
+
+LEVELS = ("healthy", "warning", "critical")
+
+
+def health(tally: Tally, mode: MetaMode = MetaMode.POLICY) -> list[dict[str, Any]]:
+    """Judge every rate: name, value, observations, level (`healthy`, `warning`, `critical`, or `unknown` below 50 observations), band.
+
+    A value between two bands counts as the milder one (D-79).
+    """
+    rates = tally.rates()
+    rows = [
+        ("escalation rate", rates["escalation"], tally.judged, _above(rates["escalation"], 0.50, 0.80), "15-35 %"),
+        ("arbiter override rate", rates["arbiter_accept"], tally.called, _arbiter(tally), "30-60 % of calls"),
+        ("feature errors", rates["feature_error"], tally.cells, _above(rates["feature_error"], 0.001, 1.0), "0"),
+        ("errors", rates["error"], tally.cells, _errors(tally), "0"),
+    ]
+    if mode != MetaMode.POLICY:
+        rows.append(("override rate", rates["meta_override"], tally.judged, _above(rates["meta_override"], 0.40, 1.0), "15-30 %"))
+    names = ("name", "value", "n", "level", "band")
+    return [dict(zip(names, row)) | ({"level": "unknown"} if row[2] < MIN_RATE else {}) for row in rows]
+
+
+def worst(rows: list[dict[str, Any]]) -> str:
+    """Return the worst level of all that are known, `unknown` where none is."""
+    known = [LEVELS.index(row["level"]) for row in rows if row["level"] in LEVELS]
+    return LEVELS[max(known)] if known else "unknown"
+
+
+def _above(value: float | None, warning: float, critical: float) -> str:
+    if value is None or value <= warning:
+        return "healthy"
+    return "critical" if value > critical else "warning"
+
+
+def _arbiter(tally: Tally) -> str:
+    if tally.called and tally.arbiter_holds == tally.called:
+        return "critical"
+    share = tally.rates()["arbiter_accept"]
+    return "warning" if share is not None and share < 0.10 else "healthy"
+
+
+def _errors(tally: Tally) -> str:
+    """Errors are healthy at 0 and critical above 1 % of the cells; what lies between is the milder neighbour of the critical band."""
+    if tally.errors == 0:
+        return "healthy"
+    return "critical" if tally.errors > 0.01 * tally.cells else "warning"
+
+
+def status(source: Watched) -> dict[str, Any]:
+    """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 13.4): one JSON object."""
+    tally, book, params = source.tally(), source.book(), source.params()
+    rates, latency = tally.rates(), source.latency()
+    rows = health(tally, params.meta.mode)
+    return {
+        "version": _version(),
+        "source": source.name,
+        "is_live": source.is_live,
+        "last_bar": iso(book.time) if book.time else None,
+        "model_ready": len(tally.active_models) > 0,
+        "total_predictions": tally.cells,
+        "meta_enabled": params.meta.enabled,
+        "arbiter_enabled": params.arbiter.enabled,
+        "emergency_stop": params.governor.emergency_stop,
+        "meta_mode": params.meta.mode.name.lower(),
+        "meta_threshold": params.meta.override_threshold,
+        "consensus_threshold": params.meta.consensus_threshold,
+        "meta_overrides": tally.overridden,
+        "override_rate": rates["meta_override"],
+        "escalations": tally.escalated,
+        "escalation_rate": rates["escalation"],
+        "fallback_reasons": tally.counts()["meta_reasons"],
+        "arbiter": {"calls": tally.called, "accepted": tally.accepted, "override_rate": rates["arbiter_accept"]},
+        "governor": {
+            "balance": book.balance,
+            "equity": book.equity,
+            "peak_balance": book.peak,
+            "drawdown_pct": book.drawdown,
+            "total_exposure_usd": book.exposure,
+            "exposure_pct": book.exposure / book.balance if book.balance > 0.0 else 0.0,
+            "daily_trades": book.trades_today,
+            "max_daily_trades": params.governor.max_daily_trades,
+            "recent_win_rate": book.win_rate,
+            "total_trades": book.total_trades,
+            "active_positions": len(book.positions),
+            "is_halted": book.is_halted,
+            "approved": tally.approved,
+            "refusals": tally.counts()["refusals"],
+        },
+        "latency_seconds": None if latency is None else {"median": latency[0], "p99": latency[1]},
+        "health": {"level": worst(rows), "rows": rows},
+    }
+
+
+def _version() -> str:
+    try:
+        return version("qtcore")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def validate(source: Watched) -> dict[str, Any]:
+    """Run the checks of `spec` 13.7; the report's `validation.verdict` is PASSED, PARTIAL (one missing) or FAILED."""
+    tally, params, book = source.tally(), source.params(), source.book()
+    active, n_errors = tally.active_models, tally.errors
+    override = tally.rates()["meta_override"]
+    checks: dict[str, dict[str, Any]] = {
+        "active_models": {"passed": len(active) >= 3, "warning": len(active) == 2, "value": len(active), "rule": "at least 3, 2 warns"},
+        "signal_variety": {"passed": len(tally.ensemble) >= 2, "value": len(tally.ensemble), "rule": "at least 2 ensemble actions"},
+        "confidence_spread": {
+            "passed": tally.confidence_std > 0.02,
+            "value": tally.confidence_std,
+            "rule": "standard deviation above 0.02",
+        },
+        "meta": {
+            "passed": params.meta.enabled and tally.judged > 0 and (override is None or override <= 0.40),
+            "value": override,
+            "rule": "on, asked, and overriding at most 40 %",
+        },
+        "governor": {"passed": book.equity > 0.0 and not book.is_halted, "value": book.drawdown, "rule": "an account that is not halted"},
+        "errors": {"passed": n_errors == 0, "value": n_errors, "rule": "none"},
+    }
+    missing = sum(not check["passed"] for check in checks.values())
+    return {
+        "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": source.name,
+        "active_agents": len(active),
+        "agent_status": {model: "active" if model in active else "inactive" for model in tally.models},
+        "predictions": tally.cells,
+        "validation": {"verdict": ("PASSED", "PARTIAL")[missing] if missing < 2 and len(active) >= 2 else "FAILED", "checks": checks},
+        "metrics": {
+            "unique_actions": sorted(Action(code).name for code in tally.ensemble),
+            "confidence_mean": tally.confidence_sum / tally.cells if tally.cells else None,
+            "confidence_std": tally.confidence_std,
+            "error_count": n_errors,
+        },
+    }

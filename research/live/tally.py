@@ -1,0 +1,125 @@
+"""How often did each layer act? Counts that grow with every bar, so that a page over months of bars costs what the newest bars cost."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import MODELS, Action, Reason, Source, Verdict
+from research.reasons import reason_text
+
+COUNTED = (
+    *(f"{model}_action" for model in MODELS),
+    "ensemble_action", "ensemble_confidence", "n_voters", "verdict", "meta_reason", "arbiter_action", "source", "final_action",
+    "final_source", "governor_reason", "raw_action",
+)  # fmt: skip
+FEATURE_ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
+ERRORS = (*FEATURE_ERRORS, Reason.PREDICTION_ERROR, Reason.HIERARCHY_ERROR)
+MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)
+PERMITTED = (Reason.HOLD_SIGNAL, Reason.EXIT_SIGNAL, Reason.APPROVED)  # the governor's answers that are no refusal
+
+
+@dataclass
+class Tally:
+    """Counts over decided cells; a cell is a bar of a symbol with at least one vote."""
+
+    cells: int = 0
+    judged: int = 0  # cells with at least two voters
+    escalated: int = 0
+    overridden: int = 0
+    called: int = 0  # the arbiter answered
+    accepted: int = 0
+    arbiter_holds: int = 0
+    errors: int = 0
+    feature_errors: int = 0
+    meta_reasons: Counter[int] = field(default_factory=Counter)
+    refusals: Counter[int] = field(default_factory=Counter)
+    approved: int = 0
+    sources: Counter[int] = field(default_factory=Counter)
+    models: dict[str, Counter[int]] = field(default_factory=lambda: {model: Counter() for model in MODELS})
+    ensemble: Counter[int] = field(default_factory=Counter)
+    confidence_sum: float = 0.0
+    confidence_sum2: float = 0.0
+
+    def add(self, planes: Mapping[str, NDArray]) -> None:
+        """Count cells; planes: the columns `COUNTED`, of one shape."""
+        voted = planes["n_voters"] > 0
+        at = {name: np.asarray(plane)[voted] for name, plane in planes.items()}
+        judged, called = at["n_voters"] >= 2, at["arbiter_action"] >= 0
+        self.cells += int(voted.sum())
+        self.judged += int(judged.sum())
+        self.escalated += int((judged & (at["verdict"] == Verdict.ESCALATE)).sum())
+        self.overridden += int((judged & (at["verdict"] == Verdict.OVERRIDE)).sum())
+        self.called += int(called.sum())
+        self.accepted += int((called & (at["source"] == Source.ARBITER)).sum())
+        self.arbiter_holds += int((called & (at["arbiter_action"] == Action.HOLD)).sum())
+        self.errors += int(np.isin(at["meta_reason"], ERRORS).sum()) + int((at["governor_reason"] == Reason.GOVERNOR_ERROR).sum())
+        self.feature_errors += int(np.isin(at["meta_reason"], FEATURE_ERRORS).sum())
+        _count(self.meta_reasons, at["meta_reason"][judged])
+        _count(self.sources, at["final_source"])
+        _count(self.ensemble, at["ensemble_action"])
+        wished = at["raw_action"] != Action.HOLD
+        _count(self.refusals, at["governor_reason"][wished & ~np.isin(at["governor_reason"], PERMITTED)])
+        self.approved += int((at["governor_reason"] == Reason.APPROVED).sum())
+        for model, counter in self.models.items():
+            action = np.asarray(planes[f"{model}_action"])
+            _count(counter, action[action >= 0])
+        confidence = at["ensemble_confidence"][~np.isnan(at["ensemble_confidence"].astype(float))].astype(float)
+        self.confidence_sum += float(confidence.sum())
+        self.confidence_sum2 += float((confidence**2).sum())
+
+    @property
+    def active_models(self) -> list[str]:
+        """Models that voted at least once."""
+        return [model for model, counter in self.models.items() if counter.total()]
+
+    @property
+    def confidence_std(self) -> float:
+        """Standard deviation of the ensemble's confidences, 0.0 without any."""
+        if self.cells == 0:
+            return 0.0
+        mean = self.confidence_sum / self.cells
+        return math.sqrt(max(self.confidence_sum2 / self.cells - mean * mean, 0.0))
+
+    def rates(self) -> dict[str, float | None]:
+        """Return every rate of `spec` 13.5 and D-95, None where nothing was observed."""
+        return {
+            "escalation": _share(self.escalated, self.judged),
+            "arbiter_accept": _share(self.accepted, self.called),
+            "meta_override": _share(self.overridden, self.judged),
+            "error": _share(self.errors, self.cells),
+            "feature_error": _share(self.feature_errors, self.cells),
+            "refusal": _share(self.refusals.total(), self.refusals.total() + self.approved),
+            "approval": _share(self.approved, self.refusals.total() + self.approved),
+        } | {f"source_{source.name.lower()}": _share(self.sources[source], self.cells) for source in Source}
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts by name, for JSON."""
+        return {
+            "cells": self.cells,
+            "escalations": self.escalated,
+            "meta_overrides": self.overridden,
+            "meta_reasons": {reason_text(code): n for code, n in sorted(self.meta_reasons.items())},
+            "arbiter_calls": self.called,
+            "arbiter_accepted": self.accepted,
+            "approved": self.approved,
+            "refusals": {reason_text(code): n for code, n in sorted(self.refusals.items())},
+            "sources": {Source(code).name.lower(): n for code, n in sorted(self.sources.items())},
+            "ensemble": {Action(code).name: n for code, n in sorted(self.ensemble.items())},
+            "models": {model: {Action(c).name: n for c, n in sorted(counter.items())} for model, counter in self.models.items()},
+            "errors": self.errors,
+        }
+
+
+def _count(counter: Counter[int], codes: NDArray) -> None:
+    values, counts = np.unique(codes, return_counts=True)
+    for value, n in zip(values.tolist(), counts.tolist()):
+        counter[int(value)] += n
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

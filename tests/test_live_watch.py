@@ -1,0 +1,405 @@
+"""Do the windows into paper trading show what is in the journal, and is nothing let in that should stay out?"""
+
+import json
+import re
+import sqlite3
+import threading
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import qtcore as qt
+from qtcore.params import MetaMode
+from qtcore.types import Action, Reason, Source, Verdict
+from research.backtest import backtest
+from research.cli.app import app
+from research.cli.common import guarded
+from research.data import load_bars, save_bars
+from research.errors import UserError
+from research.live.gap import live_gap
+from research.live.governor_file import export_governor, governor_state, read_governor
+from research.live.health import health, status, validate, worst
+from research.live.metrics import metrics_text
+from research.live.monitor import screen, share_bar
+from research.live.server import Dashboard, page
+from research.live.source import JournalSource, RunSource, open_source
+from research.live.start import Wish, start_live
+from research.live.tally import COUNTED, Tally
+from research.predictions import Predictions
+from research.run import Run
+from research.tables import decision_planes
+
+WORLD = "simulated:random_walk?n_bars=300&n_symbols=4"
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory) -> tuple[Path, Path, Run]:
+    """A journal, the folder of the same run, and the run."""
+    folder = tmp_path_factory.mktemp("watched")
+    bars = load_bars(WORLD)
+    predictions = Predictions.random(bars, seed=4)
+    predictions.save(folder / "predictions.parquet")
+    run = backtest(bars, predictions)
+    run.save(folder / "run", record=False)
+    replay(folder, folder / "journal.sqlite", log=folder / "live.log")
+    return folder / "journal.sqlite", folder / "run", run
+
+
+def replay(folder: Path, journal: Path, until: int | None = None, **how) -> None:
+    runner, close = start_live(Wish(f"replay:{WORLD}", journal, predictions=folder / "predictions.parquet", **how))
+    if until is not None:
+        runner.watchers = (*runner.watchers, lambda entry: runner.stop() if entry.bar + 1 >= until else None)
+    runner.run()
+    close()
+
+
+def test_journal_and_run_folder_show_the_same(watched):
+    journal, folder, run = watched
+    live, done = open_source(journal), open_source(folder)
+    assert isinstance(live, JournalSource)
+    assert isinstance(done, RunSource)
+    assert live.tally() == done.tally()
+    a, b = live.book(), done.book()
+    for name in ("balance", "equity", "exposure", "trades_today", "total_trades"):
+        assert getattr(a, name) == getattr(b, name), name
+    assert [p["symbol"] for p in a.positions] == [p["symbol"] for p in b.positions]
+    assert a.recent == b.recent
+    assert live.last(5) == done.last(5)
+    assert np.array_equal(live.equity()[1], done.equity()[1])
+    assert a.equity == run.result.equity[-1]
+    assert live.params() == done.params()
+
+
+def test_counts_are_those_of_the_decisions(watched):
+    journal, _, run = watched
+    tally, d = JournalSource(journal).tally(), run.result.decisions
+    assert tally.cells == int((d.n_voters > 0).sum())
+    assert tally.escalated == int((d.verdict == Verdict.ESCALATE).sum())
+    assert tally.called == int((d.arbiter_action >= 0).sum())
+    assert tally.approved == int((run.result.governor_reason == Reason.APPROVED).sum())
+    assert tally.sources.total() == tally.cells
+    confidence = d.ensemble_confidence[d.n_voters > 0]
+    assert tally.confidence_std == pytest.approx(float(confidence.std()), rel=1e-9)  # two ways of summing
+
+
+def test_counts_in_parts_are_counts_of_the_whole(watched):
+    planes = {name: plane for name, plane in decision_planes(watched[2]).items() if name in COUNTED}
+    whole, parts = Tally(), Tally()
+    whole.add(planes)
+    for a, b in ((0, 7), (7, 8), (8, 300)):
+        parts.add({name: plane[a:b] for name, plane in planes.items()})
+    assert parts.counts() == whole.counts()
+    assert parts.rates() == whole.rates()
+
+
+def tally_of(**counts) -> Tally:
+    return replace(Tally(cells=1000, judged=1000, called=1000, accepted=400, arbiter_holds=10, escalated=250), **counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "name", "level"),
+    [
+        ({}, "escalation rate", "healthy"),
+        ({"escalated": 450}, "escalation rate", "healthy"),  # between the bands: the milder neighbour
+        ({"escalated": 501}, "escalation rate", "warning"),
+        ({"escalated": 801}, "escalation rate", "critical"),
+        ({"judged": 49, "escalated": 49}, "escalation rate", "unknown"),
+        ({"accepted": 99}, "arbiter override rate", "warning"),
+        ({"accepted": 0, "arbiter_holds": 1000}, "arbiter override rate", "critical"),
+        ({"errors": 1}, "errors", "warning"),
+        ({"errors": 11}, "errors", "critical"),
+        ({"feature_errors": 1}, "feature errors", "healthy"),
+        ({"feature_errors": 2}, "feature errors", "warning"),
+        ({"overridden": 401}, "override rate", "warning"),
+    ],
+)
+def test_health_has_the_bands_of_the_specification(counts, name, level):
+    rows = {row["name"]: row for row in health(tally_of(**counts), MetaMode.OVERRIDE)}
+    assert rows[name]["level"] == level
+
+
+def test_the_worst_level_counts():
+    assert worst(health(tally_of())) == "healthy"
+    assert worst(health(tally_of(errors=20))) == "critical"
+    assert worst(health(Tally())) == "unknown"
+
+
+def test_validation_passes_and_fails(watched):
+    folder = watched[1]
+    report = validate(open_source(folder))
+    json.dumps(report, allow_nan=False)
+    assert report["validation"]["verdict"] == ("PARTIAL" if open_source(folder).book().is_halted else "PASSED")
+    assert report["active_agents"] == 4
+    assert report["metrics"]["confidence_std"] > 0.02
+    source = JournalSource(watched[0])
+    source._tally, source._seen = Tally(cells=10), 10**9
+    assert validate(source)["validation"]["verdict"] == "FAILED"
+
+
+def test_the_status_has_the_documented_keys(watched):
+    said = status(open_source(watched[0]))
+    json.dumps(said, allow_nan=False)
+    documented = "version model_ready total_predictions meta_overrides override_rate fallback_reasons meta_threshold consensus_threshold"
+    assert set(documented.split()) <= set(said)
+    assert said["latency_seconds"]["median"] > 0.0
+    assert status(open_source(watched[1]))["latency_seconds"] is None
+
+
+def test_metrics_are_in_the_text_format(watched):
+    text = metrics_text(open_source(watched[0]))
+    sample = re.compile(r'^[a-z_0-9]+(\{[a-z]+="[A-Za-z_0-9.]+"(,[a-z]+="[A-Za-z_0-9.]+")*\})? -?[0-9.e+-]+$')
+    for line in text.splitlines():
+        assert line.startswith(("# HELP ", "# TYPE ")) or sample.match(line), line
+    for name in (
+        "meta_v2_escalation_rate", "arbiter_invocation_count", "arbiter_override_rate", "final_decision_source",
+        "governor_rejections_total", "governor_drawdown_ratio", "base_predictions_total", "bar_latency_seconds", "governor_equity",
+    ):  # fmt: skip
+        assert f"# TYPE {name} " in text
+
+
+# log lines
+
+
+def test_the_log_has_the_lines_of_the_specification(watched):
+    journal, _, run = watched
+    lines = (journal.parent / "live.log").read_text().splitlines()
+    stamp = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \| \[[A-Za-z0-9-]+\] ")
+    assert all(stamp.match(line) for line in lines)
+    result = run.result
+    assert sum("[XGB-Agent]" in line for line in lines) == int((result.votes.action[0] >= 0).sum())
+    assert sum("[GOVERNER]" in line and "APPROVED" in line for line in lines) == int((result.governor_reason == Reason.APPROVED).sum())
+    assert sum("ESCALATE" in line for line in lines) == int((result.decisions.verdict == Verdict.ESCALATE).sum())
+    assert sum("[Arbiter]" in line and "OVERRIDE" in line for line in lines) == int((result.decisions.source == Source.ARBITER).sum())
+    t, s = np.argwhere(result.decisions.ensemble_action == Action.BUY)[0]
+    time = f"{np.datetime64(int(result.close_time[t]), 'ns').astype('M8[s]')}Z"
+    text = f"{time} | [ENSEMBLE] {result.symbols[s]}: BUY {result.decisions.ensemble_confidence[t, s]:.2f} | XGB:"
+    assert any(line.startswith(text) for line in lines)
+
+
+def test_the_log_can_be_json(watched, tmp_path):
+    replay(watched[0].parent, tmp_path / "j", until=60, log=tmp_path / "log", log_json=True)
+    rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert set(rows[0]) == {"time", "component", "symbol", "text"}
+
+
+# the server
+
+
+@contextmanager
+def served(source, token: str = "secret"):
+    server = Dashboard(source, 0, token=token)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def ask(url: str, data: bytes | None = None, **headers: str) -> tuple[int, str, dict]:
+    request = urllib.request.Request(url, data=data, headers={k.replace("_", "-"): v for k, v in headers.items()})
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read().decode(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), dict(error.headers)
+
+
+def test_the_server_answers_and_guards_itself(watched, tmp_path):
+    with served(open_source(watched[0])) as server:
+        url = server.url.rstrip("/")
+        assert server.server_address[0] == "127.0.0.1"
+        for path, kind in (("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css"), ("/metrics", "text/plain")):
+            code, body, headers = ask(url + path)
+            assert code == 200
+            assert headers["Content-Type"].startswith(kind)
+            policy = headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert "http://" not in body.replace("http://www.w3.org", "")
+        code, body, _ = ask(url + "/api/page")
+        assert code == 200
+        assert json.loads(body)["status"]["source"] == "journal.sqlite"
+        assert json.loads(ask(url + "/api/ai/meta/status")[1])["total_predictions"] > 0
+        assert ask(url + "/nothing")[0] == 404
+        assert ask(url + "/../server.py")[0] == 404
+        assert ask(url + "/api/page", Host="evil.example")[0] == 403
+        assert ask(url + "/api/stop", b"{}")[0] == 401
+        assert ask(url + "/api/stop", b"{}", Authorization="Bearer wrong")[0] == 401
+        assert ask(url + "/api/stop", b"[", Authorization="Bearer secret")[0] == 400
+        assert ask(url + "/api/other", b"{}", Authorization="Bearer secret")[0] == 404
+        assert ask(url + "/api/ai/meta/reset_stats", b"", Authorization="Bearer secret")[0] == 200
+        assert json.loads(ask(url + "/api/ai/meta/status")[1])["total_predictions"] == 0
+
+
+def test_without_a_token_nobody_may_change_anything(watched):
+    with served(open_source(watched[1]), token="") as server:
+        assert ask(server.url + "api/ai/meta/reset_stats", b"", Authorization="Bearer ")[0] == 401
+
+
+def test_the_api_throws_the_kill_switch(watched, tmp_path):
+    replay(watched[0].parent, tmp_path / "j", until=100)
+    with served(open_source(tmp_path / "j")) as server:
+        assert ask(server.url + "api/stop", b'{"now": true}', Authorization="Bearer secret")[0] == 200
+    replay(watched[0].parent, tmp_path / "j", until=140)
+    source = open_source(tmp_path / "j")
+    assert source.params().governor.emergency_stop
+    assert source.book().positions == ()
+    with served(open_source(watched[1])) as server:
+        assert ask(server.url + "api/stop", b"{}", Authorization="Bearer secret")[0] == 409
+
+
+def test_a_taken_port_is_told(watched):
+    with served(open_source(watched[1])) as server, pytest.raises(UserError, match="--port must be free"):
+        Dashboard(open_source(watched[1]), server.server_port)
+
+
+def test_a_page_over_a_growing_journal_follows(watched, tmp_path):
+    replay(watched[0].parent, tmp_path / "j", until=50)
+    source = open_source(tmp_path / "j")
+    first = page(source)["status"]["total_predictions"]
+    replay(watched[0].parent, tmp_path / "j", until=120)
+    assert page(source)["status"]["total_predictions"] > first
+    replay(watched[0].parent, tmp_path / "j")
+    assert source.tally().counts() == open_source(watched[0]).tally().counts()
+
+
+def test_the_terminal_shows_the_sections(watched):
+    from rich.console import Console
+
+    for path in watched[:2]:
+        console = Console(width=140, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+        console.print(screen(open_source(path)))
+        text = console.export_text()
+        for name in ("ACTIVE MODELS", "SIGNAL VARIETY", "GOVERNOR", "HEALTH", "LAST DECISIONS", "inactive"):
+            assert name in text
+    assert share_bar(1.0) == "#" * 20
+
+
+def test_a_source_that_is_none_is_refused(tmp_path):
+    with pytest.raises(UserError, match="was missing"):
+        open_source(tmp_path / "none")
+    (tmp_path / "x").write_text("no journal " * 500)
+    with pytest.raises(UserError, match="damaged"):
+        open_source(tmp_path / "x")
+
+
+# the governor's file
+
+
+def test_the_governor_file_goes_out_and_comes_in(watched, tmp_path):
+    source = JournalSource(watched[0])
+    state = json.loads(export_governor(source, tmp_path / "g.json").read_text())
+    assert state == governor_state(source) | {"last_updated": state["last_updated"]}
+    assert state["current_balance"] == source.book().balance
+    assert len(state["trade_history"]) == min(100, source.book().total_trades)
+    state |= {"active_positions": {}, "current_balance": 8000.0, "peak_balance": 9000.0}
+    (tmp_path / "in.json").write_text(json.dumps(state))
+    replay(watched[0].parent, tmp_path / "j", until=100, import_governor=tmp_path / "in.json")
+    taken = JournalSource(tmp_path / "j")
+    assert taken.rows("SELECT equity FROM bars ORDER BY bar LIMIT 1")[0][0] == 8000.0
+    assert taken.book().peak >= 9000.0
+    assert taken.rows("SELECT COUNT(*) FROM events WHERE kind = 'mismatch'")[0][0] == 0
+    assert live_gap(tmp_path / "j")["identical"]
+    with pytest.raises(UserError, match="empty journal"):
+        replay(watched[0].parent, tmp_path / "j", import_governor=tmp_path / "in.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "readable JSON"),
+        ("[]", "schema 1"),
+        ('{"schema_version": 2}', "schema 1"),
+        ('{"current_balance": -1}', "current_balance must be a positive number"),
+        ('{"peak_balance": "much"}', "peak_balance"),
+        ('{"active_positions": {"A": 5}}', "flat account"),
+    ],
+)
+def test_an_unreadable_governor_file_is_refused(tmp_path, text, expected):
+    (tmp_path / "g.json").write_text(text)
+    with pytest.raises(UserError, match=expected):
+        read_governor(tmp_path / "g.json")
+
+
+# why live and backtest differ
+
+
+def test_a_journal_is_its_own_backtest(watched):
+    report = live_gap(watched[0])
+    assert report["identical"]
+    assert report["broker_mismatches"] == 0
+
+
+def test_a_changed_decision_is_found(watched, tmp_path):
+    replay(watched[0].parent, tmp_path / "j", until=80)
+    with sqlite3.connect(tmp_path / "j") as db:
+        db.execute("UPDATE decisions SET raw_confidence = raw_confidence + 1e-15 WHERE cell = 200")
+    assert "raw_confidence" in live_gap(tmp_path / "j")["first_difference"]
+
+
+def test_changed_parameters_are_replayed_too(watched, tmp_path):
+    from research.live.controls import command, command_set
+
+    folder = watched[0].parent
+    replay(folder, tmp_path / "j", until=90)
+    command(tmp_path / "j", command_set(["governor.min_confidence=0.5", "meta.enabled=false"]))
+    replay(folder, tmp_path / "j")
+    assert live_gap(tmp_path / "j")["identical"]
+
+
+def faulty(bars, fault: str):
+    """Bars as live may have seen them, against which `bars` is the reference."""
+    planes = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    rows = np.arange(40, 280, 6)
+    for name, plane in planes.items():
+        if fault == "missing":
+            plane[rows, 1] = np.nan
+        elif name != "volume":
+            plane[rows] *= 1.004
+    return replace(bars, **planes)
+
+
+@pytest.mark.parametrize(("fault", "bucket"), [("missing", "missing_candles"), ("revised", "revised_candles")])
+def test_a_fault_lands_in_its_bucket(watched, tmp_path, fault, bucket):
+    reference = load_bars(WORLD)
+    save_bars(faulty(reference, fault), tmp_path / "bars.parquet")
+    how = {"symbols": list(reference.symbols)}
+    runner, close = start_live(
+        Wish(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet", how=how)
+    )
+    runner.run()
+    close()
+    report = live_gap(tmp_path / "j", reference)
+    pnl = report["pnl"]
+    assert report["identical"]
+    assert sum(pnl["parts"].values()) == pytest.approx(pnl["difference"], abs=1e-6)
+    assert [name for name, value in pnl["parts"].items() if value != 0.0] == [bucket]
+    expected = (
+        backtest(reference, Predictions.load(watched[0].parent / "predictions.parquet")).result.equity[-1] - qt.Params().broker.initial_cash
+    )
+    assert pnl["reference"] == pytest.approx(expected)
+
+
+def test_a_reference_of_another_market_is_refused(watched):
+    other = load_bars("simulated:random_walk?n_bars=300&n_symbols=2")
+    with pytest.raises(UserError, match="--reference must hold"):
+        live_gap(watched[0], other)
+
+
+def test_the_commands_answer(watched, tmp_path, capsys):
+    journal, folder = str(watched[0]), str(watched[1])
+    for words in (["status", journal], ["status", folder], ["live-gap", journal, "--json"], ["validate", folder, "--json"]):
+        code = guarded(lambda words=words: app(words, standalone_mode=False))
+        assert code in (0, 1)
+        json.loads(capsys.readouterr().out)
+    assert guarded(lambda: app(["monitor", journal, "--once"], standalone_mode=False)) == 0
+    assert guarded(lambda: app(["status", journal, "--governor", str(tmp_path / "g.json")], standalone_mode=False)) == 0
+    assert (tmp_path / "g.json").exists()
+    assert guarded(lambda: app(["status", str(tmp_path / "none")], standalone_mode=False)) == 2
