@@ -78,6 +78,7 @@ def audit_leakage(
     features: Sequence[str] = ("v5_rel",),
     params: Params | None = None,
     *,
+    preset: str = "default",
     n_folds: int = 4,
     seed: int = 42,
     progress: Progress | None = None,
@@ -85,8 +86,8 @@ def audit_leakage(
     """Train `model` both ways and compare on the cells that both predicted.
 
     model: a slot whose model looks at one row. features: names of feature sets, `v5_rel` (relative) or `v5` (with raw price levels, which
-    tell the time). n_folds: of the walk-forward split. progress(done, total, text) is called after each fit. Raises UserError on an unknown
-    name, or when the bars are too few.
+    tell the time). preset: parameters of the model. n_folds: of the walk-forward split. progress(done, total, text) is called after each
+    fit. Raises UserError on an unknown name, or when the bars are too few.
     """
     known = [kind.name.lower() for kind in FeatureSet]
     if not features or not set(features) <= set(known):
@@ -94,27 +95,35 @@ def audit_leakage(
     rows, gaps = [], {}
     for name in features:
         settings = (params or Params()).with_values({"features.feature_set": name})
-        made = train(bars, (model,), label, settings, n_folds=n_folds, seed=seed, progress=progress)
+        made = train(bars, (model,), label, settings, preset=preset, n_folds=n_folds, seed=seed, progress=progress)
         inputs = model_inputs(bars, settings)
         if progress is not None:
             progress(0, 1, f"shuffled {name}: training the wrong way")
-        wrong = shuffled_probs(inputs, made.labels, model, seed)
+        wrong = shuffled_probs(inputs, made.labels, model, seed, preset)
         if progress is not None:
             progress(1, 1, f"shuffled {name}: training the wrong way")
         assert made.probs is not None
         scored, gap = _compare(wrong, made.probs[MODELS.index(model)], made.labels, made.label.horizon)
         rows += [{"split": split, "features": name} | block for split, block in zip(SPLITS, scored, strict=True)]
         gaps[name] = gap
-    config = {"model": model, "label": made.label.id, "symbols": list(bars.symbols), "bars": bars.n, "folds": n_folds, "seed": seed}
+    config = {
+        "model": model,
+        "label": made.label.id,
+        "symbols": list(bars.symbols),
+        "bars": bars.n,
+        "folds": n_folds,
+        "seed": seed,
+        "preset": preset,
+    }
     return Audit(rows, gaps, config)
 
 
-def shuffled_probs(inputs: Inputs, labels: NDArray[np.int8], slot: str, seed: int) -> F8:
+def shuffled_probs(inputs: Inputs, labels: NDArray[np.int8], slot: str, seed: int, preset: str = "default") -> F8:
     """Predict a random quarter of all cells by a model fitted on the others: the wrong way.
 
     labels [n, S], -1 unknown. Returns probs [n, S, 3], NaN on the cells that trained. Raises UserError for a model that needs windows.
     """
-    made: BaseModel = make_model(model_target(slot), inputs.names)
+    made: BaseModel = make_model(model_target(slot), inputs.names, preset)
     if lookback_of(made) > 1:
         raise UserError(f"audit needs a model that looks at one row, was {slot}; take xgb or lgbm")
     cells = np.random.default_rng(seed).permutation(np.flatnonzero((inputs.usable & (labels >= 0)).ravel()))

@@ -44,7 +44,8 @@ class RunOptions:
 
     models: empty for the command's own choice. folds: 0 for 6, or 4 with the preset `fast`. embargo: rows, or `auto` for the label's
     horizon. retrain_every: rows or a length of time such as `7d`, instead of folds. max_train_rows: 0 for all. shuffle is refused.
-    regime_fit: weights by regime are fitted on earlier folds (`spec` D-36).
+    regime_fit: weights by regime are fitted on earlier folds (`spec` D-36). provenance_budget: share of the due predictions that may be
+    absent, stale or synthetic before the command fails. allow_synthetic: models of synthetic labels may vote (D-24).
     meta: the learned meta layer, `auto` (a network in mode v5, else a logistic regression), `none`, or a kind of `research.meta`;
     meta_vector, meta_calibration: its rows and calibration, `auto` by kind; meta_smote: synthetic training rows for the rarer classes.
     """
@@ -63,6 +64,8 @@ class RunOptions:
     max_train_rows: int = 0
     seed: int = 42
     regime_fit: bool = False
+    provenance_budget: float = 1.0
+    allow_synthetic: bool = False
     meta: str = "auto"
     meta_vector: str = "auto"
     meta_calibration: str = "auto"

@@ -15,12 +15,14 @@ from research.config import Config
 from research.data import Loaded
 from research.data import load as load_data
 from research.errors import UserError
+from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.ledger import home
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.regime_weights import fit_regime_weights
 from research.run import Run
 from research.store import check_output
+from research.tables import tested_rows
 
 TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
 Progress = Any  # callback (done, total, text)
@@ -81,11 +83,14 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     check_output(folder)
     loaded = load(job)
     predictions, params = _predictions(job, loaded.bars, progress), job.config.params
+    refuse_synthetic(predictions.models, job.config.run.allow_synthetic)
     if job.config.run.regime_fit:
         params = fit_regime_weights(loaded.bars, predictions, params)
     meta, absent = _meta(job, loaded.bars, predictions, progress)
     run = backtest(loaded.bars, predictions, params, meta=meta)
     notes = (*loaded.report.warnings, *run.notes, *absent)
+    over = over_budget(provenance(run, tested_rows(run)), job.config.run.provenance_budget)
+    notes = (*notes, over) if over else notes
     run = replace(run, notes=notes, command=job.command(), profile=job.config.profile)
     run.save(folder)
     if export_log:

@@ -88,6 +88,7 @@ def backtest(
 
     All four models: `--set run.models=xgb,lgbm,nhits,patchtst`, or `qt train` once and `--models`.
     """
+    from research.evidence.provenance import over_budget
     from research.workflow import Job, run_job
 
     settings = resolve(profile, config, set_, seed, preset)
@@ -95,6 +96,9 @@ def backtest(
     with progress(quiet or json) as update:
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
     show.run(run, quiet, json)
+    if over := over_budget(run.summary["provenance"], settings.run.provenance_budget):
+        show.failure(over)
+        raise typer.Exit(1)
 
 
 @app.command()

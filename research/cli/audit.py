@@ -23,7 +23,10 @@ def leakage(
     data: Data,
     model: Annotated[str, typer.Option(help="xgb or lgbm")] = "xgb",
     label: Annotated[str, typer.Option(help="label that is learned, or auto")] = "L3",
-    features: Annotated[str, typer.Option(help="relative; raw: with price levels, which tell the time; both")] = "relative",
+    features: Annotated[str, typer.Option(help="relative; raw: with price levels, which tell the time; both")] = "raw",
+    preset: Annotated[
+        str, typer.Option(help="parameters of the model; published: without regularisation and early stopping")
+    ] = "published",
     folds: Annotated[int, typer.Option(min=1, help="folds of the walk-forward split")] = 4,
     symbols: Symbols = None,
     start: From = None,
@@ -42,14 +45,14 @@ def leakage(
         raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
     bars = load(Job(data, symbols=split_symbols(symbols), start=start, end=end)).bars
     with progress(quiet or json) as update:
-        found = audit_leakage(bars, model, label, FEATURES[features], n_folds=folds, seed=seed, progress=update)
+        found = audit_leakage(bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
     if out is not None:
         found.save(out)
     if json:
         print_json(found.to_dict())
         return
     if not quiet:
-        show.console.print(table(found.rows), width=max(show.console.width, 130))
+        show.wide(table(found.rows))
     for sentence in found.sentences:
         show.console.print(sentence, soft_wrap=True, markup=False)
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from research.cli.common import print_json
+from research.report.words import NOT_ENOUGH, percent, span
 
 console = Console(highlight=False)
 
@@ -14,6 +15,11 @@ console = Console(highlight=False)
 def path(value: Path) -> None:
     """Print a path alone on its line, never wrapped, so that a pipe can use it."""
     console.print(str(value), soft_wrap=True)
+
+
+def wide(table: Table) -> None:
+    """Print a table whole, also where the terminal or pipe claims fewer columns: a cut figure is worse than a wrapped line."""
+    Console(highlight=False, width=max(console.width, 130)).print(table)
 
 
 def run(finished: Any, quiet: bool, json: bool) -> None:
@@ -34,13 +40,15 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
         table.add_row(name, str(value))
     console.print(table)
     console.print()
-    console.print(_layers(summary))
+    wide(_layers(summary, _rejected(finished.predictions.models)))
     console.print()
     n_voting = len(finished.predictions.slots)
     if finished.predictions.models is not None and n_voting < 4:
         console.print(
             f"{n_voting} of 4 models voted; `qt train DATA --out DIR`, then `qt backtest DATA --models DIR`, has all four", soft_wrap=True
         )
+    for text in _remarks(summary):
+        console.print(text, soft_wrap=True, markup=False)
     if finished.verification:
         certificate(finished.verification, quiet=True, json=False)
     else:
@@ -50,28 +58,48 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     path(report)
 
 
-def _layers(summary: dict[str, Any]) -> Table:
-    table = Table("layer", "accuracy", "95 % interval", "majority", "direction", "n", "worth", box=None, padding=(0, 2, 0, 0))
+def _layers(summary: dict[str, Any], rejected: dict[str, str]) -> Table:
+    table = Table(
+        "layer", "accuracy", "95 % interval", "majority", "balanced", "direction", "n", "worth", "", box=None, padding=(0, 2, 0, 0)
+    )
     for column in table.columns:
         column.no_wrap = True
-        column.justify = "right" if column.header != "layer" else "left"
+        column.justify = "left" if column.header in ("layer", "") else "right"
     for name, block in {**summary["models"], **summary["layers"]}.items():
+        size = f"{block['n']:,}", f"{block['n_effective']:,.0f}", rejected.get(name, "")
         if block["accuracy"] is None or not block["enough"]:
-            table.add_row(name, "not enough data", "", "", "", str(block["n"]), "")
+            table.add_row(name, NOT_ENOUGH, "", "", "", "", *size)
             continue
-        low, high = block["ci95"]
-        direction = "" if block["direction_accuracy"] is None else f"{block['direction_accuracy']:.1%}"
-        interval = f"{100 * low:.1f} - {100 * high:.1f}"
-        row = (
-            f"{block['accuracy']:.1%}",
-            interval,
-            f"{block['majority_accuracy']:.1%}",
-            direction,
-            f"{block['n']:,}",
-            f"{block['n_effective']:,.0f}",
-        )
-        table.add_row(name, *row)
+        direction = percent(block["direction_accuracy"]) if block["direction_enough"] else NOT_ENOUGH
+        figures = percent(block["accuracy"]), span(block["ci95"]), percent(block["majority_accuracy"]), percent(block["balanced_accuracy"])
+        table.add_row(name, *figures, direction, *size)
     return table
+
+
+def _rejected(models: Any) -> dict[str, str]:
+    """Say by model in how many folds its artefact was rejected or trained on synthetic labels."""
+    out = {}
+    for slot in models.slots if models is not None else ():
+        metas = [a.meta for a in models.artefacts if a.slot == slot]
+        n = sum(meta.get("status") == "rejected" for meta in metas)
+        parts = [f"rejected in {n} of {len(metas)} folds"] if n else []
+        parts += ["synthetic labels"] if any(meta.get("synthetic") for meta in metas) else []
+        out[slot] = ", ".join(parts)
+    return out
+
+
+def _remarks(summary: dict[str, Any]) -> list[str]:
+    """Say why there were no trades, whether a learned meta layer earned its place, and what share of predictions was not sound."""
+    out = [summary["evidence"]["no_trades"]] if summary["evidence"]["no_trades"] else []
+    out += [row["sentence"] for row in summary["meta_against"]]
+    total = summary["provenance"]["total"]
+    unsound = [f"{percent(total[kind], 2)} {kind}" for kind in ("absent", "stale", "synthetic") if total[kind]]
+    return out + ([f"of the base predictions that were due: {', '.join(unsound)}"] if unsound else [])
+
+
+def failure(sentence: str) -> None:
+    """Say on standard error what made a finished command fail."""
+    Console(stderr=True, highlight=False).print(sentence, soft_wrap=True, markup=False)
 
 
 def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
