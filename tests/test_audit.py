@@ -16,7 +16,7 @@ from research.models.inputs import Inputs
 
 @pytest.fixture(scope="module")
 def walks() -> Bars:
-    return simulate("random_walk", n_bars=700, n_symbols=2, seed=3)
+    return simulate("random_walk", n_bars=900, n_symbols=3, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def found(walks):
 def test_overlapping_labels_and_raw_prices_make_skill_out_of_noise(found):
     assert [row["split"] for row in found.rows] == list(SPLITS)
     shuffled, honest = found.rows
-    assert shuffled["n"] == honest["n"] > 150
+    assert shuffled["n"] == honest["n"] > 300
     assert shuffled["majority_accuracy"] == honest["majority_accuracy"]
     gap = found.gaps["v5"]
     assert gap["accuracy"]["difference"] == pytest.approx(shuffled["accuracy"] - honest["accuracy"])
