@@ -15,6 +15,7 @@ from research.data import load_bars, simulate, to_pandas, to_polars
 from research.data.quality import quality
 from research.data.resample import resample
 from research.errors import UserError
+from research.evidence.nullworlds import null_worlds
 from research.meta import train_meta
 from research.predictions import Predictions
 from research.regime_weights import fit_regime_weights, regime_factors
@@ -28,6 +29,7 @@ __all__ = [
     "backtest",
     "fit_regime_weights",
     "load_bars",
+    "null_worlds",
     "quality",
     "regime_factors",
     "resample",

@@ -30,6 +30,7 @@ from research.cli.data import data_app
 from research.cli.live import live_app
 from research.cli.meta import show_log
 from research.cli.models import models_app
+from research.cli.nullworlds import nullworlds
 from research.cli.trials import trials
 from research.errors import UserError
 
@@ -41,6 +42,7 @@ app.command()(trials)
 app.add_typer(models_app, name="models")
 app.add_typer(live_app, name="live")
 app.add_typer(audit_app, name="audit")
+audit_app.command()(nullworlds)
 app.command()(again.reproduce)
 app.command()(again.compare)
 for look in (watch.status, watch.monitor, watch.dashboard, watch.validate):

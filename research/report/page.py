@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from research.report import figures, matrices, model_figures
+from research.report.earned import earned_table
 from research.report.models import artefacts, importance_table, model_table, status_text
 from research.report.rows import (
     by_table,
@@ -60,6 +61,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "slice_scores": [(slice_name(key), score_table({**part["models"], **part["layers"]}, True)) for key, part in s["regimes"].items()],
         "exits": by_table(s["pnl"]["by_exit"]),
         "sources": by_table(s["attribution"]["by_source"]),
+        "earned": earned_table(s["attribution"]["layers"]) if s["attribution"].get("layers") else None,
+        "never_worse": (s["attribution"].get("never_worse") or {}).get("sentence"),
         "last_trades": trade_table(trades.tail(SHOWN_TRADES).iloc[::-1]),
         "largest_trades": trade_table(trades.reindex(trades["pnl"].abs().sort_values(ascending=False).index[:SHOWN_TRADES])),
         "n_trades": count(len(trades)),

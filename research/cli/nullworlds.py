@@ -1,0 +1,45 @@
+"""`qt audit nullworlds`: would the whole procedure find as much on markets without an edge?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from research.cli.common import Data, From, Json, Quiet, Seed, Sets, Symbols, To, print_json, progress, split_symbols
+from research.cli.show import console
+
+
+def nullworlds(
+    data: Data,
+    worlds: Annotated[int, typer.Option(help="surrogate markets; 39 can reach p = 0.025")] = 39,
+    kind: Annotated[list[str] | None, typer.Option(help="sign_flip, phase or bootstrap, repeatable; default: all in turn")] = None,
+    block: Annotated[float, typer.Option(help="mean rows that are mirrored or drawn together")] = 1.0,
+    models: Annotated[str, typer.Option(help="base models to train, A,B")] = "lgbm",
+    folds: Annotated[int, typer.Option(help="walk-forward folds")] = 3,
+    out: Annotated[Path, typer.Option(help="file of finished worlds; the same command goes on from it")] = Path("reports/nullworlds.jsonl"),
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    set_: Sets = None,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train, choose thresholds and trade on the real market and on surrogates; print the p-value of the whole procedure."""
+    from qtcore.params import Params
+    from research.config import load_config
+    from research.data import load_bars
+    from research.evidence.nullworlds import Procedure, null_worlds
+    from research.evidence.surrogates import KINDS
+
+    bars = load_bars(data, split_symbols(symbols), start, end)
+    plain, asked = Params().flat(), load_config(sets=set_ or []).params.flat()
+    values = {name: value for name, value in asked.items() if plain.get(name) != value}
+    names = tuple(models.replace(",", " ").split())
+    procedure = Procedure(names, n_folds=folds, seed=seed, values=values)
+    with progress(quiet or json) as update:
+        found = null_worlds(bars, procedure, n_worlds=worlds, kinds=tuple(kind or KINDS), block=block, seed=seed, out=out, progress=update)
+    if json:
+        print_json(found.to_dict())
+    else:
+        console.print(found.sentence, soft_wrap=True, markup=False)

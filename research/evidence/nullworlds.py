@@ -1,0 +1,182 @@
+"""Would the whole procedure find as much where there is nothing? It is repeated on surrogate markets, and a p-value says how it compares.
+
+The procedure is everything that a researcher does: train walk-forward, try every setting of a grid, keep the best. Its statistic, the best
+Sharpe ratio a year after costs, is measured on the real candles and on K surrogate ones (`surrogates`), each trained from scratch. With
+p = (1 + surrogates at least as good) / (K + 1), luck and the search itself are in both sides of the comparison; 39 worlds can reach 0.025.
+
+Every finished world is one line of a file, so an interrupted test goes on where it was; the file belongs to one procedure on one market.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qtcore.params import Params
+from qtcore.types import Bars
+from research.data.facts import fingerprint
+from research.errors import UserError
+from research.evidence.surrogates import KINDS, surrogate
+
+GRID: Mapping[str, tuple[Any, ...]] = {
+    "governor.min_confidence": (0.50, 0.55, 0.60, 0.65, 0.70),
+    "governor.stop_loss": (0.01, 0.02, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Procedure:
+    """The default procedure: tree models, a grid of thresholds, the best Sharpe ratio a year.
+
+    models, label, n_folds, seed: of `research.train`. values: parameters other than the default. grid: settings that are all tried.
+    """
+
+    models: tuple[str, ...] = ("lgbm",)
+    label: str = "auto"
+    n_folds: int = 3
+    seed: int = 42
+    values: Mapping[str, Any] = field(default_factory=dict)
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: dict(GRID))
+
+    def __call__(self, bars: Bars) -> float:
+        """Train and search on `bars`; return the best Sharpe ratio a year, 0.0 when no setting trades."""
+        from research.train import train
+
+        params = Params().with_values(self.values)
+        predictions = train(
+            bars, models=self.models, label=self.label, params=params, n_folds=self.n_folds, seed=self.seed, use_store=False
+        )
+        return max(search(bars, predictions, params, self.grid), default=0.0)
+
+
+@dataclass(frozen=True)
+class NullWorlds:
+    """What came out. observed: the statistic on the real candles; null [K]: on surrogates; kinds [K]: of which kind each was."""
+
+    observed: float
+    null: np.ndarray
+    kinds: tuple[str, ...]
+    path: Path | None = None
+
+    @property
+    def p_value(self) -> float:
+        """Chance of a statistic like the observed one without any edge, (1 + as good) / (K + 1)."""
+        return (1 + int(np.sum(self.null >= self.observed))) / (len(self.null) + 1)
+
+    @property
+    def sentence(self) -> str:
+        """Say the outcome in one sentence."""
+        n, better = len(self.null), int(np.sum(self.null >= self.observed))
+        found = f"the procedure's best Sharpe ratio is {self.observed:.2f} a year, and {better} of {n} markets without an edge give as much"
+        if 1.0 / (n + 1) > 0.05:
+            return f"Not enough data: {found}; 19 worlds are needed for 5 %."
+        verdict = "more than luck" if self.p_value <= 0.05 else "no more than luck"
+        return f"{verdict.capitalize()}: {found} (p = {self.p_value:.3f})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        worlds = [{"kind": kind, "value": float(value)} for kind, value in zip(self.kinds, self.null)]
+        return {"observed": self.observed, "p_value": self.p_value, "sentence": self.sentence, "worlds": worlds}
+
+
+def null_worlds(
+    bars: Bars,
+    procedure: Callable[[Bars], float] | None = None,
+    *,
+    n_worlds: int = 39,
+    kinds: tuple[str, ...] = KINDS,
+    block: float = 1.0,
+    seed: int = 42,
+    out: str | Path | None = None,
+    progress: Callable[[int, int, str], Any] | None = None,
+) -> NullWorlds:
+    """Measure `procedure` (bars -> statistic, larger is better; default `Procedure()`) on real and on surrogate candles.
+
+    kinds: worlds take turns among them. out: file to which every finished world is added and from which a later call goes on; a procedure
+    of your own is known by its `repr`. progress(done, total, text) is called after each world. Raises UserError on a bad argument, or when
+    `out` belongs to another procedure or market. KeyboardInterrupt keeps what is done.
+    """
+    chosen = Procedure() if procedure is None else procedure
+    if n_worlds < 1 or not kinds or set(kinds) - set(KINDS):
+        raise UserError(f"null worlds must be 1 or more, of kinds among {', '.join(KINDS)}, was {n_worlds} of {', '.join(kinds) or 'none'}")
+    config = {"market": fingerprint(bars), "procedure": _describe(chosen), "kinds": list(kinds), "block": block, "seed": seed}
+    path = None if out is None else Path(out)
+    known = {} if path is None else _read(path, config)
+    turn = [kinds[k % len(kinds)] for k in range(n_worlds)]
+    report = progress or (lambda done, total, text: None)
+    report(len([k for k in known if k < n_worlds]), n_worlds + 1, "null worlds")
+    for k in (k for k in range(-1, n_worlds) if k not in known):
+        began = time.monotonic()
+        world = bars if k < 0 else surrogate(bars, turn[k], seed=seed + k, block=block)
+        known[k] = float(chosen(world))
+        if path is not None:
+            _append(
+                path, config, {"world": k, "kind": "real" if k < 0 else turn[k], "value": known[k], "seconds": time.monotonic() - began}
+            )
+        report(sum(i < n_worlds for i in known), n_worlds + 1, "null worlds: the real market" if k < 0 else f"null worlds: {turn[k]}")
+    return NullWorlds(known[-1], np.array([known[k] for k in range(n_worlds)]), tuple(turn), path)
+
+
+def search(bars: Bars, predictions: Any, params: Params, grid: Mapping[str, tuple[Any, ...]]) -> list[float]:
+    """Trade every setting of a grid; return the Sharpe ratio a year of each, after costs, over the tested bars; 0.0 where it is refused."""
+    from itertools import product
+
+    from research.backtest import backtest
+    from research.data import bars_per_year
+    from research.evidence import sharpe as sr
+    from research.market import bar_returns
+    from research.tables import tested_rows
+
+    per_year, out = float(bars_per_year(bars)), []
+    for setting in product(*grid.values()):
+        run = backtest(bars, predictions, params.with_values(dict(zip(grid, setting))))
+        m = sr.moments(bar_returns(run.result.equity[tested_rows(run)]))
+        out.append(0.0 if sr.refusal(m, per_year) else m.sharpe * per_year**0.5)
+    return out
+
+
+def _describe(procedure: Any) -> Any:
+    """Describe a procedure by its fields, or by its `repr`, as JSON gives it back."""
+    return json.loads(json.dumps(asdict(procedure))) if isinstance(procedure, Procedure) else repr(procedure)
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _read(path: Path, config: Mapping[str, Any]) -> dict[int, float]:
+    """Read finished worlds, -1 the real market; a last line that was cut off is left out."""
+    if not path.exists():
+        return {}
+    known: dict[int, float] = {}
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for i, line in enumerate(lines):
+        try:
+            row = json.loads(line) if line else None
+        except ValueError as error:
+            if i == len(lines) - 1:
+                break
+            raise UserError(
+                f"null worlds must be lines of JSON, was damaged at line {i + 1} of {path}; remove it or choose another"
+            ) from error
+        if row is None:
+            continue
+        if row["key"] != _key(config):
+            raise UserError(f"null worlds of {path} must be of this procedure and market, was of another; choose another --out")
+        known[int(row["world"])] = float(row["value"])
+    return known
+
+
+def _append(path: Path, config: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    """Add one line; a cut-off last line is ended first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    kept = text[: text.rfind("\n") + 1]
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(kept + json.dumps({"key": _key(config), **row}) + "\n", encoding="utf-8")
+    draft.replace(path)
