@@ -40,7 +40,7 @@ def main(folder: Path, point: str, count: int) -> None:
             die()
 
     runner.passed = passed
-    runner.options.snapshot_bars = 5
+    runner.options.snapshot_bars = runner.options.checkpoint_bars = 5
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     runner.run()

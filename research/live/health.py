@@ -1,6 +1,7 @@
 """Is it well? Bands of `spec` 13.5, the checks of 13.7, the status of 13.4: what a page, a script and a person ask."""
 
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -101,6 +102,7 @@ def status(source: Watched) -> dict[str, Any]:
     }
 
 
+@cache
 def _version() -> str:
     try:
         return version("qtcore")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from qtcore.params import MetaMode, Params
-from qtcore.types import MODELS, Action, Reason, Source, Verdict
+from qtcore.params import DrawdownBasis, MetaMode, Params
+from qtcore.types import MODELS, NS_PER_MINUTE, Action, Reason, Source, Verdict
 from research.errors import UserError
 from research.live.journal import Entry
 from research.live.source import iso
@@ -104,7 +104,23 @@ def _permission(entry: Entry, params: Params, s: int, symbol: str, now: int) -> 
         risk, share = params.governor.stop_loss * size, size / float(result.equity[0])
         yield Line(now, "GOVERNER", symbol, f"APPROVED: {action} | Size=${size:.2f} ({share:.1%}) | Risk=${risk:.2f}")
     else:
-        yield Line(now, "GOVERNER", symbol, f"REJECTED: {action} -> HOLD | Reason: {reason_text(code)}")
+        yield Line(now, "GOVERNER", symbol, f"REJECTED: {action} -> HOLD | Reason: {reason_text(code, *_numbers(entry, params, s, code))}")
+
+
+def _numbers(entry: Entry, params: Params, s: int, code: int) -> tuple[float, ...]:
+    """Numbers that made a refusal, as its text wants them; none where it says nothing more."""
+    g, account = params.governor, entry.account[0]
+    if code == Reason.LOW_CONFIDENCE:
+        return float(entry.result.decisions.raw_confidence[0, s]), g.min_confidence
+    if code == Reason.MAX_DRAWDOWN_EXCEEDED:
+        base = account["equity" if g.drawdown_basis == DrawdownBasis.EQUITY else "balance"]
+        return float(1.0 - base / account["peak"]), g.max_drawdown
+    if code == Reason.DAILY_TRADE_LIMIT_REACHED:
+        return float(account["trades_today"]), float(g.max_daily_trades)
+    if code == Reason.COOLDOWN_ACTIVE:
+        left = int(entry.positions[s]["last_loss_time"]) + g.cooldown_minutes * NS_PER_MINUTE - int(entry.result.close_time[0])
+        return (left / NS_PER_MINUTE,)
+    return ()
 
 
 class LogFile:

@@ -52,6 +52,10 @@ class Broker(Protocol):
         """Let a closed bar pass and return its fills, `FILL` records; a bar that has passed before returns what it returned then."""
         ...
 
+    def checkpoint(self) -> None:
+        """Tidy files; called now and then between bars."""
+        ...
+
     def close(self) -> None:
         """Let go of files."""
         ...

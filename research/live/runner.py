@@ -25,6 +25,7 @@ from research.live.paper import difference
 from research.predictions import Predictions
 
 SNAPSHOT_BARS = 24  # bars between full snapshots of a replay; live keeps one every bar
+CHECKPOINT_BARS = 240  # bars between checkpoints of a replay: each syncs the disk
 
 
 class Controls(Protocol):
@@ -37,9 +38,14 @@ class Controls(Protocol):
 
 @dataclass
 class Options:
-    """How the runner works. snapshot_bars: bars between full states; budget: ns allowed from a closed bar to the journal."""
+    """How the runner works.
+
+    snapshot_bars, checkpoint_bars: bars between full states, and between moves of the log into the file. budget: ns allowed from a closed
+    bar to the journal.
+    """
 
     snapshot_bars: int = 1
+    checkpoint_bars: int = 1
     grace: int = 30_000_000_000
     budget: int = 250_000_000
     fills_gaps: bool = True
@@ -95,7 +101,7 @@ class Runner:
             )
         self._working: dict[tuple[str, str], Order] = {}
         self._version, self._clock, self._bar = 1, 0, -1
-        self._since_snapshot = 0
+        self._since_snapshot, self._since_checkpoint = 0, 0
 
     def stop(self, *_: Any) -> None:
         """End after the bar that is being decided; usable as a signal handler."""
@@ -156,6 +162,8 @@ class Runner:
         self._bar, self._clock = bar, int(bars.close_time[0])
         if is_snapshot:
             self._since_snapshot = 0
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= self.options.checkpoint_bars:
             self._checkpoint()
         for watch in self.watchers:
             watch(entry)
@@ -220,6 +228,8 @@ class Runner:
     def _checkpoint(self) -> None:
         self.passed("checkpoint")
         self.journal.checkpoint()
+        self.broker.checkpoint()
+        self._since_checkpoint = 0
 
     def _keep_state(self) -> None:
         """Write the state where the run ends, so that the next start has nothing to run again."""

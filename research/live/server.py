@@ -45,7 +45,7 @@ def page(source: JournalSource | RunSource) -> dict[str, Any]:
         "models": counts["models"],
         "ensemble": counts["ensemble"],
         "positions": list(book.positions),
-        "decisions": source.last(25),
+        "decisions": source.last(12),
         "events": source.events(15),
     }
 

@@ -14,7 +14,7 @@ from research.live.governor_file import read_governor, take_over
 from research.live.journal import Journal
 from research.live.lines import LogFile
 from research.live.paper import PaperBroker
-from research.live.runner import SNAPSHOT_BARS, Options, Runner
+from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.predictions import Predictions
 
 
@@ -79,7 +79,7 @@ def assemble(
     except BaseException:
         journal.close()
         raise
-    options = Options(snapshot_bars=SNAPSHOT_BARS if is_replay else 1, fills_gaps=not is_replay)
+    options = Options(SNAPSHOT_BARS, CHECKPOINT_BARS, fills_gaps=False) if is_replay else Options()
     controls = Controls(journal, params, kill_file_of(wish.journal))
     runner = Runner(params, feed, journal, broker, predictions, models, about, options, controls)
     if taken is not None:

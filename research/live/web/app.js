@@ -100,10 +100,10 @@ function draw(page) {
   curve(page.equity.time, page.equity.value); models(page.models); signals(page.ensemble);
   table("positions", [["symbol"], ["side"], ["quantity", "n"], ["entry", "n"], ["stop", "n"], ["notional", "n"], ["unrealised", "n"], ["since"]],
     page.positions.map((p) => [p.symbol, [p.side, p.side], price(p.qty), price(p.entry_price), price(p.stop_price), number(p.notional), number(p.unrealised), p.since.slice(0, 16).replace("T", " ")]), "no position is open");
-  table("decisions", [["time"], ["symbol"], ["votes", "wide"], ["ensemble"], ["meta"], ["arbiter", "wide"], ["final"], ["governor"]],
-    page.decisions.map((d) => [d.time.slice(0, 16).replace("T", " "), d.symbol, Object.entries(d.votes).map(([m, v]) => `${m} ${v.action} ${number(v.confidence)}`).join(", "),
+  table("decisions", [["time"], ["symbol"], ["final"], ["governor"], ["ensemble"], ["meta"], ["arbiter"], ["votes"]],
+    page.decisions.map((d) => [d.time.slice(5, 16).replace("T", " "), d.symbol, [`${d.final.action} (${d.final.source})`, d.final.action], d.governor,
       [`${d.ensemble.action} ${number(d.ensemble.confidence)}`, d.ensemble.action], `${d.meta.verdict} ${d.meta.reason}`, d.arbiter ? `${d.arbiter.action} ${number(d.arbiter.confidence)} ${d.arbiter.reason}` : "",
-      [`${d.final.action} (${d.final.source})`, d.final.action], d.governor]), "no decision yet");
+      Object.entries(d.votes).map(([m, v]) => `${m} ${v.action} ${number(v.confidence)}`).join(", ")]), "no decision yet");
   table("rates", [["rate"], ["value", "n"], ["of", "n"], ["level"], ["healthy"]], s.health.rows.map((r) => [r.name, percent(r.value), number(r.n, 0), [r.level, r.level], r.band]), "nothing to judge");
   table("refusals", [["reason"], ["times", "n"]], Object.entries(g.refusals).sort((a, b) => b[1] - a[1]).map(([name, n]) => [name, number(n, 0)]), "none");
   table("events", [["time"], ["kind"], ["symbol"], ["text", "wide"]], page.events.map((e) => [e.time.slice(0, 19).replace("T", " "), e.kind, e.symbol, e.text]), "nothing was noted");
