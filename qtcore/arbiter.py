@@ -41,18 +41,40 @@ def trend_rule(trend):
 
 
 @kernel(inline=True)
-def settle_rule(signals, threshold):
-    """Return score, action and confidence (9.3): the weighted signals added in the order of 9.1, positive speaks for BUY."""
+def score_rule(signals):
+    """Return the score (9.3): the weighted signals added in the order of 9.1, positive speaks for BUY."""
     score = signals[0] * 0.20
     score = score + signals[1] * 0.25
     score = score + signals[2] * 0.15
     score = score + signals[3] * 0.15
-    score = score + signals[4] * 0.25
+    return score + signals[4] * 0.25
+
+
+@kernel(inline=True)
+def settle_rule(score, threshold):
+    """Return action and confidence of a score (9.3); HOLD for NaN."""
     size = abs(score)
     firm = 0.70 + 0.5 * size
     firm = firm if firm < 0.95 else 0.95
     action = 2 if score >= threshold else (0 if score <= -threshold else 1)
-    return score, action, (0.50 + 2.0 * (0.1 - size) if action == 1 else firm)
+    return action, (0.50 + 2.0 * (0.1 - size) if action == 1 else firm)
+
+
+@kernel(inline=True)
+def blank_rule(rsi, macd, macd_signal, bb_position, volume_trend, momentum):
+    """Say whether no indicator is known (9.5)."""
+    is_blank = (rsi != rsi) & (macd != macd) & (macd_signal != macd_signal)
+    return is_blank & (bb_position != bb_position) & (volume_trend != volume_trend) & (momentum != momentum)
+
+
+@kernel
+def score_cells(arbiter, out):
+    """Score every cell for a sweep, which then compares thresholds. arbiter [6, N]: `ARBITER_INPUTS`; out [N]: NaN without an answer."""
+    for i in range(len(out)):
+        rsi, macd, line, bb = arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i]
+        volume, momentum = arbiter[4, i], arbiter[5, i]
+        score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
+        out[i] = np.nan if blank_rule(rsi, macd, line, bb, volume, momentum) else score
 
 
 @kernel(inline=True)
@@ -67,7 +89,8 @@ def answer_rule(signals, is_blank, threshold, gate):
 
     A call that failed is HOLD 0.5 with a NaN score: no indicator is known, or infinite ones cancelled out.
     """
-    score, action, confidence = settle_rule(signals, threshold)
+    score = score_rule(signals)
+    action, confidence = settle_rule(score, threshold)
     is_broken = is_blank | (score != score)
     confidence = 0.5 if is_broken else confidence
     refused = Reason.DEFER_LOW_CONFIDENCE.value if confidence < gate else Reason.DEFER_ACTION_IS_HOLD.value
@@ -91,7 +114,7 @@ def settle(arbiter, params, codes, values, start, stop):
         volume, momentum = arbiter[4, i], arbiter[5, i]
         is_called = codes[Code.VERDICT, i] == Verdict.ESCALATE
         kept_action, kept_confidence = codes[Code.ENSEMBLE_ACTION, i], values[Value.ENSEMBLE_CONFIDENCE, i]
-        is_blank = (rsi != rsi) & (macd != macd) & (line != line) & (bb != bb) & (volume != volume) & (momentum != momentum)
+        is_blank = blank_rule(rsi, macd, line, bb, volume, momentum)
         score, action, confidence, reason = answer_rule(signal_rule(rsi, macd, line, bb, volume, momentum), is_blank, threshold, gate)
         is_accepted = is_called & (reason <= Reason.SELL_SIGNAL.value)
         codes[Code.ARBITER_ACTION, i] = action if is_called else -1

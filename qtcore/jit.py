@@ -52,20 +52,26 @@ numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defi
 COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
-def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False) -> Any:
+def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False, parallel: bool = False) -> Any:
     """Compile a function of numbers and arrays; exact IEEE arithmetic, no bounds checks, cached on disk.
 
     `inline=True` pastes a scalar rule into its caller before compilation: a rule with many results otherwise stays a call and keeps
-    the loop around it from becoming SIMD.
+    the loop around it from becoming SIMD. `parallel=True` lets `prange` use every thread; the sweep alone does.
     """
     if function is None:
-        return lambda f: kernel(f, inline=inline)
-    compiled = numba.njit(cache=True, error_model="numpy", inline="always" if inline else "never")(function)
+        return lambda f: kernel(f, inline=inline, parallel=parallel)
+    compiled = numba.njit(cache=True, error_model="numpy", inline="always" if inline else "never", parallel=parallel)(function)
     KERNELS[f"{function.__module__}.{function.__qualname__}"] = compiled
     return compiled
 
 
 KERNELS: dict[str, Any] = {}
+prange = numba.prange
+
+
+def n_threads() -> int:
+    """Threads that a parallel kernel uses."""
+    return int(numba.get_num_threads())
 
 
 def rebind(function: Any, **replacements: Any) -> Any:

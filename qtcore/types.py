@@ -243,6 +243,16 @@ METRICS = np.dtype(
     align=True,
 )
 
+REGIME_METRICS = np.dtype(  # of the cells in one kind of market, from the decision to the next close (`spec` D-94)
+    [
+        ("pnl", "f8"),  # quote
+        ("sum_ret", "f8"),  # share of equity earned there per bar: the sum and the sum of squares
+        ("sum_ret2", "f8"),
+        ("n_approved", "i8"),  # entries that were let through there
+    ],
+    align=True,
+)
+
 
 def zeros(dtype: np.dtype, shape: int | tuple[int, ...]) -> NDArray:
     """Make a zeroed structured array whose bytes can be handed to kernels as one uint8 slab (`slab`)."""

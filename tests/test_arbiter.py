@@ -85,12 +85,20 @@ INPUTS = [st.floats(-50, 150), st.floats(-1, 1), st.floats(-1, 1), st.floats(-1,
 def test_the_rules_equal_their_twins(inputs, threshold, gate):
     signals = arbiter.signal_rule(*inputs)
     assert list(signals) == opinion.signal_rule(*inputs)
-    score, action, confidence = arbiter.settle_rule(signals, threshold)
-    assert (score, action, confidence) == opinion.settle_rule(signals, threshold)
+    score = arbiter.score_rule(signals)
+    action, confidence = arbiter.settle_rule(score, threshold)
+    assert (score, action, confidence) == (opinion.score_rule(signals), *opinion.settle_rule(score, threshold))
     assert arbiter.gate_rule(action, confidence, gate) == opinion.gate_rule(action, confidence, gate)
     assert arbiter.answer_rule(signals, False, threshold, gate) == opinion.answer_rule(signals, False, threshold, gate)
     if threshold == 0.15 and action != Action.HOLD:
         assert confidence >= 0.775 - 1e-12  # spec 9.3
+
+
+def test_scores_of_cells():
+    market = random_market(np.random.default_rng(5), 60, 4).reshape(6, -1)
+    scores = np.empty(market.shape[1])
+    arbiter.score_cells(market, scores)
+    assert_same_bits(np.array([opinion.score_cells(column.tolist()) for column in market.T]) + 0.0, scores + 0.0)
 
 
 @settings(deadline=None)
@@ -102,7 +110,7 @@ def test_the_trend_is_reported_beyond_three_tenths(trend):
 def settle_one(**changed):
     names = ("rsi", "macd", "macd_signal", "bb_position", "volume_trend", "momentum_1h")
     inputs = [changed.get(name, value) for name, value in zip(names, NEUTRAL, strict=True)]
-    _, action, confidence = arbiter.settle_rule(arbiter.signal_rule(*map(float, inputs)), 0.15)
+    action, confidence = arbiter.settle_rule(arbiter.score_rule(arbiter.signal_rule(*map(float, inputs))), 0.15)
     return Action(action).name, confidence
 
 

@@ -55,6 +55,12 @@ COVERED_BY: dict[str, str] = {
     "clear": "leave",
     "mark_step": "mark",
     "sum_up": "mark",
+    "number": "look_up",
+    "prepare": "score_cells",
+    "sweep_piece": "sweep_rows",
+    "start_row": "sweep_rows",
+    "opine": "sweep_rows",
+    "select_block": "sweep_rows",
 }
 
 

@@ -74,6 +74,16 @@ def _pattern_table(content: bytes) -> NDArray[np.int32]:
     return table
 
 
+@kernel(inline=True)
+def number(action, found, start, stop):
+    """Write the patterns of the cells [start, stop) of `action` [5, N] int8 into `found` [>= stop - start]."""
+    first = np.uintp(start)
+    for i in range(np.uintp(stop - start)):
+        j = first + i
+        low = np.int32(action[0, j]) + 4 * np.int32(action[1, j]) + 16 * np.int32(action[2, j])
+        found[i] = low + 64 * np.int32(action[3, j]) + 256 * np.int32(action[4, j]) + 341
+
+
 @kernel
 def look_up(action, regime, table, found, codes, start, stop):
     """Look up the cells [start, stop): `found` [>= stop - start] int32 gets their entries, codes [11, N] the integer ensemble columns.
@@ -81,10 +91,7 @@ def look_up(action, regime, table, found, codes, start, stop):
     action [5, N] int8; regime [2, N]: read only with nine tables.
     """
     first = np.uintp(start)
-    for i in range(np.uintp(stop - start)):
-        j = first + i
-        low = np.int32(action[0, j]) + 4 * np.int32(action[1, j]) + 16 * np.int32(action[2, j])
-        found[i] = low + 64 * np.int32(action[3, j]) + 256 * np.int32(action[4, j]) + 341
+    number(action, found, start, stop)
     if len(table) > 1024:
         for i in range(np.uintp(stop - start)):
             found[i] += 1024 * slice_rule(regime[0, first + i], regime[1, first + i])

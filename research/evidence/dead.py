@@ -145,7 +145,7 @@ def arbiter_answers(threshold: float, gate: float) -> set[Reason]:
     found = set()
     for size in np.unique(np.clip([*edges, *np.linspace(0.0, 1.0, 201)], 0.0, 1.0)):
         for score in (size, -size):
-            _, action, confidence = rule((score / 0.2, 0.0, 0.0, 0.0, 0.0), threshold)
+            action, confidence = rule(score, threshold)
             if confidence < gate:
                 found.add(Reason.DEFER_LOW_CONFIDENCE)
             elif action == Action.HOLD:

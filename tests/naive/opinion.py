@@ -289,15 +289,27 @@ def trend_rule(trend):
     return trend if abs(trend) > 0.3 else 0.0
 
 
-def settle_rule(signals, threshold):
+def score_rule(signals):
     score = 0.0
     for signal, weight in zip(signals, [0.20, 0.25, 0.15, 0.15, 0.25]):
         score += signal * weight
+    return score
+
+
+def settle_rule(score, threshold):
     if score >= threshold:
-        return score, BUY, min(0.70 + 0.5 * score, 0.95)
+        return BUY, min(0.70 + 0.5 * score, 0.95)
     if score <= -threshold:
-        return score, SELL, min(0.70 + 0.5 * abs(score), 0.95)
-    return score, HOLD, 0.50 + 2 * (0.1 - abs(score))
+        return SELL, min(0.70 + 0.5 * abs(score), 0.95)
+    return HOLD, 0.50 + 2 * (0.1 - abs(score))
+
+
+def blank_rule(*indicators):
+    return all(x != x for x in indicators)
+
+
+def score_cells(inputs):
+    return NAN if blank_rule(*inputs) else score_rule(signal_rule(*inputs))
 
 
 def gate_rule(action, confidence, gate):
@@ -305,7 +317,8 @@ def gate_rule(action, confidence, gate):
 
 
 def answer_rule(signals, is_blank, threshold, gate):
-    score, action, confidence = settle_rule(signals, threshold)
+    score = score_rule(signals)
+    action, confidence = settle_rule(score, threshold)
     if is_blank or score != score:
         return NAN, HOLD, 0.5, Reason.NO_MARKET_DATA if is_blank else Reason.ANALYSIS_ERROR
     if gate_rule(action, confidence, gate):

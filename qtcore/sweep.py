@@ -1,0 +1,329 @@
+"""What would each of a million settings have earned? The kernels of a backtest under a parallel loop over rows of parameters.
+
+Votes, their patterns, features and the arbiter's score are computed once. A row compares its thresholds with them, unless the row before
+had the same opinion, trades block by block with its own account, and leaves one METRICS record: memory does not grow with the number of
+rows. Cutting a run into blocks changes no bit, so a row is the backtest of its parameters, to the bit, whichever thread runs it.
+
+The quick way (`select_block`, 2026-11: about a fifth of the time of `decide_block`) covers the policy with thresholds that vary. Where
+more than thresholds speak (another mode, weights that follow the regime, a lost majority, a learned model's answer) `decide_block` decides.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.arbiter import gate_rule, score_cells, settle_rule
+from qtcore.chain.decide import decide_block
+from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table, number
+from qtcore.chain.trade import trade
+from qtcore.jit import kernel, n_threads, prange
+from qtcore.metrics import init_metrics, update_metrics
+from qtcore.params import PARAMS, MetaMode, MetaVariant, Params, PolicyBase
+from qtcore.portfolio import init_account
+from qtcore.types import (
+    ACCOUNT,
+    CLOSED,
+    F8,
+    FILL,
+    I8,
+    METRICS,
+    N_CLOSED,
+    POSITION,
+    REGIME_METRICS,
+    Bars,
+    Code,
+    InputError,
+    Reason,
+    Value,
+    Votes,
+    slab,
+)
+
+BLOCK = 8_192  # cells of a block: long enough that 40 ns an array and call do not count, short enough for the second-level cache
+N_REGIMES = 15  # nine regimes, three volatilities, three trends
+N_CODES, N_VALUES = len(Code), len(Value)
+CLOSED_BYTES, FILL_BYTES = CLOSED.itemsize, FILL.itemsize
+
+
+@dataclass(frozen=True)
+class Market:
+    """What all rows of a sweep share, laid out in blocks of `size` bars.
+
+    action [B, 5, C], confidence [B, 5, C], arbiter [B, 6, C], regime [B, 2, C]: C cells of a block, absent and NaN beyond the last bar.
+    pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
+    probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
+    cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
+    """
+
+    bars: Bars
+    size: int
+    action: NDArray[np.int8]
+    confidence: F8
+    arbiter: F8
+    regime: F8
+    pattern: NDArray[np.int32]
+    score: F8
+    probs: F8
+    problem: I8
+    cells: NDArray[np.int8]
+
+    @classmethod
+    def of(
+        cls,
+        bars: Bars,
+        votes: Votes,
+        arbiter: F8,
+        regime: F8,
+        cells: NDArray[np.int8] | None = None,
+        probs: F8 | None = None,
+        problem: I8 | None = None,
+    ) -> Self:
+        """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
+
+        cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent.
+        """
+        n, n_symbols = bars.close.shape
+        size = max(1, min(BLOCK // max(1, n_symbols), n))
+        meta = np.full((1, 3, 1), np.nan) if probs is None else _blocked(probs, size, np.nan)
+        silent = np.full((1, 1), int(Reason.MODEL_NOT_LOADED))
+        if problem is not None:
+            silent = np.ascontiguousarray(_blocked(np.repeat(problem, n_symbols).reshape(1, n, n_symbols), size, 0)[:, 0])
+        action, confidence = _blocked(votes.action, size, -1), _blocked(votes.confidence, size, np.nan)
+        planes = _blocked(arbiter, size, np.nan), _blocked(regime, size, np.nan)
+        pattern, score = np.empty((len(action), action.shape[2]), np.int32), np.empty((len(action), action.shape[2]))
+        prepare(action, planes[0], pattern, score)
+        regimes = np.empty((0, 0), np.int8) if cells is None else np.require(cells, np.int8, ["C", "W"])
+        return cls(bars, size, action, confidence, *planes, pattern, score, meta, silent, regimes)
+
+
+def _blocked(planes: NDArray, size: int, empty: float) -> NDArray:
+    """Cut planes [K, n, S] into blocks of `size` bars, [B, K, size * S]; `empty` fills the last one up."""
+    k, n, n_symbols = planes.shape
+    n_blocks = max(1, -(-n // size))
+    out = np.full((k, n_blocks * size, n_symbols), empty, planes.dtype)
+    out[:, :n] = planes
+    return np.ascontiguousarray(out.reshape(k, n_blocks, size * n_symbols).swapaxes(0, 1))
+
+
+def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray, NDArray]:
+    """Run the chain once for every row of `records` (PARAMS [P]).
+
+    Returns METRICS [P] and REGIME_METRICS [P, 15], or [0, 15] without regimes. n_chunks: pieces that threads take in turn, 0 for eight a
+    thread. Raises InputError where a holding time was left to the label.
+
+    >>> bars = Bars(*(np.arange(2) + i for i in range(2)), *np.full((5, 2, 1), 100.0), ("BTCUSDT",), 1)
+    >>> votes = Votes(np.full((5, 2, 1), -1, np.int8), np.full((5, 2, 1), np.nan))
+    >>> from qtcore.features import FeatureBank
+    >>> planes = FeatureBank(Params(), bars.symbols, bars.interval, ()).compute(bars)
+    >>> record = Params().with_values({"broker.max_holding_bars": 5}).record()
+    >>> sweep(Market.of(bars, votes, planes.arbiter, planes.regime), record)[0]["last_equity"].tolist()
+    [10000.0]
+    """
+    if np.any(records["broker"]["max_holding_bars"] == 0):
+        raise InputError("broker.max_holding_bars must be above 0 in a sweep, was 0; put the label's horizon there")
+    p, bars, n_symbols = len(records), market.bars, market.bars.close.shape[1]
+    metrics = np.repeat(init_metrics(0.0), p)
+    regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)
+    if p == 0:
+        return metrics, regimes
+    meta = records["meta"]
+    table = [
+        _bytes(records["ensemble"]),
+        *(_bytes(meta[name]) for name in ("consensus_threshold", "disagreement_threshold", "missing_fill")),
+    ]
+    opinion = [*table, _bytes(meta), _bytes(records["arbiter"])]
+    groups = np.stack([_number(columns) for columns in (table[:1], table, opinion)])
+    order = np.lexsort(groups[::-1])  # rows of one ensemble, then of one table, then of one opinion follow each other
+    funding = np.empty((0, 0)) if bars.funding is None else bars.funding
+    account, positions, _ = init_account(Params(), n_symbols)
+    bounds = np.linspace(0, p, min(p, n_chunks or 8 * n_threads()) + 1).astype(np.int64)
+    sweep_rows(
+        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, market.action, market.confidence,
+        market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.cells, slab(account),
+        slab(positions), order, groups, bounds, _bytes(records), _bytes(metrics), _bytes(regimes),
+    )  # fmt: skip
+    return metrics, regimes
+
+
+def _number(columns: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """Give rows of bytes [P, ...] numbers by content, [P]: equal rows have equal numbers."""
+    rows = np.concatenate(columns, axis=1)
+    return np.unique(rows.view(f"V{rows.shape[1]}"), return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _bytes(records: NDArray) -> NDArray[np.uint8]:
+    """View records [P] or [P, K] as a row of plain bytes for each of the P; a copy where they do not lie side by side."""
+    width = records.dtype.itemsize * (records.size // max(1, len(records)))
+    return np.require(records, None, ["C", "W"]).reshape(-1).view(np.uint8).reshape(len(records), width)
+
+
+@kernel(parallel=True)
+def sweep_rows(
+    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, cells,
+    account, positions, order, groups, bounds, records, metrics, regimes,
+):  # fmt: skip
+    """Run the rows of parameters, the pieces between `bounds` in parallel.
+
+    open_ ... close_time, funding: as `trade` takes them. action ... problem, cells: as in `Market`. account, positions: fresh ones, as
+    bytes. order [P]: rows, those of one group together; groups [3, P]: numbers of their ensemble, pattern table and opinion. records,
+    metrics, regimes [P, bytes]: PARAMS in, METRICS with zeros, and REGIME_METRICS, written in place.
+    """
+    for c in prange(len(bounds) - 1):
+        sweep_piece(
+            open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem,
+            cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, records, metrics, regimes,
+        )  # fmt: skip
+
+
+@kernel
+def sweep_piece(
+    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, cells,
+    fresh_account, fresh_positions, rows, groups, records, metrics, regimes,
+):  # fmt: skip
+    """Run `rows` one after the other in buffers of their own; every array as in `sweep_rows`."""
+    n, n_symbols = close.shape
+    size = action.shape[2] // n_symbols
+    raw_action, raw_confidence, base = np.empty((n, n_symbols), np.int8), np.empty((n, n_symbols)), np.empty(n * n_symbols)
+    codes, values = np.empty((N_CODES, size * n_symbols), np.int8), np.empty((N_VALUES, size * n_symbols))
+    table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(size * n_symbols, np.int32)
+    account, positions = fresh_account.copy(), fresh_positions.copy()
+    closed, scratch = np.zeros(N_CLOSED * CLOSED_BYTES, np.uint8), np.empty((2, n_symbols), np.uintp)
+    governed, amounts = np.empty((2, size, n_symbols), np.int8), np.empty((2, size, n_symbols))
+    lines, fills = np.empty((3, size)), np.empty((2 * size + 3) * n_symbols * FILL_BYTES, np.uint8)
+    known = np.full(3, -1)
+    for row in rows:
+        if groups[2, row] != known[2]:
+            opine(
+                action, confidence, arbiter, regime, pattern, score, probs, problem, records[row], groups[:, row] != known, codes, values,
+                table, found, base, raw_action.reshape(-1), raw_confidence.reshape(-1),
+            )  # fmt: skip
+            known[:] = groups[:, row]
+        account[:] = fresh_account
+        positions[:] = fresh_positions
+        closed[:] = 0
+        start_row(records[row], account, metrics[row])
+        for first in range(0, n, size):
+            last = min(first + size, n)
+            before = account.view(ACCOUNT)[0]["equity"]
+            k = trade(
+                open_[first:last], high[first:last], low[first:last], close[first:last],
+                funding[first:last], open_time[first:last], close_time[first:last],
+                raw_action[first:last], raw_confidence[first:last], records[row].view(PARAMS), account.view(ACCOUNT),
+                positions.view(POSITION), closed.view(CLOSED), scratch, governed[0, : last - first],
+                governed[1, : last - first].view(np.uint8), amounts[0, : last - first], amounts[1, : last - first],
+                lines[0, : last - first], lines[1, : last - first], lines[2, : last - first], fills.view(FILL),
+            )  # fmt: skip
+            update_metrics(metrics[row], lines[0, : last - first], lines[2, : last - first], fills[: k * FILL_BYTES])
+            if len(regimes) > 0:
+                reasons = governed[1, : last - first].view(np.uint8)
+                add_regimes(cells, first, reasons, amounts[1, : last - first], lines[0, : last - first], before, regimes[row])
+
+
+@kernel
+def start_row(record, account_slab, metrics_slab):
+    """Put the row's own cash into a fresh account and fresh metrics. record: PARAMS, account_slab, metrics_slab: all as bytes."""
+    cash, account, metrics = record.view(PARAMS)[0]["broker"]["initial_cash"], account_slab.view(ACCOUNT)[0], metrics_slab.view(METRICS)[0]
+    account["balance"] = cash
+    account["equity"] = cash
+    account["peak"] = cash
+    metrics["first_equity"] = cash
+    metrics["last_equity"] = cash
+    metrics["peak"] = cash
+
+
+@kernel
+def prepare(action, arbiter, pattern, score):
+    """Work out what no row changes: pattern, score [B, C] of the votes and indicators, action [B, 5, C] and arbiter [B, 6, C]."""
+    for b in range(len(action)):
+        number(action[b], pattern[b], 0, pattern.shape[1])
+        score_cells(arbiter[b], score[b])
+
+
+@kernel
+def opine(
+    action, confidence, arbiter, regime, pattern, score, probs, problem, record, is_new, codes, values, table, found, base, raw_action,
+    raw_confidence,
+):  # fmt: skip
+    """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N].
+
+    action ... problem: as in `Market`. is_new [3]: is the ensemble, the pattern table, the opinion another than before? codes [11, C],
+    values [5, C], found [C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence of the ensemble. Both are kept.
+    """
+    params, size = record.view(PARAMS), len(found)
+    is_fixed = True
+    for factor in params[0]["ensemble"]["regime_factors"]:
+        is_fixed &= factor == 1.0
+    meta = params[0]["meta"]
+    is_policy = meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY and meta["variant"] == MetaVariant.PUBLISHED
+    is_quick = is_fixed and is_policy and meta["policy_base"] == PolicyBase.SHARED
+    patterns = table[:N_PATTERNS] if is_fixed else table
+    if is_new[1]:
+        fill_table(params, patterns)
+    for b in range(len(action)):
+        start = b * size
+        stop = min(start + size, len(base))
+        if is_quick and not is_new[0]:
+            actions, confidences = raw_action[start:stop], raw_confidence[start:stop]
+            if select_block(pattern[b], score[b], base[start:stop], patterns, params, probs.shape[2] > 1, found, actions, confidences):
+                continue
+        answers, silent = probs[min(b, len(probs) - 1)], problem[min(b, len(problem) - 1)]
+        decide_block(action[b], confidence[b], arbiter[b], regime[b], answers, silent, params, codes, values, patterns, found)
+        for i in range(stop - start):
+            raw_action[start + i] = codes[Code.RAW_ACTION, i]
+            raw_confidence[start + i] = values[Value.RAW_CONFIDENCE, i]
+            base[start + i] = values[Value.ENSEMBLE_CONFIDENCE, i]
+
+
+@kernel
+def select_block(pattern, score, base, table, params, has_model, found, raw_action, raw_confidence):
+    """Decide a block under the policy from what was worked out before. Returns False where more than thresholds must be asked.
+
+    pattern, score, found [C] (the last is scratch); base, raw_action, raw_confidence [m], m <= C; table: the pattern table of `params`;
+    has_model: a learned model may be asked about clear cells. Then, and where a majority lost the vote (D-70), what is written does not
+    count.
+    """
+    limit, is_enabled = params[0]["meta"]["low_confidence"], params[0]["arbiter"]["enabled"] != 0
+    threshold, gate, special = params[0]["arbiter"]["score_threshold"], params[0]["arbiter"]["gate_confidence"], np.int32(0)
+    for i in range(np.uintp(len(base))):
+        found[i] = table[np.uintp(pattern[i])]
+    for i in range(np.uintp(len(base))):
+        entry, kept, size = found[i], base[i], score[i]
+        reason = (np.int32(entry >> 18) if kept < limit else np.int32(entry >> 11)) & np.int32(31)
+        action, confidence = settle_rule(size, threshold)
+        is_accepted = is_enabled & (reason >= Reason.SPLIT_VOTE.value) & gate_rule(action, confidence, gate)
+        is_clear = has_model & (reason == Reason.CLEAR_ENSEMBLE_NO_MODEL.value)
+        special = np.int32(special | np.int32(entry >> 25) | np.int32(is_clear))
+        raw_action[i] = np.int8(action) if is_accepted else np.int8(entry & 3)
+        raw_confidence[i] = confidence if is_accepted else kept
+    return special == 0
+
+
+@kernel
+def add_regimes(cells, first, reasons, pnl, equity, before, regimes_slab):
+    """Book the block's money where it was decided: what a symbol earns in bar t belongs to its regime at t - 1 (`spec` D-94).
+
+    cells [n, S]: regimes of the whole run; reasons, pnl [m, S], equity [m]: of the block that begins at bar `first`; before: equity at its
+    start. regimes_slab: REGIME_METRICS [15] as bytes, in place.
+    """
+    regimes, earned = regimes_slab.view(REGIME_METRICS), np.zeros(N_REGIMES)
+    for t in range(len(equity)):
+        earned[:] = 0.0
+        at = max(first + t - 1, 0)
+        for s in range(pnl.shape[1]):
+            earned[cells[at, s]] += pnl[t, s]
+            if reasons[t, s] == Reason.APPROVED:
+                now = cells[first + t, s]
+                regimes[now]["n_approved"] += 1
+                regimes[9 + now // 3]["n_approved"] += 1
+                regimes[12 + now % 3]["n_approved"] += 1
+        for cell in range(9):
+            earned[9 + cell // 3] += earned[cell]
+            earned[12 + cell % 3] += earned[cell]
+        for i in range(N_REGIMES):
+            ret = earned[i] / before if before > 0.0 else 0.0
+            regimes[i]["pnl"] += earned[i]
+            regimes[i]["sum_ret"] += ret
+            regimes[i]["sum_ret2"] += ret * ret
+        before = equity[t]

@@ -1,0 +1,186 @@
+"""Is a row of a sweep the backtest of its parameters, to the bit, whatever runs beside it?"""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qtcore import Engine, InputError, Params
+from qtcore import sweep as sweep_module
+from qtcore.chain.decide import decide
+from qtcore.chain.trade import TradeState, run_trade, trade
+from qtcore.features import FeatureBank
+from qtcore.metrics import metrics_of
+from qtcore.sweep import Market, sweep
+from qtcore.types import METRICS, REGIME_METRICS, Reason
+from tests.conftest import assert_same_bits, awkward_bars
+from tests.naive import sweep as naive
+from tests.test_naive_chain import random_market, random_meta, random_votes
+
+N, S = 420, 4
+BLOCK = 150 * S  # cells: three blocks, the last one short
+FREE = {"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def short_blocks(monkeypatch):
+    monkeypatch.setattr(sweep_module, "BLOCK", BLOCK)
+
+
+def world(seed: int = 3, funding: bool = False, meta: bool = False):
+    """Bars, votes, indicators and regimes that reach every threshold."""
+    rng = np.random.default_rng(seed)
+    bars = awkward_bars(N, seed, S)
+    if funding:
+        bars = replace(bars, funding=np.where((np.arange(N) % 8 == 0)[:, None], 1e-4, np.zeros(bars.close.shape)))
+    arbiter, regime = random_market(rng, N, S)
+    probs = random_meta(rng, N, S) if meta else None
+    return SimpleNamespace(bars=bars, votes=random_votes(rng, N, S), arbiter=arbiter, regime=regime, probs=probs)
+
+
+def market_of(w, cells=None):
+    problem = None if w.probs is None else np.full(N, int(Reason.PREDICTION_ERROR))
+    return Market.of(w.bars, w.votes, w.arbiter, w.regime, cells, w.probs, problem)
+
+
+def alone(w, params):
+    """The same chain without the sweep."""
+    problem = Reason.MODEL_NOT_LOADED if w.probs is None else Reason.PREDICTION_ERROR
+    decisions = decide(w.votes, w.arbiter, w.regime, params, w.probs, meta_problem=problem)
+    return run_trade(w.bars, decisions.raw_action, decisions.raw_confidence, params, TradeState.fresh(params, S))
+
+
+def records(rows):
+    return np.concatenate([row.record() for row in rows])
+
+
+def assert_rows_are_runs(w, rows):
+    got, _ = sweep(market_of(w), records(rows))
+    for params, row in zip(rows, got, strict=True):
+        result = alone(w, params)
+        want = metrics_of(result.equity, result.exposure, result.fills, params.broker.initial_cash)[0]
+        for name in METRICS.names:
+            assert_same_bits(row[name], want[name], name)
+
+
+WORLDS = {"plain": world(), "funded": world(4, funding=True), "learned": world(5, meta=True)}
+THRESHOLDS = st.fixed_dictionaries(
+    {
+        "governor.min_confidence": st.sampled_from([0.0, 0.55, 0.6, 0.65, 0.775, 0.9]),
+        "governor.stop_loss": st.sampled_from([0.005, 0.02, 0.3]),
+        "governor.max_exposure": st.sampled_from([0.1, 0.5, 2.0]),
+        "governor.max_daily_trades": st.sampled_from([0, 2, 20]),
+        "governor.max_drawdown": st.sampled_from([0.01, 0.05, 1.0]),
+        "governor.cooldown_minutes": st.sampled_from([0, 60, 600]),
+        "broker.max_holding_bars": st.sampled_from([1, 5, 24]),
+        "broker.fee_rate": st.sampled_from([0.0, 0.0004]),
+        "broker.initial_cash": st.sampled_from([500.0, 10_000.0]),
+        "arbiter.score_threshold": st.sampled_from([0.0, 0.05, 0.15, 0.3]),
+        "arbiter.gate_confidence": st.sampled_from([0.0, 0.7, 0.8, 0.95]),
+        "arbiter.enabled": st.booleans(),
+        "meta.enabled": st.booleans(),
+        "meta.low_confidence": st.sampled_from([0.0, 0.55, 0.8]),
+        "meta.consensus_threshold": st.sampled_from([0.0, 0.5, 0.75, 1.0]),
+        "meta.disagreement_threshold": st.sampled_from([0.0, 0.4, 0.5, 1.0]),
+        "meta.entropy_threshold": st.sampled_from([0.3, 0.8]),
+    }
+)
+MODES = [
+    {},
+    {"meta.mode": "override"},
+    {"meta.mode": "v5"},
+    {"meta.variant": "learned"},
+    {"meta.policy_base": "score", "meta.missing_fill": "hold_half"},
+    {"ensemble.weights": [0.1, 0.1, 0.1, 0.9, 0.0]},
+    {"ensemble.weights": [0.1, 0.1, 0.2, 0.9, 0.3], "ensemble.tie_break": "order"},
+    {"ensemble.regime_factors": [0.5 + 0.1 * (i % 7) for i in range(45)]},
+    {"ensemble.multipliers": [0.8, 0.9, 1.0, 1.1]},
+    {"governor.order": "by_confidence", "broker.fill": "close"},
+    {"governor.cooldown_scope": "last_50", "governor.sizing_mode": "kelly_empirical", "governor.exposure_mode": "existing"},
+    {"governor.drawdown_basis": "balance", "governor.drawdown_reset": "daily"},
+    {"governor.emergency_stop": True},
+]
+
+
+@settings(max_examples=40, deadline=None)
+@given(name=st.sampled_from(sorted(WORLDS)), rows=st.lists(st.tuples(THRESHOLDS, st.sampled_from(MODES)), min_size=1, max_size=9))
+def test_a_row_has_the_bits_of_its_run(name, rows):
+    assert_rows_are_runs(WORLDS[name], [Params().with_values(a | b) for a, b in rows])
+
+
+def test_every_mode_beside_every_other():
+    rows = [Params().with_values({**FREE, **mode, "arbiter.score_threshold": t}) for t in (0.05, 0.15) for mode in MODES]
+    for w in WORLDS.values():
+        assert_rows_are_runs(w, rows)
+
+
+def test_a_row_has_the_bits_of_the_engine():
+    w = WORLDS["plain"]
+    planes = FeatureBank(Params(), w.bars.symbols, w.bars.interval, ()).compute(w.bars)
+    rows = [Params().with_values({**FREE, "governor.min_confidence": c}) for c in (0.5, 0.65, 0.8)]
+    got, _ = sweep(Market.of(w.bars, w.votes, planes.arbiter, planes.regime), records(rows))
+    for params, row in zip(rows, got, strict=True):
+        result = Engine(params).run(w.bars, w.votes)
+        want = metrics_of(result.equity, result.exposure, result.fills, params.broker.initial_cash)
+        assert_same_bits(row, want[0])
+        assert row["n_trades"] > 20
+
+
+def test_rows_do_not_know_of_each_other():
+    rng = np.random.default_rng(0)
+    rows = [
+        Params().with_values({**FREE, "arbiter.score_threshold": t, "governor.stop_loss": s})
+        for t in (0.05, 0.1, 0.2)
+        for s in (0.01, 0.02)
+    ]
+    market, given_rows = market_of(WORLDS["plain"]), records(rows)
+    whole, _ = sweep(market, given_rows)
+    order = rng.permutation(len(rows))
+    for chunks in (1, 3, len(rows)):
+        assert_same_bits(sweep(market, given_rows[order].copy(), chunks)[0], whole[order])
+    assert len(np.unique(whole["last_equity"])) > 3
+
+
+def test_rows_equal_the_naive_twin():
+    w, flat = WORLDS["funded"], {}
+    rows = [
+        Params().with_values({**FREE, "arbiter.score_threshold": t, "governor.min_confidence": c}) for t, c in ((0.05, 0.5), (0.2, 0.7))
+    ]
+    cells = np.random.default_rng(1).integers(0, 9, (N, S)).astype(np.int8)
+    got, regimes = sweep(market_of(w, cells), records(rows))
+    heads = [
+        [[(int(a), float(c)) if a >= 0 else None for a, c in zip(w.votes.action[:, t, s], w.votes.confidence[:, t, s])] for s in range(S)]
+        for t in range(N)
+    ]
+    planes = [[[plane[:, t, s].tolist() for s in range(S)] for t in range(N)] for plane in (w.arbiter, w.regime)]
+    names = ("open_time", "close_time", "open", "high", "low", "close")
+    flat = {k: getattr(w.bars, k).tolist() for k in names}
+    twins = naive.sweep_rows(flat, heads, *planes, [row.flat() for row in rows], w.bars.funding.tolist())
+    for (metrics, _), row, by_regime, params in zip(twins, got, regimes, rows, strict=True):
+        for name in METRICS.names:
+            assert row[name] == metrics[name], name
+        result = alone(w, params)
+        booked = naive.add_regimes(cells.tolist(), result.governor_reason.tolist(), result.pnl.tolist(), result.equity.tolist(), 10_000.0)
+        for slot, want in zip(by_regime, booked, strict=True):
+            for name in REGIME_METRICS.names:
+                assert slot[name] == want[name], name
+        assert by_regime["pnl"][:9].sum() == pytest.approx(row["last_equity"] - row["first_equity"], abs=1e-9 * row["first_equity"])
+        assert by_regime["n_approved"][9:12].sum() == by_regime["n_approved"][:9].sum() > 0
+
+
+def test_the_trade_loop_is_compiled_once():
+    sweep(market_of(WORLDS["plain"]), records([Params().with_values(FREE)]))
+    alone(WORLDS["plain"], Params().with_values(FREE))
+    assert len(trade.signatures) <= 1  # none where the JIT is off or everything came from the cache
+
+
+def test_a_holding_time_left_to_the_label_is_refused():
+    with pytest.raises(InputError, match=r"broker\.max_holding_bars must be above 0 in a sweep, was 0"):
+        sweep(market_of(WORLDS["plain"]), Params().record())
+
+
+def test_no_settings_give_no_rows():
+    assert len(sweep(market_of(WORLDS["plain"]), Params().record()[:0])[0]) == 0
