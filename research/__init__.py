@@ -20,11 +20,13 @@ from research.meta import train_meta
 from research.predictions import Predictions
 from research.regime_weights import fit_regime_weights, regime_factors
 from research.run import Run
+from research.sweep import Trials, sweep
 from research.train import train
 
 __all__ = [
     "Predictions",
     "Run",
+    "Trials",
     "UserError",
     "backtest",
     "fit_regime_weights",
@@ -34,6 +36,7 @@ __all__ = [
     "regime_factors",
     "resample",
     "simulate",
+    "sweep",
     "to_pandas",
     "to_polars",
     "train",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from qtcore import Bars
+from qtcore import Bars, Params
 from qtcore.params import MetaMode
 from research.backtest import backtest
 from research.config import Config
@@ -82,11 +82,7 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     folder = job.out or Path("reports") / _run_name(job)
     check_output(folder)
     loaded = load(job)
-    predictions, params = _predictions(job, loaded.bars, progress), job.config.params
-    refuse_synthetic(predictions.models, job.config.run.allow_synthetic)
-    if job.config.run.regime_fit:
-        params = fit_regime_weights(loaded.bars, predictions, params)
-    meta, absent = _meta(job, loaded.bars, predictions, progress)
+    predictions, params, meta, absent = inputs_of(job, loaded.bars, progress)
     run = backtest(loaded.bars, predictions, params, meta=meta)
     notes = (*loaded.report.warnings, *run.notes, *absent)
     over = over_budget(provenance(run, tested_rows(run)), job.config.run.provenance_budget)
@@ -102,6 +98,15 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     if report:
         run.report(folder / "report.html")
     return run
+
+
+def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predictions, Params, MetaSchedule | None, tuple[str, ...]]:
+    """Return what a job runs on its bars: predictions, parameters, the learned meta layer, and sentences about what is absent."""
+    predictions, params = _predictions(job, bars, progress), job.config.params
+    refuse_synthetic(predictions.models, job.config.run.allow_synthetic)
+    if job.config.run.regime_fit:
+        params = fit_regime_weights(bars, predictions, params)
+    return predictions, params, *_meta(job, bars, predictions, progress)
 
 
 def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:

@@ -31,6 +31,7 @@ from research.cli.live import live_app
 from research.cli.meta import show_log
 from research.cli.models import models_app
 from research.cli.nullworlds import nullworlds
+from research.cli.sweep import sweep
 from research.cli.trials import trials
 from research.errors import UserError
 
@@ -38,6 +39,7 @@ app = typer.Typer(
     name="qt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Research and backtest trading decisions."
 )
 app.add_typer(data_app, name="data")
+app.command()(sweep)
 app.command()(trials)
 app.add_typer(models_app, name="models")
 app.add_typer(live_app, name="live")

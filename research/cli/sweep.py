@@ -1,0 +1,81 @@
+"""How is a sweep asked for and shown? `qt sweep`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from research.cli import show
+from research.cli.common import (
+    ConfigFile,
+    From,
+    Json,
+    Out,
+    Profile,
+    Quiet,
+    Seed,
+    Sets,
+    Symbols,
+    To,
+    print_json,
+    progress,
+    resolve,
+    split_symbols,
+)
+
+
+def sweep(
+    data: Annotated[str, typer.Argument(help="candles as for `qt backtest`, or the folder of a finished run", metavar="DATA_OR_RUN")],
+    grid: Annotated[list[str] | None, typer.Option(help="layer.name=low:high:step, a,b,c or (random search) low:high; repeatable")] = None,
+    where: Annotated[list[str] | None, typer.Option(help="constraint, e.g. 'max_drawdown < 0.15'; repeatable")] = None,
+    objective: Annotated[str, typer.Option(help="figure that the best trial has the most of; -NAME for the least")] = "sharpe",
+    search: Annotated[str, typer.Option(help="grid, random or adaptive")] = "grid",
+    trials: Annotated[int, typer.Option("--settings", help="settings of a random search")] = 1_000,
+    by_regime: Annotated[bool, typer.Option("--by-regime", help="also figures of each regime slice, as sharpe.volatility_low")] = False,
+    engine: Annotated[str, typer.Option(help="local or ray")] = "local",
+    predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
+    models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
+    funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    profile: Profile = "default",
+    config: ConfigFile = None,
+    set_: Sets = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the sweep in --out")] = False,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Run the chain for every setting of a grid; each counts as a trial."""
+    from research.sweep.workflow import SweepJob, run_sweep
+    from research.workflow import Job
+
+    job = Job(
+        data,
+        resolve(profile, config, set_, seed),
+        split_symbols(symbols),
+        start,
+        end,
+        funding=funding,
+        predictions=predictions,
+        models=models,
+        out=out,
+    )
+    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, engine, resume)
+    with progress(quiet or json) as update:
+        outcome = run_sweep(asked, update)
+    if json:
+        print_json(outcome.summary)
+    elif quiet:
+        show.path(outcome.page)
+    else:
+        table = Table("", "", box=None, show_header=False, padding=(0, 2))
+        for name, value in outcome.rows:
+            table.add_row(name, value)
+        show.console.print(table)
+        show.console.print(f"\nverdict: {outcome.summary['verdict']['sentence']}")
+        show.console.print("page: ", end="")
+        show.path(outcome.page)

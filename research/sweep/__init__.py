@@ -1,0 +1,17 @@
+"""What would other settings have earned, and what is the search itself worth?
+
+- `space`: axes of values, the settings of a grid or a random search; `rules`: constraints and objectives
+- `case`: bars and votes with everything that no setting changes; `figures`: METRICS as columns
+- `run`: chunk by chunk, resumable, every row a trial of the ledger; `trials`: the result
+- `curves`: what every value of a threshold earns, exactly; `walk`: pick on one stretch, score on the next
+- `page`: the sweep in HTML; `workflow`: what `qt sweep` does
+
+Read here: `sweep(bars, predictions, grid)` returns `Trials`; `threshold_curve`, `walk_forward`.
+"""
+
+from research.sweep.curves import threshold_curve
+from research.sweep.run import sweep
+from research.sweep.trials import Trials
+from research.sweep.walk import walk_forward
+
+__all__ = ["Trials", "sweep", "threshold_curve", "walk_forward"]

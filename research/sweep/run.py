@@ -1,0 +1,258 @@
+"""How are a million settings run? Chunk by chunk: draw, run, write; what is done stays done, and every row counts as a trial."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from qtcore import Bars, Params
+from qtcore.meta import MetaSource
+from qtcore.types import METRICS
+from research.backtest import resolved
+from research.data import fingerprint, load_bars
+from research.errors import UserError
+from research.lineage import sketch
+from research.predictions import Predictions
+from research.store import check_output
+from research.sweep.case import Case
+from research.sweep.figures import figure_names, figures, outcomes, regime_figures
+from research.sweep.rules import parse_rules
+from research.sweep.space import BLOCK, Space
+from research.sweep.trials import Trials
+from research.trials import Trial, daily_returns, hash_votes
+
+SCHEMA_VERSION = 1
+PART_CELLS = 4_000_000_000  # cells times settings of one part: some ten seconds; what a stop can lose
+BYTES_PER_FIGURE = 9  # on the disk, at most
+SAMPLE = 200  # rows that are run again alone: their bits are compared, their daily returns tell how alike the trials are
+AT_ONCE = 50_000  # trials of one transaction of the ledger
+ENGINES = ("local", "ray")
+
+
+def sweep(
+    bars: Bars | Any,
+    predictions: Predictions,
+    grid: Mapping[str, Any],
+    params: Params | None = None,
+    *,
+    search: str = "grid",
+    settings: int = 0,
+    seed: int = 42,
+    by_regime: bool = False,
+    where: Sequence[str] = (),
+    out: str | Path | None = None,
+    resume: bool = False,
+    engine: str = "local",
+    meta: MetaSource | None = None,
+    record: bool = True,
+    progress: Any = None,
+) -> Trials:
+    """Run the chain over `bars` once for every setting of `grid` and return the trials.
+
+    grid: `{"layer.name": values}`, values as a sequence or as text `low:high:step`, `a,b,c`; `low:high` in a random search. params: what
+    the grid does not name. search: `grid`, or `random` with that many `settings` from `seed`. by_regime: also figures of the fifteen regime
+    slices. where: constraints such as `max_drawdown < 0.15`, for `Trials.best`. out: folder that results stream to; `resume` goes on with
+    what lies there. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger. Raises
+    UserError on a grid, folder or ledger that does not do.
+
+    >>> import research
+    >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
+    >>> trials = research.sweep(bars, research.Predictions.random(bars), {"governor.min_confidence": [0.5, 0.6]}, record=False)
+    >>> len(trials.table())
+    2
+    """
+    if engine != "local":
+        if engine not in ENGINES:
+            raise UserError(f"--engine must be one of {', '.join(ENGINES)}, was {engine!r}")
+        raise UserError("--engine ray needs the ray library, which is not part of this installation; leave --engine out")
+    bars = bars if isinstance(bars, Bars) else load_bars(bars)
+    predictions = predictions.align(bars)
+    space = Space.of(resolved(params or Params(), predictions), grid, search, settings, seed)
+    parse_rules(where, figure_names(by_regime))
+    case = Case.of(bars, predictions, by_regime, meta)
+    store = Store(None if out is None else Path(out), space, case, resume)
+    trials = Trials(space, case, store.parts, tuple(where), folder=store.folder)
+    try:
+        _run_parts(store, space, case, progress)
+    finally:
+        if record and len(trials):
+            trials.tried = _record(trials)
+    return trials
+
+
+def run_settings(space: Space, case: Case, first: int, last: int) -> pd.DataFrame:
+    """Run the settings [first, last): one row each, the values of the axes and the figures."""
+    drawn = space.draw(first, last)
+    records = space.records(drawn)
+    metrics, regimes = np.empty(len(records), METRICS), []
+    markets, number = space.markets(drawn)
+    order = []
+    for i, params in enumerate(markets):
+        rows = np.flatnonzero(number == i)
+        metrics[rows], some = case.run(records[rows], params)
+        regimes.append(some)
+        order.append(rows)
+    n_bars = case.n_returns(records)
+    columns: dict[str, Any] = {"trial": np.arange(first, last), **space.columns(drawn)}
+    columns |= figures(metrics, n_bars, case.bars_per_year)
+    if case.by_regime:
+        sliced = np.concatenate(regimes)[np.argsort(np.concatenate(order))]
+        columns |= regime_figures(sliced, metrics, n_bars, case.bars_per_year)
+    return pd.DataFrame(columns | {"n_bars": n_bars, "outcome": outcomes(metrics)})
+
+
+def _run_parts(store: "Store", space: Space, case: Case, progress: Any) -> None:
+    """Run every part that is not there yet."""
+    started, at_start = time.monotonic(), store.n_done
+    for first, last in store.missing():
+        store.add(first, run_settings(space, case, first, last))
+        if progress is not None:
+            rate = (store.n_done - at_start) / max(time.monotonic() - started, 1e-9)
+            progress(store.n_done, space.size, f"sweep: {rate:,.0f} settings/s")
+
+
+@dataclass
+class Store:
+    """Where results lie: `parts` in memory, or one Parquet file a part below `folder`, written whole or not at all."""
+
+    folder: Path | None
+    parts: dict[int, pd.DataFrame | Path]
+    size: int
+    step: int
+
+    def __init__(self, folder: Path | None, space: Space, case: Case, resume: bool) -> None:
+        wanted = max(64, PART_CELLS // max(1, case.cells))
+        self.folder, self.parts, self.size = folder, {}, space.size
+        self.step = min(BLOCK, 1 << (wanted.bit_length() - 1))
+        if folder is None:
+            return
+        about = {
+            "schema_version": SCHEMA_VERSION,
+            "space": space.describe(),
+            "data_fingerprint": fingerprint(case.bars),
+            "votes": hash_votes(case.votes),
+            "by_regime": case.by_regime,
+            "rows_per_part": self.step,
+        }
+        self._open(folder, about, resume)
+        self._check_space(folder, len(figure_names(case.by_regime)) + len(space.axes) + 3)
+
+    @property
+    def n_done(self) -> int:
+        """Settings whose results are there."""
+        return sum(min(self.step, self.size - first) for first in self.parts)
+
+    def missing(self) -> Iterator[tuple[int, int]]:
+        """Name the parts that are not there yet, in order."""
+        for first in range(0, self.size, self.step):
+            if first not in self.parts:
+                yield first, min(first + self.step, self.size)
+
+    def add(self, first: int, table: pd.DataFrame) -> None:
+        """Keep the part that begins with setting `first`."""
+        if self.folder is None:
+            self.parts[first] = table
+            return
+        path = self.folder / "trials" / f"part-{first:09d}.parquet"
+        draft = path.with_suffix(".tmp")
+        try:
+            table.to_parquet(draft, index=False, compression="zstd")
+            os.replace(draft, path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise UserError(
+                f"results must be writable to {path}, was not: {error.strerror or error}; free space and use --resume"
+            ) from error
+        self.parts[first] = path
+
+    def _open(self, folder: Path, about: dict[str, Any], resume: bool) -> None:
+        """Start a folder, or go on with one of the same sweep."""
+        marker = folder / "sweep.json"
+        check_output(folder, marker.name)
+        if resume:
+            if not marker.exists():
+                raise UserError(f"--resume must find a sweep, was {folder} without sweep.json; leave --resume out")
+            known = json.loads(marker.read_text(encoding="utf-8"))
+            changed = [name for name, value in about.items() if known.get(name) != json.loads(json.dumps(value))]
+            if changed:
+                raise UserError(f"--resume must go on with the same sweep, was another {changed[0]} in {folder}; choose another --out")
+            self.parts.update({int(path.stem[5:]): path for path in sorted((folder / "trials").glob("part-*.parquet"))})
+            return
+        if marker.exists():
+            shutil.rmtree(folder)
+        (folder / "trials").mkdir(parents=True)
+        draft = marker.with_suffix(".tmp")
+        draft.write_text(json.dumps(about, indent=1), encoding="utf-8")
+        os.replace(draft, marker)
+
+    def _check_space(self, folder: Path, n_columns: int) -> None:
+        needed, free = (self.size - self.n_done) * n_columns * BYTES_PER_FIGURE, shutil.disk_usage(folder).free
+        if needed > free:
+            raise UserError(
+                f"a sweep's results must fit on the disk, was {self.size:,} settings of up to {needed / 1e9:,.1f} GB with {free / 1e9:,.1f}"
+                " GB free; take larger steps or another --out"
+            )
+
+
+def _record(trials: Trials) -> Any:
+    """Count every finished row in the ledger; run a sample of them alone and demand the same bits. Returns what the lineage has seen."""
+    from research.ledger import Ledger
+
+    case, space, ledger = trials.case, trials.space, Ledger()
+    mine, votes, name = sketch(case.bars), case.predictions_hash(space.base), f"sweep of {', '.join(space.names)}"
+    hashes = ParamsHash(space)
+    wanted = set(np.unique(np.linspace(0, len(trials) - 1, SAMPLE).astype(int)).tolist())
+    batch: list[Trial] = []
+    tried, seen = None, 0
+    for table in trials.blocks():
+        drawn = space.draw(int(table["trial"].iloc[0]), int(table["trial"].iloc[-1]) + 1)
+        shape = table[["sharpe_bar", "skew", "kurtosis", "n_bars"]].itertuples(index=False)
+        for row, (sharpe, skew, kurtosis, n_bars) in enumerate(shape):
+            first_day, returns = 0, np.empty(0, np.float32)
+            if seen in wanted:
+                first_day, returns = _alone(case, space.base.with_values(space.values(drawn, row)), table.iloc[row])
+            key = hashes.of(space.values(drawn, row))
+            batch.append(Trial(mine, key, votes, sharpe, first_day, returns, name, int(n_bars), skew, kurtosis, case.bars_per_year))
+            seen += 1
+        if len(batch) >= AT_ONCE:
+            tried, batch = ledger.record_many(batch), []
+    return ledger.record_many(batch) if batch else tried
+
+
+def _alone(case: Case, params: Params, row: "pd.Series[Any]") -> tuple[int, NDArray[np.float32]]:
+    """Run one setting alone and compare its bits with its row; return the daily returns."""
+    result, metrics = case.single(params)
+    if outcomes(metrics)[0] != row["outcome"]:
+        raise RuntimeError(
+            f"trial {row['trial']} gave other bits alone: equity {metrics['last_equity'][0]!r} against {row['last_equity']!r}"
+        )
+    return daily_returns(case.bars.close_time, result.equity)
+
+
+class ParamsHash:
+    """Names resolved parameters as `hash_params` does, at a tenth of the time: only what varies is written again."""
+
+    def __init__(self, space: Space) -> None:
+        flat = space.base.flat()
+        self._names = sorted(space.names)
+        text = json.dumps(flat | {name: f"\0{name}" for name in space.names}, sort_keys=True)
+        self._pieces: list[str] = []
+        for name in self._names:
+            head, text = text.split(json.dumps(f"\0{name}"), 1)
+            self._pieces.append(head)
+        self._tail = text
+
+    def of(self, values: Mapping[str, Any]) -> str:
+        """Name the base with `values`, which hold every axis as `Params.flat` shows it."""
+        import hashlib
+
+        parts: Iterable[str] = (piece + json.dumps(values[name]) for piece, name in zip(self._pieces, self._names, strict=True))
+        return hashlib.sha256(("".join(parts) + self._tail).encode()).hexdigest()[:32]

@@ -1,0 +1,190 @@
+"""Which settings are tried? Axes of parameter values, and the settings that a grid or a random search makes of them."""
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import PARAMS, Params
+from qtcore.types import I8
+from research.errors import UserError
+
+BLOCK = 4_096  # settings that are drawn, run and written together
+SEARCHES = ("grid", "random", "adaptive")
+MAX_VALUES = 1_000_000  # of one axis
+MARKET = ("features.", "arbiter.macd_units")  # what changes the planes that the opinion reads
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One parameter and what it may be: `values`, or anything from `low` to `high` where there are none."""
+
+    name: str
+    values: tuple[Any, ...]
+    low: float = 0.0
+    high: float = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Is it a range without a step?"""
+        return not self.values
+
+    @property
+    def is_market(self) -> bool:
+        """Does it change what the opinion sees, so that planes are made again?"""
+        return self.name.startswith(MARKET)
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings of a sweep: `size` rows, each a value for every axis over `base`.
+
+    search: `grid` goes through every combination, the last axis fastest; `random` draws `size` settings from `seed`.
+    """
+
+    base: Params
+    axes: tuple[Axis, ...]
+    search: str
+    size: int
+    seed: int = 42
+
+    @classmethod
+    def of(cls, base: Params, grid: Mapping[str, Any], search: str = "grid", n: int = 0, seed: int = 42) -> Self:
+        """Read a grid: a parameter's values as a sequence, or as text `a:b:step`, `a:b` (random search only) or `a,b,c`.
+
+        base: resolved parameters. n: settings of a random search. Raises UserError or InputError with one sentence.
+        """
+        if base.stages:
+            raise UserError(f"a sweep must have one set of parameters over time, was given {len(base.stages)} stages; leave them out")
+        if search not in SEARCHES:
+            raise UserError(f"--search must be one of {', '.join(SEARCHES)}, was {search!r}")
+        if search == "adaptive":
+            raise UserError("--search adaptive needs the optuna library, which is not part of this installation; use --search random")
+        axes = tuple(_axis(base, name, given) for name, given in grid.items())
+        if not axes:
+            raise UserError("a sweep must have at least one --grid, was none; name a parameter, e.g. governor.min_confidence=0.5:0.8:0.01")
+        free = [axis.name for axis in axes if axis.is_free]
+        if search == "grid" and free:
+            raise UserError(f"{free[0]} must have a step in a grid, was a range without one; write low:high:step or use --search random")
+        if search == "random" and n < 1:
+            raise UserError(f"a random search must have at least 1 setting, was {n}; set --settings")
+        size = 1
+        for axis in axes:
+            size *= len(axis.values)
+        return cls(base, axes, search, size if search == "grid" else n, seed)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameters that vary."""
+        return tuple(axis.name for axis in self.axes)
+
+    def draw(self, first: int, last: int) -> list[NDArray]:
+        """Return for every axis the settings [first, last): indices into its values, or numbers of a free one.
+
+        A random search draws whole blocks, so a setting is the same however the search is cut.
+        """
+        if self.search == "grid":
+            shape = tuple(len(axis.values) for axis in self.axes)
+            return list(np.unravel_index(np.arange(first, last), shape))
+        out: list[list[NDArray]] = [[] for _ in self.axes]
+        start = first // BLOCK * BLOCK
+        for block in range(start, last, BLOCK):
+            rng = np.random.default_rng([self.seed, block // BLOCK])
+            for drawn, axis in zip(out, self.axes, strict=True):
+                drawn.append(rng.uniform(axis.low, axis.high, BLOCK) if axis.is_free else rng.integers(0, len(axis.values), BLOCK))
+        return [np.concatenate(drawn)[first - start : last - start] for drawn in out]
+
+    def records(self, drawn: Sequence[NDArray]) -> NDArray:
+        """Return PARAMS [m] of drawn settings."""
+        out = np.repeat(self.base.record(), len(drawn[0]))
+        for axis, at in zip(self.axes, drawn, strict=True):
+            layer, key = axis.name.split(".")
+            if key in (PARAMS[layer].names or ()):
+                column = out[layer][key]
+                column[:] = at if axis.is_free else _recorded(self.base, axis)[at]
+        return out
+
+    def columns(self, drawn: Sequence[NDArray]) -> dict[str, NDArray]:
+        """Return the values of drawn settings by parameter, as a table shows them."""
+        out = {}
+        for axis, at in zip(self.axes, drawn, strict=True):
+            shown = [json.dumps(v) if isinstance(v, list) else v for v in axis.values]
+            out[axis.name] = at if axis.is_free else np.array(shown)[at]
+        return out
+
+    def values(self, drawn: Sequence[NDArray], row: int) -> dict[str, Any]:
+        """Return one drawn setting as `Params.with_values` takes it."""
+        return {axis.name: float(at[row]) if axis.is_free else axis.values[int(at[row])] for axis, at in zip(self.axes, drawn, strict=True)}
+
+    def setting(self, number: int) -> dict[str, Any]:
+        """Return setting `number` of the search as `Params.with_values` takes it."""
+        if not 0 <= number < self.size:
+            raise UserError(f"a trial must be one of the {self.size:,} of this sweep, was {number}; count from 0")
+        return self.values(self.draw(number, number + 1), 0)
+
+    def markets(self, drawn: Sequence[NDArray]) -> tuple[list[Params], I8]:
+        """Return the distinct parameters of features among drawn settings, and which of them each has [m]."""
+        columns = [at for axis, at in zip(self.axes, drawn, strict=True) if axis.is_market]
+        if not columns:
+            return [self.base], np.zeros(len(drawn[0]), np.int64)
+        _, first, number = np.unique(np.stack(columns, axis=1), axis=0, return_index=True, return_inverse=True)
+        names = {axis.name for axis in self.axes if axis.is_market}
+        chosen = [{k: v for k, v in self.values(drawn, int(row)).items() if k in names} for row in first]
+        return [self.base.with_values(values) for values in chosen], number.reshape(-1)
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the space as JSON holds it."""
+        axes = {axis.name: [axis.low, axis.high] if axis.is_free else list(axis.values) for axis in self.axes}
+        return {"search": self.search, "size": self.size, "seed": self.seed, "axes": axes, "base": self.base.flat()}
+
+
+def _recorded(base: Params, axis: Axis) -> NDArray:
+    """Values of an axis as kernels receive them."""
+    layer, key = axis.name.split(".")
+    return np.concatenate([base.with_values({axis.name: value}).record()[layer][key] for value in axis.values])
+
+
+def _axis(base: Params, name: str, given: Any) -> Axis:
+    """Check every value of an axis against the declaration of its parameter."""
+    known = base.flat()
+    if name not in known:
+        near = difflib.get_close_matches(name, list(known), n=1)
+        raise UserError(
+            f"--grid must name a parameter, was {name!r}" + (f"; did you mean {near[0]}?" if near else "; qt doctor --params lists all")
+        )
+    if isinstance(given, str) and given.count(":") == 1:
+        low, high = _numbers(name, given)
+        checked = [base.with_values({name: value}).flat()[name] for value in (low, high)]
+        if not isinstance(checked[0], float) or not low < high:
+            raise UserError(f"--grid {name} must be a rising range of a number, was {given!r}; write low:high")
+        return Axis(name, (), low, high)
+    values = _listed(name, given) if isinstance(given, str) else list(given)
+    if not values:
+        raise UserError(f"--grid {name} must have at least one value, was none")
+    checked = [base.with_values({name: value}).flat()[name] for value in values]
+    if name == "broker.max_holding_bars":
+        checked = [value or base.broker.max_holding_bars for value in checked]
+    out = tuple(dict.fromkeys(json.dumps(value) for value in checked))
+    return Axis(name, tuple(json.loads(text) for text in out))
+
+
+def _listed(name: str, text: str) -> list[Any]:
+    if ":" not in text:
+        parts = [part.strip() for part in text.split(";" if ";" in text else ",")]
+        return [part for part in parts if part]
+    low, high, step = (_numbers(name, text) + [0.0] * 3)[:3]
+    count = (high - low) / step if step > 0.0 else -1.0
+    if text.count(":") != 2 or not 0.0 <= count < MAX_VALUES:
+        raise UserError(f"--grid {name} must be low:high:step with low <= high and a step above 0, was {text!r}")
+    return [round(low + step * k, 12) for k in range(int(count + 1e-9) + 1)]
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(":")]
+    except ValueError:
+        raise UserError(f"--grid {name} must be numbers between colons, was {text!r}; write low:high:step or a,b,c") from None

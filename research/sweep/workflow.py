@@ -1,0 +1,173 @@
+"""What does `qt sweep` do? Load candles and predictions (or a finished run), sweep, run the best trial alone, judge it, write the page."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from qtcore import Bars, Params
+from research.backtest import backtest
+from research.errors import UserError
+from research.meta.schedule import MetaSchedule
+from research.predictions import Predictions
+from research.store import check_output, read_run
+from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
+from research.sweep.figures import figure_names
+from research.sweep.rules import parse_objective
+from research.sweep.run import sweep
+from research.sweep.trials import Trials
+from research.workflow import Job, inputs_of, load
+
+Progress = Any  # callback (done, total, text)
+NEAREST = 5_000  # breakpoints of a curve on the page: seconds
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What the user asked for. grid: `layer.name=values` texts."""
+
+    job: Job
+    grid: tuple[str, ...]
+    where: tuple[str, ...] = ()
+    objective: str = "sharpe"
+    search: str = "grid"
+    settings: int = 1_000
+    by_regime: bool = False
+    engine: str = "local"
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to show: the page's path, the summary, and its main figures as words."""
+
+    trials: Trials
+    page: Path
+    summary: dict[str, Any]
+    rows: tuple[tuple[str, str], ...]
+
+
+def parse_grid(texts: tuple[str, ...]) -> dict[str, str]:
+    """Split `layer.name=values`. Raises UserError on text without a sign of equality and on a parameter that is named twice."""
+    out: dict[str, str] = {}
+    for text in texts:
+        name, sign, values = (part.strip() for part in text.partition("="))
+        if not sign:
+            raise UserError(f"--grid must be layer.name=values, was {text!r}; e.g. governor.min_confidence=0.5:0.8:0.01")
+        if name in out:
+            raise UserError(f"--grid must name a parameter once, was {name} twice; join its values")
+        out[name] = values
+    return out
+
+
+def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
+    """Do everything `qt sweep` does; results, summary and page lie in the folder of the job."""
+    grid, job = parse_grid(asked.grid), asked.job
+    stem = Path(job.data).stem.replace(":", "-") or "sweep"
+    folder = job.out or Path("reports") / f"sweep-{stem}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
+    check_output(folder, "sweep.json")
+    parse_objective(asked.objective, figure_names(asked.by_regime))
+    bars, predictions, meta, params = _inputs(job, progress)
+    trials = sweep(
+        bars, predictions, grid, params, search=asked.search, settings=asked.settings, seed=job.config.run.seed, by_regime=asked.by_regime,
+        where=asked.where, out=folder, resume=asked.resume, engine=asked.engine, meta=meta, progress=progress,
+    )  # fmt: skip
+    best = trials.best(asked.objective)
+    params = trials.params(int(best["trial"]))
+    run = backtest(bars, predictions, params, meta=meta)
+    summary = summary_of(trials, best, run.summary, asked.objective)
+    _write(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    from research.sweep.page import build
+
+    page = build(trials, summary, folder / "sweep.html", tuple(_curves(trials, predictions, params)))
+    return Outcome(trials, page, summary, tuple(_rows(summary)))
+
+
+def _curves(trials: Trials, predictions: Predictions, params: Params) -> Iterator[Curve]:
+    """Exact curves of the swept thresholds over the range that was swept, everything else as in the best trial."""
+    for axis in trials.space.axes:
+        low, high = (axis.low, axis.high) if axis.is_free else (axis.values[0], axis.values[-1])
+        if axis.name in THRESHOLDS and low < high:
+            yield threshold_curve(
+                trials.case.bars, predictions, axis.name, params, low=low, high=high, nearest=NEAREST, meta=trials.case.meta
+            )
+
+
+def _inputs(job: Job, progress: Progress) -> tuple[Bars, Predictions, MetaSchedule | None, Params]:
+    """Candles, predictions and parameters of a finished run, or of data as a backtest takes them."""
+    if (Path(job.data) / "manifest.json").exists():
+        files = read_run(job.data)
+        changed = dict(text.split("=", 1) for text in job.config.changes())
+        own = files.path / "models" / "meta"
+        meta = MetaSchedule.load(own) if own.exists() else None
+        return files.bars(), Predictions.load(files.path / "predictions.parquet"), meta, files.params().with_values(changed)
+    bars = load(job).bars
+    predictions, params, meta, _ = inputs_of(job, bars, progress)
+    return bars, predictions, meta, params
+
+
+def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any], objective: str) -> dict[str, Any]:
+    """Describe a sweep as JSON holds it. of_best: the summary of the best trial's own run."""
+    evidence, tried = of_best["evidence"], trials.tried
+    setting = trials.space.setting(int(best["trial"]))
+    return {
+        "schema_version": 1,
+        "space": {
+            "search": trials.space.search,
+            "size": trials.space.size,
+            "axes": {n: len(a.values) for n, a in zip(trials.space.names, trials.space.axes)},
+        },
+        "symbols": list(trials.case.bars.symbols),
+        "bars": trials.case.bars.n,
+        "objective": objective,
+        "where": list(trials.where),
+        "n_done": len(trials),
+        "n_distinct": trials.n_distinct,
+        "n_kept": len(trials.table(["trial"], trials.where)),
+        "best": {"trial": int(best["trial"]), "setting": setting, **{k: _plain(best[k]) for k in BEST}},
+        "tried": None if tried is None else {"trials": tried.trials, "effective": tried.effective, "variance": tried.variance},
+        "verdict": {name: evidence[name] for name in ("verdict", "sentence", "sharpe", "excess", "trades", "trials")},
+    }
+
+
+BEST = ("sharpe", "sharpe_bar", "total_return", "max_drawdown", "n_trades", "win_rate", "turnover", "fees")
+
+
+def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    best, deflated = summary["best"], summary["verdict"]["sharpe"].get("deflated")
+    setting = ", ".join(
+        f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}" for name, value in best["setting"].items()
+    )
+    rows = [
+        ("settings", f"{summary['n_done']:,} of {summary['space']['size']:,}"),
+        ("distinct outcomes", f"{summary['n_distinct']:,}"),
+        ("keep the constraints", f"{summary['n_kept']:,}"),
+        (f"best {summary['objective']}", f"{_figure(best.get('sharpe'))} a year, trial {best['trial']}"),
+        ("its setting", setting),
+        ("its return, drawdown", f"{100 * (best['total_return'] or 0.0):+.1f} %, {100 * (best['max_drawdown'] or 0.0):.1f} %"),
+        ("its closed trades", f"{best['n_trades']:,}"),
+    ]
+    if summary["tried"] is not None:
+        rows.append(
+            ("trials on these candles", f"{summary['tried']['trials']:,}, worth {summary['tried']['effective']:.0f} independent ones")
+        )
+    return [*rows, ("probability of skill", "none" if deflated is None else f"{deflated:.3f} (deflated Sharpe)")]
+
+
+def _figure(value: float | None) -> str:
+    return "none" if value is None else f"{value:.2f}"
+
+
+def _plain(value: Any) -> Any:
+    number = value.item() if hasattr(value, "item") else value
+    return None if isinstance(number, float) and number != number else number
+
+
+def _write(path: Path, text: str) -> None:
+    draft = path.with_suffix(".tmp")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

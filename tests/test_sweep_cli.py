@@ -1,0 +1,74 @@
+"""Does `qt sweep` do what it says, leave a page that holds it, and refuse a mistake with one sentence?"""
+
+import json
+
+import pytest
+
+from qtcore import Params
+from research.cli.app import app
+from research.cli.common import guarded
+
+DATA = "simulated:random_walk?n_bars=600&n_symbols=2&seed=2"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """A finished run, so that no test trains."""
+    import research
+
+    bars = research.load_bars(DATA)
+    params = Params().with_values({"governor.max_drawdown": 1.0})
+    return research.backtest(bars, research.Predictions.random(bars, seed=1), params).save(
+        tmp_path_factory.mktemp("runs") / "run", record=False
+    )
+
+
+def qt(*words):
+    return guarded(lambda: app(list(map(str, words)), standalone_mode=False))
+
+
+def test_a_sweep_of_a_finished_run(run_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    grids = ["--grid", "governor.min_confidence=0.50:0.80:0.05", "--grid", "arbiter.score_threshold=0.05,0.15"]
+    assert qt("sweep", run_folder, *grids, "--where", "max_drawdown < 0.9", "--out", out, "--json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["n_done"], summary["tried"]["trials"]) == (14, 14)
+    assert summary["n_distinct"] <= 14
+    assert summary["verdict"]["verdict"] in {"edge", "no edge", "not enough data"}
+    assert set(summary["best"]["setting"]) == {"governor.min_confidence", "arbiter.score_threshold"}
+    assert json.loads((out / "summary.json").read_text()) == summary
+    page = (out / "sweep.html").read_text()
+    for text in ("Exact curves", summary["verdict"]["sentence"].partition(":")[0], "Best rows by sharpe", "data:image/svg+xml;base64,"):
+        assert text in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert qt("sweep", run_folder, *grids, "--out", out, "--resume") == 0
+    told = capsys.readouterr().out
+    assert "14 of 14" in told
+    assert "distinct outcomes" in told
+    assert str(out / "sweep.html") in told
+
+
+def test_a_random_search_by_regime(run_folder, tmp_path, capsys):
+    words = ["--grid", "governor.min_confidence=0.5:0.8", "--grid", "governor.stop_loss=0.005:0.05", "--search", "random", "--settings", 20]
+    words += ["--by-regime", "--objective", "sharpe.volatility_medium", "--out", tmp_path / "out", "--quiet"]
+    assert qt("sweep", run_folder, *words) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "sweep.html")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--grid", "governor.min_confidence"], "--grid must be layer.name=values"),
+        (["--grid", "governor.stop_loss=0.1", "--grid", "governor.stop_loss=0.2"], "--grid must name a parameter once"),
+        ([], "a sweep must have at least one --grid"),
+        (["--grid", "governor.stop_loss=0.1", "--engine", "ray"], "--engine ray needs the ray library"),
+        (["--grid", "governor.stop_loss=0.1", "--resume"], "--resume must find a sweep"),
+        (["--grid", "governor.stop_loss=0.1", "--objective", "luck"], "a figure of the sweep must be named, was 'luck'"),
+        (["--grid", "governor.stop_loss=9"], "governor.stop_loss must be a number in [0.0001, 1.0], was '9'"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run_folder, tmp_path, capsys, words, sentence):
+    assert qt("sweep", run_folder, *words, "--out", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1

@@ -1,0 +1,124 @@
+"""Are the curves of thresholds exact, and does the walk forward score what it has not seen?"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import research
+from qtcore import Params
+from research.errors import UserError
+from research.sweep.curves import threshold_curve
+from research.sweep.walk import walk_forward
+
+BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+
+
+@pytest.fixture(scope="module")
+def world():
+    bars = research.load_bars("simulated:random_walk?n_bars=500&n_symbols=2&seed=8")
+    predictions = research.Predictions.random(bars, seed=3)
+    predictions.confidence[:] = np.round(predictions.confidence, 2)  # figures that many cells share
+    return bars, predictions
+
+
+def calls(run, params):
+    """Calls and right calls by their definition."""
+    d, labels = run.result.decisions, run.labels
+    marked = (d.raw_action != 1) & (d.raw_confidence >= params.governor.min_confidence) & (labels >= 0)
+    return int(marked.sum()), int((marked & (d.raw_action == labels)).sum())
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("governor.min_confidence", 0.5, 0.9),
+        ("arbiter.gate_confidence", 0.7, 1.0),
+        ("arbiter.score_threshold", 0.0, 0.5),
+        ("meta.low_confidence", 0.3, 1.0),
+        ("meta.consensus_threshold", 0.0, 1.0),
+        ("meta.disagreement_threshold", 0.0, 1.0),
+    ],
+)
+def test_every_value_of_a_plateau_has_its_figures(world, name, low, high):
+    curve = threshold_curve(*world, name, BASE, low=low, high=high)
+    t = curve.table
+    assert t["above"].iloc[0] == low
+    assert t["to"].iloc[-1] == high
+    assert np.array_equal(t["above"].iloc[1:], t["to"].iloc[:-1])
+    rng = np.random.default_rng(0)
+    rows = rng.choice(len(t), min(8, len(t)), replace=False)
+    for row in rows:
+        above, to = t["above"].iloc[row], t["to"].iloc[row]
+        for value in (to, above + (to - above) * 0.5, np.nextafter(above, 2.0)):
+            params = BASE.with_values({name: float(value)})
+            run = research.backtest(*world, params)
+            assert run.result.equity[-1] / 10_000.0 - 1.0 == t["total_return"].iloc[row], (name, value)
+            assert np.count_nonzero(run.result.fills["is_entry"] == 0) == t["n_trades"].iloc[row]
+        params = BASE.with_values({name: float(to)})
+        n, right = calls(research.backtest(*world, params), params)
+        assert n == t["n_calls"].iloc[row]
+        assert t["accuracy"].iloc[row] == pytest.approx(right / n if n else np.nan, nan_ok=True)
+
+
+def test_plateau_and_cliff_of_the_chosen_value(world):
+    curve = threshold_curve(*world, "governor.min_confidence", BASE, low=0.4, high=1.0)
+    row = curve.table.iloc[curve.at]
+    assert row["above"] < curve.chosen == 0.65 <= row["to"]
+    assert curve.width == row["to"] - row["above"] > 0.0
+    down, up = curve.cliff(0.005)
+    for value, away in ((0.65 - down, -1e-9), (0.65 + up, 1e-9)):
+        if np.isfinite(value):
+            moved = research.backtest(*world, BASE.with_values({"governor.min_confidence": value + away if away > 0 else value}))
+            assert moved.result.equity[-1] / 10_000.0 - 1.0 < row["total_return"] - 0.005
+    assert curve.cliff(9.0) == (np.inf, np.inf)
+
+
+def test_the_nearest_breakpoints_are_a_part_of_the_curve(world):
+    whole = threshold_curve(*world, "governor.min_confidence", BASE)
+    part = threshold_curve(*world, "governor.min_confidence", BASE, nearest=8)
+    assert len(part.table) <= 8 < len(whole.table)
+    inner = part.table.iloc[1:-1]  # the first and the last plateau are cut
+    assert len(inner) > 0
+    assert whole.table[whole.table["to"].isin(inner["to"])].reset_index(drop=True).equals(inner.reset_index(drop=True))
+    assert (part.width, part.chosen) == (whole.width, whole.chosen)
+
+
+def test_other_parameters_have_no_exact_curve(world):
+    with pytest.raises(UserError, match=r"an exact curve needs a threshold, was 'governor\.stop_loss'"):
+        threshold_curve(*world, "governor.stop_loss", BASE)
+    with pytest.raises(UserError, match=r"needs meta\.policy_base shared"):
+        threshold_curve(*world, "meta.low_confidence", BASE.with_values({"meta.policy_base": "score"}))
+
+
+def test_a_pick_is_scored_on_the_fold_after_it(world):
+    bars, predictions = world
+    grid = {"governor.min_confidence": [0.5, 0.6, 0.7], "arbiter.score_threshold": [0.05, 0.2]}
+    picks = walk_forward(bars, predictions, grid, BASE, n_folds=4, record=False)
+    assert len(picks) == 3
+    for fold, pick in picks.iterrows():
+        first, last = 125 * fold, 125 * (fold + 1)
+        trials = research.sweep(bars[first:last], predictions[first:last], grid, BASE, record=False)
+        best = trials.best()
+        assert pick["picked.sharpe"] == best["sharpe"]
+        assert {name: pick[name] for name in grid} == trials.space.setting(int(best["trial"]))
+        params = trials.params(int(best["trial"]))
+        scored = research.backtest(bars[last : last + 125], predictions[last : last + 125], params)
+        assert pick["scored.total_return"] == scored.result.equity[-1] / 10_000.0 - 1.0
+        assert pick["start"] == pd.Timestamp(bars.open_time[last], tz="UTC")
+
+
+def test_the_future_of_the_pick_changes_nothing_of_it(world):
+    bars, predictions = world
+    grid = {"governor.min_confidence": [0.5, 0.6, 0.7]}
+    before = walk_forward(bars, predictions, grid, BASE, n_folds=4, record=False)
+    changed = research.Predictions.random(bars, seed=9)
+    for plane, other in ((predictions.action, changed.action), (predictions.confidence, changed.confidence)):
+        other[:, :250] = plane[:, :250]
+    after = walk_forward(bars, changed, grid, BASE, n_folds=4, record=False)
+    assert before.iloc[0].equals(after.iloc[0])
+    assert before["picked.sharpe"].iloc[1] == after["picked.sharpe"].iloc[1]
+
+
+def test_too_few_bars_for_the_folds(world):
+    with pytest.raises(UserError, match="a walk forward must have 2 or more folds of 100 bars each, was 9 over 500"):
+        walk_forward(*world, {"governor.min_confidence": [0.5]}, BASE, n_folds=9)

@@ -1,0 +1,234 @@
+"""Does `research.sweep` draw what it says, write what it runs, and count what it tries?"""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import research
+from qtcore import InputError, Params
+from qtcore.metrics import metrics_of, summarise
+from research.errors import UserError
+from research.ledger import Ledger
+from research.sweep import run as run_module
+from research.sweep.case import Case
+from research.sweep.figures import FIGURES, REGIMES
+from research.sweep.rules import parse_rules
+from research.sweep.run import ParamsHash
+from research.sweep.space import BLOCK, Space
+from research.trials import hash_params
+
+GRID = {"governor.min_confidence": "0.5:0.8:0.1", "arbiter.score_threshold": [0.05, 0.15, 0.3], "governor.max_daily_trades": [2, 20]}
+BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+
+
+@pytest.fixture(scope="module")
+def world():
+    bars = research.load_bars("simulated:random_walk?n_bars=700&n_symbols=3&seed=4")
+    predictions = research.Predictions.random(bars, seed=1)
+    predictions.action[:, :150] = -1
+    predictions.confidence[:, :150] = np.nan
+    return bars, predictions
+
+
+def sweep(world, grid=None, **options):
+    return research.sweep(*world, GRID if grid is None else grid, BASE, **options)
+
+
+def test_a_grid_is_every_combination_the_last_axis_fastest():
+    space = Space.of(BASE, GRID)
+    assert space.size == 4 * 3 * 2
+    assert [space.setting(i)["governor.max_daily_trades"] for i in range(3)] == [2, 20, 2]
+    assert space.setting(23) == {"governor.min_confidence": 0.8, "arbiter.score_threshold": 0.3, "governor.max_daily_trades": 20}
+    assert len({json.dumps(space.setting(i)) for i in range(24)}) == 24
+
+
+def test_records_are_those_of_the_parameters():
+    grid = {**GRID, "governor.order": "symbols,by_confidence", "ensemble.weights": "1 1 1 1 0; 2 1 1 1 1", "meta.enabled": "on,off"}
+    space = Space.of(BASE, grid)
+    rows = np.random.default_rng(0).integers(0, space.size, 40)
+    for row in rows:
+        drawn = space.draw(row, row + 1)
+        assert space.records(drawn).tobytes() == BASE.with_values(space.setting(row)).record().tobytes()
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 3), (BLOCK - 2, BLOCK + 5), (5_000, 5_001)])
+def test_a_random_search_draws_the_same_however_it_is_cut(first, last):
+    space = Space.of(BASE, {"governor.min_confidence": "0.5:0.9", "broker.max_holding_bars": "1,5,24"}, "random", 6_000, seed=7)
+    whole = space.draw(0, 6_000)
+    for part, all_ in zip(space.draw(first, last), whole, strict=True):
+        assert np.array_equal(part, all_[first:last])
+    assert 0.5 <= whole[0].min() < 0.51 < 0.89 < whole[0].max() <= 0.9
+    assert len(np.unique(whole[0])) == 6_000
+
+
+def test_an_exact_step_ends_where_it_says():
+    values = Space.of(BASE, {"governor.min_confidence": "0.50:0.80:0.01"}).axes[0].values
+    assert len(values) == 31
+    assert (values[0], values[15], values[-1]) == (0.5, 0.65, 0.8)
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "sentence"),
+    [
+        ({}, {}, "a sweep must have at least one --grid, was none"),
+        ({"governor.min_confidense": [0.5]}, {}, "did you mean governor.min_confidence"),
+        ({"governor.min_confidence": [0.5, 1.5]}, {}, r"governor.min_confidence must be a number in \[0.0, 1.0\], was 1.5"),
+        ({"governor.min_confidence": []}, {}, "must have at least one value, was none"),
+        ({"governor.min_confidence": "0.8:0.5:0.1"}, {}, "low <= high and a step above 0"),
+        ({"governor.min_confidence": "0.5:0.8:0"}, {}, "low <= high and a step above 0"),
+        ({"governor.min_confidence": "a:b:c"}, {}, "must be numbers between colons"),
+        ({"governor.min_confidence": "0.5:0.8"}, {}, "must have a step in a grid"),
+        ({"governor.order": "symbols,nonsense"}, {}, "governor.order must be one of symbols, by_confidence, was 'nonsense'"),
+        ({"governor.min_confidence": [0.5]}, {"search": "clever"}, "--search must be one of"),
+        ({"governor.min_confidence": [0.5]}, {"search": "adaptive"}, "needs the optuna library"),
+        ({"governor.min_confidence": [0.5]}, {"search": "random"}, "must have at least 1 setting, was 0"),
+        ({"governor.min_confidence": [0.5]}, {"engine": "ray"}, "--engine ray needs the ray library"),
+        ({"governor.min_confidence": [0.5]}, {"engine": "abacus"}, "--engine must be one of local, ray"),
+        ({"governor.min_confidence": [0.5]}, {"where": ["max_drawdown < 0.1", "max_drawdown > 0.2"]}, "which no trial can keep"),
+        ({"governor.min_confidence": [0.5]}, {"where": ["max_drawdown < 0.1", "max_drawdown >= 0.1"]}, "which no trial can keep"),
+        ({"governor.min_confidence": [0.5]}, {"where": ["drawdown < 0.1"]}, "did you mean max_drawdown"),
+        ({"governor.min_confidence": [0.5]}, {"where": ["max_drawdown"]}, "must be a figure, one of"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_in_one_sentence(world, grid, options, sentence):
+    with pytest.raises((UserError, InputError), match=sentence):
+        sweep(world, grid, **options)
+    assert Ledger().count() == 0
+
+
+def test_stages_are_refused(world):
+    params = BASE.with_values({"stages": [("2024-03-01", True, False)]})
+    with pytest.raises(UserError, match="one set of parameters over time"):
+        research.sweep(*world, GRID, params)
+
+
+def test_rows_say_what_a_single_run_says(world):
+    trials = sweep(world, by_regime=True)
+    table = trials.table()
+    assert list(table["trial"]) == list(range(24))
+    for trial in (0, 9, 23):
+        run = research.backtest(*world, trials.params(trial))
+        evidence, row = run.summary["evidence"]["sharpe"], table.iloc[trial]
+        assert row["sharpe_bar"] == pytest.approx(evidence["per_bar"], rel=1e-9)
+        assert row["sharpe"] == pytest.approx(evidence["per_bar"] * trials.case.bars_per_year**0.5, rel=1e-9)
+        assert row["last_equity"] == run.result.equity[-1]
+        slices = run.summary["regimes"]
+        for name in REGIMES:
+            assert row[f"return.{name}"] * 10_000.0 == pytest.approx(slices[name]["pnl"], abs=1e-7)
+        assert row["n_trades"] == np.count_nonzero(run.result.fills["is_entry"] == 0)
+
+
+def test_figures_mean_what_they_mean_in_a_run(world):
+    trials = sweep(world, record=False)
+    case = Case.of(*world)
+    result, metrics = case.single(trials.params(3))
+    assert len(result.equity) == 700
+    m = metrics.copy()
+    m["n_bars"] = case.n_returns(BASE.record())[0]
+    want, row = summarise(m, case.bars_per_year), trials.table().iloc[3]
+    for name in FIGURES:
+        if name in want:
+            assert row[name] == pytest.approx(want[name], rel=1e-12, nan_ok=True), name
+    assert metrics_of(result.equity, result.exposure, result.fills, 10_000.0)["last_equity"] == metrics["last_equity"]
+
+
+def test_parameters_of_features_are_swept_too(world):
+    trials = sweep(world, {"arbiter.macd_units": "percent,price", "features.rsi_variant": ["sma", "wilder"]}, record=False)
+    for trial in range(4):
+        run = research.backtest(*world, trials.params(trial))
+        assert trials.table().iloc[trial]["last_equity"] == run.result.equity[-1]
+    assert trials.n_distinct == 4
+
+
+def test_every_row_counts_once_in_the_ledger(world):
+    first = sweep(world)
+    assert first.tried.trials == Ledger().count() == 24
+    assert 1.0 <= first.tried.effective <= 24.0
+    again = sweep(world, {"governor.min_confidence": [0.5, 0.55], "arbiter.score_threshold": [0.05], "governor.max_daily_trades": [2]})
+    assert again.tried.trials == 25  # one of the two was known
+    run = research.backtest(*world, first.params(7))
+    assert run.summary["evidence"]["trials"]["trials"] == 25  # so was this one
+    assert 0.0 <= first.deflated() <= 1.0
+
+
+def test_the_quick_hash_of_parameters_is_the_hash():
+    space = Space.of(
+        BASE, {**GRID, "governor.order": ["by_confidence"], "ensemble.weights": [[1, 1, 1, 1, 0], [2, 1, 1, 1, 1]], "meta.enabled": [True]}
+    )
+    hashes = ParamsHash(space)
+    for row in range(0, space.size, 7):
+        values = space.setting(row)
+        assert hashes.of(values) == hash_params(BASE.with_values(values).flat())
+
+
+def test_gate_values_below_the_arbiters_least_confidence_differ_in_nothing(world):
+    trials = sweep(world, {"arbiter.gate_confidence": "0.50:0.77:0.03"}, record=False)
+    assert len(trials) == 10
+    assert trials.n_distinct == 1
+
+
+def test_results_stream_to_a_folder_and_go_on_where_they_stopped(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "PART_CELLS", 1)
+    grid = {"governor.min_confidence": "0.50:0.80:0.01", "arbiter.score_threshold": "0.05:0.30:0.05"}
+    whole = sweep(world, grid, out=tmp_path / "whole", record=False)
+    assert len(whole.parts) == 3
+    seen = []
+
+    def stop(done, total, text):
+        seen.append((done, total, text))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(world, grid, out=tmp_path / "cut", progress=stop)
+    assert seen[0][:2] == (64, 186)
+    assert Ledger().count() == 64  # what was done was tried
+    rest = sweep(world, grid, out=tmp_path / "cut", resume=True)
+    assert len(rest) == len(whole) == 186
+    assert rest.tried.trials == 186
+    for path in sorted((tmp_path / "whole" / "trials").iterdir()):
+        assert path.read_bytes() == (tmp_path / "cut" / "trials" / path.name).read_bytes()
+    pd.testing.assert_frame_equal(whole.table(), sweep(world, grid, record=False).table())
+    with pytest.raises(UserError, match="--resume must go on with the same sweep, was another space"):
+        sweep(world, GRID, out=tmp_path / "cut", resume=True)
+    with pytest.raises(UserError, match="--resume must find a sweep"):
+        sweep(world, grid, out=tmp_path / "none", resume=True)
+
+
+def test_results_that_do_not_fit_the_disk_are_refused(world, tmp_path):
+    grid = {f"governor.{name}": "0.1:0.9:0.0001" for name in ("min_confidence", "max_position", "kelly_fraction", "win_rate")}
+    with pytest.raises(UserError, match="must fit on the disk"):
+        sweep(world, grid, out=tmp_path / "big")
+
+
+def test_the_best_trial_keeps_the_constraints(world):
+    trials = sweep(world, where=["max_drawdown < 0.9", "n_trades >= 10"], by_regime=True, record=False)
+    table = trials.table()
+    assert trials.best()["trial"] == table.loc[table["sharpe"].idxmax(), "trial"]
+    few = trials.best("-n_trades")
+    assert few["n_trades"] == table.loc[table["n_trades"] >= 10, "n_trades"].min()
+    calm = trials.best("sharpe.volatility_low", where=[])
+    assert calm["sharpe.volatility_low"] == table["sharpe.volatility_low"].max()
+    with pytest.raises(UserError, match="none of 24 did; loosen a constraint"):
+        trials.best(where=["n_trades > 1e9"])
+    assert len(trials.table(["sharpe"], ["n_trades >= 10"])) <= 24
+
+
+def test_rules_of_equal_limits():
+    assert len(parse_rules(["sharpe >= 1", "sharpe <= 1"], ["sharpe"])) == 2
+    with pytest.raises(UserError, match="which no trial can keep"):
+        parse_rules(["sharpe > 1", "sharpe <= 1"], ["sharpe"])
+
+
+def test_a_heatmap_shows_the_mean_over_the_other_axes(world):
+    trials = sweep(world, record=False)
+    table = trials.pivot("governor.min_confidence", "arbiter.score_threshold", "n_trades")
+    assert table.shape == (3, 4)
+    whole = trials.table()
+    some = whole[(whole["governor.min_confidence"] == 0.5) & (whole["arbiter.score_threshold"] == 0.05)]
+    assert table.loc[0.05, 0.5] == some["n_trades"].mean()
+    axes = trials.heatmap("governor.min_confidence", "arbiter.score_threshold")
+    assert axes.get_xlabel() == "governor.min_confidence"
+    with pytest.raises(UserError, match="must be a parameter of the sweep"):
+        trials.heatmap("governor.min_confidence", "governor.stop_loss")
