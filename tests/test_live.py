@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import qtcore as qt
+import research
 from qtcore.types import FILL, NS_PER_HOUR, Bars, Reason
 from research.backtest import backtest
 from research.cli.app import app
@@ -25,11 +26,13 @@ from research.errors import UserError
 from research.live import controls
 from research.live.codec import CELL_COLUMNS, hash_state, pack_state, unpack_state
 from research.live.feeds import Arrival, Assembler, ReplayFeed, open_feed, parse_speed
+from research.live.gap import live_gap
 from research.live.journal import Journal
 from research.live.orders import Order
 from research.live.paper import PaperBroker, difference
 from research.live.runner import Options, Runner
 from research.live.start import Wish, start_live
+from research.meta import train_meta
 from research.predictions import Predictions
 from research.tables import decision_planes
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
@@ -583,3 +586,31 @@ def test_a_mistake_is_one_sentence(tmp_path, capsys):
     ):
         assert guarded(lambda words=words: app(words, standalone_mode=False)) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path):
+    world = "simulated:random_walk?n_bars=500&n_symbols=2"
+    bars = load_bars(world)
+    trained = research.train(bars, models=("lgbm",), n_folds=2)
+    trained.models.save(tmp_path / "models")
+    asked = Wish(f"replay:{world}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, allow_synthetic=True)
+    run_live(asked, until=350)
+    run_live(asked)
+    check_against(backtest(bars, Predictions.from_models(tmp_path / "models", bars)), tmp_path / "j")
+
+
+def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
+    world = "simulated:random_walk?n_bars=900&n_symbols=3"
+    bars = load_bars(world)
+    predictions = Predictions.random(bars, seed=8)
+    predictions.save(tmp_path / "predictions.parquet")
+    config = load_config(sets=["meta.mode=override", "meta.override_threshold=0.3"])
+    meta = train_meta(bars, predictions, config.params, kind="logistic")
+    meta.save(tmp_path / "meta")
+    asked = Wish(f"replay:{world}", tmp_path / "j", config, tmp_path / "predictions.parquet", meta=tmp_path / "meta")
+    run_live(asked, until=700)
+    run_live(asked)
+    run = backtest(bars, predictions, config.params, meta=meta)
+    assert (run.result.decisions.meta_action >= 0).any()
+    check_against(run, tmp_path / "j")
+    assert live_gap(tmp_path / "j", meta=meta)["identical"]

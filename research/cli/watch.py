@@ -94,13 +94,16 @@ def validate(source: Source, json: Json = False) -> None:
 def live_gap(
     journal: Annotated[Path, typer.Argument(help="journal of `qt live`", metavar="JOURNAL")],
     reference: Annotated[Path | None, typer.Option(help="candles as they are known today: Parquet or CSV file")] = None,
+    meta: Annotated[Path | None, typer.Option(help="folder of the meta layer that live served")] = None,
     json: Json = False,
 ) -> None:
     """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
     from research.data import load_bars
     from research.live.gap import live_gap as gap_of
+    from research.meta.schedule import MetaSchedule
 
-    report = gap_of(journal, None if reference is None else load_bars(reference))
+    learned = None if meta is None else MetaSchedule.load(meta)
+    report = gap_of(journal, None if reference is None else load_bars(reference), learned)
     if json:
         print_json(report)
     else:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qtcore import Bars, Engine, Params, Votes
+from qtcore.meta import MetaSource
 from qtcore.types import F8
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
@@ -64,10 +65,10 @@ def joined_votes(parts: list[Votes]) -> Votes:
     return Votes(np.concatenate([p.action for p in parts], axis=1), np.concatenate([p.confidence for p in parts], axis=1), probs)
 
 
-def replayed(inputs: Inputs, bars: Bars | None = None) -> tuple[F8, list[list[list[Any]]]]:
+def replayed(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> tuple[F8, list[list[list[Any]]]]:
     """Run the inputs, or other bars in their place, in blocks. Returns equity [n] and the decision columns of every bar."""
     bars = bars or inputs.bars
-    engine = Engine(inputs.params[0][1])
+    engine = Engine(inputs.params[0][1], meta_model=meta)
     engine.restore(inputs.state, bars.symbols, bars.interval)
     equity, cells = [], []
     cuts = sorted({*range(0, bars.n, BLOCK), *(row for row, _ in inputs.params), bars.n})
@@ -80,15 +81,15 @@ def replayed(inputs: Inputs, bars: Bars | None = None) -> tuple[F8, list[list[li
     return np.concatenate(equity), cells
 
 
-def live_gap(journal: Path, reference: Bars | None = None) -> dict[str, Any]:
+def live_gap(journal: Path, reference: Bars | None = None, meta: MetaSource | None = None) -> dict[str, Any]:
     """Compare a journal with the backtest on its own inputs, and with one on `reference`.
 
-    Returns `bars`, `identical`, `first_difference` (in words, or None) and with a reference `pnl`: `live`, `reference`, `difference` and
-    the `parts` that add up to it, quote currency.
+    meta: the learned model of the meta layer that live served. Returns `bars`, `identical`, `first_difference` (in words, or None) and with
+    a reference `pnl`: `live`, `reference`, `difference` and the `parts` that add up to it, quote currency.
     """
     source = JournalSource(journal)
     inputs = read_inputs(source)
-    equity, cells = replayed(inputs)
+    equity, cells = replayed(inputs, meta=meta)
     found = first_difference(source, inputs, equity, cells)
     report: dict[str, Any] = {"journal": str(journal), "bars": inputs.bars.n, "identical": found is None, "first_difference": found}
     mismatches = source.rows("SELECT COUNT(*) FROM events WHERE kind = 'mismatch'")[0][0]
@@ -96,7 +97,7 @@ def live_gap(journal: Path, reference: Bars | None = None) -> dict[str, Any]:
     latency = source.latency()
     report["latency_seconds"] = None if latency is None else {"median": latency[0], "p99": latency[1]}
     if reference is not None:
-        report["pnl"] = split(inputs, equity, on_grid(inputs.bars, reference))
+        report["pnl"] = split(inputs, equity, on_grid(inputs.bars, reference), meta)
     return report
 
 
@@ -131,14 +132,14 @@ def on_grid(bars: Bars, reference: Bars) -> Bars:
     return Bars(bars.open_time, bars.close_time, **planes, symbols=bars.symbols, interval=bars.interval, funding=bars.funding)
 
 
-def split(inputs: Inputs, equity: F8, reference: Bars) -> dict[str, Any]:
+def split(inputs: Inputs, equity: F8, reference: Bars, meta: MetaSource | None = None) -> dict[str, Any]:
     """Split the PnL difference: first candles that live missed are put in, then those that were revised, then those the reference lacks."""
     live, first = inputs.bars, float(inputs.state["account.account"]["equity"][0])
     missed = np.isnan(live.close) & ~np.isnan(reference.close)
     absent = ~np.isnan(live.close) & np.isnan(reference.close)
     with_missed = _mixed(live, reference, missed)
     with_revised = _mixed(live, reference, ~absent)
-    steps = [float(replayed(inputs, bars)[0][-1]) for bars in (with_missed, with_revised, reference)]
+    steps = [float(replayed(inputs, bars, meta)[0][-1]) for bars in (with_missed, with_revised, reference)]
     replay, journalled = float(equity[-1]), float(inputs.equity[-1])
     changed = np.zeros_like(missed)
     for name in PRICES:

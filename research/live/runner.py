@@ -15,6 +15,7 @@ import numpy as np
 
 from qtcore import Bars, Engine, Params, Result, Votes
 from qtcore.engine import Models
+from qtcore.meta import MetaSource
 from qtcore.types import N_MODELS, Reason
 from research.errors import UserError
 from research.live.codec import digest_of
@@ -70,10 +71,10 @@ Passed = Callable[[str], None]
 class Runner:
     """The chain on paper.
 
-    predictions: stored votes on the bars of a replay; models: asked where there are none. models_about: their versions, for the journal.
-    controls: changes parameters between bars. prepare: called with the engine before the first bar of a new journal. watchers: called after
-    every committed bar. passed: called at the points where a crash must be harmless (`filled`, `snapshot`, `commit`, `committed`,
-    `submitted`, `checkpoint`), for tests.
+    predictions: stored votes on the bars of a replay; models: asked where there are none. meta: learned model of the meta layer.
+    models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
+    the first bar of a new journal. watchers: called after every committed bar. passed: called at the points where a crash must be harmless
+    (`filled`, `snapshot`, `commit`, `committed`, `submitted`, `checkpoint`), for tests.
     """
 
     params: Params
@@ -82,6 +83,7 @@ class Runner:
     broker: Broker
     predictions: Predictions | None = None
     models: Models | None = None
+    meta: MetaSource | None = None
     models_about: Mapping[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     controls: Controls | None = None
@@ -91,7 +93,7 @@ class Runner:
 
     def __post_init__(self) -> None:
         self.stopping = False
-        self.engine = Engine(self.params, models=self.models)
+        self.engine = Engine(self.params, models=self.models, meta_model=self.meta)
         self.params = self.engine.params
         self._row = {} if self.predictions is None else {int(t): i for i, t in enumerate(self.predictions.close_time)}
         self._votes = None if self.predictions is None else self.predictions.votes()

@@ -15,7 +15,10 @@ from research.live.journal import Journal
 from research.live.lines import LogFile
 from research.live.paper import PaperBroker
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
+from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
+
+Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]]  # predictions, models, meta layer, their versions
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Wish:
     config: Config = Config()
     predictions: Path | None = None
     models: str | None = None
+    meta: Path | None = None
     allow_rejected: bool = False
     allow_synthetic: bool = False
     speed: str = "max"
@@ -59,13 +63,20 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
         about = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     else:
         raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
-    return assemble(wish, params, feed, predictions, models, about, progress)
+    meta = None if wish.meta is None else MetaSchedule.load(wish.meta)
+    if meta is not None:
+        about = {**about, "meta": meta.hash}
+    return assemble(wish, params, feed, (predictions, models, meta, about), progress)
 
 
 def assemble(
-    wish: Wish, params: Params, feed: ReplayFeed, predictions: Predictions | None, models: Any, about: Mapping[str, Any], progress: Any
+    wish: Wish,
+    params: Params,
+    feed: ReplayFeed,
+    served: tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]],
+    progress: Any,
 ) -> tuple[Runner, Callable[[], None]]:
-    """Open the files and connect the parts."""
+    """Open the files and connect the parts. served: predictions, base models, meta layer, and their versions."""
     assert wish.journal is not None
     is_replay = isinstance(feed, ReplayFeed)
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
@@ -81,7 +92,7 @@ def assemble(
         raise
     options = Options(SNAPSHOT_BARS, CHECKPOINT_BARS, fills_gaps=False) if is_replay else Options()
     controls = Controls(journal, params, kill_file_of(wish.journal))
-    runner = Runner(params, feed, journal, broker, predictions, models, about, options, controls)
+    runner = Runner(params, feed, journal, broker, *served, options, controls)
     if taken is not None:
         source, state = wish.import_governor, taken
         assert source is not None
