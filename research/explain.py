@@ -64,7 +64,9 @@ def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
         says = "absent" if action == Action.ABSENT else f"{_name(Action, action)} {confidence:.4f}"
         saw = {}
         if result.votes.probs is not None and action != Action.ABSENT:
-            saw = dict(zip(("p(SELL)", "p(HOLD)", "p(BUY)"), (f"{p:.4f}" for p in result.votes.probs[m, t, s]), strict=True))
+            probs = result.votes.probs[m, t, s]
+            saw = dict(zip(("p(SELL)", "p(HOLD)", "p(BUY)"), (f"{p:.4f}" for p in probs), strict=True))
+            saw["their deviation"] = f"{np.std(probs):.4f}"  # `confidence_std` of `spec` 3.1
         rows.append({"name": f"model {name}", "says": says, "saw": saw})
     return rows
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import research
@@ -82,6 +83,9 @@ def test_explain_tells_each_layer(finished: Path, monkeypatch: pytest.MonkeyPatc
     names = [layer["name"] for layer in told["layers"]]
     assert names[0] == "market"
     assert names[-5:] == ["ensemble", "meta", "arbiter", "governor", "trade"]
+    voted = next(layer["saw"] for layer in told["layers"] if layer["name"].startswith("model") and layer["says"] != "absent")
+    probs = [float(voted[f"p({name})"]) for name in ("SELL", "HOLD", "BUY")]
+    assert float(voted["their deviation"]) == pytest.approx(np.std(probs), abs=1e-4)
     assert "APPROVED" in told["layers"][-2]["says"]
     assert f"PnL {trade['pnl']:+.2f}" in told["layers"][-1]["says"]
     assert qt("explain", str(finished), "NOPE", "2024-01-01", monkeypatch=monkeypatch) == 2

@@ -127,13 +127,17 @@ def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
         print_json(rows)
         return
     if not quiet:
-        table = Table("model", "fold", "scored", "accuracy", "majority", "balanced", "status", box=None, padding=(0, 2, 0, 0))
+        names = ("accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
+        heads = ("model", "fold", "scored", "accuracy", "majority", "balanced", "log loss", "of shares", "status")
+        table = Table(*heads, box=None, padding=(0, 1, 0, 0))
         for row in rows:
-            shares = (f"{row[name]:.1%}" for name in ("accuracy", "majority_baseline", "balanced_accuracy"))
-            table.add_row(row["model"], str(row["fold"]), f"{row['n_scored']:,}", *shares, row["status"])
+            shown = ("-" if row[name] is None else f"{row[name]:.3f}" if "loss" in name else f"{row[name]:.1%}" for name in names)
+            table.add_row(row["model"], str(row["fold"] + 1), f"{row['n_scored']:,}", *shown, row["status"])
         console.print(table)
-        for note in (*predictions.notes, *predictions.models.warnings):
+        for note in predictions.notes:
             console.print(note, soft_wrap=True, markup=False)
+        if n_warnings := len(predictions.models.warnings):
+            console.print(f"{n_warnings} warnings, in the artefacts' metadata: {out}/fold_*/*_meta.json", soft_wrap=True)
         config = predictions.models.config
         n_fits = len(config["boundaries"]) * len(config["plan"]["models"])
         console.print(f"{predictions.models.n_stored} of {n_fits} fits from the store")
