@@ -614,3 +614,17 @@ def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
     assert (run.result.decisions.meta_action >= 0).any()
     check_against(run, tmp_path / "j")
     assert live_gap(tmp_path / "j", meta=meta)["identical"]
+
+
+def test_a_slow_bar_is_noted_and_the_commit_counts(market, tmp_path):
+    bars, _, folder = market
+    runner, close = start_live(wish(folder, bars, tmp_path / "j"))
+    runner.options.budget = 1
+    runner.watchers = (lambda entry: runner.stop() if entry.bar == 9 else None,)
+    outcome = runner.run()
+    close()
+    with sqlite3.connect(tmp_path / "j") as db:
+        stored = [ns for (ns,) in db.execute("SELECT latency FROM bars ORDER BY bar")]
+        assert stored[:-1] == list(outcome.latency[:-1])
+        assert stored[-1] < outcome.latency[-1]
+        assert db.execute("SELECT COUNT(*) FROM events WHERE kind = 'slow'").fetchone()[0] == 9

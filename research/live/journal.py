@@ -129,6 +129,7 @@ class Journal:
                     f"journal must be of the same {name} {about[name]}, was {self.about[name]} in {self.path}; use a new --journal"
                 )
         self.symbols = tuple(self.about["symbols"])
+        self.measured: tuple[int, int] | None = None  # last bar and what it took, ns, written with the next one
         columns = ", ".join("?" * (3 + len(CELL_COLUMNS)))
         self._insert_cell = f"INSERT INTO decisions VALUES ({columns})"
         self._insert_fill = f"INSERT INTO fills VALUES ({', '.join('?' * (2 + len(FILL.names or ())))})"
@@ -184,6 +185,8 @@ class Journal:
                  None if result.votes.probs is None else result.votes.probs.tobytes(), float(result.equity[0]), float(result.balance[0]),
                  float(result.exposure[0]), float(account["peak"]), entry.version, digest_of(entry.account, entry.positions)),
             )  # fmt: skip
+            if self.measured is not None:
+                db.execute("UPDATE bars SET latency = ? WHERE bar = ?", self.measured[::-1])
             columns = cell_columns(result)
             db.executemany(self._insert_cell, zip(range(bar * n, (bar + 1) * n), [bar] * n, self.symbols, *columns))
             first = int(account["n_fills"]) - len(result.fills)
