@@ -1,0 +1,111 @@
+"""How fast is a sweep? ns per setting, bar and symbol, against vectorbt's Rust engine in chunks of 50 settings in the same run.
+
+1,000 settings x 19 symbols x 4,380 bars, shared cash. Run with `pytest tests/bench/bench_sweep.py --benchmark-enable`. That a row is its own
+backtest is checked in tests/test_sweep.py, and for some rows here.
+"""
+
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from qtcore.chain.decide import decide
+from qtcore.chain.trade import TradeState, run_trade
+from qtcore.metrics import metrics_of
+from qtcore.params import Params
+from qtcore.sweep import Market, sweep
+from tests.bench.bench_trade import N, S, four_voters, market
+
+P, CHUNK = 1_000, 50  # settings; of one call of vectorbt, which keeps [n, settings * S] arrays
+CELLS = P * N * S
+CHAIN = {"broker.max_holding_bars": 24}
+FREE = {  # thresholds alone: no rule of the governor ever hits
+    "broker.max_holding_bars": 1_000_000,
+    "governor.max_drawdown": 1.0,
+    "governor.max_exposure": 10.0,
+    "governor.max_position": 0.01,
+    "governor.cooldown_minutes": 0,
+    "governor.max_daily_trades": 1_000_000,
+    "governor.stop_loss": 1.0,
+}
+
+
+def settings(kind: str) -> np.ndarray:
+    """1,000 rows: drawn at random, or the sorted grid of 40 x 25 thresholds."""
+    rng = np.random.default_rng(0)
+    rows = np.repeat(Params().with_values(FREE if kind == "thresholds" else CHAIN).record(), P)
+    grid = np.linspace(0.05, 0.30, 25)[:, None], np.linspace(0.50, 0.80, 40)[None, :]
+    score, confidence = (np.broadcast_to(axis, (25, 40)).ravel() for axis in grid)
+    if kind == "random":
+        score, confidence = rng.uniform(0.05, 0.30, P), rng.uniform(0.50, 0.80, P)
+        rows["governor"]["stop_loss"] = rng.uniform(0.005, 0.05, P)
+        rows["governor"]["max_daily_trades"] = rng.integers(2, 40, P)
+    rows["arbiter"]["score_threshold"], rows["governor"]["min_confidence"] = score, confidence
+    return rows
+
+
+@pytest.fixture(scope="module")
+def world():
+    return market(), *four_voters()
+
+
+@pytest.fixture(scope="module")
+def vectorbt_ns(world):
+    """Measure vectorbt: the ensemble's action enters above a confidence and leaves on the opposite signal, cash shared by 19 symbols."""
+    vbt = pytest.importorskip("vectorbt", reason="vectorbt is not installed; it is the extra `vectorbt`")
+    bars, votes, arbiter, regime = world
+    decisions = decide(votes, arbiter, regime, Params())
+    action, confidence = decisions.raw_action, decisions.raw_confidence
+    limits = settings("sorted")["governor"]["min_confidence"][:CHUNK]
+
+    def run() -> float:
+        strong = confidence[:, None, :] >= limits[None, :, None]
+        long = (strong & (action == 2)[:, None, :]).reshape(N, -1)
+        short = (strong & (action == 0)[:, None, :]).reshape(N, -1)
+        close = np.tile(bars.close, (1, CHUNK))
+        options = {"size": 0.05, "size_type": "percent", "fees": 0.0004, "slippage": 0.0001, "init_cash": 10_000.0, "freq": "1h"}
+        groups = np.repeat(np.arange(CHUNK), S)
+        start = time.perf_counter()
+        done = vbt.Portfolio.from_signals(
+            close, long, short, short_entries=short, short_exits=long, group_by=groups, cash_sharing=True, **options, **engine
+        )
+        done.value()
+        done.max_drawdown()
+        return time.perf_counter() - start
+
+    engine: dict = {"engine": "rust"}
+    run()
+    return min(run() for _ in range(3)) / (CHUNK * N * S) * 1e9
+
+
+@pytest.mark.parametrize("kind", ["random", "sorted", "thresholds"])
+def test_sweep(benchmark, world, vectorbt_ns, kind):
+    bars, votes, arbiter, regime = world
+    case, rows = Market.of(bars, votes, arbiter, regime), settings(kind)
+    got, _ = sweep(case, rows[:8])
+    params = Params().with_values(FREE if kind == "thresholds" else CHAIN)
+    for i in (0, 7):
+        values = {f"{layer}.{name}": rows[i][layer][name].item() for layer in ("arbiter", "governor") for name in ("score_threshold", "min_confidence", "stop_loss", "max_daily_trades") if name in rows[i][layer].dtype.names}
+        own = params.with_values(values)
+        decisions = decide(votes, arbiter, regime, own)
+        result = run_trade(bars, decisions.raw_action, decisions.raw_confidence, own, TradeState.fresh(own, S))
+        assert metrics_of(result.equity, result.exposure, result.fills, 10_000.0).tobytes() == got[i : i + 1].tobytes()
+    if not benchmark.enabled:
+        benchmark(lambda: None)
+        return
+    benchmark.pedantic(sweep, (case, rows), rounds=3)
+    ns = benchmark.stats.stats.min / CELLS * 1e9
+    benchmark.extra_info["ns per setting, bar and symbol, all threads"] = ns
+    benchmark.extra_info["times faster than vectorbt's Rust engine in chunks of 50"] = vectorbt_ns / ns
+
+
+@pytest.mark.parametrize("n_rows", [100, P])
+def test_memory_of_a_sweep(benchmark, world, n_rows):
+    bars, votes, arbiter, regime = world
+    case, rows = Market.of(bars, votes, arbiter, regime), settings("sorted")[:n_rows]
+    benchmark.pedantic(sweep, (case, rows[:20]), rounds=1)
+    tracemalloc.start()
+    sweep(case, rows)
+    benchmark.extra_info["MB beyond the shared arrays, seen from Python"] = tracemalloc.get_traced_memory()[1] / 1e6
+    tracemalloc.stop()
