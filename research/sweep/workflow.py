@@ -128,13 +128,13 @@ def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any
         "n_done": len(trials),
         "n_distinct": trials.n_distinct,
         "n_kept": len(trials.table(["trial"], trials.where)),
-        "best": {"trial": int(best["trial"]), "setting": setting, **{k: _plain(best[k]) for k in BEST}},
+        "best": {"trial": int(best["trial"]), "setting": setting, **{k: _plain(best[k]) for k in BEST}, "n_trades": int(best["n_trades"])},
         "tried": None if tried is None else {"trials": tried.trials, "effective": tried.effective, "variance": tried.variance},
         "verdict": {name: evidence[name] for name in ("verdict", "sentence", "sharpe", "excess", "trades", "trials")},
     }
 
 
-BEST = ("sharpe", "sharpe_bar", "total_return", "max_drawdown", "n_trades", "win_rate", "turnover", "fees")
+BEST = ("sharpe", "sharpe_bar", "total_return", "max_drawdown", "win_rate", "turnover", "fees")
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
