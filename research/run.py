@@ -13,6 +13,7 @@ import pandas as pd
 
 from qtcore import Bars, Engine, Params, Result
 from qtcore.types import Reason
+from research.errors import UserError
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 
@@ -85,17 +86,19 @@ class Run:
         return regime_table(self.summary)
 
     @cached_property
-    def layers(self) -> "Attribution":
-        """What each layer and each rule earned, by exact replay, and the answer to "never worse than the base ensemble"."""
+    def layers(self) -> "Attribution | None":
+        """What each layer and each rule earned, by exact replay, and whether it was ever worse than the ensemble; None with own layers."""
         from research.evidence.attribution import attribute
 
-        return attribute(self)
+        return None if self.own_layers else attribute(self)
 
     def attribution(self, regimes: bool = False) -> pd.DataFrame:
         """Return what each layer and rule earned, one row a step; with `regimes` one row a step and regime slice.
 
         `contribution` adds up to the run's PnL; `effect` is the run less the same without that rule; see `research.evidence.attribution`.
         """
+        if self.layers is None:
+            raise UserError(f"attribution must replay the chain's own layers, was a run with an own {', '.join(self.own_layers)}")
         table = self.layers.table
         return table if regimes else table.xs("total", level="regime")
 

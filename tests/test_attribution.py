@@ -143,3 +143,14 @@ def test_the_summary_holds_the_ladder(run):
     assert held["never_worse"]["answer"] == run.layers.never_worse["answer"]
     assert sum(row["contribution"] or 0.0 for row in held["layers"]) == pytest.approx(run.summary["pnl"]["net_pnl"], abs=1e-5)
     assert isinstance(run.attribution(), pd.DataFrame)
+
+
+def test_a_run_with_layers_of_ones_own_is_not_replayed(bars):
+    def judge(votes, planes, params):
+        return np.full(bars.close.shape, 2, np.int8), np.full(bars.close.shape, 0.9)
+
+    run = research.backtest(bars, research.Predictions.random(bars, seed=1), judge=judge)
+    assert run.layers is None
+    assert run.summary["attribution"]["layers"] is None
+    with pytest.raises(research.UserError, match="was a run with an own judge"):
+        run.attribution()
