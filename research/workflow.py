@@ -188,7 +188,7 @@ def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], ou
 
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:
-    """Run the main job, all four models in their quickest form, on the candles that come with `arch`; its trials have a ledger of their own."""
+    """Run the main job, all four models in their quickest form, on the candles of `arch`; its trials have a ledger of their own."""
     from research.config import load_config
 
     os.environ["QT_HOME"] = str(home() / "demo")
