@@ -43,4 +43,16 @@ def test_the_planted_edge_is_found_with_the_defaults(tmp_path: Path) -> None:
     summary = summary_of("simulated:planted_edge", tmp_path / "run", [])
     assert summary["evidence"]["verdict"] == "edge"
     for model in ("xgb", "lgbm"):  # by the sign of p(BUY) - p(SELL) on every move; the layers speak only when sure
+        assert summary["models"][model]["direction_ci95"][0] > 0.5
         assert summary["models"][model]["direction_accuracy"] == pytest.approx(0.60, abs=0.03)
+
+
+@pytest.mark.slow
+def test_on_forty_random_walks_no_model_tells_the_direction_beyond_chance(tmp_path: Path) -> None:
+    """Trees and the learned meta layer, which replaces the ensemble here, so that it is asked everywhere."""
+    sets, above = ["run.folds=4", "meta.mode=override", "run.meta_calibration=none"], {"xgb": 0, "lgbm": 0, "meta_override": 0}
+    for seed in range(40):
+        models = summary_of(f"simulated:random_walk?seed={seed}&n_bars=3000", tmp_path / str(seed), sets)["models"]
+        for name in above:
+            above[name] += name in models and models[name]["direction_ci95"][0] > 0.5
+    assert max(above.values()) <= 5, above
