@@ -10,6 +10,7 @@ import research
 from qtcore import InputError, Params
 from qtcore.metrics import metrics_of, summarise
 from research.errors import UserError
+from research.evidence.sharpe import Moments, deflated_sharpe
 from research.ledger import Ledger
 from research.sweep import run as run_module
 from research.sweep.case import Case
@@ -146,6 +147,9 @@ def test_every_row_counts_once_in_the_ledger(world):
     first = sweep(world)
     assert first.tried.trials == Ledger().count() == 24
     assert 1.0 <= first.tried.effective <= 24.0
+    best = first.best()
+    moments = Moments(best["sharpe_bar"], best["skew"], best["kurtosis"], int(best["n_bars"]))
+    assert first.deflated() == deflated_sharpe(moments, 24, first.tried.variance)  # every trial counts (D-98), not the independent ones
     again = sweep(world, {"governor.min_confidence": [0.5, 0.55], "arbiter.score_threshold": [0.05], "governor.max_daily_trades": [2]})
     assert again.tried.trials == 25  # one of the two was known
     run = research.backtest(*world, first.params(7))

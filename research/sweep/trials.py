@@ -109,7 +109,7 @@ class Trials:
             return math.nan
         row = self.best(where=()) if trial is None else self._row(trial)
         m = Moments(float(row["sharpe_bar"]), float(row["skew"]), float(row["kurtosis"]), int(row["n_bars"]))
-        return deflated_sharpe(m, self.tried.effective, self.tried.variance)
+        return deflated_sharpe(m, self.tried.trials, self.tried.variance)
 
     def _row(self, trial: int) -> pd.Series:
         for block in self.blocks():
