@@ -113,7 +113,8 @@ def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray,
     Returns METRICS [P] and REGIME_METRICS [P, 15], or [0, 15] without regimes. n_chunks: pieces that threads take in turn, 0 for eight a
     thread. Raises InputError where a holding time was left to the label.
 
-    >>> bars = Bars(*(np.arange(2) + i for i in range(2)), *np.full((5, 2, 1), 100.0), ("BTCUSDT",), 1)
+    >>> hour = 3_600_000_000_000
+    >>> bars = Bars(hour * np.arange(2), hour * np.arange(1, 3), *np.full((5, 2, 1), 100.0), ("BTCUSDT",), hour)
     >>> votes = Votes(np.full((5, 2, 1), -1, np.int8), np.full((5, 2, 1), np.nan))
     >>> from qtcore.features import FeatureBank
     >>> planes = FeatureBank(Params(), bars.symbols, bars.interval, ()).compute(bars)

@@ -160,7 +160,7 @@ def policy_result(predictions: Mapping[str, Any], params: Params, config: Mappin
     codes, values = slabs()
     codes[Code.META_REASON], codes[Code.VERDICT] = policy_rule(*tally[:3], is_low, *thresholds), Verdict.DEFER
     probs, problem = _stub_model(config)
-    ask(probs, int(problem), record, codes, values, 0, 1)
+    ask(probs, np.array([problem], np.int64), record, codes, values, 0, 1)
     reason = Reason(int(codes[Code.META_REASON, 0]))
     escalates = reason >= Reason.SPLIT_VOTE
     result = {"use_meta": escalates, "action": Action(int(base)).name, "confidence": float(base_confidence), "reason": reason_text(reason)}
@@ -193,7 +193,7 @@ def meta_override(case: Case, params: Params) -> dict[str, Any]:
     base, base_score = scored(votes, params)
     codes, values = slabs()
     probs, problem = _stub_model(case["config"])
-    judge_learned(cell(votes)[0], probs, int(problem), params.record(), codes, values, 0, 1)
+    judge_learned(cell(votes)[0], probs, np.array([problem], np.int64), params.record(), codes, values, 0, 1)
     reason, confidence = Reason(int(codes[Code.META_REASON, 0])), float(values[Value.META_CONFIDENCE, 0])
     is_known = confidence == confidence
     result = {"action": Action(int(base)).name, "confidence": float(base_score)}

@@ -63,11 +63,17 @@ run({"meta.mode": "override", "governor.order": "by_confidence", "broker.fill": 
 run({"meta.mode": "v5", "governor.cooldown_scope": "last_50", "governor.sizing_mode": "kelly_empirical"}, bars, 2)
 run(qtcore.Params.profile("original").flat() | {"meta.enabled": True, "arbiter.enabled": True}, bars, 2)
 """
+SWEEP = """
+from qtcore.sweep import Market, sweep
+params = qtcore.Params().with_values({"broker.max_holding_bars": 5})
+result = qtcore.Engine(params).run(bars, votes)
+sweep(Market.of(bars, votes, result.planes.arbiter, result.planes.regime), params.record())
+"""
 
 
-def test_every_kernel_has_one_signature_after_batch_and_live():
+def test_every_kernel_has_one_signature_after_batch_live_and_sweep():
     told = "{k: [str(s) for s in f.signatures] for k, f in KERNELS.items() if len(f.signatures) > 1}"
-    several = json.loads(python(CHAIN.format(n=160) + MODES + f"print(json.dumps({told}))"))
+    several = json.loads(python(CHAIN.format(n=160) + MODES + SWEEP + f"print(json.dumps({told}))"))
     short = {k: [re.sub(r"Record\(\[.*?\], \d+, (True|False)\)", "Record", s) for s in v] for k, v in several.items()}
     assert short == {}, "compiled more than once; look for literals, read-only arrays and ints where floats go"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qtcore import Engine, InputError, Params
 from qtcore import sweep as sweep_module
 from qtcore.chain.decide import decide
-from qtcore.chain.trade import TradeState, run_trade, trade
+from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
 from qtcore.metrics import metrics_of
 from qtcore.sweep import Market, sweep
@@ -169,12 +169,6 @@ def test_rows_equal_the_naive_twin():
                 assert slot[name] == want[name], name
         assert by_regime["pnl"][:9].sum() == pytest.approx(row["last_equity"] - row["first_equity"], abs=1e-9 * row["first_equity"])
         assert by_regime["n_approved"][9:12].sum() == by_regime["n_approved"][:9].sum() > 0
-
-
-def test_the_trade_loop_is_compiled_once():
-    sweep(market_of(WORLDS["plain"]), records([Params().with_values(FREE)]))
-    alone(WORLDS["plain"], Params().with_values(FREE))
-    assert len(trade.signatures) <= 1  # none where the JIT is off or everything came from the cache
 
 
 def test_a_holding_time_left_to_the_label_is_refused():

@@ -55,7 +55,7 @@ def restore(action, confidence, codes, values, start, stop):
         actions = slots(action, i)
         sell, hold, buy, _ = tally_rule(actions)
         most, winner = most_rule(sell, hold, buy)
-        if is_outvoted_rule(sell, hold, buy, codes[Code.ENSEMBLE_ACTION, i]):
+        if is_outvoted_rule(sell, hold, buy, np.int64(codes[Code.ENSEMBLE_ACTION, i])):
             codes[Code.RAW_ACTION, i] = winner
             values[Value.RAW_CONFIDENCE, i] = weigh_rule(actions, slots(confidence, i), winner) / most
 
