@@ -20,7 +20,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## train, run the chain, verify and report on embedded real data
 	$(BIN)/qt demo
 
-test: $(STAMP)  ## lint, types and tests, about ten minutes on two cores
+test: $(STAMP)  ## lint, types and tests, about a quarter of an hour on two cores
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

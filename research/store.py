@@ -31,6 +31,7 @@ from research.ledger import Ledger, trial_of
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
 
 SCHEMA_VERSION = 1
+META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
 PRICES = ("open", "high", "low", "close", "volume")
 TABLES = ("bars", "decisions", "trades", "fills", "equity", "predictions")
 VERSIONED = ("qtcore", "numpy", "numba", "pandas", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "arch")

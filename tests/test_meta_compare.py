@@ -1,12 +1,17 @@
 """Is a meta layer that knows more found better than the base models, one that knows nothing not, on the same cells?"""
 
+import json
+
 import numpy as np
 import pytest
 
+from research.backtest import backtest
 from research.data import simulate
 from research.errors import UserError
 from research.meta import best_variant, compare
+from research.meta.tried import try_on_run
 from research.predictions import Predictions
+from research.report import build
 
 PLAIN = {
     "plain": {"calibration": "none"},
@@ -55,3 +60,15 @@ def test_what_cannot_be_trained_is_named(bars):
     with pytest.raises(UserError, match="must hold votes of a base model"):
         compare(bars, Predictions.random(bars, seed=1, models=()), variants={})
     assert "plain" in compare(few, Predictions.random(few, seed=1), variants={"plain": {}}).attrs["absent"]
+
+
+def test_what_was_tried_on_a_run_stands_in_its_folder_and_report(bars, tmp_path):
+    folder = backtest(bars, Predictions.random(bars, seed=1, models=("xgb", "lgbm"))).save(tmp_path / "run", record=False)
+    kept = try_on_run(folder, PLAIN | {"odd": {"kind": "forest", "calibration": "platt"}})
+    stored = json.loads((folder / "meta_tried.json").read_text())
+    assert stored["rows"]["plain"]["balanced_accuracy"] == pytest.approx(kept.loc["plain", "balanced_accuracy"], abs=1e-9)
+    assert "odd" in stored["absent"]
+    page = build(folder).read_text()
+    assert "Meta layers tried" in page
+    assert stored["sentence"].split(":")[0] in page
+    assert "not trained because" in page

@@ -57,6 +57,37 @@ def leakage(
         show.console.print(sentence, soft_wrap=True, markup=False)
 
 
+@audit_app.command()
+def meta(
+    run: Annotated[Path, typer.Argument(help="folder of a finished run whose models were trained here", metavar="RUN")],
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Try every learned meta layer walk-forward on a run's predictions; the run's report then shows what was tried."""
+    from research.meta.compare import best_variant
+    from research.meta.tried import try_on_run
+    from research.report import build
+    from research.report.models import tried_on, tried_table
+
+    with progress(quiet or json) as update:
+        found = try_on_run(run, seed=seed, progress=update)
+    path, kept = build(run), tried_on(run)
+    assert kept is not None
+    if json:
+        print_json(kept)
+        return
+    if not quiet:
+        shown = tried_table(kept)
+        out = Table(*shown.headers, box=None, padding=(0, 1, 0, 0))
+        out.columns[0].no_wrap = True
+        for row in shown.rows:
+            out.add_row(*row)
+        show.wide(out)
+    show.console.print(best_variant(found), soft_wrap=True, markup=False)
+    show.path(path)
+
+
 def table(rows: list[dict[str, Any]]) -> Table:
     """Lay the two splits side by side, each figure with its interval, beside the majority."""
     from research.report.words import NOT_ENOUGH, count, percent, span

@@ -4,7 +4,7 @@ Every variant is scored on the same cells: those that all of them, every base mo
 runs, so nothing here is a trial; the one that is then served is.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,6 +36,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "logistic meta26, uncalibrated, labels of 24 rows": {"calibration": "none", "horizon": 24},
 }
 
+Progress = Callable[[int, int, str], Any]
+
 
 def compare(
     bars: Bars,
@@ -44,6 +46,7 @@ def compare(
     variants: Mapping[str, Mapping[str, Any]] = VARIANTS,
     *,
     seed: int = 42,
+    progress: Progress | None = None,
 ) -> pd.DataFrame:
     """Train every variant walk-forward and score it beside the base models and the ensemble.
 
@@ -57,7 +60,9 @@ def compare(
     if not predictions.slots:
         raise UserError("predictions must hold votes of a base model, was none; train models first")
     answers, absent = {}, {}
-    for name, variant in variants.items():
+    for i, (name, variant) in enumerate(variants.items()):
+        if progress is not None:
+            progress(i, len(variants), f"meta layer: {name}")
         try:
             answers[name] = walk_forward_probs(bars, predictions, params, variant, seed)
         except (ModelAbsentError, UserError) as error:

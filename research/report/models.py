@@ -6,7 +6,8 @@ from typing import Any
 
 from qtcore.types import MODELS
 from research.report.rows import Table
-from research.report.words import DASH, count, layer_name, number, percent, signed_percent
+from research.report.words import DASH, count, layer_name, number, percent, signed_percent, span
+from research.store import META_TRIED
 
 
 def artefacts(folder: Path) -> list[dict[str, Any]]:
@@ -58,6 +59,34 @@ def status_text(metas: list[dict[str, Any]]) -> str:
         return f"All {len(metas)} fitted models beat chance and their base rate on their own test folds."
     why = "within chance in balanced accuracy, or no better than the base rate in log loss"
     return f"{rejected} of {len(metas)} fitted models are rejected: {why}. A backtest uses them, flagged; live trading refuses them."
+
+
+def tried_on(folder: Path) -> dict[str, Any] | None:
+    """Read what `qt audit meta` kept: `rows` by name, `absent` with reasons, `sentence`; None where nothing was tried."""
+    path = folder / META_TRIED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def tried_table(kept: dict[str, Any]) -> Table:
+    """List what `qt audit meta` tried on the run, beside its base models and ensemble."""
+    headers = ["", "balanced accuracy", "95 % interval", "less the best base model", "95 % interval", "less the ensemble", "95 % interval"]
+    rows = [
+        [
+            layer_name(name),
+            percent(row["balanced_accuracy"]),
+            span([row["low"], row["high"]]),
+            *(
+                text
+                for column in ("minus_best", "minus_ensemble")
+                for text in (signed_percent(row[column], 1), span([row[f"{column}_low"], row[f"{column}_high"]]))
+            ),
+        ]
+        for name, row in kept["rows"].items()
+    ]
+    if not kept["absent"]:
+        return Table(headers, rows)
+    why = [[name, *[DASH] * 6, reason] for name, reason in kept["absent"].items()]
+    return Table([*headers, "not trained because"], [[*row, ""] for row in rows] + why, texts=(7,))
 
 
 def importance_table(metas: list[dict[str, Any]]) -> Table | None:

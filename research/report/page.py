@@ -6,7 +6,7 @@ import pandas as pd
 
 from research.report import figures, matrices, model_figures
 from research.report.earned import earned_table
-from research.report.models import artefacts, importance_table, model_table, status_text
+from research.report.models import artefacts, importance_table, model_table, status_text, tried_on, tried_table
 from research.report.rows import (
     by_table,
     certificate,
@@ -37,7 +37,7 @@ def page(files: RunFiles) -> dict[str, Any]:
     is_tested = (equity["open_time"] >= s["data"]["test_start"]) & (equity["close_time"] <= s["data"]["test_end"])
     tested = equity[is_tested].reset_index(drop=True)
     trades = files.frame("trades")
-    metas = artefacts(files.path)
+    metas, kept = artefacts(files.path), tried_on(files.path)
     return {
         "title": files.manifest["run_id"],
         "subtitle": _subtitle(s),
@@ -53,6 +53,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "origins": origin_table(s["provenance"]),
         "symbol_accuracy": symbol_accuracy(s),
         "against": [row["sentence"] for row in s["meta_against"]],
+        "tried": None if kept is None else tried_table(kept),
+        "tried_text": "" if kept is None else kept["sentence"],
         "models": model_table(metas),
         "models_text": status_text(metas),
         "importance": importance_table(metas),
