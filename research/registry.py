@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,15 +171,18 @@ def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False
     if not serving:
         raise UserError("models must have an artefact that is still valid to go live, was without; train again")
     for artefact in serving:
-        if artefact.meta.get("synthetic", True) and not allow_synthetic:
-            raise UserError(
-                f"{artefact.slot} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway"
-            )
-        status = artefact.meta.get("status")
-        if status != "accepted" and not allow_rejected:
-            why = next(iter(artefact.meta.get("warnings", ())), f"status is {status}")
-            raise UserError(f"{artefact.slot} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
+        check_live(artefact.slot, artefact.meta, allow_rejected, allow_synthetic)
     return known
+
+
+def check_live(name: str, meta: Mapping[str, Any], allow_rejected: bool, allow_synthetic: bool) -> None:
+    """Raise UserError unless an artefact, base model or meta layer, may trade by its metadata."""
+    if meta.get("synthetic", True) and not allow_synthetic:
+        raise UserError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
+    status = meta.get("status")
+    if status != "accepted" and not allow_rejected:
+        why = next(iter(meta.get("warnings", ())), f"status is {status}")
+        raise UserError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
 
 
 def _whole(folder: Path) -> None:

@@ -32,7 +32,7 @@ from research.live.orders import Order
 from research.live.paper import PaperBroker, difference
 from research.live.runner import Options, Runner
 from research.live.start import Wish, start_live
-from research.meta import train_meta
+from research.meta import MetaSchedule, train_meta
 from research.predictions import Predictions
 from research.tables import decision_planes
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
@@ -593,10 +593,14 @@ def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path):
     bars = load_bars(world)
     trained = research.train(bars, models=("lgbm",), n_folds=2)
     trained.models.save(tmp_path / "models")
+    train_meta(bars, Predictions.random(bars, seed=8), qt.Params(), kind="logistic").save(tmp_path / "models" / "meta")
     asked = Wish(f"replay:{world}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, allow_synthetic=True)
     run_live(asked, until=350)
     run_live(asked)
-    check_against(backtest(bars, Predictions.from_models(tmp_path / "models", bars)), tmp_path / "j")
+    meta = MetaSchedule.load(tmp_path / "models" / "meta")  # lies with the models, so it is served with them
+    run = backtest(bars, Predictions.from_models(tmp_path / "models", bars), meta=meta)
+    check_against(run, tmp_path / "j")
+    assert start_live(replace(asked, journal=tmp_path / "k"))[0].meta.hash == meta.hash
 
 
 def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
@@ -608,6 +612,9 @@ def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
     meta = train_meta(bars, predictions, config.params, kind="logistic")
     meta.save(tmp_path / "meta")
     asked = Wish(f"replay:{world}", tmp_path / "j", config, tmp_path / "predictions.parquet", meta=tmp_path / "meta")
+    with pytest.raises(UserError, match="the meta layer must be accepted to go live, was not: rejected"):
+        start_live(asked)
+    asked = replace(asked, allow_rejected=True)
     run_live(asked, until=700)
     run_live(asked)
     run = backtest(bars, predictions, config.params, meta=meta)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qtcore import Params
+from qtcore.params import MetaMode
 from research.config import Config
 from research.errors import UserError
 from research.live.controls import STAGES, Controls, kill_file_of
@@ -16,6 +17,7 @@ from research.live.lines import LogFile
 from research.live.paper import PaperBroker
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.meta.schedule import MetaSchedule
+from research.models.schedule import FOREVER
 from research.predictions import Predictions
 
 Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]]  # predictions, models, meta layer, their versions
@@ -63,7 +65,7 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
         about = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     else:
         raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
-    meta = None if wish.meta is None else MetaSchedule.load(wish.meta)
+    meta = load_meta(wish, params)
     if meta is not None:
         about = {**about, "meta": meta.hash}
     return assemble(wish, params, feed, (predictions, models, meta, about), progress)
@@ -120,6 +122,28 @@ def load_models(wish: Wish, params: Params) -> Any:
     models = load_for_live(wish.models, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic)
     models.check_params(params)
     return models
+
+
+def load_meta(wish: Wish, params: Params) -> MetaSchedule | None:
+    """Load the learned meta layer: of `--meta`, or the one that lies with the models, as a backtest serves it.
+
+    Raises UserError where the artefact that serves from now on is rejected or synthetic and that was not allowed.
+    """
+    from research.registry import check_live, resolve
+
+    folder = wish.meta
+    if folder is None and wish.models is not None and wish.config.run.meta == "auto":
+        folder = resolve(wish.models) / "meta"
+        folder = folder if (folder / "schedule.json").exists() else None
+    if folder is None:
+        return None
+    meta = MetaSchedule.load(folder)
+    if wish.meta is None and (meta.vector == "v5") != (params.meta.mode == MetaMode.V5):
+        return None  # it was trained for another mode
+    for artefact in meta.artefacts:
+        if artefact.valid_until == FOREVER:
+            check_live("the meta layer", artefact.meta, wish.allow_rejected, wish.allow_synthetic)
+    return meta
 
 
 def _governor(wish: Wish, journal: Journal) -> dict[str, Any] | None:
