@@ -39,7 +39,7 @@ def cells(n: int, n_symbols: int, params: Params) -> tuple[np.ndarray, ...]:
     slabs, record = Decisions.empty(n, n_symbols).slabs, params.record()
     codes, values, *planes = (a.reshape(len(a), -1) for a in (*slabs, votes.action, votes.confidence, arbiter, regime))
     scratch = np.empty(min(CHUNK, n * n_symbols), np.int32)
-    return (*planes, np.full((3, 1), np.nan), 6, record, codes, values, pattern_table(record), scratch)
+    return (*planes, np.full((3, 1), np.nan), np.array([6]), record, codes, values, pattern_table(record), scratch)
 
 
 def report(benchmark, function: Callable[[], object], units: int, unit: str, scale: float = 1e9) -> float:
