@@ -14,6 +14,7 @@ from research.meta import MetaSchedule, train_meta
 from research.meta import train as training
 from research.meta.estimators import CALIBRATIONS, ForestFit, KernelFit, Rows, check_classes, fit_digest, fit_meta, resolve_calibration
 from research.models.base import ModelAbsentError, Scaler, scaler_path
+from research.models.folder import meta_path
 from research.predictions import Predictions
 from research.verify.causality import rewrite_future
 from tests.conftest import assert_same_bits
@@ -186,8 +187,20 @@ def break_hash(folder, path):
     scaler_path(path).write_text(json.dumps(stored))
 
 
+def break_metadata(folder, path):
+    """Praise a rejected model: its metadata say whether it may trade."""
+    stored = json.loads(meta_path(path).read_text())
+    meta_path(path).write_text(json.dumps(stored | {"status": "accepted", "warnings": []}))
+
+
 @pytest.mark.parametrize(
-    ("spoil", "says"), [(break_scaler, "was without"), (break_model, "altered or cut short"), (break_hash, "was altered")]
+    ("spoil", "says"),
+    [
+        (break_scaler, "was without"),
+        (break_model, "altered or cut short"),
+        (break_hash, "was altered"),
+        (break_metadata, "_meta.json must be as the training wrote it, was altered"),
+    ],
 )
 def test_a_damaged_model_is_not_ready(schedule, bars, tmp_path, spoil, says):
     """D-43: a missing scaler is no identity scaler."""
@@ -210,6 +223,7 @@ def test_other_schedules_are_refused(schedule, tmp_path):
         ({"schema_version": 0}, "schema version 1, was 0"),
         ({"feature_names": names[1:] + names[:1]}, "features of a known vector"),
         ({"artefacts": 3}, "as `qt train` writes it"),
+        ({"notes": ["fine"]}, "must be as the training wrote it, was altered"),
     ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(UserError, match=says):

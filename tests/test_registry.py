@@ -11,7 +11,8 @@ from research import registry
 from research.cli.app import app
 from research.data.frames import save_bars
 from research.errors import UserError
-from research.models.schedule import ModelSet, meta_path
+from research.models.folder import meta_path
+from research.models.schedule import ModelSet
 from research.predictions import Predictions
 from research.train import train
 from research.workflow import Job, run_job

@@ -1,12 +1,9 @@
 """Which meta model answers for which bar? A schedule of artefacts, each valid for a span of decision times (`spec` D-88).
 
 `Engine(meta_model=schedule)` serves bar t with the model whose `[valid_from, valid_until)` holds its close; before the first no model is
-loaded and the rules alone act. On disk: `schedule.json`, written last, and `fold_01/meta_v20260112_120000_v5.npz` with `..._scaler.json`
-and `..._meta.json` beside it (`spec` 3.4, 12.6, D-31).
+loaded and the rules alone act. `research.models.folder` says how it lies on disk (`spec` 3.4, 12.6, D-31).
 """
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,14 +17,17 @@ from qtcore.types import F8, I8
 from research.errors import UserError
 from research.meta.estimators import FITS, MetaFit, check_varies, fit_digest
 from research.models.base import ModelAbsentError, Scaler, names_hash, scaler_path
-from research.models.schedule import meta_path
+from research.models.folder import check_meta, check_whole, read_schedule, write_schedule
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class MetaArtefact:
-    """One fitted meta model on disk. valid_from, valid_until: decision times, ns UTC, the second exclusive. hash: `fit_digest`."""
+    """One fitted meta model on disk. valid_from, valid_until: decision times, ns UTC, the second exclusive. hash: `fit_digest`.
+
+    meta_hash: of the file with the metadata, empty where none was written yet.
+    """
 
     fold: int
     valid_from: int
@@ -35,6 +35,7 @@ class MetaArtefact:
     path: Path
     hash: str
     meta: Mapping[str, Any]
+    meta_hash: str = ""
 
     def load(self) -> MetaFit:
         """Load the model. Raises ModelAbsentError where model, scaler or metadata are missing, altered, constant, or of other features."""
@@ -45,6 +46,7 @@ class MetaArtefact:
             raise ModelAbsentError(
                 f"meta model of fold {self.fold + 1} must have a model, a scaler and metadata, was without ({error})"
             ) from error
+        check_meta(self)
         fit: MetaFit = kind.parse(data, names, Scaler.from_json(text, names, data))
         if fit_digest(fit) != self.hash:
             raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was altered; train again")
@@ -150,39 +152,16 @@ class MetaSchedule:
 
     def save(self, folder: str | Path) -> "MetaSchedule":
         """Write all models and then `schedule.json`; return the schedule that lives there. Raises UserError when that is impossible."""
-        target = Path(folder)
-        try:
-            return self._save(target)
-        except OSError as error:
-            raise UserError(f"meta models must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
-
-    def _save(self, target: Path) -> "MetaSchedule":
-        moved = []
-        for artefact in self.artefacts:
-            path = target / f"fold_{artefact.fold:02d}" / artefact.path.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path != artefact.path:
-                for name in (lambda p: p, scaler_path):
-                    name(path).write_bytes(name(artefact.path).read_bytes())
-            meta_path(path).write_text(json.dumps(artefact.meta, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")
-            moved.append(replace(artefact, path=path))
-        entries = [
-            {
-                "fold": a.fold,
-                "valid_from": a.valid_from,
-                "valid_until": a.valid_until,
-                "hash": a.hash,
-                "file": a.path.relative_to(target).as_posix(),
-            }
-            for a in moved
-        ]
-        document = {"schema_version": SCHEMA_VERSION, "feature_names": self.feature_names, "feature_hash": names_hash(self.feature_names)}
-        document |= {"config": dict(self.config), "notes": self.notes, "artefacts": entries}
-        target.mkdir(parents=True, exist_ok=True)
-        draft = target / "schedule.json.tmp"
-        draft.write_text(json.dumps(document, indent=1, sort_keys=True, allow_nan=False), encoding="utf-8")
-        os.replace(draft, target / "schedule.json")
-        return MetaSchedule(tuple(moved), self.feature_names, self.config, self.notes)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "feature_names": self.feature_names,
+            "feature_hash": names_hash(self.feature_names),
+            "config": self.config,
+            "notes": self.notes,
+        }
+        return MetaSchedule(
+            write_schedule(Path(folder), self.artefacts, document, "meta models"), self.feature_names, self.config, self.notes
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> "MetaSchedule":
@@ -191,20 +170,13 @@ class MetaSchedule:
         Raises UserError where there is no schedule, another version wrote it, or its names are not those of their hash (D-41).
         """
         source = Path(folder)
-        path = source / "schedule.json"
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            version, names = document["schema_version"], tuple(document["feature_names"])
-            if version != SCHEMA_VERSION:
-                raise UserError(f"{path} must be of schema version {SCHEMA_VERSION}, was {version}; train again")
-            if document["feature_hash"] != names_hash(names) or not vector_of(names):
-                raise UserError(f"{path} must name the features of a known vector in their order, was others; train again")
-            artefacts = tuple(_read_entry(source, entry) for entry in document["artefacts"])
-            made = cls(artefacts, names, document["config"], tuple(document["notes"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"{path} must be a schedule of meta models as `qt train` writes it, was not ({error}); train again") from error
+        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule of meta models")
+        names = tuple(document["feature_names"])
+        if document["feature_hash"] != names_hash(names) or not vector_of(names):
+            raise UserError(f"{source / 'schedule.json'} must name the features of a known vector in their order, was others; train again")
+        check_whole(source, document)
+        artefacts = tuple(MetaArtefact(**entry, path=path, meta=meta) for entry, path, meta in entries)
+        made = cls(artefacts, names, document["config"], tuple(document["notes"]))
         foreign = [
             f"{a.path.name} must have the features of its schedule, was others"
             for a in artefacts
@@ -213,9 +185,3 @@ class MetaSchedule:
         if foreign:
             raise UserError(f"{foreign[0]}; train again")
         return replace(made, notes=(*made.notes, *made.check()))
-
-
-def _read_entry(source: Path, entry: Mapping[str, Any]) -> MetaArtefact:
-    path = source / entry["file"]
-    meta = json.loads(meta_path(path).read_text(encoding="utf-8")) if meta_path(path).exists() else {}
-    return MetaArtefact(entry["fold"], entry["valid_from"], entry["valid_until"], path, entry["hash"], meta)

@@ -1,15 +1,11 @@
 """Which model answers for which bar? A schedule of artefacts, each valid for a span of decision times (`spec` D-88).
 
-Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)` holds `close_time[t]`. On disk a schedule is a folder:
-`schedule.json` (written last, so a folder without it is half-written; it holds its own hash and those of all other files) and
-`fold_00/xgb_v20260112_120000_v5.ubj` with `..._scaler.json` and `..._meta.json` beside it (`spec` 3.4).
+Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)` holds `close_time[t]`. `folder` says how it lies on disk.
 """
 
 import hashlib
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +30,7 @@ from research.models.base import (
     scaler_path,
 )
 from research.models.calibration import calibrated
+from research.models.folder import check_meta, check_whole, read_schedule, write_schedule
 from research.models.windows import complete, inputs_of
 
 SCHEMA_VERSION = 2
@@ -68,8 +65,7 @@ class Artefact:
             )
         if artefact_hash(self.path) != self.hash:
             raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was altered; train again")
-        if self.meta_hash and _text_hash(meta_path(self.path)) != self.meta_hash:
-            raise ModelAbsentError(f"{meta_path(self.path).name} must be as the training wrote it, was altered; train again")
+        check_meta(self)
         _check_class(self.slot, self.meta["target"])
         model = make_model(self.meta["target"], self.meta["features"], self.meta["params"]["preset"])
         return model.load(self.path)
@@ -82,10 +78,6 @@ def artefact_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _text_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
-
-
 def _check_class(slot: str, target: str) -> None:
     """Raise ModelAbsentError unless the metadata name the class that is registered: a file never chooses which code runs."""
     try:
@@ -94,11 +86,6 @@ def _check_class(slot: str, target: str) -> None:
         raise ModelAbsentError(str(error)) from error
     if target != wanted:
         raise ModelAbsentError(f"{slot} must be of the registered class {wanted}, was {target}; register it first")
-
-
-def meta_path(path: Path) -> Path:
-    """Path of the metadata that belong to a model file."""
-    return path.with_name(f"{path.stem}_meta.json")
 
 
 @dataclass(frozen=True)
@@ -210,41 +197,15 @@ class ModelSet:
 
     def save(self, folder: str | Path) -> "ModelSet":
         """Write all artefacts and then `schedule.json`; return the set that lives there. Raises UserError when that is impossible."""
-        target = Path(folder)
-        try:
-            return self._save(target)
-        except OSError as error:
-            raise UserError(f"models must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
-
-    def _save(self, target: Path) -> "ModelSet":
-        moved = []
-        for artefact in self.artefacts:
-            path = target / f"fold_{artefact.fold:02d}" / artefact.path.name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if path != artefact.path:
-                shutil.copyfile(artefact.path, path)
-                shutil.copyfile(scaler_path(artefact.path), scaler_path(path))
-            meta_path(path).write_text(json.dumps(artefact.meta, indent=1, sort_keys=True), encoding="utf-8")
-            moved.append(replace(artefact, path=path, meta_hash=_text_hash(meta_path(path))))
-        entries = [
-            {"slot": a.slot, "fold": a.fold, "valid_from": a.valid_from, "valid_until": a.valid_until, "hash": a.hash}
-            | {"meta_hash": a.meta_hash}
-            | {"file": a.path.relative_to(target).as_posix()}
-            for a in moved
-        ]
         document = {
             "schema_version": SCHEMA_VERSION,
             "feature_names": self.feature_names,
             "feature_hash": names_hash(self.feature_names),
             "config": self.config,
             "notes": self.notes,
-            "artefacts": entries,
         }
-        target.mkdir(parents=True, exist_ok=True)
-        draft = target / "schedule.json.tmp"
-        draft.write_text(json.dumps(document | {"hash": _document_hash(document)}, indent=1, sort_keys=True), encoding="utf-8")
-        os.replace(draft, target / "schedule.json")
-        return ModelSet(tuple(moved), self.feature_names, self.config, self.notes, self.n_stored)
+        moved = write_schedule(Path(folder), self.artefacts, document, "models")
+        return ModelSet(moved, self.feature_names, self.config, self.notes, self.n_stored)
 
     @classmethod
     def load(cls, folder: str | Path) -> "ModelSet":
@@ -255,22 +216,10 @@ class ModelSet:
         source = Path(folder)
         if not (source / "schedule.json").exists():
             return cls._load_latest(source)
-        try:
-            document = json.loads((source / "schedule.json").read_text(encoding="utf-8"))
-            version = document["schema_version"]
-            if version != SCHEMA_VERSION:
-                raise UserError(f"{source / 'schedule.json'} must be of schema version {SCHEMA_VERSION}, was {version}; train again")
-            if document.pop("hash") != _document_hash(document):
-                raise UserError(f"{source / 'schedule.json'} must be as the training wrote it, was altered; train again")
-            artefacts = tuple(_read_entry(source, entry) for entry in document["artefacts"])
-            names = tuple(document["feature_names"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(
-                f"{source / 'schedule.json'} must be a schedule as `qt train` writes it, was damaged ({error}); train again"
-            ) from error
-        models = cls(artefacts, names, document["config"], tuple(document["notes"]))
+        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule")
+        check_whole(source, document)
+        artefacts = tuple(_artefact(*entry) for entry in entries)
+        models = cls(artefacts, tuple(document["feature_names"]), document["config"], tuple(document["notes"]))
         return replace(models, notes=(*models.notes, *models.check()))
 
     @classmethod
@@ -296,15 +245,9 @@ class ModelSet:
         return replace(models, notes=models.check())
 
 
-def _document_hash(document: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
-
-
-def _read_entry(source: Path, entry: Mapping[str, Any]) -> Artefact:
-    path = source / entry["file"]
-    meta = json.loads(meta_path(path).read_text(encoding="utf-8")) if meta_path(path).exists() else {}
-    meta = {"target": model_target(entry["slot"]), "features": [], "params": {"preset": "default"}} | meta
-    return Artefact(entry["slot"], entry["fold"], entry["valid_from"], entry["valid_until"], path, entry["hash"], meta, entry["meta_hash"])
+def _artefact(entry: Mapping[str, Any], path: Path, meta: Mapping[str, Any]) -> Artefact:
+    known = {"target": model_target(entry["slot"]), "features": [], "params": {"preset": "default"}}  # what a check of the files asks for
+    return Artefact(**entry, path=path, meta=known | dict(meta))
 
 
 def fold_of(models: ModelSet, close_time: I8) -> NDArray[np.int16]:
