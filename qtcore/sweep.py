@@ -122,13 +122,23 @@ def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray,
     >>> sweep(Market.of(bars, votes, planes.arbiter, planes.regime), record)[0]["last_equity"].tolist()
     [10000.0]
     """
+    return _run(market, records, np.empty(0, np.int64), n_chunks)[:2]
+
+
+def equity_at(market: Market, records: NDArray, ends: NDArray[np.int64]) -> F8:
+    """Run the rows of `records` and return their equity at the closes of the bars `ends` (ascending), [P, len(ends)]: e.g. of each day."""
+    return _run(market, records, np.require(ends, np.int64, ["C", "W"]))[2]
+
+
+def _run(market: Market, records: NDArray, ends: NDArray[np.int64], n_chunks: int = 0) -> tuple[NDArray, NDArray, F8]:
     if np.any(records["broker"]["max_holding_bars"] == 0):
         raise InputError("broker.max_holding_bars must be above 0 in a sweep, was 0; put the label's horizon there")
     p, bars, n_symbols = len(records), market.bars, market.bars.close.shape[1]
     metrics = np.repeat(init_metrics(0.0), p)
     regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)
+    equity = np.empty((p, len(ends)))
     if p == 0:
-        return metrics, regimes
+        return metrics, regimes, equity
     meta = records["meta"]
     table = [
         _bytes(records["ensemble"]),
@@ -143,9 +153,9 @@ def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray,
     sweep_rows(
         bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, market.action, market.confidence,
         market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.cells, slab(account),
-        slab(positions), order, groups, bounds, _bytes(records), _bytes(metrics), _bytes(regimes),
+        slab(positions), order, groups, bounds, ends, _bytes(records), _bytes(metrics), _bytes(regimes), equity,
     )  # fmt: skip
-    return metrics, regimes
+    return metrics, regimes, equity
 
 
 def _number(columns: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
@@ -163,25 +173,26 @@ def _bytes(records: NDArray) -> NDArray[np.uint8]:
 @kernel(parallel=True)
 def sweep_rows(
     open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, cells,
-    account, positions, order, groups, bounds, records, metrics, regimes,
+    account, positions, order, groups, bounds, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run the rows of parameters, the pieces between `bounds` in parallel.
 
     open_ ... close_time, funding: as `trade` takes them. action ... problem, cells: as in `Market`. account, positions: fresh ones, as
-    bytes. order [P]: rows, those of one group together; groups [3, P]: numbers of their ensemble, pattern table and opinion. records,
-    metrics, regimes [P, bytes]: PARAMS in, METRICS with zeros, and REGIME_METRICS, written in place.
+    bytes. order [P]: rows, those of one group together; groups [3, P]: numbers of their ensemble, pattern table and opinion. ends [D]: bars
+    whose equity is kept, ascending. records, metrics, regimes [P, bytes]: PARAMS in, METRICS with zeros, and REGIME_METRICS, and
+    day_equity [P, D], written in place.
     """
     for c in prange(len(bounds) - 1):
         sweep_piece(
             open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem,
-            cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, records, metrics, regimes,
+            cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, ends, records, metrics, regimes, day_equity,
         )  # fmt: skip
 
 
 @kernel
 def sweep_piece(
     open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, cells,
-    fresh_account, fresh_positions, rows, groups, records, metrics, regimes,
+    fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run `rows` one after the other in buffers of their own; every array as in `sweep_rows`."""
     n, n_symbols = close.shape
@@ -217,9 +228,17 @@ def sweep_piece(
                 lines[0, : last - first], lines[1, : last - first], lines[2, : last - first], fills.view(FILL),
             )  # fmt: skip
             update_metrics(metrics[row], lines[0, : last - first], lines[2, : last - first], fills[: k * FILL_BYTES])
+            note_ends(ends, first, lines[0, : last - first], day_equity[row])
             if len(regimes) > 0:
                 reasons = governed[1, : last - first].view(np.uint8)
                 add_regimes(cells, first, reasons, amounts[1, : last - first], lines[0, : last - first], before, regimes[row])
+
+
+@kernel
+def note_ends(ends, first, equity, day_equity):
+    """Copy the equity [m] of a block that begins at bar `first` to day_equity [D] where one of the bars `ends` [D], ascending, lies in it."""
+    for d in range(np.searchsorted(ends, first), np.searchsorted(ends, first + len(equity))):
+        day_equity[d] = equity[ends[d] - first]
 
 
 @kernel

@@ -14,7 +14,7 @@ from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
 from qtcore.metrics import metrics_of
-from qtcore.sweep import Market, sweep
+from qtcore.sweep import Market, equity_at, note_ends, sweep
 from qtcore.types import METRICS, REGIME_METRICS, Reason
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import sweep as naive
@@ -169,6 +169,23 @@ def test_rows_equal_the_naive_twin():
                 assert slot[name] == want[name], name
         assert by_regime["pnl"][:9].sum() == pytest.approx(row["last_equity"] - row["first_equity"], abs=1e-9 * row["first_equity"])
         assert by_regime["n_approved"][9:12].sum() == by_regime["n_approved"][:9].sum() > 0
+
+
+def test_equity_at_the_bars_asked_for_is_that_of_the_run():
+    w, rows = WORLDS["plain"], [Params().with_values({**FREE, "governor.min_confidence": c}) for c in (0.5, 0.65, 0.8)]
+    ends = np.array([0, 23, 149, 150, 151, 299, 300, N - 1])  # block edges among them
+    got = equity_at(market_of(w), records(rows), ends)
+    for params, row in zip(rows, got, strict=True):
+        assert_same_bits(row, alone(w, params).equity[ends])
+        assert row[0] != row[-1]
+
+
+@pytest.mark.parametrize("ends", [[], [4], [5, 7, 9], [0, 5, 9, 10, 30]])
+def test_ends_equal_the_naive_twin(ends):
+    equity, got, want = np.arange(5.0) + 100.0, np.zeros(len(ends)), [0.0] * len(ends)
+    note_ends(np.array(ends, np.int64), 5, equity, got)
+    naive.note_ends(ends, 5, equity.tolist(), want)
+    assert got.tolist() == want
 
 
 def test_a_holding_time_left_to_the_label_is_refused():

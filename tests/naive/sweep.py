@@ -49,3 +49,10 @@ def add_regimes(cells, reasons, pnl, equity, cash):
             slot["n_approved"] += sum(reasons[t][s] == Reason.APPROVED and cells[t][s] in group for s in range(len(row)))
         before = equity[t]
     return out
+
+
+def note_ends(ends, first, equity, day_equity):
+    """Equity of a block at the bars that are asked for."""
+    for d, end in enumerate(ends):
+        if first <= end < first + len(equity):
+            day_equity[d] = equity[end - first]
