@@ -236,7 +236,7 @@ def sweep_piece(
 
 @kernel
 def note_ends(ends, first, equity, day_equity):
-    """Copy the equity [m] of a block that begins at bar `first` to day_equity [D] where one of the bars `ends` [D], ascending, lies in it."""
+    """Copy the equity [m] of a block that begins at bar `first` to day_equity [D] where a bar of `ends` [D], ascending, lies in it."""
     for d in range(np.searchsorted(ends, first), np.searchsorted(ends, first + len(equity))):
         day_equity[d] = equity[ends[d] - first]
 
