@@ -3,10 +3,6 @@
 import json
 import re
 import sqlite3
-import threading
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,38 +20,20 @@ from research.errors import UserError
 from research.live.gap import live_gap
 from research.live.governor_file import export_governor, governor_state, read_governor
 from research.live.health import health, status, validate, worst
-from research.live.metrics import metrics_text
 from research.live.monitor import screen, share_bar
-from research.live.server import Dashboard, page
+from research.live.server import page
 from research.live.source import JournalSource, RunSource, open_source
 from research.live.start import Wish, start_live
 from research.live.tally import COUNTED, Tally
 from research.predictions import Predictions
 from research.run import Run
 from research.tables import decision_planes
-
-WORLD = "simulated:random_walk?n_bars=300&n_symbols=4"
+from tests.live_world import WORLD, replay, traded
 
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory) -> tuple[Path, Path, Run]:
-    """A journal, the folder of the same run, and the run."""
-    folder = tmp_path_factory.mktemp("watched")
-    bars = load_bars(WORLD)
-    predictions = Predictions.random(bars, seed=4)
-    predictions.save(folder / "predictions.parquet")
-    run = backtest(bars, predictions)
-    run.save(folder / "run", record=False)
-    replay(folder, folder / "journal.sqlite", log=folder / "live.log")
-    return folder / "journal.sqlite", folder / "run", run
-
-
-def replay(folder: Path, journal: Path, until: int | None = None, **how) -> None:
-    runner, close = start_live(Wish(f"replay:{WORLD}", journal, predictions=folder / "predictions.parquet", **how))
-    if until is not None:
-        runner.watchers = (*runner.watchers, lambda entry: runner.stop() if entry.bar + 1 >= until else None)
-    runner.run()
-    close()
+    return traded(tmp_path_factory.mktemp("watched"))
 
 
 def test_journal_and_run_folder_show_the_same(watched):
@@ -90,9 +68,11 @@ def test_counts_are_those_of_the_decisions(watched):
 def test_counts_in_parts_are_counts_of_the_whole(watched):
     planes = {name: plane for name, plane in decision_planes(watched[2]).items() if name in COUNTED}
     whole, parts = Tally(), Tally()
-    whole.add(planes)
+    bar = np.broadcast_to(np.arange(300)[:, None], planes["verdict"].shape)
+    whole.add(planes, bar)
     for a, b in ((0, 7), (7, 8), (8, 300)):
-        parts.add({name: plane[a:b] for name, plane in planes.items()})
+        parts.add({name: plane[a:b] for name, plane in planes.items()}, bar[a:b])
+    assert (parts.last_vote, parts.newest) == (whole.last_vote, whole.newest)
     assert parts.counts() == whole.counts()
     assert parts.rates() == whole.rates()
 
@@ -150,18 +130,6 @@ def test_the_status_has_the_documented_keys(watched):
     assert status(open_source(watched[1]))["latency_seconds"] is None
 
 
-def test_metrics_are_in_the_text_format(watched):
-    text = metrics_text(open_source(watched[0]))
-    sample = re.compile(r'^[a-z_0-9]+(\{[a-z]+="[A-Za-z_0-9.]+"(,[a-z]+="[A-Za-z_0-9.]+")*\})? -?[0-9.e+-]+$')
-    for line in text.splitlines():
-        assert line.startswith(("# HELP ", "# TYPE ")) or sample.match(line), line
-    for name in (
-        "meta_v2_escalation_rate", "arbiter_invocation_count", "arbiter_override_rate", "final_decision_source",
-        "governor_rejections_total", "governor_drawdown_ratio", "base_predictions_total", "bar_latency_seconds", "governor_equity",
-    ):  # fmt: skip
-        assert f"# TYPE {name} " in text
-
-
 # log lines
 
 
@@ -185,79 +153,6 @@ def test_the_log_can_be_json(watched, tmp_path):
     replay(watched[0].parent, tmp_path / "j", until=60, log=tmp_path / "log", log_json=True)
     rows = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     assert set(rows[0]) == {"time", "component", "symbol", "text"}
-
-
-# the server
-
-
-@contextmanager
-def served(source, token: str = "secret"):
-    server = Dashboard(source, 0, token=token)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def ask(url: str, data: bytes | None = None, **headers: str) -> tuple[int, str, dict]:
-    request = urllib.request.Request(url, data=data, headers={k.replace("_", "-"): v for k, v in headers.items()})
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, answer.read().decode(), dict(answer.headers)
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(), dict(error.headers)
-
-
-def test_the_server_answers_and_guards_itself(watched, tmp_path):
-    with served(open_source(watched[0])) as server:
-        url = server.url.rstrip("/")
-        assert server.server_address[0] == "127.0.0.1"
-        for path, kind in (("/", "text/html"), ("/app.js", "text/javascript"), ("/style.css", "text/css"), ("/metrics", "text/plain")):
-            code, body, headers = ask(url + path)
-            assert code == 200
-            assert headers["Content-Type"].startswith(kind)
-            policy = headers["Content-Security-Policy"]
-            assert "default-src 'none'" in policy
-            assert "unsafe" not in policy
-            assert "http://" not in body.replace("http://www.w3.org", "")
-        code, body, _ = ask(url + "/api/page")
-        assert code == 200
-        assert json.loads(body)["status"]["source"] == "journal.sqlite"
-        assert json.loads(ask(url + "/api/ai/meta/status")[1])["total_predictions"] > 0
-        assert ask(url + "/nothing")[0] == 404
-        assert ask(url + "/../server.py")[0] == 404
-        assert ask(url + "/api/page", Host="evil.example")[0] == 403
-        assert ask(url + "/api/stop", b"{}")[0] == 401
-        assert ask(url + "/api/stop", b"{}", Authorization="Bearer wrong")[0] == 401
-        assert ask(url + "/api/stop", b"[", Authorization="Bearer secret")[0] == 400
-        assert ask(url + "/api/other", b"{}", Authorization="Bearer secret")[0] == 404
-        assert ask(url + "/api/ai/meta/reset_stats", b"", Authorization="Bearer secret")[0] == 200
-        assert json.loads(ask(url + "/api/ai/meta/status")[1])["total_predictions"] == 0
-
-
-def test_without_a_token_nobody_may_change_anything(watched):
-    with served(open_source(watched[1]), token="") as server:
-        assert ask(server.url + "api/ai/meta/reset_stats", b"", Authorization="Bearer ")[0] == 401
-
-
-def test_the_api_throws_the_kill_switch(watched, tmp_path):
-    replay(watched[0].parent, tmp_path / "j", until=100)
-    with served(open_source(tmp_path / "j")) as server:
-        assert ask(server.url + "api/stop", b'{"now": true}', Authorization="Bearer secret")[0] == 200
-    replay(watched[0].parent, tmp_path / "j", until=140)
-    source = open_source(tmp_path / "j")
-    assert source.params().governor.emergency_stop
-    assert source.book().positions == ()
-    with served(open_source(watched[1])) as server:
-        assert ask(server.url + "api/stop", b"{}", Authorization="Bearer secret")[0] == 409
-
-
-def test_a_taken_port_is_told(watched):
-    with served(open_source(watched[1])) as server, pytest.raises(UserError, match="--port must be free"):
-        Dashboard(open_source(watched[1]), server.server_port)
 
 
 def test_a_page_over_a_growing_journal_follows(watched, tmp_path):

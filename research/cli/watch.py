@@ -56,16 +56,25 @@ def dashboard(
     source: Source,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one")] = 8050,
     host: Annotated[str, typer.Option(help="address to bind; the default is reachable from this machine alone")] = "127.0.0.1",
-    token: Annotated[str | None, typer.Option(envvar="QT_TOKEN", help="what state-changing requests must show; default: a new one")] = None,
+    token: Annotated[
+        str | None, typer.Option(envvar="QT_TOKEN", help="needed to change state; default: a new one, shown on a terminal")
+    ] = None,
 ) -> None:
     """Serve the web view, the status API and Prometheus metrics of a live journal or a finished run; Ctrl-C ends."""
-    from research.live.server import Dashboard
+    from research.live.server import LOOPBACK, Dashboard, page
     from research.live.source import open_source
 
-    server = Dashboard(open_source(source), port, host, token or secrets.token_urlsafe(24))
+    is_shown = token is None and show.console.is_terminal  # never into the log of a service
+    opened = open_source(source)
+    server = Dashboard(opened, port, host, token or (secrets.token_urlsafe(24) if is_shown else ""))
+    page(opened)  # counts what is there, so that the first visitor does not wait for it
     show.console.print(server.url, soft_wrap=True)
-    if token is None:
-        show.console.print(f"token for POST requests: {server.token}", soft_wrap=True)
+    if host not in LOOPBACK:
+        show.console.print(f"everyone who reaches {host} can read it; 127.0.0.1 and an SSH tunnel are safer", soft_wrap=True, markup=False)
+    if is_shown:
+        show.console.print(f"token for POST requests: {server.token}", soft_wrap=True, markup=False)
+    elif not server.token:
+        show.console.print("POST requests are refused: QT_TOKEN is not set", soft_wrap=True)
     try:
         server.serve_forever()
     except KeyboardInterrupt:

@@ -75,3 +75,22 @@ def hold(path: Path) -> Any:
         lock.close()
         raise UserError(f"journal must be of one runner at a time, was in use: {path}; end the other `qt live` first") from error
     return lock
+
+
+def is_held(path: Path) -> bool | None:
+    """Say whether a runner works on the journal; None where that cannot be told.
+
+    It asks for a shared lock, so that two who look do not disturb each other, and lets go at once.
+    """
+    import fcntl
+
+    try:
+        with path.with_name(f"{path.name}.lock").open(encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    return False

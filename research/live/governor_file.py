@@ -15,7 +15,8 @@ from qtcore.declare import time_ns
 from qtcore.types import ACCOUNT, NEVER, POSITION, Action, InputError
 from research.errors import UserError
 from research.governor_state import GovernorState
-from research.live.source import JournalSource, RunSource, iso
+from research.live.source import JournalSource, RunSource
+from research.live.watched import iso
 
 KEPT_TRADES = 100
 NUMBERS = ("initial_balance", "current_balance", "peak_balance")

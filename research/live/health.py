@@ -5,10 +5,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from qtcore import Params
 from qtcore.params import MetaMode
-from qtcore.types import Action
-from research.live.source import Watched, iso
+from qtcore.types import Action, Reason
 from research.live.tally import MIN_RATE, Tally
+from research.live.watched import Book, Watched, iso
 
 LEVELS = ("healthy", "warning", "critical")
 
@@ -58,48 +59,104 @@ def _errors(tally: Tally) -> str:
 
 
 def status(source: Watched) -> dict[str, Any]:
-    """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 13.4): one JSON object."""
-    tally, book, params = source.tally(), source.book(), source.params()
-    rates, latency = tally.rates(), source.latency()
+    """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 6.4, 7.5, 13.4): one JSON object.
+
+    `total_predictions` counts what the meta layer judged, `decisions` every cell with a vote. In policy mode an escalation counts as an
+    override (7.5). `alarms` are what a person should look at: level, name, text.
+    """
+    tally, params, counts = source.tally(), source.params(), source.tally().counts()
+    rates, latency, book = tally.rates(), source.latency(), source.book()
     rows = health(tally, params.meta.mode)
+    is_policy = params.meta.mode == MetaMode.POLICY
+    replaced = tally.escalated if is_policy else tally.overridden
     return {
         "version": _version(),
         "source": source.name,
         "is_live": source.is_live,
         "last_bar": iso(book.time) if book.time else None,
-        "model_ready": len(tally.active_models) > 0,
-        "total_predictions": tally.cells,
+        "runner": source.runner(),
+        "model_ready": source.has_meta_model(),
+        "active_models": source.active(),
+        "decisions": tally.cells,
+        "total_predictions": tally.judged,
         "meta_enabled": params.meta.enabled,
         "arbiter_enabled": params.arbiter.enabled,
         "emergency_stop": params.governor.emergency_stop,
         "meta_mode": params.meta.mode.name.lower(),
         "meta_threshold": params.meta.override_threshold,
         "consensus_threshold": params.meta.consensus_threshold,
-        "meta_overrides": tally.overridden,
-        "override_rate": rates["meta_override"],
+        "meta_overrides": replaced,
+        "override_rate": replaced / tally.judged if tally.judged else 0.0,
         "escalations": tally.escalated,
-        "escalation_rate": rates["escalation"],
-        "fallback_reasons": tally.counts()["meta_reasons"],
-        "arbiter": {"calls": tally.called, "accepted": tally.accepted, "override_rate": rates["arbiter_accept"]},
-        "governor": {
-            "balance": book.balance,
-            "equity": book.equity,
-            "peak_balance": book.peak,
-            "drawdown_pct": book.drawdown,
-            "total_exposure_usd": book.exposure,
-            "exposure_pct": book.exposure / book.balance if book.balance > 0.0 else 0.0,
-            "daily_trades": book.trades_today,
-            "max_daily_trades": params.governor.max_daily_trades,
-            "recent_win_rate": book.win_rate,
-            "total_trades": book.total_trades,
-            "active_positions": len(book.positions),
-            "is_halted": book.is_halted,
-            "approved": tally.approved,
-            "refusals": tally.counts()["refusals"],
-        },
+        "escalation_rate": rates["escalation"] or 0.0,
+        "fallback_reasons": counts["defer_reasons"],
+        "defer_reasons": counts["defer_reasons"],
+        "escalation_reasons": counts["escalation_reasons"],
+        "arbiter": _arbiter_counts(tally, params),
+        "governor": _governor(book, params) | {"approved": tally.approved, "refusals": counts["refusals"]},
         "latency_seconds": None if latency is None else {"median": latency[0], "p99": latency[1]},
         "health": {"level": worst(rows), "rows": rows},
+        "alarms": alarms(source, rows),
     }
+
+
+def _arbiter_counts(tally: Tally, params: Params) -> dict[str, Any]:
+    """Return the arbiter's statistics, 9.7 with D-57: `accepted`, the rejections and `errors` are disjoint and sum to the calls."""
+    reasons = tally.arbiter_reasons
+    errors = reasons[Reason.ANALYSIS_ERROR] + reasons[Reason.NO_MARKET_DATA] + reasons[Reason.HIERARCHY_ERROR]
+    calls = tally.escalated - reasons[Reason.NOT_AVAILABLE]
+    made = tally.called - tally.arbiter_holds
+    return {
+        "total_calls": calls,
+        "decisions_made": made,
+        "holds_returned": tally.arbiter_holds,
+        "low_confidence_rejects": reasons[Reason.DEFER_LOW_CONFIDENCE],
+        "decision_rate": made / calls if calls else 0.0,
+        "confidence_threshold": params.arbiter.gate_confidence,
+        "accepted": tally.accepted,
+        "rejected_hold": reasons[Reason.DEFER_ACTION_IS_HOLD],
+        "rejected_low_confidence": reasons[Reason.DEFER_LOW_CONFIDENCE],
+        "errors": errors,
+        "override_rate": tally.rates()["arbiter_accept"] or 0.0,
+    }
+
+
+def _governor(book: Book, params: Params) -> dict[str, Any]:
+    """Return the governor's statistics, 10.5."""
+    return {
+        "balance": book.balance,
+        "equity": book.equity,
+        "peak_balance": book.peak,
+        "drawdown_pct": book.drawdown,
+        "total_exposure_usd": book.exposure,
+        "exposure_pct": book.exposure / book.balance if book.balance > 0.0 else 0.0,
+        "daily_trades": book.trades_today,
+        "max_daily_trades": params.governor.max_daily_trades,
+        "recent_win_rate": book.win_rate,
+        "total_trades": book.total_trades,
+        "active_positions": len(book.positions),
+        "is_halted": book.is_halted,
+    }
+
+
+def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Say what a person should look at, the worst first: `level`, `name`, `text`."""
+    found: list[tuple[str, str, str]] = []
+    runner, book, counts = source.runner(), source.book(), source.event_counts()
+    if runner is not None and runner["is_running"] is False and not runner["feed"].startswith("replay:"):
+        found.append(("critical", "runner", "no process decides: start `qt live` again, it continues"))
+    if runner is not None and runner["late_seconds"] > 0.0:
+        found.append(("critical", "feed", f"the next bar is overdue since {runner['late_seconds'] / 60.0:.0f} min"))
+    if source.params().governor.emergency_stop:
+        found.append(("critical", "kill switch", "no entries until it is lifted; exits go on"))
+    elif book.is_halted:
+        found.append(("critical", "drawdown", f"{book.drawdown:.1%} below the peak: no entries"))
+    if n := counts["mismatch"]:
+        found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
+    if len(source.active()) < 2 and source.tally().newest >= 0:
+        found.append(("critical", "models", f"{len(source.active())} models vote; meta layer and arbiter need two"))
+    found += [(row["level"], row["name"], f"{row['value']:.1%}, healthy is {row['band']}") for row in rows if row["level"] in LEVELS[1:]]
+    return [dict(zip(("level", "name", "text"), alarm)) for alarm in sorted(found, key=lambda alarm: -LEVELS.index(alarm[0]))]
 
 
 @cache
@@ -113,7 +170,7 @@ def _version() -> str:
 def validate(source: Watched) -> dict[str, Any]:
     """Run the checks of `spec` 13.7; the report's `validation.verdict` is PASSED, PARTIAL (one missing) or FAILED."""
     tally, params, book = source.tally(), source.params(), source.book()
-    active, n_errors = tally.active_models, tally.errors
+    active, n_errors = source.active(), tally.errors
     override = tally.rates()["meta_override"]
     checks: dict[str, dict[str, Any]] = {
         "active_models": {"passed": len(active) >= 3, "warning": len(active) == 2, "value": len(active), "rule": "at least 3, 2 warns"},

@@ -11,7 +11,7 @@ from qtcore.params import DrawdownBasis, MetaMode, Params
 from qtcore.types import MODELS, NS_PER_MINUTE, Action, Reason, Source, Verdict
 from research.errors import UserError
 from research.live.journal import Entry
-from research.live.source import iso
+from research.live.watched import iso
 from research.reasons import reason_text
 
 AGENTS = {"xgb": "XGB-Agent", "lgbm": "LGBM-Agent", "nhits": "NHiTS-Agent", "patchtst": "PatchTST-Agent", "tft": "TFT-Agent"}

@@ -1,50 +1,106 @@
-"""What does Prometheus scrape? The names of `spec` 13.6, with latency and equity, in the text format 0.0.4."""
+"""What does Prometheus scrape? The names of `spec` 13.6, with latency, equity and what alerts need, in the text format 0.0.4.
 
-from collections.abc import Iterable, Mapping
+The names do not depend on what the scraper accepts: only the text format is offered. In OpenMetrics, and in the client library's own text,
+every counter ends in `_total`; two of the published names do not, and dashboards ask for them as they were published.
+"""
 
-from qtcore.types import Action, Source
-from research.live.source import Watched
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from qtcore.types import Action, Reason, Source
+from research.live.tally import SECONDS
+from research.live.watched import Watched
 from research.reasons import reason_text
 
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-Sample = tuple[Mapping[str, str], float]
+AS_PUBLISHED = ("arbiter_invocation_count", "final_decision_source")  # counters without `_total`
+REFUSALS = range(Reason.LOW_CONFIDENCE, Reason.NO_BAR)  # shown from the start: a counter that appears at 1 hides its first step
 
 
 def metrics_text(source: Watched) -> str:
     """Return every metric of a journal or run."""
-    tally, book, rates = source.tally(), source.book(), source.tally().rates()
-    latency = source.latency()
-    lines: list[str] = []
+    from prometheus_client import CollectorRegistry, generate_latest
 
-    def add(name: str, kind: str, meaning: str, samples: Iterable[Sample]) -> None:
-        lines.extend((f"# HELP {name} {meaning}", f"# TYPE {name} {kind}"))
-        lines.extend(f"{name}{_labels(labels)} {value!r}" for labels, value in samples)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collected(source))
+    text = generate_latest(registry).decode()
+    for name in AS_PUBLISHED:
+        text = text.replace(f"{name}_total", name)
+    return text
 
-    def gauge(name: str, meaning: str, value: float | None) -> None:
+
+class _Collected:
+    """What the client library asks for metrics."""
+
+    def __init__(self, source: Watched) -> None:
+        self.source = source
+
+    def collect(self) -> "Iterator[Metric]":
+        yield from _counters(self.source)
+        yield from _gauges(self.source)
+        yield from _latency(self.source)
+
+
+def _counters(source: Watched) -> "Iterator[Metric]":
+    from prometheus_client.core import CounterMetricFamily
+
+    def counter(name: str, meaning: str, label: str, values: Mapping[str, int]) -> "Metric":
+        family = CounterMetricFamily(name, meaning, labels=[label])
+        for value, n in values.items():
+            family.add_metric([value], float(n))
+        return family
+
+    tally = source.tally()
+    yield CounterMetricFamily("arbiter_invocation_count", "Calls of the arbiter.", value=float(tally.called))
+    sources = {s.name.lower(): tally.sources[s] for s in Source}
+    yield counter("final_decision_source", "Decisions by the layer that made them.", "source", sources)
+    refusals = {reason_text(code): tally.refusals[code] for code in sorted({*REFUSALS, *tally.refusals})}
+    yield counter("governor_rejections", "Trades that the governor refused.", "reason", refusals)
+    yield CounterMetricFamily("governor_approvals", "Trades that the governor approved.", value=float(tally.approved))
+    votes = CounterMetricFamily("base_predictions", "Votes of the base models.", labels=["model", "action"])
+    for model, actions in tally.models.items():
+        for action in Action:
+            votes.add_metric([model, action.name], float(actions[action]))
+    yield votes
+    yield CounterMetricFamily("decision_errors", "Decisions in which a layer failed.", value=float(tally.errors))
+    yield counter("journal_events", "Notes of feed and runner.", "kind", source.event_counts())
+
+
+def _gauges(source: Watched) -> "Iterator[Metric]":
+    from prometheus_client.core import GaugeMetricFamily
+
+    rates, book = source.tally().rates(), source.book()
+    values: dict[str, tuple[str, float | None]] = {
+        "meta_v2_escalation_rate": ("Share of judged decisions that the meta layer escalated.", rates["escalation"]),
+        "arbiter_override_rate": ("Share of arbiter calls that replaced the ensemble.", rates["arbiter_accept"]),
+        "governor_drawdown_ratio": ("Loss from the peak equity, a fraction.", book.drawdown),
+        "governor_equity": ("Equity at the last close, quote currency.", book.equity),
+        "governor_balance": ("Realised balance, quote currency.", book.balance),
+        "governor_exposure": ("Sum of entry notionals, those ordered included, quote currency.", book.exposure),
+        "governor_recent_win_ratio": ("Winners among the last 20 closed trades, a fraction.", book.win_rate),
+        "governor_trades_today": ("Approvals of the UTC day.", book.trades_today),
+        "governor_entries_blocked": (
+            "1 under the kill switch or after a drawdown halt.",
+            float(source.params().governor.emergency_stop or book.is_halted),
+        ),
+        "open_positions": ("Positions held.", len(book.positions)),
+        "active_models": ("Base models that voted in the last bar.", len(source.active())),
+        "last_bar_timestamp_seconds": ("Close of the last decided bar.", book.time / 1e9),
+    }
+    for name, (meaning, value) in values.items():
         if value is not None:
-            add(name, "gauge", meaning, [({}, float(value))])
-
-    gauge("meta_v2_escalation_rate", "Share of judged decisions that the meta layer escalated.", rates["escalation"])
-    add("arbiter_invocation_count", "counter", "Calls of the arbiter.", [({}, float(tally.called))])
-    gauge("arbiter_override_rate", "Share of arbiter calls that replaced the ensemble.", rates["arbiter_accept"])
-    by_source = [({"source": s.name.lower()}, float(tally.sources[s])) for s in Source]
-    add("final_decision_source", "counter", "Decisions by the layer that made them.", by_source)
-    refused = [({"reason": reason_text(code)}, float(n)) for code, n in sorted(tally.refusals.items())]
-    add("governor_rejections_total", "counter", "Trades that the governor refused.", refused)
-    gauge("governor_drawdown_ratio", "Loss from the peak equity, a fraction.", book.drawdown)
-    votes = [({"model": m, "action": Action(c).name}, float(n)) for m, counter in tally.models.items() for c, n in sorted(counter.items())]
-    add("base_predictions_total", "counter", "Votes of the base models.", votes)
-    gauge("governor_equity", "Equity at the last close, quote currency.", book.equity)
-    gauge("governor_balance", "Realised balance, quote currency.", book.balance)
-    gauge("governor_exposure", "Sum of entry notionals, quote currency.", book.exposure)
-    gauge("open_positions", "Positions held.", len(book.positions))
-    gauge("last_bar_timestamp_seconds", "Close of the last decided bar.", book.time / 1e9)
-    if latency is not None:
-        samples = [({"quantile": q}, seconds) for q, seconds in zip(("0.5", "0.99"), latency)]
-        add("bar_latency_seconds", "gauge", "Time from a closed bar to the journal, last thousand bars.", samples)
-    return "\n".join(lines) + "\n"
+            yield GaugeMetricFamily(name, meaning, value=float(value))
 
 
-def _labels(labels: Mapping[str, str]) -> str:
-    escaped = (f'{name}="{value}"' for name, value in labels.items())  # values are our own enum names
-    return "{" + ",".join(escaped) + "}" if labels else ""
+def _latency(source: Watched) -> "Iterator[Metric]":
+    from prometheus_client.core import HistogramMetricFamily
+
+    if (durations := source.durations()) is not None:
+        bounds = [*map(str, SECONDS), "+Inf"]
+        counts = list(zip(bounds, map(float, accumulate(durations.buckets))))
+        meaning = "Time from a closed bar to the journal."
+        yield HistogramMetricFamily("bar_latency_seconds", meaning, buckets=counts, sum_value=durations.total)

@@ -1,13 +1,20 @@
 """Who answers a browser, a script and Prometheus? One small server on the loopback interface; what changes state needs a token.
 
 `GET /` the page, `/api/page` its data, `/api/ai/meta/status` (`spec` 13.4), `/metrics` (13.6); `POST /api/ai/meta/reset_stats`,
-`/api/stop`, `/api/lift` with `Authorization: Bearer TOKEN`. No other site may embed it, and a request that names another host is refused,
-so that a page elsewhere cannot reach it through the browser.
+`/api/stop`, `/api/lift` with `Authorization: Bearer TOKEN`. No other site may embed it; a request that names another host (a name that was
+bound to this address) or comes from another origin is refused, so that a page elsewhere cannot reach it through the browser. A connection
+carries one request, has ten seconds for all of it, and at most 32 are open.
 """
 
+import errno
 import hmac
+import io
+import ipaddress
 import json
+import socket
 import threading
+import time
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +30,8 @@ WEB = Path(__file__).parent / "web"
 FILES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", "text/javascript"), "/style.css": ("style.css", "text/css")}
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:;"
-    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    " base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -31,6 +39,10 @@ SECURITY = {
 }
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_BODY = 4096  # bytes of a request
+SECONDS = 10.0  # for a whole request and its answer
+CONNECTIONS = 32  # at a time
+READ = ("/api/page", "/api/ai/meta/status", "/metrics")
+CHANGE = ("/api/ai/meta/reset_stats", "/api/stop", "/api/lift")
 
 
 def page(source: JournalSource | RunSource) -> dict[str, Any]:
@@ -39,19 +51,21 @@ def page(source: JournalSource | RunSource) -> dict[str, Any]:
     times, values = source.equity()
     return {
         "status": now,
+        "interval": source.interval,
         "initial_cash": params.broker.initial_cash,
         "max_drawdown": params.governor.max_drawdown,
         "equity": {"time": (times // 1_000_000).tolist(), "value": values.tolist()},
         "models": counts["models"],
         "ensemble": counts["ensemble"],
         "positions": list(book.positions),
+        "orders": source.orders(),
         "decisions": source.last(12),
         "events": source.events(15),
     }
 
 
 class Dashboard(ThreadingHTTPServer):
-    """The server of one journal or run. Raises UserError where the port is taken."""
+    """The server of one journal or run. Raises UserError where the address cannot be had."""
 
     daemon_threads = True
 
@@ -59,16 +73,86 @@ class Dashboard(ThreadingHTTPServer):
         """Bind. token: what state-changing requests must show; empty: nobody may."""
         self.source, self.token = source, token
         self.lock = threading.Lock()  # a page is made of several queries that belong together
+        self.slots = threading.BoundedSemaphore(CONNECTIONS)
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), Answer)
         except OSError as error:
-            raise UserError(f"--port must be free on {host}, was {port} ({error.strerror}); choose another") from error
-        self.hosts = {f"{name}:{self.server_port}" for name in (*LOOPBACK, host)} | {f"[::1]:{self.server_port}"}
+            if error.errno in (errno.EADDRINUSE, errno.EACCES):
+                raise UserError(f"--port must be free on {host}, was {port} ({error.strerror}); choose another") from error
+            raise UserError(f"--host must be an address of this machine, was {host} ({error.strerror}); try 127.0.0.1") from error
+        self.is_everywhere = host in ("0.0.0.0", "::")
+        names = {f"[{name}]" if ":" in name else name for name in (*LOOPBACK, host)}
+        self.hosts = {f"{name}:{self.server_port}" for name in names}
 
     @property
     def url(self) -> str:
         """Where it answers."""
-        return f"http://{self.server_address[0]!s}:{self.server_port}/"
+        host = str(self.server_address[0])
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}/"
+
+    def is_own(self, host: str) -> bool:
+        """Say whether a Host header names this server. A server on every address answers to any number, never to an unknown name."""
+        if host.lower() in self.hosts:
+            return True
+        name, sign, port = host.rpartition(":")
+        if not self.is_everywhere or not sign or port != str(self.server_port):
+            return False
+        try:
+            ipaddress.ip_address(name.strip("[]"))
+        except ValueError:
+            return name == socket.gethostname()
+        return True
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, unless too many wait."""
+        if self.slots.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Answer, then let the next one in."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.slots.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing about a browser that went away."""
+        import sys
+
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class Patience(io.RawIOBase):
+    """What a connection sends, until the time is over: bytes that drip in do not keep it open."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        """Start the clock."""
+        self.connection, self.until = connection, time.monotonic() + SECONDS
+
+    def readable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Receive some bytes. Raises TimeoutError when the time is over."""
+        left = self.until - time.monotonic()
+        if left <= 0.0:
+            raise TimeoutError
+        self.connection.settimeout(left)
+        return self.connection.recv_into(buffer)
+
+
+class RefusedError(Exception):
+    """A request that gets an error, with its status and a sentence."""
+
+    def __init__(self, code: HTTPStatus, text: str, **headers: str) -> None:
+        """Keep what is answered."""
+        super().__init__(text)
+        self.code, self.headers = code, headers
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -77,79 +161,113 @@ class Answer(BaseHTTPRequestHandler):
     server: Dashboard
     server_version, sys_version = "qt", ""
 
+    def setup(self) -> None:
+        """Read with patience, but not for ever."""
+        super().setup()
+        self.rfile = io.BufferedReader(Patience(self.connection))
+
     def do_GET(self) -> None:
         """Answer what only looks."""
-        path = self.path.partition("?")[0]
-        if not self._is_local():
-            return
-        if path in FILES:
-            name, kind = FILES[path]
-            self._send(HTTPStatus.OK, (WEB / name).read_bytes(), f"{kind}; charset=utf-8")
-            return
-        makers = {"/api/page": page, "/api/ai/meta/status": status}
-        try:
-            with self.server.lock:
-                if path == "/metrics":
-                    self._send(HTTPStatus.OK, metrics_text(self.server.source).encode(), CONTENT_TYPE)
-                elif path in makers:
-                    self._json(HTTPStatus.OK, makers[path](self.server.source))
-                else:
-                    self._json(HTTPStatus.NOT_FOUND, {"error": "no such page"})
-        except UserError as error:
-            self._json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
+        self._answer(self._look)
+
+    def do_HEAD(self) -> None:
+        """Answer like GET, without the content."""
+        self._answer(self._look)
 
     def do_POST(self) -> None:
         """Answer what changes something."""
-        if not self._is_local():
-            return
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not self.server.token or not hmac.compare_digest(given.encode(), self.server.token.encode()):
-            self._json(HTTPStatus.UNAUTHORIZED, {"error": "Authorization: Bearer TOKEN is needed; the token is printed at the start"})
-            return
-        try:
-            body = json.loads(self.rfile.read(min(int(self.headers.get("Content-Length") or 0), MAX_BODY)) or b"{}")
-            is_now = bool(body.get("now", False))
-        except (ValueError, AttributeError):
-            self._json(HTTPStatus.BAD_REQUEST, {"error": "the body must be a JSON object"})
-            return
-        self._change(self.path, is_now)
+        self._answer(self._change)
 
-    def _change(self, path: str, is_now: bool) -> None:
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Answer what http.server refuses by itself (methods, malformed or overlong requests) as everything else here."""
+        if code == HTTPStatus.NOT_IMPLEMENTED:
+            self._refuse(RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "only GET, HEAD and POST", Allow="GET, HEAD, POST"))
+        else:
+            self._refuse(RefusedError(HTTPStatus(code), message or HTTPStatus(code).phrase))
+
+    def _answer(self, make: Callable[[str], tuple[bytes, str]]) -> None:
+        try:
+            if not self.server.is_own(self.headers.get("Host", "")):
+                raise RefusedError(HTTPStatus.FORBIDDEN, "the Host header must name this server")
+            body, kind = make(self.path.partition("?")[0])
+        except RefusedError as refused:
+            self._refuse(refused)
+        except UserError as error:
+            self._refuse(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)))
+        else:
+            self._send(HTTPStatus.OK, body, kind, {})
+
+    def _look(self, path: str) -> tuple[bytes, str]:
+        if path in FILES:
+            name, kind = FILES[path]
+            return (WEB / name).read_bytes(), f"{kind}; charset=utf-8"
+        if path in CHANGE:
+            raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "this changes something: POST it", Allow="POST")
+        if path not in READ:
+            raise RefusedError(HTTPStatus.NOT_FOUND, "no such page")
+        with self.server.lock:  # sending is outside: who reads slowly keeps nobody waiting
+            if path == "/metrics":
+                return metrics_text(self.server.source).encode(), CONTENT_TYPE
+            return _json((page if path == "/api/page" else status)(self.server.source))
+
+    def _change(self, path: str) -> tuple[bytes, str]:
+        if path in FILES or path in READ:
+            raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "this can only be read", Allow="GET, HEAD")
+        if path not in CHANGE:
+            raise RefusedError(HTTPStatus.NOT_FOUND, "no such action")
+        origin = self.headers.get("Origin")
+        if origin is not None and not (origin.startswith("http://") and self.server.is_own(origin.removeprefix("http://"))):
+            raise RefusedError(HTTPStatus.FORBIDDEN, "the Origin header must name this server")
+        scheme, _, given = self.headers.get("Authorization", "").partition(" ")
+        token = self.server.token
+        if scheme.lower() != "bearer" or not token or not hmac.compare_digest(given.strip().encode(), token.encode()):
+            text = "Authorization: Bearer TOKEN is needed; `qt dashboard` takes it from QT_TOKEN or prints one at the start"
+            raise RefusedError(HTTPStatus.UNAUTHORIZED, text, **{"WWW-Authenticate": "Bearer"})
+        is_now = self._body().get("now", False)
+        if not isinstance(is_now, bool):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "now must be true or false")
         source = self.server.source
-        commands: dict[str, dict[str, Any]] = {"/api/stop": {"do": "stop", "now": is_now}, "/api/lift": {"do": "lift"}}
         if path == "/api/ai/meta/reset_stats":
             with self.server.lock:
                 source.reset()
-            self._json(HTTPStatus.OK, {"reset": True})
-        elif path not in commands:
-            self._json(HTTPStatus.NOT_FOUND, {"error": "no such action"})
-        elif isinstance(source, JournalSource):
-            try:
-                command(source.path, commands[path])
-            except UserError as error:
-                self._json(HTTPStatus.SERVICE_UNAVAILABLE, {"error": str(error)})
-                return
-            self._json(HTTPStatus.OK, {"effective": "at the next bar"})
-        else:
-            self._json(HTTPStatus.CONFLICT, {"error": "a finished run cannot be steered"})
+            return _json({"reset": True})
+        if not isinstance(source, JournalSource):
+            raise RefusedError(HTTPStatus.CONFLICT, "a finished run cannot be steered")
+        command(source.path, {"do": "stop", "now": is_now} if path == "/api/stop" else {"do": "lift"})
+        return _json({"effective": "at the next bar"})
 
-    def _is_local(self) -> bool:
-        if self.headers.get("Host", "") in self.server.hosts:
-            return True
-        self._json(HTTPStatus.FORBIDDEN, {"error": "the Host header must name this server"})
-        return False
+    def _body(self) -> dict[str, Any]:
+        """Read the JSON object of a request, empty where it has none."""
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers:
+            raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is needed")
+        if not length.isdecimal():
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length must be a number")
+        if int(length) > MAX_BODY:
+            raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
+        try:
+            body = json.loads(self.rfile.read(int(length)) or b"{}")
+        except (ValueError, RecursionError):
+            body = None
+        if not isinstance(body, dict):
+            raise RefusedError(HTTPStatus.BAD_REQUEST, "the body must be a JSON object")
+        return body
 
-    def _json(self, code: HTTPStatus, value: Any) -> None:
-        self._send(code, json.dumps(value, allow_nan=False).encode(), "application/json")
+    def _refuse(self, refused: RefusedError) -> None:
+        self._send(refused.code, *_json({"error": str(refused)}), refused.headers)
 
-    def _send(self, code: HTTPStatus, body: bytes, kind: str) -> None:
+    def _send(self, code: HTTPStatus, body: bytes, kind: str, headers: Mapping[str, str]) -> None:
+        self.close_connection = True
         self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in SECURITY.items():
+        for name, value in {"Content-Type": kind, "Content-Length": str(len(body)), **SECURITY, **headers}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: requests may carry tokens."""
+
+
+def _json(value: Any) -> tuple[bytes, str]:
+    return json.dumps(value, allow_nan=False).encode(), "application/json"

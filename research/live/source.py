@@ -3,92 +3,28 @@
 import json
 import sqlite3
 import threading
+import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Params
-from qtcore.types import ACCOUNT, F8, I8, MODELS, NS_PER_DAY, POSITION, Action, Reason, Source, Verdict
+from qtcore.types import ACCOUNT, F8, I8, NS_PER_DAY, NS_PER_MINUTE, POSITION, Action, Reason
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS
-from research.live.files import check_version, guarded, read_about
-from research.live.tally import COUNTED, Tally
-from research.reasons import reason_text
+from research.live.files import check_version, guarded, is_held, read_about
+from research.live.tally import COUNTED, Durations, Tally
+from research.live.watched import Book, iso, number_or_none, told
 from research.store import RunFiles, read_run
 
 RECENT = 20  # closed trades of the recent win rate (`spec` 10.5)
 POINTS = 600  # of the equity curve on a page
-
-
-@dataclass(frozen=True)
-class Book:
-    """The account as it stands. Money in quote currency; drawdown a fraction of the peak; recent: PnL of the last 20 closed trades."""
-
-    time: int
-    balance: float
-    equity: float
-    peak: float
-    exposure: float
-    trades_today: int
-    total_trades: int
-    is_halted: bool
-    recent: tuple[float, ...] = ()
-    positions: tuple[dict[str, Any], ...] = ()
-
-    @property
-    def drawdown(self) -> float:
-        """Loss from the peak, a fraction."""
-        return max(0.0, 1.0 - self.equity / self.peak) if self.peak > 0.0 else 0.0
-
-    @property
-    def win_rate(self) -> float:
-        """Share of winners among the recent trades, 0.0 without any."""
-        return sum(pnl > 0.0 for pnl in self.recent) / len(self.recent) if self.recent else 0.0
-
-
-class Watched(Protocol):
-    """What monitor, dashboard and validation look at."""
-
-    @property
-    def name(self) -> str:
-        """Name of the journal or run."""
-        ...
-
-    @property
-    def is_live(self) -> bool:
-        """Can it grow?"""
-        ...
-
-    def tally(self) -> Tally:
-        """Return the counts so far."""
-        ...
-
-    def book(self) -> Book:
-        """Return the account at the last bar."""
-        ...
-
-    def params(self) -> Params:
-        """Return the parameters in force."""
-        ...
-
-    def equity(self) -> tuple[I8, F8]:
-        """Return close times, ns UTC, and equity of at most some hundred bars that span everything."""
-        ...
-
-    def last(self, n: int) -> list[dict[str, Any]]:
-        """Return the last n decided cells that are no plain HOLD, newest first, in words."""
-        ...
-
-    def latency(self) -> tuple[float, float] | None:
-        """Return median and 99th percentile from closed bar to journal, seconds, of the last thousand bars; None for a finished run."""
-        ...
-
-    def events(self, n: int) -> list[dict[str, Any]]:
-        """Return the last n notes of the feed and the runner, newest first."""
-        ...
+LATE = 2 * NS_PER_MINUTE  # after its close a bar of a live feed is overdue: grace, download and decision take less
+RECENT_NS = 5 * NS_PER_MINUTE  # a model is active that voted in these, or in the last bar (`spec` 13.2)
 
 
 @dataclass
@@ -99,6 +35,10 @@ class JournalSource:
     is_live: bool = True
     _tally: Tally = field(default_factory=Tally)
     _seen: int = -1
+    _durations: Durations = field(default_factory=Durations)
+    _timed: int = -1
+    _events: Counter[str] = field(default_factory=Counter)
+    _noted: int = -1
 
     def __post_init__(self) -> None:
         if not self.path.exists():
@@ -108,6 +48,7 @@ class JournalSource:
             check_version(self._db, self.path)
             self.about = read_about(self._db)
         self.symbols = tuple(self.about["symbols"])
+        self.interval = int(self.about["interval"])
         self._lock = threading.Lock()
 
     @property
@@ -125,14 +66,17 @@ class JournalSource:
         rows = self.rows(f"SELECT cell, {', '.join(COUNTED)} FROM decisions WHERE cell > ? ORDER BY cell", self._seen)
         if rows:
             table = np.array(rows, float)
-            self._tally.add({name: table[:, k + 1] for k, name in enumerate(COUNTED)})
+            self._tally.add({name: table[:, k + 1] for k, name in enumerate(COUNTED)}, table[:, 0] // len(self.symbols))
             self._seen = int(rows[-1][0])
         return self._tally
 
+    def active(self) -> list[str]:
+        """Return the models that voted in the last bar or the last 5 minutes."""
+        return self.tally().active(max(1, RECENT_NS // self.interval))
+
     def reset(self) -> None:
         """Start the counts anew at the next bar."""
-        self.tally()
-        self._tally = Tally()
+        self._tally = self.tally().emptied()
 
     def book(self) -> Book:
         """Return the account at the last bar."""
@@ -153,6 +97,11 @@ class JournalSource:
         found = self.rows("SELECT params FROM versions ORDER BY id DESC LIMIT 1")
         return Params().with_values(json.loads(found[0][0])) if found else Params()
 
+    def has_meta_model(self) -> bool:
+        """Is the meta layer among the newest version's models?"""
+        found = self.rows("SELECT models FROM versions ORDER BY id DESC LIMIT 1")
+        return bool(found) and "meta" in json.loads(found[0][0])
+
     def equity(self) -> tuple[I8, F8]:
         """Return a curve of at most some hundred points."""
         first, last = self.rows("SELECT MIN(bar), MAX(bar) FROM bars")[0]
@@ -170,10 +119,44 @@ class JournalSource:
         )
         return [told(time, symbol, dict(zip(CELL_COLUMNS, rest))) for time, symbol, *rest in self.rows(query, n)]
 
+    def orders(self) -> list[dict[str, Any]]:
+        """Return what is open at the broker."""
+        rows = self.rows("SELECT symbol, kind, notional FROM orders WHERE state = 'open' ORDER BY bar, symbol")
+        return [{"symbol": s, "kind": kind, "side": _side(kind, notional), "notional": notional} for s, kind, notional in rows]
+
+    def runner(self) -> dict[str, Any]:
+        """Return `is_running` (None: cannot be told), `feed`, `received` and `late_seconds` of live candles, 0.0 while none is overdue."""
+        found = self.rows("SELECT close_time, received FROM bars ORDER BY bar DESC LIMIT 1")
+        close, received = found[0] if found else (None, None)
+        feed, late = str(self.about.get("feed", "")), 0.0
+        if close is not None and not feed.startswith("replay:"):
+            late = max(0.0, (time.time_ns() - close - self.interval - LATE) / 1e9)
+        return {
+            "is_running": is_held(self.path),
+            "feed": feed,
+            "received": None if received is None else iso(received),
+            "late_seconds": late,
+        }
+
     def latency(self) -> tuple[float, float] | None:
         """Return median and 99th percentile of the last thousand bars."""
         rows = sorted(ns for (ns,) in self.rows("SELECT latency FROM bars ORDER BY bar DESC LIMIT 1000"))
         return (rows[len(rows) // 2] / 1e9, rows[len(rows) * 99 // 100] / 1e9) if rows else None
+
+    def durations(self) -> Durations:
+        """Count what came since the last call; what the newest bar took is known with the next one."""
+        rows = self.rows("SELECT bar, latency FROM bars WHERE bar > ? AND bar < (SELECT MAX(bar) FROM bars) ORDER BY bar", self._timed)
+        if rows:
+            self._durations.add(ns for _, ns in rows)
+            self._timed = int(rows[-1][0])
+        return self._durations
+
+    def event_counts(self) -> Counter[str]:
+        """Count what came since the last call, and return the whole."""
+        for id_, kind in self.rows("SELECT id, kind FROM events WHERE id > ? ORDER BY id", self._noted):
+            self._events[kind] += 1
+            self._noted = int(id_)
+        return self._events
 
     def events(self, n: int) -> list[dict[str, Any]]:
         """Return the newest notes."""
@@ -189,12 +172,14 @@ class RunSource:
     is_live: bool = False
 
     def __post_init__(self) -> None:
+        self.interval = int(self.run.manifest["interval"])
         self._planes = self.run.decisions()
         self._equity = self.run.frame("equity")
         self._trades = self.run.frame("trades")
         self._close = self._equity["close_time"].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64)
         self._tally = Tally()
-        self._tally.add({name: self._planes[name] for name in COUNTED})
+        counted = {name: self._planes[name] for name in COUNTED}
+        self._tally.add(counted, np.broadcast_to(np.arange(len(self._close))[:, None], counted["n_voters"].shape))
 
     @property
     def name(self) -> str:
@@ -205,9 +190,13 @@ class RunSource:
         """Return the counts of the whole run."""
         return self._tally
 
+    def active(self) -> list[str]:
+        """Return the models that ever voted."""
+        return self._tally.active(len(self._close))
+
     def reset(self) -> None:
         """Start the counts anew."""
-        self._tally = Tally()
+        self._tally = self._tally.emptied()
 
     def book(self) -> Book:
         """Return the account at the last bar; what was open there stands as positions."""
@@ -228,6 +217,10 @@ class RunSource:
         """Return the run's parameters."""
         return self.run.params()
 
+    def has_meta_model(self) -> bool:
+        """Is one in the manifest?"""
+        return self.run.manifest.get("meta_model") is not None
+
     def equity(self) -> tuple[I8, F8]:
         """Return a curve of at most some hundred points."""
         step = max(1, len(self._close) // POINTS)
@@ -240,9 +233,25 @@ class RunSource:
         names = [name for name in CELL_COLUMNS if name in self._planes]
         return [told(int(self._close[t]), self.run.symbols[s], {k: self._planes[k][t, s].item() for k in names}) for t, s in acted]
 
+    def orders(self) -> list[dict[str, Any]]:
+        """Return none: nothing is filled after the last bar."""
+        return []
+
+    def runner(self) -> None:
+        """Return None: it has ended."""
+        return None
+
     def latency(self) -> tuple[float, float] | None:
         """Return None: nobody waited for these bars."""
         return None
+
+    def durations(self) -> None:
+        """Return None: nobody waited for these bars."""
+        return None
+
+    def event_counts(self) -> Counter[str]:
+        """Count the notes of the manifest."""
+        return Counter(row["kind"] for row in self.events(len(self.run.manifest.get("notes", []))))
 
     def events(self, n: int) -> list[dict[str, Any]]:
         """Return the notes of the manifest."""
@@ -256,36 +265,9 @@ def open_source(path: str | Path) -> JournalSource | RunSource:
     return RunSource(read_run(path)) if path.is_dir() else JournalSource(path)
 
 
-def told(time: int, symbol: str, cell: dict[str, Any]) -> dict[str, Any]:
-    """Say one decision in words and numbers, with every layer's reason."""
-    votes = {
-        model: {"action": Action(int(cell[f"{model}_action"])).name, "confidence": _none(cell[f"{model}_confidence"])}
-        for model in MODELS
-        if cell[f"{model}_action"] >= 0
-    }
-    return {
-        "time": iso(time),
-        "symbol": symbol,
-        "votes": votes,
-        "ensemble": {"action": Action(int(cell["ensemble_action"])).name, "confidence": _none(cell["ensemble_confidence"])},
-        "meta": {"verdict": Verdict(int(cell["verdict"])).name, "reason": reason_text(cell["meta_reason"])},
-        "arbiter": None
-        if cell["arbiter_action"] < 0
-        else {
-            "action": Action(int(cell["arbiter_action"])).name,
-            "confidence": _none(cell["arbiter_confidence"]),
-            "reason": reason_text(cell["arbiter_reason"]),
-        },
-        "raw": {"action": Action(int(cell["raw_action"])).name, "confidence": _none(cell["raw_confidence"])},
-        "final": {"action": Action(int(cell["final_action"])).name, "source": Source(int(cell["final_source"])).name.lower()},
-        "governor": reason_text(cell["governor_reason"]),
-        "size": _none(cell["size"]),
-    }
-
-
-def iso(ns: int) -> str:
-    """Print ns UTC to the second."""
-    return f"{np.datetime64(int(ns), 'ns').astype('M8[s]')}Z"
+def _side(kind: str, notional: float) -> str:
+    """Name the direction of an entry; an exit closes what is held."""
+    return "" if kind == "exit" else "long" if notional > 0.0 else "short"
 
 
 def _position(symbol: str, row: NDArray) -> dict[str, Any]:
@@ -309,11 +291,7 @@ def _open_trade(row: dict[str, Any]) -> dict[str, Any]:
         "qty": float(row["qty"]),
         "entry_price": float(row["entry_price"]),
         "notional": float(row["notional"]),
-        "unrealised": _none(row["pnl"]),
+        "unrealised": number_or_none(row["pnl"]),
         "stop_price": None,
         "since": row["entry_time"].isoformat(),
     }
-
-
-def _none(x: Any) -> float | None:
-    return None if x is None or x != x else float(x)

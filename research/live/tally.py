@@ -1,8 +1,9 @@
 """How often did each layer act? Counts that grow with every bar, so that a page over months of bars costs what the newest bars cost."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,11 +16,12 @@ from research.reasons import reason_text
 COUNTED = (
     *(f"{model}_action" for model in MODELS),
     "ensemble_action", "ensemble_confidence", "n_voters", "verdict", "meta_reason", "arbiter_action", "source", "final_action",
-    "final_source", "governor_reason", "raw_action",
+    "final_source", "governor_reason", "raw_action", "arbiter_reason",
 )  # fmt: skip
 FEATURE_ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
 ERRORS = (*FEATURE_ERRORS, Reason.PREDICTION_ERROR, Reason.HIERARCHY_ERROR)
 MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # bounds of the latency's buckets
 PERMITTED = (Reason.HOLD_SIGNAL, Reason.EXIT_SIGNAL, Reason.APPROVED)  # the governor's answers that are no refusal
 
 
@@ -34,9 +36,12 @@ class Tally:
     called: int = 0  # the arbiter answered
     accepted: int = 0
     arbiter_holds: int = 0
+    arbiter_reasons: Counter[int] = field(default_factory=Counter)  # of escalated cells
     errors: int = 0
     feature_errors: int = 0
-    meta_reasons: Counter[int] = field(default_factory=Counter)
+    meta_reasons: Counter[int] = field(default_factory=Counter)  # of cells that were judged
+    escalation_reasons: Counter[int] = field(default_factory=Counter)
+    defer_reasons: Counter[int] = field(default_factory=Counter)
     refusals: Counter[int] = field(default_factory=Counter)
     approved: int = 0
     sources: Counter[int] = field(default_factory=Counter)
@@ -44,15 +49,19 @@ class Tally:
     ensemble: Counter[int] = field(default_factory=Counter)
     confidence_sum: float = 0.0
     confidence_sum2: float = 0.0
+    newest: int = -1  # number of the last bar
+    last_vote: dict[str, int] = field(default_factory=dict)  # bar in which each model voted last
 
-    def add(self, planes: Mapping[str, NDArray]) -> None:
-        """Count cells; planes: the columns `COUNTED`, of one shape."""
+    def add(self, planes: Mapping[str, NDArray], bar: NDArray) -> None:
+        """Count cells; planes: the columns `COUNTED`, of one shape; bar: number of the bar of each cell, of that shape."""
+        self.newest = int(bar.max(initial=self.newest))
         voted = planes["n_voters"] > 0
         at = {name: np.asarray(plane)[voted] for name, plane in planes.items()}
         judged, called = at["n_voters"] >= 2, at["arbiter_action"] >= 0
         self.cells += int(voted.sum())
+        escalated = judged & (at["verdict"] == Verdict.ESCALATE)
         self.judged += int(judged.sum())
-        self.escalated += int((judged & (at["verdict"] == Verdict.ESCALATE)).sum())
+        self.escalated += int(escalated.sum())
         self.overridden += int((judged & (at["verdict"] == Verdict.OVERRIDE)).sum())
         self.called += int(called.sum())
         self.accepted += int((called & (at["source"] == Source.ARBITER)).sum())
@@ -60,6 +69,9 @@ class Tally:
         self.errors += int(np.isin(at["meta_reason"], ERRORS).sum()) + int((at["governor_reason"] == Reason.GOVERNOR_ERROR).sum())
         self.feature_errors += int(np.isin(at["meta_reason"], FEATURE_ERRORS).sum())
         _count(self.meta_reasons, at["meta_reason"][judged])
+        _count(self.escalation_reasons, at["meta_reason"][escalated])
+        _count(self.defer_reasons, at["meta_reason"][judged & (at["verdict"] == Verdict.DEFER)])
+        _count(self.arbiter_reasons, at["arbiter_reason"][escalated])
         _count(self.sources, at["final_source"])
         _count(self.ensemble, at["ensemble_action"])
         wished = at["raw_action"] != Action.HOLD
@@ -68,14 +80,19 @@ class Tally:
         for model, counter in self.models.items():
             action = np.asarray(planes[f"{model}_action"])
             _count(counter, action[action >= 0])
+            if (action >= 0).any():
+                self.last_vote[model] = int(bar[action >= 0].max())
         confidence = at["ensemble_confidence"][~np.isnan(at["ensemble_confidence"].astype(float))].astype(float)
         self.confidence_sum += float(confidence.sum())
         self.confidence_sum2 += float((confidence**2).sum())
 
-    @property
-    def active_models(self) -> list[str]:
-        """Models that voted at least once."""
-        return [model for model, counter in self.models.items() if counter.total()]
+    def emptied(self) -> "Tally":
+        """Return zero counts that remember who voted when."""
+        return Tally(newest=self.newest, last_vote=dict(self.last_vote))
+
+    def active(self, n_bars: int) -> list[str]:
+        """Models that voted in the last n bars."""
+        return [model for model in self.models if self.last_vote.get(model, -n_bars - 1) > self.newest - n_bars]
 
     @property
     def confidence_std(self) -> float:
@@ -103,16 +120,36 @@ class Tally:
             "cells": self.cells,
             "escalations": self.escalated,
             "meta_overrides": self.overridden,
-            "meta_reasons": {reason_text(code): n for code, n in sorted(self.meta_reasons.items())},
+            "meta_reasons": _named(self.meta_reasons),
+            "escalation_reasons": _named(self.escalation_reasons),
+            "defer_reasons": _named(self.defer_reasons),
             "arbiter_calls": self.called,
             "arbiter_accepted": self.accepted,
             "approved": self.approved,
-            "refusals": {reason_text(code): n for code, n in sorted(self.refusals.items())},
+            "refusals": _named(self.refusals),
             "sources": {Source(code).name.lower(): n for code, n in sorted(self.sources.items())},
             "ensemble": {Action(code).name: n for code, n in sorted(self.ensemble.items())},
             "models": {model: {Action(c).name: n for c, n in sorted(counter.items())} for model, counter in self.models.items()},
             "errors": self.errors,
         }
+
+
+@dataclass
+class Durations:
+    """How long something took, counted by the buckets of `SECONDS` and one above them."""
+
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(SECONDS) + 1))
+    total: float = 0.0  # seconds
+
+    def add(self, nanoseconds: Iterable[int]) -> None:
+        """Count durations."""
+        for ns in nanoseconds:
+            self.buckets[bisect_left(SECONDS, ns / 1e9)] += 1
+            self.total += ns / 1e9
+
+
+def _named(counter: Counter[int]) -> dict[str, int]:
+    return {reason_text(code): n for code, n in sorted(counter.items())}
 
 
 def _count(counter: Counter[int], codes: NDArray) -> None:
