@@ -1,4 +1,4 @@
-"""`qt data`: are these candles fit to run, what is in them, and how do they become longer bars or come from a simulated world?"""
+"""`qt data`: are these candles fit to run, what is in them, and how do they become longer bars or come from an exchange or a world?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from research.cli.common import Data, From, Json, Quiet, Seed, Symbols, To, print_json, split_symbols
+from research.cli.common import Data, From, Json, Quiet, Seed, Symbols, To, print_json, progress, split_symbols
 from research.cli.show import console, path
 
-data_app = typer.Typer(no_args_is_help=True, help="Check, describe, resample and simulate candles.")
+data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, describe, resample and simulate candles.")
 
 TimeLabel = Annotated[str, typer.Option(help="the timestamps are bar open or close times")]
 Calendar = Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")]
@@ -118,6 +118,44 @@ def resample(
     if not quiet:
         console.print(f"{bars.n:,} bars of {interval}, {len(bars.symbols)} symbols")
     path(save_bars(bars, out))
+
+
+@data_app.command()
+def fetch(
+    exchange: Annotated[str, typer.Argument(help="name of an exchange, as ccxt spells it: binance, kraken, ...", metavar="EXCHANGE")],
+    out: Output,
+    symbols: Symbols = None,
+    timeframe: Annotated[str, typer.Option(help="bar length that the exchange offers, such as 1m, 1h, 1d")] = "1h",
+    start: From = None,
+    end: To = None,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Fetch the history of an exchange; without --to up to the last closed bar. A killed fetch goes on when the command is given again."""
+    from research.data.exchange import Exchange
+    from research.data.fetch import fetch as bring
+    from research.data.load import parse_span
+
+    source = Exchange(exchange, split_symbols(symbols) or (), timeframe)
+    try:
+        with progress(quiet or json) as update:
+            report = bring(source, parse_span(start, end), out, update)
+    finally:
+        source.close()
+    if json:
+        print_json(report)
+        return
+    if not quiet:
+        table = _table("symbol", "bars", "first", "last", "missing", "longest gap")
+        for name, row in report["symbols"].items():
+            longest = max(row["gaps"], key=lambda gap: gap["bars"], default=None)
+            gap = "" if longest is None else f"{longest['bars']:,} from {longest['from']}"
+            table.add_row(name, f"{row['rows']:,}", row["first"], row["last"], f"{row['missing']:,}", gap)
+        console.print(table)
+        for name, row in report["symbols"].items():
+            if row["late_start"]:
+                console.print(f"{name}: {exchange} has nothing before {row['first']}", soft_wrap=True)
+    path(out)
 
 
 @data_app.command()
