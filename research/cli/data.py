@@ -148,9 +148,8 @@ def fetch(
     if not quiet:
         table = _table("symbol", "bars", "first", "last", "missing", "longest gap")
         for name, row in report["symbols"].items():
-            longest = max(row["gaps"], key=lambda gap: gap["bars"], default=None)
-            gap = "" if longest is None else f"{longest['bars']:,} from {longest['from']}"
-            table.add_row(name, f"{row['rows']:,}", row["first"], row["last"], f"{row['missing']:,}", gap)
+            longest = max((gap["bars"] for gap in row["gaps"]), default=0)
+            table.add_row(name, f"{row['rows']:,}", row["first"], row["last"], f"{row['missing']:,}", f"{longest:,}")
         console.print(table)
         for name, row in report["symbols"].items():
             if row["late_start"]:
