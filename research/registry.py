@@ -60,6 +60,11 @@ def entries(root: Path | None = None) -> list[Entry]:
     return [find(name, base) for name in names]
 
 
+def pointer(name: str, root: Path | None = None) -> Path:
+    """Return the file that says which version of a name is the current one; it is replaced whole, so a look at it is enough."""
+    return (root or registry_folder()) / name / "current.json"
+
+
 def find(name: str, root: Path | None = None) -> Entry:
     """Return a name's entry. Raises UserError where there is none, or its pointer is damaged."""
     base = root or registry_folder()

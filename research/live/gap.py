@@ -6,6 +6,7 @@ live never got, candles that were revised, candles that have gone. The steps and
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from qtcore import Bars, Engine, Params, Votes
+from qtcore import Bars, Engine, Params, Result, Votes
 from qtcore.meta import MetaSource
 from qtcore.types import F8
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
+from research.live.reload import meta_of
 from research.live.source import JournalSource
 
 BLOCK = 512  # bars that are run at once
@@ -25,13 +27,27 @@ BLOCK = 512  # bars that are run at once
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a journal was fed: bars, votes, the parameters of each bar, the equity that came out; and the state before the first bar."""
+    """What a journal was fed: bars, votes, parameters and models; the equity that came out; the state before the first bar."""
 
     bars: Bars
     votes: Votes
     params: list[tuple[int, Params]]  # (first row, parameters)
     equity: F8
     state: dict[str, Any]
+    models: list[tuple[int, dict[str, Any]]]  # (first row, what the journal says of the models)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Stands for models whose votes are journalled: it only names the features and rows that a state carries for them."""
+
+    feature_names: tuple[str, ...]
+    lookback: int
+    horizon: int = 0
+
+    def serve(self, inputs: Any, close_time: Any) -> F8:
+        """Refuse: nobody asks."""
+        raise AssertionError("votes are journalled")
 
 
 def read_inputs(source: JournalSource) -> Inputs:
@@ -47,9 +63,12 @@ def read_inputs(source: JournalSource) -> Inputs:
     bars = [unpack_bar(candles, o, c, symbols, interval) for _, o, c, candles, *_ in rows]
     cells = source.rows(f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions ORDER BY cell")
     votes = [unpack_votes(cells[k * n_symbols : (k + 1) * n_symbols], row[4], n_symbols) for k, row in enumerate(rows)]
-    known = {i: Params().with_values(json.loads(p)) for i, p in source.rows("SELECT id, params FROM versions")}
-    spans = [(k, known[row[5]]) for k, row in enumerate(rows) if k == 0 or row[5] != rows[k - 1][5]]
-    return Inputs(joined(bars), joined_votes(votes), spans, np.array([row[6] for row in rows]), unpack_state(start))
+    versions = {
+        i: (Params().with_values(json.loads(p)), json.loads(m)) for i, p, m in source.rows("SELECT id, params, models FROM versions")
+    }
+    spans = [(k, *versions[row[5]]) for k, row in enumerate(rows) if k == 0 or row[5] != rows[k - 1][5]]
+    params, models = [(k, params) for k, params, _ in spans], [(k, models) for k, _, models in spans]
+    return Inputs(joined(bars), joined_votes(votes), params, np.array([row[6] for row in rows]), unpack_state(start), models)
 
 
 def joined(parts: list[Bars]) -> Bars:
@@ -65,27 +84,35 @@ def joined_votes(parts: list[Votes]) -> Votes:
     return Votes(np.concatenate([p.action for p in parts], axis=1), np.concatenate([p.confidence for p in parts], axis=1), probs)
 
 
-def replayed(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> tuple[F8, list[list[list[Any]]]]:
-    """Run the inputs, or other bars in their place, in blocks. Returns equity [n] and the decision columns of every bar."""
+def results(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> Iterator[Result]:
+    """Run the inputs, or other bars in their place, in blocks. meta: the meta layer of all bars, else the one that each version names.
+
+    Raises UserError where a meta layer is not where the journal says.
+    """
     bars = bars or inputs.bars
-    engine = Engine(inputs.params[0][1], meta_model=meta)
+    names, kept = inputs.models[0][1].get("features"), inputs.state["models.rows"]
+    heard = None if names is None else Heard(tuple(names), len(kept) + 1)
+    metas = {row: meta_of(models, None) for row, models in inputs.models} if meta is None else {0: meta}
+    engine = Engine(inputs.params[0][1], models=heard, meta_model=metas[0])
     engine.restore(inputs.state, bars.symbols, bars.interval)
-    equity, cells = [], []
-    cuts = sorted({*range(0, bars.n, BLOCK), *(row for row, _ in inputs.params), bars.n})
     at = dict(inputs.params)
-    for a, b in pairwise(cuts):
-        engine.params = at.get(a, engine.params)
-        result = engine.run(bars[a:b], inputs.votes[a:b])
-        equity.append(result.equity)
-        cells.append(cell_columns(result))
-    return np.concatenate(equity), cells
+    for a, b in pairwise(sorted({*range(0, bars.n, BLOCK), *at, bars.n})):
+        engine.params, engine.meta_model = at.get(a, engine.params), metas.get(a, engine.meta_model)
+        yield engine.run(bars[a:b], inputs.votes[a:b])
+
+
+def replayed(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> tuple[F8, list[list[list[Any]]]]:
+    """Run the inputs, or other bars in their place. Returns equity [n] and the decision columns of every bar."""
+    parts = [(result.equity, cell_columns(result)) for result in results(inputs, bars, meta)]
+    return np.concatenate([equity for equity, _ in parts]), [cells for _, cells in parts]
 
 
 def live_gap(journal: Path, reference: Bars | None = None, meta: MetaSource | None = None) -> dict[str, Any]:
     """Compare a journal with the backtest on its own inputs, and with one on `reference`.
 
-    meta: the learned model of the meta layer that live served. Returns `bars`, `identical`, `first_difference` (in words, or None) and with
-    a reference `pnl`: `live`, `reference`, `difference` and the `parts` that add up to it, quote currency.
+    meta: the learned model of the meta layer that live served, where it is no longer where the journal says. Returns `bars`, `identical`,
+    `first_difference` (in words, or None) and with a reference `pnl`: `live`, `reference`, `difference` and the `parts` that add up to it,
+    quote currency.
     """
     source = JournalSource(journal)
     inputs = read_inputs(source)

@@ -7,7 +7,7 @@ have missed is sent once more under the same ids. The bar that was not committed
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -34,6 +34,18 @@ class Controls(Protocol):
 
     def params(self, bar: int) -> tuple[Params, str] | None:
         """Return other parameters from `bar` on with their cause, None for no change."""
+        ...
+
+
+class Duty(Protocol):
+    """Something done between bars, such as serving promoted models or raising an alarm. What it returns is noted with the next commit."""
+
+    def before(self, runner: "Runner", bar: int, now: int) -> Iterable[Event]:
+        """Act before `bar`, which closed at `now` ns UTC, is decided."""
+        ...
+
+    def after(self, runner: "Runner", entry: Entry) -> Iterable[Event]:
+        """Act after a bar is in the journal and its orders are sent."""
         ...
 
 
@@ -73,8 +85,9 @@ class Runner:
 
     predictions: stored votes on the bars of a replay; models: asked where there are none. meta: learned model of the meta layer.
     models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
-    the first bar of a new journal. watchers: called after every committed bar. passed: called at the points where a crash must be harmless
-    (`filled`, `snapshot`, `commit`, `committed`, `submitted`, `checkpoint`), for tests.
+    the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
+    meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. passed: called at the points
+    where a crash must be harmless (`filled`, `snapshot`, `commit`, `committed`, `submitted`, `checkpoint`), for tests.
     """
 
     params: Params
@@ -89,6 +102,8 @@ class Runner:
     controls: Controls | None = None
     prepare: Callable[[Engine], None] = lambda engine: None
     watchers: tuple[Watcher, ...] = ()
+    duties: tuple[Duty, ...] = ()
+    meta_of: Callable[[Mapping[str, Any]], MetaSource | None] | None = None
     passed: Passed = lambda point: None
 
     def __post_init__(self) -> None:
@@ -110,6 +125,13 @@ class Runner:
         """End after the bar that is being decided; usable as a signal handler."""
         self.stopping = True
 
+    def serve(self, bar: int, models: Models | None, meta: MetaSource | None, about: Mapping[str, Any], cause: str) -> None:
+        """Ask other models from `bar` on. Positions, features and the rows that windows see stay; the caller knows that the models fit."""
+        self.models = self.engine.models = models
+        self.meta = self.engine.meta_model = meta
+        self.models_about = about
+        self._version = self.journal.change(bar, self.params, about, cause)
+
     def run(self) -> Outcome:
         """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
         resumed = self._resume()
@@ -127,8 +149,8 @@ class Runner:
                 del latency[:5_000]
             if self.stopping:
                 break
-        if assembler.events:
-            self.journal.note(assembler.events, self._bar)
+        if left := assembler.events + self._pending_events:
+            self.journal.note(left, self._bar)
         if self._since_snapshot and n_bars:
             self._keep_state()
         equity = float(self.engine.account.account[0]["equity"])
@@ -140,6 +162,8 @@ class Runner:
         events += self._pending_events
         self._pending_events = []
         self._change_params(bar, int(bars.close_time[0]), events)
+        for duty in self.duties:
+            events += duty.before(self, bar, int(bars.close_time[0]))
         self._cancel_killed()
         reported = self.broker.advance(bars)
         self.passed("filled")
@@ -171,6 +195,8 @@ class Runner:
             self._checkpoint()
         for watch in self.watchers:
             watch(entry)
+        for duty in self.duties:
+            self._pending_events += duty.after(self, entry)
         return latency
 
     def _note_latency(self, bar: int, now: int, latency: int) -> None:
@@ -255,13 +281,17 @@ class Runner:
             self._begin()
             return 0
         bar, self._clock, state = kept
+        check_rows(self.models, state)
         self.engine.restore(state, self.feed.symbols, self.feed.interval)
         versions = self.journal.versions()
         wanted, wanted_models = self.params, dict(self.models_about)
         for number, bars, votes, version in self.journal.bars_after(bar):
             self.engine.params = versions[version][0]
+            if self.meta_of is not None:
+                self.engine.meta_model = self.meta_of(versions[version][1])
             self.engine.run(bars, votes)
             bar, self._clock = number, int(bars.close_time[0])
+        self.engine.meta_model = self.meta
         self._check_account(bar)
         self._bar = bar
         self._version = max(versions)
@@ -312,6 +342,19 @@ class Runner:
                 self.broker.advance(bars)
         self.broker.cancel(self.journal.dropped(self._bar))
         self.broker.submit(list(self._working.values()))
+
+
+def check_rows(models: Models | None, state: Mapping[str, Any]) -> None:
+    """Raise UserError where a state, kept or running, does not hold what the models' windows look at. models: None for stored votes."""
+    if models is None:
+        return
+    n_rows, _, n_columns = state["models.rows"].shape
+    lookback = getattr(models, "lookback", 1)
+    if lookback > n_rows + 1 or len(models.feature_names) != n_columns:
+        raise UserError(
+            f"models must take {n_columns} features and see at most {n_rows + 1} bars, as the journal keeps them, was "
+            f"{len(models.feature_names)} and {lookback}; start a new --journal with them"
+        )
 
 
 def absent_votes(n: int, n_symbols: int) -> Votes:

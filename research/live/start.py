@@ -1,7 +1,7 @@
 """What must be there before the first bar? Feed, models or predictions, journal, broker and controls, as the user asked."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from research.live.governor_file import read_governor, take_over
 from research.live.journal import Journal
 from research.live.lines import LogFile
 from research.live.paper import PaperBroker
+from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.meta.schedule import MetaSchedule
 from research.models.schedule import FOREVER
 from research.predictions import Predictions
+from research.registry import find
 
 Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]]  # predictions, models, meta layer, their versions
 
@@ -54,28 +56,53 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
     if wish.stages is not None:
         params = params.with_values({"stages": parse_stages(wish.stages)})
     feed = open_feed(wish.feed, wish.speed, wish.live_from, **wish.how)
-    predictions, models, about = None, None, {}
+    predictions, models = None, None
+    about: dict[str, Any] = {}
     if wish.predictions is not None:
         predictions = Predictions.import_file(wish.predictions, feed.bars, label=wish.config.run.label)
         params = _with_horizon(params, predictions.label.horizon)
         about = {"predictions": wish.predictions.name}
+        meta = load_meta(wish, params)
+        about |= _about_meta(wish, meta)
     elif wish.models is not None:
-        models = load_models(wish, params)
+        begun = replace(wish, models=first_models(wish.models, wish.journal))
+        models, meta, about = load_served(begun, params)
         params = _with_horizon(params, models.horizon)
-        about = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     else:
         raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
-    meta = load_meta(wish, params)
-    if meta is not None:
-        about = {**about, "meta": meta.hash}
     return assemble(wish, params, feed, (predictions, models, meta, about), progress)
+
+
+def first_models(models: str, journal: Path) -> str:
+    """Say which models a start serves: of a name in the registry the version that the journal ends with, `reload` sees to the rest."""
+    if (name := split_name(models)) is None:
+        return models
+    last = last_source(journal)
+    return last if last is not None and last.partition("@")[0] == name else f"{name}@{find(name).version}"
+
+
+def load_served(wish: Wish, params: Params) -> tuple[Any, MetaSchedule | None, dict[str, Any]]:
+    """Load base models, their meta layer, and what the journal says of both. Raises UserError where they may not trade."""
+    assert wish.models is not None
+    models = load_models(wish, params)
+    meta = load_meta(wish, params)
+    folder = Path(wish.models)
+    about = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
+    about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
+    return models, meta, about | _about_meta(wish, meta)
+
+
+def _about_meta(wish: Wish, meta: MetaSchedule | None) -> dict[str, Any]:
+    if meta is None:
+        return {}
+    return {"meta": meta.hash} | ({} if wish.meta is None else {META_SOURCE: str(wish.meta.resolve())})
 
 
 def assemble(
     wish: Wish,
     params: Params,
     feed: ReplayFeed,
-    served: tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]],
+    served: Served,
     progress: Any,
 ) -> tuple[Runner, Callable[[], None]]:
     """Open the files and connect the parts. served: predictions, base models, meta layer, and their versions."""
@@ -95,6 +122,9 @@ def assemble(
     options = Options(SNAPSHOT_BARS, CHECKPOINT_BARS, fills_gaps=False) if is_replay else Options()
     controls = Controls(journal, params, kill_file_of(wish.journal))
     runner = Runner(params, feed, journal, broker, *served, options, controls)
+    runner.meta_of = lambda about: meta_of(about, served[2])
+    if (reload := reload_of(wish, params, served, is_replay)) is not None:
+        runner.duties = (reload,)
     if taken is not None:
         source, state = wish.import_governor, taken
         assert source is not None
@@ -106,12 +136,22 @@ def assemble(
         runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
 
     def close() -> None:
+        if reload is not None:
+            reload.close()
         if log is not None:
             log.close()
         broker.close()
         journal.close()
 
     return runner, close
+
+
+def reload_of(wish: Wish, params: Params, served: Served, is_replay: bool) -> Reload | None:
+    """Return what serves promoted models; None where --models names no name of the registry, or one version of it."""
+    if wish.models is None or (name := split_name(wish.models)) is None:
+        return None
+    version = int(str(served[3][SOURCE]).partition("@")[2])
+    return Reload(name, version, lambda source: load_served(replace(wish, models=source), params), waits=is_replay)
 
 
 def load_models(wish: Wish, params: Params) -> Any:
