@@ -634,4 +634,4 @@ def test_a_slow_bar_is_noted_and_the_commit_counts(market, tmp_path):
         stored = [ns for (ns,) in db.execute("SELECT latency FROM bars ORDER BY bar")]
         assert stored[:-1] == list(outcome.latency[:-1])
         assert stored[-1] < outcome.latency[-1]
-        assert db.execute("SELECT COUNT(*) FROM events WHERE kind = 'slow'").fetchone()[0] == 9
+        assert db.execute("SELECT COUNT(*) FROM events WHERE kind = 'slow'").fetchone()[0] == 10
