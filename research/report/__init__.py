@@ -1,13 +1,17 @@
 """How is a run shown? One self-contained HTML page, made from nothing but the run's folder.
 
-`page` turns files into words and tables, `figures` draws, `svg` makes the drawings follow the reader's screen, `templates/` sets the page.
+`page` turns files into words and tables, `figures` draws, `svg` makes the drawings follow the reader's screen, `templates/` sets the pages,
+the sweep's too.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 __all__ = ["build"]
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def build(folder: str | Path, path: str | Path | None = None) -> Path:
@@ -15,19 +19,22 @@ def build(folder: str | Path, path: str | Path | None = None) -> Path:
 
     Reads the folder only. Raises UserError when the folder is missing, half-written or of another schema.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     from research.report.page import page
     from research.store import read_run
 
-    templates = Path(__file__).parent / "templates"
+    files = read_run(folder)
+    return render("report.html", page(files), files.path / "report.html" if path is None else Path(path))
+
+
+def render(template: str, content: Mapping[str, Any], target: Path) -> Path:
+    """Set a template with `content`, write the page to `target`, whole or not at all, and return it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
-        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["ticks"] = ticks
-    files = read_run(folder)
-    html = environment.get_template("report.html").render(page(files), style=(templates / "style.css").read_text(encoding="utf-8"))
-    target = files.path / "report.html" if path is None else Path(path)
+    html = environment.get_template(template).render(content, style=(TEMPLATES / "style.css").read_text(encoding="utf-8"))
     scratch = target.with_name(f".{target.name}.partial")
     scratch.write_text(html, encoding="utf-8")
     scratch.replace(target)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from research.report import ticks
+from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.rules import parse_objective
@@ -25,19 +25,7 @@ PER_CENT = {"total_return", "annual_return", "max_drawdown", "win_rate", "mean_e
 
 def build(trials: Trials, summary: Mapping[str, Any], path: Path, curves: tuple[Curve, ...] = ()) -> Path:
     """Write the page of a sweep to `path` and return it. summary: what `workflow.summary_of` made; curves: exact ones to show."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    folders = [Path(__file__).parent / "templates", Path(__file__).parents[1] / "report" / "templates"]
-    environment = Environment(
-        loader=FileSystemLoader(folders), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["ticks"] = ticks
-    style = (folders[1] / "style.css").read_text(encoding="utf-8")
-    html = environment.get_template("sweep.html").render(_content(trials, summary, curves), style=style)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(html, encoding="utf-8")
-    scratch.replace(path)
-    return path
+    return render("sweep.html", _content(trials, summary, curves), path)
 
 
 def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ...]) -> dict[str, Any]:
