@@ -141,8 +141,8 @@ def train_from_files(
     from research.meta import train_from_log
 
     data, log, outcomes = files
-    if data or log is None or outcomes is None:
-        raise UserError("--from-log must come with --outcomes and without DATA, was otherwise; name both files")
+    if data or log is None:
+        raise UserError("--from-log must come without DATA, and with --outcomes unless it is a live journal, was otherwise")
     check_output(out, "schedule.json")
     options = config.run
     asked: dict[str, Any] = {name: getattr(options, f"meta_{name}") for name in ("vector", "calibration", "smote")}

@@ -109,8 +109,8 @@ def backtest(
 def train(
     out: Annotated[Path, typer.Option(help="folder for artefacts and out-of-sample predictions")],
     data: Annotated[str, typer.Argument(help="as for backtest; not with --from-log", metavar="DATA")] = "",
-    from_log: Annotated[Path | None, typer.Option(help="learn the meta layer alone, from predictions.jsonl of --export-log")] = None,
-    outcomes: Annotated[Path | None, typer.Option(help="outcomes.csv that belongs to --from-log")] = None,
+    from_log: Annotated[Path | None, typer.Option(help="learn the meta layer alone: log of --export-log, or live journal")] = None,
+    outcomes: Annotated[Path | None, typer.Option(help="outcomes.csv that belongs to --from-log; a journal has its own")] = None,
     min_date: Annotated[str | None, typer.Option(help="with --from-log: leave out lines before this time, UTC")] = None,
     tolerance: Annotated[float, typer.Option(help="with --from-log: minutes between an outcome and its line at most")] = 0.0,
     symbols: Symbols = None,
@@ -138,7 +138,7 @@ def train(
         show_log(schedule, counts, out, quiet, json)
         return
     if not data:
-        raise UserError("qt train must get DATA, or --from-log and --outcomes, was given neither")
+        raise UserError("qt train must get DATA, or --from-log, was given neither")
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, out=out)
     with progress(quiet or json) as update:
         predictions = train_job(job, update)

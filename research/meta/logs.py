@@ -1,5 +1,7 @@
 """How does the meta layer learn from what was logged? Prediction log and outcomes (`spec` 12.1) become rows of a walk-forward training.
 
+A log is a file of JSON lines with its CSV of outcomes, or the journal of `qt live`, which knows the outcomes of its own trades.
+
 Nothing is repaired in silence: every line that is skipped, doubled, out of order or without a partner is counted (`Log.counts`). Labels are
 L6: the traded action where the trade won, HOLD where it did not, the recorded ensemble action where none was made.
 """
@@ -44,21 +46,22 @@ class Log:
     labels: NDArray[np.int8]
     end: I8
     counts: dict[str, int]
+    hash: str = ""  # of everything that was read
 
 
 def train_from_log(
     log: str | Path,
-    outcomes: str | Path,
+    outcomes: str | Path | None = None,
     params: Params | None = None,
     *,
     min_date: str | None = None,
     tolerance_minutes: float = 0.0,
     **asked: Any,
 ) -> tuple[MetaSchedule, dict[str, int]]:
-    """Train the meta layer of `params.meta.mode` from files, on five expanding, purged folds; return schedule and counts.
+    """Train the meta layer of `params.meta.mode` from a log and its outcomes, or from a live journal alone; return schedule and counts.
 
-    min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector, calibration, smote, seed of
-    `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows: nothing synthetic takes their place.
+    Five expanding, purged folds. min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector,
+    calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows: nothing synthetic takes their place.
     """
     params = params or Params()
     read = read_log(log, outcomes, min_date, tolerance_minutes)
@@ -69,10 +72,9 @@ def train_from_log(
     slots = tuple(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any())
     plan: MetaPlan = resolve_plan(params, slots, False, horizon, **asked)
     folds = walk_forward(read.end, n_folds=N_FOLDS, train_share=1.0 / (N_FOLDS + 1), embargo=horizon)
-    digest = hashlib.sha256(Path(log).read_bytes() + Path(outcomes).read_bytes()).hexdigest()
     about: dict[str, Any] = {
         "label": {"id": "L6", "horizon": horizon},
-        "data_fingerprint": f"log {digest[:16]}",
+        "data_fingerprint": f"log {read.hash[:16]}",
         "symbols": list(read.symbols),
     }
     about |= {"base_models": list(slots), "base_predictions": "log", "base_weights": list(params.ensemble.weights), "counts": read.counts}
@@ -85,14 +87,24 @@ def train_from_log(
     return made, read.counts
 
 
-def read_log(log: str | Path, outcomes: str | Path, min_date: str | None = None, tolerance_minutes: float = 0.0) -> Log:
-    """Read and join a prediction log (JSON lines) and its outcomes (CSV).
+def read_log(log: str | Path, outcomes: str | Path | None = None, min_date: str | None = None, tolerance_minutes: float = 0.0) -> Log:
+    """Read and join a prediction log (JSON lines) and its outcomes (CSV), or a live journal, which holds both.
 
     Each line takes the outcome of its symbol with its timestamp, or with a tolerance the nearest one opened up to so many minutes before
     it; of doubled lines and outcomes the last one counts (D-72). Naive timestamps are UTC. Raises UserError where nothing can be read.
     """
-    lines, counts = _read_lines(Path(log))
-    traded = _read_outcomes(Path(outcomes), counts)
+    from research.live.outcomes import is_journal, read_outcomes
+
+    if is_journal(Path(log)) != (outcomes is None):
+        raise UserError(
+            "--from-log must be a journal of `qt live`, or JSON lines that come with --outcomes, was otherwise; see `qt train --help`"
+        )
+    if outcomes is None:
+        lines, traded, counts, digest = read_outcomes(Path(log))
+    else:
+        lines, counts = _read_lines(Path(log))
+        traded = _read_outcomes(Path(outcomes), counts)
+        digest = hashlib.sha256(Path(log).read_bytes() + Path(outcomes).read_bytes()).hexdigest()
     if min_date is not None:
         start = pd.Timestamp(min_date)
         start = start.tz_localize("UTC") if start.tzinfo is None else start.tz_convert("UTC")
@@ -109,10 +121,10 @@ def read_log(log: str | Path, outcomes: str | Path, min_date: str | None = None,
     used = joined.dropna(subset=["opened"]).drop_duplicates(["opened", "symbol"])
     counts["outcomes without a line"] = len(traded) - len(used)
     counts["rows"] = len(joined)
-    return _on_grid(joined, counts)
+    return _on_grid(joined, counts, digest)
 
 
-def _on_grid(joined: pd.DataFrame, counts: dict[str, int]) -> Log:
+def _on_grid(joined: pd.DataFrame, counts: dict[str, int], digest: str) -> Log:
     times = joined["timestamp"].to_numpy("datetime64[ns]").astype(np.int64)
     close_time, row = np.unique(times, return_inverse=True)
     symbols, column = np.unique(joined["symbol"].to_numpy(str), return_inverse=True)
@@ -128,7 +140,7 @@ def _on_grid(joined: pd.DataFrame, counts: dict[str, int]) -> Log:
     end = np.minimum(np.searchsorted(close_time, closed), len(close_time) - 1)
     won = (joined["outcome"] == "win").to_numpy()[has]
     labels, last = outcome_labels(ensemble, row[has], column[has], joined["traded"].to_numpy(np.float64)[has].astype(np.int8), won, end)
-    return Log(close_time, tuple(symbols.tolist()), Votes(action, confidence), regime, ensemble, labels, last, counts)
+    return Log(close_time, tuple(symbols.tolist()), Votes(action, confidence), regime, ensemble, labels, last, counts, digest)
 
 
 def _read_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
