@@ -13,6 +13,7 @@ from research.evidence.overfitting import (
     judge_search,
     overfitting,
     overfitting_of_blocks,
+    search_words,
     superiority,
 )
 from tests.fake_run import fake_run
@@ -165,6 +166,19 @@ def test_a_search_is_judged_by_its_best_run_and_its_trials():
     assert 0.0 <= beside["pbo"] <= 1.0
     assert 0.0 <= beside["spa"] <= 1.0
     assert beside["sentence"] == alone["sentence"]
+
+
+def test_what_was_found_is_said_by_rules():
+    found = judge_search(fake_run(seed=2, skill=0.5), noise(300, 8))
+    rows = {what: (figure, judgement) for what, figure, judgement, _ in search_words(found)}
+    assert len(rows) == 6
+    assert rows["picking the best fails"][0] == f"{100 * found['pbo']:.1f} %"
+    judged = {p: {w: j for w, _, j, _ in search_words(found | {"pbo": p, "spa": p})} for p in (0.0, 0.049, 0.05, 0.49, 0.5)}
+    assert [judged[p]["picking the best fails"] for p in (0.49, 0.5)] == ["noise gives 50 %", "no better than noise"]
+    chance = [judged[p]["chance of such a best without skill"] for p in (0.049, 0.05)]
+    assert chance == ["more than luck", "luck explains the best"]
+    none = search_words(judge_search(fake_run(seed=2)))
+    assert "picking the best fails" not in {row[0] for row in none}
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ from research.errors import UserError
 from research.evidence.bootstrap import Bootstrap
 
 HALVES_AT_ONCE = 4_000_000  # cells (halves of time x trials) that are in memory at once
+SIGNIFICANT = 0.05
 MAX_SET = 200  # trials that a model confidence set compares pair by pair
 
 
@@ -203,16 +204,52 @@ def judge_search(run: Any, returns: F8 | None = None, n_blocks: int = 16, block:
     """Judge a search by its best setting, run as `run`, after all its trials were recorded: the verdict of `spec` D-98.
 
     returns [T, N]: net returns, one column a trial (daily ones, or a sample of the trials); PBO, SPA and StepM stand beside the verdict,
-    None without them. Result: `verdict`, `sentence`, `deflated`, `excess`, `trials`, `pbo`, `spa`, `better`.
+    None without them. Result: `verdict`, `sentence`, `excess`, `trials`; of the best one `deflated`, `probabilistic` and the
+    `minimum_track_record_bars` with its `n_bars`; `pbo`, the winner's `mean_rank` out of sample (0 to 1) over `halves` of `blocks`; `spa`
+    (the consistent p-value) with `spa_lower`, `spa_upper`; `better`, the trials that StepM calls better than doing nothing; `block`.
     """
     evidence = run.summary["evidence"]
+    sharpe = evidence["sharpe"]
     out = {name: evidence[name] for name in ("verdict", "sentence", "excess", "trials")}
-    out |= {"deflated": evidence["sharpe"]["deflated"], "pbo": None, "spa": None, "better": None}
+    out |= {name: sharpe.get(name) for name in ("deflated", "probabilistic", "minimum_track_record_bars", "n_bars")}
+    out |= dict.fromkeys(("pbo", "mean_rank", "halves", "blocks", "spa", "spa_lower", "spa_upper", "better", "block"))
     if returns is None or returns.shape[1] < 2 or len(returns) < 30:
         return out
-    spa = superiority(returns, block=block)
     blocks = min(n_blocks, len(returns) // 4 * 2)
-    return out | {"pbo": overfitting(returns, blocks).probability, "spa": spa.consistent, "better": len(spa.better)}
+    fit, spa = overfitting(returns, blocks), superiority(returns, block=block)
+    out |= {"pbo": fit.probability, "mean_rank": fit.mean_rank, "halves": len(fit.ranks), "blocks": blocks}
+    return out | {"spa": spa.consistent, "spa_lower": spa.lower, "spa_upper": spa.upper, "better": len(spa.better), "block": block}
+
+
+def search_words(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Say what `judge_search` found, a row a question that has an answer: (what, figure, judgement, how it was found).
+
+    The rules: a PBO of 0.5 or more is what noise gives; below 0.05 a p-value, above 0.95 a probability of skill says something.
+    """
+    rows = []
+    if found["pbo"] is not None:
+        luck = "no better than noise" if found["pbo"] >= 0.5 else "noise gives 50 %"
+        how = f"PBO by CSCV: of {found['halves']:,} ways to halve time, those where the best of one half was below the median in the other"
+        rows.append(("picking the best fails", f"{100.0 * found['pbo']:.1f} %", luck, how))
+        skill = "more than luck" if found["spa"] < SIGNIFICANT else "luck explains the best"
+        how = "Hansen's SPA: how often the best of as many settings without skill looks as good; below 0.05 needed"
+        rows.append(("chance of such a best without skill", f"{found['spa']:.3f}", skill, how))
+        how = "Romano and Wolf's StepM: 5 % chance that one is named wrongly"
+        rows.append(("settings better than doing nothing", f"{found['better']:,}", "one by one", how))
+    if found["deflated"] is not None:
+        alone, count = "as if it were the only one", f"over {found['trials']['trials']:,} trials on these candles"
+        rows.append(
+            ("skill of the best, alone", f"{found['probabilistic']:.3f}", alone, "probabilistic Sharpe: that the true ratio is above 0")
+        )
+        how = "deflated Sharpe: that it is above what the best of so many shows by luck; above 0.95 needed"
+        rows.append(("skill of the best, after the search", f"{found['deflated']:.3f}", count, how))
+    need, given = found["minimum_track_record_bars"], found["n_bars"]
+    if need is not None and given:
+        there = f"{'enough, ' if need <= given else ''}{given:,} tested"
+        rows.append(
+            ("bars needed to be sure, alone", f"{need:,.0f}", there, "minimum track record length at 95 %, as if it were the only setting")
+        )
+    return rows
 
 
 def _table(returns: F8) -> F8:

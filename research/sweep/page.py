@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
 from research.sweep.curves import THRESHOLDS, Curve
@@ -45,6 +46,8 @@ def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ..
         "tiles": _tiles(summary),
         "setting": [(name, _shown(name, value)) for name, value in best["setting"].items()],
         "funnel": _funnel(summary),
+        "worth": search_words(summary["search"]),
+        "sampled": summary["search"],
         "spread": spread(table[objective].to_numpy(np.float64), objective, best.get(objective)),
         "maps": [(f"{y} over {x}", heatmap(table, x, y, objective, best["setting"])) for x, y in pairs],
         "n_pairs": len(varied) * (len(varied) - 1) // 2,

@@ -98,6 +98,12 @@ class Space:
                 drawn.append(rng.uniform(axis.low, axis.high, BLOCK) if axis.is_free else rng.integers(0, len(axis.values), BLOCK))
         return [np.concatenate(drawn)[first - start : last - start] for drawn in out]
 
+    def pick(self, numbers: NDArray[np.int64]) -> list[NDArray]:
+        """Return for every axis the settings `numbers`, ascending, as `draw` does."""
+        cuts = np.flatnonzero(np.diff(numbers // BLOCK)) + 1
+        parts = [(part, self.draw(int(part[0]), int(part[-1]) + 1)) for part in np.split(numbers, cuts) if len(part)]
+        return [np.concatenate([drawn[i][part - part[0]] for part, drawn in parts]) for i in range(len(self.axes))]
+
     def records(self, drawn: Sequence[NDArray]) -> NDArray:
         """Return PARAMS [m] of drawn settings."""
         out = np.repeat(self.base.record(), len(drawn[0]))

@@ -12,6 +12,7 @@ import pandas as pd
 from qtcore import Bars, Params
 from research.backtest import backtest
 from research.errors import UserError
+from research.evidence.overfitting import search_words
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.store import check_output, read_run
@@ -20,6 +21,7 @@ from research.sweep.figures import figure_names
 from research.sweep.rules import parse_objective
 from research.sweep.run import sweep
 from research.sweep.trials import Trials
+from research.sweep.worth import judge
 from research.workflow import Job, inputs_of, load
 
 Progress = Any  # callback (done, total, text)
@@ -79,7 +81,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))
     run = backtest(bars, predictions, params, meta=meta)
-    summary = summary_of(trials, best, run.summary, asked.objective)
+    summary = summary_of(trials, best, run.summary, asked.objective) | {"search": judge(trials, run)}
     _write(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     from research.sweep.page import build
 
@@ -138,7 +140,7 @@ BEST = ("sharpe", "sharpe_bar", "total_return", "max_drawdown", "win_rate", "tur
 
 
 def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    best, deflated = summary["best"], summary["verdict"]["sharpe"].get("deflated")
+    best = summary["best"]
     setting = ", ".join(
         f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}" for name, value in best["setting"].items()
     )
@@ -155,7 +157,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("trials on these candles", f"{summary['tried']['trials']:,}, worth {summary['tried']['effective']:.0f} independent ones")
         )
-    return [*rows, ("probability of skill", "none" if deflated is None else f"{deflated:.3f} (deflated Sharpe)")]
+    return [*rows, *((what, f"{figure} ({judgement})") for what, figure, judgement, _ in search_words(summary["search"]))]
 
 
 def _figure(value: float | None) -> str:
