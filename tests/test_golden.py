@@ -7,26 +7,26 @@ import research
 from qtcore.types import Reason, Source, Verdict
 
 FIGURES = {
-    "final equity": 9725.060926996122,
-    "lowest equity": 9725.060926996122,
-    "fees": 374.96745677056833,
-    "mean exposure": 2324.649186149814,
+    "final equity": 9658.415500661087,
+    "lowest equity": 9658.415500661087,
+    "fees": 373.0442701063067,
+    "mean exposure": 2298.2683007722635,
     "volatility": 0.4419415826568923,
-    "trend": 0.1684181905256833,
+    "trend": 0.1382175207188893,
 }
 COUNTS = {
     "fills": 1329,
-    "stops": 43,
+    "stops": 55,
     "escalated": 2154,
     "from the arbiter": 1615,
     "APPROVED": 667,
     "HOLD_SIGNAL": 525,
-    "LOW_CONFIDENCE": 475,
-    "DAILY_TRADE_LIMIT_REACHED": 213,
+    "LOW_CONFIDENCE": 477,
+    "DAILY_TRADE_LIMIT_REACHED": 215,
     "MAX_EXPOSURE_EXCEEDED": 1,
-    "COOLDOWN_ACTIVE": 18,
-    "POSITION_ALREADY_OPEN": 911,
-    "EXIT_SIGNAL": 327,
+    "COOLDOWN_ACTIVE": 24,
+    "POSITION_ALREADY_OPEN": 908,
+    "EXIT_SIGNAL": 320,
     "HORIZON": 63,
 }
 

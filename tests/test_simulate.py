@@ -36,8 +36,8 @@ def test_a_longer_run_begins_with_the_shorter(name, n_bars, seed):
 
 def test_the_bits_are_these():
     """A change here changes every simulated result: say so in the CHANGELOG."""
-    assert fingerprint(simulate("random_walk", seed=1, n_bars=50))[:16] == "8b349a5a584b8147"
-    assert fingerprint(simulate("planted_edge", seed=1, n_bars=50))[:16] == "d2251fd0105d0d09"
+    assert fingerprint(simulate("random_walk", seed=1, n_bars=50))[:16] == "3889cde105cf5502"
+    assert fingerprint(simulate("planted_edge", seed=1, n_bars=50))[:16] == "76a4f9c3096ca13a"
 
 
 def test_a_random_walk_is_fair_clustered_and_correlated():
@@ -56,6 +56,17 @@ def test_a_random_walk_is_fair_clustered_and_correlated():
     assert np.all((bars.high >= bars.open) & (bars.high >= bars.close) & (bars.low <= bars.open) & (bars.low <= bars.close))
     daily = simulate("random_walk", n_bars=4_000, n_symbols=5, interval="1d", correlation=0.0)
     assert (daily.close[1:] / daily.close[:-1] - 1.0).std() == pytest.approx(0.006 * 24**0.5, rel=0.1)
+
+
+def test_a_stop_filled_at_its_level_earns_nothing():
+    bars = simulate("random_walk", seed=3, n_bars=20_000, n_symbols=10, interval="1d", correlation=0.0)
+    held = bars.close / bars.open - 1.0
+    for stop in (0.01, 0.02, 0.03):
+        long = np.where(bars.low <= bars.open * (1.0 - stop), -stop, held)
+        short = np.where(bars.high >= bars.open * (1.0 + stop), -stop, -held)
+        for earned in (long, short):
+            assert (earned != held).mean() > 0.2
+            assert abs(earned.mean()) / earned.std() * earned.size**0.5 < 3.0
 
 
 def best_rule_accuracy(bars, horizon: int = 5, move: float = 0.015) -> float:

@@ -2,6 +2,9 @@
 
 A generator takes (rng, number of symbols, interval in ns, its parameters) and yields blocks for ever. It draws whole blocks, so how many
 bars are asked for changes no bit of the ones before. Only + - * / and square roots are used.
+
+Prices move all the time, as a Brownian motion does, and a bar's high and low are its own: a stop that is filled at its level is then worth
+as much as it costs. Highs and lows of a few steps only would give every stop the rest of the step for nothing.
 """
 
 import math
@@ -13,11 +16,12 @@ from qtcore.types import F8, NS_PER_HOUR
 from research.errors import UserError
 
 BLOCK = 1024  # bars drawn at once
-STEPS = 8  # moves inside a bar: its high and low are seen on the way
+STEPS = 8  # moves inside a bar
 GROWTH, PULL, NOISE = 0.08, 0.02, 0.015  # of the planted world's volume, a bar
 GAP = 0.1  # share of a bar's deviation by which it opens away from the last close
 PLANTED_VOLATILITY, EPISODE = 0.005, 12  # deviation of a bar's return; bars that an episode lasts in the mean
 SEEN = 0.04  # a change of volume beyond this share is the planted state's, never noise
+TOO_WILD = "simulated prices must stay above 0, was not so; lower the volatility, the drift or the size of the jumps"
 Block = tuple[F8, F8, F8, F8, F8]  # open, high, low, close, volume [BLOCK, S]
 
 
@@ -40,7 +44,7 @@ def random_walk(rng: np.random.Generator, n_symbols: int, ns: int, volatility: f
             variance = 0.02 * target + variance * (0.08 * shock[t] * shock[t] + 0.90)
             variance = np.minimum(np.maximum(variance, 0.04 * target), 25.0 * target)
         volume = 1_000.0 * sigma / target**0.5 * (0.3 + np.abs(shock)) * (0.5 + noise)
-        yield candles(price, moves, gap, sigma, np.zeros((BLOCK, n_symbols)), volume)
+        yield candles(rng, price, moves, gap, sigma, np.zeros((BLOCK, n_symbols)), volume)
 
 
 def planted_edge(
@@ -75,7 +79,7 @@ def planted_edge(
             pull = np.where(level > 1_000.0, 1.0 - PULL, 1.0 + PULL)
             level = level * (1.0 + GROWTH * state) * pull * (1.0 + NOISE * (2.0 * noise[t] - 1.0))
             volume[t] = level
-        yield candles(price, moves, gap, np.full((BLOCK, n_symbols), PLANTED_VOLATILITY), drift * pushed, volume)
+        yield candles(rng, price, moves, gap, np.full((BLOCK, n_symbols), PLANTED_VOLATILITY), drift * pushed, volume)
 
 
 def planted_signal(volume: F8) -> F8:
@@ -164,7 +168,7 @@ def trend(rng: np.random.Generator, n_symbols: int, ns: int, drift: float = 0.00
     while True:
         moves, gap, noise = draw(rng, n_symbols, 0.0)
         shape = (BLOCK, n_symbols)
-        yield candles(price, moves, 0.0 * gap, np.full(shape, volatility), np.full(shape, drift), 1_000.0 * (0.5 + noise))
+        yield candles(rng, price, moves, 0.0 * gap, np.full(shape, volatility), np.full(shape, drift), 1_000.0 * (0.5 + noise))
 
 
 def jumps(rng: np.random.Generator, n_symbols: int, ns: int, size: float = 0.10, every: int = 200) -> Iterator[Block]:
@@ -176,7 +180,7 @@ def jumps(rng: np.random.Generator, n_symbols: int, ns: int, size: float = 0.10,
         hit, side = rng.random((BLOCK, n_symbols)) < 1.0 / every, rng.random((BLOCK, n_symbols)) < 0.5
         sigma = np.full((BLOCK, n_symbols), volatility)
         leap = np.where(hit, np.where(side, size, -size), 0.0) / (GAP * volatility)
-        yield candles(price, moves, gap + leap, sigma, np.zeros_like(sigma), 1_000.0 * (0.5 + noise))
+        yield candles(rng, price, moves, gap + leap, sigma, np.zeros_like(sigma), 1_000.0 * (0.5 + noise))
 
 
 def gaps(rng: np.random.Generator, n_symbols: int, ns: int, holes: float = 0.01, outage: int = 500, listing: int = 200) -> Iterator[Block]:
@@ -209,8 +213,12 @@ def draw(rng: np.random.Generator, n_symbols: int, correlation: float) -> tuple[
     return moves, rng.standard_normal((BLOCK, n_symbols)), rng.random((BLOCK, n_symbols))
 
 
-def candles(price: F8, moves: F8, gap: F8, sigma: F8, drift: F8, volume: F8) -> Block:
-    """Walk the prices through a block. price [S]: the last close, updated in place; sigma, drift [b, S]: of the bar's return."""
+def candles(rng: np.random.Generator, price: F8, moves: F8, gap: F8, sigma: F8, drift: F8, volume: F8) -> Block:
+    """Walk the prices through a block. price [S]: the last close, updated in place; sigma, drift [b, S]: of the bar's return.
+
+    The highest price between two steps a and b of deviation s is (a + b + sqrt((b - a)^2 + 2 s^2 E)) / 2 with E exponential, the lowest
+    its mirror image: the extremes of a Brownian bridge (Glasserman, Monte Carlo Methods in Financial Engineering, 2004, section 6.4).
+    """
     n, n_symbols = sigma.shape
     factors = np.empty((n, STEPS + 1, n_symbols))
     factors[:, 0] = 1.0 + GAP * sigma * gap
@@ -218,10 +226,15 @@ def candles(price: F8, moves: F8, gap: F8, sigma: F8, drift: F8, volume: F8) -> 
     factors[0, 0] *= price
     path = np.asarray(np.cumprod(factors.reshape(-1, n_symbols), axis=0), np.float64).reshape(factors.shape)
     if not np.all(path[-1] > 0.0):
-        raise UserError("simulated prices must stay above 0, was not so; lower the volatility, the drift or the size of the jumps")
+        raise UserError(TOO_WILD)
     price[:] = path[-1, -1]
-    high: F8 = path.max(axis=1)
-    low: F8 = path.min(axis=1)
+    a, b = path[:, :-1], path[:, 1:]
+    spread = 2.0 / STEPS * (a * sigma[:, None, :]) ** 2
+    up, down = rng.standard_exponential((2, n, STEPS, n_symbols))
+    high: F8 = np.maximum(0.5 * (a + b + np.sqrt((b - a) ** 2 + spread * up)), np.maximum(a, b)).max(axis=1)  # rounding must not
+    low: F8 = np.minimum(0.5 * (a + b - np.sqrt((b - a) ** 2 + spread * down)), np.minimum(a, b)).min(axis=1)  # cut off the steps
+    if not np.all(low > 0.0):
+        raise UserError(TOO_WILD)
     return path[:, 0], high, low, path[:, -1], volume
 
 
