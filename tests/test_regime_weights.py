@@ -136,6 +136,7 @@ def test_every_fold_but_the_first_gets_its_stage() -> None:
     assert (first[:3, 0] / np.where(first[3:6, 0] == 0, 1, first[3:6, 0]) > 1.4).all()  # the table stays underneath
     run = research.backtest(bars, predictions, fitted)
     assert run.params.stages == fitted.stages
+    assert any(text.startswith("the weights by regime") for text in run.verify()["not_covered"])
     later = replace(predictions, labels=np.where((np.arange(3_000) >= starts[1])[:, None], 0, predictions.labels).astype(np.int8))
     assert fit_regime_weights(bars, later, given) == fitted
 

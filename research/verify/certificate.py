@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from research.models.inputs import own_features
+from research.regime_weights import FACTORS
 from research.store import write_certificate
 from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
@@ -105,6 +106,8 @@ def not_covered(run: Evidence, models: Any) -> list[str]:
         out.append(f"the decisions: the run used an own {names}, which the folder does not hold, so nothing could be run again")
     if run.meta is not None and not retrainable(run):
         out.append("the training of the meta models: they were made from other bars than these")
+    if any(name == FACTORS for stage in run.params.stages for name, _ in stage.values):
+        out.append("the weights by regime that begin with a fold: they were taken as stored, not fitted again")
     if run.predictions.imported:
         out.append("the origin of the imported predictions: whether they were made before their bars closed cannot be seen in them")
     elif models is not None and (own := own_features(models.feature_names)):
