@@ -13,11 +13,6 @@ audit_app = typer.Typer(no_args_is_help=True, help="Show what a mistake in the m
 FEATURES = {"relative": ("v5_rel",), "raw": ("v5",), "both": ("v5_rel", "v5")}
 
 
-@audit_app.callback()
-def main() -> None:
-    """Show what a mistake in the method is worth."""
-
-
 @audit_app.command()
 def leakage(
     data: Data,

@@ -14,6 +14,7 @@ file holds code (D-76).
 
 import hashlib
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
@@ -116,7 +117,7 @@ class KernelFit:
 
 
 @dataclass(frozen=True)
-class LibraryFit:
+class LibraryFit(ABC):
     """What forest and boosting share: only rows without NaN reach the library, scaled."""
 
     estimator: Any
@@ -130,9 +131,9 @@ class LibraryFit:
             out[known] = self.predict((rows[known] - self.scaler.mean) / self.scaler.scale)
         return out
 
+    @abstractmethod
     def predict(self, scaled: F8) -> F8:
         """Ask the library about scaled rows."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
