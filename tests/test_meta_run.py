@@ -100,7 +100,7 @@ def test_a_meta_model_that_saw_later_bars_is_caught(folder, bars, preds, tmp_pat
     copy = shutil.copytree(folder, tmp_path / "run")
     run = read_evidence(copy)
     last, before = run.meta.artefacts[-1], run.meta.artefacts[-2]
-    moved = replace(last, path=before.path, hash=before.hash, meta=before.meta)
+    moved = replace(last, path=before.path, hash=before.hash, meta=before.meta, meta_hash=before.meta_hash)
     planted = MetaSchedule((*run.meta.artefacts[:-1], moved), run.meta.feature_names, run.meta.config)
     manifest = run.files.manifest | {"meta_model": {"hash": planted.hash}}
     claims = meta_claims(replace(run, meta=planted, files=replace(run.files, manifest=manifest)), 0, lambda text: None)

@@ -206,7 +206,8 @@ class RunSource:
         open_ = trades[(trades["exit_reason"] == Reason.END_OF_DATA) | trades["exit_time"].isna()]
         day = self._close // NS_PER_DAY == self._close[-1] // NS_PER_DAY
         today = int((self._planes["governor_reason"][day] == Reason.APPROVED).sum())
-        held = tuple(_open_trade(row) for row in open_.to_dict("records"))
+        rows = sorted(open_.to_dict("records"), key=lambda row: self.run.symbols.index(row["symbol"]))
+        held = tuple(map(_open_trade, rows))
         refused = self._planes["governor_reason"][-1] == Reason.MAX_DRAWDOWN_EXCEEDED
         peak = max(float(frame["equity"].max()), self.params().broker.initial_cash)
         last = frame.iloc[-1]
