@@ -5,17 +5,23 @@ import numpy as np
 from qtcore.types import N_MODELS, Bars, InputError, Votes
 
 
+def as_array(array: np.ndarray, dtype: type) -> np.ndarray:
+    """Return `array` C-contiguous, writeable and of `dtype`: itself where it is so already (a quarter of the time)."""
+    return array if array.dtype == dtype and array.flags.carray else np.require(array, dtype, ["C", "W"])
+
+
 def as_bars(bars: Bars) -> Bars:
     """Return `bars` as kernels want them: C-contiguous writeable float64 and int64. Raises InputError with the first broken rule."""
     n, n_symbols = bars.n, len(bars.symbols)
-    times = {name: np.require(getattr(bars, name), np.int64, ["C", "W"]) for name in ("open_time", "close_time")}
+    times = {name: as_array(getattr(bars, name), np.int64) for name in ("open_time", "close_time")}
     prices = {name: _plane(f"bars.{name}", getattr(bars, name), n, n_symbols) for name in ("open", "high", "low", "close", "volume")}
     funding = None if bars.funding is None else _plane("bars.funding", bars.funding, n, n_symbols)
     if len(set(bars.symbols)) != n_symbols:
         raise InputError(f"bars.symbols must be unique, was {bars.symbols}")
     if times["close_time"].shape != (n,):
         raise InputError(f"bars.close_time must have the length of open_time {n}, was {times['close_time'].shape}")
-    if n and not (np.all(np.diff(times["open_time"]) > 0) and np.all(times["close_time"] > times["open_time"])):
+    opens = times["open_time"]
+    if n and not ((opens[1:] > opens[:-1]).all() and (times["close_time"] > opens).all()):
         raise InputError("bars.open_time must increase strictly and lie before close_time, was not so; sort and drop duplicates first")
     return Bars(**times, **prices, symbols=tuple(bars.symbols), interval=int(bars.interval), funding=funding)
 
@@ -26,17 +32,17 @@ def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:
     for name in ("action", "confidence"):
         if getattr(votes, name).shape != shape:
             raise InputError(f"votes.{name} must be of shape {list(shape)} (models, bars, symbols), was {list(getattr(votes, name).shape)}")
-    action = np.require(votes.action, np.int8, ["C", "W"])
-    confidence = np.require(votes.confidence, np.float64, ["C", "W"])
+    action, confidence = as_array(votes.action, np.int8), as_array(votes.confidence, np.float64)
     present = action >= 0
-    if np.any(action < -1) or np.any(action > 2):
-        raise InputError(f"votes.action must be -1 (absent), 0, 1 or 2, was {action[(action < -1) | (action > 2)][0]}")
-    if np.any(present & ~((confidence >= 0.0) & (confidence <= 1.0))):
+    unknown = (action < -1) | (action > 2)
+    if unknown.any():
+        raise InputError(f"votes.action must be -1 (absent), 0, 1 or 2, was {action[unknown][0]}")
+    if (present & ~((confidence >= 0.0) & (confidence <= 1.0))).any():
         raise InputError("votes.confidence must be in [0, 1] where a model voted, was outside or NaN; set the action to -1 there")
-    return Votes(action, confidence, None if votes.probs is None else np.require(votes.probs, np.float64, ["C", "W"]))
+    return Votes(action, confidence, None if votes.probs is None else as_array(votes.probs, np.float64))
 
 
 def _plane(name: str, array: np.ndarray, n: int, n_symbols: int) -> np.ndarray:
     if array.shape != (n, n_symbols):
         raise InputError(f"{name} must be float64 of shape [{n}, {n_symbols}] (bars, symbols), was {array.dtype} {list(array.shape)}")
-    return np.require(array, np.float64, ["C", "W"])
+    return as_array(array, np.float64)

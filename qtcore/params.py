@@ -279,7 +279,11 @@ class Params:
         return values | ({"stages": stages} if stages else {})
 
     def record(self) -> np.ndarray:
-        """Return the one-element `PARAMS` array that kernels receive, as it is before the first stage."""
+        """Return the one-element `PARAMS` array that kernels receive, as it is before the first stage; a copy each time."""
+        return self._record.copy()
+
+    @cached_property
+    def _record(self) -> np.ndarray:
         out = np.zeros(1, PARAMS)
         for layer in LAYERS:
             for name in PARAMS[layer.name].names or ():

@@ -372,6 +372,10 @@ class Value(IntEnum):
     RAW_CONFIDENCE = 4
 
 
+_CODES = tuple((row.name.lower(), np.dtype(DECISION_COLUMNS[row.name.lower()])) for row in Code)
+_VALUES = tuple(row.name.lower() for row in Value)
+
+
 @dataclass(frozen=True)
 class Decisions:
     """The opinion on every cell of a block; each field is `[n, S]`, dtypes and meaning in `DECISION_COLUMNS`."""
@@ -397,8 +401,8 @@ class Decisions:
     def empty(cls, n: int, n_symbols: int) -> "Decisions":
         """Allocate uninitialised outputs for `n` bars; kernels write every cell. The columns are views of two slabs."""
         codes, values = np.empty((len(Code), n, n_symbols), np.int8), np.empty((len(Value), n, n_symbols))
-        columns = {row.name.lower(): codes[row].view(DECISION_COLUMNS[row.name.lower()]) for row in Code}
-        return cls(**columns, **{row.name.lower(): values[row] for row in Value})
+        columns = {name: plane.view(dtype) for (name, dtype), plane in zip(_CODES, codes)}
+        return cls(**columns, **dict(zip(_VALUES, values)))
 
     @property
     def slabs(self) -> tuple[NDArray[np.int8], F8]:

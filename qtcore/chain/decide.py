@@ -8,6 +8,7 @@ import numpy as np
 
 from qtcore.arbiter import keep, settle
 from qtcore.chain.patterns import look_up, pattern_table
+from qtcore.check import as_array
 from qtcore.ensemble import average, weighted_score_rule
 from qtcore.jit import kernel
 from qtcore.meta.override import judge_learned
@@ -145,4 +146,4 @@ def decide(
 
 def _flat(planes: np.ndarray, dtype: type = np.float64) -> np.ndarray:
     """View `[K, n, S]` planes as `[K, n * S]` cells, as kernels want them."""
-    return np.require(planes, dtype, ["C", "W"]).reshape(len(planes), planes.shape[1] * planes.shape[2])
+    return as_array(planes, dtype).reshape(len(planes), planes.shape[1] * planes.shape[2])
