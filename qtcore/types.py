@@ -401,8 +401,8 @@ class Decisions:
     def empty(cls, n: int, n_symbols: int) -> "Decisions":
         """Allocate uninitialised outputs for `n` bars; kernels write every cell. The columns are views of two slabs."""
         codes, values = np.empty((len(Code), n, n_symbols), np.int8), np.empty((len(Value), n, n_symbols))
-        columns = {name: plane.view(dtype) for (name, dtype), plane in zip(_CODES, codes)}
-        return cls(**columns, **dict(zip(_VALUES, values)))
+        columns: dict[str, NDArray] = {name: plane.view(dtype) for (name, dtype), plane in zip(_CODES, codes)}
+        return cls(**columns | dict(zip(_VALUES, values)))
 
     @property
     def slabs(self) -> tuple[NDArray[np.int8], F8]:

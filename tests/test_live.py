@@ -308,7 +308,7 @@ def test_another_version_and_other_files_are_refused(tmp_path):
     small_journal(tmp_path / "j").close()
     with sqlite3.connect(tmp_path / "j") as db:
         db.execute("PRAGMA user_version = 99")
-    with pytest.raises(UserError, match="schema 1, was 99"):
+    with pytest.raises(UserError, match="schema 2, was 99"):
         small_journal(tmp_path / "j")
     (tmp_path / "text").write_text("no database at all, only words" * 200)
     with pytest.raises(UserError, match="damaged"):

@@ -3,6 +3,7 @@
 import hashlib
 import io
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def cell_columns(result: Result) -> list[list[Any]]:
     raw, is_hold = decisions.raw_action, result.final_action == Action.HOLD
     confidence = np.where(~is_hold | (raw == Action.HOLD), decisions.raw_confidence, 0.0)
     source = np.where((raw != Action.HOLD) & is_hold, np.int8(Source.GOVERNOR_HOLD), decisions.source)
-    columns = [plane[m] for m in range(N_MODELS) for plane in (votes.action, votes.confidence)]
-    columns += [getattr(decisions, name) for name in DECISION_COLUMNS]
+    voted = zip(*(plane.reshape(N_MODELS, -1).tolist() for plane in (votes.action, votes.confidence)))
+    columns = [getattr(decisions, name) for name in DECISION_COLUMNS]
     columns += [final, confidence, source, result.governor_reason, result.size, *result.planes.regime]
-    return [column.ravel().tolist() for column in columns]
+    return [*chain.from_iterable(voted), *(column.reshape(-1).tolist() for column in columns)]

@@ -10,6 +10,7 @@ feed's own clock is refused (`skew`), an impossible one too (`bad`).
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -88,10 +89,9 @@ class Assembler:
         if open_time + self.interval > arrival.now + SKEW:
             self._note(arrival, "skew", self._named(prices), f"the bar of {_iso(open_time)} has not closed at {_iso(arrival.now)}")
             return
-        with np.errstate(invalid="ignore"):
-            o, h, low, c, v = prices[:5]
-            bad = ~np.isnan(prices[:5]).all(axis=0) & ~((low > 0.0) & (low <= np.minimum(o, c)) & (h >= np.maximum(o, c)) & (v >= 0.0))
-        if bad.any():
+        o, h, low, c, v = prices[:5]
+        good = (low > 0.0) & (low <= o) & (low <= c) & (h >= o) & (h >= c) & (v >= 0.0)
+        if not good.all() and (bad := ~good & ~np.isnan(prices[:5]).all(axis=0)).any():
             self._note(arrival, "bad", [s for s, b in zip(self.symbols, bad) if b], f"an impossible candle at {_iso(open_time)}, not used")
             prices = np.where(bad, np.nan, prices)
         if self.clock is not None and open_time < self.clock:
@@ -123,7 +123,7 @@ class Assembler:
             prices = np.full_like(next(iter(self._open.values())), np.nan)
         self._open.pop(open_time, None)
         close_time = open_time + self.interval
-        gone = {s for s, price in zip(self.symbols, prices[3]) if price != price}
+        gone = set() if is_whole else set(compress(self.symbols, np.isnan(prices[3])))
         if begun := sorted(gone - self._gone):
             self.events.append(Event(now, "missing", f"no candle from {_iso(open_time)} on: holes", ",".join(begun)))
         self._gone, self.clock = gone, close_time

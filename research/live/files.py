@@ -9,7 +9,7 @@ from typing import Any
 
 from research.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x71746A31  # "qtj1"
 BUSY_SECONDS = 10.0
 

@@ -7,6 +7,7 @@ taken twice.
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,9 @@ class PaperBroker:
             self._state["n_fills"] += len(fills)
             marks = ", ".join("?" * (3 + len(REPORTED)))
             rows = [(first + k, close_time, id_, *(fill[name] for name in REPORTED)) for k, (id_, fill) in enumerate(fills)]
-            self.db.executemany(f"INSERT INTO fills VALUES ({marks})", rows)
-            self.db.executemany("UPDATE orders SET state = ? WHERE id = ?", done)
+            if rows or done:
+                self.db.executemany(f"INSERT INTO fills VALUES ({marks})", rows)
+                self.db.executemany("UPDATE orders SET state = ? WHERE id = ?", done)
             self.db.execute("UPDATE account SET clock = ?, state = ?", (close_time, json.dumps(self._state)))
             self.db.execute("COMMIT")
         for _, id_ in done:
@@ -147,6 +149,10 @@ class PaperBroker:
         """Close the file."""
         self.db.close()
 
+    def _columns(self, names: Iterable[str]) -> list[tuple[int, str]]:
+        """Return (column, name) in the order of the symbols; a list, so that positions may come and go meanwhile."""
+        return sorted((self._column[name], name) for name in names)
+
     def _passed(self, close_time: int) -> NDArray:
         """Return the fills of a bar that has passed."""
         rows = self.db.execute(f"SELECT {', '.join(REPORTED)} FROM fills WHERE close_time = ? ORDER BY seq", (close_time,))
@@ -154,22 +160,20 @@ class PaperBroker:
 
     def _at_open(self, bar: Bars, done: list[tuple[str, str]]) -> list[tuple[str | None, dict[str, Any]]]:
         fills: list[tuple[str | None, dict[str, Any]]] = []
-        time, positions = int(bar.open_time[0]), self._state["positions"]
+        time, positions, opens = int(bar.open_time[0]), self._state["positions"], bar.open[0].tolist()
         leaving = {order.symbol: order for order in self._open.values() if order.kind == "exit"}
         entering = {order.symbol: order for order in self._open.values() if order.kind == "entry"}
-        for s, name in enumerate(self.symbols):
-            position, price, order = positions.get(name), float(bar.open[0, s]), leaving.get(name)
-            if position is None or price != price:
+        for s, name in self._columns(positions):
+            position, price, order = positions[name], opens[s], leaving.get(name)
+            if price != price:
                 continue
             if order is not None:
                 fills.append((order.id, self._leave(s, position, price, order.reason, time)))
                 done.append(("filled", order.id))
             elif gap_rule(position["qty"], position["stop_price"], price):
                 fills.append((None, self._leave(s, position, price, int(Reason.STOP), time)))
-        for s, name in enumerate(self.symbols):
-            order, price = entering.get(name), float(bar.open[0, s])
-            if order is None:
-                continue
+        for s, name in self._columns(entering):
+            order, price = entering[name], opens[s]
             if price == price and name not in positions:
                 fills.append((order.id, self._enter(s, order.notional, price, time)))
             done.append(("filled" if price == price else "cancelled", order.id))
@@ -178,10 +182,8 @@ class PaperBroker:
     def _inside(self, bar: Bars) -> list[tuple[str | None, dict[str, Any]]]:
         fills: list[tuple[str | None, dict[str, Any]]] = []
         positions, holes, time = self._state["positions"], self._state["holes"], int(bar.close_time[0])
-        for s, name in enumerate(self.symbols):
-            position, close = positions.get(name), float(bar.close[0, s])
-            if position is None:
-                continue
+        for s, name in self._columns(positions):
+            position, close = positions[name], float(bar.close[0, s])
             is_hole = close != close
             holes[name] = holes.get(name, 0) + 1 if is_hole else 0
             if stop_rule(position["qty"], position["stop_price"], float(bar.low[0, s]), float(bar.high[0, s])):
@@ -197,11 +199,11 @@ class PaperBroker:
         if bar.funding is None:
             return
         paid = 0.0
-        for s, name in enumerate(self.symbols):
-            if (position := self._state["positions"].get(name)) is not None:
-                received = float(funding_rule(position["qty"], float(bar.close[0, s]), float(bar.funding[0, s])))
-                position["funding"] += received
-                paid += received
+        for s, name in self._columns(self._state["positions"]):
+            position = self._state["positions"][name]
+            received = float(funding_rule(position["qty"], float(bar.close[0, s]), float(bar.funding[0, s])))
+            position["funding"] += received
+            paid += received
         self._state["balance"] += paid
 
     def _enter(self, s: int, pending: float, reference: float, time: int) -> dict[str, Any]:
@@ -230,19 +232,20 @@ class PaperBroker:
 
 def _records(fills: list[dict[str, Any]]) -> NDArray:
     out = np.zeros(len(fills), FILL)
-    for k, fill in enumerate(fills):
-        for name in REPORTED:
-            out[k][name] = np.nan if fill[name] is None else fill[name]
+    for name in REPORTED if fills else ():
+        out[name] = [np.nan if fill[name] is None else fill[name] for fill in fills]
     return out
 
 
 def difference(mine: NDArray, theirs: NDArray) -> str:
-    """Say how the broker's fills differ from the engine's in the first bit; empty where they are the same."""
+    """Say how the broker's fills differ from the engine's, in one bit; empty where they are the same."""
+    if len(mine) == len(theirs) == 0:
+        return ""
     if len(mine) != len(theirs):
         return f"the engine booked {len(mine)} fills, the broker reported {len(theirs)}"
-    for k in range(len(mine)):
-        for name in REPORTED:
-            a, b = mine[k][name], theirs[k][name]
-            if not (a == b or (a != a and b != b)):
-                return f"fill {k}: the engine booked {name} {a!r}, the broker reported {b!r}"
+    for name in REPORTED:
+        a, b = mine[name], theirs[name]
+        if (differs := (a != b) & ((a == a) | (b == b))).any():
+            k = int(differs.argmax())
+            return f"fill {k}: the engine booked {name} {a[k]!r}, the broker reported {b[k]!r}"
     return ""

@@ -295,7 +295,7 @@ class Runner:
         self._check_account(bar)
         self._bar = bar
         self._version = max(versions)
-        self._working = {(o.symbol, o.kind): o for o in self.journal.orders("open")}
+        self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
         self._catch_up()
         known, known_models = versions[self._version]
         self.params = self.engine.params = known
@@ -333,14 +333,15 @@ class Runner:
 
     def _catch_up(self) -> None:
         """Give the broker what it may have missed: after a power loss bars and orders, after a crash the orders of the last bar."""
-        if self.broker.clock < self._clock:
-            for number, bars, _, _ in self.journal.bars_behind(self.broker.clock):
-                self.broker.cancel(self.journal.dropped(number - 1))
-                self.broker.submit(self.journal.orders(bar=number - 1))
-                if self.journal.is_killed_at(number):
-                    self.broker.cancel(self.journal.dropped(number))
-                self.broker.advance(bars)
-        self.broker.cancel(self.journal.dropped(self._bar))
+        last = self._bar if self.broker.clock >= self._clock else self.journal.bar_at(self.broker.clock)
+        given, dropped = self.journal.given(last), self.journal.dropped(last)
+        for number, bars, _, _ in self.journal.bars_after(last):
+            self.broker.cancel(dropped.get(number - 1, []))
+            self.broker.submit(given.get(number - 1, []))
+            if self.journal.is_killed_at(number):
+                self.broker.cancel(dropped.get(number, []))
+            self.broker.advance(bars)
+        self.broker.cancel(dropped.get(self._bar, []))
         self.broker.submit(list(self._working.values()))
 
 
