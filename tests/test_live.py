@@ -1,8 +1,6 @@
 """Does paper trading do what the backtest did, bar by bar, and does it go on where it stopped?"""
 
 import json
-import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -21,7 +19,7 @@ from research.backtest import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.config import load_config
-from research.data import load_bars, save_bars
+from research.data import load_bars
 from research.errors import UserError
 from research.live import controls
 from research.live.codec import CELL_COLUMNS, hash_state, pack_state, unpack_state
@@ -36,46 +34,17 @@ from research.meta import MetaSchedule, train_meta
 from research.predictions import Predictions
 from research.tables import decision_planes
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
-
-POINTS = ("filled", "snapshot", "commit", "committed", "submitted", "checkpoint")
-COUNTED = ("bars", "decisions", "orders", "fills", "book")
+from tests.live_market import content, make_market, replay_of, run_live
 
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory) -> tuple[Bars, Predictions, Path]:
     folder = tmp_path_factory.mktemp("market")
-    bars = awkward_bars(260, seed=3)
-    predictions = Predictions.random(bars, seed=5)
-    save_bars(bars, folder / "bars.parquet")
-    predictions.save(folder / "predictions.parquet")
-    return load_bars(folder / "bars.parquet", symbols=bars.symbols), predictions, folder
+    return *make_market(folder, 260), folder
 
 
 def wish(folder: Path, bars: Bars, journal: Path, **how) -> Wish:
-    return Wish(
-        f"replay:{folder / 'bars.parquet'}", journal, predictions=folder / "predictions.parquet", how={"symbols": list(bars.symbols)}, **how
-    )
-
-
-def run_live(asked: Wish, until: int | None = None):
-    """Run and close; returns (outcome, hash of the state). until: stop after this many bars."""
-    runner, close = start_live(asked)
-    try:
-        if until is not None:
-            runner.watchers = (lambda entry: runner.stop() if entry.bar + 1 >= until else None,)
-        outcome = runner.run()
-        return outcome, hash_state(runner.engine.state)
-    finally:
-        close()
-
-
-def content(path: Path) -> dict[str, list]:
-    """Everything two journals must have in common."""
-    with sqlite3.connect(path) as db:
-        kept = {name: db.execute(f"SELECT * FROM {name} ORDER BY 1").fetchall() for name in COUNTED}
-    clocks = [3, 4]  # received, latency
-    kept["bars"] = [tuple(x for i, x in enumerate(row) if i not in clocks) for row in kept["bars"]]
-    return kept
+    return replay_of(folder, journal, how={"symbols": list(bars.symbols)}, **how)
 
 
 def planes_of(path: Path, n_symbols: int) -> dict[str, np.ndarray]:
@@ -168,76 +137,6 @@ def test_history_goes_through_as_one_block(market, tmp_path):
     equity = backtest(bars, late).result.equity
     with sqlite3.connect(tmp_path / "j") as db:
         assert [e for (e,) in db.execute("SELECT equity FROM bars ORDER BY bar")] == equity[100:].tolist()
-
-
-def kill_and_go_on(folder: Path, point: str, count: int) -> bool:
-    """Let a process kill itself; True if it came that far."""
-    done = subprocess.run([sys.executable, "-m", "tests.live_victim", str(folder), point, str(count)], capture_output=True, text=True)
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode != 0
-
-
-def prepared(market, tmp_path: Path) -> Path:
-    for name in ("bars.parquet", "predictions.parquet"):
-        os.symlink(market[2] / name, tmp_path / name)
-    return tmp_path
-
-
-def unsorted(folder: Path, journal: Path) -> Wish:
-    """What the victims run: no --symbols, so in alphabetical order."""
-    return Wish(f"replay:{folder / 'bars.parquet'}", journal, predictions=folder / "predictions.parquet")
-
-
-@pytest.fixture(scope="module")
-def alphabetical(market, tmp_path_factory):
-    journal = tmp_path_factory.mktemp("sorted") / "journal.sqlite"
-    return journal, run_live(unsorted(market[2], journal))[1]
-
-
-def check_survivor(folder: Path, alphabetical) -> None:
-    _, state = run_live(unsorted(folder, folder / "journal.sqlite"))
-    assert state == alphabetical[1]
-    assert content(folder / "journal.sqlite") == content(alphabetical[0])
-    with sqlite3.connect(folder / "journal.sqlite") as db:
-        assert db.execute("SELECT COUNT(*) FROM events WHERE kind = 'mismatch'").fetchone()[0] == 0
-    with sqlite3.connect(folder / "journal.sqlite.paper") as db:
-        assert db.execute("SELECT COUNT(*) - COUNT(DISTINCT order_id) FROM fills WHERE order_id IS NOT NULL").fetchone()[0] == 0
-
-
-def test_a_kill_at_every_point_changes_nothing(market, alphabetical, tmp_path):
-    folder = prepared(market, tmp_path)
-    for i, point in enumerate(POINTS):
-        assert kill_and_go_on(folder, point, 3 + i)
-    check_survivor(folder, alphabetical)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("point", POINTS)
-def test_twenty_kills_at_a_point_change_nothing(market, alphabetical, tmp_path, point):
-    folder = prepared(market, tmp_path)
-    for i in range(20):
-        assert kill_and_go_on(folder, point + ("+" if i % 2 else ""), 1 + i % (2 if point in ("snapshot", "checkpoint") else 9))
-    check_survivor(folder, alphabetical)
-
-
-def kill_at_random(folder: Path, rng: random.Random) -> bool:
-    victim = subprocess.Popen(
-        [sys.executable, "-m", "tests.live_victim", str(folder), "never", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert victim.stdout is not None
-    victim.stdout.readline()
-    time.sleep(rng.random() * 0.05)
-    victim.kill()
-    victim.communicate()
-    return victim.returncode != 0
-
-
-@pytest.mark.slow
-def test_a_hundred_kills_at_random_change_nothing(market, alphabetical, tmp_path):
-    folder, rng = prepared(market, tmp_path), random.Random(1)
-    killed = sum(kill_at_random(folder, rng) for _ in range(100))
-    assert killed > 10
-    check_survivor(folder, alphabetical)
 
 
 def test_a_broker_that_lost_its_file_is_told_everything_again(market, whole, tmp_path):

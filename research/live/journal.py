@@ -263,17 +263,21 @@ class Journal:
         return {int(i): (Params().with_values(json.loads(p)), json.loads(m)) for i, p, m in self.db.execute(query)}
 
     def open_orders(self) -> list[Order]:
-        """Return what waits for the next open, in the order it was given."""
-        query = "SELECT id, symbol, kind, notional, reason FROM orders WHERE state = 'open' ORDER BY bar, kind DESC, id"
-        return [Order(*row) for row in self.db.execute(query)]
+        """Return what waits for the next open, in the order it was sent."""
+        return [order for _, order in self._orders("state = 'open'")]
 
     def given(self, bar: int) -> dict[int, list[Order]]:
         """Return the orders of every bar from `bar` on."""
-        query = "SELECT bar, id, symbol, kind, notional, reason FROM orders WHERE bar >= ? ORDER BY bar, kind DESC, id"
         found: dict[int, list[Order]] = {}
-        for given_at, *row in self.db.execute(query, (bar,)):
-            found.setdefault(int(given_at), []).append(Order(*row))
+        for given_at, order in self._orders("bar >= ?", bar):
+            found.setdefault(given_at, []).append(order)
         return found
+
+    def _orders(self, which: str, *values: int) -> list[tuple[int, Order]]:
+        """Return (bar, order) in the order in which they were sent: bar, symbol, exits first."""
+        rows = self.db.execute(f"SELECT bar, id, symbol, kind, notional, reason FROM orders WHERE {which}", values)
+        found = [(int(bar), Order(*row)) for bar, *row in rows]
+        return sorted(found, key=lambda pair: (pair[0], self.symbols.index(pair[1].symbol), pair[1].kind != "exit"))
 
     def dropped(self, bar: int) -> dict[int, list[str]]:
         """Return the ids of the orders that ended unfilled at every bar from `bar` on."""

@@ -86,8 +86,8 @@ class Runner:
     predictions: stored votes on the bars of a replay; models: asked where there are none. meta: learned model of the meta layer.
     models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
     the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
-    meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. passed: called at the points
-    where a crash must be harmless (`filled`, `snapshot`, `commit`, `committed`, `submitted`, `checkpoint`), for tests.
+    meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. passed: called at points
+    where a crash must be harmless (`filled`, `committed`, `submitted`), for tests.
     """
 
     params: Params
@@ -178,7 +178,6 @@ class Runner:
             state=self.engine.state if is_snapshot else None,
         )  # fmt: skip
         self._settle(entry)
-        self.passed("snapshot" if is_snapshot else "commit")
         entry.latency = time.perf_counter_ns() - start
         self.journal.commit(entry)
         latency = time.perf_counter_ns() - start
@@ -263,7 +262,6 @@ class Runner:
         return absent_votes(1, len(self.feed.symbols))
 
     def _checkpoint(self) -> None:
-        self.passed("checkpoint")
         self.journal.checkpoint()
         self.broker.checkpoint()
         self._since_checkpoint = 0
