@@ -74,6 +74,11 @@ def n_threads() -> int:
     return int(numba.get_num_threads())
 
 
+def use_threads(n: int) -> None:
+    """Let parallel kernels use `n` threads from now on; the variable NUMBA_NUM_THREADS would ask for machine code of its own."""
+    numba.set_num_threads(n)
+
+
 def rebind(function: Any, **replacements: Any) -> Any:
     """Rebuild a kernel with other callees: `rebind(trade, govern_step=mine)`.
 

@@ -61,7 +61,7 @@ def test_a_random_search_by_regime(run_folder, tmp_path, capsys):
         (["--grid", "governor.min_confidence"], "--grid must be layer.name=values"),
         (["--grid", "governor.stop_loss=0.1", "--grid", "governor.stop_loss=0.2"], "--grid must name a parameter once"),
         ([], "a sweep must have at least one --grid"),
-        (["--grid", "governor.stop_loss=0.1", "--engine", "ray"], "--engine ray needs the ray library"),
+        (["--grid", "governor.stop_loss=0.1", "--engine", "ray", "--address", "127.0.0.1:1"], "Ray must answer at 127.0.0.1:1, did not"),
         (["--grid", "governor.stop_loss=0.1", "--resume"], "--resume must find a sweep"),
         (["--grid", "governor.stop_loss=0.1", "--objective", "luck"], "a figure of the sweep must be named, was 'luck'"),
         (["--grid", "governor.stop_loss=9"], "governor.stop_loss must be a number in [0.0001, 1.0], was '9'"),

@@ -85,7 +85,7 @@ def test_an_exact_step_ends_where_it_says():
         ({"governor.min_confidence": [0.5]}, {"search": "clever"}, "--search must be one of"),
         ({"governor.min_confidence": [0.5]}, {"search": "adaptive"}, "needs the optuna library"),
         ({"governor.min_confidence": [0.5]}, {"search": "random"}, "must have at least 1 setting, was 0"),
-        ({"governor.min_confidence": [0.5]}, {"engine": "ray"}, "--engine ray needs the ray library"),
+        ({"governor.min_confidence": [0.5]}, {"address": "127.0.0.1:1"}, "--address must come with --engine ray"),
         ({"governor.min_confidence": [0.5]}, {"engine": "abacus"}, "--engine must be one of local, ray"),
         ({"governor.min_confidence": [0.5]}, {"where": ["max_drawdown < 0.1", "max_drawdown > 0.2"]}, "which no trial can keep"),
         ({"governor.min_confidence": [0.5]}, {"where": ["max_drawdown < 0.1", "max_drawdown >= 0.1"]}, "which no trial can keep"),

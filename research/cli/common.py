@@ -27,6 +27,8 @@ To = Annotated[str | None, typer.Option("--to", help="bars before this time, UTC
 Out = Annotated[Path | None, typer.Option("--out", help="folder of the result")]
 Seed = Annotated[int, typer.Option(help="seed of everything random")]
 Preset = Annotated[str | None, typer.Option(help=f"parameters of every model: {', '.join(PRESETS)}; fast also means 4 folds")]
+Engine = Annotated[str, typer.Option(help="local, or ray: the workers of a Ray cluster")]
+Address = Annotated[str | None, typer.Option(help="host:port of a running Ray; without it one is started here")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but the result's path")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 

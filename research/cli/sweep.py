@@ -8,7 +8,9 @@ from rich.table import Table
 
 from research.cli import show
 from research.cli.common import (
+    Address,
     ConfigFile,
+    Engine,
     From,
     Json,
     Out,
@@ -33,7 +35,8 @@ def sweep(
     search: Annotated[str, typer.Option(help="grid, random or adaptive")] = "grid",
     trials: Annotated[int, typer.Option("--settings", help="settings of a random search")] = 1_000,
     by_regime: Annotated[bool, typer.Option("--by-regime", help="also figures of each regime slice, as sharpe.volatility_low")] = False,
-    engine: Annotated[str, typer.Option(help="local or ray")] = "local",
+    engine: Engine = "local",
+    address: Address = None,
     predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
     models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
     funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
@@ -64,7 +67,7 @@ def sweep(
         models=models,
         out=out,
     )
-    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, engine, resume)
+    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, engine, address, resume)
     with progress(quiet or json) as update:
         outcome = run_sweep(asked, update)
     if json:

@@ -1,11 +1,13 @@
 """How are a million settings run? Chunk by chunk: draw, run, write; what is done stays done, and every row counts as a trial."""
 
+import copy
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from qtcore.meta import MetaSource
 from qtcore.types import METRICS
 from research.backtest import resolved
 from research.data import fingerprint, load_bars
+from research.engines import Pool, opened
 from research.errors import UserError
 from research.lineage import sketch
 from research.predictions import Predictions
@@ -34,7 +37,8 @@ PART_CELLS = 4_000_000_000  # cells times settings of one part: some ten seconds
 BYTES_PER_FIGURE = 9  # on the disk, at most
 SAMPLE = 200  # rows that are run again alone: their bits are compared, their daily returns tell how alike the trials are
 AT_ONCE = 50_000  # trials of one transaction of the ledger
-ENGINES = ("local", "ray")
+PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is given at a time: a second; at least so many for each worker
+LANES = 64  # settings that the kernels run side by side: a piece is a multiple of it
 
 
 def sweep(
@@ -51,6 +55,7 @@ def sweep(
     out: str | Path | None = None,
     resume: bool = False,
     engine: str = "local",
+    address: str | None = None,
     meta: MetaSource | None = None,
     record: bool = True,
     progress: Any = None,
@@ -60,7 +65,8 @@ def sweep(
     grid: `{"layer.name": values}`, values as a sequence or as text `low:high:step`, `a,b,c`; `low:high` in a random search. params: what
     the grid does not name. search: `grid`, or `random` with that many `settings` from `seed`. by_regime: also figures of the fifteen regime
     slices. where: constraints such as `max_drawdown < 0.15`, for `Trials.best`. out: folder that results stream to; `resume` goes on with
-    what lies there. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger. Raises
+    what lies there. engine, address: `local`, or `ray` and where it runs, as `research.engines.opened` takes them; the results are the
+    same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger. Raises
     UserError on a grid, folder or ledger that does not do.
 
     >>> import research
@@ -69,23 +75,45 @@ def sweep(
     >>> len(trials.table())
     2
     """
-    if engine != "local":
-        if engine not in ENGINES:
-            raise UserError(f"--engine must be one of {', '.join(ENGINES)}, was {engine!r}")
-        raise UserError("--engine ray needs the ray library, which is not part of this installation; leave --engine out")
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = predictions.align(bars)
     space = Space.of(resolved(params or Params(), predictions), grid, search, settings, seed)
     parse_rules(where, figure_names(by_regime))
     case = Case.of(bars, predictions, by_regime, meta)
-    store = Store(None if out is None else Path(out), space, case, resume)
-    trials = Trials(space, case, store.parts, tuple(where), folder=store.folder)
-    try:
-        _run_parts(store, space, case, progress)
-    finally:
-        if record and len(trials):
-            trials.tried = _record(trials)
+    if progress is not None and engine != "local":
+        progress(0, space.size, "sweep: connecting")
+    with opened(engine, address) as pool:
+        store = Store(None if out is None else Path(out), space, case, resume)
+        trials = Trials(space, case, store.parts, tuple(where), folder=store.folder)
+        try:
+            _run_parts(store, Settings(space, case), pool, progress)
+        finally:
+            if record and len(trials):
+                trials.tried = _record(trials)
     return trials
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The work of a sweep: settings of `space` are run on `case`. An item is their numbers, [first, last)."""
+
+    space: Space
+    case: Case
+
+    def __call__(self, span: tuple[int, int]) -> pd.DataFrame:
+        """Run settings: one row each."""
+        return run_settings(self.space, self.case, *span)
+
+    def moved(self) -> "Settings":
+        """Copy every array: kernels want writeable ones."""
+        return copy.deepcopy(self)
+
+    def packed(self) -> "Settings":
+        """Lay out here what all workers need, and leave the meta layer's models behind where they have said all they will."""
+        self.case.market(self.space.base)
+        if any(axis.is_market for axis in self.space.axes):
+            return self
+        return replace(self, case=replace(self.case, meta=None))
 
 
 def run_settings(space: Space, case: Case, first: int, last: int) -> pd.DataFrame:
@@ -109,28 +137,39 @@ def run_settings(space: Space, case: Case, first: int, last: int) -> pd.DataFram
     return pd.DataFrame(columns | {"n_bars": n_bars, "outcome": outcomes(metrics)})
 
 
-def _run_parts(store: "Store", space: Space, case: Case, progress: Any) -> None:
-    """Run every part that is not there yet."""
-    started, at_start = time.monotonic(), store.n_done
-    for first, last in store.missing():
-        store.add(first, run_settings(space, case, first, last))
-        if progress is not None:
-            rate = (store.n_done - at_start) / max(time.monotonic() - started, 1e-9)
-            progress(store.n_done, space.size, f"sweep: {rate:,.0f} settings/s")
+def _run_parts(store: "Store", work: Settings, pool: Pool, progress: Any) -> None:
+    """Run every part that is not there yet: whole where there is one worker, else in pieces, so that all are busy to the end."""
+    size, rows = work.space.size, store.step
+    if pool.n_workers > 1:
+        wanted = min(PIECE_CELLS // max(1, work.case.cells), size // (PIECES * pool.n_workers))
+        rows = min(rows, max(1, wanted // LANES) * LANES)
+        work = work.packed()
+    started, n_done, n_run = time.monotonic(), store.n_done, 0
+    pieces = ((a, min(a + rows, last)) for first, last in store.missing() for a in range(first, last, rows))
+    with closing(pool.map(work, pieces, waiting=1)) as results:
+        for (first, last), table in results:
+            store.add(first, table)
+            n_run += last - first
+            if progress is not None:
+                progress(n_done + n_run, size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")
 
 
 @dataclass
 class Store:
-    """Where results lie: `parts` in memory, or one Parquet file a part below `folder`, written whole or not at all."""
+    """Where results lie: `parts` in memory, or one Parquet file a part below `folder`, written whole or not at all.
+
+    pieces: of parts that are not whole yet, by part and first setting.
+    """
 
     folder: Path | None
     parts: dict[int, pd.DataFrame | Path]
     size: int
     step: int
+    pieces: dict[int, dict[int, pd.DataFrame]]
 
     def __init__(self, folder: Path | None, space: Space, case: Case, resume: bool) -> None:
         wanted = max(64, PART_CELLS // max(1, case.cells))
-        self.folder, self.parts, self.size = folder, {}, space.size
+        self.folder, self.parts, self.size, self.pieces = folder, {}, space.size, {}
         self.step = min(BLOCK, 1 << (wanted.bit_length() - 1))
         if folder is None:
             return
@@ -156,8 +195,16 @@ class Store:
             if first not in self.parts:
                 yield first, min(first + self.step, self.size)
 
-    def add(self, first: int, table: pd.DataFrame) -> None:
-        """Keep the part that begins with setting `first`."""
+    def add(self, first: int, piece: pd.DataFrame) -> None:
+        """Take the piece of a part that begins with setting `first`, and keep the part when it is whole."""
+        start = first - first % self.step
+        pieces = self.pieces.setdefault(start, {})
+        pieces[first] = piece
+        if sum(map(len, pieces.values())) == min(self.step, self.size - start):
+            del self.pieces[start]
+            self._keep(start, pd.concat([pieces[at] for at in sorted(pieces)], ignore_index=True) if len(pieces) > 1 else piece)
+
+    def _keep(self, first: int, table: pd.DataFrame) -> None:
         if self.folder is None:
             self.parts[first] = table
             return

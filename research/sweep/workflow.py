@@ -40,6 +40,7 @@ class SweepJob:
     settings: int = 1_000
     by_regime: bool = False
     engine: str = "local"
+    address: str | None = None
     resume: bool = False
 
 
@@ -76,7 +77,8 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     bars, predictions, meta, params = _inputs(job, progress)
     trials = sweep(
         bars, predictions, grid, params, search=asked.search, settings=asked.settings, seed=job.config.run.seed, by_regime=asked.by_regime,
-        where=asked.where, out=folder, resume=asked.resume, engine=asked.engine, meta=meta, progress=progress,
+        where=asked.where, out=folder, resume=asked.resume, engine=asked.engine, address=asked.address, meta=meta,
+        progress=progress,
     )  # fmt: skip
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))

@@ -1,0 +1,236 @@
+"""Who does the work of a sweep or a training? This process, or the workers of a Ray cluster; the results are the same bits.
+
+A pool maps work over items and hands each result back when it is done. `Here` does one item after the other; `RayPool` keeps one worker a
+processor, started with what all items share: that is put into Ray's object store once, and read from there by every worker. Arrays in
+that store are read-only, and kernels would be compiled a second time for them, so `Work.moved` makes a worker's own copy, once.
+
+A worker that dies is started again, and its item given to it again, by Ray, up to RETRIES times. Items change nothing outside their
+result, so a second try is harmless; ledger, files and store are written by the caller alone.
+
+Ray is started here for the time of the work, or found at an address (`ray start --head`). A worker refuses to work unless its sources and
+libraries are those of the caller: the same code or no run. On other machines qtcore must therefore be installed beside Ray. Nothing is
+sent to anybody: no dashboard, no usage statistics.
+"""
+
+import copy
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from qtcore.jit import source_hash, use_threads
+from qtcore.types import InputError
+from research.errors import UserError
+from research.models.fits import versions
+
+Results = Generator[tuple[Any, Any], None, None]
+ENGINES = ("local", "ray")
+RETRIES = 3  # deaths that one worker is forgiven
+PATIENCE = 3.0  # seconds for an address to answer
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a client of HTTP/2, which Ray speaks: preface, settings (4)
+QUIET = {  # read by Ray when it is imported or started
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_NUM_REDIS_GET_RETRIES": "3",  # seconds until a refused connection is given up, 20 otherwise
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an accelerator stays as visible to workers as it is here
+}
+
+
+class Work(Protocol):
+    """What is done with each item."""
+
+    def __call__(self, item: Any, /) -> Any:
+        """Return the result of one item; nothing else may change."""
+        ...
+
+    def moved(self) -> Callable[[Any], Any]:
+        """Make ready in another process, where all arrays are read-only."""
+        ...
+
+
+class Pool(Protocol):
+    """Workers."""
+
+    @property
+    def n_workers(self) -> int:
+        """Items that are done at a time."""
+        ...
+
+    def map(self, work: Work, items: Iterable[Any], waiting: int = 0) -> Results:
+        """Do all items, begun in order; yield each with its result when it is done. Close it to stop early.
+
+        waiting: items that each worker is given beside the one in hand, so that it need not wait for the next.
+        """
+        ...
+
+
+class Here:
+    """The process itself: one item after the other, kernels on all threads."""
+
+    n_workers = 1
+
+    def map(self, work: Work, items: Iterable[Any], waiting: int = 0) -> Results:
+        """Do all items in order."""
+        for item in items:
+            yield item, work(item)
+
+
+@dataclass(frozen=True)
+class RayPool:
+    """Workers of the Ray that this process is connected to."""
+
+    n_workers: int
+
+    def map(self, work: Work, items: Iterable[Any], waiting: int = 0) -> Results:
+        """Do all items. Raises UserError when a worker has other code or is lost for good, or when the work does."""
+        import ray
+
+        remote: Any = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
+        shared, rest = [ray.put(work)], iter(items)
+        first = list(islice(rest, self.n_workers))
+        todo, workers = chain(first, rest), [remote.remote(code()) for _ in first]
+        doing: dict[Any, tuple[Any, Any]] = {worker.check.remote(): (worker, None) for worker in workers}
+        try:
+            while doing:
+                ref = ray.wait(list(doing))[0][0]
+                worker, item = doing.pop(ref)
+                result = _result(ray, ref)
+                for following in islice(todo, 1 if item is not None else 1 + waiting):
+                    doing[worker.do.remote(following, shared)] = (worker, following)
+                if item is not None:
+                    yield item, result
+        finally:
+            for worker in workers:
+                ray.kill(worker)
+
+
+class Worker:
+    """One process of a cluster, on one thread. wanted: the caller's `code`."""
+
+    def __init__(self, wanted: dict[str, str]) -> None:
+        mine, here = code(), socket.gethostname()
+        self.others = [
+            f"{name} {mine.get(name, 'none')} on {here} with {wanted[name]}" for name in wanted if mine.get(name) != wanted[name]
+        ]
+        self.work: Callable[[Any], Any] | None = None
+        use_threads(1)
+
+    def check(self) -> None:
+        """Raise UserError where the caller has other code."""
+        if self.others:
+            raise UserError(f"every worker of Ray must have its caller's code, was {self.others[0]} in the caller; install the same there")
+
+    def do(self, item: Any, shared: list[Any]) -> Any:
+        """Return the result of one item. shared: a reference to the work, in a list so that Ray does not read it for every item."""
+        import ray
+
+        self.check()
+        if self.work is None:
+            self.work = ray.get(shared[0]).moved()
+        return self.work(item)
+
+
+@contextmanager
+def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
+    """Open the workers of `engine`, one of ENGINES, for the time of a with block.
+
+    address: `host:port` of a running Ray; None for RAY_ADDRESS, the Ray that this process is connected to, or one that is started here.
+    Raises UserError where the engine is unknown, not installed or does not answer.
+    """
+    if engine not in ENGINES:
+        raise UserError(f"--engine must be one of {', '.join(ENGINES)}, was {engine!r}")
+    if engine == "local":
+        if address is not None:
+            raise UserError(f"--address must come with --engine ray, was {address!r} without; leave it out")
+        yield Here()
+        return
+    ray, is_ours = _connect(address)
+    try:
+        n_workers = int(ray.cluster_resources().get("CPU", 0))
+        if n_workers < 1:
+            raise UserError("--engine ray needs a cluster with a processor, was one without; add a node with ray start --address")
+        yield RayPool(n_workers)
+    finally:
+        if is_ours:
+            ray.shutdown()
+
+
+def code() -> dict[str, str]:
+    """Name everything that moves bits: sources and libraries."""
+    packages = {name: source_hash(Path(__file__).resolve().parents[1] / name) for name in ("qtcore", "research")}
+    return packages | versions() | {name: version(name) for name in ("numba", "pandas")}
+
+
+def n_processors() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _connect(address: str | None) -> tuple[Any, bool]:
+    """Connect to Ray, or start it; return the library, and whether the connection is ours to end."""
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    address = address or os.environ.get("RAY_ADDRESS")
+    if address is not None:
+        _check_answer(address)
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--engine ray needs the ray library, was not installed; pip install 'qtcore[ray]'") from None
+    if ray.is_initialized():
+        known = ray.get_runtime_context().gcs_address
+        if address is not None and known.rpartition(":")[2] != address.rpartition(":")[2]:
+            raise UserError(f"--address must be {known}, to which this process is connected already, was {address}; leave it out")
+        return ray, False
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    one_thread = {"OMP_NUM_THREADS": "1"}
+    try:
+        if address is None:
+            paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+            environment = {"env_vars": one_thread | {"PYTHONPATH": paths}}
+            ray.init(address="local", num_cpus=n_processors(), include_dashboard=False, runtime_env=environment, **quiet)
+        else:
+            ray.init(address=address, runtime_env={"env_vars": one_thread}, **quiet)
+    except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
+        where = "on this machine" if address is None else f"at {address}"
+        said = " ".join(str(error).split())[:200]
+        remedy = "run the same Ray on both sides; where it wants a token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        raise UserError(f"Ray {where} must let this process in, did not ({said}); {remedy}") from error
+    return ray, True
+
+
+def _check_answer(address: str) -> None:
+    """Raise UserError unless something at `address` speaks as Ray does: Ray itself would end this process after a minute."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise UserError(f"--address must be host:port of a running Ray, was {address!r}; leave it out to start one here")
+    try:
+        with socket.create_connection((host, int(port)), PATIENCE) as line:
+            line.settimeout(PATIENCE)
+            line.sendall(HELLO)
+            said = line.recv(9)
+    except (OSError, OverflowError) as error:
+        reason = str(error) or type(error).__name__
+    else:
+        if os.environ.get("RAY_USE_TLS", "0") != "0" or said[3:4] == b"\4":
+            return
+        reason = "something else is there"
+    raise UserError(f"Ray must answer at {address}, did not: {reason}; start it there with `ray start --head`, or leave --address out")
+
+
+def _result(ray: Any, ref: Any) -> Any:
+    """Fetch a result into memory of our own. Raises UserError for the work's own, and when a worker is lost."""
+    try:
+        return copy.deepcopy(ray.get(ref))
+    except InputError as error:
+        raise UserError(str(error.cause)) from None  # type: ignore[attr-defined]
+    except ray.exceptions.RayTaskError as error:
+        raise RuntimeError(f"a worker of Ray failed: {error.cause!r}") from error
+    except ray.exceptions.RayError as error:
+        said = " ".join(str(error).split())
+        raise UserError(f"workers of Ray must live, one was lost for good: {said[-300:]}") from error
