@@ -1,6 +1,7 @@
 """What the tests share: one set of awkward bars, the real candles where they are present."""
 
 import os
+import shutil
 from pathlib import Path
 
 import hypothesis
@@ -36,6 +37,20 @@ def shared_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"{name} is not in {folder}; set QT_DATA to the folder with the development candles")
     return path
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, or a skip that says what is missing; per module, as its event loop would be in the way of others."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as p:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        shown = p.chromium.launch(executable_path=chromium, args=flags)
+        yield shown
+        shown.close()
 
 
 def awkward_bars(n: int = 600, seed: int = 0, n_symbols: int = 6) -> Bars:

@@ -53,6 +53,8 @@ def page(source: JournalSource | RunSource) -> dict[str, Any]:
         "status": now,
         "interval": source.interval,
         "initial_cash": params.broker.initial_cash,
+        "midnight": book.midnight,
+        "recent": len(book.recent),
         "max_drawdown": params.governor.max_drawdown,
         "equity": {"time": (times // 1_000_000).tolist(), "value": values.tolist()},
         "models": counts["models"],

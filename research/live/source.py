@@ -83,14 +83,17 @@ class JournalSource:
         found = self.rows("SELECT account, positions, (SELECT MAX(close_time) FROM bars) FROM book")
         if not found:
             cash = self.params().broker.initial_cash
-            return Book(0, cash, cash, cash, 0.0, 0, 0, False)
+            return Book(0, cash, cash, cash, 0.0, 0, 0, False, cash)
         account = np.frombuffer(found[0][0], ACCOUNT)[0]
         positions = np.frombuffer(found[0][1], POSITION)
         recent = self.rows("SELECT pnl FROM fills WHERE is_entry = 0 ORDER BY seq DESC LIMIT ?", RECENT)
         held = tuple(_position(self.symbols[s], positions[s]) for s in np.flatnonzero(positions["qty"]))
         money = (float(account["balance"]), float(account["equity"]), float(account["peak"]), float(account["exposure"]))
         counts = (int(account["trades_today"]), int(account["n_closed"]), bool(account["is_halted"]))
-        return Book(int(found[0][2]), *money, *counts, tuple(pnl for (pnl,) in recent), held)
+        now = int(found[0][2])
+        day = self.rows("SELECT equity FROM bars WHERE close_time <= ? ORDER BY bar DESC LIMIT 1", now - now % NS_PER_DAY)
+        midnight = day[0][0] if day else self.params().broker.initial_cash
+        return Book(now, *money, *counts, midnight, tuple(pnl for (pnl,) in recent), held)
 
     def params(self) -> Params:
         """Return the newest version's parameters."""
@@ -212,7 +215,10 @@ class RunSource:
         peak = max(float(frame["equity"].max()), self.params().broker.initial_cash)
         last = frame.iloc[-1]
         money = (float(last["balance"]), float(last["equity"]), peak, float(last["exposure"]))
-        return Book(int(self._close[-1]), *money, today, len(closed), bool(refused.any()), tuple(closed.tail(RECENT))[::-1], held)
+        earlier = frame["equity"].to_numpy()[self._close <= self._close[-1] // NS_PER_DAY * NS_PER_DAY]
+        midnight = float(earlier[-1]) if len(earlier) else self.params().broker.initial_cash
+        recent = tuple(closed.tail(RECENT))[::-1]
+        return Book(int(self._close[-1]), *money, today, len(closed), bool(refused.any()), midnight, recent, held)
 
     def params(self) -> Params:
         """Return the run's parameters."""

@@ -24,6 +24,7 @@ class Book:
     trades_today: int
     total_trades: int
     is_halted: bool
+    midnight: float  # equity at the last UTC midnight, the initial cash on the first day
     recent: tuple[float, ...] = ()
     positions: tuple[dict[str, Any], ...] = ()
 
@@ -130,6 +131,7 @@ def told(time: int, symbol: str, cell: dict[str, Any]) -> dict[str, Any]:
             "reason": reason_text(cell["arbiter_reason"]),
         },
         "raw": {"action": Action(int(cell["raw_action"])).name, "confidence": number_or_none(cell["raw_confidence"])},
+        "raw_source": Source(int(cell["source"])).name.lower(),
         "final": {"action": Action(int(cell["final_action"])).name, "source": Source(int(cell["final_source"])).name.lower()},
         "governor": reason_text(cell["governor_reason"]),
         "size": number_or_none(cell["size"]),

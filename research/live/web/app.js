@@ -1,10 +1,22 @@
 "use strict";
-// Draws what /api/page says, every five seconds; text goes in as text, never as markup.
-const NS = "http://www.w3.org/2000/svg";
+// Draws what /api/page says, every five seconds; text goes in as text, never as markup, and no style is set inline.
+const NS = "http://www.w3.org/2000/svg", EVERY = 5000, SIDES = ["SELL", "HOLD", "BUY"];
 const $ = (id) => document.getElementById(id);
-const number = (x, digits = 2) => x === null || x === undefined ? "" : x.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
-const percent = (x, digits = 1) => x === null || x === undefined ? "n/a" : (100 * x).toFixed(digits) + " %";
-const price = (x) => x === null || x === undefined ? "" : String(Number(x.toPrecision(7)));
+const known = (x) => x !== null && x !== undefined;
+const number = (x, digits = 2) => known(x) ? x.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits }) : "";
+const signed = (x, digits = 2) => known(x) ? (x > 0 ? "+" : "") + number(x, digits) : "";
+const percent = (x, digits = 1) => known(x) ? number(100 * x, digits) + "\u00a0%" : "n/a";
+const price = (x) => known(x) ? String(Number(x.toPrecision(6))) : "";
+const minute = (iso) => iso.slice(5, 16).replace("T", " ");
+const colour = (x) => x > 0 ? "good" : x < 0 ? "bad" : "";
+
+function put(parent, kind, text, name) {
+  const node = document.createElement(kind);
+  if (text !== undefined) node.textContent = text;
+  if (name) node.className = name;
+  parent.appendChild(node);
+  return node;
+}
 
 function shape(parent, kind, attributes, text) {
   const node = document.createElementNS(NS, kind);
@@ -14,109 +26,182 @@ function shape(parent, kind, attributes, text) {
   return node;
 }
 
+// A drawing as wide as its place, one unit a pixel, so that its letters stay readable on a telephone.
+function canvas(id) {
+  const svg = $(id), box = svg.getBoundingClientRect();
+  svg.replaceChildren();
+  svg.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
+  return [svg, box.width, box.height];
+}
+
+// heads: [text, class]; a cell is a text, [text, class] or a function that fills it.
 function table(id, heads, rows, empty) {
   const node = $(id);
   node.replaceChildren();
-  if (!rows.length) { const cell = node.insertRow().insertCell(); cell.textContent = empty; cell.className = "quiet"; return; }
-  const top = node.createTHead().insertRow();
-  for (const [text, kind] of heads) { const th = document.createElement("th"); th.textContent = text; th.className = kind || ""; top.appendChild(th); }
-  const body = node.createTBody();
+  if (!rows.length) { put(node.insertRow(), "td", empty, "quiet"); return; }
+  const top = node.createTHead().insertRow(), body = node.createTBody();
+  for (const [text, kind] of heads) put(top, "th", text, kind);
   for (const row of rows) {
     const tr = body.insertRow();
-    row.forEach((value, i) => { const td = tr.insertCell(); const [text, kind] = Array.isArray(value) ? value : [value, heads[i][1]]; td.textContent = text; td.className = kind || ""; });
+    row.forEach((value, i) => {
+      const [text, kind] = Array.isArray(value) ? value : [value, ""], [head, place] = heads[i];
+      const td = put(tr, "td", typeof text === "function" ? undefined : text, `${place || ""} ${kind || ""}`.trim());
+      td.dataset.head = head;
+      if (typeof text === "function") text(td);
+    });
   }
 }
 
-function gauge(id, share, text, isBad) {
-  const svg = $(id), filled = Math.max(0, Math.min(1, share)), length = Math.PI * 46;
+function gauge(id, share, text, level, caption) {
+  const svg = $(id), filled = Math.max(0, Math.min(1, share)), length = Math.PI * 46, arc = { d: "M14 60 A46 46 0 0 1 106 60" };
   svg.replaceChildren();
-  shape(svg, "path", { d: "M14 62 A46 46 0 0 1 106 62", class: "s-track" });
-  shape(svg, "path", { d: "M14 62 A46 46 0 0 1 106 62", class: "s-arc" + (isBad ? " bad" : ""), "stroke-dasharray": `${filled * length} ${length}` });
-  shape(svg, "text", { x: 60, y: 60, "text-anchor": "middle" }, text);
+  shape(svg, "path", { ...arc, class: "s-track" });
+  if (filled > 0.005) shape(svg, "path", { ...arc, class: `s-arc ${level}`, "stroke-dasharray": `${filled * length} ${2 * length}` });
+  shape(svg, "text", { x: 60, y: 56, "text-anchor": "middle", class: "value" }, text);
+  $("c-" + id.slice(2)).textContent = caption;
 }
 
-function curve(times, values) {
-  const svg = $("equity");
-  svg.replaceChildren();
-  if (values.length < 2) { shape(svg, "text", { x: 10, y: 30, class: "quiet" }, "no bar yet"); return; }
-  const low = Math.min(...values), high = Math.max(...values), span = high - low || 1;
-  const x = (i) => 62 + 826 * (times[i] - times[0]) / (times[times.length - 1] - times[0]), y = (v) => 190 - 170 * (v - low) / span;
-  for (const v of [low, (low + high) / 2, high]) {
-    shape(svg, "line", { x1: 62, x2: 888, y1: y(v), y2: y(v), class: "s-grid" });
-    shape(svg, "text", { x: 56, y: y(v) + 4, "text-anchor": "end", class: "quiet" }, number(v, 0));
+function curve(times, values, start) {
+  const [svg, width, height] = canvas("equity"), left = 58, right = width - 6, bottom = height - 22;
+  $("pointed").textContent = "";
+  svg.onpointermove = svg.onpointerleave = null;
+  if (values.length < 2) { shape(svg, "text", { x: 0, y: 16, class: "quiet" }, "fewer than two bars"); return; }
+  const low = Math.min(start, ...values), high = Math.max(start, ...values), span = high - low || 1, last = times.length - 1;
+  const x = (i) => left + (right - left) * (times[i] - times[0]) / (times[last] - times[0]), y = (v) => bottom - (bottom - 10) * (v - low) / span;
+  for (const share of [0, 0.25, 0.5, 0.75, 1]) {
+    const v = low + share * span;
+    shape(svg, "line", { x1: left, x2: right, y1: y(v), y2: y(v), class: "s-grid" });
+    shape(svg, "text", { x: left - 8, y: y(v) + 4, "text-anchor": "end", class: "quiet" }, number(v, span < 20 ? 1 : 0));
   }
-  shape(svg, "polyline", { points: values.map((v, i) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`).join(" "), class: "s-line" });
-  for (const [i, anchor] of [[0, "start"], [values.length - 1, "end"]]) shape(svg, "text", { x: x(i), y: 212, "text-anchor": anchor, class: "quiet" }, new Date(times[i]).toISOString().slice(0, 16).replace("T", " "));
+  const points = values.map((v, i) => `${x(i).toFixed(1)},${y(v).toFixed(1)}`).join(" ");
+  shape(svg, "polygon", { points: `${left},${bottom} ${points} ${right},${bottom}`, class: "f-area" });
+  shape(svg, "line", { x1: left, x2: right, y1: y(start), y2: y(start), class: "s-start" });
+  shape(svg, "polyline", { points, class: "s-line" });
+  const at = (i) => new Date(times[i]).toISOString(), days = Math.max(1, Math.floor((right - left) / 130));
+  for (let k = 0; k <= days; k++) {
+    const i = Math.round(last * k / days);
+    shape(svg, "text", { x: x(i), y: height - 5, "text-anchor": k === 0 ? "start" : k === days ? "end" : "middle", class: "quiet" }, times[last] - times[0] < 4e8 ? minute(at(i)) : at(i).slice(0, 10));
+  }
+  const dot = shape(svg, "circle", { r: 3.5, cx: x(last), cy: y(values[last]), class: "f-blue" });
+  svg.onpointermove = (event) => {
+    const wanted = event.clientX - svg.getBoundingClientRect().left;
+    let i = 0;
+    while (i < last && x(i) < wanted) i++;
+    dot.setAttribute("cx", x(i)); dot.setAttribute("cy", y(values[i]));
+    $("pointed").textContent = `${at(i).slice(0, 16).replace("T", " ")}  ${number(values[i])}  (${signed(100 * (values[i] / start - 1))} %)`;
+  };
+  svg.onpointerleave = () => { dot.setAttribute("cx", x(last)); dot.setAttribute("cy", y(values[last])); $("pointed").textContent = ""; };
 }
 
-const SIDES = ["SELL", "HOLD", "BUY"];
-
-function models(counts) {
-  const svg = $("models"), names = Object.keys(counts).filter((m) => SIDES.some((s) => counts[m][s]));
-  svg.replaceChildren();
-  const most = Math.max(1, ...names.map((m) => SIDES.reduce((sum, s) => sum + (counts[m][s] || 0), 0)));
+function models(counts, active, isLive) {
+  const [svg, width, height] = canvas("models"), sum = (m) => SIDES.reduce((total, s) => total + (counts[m][s] || 0), 0);
+  const names = Object.keys(counts).filter((m) => sum(m)), most = Math.max(1, ...names.map(sum)), step = Math.min(33, height / names.length);
   names.forEach((m, i) => {
-    let x = 74;
-    const y = 14 + i * 34;
-    shape(svg, "text", { x: 66, y: y + 14, "text-anchor": "end" }, m);
-    for (const s of SIDES) { const w = 290 * (counts[m][s] || 0) / most; const bar = shape(svg, "rect", { x, y, width: w, height: 20, class: "f-" + s.toLowerCase() }); shape(bar, "title", {}, `${m} ${s} ${counts[m][s] || 0}`); x += w; }
-    shape(svg, "text", { x: x + 6, y: y + 14, class: "quiet" }, number(SIDES.reduce((sum, s) => sum + (counts[m][s] || 0), 0), 0));
+    const y = i * step, room = width - 66 - 74;
+    let x = 66;
+    shape(svg, "text", { x: 58, y: y + 16, "text-anchor": "end" }, m);
+    for (const s of SIDES) {
+      const w = room * (counts[m][s] || 0) / most, bar = shape(svg, "rect", { x, y: y + 3, width: w, height: step - 13, class: "f-" + s.toLowerCase() });
+      shape(bar, "title", {}, `${m}: ${number(counts[m][s] || 0, 0)} ${s}`);
+      x += w;
+    }
+    const silent = isLive && !active.includes(m);
+    shape(svg, "text", { x: x + 6, y: y + 16, class: silent ? "f-sell" : "quiet" }, silent ? "silent" : number(sum(m), 0));
   });
-  if (!names.length) shape(svg, "text", { x: 10, y: 30, class: "quiet" }, "no model has voted");
+  if (!names.length) shape(svg, "text", { x: 0, y: 16, class: "quiet" }, "no model has voted");
 }
 
 function signals(counts) {
-  const svg = $("signals"), total = SIDES.reduce((sum, s) => sum + (counts[s] || 0), 0);
-  svg.replaceChildren();
-  if (!total) { shape(svg, "text", { x: 10, y: 30, class: "quiet" }, "no decision yet"); return; }
-  let at = -Math.PI / 2;
+  const [svg] = canvas("signals"), total = SIDES.reduce((sum, s) => sum + (counts[s] || 0), 0), p = (a, r) => `${(59 + r * Math.cos(a)).toFixed(2)} ${(59 + r * Math.sin(a)).toFixed(2)}`;
+  if (!total) { shape(svg, "text", { x: 0, y: 16, class: "quiet" }, "no decision yet"); return; }
+  let from = -Math.PI / 2;
   SIDES.forEach((s, i) => {
-    const share = (counts[s] || 0) / total, end = at + 2 * Math.PI * Math.min(share, 0.99999), big = share > 0.5 ? 1 : 0;
-    const p = (a, r) => `${(100 + r * Math.cos(a)).toFixed(2)} ${(95 + r * Math.sin(a)).toFixed(2)}`;
-    shape(svg, "path", { d: `M${p(at, 80)} A80 80 0 ${big} 1 ${p(end, 80)} L${p(end, 48)} A48 48 0 ${big} 0 ${p(at, 48)} Z`, class: "f-" + s.toLowerCase() });
-    at = end;
-    shape(svg, "rect", { x: 220, y: 48 + i * 34, width: 12, height: 12, class: "f-" + s.toLowerCase() });
-    shape(svg, "text", { x: 240, y: 59 + i * 34 }, `${s}  ${percent(share)}  (${number(counts[s] || 0, 0)})`);
+    const share = (counts[s] || 0) / total, to = from + 2 * Math.PI * Math.min(share, 0.99999), big = share > 0.5 ? 1 : 0, name = "f-" + s.toLowerCase();
+    if (share) shape(svg, "path", { d: `M${p(from, 58)} A58 58 0 ${big} 1 ${p(to, 58)} L${p(to, 36)} A36 36 0 ${big} 0 ${p(from, 36)} Z`, class: name });
+    from = to;
+    shape(svg, "rect", { x: 144, y: 24 + i * 28, width: 11, height: 11, rx: 2, class: name });
+    shape(svg, "text", { x: 163, y: 34 + i * 28 }, `${s}  ${percent(share)}`);
+    shape(svg, "text", { x: 262, y: 34 + i * 28, class: "quiet" }, number(counts[s] || 0, 0));
   });
 }
 
-function draw(page) {
-  const s = page.status, g = s.governor;
+function head(page) {
+  const s = page.status, g = s.governor, runner = s.runner, equity = number(g.equity);
   $("name").textContent = s.source;
-  $("kind").textContent = s.is_live ? "live, on paper" : "finished run";
-  $("health").textContent = s.health.level; $("health").className = "tag " + s.health.level;
-  $("stop").hidden = !(s.emergency_stop || g.is_halted); $("stop").className = "tag critical";
-  $("stop").textContent = s.emergency_stop ? "kill switch on: no entries" : "halted by drawdown: no entries";
-  $("last-bar").textContent = s.last_bar || "none";
-  gauge("g-balance", g.equity / g.peak_balance, number(g.equity), g.equity < page.initial_cash);
-  gauge("g-drawdown", g.drawdown_pct / page.max_drawdown, percent(g.drawdown_pct), g.drawdown_pct > page.max_drawdown);
-  gauge("g-wins", g.recent_win_rate, percent(g.recent_win_rate, 0), false);
-  const latency = s.latency_seconds;
-  const facts = [["balance", number(g.balance)], ["peak", number(g.peak_balance)], ["exposure", percent(g.exposure_pct)], ["trades today", `${g.daily_trades} of ${g.max_daily_trades}`],
-    ["closed trades", number(g.total_trades, 0)], ["decisions", number(s.total_predictions, 0)], ["meta layer, arbiter", `${s.meta_enabled ? "on" : "off"}, ${s.arbiter_enabled ? "on" : "off"}`],
-    ["bar to journal", latency ? `${number(1000 * latency.median, 1)} ms, 99 %: ${number(1000 * latency.p99, 1)} ms` : "n/a"]];
-  const list = $("facts"); list.replaceChildren();
-  for (const [name, value] of facts) { const dt = document.createElement("dt"), dd = document.createElement("dd"); dt.textContent = name; dd.textContent = value; list.append(dt, dd); }
-  curve(page.equity.time, page.equity.value); models(page.models); signals(page.ensemble);
-  table("positions", [["symbol"], ["side"], ["quantity", "n"], ["entry", "n"], ["stop", "n"], ["notional", "n"], ["unrealised", "n"], ["since"]],
-    page.positions.map((p) => [p.symbol, [p.side, p.side], price(p.qty), price(p.entry_price), price(p.stop_price), number(p.notional), number(p.unrealised), p.since.slice(0, 16).replace("T", " ")]), "no position is open");
-  table("decisions", [["time"], ["symbol"], ["final"], ["governor"], ["ensemble"], ["meta"], ["arbiter"], ["votes"]],
-    page.decisions.map((d) => [d.time.slice(5, 16).replace("T", " "), d.symbol, [`${d.final.action} (${d.final.source})`, d.final.action], d.governor,
-      [`${d.ensemble.action} ${number(d.ensemble.confidence)}`, d.ensemble.action], `${d.meta.verdict} ${d.meta.reason}`, d.arbiter ? `${d.arbiter.action} ${number(d.arbiter.confidence)} ${d.arbiter.reason}` : "",
-      Object.entries(d.votes).map(([m, v]) => `${m} ${v.action} ${number(v.confidence)}`).join(", ")]), "no decision yet");
-  table("rates", [["rate"], ["value", "n"], ["of", "n"], ["level"], ["healthy"]], s.health.rows.map((r) => [r.name, percent(r.value), number(r.n, 0), [r.level, r.level], r.band]), "nothing to judge");
-  table("refusals", [["reason"], ["times", "n"]], Object.entries(g.refusals).sort((a, b) => b[1] - a[1]).map(([name, n]) => [name, number(n, 0)]), "none");
-  table("events", [["time"], ["kind"], ["symbol"], ["text", "wide"]], page.events.map((e) => [e.time.slice(0, 19).replace("T", " "), e.kind, e.symbol, e.text]), "nothing was noted");
+  const [state, level] = !s.is_live ? ["finished run", "unknown"] : runner.is_running === false ? ["stopped", runner.feed.startsWith("replay:") ? "unknown" : "critical"] : ["running, on paper", "healthy"];
+  $("state").textContent = state; $("state").className = "tag " + level;
+  $("health").textContent = s.health.level === "unknown" ? "too few bars to judge" : "layers: " + s.health.level; $("health").className = "tag " + s.health.level;
+  const due = s.is_live && s.last_bar && !runner.feed.startsWith("replay:") ? Date.parse(s.last_bar) + page.interval / 1e6 - Date.now() : NaN;
+  $("last-bar").textContent = (s.last_bar ? `last bar ${s.last_bar.slice(0, 16).replace("T", " ")} UTC` : "no bar yet") + (due > 0 ? `, next in ${Math.ceil(due / 60000)} min` : "");
+  document.title = `${s.alarms.some((alarm) => alarm.level === "critical") ? "! " : ""}${equity} ${s.source}`;
+  $("alarms").replaceChildren();
+  for (const alarm of s.alarms) {  // those of other parts too: a level, a name, a text, or a text alone
+    const li = put($("alarms"), "li", undefined, alarm.level || "warning");
+    put(li, "b", alarm.name || alarm.level || "alarm");
+    put(li, "span", alarm.text || (typeof alarm === "string" ? alarm : JSON.stringify(alarm)));
+  }
+  const change = g.equity - page.initial_cash, today = g.equity - page.midnight, room = page.max_drawdown * g.peak_balance;
+  $("equity-now").textContent = equity;
+  const line = $("equity-change");
+  line.replaceChildren();
+  put(line, "span", `${signed(change)} (${signed(100 * change / page.initial_cash)} %)`, colour(change));
+  put(line, "span", " since the start, ");
+  put(line, "span", signed(today), colour(today));
+  put(line, "span", s.is_live ? " today" : " on the last day");
+  const near = g.drawdown_pct / page.max_drawdown, danger = g.is_halted || near > 1 ? "bad" : near > 0.66 ? "warning" : "";
+  gauge("g-balance", 1 - (g.peak_balance - g.balance) / room, number(g.balance, 0), danger, `balance, peak ${number(g.peak_balance, 0)}`);
+  gauge("g-drawdown", near, percent(g.drawdown_pct), danger, `drawdown, halt at ${percent(page.max_drawdown, 0)}`);
+  gauge("g-wins", g.recent_win_rate, percent(g.recent_win_rate, 0), "", `wins, last ${page.recent}`);
+  const latency = s.latency_seconds, on = (x) => x ? "on" : "off";
+  const facts = [["open positions", g.active_positions], ["exposure", percent(g.exposure_pct)], ["trades today", `${g.daily_trades} of ${g.max_daily_trades}`], ["closed trades", number(g.total_trades, 0)],
+    ["decisions", number(s.decisions, 0)], ["approved", number(g.approved, 0)], ["escalated", percent(s.escalation_rate)], ["arbiter accepted", `${number(s.arbiter.accepted, 0)} of ${number(s.arbiter.total_calls, 0)}`],
+    ["meta, arbiter", `${on(s.meta_enabled)}, ${on(s.arbiter_enabled)}`], ["bar to journal", latency ? `${number(1000 * latency.median, 1)} ms` : "n/a"], ["models voting", s.active_models.length], ["99 % of bars", latency ? `${number(1000 * latency.p99, 1)} ms` : "n/a"]];
+  $("facts").replaceChildren();
+  for (const [name, value] of facts) { put($("facts"), "dt", name); put($("facts"), "dd", value); }
+}
+
+function tables(page) {
+  const s = page.status, word = (d, text) => (td) => { put(td, "span", d, `pill ${d}`); if (text) put(td, "span", text, "small quiet"); };
+  const share = (p) => p.notional ? ` (${signed(100 * p.unrealised / p.notional)} %)` : "";
+  table("positions", [["symbol"], ["side"], ["unrealised", "n"], ["notional", "n"], ["quantity", "n extra"], ["entry", "n extra"], ["stop", "n extra"], ["since", "n extra"]],
+    page.positions.map((p) => [p.symbol, [p.side, p.side], [signed(p.unrealised) + share(p), colour(p.unrealised)], number(p.notional), price(p.qty), price(p.entry_price), price(p.stop_price), minute(p.since)]), "no position is open");
+  $("orders").textContent = page.orders.length ? "at the next open: " + page.orders.map((o) => o.kind === "exit" ? `close ${o.symbol}` : `${o.side} ${o.symbol} ${number(Math.abs(o.notional), 0)}`).join(", ") : "";
+  const names = Object.keys(page.models).filter((m) => page.decisions.some((d) => d.votes[m]));
+  table("decisions", [["time"], ["symbol"], ["final"], ["governor"], ["wish", "minor"], ["ensemble", "minor"], ["meta", "minor"], ["arbiter", "minor"], ...names.map((m) => [m, "minor n"])],
+    page.decisions.map((d) => [minute(d.time), d.symbol, word(d.final.action), [d.governor, "small"], [word(d.raw.action, number(d.raw.confidence))],
+      [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
+      ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
+  table("rates", [["rate"], ["value", "n"], ["of", "n extra"], ["level"], ["healthy"]], s.health.rows.map((r) => [r.name, percent(r.value), number(r.n, 0), [r.level, r.level], r.band]), "nothing to judge");
+  table("refusals", [["reason"], ["times", "n"]], Object.entries(s.governor.refusals).sort((a, b) => b[1] - a[1]).map(([name, n]) => [[name, "small"], number(n, 0)]), "none");
+  table("events", [["time"], ["kind"], ["symbol", "extra"], ["text", "wide"]], page.events.map((e) => [minute(e.time), e.kind, e.symbol || "", e.text]), "nothing was noted");
+}
+
+let shown = null;
+
+function draw(page) {
+  shown = page;
+  head(page);
+  curve(page.equity.time, page.equity.value, page.initial_cash);
+  models(page.models, page.status.active_models, page.status.is_live);
+  signals(page.ensemble);
+  tables(page);
 }
 
 async function refresh() {
+  const start = performance.now();
   try {
-    const answer = await fetch("/api/page", { cache: "no-store" });
-    if (!answer.ok) throw new Error(answer.statusText);
-    draw(await answer.json());
-    $("age").textContent = "seen " + new Date().toISOString().slice(11, 19) + "Z";
+    const answer = await fetch("/api/page", { cache: "no-store", signal: AbortSignal.timeout(2 * EVERY) }), page = await answer.json();
+    if (!answer.ok) throw new Error(page.error || answer.statusText);
+    draw(page);
+    $("age").textContent = "seen " + new Date().toISOString().slice(11, 19);
     document.body.className = "";
-  } catch (error) { $("age").textContent = "no answer from the server: " + error.message; document.body.className = "lost"; }
+  } catch (error) {
+    $("age").textContent = "no answer from the server: " + error.message;
+    document.body.className = "lost";
+  }
+  performance.measure("refresh", { start });
+  setTimeout(refresh, EVERY);
 }
+
+window.addEventListener("resize", () => shown && draw(shown));
 refresh();
-setInterval(refresh, 5000);
