@@ -13,6 +13,7 @@ sent to anybody: no dashboard, no usage statistics.
 """
 
 import copy
+import importlib.util
 import logging
 import os
 import socket
@@ -143,11 +144,8 @@ def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
     address: `host:port` of a running Ray; None for RAY_ADDRESS, the Ray that this process is connected to, or one that is started here.
     Raises UserError where the engine is unknown, not installed or does not answer.
     """
-    if engine not in ENGINES:
-        raise UserError(f"--engine must be one of {', '.join(ENGINES)}, was {engine!r}")
+    check_engine(engine, address)
     if engine == "local":
-        if address is not None:
-            raise UserError(f"--address must come with --engine ray, was {address!r} without; leave it out")
         yield Here()
         return
     ray, is_ours = _connect(address)
@@ -159,6 +157,20 @@ def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
     finally:
         if is_ours:
             ray.shutdown()
+
+
+def check_engine(engine: str, address: str | None = None) -> None:
+    """Raise UserError where `opened` would, as far as that is known without waiting: before hours of other work, say."""
+    if engine not in ENGINES:
+        raise UserError(f"--engine must be one of {', '.join(ENGINES)}, was {engine!r}")
+    if engine == "local":
+        if address is not None:
+            raise UserError(f"--address must come with --engine ray, was {address!r} without; leave it out")
+        return
+    if address := address or os.environ.get("RAY_ADDRESS"):
+        _check_answer(address)
+    if importlib.util.find_spec("ray") is None:
+        raise UserError("--engine ray needs the ray library, was not installed; pip install 'qtcore[ray]'")
 
 
 def code() -> dict[str, str]:
@@ -176,12 +188,8 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     """Connect to Ray, or start it; return the library, and whether the connection is ours to end."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     address = address or os.environ.get("RAY_ADDRESS")
-    if address is not None:
-        _check_answer(address)
-    try:
-        import ray
-    except ImportError:
-        raise UserError("--engine ray needs the ray library, was not installed; pip install 'qtcore[ray]'") from None
+    import ray
+
     if ray.is_initialized():
         known = ray.get_runtime_context().gcs_address
         if address is not None and known.rpartition(":")[2] != address.rpartition(":")[2]:

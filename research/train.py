@@ -9,9 +9,9 @@ training cells in the last fold, 6 minutes. So no fit is capped by default; `max
 """
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from qtcore.check import as_bars
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.data.facts import fingerprint
+from research.engines import check_engine, n_processors, opened
 from research.errors import UserError
 from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.models import fits
@@ -96,6 +97,8 @@ def train(
     use_store: bool = True,
     custom: Sequence[Any] = (),
     processes: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
     progress: Progress | None = None,
     out: str | Path | None = None,
 ) -> Predictions:
@@ -104,7 +107,9 @@ def train(
     models: slots. label: `auto`, an id of `research.labels`, or a Label. embargo: rows between parts beyond the purge, the horizon by
     default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`, rows or a
     length of time such as `7d`. calibration: one of `research.models.calibration.KINDS`. custom: features of the researcher's own.
-    processes: fits at a time, all cores by default; the result does not depend on it. progress(done, total, text) is called after each fit.
+    processes: fits at a time, all cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs
+    (`research.engines.opened`); a cluster does as many fits at a time as it has processors. progress(done, total, text) is called after
+    each fit.
     out: folder for artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.models.fits`), and each finished one is kept there, so a training that
@@ -121,6 +126,7 @@ def train(
     if shuffle:
         raise UserError(NO_SHUFFLE.format("shuffle=True"))
     check_kind(calibration)
+    check_engine(engine, address)
     if split not in SPLITS:
         raise UserError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
     folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
@@ -129,7 +135,7 @@ def train(
     prepared = prepare(bars, plan, custom)
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
     jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), fits.folder() if use_store else None)
-    answers, n_known = _answers(jobs, processes or _cores(), progress)
+    answers, n_known = _answers(jobs, processes or n_processors(), (engine, address), progress)
     probs = np.full((N_MODELS, *prepared.inputs.matrix.shape[:2], 3), np.nan)
     for job, answer in zip(jobs, answers):
         if answer["absent"] is None:
@@ -223,13 +229,14 @@ def _jobs(prepared: Prepared, plan: Plan, folder: Path, folds: Sequence[int], st
     return jobs
 
 
-def _answers(jobs: Sequence[Job], processes: int, progress: Progress | None) -> tuple[list[Job], int]:
+def _answers(jobs: Sequence[Job], processes: int, engine: tuple[str, str | None], progress: Progress | None) -> tuple[list[Job], int]:
     """Take from the store what is there, fit the rest; return the answers in the order of `jobs`, and how many were in the store."""
     found = [fits.fetch(Path(job["store"]), job["key"], Path(job["path"])) if job["store"] else None for job in jobs]
     missing = [i for i, answer in enumerate(found) if answer is None]
     report = Report(progress, [jobs[i] for i in missing], len(jobs) - len(missing))
     try:
-        fitted = run_jobs([jobs[i] for i in missing], processes, report)
+        with opened(*engine) if missing else nullcontext() as pool:
+            fitted = run_jobs([jobs[i] for i in missing], processes, report, None if engine[0] == "local" else pool)
     except KeyboardInterrupt:
         kept = len(jobs) - len(missing) + report.parts.count(1.0)
         remedy = "; the same command goes on from there" if jobs[0]["store"] else ""
@@ -239,10 +246,6 @@ def _answers(jobs: Sequence[Job], processes: int, progress: Progress | None) -> 
     if missing and jobs[0]["store"]:
         fits.trim()
     return [answer for answer in found if answer is not None], len(jobs) - len(missing)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _schedule(bars: Bars, prepared: Prepared, plan: Plan, jobs: Sequence[Job], answers: Sequence[Job], probs: F8, scratch: Any) -> ModelSet:

@@ -44,6 +44,8 @@ class Job:
     models: Path | None = None
     out: Path | None = None
     meta: Path | None = None  # folder of a trained meta schedule
+    engine: str = "local"  # that trains, and where it runs: `research.engines.opened`
+    address: str | None = None
 
     def command(self) -> str:
         """Return the job as the command line that reproduces it; defaults are left out."""
@@ -184,7 +186,8 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:
     from research.train import train
 
-    return train(bars, params=job.config.params, progress=progress, out=out, **job.config.run.training(models))
+    options = job.config.run.training(models) | {"engine": job.engine, "address": job.address}
+    return train(bars, params=job.config.params, progress=progress, out=out, **options)
 
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:

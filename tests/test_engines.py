@@ -18,7 +18,9 @@ from research import engines
 from research.engines import RayPool, code, opened
 from research.errors import UserError
 from research.ledger import Ledger
+from research.models.schedule import ModelSet
 from research.sweep import run as run_module
+from tests.conftest import assert_same_bits, awkward_bars
 
 GRID = {"governor.min_confidence": "0.50:0.80:0.01", "governor.order": "symbols,by_confidence", "arbiter.score_threshold": "0.05:0.30:0.05"}
 BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
@@ -189,3 +191,21 @@ def test_ray_that_is_not_installed_is_told(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with pytest.raises(UserError, match=r"pip install 'qtcore\[ray\]'"), opened("ray"):
         pass
+
+
+def test_a_training_on_ray_makes_the_artefacts_of_one_here(cluster, tmp_path):
+    bars = awkward_bars(600, seed=0, n_symbols=4)
+    told = {"models": ("lgbm",), "n_folds": 2, "preset": "tiny"}
+    here = research.train(bars, processes=1, use_store=False, **told)
+    seen = []
+    there = research.train(
+        bars, engine="ray", address=cluster, out=tmp_path / "models", progress=lambda *report: seen.append(report), **told
+    )
+    assert there.models.n_stored == 0
+    assert [a.hash for a in there.models.artefacts] == [a.hash for a in here.models.artefacts]
+    assert_same_bits(there.probs, here.probs)
+    assert [report[0] for report in seen] == [0, 1, 2]
+    assert ModelSet.load(tmp_path / "models").notes == ()
+    again = research.train(bars, engine="ray", address=cluster, **told)
+    assert again.models.n_stored == 2  # the caller kept them
+    assert_same_bits(again.probs, here.probs)

@@ -89,7 +89,7 @@ def test_the_code_of_the_models_and_the_libraries_are_part_of_the_name(monkeypat
     monkeypatch.setattr(fits, "_source", lambda target: "edited")
     assert fits.fit_key(job, "content") != name
     monkeypatch.undo()
-    monkeypatch.setattr(fits, "_machine", lambda: "newer")
+    monkeypatch.setattr(fits, "machine", lambda: "newer")
     assert fits.fit_key(job, "content") != name
     monkeypatch.undo()
     assert fits.fit_key(job, "content") == name

@@ -9,8 +9,10 @@ from rich.table import Table
 from research.cli import again, show, watch
 from research.cli.audit import audit_app
 from research.cli.common import (
+    Address,
     ConfigFile,
     Data,
+    Engine,
     From,
     Json,
     Out,
@@ -113,6 +115,8 @@ def train(
     outcomes: Annotated[Path | None, typer.Option(help="outcomes.csv that belongs to --from-log; a journal has its own")] = None,
     min_date: Annotated[str | None, typer.Option(help="with --from-log: leave out lines before this time, UTC")] = None,
     tolerance: Annotated[float, typer.Option(help="with --from-log: minutes between an outcome and its line at most")] = 0.0,
+    engine: Engine = "local",
+    address: Address = None,
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
@@ -139,7 +143,8 @@ def train(
         return
     if not data:
         raise UserError("qt train must get DATA, or --from-log, was given neither")
-    job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, out=out)
+    names = split_symbols(symbols)
+    job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address)
     with progress(quiet or json) as update:
         predictions = train_job(job, update)
     show.training(predictions, out, quiet, json)

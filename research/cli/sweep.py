@@ -66,8 +66,10 @@ def sweep(
         predictions=predictions,
         models=models,
         out=out,
+        engine=engine,
+        address=address,
     )
-    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, engine, address, resume)
+    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, resume)
     with progress(quiet or json) as update:
         outcome = run_sweep(asked, update)
     if json:

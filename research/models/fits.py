@@ -63,7 +63,7 @@ def versions() -> dict[str, str]:
 
 def fit_key(job: Job, content: str) -> str:
     """Name a fit by everything it reads. content: `content_of` its fold."""
-    parts = {name: job[name] for name in READ} | {"content": content, "source": _source(job["target"]), "machine": _machine()}
+    parts = {name: job[name] for name in READ} | {"content": content, "source": _source(job["target"]), "machine": machine()}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -91,7 +91,7 @@ def _source(target: str) -> str:
 
 
 @cache
-def _machine() -> str:
+def machine() -> str:
     """Name what else moves bits: Python, the libraries, the processor's kind, an accelerator that a fit would use."""
     gpu = f"{Path('/dev/nvidiactl').exists()},{os.environ.get('CUDA_VISIBLE_DEVICES')}"
     return json.dumps([platform.python_version(), versions(), platform.system(), platform.machine(), gpu])
@@ -104,7 +104,7 @@ def keep(root: Path, key: str, answer: Mapping[str, Any], path: Path) -> None:
         root.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".", dir=root))
         hashes = {}
-        for name, source in _files(path).items() if answer["absent"] is None else ():
+        for name, source in files_of(path).items() if answer["absent"] is None else ():
             shutil.copyfile(source, draft / name)
             hashes[name] = _hash(draft / name)
         body = {"schema_version": SCHEMA_VERSION, "answer": answer, "files": hashes}
@@ -125,14 +125,14 @@ def fetch(root: Path, key: str, path: Path) -> dict[str, Any] | None:
         said = body.pop("hash")
         if said != _hash_of(body) or body["schema_version"] != SCHEMA_VERSION:
             raise ValueError("entry.json was altered")
-        for name, target in _files(path).items() if body["answer"]["absent"] is None else ():
+        for name, target in files_of(path).items() if body["answer"]["absent"] is None else ():
             shutil.copyfile(entry / name, target)
             if _hash(target) != body["files"][name]:
                 raise ValueError(f"{name} was altered")
         os.utime(entry / "entry.json")  # asked for just now
     except (OSError, ValueError, KeyError, TypeError):
         shutil.rmtree(entry, ignore_errors=True)
-        for leftover in _files(path).values():
+        for leftover in files_of(path).values():
             leftover.unlink(missing_ok=True)
         return None
     answer: dict[str, Any] = body["answer"]
@@ -167,7 +167,8 @@ def _entries(root: Path) -> list[tuple[float, int, Path]]:
     return found
 
 
-def _files(path: Path) -> dict[str, Path]:
+def files_of(path: Path) -> dict[str, Path]:
+    """Files of a fit by the name they have in an entry; path: of the model."""
     return {"model": path, "scaler.json": scaler_path(path), "test.npz": Path(f"{path}.npz")}
 
 

@@ -5,8 +5,10 @@ A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F]
 answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in the caller's script and works in notebooks,
 which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
 
-A worker puts each finished fit into the store (`research.models.fits`) itself: what it finished outlives an interrupt of its caller. A
-model with an attribute `on_progress` tells how far it is: an answer `{"progress": [done, total, text]}` before the last one.
+A worker puts each finished fit into the store (`research.models.fits`) itself: what it finished outlives an interrupt of its caller.
+Workers of a cluster (`Fits`, on a pool of `research.engines`) send the files back instead, and the caller puts them where they belong. A
+model with an attribute `on_progress` tells how far it is: an answer `{"progress": [done, total, text]}` before the last one; a cluster's
+tell the last one alone.
 """
 
 import contextlib
@@ -15,19 +17,23 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, NamedTuple, Self, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtcore.types import I8
+from research.engines import Pool
 from research.errors import UserError
 from research.models import fits
-from research.models.base import ModelAbsentError, TreeModel, class_weights, lookback_of, make_model
+from research.models.base import F4, ModelAbsentError, TreeModel, class_weights, lookback_of, make_model
 from research.models.calibration import calibrated, fit_calibration
 from research.models.importance import permutation
 from research.models.windows import complete, inputs_of
@@ -38,24 +44,36 @@ Job = dict[str, Any]
 Tell = Callable[[Job], Any]
 
 
-def fit_job(job: Job, tell: Tell | None = None) -> Job:
+class Arrays(NamedTuple):
+    """What fits read, none of it changed: as in the job folder."""
+
+    matrix: F4
+    usable: NDArray[np.bool_]
+    labels: NDArray[np.int8]
+    roles: NDArray[np.int8]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Open the arrays of a job folder; what is asked for is read from the disk then."""
+        return cls(*(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)) for name in cls._fields))
+
+
+def fit_job(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) -> Job:
     """Fit, save, read back and predict the test rows: what is served later is what predicted here.
 
     Returns sizes, class counts, parameters, versions and `absent`: None, or why there is no model. Writes the model to `job["path"]` and
-    `<path>.npz` with the test cells' flat numbers and probabilities, and all of it to the store `job["store"]` if there is one.
+    `<path>.npz` with the test cells' flat numbers and probabilities, and all of it to the store `job["store"]` if there is one. arrays:
+    read from `job["folder"]` unless given.
     """
-    answer = _fit(job, tell)
+    answer = _fit(job, tell, arrays or Arrays.read(Path(job["folder"])))
     if job.get("store") is not None:
         fits.keep(Path(job["store"]), job["key"], answer, Path(job["path"]))
     return answer
 
 
-def _fit(job: Job, tell: Tell | None) -> Job:
-    folder, fold, path = Path(job["folder"]), job["fold"], Path(job["path"])
-    matrix = np.load(folder / "matrix.npy", mmap_mode="r", allow_pickle=False)
-    usable = np.load(folder / "usable.npy", allow_pickle=False)
-    labels = np.load(folder / "labels.npy", mmap_mode="r", allow_pickle=False)[fold]
-    roles = np.load(folder / "roles.npy", allow_pickle=False)[fold]
+def _fit(job: Job, tell: Tell | None, arrays: Arrays) -> Job:
+    path, matrix = Path(job["path"]), arrays.matrix
+    usable, labels, roles = arrays.usable, arrays.labels[job["fold"]], arrays.roles[job["fold"]]
     model = make_model(job["target"], job["features"], job["preset"])
     if tell is not None and hasattr(model, "on_progress"):
         model.on_progress = lambda done, total, text: tell({"progress": [done, total, text]})
@@ -96,14 +114,36 @@ def _fit(job: Job, tell: Tell | None) -> Job:
     return answer | more
 
 
-def answer_of(job: Job, tell: Tell | None = None) -> Job:
+def answer_of(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) -> Job:
     """Do a job; where it fails, answer `refused` (the disk) or `error` (anything else) with the reason."""
     try:
-        return fit_job(job, tell)
+        return fit_job(job, tell, arrays)
     except OSError as error:
         return {"refused": str(error)}
     except Exception as error:  # the caller raises it, in whichever process that is
         return {"error": f"{type(error).__name__}: {error}"}
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The work of a training on a cluster: an item is the number of a job and the job.
+
+    The result: its answer, the files that it wrote by name, and what else moves bits there (`fits.machine`).
+    """
+
+    arrays: Arrays
+
+    def __call__(self, item: tuple[int, Job]) -> tuple[Job, dict[str, bytes], str]:
+        """Fit in a folder of its own; what it wrote is handed back."""
+        with tempfile.TemporaryDirectory(prefix="qt_fit_") as folder:
+            path = Path(folder) / Path(item[1]["path"]).name
+            answer = answer_of(item[1] | {"path": str(path), "store": None}, None, self.arrays)
+            files = {name: file.read_bytes() for name, file in fits.files_of(path).items() if file.exists()}
+        return answer, files, fits.machine()
+
+    def moved(self) -> "Fits":
+        """Read the arrays where they are: fits change none, and no kernel sees them."""
+        return self
 
 
 class Report:
@@ -139,16 +179,21 @@ class Report:
         self.progress(self.known + self.parts.count(1.0), self.total, f"training: {text}{more}")
 
 
-def run_jobs(jobs: Sequence[Job], processes: int, heard: Callable[[int, Job, Job], None] | None = None) -> list[Job]:
+def run_jobs(
+    jobs: Sequence[Job], processes: int, heard: Callable[[int, Job, Job], None] | None = None, pool: Pool | None = None
+) -> list[Job]:
     """Run all jobs, at most `processes` at a time, and return the answers in their order; `heard(i, job, answer)` sees each as it comes.
 
-    The costliest start first. One process means this one. Raises UserError when files cannot be written, RuntimeError with the worker's own
-    words when a fit fails.
+    The costliest start first. One process means this one. pool: workers of a cluster to do it instead. Raises UserError when files cannot
+    be written, RuntimeError with the worker's own words when a fit fails.
     """
     hear = heard or (lambda i, job, answer: None)
     answers: dict[int, Job] = {}
     order = sorted(range(len(jobs)), key=lambda i: -jobs[i].get("cost", 0.0))
-    source = _here(jobs, order, hear) if processes <= 1 else _in_processes(jobs, order, processes)
+    if pool is not None:
+        source = _on_cluster(jobs, order, pool)
+    else:
+        source = _here(jobs, order, hear) if processes <= 1 else _in_processes(jobs, order, processes)
     for i, answer in source:
         if "refused" in answer:
             raise UserError(f"training must be able to write its temporary files, was not: {answer['refused']}; free space or set TMPDIR")
@@ -163,6 +208,19 @@ def run_jobs(jobs: Sequence[Job], processes: int, heard: Callable[[int, Job, Job
 def _here(jobs: Sequence[Job], order: Sequence[int], hear: Callable[[int, Job, Job], None]) -> Iterator[tuple[int, Job]]:
     for i in order:
         yield i, answer_of(jobs[i], partial(hear, i, jobs[i]))
+
+
+def _on_cluster(jobs: Sequence[Job], order: Sequence[int], pool: Pool) -> Iterator[tuple[int, Job]]:
+    work = Fits(Arrays.read(Path(jobs[0]["folder"])))
+    with contextlib.closing(pool.map(work, [(i, jobs[i]) for i in order])) as results:
+        for (i, job), (answer, files, machine) in results:
+            path = Path(job["path"])
+            for name, file in fits.files_of(path).items():
+                if name in files:
+                    file.write_bytes(files[name])
+            if job["store"] is not None and "absent" in answer and machine == fits.machine():
+                fits.keep(Path(job["store"]), job["key"], answer, path)
+            yield i, answer
 
 
 def _in_processes(jobs: Sequence[Job], order: Sequence[int], processes: int) -> Iterator[tuple[int, Job]]:

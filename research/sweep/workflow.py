@@ -11,6 +11,7 @@ import pandas as pd
 
 from qtcore import Bars, Params
 from research.backtest import backtest
+from research.engines import check_engine
 from research.errors import UserError
 from research.evidence.overfitting import search_words
 from research.meta.schedule import MetaSchedule
@@ -39,8 +40,6 @@ class SweepJob:
     search: str = "grid"
     settings: int = 1_000
     by_regime: bool = False
-    engine: str = "local"
-    address: str | None = None
     resume: bool = False
 
 
@@ -73,11 +72,12 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     stem = Path(job.data).stem.replace(":", "-") or "sweep"
     folder = job.out or Path("reports") / f"sweep-{stem}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
     check_output(folder, "sweep.json")
+    check_engine(job.engine, job.address)
     parse_objective(asked.objective, figure_names(asked.by_regime))
     bars, predictions, meta, params = _inputs(job, progress)
     trials = sweep(
         bars, predictions, grid, params, search=asked.search, settings=asked.settings, seed=job.config.run.seed, by_regime=asked.by_regime,
-        where=asked.where, out=folder, resume=asked.resume, engine=asked.engine, address=asked.address, meta=meta,
+        where=asked.where, out=folder, resume=asked.resume, engine=job.engine, address=job.address, meta=meta,
         progress=progress,
     )  # fmt: skip
     best = trials.best(asked.objective)
