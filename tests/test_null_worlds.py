@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import research
 from research.config import load_config
 from research.workflow import Job, run_job
 
@@ -49,10 +50,20 @@ def test_the_planted_edge_is_found_with_the_defaults(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_on_forty_random_walks_no_model_tells_the_direction_beyond_chance(tmp_path: Path) -> None:
-    """Trees and the learned meta layer, which replaces the ensemble here, so that it is asked everywhere."""
-    sets, above = ["run.folds=4", "meta.mode=override", "run.meta_calibration=none"], {"xgb": 0, "lgbm": 0, "meta_override": 0}
+    """Trees, and both learned meta layers, asked everywhere; in mode policy the logistic one is the same."""
+    sets = ["run.folds=4", "run.meta=none"]
+    above = dict.fromkeys(("xgb", "lgbm", "meta_override", "meta_v5"), 0)
     for seed in range(40):
-        models = summary_of(f"simulated:random_walk?seed={seed}&n_bars=3000", tmp_path / str(seed), sets)["models"]
+        run = run_job(
+            Job(f"simulated:random_walk?seed={seed}&n_bars=3000", load_config(sets=sets), out=tmp_path / str(seed)),
+            verify=False, report=False,
+        )  # fmt: skip
+        models = dict(run.summary["models"])
+        for mode in ("override", "v5"):
+            params = run.params.with_values({"meta.mode": mode})
+            meta = research.train_meta(run.bars, run.predictions, params, calibration="none")
+            models |= research.backtest(run.bars, run.predictions, params, meta=meta).summary["models"]
+        assert set(above) <= set(models)
         for name in above:
-            above[name] += name in models and models[name]["direction_ci95"][0] > 0.5
+            above[name] += models[name]["direction_ci95"][0] > 0.5
     assert max(above.values()) <= 5, above
