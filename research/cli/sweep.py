@@ -29,11 +29,15 @@ from research.cli.common import (
 
 def sweep(
     data: Annotated[str, typer.Argument(help="candles as for `qt backtest`, or the folder of a finished run", metavar="DATA_OR_RUN")],
-    grid: Annotated[list[str] | None, typer.Option(help="layer.name=low:high:step, a,b,c or (random search) low:high; repeatable")] = None,
+    grid: Annotated[
+        list[str] | None, typer.Option(help="layer.name=low:high:step, a,b,c or (random and adaptive search) low:high; repeatable")
+    ] = None,
     where: Annotated[list[str] | None, typer.Option(help="constraint, e.g. 'max_drawdown < 0.15'; repeatable")] = None,
-    objective: Annotated[str, typer.Option(help="figure that the best trial has the most of; -NAME for the least")] = "sharpe",
-    search: Annotated[str, typer.Option(help="grid, random or adaptive")] = "grid",
-    trials: Annotated[int, typer.Option("--settings", help="settings of a random search")] = 1_000,
+    objective: Annotated[
+        str, typer.Option(help="figure that the best trial has the most of, and an adaptive search looks for; -NAME for the least")
+    ] = "sharpe",
+    search: Annotated[str, typer.Option(help="grid, random, or adaptive: settings that the trials so far make promising")] = "grid",
+    trials: Annotated[int, typer.Option("--settings", help="settings of a random or adaptive search")] = 1_000,
     by_regime: Annotated[bool, typer.Option("--by-regime", help="also figures of each regime slice, as sharpe.volatility_low")] = False,
     engine: Engine = "local",
     address: Address = None,

@@ -1,6 +1,7 @@
 """What would other settings have earned, and what is the search itself worth?
 
 - `space`: axes of values, the settings of a grid or a random search; `rules`: constraints and objectives
+- `adaptive`: a search that learns from its trials; `worth`: what the search itself is worth
 - `case`: bars and votes with everything that no setting changes; `figures`: METRICS as columns
 - `run`: chunk by chunk, resumable, every row a trial of the ledger; `trials`: the result
 - `curves`: what every value of a threshold earns, exactly; `walk`: pick on one stretch, score on the next

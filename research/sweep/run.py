@@ -25,9 +25,10 @@ from research.errors import UserError
 from research.lineage import sketch
 from research.predictions import Predictions
 from research.store import check_output
+from research.sweep.adaptive import Adaptive
 from research.sweep.case import Case
 from research.sweep.figures import figure_names, figures, outcomes, regime_figures
-from research.sweep.rules import parse_rules
+from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.space import BLOCK, Space
 from research.sweep.trials import Trials
 from research.trials import Trial, daily_returns, hash_votes
@@ -50,6 +51,7 @@ def sweep(
     search: str = "grid",
     settings: int = 0,
     seed: int = 42,
+    objective: str = "sharpe",
     by_regime: bool = False,
     where: Sequence[str] = (),
     out: str | Path | None = None,
@@ -63,7 +65,8 @@ def sweep(
     """Run the chain over `bars` once for every setting of `grid` and return the trials.
 
     grid: `{"layer.name": values}`, values as a sequence or as text `low:high:step`, `a,b,c`; `low:high` in a random search. params: what
-    the grid does not name. search: `grid`, or `random` with that many `settings` from `seed`. by_regime: also figures of the fifteen regime
+    the grid does not name. search: `grid`; `random` with that many `settings` from `seed`; or `adaptive`, which looks for the largest
+    `objective` that keeps `where`. by_regime: also figures of the fifteen regime
     slices. where: constraints such as `max_drawdown < 0.15`, for `Trials.best`. out: folder that results stream to; `resume` goes on with
     what lies there. engine, address: `local`, or `ray` and where it runs, as `research.engines.opened` takes them; the results are the
     same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger. Raises
@@ -78,7 +81,12 @@ def sweep(
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = predictions.align(bars)
     space = Space.of(resolved(params or Params(), predictions), grid, search, settings, seed)
-    parse_rules(where, figure_names(by_regime))
+    parse_rules(where, names := figure_names(by_regime))
+    parse_objective(objective, names)
+    if search == "adaptive":
+        if engine != "local":
+            raise UserError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
+        space = Adaptive.begin(space, objective, where, names)
     case = Case.of(bars, predictions, by_regime, meta)
     if progress is not None and engine != "local":
         progress(0, space.size, "sweep: connecting")
@@ -86,7 +94,10 @@ def sweep(
         store = Store(None if out is None else Path(out), space, case, resume)
         trials = Trials(space, case, store.parts, tuple(where), folder=store.folder)
         try:
-            _run_parts(store, Settings(space, case), pool, progress)
+            if isinstance(space, Adaptive):
+                space.run(store, lambda first, last: run_settings(space, case, first, last), progress)
+            else:
+                _run_parts(store, Settings(space, case), pool, progress)
         finally:
             if record and len(trials):
                 trials.tried = _record(trials)
@@ -170,7 +181,7 @@ class Store:
     def __init__(self, folder: Path | None, space: Space, case: Case, resume: bool) -> None:
         wanted = max(64, PART_CELLS // max(1, case.cells))
         self.folder, self.parts, self.size, self.pieces = folder, {}, space.size, {}
-        self.step = min(BLOCK, 1 << (wanted.bit_length() - 1))
+        self.step = space.batch or min(BLOCK, 1 << (wanted.bit_length() - 1))
         if folder is None:
             return
         about = {

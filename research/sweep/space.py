@@ -43,7 +43,8 @@ class Axis:
 class Space:
     """The settings of a sweep: `size` rows, each a value for every axis over `base`.
 
-    search: `grid` goes through every combination, the last axis fastest; `random` draws `size` settings from `seed`.
+    search: `grid` goes through every combination, the last axis fastest; `random` draws `size` settings from `seed`; `adaptive` is
+    `research.sweep.adaptive`'s.
     """
 
     base: Params
@@ -62,16 +63,14 @@ class Space:
             raise UserError(f"a sweep must have one set of parameters over time, was given {len(base.stages)} stages; leave them out")
         if search not in SEARCHES:
             raise UserError(f"--search must be one of {', '.join(SEARCHES)}, was {search!r}")
-        if search == "adaptive":
-            raise UserError("--search adaptive needs the optuna library, which is not part of this installation; use --search random")
         axes = tuple(_axis(base, name, given) for name, given in grid.items())
         if not axes:
             raise UserError("a sweep must have at least one --grid, was none; name a parameter, e.g. governor.min_confidence=0.5:0.8:0.01")
         free = [axis.name for axis in axes if axis.is_free]
         if search == "grid" and free:
             raise UserError(f"{free[0]} must have a step in a grid, was a range without one; write low:high:step or use --search random")
-        if search == "random" and n < 1:
-            raise UserError(f"a random search must have at least 1 setting, was {n}; set --settings")
+        if search != "grid" and n < 1:
+            raise UserError(f"a search must have at least 1 setting, was {n}; set --settings")
         size = 1
         for axis in axes:
             size *= len(axis.values)
@@ -81,6 +80,15 @@ class Space:
     def names(self) -> tuple[str, ...]:
         """Parameters that vary."""
         return tuple(axis.name for axis in self.axes)
+
+    @property
+    def batch(self) -> int:
+        """Settings that must be run together; 0 where any number may be."""
+        return 0
+
+    def shown(self) -> list[list[Any]]:
+        """Values of every axis as a table shows them; none of a free one."""
+        return [[json.dumps(v) if isinstance(v, list) else v for v in axis.values] for axis in self.axes]
 
     def draw(self, first: int, last: int) -> list[NDArray]:
         """Return for every axis the settings [first, last): indices into its values, or numbers of a free one.
@@ -116,11 +124,8 @@ class Space:
 
     def columns(self, drawn: Sequence[NDArray]) -> dict[str, NDArray]:
         """Return the values of drawn settings by parameter, as a table shows them."""
-        out = {}
-        for axis, at in zip(self.axes, drawn, strict=True):
-            shown = [json.dumps(v) if isinstance(v, list) else v for v in axis.values]
-            out[axis.name] = at if axis.is_free else np.array(shown)[at]
-        return out
+        told = zip(self.axes, self.shown(), drawn, strict=True)
+        return {axis.name: at if axis.is_free else np.array(shown)[at] for axis, shown, at in told}
 
     def values(self, drawn: Sequence[NDArray], row: int) -> dict[str, Any]:
         """Return one drawn setting as `Params.with_values` takes it."""

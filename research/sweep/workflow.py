@@ -76,9 +76,9 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     parse_objective(asked.objective, figure_names(asked.by_regime))
     bars, predictions, meta, params = _inputs(job, progress)
     trials = sweep(
-        bars, predictions, grid, params, search=asked.search, settings=asked.settings, seed=job.config.run.seed, by_regime=asked.by_regime,
-        where=asked.where, out=folder, resume=asked.resume, engine=job.engine, address=job.address, meta=meta,
-        progress=progress,
+        bars, predictions, grid, params, search=asked.search, settings=asked.settings, seed=job.config.run.seed,
+        objective=asked.objective, by_regime=asked.by_regime, where=asked.where, out=folder, resume=asked.resume, engine=job.engine,
+        address=job.address, meta=meta, progress=progress,
     )  # fmt: skip
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))
