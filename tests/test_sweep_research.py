@@ -85,7 +85,11 @@ def test_an_exact_step_ends_where_it_says():
         ({"governor.min_confidence": [0.5]}, {"search": "clever"}, "--search must be one of"),
         ({"governor.min_confidence": [0.5]}, {"search": "adaptive"}, "must have at least 1 setting, was 0"),
         ({"governor.min_confidence": [0.5]}, {"search": "adaptive", "settings": 9, "objective": "luck"}, "was 'luck'"),
-        ({"governor.min_confidence": [0.5]}, {"search": "adaptive", "settings": 9, "engine": "ray"}, "must run on the local engine, was ray"),
+        (
+            {"governor.min_confidence": [0.5]},
+            {"search": "adaptive", "settings": 9, "engine": "ray"},
+            "must run on the local engine, was ray",
+        ),
         ({"governor.min_confidence": [0.5]}, {"search": "random"}, "must have at least 1 setting, was 0"),
         ({"governor.min_confidence": [0.5]}, {"address": "127.0.0.1:1"}, "--address must come with --engine ray"),
         ({"governor.min_confidence": [0.5]}, {"engine": "abacus"}, "--engine must be one of local, ray"),
