@@ -31,7 +31,7 @@ from research.live.codec import (
     unpack_state,
     unpack_votes,
 )
-from research.live.files import APPLICATION_ID, SCHEMA_VERSION, check_version, connect, guarded, has_tables, hold, read_about
+from research.live.files import APPLICATION_ID, SCHEMA_VERSION, check_version, check_whole, connect, guarded, has_tables, hold, read_about
 from research.live.orders import Order
 
 START_SLOT, SLOTS = 0, (1, 2)  # the state of the beginning; two that take turns
@@ -124,7 +124,8 @@ class Journal:
             if is_new or not has_tables(self.db):
                 self._create(about)
             check_version(self.db, self.path)
-        self.about = read_about(self.db)
+            check_whole(self.db, self.path)
+            self.about = read_about(self.db)
         for name in ("symbols", "interval"):
             if self.about[name] != json.loads(json.dumps(about[name])):
                 raise UserError(

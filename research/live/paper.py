@@ -18,7 +18,7 @@ from qtcore import Bars, Params
 from qtcore.broker import fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
 from qtcore.types import FILL, NEVER, Reason
 from research.errors import UserError
-from research.live.files import connect, guarded
+from research.live.files import check_whole, connect, guarded
 from research.live.orders import Order
 
 APPLICATION_ID = 0x71747031  # "qtp1"
@@ -57,6 +57,7 @@ class PaperBroker:
                 self._create(params.broker.initial_cash if cash is None else cash)
             if self.db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise UserError(f"paper account must be a file that `qt live` wrote, was another SQLite file: {path}; move it away")
+            check_whole(self.db, self.path)
             clock, state = self.db.execute("SELECT clock, state FROM account").fetchone()
             working = self.db.execute("SELECT id, symbol, kind, notional, reason FROM orders WHERE state = 'open' ORDER BY seq").fetchall()
             self._n_orders = self.db.execute("SELECT COUNT(*) FROM orders").fetchone()[0]
@@ -239,12 +240,12 @@ def _records(fills: list[dict[str, Any]]) -> NDArray:
 
 def difference(mine: NDArray, theirs: NDArray) -> str:
     """Say how the broker's fills differ from the engine's, in one bit; empty where they are the same."""
-    if len(mine) == len(theirs) == 0:
-        return ""
     if len(mine) != len(theirs):
         return f"the engine booked {len(mine)} fills, the broker reported {len(theirs)}"
     for name in REPORTED:
         a, b = mine[name], theirs[name]
+        if a.tobytes() == b.tobytes():
+            continue
         if (differs := (a != b) & ((a == a) | (b == b))).any():
             k = int(differs.argmax())
             return f"fill {k}: the engine booked {name} {a[k]!r}, the broker reported {b[k]!r}"

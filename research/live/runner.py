@@ -20,6 +20,7 @@ from qtcore.types import N_MODELS, Reason
 from research.errors import UserError
 from research.live.codec import digest_of
 from research.live.feeds import Assembler, Feed
+from research.live.files import guarded
 from research.live.journal import Entry, Event, Journal
 from research.live.orders import Broker, Order, order_id
 from research.live.paper import difference
@@ -134,7 +135,8 @@ class Runner:
 
     def run(self) -> Outcome:
         """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
-        resumed = self._resume()
+        with guarded(self.journal.path):
+            resumed = self._resume()
         assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
         assembler.clock = self._clock or None
         latency: list[int] = []
