@@ -61,7 +61,8 @@ def train_from_log(
     """Train the meta layer of `params.meta.mode` from a log and its outcomes, or from a live journal alone; return schedule and counts.
 
     Five expanding, purged folds. min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector,
-    calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows: nothing synthetic takes their place.
+    calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows: nothing synthetic
+    takes their place.
     """
     params = params or Params()
     read = read_log(log, outcomes, min_date, tolerance_minutes)
