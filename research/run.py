@@ -132,9 +132,11 @@ class Run:
 
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""
+        from research.live.envelope import write_envelope
         from research.store import write_run
 
         self.folder = write_run(self, Path(folder), record=record)
+        write_envelope(self, self.folder)
         return self.folder
 
     def verify(self, progress: Any = None) -> dict[str, Any]:

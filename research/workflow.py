@@ -123,7 +123,8 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
 
 
 def train_job(job: Job, progress: Progress = None) -> Predictions:
-    """Do everything `qt train` does: artefacts and `predictions.parquet` land in the job's folder."""
+    """Do everything `qt train` does: artefacts, `predictions.parquet` and `envelope.json` land in the job's folder."""
+    from research.live.envelope import write_envelope
     from research.models.base import registered
 
     assert job.out is not None
@@ -133,6 +134,7 @@ def train_job(job: Job, progress: Progress = None) -> Predictions:
     meta, absent = _meta(job, bars, predictions, progress)
     if meta is not None:
         meta.save(job.out / "meta")
+    write_envelope(backtest(bars, predictions, job.config.params, meta=meta), job.out)
     return replace(predictions, notes=(*predictions.notes, *(meta.remarks(predictions.slots) if meta is not None else absent)))
 
 

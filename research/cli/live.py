@@ -33,6 +33,8 @@ def live(
     import_governor: Annotated[Path | None, typer.Option(help="governor state file to start a new journal from")] = None,
     log: Annotated[Path | None, typer.Option(help="write a line for every event of a bar to this file, rotated at 10 MB")] = None,
     log_json: Annotated[bool, typer.Option("--log-json", help="the lines as JSON objects")] = False,
+    budget: Annotated[float, typer.Option(min=0.0, help="ms allowed from a closed bar to the journal; what takes longer is noted")] = 250.0,
+    alert: Annotated[str | None, typer.Option(help="command, or http(s) address, that is told of stop, drawdown, feed loss, drift")] = None,
     funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
     symbols: Symbols = None,
     start: From = None,
@@ -68,6 +70,8 @@ def live(
         import_governor,
         log,
         log_json,
+        budget,
+        alert,
         how,
     )
     with progress(quiet or json) as update:

@@ -8,6 +8,7 @@ from typing import Any
 from qtcore import Params
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
+from research.live.looks import looked
 from research.live.tally import MIN_RATE, Tally
 from research.live.watched import Book, Watched, iso
 
@@ -96,6 +97,7 @@ def status(source: Watched) -> dict[str, Any]:
         "governor": _governor(book, params) | {"approved": tally.approved, "refusals": counts["refusals"]},
         "latency_seconds": None if latency is None else {"median": latency[0], "p99": latency[1]},
         "health": {"level": worst(rows), "rows": rows},
+        **looked(source),
         "alarms": alarms(source, rows),
     }
 
@@ -155,6 +157,9 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
     if len(source.active()) < 2 and source.tally().newest >= 0:
         found.append(("critical", "models", f"{len(source.active())} models vote; meta layer and arbiter need two"))
+    seen = looked(source)
+    found += [("warning", "retrain", due["text"]) for due in seen["retrain_due"]]
+    found += [("warning", name, text) for name, text in (seen["envelope"] or {}).get("out", {}).items()]
     found += [(row["level"], row["name"], f"{row['value']:.1%}, healthy is {row['band']}") for row in rows if row["level"] in LEVELS[1:]]
     return [dict(zip(("level", "name", "text"), alarm)) for alarm in sorted(found, key=lambda alarm: -LEVELS.index(alarm[0]))]
 

@@ -9,11 +9,14 @@ from qtcore import Params
 from qtcore.params import MetaMode
 from research.config import Config
 from research.errors import UserError
+from research.live.alerts import Alerts
 from research.live.controls import STAGES, Controls, kill_file_of
+from research.live.envelope import FILE as ENVELOPE
 from research.live.feeds import ReplayFeed, open_feed
 from research.live.governor_file import read_governor, take_over
 from research.live.journal import Journal
 from research.live.lines import LogFile
+from research.live.looks import Looks
 from research.live.paper import PaperBroker
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
@@ -43,6 +46,8 @@ class Wish:
     import_governor: Path | None = None
     log: Path | None = None
     log_json: bool = False
+    budget_ms: float = 250.0
+    alert: str | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -120,11 +125,15 @@ def assemble(
         journal.close()
         raise
     options = Options(SNAPSHOT_BARS, CHECKPOINT_BARS, fills_gaps=False) if is_replay else Options()
+    options.budget = round(wish.budget_ms * 1e6)
     controls = Controls(journal, params, kill_file_of(wish.journal))
     runner = Runner(params, feed, journal, broker, *served, options, controls)
     runner.meta_of = lambda about: meta_of(about, served[2])
-    if (reload := reload_of(wish, params, served, is_replay)) is not None:
-        runner.duties = (reload,)
+    reload = reload_of(wish, params, served, is_replay)
+    looks = Looks(journal, None if wish.predictions is None else wish.predictions.with_name(ENVELOPE))
+    silence = None if is_replay else 2.0 * feed.interval / 1e9 + options.grace / 1e9
+    alerts = None if wish.alert is None else Alerts(wish.alert, silence)
+    runner.duties = tuple(duty for duty in (reload, looks, alerts) if duty is not None)
     if taken is not None:
         source, state = wish.import_governor, taken
         assert source is not None
@@ -136,8 +145,9 @@ def assemble(
         runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
 
     def close() -> None:
-        if reload is not None:
-            reload.close()
+        for duty in (reload, alerts):
+            if duty is not None:
+                duty.close()
         if log is not None:
             log.close()
         broker.close()

@@ -130,6 +130,7 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
         "data_fingerprint": fingerprint(bars),
         "symbols": list(bars.symbols),
         "base_models": list(predictions.slots),
+        "base_artefacts": sorted({artefact.hash for artefact in getattr(predictions.models, "artefacts", ())}),
         "base_predictions": "imported" if predictions.imported else "walk_forward",
         "base_weights": list(params.ensemble.weights),
     }
