@@ -149,10 +149,10 @@ class Alerts:
         """Run the command; return why it failed, empty where it did not."""
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
         environment |= {"QT_ALERT_KIND": alert["kind"], "QT_ALERT_TEXT": alert["text"]}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        told, nowhere = json.dumps(alert).encode(), subprocess.DEVNULL
         try:
             done = subprocess.run(
-                self._words, input=json.dumps(alert).encode(), env=environment, timeout=self.seconds, check=False, **quiet
+                self._words, input=told, env=environment, timeout=self.seconds, check=False, stdout=nowhere, stderr=nowhere
             )
         except subprocess.TimeoutExpired:
             return f"took longer than {self.seconds:g} seconds"
