@@ -182,14 +182,23 @@ def gap(report: dict[str, Any]) -> None:
     console.print(f"{report['bars']:,} bars run again: {same}", soft_wrap=True, markup=False)
     if report["broker_mismatches"]:
         console.print(f"{report['broker_mismatches']} bars on which the broker's fills were not the engine's; see the journal's events")
+    if report["late_bars"]:
+        console.print(
+            f"{report['late_bars']} bars were decided after the next one had closed: nobody could have traded where they are booked"
+        )
     if (pnl := report.get("pnl")) is None:
+        if any((report["broker"] or {}).values()):
+            told = ", ".join(f"{name} {value:+,.2f}" for name, value in report["broker"].items())
+            console.print(f"the broker's account against the engine's: {told}", markup=False)
+        console.print("--reference FILE compares with the candles as they are known today", markup=False)
         return
-    table = Table("", "quote", box=None, padding=(0, 2, 0, 0))
-    table.columns[1].justify = "right"
+    counts = {"missing_candles": "missing", "revised_candles": "revised", "candles_gone": "gone"}
+    table = Table("", "quote", "candles", box=None, padding=(0, 2, 0, 0))
+    table.columns[1].justify = table.columns[2].justify = "right"
     for name in ("live", "reference", "difference"):
         table.add_row(name, f"{pnl[name]:,.2f}")
     for name, value in pnl["parts"].items():
-        table.add_row(f"  of it {name.replace('_', ' ')}", f"{value:,.2f}")
+        table.add_row(f"  of it {name.replace('_', ' ')}", f"{value:+,.2f}", f"{pnl['counts'][counts[name]]:,}" if name in counts else "")
     console.print(table)
 
 

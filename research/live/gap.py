@@ -2,15 +2,18 @@
 
 What remains is what the market did to the inputs. With a reference of the same bars (candles as they are known today) the difference of the
 PnL to a backtest on the reference is split in steps, each changing one thing from what live saw to what the reference says: candles that
-live never got, candles that were revised, candles that have gone. The steps and the fills add up to the whole.
+live never got, candles that were revised, candles that have gone. Before that stands what the broker did otherwise than the engine booked:
+other prices, other fees, orders filled later. All parts add up to the whole.
 """
 
 import json
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +22,26 @@ from qtcore.meta import MetaSource
 from qtcore.types import F8
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
+from research.live.files import guarded
 from research.live.reload import meta_of
 from research.live.source import JournalSource
 
 BLOCK = 512  # bars that are run at once
+EXECUTION = ("order_id", "symbol", "time", "is_entry", "qty", "price", "fee", "funding")
+BROKER = ("fills", "fees", "latency")  # parts of the difference that the broker makes
+
+
+class Execution(NamedTuple):
+    """One fill in the books of the engine or the broker; the columns of `EXECUTION`."""
+
+    order_id: str
+    symbol: int
+    time: int
+    is_entry: int
+    qty: float
+    price: float
+    fee: float
+    funding: float
 
 
 @dataclass(frozen=True)
@@ -121,10 +140,12 @@ def live_gap(journal: Path, reference: Bars | None = None, meta: MetaSource | No
     report: dict[str, Any] = {"journal": str(journal), "bars": inputs.bars.n, "identical": found is None, "first_difference": found}
     mismatches = source.rows("SELECT COUNT(*) FROM events WHERE kind = 'mismatch'")[0][0]
     report["broker_mismatches"] = int(mismatches)
+    report["broker"] = broker = broker_parts(source, inputs.bars)
     latency = source.latency()
     report["latency_seconds"] = None if latency is None else {"median": latency[0], "p99": latency[1]}
+    report["late_bars"] = late_bars(source)
     if reference is not None:
-        report["pnl"] = split(inputs, equity, on_grid(inputs.bars, reference), meta)
+        report["pnl"] = split(inputs, equity, on_grid(inputs.bars, reference), broker or {}, meta)
     return report
 
 
@@ -159,8 +180,11 @@ def on_grid(bars: Bars, reference: Bars) -> Bars:
     return Bars(bars.open_time, bars.close_time, **planes, symbols=bars.symbols, interval=bars.interval, funding=bars.funding)
 
 
-def split(inputs: Inputs, equity: F8, reference: Bars, meta: MetaSource | None = None) -> dict[str, Any]:
-    """Split the PnL difference: first candles that live missed are put in, then those that were revised, then those the reference lacks."""
+def split(inputs: Inputs, equity: F8, reference: Bars, broker: Mapping[str, float], meta: MetaSource | None = None) -> dict[str, Any]:
+    """Split the PnL difference: what the broker did otherwise, then the candles that live missed are put in, those revised, those gone.
+
+    `decisions` is what the journal's own inputs do not give again, 0.0 for a journal that is its own backtest.
+    """
     live, first = inputs.bars, float(inputs.state["account.account"]["equity"][0])
     missed = np.isnan(live.close) & ~np.isnan(reference.close)
     absent = ~np.isnan(live.close) & np.isnan(reference.close)
@@ -172,12 +196,14 @@ def split(inputs: Inputs, equity: F8, reference: Bars, meta: MetaSource | None =
     for name in PRICES:
         a, b = getattr(live, name), getattr(reference, name)
         changed |= ~(np.isnan(a) | np.isnan(b)) & (a != b)
+    live_pnl = journalled + sum(broker.values())
     return {
-        "live": journalled - first,
+        "live": live_pnl - first,
         "reference": steps[2] - first,
-        "difference": journalled - steps[2],
+        "difference": live_pnl - steps[2],
         "parts": {
-            "fills": journalled - replay,
+            **{name: broker.get(name, 0.0) for name in BROKER},
+            "decisions": journalled - replay,
             "missing_candles": replay - steps[0],
             "revised_candles": steps[0] - steps[1],
             "candles_gone": steps[1] - steps[2],
@@ -189,3 +215,55 @@ def split(inputs: Inputs, equity: F8, reference: Bars, meta: MetaSource | None =
 def _mixed(live: Bars, reference: Bars, take: Any) -> Bars:
     planes = {name: np.where(take, getattr(reference, name), getattr(live, name)) for name in PRICES}
     return Bars(live.open_time, live.close_time, **planes, symbols=live.symbols, interval=live.interval, funding=live.funding)
+
+
+def broker_parts(source: JournalSource, bars: Bars) -> dict[str, float] | None:
+    """Split what the broker's account has more or less than the engine's, quote currency; None where the account's file is not there.
+
+    Trades are matched by the id of their entry. `fees`: another rate on the broker's own notional. `latency`: trades with an order that was
+    filled later than in the engine's books. `fills`: other prices, lost and additional trades.
+    """
+    path = source.path.with_name(f"{source.path.name}.paper")
+    if not path.exists():
+        return None
+    mine = _trades(source.rows(f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq"))
+    with guarded(path), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        theirs = _trades(db.execute(f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq").fetchall())
+    marks = [column[~np.isnan(column)][-1] if not np.isnan(column).all() else 0.0 for column in bars.close.T]
+    parts = dict.fromkeys(BROKER, 0.0)
+    for key in sorted({*mine, *theirs}):
+        a, b = mine.get(key, []), theirs.get(key, [])
+        if a != b:
+            rate = a[0].fee / abs(a[0].qty * a[0].price) if a else None
+            fees = 0.0 if rate is None else sum(rate * abs(fill.qty * fill.price) - fill.fee for fill in b)
+            booked = {fill.order_id: fill.time for fill in a if fill.order_id}
+            is_late = any(fill.time > booked.get(fill.order_id, fill.time) for fill in b)
+            parts["fees"] += fees
+            parts["latency" if is_late else "fills"] += _worth(b, marks) - _worth(a, marks) - fees
+    return parts
+
+
+def _trades(rows: list[tuple[Any, ...]]) -> dict[str, list[Execution]]:
+    """Group fills into trades, named by the order of their entry."""
+    found: dict[str, list[Execution]] = {}
+    current: dict[int, str] = {}
+    for row in rows:
+        fill = Execution(row[0] or "", *row[1:])
+        if fill.is_entry:
+            current[fill.symbol] = fill.order_id or f"{fill.symbol} {fill.time}"
+        found.setdefault(current.get(fill.symbol, ""), []).append(fill)
+    return found
+
+
+def _worth(trade: list[Execution], marks: list[float]) -> float:
+    """Money that a trade brought so far, what is still held at the last close; funding stands with the exit."""
+    paid = sum(fill.qty * fill.price + fill.fee - (0.0 if fill.is_entry else fill.funding) for fill in trade)
+    return sum(fill.qty * marks[fill.symbol] for fill in trade) - paid
+
+
+def late_bars(source: JournalSource) -> int:
+    """Count the bars of a live feed that were decided after the next one had closed: nobody could have traded where they are booked."""
+    if str(source.about.get("feed", "")).startswith("replay:"):
+        return 0
+    query = "SELECT COUNT(*) FROM bars WHERE received + COALESCE(latency, 0) > close_time + ?"
+    return int(source.rows(query, source.interval)[0][0])

@@ -2,7 +2,9 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -16,6 +18,7 @@ from research.reasons import reason_text
 
 AGENTS = {"xgb": "XGB-Agent", "lgbm": "LGBM-Agent", "nhits": "NHiTS-Agent", "patchtst": "PatchTST-Agent", "tft": "TFT-Agent"}
 SHORT = {"xgb": "XGB", "lgbm": "LGBM", "nhits": "NH", "patchtst": "PT", "tft": "TFT"}
+ARROW = "\N{RIGHTWARDS ARROW}"
 MAX_BYTES, KEPT = 10_000_000, 5
 
 
@@ -58,7 +61,7 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
         if votes.action[m, 0, s] >= 0:
             action, confidence = Action(int(votes.action[m, 0, s])).name, votes.confidence[m, 0, s]
             said.append(f"{SHORT[model]}:{action}/{confidence:.2f}")
-            yield Line(now, AGENTS[model], symbol, f"-> {action} (conf={confidence:.3f})")
+            yield Line(now, AGENTS[model], symbol, f"{ARROW} {action} (conf={confidence:.3f})")
     base, confidence = Action(int(d.ensemble_action[0, s])).name, d.ensemble_confidence[0, s]
     if base != "HOLD" or confidence > 0.50:
         yield Line(now, "ENSEMBLE", symbol, f": {base} {confidence:.2f} | {' '.join(said)}")
@@ -69,14 +72,15 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
     if mode == MetaMode.POLICY and verdict == Verdict.DEFER:
         yield Line(now, "Meta-V2-Policy", symbol, f"DEFER: using base ensemble {before} | Reason: {reason}")
     if verdict == Verdict.ESCALATE:
-        yield Line(now, "Meta-V2-Policy", symbol, f"ESCALATE: {reason} -> Calling Arbiter")
+        yield Line(now, "Meta-V2-Policy", symbol, f"ESCALATE: {reason} {ARROW} Calling Arbiter")
         yield from _arbiter(entry, s, symbol, now, before, after)
     if mode == MetaMode.OVERRIDE and verdict in (Verdict.OVERRIDE, Verdict.DEFER):
         is_other = verdict == Verdict.OVERRIDE
-        text = f"OVERRIDE (base={before} -> meta={after})" if is_other else f"FALLBACK (keeping base={before})"
+        short, new = f"{base}@{confidence:.2f}", f"{raw}@{raw_confidence:.2f}"
+        text = f"OVERRIDE (base={short} {ARROW} meta={new})" if is_other else f"FALLBACK (keeping base={short})"
         yield Line(now, "META-V2", symbol, f": {text} | Reason: {reason}")
     if mode == MetaMode.V5 and verdict == Verdict.OVERRIDE:
-        yield Line(now, "META", symbol, f"override: {base}->{raw} (conf={raw_confidence:.3f})")
+        yield Line(now, "META", symbol, f"override: {base}{ARROW}{raw} (conf={raw_confidence:.3f})")
 
 
 def _arbiter(entry: Entry, s: int, symbol: str, now: int, before: str, after: str) -> Iterator[Line]:
@@ -87,7 +91,7 @@ def _arbiter(entry: Entry, s: int, symbol: str, now: int, before: str, after: st
         return
     yield Line(now, "Arbiter", symbol, "INVOKED (escalated from Meta-V2)")
     if d.source[0, s] == Source.ARBITER:
-        yield Line(now, "Arbiter", symbol, f"OVERRIDE: {before} -> {after} | Reason: {reason}")
+        yield Line(now, "Arbiter", symbol, f"OVERRIDE: {before} {ARROW} {after} | Reason: {reason}")
     else:
         answer = f"{Action(int(d.arbiter_action[0, s])).name}@{d.arbiter_confidence[0, s]:.3f}"
         yield Line(now, "Arbiter", symbol, f"DEFER: keeping base ensemble {before} | Arbiter: {answer} | Reason: {reason}")
@@ -104,7 +108,9 @@ def _permission(entry: Entry, params: Params, s: int, symbol: str, now: int) -> 
         risk, share = params.governor.stop_loss * size, size / float(result.equity[0])
         yield Line(now, "GOVERNER", symbol, f"APPROVED: {action} | Size=${size:.2f} ({share:.1%}) | Risk=${risk:.2f}")
     else:
-        yield Line(now, "GOVERNER", symbol, f"REJECTED: {action} -> HOLD | Reason: {reason_text(code, *_numbers(entry, params, s, code))}")
+        yield Line(
+            now, "GOVERNER", symbol, f"REJECTED: {action} {ARROW} HOLD | Reason: {reason_text(code, *_numbers(entry, params, s, code))}"
+        )
 
 
 def _numbers(entry: Entry, params: Params, s: int, code: int) -> tuple[float, ...]:
@@ -123,6 +129,18 @@ def _numbers(entry: Entry, params: Params, s: int, code: int) -> tuple[float, ..
     return ()
 
 
+class _Handler(RotatingFileHandler):
+    """A log that cannot be written (a full disk) must not stop trading: it is said once, not with every line."""
+
+    has_failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
+        """Say it."""
+        if not self.has_failed:
+            sys.stderr.write(f"log {self.baseFilename} cannot be written ({sys.exception()}); trading goes on\n")
+        self.has_failed = True
+
+
 class LogFile:
     """A rotating log of bars. Raises UserError where the file cannot be written."""
 
@@ -131,7 +149,7 @@ class LogFile:
         self._is_json = is_json
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._handler = RotatingFileHandler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8")
+            self._handler = _Handler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8")
         except OSError as error:
             raise UserError(f"--log must be a writable file, was {path} ({error.strerror}); choose another") from error
 
@@ -143,4 +161,5 @@ class LogFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._handler.close()
+        with suppress(OSError):  # what could not be written was told
+            self._handler.close()

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 AS_PUBLISHED = ("arbiter_invocation_count", "final_decision_source")  # counters without `_total`
-REFUSALS = range(Reason.LOW_CONFIDENCE, Reason.NO_BAR)  # shown from the start: a counter that appears at 1 hides its first step
+KINDS = ("mismatch", "missing", "late", "revised", "slow")  # of notes
+REFUSALS = range(Reason.LOW_CONFIDENCE, Reason.NO_BAR)  # with KINDS shown from the start: a counter that appears at 1 hides its first step
 
 
 def metrics_text(source: Watched) -> str:
@@ -67,7 +68,7 @@ def _counters(source: Watched) -> "Iterator[Metric]":
             votes.add_metric([model, action.name], float(actions[action]))
     yield votes
     yield CounterMetricFamily("decision_errors", "Decisions in which a layer failed.", value=float(tally.errors))
-    yield counter("journal_events", "Notes of feed and runner.", "kind", source.event_counts())
+    yield counter("journal_events", "Notes of feed and runner.", "kind", dict.fromkeys(KINDS, 0) | source.event_counts())
 
 
 def _gauges(source: Watched) -> "Iterator[Metric]":

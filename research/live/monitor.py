@@ -1,8 +1,12 @@
-"""How does it look in a terminal? The text dashboard of `spec` 13.2, drawn once or again and again."""
+"""How does it look in a terminal? The text dashboard of `spec` 13.2, drawn once or again and again.
 
+The parts that matter most come first, so that a low window cuts off what matters least; a wide one shows two parts side by side.
+"""
+
+from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +16,7 @@ from research.live.health import status
 from research.live.source import JournalSource, RunSource
 
 CELLS = 20  # of a share's bar
+WIDE = 120  # columns from which two parts stand side by side
 COLOURS = {"BUY": "green", "SELL": "red", "HOLD": "dim", "healthy": "green", "warning": "yellow", "critical": "red", "unknown": "dim"}
 
 
@@ -25,72 +30,136 @@ def share_bar(share: float) -> str:
     return "#" * filled + "." * (CELLS - filled)
 
 
-def screen(source: JournalSource | RunSource) -> Group:
-    """Return the whole view: models, signals, governor, positions, last decisions, health."""
-    now, counts, book = status(source), source.tally().counts(), source.book()
-    head = Text(
-        f"{source.name}  {'live, on paper' if source.is_live else 'finished run'}  last bar {now['last_bar'] or 'none'}", style="bold"
-    )
-    if now["emergency_stop"]:
-        head.append("  kill switch on: no entries", style="bold red")
-    parts: list[Any] = [head, _models(counts), _signals(counts), _governor(now, book.recent), _health(now)]
-    if book.positions:
-        parts.append(_positions(book.positions))
-    return Group(*parts, _decisions(source.last(8)))
+class Screen:
+    """The whole view: governor, positions, models, signals, last decisions, health; as wide as the terminal."""
+
+    def __init__(self, source: JournalSource | RunSource) -> None:
+        """Take a look; drawing needs the source no more."""
+        now, counts, book = status(source), source.tally().counts(), source.book()
+        self.head = [_head(now), *(_alarm(alarm) for alarm in now["alarms"])]
+        self.pairs = [
+            (_governor(now, book.recent), _health(now)),
+            (_models(counts, now), _signals(counts)),
+        ]
+        self.positions = _positions(book.positions, source.orders())
+        self.last = source.last(10)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lay it out."""
+        is_wide = options.max_width >= WIDE
+        yield from self.head
+        pairs: list[RenderableType] = []
+        for left, right in self.pairs:
+            if is_wide:
+                grid = Table.grid(expand=True)
+                grid.add_column(ratio=1)
+                grid.add_column(ratio=1)
+                grid.add_row(left, right)
+                pairs.append(grid)
+            else:
+                pairs += [left, right]
+        governor, *others = pairs
+        yield Group(governor, self.positions, _decisions(self.last, is_wide), *others)
 
 
-def _models(counts: dict[str, Any]) -> Panel:
-    table = Table("model", "status", "predictions", "SELL", "HOLD", "BUY", box=None, padding=(0, 2, 0, 0))
+def screen(source: JournalSource | RunSource) -> Screen:
+    """Return the whole view of now."""
+    return Screen(source)
+
+
+def _head(now: dict[str, Any]) -> Text:
+    runner = now["runner"]
+    state = "finished run" if runner is None else "stopped" if runner["is_running"] is False else "live, on paper"
+    text = Text(no_wrap=True, overflow="ellipsis")
+    text.append(now["source"], style="bold")
+    text.append(f"  {state}", style="green" if state == "live, on paper" else "dim")
+    text.append(f"  layers {now['health']['level']}\n", style=COLOURS[now["health"]["level"]])
+    text.append(f"last bar {(now['last_bar'] or 'none')[:16].replace('T', ' ')} UTC, seen {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
+    return text
+
+
+def _alarm(alarm: Any) -> Text:
+    """Tell an alarm: a dict of level, name and text, or a text alone."""
+    known = alarm if isinstance(alarm, dict) else {"text": str(alarm)}
+    colour = COLOURS.get(str(known.get("level")), "yellow")
+    return Text.assemble(("! ", f"bold {colour}"), (f"{known.get('name', 'alarm')}: ", colour), str(known.get("text", known)))
+
+
+def _panel(table: RenderableType, title: str) -> Panel:
+    return Panel(table, title=title, title_align="left", padding=(0, 1))
+
+
+def _table(*heads: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=None, show_header=bool(heads), padding=(0, 2, 0, 0), header_style="dim")
+    for head in heads:
+        table.add_column(head, justify="right" if head in right else "left", no_wrap=True)
+    return table
+
+
+def _models(counts: dict[str, Any], now: dict[str, Any]) -> Panel:
+    names = ("SELL", "HOLD", "BUY")
+    table = _table("model", "status", "votes", *names, right=("votes", *names))
     for model in MODELS:
         votes = counts["models"][model]
-        total = sum(votes.values())
-        row = (str(votes.get(name, 0)) for name in ("SELL", "HOLD", "BUY"))
-        table.add_row(model, "active" if total else "[dim]inactive[/]", f"{total:,}", *row)
-    return Panel(table, title="ACTIVE MODELS", title_align="left")
+        is_active = model in now["active_models"]
+        row = (f"{votes.get(name, 0):,}" for name in names)
+        table.add_row(model, "[green]active[/]" if is_active else "[dim]inactive[/]", f"{sum(votes.values()):,}", *row)
+    return _panel(table, "ACTIVE MODELS")
 
 
 def _signals(counts: dict[str, Any]) -> Panel:
-    table, total = Table(box=None, show_header=False, padding=(0, 2, 0, 0)), sum(counts["ensemble"].values())
+    table, total = _table(), sum(counts["ensemble"].values())
     for action in (Action.BUY, Action.SELL, Action.HOLD):
         n = counts["ensemble"].get(action.name, 0)
         share = n / total if total else 0.0
         table.add_row(f"[{COLOURS[action.name]}]{action.name}[/]", share_bar(share), f"{share:.1%}", f"{n:,}/{total:,}")
-    return Panel(table, title="SIGNAL VARIETY", title_align="left")
+    return _panel(table, "SIGNAL VARIETY")
 
 
 def _governor(now: dict[str, Any], recent: tuple[float, ...]) -> Panel:
     g = now["governor"]
     wins = sum(pnl > 0.0 for pnl in recent)
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("balance", f"{g['balance']:,.2f}", "equity", f"{g['equity']:,.2f}")
+    table = _table()
+    table.add_row("equity", f"[bold]{g['equity']:,.2f}[/]", "balance", f"{g['balance']:,.2f}")
     table.add_row("peak", f"{g['peak_balance']:,.2f}", "drawdown", f"{g['drawdown_pct']:.2%}")
     table.add_row("exposure", f"{g['exposure_pct']:.1%}", "open positions", str(g["active_positions"]))
-    table.add_row("recent win rate", f"{g['recent_win_rate']:.0%} ({wins}/{len(recent)})", "recent P&L", f"{sum(recent):,.2f}")
+    table.add_row("recent win rate", f"{g['recent_win_rate']:.0%} ({wins}/{len(recent)})", "recent P&L", f"{sum(recent):+,.2f}")
     table.add_row("today's trades", f"{g['daily_trades']}/{g['max_daily_trades']}", "total trades", f"{g['total_trades']:,}")
-    return Panel(table, title="GOVERNOR" + (" (halted)" if g["is_halted"] else ""), title_align="left")
+    return _panel(table, "GOVERNOR" + (" (halted)" if g["is_halted"] else ""))
 
 
 def _health(now: dict[str, Any]) -> Panel:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table = _table("rate", "value", "level", "healthy", right=("value",))
     for row in now["health"]["rows"]:
         value = "n/a" if row["value"] is None else f"{row['value']:.1%}"
-        table.add_row(row["name"], value, f"of {row['n']:,}", f"[{COLOURS[row['level']]}]{row['level']}[/]", row["band"])
-    return Panel(table, title="HEALTH", title_align="left")
+        table.add_row(row["name"], value, f"[{COLOURS[row['level']]}]{row['level']}[/]", row["band"].removesuffix(" of calls"))
+    return _panel(table, "HEALTH")
 
 
-def _positions(positions: tuple[dict[str, Any], ...]) -> Panel:
-    table = Table("symbol", "side", "quantity", "entry", "notional", "unrealised", box=None, padding=(0, 2, 0, 0))
+def _positions(positions: tuple[dict[str, Any], ...], orders: list[dict[str, Any]]) -> RenderableType:
+    if not positions and not orders:
+        return Text(" no position is open", style="dim")
+    table = _table("symbol", "side", "unrealised", "notional", "entry", "stop", right=("unrealised", "notional", "entry", "stop"))
     for p in positions:
-        unrealised = "" if p["unrealised"] is None else f"{p['unrealised']:,.2f}"
-        table.add_row(p["symbol"], p["side"], f"{p['qty']:.6g}", f"{p['entry_price']:.7g}", f"{p['notional']:,.2f}", unrealised)
-    return Panel(table, title="OPEN POSITIONS", title_align="left")
+        pnl = p["unrealised"]
+        told = "" if pnl is None else f"[{'red' if pnl < 0.0 else 'green'}]{pnl:+,.2f}[/]"
+        stop = "" if p["stop_price"] is None else f"{p['stop_price']:.6g}"
+        side = "[green]long[/]" if p["side"] == "long" else "[red]short[/]"
+        table.add_row(p["symbol"], side, told, f"{p['notional']:,.2f}", f"{p['entry_price']:.6g}", stop)
+    waiting = ", ".join(f"close {o['symbol']}" if o["kind"] == "exit" else f"{o['side']} {o['symbol']}" for o in orders)
+    return _panel(Group(table, Text(f"at the next open: {waiting}", style="dim")) if waiting else table, "OPEN POSITIONS")
 
 
-def _decisions(rows: list[dict[str, Any]]) -> Panel:
-    table = Table("time", "symbol", "ensemble", "meta", "final", "governor", box=None, padding=(0, 2, 0, 0))
+def _decisions(rows: list[dict[str, Any]], is_wide: bool) -> Panel:
+    """Show the last decisions; a narrow terminal leaves out the meta layer, never the governor's reason."""
+    heads = ("time", "symbol", "wish", *(("ensemble", "meta") if is_wide else ()), "final", "governor")
+    table = _table(*heads)
     for d in rows:
-        ensemble = f"{d['ensemble']['action']} {d['ensemble']['confidence'] or 0.0:.2f}"
-        final = d["final"]["action"]
-        meta = f"{d['meta']['verdict']} {d['meta']['reason']}"
-        table.add_row(d["time"][:16].replace("T", " "), d["symbol"], ensemble, meta, f"[{COLOURS[final]}]{final}[/]", d["governor"])
-    return Panel(table, title="LAST DECISIONS", title_align="left")
+        said = [_colour(d["ensemble"]), f"{d['meta']['verdict']} {d['meta']['reason']}"] if is_wide else []
+        table.add_row(d["time"][5:16].replace("T", " "), d["symbol"], _colour(d["raw"]), *said, _colour(d["final"]), d["governor"])
+    return _panel(table, "LAST DECISIONS")
+
+
+def _colour(answer: dict[str, Any]) -> str:
+    action, confidence = answer["action"], answer.get("confidence")
+    return f"[{COLOURS[action]}]{action}{'' if confidence is None else f' {confidence:.2f}'}[/]"
