@@ -20,6 +20,7 @@ from research.data.clock import parse_interval
 from research.errors import UserError
 
 SPLITS = ("walk_forward", "single_split")
+VALID_SHARES = dict(zip(SPLITS, (0.15, 0.15 / 0.85)))  # of what trains: stops the training
 NO_SHUFFLE = "splits must keep the order of time, was {}; neighbouring labels share bars, so shuffling scores what it trained"
 UNUSED, FIT, VALID, TEST = 0, 1, 2, 3  # roles of a row
 
@@ -133,7 +134,7 @@ def retraining_edges(close_time: I8, train_share: float, every: str | int) -> li
 
 def single_split(label_end: I8, embargo: int = 0) -> tuple[Fold, ...]:
     """Return the preset of one fold: 70 % fit, 15 % valid, 15 % test by time, purged (D-73)."""
-    return walk_forward(label_end, n_folds=1, train_share=0.85, valid_share=0.15 / 0.85, embargo=embargo)
+    return walk_forward(label_end, n_folds=1, train_share=0.85, valid_share=VALID_SHARES["single_split"], embargo=embargo)
 
 
 def _ending_before(label_end: I8, start: int, stop: int, embargo: int) -> I8:

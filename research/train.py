@@ -35,7 +35,7 @@ from research.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
 from research.models.scores import score
 from research.models.worker import Job, Report, run_jobs
 from research.predictions import Predictions
-from research.splits import NO_SHUFFLE, SPLITS, Fold, retraining_edges, single_split, walk_forward
+from research.splits import NO_SHUFFLE, SPLITS, VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
 
 N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
 WINDOW_COST = 12  # what a fit of a sequence model takes longer than one of trees, about
@@ -48,7 +48,8 @@ class Plan:
 
     label: as asked for (`auto`, an id, or a Label's fields). embargo: rows, None for the label's horizon. max_train_rows: most recent
     training cells (bar and symbol) a fit may use, None for all. split: `walk_forward`, or `single_split` (70/15/15 by time). retrain_every:
-    rows, or a length of time such as `7d`, instead of `n_folds`.
+    rows, or a length of time such as `7d`, instead of `n_folds`. periods: of a training that was updated (`research.update`), one a fold:
+    close of the first test row and of the last bar that was known when the fold was made, ns UTC.
     """
 
     models: tuple[str, ...]
@@ -64,6 +65,7 @@ class Plan:
     split: str = "walk_forward"
     retrain_every: str | int | None = None
     calibration: str = "none"
+    periods: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True)
@@ -132,10 +134,26 @@ def train(
     folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
     told = (folds, train_share, embargo, is_rolling, seed, preset, max_train_rows, split, retrain_every, calibration)
     plan = Plan(_slots(models), asked, flat, *told)
+    store = fits.folder() if use_store else None
+    return follow(bars, plan, custom, store=store, workers=(processes or n_processors(), engine, address), progress=progress, out=out)
+
+
+def follow(
+    bars: Bars,
+    plan: Plan,
+    custom: Sequence[Any] = (),
+    *,
+    store: Path | None,
+    workers: tuple[int, str, str | None],
+    progress: Progress | None = None,
+    out: str | Path | None = None,
+) -> Predictions:
+    """Carry out a plan on bars, as `train` does. store: folder of known fits, None for none; workers: fits at a time, engine, address."""
+    processes, engine, address = workers
     prepared = prepare(bars, plan, custom)
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
-    jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), fits.folder() if use_store else None)
-    answers, n_known = _answers(jobs, processes or n_processors(), (engine, address), progress)
+    jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), store)
+    answers, n_known = _answers(jobs, processes, (engine, address), progress)
     probs = np.full((N_MODELS, *prepared.inputs.matrix.shape[:2], 3), np.nan)
     for job, answer in zip(jobs, answers):
         if answer["absent"] is None:
@@ -161,6 +179,10 @@ def prepare(bars: Bars, plan: Plan, custom: Sequence[Any] = ()) -> Prepared:
     def cut(label: Label) -> tuple[Fold, ...]:
         gap = label.horizon if plan.embargo is None else plan.embargo
         end = label_end(bars.n, label)
+        if plan.periods:
+            starts = [int(np.searchsorted(bars.close_time, first)) for first, _ in plan.periods]
+            share = VALID_SHARES[plan.split]
+            return walk_forward(end, valid_share=share, embargo=gap, is_rolling=plan.is_rolling, edges=[*starts, bars.n])
         if plan.split == "single_split":
             return single_split(end, gap)
         edges = None if plan.retrain_every is None else retraining_edges(bars.close_time, plan.train_share, plan.retrain_every)
@@ -172,6 +194,8 @@ def prepare(bars: Bars, plan: Plan, custom: Sequence[Any] = ()) -> Prepared:
     returns = forward_return(bars.close, rule.horizon)
     thresholds = tuple(fit_thresholds(returns, rule, fold.train) for fold in folds)
     labels = np.stack([classify(returns, rule, *pair) for pair in thresholds])
+    for k, (_, last) in enumerate(plan.periods):  # a fold keeps the labels that were known when it was made, so its fits stay known
+        labels[k, max(0, int(np.searchsorted(bars.close_time, last)) + 1 - rule.horizon) :] = -1
     return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels)
 
 

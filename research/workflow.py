@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class Job:
     meta: Path | None = None  # folder of a trained meta schedule
     engine: str = "local"  # that trains, and where it runs: `research.engines.opened`
     address: str | None = None
+    update: bool = False  # go on with the training in `out`
 
     def command(self) -> str:
         """Return the job as the command line that reproduces it; defaults are left out."""
@@ -124,13 +126,47 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
 
 def train_job(job: Job, progress: Progress = None) -> Predictions:
     """Do everything `qt train` does: artefacts, `predictions.parquet` and `envelope.json` land in the job's folder."""
-    from research.live.envelope import write_envelope
     from research.models.base import registered
 
     assert job.out is not None
     check_output(job.out, "schedule.json")
+    if job.update:
+        return update_job(job, progress)
     bars = load(job).bars
-    predictions = _train(job, bars, progress, registered(), out=job.out)
+    return _with_meta(job, bars, _train(job, bars, progress, registered(), out=job.out), progress)
+
+
+def update_job(job: Job, progress: Progress = None) -> Predictions:
+    """Do everything `qt train --update` does: the folder holds the longer training when it is whole, the earlier one until then."""
+    from research.engines import n_processors
+    from research.models.schedule import ModelSet
+    from research.update import put_in_place, update
+
+    assert job.out is not None
+    out, known = job.out, ModelSet.load(job.out)
+    symbols = job.symbols or list(known.artefacts[0].meta["symbols"])
+    job = replace(job, symbols=symbols, config=replace(job.config, params=job.config.params.with_values(_features(known))))
+    bars, draft = load(job).bars, out.with_name(f".{out.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        made = update(bars, known, processes=n_processors(), progress=progress, out=draft)
+        made = _with_meta(replace(job, out=draft), bars, made, progress)
+        put_in_place(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    assert made.models is not None
+    return replace(made, models=replace(ModelSet.load(out), n_stored=made.models.n_stored))
+
+
+def _features(known: Any) -> dict[str, Any]:
+    return {name: value for name, value in known.params().flat().items() if name.startswith("features.")}
+
+
+def _with_meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) -> Predictions:
+    """Train the meta layer of a training and put it and the envelope beside the base models."""
+    from research.live.envelope import write_envelope
+
+    assert job.out is not None
     meta, absent = _meta(job, bars, predictions, progress)
     if meta is not None:
         meta.save(job.out / "meta")

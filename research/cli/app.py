@@ -114,6 +114,7 @@ def train(
     from_log: Annotated[Path | None, typer.Option(help="learn the meta layer alone: log of --export-log, or live journal")] = None,
     outcomes: Annotated[Path | None, typer.Option(help="outcomes.csv that belongs to --from-log; a journal has its own")] = None,
     min_date: Annotated[str | None, typer.Option(help="with --from-log: leave out lines before this time, UTC")] = None,
+    update: Annotated[bool, typer.Option("--update", help="go on with the training in --out: one more fold on the bars since")] = False,
     tolerance: Annotated[float, typer.Option(help="with --from-log: minutes between an outcome and its line at most")] = 0.0,
     engine: Engine = "local",
     address: Address = None,
@@ -144,9 +145,9 @@ def train(
     if not data:
         raise UserError("qt train must get DATA, or --from-log, was given neither")
     names = split_symbols(symbols)
-    job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address)
-    with progress(quiet or json) as update:
-        predictions = train_job(job, update)
+    job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address, update=update)
+    with progress(quiet or json) as report:
+        predictions = train_job(job, report)
     show.training(predictions, out, quiet, json)
 
 
