@@ -18,6 +18,19 @@ def fill_rule(side, reference, slippage_rate):
 
 
 @kernel(inline=True)
+def entry_rule(side, notional, price, fee_rate):
+    """Quantity, signed, and fee of an entry of `notional` quote at `price`: the notional is fixed, the quantity follows."""
+    return side * (notional / price), notional * fee_rate
+
+
+@kernel(inline=True)
+def exit_amount_rule(qty, price, fee_rate):
+    """Notional and fee of an exit of the whole of `qty` at `price`, quote."""
+    notional = abs(qty) * price
+    return notional, notional * fee_rate
+
+
+@kernel(inline=True)
 def stop_level_rule(side, entry_price, stop_loss):
     """Price at which a long (side 1.0) or short (-1.0) position has lost the fraction `stop_loss`."""
     return entry_price * (1.0 - side * stop_loss)
@@ -63,14 +76,15 @@ def enter(account, position, slot, fill, reference, params):
     pending = position["pending_notional"]
     side = 1.0 if pending > 0.0 else -1.0
     price, notional = fill_step(side, reference, params), abs(pending)
+    qty, fee = entry_rule(side, notional, price, params["broker"]["fee_rate"])
     fill["is_entry"] = 1
     fill["reason"] = Reason.APPROVED
-    fill["qty"] = side * (notional / price)
+    fill["qty"] = qty
     fill["price"] = price
     fill["reference_price"] = reference
     fill["notional"] = notional
     fill["stop_price"] = stop_level_rule(side, price, params["governor"]["stop_loss"])
-    fill["fee"] = notional * params["broker"]["fee_rate"]
+    fill["fee"] = fee
     apply_fill(account, position, slot, fill)
 
 
@@ -82,7 +96,7 @@ def leave(account, position, slot, fill, reference, reason, params):
     """
     qty = -position["qty"]
     price = fill_step(1.0 if qty > 0.0 else -1.0, reference, params)
-    notional = abs(qty) * price
+    notional, fee = exit_amount_rule(qty, price, params["broker"]["fee_rate"])
     fill["is_entry"] = 0
     fill["reason"] = reason
     fill["qty"] = qty
@@ -90,5 +104,5 @@ def leave(account, position, slot, fill, reference, reason, params):
     fill["reference_price"] = reference
     fill["notional"] = notional
     fill["stop_price"] = np.nan
-    fill["fee"] = notional * params["broker"]["fee_rate"]
+    fill["fee"] = fee
     return apply_fill(account, position, slot, fill)

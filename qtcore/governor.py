@@ -132,9 +132,15 @@ def base_of(account, params):
 
 
 @kernel(inline=True)
+def new_day_rule(day, now):
+    """Say whether the decision time `now`, ns UTC, lies outside the UTC day number `day`."""
+    return (now >= (day + 1) * NS_PER_DAY) | (now < day * NS_PER_DAY)
+
+
+@kernel(inline=True)
 def roll_day(account, now, params):
     """Start a new UTC day if the decision time lies in one; `drawdown_reset = daily` then lifts a halt and restarts the peak."""
-    if now >= (account["day"] + 1) * NS_PER_DAY or now < account["day"] * NS_PER_DAY:
+    if new_day_rule(account["day"], now):
         account["day"] = now // NS_PER_DAY
         account["trades_today"] = 0
         if params["governor"]["drawdown_reset"] == DrawdownReset.DAILY:
@@ -160,11 +166,17 @@ def halt(account, now, params):
 
 
 @kernel(inline=True)
+def scale_rule(confidence, is_by_confidence, reference_confidence):
+    """Factor of a trade's size: its confidence against the reference, 1.0 where the Kelly share itself follows the confidence."""
+    return 1.0 if is_by_confidence else confidence / reference_confidence
+
+
+@kernel(inline=True)
 def size_step(confidence, win_rate, payoff, governor):
     """Share of the base that a trade of this confidence gets under the sizing mode, in [0, max_position] (`spec` 10.4)."""
     is_by_confidence = governor["sizing_mode"] == SizingMode.KELLY_CONFIDENCE
     kelly = kelly_rule(confidence if is_by_confidence else win_rate, payoff)
-    scale = 1.0 if is_by_confidence else confidence / governor["reference_confidence"]
+    scale = scale_rule(confidence, is_by_confidence, governor["reference_confidence"])
     return size_rule(kelly, governor["kelly_fraction"], scale, governor["max_position"])
 
 

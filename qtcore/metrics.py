@@ -22,22 +22,32 @@ def init_metrics(initial_cash: float) -> NDArray:
 
 
 @kernel(inline=True)
-def bar_step(metrics, equity, exposure):
-    """Count one bar: equity and exposure (quote) when it is done. A bar that starts without equity returns 0."""
-    last = metrics["last_equity"]
+def bar_rule(equity, exposure, last, peak, n_underwater):
+    """Return of the bar, exposure over equity, bars under water, peak and drawdown from it. A bar that starts without equity returns 0."""
     ret = equity / last - 1.0 if last > 0.0 else 0.0
+    share = exposure / equity if equity > 0.0 else 0.0
+    n_underwater = n_underwater + 1 if equity < peak else 0
+    peak = max(peak, equity)
+    return ret, share, n_underwater, peak, (peak - equity) / peak
+
+
+@kernel(inline=True)
+def bar_step(metrics, equity, exposure):
+    """Count one bar: equity and exposure (quote) when it is done."""
+    last, top, under = metrics["last_equity"], metrics["peak"], metrics["n_underwater"]
+    ret, share, under, top, drawdown = bar_rule(equity, exposure, last, top, under)
     metrics["last_equity"] = equity
     metrics["n_bars"] += 1
     metrics["sum_ret"] += ret
     metrics["sum_ret2"] += ret * ret
     metrics["sum_ret3"] += ret * ret * ret
     metrics["sum_ret4"] += (ret * ret) * (ret * ret)
-    metrics["sum_exposure"] += exposure / equity if equity > 0.0 else 0.0
+    metrics["sum_exposure"] += share
     metrics["n_exposed"] += exposure > 0.0
-    metrics["n_underwater"] = metrics["n_underwater"] + 1 if equity < metrics["peak"] else 0
-    metrics["max_underwater"] = max(metrics["max_underwater"], metrics["n_underwater"])
-    metrics["peak"] = max(metrics["peak"], equity)
-    metrics["max_drawdown"] = max(metrics["max_drawdown"], (metrics["peak"] - equity) / metrics["peak"])
+    metrics["n_underwater"] = under
+    metrics["max_underwater"] = max(metrics["max_underwater"], under)
+    metrics["peak"] = top
+    metrics["max_drawdown"] = max(metrics["max_drawdown"], drawdown)
 
 
 @kernel(inline=True)

@@ -28,6 +28,25 @@ def init_account(params: Params, n_symbols: int) -> tuple[NDArray, NDArray, NDAr
 
 
 @kernel(inline=True)
+def slippage_rule(qty, price, reference):
+    """Cost of a fill at `price` where `reference` was to be had, quote."""
+    return abs(qty) * abs(price - reference)
+
+
+@kernel(inline=True)
+def change_rule(qty, price, entry_price, fee, entry_fee):
+    """Gain of the balance when the whole of `qty` is closed at `price`: the gross result less both fees, quote."""
+    gross = qty * (price - entry_price)
+    return (gross - fee) - entry_fee
+
+
+@kernel(inline=True)
+def value_rule(qty, close, entry_price, entry_fee):
+    """Unrealised result of an open position at `close`, net of the entry fee, quote."""
+    return qty * (close - entry_price) - entry_fee
+
+
+@kernel(inline=True)
 def apply_fill(account, position, slot, fill):
     """Book one fill. Returns what it adds to equity over the last mark: 0.0 for an entry.
 
@@ -35,7 +54,7 @@ def apply_fill(account, position, slot, fill):
     comes with time, bar, symbol, is_entry, reason, qty, price, reference_price, notional, fee and, for an entry, stop_price; it leaves
     with trade_id, slippage, funding and pnl. An entry needs a flat position, an exit closes the whole of it.
     """
-    fill["slippage"] = abs(fill["qty"]) * abs(fill["price"] - fill["reference_price"])
+    fill["slippage"] = slippage_rule(fill["qty"], fill["price"], fill["reference_price"])
     account["fees"] += fill["fee"]
     account["slippage"] += fill["slippage"]
     account["n_fills"] += 1
@@ -66,8 +85,7 @@ def open_position(account, position, fill):
 @kernel(inline=True)
 def close_position(account, position, slot, fill):
     """Settle the position in full, remember the trade and the time of a loss. Returns what equity gains over the last mark."""
-    gross = position["qty"] * (fill["price"] - position["entry_price"])
-    change = (gross - fill["fee"]) - position["entry_fee"]
+    change = change_rule(position["qty"], fill["price"], position["entry_price"], fill["fee"], position["entry_fee"])
     gain, pnl = change - position["unrealised"], change + position["funding"]
     fill["trade_id"] = position["trade_id"]
     fill["funding"] = position["funding"]
@@ -106,7 +124,7 @@ def mark_step(position, price, bar):
     if price == price:
         position["last_close"] = price
         position["last_bar"] = bar
-    value = position["qty"] * (position["last_close"] - position["entry_price"]) - position["entry_fee"]
+    value = value_rule(position["qty"], position["last_close"], position["entry_price"], position["entry_fee"])
     gain = value - position["unrealised"]
     position["unrealised"] = value
     return gain

@@ -67,7 +67,9 @@ SWEEP = """
 from qtcore.sweep import Market, sweep
 params = qtcore.Params().with_values({"broker.max_holding_bars": 5})
 result = qtcore.Engine(params).run(bars, votes)
-sweep(Market.of(bars, votes, result.planes.arbiter, result.planes.regime), params.record())
+market = Market.of(bars, votes, result.planes.arbiter, result.planes.regime)
+sweep(market, params.record())
+sweep(market, np.repeat(params.record(), 64))
 """
 
 
@@ -76,6 +78,10 @@ def test_every_kernel_has_one_signature_after_batch_live_and_sweep():
     several = json.loads(python(CHAIN.format(n=160) + MODES + SWEEP + f"print(json.dumps({told}))"))
     short = {k: [re.sub(r"Record\(\[.*?\], \d+, (True|False)\)", "Record", s) for s in v] for k, v in several.items()}
     assert short == {}, "compiled more than once; look for literals, read-only arrays and ints where floats go"
+
+
+def test_a_backtest_compiles_no_sweep():
+    assert python(CHAIN.format(n=60) + "run({}, bars, 0)\nprint([m for m in sys.modules if m.startswith('qtcore.sweep')])") == "[]"
 
 
 def test_interpreted_gives_the_same_bits():

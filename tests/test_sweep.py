@@ -1,5 +1,6 @@
 """Is a row of a sweep the backtest of its parameters, to the bit, whatever runs beside it?"""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtcore import Engine, InputError, Params
-from qtcore import sweep as sweep_module
 from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
 from qtcore.metrics import metrics_of
-from qtcore.sweep import Market, equity_at, note_ends, sweep
+from qtcore.sweep import Market, equity_at, note_ends, sweep, takes_lanes
+from qtcore.sweep import market as market_module
+from qtcore.sweep import rows as rows_module
 from qtcore.types import METRICS, REGIME_METRICS, Reason
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import sweep as naive
@@ -27,7 +29,20 @@ FREE = {"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0}
 
 @pytest.fixture(autouse=True)
 def short_blocks(monkeypatch):
-    monkeypatch.setattr(sweep_module, "BLOCK", BLOCK)
+    monkeypatch.setattr(market_module, "BLOCK", BLOCK)
+
+
+LEAST = {"lanes": 1, "plain": 1_000}  # rows that are worth a chunk of lanes: every single one, or more than a test has
+
+
+@contextmanager
+def driver(name):
+    """Give every row that fits lanes to the driver `name`, however few there are."""
+    before, rows_module.LEAST = rows_module.LEAST, LEAST[name]
+    try:
+        yield
+    finally:
+        rows_module.LEAST = before
 
 
 def world(seed: int = 3, funding: bool = False, meta: bool = False):
@@ -58,12 +73,16 @@ def records(rows):
 
 
 def assert_rows_are_runs(w, rows):
-    got, _ = sweep(market_of(w), records(rows))
-    for params, row in zip(rows, got, strict=True):
+    got = {}
+    for name in LEAST:
+        with driver(name):
+            got[name] = sweep(market_of(w), records(rows))[0]
+    for i, params in enumerate(rows):
         result = alone(w, params)
         want = metrics_of(result.equity, result.exposure, result.fills, params.broker.initial_cash)[0]
-        for name in METRICS.names:
-            assert_same_bits(row[name], want[name], name)
+        for name, table in got.items():
+            for column in METRICS.names:
+                assert_same_bits(table[i][column], want[column], f"{name}: {column}")
 
 
 WORLDS = {"plain": world(), "funded": world(4, funding=True), "learned": world(5, meta=True)}
@@ -77,6 +96,11 @@ THRESHOLDS = st.fixed_dictionaries(
         "governor.cooldown_minutes": st.sampled_from([0, 60, 600]),
         "broker.max_holding_bars": st.sampled_from([1, 5, 24]),
         "broker.fee_rate": st.sampled_from([0.0, 0.0004]),
+        "broker.slippage_rate": st.sampled_from([0.0, 0.0001, 0.01]),
+        "broker.delist_after": st.sampled_from([1, 3, 24]),
+        "governor.max_position": st.sampled_from([0.0, 0.05, 1.0]),
+        "governor.kelly_fraction": st.sampled_from([0.0, 0.25, 1.0]),
+        "governor.payoff": st.sampled_from([0.5, 1.5, 3.0]),
         "broker.initial_cash": st.sampled_from([500.0, 10_000.0]),
         "arbiter.score_threshold": st.sampled_from([0.0, 0.05, 0.15, 0.3]),
         "arbiter.gate_confidence": st.sampled_from([0.0, 0.7, 0.8, 0.95]),
@@ -102,7 +126,11 @@ MODES = [
     {"governor.cooldown_scope": "last_50", "governor.sizing_mode": "kelly_empirical", "governor.exposure_mode": "existing"},
     {"governor.drawdown_basis": "balance", "governor.drawdown_reset": "daily"},
     {"governor.emergency_stop": True},
+    {"governor.sizing_mode": "kelly_confidence", "governor.exposure_mode": "existing", "broker.allow_short": False},
+    {"governor.drawdown_reset": "manual", "governor.reference_confidence": 0.5},
 ]
+PLAIN_ONLY = ({"governor.order": "by_confidence"}, {"broker.fill": "close"}, {"governor.cooldown_scope": "last_50"})
+PLAIN_ONLY = (*PLAIN_ONLY, {"governor.sizing_mode": "kelly_empirical"})
 
 
 @settings(max_examples=40, deadline=None)
@@ -115,6 +143,89 @@ def test_every_mode_beside_every_other():
     rows = [Params().with_values({**FREE, **mode, "arbiter.score_threshold": t}) for t in (0.05, 0.15) for mode in MODES]
     for w in WORLDS.values():
         assert_rows_are_runs(w, rows)
+
+
+def draw(rng, n):
+    """PARAMS [n] with everything drawn that lanes may differ in."""
+    rows = np.repeat(Params().with_values(FREE).record(), n)
+    drawn = {
+        "meta.low_confidence": rng.uniform(0.4, 0.9, n),
+        "meta.consensus_threshold": rng.choice([0.5, 0.75, 1.0], n),
+        "arbiter.score_threshold": rng.uniform(0.0, 0.3, n),
+        "arbiter.gate_confidence": rng.uniform(0.6, 0.9, n),
+        "arbiter.enabled": rng.random(n) < 0.9,
+        "governor.min_confidence": rng.uniform(0.4, 0.8, n),
+        "governor.max_position": rng.uniform(0.01, 0.5, n),
+        "governor.max_exposure": rng.uniform(0.1, 1.0, n),
+        "governor.max_drawdown": rng.uniform(0.02, 1.0, n),
+        "governor.kelly_fraction": rng.uniform(0.1, 1.0, n),
+        "governor.win_rate": rng.uniform(0.4, 0.7, n),
+        "governor.payoff": rng.uniform(0.8, 3.0, n),
+        "governor.cooldown_minutes": rng.integers(0, 900, n),
+        "governor.max_daily_trades": rng.integers(0, 12, n),
+        "governor.stop_loss": rng.uniform(0.001, 0.1, n),
+        "governor.drawdown_reset": rng.choice([0, 1], n),
+        "governor.drawdown_basis": rng.choice([0, 1], n),
+        "broker.initial_cash": rng.uniform(100.0, 1e6, n),
+        "broker.fee_rate": rng.uniform(0.0, 0.002, n),
+        "broker.slippage_rate": rng.uniform(0.0, 0.002, n),
+        "broker.max_holding_bars": rng.integers(1, 40, n),
+        "broker.delist_after": rng.integers(1, 30, n),
+        "broker.allow_short": rng.random(n) < 0.8,
+    }
+    for name, column in drawn.items():
+        layer, key = name.split(".")
+        rows[layer][key] = column
+    return rows
+
+
+@settings(max_examples=12, deadline=None)
+@given(name=st.sampled_from(sorted(WORLDS)), seed=st.integers(0, 2**32 - 1))
+def test_lanes_have_the_bits_of_the_plain_driver(name, seed):
+    rng, market = np.random.default_rng(seed), market_of(WORLDS[name])
+    rows, ends = draw(rng, 300), np.sort(rng.choice(N, 5, replace=False))
+    with driver("lanes"):
+        assert takes_lanes(market, rows).all()
+        got, equity = sweep(market, rows)[0], equity_at(market, rows, ends)
+    parts = np.array_split(rows, 10)  # fewer than a chunk each
+    with driver("plain"):
+        assert not takes_lanes(market, parts[0]).any()
+        want = np.concatenate([sweep(market, part)[0] for part in parts])
+        assert_same_bits(equity, np.concatenate([equity_at(market, part, ends) for part in parts]))
+    for column in METRICS.names:
+        assert_same_bits(got[column], want[column], column)
+    assert len(np.unique(got["last_equity"])) > 150
+    assert got["n_stops"].sum() > 1_000
+
+
+def test_what_looks_at_lists_of_trades_takes_the_plain_driver():
+    market = market_of(WORLDS["plain"])
+    for values in PLAIN_ONLY:
+        assert not takes_lanes(market, records([Params().with_values(FREE | values)] * 64)).any(), values
+    some = records([Params().with_values(FREE)] * 70 + [Params().with_values(FREE | PLAIN_ONLY[0])] * 30)
+    assert takes_lanes(market, some).tolist() == [True] * 64 + [False] * 36  # six are too few for lanes of their own
+    cells = np.zeros((N, S), np.int8)
+    assert not takes_lanes(market_of(WORLDS["plain"], cells), some).any()  # metrics by regime
+
+
+def test_times_that_lanes_cannot_hold_take_the_plain_driver():
+    w = WORLDS["plain"]
+    bars = w.bars
+    assert rows_module.time_unit(bars, 60) % 60_000_000_000 == 0
+    start = bars.open_time[0]
+    far = {name: start + (getattr(bars, name) - start) * 10 + np.arange(N) % 2 for name in ("open_time", "close_time")}
+    odd = replace(bars, **far)  # half a year in single nanoseconds
+    assert rows_module.time_unit(odd, 60) == 0
+    assert not takes_lanes(Market.of(odd, w.votes, w.arbiter, w.regime), records([Params().with_values(FREE)] * 64)).any()
+    late = replace(bars, close_time=bars.close_time - 1)  # 23:59:59.999999999
+    assert rows_module.time_unit(late, 60) == 1
+    rows = draw(np.random.default_rng(1), 64)
+    market = Market.of(late, w.votes, w.arbiter, w.regime)
+    with driver("lanes"):
+        assert takes_lanes(market, rows).all()
+        got = sweep(market, rows)[0]
+    with driver("plain"):
+        assert_same_bits(got, np.concatenate([sweep(market, part)[0] for part in np.array_split(rows, 2)]))
 
 
 def test_a_row_has_the_bits_of_the_engine():

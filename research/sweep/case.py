@@ -83,7 +83,7 @@ class Case:
 
     def run(self, records: NDArray, params: Params) -> tuple[NDArray, NDArray]:
         """Run PARAMS [P] that share the features of `params`: METRICS [P] and REGIME_METRICS [P, 15] or [0, 15]."""
-        market, step = self.market(params), max(16, CELLS_AT_ONCE // max(1, self.cells))
+        market, step = self.market(params), max(128, CELLS_AT_ONCE // max(1, self.cells))
         parts = [sweep(market, records[start : start + step]) for start in range(0, len(records), step)]
         metrics, regimes = zip(*parts, strict=True)
         return np.concatenate(metrics), np.concatenate(regimes)

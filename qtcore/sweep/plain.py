@@ -1,173 +1,26 @@
-"""What would each of a million settings have earned? The kernels of a backtest under a parallel loop over rows of parameters.
+"""The plain driver: the kernels of a backtest under a parallel loop over rows of parameters.
 
-Votes, their patterns, features and the arbiter's score are computed once. A row compares its thresholds with them, unless the row before
-had the same opinion, trades block by block with its own account, and leaves one METRICS record: memory does not grow with the number of
-rows. Cutting a run into blocks changes no bit, so a row is the backtest of its parameters, to the bit, whichever thread runs it.
+A row compares its thresholds with what was computed once, unless the row before had the same opinion, trades block by block with its own
+account, and leaves one METRICS record. Cutting a run into blocks changes no bit, so a row is the backtest of its parameters.
 
 The quick way (`select_block`, 2026-11: about a fifth of the time of `decide_block`) covers the policy with thresholds that vary. Where
 more than thresholds speak (another mode, weights that follow the regime, a lost majority, a learned model's answer) `decide_block` decides.
 """
 
-from dataclasses import dataclass
-from typing import Self
-
 import numpy as np
-from numpy.typing import NDArray
 
-from qtcore.arbiter import gate_rule, score_cells, settle_rule
+from qtcore.arbiter import gate_rule, settle_rule
 from qtcore.chain.decide import decide_block
-from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table, number
+from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.trade import trade
-from qtcore.jit import kernel, n_threads, prange
-from qtcore.metrics import init_metrics, update_metrics
-from qtcore.params import PARAMS, MetaMode, MetaVariant, Params, PolicyBase
-from qtcore.portfolio import init_account
-from qtcore.types import (
-    ACCOUNT,
-    CLOSED,
-    F8,
-    FILL,
-    I8,
-    METRICS,
-    N_CLOSED,
-    POSITION,
-    REGIME_METRICS,
-    Bars,
-    Code,
-    InputError,
-    Reason,
-    Value,
-    Votes,
-    slab,
-)
+from qtcore.jit import kernel, prange
+from qtcore.metrics import update_metrics
+from qtcore.params import PARAMS, MetaMode, MetaVariant, PolicyBase
+from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, POSITION, REGIME_METRICS, Code, Reason, Value
 
-BLOCK = 8_192  # cells of a block: long enough that 40 ns an array and call do not count, short enough for the second-level cache
 N_REGIMES = 15  # nine regimes, three volatilities, three trends
 N_CODES, N_VALUES = len(Code), len(Value)
 CLOSED_BYTES, FILL_BYTES = CLOSED.itemsize, FILL.itemsize
-
-
-@dataclass(frozen=True)
-class Market:
-    """What all rows of a sweep share, laid out in blocks of `size` bars.
-
-    action [B, 5, C], confidence [B, 5, C], arbiter [B, 6, C], regime [B, 2, C]: C cells of a block, absent and NaN beyond the last bar.
-    pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
-    probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
-    cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
-    """
-
-    bars: Bars
-    size: int
-    action: NDArray[np.int8]
-    confidence: F8
-    arbiter: F8
-    regime: F8
-    pattern: NDArray[np.int32]
-    score: F8
-    probs: F8
-    problem: I8
-    cells: NDArray[np.int8]
-
-    @classmethod
-    def of(
-        cls,
-        bars: Bars,
-        votes: Votes,
-        arbiter: F8,
-        regime: F8,
-        cells: NDArray[np.int8] | None = None,
-        probs: F8 | None = None,
-        problem: I8 | None = None,
-    ) -> Self:
-        """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
-
-        cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent.
-        """
-        n, n_symbols = bars.close.shape
-        size = max(1, min(BLOCK // max(1, n_symbols), n))
-        meta = np.full((1, 3, 1), np.nan) if probs is None else _blocked(probs, size, np.nan)
-        silent = np.full((1, 1), int(Reason.MODEL_NOT_LOADED))
-        if problem is not None:
-            silent = np.ascontiguousarray(_blocked(np.repeat(problem, n_symbols).reshape(1, n, n_symbols), size, 0)[:, 0])
-        action, confidence = _blocked(votes.action, size, -1), _blocked(votes.confidence, size, np.nan)
-        planes = _blocked(arbiter, size, np.nan), _blocked(regime, size, np.nan)
-        pattern, score = np.empty((len(action), action.shape[2]), np.int32), np.empty((len(action), action.shape[2]))
-        prepare(action, planes[0], pattern, score)
-        regimes = np.empty((0, 0), np.int8) if cells is None else np.require(cells, np.int8, ["C", "W"])
-        return cls(bars, size, action, confidence, *planes, pattern, score, meta, silent, regimes)
-
-
-def _blocked(planes: NDArray, size: int, empty: float) -> NDArray:
-    """Cut planes [K, n, S] into blocks of `size` bars, [B, K, size * S]; `empty` fills the last one up."""
-    k, n, n_symbols = planes.shape
-    n_blocks = max(1, -(-n // size))
-    out = np.full((k, n_blocks * size, n_symbols), empty, planes.dtype)
-    out[:, :n] = planes
-    return np.ascontiguousarray(out.reshape(k, n_blocks, size * n_symbols).swapaxes(0, 1))
-
-
-def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray, NDArray]:
-    """Run the chain once for every row of `records` (PARAMS [P]).
-
-    Returns METRICS [P] and REGIME_METRICS [P, 15], or [0, 15] without regimes. n_chunks: pieces that threads take in turn, 0 for eight a
-    thread. Raises InputError where a holding time was left to the label.
-
-    >>> hour = 3_600_000_000_000
-    >>> bars = Bars(hour * np.arange(2), hour * np.arange(1, 3), *np.full((5, 2, 1), 100.0), ("BTCUSDT",), hour)
-    >>> votes = Votes(np.full((5, 2, 1), -1, np.int8), np.full((5, 2, 1), np.nan))
-    >>> from qtcore.features import FeatureBank
-    >>> planes = FeatureBank(Params(), bars.symbols, bars.interval, ()).compute(bars)
-    >>> record = Params().with_values({"broker.max_holding_bars": 5}).record()
-    >>> sweep(Market.of(bars, votes, planes.arbiter, planes.regime), record)[0]["last_equity"].tolist()
-    [10000.0]
-    """
-    return _run(market, records, np.empty(0, np.int64), n_chunks)[:2]
-
-
-def equity_at(market: Market, records: NDArray, ends: NDArray[np.int64]) -> F8:
-    """Run the rows of `records` and return their equity at the closes of the bars `ends` (ascending), [P, len(ends)]: e.g. of each day."""
-    return _run(market, records, np.require(ends, np.int64, ["C", "W"]))[2]
-
-
-def _run(market: Market, records: NDArray, ends: NDArray[np.int64], n_chunks: int = 0) -> tuple[NDArray, NDArray, F8]:
-    if np.any(records["broker"]["max_holding_bars"] == 0):
-        raise InputError("broker.max_holding_bars must be above 0 in a sweep, was 0; put the label's horizon there")
-    p, bars, n_symbols = len(records), market.bars, market.bars.close.shape[1]
-    metrics = np.repeat(init_metrics(0.0), p)
-    regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)
-    equity = np.empty((p, len(ends)))
-    if p == 0:
-        return metrics, regimes, equity
-    meta = records["meta"]
-    table = [
-        _bytes(records["ensemble"]),
-        *(_bytes(meta[name]) for name in ("consensus_threshold", "disagreement_threshold", "missing_fill")),
-    ]
-    opinion = [*table, _bytes(meta), _bytes(records["arbiter"])]
-    groups = np.stack([_number(columns) for columns in (table[:1], table, opinion)])
-    order = np.lexsort(groups[::-1])  # rows of one ensemble, then of one table, then of one opinion follow each other
-    funding = np.empty((0, 0)) if bars.funding is None else bars.funding
-    account, positions, _ = init_account(Params(), n_symbols)
-    bounds = np.linspace(0, p, min(p, n_chunks or 8 * n_threads()) + 1).astype(np.int64)
-    sweep_rows(
-        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, market.action, market.confidence,
-        market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.cells, slab(account),
-        slab(positions), order, groups, bounds, ends, _bytes(records), _bytes(metrics), _bytes(regimes), equity,
-    )  # fmt: skip
-    return metrics, regimes, equity
-
-
-def _number(columns: list[NDArray[np.uint8]]) -> NDArray[np.int64]:
-    """Give rows of bytes [P, ...] numbers by content, [P]: equal rows have equal numbers."""
-    rows = np.concatenate(columns, axis=1)
-    return np.unique(rows.view(f"V{rows.shape[1]}"), return_inverse=True)[1].reshape(-1).astype(np.int64)
-
-
-def _bytes(records: NDArray) -> NDArray[np.uint8]:
-    """View records [P] or [P, K] as a row of plain bytes for each of the P; a copy where they do not lie side by side."""
-    width = records.dtype.itemsize * (records.size // max(1, len(records)))
-    return np.require(records, None, ["C", "W"]).reshape(-1).view(np.uint8).reshape(len(records), width)
 
 
 @kernel(parallel=True)
@@ -251,14 +104,6 @@ def start_row(record, account_slab, metrics_slab):
     metrics["first_equity"] = cash
     metrics["last_equity"] = cash
     metrics["peak"] = cash
-
-
-@kernel
-def prepare(action, arbiter, pattern, score):
-    """Work out what no row changes: pattern, score [B, C] of the votes and indicators, action [B, 5, C] and arbiter [B, 6, C]."""
-    for b in range(len(action)):
-        number(action[b], pattern[b], 0, pattern.shape[1])
-        score_cells(arbiter[b], score[b])
 
 
 @kernel

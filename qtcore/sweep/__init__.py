@@ -1,0 +1,13 @@
+"""What would each of a million settings have earned?
+
+Votes, their patterns, features and the arbiter's score are computed once (`market`). Two drivers inline the same rules: settings as SIMD
+lanes (`lanes`), and the backtest's own kernels under a parallel loop over settings (`plain`); `rows` says which one a setting takes. A
+setting leaves one METRICS record, so memory does not grow with their number, and it is the backtest of its parameters, to the bit,
+whichever driver and thread runs it.
+"""
+
+from qtcore.sweep.market import Market
+from qtcore.sweep.plain import note_ends
+from qtcore.sweep.run import equity_at, sweep, takes_lanes
+
+__all__ = ["Market", "equity_at", "note_ends", "sweep", "takes_lanes"]

@@ -1,0 +1,34 @@
+"""Where does what lie in the flat arrays of a chunk of lanes? Every row is 64 float64, at a constant offset from the array's start."""
+
+LANES = 64  # 8 are too few to be worth the scalar part of a pass, 64 were best (2026-11)
+
+SETTINGS = (  # rows of a chunk's parameters [N_SETTINGS * 64]
+    "low_confidence", "score_threshold", "gate_confidence", "min_confidence", "max_position", "max_exposure", "max_drawdown",
+    "kelly_fraction", "win_rate", "payoff", "cooldown", "max_daily_trades", "stop_loss", "initial_cash",
+    "fee_rate", "slippage_rate", "max_holding_bars", "delist_after",
+)  # fmt: skip
+(
+    LOW_CONFIDENCE, SCORE_THRESHOLD, GATE_CONFIDENCE, MIN_CONFIDENCE, MAX_POSITION, MAX_EXPOSURE, MAX_DRAWDOWN,
+    KELLY_FRACTION, WIN_RATE, PAYOFF, COOLDOWN, MAX_DAILY_TRADES, STOP_LOSS, INITIAL_CASH,
+    FEE_RATE, SLIPPAGE_RATE, MAX_HOLDING_BARS, DELIST_AFTER,
+) = range(0, len(SETTINGS) * LANES, LANES)  # fmt: skip
+
+# Rows of a symbol's positions [N_POSITION * 64]. EXIT: 1 + bar in which an exit was ordered, 0 none. LOSS: time of the last loss.
+# WISH, SURE, SCALE, SCREENED: the bar's opinion, its side, confidence and factor of size, and what the screen says to it.
+QTY, ENTRY, NOTIONAL, OPENED, EXIT, PENDING, LOSS, PAID, WISH, SURE, SCALE, SCREENED, N_POSITION = range(0, 13 * LANES, LANES)
+
+RESULTS = (  # the first rows of a chunk's account: METRICS, counts as float64
+    "last_equity", "peak", "max_drawdown", "sum_ret", "sum_ret2", "sum_ret3", "sum_ret4", "sum_exposure", "turnover", "fees", "slippage",
+    "funding", "gross_win", "gross_loss", "n_exposed", "n_underwater", "max_underwater", "n_trades", "n_wins", "n_losses", "n_shorts",
+    "n_stops", "n_fills",
+)  # fmt: skip
+(
+    LAST, TOP, DRAWDOWN, RET, RET2, RET3, RET4, SHARE, TURNOVER, FEES, SLIPPAGE, FUNDING, GROSS_WIN, GROSS_LOSS, EXPOSED, UNDER, LONGEST,
+    CLOSED, WINS, LOSSES, SHORTS, STOPS, FILLS, BALANCE, EQUITY, PEAK, EXPOSURE, TRADES, HALTED, UNREALISED, COMMITTED, RECEIVED,
+    LEAVES, REFERENCE, BY_STOP, HIGHEST, LOWEST, KELLY, N_ACCOUNT,
+) = range(0, (len(RESULTS) + 16) * LANES, LANES)  # fmt: skip
+
+NOT_DUE = 2**62  # a bar that never comes
+
+# Switches of a chunk: what must be the same in all lanes.
+IS_KILLED, ALLOWS_SHORT, IS_BY_CONFIDENCE, IS_PROJECTED, IS_ON_EQUITY, IS_RESET_DAILY, N_SWITCHES = range(7)

@@ -1,0 +1,82 @@
+"""What do all settings of a sweep share? Bars, votes and indicators in blocks, with everything that no setting changes worked out."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.arbiter import score_cells
+from qtcore.chain.patterns import number
+from qtcore.jit import kernel
+from qtcore.types import F8, I8, Bars, Reason, Votes
+
+BLOCK = 8_192  # cells of a block: long enough that 40 ns an array and call do not count, short enough for the second-level cache
+
+
+@dataclass(frozen=True)
+class Market:
+    """What all rows of a sweep share, laid out in blocks of `size` bars.
+
+    action [B, 5, C], confidence [B, 5, C], arbiter [B, 6, C], regime [B, 2, C]: C cells of a block, absent and NaN beyond the last bar.
+    pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
+    probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
+    cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
+    """
+
+    bars: Bars
+    size: int
+    action: NDArray[np.int8]
+    confidence: F8
+    arbiter: F8
+    regime: F8
+    pattern: NDArray[np.int32]
+    score: F8
+    probs: F8
+    problem: I8
+    cells: NDArray[np.int8]
+
+    @classmethod
+    def of(
+        cls,
+        bars: Bars,
+        votes: Votes,
+        arbiter: F8,
+        regime: F8,
+        cells: NDArray[np.int8] | None = None,
+        probs: F8 | None = None,
+        problem: I8 | None = None,
+    ) -> Self:
+        """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
+
+        cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent.
+        """
+        n, n_symbols = bars.close.shape
+        size = max(1, min(BLOCK // max(1, n_symbols), n))
+        meta = np.full((1, 3, 1), np.nan) if probs is None else _blocked(probs, size, np.nan)
+        silent = np.full((1, 1), int(Reason.MODEL_NOT_LOADED))
+        if problem is not None:
+            silent = np.ascontiguousarray(_blocked(np.repeat(problem, n_symbols).reshape(1, n, n_symbols), size, 0)[:, 0])
+        action, confidence = _blocked(votes.action, size, -1), _blocked(votes.confidence, size, np.nan)
+        planes = _blocked(arbiter, size, np.nan), _blocked(regime, size, np.nan)
+        pattern, score = np.empty((len(action), action.shape[2]), np.int32), np.empty((len(action), action.shape[2]))
+        prepare(action, planes[0], pattern, score)
+        regimes = np.empty((0, 0), np.int8) if cells is None else np.require(cells, np.int8, ["C", "W"])
+        return cls(bars, size, action, confidence, *planes, pattern, score, meta, silent, regimes)
+
+
+def _blocked(planes: NDArray, size: int, empty: float) -> NDArray:
+    """Cut planes [K, n, S] into blocks of `size` bars, [B, K, size * S]; `empty` fills the last one up."""
+    k, n, n_symbols = planes.shape
+    n_blocks = max(1, -(-n // size))
+    out = np.full((k, n_blocks * size, n_symbols), empty, planes.dtype)
+    out[:, :n] = planes
+    return np.ascontiguousarray(out.reshape(k, n_blocks, size * n_symbols).swapaxes(0, 1))
+
+
+@kernel
+def prepare(action, arbiter, pattern, score):
+    """Work out what no row changes: pattern, score [B, C] of the votes and indicators, action [B, 5, C] and arbiter [B, 6, C]."""
+    for b in range(len(action)):
+        number(action[b], pattern[b], 0, pattern.shape[1])
+        score_cells(arbiter[b], score[b])

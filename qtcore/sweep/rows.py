@@ -1,0 +1,171 @@
+"""Which driver runs a setting, and beside which others? Settings that differ only in thresholds share lanes.
+
+Lanes take every opinion and every rule of the governor but the rare ones below; what chooses a branch instead of a number must be the
+same in all lanes of a chunk. Lanes that are alike act in the same bars, so settings are sorted before they are cut.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import (
+    CooldownScope,
+    DrawdownBasis,
+    DrawdownReset,
+    ExposureMode,
+    FillAt,
+    GovernOrder,
+    MetaMode,
+    MetaVariant,
+    PolicyBase,
+    SizingMode,
+)
+from qtcore.sweep.layout import LANES, N_SWITCHES, SETTINGS
+from qtcore.types import F8, I8, N_MODELS, NS_PER_MINUTE, Bars
+
+LEAST = 12  # rows of a kind from which a chunk of lanes is quicker than the plain driver
+ALIKE = ("max_daily_trades", "min_confidence", "score_threshold")  # what says most about when a lane acts
+EXACT = 2**53  # integers below it are exact in float64
+SHARES = np.unique([k / n for n in range(1, N_MODELS + 1) for k in range(1, n + 1)])  # that a vote can reach
+DISSENT = np.unique([1.0 - k / n for n in range(1, N_MODELS + 1) for k in range(1, n + 1)])
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Settings in chunks of 64 lanes.
+
+    rows [C, 64]: numbers of the rows; a chunk that is not full repeats its last one. settings [C, N_SETTINGS * 64],
+    switches [C, N_SWITCHES], references [C]: what `run_lanes` takes. groups [C]: number of the opinion.
+    plain [Q]: the rows that the plain driver runs.
+    """
+
+    rows: I8
+    settings: F8
+    switches: I8
+    references: F8
+    groups: I8
+    plain: I8
+
+
+def time_unit(bars: Bars, cooldown_minutes: int) -> int:
+    """Return the largest unit, ns, in which all times and cooldowns are whole; 0 where float64 cannot hold them exactly."""
+    if bars.n == 0:
+        return 0
+    start = int(bars.open_time[0])
+    unit = int(np.gcd.reduce(np.concatenate([bars.open_time - start, bars.close_time - start, [NS_PER_MINUTE]])))
+    span = int(bars.close_time.max()) - start + cooldown_minutes * NS_PER_MINUTE
+    return unit if span // unit < EXACT else 0
+
+
+def fits(bars: Bars, records: NDArray) -> NDArray[np.bool_]:
+    """Say for every row of PARAMS [P] whether its rules can run as lanes: the one place that decides it.
+
+    What looks at a list of trades, sorts a bar's candidates or fills at the close is left to the plain driver, and so are bars whose
+    times float64 cannot hold or whose open and close are not known together.
+    """
+    governor = records["governor"]
+    if not time_unit(bars, int(governor["cooldown_minutes"].max(initial=0))) or np.any(np.isnan(bars.open) != np.isnan(bars.close)):
+        return np.zeros(len(records), np.bool_)
+    fit: NDArray[np.bool_] = (
+        (governor["order"] == GovernOrder.SYMBOLS)
+        & (governor["sizing_mode"] != SizingMode.KELLY_EMPIRICAL)
+        & (governor["cooldown_scope"] == CooldownScope.SYMBOL_LAST_LOSS)
+        & (records["broker"]["fill"] == FillAt.NEXT_OPEN)
+    )
+    return fit
+
+
+def opinion_rows(records: NDArray, has_model: bool) -> NDArray:
+    """Return the rows PARAMS [P] with everything of the opinion levelled that cannot make a difference between lanes.
+
+    Lanes compare low_confidence themselves, and the arbiter's thresholds. Shares of at most five votes take few values.
+    """
+    rows = records.copy()
+    meta, is_policy = rows["meta"], rows["meta"]["mode"] == MetaMode.POLICY
+    is_shared = is_policy & (meta["policy_base"] == PolicyBase.SHARED)
+    meta["low_confidence"] = np.where(is_shared, 0.0, meta["low_confidence"])
+    for name, levels in (("consensus_threshold", SHARES), ("disagreement_threshold", DISSENT)):
+        meta[name] = np.where(is_policy, np.searchsorted(levels, meta[name]), meta[name])
+    for name in ("override_threshold", "v5_threshold", "consensus_guard"):
+        meta[name] = np.where(is_policy, 0, meta[name])
+    if not has_model:
+        meta["entropy_threshold"] = 0.0
+        meta["variant"] = np.where(is_policy, MetaVariant.PUBLISHED, meta["variant"])
+    rows["meta"][records["meta"]["enabled"] == 0] = np.zeros((), rows["meta"].dtype)
+    return rows
+
+
+def number_rows(columns: list[NDArray]) -> I8:
+    """Give rows [P] numbers by content: equal in all `columns`, equal numbers."""
+    table = np.concatenate([as_bytes(column) for column in columns], axis=1)
+    numbers: I8 = np.unique(table.view(f"V{table.shape[1]}"), return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return numbers
+
+
+def as_bytes(records: NDArray) -> NDArray[np.uint8]:
+    """View records [P] or [P, K] as a row of plain bytes for each of the P; a copy where they do not lie side by side."""
+    width = records.dtype.itemsize * (records.size // max(1, len(records)))
+    return np.require(records, None, ["C", "W"]).reshape(-1).view(np.uint8).reshape(len(records), width)
+
+
+def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
+    """Cut the rows PARAMS [P] into chunks of lanes; few of a kind are left to the plain driver."""
+    opinion = opinion_rows(records, has_model)
+    groups, switches = number_rows([opinion["ensemble"], opinion["meta"]]), _switches(records)
+    references = records["governor"]["reference_confidence"]
+    kinds = number_rows([groups, switches, references])
+    settings = _settings(records, time_unit(bars, int(records["governor"]["cooldown_minutes"].max(initial=0))))
+    plain, chunks = [np.flatnonzero(~fits(bars, records))], []
+    rows = np.flatnonzero(fits(bars, records))
+    rows = rows[np.argsort(kinds[rows], kind="stable")]
+    for same in np.split(rows, np.flatnonzero(np.diff(kinds[rows])) + 1) if len(rows) else ():
+        kind = put_alike_together(same, [settings[:, SETTINGS.index(name)] for name in ALIKE])
+        n = len(kind) // LANES * LANES
+        n = len(kind) if len(kind) - n >= LEAST else n
+        plain.append(kind[n:])
+        chunks += [kind[np.minimum(np.arange(start, start + LANES), n - 1)] for start in range(0, n, LANES)]
+    table = np.array(chunks, np.int64).reshape(len(chunks), LANES)
+    lanes = np.ascontiguousarray(settings[table].swapaxes(1, 2)).reshape(len(chunks), len(SETTINGS) * LANES)
+    first = table[:, 0]
+    return Chunks(table, lanes, switches[first], references[first], groups[first], np.sort(np.concatenate(plain)))
+
+
+def put_alike_together(rows: I8, columns: list[F8]) -> I8:
+    """Order `rows` so that those of a chunk are near each other in `columns` [P]: cut by the first that varies, each piece by the next."""
+    columns = [column for column in columns if np.ptp(column[rows]) > 0.0]
+    if not columns:
+        return rows
+    n_pieces = max(1, round((len(rows) / LANES) ** (1.0 / len(columns))))
+    pieces = np.array_split(rows[np.argsort(columns[0][rows], kind="stable")], n_pieces)
+    return np.concatenate([put_alike_together(piece, columns[1:]) for piece in pieces])
+
+
+def _settings(records: NDArray, unit: int) -> F8:
+    """Take what lanes compare with, [P, N_SETTINGS]."""
+    governor, broker, arbiter = records["governor"], records["broker"], records["arbiter"]
+    own = {
+        "low_confidence": records["meta"]["low_confidence"],
+        "score_threshold": arbiter["score_threshold"],
+        "gate_confidence": np.where(arbiter["enabled"] != 0, arbiter["gate_confidence"], np.inf),  # that nothing passes
+        "cooldown": governor["cooldown_minutes"] * (NS_PER_MINUTE // max(1, unit)),
+    }
+    for name in SETTINGS:
+        if name not in own:
+            own[name] = governor[name] if name in (governor.dtype.names or ()) else broker[name]
+    return np.stack([own[name].astype(np.float64) for name in SETTINGS], axis=1)
+
+
+def _switches(records: NDArray) -> I8:
+    """Take what must be the same in all lanes of a chunk, [P, N_SWITCHES]."""
+    governor = records["governor"]
+    columns = [
+        governor["emergency_stop"] != 0,
+        records["broker"]["allow_short"] != 0,
+        governor["sizing_mode"] == SizingMode.KELLY_CONFIDENCE,
+        governor["exposure_mode"] == ExposureMode.PROJECTED,
+        governor["drawdown_basis"] == DrawdownBasis.EQUITY,
+        governor["drawdown_reset"] == DrawdownReset.DAILY,
+    ]
+    assert len(columns) == N_SWITCHES
+    return np.stack(columns, axis=1).astype(np.int64)

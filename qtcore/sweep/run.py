@@ -1,0 +1,189 @@
+"""How are settings handed to the drivers, and their results put back in the caller's order?"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.chain.decide import decide_block
+from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
+from qtcore.jit import kernel, n_threads, prange
+from qtcore.metrics import init_metrics
+from qtcore.params import PARAMS, MetaMode, Params, PolicyBase
+from qtcore.portfolio import init_account
+from qtcore.sweep.lanes import run_lanes
+from qtcore.sweep.layout import LANES, N_ACCOUNT, N_POSITION, RESULTS
+from qtcore.sweep.market import Market
+from qtcore.sweep.plain import N_CODES, N_REGIMES, N_VALUES, sweep_rows
+from qtcore.sweep.rows import as_bytes, cut, number_rows, opinion_rows, time_unit
+from qtcore.types import F8, I8, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
+
+N_RESULTS = len(RESULTS)
+__all__ = ["Bars", "Votes", "equity_at", "sweep"]  # the first two for the example
+
+
+def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray, NDArray]:
+    """Run the chain once for every row of `records` (PARAMS [P]).
+
+    Returns METRICS [P] and REGIME_METRICS [P, 15], or [0, 15] without regimes. n_chunks: pieces that threads take in turn, 0 for eight a
+    thread. Raises InputError where a holding time was left to the label.
+
+    >>> hour = 3_600_000_000_000
+    >>> bars = Bars(hour * np.arange(2), hour * np.arange(1, 3), *np.full((5, 2, 1), 100.0), ("BTCUSDT",), hour)
+    >>> votes = Votes(np.full((5, 2, 1), -1, np.int8), np.full((5, 2, 1), np.nan))
+    >>> from qtcore.features import FeatureBank
+    >>> planes = FeatureBank(Params(), bars.symbols, bars.interval, ()).compute(bars)
+    >>> record = Params().with_values({"broker.max_holding_bars": 5}).record()
+    >>> sweep(Market.of(bars, votes, planes.arbiter, planes.regime), record)[0]["last_equity"].tolist()
+    [10000.0]
+    """
+    return _run(market, records, np.empty(0, np.int64), n_chunks)[:2]
+
+
+def equity_at(market: Market, records: NDArray, ends: NDArray[np.int64]) -> F8:
+    """Run the rows of `records` and return their equity at the closes of the bars `ends` (ascending), [P, len(ends)]: e.g. of each day."""
+    return _run(market, records, np.require(ends, np.int64, ["C", "W"]))[2]
+
+
+def takes_lanes(market: Market, records: NDArray) -> NDArray[np.bool_]:
+    """Say for every row of `records` (PARAMS [P]) whether `sweep` runs it as a lane beside 63 others, or with the plain driver: [P]."""
+    taken = np.zeros(len(records), np.bool_)
+    if not market.cells.size and len(records):
+        taken[cut(market.bars, records, market.probs.shape[2] > 1).rows] = True
+    return taken
+
+
+def _run(market: Market, records: NDArray, ends: I8, n_chunks: int = 0) -> tuple[NDArray, NDArray, F8]:
+    if np.any(records["broker"]["max_holding_bars"] == 0):
+        raise InputError("broker.max_holding_bars must be above 0 in a sweep, was 0; put the label's horizon there")
+    p = len(records)
+    metrics = np.repeat(init_metrics(0.0), p)
+    regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)
+    equity = np.empty((p, len(ends)))
+    plain = np.arange(p) if market.cells.size or p == 0 else _in_lanes(market, records, ends, metrics, equity)
+    if len(plain):
+        _plainly(market, records, plain, ends, n_chunks, metrics, regimes, equity)
+    return metrics, regimes, equity
+
+
+def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equity: F8) -> I8:
+    """Run what fits lanes; return the numbers of the rows that are left."""
+    bars, has_model = market.bars, market.probs.shape[2] > 1
+    chunks = cut(bars, records, has_model)
+    n, n_lanes = bars.n, len(chunks.rows)
+    if n_lanes == 0:
+        return chunks.plain
+    unit = time_unit(bars, int(records["governor"]["cooldown_minutes"].max()))
+    keys = (bars.open_time - bars.open_time[0]) / unit, (bars.close_time - bars.open_time[0]) / unit
+    pair = np.repeat(records[chunks.rows[:, 0]], 2)  # of a chunk: its opinion with a sound base confidence, and with a low one
+    is_compared = (pair["meta"]["mode"] == MetaMode.POLICY) & (pair["meta"]["policy_base"] == PolicyBase.SHARED)
+    always = np.tile([-1.0, 2.0], n_lanes)
+    pair["meta"]["low_confidence"] = np.where(is_compared, always, pair["meta"]["low_confidence"])
+    funding = np.empty((0, 0)) if bars.funding is None else bars.funding
+    results, at_ends = np.empty((n_lanes, N_RESULTS, LANES)), np.empty((n_lanes, len(ends), LANES))
+    sweep_lanes(
+        bars.open, bars.high, bars.low, bars.close, funding, bars.close_time, *keys, market.action, market.confidence, market.arbiter,
+        market.regime, market.score, market.probs, market.problem, as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings,
+        chunks.switches, chunks.references, ends, min(n_threads(), n_lanes), results, at_ends,
+    )  # fmt: skip
+    rows = chunks.rows.reshape(-1)
+    for k, name in enumerate(RESULTS):
+        metrics[name][rows] = results[:, k].reshape(-1)
+    metrics["n_bars"][rows] = n
+    metrics["first_equity"][rows] = records["broker"]["initial_cash"][rows]
+    equity[rows] = at_ends.swapaxes(1, 2).reshape(len(rows), len(ends))
+    return chunks.plain
+
+
+def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: int, metrics: NDArray, regimes: NDArray, equity: F8) -> None:
+    """Run the rows `plain` with the plain driver."""
+    bars, n_symbols = market.bars, market.bars.close.shape[1]
+    opinion = opinion_rows(records, market.probs.shape[2] > 1)
+    meta = opinion["meta"]
+    meta["low_confidence"] = records["meta"]["low_confidence"]
+    table = [opinion["ensemble"], *(meta[name] for name in ("consensus_threshold", "disagreement_threshold", "missing_fill"))]
+    groups = np.stack([number_rows(columns) for columns in (table[:1], table, [*table, meta, records["arbiter"]])])
+    order = plain[np.lexsort(groups[::-1, plain])]  # rows of one ensemble, then of one table, then of one opinion follow each other
+    funding = np.empty((0, 0)) if bars.funding is None else bars.funding
+    account, positions, _ = init_account(Params(), n_symbols)
+    bounds = np.linspace(0, len(order), min(len(order), n_chunks or 8 * n_threads()) + 1).astype(np.int64)
+    sweep_rows(
+        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, market.action, market.confidence,
+        market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.cells, slab(account),
+        slab(positions), order, groups, bounds, ends, as_bytes(records), as_bytes(metrics), as_bytes(regimes), equity,
+    )  # fmt: skip
+
+
+@kernel(parallel=True)
+def sweep_lanes(
+    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem, pairs,
+    groups, settings, switches, references, ends, n_pieces, results, equity,
+):  # fmt: skip
+    """Run chunks of settings, every `n_pieces`-th by the same thread.
+
+    open_ ... close_time: as `trade` takes them; open_key, close_key [n]: times in the unit of the settings. action ... problem: as in
+    `Market`. pairs [C, 2, bytes]: two PARAMS for the opinion of a chunk; groups [C]: number of the opinion; settings, switches, references:
+    as in `Chunks`. ends [D]: bars whose equity is kept. Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
+    """
+    for k in prange(n_pieces):
+        lanes_piece(
+            open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
+            pairs, groups, settings, switches, references, ends, k, n_pieces, results, equity,
+        )  # fmt: skip
+
+
+@kernel
+def lanes_piece(
+    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem, pairs,
+    groups, settings, switches, references, ends, first, step, results, equity,
+):  # fmt: skip
+    """Run the chunks first, first + step, ... in buffers of their own; every array as in `sweep_lanes`."""
+    n, n_symbols = close.shape
+    block = action.shape[2]
+    codes, values = np.empty((N_CODES, block), np.int8), np.empty((N_VALUES, block))
+    table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(block, np.int32)
+    kind, sure = np.empty((n, n_symbols), np.int8), np.empty((n, n_symbols))
+    scores = score.reshape(-1)[: n * n_symbols].reshape(n, n_symbols)
+    a, p = np.empty(N_ACCOUNT), np.empty((n_symbols, N_POSITION))
+    marks, flags, known = np.empty((3, n_symbols)), np.empty((6, n_symbols), np.int64), np.int64(-1)
+    for c in range(first, len(groups), step):
+        if groups[c] != known:
+            known = groups[c]
+            for is_low in range(2):
+                lay_out(
+                    action, confidence, arbiter, regime, probs, problem, pairs[c, is_low], is_low, codes, values, table, found,
+                    kind.reshape(-1), sure.reshape(-1),
+                )  # fmt: skip
+        run_lanes(
+            open_, high, low, close, funding, close_time, open_key, close_key, kind, sure, scores, settings[c], switches[c],
+            references[c], ends, a, p, marks, flags, equity[c],
+        )  # fmt: skip
+        results[c, :, :] = a[: N_RESULTS * LANES].reshape(N_RESULTS, LANES)
+
+
+@kernel
+def lay_out(action, confidence, arbiter, regime, probs, problem, record, is_low, codes, values, table, found, kind, sure):
+    """Decide every cell but for the arbiter, whose thresholds lanes compare.
+
+    action ... problem: as in `Market`; record: PARAMS as bytes; codes [11, C], values [5, C], table, found [C]: scratch. First call,
+    is_low 0: kind [N] int8 gets the action, and 4 where the arbiter is called, sure [N] the confidence. Second call, is_low 1: kind gets 8
+    where a low base confidence calls it.
+    """
+    params, size = record.view(PARAMS), len(found)
+    is_fixed = True
+    for factor in params[0]["ensemble"]["regime_factors"]:
+        is_fixed &= factor == 1.0
+    patterns = table[:N_PATTERNS] if is_fixed else table
+    fill_table(params, patterns)
+    for b in range(len(action)):
+        answers, silent = probs[min(b, len(probs) - 1)], problem[min(b, len(problem) - 1)]
+        decide_block(action[b], confidence[b], arbiter[b], regime[b], answers, silent, params, codes, values, patterns, found)
+        start = b * size
+        for i in range(min(size, len(kind) - start)):
+            is_called = codes[Code.VERDICT, i] == Verdict.ESCALATE
+            chosen, held = codes[Code.RAW_ACTION, i], values[Value.RAW_CONFIDENCE, i]
+            if is_called:
+                chosen, held = codes[Code.ENSEMBLE_ACTION, i], values[Value.ENSEMBLE_CONFIDENCE, i]
+            if is_low == 0:
+                kind[start + i] = chosen + 4 * is_called
+                sure[start + i] = held
+            else:
+                kind[start + i] += 8 * is_called
