@@ -19,8 +19,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -82,11 +81,12 @@ class Here:
             yield item, work(item)
 
 
-@dataclass(frozen=True)
 class RayPool:
-    """Workers of the Ray that this process is connected to."""
+    """Workers of the Ray that this process is connected to; they are started when there is work for them, and last until `close`."""
 
-    n_workers: int
+    def __init__(self, n_workers: int) -> None:
+        self.n_workers = n_workers
+        self._workers: list[Any] = []
 
     def map(self, work: Work, items: Iterable[Any], waiting: int = 0) -> Results:
         """Do all items. Raises UserError when a worker has other code or is lost for good, or when the work does."""
@@ -95,20 +95,25 @@ class RayPool:
         remote: Any = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
         shared, rest = [ray.put(work)], iter(items)
         first = list(islice(rest, self.n_workers))
-        todo, workers = chain(first, rest), [remote.remote(code()) for _ in first]
-        doing: dict[Any, tuple[Any, Any]] = {worker.check.remote(): (worker, None) for worker in workers}
-        try:
-            while doing:
-                ref = ray.wait(list(doing))[0][0]
-                worker, item = doing.pop(ref)
-                result = _result(ray, ref)
-                for following in islice(todo, 1 if item is not None else 1 + waiting):
-                    doing[worker.do.remote(following, shared)] = (worker, following)
-                if item is not None:
-                    yield item, result
-        finally:
-            for worker in workers:
-                ray.kill(worker)
+        self._workers += [remote.remote(code()) for _ in first[len(self._workers) :]]
+        todo = chain(first, rest)
+        doing: dict[Any, tuple[Any, Any]] = {worker.check.remote(): (worker, None) for worker, _ in zip(self._workers, first)}
+        while doing:
+            ref = ray.wait(list(doing))[0][0]
+            worker, item = doing.pop(ref)
+            result = _result(ray, ref)
+            for following in islice(todo, 1 if item is not None else 1 + waiting):
+                doing[worker.do.remote(following, shared)] = (worker, following)
+            if item is not None:
+                yield item, result
+
+    def close(self) -> None:
+        """End the workers, in the middle of their items too."""
+        import ray
+
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers.clear()
 
 
 class Worker:
@@ -116,10 +121,9 @@ class Worker:
 
     def __init__(self, wanted: dict[str, str]) -> None:
         mine, here = code(), socket.gethostname()
-        self.others = [
-            f"{name} {mine.get(name, 'none')} on {here} with {wanted[name]}" for name in wanted if mine.get(name) != wanted[name]
-        ]
-        self.work: Callable[[Any], Any] | None = None
+        different = [name for name in wanted if mine.get(name) != wanted[name]]
+        self.others = [f"{name} {mine.get(name, 'none')} on {here} with {wanted[name]}" for name in different]
+        self.held: tuple[Any, Callable[[Any], Any]] | None = None
         use_threads(1)
 
     def check(self) -> None:
@@ -132,9 +136,9 @@ class Worker:
         import ray
 
         self.check()
-        if self.work is None:
-            self.work = ray.get(shared[0]).moved()
-        return self.work(item)
+        if self.held is None or self.held[0] != shared[0]:
+            self.held = shared[0], ray.get(shared[0]).moved()
+        return self.held[1](item)
 
 
 @contextmanager
@@ -153,7 +157,8 @@ def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
         n_workers = int(ray.cluster_resources().get("CPU", 0))
         if n_workers < 1:
             raise UserError("--engine ray needs a cluster with a processor, was one without; add a node with ray start --address")
-        yield RayPool(n_workers)
+        with closing(RayPool(n_workers)) as pool:
+            yield pool
     finally:
         if is_ours:
             ray.shutdown()

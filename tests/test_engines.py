@@ -63,17 +63,16 @@ def files(folder: Path) -> dict[str, bytes]:
 
 @dataclass(frozen=True)
 class Hanging(run_module.Settings):
-    """The work of a sweep that hangs at setting 192 until its process is killed; `pid` names it then."""
+    """The work of a sweep that hangs after setting 128 until its process is killed; `pid` names it then."""
 
     pid: Path = Path()
 
-    def __call__(self, span):
-        if span[0] == 192 and not self.pid.exists():
-            done = super().__call__(span)
+    def __call__(self, item):
+        table = super().__call__(item)
+        if 128 in table["trial"].array and not self.pid.exists():
             self.pid.write_text(str(os.getpid()))
             time.sleep(60.0)
-            return done
-        return super().__call__(span)
+        return table
 
 
 def kill(path: Path, killed: list[int]) -> None:
@@ -89,8 +88,7 @@ def test_a_sweep_on_ray_is_the_sweep_here_also_after_a_kill_and_a_stop(cluster, 
     seen = []
     there = sweep(world, tmp_path / "ray", engine="ray", address=cluster, progress=lambda *report: seen.append(report))
     assert files(tmp_path / "ray") == files(tmp_path / "here")
-    assert [report[:2] for report in seen[:2]] == [(0, 372), (64, 372)] or seen[1][0] == 52
-    assert seen[-1][0] == 372
+    assert seen[0][0] == 0 < seen[1][0] <= 64 < seen[-1][0] == 372
     assert seen[-1][2].endswith("settings/s")
     assert there.tried.trials == Ledger().count() == 372  # each counts once, by the caller
     pd.testing.assert_frame_equal(there.table(), here.table())

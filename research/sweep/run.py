@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from qtcore.meta import MetaSource
-from qtcore.types import METRICS
+from qtcore.types import I8, METRICS
 from research.backtest import resolved
 from research.data import fingerprint, load_bars
 from research.engines import Pool, opened
@@ -39,7 +39,7 @@ BYTES_PER_FIGURE = 9  # on the disk, at most
 SAMPLE = 200  # rows that are run again alone: their bits are compared, their daily returns tell how alike the trials are
 AT_ONCE = 50_000  # trials of one transaction of the ledger
 PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is given at a time: a second; at least so many for each worker
-LANES = 64  # settings that the kernels run side by side: a piece is a multiple of it
+LANES = 64  # settings that the kernels may run side by side: a piece has no fewer
 
 
 def sweep(
@@ -106,14 +106,14 @@ def sweep(
 
 @dataclass(frozen=True)
 class Settings:
-    """The work of a sweep: settings of `space` are run on `case`. An item is their numbers, [first, last)."""
+    """The work of a sweep: settings of `space` are run on `case`. An item: as `run_settings` takes it."""
 
     space: Space
     case: Case
 
-    def __call__(self, span: tuple[int, int]) -> pd.DataFrame:
+    def __call__(self, item: tuple[int, int, I8 | None]) -> pd.DataFrame:
         """Run settings: one row each."""
-        return run_settings(self.space, self.case, *span)
+        return run_settings(self.space, self.case, *item)
 
     def moved(self) -> "Settings":
         """Copy every array: kernels want writeable ones."""
@@ -122,14 +122,17 @@ class Settings:
     def packed(self) -> "Settings":
         """Lay out here what all workers need, and leave the meta layer's models behind where they have said all they will."""
         self.case.market(self.space.base)
+        self.space.records(self.space.draw(0, 1))
         if any(axis.is_market for axis in self.space.axes):
             return self
         return replace(self, case=replace(self.case, meta=None))
 
 
-def run_settings(space: Space, case: Case, first: int, last: int) -> pd.DataFrame:
-    """Run the settings [first, last): one row each, the values of the axes and the figures."""
-    drawn = space.draw(first, last)
+def run_settings(space: Space, case: Case, first: int, last: int, picked: I8 | None = None) -> pd.DataFrame:
+    """Run the settings [first, last), or those of them that are `picked` by place: one row each, the values of the axes and the figures."""
+    drawn, trial = space.draw(first, last), np.arange(first, last)
+    if picked is not None:
+        drawn, trial = [at[picked] for at in drawn], trial[picked]
     records = space.records(drawn)
     metrics, regimes = np.empty(len(records), METRICS), []
     markets, number = space.markets(drawn)
@@ -140,7 +143,7 @@ def run_settings(space: Space, case: Case, first: int, last: int) -> pd.DataFram
         regimes.append(some)
         order.append(rows)
     n_bars = case.n_returns(records)
-    columns: dict[str, Any] = {"trial": np.arange(first, last), **space.columns(drawn)}
+    columns: dict[str, Any] = {"trial": trial, **space.columns(drawn)}
     columns |= figures(metrics, n_bars, case.bars_per_year)
     if case.by_regime:
         sliced = np.concatenate(regimes)[np.argsort(np.concatenate(order))]
@@ -152,31 +155,47 @@ def _run_parts(store: "Store", work: Settings, pool: Pool, progress: Any) -> Non
     """Run every part that is not there yet: whole where there is one worker, else in pieces, so that all are busy to the end."""
     size, rows = work.space.size, store.step
     if pool.n_workers > 1:
-        wanted = min(PIECE_CELLS // max(1, work.case.cells), size // (PIECES * pool.n_workers))
-        rows = min(rows, max(1, wanted // LANES) * LANES)
+        rows = max(LANES, min(PIECE_CELLS // max(1, work.case.cells), size // (PIECES * pool.n_workers)))
         work = work.packed()
     started, n_done, n_run = time.monotonic(), store.n_done, 0
-    pieces = ((a, min(a + rows, last)) for first, last in store.missing() for a in range(first, last, rows))
-    with closing(pool.map(work, pieces, waiting=1)) as results:
-        for (first, last), table in results:
-            store.add(first, table)
-            n_run += last - first
+    items = (item for first, last in store.missing() for item in _pieces(work.space, first, last, rows))
+    with closing(pool.map(work, items, waiting=1)) as results:
+        for item, table in results:
+            store.add(item[0], table)
+            n_run += len(table)
             if progress is not None:
                 progress(n_done + n_run, size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")
+
+
+def _pieces(space: Space, first: int, last: int, rows: int) -> Iterator[tuple[int, int, I8 | None]]:
+    """Cut the settings [first, last) into pieces of `rows` at most, as `run_settings` takes them.
+
+    Settings that have the same opinion stay together: a piece makes each once (2026-11: grid order cost twice the time in 64 pieces).
+    """
+    if last - first <= rows:
+        yield first, last, None
+        return
+    drawn = space.draw(first, last)
+    records, keys = space.records(drawn), [space.markets(drawn)[1]]
+    for layer in ("ensemble", "meta", "arbiter"):
+        column = np.ascontiguousarray(records[layer])
+        keys.append(np.unique(column.view(f"V{column.dtype.itemsize}"), return_inverse=True)[1].reshape(-1))
+    for picked in np.array_split(np.lexsort(keys[::-1]), -(-(last - first) // rows)):
+        yield first, last, picked
 
 
 @dataclass
 class Store:
     """Where results lie: `parts` in memory, or one Parquet file a part below `folder`, written whole or not at all.
 
-    pieces: of parts that are not whole yet, by part and first setting.
+    pieces: of parts that are not whole yet.
     """
 
     folder: Path | None
     parts: dict[int, pd.DataFrame | Path]
     size: int
     step: int
-    pieces: dict[int, dict[int, pd.DataFrame]]
+    pieces: dict[int, list[pd.DataFrame]]
 
     def __init__(self, folder: Path | None, space: Space, case: Case, resume: bool) -> None:
         wanted = max(64, PART_CELLS // max(1, case.cells))
@@ -207,13 +226,12 @@ class Store:
                 yield first, min(first + self.step, self.size)
 
     def add(self, first: int, piece: pd.DataFrame) -> None:
-        """Take the piece of a part that begins with setting `first`, and keep the part when it is whole."""
-        start = first - first % self.step
-        pieces = self.pieces.setdefault(start, {})
-        pieces[first] = piece
-        if sum(map(len, pieces.values())) == min(self.step, self.size - start):
-            del self.pieces[start]
-            self._keep(start, pd.concat([pieces[at] for at in sorted(pieces)], ignore_index=True) if len(pieces) > 1 else piece)
+        """Take a piece of the part that begins with setting `first`, and keep the part when it is whole."""
+        pieces = self.pieces.setdefault(first, [])
+        pieces.append(piece)
+        if sum(map(len, pieces)) == min(self.step, self.size - first):
+            del self.pieces[first]
+            self._keep(first, pd.concat(pieces).sort_values("trial", ignore_index=True) if len(pieces) > 1 else piece)
 
     def _keep(self, first: int, table: pd.DataFrame) -> None:
         if self.folder is None:

@@ -4,6 +4,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -115,12 +116,17 @@ class Space:
     def records(self, drawn: Sequence[NDArray]) -> NDArray:
         """Return PARAMS [m] of drawn settings."""
         out = np.repeat(self.base.record(), len(drawn[0]))
-        for axis, at in zip(self.axes, drawn, strict=True):
+        for axis, recorded, at in zip(self.axes, self._recorded, drawn, strict=True):
             layer, key = axis.name.split(".")
             if key in (PARAMS[layer].names or ()):
                 column = out[layer][key]
-                column[:] = at if axis.is_free else _recorded(self.base, axis)[at]
+                column[:] = at if axis.is_free else recorded[at]
         return out
+
+    @cached_property
+    def _recorded(self) -> list[NDArray]:
+        """Values of every axis as kernels receive them; they take longer to make than a small piece of a sweep to run."""
+        return [_recorded(self.base, axis) for axis in self.axes]
 
     def columns(self, drawn: Sequence[NDArray]) -> dict[str, NDArray]:
         """Return the values of drawn settings by parameter, as a table shows them."""
@@ -154,8 +160,10 @@ class Space:
 
 
 def _recorded(base: Params, axis: Axis) -> NDArray:
-    """Values of an axis as kernels receive them."""
+    """Values of an axis as kernels receive them; none of a free one, nor of one that no kernel receives."""
     layer, key = axis.name.split(".")
+    if axis.is_free or key not in (PARAMS[layer].names or ()):
+        return np.empty(0)
     return np.concatenate([base.with_values({axis.name: value}).record()[layer][key] for value in axis.values])
 
 
