@@ -1,14 +1,13 @@
 """An exchange on loopback that speaks Binance's public spot protocol (REST and websocket), so that the unmodified ccxt client is tested.
 
 Everything it does is scripted: candles come late, never, twice or in disorder, are revised; requests are refused; connections drop. Its
-clock moves by `step` with every request for the time, so that a day passes as fast as the client can ask and a loaded machine changes
-nothing; with `rate` it runs that much faster than the wall clock instead.
+clock moves by `step` with every request for the time, and with every one that is refused, so that a day passes as fast as the client can
+ask and a loaded machine changes nothing.
 """
 
 import asyncio
 import json
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -39,6 +38,7 @@ class Faults:
     missing: set[tuple[str, int]] = field(default_factory=set)
     revised: dict[tuple[str, int], tuple[int, Row]] = field(default_factory=dict)
     doubled: set[tuple[str, int]] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)  # markets that are no more
     ahead: set[tuple[str, int]] = field(default_factory=set)  # shown before they begin
     is_reversed: bool = False
     ws_cuts: list[int] = field(default_factory=list)
@@ -47,10 +47,10 @@ class Faults:
 class LocalExchange:
     """The server. Use as a context manager; `url` is what QT_EXCHANGE_URL wants.
 
-    bars: the market, symbols such as BTC/USDT; trades: per market id; now: ms, the clock at the start.
+    bars: the market, symbols such as BTC/USDT; trades: per market id; now: the clock, ms; step: ms.
     """
 
-    def __init__(self, bars: Bars, now: int, step: int = 0, rate: float = 0.0, trades: dict[str, list[Trade]] | None = None) -> None:
+    def __init__(self, bars: Bars, now: int, step: int = 0, trades: dict[str, list[Trade]] | None = None) -> None:
         self.length = bars.interval // MS
         self.symbols = list(bars.symbols)
         self.rows: dict[str, list[Row]] = {}
@@ -62,9 +62,7 @@ class LocalExchange:
         self.faults = Faults()
         self.requests: list[tuple[int, str, dict[str, str]]] = []  # (exchange ms, path, query)
         self.connections = 0
-        self.start, self.step, self.rate = now, step, rate
-        self._now, self._began = now, time.monotonic()
-        self._pushed = now
+        self.now, self.step, self._pushed = now, step, now
         self._sockets: dict[web.WebSocketResponse, set[str]] = {}
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -79,15 +77,6 @@ class LocalExchange:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
-    @property
-    def now(self) -> int:
-        """The exchange's clock, ms."""
-        return self._now if not self.rate else self.start + int(1000 * self.rate * (time.monotonic() - self._began))
-
-    @now.setter
-    def now(self, ms: int) -> None:
-        self._now = ms
-
     def asked(self, path: str) -> list[dict[str, str]]:
         """Queries of every request for `path`."""
         return [query for _, name, query in self.requests if name == path]
@@ -97,7 +86,9 @@ class LocalExchange:
     def row(self, market: str, row: Row, now: int) -> Row | None:
         """Return a candle as the exchange shows it at `now`, None before it does."""
         key, close = (market, row[0]), row[0] + self.length
-        if key in self.faults.missing or now < row[0] - (self.length if key in self.faults.ahead else 0):
+        if key in self.faults.ahead:
+            return row
+        if key in self.faults.missing or now < row[0]:
             return None
         if key in self.faults.late and now < close + self.faults.late[key]:
             return None
@@ -111,26 +102,26 @@ class LocalExchange:
 
     def known(self, market: str, now: int) -> list[Row]:
         """Return every candle of a market that is shown at `now`."""
-        return [seen for row in self.rows[market] if row[0] <= now + self.length and (seen := self.row(market, row, now)) is not None]
+        return [seen for row in self.rows[market] if (seen := self.row(market, row, now)) is not None]
 
     # REST
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path, query = request.match_info["path"], dict(request.query)
         if path == "api/v3/time":
-            self._now += self.step
+            self.now += self.step
         now = self.now
         self.requests.append((now, path, query))
         wrong = self.faults.answers.popleft() if self.faults.answers else None
         wrong = next((answer for a, b, answer in self.faults.outages if a <= now < b), wrong)
         if wrong is not None:
-            self._now += self.step * (path != "api/v3/time")
+            self.now += self.step * (path != "api/v3/time")
             await self._push()
             if wrong == "drop":
                 assert request.transport is not None
                 request.transport.abort()
             status = 503 if wrong == "drop" else int(wrong)
-            headers = {"Retry-After": str(self.faults.retry_after)} if status in (418, 429) else {}
+            headers = {"Retry-After": str(self.faults.retry_after)} if status in (418, 429, 503) else {}
             return web.json_response({"code": -1003, "msg": "Too many requests."}, status=status, headers=headers)
         await self._push()
         if path == "api/v3/ping":
@@ -140,7 +131,7 @@ class LocalExchange:
         if path.endswith("exchangeInfo"):
             return web.json_response({"serverTime": now, "symbols": [_market(s) for s in self.symbols] if "api/v3" in path else []})
         market = query.get("symbol", "")
-        if market not in self.rows:
+        if market not in self.rows or market in self.faults.gone:
             return web.json_response({"code": -1121, "msg": "Invalid symbol."}, status=400)
         if path == "api/v3/klines":
             return self._klines(market, query, now)
@@ -238,17 +229,10 @@ class LocalExchange:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         self._loop.run_until_complete(site.start())
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        if self.rate:
-            self._loop.create_task(self._push_often())
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
         self._loop.close()
-
-    async def _push_often(self) -> None:
-        while True:
-            await asyncio.sleep(0.02)
-            await self._push()
 
 
 def market_id(symbol: str) -> str:

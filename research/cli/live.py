@@ -20,7 +20,7 @@ JournalFile = Annotated[Path, typer.Argument(help="journal that `qt live` writes
 @live_app.callback()
 def live(
     context: typer.Context,
-    feed: Annotated[str | None, typer.Option(help="replay:FILE, or ccxt:EXCHANGE")] = None,
+    feed: Annotated[str | None, typer.Option(help="replay:FILE, ccxt:EXCHANGE, ccxt:EXCHANGE,ws or ccxt:EXCHANGE,trades")] = None,
     journal: Annotated[Path | None, typer.Option(help="file that keeps every bar; a known one is continued")] = None,
     predictions: Annotated[Path | None, typer.Option(help="a run's predictions.parquet, for replays")] = None,
     models: Annotated[str | None, typer.Option(help="folder that `qt train` wrote, or a name of the registry")] = None,
@@ -36,6 +36,8 @@ def live(
     budget: Annotated[float, typer.Option(min=0.0, help="ms allowed from a closed bar to the journal; what takes longer is noted")] = 250.0,
     alert: Annotated[str | None, typer.Option(help="command, or http(s) address, that is told of stop, drawdown, feed loss, drift")] = None,
     funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="bar length of an exchange's candles: 1m, 1h, ...; default 1h")] = None,
+    poll: Annotated[float | None, typer.Option(min=0.0, help="s between looks at an exchange; default: 1 to 10 by bar length")] = None,
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
@@ -73,6 +75,7 @@ def live(
         budget,
         alert,
         how,
+        {"timeframe": timeframe, "poll": poll},
     )
     with progress(quiet or json) as update:
         runner, close = start_live(wish, update)

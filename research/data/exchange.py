@@ -32,8 +32,8 @@ class Trouble(Exception):  # noqa: N818 - it is not an error of ours
         self.wait, self.is_final = wait, is_final
 
     def pause(self, attempt: int) -> float:
-        """Seconds to wait before the next attempt; attempt: 1 after the first failure. Doubles up to a minute."""
-        return self.wait if self.wait is not None else min(2.0 ** (attempt - 1), 60.0)
+        """Seconds to wait before the next attempt; attempt: 1 after the first failure. Doubles from a quarter of a second to a minute."""
+        return self.wait if self.wait is not None else min(0.25 * 2.0 ** min(attempt - 1, 8), 60.0)
 
 
 class Exchange:
@@ -68,7 +68,7 @@ class Exchange:
                 f"symbols must be named once each, was {', '.join(self.symbols) or 'without any'}; use --symbols BTC/USDT,ETH/USDT"
             )
         self.interval = parse_interval(timeframe)
-        self.answered = 0.0  # time.monotonic() of the last answer
+        self.phase = MONDAY if self.interval % (7 * NS_PER_DAY) == 0 else 0  # ns from the epoch to the beginning of a bar
         self._time, self._measured = 0, 0.0
 
     @property
@@ -109,8 +109,7 @@ class Exchange:
 
     def closed(self, now: int) -> int:
         """Return the open time of the last bar that has closed at `now`, ns UTC."""
-        phase = MONDAY if self.interval % (7 * NS_PER_DAY) == 0 else 0
-        return (now - phase) // self.interval * self.interval + phase - self.interval
+        return (now - self.phase) // self.interval * self.interval + self.phase - self.interval
 
     async def candles(self, symbol: str, since: int, limit: int) -> list[Candle]:
         """Return up to `limit` candles that open at or after `since`, ns UTC; the last may still be forming. Raises Trouble."""
@@ -123,18 +122,16 @@ class Exchange:
         """Wait for an answer. Raises Trouble whatever goes wrong."""
         import ccxt
 
+        self.ccxt.last_response_headers = {}
         try:
             answer = await question
-        except ccxt.DDoSProtection as error:
-            wait = (self.ccxt.last_response_headers or {}).get("Retry-After", "")
-            raise Trouble(_text(error), float(wait) if wait.replace(".", "", 1).isdigit() else None) from None
         except ccxt.OperationFailed as error:
-            raise Trouble(_text(error)) from None
+            wait = str((self.ccxt.last_response_headers or {}).get("Retry-After", ""))
+            raise Trouble(_text(error), float(wait) if wait.replace(".", "", 1).isdigit() else None) from None
         except (ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError) as error:
             raise Trouble(_text(error), is_final=True) from None
         except Exception as error:  # half an answer, a page of a proxy: what comes over a network may be anything
             raise Trouble(_text(error)) from None
-        self.answered = time.monotonic()
         return answer
 
     def run(self, question: Coroutine[Any, Any, Any]) -> Any:

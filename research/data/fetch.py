@@ -44,8 +44,11 @@ SELECT open_time - step, (step - :interval) / :interval FROM (
 
 
 @dataclass
-class _Talk:
-    """Ask until there is an answer; tell how far it is and what is waited for."""
+class Talk:
+    """Ask until there is an answer; tell how far it is and what is waited for.
+
+    patience: s without an answer after which it is given up; advice: what the user can do then.
+    """
 
     exchange: Exchange
     progress: Progress
@@ -55,6 +58,7 @@ class _Talk:
     text: str = "connecting"
 
     def show(self, done: int, total: int, text: str) -> None:
+        """Tell how far it is."""
         self.at, self.text = (done, total), text
         self.progress(done, total, text)
 
@@ -90,7 +94,7 @@ def fetch(
     if start is None:
         raise UserError("--from must say where to begin, was missing; give a time such as 2024-01-01")
     part = out.with_name(f"{out.name}.part")
-    talk = _Talk(exchange, progress, min(patience, FIRST_PATIENCE), "check the network and the exchange's name")
+    talk = Talk(exchange, progress, min(patience, FIRST_PATIENCE), "check the network and the exchange's name")
     talk.answer(exchange.open)
     end = min(end if end is not None else 2**63 - 1, exchange.closed(exchange.clock()) + 1)
     if start >= end:
@@ -110,7 +114,7 @@ def fetch(
     return {"path": str(out), **report}
 
 
-def _collect(db: sqlite3.Connection, talk: _Talk, s: int, span: tuple[int, int]) -> None:
+def _collect(db: sqlite3.Connection, talk: Talk, s: int, span: tuple[int, int]) -> None:
     """Bring one symbol up to the end of the span, a transaction per page."""
     exchange, (start, end) = talk.exchange, span
     name, length, page = exchange.symbols[s], exchange.interval, exchange.page

@@ -2,13 +2,13 @@
 
 The rules. A bar is decided when every symbol's candle is there, or `grace` after its close; who is missing then stays a hole (`missing`).
 A candle for a decided bar is noted and not used: `late` where the bar has a hole, `duplicate` where it repeats what was used, `revised`
-where it says something else. Before the decision a repeated candle replaces the first (`revised` if it differs). Candles may come in any
-order within the grace time. A bar that nobody traded is a row of holes, so that the grid has no gap. A candle from the future of the
-feed's own clock is refused (`skew`), an impossible one too (`bad`).
+where it says something else. Before the decision a repeated candle replaces the first (`revised` if it differs, else `duplicate`). Candles
+may come in any order within the grace time. A bar that nobody traded is a row of holes, so that the grid has no gap. A candle from the
+future of the feed's own clock is refused (`skew`), an impossible one too (`bad`).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
@@ -22,7 +22,8 @@ from research.errors import UserError
 from research.live.codec import one_bar
 from research.live.journal import Event
 
-SKEW = 2_000_000_000  # ns that an exchange's clock may be ahead of ours
+SKEW = 2_000_000_000  # ns that a candle may be ahead of the feed's clock
+GRACE = 30_000_000_000  # ns after its close that a bar waits for symbols that are missing
 REMEMBERED = 48  # decided bars that a repeated candle is compared with
 
 
@@ -30,12 +31,13 @@ REMEMBERED = 48  # decided bars that a repeated candle is compared with
 class Arrival:
     """Closed candles of one bar as they came in. now: the feed's clock, ns UTC; prices [5, S], or [6, S] with funding; NaN: nothing came.
 
-    An arrival without prices (`open_time` -1) only moves the clock.
+    An arrival without prices (`open_time` -1) only moves the clock. events: what happened to the feed itself.
     """
 
     now: int
     open_time: int = -1
     prices: F8 | None = None
+    events: tuple[Event, ...] = ()
 
 
 class Feed(Protocol):
@@ -57,6 +59,10 @@ class Feed(Protocol):
 
     def arrivals(self, after: int) -> Iterator[Arrival]:
         """Yield what comes in for bars that close after `after`, ns UTC, until the feed ends."""
+        ...
+
+    def close(self) -> None:
+        """Let go of files and connections."""
         ...
 
 
@@ -107,6 +113,8 @@ class Assembler:
             self._note(
                 arrival, "revised", [s for s, c in zip(self.symbols, changed) if c], f"before the decision of {_iso(open_time)}; used"
             )
+        if (same := fresh & ~np.isnan(known[3]) & ~changed).any():
+            self._note(arrival, "duplicate", [s for s, c in zip(self.symbols, same) if c], f"before the decision of {_iso(open_time)}")
         known[:, fresh] = prices[:, fresh]
 
     def ready(self, now: int) -> tuple[Bars, list[Event]] | None:
@@ -188,6 +196,9 @@ class ReplayFeed:
                 time.sleep(max(0.0, due - time.monotonic()))
             yield Arrival(int(bars.close_time[t]) + 10 * bars.interval, int(bars.open_time[t]), table[t])
 
+    def close(self) -> None:
+        """Nothing is held."""
+
 
 def parse_speed(text: str) -> float | None:
     """Read `--speed`: `max`, or bars a second.
@@ -206,14 +217,24 @@ def parse_speed(text: str) -> float | None:
     return speed
 
 
-def open_feed(text: str, speed: str = "max", live_from: Any = None, **how: Any) -> ReplayFeed:
-    """Open what `--feed` names. how: flags of `load` (symbols, start, end, calendar, funding, ...). Raises UserError on an unknown kind."""
+def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Mapping[str, Any] | None = None, **how: Any) -> Any:
+    """Open what `--feed` names. how: flags of `load` (symbols, start, end, calendar, funding, ...); exchange: timeframe and poll.
+
+    Returns a ReplayFeed or an ExchangeFeed. Raises UserError on an unknown kind, and on flags that do not go with it.
+    """
     from research.data import load
     from research.data.clock import parse_time
 
     kind, _, name = text.partition(":")
+    if kind == "ccxt" and name:
+        from research.live.exchange import open_exchange
+
+        unfit = {"--live-from": live_from, "--to": how.get("end"), "--calendar": how.get("calendar"), "--funding": how.get("funding")}
+        if given := [flag for flag, value in unfit.items() if value is not None] + ["--speed"] * (speed != "max"):
+            raise UserError(f"{given[0]} must go with replay:FILE, was given with {text!r}; leave it out")
+        return open_exchange(name, how.get("symbols") or (), how.get("start"), **(exchange or {}))
     if kind != "replay" or not name:
-        raise UserError(f"--feed must be replay:FILE, was {text!r}; candles of an exchange come with a later version")
+        raise UserError(f"--feed must be replay:FILE or ccxt:EXCHANGE, was {text!r}")
     source = name if name == "sample" or name.startswith("simulated:") else str(Path(name))
     return ReplayFeed(load(source, **how).bars, parse_speed(speed), None if live_from is None else parse_time(live_from))
 

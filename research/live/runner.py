@@ -19,7 +19,7 @@ from qtcore.meta import MetaSource
 from qtcore.types import N_MODELS, Reason
 from research.errors import UserError
 from research.live.codec import digest_of
-from research.live.feeds import Assembler, Feed
+from research.live.feeds import GRACE, Assembler, Feed
 from research.live.files import guarded
 from research.live.journal import Entry, Event, Journal
 from research.live.orders import Broker, Order, order_id
@@ -60,7 +60,7 @@ class Options:
 
     snapshot_bars: int = 1
     checkpoint_bars: int = 1
-    grace: int = 30_000_000_000
+    grace: int = GRACE
     budget: int = 250_000_000
     fills_gaps: bool = True
 
@@ -144,6 +144,8 @@ class Runner:
         for arrival in self.feed.arrivals(self._clock):
             received = time.time_ns()
             assembler.add(arrival)
+            if arrival.events:  # at once: a feed that is lost brings no bar to note it with
+                self.journal.note(arrival.events, self._bar)
             while not self.stopping and (ready := assembler.ready(arrival.now)) is not None:
                 latency.append(self._decide(*ready, received))
                 n_bars += 1

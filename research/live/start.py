@@ -30,7 +30,7 @@ Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]] 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for; flags of `qt live`. how: flags of loading."""
+    """What the user asked for; flags of `qt live`. how: flags of loading; exchange: timeframe and poll of a live feed."""
 
     feed: str | None
     journal: Path | None
@@ -49,6 +49,7 @@ class Wish:
     budget_ms: float = 250.0
     alert: str | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
+    exchange: Mapping[str, Any] = field(default_factory=dict)
 
 
 def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
@@ -60,10 +61,23 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
     params = wish.config.params
     if wish.stages is not None:
         params = params.with_values({"stages": parse_stages(wish.stages)})
-    feed = open_feed(wish.feed, wish.speed, wish.live_from, **wish.how)
+    feed = open_feed(wish.feed, wish.speed, wish.live_from, wish.exchange, **wish.how)
+    try:
+        params, served = served_by(wish, params, feed)
+        return assemble(wish, params, feed, served, progress)
+    except BaseException:
+        feed.close()
+        raise
+
+
+def served_by(wish: Wish, params: Params, feed: Any) -> tuple[Params, Served]:
+    """Find who votes: stored predictions, or models with their meta layer. Returns the parameters with the horizon of their labels too."""
+    assert wish.journal is not None
     predictions, models = None, None
     about: dict[str, Any] = {}
     if wish.predictions is not None:
+        if not isinstance(feed, ReplayFeed):
+            raise UserError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
         predictions = Predictions.import_file(wish.predictions, feed.bars, label=wish.config.run.label)
         params = _with_horizon(params, predictions.label.horizon)
         about = {"predictions": wish.predictions.name}
@@ -75,7 +89,7 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
         params = _with_horizon(params, models.horizon)
     else:
         raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
-    return assemble(wish, params, feed, (predictions, models, meta, about), progress)
+    return params, (predictions, models, meta, about)
 
 
 def first_models(models: str, journal: Path) -> str:
@@ -106,11 +120,11 @@ def _about_meta(wish: Wish, meta: MetaSchedule | None) -> dict[str, Any]:
 def assemble(
     wish: Wish,
     params: Params,
-    feed: ReplayFeed,
+    feed: Any,
     served: Served,
     progress: Any,
 ) -> tuple[Runner, Callable[[], None]]:
-    """Open the files and connect the parts. served: predictions, base models, meta layer, and their versions."""
+    """Open the files and connect the parts. feed: a ReplayFeed or ExchangeFeed; served: predictions, base models, meta layer, versions."""
     assert wish.journal is not None
     is_replay = isinstance(feed, ReplayFeed)
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
@@ -140,7 +154,7 @@ def assemble(
         runner.prepare = lambda engine: take_over(engine, state, feed.symbols, source)
     if log is not None:
         runner.watchers = (*runner.watchers, lambda entry: log.write(entry, runner.params))
-    if progress is not None:
+    if progress is not None and is_replay:
         total = feed.bars.n
         runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
 
@@ -152,6 +166,7 @@ def assemble(
             log.close()
         broker.close()
         journal.close()
+        feed.close()
 
     return runner, close
 
