@@ -80,7 +80,7 @@ def watch(feed, n: int, decided=lambda n: None):
     assembler = Assembler(feed.symbols, feed.interval, GRACE)
     assembler.clock = None if history is None else int(history.close_time[-1])
     rows, delays, events = [], [], []
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + 300.0
     for arrival in feed.arrivals(assembler.clock or 0):
         assembler.add(arrival)
         new = list(arrival.events)
@@ -111,7 +111,7 @@ def check_bars(found: Bars, bars: Bars, holes: set[tuple[int, int]] = frozenset(
     assert_same_bits(found.close_time, found.open_time + NS_PER_MINUTE)
 
 
-@pytest.mark.parametrize(("kind", "step"), [("", 5_000), (",ws", 2_000)])
+@pytest.mark.parametrize(("kind", "step"), [("", 10_000), (",ws", 5_000)])
 def test_every_fault_has_its_rule(bars, monkeypatch, kind, step):
     with LocalExchange(bars, FIRST + 100 * MINUTE + 1_000, step=step) as exchange:
         monkeypatch.setenv("QT_EXCHANGE_URL", exchange.url)
@@ -152,7 +152,7 @@ def test_every_fault_has_its_rule(bars, monkeypatch, kind, step):
 
 
 def test_a_stream_is_used_and_the_forming_candle_is_not(bars, monkeypatch):
-    with LocalExchange(bars, FIRST + 100 * MINUTE + 1_000, step=1_000) as exchange:
+    with LocalExchange(bars, FIRST + 100 * MINUTE + 1_000, step=2_000) as exchange:
         monkeypatch.setenv("QT_EXCHANGE_URL", exchange.url)
         feed = opened(",ws")
         _, found, delays, _ = watch(feed, 8)
@@ -275,11 +275,11 @@ def n_bars(journal: Path) -> int:
 
 
 def run_until(process: subprocess.Popen, journal: Path, n: int, number: int = signal.SIGINT) -> str:
-    deadline = time.monotonic() + 120.0
+    deadline = time.monotonic() + 400.0
     while n_bars(journal) < n and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == (0 if number == signal.SIGINT else -number), err
     assert number != signal.SIGINT or err == ""
     return out
