@@ -97,7 +97,7 @@ def watch(feed, n: int, decided=lambda n: None):
 
 
 def opened(kind: str = "", **how):
-    return open_feed(f"ccxt:binance{kind}", symbols=list(NAMES), exchange={"timeframe": "1m", "poll": 0.005}, **how)
+    return open_feed(f"ccxt:binance{kind}", symbols=list(NAMES), exchange={"timeframe": "1m", "poll": 0.005, **how})
 
 
 def check_bars(found: Bars, bars: Bars, holes: set[tuple[int, int]] = frozenset()) -> None:
@@ -188,7 +188,11 @@ def test_what_is_no_answer_is_waited_out(bars, monkeypatch):
     with LocalExchange(bars, FIRST + 100 * MINUTE + 1_000, step=5_000) as exchange:
         monkeypatch.setenv("QT_EXCHANGE_URL", exchange.url)
         exchange.faults.retry_after = 0.01
-        feed = opened()
+        monkeypatch.setattr("research.live.exchange.FIRST_PATIENCE", 0.015)
+        exchange.faults.answers.extend([503] * 6)
+        with pytest.raises(UserError, match="binance must answer"):
+            opened()
+        feed = opened(patience=math.inf)  # what a known journal has
         exchange.faults.answers.extend([429, "drop", 503, 418, 200, 429, "drop"])
         _, found, _, _ = watch(feed, 5)
         feed.close()

@@ -286,16 +286,25 @@ class ExchangeFeed:
 
 
 def open_exchange(
-    text: str, symbols: Sequence[str], start: Any = None, timeframe: str | None = None, poll: float | None = None
+    text: str,
+    symbols: Sequence[str],
+    start: Any = None,
+    timeframe: str | None = None,
+    poll: float | None = None,
+    patience: float | None = None,
 ) -> ExchangeFeed:
-    """Open `EXCHANGE`, `EXCHANGE,ws` or `EXCHANGE,trades`, as `--feed ccxt:` names it. Raises UserError, also when it does not answer."""
+    """Open `EXCHANGE`, `EXCHANGE,ws` or `EXCHANGE,trades`, as `--feed ccxt:` names it. patience: s to wait for the first answer.
+
+    Raises UserError, also when there is no answer.
+    """
     name, *kinds = text.split(",")
     if kinds not in ([], ["ws"], ["trades"]):
         raise UserError(f"--feed must be ccxt:EXCHANGE, ccxt:EXCHANGE,ws or ccxt:EXCHANGE,trades, was {'ccxt:' + text!r}")
     first = parse_time(start, "--from")
     exchange = Exchange(name, symbols, timeframe or "1h", is_stream="ws" in kinds)
     try:
-        Talk(exchange, lambda done, total, text: None, FIRST_PATIENCE, "check the network and the exchange's name").answer(exchange.open)
+        patience = FIRST_PATIENCE if patience is None else patience
+        Talk(exchange, lambda done, total, text: None, patience, "check the network and the exchange's name").answer(exchange.open)
         needed = {"ws": "watchOHLCV", "trades": "fetchTrades"}
         for what in ("fetchOHLCV", *(needed[kind] for kind in kinds)):
             if not exchange.ccxt.has.get(what):

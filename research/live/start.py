@@ -1,5 +1,6 @@
 """What must be there before the first bar? Feed, models or predictions, journal, broker and controls, as the user asked."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -61,7 +62,8 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
     params = wish.config.params
     if wish.stages is not None:
         params = params.with_values({"stages": parse_stages(wish.stages)})
-    feed = open_feed(wish.feed, wish.speed, wish.live_from, wish.exchange, **wish.how)
+    exchange = {**wish.exchange, "patience": math.inf} if wish.journal.exists() else wish.exchange  # what runs for weeks waits for it
+    feed = open_feed(wish.feed, wish.speed, wish.live_from, exchange, **wish.how)
     try:
         params, served = served_by(wish, params, feed)
         return assemble(wish, params, feed, served, progress)
