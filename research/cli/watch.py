@@ -9,6 +9,7 @@ import typer
 
 from research.cli import show
 from research.cli.common import Json, print_json
+from research.errors import UserError
 
 Source = Annotated[Path, typer.Argument(help="journal of `qt live`, or a run's folder", metavar="SRC")]
 
@@ -16,8 +17,9 @@ Source = Annotated[Path, typer.Argument(help="journal of `qt live`, or a run's f
 def status(
     source: Source,
     governor: Annotated[Path | None, typer.Option("--governor", help="also write the governor's state file, for people")] = None,
+    export: Annotated[Path | None, typer.Option("--export", help="write the journal as a run's folder, for report and verify")] = None,
 ) -> None:
-    """Print the state of a live journal or a finished run as JSON."""
+    """Print the state of a live journal or a finished run as JSON; with --export also write a journal as a run's folder."""
     from research.live.governor_file import export_governor
     from research.live.health import status as status_of
     from research.live.source import open_source
@@ -25,6 +27,12 @@ def status(
     opened = open_source(source)
     if governor is not None:
         export_governor(opened, governor)
+    if export is not None:
+        from research.live.export import export_run
+
+        if source.is_dir():
+            raise UserError(f"--export must get a journal of `qt live`, was the run {source}; it is a run's folder already")
+        export_run(source, export)
     print_json(status_of(opened))
 
 

@@ -103,17 +103,19 @@ def joined_votes(parts: list[Votes]) -> Votes:
     return Votes(np.concatenate([p.action for p in parts], axis=1), np.concatenate([p.confidence for p in parts], axis=1), probs)
 
 
-def results(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> Iterator[Result]:
-    """Run the inputs, or other bars in their place, in blocks. meta: the meta layer of all bars, else the one that each version names.
-
-    Raises UserError where a meta layer is not where the journal says.
-    """
-    bars = bars or inputs.bars
+def engine_of(inputs: Inputs, meta: MetaSource | None = None) -> Engine:
+    """Return an engine that stands before the first bar. Raises UserError where its meta layer is not where the journal says."""
     names, kept = inputs.models[0][1].get("features"), inputs.state["models.rows"]
     heard = None if names is None else Heard(tuple(names), len(kept) + 1)
+    engine = Engine(inputs.params[0][1], models=heard, meta_model=meta or meta_of(inputs.models[0][1], None))
+    engine.restore(inputs.state, inputs.bars.symbols, inputs.bars.interval)
+    return engine
+
+
+def results(engine: Engine, inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> Iterator[Result]:
+    """Run the inputs, or other bars in their place, in blocks. meta: the meta layer of all bars, else the one that each version names."""
+    bars = bars or inputs.bars
     metas = {row: meta_of(models, None) for row, models in inputs.models} if meta is None else {0: meta}
-    engine = Engine(inputs.params[0][1], models=heard, meta_model=metas[0])
-    engine.restore(inputs.state, bars.symbols, bars.interval)
     at = dict(inputs.params)
     for a, b in pairwise(sorted({*range(0, bars.n, BLOCK), *at, bars.n})):
         engine.params, engine.meta_model = at.get(a, engine.params), metas.get(a, engine.meta_model)
@@ -122,7 +124,7 @@ def results(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = 
 
 def replayed(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> tuple[F8, list[list[list[Any]]]]:
     """Run the inputs, or other bars in their place. Returns equity [n] and the decision columns of every bar."""
-    parts = [(result.equity, cell_columns(result)) for result in results(inputs, bars, meta)]
+    parts = [(result.equity, cell_columns(result)) for result in results(engine_of(inputs, meta), inputs, bars, meta)]
     return np.concatenate([equity for equity, _ in parts]), [cells for _, cells in parts]
 
 

@@ -82,7 +82,7 @@ def served_by(wish: Wish, params: Params, feed: Any) -> tuple[Params, Served]:
             raise UserError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
         predictions = Predictions.import_file(wish.predictions, feed.bars, label=wish.config.run.label)
         params = _with_horizon(params, predictions.label.horizon)
-        about = {"predictions": wish.predictions.name}
+        about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
         meta = load_meta(wish, params)
         about |= _about_meta(wish, meta)
     elif wish.models is not None:
@@ -108,8 +108,9 @@ def load_served(wish: Wish, params: Params) -> tuple[Any, MetaSchedule | None, d
     models = load_models(wish, params)
     meta = load_meta(wish, params)
     folder = Path(wish.models)
-    about = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
+    about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
+    about |= {"label": dict(models.config["label"])}
     return models, meta, about | _about_meta(wish, meta)
 
 
