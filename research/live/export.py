@@ -1,7 +1,7 @@
 """How does a live journal become a run's folder? Its inputs go through the engine once more; what comes out must be what was journalled.
 
-`qt status JOURNAL --export DIR` writes what `qt backtest` writes, so `qt report`, `qt compare`, `qt explain`, `qt verify` read it. A journal
-that one set of parameters and one meta layer decided from its first bar on, without history before it, is proven like any run. Any other
+`qt status JOURNAL --export DIR` writes what `qt backtest` writes, so `qt report`, `qt compare`, `qt explain`, `qt verify` read it. What one
+set of parameters and one meta layer decided from the first bar on, without history before it, is proven like any run. Any other journal
 cannot be run again from the folder alone: what is missing stands in the manifest as a layer of its own, and `qt verify` compares the stored
 hashes, does the accounts again, and says what it could not prove.
 """
