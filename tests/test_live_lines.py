@@ -231,6 +231,11 @@ def test_the_terminal_shows_the_sections(watched, width):
     assert share_bar(1.0) == "#" * 20
 
 
+def test_a_notebook_shows_it_too(watched):
+    bundle = screen(open_source(watched[0]))._repr_mimebundle_([], [])
+    assert "GOVERNOR" in bundle["text/html"]
+
+
 def in_a_terminal(words: list[str], seconds: float) -> tuple[int, str]:
     """Run `qt` in a pseudo-terminal of 100 columns, press Ctrl-C after some seconds; returns the exit code and all that was written."""
     process, fd = pty.fork()

@@ -1,6 +1,7 @@
 """Does the page's server answer what it should, and nobody whom it should not?"""
 
 import http.client
+import io
 import json
 import socket
 import time
@@ -8,8 +9,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from rich.console import Console
 
 from qtcore.types import Action, Reason, Source
+from research.cli import show
+from research.cli.app import app
+from research.cli.common import guarded
 from research.errors import UserError
 from research.live import server as serving
 from research.live.metrics import metrics_text
@@ -329,3 +334,31 @@ def test_a_server_on_every_address_answers_to_numbers_and_its_own_name_only(watc
     assert server.is_own(f"{socket.gethostname()}:{port}")
     assert not server.is_own(f"evil.example:{port}")
     assert not server.is_own("192.168.1.7:1")
+
+
+@pytest.mark.parametrize(("is_terminal", "environment"), [(False, None), (False, "s3cret-token"), (True, "s3cret-token"), (True, None)])
+def test_the_token_is_shown_on_a_terminal_only_and_only_a_new_one(watched, monkeypatch, is_terminal, environment):
+    out, made = io.StringIO(), []
+    monkeypatch.setattr(show, "console", Console(file=out, force_terminal=is_terminal, width=200))
+    monkeypatch.delenv("QT_TOKEN", raising=False)
+    if environment is not None:
+        monkeypatch.setenv("QT_TOKEN", environment)
+
+    def serve(server):
+        made.append(server.token)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Dashboard, "serve_forever", serve)
+    assert guarded(lambda: app(["dashboard", str(watched[0]), "--port", "0"], standalone_mode=False)) == 0
+    (token,) = made
+    assert (token != "") == (is_terminal or environment is not None)
+    assert (token != "" and token in out.getvalue()) == (is_terminal and environment is None)
+
+
+def test_requests_leave_no_trace_of_the_token(watched, capfd):
+    with served(open_source(watched[0]), token="s3cret-token") as server:
+        ask(server.url + RESET, b"", Authorization="Bearer s3cret-token")
+        ask(server.url + "api/stop?token=s3cret-token", b"[", Authorization="Bearer s3cret-token")
+        assert "s3cret" not in ask(server.url + "api/page")[1]
+    assert "s3cret" not in "".join(capfd.readouterr())
+    assert "s3cret" not in (watched[0].parent / "live.log").read_text()

@@ -102,7 +102,9 @@ def validate(source: Source, json: Json = False) -> None:
         print_json(report)
     else:
         for name, check in report["validation"]["checks"].items():
-            show.console.print(f"{'passed' if check['passed'] else 'FAILED'}  {name}: {check['value']} ({check['rule']})", markup=False)
+            word = "passed" if check["passed"] else "warns " if check.get("warning") else "FAILED"
+            value = f"{check['value']:.4g}" if isinstance(check["value"], float) else str(check["value"])
+            show.console.print(f"{word}  {name.replace('_', ' '):<18} {value:>8}   {check['rule']}", markup=False, highlight=False)
         show.console.print(verdict)
     if verdict != "PASSED":
         raise typer.Exit(1)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.jupyter import JupyterMixin
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -30,8 +31,8 @@ def share_bar(share: float) -> str:
     return "#" * filled + "." * (CELLS - filled)
 
 
-class Screen:
-    """The whole view: governor, positions, models, signals, last decisions, health; as wide as the terminal."""
+class Screen(JupyterMixin):
+    """The whole view: governor, positions, models, signals, last decisions, health; as wide as the terminal, or in a notebook."""
 
     def __init__(self, source: JournalSource | RunSource) -> None:
         """Take a look; drawing needs the source no more."""
