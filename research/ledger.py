@@ -76,15 +76,28 @@ class Ledger:
         For the rows of a sweep: 10,000 take 0.2 s. `returns` may be empty for most; the effective number needs some of them. Raises
         UserError as `record` does, and when the trials are of several data sets.
         """
+        self._check(trials)
+        return self._write(lambda: self._record(trials))
+
+    @staticmethod
+    def _check(trials: Sequence[Trial]) -> None:
         if (len({id(t.sketch) for t in trials}) > 1 and len({t.sketch.digest for t in trials}) != 1) or not trials:
             raise UserError(f"trials recorded at once must be of one data set, was {len({t.sketch.digest for t in trials})}")
+
+    def _write(self, work: Callable[[], tuple[Tried, dict[str, Any]]]) -> Tried:
+        """Do `work` on the file and write the witness."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            tried, least = self._guarded("writable", lambda: self._record(trials))
+            tried, least = self._guarded("writable", work)
             self._testify(least)
         except OSError as error:
             raise UserError(f"trial ledger must be writable, was {self.path} ({error}); set QT_HOME to another folder") from error
         return tried
+
+    def add(self, trials: Sequence[Trial]) -> None:
+        """Count trials as `record_many` does, without summing up what the lineage has seen: for a part of many."""
+        self._check(trials)
+        self._write(lambda: self._record(trials, is_last=False))
 
     def look(self, trial: Trial) -> Tried:
         """Say what `record` would, and write nothing."""
@@ -141,7 +154,7 @@ class Ledger:
                 self._testify({"ledger": _name(db), "trials": 0})
         return aside if aside.exists() else None
 
-    def _record(self, trials: Sequence[Trial]) -> tuple[Tried, dict[str, Any]]:
+    def _record(self, trials: Sequence[Trial], is_last: bool = True) -> tuple[Tried, dict[str, Any]]:
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             mine, now = trials[0].sketch, time.time_ns()
@@ -156,7 +169,8 @@ class Ledger:
                 f"INSERT OR IGNORE INTO trials (data, {', '.join(COLUMNS)}) VALUES ({marks})",
                 ((data, *_row(trial, now)) for trial in trials),
             )
-            tried, least = self._tried(db, {lineage}), {"ledger": _name(db), "trials": _highest(db)}
+            tried = self._tried(db, {lineage}) if is_last else Tried(0, 0.0, 0.0)
+            least = {"ledger": _name(db), "trials": _highest(db)}
             db.execute("COMMIT")
         return tried, least
 

@@ -221,6 +221,10 @@ def test_many_trials_are_counted_as_they_would_be_one_by_one(tmp_path):
     assert last.trials == 50
     assert last.variance == pytest.approx(np.var([t.sharpe for t in batch], ddof=1))
     assert last.effective == pytest.approx(effective_trials(batch[:10], 50))
+    third = Ledger(many.path.with_name("third.sqlite"))
+    for start in (0, 20, 40):
+        third.add(batch[start : start + 20])
+    assert third.tried(sketch(bars)) == last
     with pytest.raises(UserError, match="must be of one data set, was 2"):
         many.record_many([*rows(bars, 2), *rows(candles(seed=3), 2)])
 

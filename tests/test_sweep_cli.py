@@ -48,6 +48,17 @@ def test_a_sweep_of_a_finished_run(run_folder, tmp_path, capsys):
     assert str(out / "sweep.html") in told
 
 
+def test_a_walk_forward_is_printed_and_shown(run_folder, tmp_path, capsys):
+    words = ["--grid", "governor.min_confidence=0.5:0.8:0.1", "--walk-forward", 3, "--out", tmp_path / "out"]
+    assert qt("sweep", run_folder, *words) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    walked = json.loads((tmp_path / "out" / "summary.json").read_text())["walk_forward"]
+    assert walked["n_folds"] == len(walked["picks"]) == 2
+    assert walked["sentence"] in told
+    page = (tmp_path / "out" / "sweep.html").read_text()
+    assert walked["sentence"] in page
+
+
 def test_a_random_search_by_regime(run_folder, tmp_path, capsys):
     words = ["--grid", "governor.min_confidence=0.5:0.8", "--grid", "governor.stop_loss=0.005:0.05", "--search", "random", "--settings", 20]
     words += ["--by-regime", "--objective", "sharpe.volatility_medium", "--out", tmp_path / "out", "--quiet"]
@@ -64,6 +75,7 @@ def test_a_random_search_by_regime(run_folder, tmp_path, capsys):
         (["--grid", "governor.stop_loss=0.1", "--engine", "ray", "--address", "127.0.0.1:1"], "Ray must answer at 127.0.0.1:1, did not"),
         (["--grid", "governor.stop_loss=0.1", "--resume"], "--resume must find a sweep"),
         (["--grid", "governor.stop_loss=0.1", "--objective", "luck"], "a figure of the sweep must be named, was 'luck'"),
+        (["--grid", "governor.stop_loss=0.1", "--walk-forward", "1"], "--walk-forward must be 2 or more folds"),
         (["--grid", "governor.stop_loss=9"], "governor.stop_loss must be a number in [0.0001, 1.0], was '9'"),
     ],
 )

@@ -7,8 +7,10 @@ import pytest
 import research
 from qtcore import Params
 from research.errors import UserError
+from research.evidence.verdict import judge_picks
 from research.sweep.curves import threshold_curve
-from research.sweep.walk import walk_forward
+from research.sweep.walk import _from as since
+from research.sweep.walk import pick_table, walk, walk_forward
 
 BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 
@@ -93,32 +95,69 @@ def test_other_parameters_have_no_exact_curve(world):
 def test_a_pick_is_scored_on_the_fold_after_it(world):
     bars, predictions = world
     grid = {"governor.min_confidence": [0.5, 0.6, 0.7], "arbiter.score_threshold": [0.05, 0.2]}
-    picks = walk_forward(bars, predictions, grid, BASE, n_folds=4, record=False)
+    picks = walk_forward(bars, predictions, grid, BASE, n_folds=4)
     assert len(picks) == 3
     for fold, pick in picks.iterrows():
-        first, last = 125 * fold, 125 * (fold + 1)
-        trials = research.sweep(bars[first:last], predictions[first:last], grid, BASE, record=False)
+        first, last, end = (125 * (fold + i) for i in range(3))
+        trials = research.sweep(bars[:last], since(predictions[:last], first), grid, BASE, record=False)
         best = trials.best()
         assert pick["picked.sharpe"] == best["sharpe"]
         assert {name: pick[name] for name in grid} == trials.space.setting(int(best["trial"]))
-        params = trials.params(int(best["trial"]))
-        scored = research.backtest(bars[last : last + 125], predictions[last : last + 125], params)
+        scored = research.backtest(bars[:end], since(predictions[:end], last), trials.params(int(best["trial"])))
         assert pick["scored.total_return"] == scored.result.equity[-1] / 10_000.0 - 1.0
         assert pick["start"] == pd.Timestamp(bars.open_time[last], tz="UTC")
+
+
+def test_a_walk_is_judged_by_the_days_that_the_picks_had_not_seen(world):
+    bars, predictions = world
+    found = walk(bars, predictions, {"governor.min_confidence": [0.5, 0.6, 0.7]}, BASE, n_folds=4)
+    whole = 1.0
+    for total in found.table["scored.total_return"]:
+        whole *= 1.0 + total
+    assert np.prod(1.0 + found.returns) == pytest.approx(whole, rel=1e-12)
+    assert found.verdict["verdict"] == "not enough data"  # 16 days
+    assert found.verdict["n_trades"] == found.table["scored.n_trades"].sum()
+    headers, rows = pick_table(found.table)
+    assert [len(row) for row in rows] == [len(headers)] * 3
+
+
+def test_an_adaptive_walk_scores_the_settings_it_tried(world):
+    pytest.importorskip("optuna")
+    grid = {"governor.min_confidence": "0.4:0.8"}
+    picks = walk_forward(*world, grid, BASE, n_folds=2, search="adaptive", settings=5)
+    trials = research.sweep(world[0][:250], world[1][:250], grid, BASE, search="adaptive", settings=5, record=False)
+    assert picks["governor.min_confidence"].iloc[0] == trials.best()["governor.min_confidence"]
+    whole = [world[0], since(world[1], 250)]
+    scored = [research.backtest(*whole, trials.params(i)).result.equity[-1] / 10_000.0 - 1.0 for i in range(5)]
+    assert picks["median.total_return"].iloc[0] == pytest.approx(np.median(scored), rel=1e-12)
+    assert picks["scored.total_return"].iloc[0] in scored
+
+
+def test_picks_are_judged_by_rules():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0.0, 0.01, 300)
+    picks = pd.DataFrame({f"{name}.sharpe": [3.0, 1.0] for name in ("picked", "scored", "median")} | {"scored.n_trades": [20.0, 20.0]})
+    assert judge_picks(picks, noise + 0.004, 60)["verdict"] == "paid"
+    assert judge_picks(picks, noise - noise.mean(), 60)["verdict"] == "not shown to pay"
+    assert judge_picks(picks, noise[:59] + 0.004, 60)["verdict"] == "not enough data"
+    assert judge_picks(picks[:1], noise + 0.004, 60)["verdict"] == "not enough data"  # 20 trades
+    assert judge_picks(pd.DataFrame(), np.empty(0), 60)["verdict"] == "not enough data"
+    assert "2.00 where they were picked" in judge_picks(picks, noise + 0.004, 60)["sentence"]
 
 
 def test_the_future_of_the_pick_changes_nothing_of_it(world):
     bars, predictions = world
     grid = {"governor.min_confidence": [0.5, 0.6, 0.7]}
-    before = walk_forward(bars, predictions, grid, BASE, n_folds=4, record=False)
+    before = walk_forward(bars, predictions, grid, BASE, n_folds=4)
     changed = research.Predictions.random(bars, seed=9)
     for plane, other in ((predictions.action, changed.action), (predictions.confidence, changed.confidence)):
         other[:, :250] = plane[:, :250]
-    after = walk_forward(bars, changed, grid, BASE, n_folds=4, record=False)
+    after = walk_forward(bars, changed, grid, BASE, n_folds=4)
     assert before.iloc[0].equals(after.iloc[0])
     assert before["picked.sharpe"].iloc[1] == after["picked.sharpe"].iloc[1]
 
 
 def test_too_few_bars_for_the_folds(world):
-    with pytest.raises(UserError, match="a walk forward must have 2 or more folds of 100 bars each, was 9 over 500"):
-        walk_forward(*world, {"governor.min_confidence": [0.5]}, BASE, n_folds=9)
+    for n_folds in (1, 20):
+        with pytest.raises(UserError, match=f"--walk-forward must be 2 or more folds of 30 bars or more each, was {n_folds} over 500"):
+            walk_forward(*world, {"governor.min_confidence": [0.5]}, BASE, n_folds=n_folds)

@@ -1,6 +1,7 @@
 """Does `research.sweep` draw what it says, write what it runs, and count what it tries?"""
 
 import json
+import sqlite3
 
 import numpy as np
 import pandas as pd
@@ -210,6 +211,33 @@ def test_results_that_do_not_fit_the_disk_are_refused(world, tmp_path):
     grid = {f"governor.{name}": "0.1:0.9:0.0001" for name in ("min_confidence", "max_position", "kelly_fraction", "win_rate")}
     with pytest.raises(UserError, match="must fit on the disk"):
         sweep(world, grid, out=tmp_path / "big")
+
+
+def test_a_damaged_ledger_is_told_before_the_work(world, tmp_path):
+    ledger = Ledger()
+    ledger.path.parent.mkdir(parents=True, exist_ok=True)
+    ledger.path.write_bytes(b"no database" * 1_000)
+    with pytest.raises(UserError, match=r"trial ledger must be readable, was damaged"):
+        sweep(world, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    ledger.reset()
+    assert sweep(world, out=tmp_path / "out").tried.trials == 24
+
+
+def test_a_locked_ledger_loses_no_result(world, tmp_path, monkeypatch):
+    Ledger().reset()
+    sweep(world, {"governor.min_confidence": [0.9]})
+    monkeypatch.setattr("research.ledger.BUSY_SECONDS", 0.2)
+    other = sqlite3.connect(Ledger().path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(UserError, match=r"trial ledger must be free within 0 s, was locked"):
+        sweep(world, out=tmp_path / "out")
+    other.execute("ROLLBACK")
+    other.close()
+    done = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trials").iterdir()}
+    again = sweep(world, out=tmp_path / "out", resume=True)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "trials").iterdir()} == done
+    assert (len(again), again.tried.trials) == (24, 25)
 
 
 def test_the_best_trial_keeps_the_constraints(world):

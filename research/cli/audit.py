@@ -7,7 +7,22 @@ import typer
 from rich.table import Table
 
 from research.cli import show
-from research.cli.common import Data, From, Json, Quiet, Seed, Symbols, To, print_json, progress, split_symbols
+from research.cli.common import (
+    ConfigFile,
+    Data,
+    From,
+    Json,
+    Profile,
+    Quiet,
+    Seed,
+    Sets,
+    Symbols,
+    To,
+    print_json,
+    progress,
+    resolve,
+    split_symbols,
+)
 
 audit_app = typer.Typer(no_args_is_help=True, help="Show what a mistake in the method is worth.")
 FEATURES = {"relative": ("v5_rel",), "raw": ("v5",), "both": ("v5_rel", "v5")}
@@ -50,6 +65,49 @@ def leakage(
         show.wide(table(found.rows))
     for sentence in found.sentences:
         show.console.print(sentence, soft_wrap=True, markup=False)
+
+
+@audit_app.command()
+def cpcv(
+    data: Data,
+    model: Annotated[str, typer.Option(help="xgb or lgbm")] = "xgb",
+    label: Annotated[str, typer.Option(help="label that is learned")] = "L3",
+    groups: Annotated[int, typer.Option(min=2, help="groups of time")] = 10,
+    tested: Annotated[int, typer.Option(min=1, help="groups that are tested at once: 10 and 2 give 45 fits and 9 paths")] = 2,
+    preset: Annotated[str, typer.Option(help="parameters of the model")] = "fast",
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    profile: Profile = "default",
+    config: ConfigFile = None,
+    set_: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="write the figures to this JSON file")] = None,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Train by combinatorial purged cross-validation; show how the result spreads over the histories that could have been."""
+    from research.cpcv import FIGURES, audit_cpcv
+    from research.report.words import number, percent
+    from research.workflow import Job, load
+
+    asked = resolve(profile, config, set_, seed)
+    bars = load(Job(data, symbols=split_symbols(symbols), start=start, end=end)).bars
+    options = {"n_groups": groups, "n_test": tested, "preset": preset, "seed": seed}
+    with progress(quiet or json) as update:
+        found = audit_cpcv(bars, model, label, asked.params, progress=update, **options)  # type: ignore[arg-type]
+    if out is not None:
+        found.save(out)
+    if json:
+        print_json(found.to_dict())
+        return
+    if not quiet:
+        shown = Table("", "lowest", "quarter", "median", "three quarters", "highest", box=None)
+        for name in ("accuracy", *FIGURES):
+            style = number if name in ("sharpe", "n_trades") else percent
+            shown.add_row(name, *(style(value) for value in found.spread(name).values()))
+        show.wide(shown)
+    show.console.print(found.sentence, soft_wrap=True, markup=False)
 
 
 @audit_app.command()

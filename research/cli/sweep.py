@@ -1,7 +1,7 @@
 """How is a sweep asked for and shown? `qt sweep`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -43,6 +43,9 @@ def sweep(
     address: Address = None,
     predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
     models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
+    walk_forward: Annotated[
+        int, typer.Option("--walk-forward", help="also cut the test into so many folds, pick on each and score on the next", min=0)
+    ] = 0,
     funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,
     symbols: Symbols = None,
     start: From = None,
@@ -73,7 +76,7 @@ def sweep(
         engine=engine,
         address=address,
     )
-    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, resume)
+    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, resume, walk_forward)
     with progress(quiet or json) as update:
         outcome = run_sweep(asked, update)
     if json:
@@ -85,6 +88,21 @@ def sweep(
         for name, value in outcome.rows:
             table.add_row(name, value)
         show.console.print(table)
+        if outcome.walk is not None:
+            _print_walk(outcome.walk)
         show.console.print(f"\nverdict: {outcome.summary['verdict']['sentence']}")
         show.console.print("page: ", end="")
         show.path(outcome.page)
+
+
+def _print_walk(walk: Any) -> None:
+    """Print a row a pick, and what they say."""
+    from research.sweep.walk import pick_table
+
+    headers, rows = pick_table(walk.table)
+    table = Table(*headers, box=None, padding=(0, 1), title="walk forward", title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    show.console.print()
+    show.wide(table)
+    show.console.print(walk.verdict["sentence"])

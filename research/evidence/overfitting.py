@@ -24,7 +24,7 @@ from qtcore.types import F8
 from research.errors import UserError
 from research.evidence.bootstrap import Bootstrap
 
-HALVES_AT_ONCE = 4_000_000  # cells (halves of time x trials) that are in memory at once
+HALVES_AT_ONCE = 1_000_000  # cells (halves of time x trials) that are in memory at once
 SIGNIFICANT = 0.05
 MAX_SET = 200  # trials that a model confidence set compares pair by pair
 
@@ -141,7 +141,8 @@ def superiority(
         raise UserError(f"SPA must have 30 rows of returns or more, was {n}; test a longer period")
     above = returns if benchmark is None else returns - np.asarray(benchmark, np.float64)[:, None]
     mean = above.mean(axis=0)
-    resampled = Bootstrap(n, block, n_resamples, seed).sums(above) / n
+    resampled = Bootstrap(n, block, n_resamples, seed).sums(above)
+    resampled /= n
     omega = np.sqrt(n * resampled.var(axis=0))
     moves = omega > 1e-12 * np.sqrt(np.mean(above**2, axis=0))
     scale = math.sqrt(n) / np.where(moves, omega, np.inf)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import Reason
-from research.evidence.bootstrap import Bootstrap, interval
+from research.evidence.bootstrap import Bootstrap, block_length, interval
 from research.evidence.scoring import ENOUGH
 
 EDGE_PROBABILITY = 0.95
@@ -74,6 +74,35 @@ def sentence(evidence: dict[str, Any]) -> str:
     count = f"{tries:,} trial{'' if tries == 1 else 's'}" + (f", {aside:,} more set aside by resets of the ledger," if aside else "")
     skill = f"the probability of skill after {count} (deflated Sharpe) is {evidence['sharpe']['deflated']:.2f} (above 0.95 needed)"
     return f"{opening}: {skill}, and {market}."
+
+
+def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str, Any]:
+    """Say whether picking the best setting of one fold paid on the next.
+
+    picks: table of `research.sweep.walk_forward`; daily: net returns of the scored folds, one after the other. Fewer than `least` days or
+    30 closed trades is `not enough data`; a 95 % interval of the mean daily return (stationary bootstrap) above 0 is `paid`; else `not
+    shown to pay`. Result: `verdict`, `sentence`, `n_folds`, `n_days`, `n_trades`, `per_day`, `ci95` (means of a day), and the mean yearly
+    Sharpe ratios `picked`, `scored` and `median`.
+    """
+    n_trades = int(picks["scored.n_trades"].sum()) if len(picks) else 0
+    out: dict[str, Any] = {"n_folds": len(picks), "n_days": len(daily), "n_trades": n_trades, "per_day": None, "ci95": None}
+    means = {name: picks[f"{name}.sharpe"].mean() if len(picks) else np.nan for name in ("picked", "scored", "median")}
+    out |= {name: float(mean) if np.isfinite(mean) else None for name, mean in means.items()}
+    if len(daily) < least or n_trades < ENOUGH:
+        need = f"{least} days and {ENOUGH} closed trades are needed"
+        said = f"Not enough data: {len(picks)} picks were scored over {len(daily):,} days with {n_trades:,} closed trades, and {need}."
+        return out | {"verdict": "not enough data", "sentence": said}
+    bootstrap = Bootstrap(len(daily), block_length([daily], 1))
+    low, high = interval(bootstrap.sums(daily[:, None]) / bootstrap.n_rows)[:, 0]
+    verdict = "paid" if low > 0.0 else "not shown to pay"
+    chosen, earned, blind = ("none" if out[name] is None else f"{out[name]:.2f}" for name in ("picked", "scored", "median"))
+    said = (
+        f"Picking {'paid' if low > 0.0 else 'was not shown to pay'}: over {len(picks)} folds that the picks had not seen, the mean net "
+        f"return was {1e4 * daily.mean():+.1f} basis points a day (95 % interval {1e4 * low:+.1f} to {1e4 * high:+.1f}; must lie above 0); "
+        f"the mean Sharpe ratio a year was {chosen} where they were picked, {earned} where they were scored, and {blind} for the median "
+        "setting there."
+    )
+    return out | {"verdict": verdict, "sentence": said, "per_day": float(daily.mean()), "ci95": [float(low), float(high)]}
 
 
 def no_trades(counts: dict[str, int], n_trades: int) -> str | None:

@@ -5,7 +5,7 @@
 - `case`: bars and votes with everything that no setting changes; `figures`: METRICS as columns
 - `run`: chunk by chunk, resumable, every row a trial of the ledger; `trials`: the result
 - `curves`: what every value of a threshold earns, exactly; `walk`: pick on one stretch, score on the next
-- `page`: the sweep in HTML; `workflow`: what `qt sweep` does
+- `digest`: what a page needs of a million rows; `page`: the sweep in HTML; `workflow`: what `qt sweep` does
 
 Read here: `sweep(bars, predictions, grid)` returns `Trials`; `threshold_curve`, `walk_forward`.
 """

@@ -1,5 +1,6 @@
 """What does a sweep look like? One self-contained HTML page: the verdict, the funnel of trials, heatmaps, exact curves, the best rows."""
 
+import json
 import re
 from collections.abc import Mapping
 from itertools import combinations
@@ -13,31 +14,50 @@ from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
 from research.sweep.curves import THRESHOLDS, Curve
-from research.sweep.rules import parse_objective
+from research.sweep.digest import Digest, digest, scales_of
+from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.trials import Trials
+from research.sweep.walk import Walk, pick_table
 
 TOP = 20  # rows of the table of trials
-LINES = 200  # trials in parallel coordinates: the best half and a sample of the rest
+LINES = 200  # trials in parallel coordinates besides the best
 MAPS = 6  # pairs of axes that are drawn
-CELLS = 60  # values of an axis that a heatmap shows; more are put together
+WALKED = (  # column, words, colour
+    ("picked.sharpe", "where picked", MARKET),
+    ("scored.sharpe", "on the fold after", CHAIN),
+    ("median.sharpe", "median setting there", ENSEMBLE),
+)
 SHOWN = ("sharpe", "total_return", "max_drawdown", "n_trades", "win_rate", "turnover")
 PER_CENT = {"total_return", "annual_return", "max_drawdown", "win_rate", "mean_exposure", "time_in_market", "volatility"}
 
 
-def build(trials: Trials, summary: Mapping[str, Any], path: Path, curves: tuple[Curve, ...] = ()) -> Path:
-    """Write the page of a sweep to `path` and return it. summary: what `workflow.summary_of` made; curves: exact ones to show."""
-    return render("sweep.html", _content(trials, summary, curves), path)
+def build(trials: Trials, summary: Mapping[str, Any], path: Path, curves: tuple[Curve, ...] = (), walked: Walk | None = None) -> Path:
+    """Write the page of a sweep to `path` and return it.
+
+    summary: what `workflow.summary_of` made; curves: exact ones to show; walked: a walk forward over the same settings.
+    """
+    return render("sweep.html", _content(trials, summary, curves) | {"walk": None if walked is None else _walk(walked)}, path)
+
+
+def _walk(walked: Walk) -> dict[str, Any]:
+    headers, rows = pick_table(walked.table)
+    picture = walk_picture(walked.table) if len(rows) else None
+    return {
+        "sentence": walked.verdict["sentence"],
+        "picture": picture,
+        "table": {"headers": headers, "rows": rows, "texts": [], "groups": []},
+    }
 
 
 def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ...]) -> dict[str, Any]:
     objective, sign = parse_objective(summary["objective"], trials.columns)
-    columns = list(dict.fromkeys(["trial", *trials.space.names, objective, *SHOWN]))
-    table, best = trials.table(columns), summary["best"]
-    varied = [axis.name for axis in trials.space.axes if axis.is_free or len(axis.values) > 1]
+    columns, best = list(dict.fromkeys(["trial", *trials.space.names, objective, *SHOWN])), summary["best"]
+    rules = parse_rules(trials.where, trials.columns)
+    varied = list(scales_of(trials.space))
     pairs = list(combinations(varied, 2))[:MAPS]
+    found = digest(trials, columns, (objective, sign), pairs, TOP, rules)
     verdict = summary["verdict"]
     opening, _, reason = verdict["sentence"].partition(":")
-    top = table.loc[(sign * table[objective]).sort_values(ascending=False, kind="stable").index[:TOP]]
     return {
         "title": f"Sweep of {', '.join(trials.space.names)}",
         "subtitle": f"{summary['n_done']:,} settings over {len(summary['symbols'])} symbols and {summary['bars']:,} bars",
@@ -48,15 +68,15 @@ def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ..
         "funnel": _funnel(summary),
         "worth": search_words(summary["search"]),
         "sampled": summary["search"],
-        "spread": spread(table[objective].to_numpy(np.float64), objective, best.get(objective)),
-        "maps": [(f"{y} over {x}", heatmap(table, x, y, objective, best["setting"])) for x, y in pairs],
+        "spread": spread(found, objective, best.get(objective)),
+        "maps": [(f"{y} over {x}", heatmap(found, (x, y), objective, best["setting"])) for x, y in pairs],
         "n_pairs": len(varied) * (len(varied) - 1) // 2,
-        "lines": parallel(table, varied, objective, sign) if len(varied) > 1 else None,
+        "lines": parallel(found, varied, objective) if len(varied) > 1 else None,
         "curves": [(curve.name, _curve_words(curve), curve_picture(curve)) for curve in curves],
         "thresholds": THRESHOLDS,
         "top": {
             "headers": columns,
-            "rows": [[_shown(name, value) for name, value in row.items()] for row in top.to_dict("records")],
+            "rows": [[_shown(name, value) for name, value in row.items()] for row in found.top.to_dict("records")],
             "texts": [],
             "groups": [],
         },
@@ -126,48 +146,40 @@ def _funnel(summary: Mapping[str, Any]) -> Picture:
     return picture(draw, "Funnel of trials, logarithmic", (1.9, 2.0))
 
 
-def spread(values: Any, name: str, best: float | None) -> Picture:
+def spread(found: Digest, name: str, best: float | None) -> Picture:
     """Draw how the trials' figures are spread, and where the best stands."""
-    known = values[np.isfinite(values)]
-    low, high = np.quantile(known, (0.001, 0.999)) if len(known) else (0.0, 1.0)
-    edges = np.linspace(low, max(high, low + 1e-9), 61)
+    edges = found.edges
 
     def draw(figure: Any, is_narrow: bool) -> None:
         ax = figure.subplots()
         figure.subplots_adjust(left=0.16 if is_narrow else 0.08, right=0.98, top=0.95, bottom=0.2)
-        counts, _ = np.histogram(np.clip(known, edges[0], edges[-1]), edges)
-        ax.bar(edges[:-1], counts, np.diff(edges), align="edge", color=CHAIN, alpha=0.8, lw=0)
+        ax.bar(edges[:-1], found.counts, np.diff(edges), align="edge", color=CHAIN, alpha=0.8, lw=0)
         if best is not None and np.isfinite(best):
             ax.axvline(best, color=BAD, lw=1.2)
             ax.annotate("best", (best, ax.get_ylim()[1]), xytext=(-4, -9), textcoords="offset points", ha="right", color=BAD, fontsize=8.5)
         ax.set_xlabel(name)
         ax.set_ylabel("settings")
+        ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
     return picture(draw, f"Spread of {name} over the settings", (2.6, 2.6))
 
 
-def heatmap(table: pd.DataFrame, x: str, y: str, value: str, best: Mapping[str, Any]) -> Picture:
+def heatmap(found: Digest, pair: tuple[str, str], value: str, best: Mapping[str, Any]) -> Picture:
     """Draw the mean of `value` over two axes; the cross is the best trial."""
-    codes, ticks_of = {}, {}
-    for name in (x, y):
-        codes[name], ticks_of[name] = _binned(table[name])
-    width, height = len(ticks_of[x]), len(ticks_of[y])
-    known = table[value].notna().to_numpy()
-    at = (codes[y] * width + codes[x])[known]
-    sums = np.bincount(at, table[value].to_numpy(np.float64)[known], width * height)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = (sums / np.bincount(at, minlength=width * height)).reshape(height, width)
+    x, y = pair
+    mean = found.maps[pair]
+    height, width = mean.shape
 
     def draw(figure: Any, is_narrow: bool) -> None:
         ax = figure.subplots()
         figure.subplots_adjust(left=0.2 if is_narrow else 0.12, right=0.99 if is_narrow else 1.02, top=0.96, bottom=0.16)
         mesh = ax.pcolormesh(np.arange(width + 1), np.arange(height + 1), mean, cmap="viridis", rasterized=True)
         for name, axis in ((x, ax.xaxis), (y, ax.yaxis)):
-            labels = ticks_of[name]
+            labels = [f"{v:.3g}" if found.scales[name].values is None else _shown(name, v) for v in found.scales[name].places]
             step = max(1, -(-len(labels) // (5 if is_narrow else 10)))
             axis.set_ticks(np.arange(0, len(labels), step) + 0.5, [_whole(text) for text in labels[::step]])
             axis.set_label_text(name)
-        place = [int(codes[name][i]) + 0.5 for name in (x, y) for i in [_nearest(table[name], best[name])]]
+        place = [int(found.scales[name].code(pd.Series([_told(best[name])]))[0]) + 0.5 for name in (x, y)]
         ax.plot(*place, marker="x", color="#ffffff", ms=8, mew=2.2)
         ax.grid(False)
         bar = figure.colorbar(mesh, ax=ax, pad=0.02)
@@ -177,18 +189,17 @@ def heatmap(table: pd.DataFrame, x: str, y: str, value: str, best: Mapping[str, 
     return picture(draw, f"Mean {value} over {x} and {y}", (3.8, 3.6))
 
 
-def parallel(table: pd.DataFrame, names: list[str], value: str, sign: float) -> Picture:
+def parallel(found: Digest, names: list[str], value: str) -> Picture:
     """Draw trials as lines through their parameters, the best in colour over a sample of the rest."""
-    order = (sign * table[value]).sort_values(ascending=False, kind="stable").dropna().index
-    top = order[: max(1, min(LINES // 10, len(order) // 10))]
-    rest = order[len(top) :: max(1, (len(order) - len(top)) // LINES)]
-    places = {name: _place(table[name]) for name in (*names, value)}
+    top, rest = found.top.dropna(subset=[value]), found.sample.dropna(subset=[value])
+    rest = rest.iloc[:: max(1, len(rest) // LINES)]
+    both = pd.concat([rest, top], ignore_index=True)
+    places = np.stack([_place(both[name]) for name in (*names, value)])
 
     def draw(figure: Any, is_narrow: bool) -> None:
         ax = figure.subplots()
         figure.subplots_adjust(left=0.05, right=0.95, top=0.94, bottom=0.12)
-        for rows, colour, alpha, lw in ((rest, MARKET, 0.18, 0.6), (top, GOOD, 0.6, 1.0)):
-            lines = np.stack([places[name][rows] for name in (*names, value)])
+        for lines, colour, alpha, lw in ((places[:, : len(rest)], MARKET, 0.18, 0.6), (places[:, len(rest) :], GOOD, 0.6, 1.0)):
             ax.plot(np.arange(len(lines)), lines, color=colour, alpha=alpha, lw=lw)  # vectors: pixels would not follow the theme
         shown = [n.split(".")[-1] if is_narrow else n for n in (*names, value)]
         ax.set_xticks(range(len(names) + 1), shown, fontsize=7 if is_narrow else 8.5)
@@ -197,7 +208,24 @@ def parallel(table: pd.DataFrame, names: list[str], value: str, sign: float) -> 
             ax.axvline(i, color=MUTED, lw=0.8)
         ax.grid(False)
 
-    return picture(draw, "Parallel coordinates: the best tenth against a sample of the rest", (3.2, 3.0))
+    return picture(draw, "Parallel coordinates: the best rows against a sample of the rest", (3.2, 3.0))
+
+
+def walk_picture(picks: pd.DataFrame) -> Picture:
+    """Draw the Sharpe ratios of the picks where they were picked and where they were scored, beside the median setting there."""
+
+    def draw(figure: Any, is_narrow: bool) -> None:
+        ax = figure.subplots()
+        figure.subplots_adjust(left=0.14 if is_narrow else 0.08, right=0.98, top=0.86, bottom=0.16)
+        at = np.arange(len(picks))
+        for i, (name, label, colour) in enumerate(WALKED):
+            ax.bar(at + 0.26 * (i - 1), picks[name].to_numpy(np.float64), 0.24, color=colour, label=label, lw=0)
+        ax.axhline(0.0, color=MUTED, lw=0.8)
+        ax.set_xticks(at, [f"{start:%Y-%m-%d}" for start in picks["start"]], fontsize=7 if is_narrow else 8.5)
+        ax.set_ylabel("Sharpe a year")
+        ax.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3, frameon=False, fontsize=7 if is_narrow else 8.5, borderaxespad=0.2)
+
+    return picture(draw, "Sharpe ratio of each pick where it was picked and on the fold after", (2.6, 2.8))
 
 
 def curve_picture(curve: Curve) -> Picture:
@@ -240,16 +268,6 @@ def _curve_words(curve: Curve) -> str:
     )
 
 
-def _binned(column: "pd.Series[Any]") -> tuple[Any, list[str]]:
-    """Give the values of a column numbers for a heatmap; neighbours are put together where there are many."""
-    codes, values = pd.factorize(column, sort=True)
-    if len(values) <= CELLS:
-        return codes, [_shown(str(column.name), v) for v in values]
-    low, high = float(values[0]), float(values[-1])
-    edges = np.linspace(low, high, CELLS + 1)
-    return np.clip(np.searchsorted(edges, column.to_numpy(np.float64), side="right") - 1, 0, CELLS - 1), [f"{v:.3g}" for v in edges[:-1]]
-
-
 def _place(column: "pd.Series[Any]") -> Any:
     """Put a column's values between 0 and 1; words by their order."""
     numbers = column.to_numpy(np.float64) if pd.api.types.is_numeric_dtype(column) else pd.factorize(column, sort=True)[0].astype(float)
@@ -257,10 +275,9 @@ def _place(column: "pd.Series[Any]") -> Any:
     return (numbers - low) / (high - low) if high > low else np.full(len(numbers), 0.5)
 
 
-def _nearest(column: "pd.Series[Any]", value: Any) -> int:
-    if pd.api.types.is_numeric_dtype(column) and not isinstance(value, bool):
-        return int(np.argmin(np.abs(column.to_numpy(np.float64) - float(value))))
-    return int(np.argmax(column.astype(str).to_numpy() == str(value)))
+def _told(value: Any) -> Any:
+    """Write a parameter's value as the table of trials does."""
+    return json.dumps(value) if isinstance(value, list) else value
 
 
 def _shown(name: str, value: Any) -> str:

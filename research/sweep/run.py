@@ -22,6 +22,7 @@ from research.backtest import resolved
 from research.data import fingerprint, load_bars
 from research.engines import Pool, opened
 from research.errors import UserError
+from research.ledger import Ledger
 from research.lineage import sketch
 from research.predictions import Predictions
 from research.store import check_output
@@ -37,7 +38,7 @@ SCHEMA_VERSION = 1
 PART_CELLS = 4_000_000_000  # cells times settings of one part: some ten seconds; what a stop can lose
 BYTES_PER_FIGURE = 9  # on the disk, at most
 SAMPLE = 200  # rows that are run again alone: their bits are compared, their daily returns tell how alike the trials are
-AT_ONCE = 50_000  # trials of one transaction of the ledger
+AT_ONCE = 20_000  # trials of one transaction of the ledger
 PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is given at a time: a second; at least so many for each worker
 LANES = 64  # settings that the kernels may run side by side: a piece has no fewer
 
@@ -87,6 +88,8 @@ def sweep(
         if engine != "local":
             raise UserError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
         space = Adaptive.begin(space, objective, where, names)
+    if record:
+        Ledger().resets()  # one that is damaged or gone is told before the work
     case = Case.of(bars, predictions, by_regime, meta)
     if progress is not None and engine != "local":
         progress(0, space.size, "sweep: connecting")
@@ -280,14 +283,12 @@ class Store:
 
 def _record(trials: Trials) -> Any:
     """Count every finished row in the ledger; run a sample of them alone and demand the same bits. Returns what the lineage has seen."""
-    from research.ledger import Ledger
-
     case, space, ledger = trials.case, trials.space, Ledger()
     mine, votes, name = sketch(case.bars), case.predictions_hash(space.base), f"sweep of {', '.join(space.names)}"
     hashes = ParamsHash(space)
     wanted = set(np.unique(np.linspace(0, len(trials) - 1, SAMPLE).astype(int)).tolist())
     batch: list[Trial] = []
-    tried, seen = None, 0
+    seen = 0
     for table in trials.blocks():
         drawn = space.draw(int(table["trial"].iloc[0]), int(table["trial"].iloc[-1]) + 1)
         shape = table[["sharpe_bar", "skew", "kurtosis", "n_bars"]].itertuples(index=False)
@@ -299,8 +300,11 @@ def _record(trials: Trials) -> Any:
             batch.append(Trial(mine, key, votes, sharpe, first_day, returns, name, int(n_bars), skew, kurtosis, case.bars_per_year))
             seen += 1
         if len(batch) >= AT_ONCE:
-            tried, batch = ledger.record_many(batch), []
-    return ledger.record_many(batch) if batch else tried
+            ledger.add(batch)
+            batch = []
+    if batch:
+        ledger.add(batch)
+    return ledger.tried(mine)
 
 
 def _alone(case: Case, params: Params, row: "pd.Series[Any]") -> tuple[int, NDArray[np.float32]]:

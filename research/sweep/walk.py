@@ -2,23 +2,62 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from qtcore.meta import MetaSource
+from qtcore.sweep import equity_at
+from qtcore.types import F8
 from research.backtest import resolved
 from research.errors import UserError
+from research.evidence.verdict import judge_picks
 from research.predictions import Predictions
 from research.sweep.case import Case
-from research.sweep.run import sweep
+from research.sweep.run import run_settings, sweep
+from research.sweep.trials import Trials
+from research.sweep.worth import MIN_PERIODS, day_ends
 
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")
+MIN_BARS = 30  # of a fold
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What picking gave.
+
+    table: one row a pick, as `walk_forward` returns it. returns: net return of each day of the scored folds, one after the other; each
+    fold starts flat, with the initial cash. verdict: `judge_picks` of them.
+    """
+
+    table: pd.DataFrame
+    returns: F8
+    verdict: dict[str, Any]
 
 
 def walk_forward(
+    bars: Bars, predictions: Predictions, grid: Mapping[str, Any], params: Params | None = None, **options: Any
+) -> pd.DataFrame:
+    """Pick the best setting of every fold and score it on the next one; return one row a pick. options: those of `walk`.
+
+    Columns: fold; start and end (UTC) of the fold that is scored; the setting; each figure as `picked.sharpe` on the fold of the pick,
+    `scored.sharpe` on the next, and `median.sharpe` there of all settings tried on the fold before: what blind picking would have given.
+
+    >>> import research
+    >>> from research.sweep import walk_forward
+    >>> bars = research.load_bars("simulated:random_walk?n_bars=600&n_symbols=2")
+    >>> picks = walk_forward(bars, research.Predictions.random(bars), {"governor.min_confidence": [0.5, 0.6]}, n_folds=3)
+    >>> len(picks)
+    2
+    """
+    return walk(bars, predictions, grid, params, **options).table
+
+
+def walk(
     bars: Bars,
     predictions: Predictions,
     grid: Mapping[str, Any],
@@ -28,45 +67,88 @@ def walk_forward(
     objective: str = "sharpe",
     where: Sequence[str] = (),
     meta: MetaSource | None = None,
+    progress: Any = None,
     **options: Any,
-) -> pd.DataFrame:
-    """Pick the best setting of every fold and score it on the next one; return one row a pick.
+) -> Walk:
+    """Pick on one fold, score on the next, and judge the picks.
 
-    The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat. objective, where: as in `Trials.best`; a
-    fold whose trials keep no constraint is left out. options: what else `sweep` takes (search, settings, seed, record).
-
-    Columns: fold; start and end (UTC) of the fold that is scored; the setting; each figure as `picked.sharpe` on the fold it was picked on,
-    `scored.sharpe` on the next, and `median.sharpe` of all settings there: what picking blindly would have given. Raises UserError on
-    fewer than two folds or too few bars.
-
-    >>> import research
-    >>> from research.sweep import walk_forward
-    >>> bars = research.load_bars("simulated:random_walk?n_bars=600&n_symbols=2")
-    >>> picks = walk_forward(bars, research.Predictions.random(bars), {"governor.min_confidence": [0.5, 0.6]}, n_folds=3, record=False)
-    >>> len(picks)
-    2
+    The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it.
+    objective, where: as in `Trials.best`; a fold whose trials keep no constraint is left out. options: what else `sweep` takes (search,
+    settings, seed, record). Its rows are not counted as trials unless `record` says so: they are those of a sweep over parts of the same
+    candles. Raises UserError on fewer than two folds or too few bars.
     """
     predictions = predictions.align(bars)
     params = resolved(params or Params(), predictions)
     case = Case.of(bars, predictions, meta=meta)
-    edges = np.linspace(case.first, bars.n, n_folds + 1).astype(int) if n_folds >= 2 else np.zeros(1, int)
-    if n_folds < 2 or int(np.diff(edges).min()) < 2 * params.features.warmup:
-        need, given = 2 * params.features.warmup, bars.n - case.first
-        raise UserError(f"a walk forward must have 2 or more folds of {need} bars each, was {n_folds} over {given}")
-    whole = [sweep(bars[a:b], predictions[a:b], grid, params, where=where, meta=meta, **options) for a, b in itertools.pairwise(edges)]
+    edges = fold_edges(case, n_folds)
+    rows, returns, whole = [], [], {"record": False, **options, "objective": objective, "where": where, "meta": meta}
+    now: Trials | None = None
+    for fold, (start, end) in enumerate(itertools.pairwise(edges)):
+        then = sweep(bars[:end], _from(predictions[:end], start), grid, params, **whole)
+        if now is not None and (best := _best(now, objective)) is not None:
+            number = int(best["trial"])
+            table = then.table() if now.space.search != "adaptive" else run_settings(now.space, then.case, 0, len(now))
+            scored = table.iloc[number]
+            row: dict[str, Any] = {"fold": fold - 1, "start": _time(bars.open_time[start]), "end": _time(bars.close_time[end - 1])}
+            row |= now.space.setting(number)
+            row |= {f"picked.{name}": best[name] for name in FIGURES} | {f"scored.{name}": scored[name] for name in FIGURES}
+            rows.append(row | {f"median.{name}": table[name].median() for name in FIGURES})
+            returns.append(_returns(then.case, now.params(number)))
+        now = then
+        if progress is not None:
+            progress(fold + 1, n_folds, "walk forward")
+    daily = np.concatenate(returns) if returns else np.empty(0)
+    picks = pd.DataFrame(rows)
+    return Walk(picks, daily, judge_picks(picks, daily, MIN_PERIODS))
+
+
+def fold_edges(case: Case, n_folds: int) -> NDArray[np.int64]:
+    """Return the bars [n_folds + 1] between which equal folds lie. Raises UserError on fewer than two folds or too few bars."""
+    edges = np.linspace(case.first, case.bars.n, max(n_folds, 1) + 1).astype(np.int64)
+    if n_folds < 2 or int(np.diff(edges).min()) < MIN_BARS:
+        given = case.bars.n - case.first
+        raise UserError(
+            f"--walk-forward must be 2 or more folds of {MIN_BARS} bars or more each, was {n_folds} over {given}; take other folds"
+        )
+    return edges
+
+
+def _from(predictions: Predictions, start: int) -> Predictions:
+    """Blank what was said before bar `start`, so that nothing is traded there."""
+    action, confidence = predictions.action.copy(), predictions.confidence.copy()
+    action[:, :start], confidence[:, :start] = -1, np.nan
+    probs = None if predictions.probs is None else predictions.probs.copy()
+    if probs is not None:
+        probs[:, :start] = np.nan
+    return replace(predictions, action=action, confidence=confidence, probs=probs)
+
+
+def _best(trials: Trials, objective: str) -> "pd.Series[Any] | None":
+    try:
+        return trials.best(objective)
+    except UserError:  # no trial keeps the constraints
+        return None
+
+
+def _returns(case: Case, params: Params) -> F8:
+    """Net return of each day of a fold."""
+    ends = day_ends(case)
+    equity: NDArray[np.float64] = np.append(params.broker.initial_cash, equity_at(case.market(params), params.record(), ends)[0])
+    return equity[1:] / equity[:-1] - 1.0
+
+
+def _time(moment: int) -> pd.Timestamp:
+    return pd.Timestamp(moment, tz="UTC")
+
+
+def pick_table(picks: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+    """Lay the picks out for people: headers and a row a pick, Sharpe ratios a year."""
+    figures = ("picked.sharpe", "scored.sharpe", "median.sharpe", "scored.total_return", "scored.n_trades")
+    names = [name for name in picks.columns if name.partition(".")[0] not in ("fold", "start", "end", "picked", "scored", "median")]
+    headers = ["scored from", *names, "Sharpe where picked", "Sharpe after", "median after", "return after", "trades after"]
     rows = []
-    for fold, (now, then) in enumerate(itertools.pairwise(whole)):
-        try:
-            best = now.best(objective)
-        except UserError:
-            continue
-        table = then.table()
-        scored = table.iloc[int(best["trial"])]
-        span = {
-            "start": pd.Timestamp(bars.open_time[edges[fold + 1]], tz="UTC"),
-            "end": pd.Timestamp(bars.close_time[edges[fold + 2] - 1], tz="UTC"),
-        }
-        row: dict[str, Any] = {"fold": fold, **span, **now.space.setting(int(best["trial"]))}
-        row |= {f"picked.{name}": best[name] for name in FIGURES} | {f"scored.{name}": scored[name] for name in FIGURES}
-        rows.append(row | {f"median.{name}": table[name].median() for name in FIGURES})
-    return pd.DataFrame(rows)
+    for _, pick in picks.iterrows():
+        shown = [f"{value:.5g}" if isinstance(value, float) else str(value) for value in pick[names]]
+        told = [f"{pick[name]:.2f}" if np.isfinite(pick[name]) else "none" for name in figures[:3]]
+        rows.append([f"{pick['start']:%Y-%m-%d}", *shown, *told, f"{100.0 * pick[figures[3]]:+.1f} %", f"{pick[figures[4]]:,.0f}"])
+    return headers, rows

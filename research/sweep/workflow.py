@@ -17,11 +17,13 @@ from research.evidence.overfitting import search_words
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.store import check_output, read_run
+from research.sweep.case import Case
 from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
 from research.sweep.figures import figure_names
 from research.sweep.rules import parse_objective
 from research.sweep.run import sweep
 from research.sweep.trials import Trials
+from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
 from research.workflow import Job, inputs_of, load
 
@@ -41,6 +43,7 @@ class SweepJob:
     settings: int = 1_000
     by_regime: bool = False
     resume: bool = False
+    walk_forward: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,7 @@ class Outcome:
     page: Path
     summary: dict[str, Any]
     rows: tuple[tuple[str, str], ...]
+    walk: Walk | None = None
 
 
 def parse_grid(texts: tuple[str, ...]) -> dict[str, str]:
@@ -74,9 +78,11 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     check_output(folder, "sweep.json")
     check_engine(job.engine, job.address)
     parse_objective(asked.objective, figure_names(asked.by_regime))
-    bars, predictions, meta, params = _inputs(job, progress)
+    bars, predictions, meta, base = _inputs(job, progress)
+    if asked.walk_forward:
+        fold_edges(Case.of(bars, predictions), asked.walk_forward)  # a mistake is told before the sweep
     trials = sweep(
-        bars, predictions, grid, params, search=asked.search, settings=asked.settings, seed=job.config.run.seed,
+        bars, predictions, grid, base, search=asked.search, settings=asked.settings, seed=job.config.run.seed,
         objective=asked.objective, by_regime=asked.by_regime, where=asked.where, out=folder, resume=asked.resume, engine=job.engine,
         address=job.address, meta=meta, progress=progress,
     )  # fmt: skip
@@ -84,11 +90,25 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     params = trials.params(int(best["trial"]))
     run = backtest(bars, predictions, params, meta=meta)
     summary = summary_of(trials, best, run.summary, asked.objective) | {"search": judge(trials, run)}
+    walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
+    summary["walk_forward"] = (
+        None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
+    )
     _write(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
     from research.sweep.page import build
 
-    page = build(trials, summary, folder / "sweep.html", tuple(_curves(trials, predictions, params)))
-    return Outcome(trials, page, summary, tuple(_rows(summary)))
+    page = build(trials, summary, folder / "sweep.html", tuple(_curves(trials, predictions, params)), walked)
+    return Outcome(trials, page, summary, tuple(_rows(summary)), walked)
+
+
+def _walked(asked: SweepJob, trials: Trials, predictions: Predictions, params: Params, meta: Any, progress: Progress) -> Walk:
+    """Walk forward over the same settings."""
+    options = {"search": asked.search, "settings": asked.settings, "seed": asked.job.config.run.seed, "by_regime": asked.by_regime}
+    found: Walk = walk(
+        trials.case.bars, predictions, parse_grid(asked.grid), params, n_folds=asked.walk_forward, objective=asked.objective,
+        where=asked.where, meta=meta, progress=progress, **options,
+    )  # fmt: skip
+    return found
 
 
 def _curves(trials: Trials, predictions: Predictions, params: Params) -> Iterator[Curve]:
@@ -116,7 +136,7 @@ def _inputs(job: Job, progress: Progress) -> tuple[Bars, Predictions, MetaSchedu
 
 def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any], objective: str) -> dict[str, Any]:
     """Describe a sweep as JSON holds it. of_best: the summary of the best trial's own run."""
-    evidence, tried = of_best["evidence"], trials.tried
+    evidence, tried, figure = of_best["evidence"], trials.tried, parse_objective(objective, trials.columns)[0]
     setting = trials.space.setting(int(best["trial"]))
     return {
         "schema_version": 1,
@@ -132,7 +152,12 @@ def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any
         "n_done": len(trials),
         "n_distinct": trials.n_distinct,
         "n_kept": len(trials.table(["trial"], trials.where)),
-        "best": {"trial": int(best["trial"]), "setting": setting, **{k: _plain(best[k]) for k in BEST}, "n_trades": int(best["n_trades"])},
+        "best": {
+            "trial": int(best["trial"]),
+            "setting": setting,
+            **{k: _plain(best[k]) for k in (*BEST, figure)},
+            "n_trades": int(best["n_trades"]),
+        },
         "tried": None if tried is None else {"trials": tried.trials, "effective": tried.effective, "variance": tried.variance},
         "verdict": {name: evidence[name] for name in ("verdict", "sentence", "sharpe", "excess", "trades", "trials")},
     }
@@ -150,7 +175,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("settings", f"{summary['n_done']:,} of {summary['space']['size']:,}"),
         ("distinct outcomes", f"{summary['n_distinct']:,}"),
         ("keep the constraints", f"{summary['n_kept']:,}"),
-        (f"best {summary['objective']}", f"{_figure(best.get('sharpe'))} a year, trial {best['trial']}"),
+        (f"best {summary['objective']}", _picked(summary["objective"].removeprefix("-"), best)),
         ("its setting", setting),
         ("its return, drawdown", f"{100 * (best['total_return'] or 0.0):+.1f} %, {100 * (best['max_drawdown'] or 0.0):.1f} %"),
         ("its closed trades", f"{best['n_trades']:,}"),
@@ -159,7 +184,14 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(
             ("trials on these candles", f"{summary['tried']['trials']:,}, worth {summary['tried']['effective']:.0f} independent ones")
         )
+    if summary["walk_forward"] is not None:
+        rows.append(("walk forward", f"{summary['walk_forward']['verdict']}, {summary['walk_forward']['n_folds']} picks"))
     return [*rows, *((what, f"{figure} ({judgement})") for what, figure, judgement, _ in search_words(summary["search"]))]
+
+
+def _picked(figure: str, best: Mapping[str, Any]) -> str:
+    sharpe = f"{_figure(best['sharpe'])} a year, trial {best['trial']:,}"
+    return sharpe if figure == "sharpe" else f"{best[figure]:.6g}, Sharpe {sharpe}"
 
 
 def _figure(value: float | None) -> str:

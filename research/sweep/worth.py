@@ -53,12 +53,17 @@ def sample(trials: Trials) -> tuple[NDArray[np.int64], int]:
 
 def periods(case: Case) -> tuple[NDArray[np.int64], str]:
     """Return the last bar of each UTC day, counted from the first vote, and `day`; equal pieces of a short test, and how many bars each."""
-    day = (case.bars.close_time[case.first :] - 1) // NS_PER_DAY
-    ends = np.flatnonzero(np.append(day[1:] != day[:-1], True))
+    ends, n = day_ends(case), case.bars.n - case.first
     if len(ends) >= MIN_PERIODS:
         return ends, "day"
-    size = max(1, len(day) // CUTS)
-    return np.arange(size - 1, len(day), size), f"{size} bars" if size > 1 else "bar"
+    size = max(1, n // CUTS)
+    return np.arange(size - 1, n, size), f"{size} bars" if size > 1 else "bar"
+
+
+def day_ends(case: Case) -> NDArray[np.int64]:
+    """Return the last bar of each UTC day, counted from the first vote."""
+    day = (case.bars.close_time[case.first :] - 1) // NS_PER_DAY
+    return np.flatnonzero(np.append(day[1:] != day[:-1], True))
 
 
 def returns_of(trials: Trials, chosen: NDArray[np.int64], ends: NDArray[np.int64]) -> F8:
