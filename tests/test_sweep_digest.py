@@ -48,7 +48,7 @@ def test_a_digest_of_parts_is_that_of_the_table(trials, monkeypatch):
     assert found.counts.sum() == 300
     by_order = table.pivot_table(index=Z, columns=Y, values="total_return", aggfunc="mean")
     np.testing.assert_allclose(found.maps[Y, Z], by_order.to_numpy(), rtol=1e-12)
-    bins = np.clip(((table[X] - 0.5) / 0.3 * 60).astype(int), 0, 59)
+    bins = np.clip(((table[X] - 0.5) / 0.3 * 8).astype(int), 0, 7)
     means = table.groupby([table[Y], bins])["total_return"].mean()
     for (stop, place), mean in means.items():
         assert found.maps[X, Y][found.scales[Y].places.index(stop), place] == pytest.approx(mean, rel=1e-9)
@@ -56,14 +56,15 @@ def test_a_digest_of_parts_is_that_of_the_table(trials, monkeypatch):
 
 
 def test_scales_hold_values_or_bins():
-    few = Scale.of(Axis(Y, (0.3, 0.1, 0.2)), [0.3, 0.1, 0.2])
+    few = Scale.of(Axis(Y, (0.3, 0.1, 0.2)), [0.3, 0.1, 0.2], 9)
     assert few.places == [0.1, 0.2, 0.3]
     assert few.code(pd.Series([0.3, 0.1, 0.3])).tolist() == [2, 0, 2]
-    words = Scale.of(Axis(Z, ("symbols", "by_confidence")), ["symbols", "by_confidence"])
+    words = Scale.of(Axis(Z, ("symbols", "by_confidence")), ["symbols", "by_confidence"], 9)
     assert words.code(pd.Series(["symbols", "by_confidence"])).tolist() == [1, 0]
-    switch = Scale.of(Axis("meta.enabled", (True, False)), [True, False])
+    switch = Scale.of(Axis("meta.enabled", (True, False)), [True, False], 9)
     assert switch.code(pd.Series([True, False, True])).tolist() == [1, 0, 1]
     many = [i / 1000 for i in range(601)]
-    binned = Scale.of(Axis(X, tuple(many)), many)
+    binned = Scale.of(Axis(X, tuple(many)), many, 1_000_000)
+    assert [len(Scale.of(Axis(X, (), 0.0, 1.0), (), n)) for n in (10, 500, 10**6)] == [8, 10, 60]
     assert len(binned) == 60
     assert binned.code(pd.Series([0.0, 0.005, 0.5999, 0.6])).tolist() == [0, 0, 59, 59]

@@ -16,6 +16,7 @@ from research.sweep.space import Axis, Space
 from research.sweep.trials import Trials
 
 CELLS = 60  # values of an axis that a map shows; more are put together
+FEWEST, IN_A_CELL = 8, 5  # bins of a range at least; settings that a cell of bins should hold
 SAMPLE = 5_000
 BINS = 60  # of the histogram
 
@@ -28,13 +29,13 @@ class Scale:
     edges: NDArray[np.float64]
 
     @classmethod
-    def of(cls, axis: Axis, shown: Sequence[Any]) -> Self:
-        """Lay out an axis; shown: its values as a table shows them."""
+    def of(cls, axis: Axis, shown: Sequence[Any], n: int) -> Self:
+        """Lay out an axis; shown: its values as a table shows them; n: settings of the sweep, few of them fill few bins."""
         is_number = axis.is_free or all(isinstance(value, int | float) for value in shown)
         if not axis.is_free and (len(shown) <= CELLS or not is_number):
             return cls(pd.Index(sorted(shown)), np.empty(0))
         low, high = (axis.low, axis.high) if axis.is_free else (float(min(shown)), float(max(shown)))
-        return cls(None, np.linspace(low, high, CELLS + 1)[:-1])
+        return cls(None, np.linspace(low, high, int(np.clip(np.sqrt(n / IN_A_CELL), FEWEST, CELLS)) + 1)[:-1])
 
     def __len__(self) -> int:
         return len(self.edges) if self.values is None else len(self.values)
@@ -109,7 +110,7 @@ def digest(
 def scales_of(space: Space) -> dict[str, Scale]:
     """Lay out the axes that vary."""
     told = zip(space.axes, space.shown(), strict=True)
-    return {axis.name: Scale.of(axis, shown) for axis, shown in told if axis.is_free or len(axis.values) > 1}
+    return {axis.name: Scale.of(axis, shown, space.size) for axis, shown in told if axis.is_free or len(axis.values) > 1}
 
 
 def best_rows(table: pd.DataFrame, name: str, sign: float, n: int) -> pd.DataFrame:
