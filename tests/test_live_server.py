@@ -17,6 +17,8 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
 from research.live import server as serving
+from research.live.files import connect, hold, is_held
+from research.live.health import status
 from research.live.metrics import metrics_text
 from research.live.server import Dashboard
 from research.live.source import open_source
@@ -313,6 +315,26 @@ def test_the_api_throws_the_kill_switch(watched, tmp_path):
         assert ask(server.url + "api/lift", b"", Authorization="Bearer secret")[0] == 200
     replay(folder, tmp_path / "j", until=150)
     assert not source.params().governor.emergency_stop
+
+
+def test_a_live_feed_without_runner_and_bars_is_an_alarm(watched, tmp_path):
+    replay(watched[0].parent, tmp_path / "j", until=60)
+    assert open_source(tmp_path / "j").runner()["late_seconds"] == 0.0  # a replay has no hurry
+    db = connect(tmp_path / "j")
+    db.execute("UPDATE about SET value = ? WHERE key = 'feed'", (json.dumps("ccxt:binance"),))
+    source = open_source(tmp_path / "j")
+    assert source.runner()["is_running"] is False
+    assert [alarm["name"] for alarm in status(source)["alarms"][:2]] == ["runner", "feed"]
+    held = hold(tmp_path / "j")
+    assert source.runner()["is_running"] is True
+    assert is_held(tmp_path / "j")  # looking again changed nothing
+    with pytest.raises(UserError, match="one runner at a time"):
+        hold(tmp_path / "j")
+    held.close()
+    hold(tmp_path / "j").close()
+    db.execute("UPDATE bars SET close_time = ? WHERE bar = 59", (time.time_ns() - source.interval,))
+    assert source.runner()["late_seconds"] == 0.0  # within the time that grace and download take
+    db.close()
 
 
 def test_an_address_that_cannot_be_had_is_told(watched):
