@@ -54,6 +54,7 @@ class Exchange:
             )
         self.name, self.symbols, self.timeframe = name, tuple(symbols), timeframe
         self.loop = asyncio.new_event_loop()
+        self.loop.set_exception_handler(lambda loop, context: None)  # ccxt's own tasks fail with their connection: its callers are told
         self.ccxt = getattr(ccxt, name)({"enableRateLimit": True, "asyncio_loop": self.loop})
         if base := os.environ.get(URL):
             self.ccxt.urls["api"] = _redirected(self.ccxt.urls["api"], base.rstrip("/"))
