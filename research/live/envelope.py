@@ -20,6 +20,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -189,19 +190,24 @@ def psi(counts: F8, expected: F8) -> float:
 
 def band(name: str, known: Mapping[str, Any], n: float) -> tuple[float, float]:
     """Return the prediction interval of a figure of `n` observations (see the top of this module)."""
-    from scipy.stats import t as student  # half a second that a status need not wait for
-
     kind, m, sd = name.partition(".")[0], known["windows"], known["sd"]
     if kind in ("rate", "accuracy"):
         sd = max(sd, 0.5 / math.sqrt(n))
     sides = 1 if kind == "drift" else 2
-    width = float(student.ppf(1.0 - LEVEL / sides, m - 1)) * sd * math.sqrt(1.0 + 1.0 / m)
+    width = _quantile(sides, m) * sd * math.sqrt(1.0 + 1.0 / m)
     low, high = known["mean"] - width, known["mean"] + width
     if kind == "drift":
         return 0.0, max(math.exp(high), USUAL_DRIFT)
     if kind == "calibration":
         return low, high
     return math.sin(max(low, 0.0)) ** 2, math.sin(min(high, math.pi / 2.0)) ** 2
+
+
+@cache
+def _quantile(sides: int, m: int) -> float:
+    from scipy.stats import t as student  # half a second that a status need not wait for
+
+    return float(student.ppf(1.0 - LEVEL / sides, m - 1))
 
 
 def _scaled(kind: str, value: float) -> float:

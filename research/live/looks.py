@@ -1,9 +1,9 @@
 """What does the runner notice about itself now and then? Envelope, budget and whether models are due for training, kept in the journal.
 
-Every `every` bars, after a bar is in the journal, the last window is read back from there and compared with the backtest's envelope. What
-comes out lies in the table `looks`, one row a topic, so that a page or a script reads it without computing; what changes is an event:
-`envelope` where a figure left its band, `envelope_ok` where it came back, `due` where a reason to train appeared. Nothing here touches a
-decision.
+Every 24 bars (168 of a replay), after a bar is in the journal, the last window is read back from there and compared with the backtest's
+envelope. What comes out lies in the table `looks`, one row a topic, so that a page or a script reads it without computing; what changes is
+an event: `envelope` where a figure left its band, `envelope_ok` where it came back, `due` where a reason to train appeared. Nothing here
+touches a decision.
 """
 
 import json
@@ -27,7 +27,7 @@ from research.live.source import JournalSource
 from research.live.watched import Watched
 from research.registry import resolve
 
-EVERY = 24  # bars between looks
+EVERY, REPLAY_EVERY = 24, 168  # bars between looks; a look takes about ten milliseconds, which a replay at full speed would notice
 WARM = 400  # bars before a window that exponential means need to come within a bin's width of a full history
 TABLE = "CREATE TABLE IF NOT EXISTS looks (name TEXT PRIMARY KEY, bar INTEGER NOT NULL, value TEXT NOT NULL) WITHOUT ROWID"
 COLUMNS = (*DECISIONS, *REGIME, *(f"{name}_{part}" for part in ("action", "confidence") for name in VOTERS))

@@ -17,7 +17,7 @@ from research.live.feeds import ReplayFeed, open_feed
 from research.live.governor_file import read_governor, take_over
 from research.live.journal import Journal
 from research.live.lines import LogFile
-from research.live.looks import Looks
+from research.live.looks import EVERY, REPLAY_EVERY, Looks
 from research.live.paper import PaperBroker
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
@@ -147,7 +147,7 @@ def assemble(
     runner = Runner(params, feed, journal, broker, *served, options, controls)
     runner.meta_of = lambda about: meta_of(about, served[2])
     reload = reload_of(wish, params, served, is_replay)
-    looks = Looks(journal, None if wish.predictions is None else wish.predictions.with_name(ENVELOPE))
+    looks = Looks(journal, None if wish.predictions is None else wish.predictions.with_name(ENVELOPE), REPLAY_EVERY if is_replay else EVERY)
     silence = None if is_replay else 2.0 * feed.interval / 1e9 + options.grace / 1e9
     alerts = None if wish.alert is None else Alerts(wish.alert, silence)
     runner.duties = tuple(duty for duty in (reload, looks, alerts) if duty is not None)
