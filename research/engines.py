@@ -19,7 +19,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -153,15 +153,16 @@ def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
         yield Here()
         return
     ray, is_ours = _connect(address)
+    pool = RayPool(int(ray.cluster_resources().get("CPU", 0)))
     try:
-        n_workers = int(ray.cluster_resources().get("CPU", 0))
-        if n_workers < 1:
+        if pool.n_workers < 1:
             raise UserError("--engine ray needs a cluster with a processor, was one without; add a node with ray start --address")
-        with closing(RayPool(n_workers)) as pool:
-            yield pool
+        yield pool
     finally:
         if is_ours:
-            ray.shutdown()
+            ray.shutdown()  # with all that this process has running there
+        else:
+            pool.close()
 
 
 def check_engine(engine: str, address: str | None = None) -> None:

@@ -124,8 +124,7 @@ class Settings:
 
     def packed(self) -> "Settings":
         """Lay out here what all workers need, and leave the meta layer's models behind where they have said all they will."""
-        self.case.market(self.space.base)
-        self.space.records(self.space.draw(0, 1))
+        self((0, min(LANES, self.space.size), None))  # fills what `case` and `space` remember, and compiles here, not in every worker
         if any(axis.is_market for axis in self.space.axes):
             return self
         return replace(self, case=replace(self.case, meta=None))
