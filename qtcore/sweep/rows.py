@@ -24,7 +24,7 @@ from qtcore.params import (
 from qtcore.sweep.layout import LANES, N_SWITCHES, SETTINGS
 from qtcore.types import F8, I8, N_MODELS, NS_PER_MINUTE, Bars
 
-LEAST = 12  # rows of a kind from which a chunk of lanes is quicker than the plain driver
+LEAST = 24  # rows of a kind from which a chunk of lanes is quicker than the plain driver; 13 were twice as slow (2026-11)
 ALIKE = ("max_daily_trades", "min_confidence", "score_threshold")  # what says most about when a lane acts
 EXACT = 2**53  # integers below it are exact in float64
 SHARES = np.unique([k / n for n in range(1, N_MODELS + 1) for k in range(1, n + 1)])  # that a vote can reach

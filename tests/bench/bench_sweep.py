@@ -89,7 +89,7 @@ def test_sweep(benchmark, monkeypatch, world, vectorbt_ns, kind, driver):
     if driver == "plain":
         monkeypatch.setattr(rows_module, "fits", lambda bars, records: np.zeros(len(records), np.bool_))
     assert takes_lanes(case, rows).all() == (driver == "lanes")
-    got, _ = sweep(case, rows[:16])
+    got, _ = sweep(case, rows[:32])
     params = Params().with_values(FREE if kind == "thresholds" else CHAIN)
     for i in (0, 7):
         values = {f"governor.{name}": rows[i]["governor"][name].item() for name in ("min_confidence", "stop_loss", "max_daily_trades")}
