@@ -58,8 +58,10 @@ class Bootstrap:
         columns = columns.astype(kind)
         if self.step > 1:
             columns = np.add.reduceat(columns, np.arange(0, self.n_rows, self.step), axis=0)
-        parts = [self.counts[b : b + CHUNK].astype(kind) @ columns for b in range(0, self.n_resamples, CHUNK)]
-        return np.concatenate(parts).astype(np.float64)
+        out = np.empty((self.n_resamples, columns.shape[1]))
+        for b in range(0, self.n_resamples, CHUNK):
+            out[b : b + CHUNK] = self.counts[b : b + CHUNK].astype(kind) @ columns
+        return out
 
 
 def _blocks(n: int, stop: float, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
