@@ -3,11 +3,15 @@
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from research.data import load_bars, save_bars
+from research.predictions import Predictions
+from tests.conftest import shared_data
 from tests.live_market import content, events_of, make_market, paper_content, replay_of, run_live
 from tests.live_victim import POINTS
 
@@ -55,10 +59,8 @@ class Graveyard:
             path.unlink()
 
 
-@pytest.fixture(scope="module")
-def graveyard(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("market")
-    make_market(folder, 500)
+def bury(folder: Path) -> Iterator[Graveyard]:
+    """Run the market of `folder` without interruption, and have the mother ready."""
     _, state = run_live(replay_of(folder, folder / "whole"))
     whole = content(folder / "whole"), paper_content(folder / "whole"), state
     assert len(whole[0]["fills"]) > 100
@@ -69,6 +71,24 @@ def graveyard(tmp_path_factory):
     assert mother.stdin is not None
     mother.stdin.close()
     mother.wait()
+
+
+@pytest.fixture(scope="module")
+def graveyard(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("market")
+    make_market(folder, 500)
+    yield from bury(folder)
+
+
+@pytest.fixture
+def month(tmp_path):
+    """A month of 19 real symbols."""
+    source = shared_data("crypto_spot_1h_wide.parquet")
+    names = load_bars(source, start="2024-03-01", end="2024-03-02").symbols[:19]
+    bars = load_bars(source, symbols=names, start="2024-03-01", end="2024-04-01")
+    save_bars(bars, tmp_path / "bars.parquet")
+    Predictions.random(bars, seed=2).save(tmp_path / "predictions.parquet")
+    yield from bury(tmp_path)
 
 
 def kill_often(graveyard: Graveyard, point: str, times: int) -> None:
@@ -103,3 +123,8 @@ def test_twenty_kills_at_a_point_change_nothing(graveyard, point):
 @pytest.mark.slow
 def test_a_hundred_kills_at_random_change_nothing(graveyard):
     kill_often(graveyard, "random", 100)
+
+
+@pytest.mark.slow
+def test_a_hundred_kills_in_a_month_of_real_candles_change_nothing(month):
+    kill_often(month, "random", 100)

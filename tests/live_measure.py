@@ -1,0 +1,56 @@
+"""A paper-trading process that is watched: `python -m tests.live_measure WISH`, a JSON object of `Wish` and what to measure.
+
+Prints one JSON object: `ready`, seconds from the start of the process to the first bar's commit; `rss`, MiB at the bars of `marks`; `ms`,
+latencies from the closed bar to the journal; `rate`, bars a second; `bars`, `resumed`. is_live: the disk is synced and a full state is
+written at every bar. dies: SIGKILL instead of an end.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from research.live.start import Wish, start_live
+
+
+def measure(said: dict[str, Any]) -> dict[str, Any]:
+    """Run what was asked for."""
+    until, marks, is_live, dies = said.pop("until", None), said.pop("marks", []), said.pop("is_live", False), said.pop("dies", False)
+    paths = {name: Path(said[name]) for name in ("journal", "predictions") if name in said}
+    runner, close = start_live(Wish(**said | paths, allow_rejected=True, allow_synthetic=True))
+    if is_live:
+        runner.options.snapshot_bars = runner.options.checkpoint_bars = 1
+        for db in (runner.journal.db, runner.broker.db):
+            db.execute("PRAGMA synchronous = FULL")
+    me, rss, begun = psutil.Process(), {}, list[float]()
+
+    def watch(entry: Any) -> None:
+        if not begun:
+            begun.append(time.time())
+        if entry.bar in marks:
+            rss[entry.bar] = me.memory_info().rss / 2**20
+        if until is not None and entry.bar + 1 >= until:
+            runner.stop()
+
+    runner.watchers = (*runner.watchers, watch)
+    start = time.perf_counter()
+    outcome = runner.run()
+    seconds = time.perf_counter() - start
+    ready = begun[0] - me.create_time() if begun else None
+    told = {"ready": ready, "rss": rss, "ms": [ns / 1e6 for ns in outcome.latency], "rate": outcome.bars / seconds}
+    told |= {"bars": outcome.bars, "resumed": outcome.resumed}
+    if dies:
+        sys.stdout.write(json.dumps(told) + "\n")
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    close()
+    return told
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(json.loads(sys.argv[1]))) + "\n")
