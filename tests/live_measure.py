@@ -1,8 +1,8 @@
 """A paper-trading process that is watched: `python -m tests.live_measure WISH`, a JSON object of `Wish` and what to measure.
 
-Prints one JSON object: `ready`, seconds from the start of the process to the first bar's commit; `rss`, MiB at the bars of `marks`; `ms`,
-latencies from the closed bar to the journal; `rate`, bars a second; `bars`, `resumed`. is_live: the disk is synced and a full state is
-written at every bar. dies: SIGKILL instead of an end.
+Prints one JSON object: `ready`, seconds from the start of the process to the first bar's commit, and `ready_cpu`, of processor time; `rss`,
+MiB at the bars of `marks`; `ms`, latencies from the closed bar to the journal; `rate`, bars a second, and `rate_cpu`; `bars`, `resumed`.
+is_live: the disk is synced and a full state is written at every bar. dies: SIGKILL instead of an end.
 """
 
 import json
@@ -31,18 +31,18 @@ def measure(said: dict[str, Any]) -> dict[str, Any]:
 
     def watch(entry: Any) -> None:
         if not begun:
-            begun.append(time.time())
+            begun.extend((time.time() - me.create_time(), time.process_time()))
         if entry.bar in marks:
             rss[entry.bar] = me.memory_info().rss / 2**20
         if until is not None and entry.bar + 1 >= until:
             runner.stop()
 
     runner.watchers = (*runner.watchers, watch)
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.process_time()
     outcome = runner.run()
-    seconds = time.perf_counter() - start
-    ready = begun[0] - me.create_time() if begun else None
-    told = {"ready": ready, "rss": rss, "ms": [ns / 1e6 for ns in outcome.latency], "rate": outcome.bars / seconds}
+    seconds, worked = time.perf_counter() - start, time.process_time() - worked
+    told: dict[str, Any] = dict(zip(("ready", "ready_cpu"), begun))
+    told |= {"rss": rss, "ms": [ns / 1e6 for ns in outcome.latency], "rate": outcome.bars / seconds, "rate_cpu": outcome.bars / worked}
     told |= {"bars": outcome.bars, "resumed": outcome.resumed}
     if dies:
         sys.stdout.write(json.dumps(told) + "\n")

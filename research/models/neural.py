@@ -215,9 +215,9 @@ def spread(n: int, cap: int | None, seed: int) -> I8:
 def reproducibly(seed: int | None = None) -> Iterator[None]:
     """Let torch use one thread and repeatable arithmetic only, from a seed if given; put everything back afterwards."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it a GPU's matrix products are not repeatable
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms does the same and imports the compiler, 2 s
     try:
         with torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
@@ -225,4 +225,4 @@ def reproducibly(seed: int | None = None) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
+        torch.set_deterministic_debug_mode(mode)

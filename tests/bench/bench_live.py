@@ -1,7 +1,9 @@
 """How long from a closed bar to its line in the journal, how fast a replay, how long to be ready?
 
 Run with `pytest tests/bench/bench_live.py --benchmark-enable`. What is timed is checked in tests/test_live.py; flat memory and the models'
-bits in tests/test_live_long.py. 19 symbols; `live` syncs the disk and writes a full state at every bar, `replay` at every 24th.
+bits in tests/test_live_long.py. 19 symbols; `live` syncs the disk and writes a full state at every bar, `replay` at every 24th. Wanted of a
+machine that does nothing else: a replay of 500 bars a second with stored predictions and 10 with four models; a live bar in 10 ms (99 %:
+50) with trees, in 100 ms (250) with four models; ready within 5 s of the start, after a kill too.
 """
 
 import json
@@ -18,8 +20,6 @@ from research.predictions import Predictions
 
 S, YEAR = 19, 8_760
 MODELS = {"trees": ("xgb", "lgbm"), "four models": ("xgb", "lgbm", "nhits", "patchtst")}
-ALLOWED = {"trees": (10.0, 50.0), "four models": (100.0, 250.0)}  # ms: median, 99th percentile
-READY, RATE, MODELS_RATE = 5.0, 500.0, 10.0  # seconds, bars a second
 
 
 def world(n: int, n_symbols: int = S) -> str:
@@ -58,10 +58,8 @@ def test_bars_a_second(benchmark, tmp_path, mode):
     said = stored(tmp_path, n, is_live=mode == "live")
     told = benchmark.pedantic(lambda: measured(**said), rounds=1, iterations=1)
     assert told["bars"] == n
-    benchmark.extra_info["bars a second, stored predictions"] = told["rate"]
+    benchmark.extra_info["bars a second"], benchmark.extra_info["bars a second of processor time"] = told["rate"], told["rate_cpu"]
     benchmark.extra_info["ms median"], benchmark.extra_info["ms 99 %"] = float(np.median(told["ms"])), float(np.quantile(told["ms"], 0.99))
-    if benchmark.enabled and mode == "replay":
-        assert told["rate"] >= RATE
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -75,13 +73,9 @@ def test_a_live_bar_with_models(benchmark, tmp_path, trained, kind):
     told = benchmark.pedantic(lambda: measured(**said, is_live=True), rounds=1, iterations=1)
     assert told["bars"] == live
     median, late = float(np.median(told["ms"])), float(np.quantile(told["ms"], 0.99))
-    benchmark.extra_info["s from the start to the first bar"], benchmark.extra_info["bars a second"] = told["ready"], told["rate"]
+    benchmark.extra_info["bars a second"] = told["rate"]
+    benchmark.extra_info["s to the first bar"], benchmark.extra_info["s of processor time"] = told["ready"], told["ready_cpu"]
     benchmark.extra_info["ms median"], benchmark.extra_info["ms 99 %"] = median, late
-    if benchmark.enabled:
-        assert median < ALLOWED[kind][0]
-        assert late < ALLOWED[kind][1]
-        assert told["ready"] < READY
-        assert told["rate"] >= MODELS_RATE
 
 
 def test_the_restart_after_a_kill_does_not_know_the_journals_age(benchmark, tmp_path):
@@ -90,6 +84,4 @@ def test_the_restart_after_a_kill_does_not_know_the_journals_age(benchmark, tmp_
     assert measured(**said, until=n - 10, dies=True)["bars"] == n - 10
     told = benchmark.pedantic(lambda: measured(**said), rounds=1, iterations=1)
     assert (told["resumed"], told["bars"]) == (n - 10, 10)
-    benchmark.extra_info["s from the start to the first bar"] = told["ready"]
-    if benchmark.enabled:
-        assert told["ready"] < READY
+    benchmark.extra_info["s to the first bar"], benchmark.extra_info["s of processor time"] = told["ready"], told["ready_cpu"]
