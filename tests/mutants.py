@@ -33,7 +33,7 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     ("one trade more a day", "governor.py", "if trades_today >= max_daily_trades else", "if trades_today > max_daily_trades else"),
     ("days never end", "governor.py", 'account["trades_today"] = 0', 'account["trades_today"] += 0'),
     ("the peak follows equity down", "portfolio.py", 'if base > account["peak"]:', 'if base != account["peak"]:'),
-    ("the entry fee is dropped", "portfolio.py", 'change = (gross - fill["fee"]) - position["entry_fee"]', 'change = gross - fill["fee"]'),
+    ("the entry fee is dropped", "portfolio.py", "return (gross - fee) - entry_fee", "return gross - fee"),
     ("closed trades overwrite each other", "portfolio.py", 'account["n_closed"] += 1', 'account["n_closed"] = 1'),
     ("slippage works for us", "broker.py", "reference * (1.0 + side * slippage_rate)", "reference * (1.0 - side * slippage_rate)"),
     ("a gap is no stop", "broker.py", "return (price - stop_price) * qty < 0.0", "return (price - stop_price) * qty < -1e300"),

@@ -65,14 +65,15 @@ def fit_job(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) ->
     `<path>.npz` with the test cells' flat numbers and probabilities, and all of it to the store `job["store"]` if there is one. arrays:
     read from `job["folder"]` unless given.
     """
-    answer = _fit(job, tell, arrays or Arrays.read(Path(job["folder"])))
+    answer = _fit(job, tell, arrays)
     if job.get("store") is not None:
         fits.keep(Path(job["store"]), job["key"], answer, Path(job["path"]))
     return answer
 
 
-def _fit(job: Job, tell: Tell | None, arrays: Arrays) -> Job:
-    path, matrix = Path(job["path"]), arrays.matrix
+def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
+    path, arrays = Path(job["path"]), arrays or Arrays.read(Path(job["folder"]))
+    matrix = arrays.matrix
     usable, labels, roles = arrays.usable, arrays.labels[job["fold"]], arrays.roles[job["fold"]]
     model = make_model(job["target"], job["features"], job["preset"])
     if tell is not None and hasattr(model, "on_progress"):
