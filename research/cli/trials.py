@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from research.cli.common import Json, print_json
-from research.cli.show import console
+from research.cli.show import console, wide
 from research.errors import UserError
 
 WORD = "forget"
@@ -49,7 +49,7 @@ def trials(
         )
         drawn.add_row(str(lineage), *counts, *figures)
     if len(table):
-        console.print(drawn)
+        wide(drawn)
         console.print("best Sharpe and what luck alone would show are a year; above 0.95 in the last column is called skill")
     else:
         console.print("no trials yet" if data is None else "no trials on these candles yet")
