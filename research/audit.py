@@ -5,7 +5,6 @@ prices carry the time, so a shuffled split trains on the neighbours of what it s
 (`spec` 14.2). The shuffled split exists in this module only; `research.splits` refuses to shuffle.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.compare import difference
 from research.evidence.scoring import Opinion, blocks, tally
 from research.evidence.summary import plain
+from research.files import save_json
 from research.models.base import BaseModel, lookback_of, make_model, model_target
 from research.models.inputs import Inputs, model_inputs
 from research.train import train
@@ -64,10 +64,8 @@ class Audit:
         return out
 
     def save(self, path: Path) -> Path:
-        """Write the figures as JSON: to a temporary name first, renamed when it is complete."""
-        draft = path.with_name(f".{path.name}.partial")
-        draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
+        """Write the figures as JSON, whole or not at all."""
+        save_json(path, self.to_dict())
         return path
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from research.errors import UserError
+from research.files import save_text
 from research.store import RunFiles, read_run
 
 BUCKETS = 400  # points of a drawn line
@@ -53,10 +54,8 @@ def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
     )
     body.append(f"<div class='wide'><table><tr><th></th>{head}</tr>{''.join(rows)}</table></div>")
     out = Path(path)
-    draft = out.with_name(f".{out.name}.partial")
     out.parent.mkdir(parents=True, exist_ok=True)
-    draft.write_text(PAGE.format(body="\n".join(body)), encoding="utf-8")
-    draft.replace(out)
+    save_text(out, PAGE.format(body="\n".join(body)))
     return out
 
 

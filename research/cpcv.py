@@ -6,7 +6,6 @@ and 9 paths (Lopez de Prado 2018, ch. 12). Each path is traded by the chain. Mos
 track record: the spread of its figures says how far one history can be trusted, and nothing here is ever traded.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.sharpe import ABSURD
 from research.evidence.summary import plain
+from research.files import save_json
 from research.labels import classify, fit_thresholds, forward_return, get_label, label_end
 from research.models.base import lookback_of, make_model, model_target
 from research.models.inputs import Inputs, model_inputs
@@ -69,10 +69,8 @@ class Paths:
         return out
 
     def save(self, path: Path) -> Path:
-        """Write the figures as JSON: to a temporary name first, renamed when it is complete."""
-        draft = path.with_name(f".{path.name}.partial")
-        draft.write_text(json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        draft.replace(path)
+        """Write the figures as JSON, whole or not at all."""
+        save_json(path, self.to_dict())
         return path
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from qtcore.types import MODELS, Action
+from research.files import replacing
 from research.run import Run
 
 OUTCOME_COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration_minutes")
@@ -20,9 +21,8 @@ def export_log(run: Run, folder: Path) -> tuple[Path, Path]:
     """
     log, outcomes = folder / "predictions.jsonl", folder / "outcomes.csv"
     for path, write in ((log, _write_log), (outcomes, _write_outcomes)):
-        partial = path.with_name(f".{path.name}.partial")
-        write(run, partial)
-        partial.replace(path)
+        with replacing(path) as draft:
+            write(run, draft)
     return log, outcomes
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import UserError
+from research.files import save_json
 from research.lineage import Sketch, shared
 from research.trials import COMPARED, Trial, Tried, effective_trials, trial_of
 
@@ -276,9 +277,7 @@ class Ledger:
 
     def _testify(self, least: Mapping[str, Any]) -> None:
         """Write the witness; a slower process may write a smaller number, which is true as well."""
-        draft = self._witness_path.with_name(f".{self._witness_path.name}.{uuid.uuid4().hex}")
-        draft.write_text(json.dumps(dict(least)) + "\n", encoding="utf-8")
-        draft.replace(self._witness_path)
+        save_json(self._witness_path, dict(least))
 
     def _guarded(self, what: str, work: Callable[[], T]) -> T:
         """Do `work`, again while another process creates the file or holds it: SQLite's own patience does not cover the switch to WAL."""

@@ -6,7 +6,6 @@ Rows before the first test fold are absent: a bar that a model was fitted on is 
 """
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
 from research.errors import UserError
+from research.files import replacing
 from research.labels import Label, score_labels
 from research.models.schedule import ModelSet
 
@@ -192,16 +192,13 @@ class Predictions:
         import pyarrow.parquet as pq
 
         target = Path(path)
-        draft = target.with_name(target.name + ".tmp")
         block = max(1, CELLS_PER_GROUP // max(1, len(self.symbols)))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with pq.ParquetWriter(draft, self._schema(), compression="zstd") as writer:
+            with replacing(target) as draft, pq.ParquetWriter(draft, self._schema(), compression="zstd") as writer:
                 for start in range(0, max(self.n, 1), block):
                     writer.write_table(self[start : start + block]._table())
-            os.replace(draft, target)
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise UserError(f"predictions must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
         return target
 

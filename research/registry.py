@@ -8,7 +8,6 @@ version or the new one, nothing between. `load_for_live` is the door to money: i
 """
 
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from research.errors import UserError
+from research.files import save_json
 from research.ledger import home
 from research.models.schedule import FOREVER, ModelSet
 
@@ -202,7 +202,5 @@ def _point(folder: Path, version: int, history: tuple[dict[str, Any], ...], what
     """Make `version` current and remember it."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
     entry = Entry(folder.name, folder, version, (*history, {"time": now, "version": version, "what": what}))
-    draft = folder / ".current.json.tmp"
-    draft.write_text(json.dumps({"version": version, "history": entry.history}, indent=1), encoding="utf-8")
-    os.replace(draft, folder / "current.json")
+    save_json(folder / "current.json", {"version": version, "history": entry.history})
     return entry

@@ -27,6 +27,7 @@ from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import UserError
+from research.files import put_in_place, save_json
 from research.ledger import Ledger, trial_of
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
 
@@ -83,10 +84,10 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
             run.predictions.models.save(partial / "models")
         if run.meta is not None:
             run.meta.save(partial / "models" / "meta")
-        _write_json(partial / "summary.json", summary)
-        _write_json(partial / "verify.json", run.verification or {"passed": None, "checks": []})
-        _write_json(partial / "manifest.json", run.manifest)
-        _replace(partial, folder)
+        save_json(partial / "summary.json", summary)
+        save_json(partial / "verify.json", run.verification or {"passed": None, "checks": []})
+        save_json(partial / "manifest.json", run.manifest)
+        put_in_place(partial, folder)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(f"run folder must fit on the disk, was {folder} on a full one; free space or choose another --out") from error
@@ -99,8 +100,8 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
 def write_certificate(folder: Path, certificate: dict[str, Any]) -> None:
     """Put a proof into a finished run: `verify.json`, and its outcome into `summary.json`."""
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    _write_json(folder / "verify.json", certificate)
-    _write_json(folder / "summary.json", summary | {"verify": {"passed": certificate.get("passed")}})
+    save_json(folder / "verify.json", certificate)
+    save_json(folder / "summary.json", summary | {"verify": {"passed": certificate.get("passed")}})
 
 
 def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
@@ -183,24 +184,6 @@ def _write_planes(bars: Bars, planes: dict[str, NDArray], path: Path) -> None:
     finally:
         if writer is not None:
             writer.close()
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write strict JSON, whole or not at all."""
-    text = json.dumps(value, indent=1, allow_nan=False)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(text + "\n", encoding="utf-8")
-    scratch.replace(path)
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Put the finished folder in its place; what was there leaves in one step."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    partial.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 @dataclass(frozen=True)

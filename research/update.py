@@ -8,7 +8,6 @@ every one of them, unless the history itself was changed: then what it touches i
 never saw, as any other, so acceptance (`spec` 12.5) means the same. The meta layer learns anew from all out-of-sample predictions.
 """
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -61,12 +60,3 @@ def _span(known: ModelSet) -> tuple[int, int]:
     """Return the closes of the first row that trained and the last one that was tested."""
     spans = [span for a in known.artefacts for span in a.meta["split"]["close_time"].values()]
     return min(span[0] for span in spans), max(span[1] for span in spans)
-
-
-def put_in_place(draft: Path, folder: Path) -> None:
-    """Put a finished folder in the place of the one before in one step."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    folder.rename(old)
-    draft.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)

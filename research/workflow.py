@@ -17,6 +17,7 @@ from research.data import Loaded
 from research.data import load as load_data
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
+from research.files import put_in_place
 from research.ledger import home
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
@@ -140,7 +141,7 @@ def update_job(job: Job, progress: Progress = None) -> Predictions:
     """Do everything `qt train --update` does: the folder holds the longer training when it is whole, the earlier one until then."""
     from research.engines import n_processors
     from research.models.schedule import ModelSet
-    from research.update import put_in_place, update
+    from research.update import update
 
     assert job.out is not None
     out, known = job.out, ModelSet.load(job.out)

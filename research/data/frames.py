@@ -1,10 +1,7 @@
 """How do Bars leave? As pandas and polars frames, and as Parquet files in our own schema."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +15,7 @@ from qtcore.types import Bars
 from research.data.facts import calendar_of
 from research.data.schema import VALUES
 from research.errors import UserError
+from research.files import replacing
 
 if TYPE_CHECKING:
     import polars as pl
@@ -74,9 +72,12 @@ def save_bars(bars: Bars | Iterable[Bars], path: str | Path) -> Path:
     if first is None:
         raise UserError("bars must have blocks, was none")
     own = {"symbols": list(first.symbols), "interval": first.interval, "calendar": calendar_of(first)}
-    with replacing(path) as temporary:
-        schema = to_arrow(first).schema
-        with pq.ParquetWriter(temporary, schema, compression="zstd", use_dictionary=["symbol"]) as writer:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            replacing(path) as draft,
+            pq.ParquetWriter(draft, to_arrow(first).schema, compression="zstd", use_dictionary=["symbol"]) as writer,
+        ):
             last = first.open_time[0] - first.interval
             for block in chain((first,), blocks):
                 writer.write_table(to_arrow(block))
@@ -84,29 +85,6 @@ def save_bars(bars: Bars | Iterable[Bars], path: str | Path) -> Path:
                     own["calendar"] = "sessions"
                 last = block.open_time[-1]
             writer.add_key_value_metadata({"qtcore": json.dumps(own)})
-    return path
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place when all went well, and is gone when not. Raises UserError."""
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{path} must be writable, was not ({error.strerror or error}); free space or choose another place") from None
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    return path

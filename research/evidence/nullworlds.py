@@ -22,6 +22,7 @@ from qtcore.types import Bars
 from research.data.facts import fingerprint
 from research.errors import UserError
 from research.evidence.surrogates import KINDS, surrogate
+from research.files import save_text
 
 GRID: Mapping[str, tuple[Any, ...]] = {
     "governor.min_confidence": (0.50, 0.55, 0.60, 0.65, 0.70),
@@ -177,6 +178,4 @@ def _append(path: Path, config: Mapping[str, Any], row: Mapping[str, Any]) -> No
     path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     kept = text[: text.rfind("\n") + 1]
-    draft = path.with_name(f".{path.name}.partial")
-    draft.write_text(kept + json.dumps({"key": _key(config), **row}) + "\n", encoding="utf-8")
-    draft.replace(path)
+    save_text(path, kept + json.dumps({"key": _key(config), **row}) + "\n")

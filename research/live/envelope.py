@@ -31,6 +31,7 @@ from qtcore.features import FEATURE_SETS, FeatureBank
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
+from research.files import save_json
 from research.labels import Label, classify, forward_return
 from research.live.tally import MIN_RATE, PERMITTED
 
@@ -96,9 +97,7 @@ class Envelope:
 
     def save(self, folder: Path) -> None:
         """Write `envelope.json` into a folder, whole or not at all."""
-        draft = folder / f".{FILE}.partial"
-        draft.write_text(json.dumps(self.document, indent=1, allow_nan=False), encoding="utf-8")
-        draft.replace(folder / FILE)
+        save_json(folder / FILE, self.document)
 
     @classmethod
     def load(cls, path: Path) -> "Envelope | None":

@@ -14,6 +14,7 @@ from qtcore import Engine
 from qtcore.declare import time_ns
 from qtcore.types import ACCOUNT, NEVER, POSITION, Action, InputError
 from research.errors import UserError
+from research.files import save_json
 from research.governor_state import GovernorState
 from research.live.source import JournalSource, RunSource
 from research.live.watched import iso
@@ -26,11 +27,9 @@ def export_governor(source: JournalSource | RunSource, path: Path) -> Path:
     """Write the state file of a journal. Raises UserError for a finished run, whose folder says it all, and where it cannot be written."""
     if not isinstance(source, JournalSource):
         raise UserError(f"a governor file is written from a live journal, was a finished run: {source.name}; see its trades.parquet")
-    text = json.dumps(governor_state(source), indent=1, allow_nan=False)
-    draft = path.with_name(f".{path.name}.partial")
+    state = governor_state(source)
     try:
-        draft.write_text(text + "\n", encoding="utf-8")
-        draft.replace(path)
+        save_json(path, state)
     except OSError as error:
         raise UserError(f"governor file must be writable, was {path} ({error.strerror}); choose another") from error
     return path

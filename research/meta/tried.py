@@ -1,7 +1,6 @@
 """Which learned meta layers were tried on a run? The comparison of `research.meta.compare`, kept in the run's folder for its report."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from research.errors import UserError
+from research.files import save_json
 from research.meta.compare import VARIANTS, Progress, best_variant, compare
 from research.predictions import Predictions
 from research.store import META_TRIED, read_run
@@ -25,10 +25,8 @@ def try_on_run(
     predictions = Predictions.load(files.path / "predictions.parquet")
     table = compare(files.bars(), predictions, files.params(), variants, seed=seed, progress=progress)
     kept = {"rows": json.loads(table.to_json(orient="index")), "absent": table.attrs["absent"], "sentence": best_variant(table)}
-    draft = files.path / f"{META_TRIED}.tmp"
     try:
-        draft.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-        os.replace(draft, files.path / META_TRIED)
+        save_json(files.path / META_TRIED, kept)
     except OSError as error:
         raise UserError(f"run folder must be writable, was not: {files.path} ({error.strerror})") from error
     return table

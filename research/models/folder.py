@@ -8,7 +8,6 @@ Base models (`schedule`) and meta models (`research.meta.schedule`) lie alike; w
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
+from research.files import save_json
 from research.models.base import ModelAbsentError, scaler_path
 
 Entry = tuple[dict[str, Any], Path, dict[str, Any]]  # an artefact's own fields, its file, its metadata
@@ -38,9 +38,7 @@ def write_schedule(target: Path, artefacts: Iterable[Any], document: Mapping[str
         text = json.dumps({**document, "artefacts": entries}, sort_keys=True)  # as it will be read back: tuples are lists
         whole = json.loads(text) | {"hash": hashlib.sha256(text.encode()).hexdigest()}
         target.mkdir(parents=True, exist_ok=True)
-        draft = target / "schedule.json.tmp"
-        draft.write_text(json.dumps(whole, indent=1, sort_keys=True), encoding="utf-8")
-        os.replace(draft, target / "schedule.json")
+        save_json(target / "schedule.json", whole)
     except OSError as error:
         raise UserError(f"{what} must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
     return moved

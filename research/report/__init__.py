@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from research.files import save_text
+
 __all__ = ["build"]
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -35,9 +37,7 @@ def render(template: str, content: Mapping[str, Any], target: Path) -> Path:
     )
     environment.filters["ticks"] = ticks
     html = environment.get_template(template).render(content, style=(TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    scratch = target.with_name(f".{target.name}.partial")
-    scratch.write_text(html, encoding="utf-8")
-    scratch.replace(target)
+    save_text(target, html)
     return target
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from research.backtest import resolved
 from research.data import fingerprint, load_bars
 from research.engines import Pool, opened
 from research.errors import UserError
+from research.files import replacing, save_json
 from research.ledger import Ledger
 from research.lineage import sketch
 from research.predictions import Predictions
@@ -240,12 +240,10 @@ class Store:
             self.parts[first] = table
             return
         path = self.folder / "trials" / f"part-{first:09d}.parquet"
-        draft = path.with_suffix(".tmp")
         try:
-            table.to_parquet(draft, index=False, compression="zstd")
-            os.replace(draft, path)
+            with replacing(path) as draft:
+                table.to_parquet(draft, index=False, compression="zstd")
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise UserError(
                 f"results must be writable to {path}, was not: {error.strerror or error}; free space and use --resume"
             ) from error
@@ -267,9 +265,7 @@ class Store:
         if marker.exists():
             shutil.rmtree(folder)
         (folder / "trials").mkdir(parents=True)
-        draft = marker.with_suffix(".tmp")
-        draft.write_text(json.dumps(about, indent=1), encoding="utf-8")
-        os.replace(draft, marker)
+        save_json(marker, about)
 
     def _check_space(self, folder: Path, n_columns: int) -> None:
         needed, free = (self.size - self.n_done) * n_columns * BYTES_PER_FIGURE, shutil.disk_usage(folder).free

@@ -1,7 +1,6 @@
 """What does `qt sweep` do? Load candles and predictions (or a finished run), sweep, run the best trial alone, judge it, write the page."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from research.backtest import backtest
 from research.engines import check_engine
 from research.errors import UserError
 from research.evidence.overfitting import search_words
+from research.files import save_json
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.store import check_output, read_run
@@ -94,7 +94,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
     )
-    _write(folder / "summary.json", json.dumps(summary, indent=1, allow_nan=False))
+    save_json(folder / "summary.json", summary)
     from research.sweep.page import build
 
     page = build(trials, summary, folder / "sweep.html", tuple(_curves(trials, predictions, params)), walked)
@@ -201,9 +201,3 @@ def _figure(value: float | None) -> str:
 def _plain(value: Any) -> Any:
     number = value.item() if hasattr(value, "item") else value
     return None if isinstance(number, float) and number != number else number
-
-
-def _write(path: Path, text: str) -> None:
-    draft = path.with_suffix(".tmp")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
