@@ -141,7 +141,7 @@ def rollback(name: str, root: Path | None = None) -> Entry:
 
 def describe(entry: Entry) -> dict[str, Any]:
     """Summarise a name's current version, as `qt models list` shows it. balanced_accuracy: mean over folds, by model."""
-    models = ModelSet.load(entry.path)
+    models = ModelSet.load(entry.path, is_checked=False)
     metas = [a.meta for a in models.artefacts]
     spans = [time for meta in metas for span in meta.get("split", {}).get("close_time", {}).values() for time in span]
     scores = {slot: [m["balanced_accuracy"] for m in metas if m.get("slot") == slot and "balanced_accuracy" in m] for slot in models.slots}
@@ -169,7 +169,7 @@ def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False
 
     Raises UserError when one is damaged or missing, trained on synthetic labels (`spec` D-24), or was rejected (D-74), unless allowed.
     """
-    known = models if isinstance(models, ModelSet) else ModelSet.load(resolve(models))
+    known = models if isinstance(models, ModelSet) else ModelSet.load(resolve(models), is_checked=False)
     if broken := known.check():
         raise UserError(f"models must be whole to go live, were not: {broken[0]}")
     serving = [a for a in known.artefacts if a.valid_until == FOREVER]
@@ -194,7 +194,7 @@ def _whole(folder: Path) -> None:
     """Raise UserError unless the folder holds a complete, undamaged schedule."""
     if not (folder / "schedule.json").exists():
         raise UserError(f"models must be a finished folder of `qt train`, was {folder} without schedule.json; train again")
-    if broken := ModelSet.load(folder).check():
+    if broken := ModelSet.load(folder, is_checked=False).check():
         raise UserError(f"models must be whole to be promoted, were not: {broken[0]}")
 
 

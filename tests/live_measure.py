@@ -11,19 +11,38 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
+from research.live.lean import quiet_heap
 from research.live.start import Wish, start_live
 
 
+class Asked(NamedTuple):
+    """What to measure."""
+
+    until: int | None = None
+    marks: tuple[int, ...] = ()
+    is_live: bool = False
+    dies: bool = False
+
+
 def measure(said: dict[str, Any]) -> dict[str, Any]:
-    """Run what was asked for."""
-    until, marks, is_live, dies = said.pop("until", None), said.pop("marks", []), said.pop("is_live", False), said.pop("dies", False)
+    """Run what was asked for, as `qt live` does."""
+    asked = Asked(**{name: said.pop(name) for name in Asked._fields if name in said})
     paths = {name: Path(said[name]) for name in ("journal", "predictions") if name in said}
-    runner, close = start_live(Wish(**said | paths, allow_rejected=True, allow_synthetic=True))
-    if is_live:
+    with quiet_heap() as settle:
+        runner, close = start_live(Wish(**said | paths, allow_rejected=True, allow_synthetic=True, is_alone=True))
+        runner.ready = settle
+        told = watched(runner, asked)
+        close()
+    return told
+
+
+def watched(runner: Any, asked: Asked) -> dict[str, Any]:
+    """Run to the end, or until it dies."""
+    if asked.is_live:
         runner.options.snapshot_bars = runner.options.checkpoint_bars = 1
         for db in (runner.journal.db, runner.broker.db):
             db.execute("PRAGMA synchronous = FULL")
@@ -32,9 +51,9 @@ def measure(said: dict[str, Any]) -> dict[str, Any]:
     def watch(entry: Any) -> None:
         if not begun:
             begun.extend((time.time() - me.create_time(), time.process_time()))
-        if entry.bar in marks:
+        if entry.bar in asked.marks:
             rss[entry.bar] = me.memory_info().rss / 2**20
-        if until is not None and entry.bar + 1 >= until:
+        if asked.until is not None and entry.bar + 1 >= asked.until:
             runner.stop()
 
     runner.watchers = (*runner.watchers, watch)
@@ -44,11 +63,10 @@ def measure(said: dict[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = dict(zip(("ready", "ready_cpu"), begun))
     told |= {"rss": rss, "ms": [ns / 1e6 for ns in outcome.latency], "rate": outcome.bars / seconds, "rate_cpu": outcome.bars / worked}
     told |= {"bars": outcome.bars, "resumed": outcome.resumed}
-    if dies:
+    if asked.dies:
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    close()
     return told
 
 

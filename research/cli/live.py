@@ -53,6 +53,7 @@ def live(
         return
     from research.config import load_config
     from research.live.controls import from_environment
+    from research.live.lean import quiet_heap
     from research.live.start import Wish, start_live
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
@@ -76,9 +77,11 @@ def live(
         alert,
         how,
         {"timeframe": timeframe, "poll": poll},
+        is_alone=True,
     )
-    with progress(quiet or json) as update:
+    with progress(quiet or json) as update, quiet_heap() as settle:
         runner, close = start_live(wish, update)
+        runner.ready = settle
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, runner.stop)
         try:

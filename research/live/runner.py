@@ -87,8 +87,9 @@ class Runner:
     predictions: stored votes on the bars of a replay; models: asked where there are none. meta: learned model of the meta layer.
     models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
     the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
-    meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. passed: called at points
-    where a crash must be harmless (`filled`, `committed`, `submitted`), for tests.
+    meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. ready: called when history
+    or journal are done with and the first bar is awaited. passed: called at points where a crash must be harmless (`filled`,
+    `committed`, `submitted`), for tests.
     """
 
     params: Params
@@ -105,6 +106,7 @@ class Runner:
     watchers: tuple[Watcher, ...] = ()
     duties: tuple[Duty, ...] = ()
     meta_of: Callable[[Mapping[str, Any]], MetaSource | None] | None = None
+    ready: Callable[[], None] = lambda: None
     passed: Passed = lambda point: None
 
     def __post_init__(self) -> None:
@@ -137,6 +139,7 @@ class Runner:
         """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
         with guarded(self.journal.path):
             resumed = self._resume()
+        self.ready()
         assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
         assembler.clock = self._clock or None
         latency: list[int] = []

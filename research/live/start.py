@@ -16,13 +16,14 @@ from research.live.envelope import FILE as ENVELOPE
 from research.live.feeds import ReplayFeed, open_feed
 from research.live.governor_file import read_governor, take_over
 from research.live.journal import Journal
+from research.live.lean import import_lean
 from research.live.lines import LogFile
 from research.live.looks import EVERY, REPLAY_EVERY, Looks
 from research.live.paper import PaperBroker
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.meta.schedule import MetaSchedule
-from research.models.schedule import FOREVER
+from research.models.schedule import FOREVER, ModelSet
 from research.predictions import Predictions
 from research.registry import find
 
@@ -31,7 +32,10 @@ Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]] 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the user asked for; flags of `qt live`. how: flags of loading; exchange: timeframe and poll of a live feed."""
+    """What the user asked for; flags of `qt live`. how: flags of loading; exchange: timeframe and poll of a live feed.
+
+    is_alone: the process does nothing else, so libraries may leave out what only others need (`lean`).
+    """
 
     feed: str | None
     journal: Path | None
@@ -51,6 +55,7 @@ class Wish:
     alert: str | None = None
     how: Mapping[str, Any] = field(default_factory=dict)
     exchange: Mapping[str, Any] = field(default_factory=dict)
+    is_alone: bool = False
 
 
 def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
@@ -184,10 +189,13 @@ def reload_of(wish: Wish, params: Params, served: Served, is_replay: bool) -> Re
 
 def load_models(wish: Wish, params: Params) -> Any:
     """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features."""
-    from research.registry import load_for_live
+    from research.registry import load_for_live, resolve
 
     assert wish.models is not None
-    models = load_for_live(wish.models, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic)
+    found = ModelSet.load(resolve(wish.models), is_checked=False)
+    if wish.is_alone:
+        import_lean(found.slots)
+    models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic)
     models.check_params(params)
     return models
 

@@ -208,19 +208,22 @@ class ModelSet:
         return ModelSet(moved, self.feature_names, self.config, self.notes, self.n_stored)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "ModelSet":
+    def load(cls, folder: str | Path, *, is_checked: bool = True) -> "ModelSet":
         """Read a schedule's folder, or a folder of single artefacts: then the latest time stamp in the names serves all bars.
 
-        Raises UserError where there is nothing to read or another version wrote it. A damaged artefact is absent and named in `notes`.
+        Raises UserError where there is nothing to read or another version wrote it. A damaged artefact is absent and named in `notes`;
+        is_checked=False opens none and leaves that to `check`.
         """
         source = Path(folder)
-        if not (source / "schedule.json").exists():
-            return cls._load_latest(source)
+        models = cls._load_schedule(source) if (source / "schedule.json").exists() else cls._load_latest(source)
+        return replace(models, notes=(*models.notes, *models.check())) if is_checked else models
+
+    @classmethod
+    def _load_schedule(cls, source: Path) -> "ModelSet":
         document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule")
         check_whole(source, document)
         artefacts = tuple(_artefact(*entry) for entry in entries)
-        models = cls(artefacts, tuple(document["feature_names"]), document["config"], tuple(document["notes"]))
-        return replace(models, notes=(*models.notes, *models.check()))
+        return cls(artefacts, tuple(document["feature_names"]), document["config"], tuple(document["notes"]))
 
     @classmethod
     def _load_latest(cls, source: Path) -> "ModelSet":
@@ -241,8 +244,7 @@ class ModelSet:
             check_names(artefact.path.name, artefact.meta["features"], names)
         first = artefacts[0].meta
         config = {"label": first["label"], "thresholds": [first["label_thresholds"]], "plan": {"params": first.get("feature_params", {})}}
-        models = cls(tuple(artefacts), names, config)
-        return replace(models, notes=models.check())
+        return cls(tuple(artefacts), names, config)
 
 
 def _artefact(entry: Mapping[str, Any], path: Path, meta: Mapping[str, Any]) -> Artefact:
