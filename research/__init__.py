@@ -7,7 +7,7 @@
 
 `load_bars` reads candles, `train` makes out-of-sample predictions, `train_meta` a learned meta layer from them, `backtest` runs the chain
 over them and returns a `Run`; a `Run` has `stats()`, `by_regime()`, `trades`, `decisions`, `equity`, `plot()`, `verify()`, `report(path)`,
-`save(folder)`. Libraries of models and plots are imported only where they are used.
+`save(folder)`; `load_run(folder)` brings it back. Libraries of models and plots are imported only where they are used.
 """
 
 from research.backtest import backtest
@@ -19,6 +19,7 @@ from research.evidence.nullworlds import null_worlds
 from research.meta import train_meta
 from research.predictions import Predictions
 from research.regime_weights import fit_regime_weights, regime_factors
+from research.reopen import load_run
 from research.run import Run
 from research.sweep import Trials, sweep
 from research.train import train
@@ -31,6 +32,7 @@ __all__ = [
     "backtest",
     "fit_regime_weights",
     "load_bars",
+    "load_run",
     "null_worlds",
     "quality",
     "regime_factors",

@@ -9,7 +9,6 @@ import pandas as pd
 from qtcore import Engine, Result
 from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
 from research.errors import UserError
-from research.predictions import Predictions
 from research.reasons import reason_text
 from research.store import read_run
 
@@ -18,15 +17,14 @@ def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
     """Explain the decision on `symbol` at `time`: `{symbol, close_time, layers: [{name, says, saw}]}`.
 
     time: UTC, the bar's close (decision time) or its open. The run is computed again up to that bar, so what is shown is what the chain
-    saw. Raises UserError when the run has no such symbol or bar.
+    saw. Raises UserError when the run has no such symbol or bar, or layers of its user's own.
     """
     files = read_run(folder)
-    bars = files.bars()
+    bars, predictions, params, meta = files.chain()
     if symbol not in bars.symbols:
         raise UserError(f"symbol must be one of the run's {', '.join(bars.symbols)}, was {symbol!r}")
     t, s = _row(bars, time), bars.symbols.index(symbol)
-    votes = Predictions.load(folder / "predictions.parquet").votes()
-    result = Engine(files.params()).run(bars[: t + 1], votes[: t + 1])
+    result = Engine(params, meta_model=meta).run(bars[: t + 1], predictions.votes()[: t + 1])
     layers = [_market(result, t, s), *_models(result, t, s), _ensemble(result, t, s), _meta(result, t, s), _arbiter(result, t, s)]
     layers += [_governor(result, t, s), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
     return {"symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from qtcore import Bars
 from research.backtest import backtest
-from research.errors import UserError
 from research.predictions import Predictions
 from research.store import RunFiles, array_hashes, manifest_of, read_run
 from research.tables import decision_planes
@@ -57,15 +56,14 @@ def reproduce(folder: str | Path, *, is_training: bool = True, progress: Any = N
     report = progress or (lambda done, total, text: None)
     files = read_run(folder)
     manifest, notes = files.manifest, list[str]()
-    if own := manifest.get("own_layers"):
-        raise UserError(f"run must be of the chain alone to be made again, was with an own {', '.join(own)}; run its script again")
     report(0, 3, "read the folder")
-    bars = files.bars()
-    stored = Predictions.load(files.path / "predictions.parquet")
+    bars, stored, params, meta = files.chain()
     report(1, 3, "train" if is_training else "serve the models")
     predictions, fits = _predictions(files, bars, stored, is_training, notes)
     report(2, 3, "run the chain")
-    run = backtest(bars, predictions, files.params(), **_meta(files, notes))
+    if meta is not None:
+        notes.append("the learned meta layer was taken as stored and served again")
+    run = backtest(bars, predictions, params, meta=meta)
     run.profile, run.command = manifest["profile"], manifest["command"]
     run.manifest = {"trials": manifest["trials"]}  # the number that was recorded (`spec` D-97)
     again, arrays = array_hashes(run), manifest["arrays"]
@@ -128,17 +126,6 @@ def _predictions(
     return Predictions.from_models(models, bars, files.params()), {}
 
 
-def _meta(files: RunFiles, notes: list[str]) -> dict[str, Any]:
-    """Return the learned meta layer of the run, if it has one, as `backtest` takes it."""
-    from research.meta.schedule import MetaSchedule
-
-    folder = files.path / "models" / "meta"
-    if not folder.exists():
-        return {}
-    notes.append("the learned meta layer was taken as stored and served again")
-    return {"meta": MetaSchedule.load(folder)}
-
-
 def _stage(name: str, files: RunFiles, run: Any, again: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, Any]:
     """Compare the arrays of one stage: how many, which differ, how far at most, and where the first difference is."""
     mine = [key for key in stored if key.startswith(STAGES[name])]
@@ -177,7 +164,7 @@ def _pair(key: str, files: RunFiles, run: Any) -> tuple[NDArray | None, NDArray 
     if key in ("equity", "balance", "exposure"):
         return files.frame("equity", [key])[key].to_numpy(), getattr(run.result, key)
     if group == "votes":
-        stored = Predictions.load(files.path / "predictions.parquet")
+        stored = files.predictions()
         planes = [None if x is None else np.moveaxis(x, 1, 0) for x in (getattr(stored, name), getattr(run.predictions, name))]
         return planes[0], planes[1]
     return None, None

@@ -29,6 +29,8 @@ from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import UserError
 from research.files import put_in_place, save_json
 from research.ledger import Ledger, trial_of
+from research.meta.schedule import MetaSchedule
+from research.predictions import Predictions
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
 
 SCHEMA_VERSION = 1
@@ -235,6 +237,22 @@ class RunFiles:
         planes = self.planes("bars", PRICES)
         funding = self.planes("bars", ["funding"])["funding"] if "funding" in names else None
         return Bars(open_time, close_time, **planes, symbols=self.symbols, interval=self.manifest["interval"], funding=funding)
+
+    def predictions(self) -> Predictions:
+        """Read the predictions that voted; their models stay in the folder."""
+        return Predictions.load(self.path / "predictions.parquet")
+
+    def meta(self) -> MetaSchedule | None:
+        """Read the learned meta layer that was served, None where the rules alone acted."""
+        folder = self.path / "models" / "meta"
+        return MetaSchedule.load(folder) if folder.exists() else None
+
+    def chain(self) -> tuple[Bars, Predictions, Params, MetaSchedule | None]:
+        """Read all that the chain needs to run again. Raises UserError for a run with layers of its user's own, which no folder holds."""
+        if own := self.manifest.get("own_layers"):
+            text = f"run must be of the chain alone to be made again, was {self.path} with an own {', '.join(own)}"
+            raise UserError(f"{text}; run its script again")
+        return self.bars(), self.predictions(), self.params(), self.meta()
 
     def decisions(self) -> dict[str, NDArray]:
         """Read every decision column as a plane [n, S]."""

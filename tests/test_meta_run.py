@@ -10,13 +10,15 @@ import pytest
 
 import research
 from qtcore import Engine, Params
-from qtcore.types import DECISION_COLUMNS, Reason
+from qtcore.types import DECISION_COLUMNS, Action, Reason
 from research.backtest import backtest
 from research.config import load_config
 from research.data import simulate
 from research.errors import UserError
+from research.explain import explain_decision
 from research.meta import MetaSchedule, meta_scores, train_meta
 from research.predictions import Predictions
+from research.store import read_run
 from research.verify import verify_run
 from research.verify.evidence import read_evidence
 from research.verify.meta import meta_claims
@@ -105,6 +107,17 @@ def test_a_meta_model_that_saw_later_bars_is_caught(folder, bars, preds, tmp_pat
     manifest = run.files.manifest | {"meta_model": {"hash": planted.hash}}
     claims = meta_claims(replace(run, meta=planted, files=replace(run.files, manifest=manifest)), 0, lambda text: None)
     assert [c.holds for c in claims] == [True, False]
+
+
+def test_explain_asks_the_learned_model_as_the_run_did(folder):
+    files = read_run(folder)
+    planes = files.decisions()
+    t, s = np.argwhere(planes["meta_action"] >= 0)[-1]
+    close = str(np.datetime64(int(files.bars().close_time[t]), "ns"))
+    said = {layer["name"]: layer for layer in explain_decision(folder, files.symbols[s], close)["layers"]}
+    wanted = f"{Action(int(planes['meta_action'][t, s])).name} {planes['meta_confidence'][t, s]:.4f}"
+    assert said["meta"]["saw"]["learned model"] == wanted
+    assert said["governor"]["says"].endswith(Reason(int(planes["governor_reason"][t, s])).name)
 
 
 def test_a_run_with_an_own_judge_says_so(bars, preds, tmp_path):

@@ -10,7 +10,6 @@ import pandas as pd
 from research.errors import UserError
 from research.files import save_json
 from research.meta.compare import VARIANTS, Progress, best_variant, compare
-from research.predictions import Predictions
 from research.store import META_TRIED, read_run
 
 
@@ -22,8 +21,7 @@ def try_on_run(
     Columns and errors as in `compare`. Raises UserError when the folder is not writable.
     """
     files = read_run(folder)
-    predictions = Predictions.load(files.path / "predictions.parquet")
-    table = compare(files.bars(), predictions, files.params(), variants, seed=seed, progress=progress)
+    table = compare(files.bars(), files.predictions(), files.params(), variants, seed=seed, progress=progress)
     kept = {"rows": json.loads(table.to_json(orient="index")), "absent": table.attrs["absent"], "sentence": best_variant(table)}
     try:
         save_json(files.path / META_TRIED, kept)

@@ -126,9 +126,8 @@ def _inputs(job: Job, progress: Progress) -> tuple[Bars, Predictions, MetaSchedu
     if (Path(job.data) / "manifest.json").exists():
         files = read_run(job.data)
         changed = dict(text.split("=", 1) for text in job.config.changes())
-        own = files.path / "models" / "meta"
-        meta = MetaSchedule.load(own) if own.exists() else None
-        return files.bars(), Predictions.load(files.path / "predictions.parquet"), meta, files.params().with_values(changed)
+        bars, predictions, params, meta = files.chain()
+        return bars, predictions, meta, params.with_values(changed)
     bars = load(job).bars
     predictions, params, meta, _ = inputs_of(job, bars, progress)
     return bars, predictions, meta, params

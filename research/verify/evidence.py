@@ -77,7 +77,7 @@ def read_evidence(folder: Path | str) -> Evidence:
     files = read_run(folder)
     bars, planes = files.bars(), files.decisions()
     table = files.frame("equity", columns=list(LINES))
-    predictions = Predictions.load(files.path / "predictions.parquet")
+    predictions = files.predictions()
     votes = Votes(
         np.stack([planes[f"{m}_action"] for m in MODELS]), np.stack([planes[f"{m}_confidence"] for m in MODELS]), predictions.probs
     )
@@ -85,9 +85,7 @@ def read_evidence(folder: Path | str) -> Evidence:
         if shape != bars.close.shape:
             raise UserError(f"{name}.parquet must have {bars.close.shape} bars and symbols, was {shape}; run the backtest again")
     lines = {name: np.ascontiguousarray(table[name].to_numpy(np.float64)) for name in LINES}
-    folder = files.path / "models" / "meta"
-    meta = MetaSchedule.load(folder) if (folder / "schedule.json").exists() else None
-    return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols), meta)
+    return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols), files.meta())
 
 
 def _fills(files: RunFiles, symbols: tuple[str, ...]) -> NDArray:

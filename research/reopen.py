@@ -1,0 +1,27 @@
+"""How does a finished run come back into Python? `load_run(folder)`: the chain again over what the folder holds, and the bits compared."""
+
+from pathlib import Path
+
+from research.backtest import backtest
+from research.errors import UserError
+from research.run import Run
+from research.store import array_hashes, read_run
+
+
+def load_run(folder: str | Path) -> Run:
+    """Return the `Run` of a folder that `qt backtest`, `Run.save` or `qt status --export` wrote.
+
+    Candles, predictions, parameters and the learned meta layer are read, the chain runs again (milliseconds), and every array must have the
+    hash that the manifest names. Nothing is written, and the trial ledger does not count it. Raises UserError when the folder is incomplete,
+    when an array differs (`qt reproduce` names the first stage), and for a run with layers of its user's own.
+    """
+    files = read_run(folder)
+    bars, predictions, params, meta = files.chain()
+    run = backtest(bars, predictions, params, meta=meta)
+    run.profile, run.command, run.folder = files.manifest["profile"], files.manifest["command"], files.path
+    run.manifest, run.verification = files.manifest, files.verify
+    again = array_hashes(run)
+    if differing := [name for name, value in files.manifest["arrays"].items() if again.get(name) != value]:
+        text = f"run must come out again as it was written, was {files.path} with {len(differing)} other arrays ({differing[0]} first)"
+        raise UserError(f"{text}; see `qt reproduce {files.path}`")
+    return run
