@@ -1,7 +1,7 @@
 """A paper-trading process that is killed, and the one that gives birth to it: `python -m tests.live_victim FOLDER`.
 
 The mother imports and compiles once, then forks a child for every line `POINT COUNT SEED` on its standard input: a process of its own
-that goes on with the journal in FOLDER (next to `bars.parquet` and `predictions.parquet`) until SIGKILL ends it, at the COUNT-th passing
+that goes on with the journal in FOLDER (next to its market, `live_market.replay_of`) until SIGKILL ends it, at the COUNT-th passing
 of POINT. Points between two statements kill themselves exactly there; in a checkpoint a second thread does while SQLite works; at
 `random` the mother does, some time after COUNT bars. The answer is `STATUS INSIDE`: minus the signal, or 0 where the feed ended first;
 and whether death came inside POINT, not just after it.
@@ -21,10 +21,12 @@ from typing import Any
 
 from qtcore import Engine
 from research.data import load_bars
-from research.live.start import Wish, start_live
+from tests.live_market import start_market
 
 CHECKPOINT = "before PRAGMA wal_checkpoint(PASSIVE)"
 POINTS = {  # what the runner or one of the two files passes
+    "change": "after INSERT versions",
+    "changed": "changed",
     "filled": "filled",
     "broker": "broker before COMMIT",
     "snapshot": "after UPDATE snapshots",
@@ -44,7 +46,7 @@ class Tapped:
         self._db, self._told, self._prefix = db, told, prefix
 
     def execute(self, statement: str, *values: Any) -> Any:
-        name = " ".join(statement.split()[:2])
+        name = " ".join([word for word in statement.split() if word != "INTO"][:2])
         self._told(f"{self._prefix}before {name}")
         done = self._db.execute(statement, *values)
         self._told(f"{self._prefix}after {name}")
@@ -60,8 +62,7 @@ def die() -> None:
 
 def live(folder: Path, point: str, count: int, seed: int, shared: mmap.mmap) -> None:
     """Trade on until killed, or until the feed ends."""
-    wish = Wish(f"replay:{folder / 'bars.parquet'}", folder / "journal.sqlite", predictions=folder / "predictions.parquet")
-    runner, close = start_live(wish)
+    runner, close = start_market(folder, folder / "journal.sqlite")
     wanted, seen = POINTS[point], 0
 
     def die_soon() -> None:
@@ -114,6 +115,9 @@ def raise_child(folder: Path, point: str, count: int, seed: int, shared: mmap.mm
 
 def main(folder: Path) -> None:
     Engine().run(load_bars("simulated:random_walk?n_bars=60&n_symbols=2"))  # compiled code is inherited
+    if (folder / "models").exists():
+        import lightgbm  # noqa: F401
+        import xgboost  # noqa: F401
     shared = mmap.mmap(-1, 2)
     for line in sys.stdin:
         point, count, seed = line.split()

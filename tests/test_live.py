@@ -169,11 +169,11 @@ def test_orders_and_bars_are_taken_once(market, tmp_path):
     for _ in range(3):
         broker.submit([order])
     row = next(t for t in range(bars.n) if bars.open[t, 0] == bars.open[t, 0])
-    first, again = broker.advance(bars[row : row + 1]), broker.advance(bars[row : row + 1])
+    first, again = (broker.advance(bars[row : row + 1], params) for _ in range(2))
     assert len(first) == 1
     assert difference(first, again) == ""
     broker.submit([order])
-    assert len(broker.advance(bars[row + 1 : row + 2])) in (0, 1)
+    assert len(broker.advance(bars[row + 1 : row + 2], params)) in (0, 1)
     assert broker.db.execute("SELECT COUNT(*) FROM fills WHERE order_id = 'A-1-entry'").fetchone()[0] == 1
 
 

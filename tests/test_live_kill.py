@@ -1,6 +1,8 @@
 """Does a kill at any moment change anything? A real process, a real SIGKILL, and afterwards every bit of an uninterrupted run."""
 
+import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,14 +11,28 @@ from pathlib import Path
 
 import pytest
 
+import qtcore as qt
+import research
+from research import registry
 from research.data import load_bars, save_bars
+from research.meta import train_meta
 from research.predictions import Predictions
 from tests.conftest import shared_data
-from tests.live_market import content, events_of, make_market, paper_content, replay_of, run_live
+from tests.live_market import STEERING, content, events_of, make_market, notes, paper_content, run_market
 from tests.live_victim import POINTS
 
-NAMED = tuple(point for point in POINTS if point != "random")
+STEERED = ("change", "changed")  # passed where something is commanded or promoted
+NAMED = tuple(point for point in POINTS if point != "random" and point not in STEERED)
 EVERY_FIVE = ("snapshot", "checkpoint")  # passed at every fifth bar
+COMMANDS = (
+    {"do": "set", "values": {"governor.stop_loss": 0.005, "governor.min_confidence": 0.5}},
+    {"do": "stop", "now": False},
+    {"do": "lift"},
+    {"do": "set", "values": {"meta.enabled": False, "arbiter.enabled": False}},
+    {"do": "set", "values": {"governor.stop_loss": 0.03, "arbiter.enabled": True, "meta.enabled": True}},
+    {"do": "stop", "now": True},
+    {"do": "lift"},
+)
 
 
 @dataclass
@@ -25,7 +41,7 @@ class Graveyard:
 
     folder: Path
     mother: subprocess.Popen
-    whole: tuple[dict, dict, str]
+    whole: tuple[dict, dict, dict, str]
     lives: int = 0
     finished: int = 0
 
@@ -48,25 +64,41 @@ class Graveyard:
 
     def check(self) -> None:
         """Finish the run and compare; then begin a new one."""
-        _, state = run_live(replay_of(self.folder, self.journal))
-        rows, paper, expected = self.whole
+        _, state = run_market(self.folder, self.journal)
+        rows, paper, told, expected = self.whole
         assert state == expected
+        assert notes(self.journal) == told
         assert content(self.journal) == rows
         assert paper_content(self.journal) == paper
         assert events_of(self.journal, "mismatch") == 0
         self.finished += 1
         for path in self.folder.glob("journal.sqlite*"):
             path.unlink()
+        self.begin()
+
+    def begin(self) -> None:
+        """Put the registry where a journal begins."""
+        begin_registry(self.folder)
+
+
+def begin_registry(folder: Path) -> None:
+    """Let a market with models begin with the first ones."""
+    if (models := folder / "models").exists():
+        shutil.rmtree(registry.registry_folder(), ignore_errors=True)
+        registry.promote(models / "0", "mine")
 
 
 def bury(folder: Path) -> Iterator[Graveyard]:
     """Run the market of `folder` without interruption, and have the mother ready."""
-    _, state = run_live(replay_of(folder, folder / "whole"))
-    whole = content(folder / "whole"), paper_content(folder / "whole"), state
-    assert len(whole[0]["fills"]) > 100
+    begin_registry(folder)
+    _, state = run_market(folder, folder / "whole")
+    whole = content(folder / "whole"), paper_content(folder / "whole"), notes(folder / "whole"), state
+    assert events_of(folder / "whole", "mismatch") == 0
+    assert len(whole[0]["fills"]) > 30
     mother = subprocess.Popen(
         [sys.executable, "-m", "tests.live_victim", str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
+    begin_registry(folder)
     yield Graveyard(folder, mother, whole)
     assert mother.stdin is not None
     mother.stdin.close()
@@ -78,6 +110,40 @@ def graveyard(tmp_path_factory):
     folder = tmp_path_factory.mktemp("market")
     make_market(folder, 500)
     yield from bury(folder)
+
+
+@pytest.fixture(scope="module")
+def steered(tmp_path_factory):
+    """A market that is steered at every ninth bar: stops, kill switch on and off, layers off and on."""
+    folder = tmp_path_factory.mktemp("steered")
+    make_market(folder, 500)
+    plan = {9 * k: COMMANDS[k % len(COMMANDS)] for k in range(1, 55)}
+    (folder / STEERING).write_text(json.dumps(plan))
+    yield from bury(folder)
+
+
+@pytest.fixture
+def promoted(tmp_path):
+    """A market with models; at every ninth bar others are promoted, at the bars behind those something is commanded."""
+    bars = load_bars("simulated:random_walk?n_bars=300&n_symbols=4")
+    save_bars(bars, tmp_path / "bars.parquet")
+    for k in range(2):
+        part = research.train(bars, models=("xgb", "lgbm"), n_folds=2, seed=k, preset="tiny", use_store=False)
+        part.models.save(tmp_path / "models" / str(k))
+        train_meta(bars, Predictions.random(bars, seed=8 + k), qt.Params(), kind="logistic").save(tmp_path / "models" / str(k) / "meta")
+    plan = {9 * k: {"promote": str(tmp_path / "models" / str(k % 2)), "after": k} for k in range(1, 33)}
+    plan |= {9 * k + 1: COMMANDS[k % 3] for k in range(8, 33)}
+    plan[1] = {
+        "do": "set",
+        "values": {
+            "governor.min_confidence": 0.34,
+            "governor.max_daily_trades": 1_000,
+            "governor.cooldown_minutes": 1,
+            "arbiter.score_threshold": 0.05,
+        },
+    }
+    (tmp_path / STEERING).write_text(json.dumps(plan))
+    yield from bury(tmp_path)
 
 
 @pytest.fixture
@@ -108,6 +174,23 @@ def test_a_kill_at_every_point_changes_nothing(graveyard):
         else:
             pytest.fail(f"no process died inside {point}")
     graveyard.check()
+
+
+@pytest.mark.parametrize("point", [*STEERED, "filled", "commit", "random"])
+def test_a_kill_around_a_command_changes_nothing(steered, point):
+    kill_often(steered, point, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", [*STEERED, "random"])
+def test_twenty_kills_around_a_command_change_nothing(steered, point):
+    kill_often(steered, point, 20)
+
+
+@pytest.mark.slow
+def test_twenty_kills_around_a_promotion_change_nothing(promoted):
+    for point in STEERED:
+        kill_often(promoted, point, 20)
 
 
 def test_kills_at_random_change_nothing(graveyard):

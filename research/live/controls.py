@@ -80,7 +80,7 @@ class Controls:
         is_killed = self.kill_file.exists()
         if not commands and self._is_killed == is_killed:
             return None
-        if self._is_killed is None:
+        if self._is_killed is None and not causes:
             causes.append("started")
         if is_killed != bool(self._is_killed):
             causes.append(f"kill-switch file {'found' if is_killed else 'gone'}")

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,9 @@ class Journal:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Write everything inside or nothing. Raises UserError when the disk is full or the file damaged."""
+        if self.db.in_transaction:  # part of a larger one
+            yield self.db
+            return
         with guarded(self.path):
             self.db.execute("BEGIN IMMEDIATE")
             try:
@@ -263,6 +267,16 @@ class Journal:
         query = "SELECT id, params, models FROM versions ORDER BY id"
         return {int(i): (Params().with_values(json.loads(p)), json.loads(m)) for i, p, m in self.db.execute(query)}
 
+    def last_version(self) -> int:
+        """Return the number of the version that decided the last bar, 1 before there is one."""
+        row = self.db.execute("SELECT version FROM bars ORDER BY bar DESC LIMIT 1").fetchone()
+        return 1 if row is None else int(row[0])
+
+    def causes(self, version: int) -> list[tuple[str, str]]:
+        """Return (`reload` where the models changed, else `params`; cause) of every version after `version`."""
+        rows = self.db.execute("SELECT models, cause FROM versions WHERE id >= ? ORDER BY id", (version,)).fetchall()
+        return [("params" if models == before else "reload", str(cause)) for (before, _), (models, cause) in pairwise(rows)]
+
     def open_orders(self) -> list[Order]:
         """Return what waits for the next open, in the order it was sent."""
         return [order for _, order in self._orders("state = 'open'")]
@@ -287,11 +301,6 @@ class Journal:
         for done_at, id_ in self.db.execute(query, (bar,)):
             found.setdefault(int(done_at), []).append(str(id_))
         return found
-
-    def is_killed_at(self, bar: int) -> bool:
-        """Say whether the kill switch was on when `bar` was decided."""
-        query = "SELECT params FROM versions JOIN bars ON bars.version = versions.id WHERE bar = ?"
-        return bool(json.loads(self.db.execute(query, (bar,)).fetchone()[0])["governor.emergency_stop"])
 
     def commands(self) -> list[tuple[int, str]]:
         """Return (id, command) of every control row that was not applied yet."""

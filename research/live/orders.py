@@ -5,7 +5,7 @@ from typing import Protocol
 
 from numpy.typing import NDArray
 
-from qtcore import Bars
+from qtcore import Bars, Params
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,15 @@ class Broker(Protocol):
         """Drop orders that are not filled yet."""
         ...
 
-    def advance(self, bar: Bars) -> NDArray:
-        """Let a closed bar pass and return its fills, `FILL` records; a bar that has passed before returns what it returned then."""
+    def last_bar(self) -> Bars | None:
+        """Return the last bar as it passed, None before the first."""
+        ...
+
+    def advance(self, bar: Bars, params: Params) -> NDArray:
+        """Let a closed bar pass and return its fills, `FILL` records; a bar that has passed before returns what it returned then.
+
+        params: in force at this bar; an entry gets its stop `governor.stop_loss` away.
+        """
         ...
 
     def checkpoint(self) -> None:

@@ -5,6 +5,7 @@ the engine's, bit for bit. A protective stop goes with each entry. Every bar is 
 taken twice.
 """
 
+import base64
 import json
 import math
 from collections.abc import Iterable
@@ -18,6 +19,7 @@ from qtcore import Bars, Params
 from qtcore.broker import fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
 from qtcore.types import FILL, NEVER, Reason
 from research.errors import UserError
+from research.live.codec import pack_bar, unpack_bar
 from research.live.files import check_whole, connect, guarded
 from research.live.orders import Order
 
@@ -38,7 +40,7 @@ CREATE INDEX fills_of_bars ON fills (close_time);
 class PaperBroker:
     """A simulated exchange account in a file.
 
-    params: costs, stop distance and the number of holes after which a symbol is gone. cash: quote, what a new account starts with.
+    params: costs and the number of holes after which a symbol is gone. cash: quote, what a new account starts with.
     Raises UserError where the file is not one, and for `broker.fill = close`, which nobody can do after the close.
     """
 
@@ -117,15 +119,26 @@ class PaperBroker:
             for id_ in known:
                 del self._open[id_]
 
-    def advance(self, bar: Bars) -> NDArray:
-        """Let a closed bar pass: exits at the open, entries at the open, stops, delistings, funding. Returns its fills."""
+    def last_bar(self) -> Bars | None:
+        """Return the last bar as it passed, None before the first."""
+        if (kept := self._state.get("bar")) is None:
+            return None
+        open_time, candles = kept
+        return unpack_bar(base64.b64decode(candles), open_time, self._clock, self.symbols, self._clock - open_time)
+
+    def advance(self, bar: Bars, params: Params) -> NDArray:
+        """Let a closed bar pass: exits at the open, entries at the open, stops, delistings, funding. Returns its fills.
+
+        params: in force at this bar; an entry gets its stop `governor.stop_loss` away.
+        """
         close_time = int(bar.close_time[0])
         if close_time <= self._clock:
             return self._passed(close_time)
         done: list[tuple[str, str]] = []
-        fills = self._at_open(bar, done) + self._inside(bar)
+        fills = self._at_open(bar, params.governor.stop_loss, done) + self._inside(bar)
         self._pay_funding(bar)
         self._clock = close_time
+        self._state["bar"] = int(bar.open_time[0]), base64.b64encode(pack_bar(bar)).decode()
         with guarded(self.path):
             self.db.execute("BEGIN IMMEDIATE")
             first = self._state["n_fills"]
@@ -159,7 +172,7 @@ class PaperBroker:
         rows = self.db.execute(f"SELECT {', '.join(REPORTED)} FROM fills WHERE close_time = ? ORDER BY seq", (close_time,))
         return _records([dict(zip(REPORTED, row)) for row in rows])
 
-    def _at_open(self, bar: Bars, done: list[tuple[str, str]]) -> list[tuple[str | None, dict[str, Any]]]:
+    def _at_open(self, bar: Bars, stop_loss: float, done: list[tuple[str, str]]) -> list[tuple[str | None, dict[str, Any]]]:
         fills: list[tuple[str | None, dict[str, Any]]] = []
         time, positions, opens = int(bar.open_time[0]), self._state["positions"], bar.open[0].tolist()
         leaving = {order.symbol: order for order in self._open.values() if order.kind == "exit"}
@@ -176,7 +189,7 @@ class PaperBroker:
         for s, name in self._columns(entering):
             order, price = entering[name], opens[s]
             if price == price and name not in positions:
-                fills.append((order.id, self._enter(s, order.notional, price, time)))
+                fills.append((order.id, self._enter(s, order.notional, price, time, stop_loss)))
             done.append(("filled" if price == price else "cancelled", order.id))
         return fills
 
@@ -207,10 +220,10 @@ class PaperBroker:
             paid += received
         self._state["balance"] += paid
 
-    def _enter(self, s: int, pending: float, reference: float, time: int) -> dict[str, Any]:
+    def _enter(self, s: int, pending: float, reference: float, time: int, stop_loss: float) -> dict[str, Any]:
         side = 1.0 if pending > 0.0 else -1.0
         price, notional = float(fill_rule(side, reference, self.params.broker.slippage_rate)), abs(pending)
-        fee, stop = notional * self.params.broker.fee_rate, float(stop_level_rule(side, price, self.params.governor.stop_loss))
+        fee, stop = notional * self.params.broker.fee_rate, float(stop_level_rule(side, price, stop_loss))
         qty = side * (notional / price)
         self._state["positions"][self.symbols[s]] = {
             "qty": qty, "entry_price": price, "entry_fee": fee, "stop_price": stop, "funding": 0.0, "last_close": reference,

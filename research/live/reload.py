@@ -60,9 +60,8 @@ class Reload:
                     self._work = None
                     check_fits(runner.engine, models, meta)
                     text = f"{self.name}@{self.version} -> {self.name}@{version}"
-                    runner.serve(bar, models, meta, about, f"models {text}")
+                    runner.serve(bar, models, meta, about, f"{text}: {_said(models, meta)} from this bar on")
                     self.version = version
-                    yield Event(now, "reload", f"{text}: {_said(models, meta)} from this bar on")
         except UserError as error:
             self._work = None
             yield Event(now, "reload_refused", f"{self.name}@{self.version} goes on: {error}")

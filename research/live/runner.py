@@ -3,7 +3,8 @@
 One bar, in this order: the broker lets it pass and reports fills; the engine runs it; both ledgers are compared; the journal commits
 everything as one transaction; then orders are sent. A crash between two of these steps is repaired at the start: the engine returns to
 the newest snapshot, runs the journalled bars after it again, the account must come out with the journalled bits, and what the broker may
-have missed is sent once more under the same ids. The bar that was not committed is decided again, from the same state, with the same ids.
+have missed is sent once more under the same ids. The bar that was not committed is decided again, from the same state, with the same ids;
+if the broker has let it pass already, from the candles that the broker saw and before anything that was commanded since.
 """
 
 import time
@@ -88,7 +89,7 @@ class Runner:
     models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
     the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
     meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. ready: called when history
-    or journal are done with and the first bar is awaited. passed: called at points where a crash must be harmless (`filled`,
+    or journal are done with and the first bar is awaited. passed: called at points where a crash must be harmless (`changed`, `filled`,
     `committed`, `submitted`), for tests.
     """
 
@@ -121,6 +122,8 @@ class Runner:
             )
         self._working: dict[tuple[str, str], Order] = {}
         self._version, self._clock, self._bar = 1, 0, -1
+        self._told = 1  # last version that an event tells of
+        self._is_killing = False
         self._since_snapshot, self._since_checkpoint = 0, 0
         self._pending_events: list[Event] = []
 
@@ -134,16 +137,21 @@ class Runner:
         self.meta = self.engine.meta_model = meta
         self.models_about = about
         self._version = self.journal.change(bar, self.params, about, cause)
+        self.passed("changed")
 
     def run(self) -> Outcome:
         """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
         with guarded(self.journal.path):
             resumed = self._resume()
         self.ready()
-        assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
-        assembler.clock = self._clock or None
         latency: list[int] = []
         n_bars = 0
+        begun = self.broker.last_bar()
+        if begun is not None and 0 < self._clock == int(begun.open_time[0]):  # it died between the broker's file and the journal
+            latency.append(self._decide(begun, [], time.time_ns()))
+            n_bars += 1
+        assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
+        assembler.clock = self._clock or None
         for arrival in self.feed.arrivals(self._clock):
             received = time.time_ns()
             assembler.add(arrival)
@@ -168,11 +176,12 @@ class Runner:
         bar = self._bar + 1
         events += self._pending_events
         self._pending_events = []
-        self._change_params(bar, int(bars.close_time[0]), events)
+        self._change_params(bar, int(bars.close_time[0]))
         for duty in self.duties:
             events += duty.before(self, bar, int(bars.close_time[0]))
+        events += self._announced(int(bars.close_time[0]))
         self._cancel_killed()
-        reported = self.broker.advance(bars)
+        reported = self.broker.advance(bars, self.params)
         self.passed("filled")
         result = self.engine.run(bars, self._votes_at(int(bars.close_time[0])))
         if wrong := difference(result.fills, reported):
@@ -252,14 +261,25 @@ class Runner:
         if self.params.governor.emergency_stop:
             self.broker.cancel([order.id for (_, kind), order in self._working.items() if kind == "entry"])
 
-    def _change_params(self, bar: int, now: int, events: list[Event]) -> None:
-        changed = None if self.controls is None else self.controls.params(bar)
-        if changed is None or changed[0] == self.params:
+    def _change_params(self, bar: int, now: int) -> None:
+        """Ask for other parameters; not at a bar that the broker saw with these ones, or dropped entries for, before a crash."""
+        is_begun, self._is_killing = self._is_killing or self.broker.clock >= now, False
+        if self.controls is None or is_begun:
             return
-        self.params, cause = changed
-        self.engine.params = self.params
-        self._version = self.journal.change(bar, self.params, self.models_about, cause)
-        events.append(Event(now, "params", cause))
+        with self.journal.transaction():  # a command is taken together with what it changes
+            if (changed := self.controls.params(bar)) is None or changed[0] == self.params:
+                return
+            self.params, cause = changed
+            self.engine.params = self.params
+            self._version = self.journal.change(bar, self.params, self.models_about, cause)
+        self.passed("changed")
+
+    def _announced(self, now: int) -> list[Event]:
+        """Tell of versions that no event tells of yet, one of a change before a crash included."""
+        if self._version == self._told:
+            return []
+        causes, self._told = self.journal.causes(self._told), self._version
+        return [Event(now, kind, cause) for kind, cause in causes]
 
     def _votes_at(self, close_time: int) -> Votes | None:
         if self._votes is None:
@@ -299,11 +319,12 @@ class Runner:
         self.engine.meta_model = self.meta
         self._check_account(bar)
         self._bar = bar
-        self._version = max(versions)
+        self._version, self._told = max(versions), self.journal.last_version()
         self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
         self._catch_up()
         known, known_models = versions[self._version]
         self.params = self.engine.params = known
+        self._is_killing = known.governor.emergency_stop and not versions[self._told][0].governor.emergency_stop
         if (wanted != known and self.controls is None) or wanted_models != known_models:
             self._check_continues(known, wanted)
             self.params = self.engine.params = wanted
@@ -340,12 +361,14 @@ class Runner:
         """Give the broker what it may have missed: after a power loss bars and orders, after a crash the orders of the last bar."""
         last = self._bar if self.broker.clock >= self._clock else self.journal.bar_at(self.broker.clock)
         given, dropped = self.journal.given(last), self.journal.dropped(last)
-        for number, bars, _, _ in self.journal.bars_after(last):
+        versions = self.journal.versions()
+        for number, bars, _, version in self.journal.bars_after(last):
+            params = versions[version][0]
             self.broker.cancel(dropped.get(number - 1, []))
             self.broker.submit(given.get(number - 1, []))
-            if self.journal.is_killed_at(number):
+            if params.governor.emergency_stop:
                 self.broker.cancel(dropped.get(number, []))
-            self.broker.advance(bars)
+            self.broker.advance(bars, params)
         self.broker.cancel(dropped.get(self._bar, []))
         self.broker.submit(list(self._working.values()))
 
