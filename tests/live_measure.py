@@ -1,7 +1,9 @@
 """A paper-trading process that is watched: `python -m tests.live_measure WISH`, a JSON object of `Wish` and what to measure.
 
-Prints one JSON object: `ready`, seconds from the start of the process to the first bar's commit, and `ready_cpu`, of processor time; `rss`,
-MiB at the bars of `marks`; `ms`, latencies from the closed bar to the journal; `rate`, bars a second, and `rate_cpu`; `bars`, `resumed`.
+Prints one JSON object: `ready`, seconds from the start of the process to the first bar's commit, and `ready_cpu`, of processor time; `own`,
+MiB of resident memory at the bars of `marks`, less pages of library files, which come and go with whatever else the machine does; `ms`,
+latencies from the closed bar to the journal; `ms_cpu`, of processor time from bar to bar, whatever is done after the decision included;
+`rate`, bars a second, and `rate_cpu`; `bars`, `resumed`.
 is_live: the disk is synced and a full state is written at every bar. dies: SIGKILL instead of an end.
 """
 
@@ -10,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,15 +47,16 @@ def watched(runner: Any, asked: Asked) -> dict[str, Any]:
     """Run to the end, or until it dies."""
     if asked.is_live:
         runner.options.snapshot_bars = runner.options.checkpoint_bars = 1
-        for db in (runner.journal.db, runner.broker.db):
-            db.execute("PRAGMA synchronous = FULL")
-    me, rss, begun = psutil.Process(), {}, list[float]()
+        runner.journal.db.execute("PRAGMA synchronous = FULL")
+    me, own, begun, spent = psutil.Process(), {}, list[float](), list[float]()
 
     def watch(entry: Any) -> None:
+        spent.append(time.process_time())
         if not begun:
-            begun.extend((time.time() - me.create_time(), time.process_time()))
+            begun.extend((time.time() - me.create_time(), spent[0]))
         if entry.bar in asked.marks:
-            rss[entry.bar] = me.memory_info().rss / 2**20
+            memory = me.memory_info()
+            own[entry.bar] = (memory.rss - getattr(memory, "shared", 0)) / 2**20
         if asked.until is not None and entry.bar + 1 >= asked.until:
             runner.stop()
 
@@ -61,8 +65,8 @@ def watched(runner: Any, asked: Asked) -> dict[str, Any]:
     outcome = runner.run()
     seconds, worked = time.perf_counter() - start, time.process_time() - worked
     told: dict[str, Any] = dict(zip(("ready", "ready_cpu"), begun))
-    told |= {"rss": rss, "ms": [ns / 1e6 for ns in outcome.latency], "rate": outcome.bars / seconds, "rate_cpu": outcome.bars / worked}
-    told |= {"bars": outcome.bars, "resumed": outcome.resumed}
+    told |= {"own": own, "ms": [ns / 1e6 for ns in outcome.latency], "rate": outcome.bars / seconds, "rate_cpu": outcome.bars / worked}
+    told |= {"ms_cpu": [1e3 * (b - a) for a, b in pairwise(spent)], "bars": outcome.bars, "resumed": outcome.resumed}
     if asked.dies:
         sys.stdout.write(json.dumps(told) + "\n")
         sys.stdout.flush()

@@ -110,7 +110,7 @@ def test_funding_is_the_same_too(tmp_path, market):
     bars = replace(bars, funding=np.where(np.isnan(bars.close), np.nan, rng.normal(0.0, 1e-4, bars.close.shape)))
     journal = Journal(tmp_path / "j", {"symbols": bars.symbols, "interval": bars.interval}, durable=False)
     run = backtest(bars, predictions)
-    broker = PaperBroker(tmp_path / "b", bars.symbols, run.params, durable=False)
+    broker = PaperBroker(tmp_path / "b", bars.symbols, run.params)
     runner = Runner(run.params, ReplayFeed(bars), journal, broker, predictions, options=Options(snapshot_bars=50, fills_gaps=False))
     runner.run()
     assert broker.balance == run.result.balance[-1]
@@ -164,7 +164,7 @@ def test_a_doubled_order_shows(market, tmp_path):
 def test_orders_and_bars_are_taken_once(market, tmp_path):
     bars, _, _ = market
     params = qt.Params()
-    broker = PaperBroker(tmp_path / "b", bars.symbols, params, durable=False)
+    broker = PaperBroker(tmp_path / "b", bars.symbols, params)
     order = Order("A-1-entry", bars.symbols[0], "entry", 500.0, int(Reason.APPROVED))
     for _ in range(3):
         broker.submit([order])

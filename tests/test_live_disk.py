@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from qtcore import Params
 from research.errors import UserError
 from research.live import files
+from research.live.paper import PaperBroker
 from research.live.start import start_live
 from tests.live_market import content, events_of, make_market, paper_content, replay_of, run_live
 
@@ -124,6 +126,15 @@ def test_a_checkpoint_that_loses_power_loses_nothing(power, tmp_path):
             mixed = [(old if rng.random() < 0.5 else new)[at : at + SECTOR] for at in range(0, len(new), SECTOR)]
             name.write_bytes(b"".join(mixed))
         assert check_goes_on(folder, journal, whole) == STOPPED
+
+
+def test_a_new_paper_account_is_on_the_disk_before_its_first_bar(tmp_path):
+    """What it begins with is in no journal; everything later is, so the account waits for no disk."""
+    broker = PaperBroker(tmp_path / "paper", ("A",), Params(), cash=123.0)
+    assert broker.db.execute("PRAGMA synchronous").fetchone()[0] == 1
+    shutil.copy(tmp_path / "paper", tmp_path / "left")
+    broker.close()
+    assert PaperBroker(tmp_path / "left", ("A",), Params()).balance == 123.0
 
 
 def test_live_syncs_at_every_commit_and_a_replay_at_checkpoints(tmp_path):

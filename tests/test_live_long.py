@@ -28,7 +28,7 @@ def grown(tmp_path, n: int, marks: tuple[int, int]) -> float:
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["bars"] == n
-    return float(told["rss"][str(marks[1])] - told["rss"][str(marks[0])])
+    return float(told["own"][str(marks[1])] - told["own"][str(marks[0])])
 
 
 def test_memory_is_flat_over_a_month(tmp_path):

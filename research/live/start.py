@@ -141,7 +141,7 @@ def assemble(
         taken = _governor(wish, journal)
         cash = None if taken is None else taken.get("current_balance")
         paper = wish.journal.with_name(f"{wish.journal.name}.paper")
-        broker = PaperBroker(paper, feed.symbols, params, durable=not is_replay, cash=cash)
+        broker = PaperBroker(paper, feed.symbols, params, cash=cash)
         log = None if wish.log is None else LogFile(wish.log, is_json=wish.log_json)
     except BaseException:
         journal.close()
