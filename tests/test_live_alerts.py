@@ -16,6 +16,8 @@ from research.errors import UserError
 from research.live import alerts
 from research.live.alerts import WAITING, Alerts
 from research.live.controls import command
+from research.live.feeds import Arrival
+from research.live.journal import Event
 from research.live.start import Wish, start_live
 from research.predictions import Predictions
 from tests.test_live import content
@@ -122,10 +124,11 @@ def test_what_fails_is_noted_without_the_address(hook, path, said):
 
 
 @pytest.mark.parametrize(
-    ("code", "said"), [("raise SystemExit(3)", "ended with 3"), ("import time; time.sleep(5)", "took longer than 0.3 seconds")]
+    ("code", "seconds", "said"),
+    [("raise SystemExit(3)", 30.0, "ended with 3"), ("import time; time.sleep(5)", 0.3, "took longer than 0.3 seconds")],
 )
-def test_a_command_that_fails_is_noted_by_its_name_alone(code, said):
-    told = Alerts(f'{sys.executable} -c "{code}" {SECRET}', seconds=0.3, pause=0.0)
+def test_a_command_that_fails_is_noted_by_its_name_alone(code, seconds, said):
+    told = Alerts(f'{sys.executable} -c "{code}" {SECRET}', seconds=seconds, pause=0.0)
     told.tell("due", "text", 0)
     wait_for(lambda: told._failures)
     (event,) = told.after(RUNNER, ENTRY)
@@ -157,6 +160,30 @@ def test_silence_of_a_live_feed_and_a_bar_of_holes_are_a_loss(hook):
     told.close()
     assert [body["text"] for _, body, _ in server.got[1:2]] == ["a bar without a single candle"]
     assert sum("candle" in body["text"] for _, body, _ in server.got) == 1
+
+
+def test_a_loss_is_told_once_when_it_lasts_and_a_moment_is_none(hook):
+    server, url = hook
+    told = Alerts(url)
+    minute = 60 * 10**9
+
+    def hear(at: float, *said: tuple[str, str, str]) -> None:
+        now = round(at * minute)
+        told.heard(Arrival(now, events=tuple(Event(now, kind, text, symbol) for kind, text, symbol in said)))
+
+    hear(0.0, ("lost", "x does not answer: 503", ""))
+    hear(1.0, ("back", "x answers again", ""))
+    hear(9.0, ("lost", "x does not answer: 503", ""), ("lost", "the websocket of x broke: gone", ""))
+    hear(10.9, ("back", "the websocket of x is up again", ""))
+    hear(11.1)
+    hear(12.0, ("skew", "ahead", ""), ("lost", "x gives no candles: 429", "B/Q"))
+    hear(30.0, ("back", "x answers again after 1260 s", ""), ("back", "x gives candles again", "B/Q"))
+    hear(40.0)
+    told.close()
+    assert [(body["kind"], body["text"], body["time"][14:]) for _, body, _ in server.got] == [
+        ("feed_loss", "x does not answer: 503", "11:06Z"),
+        ("feed_loss", "x gives no candles: 429 B/Q", "30:00Z"),
+    ]
 
 
 def test_alarms_of_other_duties_are_handed_on(hook):

@@ -37,6 +37,7 @@ from tests.local_exchange import LocalExchange, Row
 from tests.naive import live as naive
 from tests.test_live import planes_of
 
+HERE = Path(__file__).parent
 MS = 1_000_000
 MINUTE = 60_000
 NAMES = ("BTC/USDT", "ETH/USDT", "SOL/USDT")
@@ -264,6 +265,7 @@ def qt_live(exchange: LocalExchange, models: Path, journal: Path, kind: str) -> 
     words = ["live", "--feed", f"ccxt:binance{kind}", "--symbols", ",".join(NAMES), "--timeframe", "1m", "--poll", "0.005"]
     words += ["--models", str(models), "--journal", str(journal), "--allow-rejected", "--allow-synthetic", "--json"]
     words += [word for name, value in EAGER.items() for word in ("--set", f"{name}={value}")]
+    words += ["--alert", f"{sys.executable} {HERE / 'live_alert.py'} {journal}.alerts"]
     environment = {**os.environ, "QT_EXCHANGE_URL": exchange.url}
     return subprocess.Popen(
         [sys.executable, "-m", "research", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -334,6 +336,11 @@ def test_the_command_decides_what_the_backtest_decides_on_what_was_known(world, 
     reached = [kind for kind, symbol, *_ in notes if kind in ("lost", "back") and not symbol]
     assert reached[:4] == ["lost", "back"] * 2 or kind, notes
     assert kinds["back"] >= 2
+    alerts = [json.loads(line) for line in Path(f"{journal}.alerts").read_text().splitlines()]
+    losses = [(alert["text"], alert["time"]) for alert in alerts if alert["kind"] == "feed_loss"]
+    assert sum("binance does not answer" in text for text, _ in losses) == 1, "of the ten minutes, not of the one"
+    began = next(time for kind, symbol, time, _, text in notes if kind == "lost" and "does not answer" in text) * MS
+    assert losses[0][1] >= str(np.datetime64(began, "ns").astype("M8[s]"))
     check_gap(journal, as_known, seen, set(revised), tmp_path)
 
 

@@ -3,10 +3,11 @@
     qt live ... --alert "notify-send qtcore"          a command: the JSON object on stdin, QT_ALERT_KIND and QT_ALERT_TEXT beside it
     qt live ... --alert https://hooks.example/...     a POST of the JSON object
 
-What is told: `stop` (the kill switch acts), `drawdown` (entries are halted), `feed_loss` (a bar without a single candle, or no bar for two
-intervals), `envelope` (a figure left its band), `due` (train again), `mismatch` (broker and engine differ). A thread takes from a queue of
-64; what does not fit is dropped and counted. A delivery has ten seconds, twice. What fails is an event `alert_failed`; it names the program
-or the host and never the rest, which may hold a secret. Redirects are not followed.
+What is told: `stop` (the kill switch acts), `drawdown` (entries are halted), `feed_loss` (an exchange, its websocket or a symbol that gives
+nothing for two minutes of its own clock, a bar without a single candle, or no bar for two intervals), `envelope` (a figure left its band),
+`due` (train again), `mismatch` (broker and engine differ). A thread takes from a queue of 64; what does not fit is dropped and counted. A
+delivery has ten seconds, twice. What fails is an event `alert_failed`; it names the program or the host and never the rest, which may hold
+a secret. Redirects are not followed.
 """
 
 import json
@@ -27,12 +28,15 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from qtcore.types import NS_PER_MINUTE
 from research.errors import UserError
+from research.live.feeds import Arrival
 from research.live.journal import Entry, Event
 from research.live.runner import Runner
 from research.live.watched import iso
 
 WAITING, SECONDS, ATTEMPTS, PAUSE = 64, 10.0, 2, 2.0
+LOST = 2 * NS_PER_MINUTE  # who answers again within this was not lost
 TOLD = ("envelope", "due", "mismatch")  # events that are alerts as they are
 SECRETS = ("QT_TOKEN",)  # of our own environment, not handed on
 
@@ -58,6 +62,7 @@ class Alerts:
     _state: dict[str, bool] | None = None
     _seen: float = field(default_factory=time.monotonic)
     _is_silent: bool = False
+    _lost: dict[tuple[str, bool], Event | None] = field(default_factory=dict)  # by symbol and whether it is the websocket; None: told
 
     def __post_init__(self) -> None:
         """Check the target and start the thread. Raises UserError where nobody could be told."""
@@ -94,6 +99,23 @@ class Alerts:
                 self.tell(event.kind, f"{event.text} {event.symbol}".strip(), event.time)
         while self._failures:
             yield Event(now, "alert_failed", self._failures.popleft())
+
+    def heard(self, arrival: Arrival) -> None:
+        """Listen to what the feed says of itself: tell once of a loss that lasts, when it is over at the latest."""
+        for event in arrival.events:
+            key = event.symbol, "websocket" in event.text
+            if event.kind == "lost":
+                self._lost.setdefault(key, event)
+            elif event.kind == "back":
+                self._tell_loss(key, event.time)
+                self._lost.pop(key, None)
+        for key in list(self._lost):
+            self._tell_loss(key, arrival.now)
+
+    def _tell_loss(self, key: tuple[str, bool], now: int) -> None:
+        if (event := self._lost.get(key)) is not None and now - event.time > LOST:
+            self.tell("feed_loss", f"{event.text} {event.symbol}".strip(), now)
+            self._lost[key] = None
 
     def tell(self, kind: str, text: str, now: int) -> None:
         """Queue an alert; returns at once."""

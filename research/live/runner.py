@@ -20,7 +20,7 @@ from qtcore.meta import MetaSource
 from qtcore.types import N_MODELS, Reason
 from research.errors import UserError
 from research.live.codec import digest_of
-from research.live.feeds import GRACE, Assembler, Feed
+from research.live.feeds import GRACE, Arrival, Assembler, Feed
 from research.live.files import guarded
 from research.live.journal import Entry, Event, Journal
 from research.live.orders import Broker, Order, order_id
@@ -89,8 +89,8 @@ class Runner:
     models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
     the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
     meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. ready: called when history
-    or journal are done with and the first bar is awaited. passed: called at points where a crash must be harmless (`changed`, `filled`,
-    `committed`, `submitted`), for tests.
+    or journal are done with and the first bar is awaited. heard: called with whatever the feed yields. passed: called at points where a
+    crash must be harmless (`changed`, `filled`, `committed`, `submitted`), for tests.
     """
 
     params: Params
@@ -108,6 +108,7 @@ class Runner:
     duties: tuple[Duty, ...] = ()
     meta_of: Callable[[Mapping[str, Any]], MetaSource | None] | None = None
     ready: Callable[[], None] = lambda: None
+    heard: Callable[[Arrival], None] = lambda arrival: None
     passed: Passed = lambda point: None
 
     def __post_init__(self) -> None:
@@ -157,6 +158,7 @@ class Runner:
             assembler.add(arrival)
             if arrival.events:  # at once: a feed that is lost brings no bar to note it with
                 self.journal.note(arrival.events, self._bar)
+            self.heard(arrival)
             while not self.stopping and (ready := assembler.ready(arrival.now)) is not None:
                 latency.append(self._decide(*ready, received))
                 n_bars += 1

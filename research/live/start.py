@@ -156,6 +156,8 @@ def assemble(
     silence = None if is_replay else 2.0 * feed.interval / 1e9 + options.grace / 1e9
     alerts = None if wish.alert is None else Alerts(wish.alert, silence)
     runner.duties = tuple(duty for duty in (reload, looks, alerts) if duty is not None)
+    if alerts is not None:
+        runner.heard = alerts.heard
     if taken is not None:
         source, state = wish.import_governor, taken
         assert source is not None
