@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import socket
+import sqlite3
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from research.live.source import open_source
 from research.live.tally import SECONDS, Durations
 from research.run import Run
 from research.tables import final_source
+from tests.live_market import content
 from tests.live_world import ask, replay, served, traded
 
 RESET = "api/ai/meta/reset_stats"
@@ -147,8 +149,15 @@ def test_the_server_answers(watched):
             assert ask(url + path)[0] == 404, path
 
 
-def test_only_those_who_show_the_token_change_anything(watched):
-    with served(open_source(watched[0])) as server:
+def copied(journal: Path, to: Path) -> Path:
+    """A journal of one's own, to write into."""
+    with sqlite3.connect(journal) as source, sqlite3.connect(to) as target:
+        source.backup(target)
+    return to
+
+
+def test_only_those_who_show_the_token_change_anything(watched, tmp_path):
+    with served(open_source(copied(watched[0], tmp_path / "j"))) as server:
         for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic secret"}, {"Authorization": "secret"}):
             code, body, headers = ask(server.url + RESET, b"", **given)
             assert code == 401
@@ -160,6 +169,30 @@ def test_only_those_who_show_the_token_change_anything(watched):
         assert now["total_predictions"] == now["escalations"] == now["arbiter"]["total_calls"] == 0
         assert now["governor"]["total_trades"] > 0  # the account is no statistic
         assert len(now["active_models"]) == 4
+
+
+def test_counts_begin_at_the_last_reset_whoever_asks_and_when(watched, tmp_path):
+    folder, journal = watched[0].parent, tmp_path / "j"
+    replay(folder, journal, until=100)
+    beside = open_source(journal)
+    assert beside.tally().cells == 400
+    with served(open_source(journal)) as server:
+        assert ask(server.url + RESET, b"", Authorization="Bearer secret")[0] == 200
+        assert json.loads(ask(server.url + "api/ai/meta/status")[1])["total_predictions"] == 0
+    again = open_source(journal)
+    assert (again.tally().cells, beside.tally().cells) == (0, 0)
+    assert again.active() == beside.active() == open_source(watched[0]).active()
+    replay(folder, journal, until=150)
+    replay(folder, tmp_path / "k", until=150)
+    late, never = open_source(journal).tally(), open_source(tmp_path / "k").tally()
+    assert late.counts() == again.tally().counts() == beside.tally().counts()
+    assert 0 < late.cells == never.cells - 400
+    assert late.last_vote == never.last_vote
+    assert content(journal) == content(tmp_path / "k"), "the runner does not care"
+    with sqlite3.connect(journal) as db:
+        assert db.execute("SELECT COUNT(*) FROM versions").fetchone() == (1,)
+    again.reset()
+    assert open_source(journal).tally().cells == 0
 
 
 def test_without_a_token_nobody_may_change_anything(watched):
@@ -377,8 +410,8 @@ def test_the_token_is_shown_on_a_terminal_only_and_only_a_new_one(watched, monke
     assert (token != "" and token in out.getvalue()) == (is_terminal and environment is None)
 
 
-def test_requests_leave_no_trace_of_the_token(watched, capfd):
-    with served(open_source(watched[0]), token="s3cret-token") as server:
+def test_requests_leave_no_trace_of_the_token(watched, tmp_path, capfd):
+    with served(open_source(copied(watched[0], tmp_path / "j")), token="s3cret-token") as server:
         ask(server.url + RESET, b"", Authorization="Bearer s3cret-token")
         ask(server.url + "api/stop?token=s3cret-token", b"[", Authorization="Bearer s3cret-token")
         assert "s3cret" not in ask(server.url + "api/page")[1]

@@ -16,6 +16,7 @@ from qtcore import Params
 from qtcore.types import ACCOUNT, F8, I8, NS_PER_DAY, NS_PER_MINUTE, POSITION, Action, Reason
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS
+from research.live.controls import command
 from research.live.files import check_version, guarded, is_held, read_about
 from research.live.tally import COUNTED, Durations, Tally
 from research.live.watched import Book, iso, number_or_none, told
@@ -24,6 +25,7 @@ from research.store import RunFiles, read_run
 RECENT = 20  # closed trades of the recent win rate (`spec` 10.5)
 POINTS = 600  # of the equity curve on a page
 LATE = 2 * NS_PER_MINUTE  # after its close a bar of a live feed is overdue: grace, download and decision take less
+RESET, NEWEST = "reset_stats", 2**63 - 1  # a row of `control` that no runner acts on; the largest number of a cell
 RECENT_NS = 5 * NS_PER_MINUTE  # a model is active that voted in these, or in the last bar (`spec` 13.2)
 
 
@@ -35,6 +37,7 @@ class JournalSource:
     is_live: bool = True
     _tally: Tally = field(default_factory=Tally)
     _seen: int = -1
+    _reset: int = -1  # last cell before the counts begin
     _durations: Durations = field(default_factory=Durations)
     _timed: int = -1
     _events: Counter[str] = field(default_factory=Counter)
@@ -62,21 +65,35 @@ class JournalSource:
             return self._db.execute(query, values).fetchall()
 
     def tally(self) -> Tally:
-        """Count what came since the last call, and return the whole."""
-        rows = self.rows(f"SELECT cell, {', '.join(COUNTED)} FROM decisions WHERE cell > ? ORDER BY cell", self._seen)
-        if rows:
+        """Count what came since the last call, and return the whole: all since the last `reset`, whichever process did it."""
+        query = "SELECT MAX(json_extract(command, '$.cell')) FROM control WHERE json_extract(command, '$.do') = ?"
+        (reset,) = self.rows(query, RESET)[0]
+        if reset is not None and reset > self._reset:
+            self._tally, self._seen, self._reset = Tally(), reset - self._recent_bars() * len(self.symbols), reset
+            self._count(reset)
+            self._tally = self._tally.emptied()
+        self._count(NEWEST)
+        return self._tally
+
+    def _count(self, last: int) -> None:
+        """Count what came since the last call, up to the cell `last`."""
+        query = f"SELECT cell, {', '.join(COUNTED)} FROM decisions WHERE cell > ? AND cell <= ? ORDER BY cell"
+        if rows := self.rows(query, self._seen, last):
             table = np.array(rows, float)
             self._tally.add({name: table[:, k + 1] for k, name in enumerate(COUNTED)}, table[:, 0] // len(self.symbols))
             self._seen = int(rows[-1][0])
-        return self._tally
+
+    def _recent_bars(self) -> int:
+        return max(1, RECENT_NS // self.interval)
 
     def active(self) -> list[str]:
         """Return the models that voted in the last bar or the last 5 minutes."""
-        return self.tally().active(max(1, RECENT_NS // self.interval))
+        return self.tally().active(self._recent_bars())
 
     def reset(self) -> None:
-        """Start the counts anew at the next bar."""
-        self._tally = self.tally().emptied()
+        """Start the counts anew at the next bar, for everyone who looks at this journal; which bar that is stands in the journal."""
+        (last,) = self.rows("SELECT MAX(cell) FROM decisions")[0]
+        command(self.path, {"do": RESET, "cell": -1 if last is None else last})
 
     def book(self) -> Book:
         """Return the account at the last bar."""
@@ -198,7 +215,7 @@ class RunSource:
         return self._tally.active(len(self._close))
 
     def reset(self) -> None:
-        """Start the counts anew."""
+        """Start the counts anew, for as long as this process looks: nothing is written into a finished run."""
         self._tally = self._tally.emptied()
 
     def book(self) -> Book:
