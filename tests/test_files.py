@@ -38,11 +38,21 @@ def test_what_cannot_be_written_leaves_the_earlier_file_alone(tmp_path, value):
     save_text(tmp_path / "a.json", "earlier")
     with pytest.raises((ValueError, TypeError)):
         save_json(tmp_path / "a.json", {"x": value})
-    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.json") as draft:
-        draft.write_text("half")
-        raise ZeroDivisionError
     assert names(tmp_path) == ["a.json"]
     assert (tmp_path / "a.json").read_text() == "earlier"
+
+
+def test_a_block_that_fails_leaves_the_earlier_file_alone(tmp_path):
+    def write_half():
+        with replacing(tmp_path / "a") as draft:
+            draft.write_text("half")
+            raise ZeroDivisionError
+
+    save_text(tmp_path / "a", "earlier")
+    with pytest.raises(ZeroDivisionError):
+        write_half()
+    assert names(tmp_path) == ["a"]
+    assert (tmp_path / "a").read_text() == "earlier"
 
 
 def test_a_full_disk_leaves_the_earlier_file_alone(tmp_path, monkeypatch):

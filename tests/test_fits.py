@@ -67,7 +67,7 @@ def test_a_second_identical_training_fits_nothing(processes, tmp_path, request):
 
 def test_whatever_a_fit_reads_changes_its_name():
     quick()
-    for options in ({"seed": 43}, {"preset": "published"}, {"max_train_rows": 300}, {"embargo": 0}, {"label": "L3"}):
+    for options in ({"seed": 43}, {"preset": "fast"}, {"max_train_rows": 300}, {"embargo": 0}, {"label": "L3"}):
         assert quick(**options).models.n_stored == 0, options
     other = dataclasses.replace(BARS, volume=np.where(np.arange(600)[:, None] == 70, BARS.volume * 2.0, BARS.volume))
     assert quick(other).models.n_stored == 0
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_written_stops_nothing(monkeypatch, tmp_path):
 
 STOPPED = """
 import sys
-world = "simulated:random_walk?n_bars=3000&n_symbols=5"
+world = "simulated:random_walk?n_bars=1500&n_symbols=5"
 sys.argv = ["qt", "train", world, "--out", sys.argv[1], "--set", "run.models=xgb", "--set", "run.folds=3"]
 from research.cli import main
 main()
