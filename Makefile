@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+TESTS := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-all lint format bench lock clean
 
@@ -24,10 +25,10 @@ test: $(STAMP)  ## lint, types and tests, about a quarter of an hour on two core
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	OPENBLAS_NUM_THREADS=1 $(TESTS) -m "not slow"  # two processes on two cores: NumPy's threads would wait for each other
 
 test-all: $(STAMP)  ## every test, bounds checks and long property runs included
-	HYPOTHESIS_PROFILE=new $(BIN)/python -m pytest -n 2 --dist loadfile
+	HYPOTHESIS_PROFILE=new $(TESTS)
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_engine.py tests/test_trade.py tests/test_features.py tests/test_decide.py
 
 lint: $(STAMP)  ## format check, lint and types

@@ -12,8 +12,8 @@ def load_run(folder: str | Path) -> Run:
     """Return the `Run` of a folder that `qt backtest`, `Run.save` or `qt status --export` wrote.
 
     Candles, predictions, parameters and the learned meta layer are read, the chain runs again (milliseconds), and every array must have the
-    hash that the manifest names. Nothing is written, and the trial ledger does not count it. Raises UserError when the folder is incomplete,
-    when an array differs (`qt reproduce` names the first stage), and for a run with layers of its user's own.
+    hash that the manifest names. Nothing is written, and the trial ledger does not count it. Raises UserError when the folder is
+    incomplete, when an array differs (`qt reproduce` names the first stage), and for a run with layers of its user's own.
     """
     files = read_run(folder)
     bars, predictions, params, meta = files.chain()

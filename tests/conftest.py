@@ -15,7 +15,16 @@ hypothesis.settings.register_profile("same", derandomize=True)
 hypothesis.settings.register_profile("new", print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# Longest first, so that no process is left alone with one at the end. The first compiles every kernel while the second needs none.
+LONG = ["sweep_research", "mutants", "notebooks", "null_worlds", "live", "report", "cli", "features", "reproduce", "engines", "fits"]
+
 START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of LONG first, in its order; the others stay as they are."""
+    place = {f"test_{name}.py": i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))
 
 
 @pytest.fixture(scope="session", autouse=True)

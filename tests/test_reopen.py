@@ -35,7 +35,7 @@ def test_an_altered_folder_is_refused(run, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["params"]["broker.fee_rate"] = 0.0005
     (folder / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(research.UserError, match="must come out again as it was written, was .* other arrays .*; see `qt reproduce"):
+    with pytest.raises(research.UserError, match=r"must come out again as it was written, was .* other arrays .*; see `qt reproduce"):
         research.load_run(folder)
 
 
@@ -44,5 +44,5 @@ def test_own_layers_are_refused(run, tmp_path):
         return np.ones(votes.action.shape[1:], np.int8), np.full(votes.action.shape[1:], 0.5)
 
     own = research.backtest(run.bars, run.predictions, judge=judge)
-    with pytest.raises(research.UserError, match="must be of the chain alone to be made again, was .* with an own judge"):
+    with pytest.raises(research.UserError, match=r"must be of the chain alone to be made again, was .* with an own judge"):
         research.load_run(own.save(tmp_path / "run", record=False))
