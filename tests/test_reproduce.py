@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import research
 from qtcore import Params
 from research.cli import app
-from research.compare import compare, write_page
+from research.compare import bases, compare, write_page
 from research.errors import UserError
 from research.reproduce import STAGES, reproduce, sentence
 
@@ -126,12 +126,21 @@ def test_runs_stand_side_by_side(imported, trained, tmp_path):
     assert "governor.cooldown_minutes" not in table.index  # the same in all
     assert table.loc["verdict"].isin(["edge", "no edge", "not enough data"]).all()
     page = write_page(folders, tmp_path / "sub" / "page.html").read_text(encoding="utf-8")
-    assert page.count("<polyline") == 4
+    assert [names for names, _ in bases(folders)] == ["strict, loose, trained"]
+    assert page.count("a side: fee 0.040 %, slippage 0.010 %; funding none") == 1
     assert "http" not in page.replace("http-equiv", "")
     assert "different candles" not in page
     for name in table.columns:
         assert name in page
     assert isinstance(table, pd.DataFrame)
+
+
+def test_what_the_figures_rest_on_is_said_for_each_that_differs(bars, imported, tmp_path):
+    dear = Params().with_values({"broker.fee_rate": 0.002})
+    other = research.backtest(bars, research.Predictions.random(bars, seed=1), dear).save(tmp_path / "dear", record=False)
+    said = dict(bases([imported / "strict", other, imported / "loose"]))
+    assert list(said) == ["strict, loose", "dear"]
+    assert "fee 0.200 %, slippage 0.010 %" in said["dear"]
 
 
 def test_too_few_or_missing_runs_are_one_sentence(imported, tmp_path):

@@ -42,8 +42,8 @@ def compare(
     json: Json = False,
 ) -> None:
     """Show several runs side by side: verdict, figures, and the parameters in which they differ."""
+    from research.compare import bases, write_page
     from research.compare import compare as side_by_side
-    from research.compare import write_page
 
     table = side_by_side(runs)
     if json:
@@ -51,6 +51,8 @@ def compare(
 
         print_json(plain(table.to_dict()))
     elif not quiet:
+        for names, text in bases(runs):
+            console.print(f"{names}: {text}", soft_wrap=True, markup=False)
         drawn = Table("", *table.columns, box=None, padding=(0, 2, 0, 0))
         for name, row in table.iterrows():
             drawn.add_row(str(name), *("" if x is None or x != x else str(x) for x in row))

@@ -25,6 +25,7 @@ def wide(table: Table) -> None:
 def run(finished: Any, quiet: bool, json: bool) -> None:
     """Show a run: verdict, headline table, proof, path of the report."""
     from research.evidence import headline
+    from research.report.terms import basis
 
     report = finished.folder / "report.html"
     if json:
@@ -34,6 +35,8 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
         path(report)
         return
     summary = finished.summary
+    console.print()
+    console.print(basis(summary), soft_wrap=True, markup=False)
     console.print()
     table = Table("", "", box=None, show_header=False, padding=(0, 2))
     for name, value in headline(summary).items():

@@ -60,6 +60,7 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Run the chain for every setting of a grid; each counts as a trial."""
+    from research.report.terms import basis
     from research.sweep.workflow import SweepJob, run_sweep
     from research.workflow import Job
 
@@ -84,6 +85,7 @@ def sweep(
     elif quiet:
         show.path(outcome.page)
     else:
+        show.console.print(basis(outcome.summary), soft_wrap=True, markup=False)
         table = Table("", "", box=None, show_header=False, padding=(0, 2))
         for name, value in outcome.rows:
             table.add_row(name, value)

@@ -18,13 +18,13 @@ from research.report.rows import (
     score_table,
     slice_accuracy,
     slice_rates,
-    stage_texts,
     symbol_accuracy,
     symbol_table,
     threshold_table,
     trade_table,
 )
-from research.report.words import count, hours, layer_name, number, percent, signed_percent, slice_name
+from research.report.terms import assumptions
+from research.report.words import count, hours, number, percent, signed_percent, slice_name
 from research.store import RunFiles
 
 SHOWN_TRADES = 12
@@ -44,7 +44,7 @@ def page(files: RunFiles) -> dict[str, Any]:
         "verdict": _verdict(s["evidence"]),
         "notices": notices(s, verify, files.manifest),
         "tiles": tiles(s),
-        "assumptions": assumptions(s, files.manifest),
+        "assumptions": assumptions(s),
         "pictures": pictures(s, tested, trades) | model_pictures(s, metas),
         "scores": score_table({**s["models"], **s["layers"]}),
         "rules": {name: rule_table(rows) for name, rows in s["rules"].items()},
@@ -165,51 +165,6 @@ def tiles(s: dict[str, Any]) -> list[dict[str, str]]:
             "note": f"worth {count(e['trades']['n_effective'])} independent ones; {percent(pnl['win_rate'], 0)} won",
         },
     ]
-
-
-def assumptions(s: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """State what the figures rest on, term by term."""
-    a, d, p = s["assumptions"], s["data"], s["assumptions"]["params"]
-    voting = ", ".join(layer_name(m) for m in a["models_voting"]) or "none"
-    fills = "the next bar's open" if a["fill"] == "next_open" else "the deciding bar's close"
-    changed = len(changed_params(manifest["params"], a["label"]["horizon"]))
-    cooldown = f"{p['governor.cooldown_minutes']} minutes after a loss"
-    if a["cooldown_blocks_after_stops_only"]:
-        cooldown += "; on bars of this length only a stop blocks, and one decision"
-    shorts = "" if a["allow_short"] else ", no shorts"
-    stages = stage_texts(p)
-    return [
-        ("Models", f"{len(a['models_voting'])} of {a['models_expected']} voted: {voting}"),
-        ("Data", f"{count(d['n_candles'])} candles of {d['n_symbols']} symbols, {d['start'][:10]} to {d['end'][:10]}"),
-        ("Label", label_text(a)),
-        ("Fills", f"at {fills}; stop {percent(a['stop_loss'])} from entry; out after {a['max_holding_bars']} bars{shorts}"),
-        (
-            "Costs a side",
-            f"fee {percent(a['fee_rate'], 3)}, slippage {percent(a['slippage_rate'], 3)}; funding {'charged' if a['funding'] else 'none'}",
-        ),
-        (
-            "Limits",
-            f"{percent(p['governor.max_position'], 0)} a position, {percent(p['governor.max_exposure'], 0)} in all, "
-            f"{p['governor.max_daily_trades']} entries a day, halt at {percent(p['governor.max_drawdown'], 0)} drawdown",
-        ),
-        ("Cooldown", cooldown),
-        (
-            "Profile",
-            f"{a['profile']}, {changed} parameter{'' if changed == 1 else 's'} off default; start {count(a['initial_cash'])} quote",
-        ),
-        *([("Stages", "; ".join(stages))] if stages else []),
-    ]
-
-
-def label_text(a: dict[str, Any]) -> str:
-    """Write the label's rule."""
-    label = a["label"]
-    hours_ahead = a["label_span_hours"]
-    length = f"{hours_ahead:g} h" if hours_ahead < 24.0 else f"{hours_ahead / 24.0:g} d"
-    ahead = f"{label['id']}, {label['horizon']} bar{'' if label['horizon'] == 1 else 's'} ({length}) ahead"
-    if label.get("is_percentile"):
-        return f"{ahead}: BUY above the {100 * label['buy']:.0f}th, SELL below the {100 * label['sell']:.0f}rd percentile of training"
-    return f"{ahead}: BUY above {signed_percent(label['buy'])}, SELL below {signed_percent(label['sell'])}"
 
 
 def pictures(s: dict[str, Any], tested: pd.DataFrame, trades: pd.DataFrame) -> dict[str, Any]:

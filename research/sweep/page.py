@@ -13,6 +13,7 @@ import pandas as pd
 from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
+from research.report.terms import assumptions
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
 from research.sweep.rules import parse_objective, parse_rules
@@ -64,7 +65,8 @@ def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ..
         "verdict": {"kind": verdict["verdict"].replace(" ", "-"), "opening": opening, "reason": reason},
         "notices": _notices(summary),
         "tiles": _tiles(summary),
-        "setting": [(name, _shown(name, value)) for name, value in best["setting"].items()],
+        "assumptions": assumptions(summary),
+        "setting": [f"{name} {_shown(name, value)}" for name, value in best["setting"].items()],
         "funnel": _funnel(summary),
         "worth": search_words(summary["search"]),
         "sampled": summary["search"],

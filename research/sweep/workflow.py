@@ -144,6 +144,8 @@ def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any
             "size": trials.space.size,
             "axes": {n: len(a.values) for n, a in zip(trials.space.names, trials.space.axes)},
         },
+        "data": of_best["data"],
+        "assumptions": of_best["assumptions"],
         "symbols": list(trials.case.bars.symbols),
         "bars": trials.case.bars.n,
         "objective": objective,

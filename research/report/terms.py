@@ -1,0 +1,65 @@
+"""What do the figures of a page or table rest on? The terms a reader needs first: data, label, fills, costs, limits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from research.report.rows import changed_params, stage_texts
+from research.report.words import count, layer_name, percent, signed_percent
+
+
+def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """State what the figures rest on, term by term. s: `data` and `assumptions` of a summary."""
+    a, d, p = s["assumptions"], s["data"], s["assumptions"]["params"]
+    voting = ", ".join(layer_name(m) for m in a["models_voting"]) or "none"
+    changed = len(changed_params(p, a["label"]["horizon"]))
+    cooldown = f"{p['governor.cooldown_minutes']} minutes after a loss"
+    if a["cooldown_blocks_after_stops_only"]:
+        cooldown += "; on bars of this length only a stop blocks, and one decision"
+    shorts = "" if a["allow_short"] else ", no shorts"
+    stages = stage_texts(p)
+    return [
+        ("Models", f"{len(a['models_voting'])} of {a['models_expected']} voted: {voting}"),
+        ("Data", f"{count(d['n_candles'])} candles of {d['n_symbols']} symbols, {d['start'][:10]} to {d['end'][:10]}"),
+        ("Label", label_text(a)),
+        ("Fills", f"{fills_text(a)}; stop {percent(a['stop_loss'])} from entry; out after {a['max_holding_bars']} bars{shorts}"),
+        ("Costs a side", costs_text(a)),
+        (
+            "Limits",
+            f"{percent(p['governor.max_position'], 0)} a position, {percent(p['governor.max_exposure'], 0)} in all, "
+            f"{p['governor.max_daily_trades']} entries a day, halt at {percent(p['governor.max_drawdown'], 0)} drawdown",
+        ),
+        ("Cooldown", cooldown),
+        (
+            "Profile",
+            f"{a['profile']}, {changed} parameter{'' if changed == 1 else 's'} off default; start {count(a['initial_cash'])} quote",
+        ),
+        *([("Stages", "; ".join(stages))] if stages else []),
+    ]
+
+
+def label_text(a: Mapping[str, Any]) -> str:
+    """Write the label's rule."""
+    label = a["label"]
+    hours_ahead = a["label_span_hours"]
+    length = f"{hours_ahead:g} h" if hours_ahead < 24.0 else f"{hours_ahead / 24.0:g} d"
+    ahead = f"{label['id']}, {label['horizon']} bar{'' if label['horizon'] == 1 else 's'} ({length}) ahead"
+    if label.get("is_percentile"):
+        return f"{ahead}: BUY above the {100 * label['buy']:.0f}th, SELL below the {100 * label['sell']:.0f}rd percentile of training"
+    return f"{ahead}: BUY above {signed_percent(label['buy'])}, SELL below {signed_percent(label['sell'])}"
+
+
+def fills_text(a: Mapping[str, Any]) -> str:
+    """Say where orders are filled."""
+    return "at the next bar's open" if a["fill"] == "next_open" else "at the deciding bar's close"
+
+
+def costs_text(a: Mapping[str, Any]) -> str:
+    """Say what a fill costs."""
+    return f"fee {percent(a['fee_rate'], 3)}, slippage {percent(a['slippage_rate'], 3)}; funding {'charged' if a['funding'] else 'none'}"
+
+
+def basis(s: Mapping[str, Any]) -> str:
+    """Say in one sentence what the figures rest on, for a terminal."""
+    a, d = s["assumptions"], s["data"]
+    data = f"{count(d['n_candles'])} candles of {d['n_symbols']} symbols, {d['start'][:10]} to {d['end'][:10]}"
+    return f"{data}; label {label_text(a)}; fills {fills_text(a)}; a side: {costs_text(a)}"
