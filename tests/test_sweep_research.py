@@ -82,6 +82,7 @@ def test_an_exact_step_ends_where_it_says():
         ({"governor.min_confidence": "0.5:0.8:0"}, {}, "low <= high and a step above 0"),
         ({"governor.min_confidence": "a:b:c"}, {}, "must be numbers between colons"),
         ({"governor.min_confidence": "0.5:0.8"}, {}, "must have a step in a grid"),
+        ({"governor.min_confidence": "0:1:0.0000001"}, {}, "must have at most 1,000,000 values, was '0:1:0.0000001'; take a larger step"),
         ({"governor.order": "symbols,nonsense"}, {}, "governor.order must be one of symbols, by_confidence, was 'nonsense'"),
         ({"governor.min_confidence": [0.5]}, {"search": "clever"}, "--search must be one of"),
         ({"governor.min_confidence": [0.5]}, {"search": "adaptive"}, "must have at least 1 setting, was 0"),

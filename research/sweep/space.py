@@ -197,8 +197,10 @@ def _listed(name: str, text: str) -> list[Any]:
         return [part for part in parts if part]
     low, high, step = (_numbers(name, text) + [0.0] * 3)[:3]
     count = (high - low) / step if step > 0.0 else -1.0
-    if text.count(":") != 2 or not 0.0 <= count < MAX_VALUES:
+    if text.count(":") != 2 or not count >= 0.0:
         raise UserError(f"--grid {name} must be low:high:step with low <= high and a step above 0, was {text!r}")
+    if count >= MAX_VALUES:
+        raise UserError(f"--grid {name} must have at most {MAX_VALUES:,} values, was {text!r}; take a larger step or --search random")
     return [round(low + step * k, 12) for k in range(int(count + 1e-9) + 1)]
 
 
