@@ -28,7 +28,8 @@ class Faults:
     """What goes wrong. Candles are named (market id, open ms), times are ms of the exchange's clock.
 
     answers: what the next requests get instead of data: a status, or `drop`; outages: (from, to, answer). late: ms after the close at which
-    a candle appears; revised: (when, the row from then on); ws_cuts: when every websocket is closed.
+    a candle appears; revised: (when, the row from then on); ws_cuts: when every websocket is closed. lags: (market id,
+    from, to, until): trades of from to to are shown from until on.
     """
 
     answers: deque = field(default_factory=deque)
@@ -42,12 +43,14 @@ class Faults:
     ahead: set[tuple[str, int]] = field(default_factory=set)  # shown before they begin
     is_reversed: bool = False
     ws_cuts: list[int] = field(default_factory=list)
+    lags: list[tuple[str, int, int, int]] = field(default_factory=list)
 
 
 class LocalExchange:
     """The server. Use as a context manager; `url` is what QT_EXCHANGE_URL wants.
 
-    bars: the market, symbols such as BTC/USDT; trades: per market id; now: the clock, ms; step: ms.
+    bars: the market, symbols such as BTC/USDT; trades: per market id; now: the clock, ms; step: ms. pause: ms at which the clock stands still,
+    so that nobody gets further, however late a test looks.
     """
 
     def __init__(self, bars: Bars, now: int, step: int = 0, trades: dict[str, list[Trade]] | None = None) -> None:
@@ -63,6 +66,7 @@ class LocalExchange:
         self.requests: list[tuple[int, str, dict[str, str]]] = []  # (exchange ms, path, query)
         self.connections = 0
         self.now, self.step, self._pushed = now, step, now
+        self.pause = 2**62
         self._sockets: dict[web.WebSocketResponse, set[str]] = {}
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -104,18 +108,22 @@ class LocalExchange:
         """Return every candle of a market that is shown at `now`."""
         return [seen for row in self.rows[market] if (seen := self.row(market, row, now)) is not None]
 
+    def _tick(self) -> None:
+        self.now = max(self.now, min(self.now + self.step, self.pause))
+
     # REST
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         path, query = request.match_info["path"], dict(request.query)
         if path == "api/v3/time":
-            self.now += self.step
+            self._tick()
         now = self.now
         self.requests.append((now, path, query))
         wrong = self.faults.answers.popleft() if self.faults.answers else None
         wrong = next((answer for a, b, answer in self.faults.outages if a <= now < b), wrong)
         if wrong is not None:
-            self.now += self.step * (path != "api/v3/time")
+            if path != "api/v3/time":
+                self._tick()
             await self._push()
             if wrong == "drop":
                 assert request.transport is not None
@@ -153,7 +161,9 @@ class LocalExchange:
 
     def _agg_trades(self, market: str, query: dict[str, str], now: int) -> web.StreamResponse:
         first, last = int(query.get("startTime", 0)), min(int(query.get("endTime", now)), now)
-        found = [t for t in self.trades[market] if first <= t[1] <= last][: min(int(query.get("limit", 500)), PAGE)]
+        hidden = [(a, b) for name, a, b, until in self.faults.lags if name == market and now < until]
+        shown = [t for t in self.trades[market] if first <= t[1] <= last and not any(a <= t[1] < b for a, b in hidden)]
+        found = shown[: min(int(query.get("limit", 500)), PAGE)]
         keys = ("a", "T", "p", "q")
         return web.json_response([dict(zip(keys, (i, ms, repr(p), repr(q)))) | {"f": i, "l": i, "m": False} for i, ms, p, q in found])
 
