@@ -209,5 +209,5 @@ def test_a_hundred_kills_at_random_change_nothing(graveyard):
 
 
 @pytest.mark.slow
-def test_kills_in_a_month_of_real_candles_change_nothing(month):
-    kill_often(month, "random", 25)
+def test_a_hundred_kills_in_a_month_of_real_candles_change_nothing(month):
+    kill_often(month, "random", 100)

@@ -25,6 +25,7 @@ def status(
     from research.live.source import open_source
 
     opened = open_source(source)
+    opened.check()
     if governor is not None:
         export_governor(opened, governor)
     if export is not None:
@@ -96,7 +97,9 @@ def validate(source: Source, json: Json = False) -> None:
     from research.live.health import validate as validate_source
     from research.live.source import open_source
 
-    report = validate_source(open_source(source))
+    opened = open_source(source)
+    opened.check()
+    report = validate_source(opened)
     verdict = report["validation"]["verdict"]
     if json:
         print_json(report)
@@ -119,9 +122,11 @@ def live_gap(
     """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
     from research.data import load_bars
     from research.live.gap import live_gap as gap_of
+    from research.live.source import JournalSource
     from research.meta.schedule import MetaSchedule
 
     learned = None if meta is None else MetaSchedule.load(meta)
+    JournalSource(journal).check()
     report = gap_of(journal, None if reference is None else load_bars(reference), learned)
     if json:
         print_json(report)

@@ -6,6 +6,7 @@ live never got, candles that were revised, candles that have gone. Before that s
 other prices, other fees, orders filled later. All parts add up to the whole.
 """
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -22,7 +23,7 @@ from qtcore.meta import MetaSource
 from qtcore.types import F8
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
-from research.live.files import guarded
+from research.live.files import damaged, guarded
 from research.live.reload import meta_of
 from research.live.source import JournalSource
 
@@ -75,10 +76,11 @@ def read_inputs(source: JournalSource) -> Inputs:
     rows = source.rows("SELECT bar, open_time, close_time, candles, probs, version, equity FROM bars ORDER BY bar")
     if not rows:
         raise UserError(f"journal must hold at least one bar, was empty: {source.path}")
-    start = source.rows("SELECT state FROM snapshots ORDER BY bar LIMIT 1")[0][0]
-    first = source.rows("SELECT MIN(bar) FROM snapshots")[0][0]
+    first, start, name = source.rows("SELECT bar, state, hash FROM snapshots ORDER BY bar LIMIT 1")[0]
     if first != rows[0][0] - 1:
         raise UserError(f"journal must hold the state before its first bar, was without: {source.path}")
+    if hashlib.sha256(start).hexdigest() != name:
+        raise damaged(source.path, f"the state before bar {rows[0][0]} is not what was written")
     bars = [unpack_bar(candles, o, c, symbols, interval) for _, o, c, candles, *_ in rows]
     cells = source.rows(f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions ORDER BY cell")
     votes = [unpack_votes(cells[k * n_symbols : (k + 1) * n_symbols], row[4], n_symbols) for k, row in enumerate(rows)]

@@ -16,11 +16,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params, Result, Votes
 from qtcore.types import FILL, MODELS, Reason
 from research.errors import UserError
+from research.live import seal
 from research.live.codec import (
     CELL_COLUMNS,
     VOTE_COLUMNS,
@@ -127,6 +129,9 @@ class Journal:
             check_version(self.db, self.path)
             check_whole(self.db, self.path)
             self.about = read_about(self.db)
+            for statement in (seal.TABLE, seal.INDEX):
+                self.db.execute(statement)
+            seal.check_seals(self._ask, self.path, len(self.about["symbols"]), seal.RECENT)
         for name in ("symbols", "interval"):
             if self.about[name] != json.loads(json.dumps(about[name])):
                 raise UserError(
@@ -148,6 +153,9 @@ class Journal:
         self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         self.db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         self.db.execute("COMMIT")
+
+    def _ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        return self.db.execute(query, values).fetchall()
 
     def close(self) -> None:
         """Close the file and let others in."""
@@ -207,6 +215,9 @@ class Journal:
                 db.executemany("UPDATE orders SET state = ?, done_bar = ? WHERE id = ?", [(state, bar, id_) for id_, state in entry.done])
             if entry.events:
                 put_events(db, bar, entry.events)
+            numbers = np.array([*columns, [bar] * n], np.float64).T
+            written = seal.seal_of(self._ask, bar, list(self.symbols), numbers, first, len(result.fills))
+            db.execute("INSERT INTO seals VALUES (?, ?, ?, ?)", (bar, first, len(result.fills), written))
             db.execute("REPLACE INTO book VALUES (1, ?, ?)", (entry.account.tobytes(), entry.positions.tobytes()))
             if entry.state is not None:
                 _put_snapshot(db, self._free_slot(), bar, int(result.close_time[0]), entry.state)

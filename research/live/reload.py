@@ -127,7 +127,10 @@ def last_source(journal: Path) -> str | None:
             return None  # not a journal, or one without a bar; opening it says more
         finally:
             db.close()
-    source = None if found is None else json.loads(found[0]).get(SOURCE)
+    try:
+        source = None if found is None else json.loads(found[0]).get(SOURCE)
+    except ValueError:
+        return None  # damaged
     return source if isinstance(source, str) else None
 
 

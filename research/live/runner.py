@@ -25,6 +25,7 @@ from research.live.files import guarded
 from research.live.journal import Entry, Event, Journal
 from research.live.orders import Broker, Order, order_id
 from research.live.paper import difference
+from research.live.watched import iso
 from research.predictions import Predictions
 
 SNAPSHOT_BARS = 24  # bars between full snapshots of a replay; live keeps one every bar
@@ -324,6 +325,9 @@ class Runner:
         self._version, self._told = max(versions), self.journal.last_version()
         self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
         self._catch_up()
+        if self._clock < (seen := self.broker.clock) - self.feed.interval:
+            text = f"the journal ends at bar {bar}, the broker saw bars until {iso(seen)}: the end of its log was lost and is decided again"
+            self._pending_events.append(Event(self._clock, "lost_bars", text))
         known, known_models = versions[self._version]
         self.params = self.engine.params = known
         self._is_killing = known.governor.emergency_stop and not versions[self._told][0].governor.emergency_stop

@@ -17,7 +17,8 @@ from qtcore.types import ACCOUNT, F8, I8, NS_PER_DAY, NS_PER_MINUTE, POSITION, A
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS
 from research.live.controls import command
-from research.live.files import check_version, guarded, is_held, read_about
+from research.live.files import check_version, check_whole, guarded, is_held, read_about
+from research.live.seal import check_seals
 from research.live.tally import COUNTED, Durations, Tally
 from research.live.watched import Book, iso, number_or_none, told
 from research.store import RunFiles, read_run
@@ -63,6 +64,12 @@ class JournalSource:
         """Run a query; one at a time, as pages are made by several threads."""
         with self._lock, guarded(self.path):
             return self._db.execute(query, values).fetchall()
+
+    def check(self) -> None:
+        """Raise UserError naming the first bar that is not what was written, or the pages that are damaged. Reads the whole file."""
+        with guarded(self.path):
+            check_whole(self._db, self.path)
+        check_seals(self.rows, self.path, len(self.symbols))
 
     def tally(self) -> Tally:
         """Count what came since the last call, and return the whole: all since the last `reset`, whichever process did it."""
@@ -205,6 +212,9 @@ class RunSource:
     def name(self) -> str:
         """Name of the folder."""
         return self.run.path.name
+
+    def check(self) -> None:
+        """Do nothing: `qt verify` looks at a run's files."""
 
     def tally(self) -> Tally:
         """Return the counts of the whole run."""
