@@ -121,9 +121,7 @@ def shuffled_probs(inputs: Inputs, labels: NDArray[np.int8], slot: str, seed: in
 
     labels [n, S], -1 unknown. Returns probs [n, S, 3], NaN on the cells that trained. Raises UserError for a model that needs windows.
     """
-    made: BaseModel = make_model(model_target(slot), inputs.names, preset)
-    if lookback_of(made) > 1:
-        raise UserError(f"audit needs a model that looks at one row, was {slot}; take xgb or lgbm")
+    made = row_model(slot, inputs.names, preset)
     cells = np.random.default_rng(seed).permutation(np.flatnonzero((inputs.usable & (labels >= 0)).ravel()))
     test, rest = np.split(cells, [round(TEST * len(cells))])
     valid, fit = np.split(rest, [round(VALID * len(rest))])
@@ -132,6 +130,14 @@ def shuffled_probs(inputs: Inputs, labels: NDArray[np.int8], slot: str, seed: in
     out = np.full((*labels.shape, 3), np.nan)
     out.reshape(-1, 3)[test] = made.predict_proba(matrix[test])
     return out
+
+
+def row_model(slot: str, names: Sequence[str], preset: str) -> BaseModel:
+    """Make a model that looks at one row. Raises UserError for one that needs windows."""
+    made = make_model(model_target(slot), names, preset)
+    if lookback_of(made) > 1:
+        raise UserError(f"audit needs a model that looks at one row, was {slot}; take xgb or lgbm")
+    return made
 
 
 def _compare(wrong: F8, honest: F8, labels: NDArray[np.int8], horizon: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
+from research.audit import row_model
 from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.sharpe import ABSURD
 from research.evidence.summary import plain
 from research.files import save_json
 from research.labels import classify, fit_thresholds, forward_return, get_label, label_end
-from research.models.base import lookback_of, make_model, model_target
 from research.models.inputs import Inputs, model_inputs
 from research.predictions import Predictions
 from research.splits import combinatorial, paths
@@ -117,9 +117,7 @@ def _fit(
     inputs: Inputs, labels: NDArray[np.int8], train: NDArray[np.int64], horizon: int, slot: str, preset: str, seed: int
 ) -> Callable[[slice], F8]:
     """Fit on the rows `train`, the latest of them kept to stop it. Returns what answers rows: probs [m, S, 3], NaN without features."""
-    made = make_model(model_target(slot), inputs.names, preset)
-    if lookback_of(made) > 1:
-        raise UserError(f"audit needs a model that looks at one row, was {slot}; take xgb or lgbm")
+    made = row_model(slot, inputs.names, preset)
     cut = train[int(len(train) * (1.0 - VALID))]
     usable = inputs.usable & (labels >= 0)
     parts = [np.zeros(len(labels), bool) for _ in range(2)]

@@ -132,8 +132,10 @@ def train(
     if split not in SPLITS:
         raise UserError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
     folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
-    told = (folds, train_share, embargo, is_rolling, seed, preset, max_train_rows, split, retrain_every, calibration)
-    plan = Plan(_slots(models), asked, flat, *told)
+    plan = Plan(
+        _slots(models), asked, flat, folds, train_share, embargo, is_rolling, seed=seed, preset=preset, max_train_rows=max_train_rows,
+        split=split, retrain_every=retrain_every, calibration=calibration,
+    )  # fmt: skip
     store = fits.folder() if use_store else None
     return follow(bars, plan, custom, store=store, workers=(processes or n_processors(), engine, address), progress=progress, out=out)
 
