@@ -1,12 +1,14 @@
 """A paper-trading process that is watched: `python -m tests.live_measure WISH`, a JSON object of `Wish` and what to measure.
 
 Prints one JSON object: `ready`, seconds from the start of the process to the first bar's commit, and `ready_cpu`, of processor time; `own`,
-MiB of resident memory at the bars of `marks`, less pages of library files, which come and go with whatever else the machine does; `ms`,
+MiB of resident memory at the bars of `marks`, without what the rest of the machine decides: pages of library files come and go, and the
+kernel joins pages of old arrays to huge ones when it has some (2 MiB a step, 8 once, with no more memory in use than before); `ms`,
 latencies from the closed bar to the journal; `ms_cpu`, of processor time from bar to bar, whatever is done after the decision included;
 `rate`, bars a second, and `rate_cpu`; `bars`, `resumed`.
 is_live: the disk is synced and a full state is written at every bar. dies: SIGKILL instead of an end.
 """
 
+import ctypes
 import json
 import os
 import signal
@@ -21,6 +23,8 @@ import psutil
 from research.live.lean import quiet_heap
 from research.live.start import Wish, start_live
 
+PR_SET_THP_DISABLE = 41
+
 
 class Asked(NamedTuple):
     """What to measure."""
@@ -31,9 +35,17 @@ class Asked(NamedTuple):
     dies: bool = False
 
 
+def refuse_huge_pages() -> None:
+    """Let this process have small pages only, where that can be asked for."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
+
+
 def measure(said: dict[str, Any]) -> dict[str, Any]:
     """Run what was asked for, as `qt live` does."""
     asked = Asked(**{name: said.pop(name) for name in Asked._fields if name in said})
+    if asked.marks:
+        refuse_huge_pages()
     paths = {name: Path(said[name]) for name in ("journal", "predictions") if name in said}
     with quiet_heap() as settle:
         runner, close = start_live(Wish(**said | paths, allow_rejected=True, allow_synthetic=True, is_alone=True))
