@@ -14,7 +14,7 @@ from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
 from qtcore.metrics import metrics_of
-from qtcore.sweep import Market, equity_at, note_ends, sweep, takes_lanes
+from qtcore.sweep import Driver, Market, drivers, equity_at, note_ends, run_order, sweep
 from qtcore.sweep import market as market_module
 from qtcore.sweep import rows as rows_module
 from qtcore.types import METRICS, REGIME_METRICS, Reason
@@ -185,11 +185,11 @@ def test_lanes_have_the_bits_of_the_plain_driver(name, seed):
     rng, market = np.random.default_rng(seed), market_of(WORLDS[name])
     rows, ends = draw(rng, 300), np.sort(rng.choice(N, 5, replace=False))
     with driver("lanes"):
-        assert takes_lanes(market, rows).all()
+        assert set(drivers(market, rows)) == {Driver.LANES}
         got, equity = sweep(market, rows)[0], equity_at(market, rows, ends)
     parts = np.array_split(rows, 10)  # fewer than a chunk each
     with driver("plain"):
-        assert not takes_lanes(market, parts[0]).any()
+        assert set(drivers(market, parts[0])) == {Driver.FEW}
         want = np.concatenate([sweep(market, part)[0] for part in parts])
         assert_same_bits(equity, np.concatenate([equity_at(market, part, ends) for part in parts]))
     for column in METRICS.names:
@@ -200,12 +200,32 @@ def test_lanes_have_the_bits_of_the_plain_driver(name, seed):
 
 def test_what_looks_at_lists_of_trades_takes_the_plain_driver():
     market = market_of(WORLDS["plain"])
-    for values in PLAIN_ONLY:
-        assert not takes_lanes(market, records([Params().with_values(FREE | values)] * 64)).any(), values
+    for values, reason in zip(PLAIN_ONLY, (Driver.ORDER, Driver.FILL, Driver.COOLDOWN, Driver.SIZING), strict=True):
+        assert set(drivers(market, records([Params().with_values(FREE | values)] * 64))) == {reason}
     some = records([Params().with_values(FREE)] * 70 + [Params().with_values(FREE | PLAIN_ONLY[0])] * 30)
-    assert takes_lanes(market, some).tolist() == [True] * 64 + [False] * 36  # six are too few for lanes of their own
+    assert drivers(market, some).tolist() == [Driver.LANES] * 64 + [Driver.FEW] * 6 + [Driver.ORDER] * 30
     cells = np.zeros((N, S), np.int8)
-    assert not takes_lanes(market_of(WORLDS["plain"], cells), some).any()  # metrics by regime
+    assert set(drivers(market_of(WORLDS["plain"], cells), some)) == {Driver.REGIMES}
+    assert len(drivers(market, some[:0])) == 0
+
+
+def test_rows_in_the_order_of_the_drivers_make_the_chunks_of_the_whole():
+    market = market_of(WORLDS["plain"])
+    rows = np.concatenate([draw(np.random.default_rng(5), 300), records([Params().with_values(FREE | PLAIN_ONLY[0])] * 9)])
+    order = run_order(market, rows)
+    assert sorted(order) == list(range(309))
+    is_lane = drivers(market, rows)[order] == Driver.LANES
+    n_lanes = int(is_lane.sum())
+    assert is_lane[:n_lanes].all()
+    whole = rows_module.cut(market.bars, rows, False).rows
+    start = 0
+    for chunk in whole:
+        own = np.unique(chunk)
+        assert set(order[start : start + len(own)]) == set(own)
+        start += len(own)
+    assert start == n_lanes
+    assert sorted(run_order(market_of(WORLDS["plain"], np.zeros((N, S), np.int8)), rows)) == list(range(309))
+    assert len(run_order(market, rows[:0])) == 0
 
 
 def test_times_that_lanes_cannot_hold_take_the_plain_driver():
@@ -216,13 +236,13 @@ def test_times_that_lanes_cannot_hold_take_the_plain_driver():
     far = {name: start + (getattr(bars, name) - start) * 10 + np.arange(N) % 2 for name in ("open_time", "close_time")}
     odd = replace(bars, **far)  # half a year in single nanoseconds
     assert rows_module.time_unit(odd, 60) == 0
-    assert not takes_lanes(Market.of(odd, w.votes, w.arbiter, w.regime), records([Params().with_values(FREE)] * 64)).any()
+    assert set(drivers(Market.of(odd, w.votes, w.arbiter, w.regime), records([Params().with_values(FREE)] * 64))) == {Driver.TIMES}
     late = replace(bars, close_time=bars.close_time - 1)  # 23:59:59.999999999
     assert rows_module.time_unit(late, 60) == 1
     rows = draw(np.random.default_rng(1), 64)
     market = Market.of(late, w.votes, w.arbiter, w.regime)
     with driver("lanes"):
-        assert takes_lanes(market, rows).all()
+        assert set(drivers(market, rows)) == {Driver.LANES}
         got = sweep(market, rows)[0]
     with driver("plain"):
         assert_same_bits(got, np.concatenate([sweep(market, part)[0] for part in np.array_split(rows, 2)]))

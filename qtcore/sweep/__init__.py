@@ -8,6 +8,7 @@ whichever driver and thread runs it.
 
 from qtcore.sweep.market import Market
 from qtcore.sweep.plain import note_ends
-from qtcore.sweep.run import equity_at, sweep, takes_lanes
+from qtcore.sweep.rows import Driver
+from qtcore.sweep.run import drivers, equity_at, run_order, sweep
 
-__all__ = ["Market", "equity_at", "note_ends", "sweep", "takes_lanes"]
+__all__ = ["Driver", "Market", "drivers", "equity_at", "note_ends", "run_order", "sweep"]

@@ -1,6 +1,6 @@
 """What do all settings of a sweep share? Bars, votes and indicators in blocks, with everything that no setting changes worked out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -22,6 +22,7 @@ class Market:
     pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
     probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
     cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
+    kept: what `buffers` returned last.
     """
 
     bars: Bars
@@ -35,6 +36,7 @@ class Market:
     probs: F8
     problem: I8
     cells: NDArray[np.int8]
+    kept: list[tuple[NDArray[np.int8], F8, I8]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -63,6 +65,16 @@ class Market:
         prepare(action, planes[0], pattern, score)
         regimes = np.empty((0, 0), np.int8) if cells is None else np.require(cells, np.int8, ["C", "W"])
         return cls(bars, size, action, confidence, *planes, pattern, score, meta, silent, regimes)
+
+    def buffers(self, n_threads: int) -> tuple[NDArray[np.int8], F8, I8]:
+        """Return the opinion that each thread laid out last, for it to use again: kind [T, n, S], sure [T, n, S], and its name [T].
+
+        It takes 2 ms for 83,000 cells, a fifth of the time of 64 settings, and calls of few settings are many (2026-11).
+        """
+        if not self.kept or len(self.kept[0][2]) < n_threads:
+            shape = (n_threads, *self.bars.close.shape)
+            self.kept[:] = [(np.empty(shape, np.int8), np.empty(shape), np.full(n_threads, -1, np.int64))]
+        return self.kept[0]
 
 
 def _blocked(planes: NDArray, size: int, empty: float) -> NDArray:

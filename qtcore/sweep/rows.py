@@ -5,6 +5,8 @@ same in all lanes of a chunk. Lanes that are alike act in the same bars, so sett
 """
 
 from dataclasses import dataclass
+from enum import IntEnum
+from hashlib import blake2b
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +33,26 @@ SHARES = np.unique([k / n for n in range(1, N_MODELS + 1) for k in range(1, n + 
 DISSENT = np.unique([1.0 - k / n for n in range(1, N_MODELS + 1) for k in range(1, n + 1)])
 
 
+class Driver(IntEnum):
+    """Who runs a setting: lanes, or the plain driver because of what is named."""
+
+    LANES = 0
+    REGIMES = 1  # metrics by regime are kept
+    TIMES = 2  # float64 cannot hold the times of the bars exactly
+    HOLES = 3  # a bar has an open or a close without the other
+    ORDER = 4  # a bar's candidates are sorted
+    SIZING = 5  # the size depends on a list of trades
+    COOLDOWN = 6  # and so does the cooldown
+    FILL = 7  # orders are filled at the close
+    FEW = 8  # fewer than LEAST settings of its kind
+
+
 @dataclass(frozen=True)
 class Chunks:
     """Settings in chunks of 64 lanes.
 
     rows [C, 64]: numbers of the rows; a chunk that is not full repeats its last one. settings [C, N_SETTINGS * 64],
-    switches [C, N_SWITCHES], references [C]: what `run_lanes` takes. groups [C]: number of the opinion.
+    switches [C, N_SWITCHES], references [C]: what `run_lanes` takes. groups [C]: name of the opinion, a hash of its content.
     plain [Q]: the rows that the plain driver runs.
     """
 
@@ -58,22 +74,20 @@ def time_unit(bars: Bars, cooldown_minutes: int) -> int:
     return unit if span // unit < EXACT else 0
 
 
-def fits(bars: Bars, records: NDArray) -> NDArray[np.bool_]:
-    """Say for every row of PARAMS [P] whether its rules can run as lanes: the one place that decides it.
-
-    What looks at a list of trades, sorts a bar's candidates or fills at the close is left to the plain driver, and so are bars whose
-    times float64 cannot hold or whose open and close are not known together.
-    """
-    governor = records["governor"]
-    if not time_unit(bars, int(governor["cooldown_minutes"].max(initial=0))) or np.any(np.isnan(bars.open) != np.isnan(bars.close)):
-        return np.zeros(len(records), np.bool_)
-    fit: NDArray[np.bool_] = (
-        (governor["order"] == GovernOrder.SYMBOLS)
-        & (governor["sizing_mode"] != SizingMode.KELLY_EMPIRICAL)
-        & (governor["cooldown_scope"] == CooldownScope.SYMBOL_LAST_LOSS)
-        & (records["broker"]["fill"] == FillAt.NEXT_OPEN)
-    )
-    return fit
+def suited(bars: Bars, records: NDArray) -> NDArray[np.int8]:
+    """Return for every row of PARAMS [P] the `Driver` that its rules and the bars ask for: the one place that decides it."""
+    governor, broker = records["governor"], records["broker"]
+    out = np.full(len(records), Driver.LANES, np.int8)
+    if not time_unit(bars, int(governor["cooldown_minutes"].max(initial=0))):
+        out[:] = Driver.TIMES
+    elif np.any(np.isnan(bars.open) != np.isnan(bars.close)):
+        out[:] = Driver.HOLES
+    else:
+        out[broker["fill"] != FillAt.NEXT_OPEN] = Driver.FILL
+        out[governor["cooldown_scope"] != CooldownScope.SYMBOL_LAST_LOSS] = Driver.COOLDOWN
+        out[governor["sizing_mode"] == SizingMode.KELLY_EMPIRICAL] = Driver.SIZING
+        out[governor["order"] != GovernOrder.SYMBOLS] = Driver.ORDER
+    return out
 
 
 def opinion_rows(records: NDArray, has_model: bool) -> NDArray:
@@ -116,8 +130,8 @@ def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
     references = records["governor"]["reference_confidence"]
     kinds = number_rows([groups, switches, references])
     settings = _settings(records, time_unit(bars, int(records["governor"]["cooldown_minutes"].max(initial=0))))
-    plain, chunks = [np.flatnonzero(~fits(bars, records))], []
-    rows = np.flatnonzero(fits(bars, records))
+    is_suited = suited(bars, records) == Driver.LANES
+    rows, plain, chunks = np.flatnonzero(is_suited), [np.flatnonzero(~is_suited)], []
     rows = rows[np.argsort(kinds[rows], kind="stable")]
     for same in np.split(rows, np.flatnonzero(np.diff(kinds[rows])) + 1) if len(rows) else ():
         kind = put_alike_together(same, [settings[:, SETTINGS.index(name)] for name in ALIKE])
@@ -128,7 +142,14 @@ def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
     table = np.array(chunks, np.int64).reshape(len(chunks), LANES)
     lanes = np.ascontiguousarray(settings[table].swapaxes(1, 2)).reshape(len(chunks), len(SETTINGS) * LANES)
     first = table[:, 0]
-    return Chunks(table, lanes, switches[first], references[first], groups[first], np.sort(np.concatenate(plain)))
+    names = _names(opinion[first])
+    return Chunks(table, lanes, switches[first], references[first], names, np.sort(np.concatenate(plain)))
+
+
+def _names(opinion: NDArray) -> I8:
+    """Name opinions [C] by their content, so that names mean the same in every call."""
+    content = np.concatenate([as_bytes(opinion["ensemble"]), as_bytes(opinion["meta"])], axis=1)
+    return np.array([int.from_bytes(blake2b(row.data, digest_size=8).digest(), signed=True) for row in content], np.int64)
 
 
 def put_alike_together(rows: I8, columns: list[F8]) -> I8:

@@ -13,7 +13,7 @@ from qtcore.sweep.lanes import run_lanes
 from qtcore.sweep.layout import LANES, N_ACCOUNT, N_POSITION, RESULTS
 from qtcore.sweep.market import Market
 from qtcore.sweep.plain import N_CODES, N_REGIMES, N_VALUES, sweep_rows
-from qtcore.sweep.rows import as_bytes, cut, number_rows, opinion_rows, time_unit
+from qtcore.sweep.rows import Driver, as_bytes, cut, number_rows, opinion_rows, suited, time_unit
 from qtcore.types import F8, I8, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
 
 N_RESULTS = len(RESULTS)
@@ -43,12 +43,24 @@ def equity_at(market: Market, records: NDArray, ends: NDArray[np.int64]) -> F8:
     return _run(market, records, np.require(ends, np.int64, ["C", "W"]))[2]
 
 
-def takes_lanes(market: Market, records: NDArray) -> NDArray[np.bool_]:
-    """Say for every row of `records` (PARAMS [P]) whether `sweep` runs it as a lane beside 63 others, or with the plain driver: [P]."""
-    taken = np.zeros(len(records), np.bool_)
-    if not market.cells.size and len(records):
-        taken[cut(market.bars, records, market.probs.shape[2] > 1).rows] = True
-    return taken
+def drivers(market: Market, records: NDArray) -> NDArray[np.int8]:
+    """Say for every row of `records` (PARAMS [P]) who runs it in `sweep`, beside the other rows: `Driver` [P]."""
+    if market.cells.size or not len(records):
+        return np.full(len(records), Driver.REGIMES, np.int8)
+    out = suited(market.bars, records)
+    plain = cut(market.bars, records, market.probs.shape[2] > 1).plain
+    out[plain] = np.where(out[plain] == Driver.LANES, Driver.FEW, out[plain])
+    return out
+
+
+def run_order(market: Market, records: NDArray) -> I8:
+    """Return the numbers of `records` (PARAMS [P]) in the order in which the drivers run them: pieces of it are as quick as the whole."""
+    lanes, plain = np.empty(0, np.int64), np.arange(len(records))
+    if len(plain) and not market.cells.size:
+        chunks = cut(market.bars, records, market.probs.shape[2] > 1)
+        lanes, plain = chunks.rows.reshape(-1), chunks.plain
+        lanes = lanes[np.sort(np.unique(lanes, return_index=True)[1])]  # without what fills a chunk up
+    return np.concatenate([lanes, _in_order(plain, _groups(market, records))])
 
 
 def _run(market: Market, records: NDArray, ends: I8, n_chunks: int = 0) -> tuple[NDArray, NDArray, F8]:
@@ -79,10 +91,11 @@ def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equi
     pair["meta"]["low_confidence"] = np.where(is_compared, always, pair["meta"]["low_confidence"])
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
     results, at_ends = np.empty((n_lanes, N_RESULTS, LANES)), np.empty((n_lanes, len(ends), LANES))
+    n_pieces = min(n_threads(), n_lanes)
     sweep_lanes(
         bars.open, bars.high, bars.low, bars.close, funding, bars.close_time, *keys, market.action, market.confidence, market.arbiter,
         market.regime, market.score, market.probs, market.problem, as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings,
-        chunks.switches, chunks.references, ends, min(n_threads(), n_lanes), results, at_ends,
+        chunks.switches, chunks.references, ends, n_pieces, *market.buffers(n_pieces), results, at_ends,
     )  # fmt: skip
     rows = chunks.rows.reshape(-1)
     for k, name in enumerate(RESULTS):
@@ -96,12 +109,8 @@ def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equi
 def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: int, metrics: NDArray, regimes: NDArray, equity: F8) -> None:
     """Run the rows `plain` with the plain driver."""
     bars, n_symbols = market.bars, market.bars.close.shape[1]
-    opinion = opinion_rows(records, market.probs.shape[2] > 1)
-    meta = opinion["meta"]
-    meta["low_confidence"] = records["meta"]["low_confidence"]
-    table = [opinion["ensemble"], *(meta[name] for name in ("consensus_threshold", "disagreement_threshold", "missing_fill"))]
-    groups = np.stack([number_rows(columns) for columns in (table[:1], table, [*table, meta, records["arbiter"]])])
-    order = plain[np.lexsort(groups[::-1, plain])]  # rows of one ensemble, then of one table, then of one opinion follow each other
+    groups = _groups(market, records)
+    order = _in_order(plain, groups)
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
     account, positions, _ = init_account(Params(), n_symbols)
     bounds = np.linspace(0, len(order), min(len(order), n_chunks or 8 * n_threads()) + 1).astype(np.int64)
@@ -112,41 +121,56 @@ def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: in
     )  # fmt: skip
 
 
+def _groups(market: Market, records: NDArray) -> I8:
+    """Give rows the numbers of their ensemble, their table of patterns and their opinion, [3, P]."""
+    opinion = opinion_rows(records, market.probs.shape[2] > 1)
+    meta = opinion["meta"]
+    meta["low_confidence"] = records["meta"]["low_confidence"]
+    table = [opinion["ensemble"], *(meta[name] for name in ("consensus_threshold", "disagreement_threshold", "missing_fill"))]
+    return np.stack([number_rows(columns) for columns in (table[:1], table, [*table, meta, records["arbiter"]])])
+
+
+def _in_order(rows: I8, groups: I8) -> I8:
+    """Order rows so that those of one ensemble, then of one table, then of one opinion follow each other."""
+    ordered: I8 = rows[np.lexsort(groups[::-1, rows])]
+    return ordered
+
+
 @kernel(parallel=True)
 def sweep_lanes(
     open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem, pairs,
-    groups, settings, switches, references, ends, n_pieces, results, equity,
+    groups, settings, switches, references, ends, n_pieces, kind, sure, known, results, equity,
 ):  # fmt: skip
     """Run chunks of settings, every `n_pieces`-th by the same thread.
 
     open_ ... close_time: as `trade` takes them; open_key, close_key [n]: times in the unit of the settings. action ... problem: as in
-    `Market`. pairs [C, 2, bytes]: two PARAMS for the opinion of a chunk; groups [C]: number of the opinion; settings, switches, references:
-    as in `Chunks`. ends [D]: bars whose equity is kept. Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
+    `Market`. pairs [C, 2, bytes]: two PARAMS for the opinion of a chunk; groups [C]: name of the opinion; settings, switches, references:
+    as in `Chunks`. ends [D]: bars whose equity is kept. kind, sure, known: `Market.buffers`, at least `n_pieces`, updated in place.
+    Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
     """
     for k in prange(n_pieces):
         lanes_piece(
             open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
-            pairs, groups, settings, switches, references, ends, k, n_pieces, results, equity,
+            pairs, groups, settings, switches, references, ends, k, n_pieces, kind[k], sure[k], known[k : k + 1], results, equity,
         )  # fmt: skip
 
 
 @kernel
 def lanes_piece(
     open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem, pairs,
-    groups, settings, switches, references, ends, first, step, results, equity,
+    groups, settings, switches, references, ends, first, step, kind, sure, known, results, equity,
 ):  # fmt: skip
-    """Run the chunks first, first + step, ... in buffers of their own; every array as in `sweep_lanes`."""
+    """Run the chunks first, first + step, ... in buffers of their own, kind and sure [n, S], known [1]; the rest as in `sweep_lanes`."""
     n, n_symbols = close.shape
     block = action.shape[2]
     codes, values = np.empty((N_CODES, block), np.int8), np.empty((N_VALUES, block))
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(block, np.int32)
-    kind, sure = np.empty((n, n_symbols), np.int8), np.empty((n, n_symbols))
     scores = score.reshape(-1)[: n * n_symbols].reshape(n, n_symbols)
     a, p = np.empty(N_ACCOUNT), np.empty((n_symbols, N_POSITION))
-    marks, flags, known = np.empty((3, n_symbols)), np.empty((6, n_symbols), np.int64), np.int64(-1)
+    marks, flags = np.empty((3, n_symbols)), np.empty((6, n_symbols), np.int64)
     for c in range(first, len(groups), step):
-        if groups[c] != known:
-            known = groups[c]
+        if groups[c] != known[0]:
+            known[0] = groups[c]
             for is_low in range(2):
                 lay_out(
                     action, confidence, arbiter, regime, probs, problem, pairs[c, is_low], is_low, codes, values, table, found,

@@ -65,7 +65,7 @@ class Adaptive(Space):
             last = min(first + store.step, self.size)
             if first not in store.parts:
                 self.ask(first, last)
-                store.add(first, work(first, last))
+                store.keep(first, work(first, last))
                 n_run += last - first
                 if progress is not None:
                     progress(last, self.size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")

@@ -1,12 +1,11 @@
 """How are a million settings run? Chunk by chunk: draw, run, write; what is done stays done, and every row counts as a trial."""
 
-import copy
 import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from qtcore.meta import MetaSource
-from qtcore.types import I8, METRICS
 from research.backtest import resolved
 from research.data import fingerprint, load_bars
 from research.engines import Pool, opened
@@ -28,10 +26,11 @@ from research.predictions import Predictions
 from research.store import check_output
 from research.sweep.adaptive import Adaptive
 from research.sweep.case import Case
-from research.sweep.figures import figure_names, figures, outcomes, regime_figures
+from research.sweep.figures import figure_names, outcomes
 from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.space import BLOCK, Space
 from research.sweep.trials import Trials
+from research.sweep.work import LANES, Piece, Settings
 from research.trials import Trial, daily_returns, hash_votes
 
 SCHEMA_VERSION = 1
@@ -40,7 +39,6 @@ BYTES_PER_FIGURE = 9  # on the disk, at most
 SAMPLE = 200  # rows that are run again alone: their bits are compared, their daily returns tell how alike the trials are
 AT_ONCE = 20_000  # trials of one transaction of the ledger
 PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is given at a time: a second; at least so many for each worker
-LANES = 64  # settings that the kernels may run side by side: a piece has no fewer
 
 
 def sweep(
@@ -98,7 +96,7 @@ def sweep(
         trials = Trials(space, case, store.parts, tuple(where), folder=store.folder)
         try:
             if isinstance(space, Adaptive):
-                space.run(store, lambda first, last: run_settings(space, case, first, last), progress)
+                space.run(store, Settings(space, case).rows, progress)
             else:
                 _run_parts(store, Settings(space, case), pool, progress)
         finally:
@@ -107,101 +105,38 @@ def sweep(
     return trials
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The work of a sweep: settings of `space` are run on `case`. An item: as `run_settings` takes it."""
-
-    space: Space
-    case: Case
-
-    def __call__(self, item: tuple[int, int, I8 | None]) -> pd.DataFrame:
-        """Run settings: one row each."""
-        return run_settings(self.space, self.case, *item)
-
-    def moved(self) -> "Settings":
-        """Copy every array: kernels want writeable ones."""
-        return copy.deepcopy(self)
-
-    def packed(self) -> "Settings":
-        """Lay out here what all workers need, and leave the meta layer's models behind where they have said all they will."""
-        self((0, min(LANES, self.space.size), None))  # fills what `case` and `space` remember, and compiles here, not in every worker
-        if any(axis.is_market for axis in self.space.axes):
-            return self
-        return replace(self, case=replace(self.case, meta=None))
-
-
-def run_settings(space: Space, case: Case, first: int, last: int, picked: I8 | None = None) -> pd.DataFrame:
-    """Run the settings [first, last), or those of them that are `picked` by place: one row each, the values of the axes and the figures."""
-    drawn, trial = space.draw(first, last), np.arange(first, last)
-    if picked is not None:
-        drawn, trial = [at[picked] for at in drawn], trial[picked]
-    records = space.records(drawn)
-    metrics, regimes = np.empty(len(records), METRICS), []
-    markets, number = space.markets(drawn)
-    order = []
-    for i, params in enumerate(markets):
-        rows = np.flatnonzero(number == i)
-        metrics[rows], some = case.run(records[rows], params)
-        regimes.append(some)
-        order.append(rows)
-    n_bars = case.n_returns(records)
-    columns: dict[str, Any] = {"trial": trial, **space.columns(drawn)}
-    columns |= figures(metrics, n_bars, case.bars_per_year)
-    if case.by_regime:
-        sliced = np.concatenate(regimes)[np.argsort(np.concatenate(order))]
-        columns |= regime_figures(sliced, metrics, n_bars, case.bars_per_year)
-    return pd.DataFrame(columns | {"n_bars": n_bars, "outcome": outcomes(metrics)})
-
-
 def _run_parts(store: "Store", work: Settings, pool: Pool, progress: Any) -> None:
     """Run every part that is not there yet: whole where there is one worker, else in pieces, so that all are busy to the end."""
     size, rows = work.space.size, store.step
     if pool.n_workers > 1:
-        rows = max(LANES, min(PIECE_CELLS // max(1, work.case.cells), size // (PIECES * pool.n_workers)))
+        rows = max(LANES, min(PIECE_CELLS // max(1, work.case.cells), size // (PIECES * pool.n_workers)) // LANES * LANES)
         work = work.packed()
     started, n_done, n_run = time.monotonic(), store.n_done, 0
-    items = (item for first, last in store.missing() for item in _pieces(work.space, first, last, rows))
+    items = (item for first, last in store.missing() for item in work.pieces(first, last, rows))
+    found: dict[int, list[Piece]] = {}  # of parts that are not whole yet
     with closing(pool.map(work, items, waiting=1)) as results:
-        for item, table in results:
-            store.add(item[0], table)
-            n_run += len(table)
+        for (first, last, picked), done in results:
+            pieces = found.setdefault(first, [])
+            pieces.append((picked, *done))
+            n_run += len(done[0])
+            if sum(len(metrics) for _, metrics, _ in pieces) == last - first:
+                store.keep(first, work.table(first, last, found.pop(first)))
             if progress is not None:
                 progress(n_done + n_run, size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")
 
 
-def _pieces(space: Space, first: int, last: int, rows: int) -> Iterator[tuple[int, int, I8 | None]]:
-    """Cut the settings [first, last) into pieces of `rows` at most, as `run_settings` takes them.
-
-    Settings that have the same opinion stay together: a piece makes each once (2026-11: grid order cost twice the time in 64 pieces).
-    """
-    if last - first <= rows:
-        yield first, last, None
-        return
-    drawn = space.draw(first, last)
-    records, keys = space.records(drawn), [space.markets(drawn)[1]]
-    for layer in ("ensemble", "meta", "arbiter"):
-        column = np.ascontiguousarray(records[layer])
-        keys.append(np.unique(column.view(f"V{column.dtype.itemsize}"), return_inverse=True)[1].reshape(-1))
-    for picked in np.array_split(np.lexsort(keys[::-1]), -(-(last - first) // rows)):
-        yield first, last, picked
-
-
 @dataclass
 class Store:
-    """Where results lie: `parts` in memory, or one Parquet file a part below `folder`, written whole or not at all.
-
-    pieces: of parts that are not whole yet.
-    """
+    """Where results lie: `parts` in memory, or one Parquet file a part below `folder`, written whole or not at all."""
 
     folder: Path | None
     parts: dict[int, pd.DataFrame | Path]
     size: int
     step: int
-    pieces: dict[int, list[pd.DataFrame]]
 
     def __init__(self, folder: Path | None, space: Space, case: Case, resume: bool) -> None:
         wanted = max(64, PART_CELLS // max(1, case.cells))
-        self.folder, self.parts, self.size, self.pieces = folder, {}, space.size, {}
+        self.folder, self.parts, self.size = folder, {}, space.size
         self.step = space.batch or min(BLOCK, 1 << (wanted.bit_length() - 1))
         if folder is None:
             return
@@ -227,15 +162,8 @@ class Store:
             if first not in self.parts:
                 yield first, min(first + self.step, self.size)
 
-    def add(self, first: int, piece: pd.DataFrame) -> None:
-        """Take a piece of the part that begins with setting `first`, and keep the part when it is whole."""
-        pieces = self.pieces.setdefault(first, [])
-        pieces.append(piece)
-        if sum(map(len, pieces)) == min(self.step, self.size - first):
-            del self.pieces[first]
-            self._keep(first, pd.concat(pieces).sort_values("trial", ignore_index=True) if len(pieces) > 1 else piece)
-
-    def _keep(self, first: int, table: pd.DataFrame) -> None:
+    def keep(self, first: int, table: pd.DataFrame) -> None:
+        """Keep the part that begins with setting `first`."""
         if self.folder is None:
             self.parts[first] = table
             return

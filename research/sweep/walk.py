@@ -18,8 +18,9 @@ from research.errors import UserError
 from research.evidence.verdict import judge_picks
 from research.predictions import Predictions
 from research.sweep.case import Case
-from research.sweep.run import run_settings, sweep
+from research.sweep.run import sweep
 from research.sweep.trials import Trials
+from research.sweep.work import Settings
 from research.sweep.worth import MIN_PERIODS, day_ends
 
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")
@@ -87,7 +88,7 @@ def walk(
         then = sweep(bars[:end], _from(predictions[:end], start), grid, params, **whole)
         if now is not None and (best := _best(now, objective)) is not None:
             number = int(best["trial"])
-            table = then.table() if now.space.search != "adaptive" else run_settings(now.space, then.case, 0, len(now))
+            table = then.table() if now.space.search != "adaptive" else Settings(now.space, then.case).rows(0, len(now))
             scored = table.iloc[number]
             row: dict[str, Any] = {"fold": fold - 1, "start": _time(bars.open_time[start]), "end": _time(bars.close_time[end - 1])}
             row |= now.space.setting(number)

@@ -1,7 +1,7 @@
 """What does a cluster cost? The same settings in 64 chunks through Ray on this machine, as a multiple of the time of a local sweep.
 
 4,096 settings x 19 symbols x 4,380 bars: one worker a processor, each on one thread, against kernels on all threads. The start of the
-workers is not counted; the market on its way to them, and 64 tables on their way back, are.
+workers is not counted; the market on its way to them, 64 results on their way back and the table of them are.
 `pytest tests/bench/bench_ray.py --benchmark-enable`. That the results are the same bits is checked in tests/test_engines.py, and here.
 """
 
@@ -14,8 +14,8 @@ import research
 from qtcore import Params
 from research.engines import Here, n_processors, opened
 from research.sweep.case import Case
-from research.sweep.run import Settings, _pieces
 from research.sweep.space import Space
+from research.sweep.work import Settings
 from tests.bench.bench_trade import N, S
 
 P, CHUNKS, ALLOWED = 4_096, 64, 1.6
@@ -31,8 +31,9 @@ def work():
 
 def seconds(pool, work, items):
     started = time.perf_counter()
-    tables = [table for _, table in pool.map(work, items, waiting=1)]
-    return time.perf_counter() - started, pd.concat(tables).sort_values("trial", ignore_index=True)
+    found = [(item[2], *done) for item, done in pool.map(work, items, waiting=1)]
+    table = work.table(0, P, found)
+    return time.perf_counter() - started, table
 
 
 def test_chunks_through_ray(benchmark, work):
@@ -40,7 +41,7 @@ def test_chunks_through_ray(benchmark, work):
         benchmark(lambda: None)
         return
     pytest.importorskip("ray", reason="ray is not installed; it is the extra `ray`")
-    whole, chunks = [(0, P, None)], list(_pieces(work.space, 0, P, P // CHUNKS))
+    whole, chunks = [(0, P, None)], list(work.pieces(0, P, P // CHUNKS))
     assert len(chunks) == CHUNKS
     work((0, 1, None))
     with opened("ray") as pool:

@@ -15,7 +15,7 @@ from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.metrics import metrics_of
 from qtcore.params import Params
-from qtcore.sweep import Market, sweep, takes_lanes
+from qtcore.sweep import Driver, Market, drivers, sweep
 from qtcore.sweep import rows as rows_module
 from tests.bench.bench_trade import N, S, four_voters, market
 
@@ -87,8 +87,8 @@ def test_sweep(benchmark, monkeypatch, world, vectorbt_ns, kind, driver):
     bars, votes, arbiter, regime = world
     case, rows = Market.of(bars, votes, arbiter, regime), settings(kind)
     if driver == "plain":
-        monkeypatch.setattr(rows_module, "fits", lambda bars, records: np.zeros(len(records), np.bool_))
-    assert takes_lanes(case, rows).all() == (driver == "lanes")
+        monkeypatch.setattr(rows_module, "suited", lambda bars, records: np.full(len(records), Driver.FEW))
+    assert set(drivers(case, rows)) == {Driver.LANES if driver == "lanes" else Driver.FEW}
     got, _ = sweep(case, rows[:32])
     params = Params().with_values(FREE if kind == "thresholds" else CHAIN)
     for i in (0, 7):
