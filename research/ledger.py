@@ -2,7 +2,8 @@
 
 `spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite
 file in `QT_HOME` (default `~/.qt`); several processes may write at once. Data sets that share half of their candles make one lineage
-(`research.lineage`), and so do data sets linked by a third.
+(`research.lineage`), and so do data sets linked by a third. What is tried on a part of the candles, a fold, is tried on their lineage: it
+counts as the trial that it is on all of them (`research.sweep.counting`).
 
 **It does not shrink unnoticed.** The database refuses to change or delete a trial. Beside it lies `trials.witness` with the ledger's name
 and the least number of trials it must hold, written after every commit: a ledger that is gone, another one, or older than its witness

@@ -15,9 +15,9 @@ from research.evidence.sharpe import Moments, deflated_sharpe
 from research.ledger import Ledger
 from research.sweep import run as run_module
 from research.sweep.case import Case
+from research.sweep.counting import ParamsHash
 from research.sweep.figures import FIGURES, REGIMES
 from research.sweep.rules import parse_rules
-from research.sweep.run import ParamsHash
 from research.sweep.space import BLOCK, Space
 from research.trials import hash_params
 

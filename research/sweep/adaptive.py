@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from research.sweep.rules import Rule, parse_objective, parse_rules
-from research.sweep.space import Space
+from research.sweep.space import Listed, Space
 
 BATCH = 64  # settings that are asked for at once: the lanes of the kernel
 BATCHES = 100  # at most; larger searches have larger batches
@@ -28,16 +28,15 @@ UNKNOWN = -1e18  # score of a trial without the figure
 
 
 @dataclass(frozen=True)
-class Adaptive(Space):
+class Adaptive(Listed):
     """The settings of an adaptive search: those before a batch are known when it is asked for.
 
-    objective: figure and sign; rules: constraints that the best must keep. chosen: for each axis the settings so far [size], as `draw`
-    returns them; scores [size], excess [size, rules]: of the trials told; by how much each rule is broken (at most 0 where kept).
+    objective: figure and sign; rules: constraints that the best must keep. chosen: what was asked for or told so far. scores [size],
+    excess [size, rules]: of the trials told; by how much each rule is broken (at most 0 where kept).
     """
 
     objective: tuple[str, float] = ("sharpe", 1.0)
     rules: tuple[Rule, ...] = ()
-    chosen: list[NDArray] = field(default_factory=list, compare=False, repr=False)
     scores: NDArray[np.float64] = field(default_factory=lambda: np.empty(0), compare=False, repr=False)
     excess: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)), compare=False, repr=False)
 
@@ -46,17 +45,13 @@ class Adaptive(Space):
         """Start a search of `space` for the largest `objective` (smallest of `-max_drawdown`) that keeps `where`; both name `columns`."""
         rules, n = parse_rules(where, columns), space.size
         chosen = [np.zeros(n, np.float64 if axis.is_free else np.int64) for axis in space.axes]
-        told: dict[str, Any] = {"chosen": chosen, "scores": np.full(n, UNKNOWN), "excess": np.zeros((n, len(rules)))}
-        return cls(space.base, space.axes, space.search, n, space.seed, parse_objective(objective, columns), rules, **told)
+        told: dict[str, Any] = {"scores": np.full(n, UNKNOWN), "excess": np.zeros((n, len(rules)))}
+        return cls(space.base, space.axes, space.search, n, space.seed, chosen, parse_objective(objective, columns), rules, **told)
 
     @property
     def batch(self) -> int:
         """Settings that are asked for at once."""
         return max(BATCH, -(-self.size // BATCHES // BATCH) * BATCH)
-
-    def draw(self, first: int, last: int) -> list[NDArray]:
-        """Return for every axis the settings [first, last), which must have been asked for or told."""
-        return [chosen[first:last] for chosen in self.chosen]
 
     def run(self, store: Any, work: Callable[[int, int], pd.DataFrame], progress: Any = None) -> None:
         """Ask for, run (`work`) and tell batch after batch; what `store` holds already is told as it was."""

@@ -83,10 +83,15 @@ class Case:
 
     def run(self, records: NDArray, params: Params) -> tuple[NDArray, NDArray]:
         """Run PARAMS [P] that share the features of `params`: METRICS [P] and REGIME_METRICS [P, 15] or [0, 15]."""
-        market, step = self.market(params), max(128, CELLS_AT_ONCE // max(1, self.cells))
-        parts = [sweep(market, records[start : start + step]) for start in range(0, len(records), step)]
+        market = self.market(params)
+        parts = [sweep(market, some) for some in self.cut(records)]
         metrics, regimes = zip(*parts, strict=True)
         return np.concatenate(metrics), np.concatenate(regimes)
+
+    def cut(self, records: NDArray) -> list[NDArray]:
+        """Cut PARAMS [P] into what one call of the kernels takes."""
+        step = max(128, CELLS_AT_ONCE // max(1, self.cells))
+        return [records[start : start + step] for start in range(0, len(records), step)]
 
     def predictions_hash(self, params: Params) -> str:
         """Name what the models said, as a single run of `params` does in the ledger."""

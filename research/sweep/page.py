@@ -16,6 +16,7 @@ from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, M
 from research.report.terms import assumptions
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
+from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.trials import Trials
 from research.sweep.walk import Walk, pick_table
@@ -83,6 +84,7 @@ def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ..
             "groups": [],
         },
         "objective": objective,
+        "drivers": driver_words(summary["drivers"]),
     }
 
 

@@ -3,15 +3,13 @@
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from qtcore.meta import MetaSource
@@ -21,23 +19,21 @@ from research.engines import Pool, opened
 from research.errors import UserError
 from research.files import replacing, save_json
 from research.ledger import Ledger
-from research.lineage import sketch
 from research.predictions import Predictions
 from research.store import check_output
 from research.sweep.adaptive import Adaptive
 from research.sweep.case import Case
-from research.sweep.figures import figure_names, outcomes
+from research.sweep.counting import count
+from research.sweep.figures import figure_names
 from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.space import BLOCK, Space
 from research.sweep.trials import Trials
 from research.sweep.work import LANES, Piece, Settings
-from research.trials import Trial, daily_returns, hash_votes
+from research.trials import Tried, hash_votes
 
 SCHEMA_VERSION = 1
 PART_CELLS = 4_000_000_000  # cells times settings of one part: some ten seconds; what a stop can lose
 BYTES_PER_FIGURE = 9  # on the disk, at most
-SAMPLE = 200  # rows that are run again alone: their bits are compared, their daily returns tell how alike the trials are
-AT_ONCE = 20_000  # trials of one transaction of the ledger
 PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is given at a time: a second; at least so many for each worker
 
 
@@ -58,7 +54,7 @@ def sweep(
     engine: str = "local",
     address: str | None = None,
     meta: MetaSource | None = None,
-    record: bool = True,
+    record: bool | Callable[[Trials], Tried] = True,
     progress: Any = None,
 ) -> Trials:
     """Run the chain over `bars` once for every setting of `grid` and return the trials.
@@ -68,8 +64,8 @@ def sweep(
     `objective` that keeps `where`. by_regime: also figures of the fifteen regime
     slices. where: constraints such as `max_drawdown < 0.15`, for `Trials.best`. out: folder that results stream to; `resume` goes on with
     what lies there. engine, address: `local`, or `ray` and where it runs, as `research.engines.opened` takes them; the results are the
-    same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger. Raises
-    UserError on a grid, folder or ledger that does not do.
+    same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger, or the function
+    that is given the finished rows to count them. Raises UserError on a grid, folder or ledger that does not do.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -101,7 +97,9 @@ def sweep(
                 _run_parts(store, Settings(space, case), pool, progress)
         finally:
             if record and len(trials):
-                trials.tried = _record(trials)
+                trials.tried = count(trials) if record is True else record(trials)
+        if store.folder is not None:
+            store.note({"engine": engine, "workers": pool.n_workers, "drivers": trials.drivers})
     return trials
 
 
@@ -195,6 +193,12 @@ class Store:
         (folder / "trials").mkdir(parents=True)
         save_json(marker, about)
 
+    def note(self, computed_by: dict[str, Any]) -> None:
+        """Say in the folder who made it."""
+        assert self.folder is not None
+        marker = self.folder / "sweep.json"
+        save_json(marker, json.loads(marker.read_text(encoding="utf-8")) | {"computed_by": computed_by})
+
     def _check_space(self, folder: Path, n_columns: int) -> None:
         needed, free = (self.size - self.n_done) * n_columns * BYTES_PER_FIGURE, shutil.disk_usage(folder).free
         if needed > free:
@@ -202,60 +206,3 @@ class Store:
                 f"a sweep's results must fit on the disk, was {self.size:,} settings of up to {needed / 1e9:,.1f} GB with {free / 1e9:,.1f}"
                 " GB free; take larger steps or another --out"
             )
-
-
-def _record(trials: Trials) -> Any:
-    """Count every finished row in the ledger; run a sample of them alone and demand the same bits. Returns what the lineage has seen."""
-    case, space, ledger = trials.case, trials.space, Ledger()
-    mine, votes, name = sketch(case.bars), case.predictions_hash(space.base), f"sweep of {', '.join(space.names)}"
-    hashes = ParamsHash(space)
-    wanted = set(np.unique(np.linspace(0, len(trials) - 1, SAMPLE).astype(int)).tolist())
-    batch: list[Trial] = []
-    seen = 0
-    for table in trials.blocks():
-        drawn = space.draw(int(table["trial"].iloc[0]), int(table["trial"].iloc[-1]) + 1)
-        shape = table[["sharpe_bar", "skew", "kurtosis", "n_bars"]].itertuples(index=False)
-        for row, (sharpe, skew, kurtosis, n_bars) in enumerate(shape):
-            first_day, returns = 0, np.empty(0, np.float32)
-            if seen in wanted:
-                first_day, returns = _alone(case, space.base.with_values(space.values(drawn, row)), table.iloc[row])
-            key = hashes.of(space.values(drawn, row))
-            batch.append(Trial(mine, key, votes, sharpe, first_day, returns, name, int(n_bars), skew, kurtosis, case.bars_per_year))
-            seen += 1
-        if len(batch) >= AT_ONCE:
-            ledger.add(batch)
-            batch = []
-    if batch:
-        ledger.add(batch)
-    return ledger.tried(mine)
-
-
-def _alone(case: Case, params: Params, row: "pd.Series[Any]") -> tuple[int, NDArray[np.float32]]:
-    """Run one setting alone and compare its bits with its row; return the daily returns."""
-    result, metrics = case.single(params)
-    if outcomes(metrics)[0] != row["outcome"]:
-        raise RuntimeError(
-            f"trial {row['trial']} gave other bits alone: equity {metrics['last_equity'][0]!r} against {row['last_equity']!r}"
-        )
-    return daily_returns(case.bars.close_time, result.equity)
-
-
-class ParamsHash:
-    """Names resolved parameters as `hash_params` does, at a tenth of the time: only what varies is written again."""
-
-    def __init__(self, space: Space) -> None:
-        flat = space.base.flat()
-        self._names = sorted(space.names)
-        text = json.dumps(flat | {name: f"\0{name}" for name in space.names}, sort_keys=True)
-        self._pieces: list[str] = []
-        for name in self._names:
-            head, text = text.split(json.dumps(f"\0{name}"), 1)
-            self._pieces.append(head)
-        self._tail = text
-
-    def of(self, values: Mapping[str, Any]) -> str:
-        """Name the base with `values`, which hold every axis as `Params.flat` shows it."""
-        import hashlib
-
-        parts: Iterable[str] = (piece + json.dumps(values[name]) for piece, name in zip(self._pieces, self._names, strict=True))
-        return hashlib.sha256(("".join(parts) + self._tail).encode()).hexdigest()[:32]

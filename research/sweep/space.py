@@ -3,7 +3,7 @@
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -157,6 +157,17 @@ class Space:
         """Describe the space as JSON holds it."""
         axes = {axis.name: [axis.low, axis.high] if axis.is_free else list(axis.values) for axis in self.axes}
         return {"search": self.search, "size": self.size, "seed": self.seed, "axes": axes, "base": self.base.flat()}
+
+
+@dataclass(frozen=True)
+class Listed(Space):
+    """Settings that are named one by one. chosen: for each axis [size], as `draw` returns them."""
+
+    chosen: list[NDArray] = field(default_factory=list, compare=False, repr=False)
+
+    def draw(self, first: int, last: int) -> list[NDArray]:
+        """Return for every axis the settings [first, last)."""
+        return [chosen[first:last] for chosen in self.chosen]
 
 
 def _recorded(base: Params, axis: Axis) -> NDArray:

@@ -13,6 +13,7 @@ from qtcore import Params
 from research.errors import UserError
 from research.evidence.sharpe import Moments, deflated_sharpe
 from research.sweep.case import Case
+from research.sweep.drivers import count_drivers
 from research.sweep.figures import figure_names
 from research.sweep.rules import best_row, kept, known_column, parse_rules
 from research.sweep.space import Space
@@ -94,6 +95,11 @@ class Trials:
     def params(self, trial: int) -> Params:
         """Return the resolved parameters of a trial."""
         return self.space.base.with_values(self.space.setting(int(trial)))
+
+    @property
+    def drivers(self) -> dict[str, int]:
+        """Count the trials by who ran them: `lanes` (64 side by side, quickest), else what asked for the plain driver, as `order`."""
+        return count_drivers(self.space, self.case, [(first, first + self._rows(first, part)) for first, part in self.parts.items()])
 
     @property
     def n_distinct(self) -> int:

@@ -18,10 +18,12 @@ from research.errors import UserError
 from research.evidence.verdict import judge_picks
 from research.predictions import Predictions
 from research.sweep.case import Case
+from research.sweep.counting import FoldCounter
 from research.sweep.run import sweep
 from research.sweep.trials import Trials
 from research.sweep.work import Settings
 from research.sweep.worth import MIN_PERIODS, day_ends
+from research.trials import Tried
 
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")
 MIN_BARS = 30  # of a fold
@@ -32,12 +34,14 @@ class Walk:
     """What picking gave.
 
     table: one row a pick, as `walk_forward` returns it. returns: net return of each day of the scored folds, one after the other; each
-    fold starts flat, with the initial cash. verdict: `judge_picks` of them.
+    fold starts flat, with the initial cash. verdict: `judge_picks` of them. tried: what the ledger has seen on these candles, None when
+    the settings were not counted.
     """
 
     table: pd.DataFrame
     returns: F8
     verdict: dict[str, Any]
+    tried: Tried | None = None
 
 
 def walk_forward(
@@ -68,21 +72,23 @@ def walk(
     objective: str = "sharpe",
     where: Sequence[str] = (),
     meta: MetaSource | None = None,
+    record: bool = True,
     progress: Any = None,
     **options: Any,
 ) -> Walk:
     """Pick on one fold, score on the next, and judge the picks.
 
     The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it.
-    objective, where: as in `Trials.best`; a fold whose trials keep no constraint is left out. options: what else `sweep` takes (search,
-    settings, seed, record). Its rows are not counted as trials unless `record` says so: they are those of a sweep over parts of the same
-    candles. Raises UserError on fewer than two folds or too few bars.
+    objective, where: as in `Trials.best`; a fold whose trials keep no constraint is left out. record: count every setting that a fold tries
+    in the trial ledger, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep` has counted on these bars.
+    options: what else `sweep` takes (search, settings, seed). Raises UserError on fewer than two folds or too few bars.
     """
     predictions = predictions.align(bars)
     params = resolved(params or Params(), predictions)
     case = Case.of(bars, predictions, meta=meta)
     edges = fold_edges(case, n_folds)
-    rows, returns, whole = [], [], {"record": False, **options, "objective": objective, "where": where, "meta": meta}
+    counter = FoldCounter(case, n_folds)
+    rows, returns, whole = [], [], {**options, "record": counter if record else False, "objective": objective, "where": where, "meta": meta}
     now: Trials | None = None
     for fold, (start, end) in enumerate(itertools.pairwise(edges)):
         then = sweep(bars[:end], _from(predictions[:end], start), grid, params, **whole)
@@ -100,7 +106,7 @@ def walk(
             progress(fold + 1, n_folds, "walk forward")
     daily = np.concatenate(returns) if returns else np.empty(0)
     picks = pd.DataFrame(rows)
-    return Walk(picks, daily, judge_picks(picks, daily, MIN_PERIODS))
+    return Walk(picks, daily, judge_picks(picks, daily, MIN_PERIODS), counter.tried)
 
 
 def fold_edges(case: Case, n_folds: int) -> NDArray[np.int64]:

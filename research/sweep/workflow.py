@@ -19,6 +19,7 @@ from research.predictions import Predictions
 from research.store import check_output, read_run
 from research.sweep.case import Case
 from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
+from research.sweep.drivers import driver_words
 from research.sweep.figures import figure_names
 from research.sweep.rules import parse_objective
 from research.sweep.run import sweep
@@ -86,11 +87,11 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
         objective=asked.objective, by_regime=asked.by_regime, where=asked.where, out=folder, resume=asked.resume, engine=job.engine,
         address=job.address, meta=meta, progress=progress,
     )  # fmt: skip
+    walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))
     run = backtest(bars, predictions, params, meta=meta)
     summary = summary_of(trials, best, run.summary, asked.objective) | {"search": judge(trials, run)}
-    walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
     )
@@ -102,12 +103,13 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
 
 
 def _walked(asked: SweepJob, trials: Trials, predictions: Predictions, params: Params, meta: Any, progress: Progress) -> Walk:
-    """Walk forward over the same settings."""
+    """Walk forward over the same settings; an adaptive search tries others in each fold, which the verdict on the best trial counts too."""
     options = {"search": asked.search, "settings": asked.settings, "seed": asked.job.config.run.seed, "by_regime": asked.by_regime}
     found: Walk = walk(
         trials.case.bars, predictions, parse_grid(asked.grid), params, n_folds=asked.walk_forward, objective=asked.objective,
-        where=asked.where, meta=meta, progress=progress, **options,
+        where=asked.where, meta=meta, record=asked.search == "adaptive", progress=progress, **options,
     )  # fmt: skip
+    trials.tried = found.tried or trials.tried
     return found
 
 
@@ -150,6 +152,7 @@ def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any
         "bars": trials.case.bars.n,
         "objective": objective,
         "where": list(trials.where),
+        "drivers": trials.drivers,
         "n_done": len(trials),
         "n_distinct": trials.n_distinct,
         "n_kept": len(trials.table(["trial"], trials.where)),
@@ -174,6 +177,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     )
     rows = [
         ("settings", f"{summary['n_done']:,} of {summary['space']['size']:,}"),
+        ("computed by", driver_words(summary["drivers"])),
         ("distinct outcomes", f"{summary['n_distinct']:,}"),
         ("keep the constraints", f"{summary['n_kept']:,}"),
         (f"best {summary['objective']}", _picked(summary["objective"].removeprefix("-"), best)),

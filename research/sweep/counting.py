@@ -1,0 +1,118 @@
+"""How does a setting become a trial of the ledger? Every row of a sweep does, and every setting that a fold of a walk forward tried.
+
+A trial is a setting on a lineage of candles (`spec` D-97). One that is tried on a fold has been tried on the lineage, so it counts as the
+trial that it is on all its candles, once, in however many folds it was tried, and not again when it is swept or run there. Its figures are
+those over all candles: ratios of short folds scatter more, and would say that the trials differ by more than they do.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from qtcore import Params
+from research.ledger import Ledger
+from research.lineage import sketch
+from research.sweep.case import Case
+from research.sweep.figures import outcomes
+from research.sweep.space import BLOCK, Listed, Space
+from research.sweep.trials import Trials
+from research.sweep.work import Settings
+from research.trials import Trial, Tried, daily_returns
+
+SAMPLE = 200  # rows that are run again alone
+AT_ONCE = 20_000  # trials of one transaction of the ledger
+
+
+@dataclass
+class FoldCounter:
+    """Counts what the folds of a walk forward tried, fold by fold. case: all candles; known: settings that were counted already.
+
+    tried: what the lineage has seen, None before the first fold.
+    """
+
+    case: Case
+    n_folds: int
+    known: set[bytes] = field(default_factory=set)
+    tried: Tried | None = None
+
+    def __call__(self, fold: Trials) -> Tried:
+        """Count the finished trials of a fold that are not known, also when it was stopped; return what the lineage has seen."""
+        space = fold.space
+        drawn = [space.draw(first, first + len(table)) for first, table in zip(sorted(fold.parts), fold.blocks(["trial"]), strict=True)]
+        chosen = [np.concatenate(columns) for columns in zip(*drawn, strict=True)]
+        found: dict[bytes, int] = {}
+        for row, values in enumerate(np.stack([column.astype(np.float64) for column in chosen], axis=1)):
+            found.setdefault(values.tobytes(), row)
+        new = [row for key, row in found.items() if key not in self.known]
+        self.known.update(found)
+        if new or self.tried is None:
+            listed = Listed(space.base, space.axes, space.search, len(new), space.seed, [column[new] for column in chosen])
+            work, parts = Settings(listed, self.case), range(0, len(new), BLOCK)
+            whole = Trials(listed, self.case, {first: work.rows(first, min(first + BLOCK, len(new))) for first in parts})
+            self.tried = count(whole, "walk forward over", -(-SAMPLE // self.n_folds))
+        return self.tried
+
+
+def count(trials: Trials, what: str = "sweep of", n_alone: int = SAMPLE) -> Tried:
+    """Count every finished row in the ledger, and return what the lineage has seen.
+
+    what: begins the name of the trials. n_alone: rows that are run again alone: their bits must be the same, their daily returns tell how
+    alike the trials are.
+    """
+    case, space, ledger = trials.case, trials.space, Ledger()
+    mine, votes, name = sketch(case.bars), case.predictions_hash(space.base), f"{what} {', '.join(space.names)}"
+    hashes = ParamsHash(space)
+    wanted = set(np.unique(np.linspace(0, len(trials) - 1, n_alone).astype(int)).tolist())
+    batch: list[Trial] = []
+    seen = 0
+    for table in trials.blocks():
+        drawn = space.draw(int(table["trial"].iloc[0]), int(table["trial"].iloc[-1]) + 1)
+        shape = table[["sharpe_bar", "skew", "kurtosis", "n_bars"]].itertuples(index=False)
+        for row, (sharpe, skew, kurtosis, n_bars) in enumerate(shape):
+            first_day, returns = 0, np.empty(0, np.float32)
+            if seen in wanted:
+                first_day, returns = _alone(case, space.base.with_values(space.values(drawn, row)), table.iloc[row])
+            key = hashes.of(space.values(drawn, row))
+            batch.append(Trial(mine, key, votes, sharpe, first_day, returns, name, int(n_bars), skew, kurtosis, case.bars_per_year))
+            seen += 1
+        if len(batch) >= AT_ONCE:
+            ledger.add(batch)
+            batch = []
+    if batch:
+        ledger.add(batch)
+    return ledger.tried(mine)
+
+
+def _alone(case: Case, params: Params, row: "pd.Series[Any]") -> tuple[int, NDArray[np.float32]]:
+    """Run one setting alone and compare its bits with its row; return the daily returns."""
+    result, metrics = case.single(params)
+    if outcomes(metrics)[0] != row["outcome"]:
+        raise RuntimeError(
+            f"trial {row['trial']} gave other bits alone: equity {metrics['last_equity'][0]!r} against {row['last_equity']!r}"
+        )
+    return daily_returns(case.bars.close_time, result.equity)
+
+
+class ParamsHash:
+    """Names resolved parameters as `hash_params` does, at a tenth of the time: only what varies is written again."""
+
+    def __init__(self, space: Space) -> None:
+        flat = space.base.flat()
+        self._names = sorted(space.names)
+        text = json.dumps(flat | {name: f"\0{name}" for name in space.names}, sort_keys=True)
+        self._pieces: list[str] = []
+        for name in self._names:
+            head, text = text.split(json.dumps(f"\0{name}"), 1)
+            self._pieces.append(head)
+        self._tail = text
+
+    def of(self, values: Mapping[str, Any]) -> str:
+        """Name the base with `values`, which hold every axis as `Params.flat` shows it."""
+        parts: Iterable[str] = (piece + json.dumps(values[name]) for piece, name in zip(self._pieces, self._names, strict=True))
+        return hashlib.sha256(("".join(parts) + self._tail).encode()).hexdigest()[:32]
