@@ -5,7 +5,8 @@ processor, started with what all items share: that is put into Ray's object stor
 that store are read-only, and kernels would be compiled a second time for them, so `Work.moved` makes a worker's own copy, once.
 
 A worker that dies is started again, and its item given to it again, by Ray, up to RETRIES times. Items change nothing outside their
-result, so a second try is harmless; ledger, files and store are written by the caller alone.
+result, so a second try is harmless; ledger, files and store are written by the caller alone. Ray itself is not started again: where its
+head is gone, the work ends with one sentence within seconds, and what is done stays done.
 
 Ray is started here for the time of the work, or found at an address (`ray start --head`). A worker refuses to work unless its sources and
 libraries are those of the caller: the same code or no run. On other machines qtcore must therefore be installed beside Ray. Nothing is
@@ -33,11 +34,12 @@ from research.models.fits import versions
 Results = Generator[tuple[Any, Any], None, None]
 ENGINES = ("local", "ray")
 RETRIES = 3  # deaths that one worker is forgiven
-PATIENCE = 3.0  # seconds for an address to answer
+PATIENCE, TRUST = 3.0, 20.0  # seconds for an address to answer: one that is new to us, one that has answered before
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a client of HTTP/2, which Ray speaks: preface, settings (4)
 QUIET = {  # read by Ray when it is imported or started
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "3",  # seconds until a refused connection is given up, 20 otherwise
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what goes wrong is told in one sentence
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an accelerator stays as visible to workers as it is here
 }
 
@@ -84,12 +86,12 @@ class Here:
 class RayPool:
     """Workers of the Ray that this process is connected to; they are started when there is work for them, and last until `close`."""
 
-    def __init__(self, n_workers: int) -> None:
-        self.n_workers = n_workers
+    def __init__(self, n_workers: int, address: str) -> None:
+        self.n_workers, self.address = n_workers, address
         self._workers: list[Any] = []
 
     def map(self, work: Work, items: Iterable[Any], waiting: int = 0) -> Results:
-        """Do all items. Raises UserError when a worker has other code or is lost for good, or when the work does."""
+        """Do all items. Raises UserError when a worker has other code, when one or Ray is lost for good, or when the work does."""
         import ray
 
         remote: Any = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(Worker)
@@ -99,9 +101,12 @@ class RayPool:
         todo = chain(first, rest)
         doing: dict[Any, tuple[Any, Any]] = {worker.check.remote(): (worker, None) for worker, _ in zip(self._workers, first)}
         while doing:
-            ref = ray.wait(list(doing))[0][0]
-            worker, item = doing.pop(ref)
-            result = _result(ray, ref)
+            ready = ray.wait(list(doing), timeout=PATIENCE)[0]
+            if not ready:
+                _check_stays(self.address)
+                continue
+            worker, item = doing.pop(ready[0])
+            result = _result(ray, ready[0], self.address)
             for following in islice(todo, 1 if item is not None else 1 + waiting):
                 doing[worker.do.remote(following, shared)] = (worker, following)
             if item is not None:
@@ -153,7 +158,7 @@ def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
         yield Here()
         return
     ray, is_ours = _connect(address)
-    pool = RayPool(int(ray.cluster_resources().get("CPU", 0)))
+    pool = RayPool(int(ray.cluster_resources().get("CPU", 0)), ray.get_runtime_context().gcs_address)
     try:
         if pool.n_workers < 1:
             raise UserError("--engine ray needs a cluster with a processor, was one without; add a node with ray start --address")
@@ -213,7 +218,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
         where = "on this machine" if address is None else f"at {address}"
         said = " ".join(str(error).split())[:200]
-        remedy = "run the same Ray on both sides; where it wants a token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+        remedy = "run the same Ray on both sides; where `ray start` spoke of a token set RAY_AUTH_MODE=token, elsewhere RAY_AUTH_TOKEN too"
         raise UserError(f"Ray {where} must let this process in, did not ({said}); {remedy}") from error
     return ray, True
 
@@ -223,22 +228,31 @@ def _check_answer(address: str) -> None:
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         raise UserError(f"--address must be host:port of a running Ray, was {address!r}; leave it out to start one here")
+    if reason := _silence(address, PATIENCE):
+        raise UserError(f"Ray must answer at {address}, did not: {reason}; start it there with `ray start --head`, or leave --address out")
+
+
+def _check_stays(address: str) -> None:
+    """Raise UserError where the Ray that works for us is gone."""
+    if reason := _silence(address, TRUST):
+        raise UserError(f"Ray at {address} must stay until the work is done, was gone ({reason}); start it again, what is done is kept")
+
+
+def _silence(address: str, patience: float) -> str:
+    """Say why nothing at `host:port` speaks as Ray does; nothing where it does."""
+    host, _, port = address.rpartition(":")
     try:
-        with socket.create_connection((host, int(port)), PATIENCE) as line:
-            line.settimeout(PATIENCE)
+        with socket.create_connection((host, int(port)), patience) as line:
+            line.settimeout(patience)
             line.sendall(HELLO)
             said = line.recv(9)
     except (OSError, OverflowError) as error:
-        reason = str(error) or type(error).__name__
-    else:
-        if os.environ.get("RAY_USE_TLS", "0") != "0" or said[3:4] == b"\4":
-            return
-        reason = "something else is there"
-    raise UserError(f"Ray must answer at {address}, did not: {reason}; start it there with `ray start --head`, or leave --address out")
+        return str(error) or type(error).__name__
+    return "" if os.environ.get("RAY_USE_TLS", "0") != "0" or said[3:4] == b"\4" else "something else is there"
 
 
-def _result(ray: Any, ref: Any) -> Any:
-    """Fetch a result into memory of our own. Raises UserError for the work's own, and when a worker is lost."""
+def _result(ray: Any, ref: Any, address: str) -> Any:
+    """Fetch a result into memory of our own. Raises UserError for the work's own, and when a worker or Ray is lost."""
     try:
         return copy.deepcopy(ray.get(ref))
     except InputError as error:
@@ -246,5 +260,6 @@ def _result(ray: Any, ref: Any) -> Any:
     except ray.exceptions.RayTaskError as error:
         raise RuntimeError(f"a worker of Ray failed: {error.cause!r}") from error
     except ray.exceptions.RayError as error:
+        _check_stays(address)
         said = " ".join(str(error).split())
         raise UserError(f"workers of Ray must live, one was lost for good: {said[-300:]}") from error

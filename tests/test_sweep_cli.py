@@ -37,14 +37,24 @@ def test_a_sweep_of_a_finished_run(run_folder, tmp_path, capsys):
     assert summary["verdict"]["verdict"] in {"edge", "no edge", "not enough data"}
     assert set(summary["best"]["setting"]) == {"governor.min_confidence", "arbiter.score_threshold"}
     assert json.loads((out / "summary.json").read_text()) == summary
+    assert summary["drivers"] == {"few": 14}
+    assert json.loads((out / "sweep.json").read_text())["computed_by"] == {"engine": "local", "workers": 1, "drivers": {"few": 14}}
     page = (out / "sweep.html").read_text()
-    for text in ("Exact curves", summary["verdict"]["sentence"].partition(":")[0], "Best rows by sharpe", "data:image/svg+xml;base64,"):
+    for text in (
+        "Exact curves",
+        summary["verdict"]["sentence"].partition(":")[0],
+        "Best rows by sharpe",
+        "Computed by the plain driver: 14 (fewer than 24",
+        "data:image/svg+xml;base64,",
+    ):
         assert text in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert qt("sweep", run_folder, *grids, "--out", out, "--resume") == 0
     told = capsys.readouterr().out
     assert "14 of 14" in told
     assert "distinct outcomes" in told
+    assert "computed by" in told
+    assert "the plain driver: 14 (fewer than" in " ".join(told.split())
     assert str(out / "sweep.html") in told
 
 

@@ -16,6 +16,7 @@ from research.ledger import Ledger
 from research.sweep import run as run_module
 from research.sweep.case import Case
 from research.sweep.counting import ParamsHash
+from research.sweep.drivers import driver_words
 from research.sweep.figures import FIGURES, REGIMES
 from research.sweep.rules import parse_rules
 from research.sweep.space import BLOCK, Space
@@ -127,6 +128,20 @@ def test_rows_say_what_a_single_run_says(world):
         for name in REGIMES:
             assert row[f"return.{name}"] * 10_000.0 == pytest.approx(slices[name]["pnl"], abs=1e-7)
         assert row["n_trades"] == np.count_nonzero(run.result.fills["is_entry"] == 0)
+
+
+def test_it_is_told_who_ran_the_rows_and_why(world):
+    grid = {"governor.min_confidence": "0.50:0.82:0.01", "arbiter.score_threshold": [0.05, 0.15]}  # 66 settings
+    ordered = grid | {"governor.order": "symbols,by_confidence"}
+    counts = sweep(world, ordered, record=False).drivers
+    assert counts == {"lanes": 64, "order": 66, "few": 2}
+    assert driver_words(counts) == (
+        "SIMD lanes, 64 settings side by side: 64; the plain driver: 66 (governor.order by_confidence sorts the candidates of a bar), "
+        "2 (fewer than 24 settings that differ in thresholds alone)"
+    )
+    assert sweep(world, grid, by_regime=True, record=False).drivers == {"regimes": 66}
+    markets = sweep(world, {"features.rsi_variant": ["sma", "wilder"], "governor.min_confidence": "0.50:0.74:0.01"}, record=False)
+    assert markets.drivers == {"lanes": 50}  # 25 of each
 
 
 def test_figures_mean_what_they_mean_in_a_run(world):

@@ -25,7 +25,7 @@ def count_drivers(space: Space, case: Case, parts: Iterable[tuple[int, int]]) ->
     """Count the settings of `parts`, each [first, last), by `Driver`: `lanes`, or what left them to the plain one. Cut as one worker does.
 
     >>> driver_words({"lanes": 640, "few": 3})
-    'SIMD lanes, 64 settings side by side: 640; one by one: 3 (fewer than 24 settings that differ in thresholds alone)'
+    'SIMD lanes, 64 settings side by side: 640; the plain driver: 3 (fewer than 24 settings that differ in thresholds alone)'
     """
     counts = np.zeros(len(Driver), np.int64)
     for first, last in parts:
@@ -41,4 +41,4 @@ def driver_words(counts: Mapping[str, int]) -> str:
     """Say who computed a sweep and, where it was not the quick driver, why."""
     plain = [f"{counts[d.name.lower()]:,} ({why})" for d, why in WHY.items() if d.name.lower() in counts]
     lanes = [f"SIMD lanes, 64 settings side by side: {counts['lanes']:,}"] if "lanes" in counts else []
-    return "; ".join([*lanes, *(["one by one: " + ", ".join(plain)] if plain else [])]) or "nobody: no setting is done"
+    return "; ".join([*lanes, *(["the plain driver: " + ", ".join(plain)] if plain else [])]) or "nobody: no setting is done"
