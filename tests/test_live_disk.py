@@ -60,18 +60,32 @@ def check_goes_on(folder: Path, journal: Path, whole: tuple[dict, dict, str]) ->
     return outcome.resumed
 
 
-def cut(data: bytes, rng: random.Random) -> bytes:
+def commits(data: bytes) -> list[int]:
+    """Where the transactions of a log end: after a frame (24 bytes and a page) that says how long the file is then."""
+    page = int.from_bytes(data[8:12], "big")
+    frames = range(32, len(data) - page - 23, 24 + page)
+    return [at + 24 + page for at in frames if data[at + 4 : at + 8] != bytes(4)]
+
+
+def inside(data: bytes, share: float, rng: random.Random) -> int:
+    """A place in the transaction that comes after this share of all: every bar is hit alike, however much it wrote."""
+    ends = [32, *commits(data)]
+    k = int(share * (len(ends) - 1))
+    return rng.randrange(ends[k], ends[k + 1])
+
+
+def cut(data: bytes, share: float, rng: random.Random) -> bytes:
     """The end was never written."""
-    return data[: rng.randrange(len(data))]
+    return data[: inside(data, share, rng)]
 
 
-def unwritten(data: bytes, rng: random.Random) -> bytes:
+def unwritten(data: bytes, share: float, rng: random.Random) -> bytes:
     """The file has its length, but from somewhere on nothing but zeros."""
-    at = rng.randrange(len(data))
+    at = inside(data, share, rng)
     return data[:at] + bytes(len(data) - at)
 
 
-def torn(data: bytes, rng: random.Random) -> bytes:
+def torn(data: bytes, share: float, rng: random.Random) -> bytes:
     """Sectors were written in any order: some in the last tenth are missing."""
     first = len(data) * 9 // 10 // SECTOR
     for sector in range(first, len(data) // SECTOR):
@@ -80,31 +94,36 @@ def torn(data: bytes, rng: random.Random) -> bytes:
     return data
 
 
-def lose_power(power, tmp_path: Path, seeds: range) -> set[int]:
+def lose_power(power, tmp_path: Path, n: int) -> tuple[set[int], int]:
+    """Lose power n times, the cuts spread evenly over the transactions. Returns the bars that survived, and in how many logs were cut."""
     folder, whole = power
-    survived = set()
-    for seed in seeds:
-        rng = random.Random(seed)
-        harm: Callable = (cut, unwritten, torn)[seed % 3]
-        journal = copy_of(folder, tmp_path / str(seed))
-        harmed = ((".paper-wal",), ("-wal",), ("-wal", ".paper-wal"))[rng.randrange(3)]
+    survived, n_cut = set(), 0
+    for k in range(n):
+        rng = random.Random(k)
+        harm: Callable = (cut, unwritten, torn)[k % 3]
+        journal = copy_of(folder, tmp_path / str(k))
+        harmed = ((".paper-wal",), ("-wal",), ("-wal", ".paper-wal"))[k // 3 % 3]
         for suffix in harmed:
             log = Path(f"{journal}{suffix}")
-            log.write_bytes(harm(log.read_bytes(), rng))
+            log.write_bytes(harm(log.read_bytes(), (k + rng.random()) / n, rng))
+        n_cut += "-wal" in harmed and harm is not torn
         survived.add(check_goes_on(folder, journal, whole))
         shutil.rmtree(journal.parent)
-    return survived
+    return survived, n_cut
 
 
 def test_after_a_power_loss_the_journal_stands_at_a_bar_and_goes_on(power, tmp_path):
-    survived = lose_power(power, tmp_path, range(9))
-    assert len(survived) > 3, "the cuts must fall at different bars"
+    survived, n_cut = lose_power(power, tmp_path, 9)
+    assert n_cut == 4
+    assert len(survived) >= n_cut, "the cuts must fall at different bars"
     assert max(survived) <= STOPPED
 
 
 @pytest.mark.slow
 def test_two_hundred_power_losses(power, tmp_path):
-    assert len(lose_power(power, tmp_path, range(100, 300))) > 20
+    survived, n_cut = lose_power(power, tmp_path, 200)
+    assert n_cut == 88
+    assert len(survived) >= 60, "88 logs cut at places spread evenly over the transactions of 90 bars"
 
 
 def test_a_checkpoint_that_loses_power_loses_nothing(power, tmp_path):
