@@ -1,13 +1,16 @@
 """Is the page what a trader wants beside the work: whole, honest, readable, refreshing itself, and closed to what does not belong there?"""
 
+import io
 import json
 import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from research.live import server as serving
 from research.live.files import connect
+from research.live.monitor import screen
 from research.live.source import open_source
 from research.run import Run
 from tests.live_world import replay, served, traded
@@ -148,6 +151,101 @@ def test_alarms_of_any_part_are_shown(browser, watched, monkeypatch):
         assert "accuracy" in shown[2]
         assert page.title().startswith("! ")
         page.close()
+
+
+def looks(rows: list[tuple], due: dict, window: int | None = 168) -> dict:
+    """What a look leaves: rows of (name, value, low, high, usual)."""
+    made = [dict(zip(("name", "value", "low", "high", "usual"), row), n=900) for row in rows]
+    made = [row | {"is_out": not row["low"] <= row["value"] <= row["high"]} for row in made]
+    return {"envelope": {"bar": 200, "time": 1_725_148_800_000_000_000, "window": window, "rows": made, "out": {}}, "due": due}
+
+
+DRIFTS = [(f"drift.f{k}", 0.05 * k, 0.0, 0.6, 0.1) for k in range(10)]
+SEEN = [
+    ("rate.escalation", 0.963, 0.58, 0.73, 0.66),
+    ("calibration.xgb", -0.021, -0.1, 0.1, 0.01),
+    *DRIFTS,
+    ("drift.rsi_14", 0.9, 0.0, 0.4, 0.2),
+]
+DUE = {"drift": {"text": "the market is another one by rsi_14", "since": 1_725_000_000_000_000_000}}
+
+
+def keep_looks(journal: Path, said: dict) -> None:
+    db = connect(journal)
+    db.executemany("REPLACE INTO looks VALUES (?, 200, ?)", [(name, json.dumps(value)) for name, value in said.items()])
+    db.close()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_the_envelope_and_what_is_due_are_shown(browser, watched, tmp_path, width, scheme):
+    replay(watched[0].parent, tmp_path / "j", until=30)
+    keep_looks(tmp_path / "j", looks(SEEN, DUE))
+    with served(open_source(tmp_path / "j")) as server:
+        page = opened(browser, server.url, width, scheme)
+        rows = [row.replace("\u00a0", " ").split("\t") for row in page.locator("#bands tbody tr").all_inner_texts()]
+        said = {row[0].strip(): [part.strip() for part in row[1:] if part.strip()] for row in rows}
+        assert list(said)[:2] == ["escalation rate", "drift of rsi 14 (PSI)"], "what is out comes first"
+        assert said["escalation rate"][:2] == ["96.3 %", "58.0 % to 73.0 %"]
+        assert said["escalation rate"][-1] == said["drift of rsi 14 (PSI)"][-1] == "out"
+        assert said["xgb: confidence above accuracy"][0] == "-2.1 %"
+        assert [name for name in said if name.startswith("drift of f")] == [f"drift of f{k} (PSI)" for k in range(5, 10)]
+        assert page.inner_text("#bands-text") == (
+            "last 168 bars until 2024-09-01 00:00: 2 of 13 figures are out of their bands; 5 steadier features not shown"
+        )
+        assert page.locator("#bands svg").count() == len(rows)
+        assert page.inner_text("#due-text") == "yes, 1 of 4 causes"
+        due = dict(row.split("\t") for row in page.locator("#due tbody tr").all_inner_texts())
+        assert due["drift"].strip() == "due since 08-30 06:40: the market is another one by rsi_14"
+        assert due["base retrained"].startswith("not due; it is when the meta layer was trained on other models")
+        assert page.locator("#alarms li").filter(has_text="the market is another one").count() == 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.complaints == []
+        page.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, "not looked yet"),
+        (looks([], {}, None), "nothing to compare with"),
+        (looks([], {}), "a look compares 168 bars, which are not there yet"),
+    ],
+)
+def test_an_envelope_that_says_nothing_yet_says_why(browser, watched, tmp_path, said, expected):
+    replay(watched[0].parent, tmp_path / "j", until=30)
+    keep_looks(tmp_path / "j", said)
+    with served(open_source(tmp_path / "j")) as server:
+        page = opened(browser, server.url, 390)
+        assert page.inner_text("#bands").startswith(expected)
+        assert page.inner_text("#due-text") == "no"
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.close()
+
+
+def test_a_finished_run_has_no_envelope_to_leave(browser, watched):
+    with served(open_source(watched[1])) as server:
+        page = opened(browser, server.url)
+        assert page.inner_text("#bands") == "a finished run is what a live journal is compared with"
+        assert page.inner_text("#due") == "nothing is retrained for a finished run"
+        page.close()
+
+
+def test_the_terminal_shows_the_envelope_too(watched, tmp_path):
+    replay(watched[0].parent, tmp_path / "j", until=30)
+    keep_looks(tmp_path / "j", looks(SEEN, DUE))
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(screen(open_source(tmp_path / "j")))
+    text = console.export_text()
+    for part in (
+        "LIVE ENVELOPE",
+        "escalation rate",
+        "58.0 % to 73.0 %",
+        "RETRAIN DUE: yes",
+        "due since 08-30 06:40: the market is another",
+    ):
+        assert part in text
+    console.print(screen(open_source(watched[1])))
+    assert "LIVE ENVELOPE" not in console.export_text()
 
 
 def test_the_first_paint_waits_for_no_data(browser, watched, monkeypatch):

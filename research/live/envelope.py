@@ -92,7 +92,8 @@ class Envelope:
                 continue
             low, high = band(name, known, n)
             is_out = bool(value > high or value < low)
-            rows.append({"name": name, "value": value, "low": low, "high": high, "n": int(n), "usual": known["value"], "is_out": is_out})
+            usual = math.exp(known["mean"]) if name.startswith("drift.") else known["value"]  # the whole does not drift from itself
+            rows.append({"name": name, "value": value, "low": low, "high": high, "n": int(n), "usual": usual, "is_out": is_out})
         return rows
 
     def save(self, folder: Path) -> None:

@@ -148,7 +148,7 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     if runner is not None and runner["is_running"] is False and not runner["feed"].startswith("replay:"):
         found.append(("critical", "runner", "no process decides: start `qt live` again, it continues"))
     if runner is not None and runner["late_seconds"] > 0.0:
-        found.append(("critical", "feed", f"the next bar is overdue since {runner['late_seconds'] / 60.0:.0f} min"))
+        found.append(("critical", "feed", f"the next bar is overdue since {_long(runner['late_seconds'])}"))
     if source.params().governor.emergency_stop:
         found.append(("critical", "kill switch", "no entries until it is lifted; exits go on"))
     elif book.is_halted:
@@ -156,12 +156,18 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     if n := counts["mismatch"]:
         found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
     if len(source.active()) < 2 and source.tally().newest >= 0:
-        found.append(("critical", "models", f"{len(source.active())} models vote; meta layer and arbiter need two"))
+        found.append(("critical", "models", f"models that vote: {len(source.active())}; meta layer and arbiter need two"))
     seen = looked(source)
     found += [("warning", "retrain", due["text"]) for due in seen["retrain_due"]]
     found += [("warning", name, text) for name, text in (seen["envelope"] or {}).get("out", {}).items()]
     found += [(row["level"], row["name"], f"{row['value']:.1%}, healthy is {row['band']}") for row in rows if row["level"] in LEVELS[1:]]
     return [dict(zip(("level", "name", "text"), alarm)) for alarm in sorted(found, key=lambda alarm: -LEVELS.index(alarm[0]))]
+
+
+def _long(seconds: float) -> str:
+    """Say a time as a person would."""
+    minutes = seconds / 60.0
+    return f"{minutes:.0f} min" if minutes < 120.0 else f"{minutes / 60.0:.0f} h" if minutes < 2_880.0 else f"{minutes / 1440.0:.0f} days"
 
 
 @cache

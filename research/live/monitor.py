@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qtcore.types import MODELS, Action
+from research.live.bands import bands_of, written
 from research.live.health import status
 from research.live.source import JournalSource, RunSource
 
@@ -42,6 +43,7 @@ class Screen(JupyterMixin):
             (_governor(now, book.recent), _health(now)),
             (_models(counts, now), _signals(counts)),
         ]
+        self.bands = _bands(bands_of(now, source.is_live))
         self.positions = _positions(book.positions, source.orders())
         self.last = source.last(10)
 
@@ -60,7 +62,7 @@ class Screen(JupyterMixin):
             else:
                 pairs += [left, right]
         governor, *others = pairs
-        yield Group(governor, self.positions, _decisions(self.last, is_wide), *others)
+        yield Group(governor, self.positions, _decisions(self.last, is_wide), *others, *self.bands)
 
 
 def screen(source: JournalSource | RunSource) -> Screen:
@@ -135,6 +137,31 @@ def _health(now: dict[str, Any]) -> Panel:
         value = "n/a" if row["value"] is None else f"{row['value']:.1%}"
         table.add_row(row["name"], value, f"[{COLOURS[row['level']]}]{row['level']}[/]", row["band"].removesuffix(" of calls"))
     return _panel(table, "HEALTH")
+
+
+def _bands(bands: dict[str, Any]) -> list[RenderableType]:
+    """Show the envelope and what is due; nothing for a finished run, which is what they compare with."""
+    if not bands["due"]:
+        return []
+    table = _table("figure", "now", "band", "usual", "is", right=("now", "band", "usual"))
+    for row in bands["rows"]:
+        state = "[yellow]out[/]" if row["is_out"] else "[green]in[/]"
+        table.add_row(row["name"], written(row, "value"), f"{written(row, 'low')} to {written(row, 'high')}", written(row, "usual"), state)
+    more = f"; {bands['inside']} steadier features not shown" if bands["inside"] else ""
+    said = Text(bands["text"] + more, style="dim")
+    causes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for due in bands["due"]:
+        state = (
+            f"[yellow]due since {due['since'][5:16].replace('T', ' ')}: {due['text']}[/]"
+            if due["text"]
+            else f"[dim]not due; it is {due['rule']}[/]"
+        )
+        causes.add_row(due["cause"], state)
+    is_due = any(due["text"] for due in bands["due"])
+    return [
+        _panel(Group(table, said) if bands["rows"] else said, "LIVE ENVELOPE"),
+        _panel(causes, f"RETRAIN DUE: {'yes' if is_due else 'no'}"),
+    ]
 
 
 def _positions(positions: tuple[dict[str, Any], ...], orders: list[dict[str, Any]]) -> RenderableType:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
+from research.live.bands import bands_of
 from research.live.controls import command
 from research.live.health import status
 from research.live.metrics import CONTENT_TYPE, metrics_text
@@ -61,6 +62,7 @@ def page(source: JournalSource | RunSource) -> dict[str, Any]:
         "ensemble": counts["ensemble"],
         "positions": list(book.positions),
         "orders": source.orders(),
+        "bands": bands_of(now, source.is_live),
         "decisions": source.last(12),
         "events": source.events(15),
     }

@@ -38,7 +38,7 @@ function canvas(id) {
 function table(id, heads, rows, empty) {
   const node = $(id);
   node.replaceChildren();
-  if (!rows.length) { put(node.insertRow(), "td", empty, "quiet"); return; }
+  if (!rows.length) { put(node.insertRow(), "td", empty, "quiet wide"); return; }
   const top = node.createTHead().insertRow(), body = node.createTBody();
   for (const [text, kind] of heads) put(top, "th", text, kind);
   for (const row of rows) {
@@ -97,7 +97,7 @@ function models(counts, active, isLive) {
   const [svg, width, height] = canvas("models"), sum = (m) => SIDES.reduce((total, s) => total + (counts[m][s] || 0), 0);
   const names = Object.keys(counts).filter((m) => sum(m)), most = Math.max(1, ...names.map(sum)), step = Math.min(33, height / names.length);
   names.forEach((m, i) => {
-    const y = i * step, room = width - 66 - 74;
+    const y = i * step, room = Math.max(0, width - 66 - 74);
     let x = 66;
     shape(svg, "text", { x: 58, y: y + 16, "text-anchor": "end" }, m);
     for (const s of SIDES) {
@@ -176,6 +176,26 @@ function tables(page) {
   table("events", [["time"], ["kind"], ["symbol", "extra"], ["text", "wide"]], page.events.map((e) => [minute(e.time), e.kind, e.symbol || "", e.text]), "nothing was noted");
 }
 
+// A figure on its scale: the band as a bar, the backtest's usual value as a line, now as a dot.
+function strip(td, r) {
+  const svg = shape(td, "svg", { viewBox: "0 0 120 14", class: "strip", role: "img", "aria-label": r.is_out ? "out of its band" : "in its band" });
+  const low = Math.min(r.low, r.value), span = Math.max(r.high, r.value) - low || 1, x = (v) => 5 + 110 * (v - low) / span;
+  shape(svg, "line", { x1: 5, x2: 115, y1: 7, y2: 7, class: "s-grid" });
+  shape(svg, "rect", { x: x(r.low), y: 3, width: Math.max(2, x(r.high) - x(r.low)), height: 8, rx: 2, class: "f-band" });
+  shape(svg, "line", { x1: x(r.usual), x2: x(r.usual), y1: 2, y2: 12, class: "s-usual" });
+  shape(svg, "circle", { cx: x(r.value), cy: 7, r: 4, class: r.is_out ? "f-sell" : "f-blue" });
+}
+
+function bands(b) {
+  const text = (r, v) => r.kind === "drift" ? number(v, 3) : (r.kind === "gap" && v > 0 ? "+" : "") + percent(v);
+  table("bands", [["figure", "wide"], ["now", "n"], ["band", "n"], ["usual", "n extra"], ["", "extra"], ["is"]],
+    b.rows.map((r) => [r.name, [text(r, r.value), r.is_out ? "warning" : ""], `${text(r, r.low)} to ${text(r, r.high)}`, text(r, r.usual), [(td) => strip(td, r)], r.is_out ? ["out", "warning"] : ["in", "healthy"]]), b.text);
+  $("bands-text").textContent = b.rows.length ? b.text + (b.inside ? `; ${b.inside} steadier features not shown` : "") : "";
+  const due = b.due.filter((d) => d.text);
+  $("due-text").textContent = b.due.length ? due.length ? `yes, ${due.length} of ${b.due.length} causes` : "no" : "";
+  table("due", [["cause"], ["state", "wide"]], b.due.map((d) => [d.cause, d.text ? [`due since ${minute(d.since)}: ${d.text}`, "warning"] : [`not due; it is ${d.rule}`, "quiet wide"]]), "nothing is retrained for a finished run");
+}
+
 let shown = null;
 
 function draw(page) {
@@ -184,6 +204,7 @@ function draw(page) {
   curve(page.equity.time, page.equity.value, page.initial_cash);
   models(page.models, page.status.active_models, page.status.is_live);
   signals(page.ensemble);
+  bands(page.bands);
   tables(page);
 }
 
