@@ -148,7 +148,7 @@ def test_a_checkpoint_that_loses_power_loses_nothing(power, tmp_path):
 
 
 def test_a_new_paper_account_is_on_the_disk_before_its_first_bar(tmp_path):
-    """What it begins with is in no journal; everything later is, so the account waits for no disk."""
+    """What it begins with is in no journal; everything later is, so no commit of the account waits for the disk."""
     broker = PaperBroker(tmp_path / "paper", ("A",), Params(), cash=123.0)
     assert broker.db.execute("PRAGMA synchronous").fetchone()[0] == 1
     shutil.copy(tmp_path / "paper", tmp_path / "left")

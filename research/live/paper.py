@@ -2,8 +2,8 @@
 
 It knows orders and prices and nothing of the engine, so that an order lost or doubled shows: after every bar its fills are compared with
 the engine's, bit for bit. A protective stop goes with each entry. Every bar is one transaction; orders and bars that are known are not
-taken twice. The disk is synced with checkpoints alone, after the decision and not before it: what a power loss takes from this file the
-runner gives it again out of the journal.
+taken twice. The disk is synced with checkpoints, which come after the decision, and not at every commit: what a power loss takes from this
+file the runner gives it again out of the journal.
 """
 
 import base64
