@@ -39,7 +39,7 @@ HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a client of 
 QUIET = {  # read by Ray when it is imported or started
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "3",  # seconds until a refused connection is given up, 20 otherwise
-    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what goes wrong is told in one sentence
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # what goes wrong is told in one sentence, see `_hushed`
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # an accelerator stays as visible to workers as it is here
 }
 
@@ -199,8 +199,8 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     """Connect to Ray, or start it; return the library, and whether the connection is ours to end."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     address = address or os.environ.get("RAY_ADDRESS")
-    import ray
-
+    with _hushed():
+        import ray
     if ray.is_initialized():
         known = ray.get_runtime_context().gcs_address
         if address is not None and known.rpartition(":")[2] != address.rpartition(":")[2]:
@@ -209,18 +209,32 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     one_thread = {"OMP_NUM_THREADS": "1"}
     try:
-        if address is None:
-            paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-            environment = {"env_vars": one_thread | {"PYTHONPATH": paths}}
-            ray.init(address="local", num_cpus=n_processors(), include_dashboard=False, runtime_env=environment, **quiet)
-        else:
-            ray.init(address=address, runtime_env={"env_vars": one_thread}, **quiet)
+        with _hushed():
+            if address is None:
+                paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+                environment = {"env_vars": one_thread | {"PYTHONPATH": paths}}
+                ray.init(address="local", num_cpus=n_processors(), include_dashboard=False, runtime_env=environment, **quiet)
+            else:
+                ray.init(address=address, runtime_env={"env_vars": one_thread}, **quiet)
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:
         where = "on this machine" if address is None else f"at {address}"
         said = " ".join(str(error).split())[:200]
         remedy = "run the same Ray on both sides; where `ray start` spoke of a token set RAY_AUTH_MODE=token, elsewhere RAY_AUTH_TOKEN too"
         raise UserError(f"Ray {where} must let this process in, did not ({said}); {remedy}") from error
     return ray, True
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep off the terminal what Ray writes to descriptor 2 before it knows its level: that it was set, and each try without a token."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_answer(address: str) -> None:
