@@ -49,8 +49,8 @@ class Faults:
 class LocalExchange:
     """The server. Use as a context manager; `url` is what QT_EXCHANGE_URL wants.
 
-    bars: the market, symbols such as BTC/USDT; trades: per market id; now: the clock, ms; step: ms. pause: ms at which the clock stands still,
-    so that nobody gets further, however late a test looks.
+    bars: the market, symbols such as BTC/USDT; trades: per market id; now: the clock, ms; step: ms. pause: ms at which the clock
+    stands still, so that nobody gets further, however late a test looks.
     """
 
     def __init__(self, bars: Bars, now: int, step: int = 0, trades: dict[str, list[Trade]] | None = None) -> None:
