@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from qtcore.chain.advance import Stepper
 from qtcore.chain.decide import decide
+from qtcore.chain.flow import flow, flows
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
 from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
@@ -47,16 +49,17 @@ Judge = Callable[[Votes, Planes, Params], tuple[NDArray[np.int8], F8]]
 class Result:
     """What the chain did with a block of n bars; `[n, S]` planes unless said otherwise.
 
-    final_action: int8 after the governor. governor_reason: uint8 `Reason`. size: approved notional, quote, signed. pnl: quote earned inside
-    the bar. equity, balance, exposure [n]: quote at the close. fills: `FILL` records. orders: (symbol, notional, exit reason) pending after
-    the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD BUY of the learned
-    meta model wherever it could answer, asked by a rule or not; None without a model.
+    opinion: returns the decisions; a long block works them out anew, from votes and planes, when `decisions` is first read.
+    final_action: int8 after the governor. governor_reason: uint8 `Reason`. size: approved notional, quote, signed. pnl: quote earned
+    inside the bar. equity, balance, exposure [n]: quote at the close. fills: `FILL` records. orders: (symbol, notional, exit reason)
+    pending after the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD BUY of
+    the learned meta model wherever it could answer, asked by a rule or not; None without a model.
     """
 
     bars: Bars
     planes: Planes
     votes: Votes
-    decisions: Decisions
+    opinion: Callable[[], Decisions]
     final_action: NDArray[np.int8]
     governor_reason: NDArray[np.uint8]
     size: F8
@@ -67,6 +70,11 @@ class Result:
     fills: NDArray
     orders: list[tuple[str, float, int]]
     meta_probs: F8 | None = None
+
+    @cached_property
+    def decisions(self) -> Decisions:
+        """What every layer said to every cell, before the governor."""
+        return self.opinion()
 
     @property
     def open_time(self) -> I8:
@@ -138,12 +146,16 @@ class Engine:
         self._continue(bars)
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes, votes)
+        if self.judge is None and self.meta_model is None and flows(self.params, bars.close.size):
+            traded = flow(bars, votes, planes, self.params, self.account, self._trade)
+            later = partial(decide, votes, planes.arbiter, planes.regime, self.params)
+            return Result(bars, planes, votes, later, **vars(traded), orders=self._orders())
         probs, problem = self._asked(votes, planes, bars.close_time)
         decisions = self._decide(bars, votes, planes, probs, problem)
         if self.judge is not None:
             decisions = self._judged(decisions, votes, planes)
         traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
-        return Result(bars, planes, votes, decisions, **vars(traded), orders=self._orders(), meta_probs=probs)
+        return Result(bars, planes, votes, lambda: decisions, **vars(traded), orders=self._orders(), meta_probs=probs)
 
     def stepper(self) -> Stepper:
         """Return the live path: one closed bar in one compiled call on this engine's own state, the bits of `run`.

@@ -46,21 +46,43 @@ def cache_folder() -> Path:
 
 # numba reads the folder when it is imported, and looks it up again when a kernel is first compiled.
 os.environ["NUMBA_CACHE_DIR"] = str(cache_folder())
+import llvmlite.binding as llvm  # noqa: E402
 import numba  # noqa: E402
 
 numba.config.CACHE_DIR = os.environ["NUMBA_CACHE_DIR"]  # type: ignore[attr-defined]
 COMPILED = not numba.config.DISABLE_JIT  # type: ignore[attr-defined]
 
 
-def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False, parallel: bool = False) -> Any:
+def wide_features() -> str | None:
+    """Name the features of this processor for numba so that vectors get all of its 512 bits; None leaves the choice to LLVM.
+
+    LLVM keeps to 256 bits on every Intel processor, because before Ice Lake (the first with avx512vbmi2) wide vectors slow the clock
+    down. After it they pay: a sweep in lanes 1.3 to 1.5 times faster (2026-11). The arithmetic of a lane is the same, so are the bits.
+    """
+    try:
+        features = llvm.get_host_cpu_features()
+    except RuntimeError:  # LLVM does not know this platform
+        return None
+    return f"{features.flatten()},-prefer-256-bit" if features.get("avx512vbmi2") else None
+
+
+if numba.config.CPU_FEATURES is None and numba.config.CPU_NAME is None and numba.config.ENABLE_AVX:  # type: ignore[attr-defined]
+    numba.config.CPU_FEATURES = wide_features()  # type: ignore[attr-defined]
+
+
+def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False, parallel: bool = False, allocates: bool = False) -> Any:
     """Compile a function of numbers and arrays; exact IEEE arithmetic, no bounds checks, cached on disk.
 
     `inline=True` pastes a scalar rule into its caller before compilation: a rule with many results otherwise stays a call and keeps
-    the loop around it from becoming SIMD. `parallel=True` lets `prange` use every thread; the sweep alone does.
+    the loop around it from becoming SIMD. `parallel=True` lets `prange` use every thread; the sweep alone does. `allocates=True`: the
+    kernel makes arrays, so numba must count who holds them; a kernel outside qtcore may always. Without counting, an array handed to a
+    callee costs nothing instead of 35 ns (one live bar 6.3 instead of 9.4 us, 2026-11). No wrapper for C: a tenth of the compile time.
     """
     if function is None:
-        return lambda f: kernel(f, inline=inline, parallel=parallel)
-    compiled = numba.njit(cache=True, error_model="numpy", inline="always" if inline else "never", parallel=parallel)(function)
+        return lambda f: kernel(f, inline=inline, parallel=parallel, allocates=allocates)
+    counts = allocates or parallel or not function.__module__.startswith("qtcore.")
+    options = {"inline": "always" if inline else "never", "parallel": parallel, "_nrt": counts, "no_cfunc_wrapper": True}
+    compiled = numba.njit(cache=True, error_model="numpy", **options)(function)
     KERNELS[f"{function.__module__}.{function.__qualname__}"] = compiled
     return compiled
 
@@ -113,7 +135,8 @@ def _rebind(function: Any, replacements: dict[str, Any], used: set[str], done: d
     copy = types.FunctionType(plain.__code__, {**plain.__globals__, **changed}, plain.__name__, plain.__defaults__)
     copy.__qualname__, copy.__doc__ = plain.__qualname__, plain.__doc__
     options = getattr(function, "targetoptions", {})
-    built = numba.njit(cache=False, error_model="numpy", inline=options.get("inline", "never"))(copy) if COMPILED else copy
+    inline = options.get("inline", "never")
+    built = numba.njit(cache=False, error_model="numpy", inline=inline, _nrt=True)(copy) if COMPILED else copy  # `mine` may allocate
     done[id(function)] = built
     return built
 

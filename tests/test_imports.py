@@ -22,7 +22,7 @@ LEVEL = {name: rank for rank, row in enumerate(LEVELS) for name in row}
 SIDEWAYS = {("broker", "portfolio"), ("declare", "types"), ("stages", "types"), ("stages", "declare")}
 
 CORE_FORBIDDEN = {"logging", "random", "time", "datetime", "pickle", "json", "csv", "sqlite3", "threading", "asyncio", "tempfile", "shutil"}
-JIT_ONLY = {"numba", "os", "sys", "pathlib", "hashlib"}  # the cache folder is jit.py's business
+JIT_ONLY = {"numba", "llvmlite", "os", "sys", "pathlib", "hashlib"}  # the cache folder is jit.py's business
 
 UPSTREAM = ("data", "labels", "splits", "store", "models")  # of research: they know nothing of what is built from them
 DOWNSTREAM = ("backtest", "sweep", "report", "live", "run", "verify", "cli", "evidence")
@@ -88,7 +88,7 @@ def test_the_core_needs_numpy_and_its_own_jit_alone():
         is_jit = path.name == "jit.py"
         for name, _ in imports(path):
             top = name.split(".")[0]
-            outside = top not in sys.stdlib_module_names and top not in {"numpy", "numba", "qtcore"}
+            outside = top not in sys.stdlib_module_names and top not in {"numpy", "numba", "llvmlite", "qtcore"}
             if outside or top in CORE_FORBIDDEN or (top in JIT_ONLY and not is_jit) or name.startswith("numpy.random"):
                 bad.append(f"{path.relative_to(ROOT)} imports {name}")
         if "np.random" in path.read_text(encoding="utf-8"):

@@ -90,6 +90,7 @@ COVERED_BY: dict[str, str] = {
     "start_row": "sweep_rows",
     "opine": "sweep_rows",
     "select_block": "sweep_rows",
+    "opine_block": "decide",
 }
 
 

@@ -22,6 +22,7 @@ from qtcore.slots import is_outvoted_rule, tally_rule
 from qtcore.types import Code, Reason, Verdict
 
 N_PATTERNS, N_SLICES = 1024, 9
+OUTVOTED = 25  # the highest bit of an entry
 
 
 @kernel

@@ -75,7 +75,7 @@ def rank_four(memory, x, values, slot, known, out, symbols):
     return known
 
 
-@kernel
+@kernel(allocates=True)
 def rank_many(memory, x, ring, values, slot, out, symbols, rows):
     """Rank the rows of one symbol by keys; False, and nothing is written, where too many values share one."""
     n = WINDOW + rows

@@ -42,7 +42,7 @@ def sweep_rows(
         )  # fmt: skip
 
 
-@kernel
+@kernel(allocates=True)
 def sweep_piece(
     open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, cells,
     fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
@@ -165,7 +165,7 @@ def select_block(pattern, score, base, table, params, has_model, found, raw_acti
     return special == 0
 
 
-@kernel
+@kernel(allocates=True)
 def add_regimes(cells, first, reasons, pnl, equity, before, regimes_slab):
     """Book the block's money where it was decided: what a symbol earns in bar t belongs to its regime at t - 1 (`spec` D-94).
 

@@ -155,7 +155,7 @@ def sweep_lanes(
         )  # fmt: skip
 
 
-@kernel
+@kernel(allocates=True)
 def lanes_piece(
     open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem, pairs,
     groups, settings, switches, references, ends, first, step, kind, sure, known, results, equity,

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from qtcore.chain.decide import decide
+from qtcore.chain.flow import flow, flows
 from qtcore.chain.trade import TradeState, fill_capacity, run_trade, trade
+from qtcore.features import Planes
 from qtcore.jit import kernel
 from qtcore.params import Params
 from qtcore.types import FILL, NS_PER_HOUR, Bars, Decisions, Votes
@@ -99,6 +101,17 @@ def test_trade(benchmark, opinion, name, values, share):
 
 @pytest.mark.parametrize(("name", "values"), [("busy", BUSY), ("calm", CALM)])
 def test_votes_to_equity(benchmark, opinion, name, values):
+    """As `Engine.run` does it: fresh outputs, no decisions written down."""
+    votes, arbiter, regime, _ = opinion
+    bars, params = market(), Params().with_values(values)
+    planes = Planes(np.concatenate([arbiter, regime]), {}, np.ones((N, S), np.bool_))
+    assert flows(params, N * S)
+    benchmark.extra_info["target"] = TARGETS[name]
+    report(benchmark, lambda: flow(bars, votes, planes, params, TradeState.fresh(params, S)), N * S, "ns per bar and symbol")
+
+
+@pytest.mark.parametrize(("name", "values"), [("busy", BUSY), ("calm", CALM)])
+def test_votes_to_equity_with_every_decision(benchmark, opinion, name, values):
     votes, arbiter, regime, _ = opinion
     out, params = Decisions.empty(N, S), Params().with_values(values)
     loop = Loop(values, market(), out.raw_action, out.raw_confidence)
@@ -107,7 +120,6 @@ def test_votes_to_equity(benchmark, opinion, name, values):
         decide(votes, arbiter, regime, params, out=out)
         return loop.run()
 
-    benchmark.extra_info["target"] = TARGETS[name]
     report(benchmark, chain, N * S, "ns per bar and symbol")
 
 
