@@ -81,7 +81,7 @@ def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False, 
     if function is None:
         return lambda f: kernel(f, inline=inline, parallel=parallel, allocates=allocates)
     counts = allocates or parallel or not function.__module__.startswith("qtcore.")
-    options = {"inline": "always" if inline else "never", "parallel": parallel, "_nrt": counts, "no_cfunc_wrapper": True}
+    options: dict[str, Any] = {"inline": "always" if inline else "never", "parallel": parallel, "_nrt": counts, "no_cfunc_wrapper": True}
     compiled = numba.njit(cache=True, error_model="numpy", **options)(function)
     KERNELS[f"{function.__module__}.{function.__qualname__}"] = compiled
     return compiled
@@ -134,9 +134,9 @@ def _rebind(function: Any, replacements: dict[str, Any], used: set[str], done: d
         return function
     copy = types.FunctionType(plain.__code__, {**plain.__globals__, **changed}, plain.__name__, plain.__defaults__)
     copy.__qualname__, copy.__doc__ = plain.__qualname__, plain.__doc__
-    options = getattr(function, "targetoptions", {})
-    inline = options.get("inline", "never")
-    built = numba.njit(cache=False, error_model="numpy", inline=inline, _nrt=True)(copy) if COMPILED else copy  # `mine` may allocate
+    inline = getattr(function, "targetoptions", {}).get("inline", "never")
+    options: dict[str, Any] = {"inline": inline, "_nrt": True, "no_cfunc_wrapper": True}  # `mine` may allocate
+    built = numba.njit(cache=False, error_model="numpy", **options)(copy) if COMPILED else copy
     done[id(function)] = built
     return built
 

@@ -148,10 +148,10 @@ def sweep_lanes(
     as in `Chunks`. ends [D]: bars whose equity is kept. kind, sure, known: `Market.buffers`, at least `n_pieces`, updated in place.
     Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
     """
-    for k in prange(n_pieces):
+    for k in prange(n_pieces):  # numba sees it as int64, then as uint64: without the cast a second compilation
         lanes_piece(
             open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
-            pairs, groups, settings, switches, references, ends, k, n_pieces, kind[k], sure[k], known[k : k + 1], results, equity,
+            pairs, groups, settings, switches, references, ends, np.int64(k), n_pieces, kind[k], sure[k], known[k : k + 1], results, equity,
         )  # fmt: skip
 
 

@@ -87,4 +87,4 @@ def _joined(parts: list[Result]) -> Result:
     answers = [p.meta_probs for p in parts]
     probs = None if any(a is None for a in answers) else np.concatenate([a for a in answers if a is not None], axis=1)
     bars, votes = joined([p.bars for p in parts]), joined_votes([p.votes for p in parts])
-    return replace(last, bars=bars, planes=planes, votes=votes, decisions=decisions, meta_probs=probs, **rows)
+    return replace(last, bars=bars, planes=planes, votes=votes, opinion=lambda: decisions, meta_probs=probs, **rows)
