@@ -235,7 +235,7 @@ def test_trades_are_round_trips_of_the_fills(run):
 
 def test_an_open_trade_has_no_exit(run):
     fills = run.result.fills
-    result = replace(run.result, fills=fills[fills["trade_id"] <= 5][:-1])
+    result = type(run.result)(**{**vars(run.result), "fills": fills[fills["trade_id"] <= 5][:-1]})
     still_open = trades_frame(replace(run, result=result)).iloc[-1]
     assert still_open["exit_reason"] == 0
     assert np.isnan(still_open["pnl"])
@@ -248,7 +248,7 @@ def test_what_the_end_of_the_data_closes_is_a_trade(run):
     closing = fills[(fills["trade_id"] == last) & (fills["is_entry"] == 0)].copy()
     closing["reason"] = Reason.END_OF_DATA
     still_open = fills[~((fills["trade_id"] == last) & (fills["is_entry"] == 0))]
-    ended = replace(run, result=replace(run.result, fills=still_open))
+    ended = replace(run, result=type(run.result)(**{**vars(run.result), "fills": still_open}))
     ended.closing_fills = closing
     trade = trades_frame(ended).iloc[-1]
     assert (trade["exit_reason"], trade["pnl"]) == (Reason.END_OF_DATA, closing["pnl"][0])
