@@ -95,6 +95,9 @@ def sweep(
                 space.run(store, Settings(space, case).rows, progress)
             else:
                 _run_parts(store, Settings(space, case), pool, progress)
+        except KeyboardInterrupt:
+            remedy = "" if store.folder is None else "; --resume goes on"
+            raise KeyboardInterrupt(f"stopped with {store.n_done:,} of {space.size:,} settings done{remedy}") from None
         finally:
             if record and len(trials):
                 trials.tried = count(trials) if record is True else record(trials)
