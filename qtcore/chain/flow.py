@@ -1,8 +1,8 @@
 """How do votes become equity, when nobody has asked yet why? The opinion of a block of bars goes straight into the trade loop.
 
 `decide` writes down what every layer said, 51 bytes a cell. A backtest's money needs 9 of them, and those only until the next block: here
-they stay in the second-level cache, which takes a third off the time from votes to equity (2026-11). The rules are the same, and so are the
-bits; `decide` fills in the rest from the same votes and planes when somebody looks.
+they stay in the second-level cache, which takes a sixth to a fifth off the time from votes to equity (2026-11). The rules are the same,
+and so are the bits; `decide` fills in the rest from the same votes and planes when somebody looks.
 """
 
 from collections.abc import Callable
