@@ -3,5 +3,6 @@
 import sys
 from pathlib import Path
 
-with Path(sys.argv[1]).open("a", encoding="utf-8") as file:
-    file.write(sys.stdin.read() + "\n")
+if __name__ == "__main__":  # pytest imports every file when it looks for doctests
+    with Path(sys.argv[1]).open("a", encoding="utf-8") as file:
+        file.write(sys.stdin.read() + "\n")
