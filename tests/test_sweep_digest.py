@@ -44,7 +44,10 @@ def test_a_digest_of_parts_is_that_of_the_table(trials, monkeypatch):
     assert len(trials.parts) == 5
     worst = table[table["n_trades"] > 120].sort_values("total_return", kind="stable")[columns][:7].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.top, worst)
-    assert found.sample["trial"].tolist() == list(range(0, 300, 6))
+    drawn = found.sample["trial"].to_numpy()
+    assert (drawn // 6).tolist() == list(range(50))  # one of each six
+    assert len(set(drawn % 6)) == 6
+    assert digest(trials, columns, ("total_return", -1.0), [], 7, rules).sample.equals(found.sample)
     assert found.counts.sum() == 300
     by_order = table.pivot_table(index=Z, columns=Y, values="total_return", aggfunc="mean")
     np.testing.assert_allclose(found.maps[Y, Z], by_order.to_numpy(), rtol=1e-12)
@@ -53,6 +56,15 @@ def test_a_digest_of_parts_is_that_of_the_table(trials, monkeypatch):
     for (stop, place), mean in means.items():
         assert found.maps[X, Y][found.scales[Y].places.index(stop), place] == pytest.approx(mean, rel=1e-9)
     assert np.isfinite(found.maps[X, Y]).sum() == len(means)
+
+
+def test_the_sample_does_not_keep_step_with_a_grid(trials, monkeypatch):
+    monkeypatch.setattr(digest_module, "SAMPLE", 10)
+    grid = {"governor.min_confidence": "0.5:0.59:0.01", "arbiter.score_threshold": "0.1:0.19:0.01"}
+    found = research.sweep(trials.case.bars, research.Predictions.random(trials.case.bars), grid, BASE, record=False)
+    sample = digest(found, [*grid, "sharpe"], ("sharpe", 1.0), [], 1).sample
+    assert sample["governor.min_confidence"].nunique() == 10
+    assert sample["arbiter.score_threshold"].nunique() > 3  # a stride of ten would show one
 
 
 def test_scales_hold_values_or_bins():

@@ -56,8 +56,9 @@ class Scale:
 class Digest:
     """A sweep for its page.
 
-    top: the best rows, falling; sample: an even draw. scales: of each varied axis. maps: mean of the objective by pair (x, y), [y, x], NaN
-    where nothing is known. counts [BINS] between edges [BINS + 1]: the spread of the objective, what lies beyond in the outermost.
+    top: the best rows, falling; sample: one row drawn from each run of as many. scales: of each varied axis. maps: mean of the objective by
+    pair (x, y), [y, x], NaN where nothing is known. counts [BINS] between edges [BINS + 1]: the spread of the objective, what lies beyond
+    in the outermost.
     """
 
     top: pd.DataFrame
@@ -84,11 +85,13 @@ def digest(
     scales = scales_of(trials.space)
     sums, known = ({pair: np.zeros(len(scales[pair[0]]) * len(scales[pair[1]])) for pair in pairs} for _ in range(2))
     top, sample, seen, every = pd.DataFrame(), [], 0, max(1, len(trials) // SAMPLE)
+    first = np.arange(0, len(trials), every)
+    picks = first + np.random.default_rng(trials.space.seed).integers(0, every, len(first))  # a fixed stride would keep step with a grid
     for block in trials.blocks(list(dict.fromkeys([*columns, *(rule.column for rule in rules)]))):
         allowed, block = kept(block, rules), block[list(columns)]
         score = sign * block[name].to_numpy(np.float64)
         top = best_rows(pd.concat([top, best_rows(block[allowed], name, sign, n_top)], ignore_index=True), name, sign, n_top)
-        sample.append(block.iloc[(-seen) % every :: every])
+        sample.append(block.iloc[picks[(picks >= seen) & (picks < seen + len(block))] - seen])
         seen += len(block)
         told = np.isfinite(score)
         codes = {axis: scale.code(block[axis])[told] for axis, scale in scales.items()}
