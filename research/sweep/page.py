@@ -196,7 +196,7 @@ def heatmap(found: Digest, pair: tuple[str, str], value: str, best: Mapping[str,
 def parallel(found: Digest, names: list[str], value: str) -> Picture:
     """Draw trials as lines through their parameters, the best in colour over a sample of the rest."""
     top, rest = found.top.dropna(subset=[value]), found.sample.dropna(subset=[value])
-    rest = rest.iloc[:: max(1, len(rest) // LINES)]
+    rest = rest.sample(min(LINES, len(rest)), random_state=0)
     both = pd.concat([rest, top], ignore_index=True)
     places = np.stack([_place(both[name]) for name in (*names, value)])
 
