@@ -132,7 +132,7 @@ def _governor(now: dict[str, Any], recent: tuple[float, ...]) -> Panel:
 
 
 def _health(now: dict[str, Any]) -> Panel:
-    table = _table("rate", "value", "level", "healthy", right=("value",))
+    table = _table("rate", "value", "level", "usual", right=("value",))
     for row in now["health"]["rows"]:
         value = "n/a" if row["value"] is None else f"{row['value']:.1%}"
         table.add_row(row["name"], value, f"[{COLOURS[row['level']]}]{row['level']}[/]", row["band"].removesuffix(" of calls"))

@@ -171,7 +171,7 @@ function tables(page) {
     page.decisions.map((d) => [minute(d.time), d.symbol, word(d.final.action), [d.governor, "small"], [word(d.raw.action, number(d.raw.confidence))],
       [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
       ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
-  table("rates", [["rate"], ["value", "n"], ["of", "n extra"], ["level"], ["healthy"]], s.health.rows.map((r) => [r.name, percent(r.value), number(r.n, 0), [r.level, r.level], r.band]), "nothing to judge");
+  table("rates", [["rate"], ["value", "n"], ["of", "n extra"], ["level"], ["usual"]], s.health.rows.map((r) => [r.name, percent(r.value), number(r.n, 0), [r.level, r.level], r.band]), "nothing to judge");
   table("refusals", [["reason"], ["times", "n"]], Object.entries(s.governor.refusals).sort((a, b) => b[1] - a[1]).map(([name, n]) => [[name, "small"], number(n, 0)]), "none");
   table("events", [["time"], ["kind"], ["symbol", "extra"], ["text", "wide"]], page.events.map((e) => [minute(e.time), e.kind, e.symbol || "", e.text]), "nothing was noted");
 }
