@@ -21,7 +21,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP)  ## train, run the chain, verify and report on embedded real data
 	$(BIN)/qt demo
 
-test: $(STAMP)  ## lint, types and tests, about a quarter of an hour on two cores
+test: $(STAMP)  ## lint, types and tests, ten minutes on two cores after set-up
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

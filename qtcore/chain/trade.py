@@ -115,8 +115,8 @@ def trade(
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
     symbol added to equity in the bar; equity, balance, exposure [n] when the bar is done; fills FILL [K]: the ledger.
 
-    One long kernel on purpose: arrays handed to a callee are counted by atomic operations, 35 ns a call (2026-11); records and
-    numbers are free.
+    One long kernel: every step works on the account, the positions and the prices of a bar, and the steps are in the order of the
+    specification (10.6); what is a rule of its own is called.
     """
     params, account, n_symbols, zero = params_record[0], account_record[0], close.shape[1], np.int64(0)  # a literal 0 compiles twice
     g, broker = params["governor"], params["broker"]
