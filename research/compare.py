@@ -36,20 +36,16 @@ def bases(runs: Sequence[str | Path]) -> list[tuple[str, str]]:
 def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
     """Write the comparison as one self-contained HTML page and return its path. Errors as in `compare`."""
     from research.report import render
+    from research.report.terms import verdict_parts
 
     opened = _opened(runs)
     names, figures, differing = list(opened), _figures(opened), _differing(opened)
-    verdicts = []
-    for name, files in opened.items():
-        evidence = files.summary["evidence"]
-        opening, _, reason = evidence["sentence"].partition(":")
-        verdicts.append({"name": name, "kind": evidence["verdict"].replace(" ", "-"), "opening": opening, "reason": reason})
     is_mixed = len(set(figures.loc["data"])) > 1
     warning = ("warn", "These runs are of different candles: their figures are not of the same market.")
     content = {
         "title": f"{len(names)} runs side by side",
         "subtitle": ", ".join(names),
-        "verdicts": verdicts,
+        "verdicts": [{"name": name, **verdict_parts(files.summary["evidence"])} for name, files in opened.items()],
         "notices": [warning] if is_mixed else [],
         "bases": bases(runs),
         "lines": _lines(opened),

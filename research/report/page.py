@@ -23,7 +23,7 @@ from research.report.rows import (
     threshold_table,
     trade_table,
 )
-from research.report.terms import assumptions
+from research.report.terms import assumptions, verdict_parts
 from research.report.words import count, hours, number, percent, signed_percent, slice_name
 from research.store import RunFiles
 
@@ -41,7 +41,7 @@ def page(files: RunFiles) -> dict[str, Any]:
     return {
         "title": files.manifest["run_id"],
         "subtitle": _subtitle(s),
-        "verdict": _verdict(s["evidence"]),
+        "verdict": verdict_parts(s["evidence"]),
         "notices": notices(s, verify, files.manifest),
         "tiles": tiles(s),
         "assumptions": assumptions(s),
@@ -78,11 +78,6 @@ def page(files: RunFiles) -> dict[str, Any]:
         "bootstrap": s["evidence"]["bootstrap"],
         "scored_cells": count(s["data"]["scored_cells"]),
     }
-
-
-def _verdict(evidence: dict[str, Any]) -> dict[str, str]:
-    opening, _, reason = evidence["sentence"].partition(":")
-    return {"kind": evidence["verdict"].replace(" ", "-"), "opening": opening, "reason": reason}
 
 
 def _subtitle(s: dict[str, Any]) -> str:

@@ -1,10 +1,16 @@
-"""What do the figures of a page or table rest on? The terms a reader needs first: data, label, fills, costs, limits."""
+"""What must a reader know first? The verdict, and what the figures rest on: data, label, fills, costs, limits."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from research.report.rows import changed_params, stage_texts
 from research.report.words import count, layer_name, percent, signed_percent
+
+
+def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:
+    """Split a verdict for the head of a page: `kind`, its style; `opening` and `reason`, its sentence before and after the colon."""
+    opening, _, reason = evidence["sentence"].partition(":")
+    return {"kind": evidence["verdict"].replace(" ", "-"), "opening": opening, "reason": reason}
 
 
 def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -13,7 +13,7 @@ import pandas as pd
 from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
-from research.report.terms import assumptions
+from research.report.terms import assumptions, verdict_parts
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
 from research.sweep.drivers import driver_words
@@ -59,11 +59,10 @@ def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ..
     pairs = list(combinations(varied, 2))[:MAPS]
     found = digest(trials, columns, (objective, sign), pairs, TOP, rules)
     verdict = summary["verdict"]
-    opening, _, reason = verdict["sentence"].partition(":")
     return {
         "title": f"Sweep of {', '.join(trials.space.names)}",
         "subtitle": f"{summary['n_done']:,} settings over {len(summary['symbols'])} symbols and {summary['bars']:,} bars",
-        "verdict": {"kind": verdict["verdict"].replace(" ", "-"), "opening": opening, "reason": reason},
+        "verdict": verdict_parts(verdict),
         "notices": _notices(summary),
         "tiles": _tiles(summary),
         "assumptions": assumptions(summary),
