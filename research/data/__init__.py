@@ -6,6 +6,7 @@ writes them so that they come back to the bit. Nothing here fills a hole.
 
 from research.data.facts import bars_per_year, fingerprint
 from research.data.frames import save_bars, to_pandas, to_polars
+from research.data.grid import closes_of
 from research.data.load import DataWarning, Loaded, LoadReport, add_funding, load, load_bars
 from research.data.sample import sample
 from research.data.simulate import WORLDS, simulate
@@ -18,6 +19,7 @@ __all__ = [
     "Loaded",
     "add_funding",
     "bars_per_year",
+    "closes_of",
     "fingerprint",
     "load",
     "load_bars",

@@ -18,6 +18,7 @@ MAX_EMPTY = 0.05  # of the rows of a regular grid (D-82)
 SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day of 23 hours, a month of 28 days
 MAX_CELLS = 2**31
 MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
+TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open a source may write a close
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,22 @@ class Grid:
         if self.calendar == "regular":
             return np.asarray((times - self.open_time[0]) // self.interval)
         return np.searchsorted(self.open_time, times)
+
+
+def closes_of(stamps: I8, closes: I8, interval: int) -> I8:
+    """Return the close that each stamp means, or the stamp itself where it means none of them.
+
+    stamps: ns UTC, any shape. closes [n]: of the bars, ascending. interval: of the bars, ns. Exchanges write a close 1 ms (1 ns, 1 us, 1 s)
+    before the next open: 12:59:59.999 means 13:00. An exact match is never moved. Two stamps may mean one close.
+
+    >>> hours = np.array([1, 2]) * 3_600_000_000_000
+    >>> (closes_of(hours - 1_000_000, hours, int(hours[0])) == hours).all()
+    np.True_
+    """
+    if not len(closes):
+        return stamps
+    after = closes[np.minimum(np.searchsorted(closes, stamps), len(closes) - 1)]
+    return np.where(np.isin(after - stamps, [tick for tick in TICKS if tick < interval]), after, stamps)
 
 
 def most_common(values: I8, weights: I8 | None = None) -> int:
