@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qtcore import Engine, Result
+from qtcore import Engine, Params, Result
+from qtcore.params import MetaMode
 from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
 from research.errors import UserError
-from research.reasons import reason_text
+from research.reasons import entropy_text, reason_text
 from research.store import read_run
 
 
@@ -25,7 +26,13 @@ def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
         raise UserError(f"symbol must be one of the run's {', '.join(bars.symbols)}, was {symbol!r}")
     t, s = _row(bars, time), bars.symbols.index(symbol)
     result = Engine(params, meta_model=meta).run(bars[: t + 1], predictions.votes()[: t + 1])
-    layers = [_market(result, t, s), *_models(result, t, s), _ensemble(result, t, s), _meta(result, t, s), _arbiter(result, t, s)]
+    layers = [
+        _market(result, t, s),
+        *_models(result, t, s),
+        _ensemble(result, t, s),
+        _meta(result, t, s, params),
+        _arbiter(result, t, s, params),
+    ]
     layers += [_governor(result, t, s), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
     return {"symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
 
@@ -48,10 +55,15 @@ def _name(enum: Any, code: int) -> str:
     return str(enum(int(code)).name)
 
 
+def _said(action: Any, confidence: float, word: str = "confidence") -> str:
+    """Name an action and the number beside it, with the number's scale."""
+    return f"{_name(Action, action)}, {word} {confidence:.4f} (0 to 1)"
+
+
 def _market(result: Result, t: int, s: int) -> dict[str, Any]:
     seen = dict(zip(ARBITER_INPUTS, result.planes.arbiter[:, t, s], strict=True))
     volatility, trend = result.planes.regime[:, t, s]
-    says = f"volatility rank {volatility:.2f}, trend strength {trend:+.2f}"
+    says = f"volatility rank {volatility:.2f} (0 calm to 1), trend strength {trend:+.2f} (-1 down to +1 up)"
     return {"name": "market", "says": says, "saw": {name: f"{value:.6g}" for name, value in seen.items()}}
 
 
@@ -59,7 +71,7 @@ def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
     rows = []
     for m, name in enumerate(MODELS):
         action, confidence = result.votes.action[m, t, s], result.votes.confidence[m, t, s]
-        says = "absent" if action == Action.ABSENT else f"{_name(Action, action)} {confidence:.4f}"
+        says = "absent" if action == Action.ABSENT else _said(action, confidence)
         saw = {}
         if result.votes.probs is not None and action != Action.ABSENT:
             probs = result.votes.probs[m, t, s]
@@ -71,7 +83,7 @@ def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
 
 def _ensemble(result: Result, t: int, s: int) -> dict[str, Any]:
     d = result.decisions
-    says = f"{_name(Action, d.ensemble_action[t, s])} {d.ensemble_confidence[t, s]:.4f}"
+    says = _said(d.ensemble_action[t, s], d.ensemble_confidence[t, s])
     saw = {
         "voters": int(d.n_voters[t, s]),
         "for the winner": int(d.consensus_count[t, s]),
@@ -80,32 +92,41 @@ def _ensemble(result: Result, t: int, s: int) -> dict[str, Any]:
     return {"name": "ensemble", "says": says, "saw": saw}
 
 
-def _meta(result: Result, t: int, s: int) -> dict[str, Any]:
-    d = result.decisions
+def _meta(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
+    """Say what the layer did, and what its learned model answered: an entropy in policy mode, a probability in the others."""
+    d, p = result.decisions, params.meta
     verdict, reason = d.verdict[t, s], d.meta_reason[t, s]
     says = "did not run" if verdict == Verdict.NONE else f"{_name(Verdict, verdict)}: {reason_text(reason)}"
     saw = {}
     if d.meta_action[t, s] != Action.ABSENT:
-        saw = {"learned model": f"{_name(Action, d.meta_action[t, s])} {d.meta_confidence[t, s]:.4f}"}
+        action, number = d.meta_action[t, s], float(d.meta_confidence[t, s])
+        if p.mode == MetaMode.POLICY:
+            scale = f"(0 certain to 1 undecided; above {p.entropy_threshold:g} it escalates)"
+            answer = f"{_name(Action, action)}, entropy {entropy_text(number)} {scale}"
+        else:
+            needed = p.v5_threshold if p.mode == MetaMode.V5 else p.override_threshold
+            answer = f"{_said(action, number, 'probability')}; overrides above {needed:g}"
+        saw = {"learned model": answer}
     return {"name": "meta", "says": says, "saw": saw}
 
 
-def _arbiter(result: Result, t: int, s: int) -> dict[str, Any]:
+def _arbiter(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
     d = result.decisions
     if d.arbiter_action[t, s] == Action.ABSENT:
         return {"name": "arbiter", "says": "not invoked", "saw": {}}
-    says = f"{_name(Action, d.arbiter_action[t, s])} {d.arbiter_confidence[t, s]:.4f}"
+    says = _said(d.arbiter_action[t, s], d.arbiter_confidence[t, s])
+    score = f"{d.arbiter_score[t, s]:+.4f} (below 0 SELL, above 0 BUY; acts from {params.arbiter.score_threshold:g} away from 0 on)"
     gate = "accepted" if d.source[t, s] == Source.ARBITER else "rejected: " + reason_text(d.arbiter_reason[t, s])
-    return {"name": "arbiter", "says": says, "saw": {"score": f"{d.arbiter_score[t, s]:+.4f}", "gate": gate}}
+    return {"name": "arbiter", "says": says, "saw": {"score": score, "gate": gate}}
 
 
 def _governor(result: Result, t: int, s: int) -> dict[str, Any]:
     d = result.decisions
     reason = Reason(int(result.governor_reason[t, s]))
-    asked = f"{_name(Action, d.raw_action[t, s])} {d.raw_confidence[t, s]:.4f} from {_name(Source, d.source[t, s]).lower()}"
-    saw = {"asked": asked, "equity": f"{result.equity[t]:.2f}", "exposure": f"{result.exposure[t]:.2f}"}
+    asked = f"{_said(d.raw_action[t, s], d.raw_confidence[t, s])}, from {_name(Source, d.source[t, s]).lower()}"
+    saw = {"asked": asked, "equity": f"{result.equity[t]:.2f} quote", "exposure": f"{result.exposure[t]:.2f} quote"}
     if reason == Reason.APPROVED:
-        saw["size"] = f"{result.size[t, s]:.2f}"
+        saw["size"] = f"{result.size[t, s]:+.2f} quote (below 0 sells)"
     return {"name": "governor", "says": f"{_name(Action, result.final_action[t, s])}: {reason.name}", "saw": saw}
 
 

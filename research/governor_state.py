@@ -68,6 +68,7 @@ class GovernorState:
     symbols: list[str] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     last_updated: str = ""
+    _file: dict[str, Any] | None = None  # what the state file holds since the last recorded trade
 
     def __post_init__(self) -> None:
         self.account, self.positions, self.closed = init_account(self.params, 0)
@@ -124,6 +125,7 @@ class GovernorState:
         account["peak"] = max(account["peak"], account["balance"])
         self._remember(done)
         self.last_updated = now
+        self._file = self._state()
         return done
 
     def stats(self) -> dict[str, Any]:
@@ -144,7 +146,10 @@ class GovernorState:
         }
 
     def saved_state(self) -> dict[str, Any]:
-        """Return what a state file holds (`spec` 10.5)."""
+        """Return what a state file holds (`spec` 10.5): it is written when a trade is recorded, so later decisions are not in it."""
+        return self._state() if self._file is None else self._file
+
+    def _state(self) -> dict[str, Any]:
         account, day = self.account[0], int(self.account[0]["day"])
         losses = zip(self.symbols, self.positions["last_loss_time"].tolist())
         active = zip(self.symbols, self.positions["entry_notional"].tolist())

@@ -183,9 +183,10 @@ def meta_features_32_original(case: Case, params: Params) -> dict[str, Any]:
     planes = planes_of(bars, params, ADVANCED)
     values = {name: float(planes[name][index, 1]) for name in ADVANCED}
     values["btc_correlation"] = float(planes["btc_correlation"][index - 1, 1])
-    probs, confidences = _probs(case["input"]["predictions"]), case["input"]["previous_predictions"]
+    probs, earlier = _probs(case["input"]["predictions"]), case["input"].get("previous_predictions") or {}
     order, row = slot_order(vector), np.empty(len(VECTORS[vector]))
-    before = spread(np.array([confidences[MODELS[m]]["confidence"] for m in order]), len(order))[0]
+    confidences = np.array([earlier[MODELS[m]]["confidence"] for m in order if MODELS[m] in earlier])
+    before = spread(confidences, len(confidences))[0] if len(confidences) else np.nan  # NaN: there was no bar before, the change is 0
     advanced = np.array(list(values.values())).reshape(-1, 1)
     probable_row(probs, 0, order, advanced, before, np.empty(N_MODELS), np.empty(N_MODELS), row)
     return {"advanced": values, "feature_names": list(VECTORS[vector]), "vector": row.tolist()}

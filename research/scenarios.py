@@ -99,20 +99,24 @@ class ScenarioReport:
 
 
 def run_scenarios(path: str | Path, profile: str = "original") -> ScenarioReport:
-    """Run every case of a scenario file under a profile. Raises UserError on an unreadable file or a malformed case."""
+    """Run every case of a scenario file under a profile; a malformed case has failed. Raises UserError on an unreadable file."""
     if profile not in PROFILES:
         raise UserError(f"profile must be one of {', '.join(PROFILES)}, was {profile!r}")
     content = _read(Path(path))
-    params, tolerance = Params.profile(profile), content.get("float_tolerance", {})
-    original = content.get("switch_values_in_profile_original", {})
-    outcomes = []
-    for number, case in enumerate(content["cases"]):
-        try:
-            outcomes.append(_run_case(case, params, original, tolerance))
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-            name = case.get("id", f"number {number}") if isinstance(case, dict) else f"number {number}"
-            raise UserError(f"case {name} of {path} must hold what its component needs (spec 15), was malformed: {error!r}") from error
-    return ScenarioReport(str(path), profile, tuple(outcomes))
+    params, tolerance, original = Params.profile(profile), content["float_tolerance"], content["switch_values_in_profile_original"]
+    outcomes = tuple(_attempt(number, case, params, original, tolerance) for number, case in enumerate(content["cases"]))
+    return ScenarioReport(str(path), profile, outcomes)
+
+
+def _attempt(number: int, case: Any, params: Params, original: Mapping[str, Any], tolerance: Mapping[str, float]) -> Outcome:
+    """Run one case, so that a malformed one does not keep the others from running."""
+    try:
+        return _run_case(case, params, original, tolerance)
+    except Exception as error:  # the case is a stranger's data: whatever it makes a component raise is the finding
+        about = case if isinstance(case, dict) else {}
+        id_ = str(about.get("id", f"number {number}"))
+        detail = f"case {id_} must hold what its component needs (spec 15), was malformed: {type(error).__name__}: {error}"
+        return Outcome(id_, str(about.get("component", "?")), str(about.get("title", "")), "failed", (detail,))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -124,6 +128,9 @@ def _read(path: Path) -> dict[str, Any]:
         raise UserError(f"scenario file must be JSON, was {path}: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
         raise UserError(f"scenario file must hold a list named cases, was {path} without one")
+    for name in ("float_tolerance", "switch_values_in_profile_original"):
+        if not isinstance(content.setdefault(name, {}), dict):
+            raise UserError(f"scenario file must hold an object named {name}, was {type(content[name]).__name__} in {path}")
     if content.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"scenario file must have schema_version {SCHEMA_VERSION}, was {content.get('schema_version')!r} in {path}")
     return content

@@ -101,6 +101,23 @@ def test_kelly_scenarios(profile):
         assert differences(case["expected"]["position_pct"], got, case["id"]) == []
 
 
+def test_the_state_file_holds_the_moment_of_the_last_recorded_trade():
+    """Trades recorded on the 3rd and, before that day's first decision, on the 4th: what is saved is the day of the 3rd."""
+    governor = GovernorState(Params.profile("original"))
+    trade = {"symbol": "BTCUSDT", "action": "BUY", "entry_price": 100.0, "exit_price": 99.0, "position_size": 500.0, "pnl": -5.0}
+    assert governor.saved_state()["last_trade_date"] == ""
+    governor.allocate("BTCUSDT", "BUY", 0.9, "2026-02-03T20:00:00")
+    governor.record_trade_result(trade, "2026-02-03T21:35:00")
+    governor.record_trade_result(trade, "2026-02-04T01:37:00")
+    saved = governor.saved_state()
+    governor.allocate("ETHUSDT", "BUY", 0.9, "2026-02-04T01:44:00", balance=20_000.0)
+    assert governor.saved_state() == saved
+    assert (saved["last_trade_date"], saved["daily_trade_count"], saved["current_balance"]) == ("2026-02-03", 1, 9_990.0)
+    assert [t["timestamp"] for t in saved["trade_history"]] == ["2026-02-03T21:35:00", "2026-02-04T01:37:00"]
+    governor.record_trade_result(trade, "2026-02-04T02:00:00")
+    assert governor.saved_state()["last_trade_date"] == "2026-02-04"
+
+
 # ---------------------------------------------------------------- rules, one by one
 
 

@@ -109,15 +109,28 @@ def test_a_meta_model_that_saw_later_bars_is_caught(folder, bars, preds, tmp_pat
     assert [c.holds for c in claims] == [True, False]
 
 
-def test_explain_asks_the_learned_model_as_the_run_did(folder):
+def explained(folder):
+    """The last decision for which the learned model was asked: (its class, its number, what each layer says of it)."""
     files = read_run(folder)
     planes = files.decisions()
     t, s = np.argwhere(planes["meta_action"] >= 0)[-1]
     close = str(np.datetime64(int(files.bars().close_time[t]), "ns"))
     said = {layer["name"]: layer for layer in explain_decision(folder, files.symbols[s], close)["layers"]}
-    wanted = f"{Action(int(planes['meta_action'][t, s])).name} {planes['meta_confidence'][t, s]:.4f}"
-    assert said["meta"]["saw"]["learned model"] == wanted
     assert said["governor"]["says"].endswith(Reason(int(planes["governor_reason"][t, s])).name)
+    return Action(int(planes["meta_action"][t, s])).name, planes["meta_confidence"][t, s], said
+
+
+def test_explain_asks_the_learned_model_as_the_run_did(folder):
+    answer, number, said = explained(folder)
+    assert said["meta"]["saw"]["learned model"] == f"{answer}, probability {number:.4f} (0 to 1); overrides above 0.4"
+
+
+def test_explain_calls_the_entropy_an_entropy(bars, preds, tmp_path):
+    params = params_of("policy").with_values({"meta.disagreement_threshold": 0.9, "meta.low_confidence": 0.1})
+    run = backtest(bars, preds, params, meta=train_meta(bars, preds, params))
+    answer, number, said = explained(run.save(tmp_path / "run", record=False))
+    wanted = f"{answer}, entropy {number:.3f} (0 certain to 1 undecided; above 0.97 it escalates)"
+    assert said["meta"]["saw"]["learned model"] == wanted
 
 
 def test_a_run_with_an_own_judge_says_so(bars, preds, tmp_path):

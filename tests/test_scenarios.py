@@ -1,13 +1,17 @@
 """Does the scenario file hold, and is a broken one refused in a sentence?"""
 
+import copy
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from qtcore.params import Params
 from research.errors import UserError
 from research.reasons import arbiter_text, entropy_text, reason_text
+from research.scenario_chain import meta_features_32_original
 from research.scenarios import DEFECTS, run_scenarios
 
 NAN = float("nan")
@@ -45,6 +49,20 @@ def test_the_report_is_a_table_and_json(scenario_file):
     content = json.loads(report.to_json())
     assert (content["passed"], content["skipped"], len(content["cases"])) == (228, 13, 241)
     assert [case.outcome for case in report.notable()] == ["skipped"] * 13
+
+
+@pytest.mark.parametrize("earlier", [None, {}, "absent"])
+def test_without_a_bar_before_the_change_rate_is_zero(scenario_file, earlier):
+    known = json.loads(scenario_file.read_text())["cases"]
+    case = copy.deepcopy(next(c for c in known if c["component"] == "meta_features_32_original"))
+    del case["input"]["previous_predictions"]
+    if earlier != "absent":
+        case["input"]["previous_predictions"] = earlier
+    vector = meta_features_32_original(case, Params.profile("original"))
+    at = vector["feature_names"].index("prediction_change_rate")
+    assert vector["vector"][at] == 0.0
+    rest = [x for i, x in enumerate(case["expected"]["vector"]) if i != at]
+    assert [x for i, x in enumerate(vector["vector"]) if i != at] == pytest.approx(rest, rel=1e-9)
 
 
 CASE = {
@@ -88,18 +106,29 @@ def test_a_switch_that_stands_differently_skips(tmp_path):
     ("change", "match"),
     [
         ({"component": "astrology"}, "component must be one of"),
-        ({"input": {}}, "case EV-1 of .* must hold what its component needs"),
+        ({"input": {}}, "case EV-1 must hold what its component needs"),
         ({"input": {"predictions": {"oracle": {"action": "BUY", "confidence": 1.0}}}}, "case EV-1"),
         ({"config": None}, "case EV-1"),
     ],
 )
-def test_a_malformed_case_is_refused(tmp_path, change, match):
-    with pytest.raises(UserError, match=match):
-        run_scenarios(write(tmp_path, {**CASE, **change}))
+def test_a_malformed_case_has_failed_and_the_rest_runs(tmp_path, change, match):
+    report = run_scenarios(write(tmp_path, {**CASE, **change}, CASE))
+    assert report.summary == "1 passed, 1 failed, 0 skipped"
+    assert re.search(match, report.notable()[0].detail[0])
+
+
+@pytest.mark.parametrize("case", [None, 7, [], {}, {"id": "EV-9"}, {**CASE, "component": ["ensemble_vote"]}, {**CASE, "expected": 10**400}])
+def test_whatever_stands_in_the_place_of_a_case_is_a_failed_one(tmp_path, case):
+    assert run_scenarios(write(tmp_path, case, CASE)).summary == "1 passed, 1 failed, 0 skipped"
 
 
 def test_a_malformed_file_is_refused(tmp_path):
-    for text, match in (("{", "must be JSON"), ("[]", "a list named cases"), ('{"cases": []}', "schema_version 1")):
+    for text, match in (
+        ("{", "must be JSON"),
+        ("[]", "a list named cases"),
+        ('{"cases": []}', "schema_version 1"),
+        ('{"schema_version": 1, "cases": [], "float_tolerance": [1]}', "an object named float_tolerance"),
+    ):
         path = tmp_path / "bad.json"
         path.write_text(text)
         with pytest.raises(UserError, match=match):

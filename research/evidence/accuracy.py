@@ -97,8 +97,6 @@ def opinions(run: Any) -> dict[str, Opinion]:
         out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
     if learned := meta_scores(run):
         out |= {name: Opinion(where(everyone, said[0]), said[1], said[2]) for name, said in learned.items()}
-    elif (decisions.meta_action >= 0).any():
-        out[f"meta_{run.params.meta.mode.name.lower()}"] = Opinion(decisions.meta_action, decisions.meta_confidence)
     overridden = decisions.verdict == Verdict.OVERRIDE
     after_meta = np.where(overridden, decisions.meta_action, decisions.ensemble_action)
     meta_confidence = np.where(overridden, decisions.meta_confidence, decisions.ensemble_confidence)
