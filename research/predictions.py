@@ -6,7 +6,7 @@ Rows before the first test fold are absent: a bar that a model was fitted on is 
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 1  # of the stored file
 CELLS_PER_GROUP = 131_072  # rows of a row group in the file, so that a long history is read in blocks
 SIDES = ("p_sell", "p_hold", "p_buy")
+SUM_TOLERANCE = 1e-3  # of the sum of three probabilities: some were rounded to three digits
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,9 @@ class Predictions:
     @classmethod
     def load(cls, path: str | Path, models: ModelSet | None = None) -> "Predictions":
         """Read what `save` wrote. Raises UserError on another file or version."""
-        blocks = list(stream(path, models=models))
+        from research.predictions_file import stream_predictions
+
+        blocks = list(stream_predictions(path, models=models))
         first = blocks[0]
         if len(blocks) == 1:
             return first
@@ -260,59 +263,6 @@ class Predictions:
         return f"<{kind} predictions of {', '.join(self.slots) or 'no model'}: {size}>"
 
 
-def stream(path: str | Path, models: ModelSet | None = None) -> Iterator[Predictions]:
-    """Read a stored file in blocks of whole bars, in order: a long history without all of it in memory."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise UserError(f"predictions must be a Parquet file, was not: {path} ({error})") from error
-    with file:
-        raw = (file.schema_arrow.metadata or {}).get(b"qt_predictions")
-        if raw is None:
-            raise UserError(f"{path} must be predictions that this program stored, was another file; import it with --predictions")
-        about = json.loads(raw)
-        if about["schema_version"] != SCHEMA_VERSION:
-            raise UserError(f"{path} must be of schema version {SCHEMA_VERSION}, was {about['schema_version']}; make it again")
-        for group in range(file.num_row_groups):
-            yield _block(file.read_row_group(group), about, models)
-
-
-def _block(table: Any, about: Mapping[str, Any], models: ModelSet | None) -> Predictions:
-    symbols = tuple(about["symbols"])
-    n = len(table) // max(1, len(symbols))
-
-    def plane(name: str, dtype: Any) -> NDArray:
-        values: NDArray = np.require(table[name].to_numpy(), dtype)
-        return values.reshape(n, len(symbols))
-
-    def times(name: str) -> I8:
-        return np.ascontiguousarray(table[name].to_numpy().astype("datetime64[ns]").astype(np.int64)[:: max(1, len(symbols))])
-
-    probs = None
-    if about["has_probs"]:
-        probs = np.empty((N_MODELS, n, len(symbols), 3))
-        for m, slot in enumerate(MODELS):
-            for i, side in enumerate(SIDES):
-                probs[m, :, :, i] = plane(f"{slot}_{side}", np.float64)
-    return Predictions(
-        open_time=times("open_time"),
-        close_time=times("close_time"),
-        symbols=symbols,
-        probs=probs,
-        action=np.stack([plane(f"{slot}_action", np.int8) for slot in MODELS]),
-        confidence=np.stack([plane(f"{slot}_confidence", np.float64) for slot in MODELS]),
-        fold=np.ascontiguousarray(plane("fold", np.int16)[:, 0]),
-        labels=plane("label", np.int8).copy(),
-        label=Label(**about["label"]),
-        models=models,
-        imported=about["imported"],
-        notes=tuple(about["notes"]),
-    )
-
-
 def matching(close_time: I8, symbols: tuple[str, ...], bars: Bars) -> tuple[I8, I8, I8, I8]:
     """Rows and columns of a grid that exist in `bars`, and where: (rows, columns, rows of bars, columns of bars)."""
     _, row, here = np.intersect1d(close_time, bars.close_time, assume_unique=True, return_indices=True)
@@ -324,6 +274,8 @@ def matching(close_time: I8, symbols: tuple[str, ...], bars: Bars) -> tuple[I8, 
 
 def mismatch(n_matched: int, n_rows: int, close_time: I8, symbols: tuple[str, ...], bars: Bars) -> str:
     """Say how predictions and bars differ, how many rows matched, and what to do."""
+    if not len(close_time):
+        return "predictions must have at least one row, was empty; make them again"
     common = sorted(set(symbols) & set(bars.symbols))
     head = f"predictions must match the bars by close_time and symbol, {n_matched} of {n_rows} rows did"
     if not common:

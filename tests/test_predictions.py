@@ -12,7 +12,8 @@ from qtcore.check import as_votes
 from qtcore.types import MODELS
 from research.errors import UserError
 from research.labels import LABELS
-from research.predictions import Predictions, stream
+from research.predictions import Predictions
+from research.predictions_file import stream_predictions
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(80, seed=4, n_symbols=3)
@@ -58,7 +59,7 @@ def test_what_is_stored_is_read_back_to_the_bit(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.setattr("research.predictions.CELLS_PER_GROUP", 30)  # ten bars a row group
     path = made.save(tmp_path / "blocks.parquet")
-    blocks = list(stream(path))
+    blocks = list(stream_predictions(path))
     assert [block.n for block in blocks] == [10] * 8
     same(made, Predictions.load(path))
     same(made[10:20], blocks[1])

@@ -19,7 +19,8 @@ from qtcore.types import Bars, Votes
 from research.backtest import backtest
 from research.data import load_bars, save_bars, stream_bars
 from research.data.simulate import simulate_blocks
-from research.predictions import Predictions, stream
+from research.predictions import Predictions
+from research.predictions_file import stream_predictions
 from research.stream import backtest_stream, paired
 
 S = 19
@@ -121,7 +122,7 @@ def stream_history(folder: Path, n_bars: int, n_symbols: int) -> int:
     save_bars(simulate_blocks("random_walk", n_bars=n_bars, n_symbols=n_symbols, interval="5m"), path)
     for i, block in enumerate(stream_bars(path)):
         parts.append(Predictions.random(block, seed=i).save(folder / f"{i}.parquet"))
-    blocks: chain[tuple[Bars, Votes]] = chain(paired(stream_bars(path), chain.from_iterable(map(stream, parts))))
+    blocks: chain[tuple[Bars, Votes]] = chain(paired(stream_bars(path), chain.from_iterable(map(stream_predictions, parts))))
     return len(backtest_stream(blocks, qt.Params().with_values({"broker.max_holding_bars": 5})).fills)
 
 
