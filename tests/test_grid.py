@@ -1,15 +1,32 @@
 """Do candles of every habit stand on the rows that they mean?"""
 
+import json
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from qtcore.types import NS_PER_HOUR
-from research.data import closes_of
+from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
+from research.data import bars_per_year, closes_of, load, load_bars, save_bars, stream_bars
+from research.data.quality import quality
+from research.errors import UserError
+from tests.test_data import FIELDS, PLANES, assert_same_bars, frame
+
+
+def joined(blocks) -> Bars:
+    """One history of its blocks."""
+    parts = list(blocks)
+    planes = {name: np.concatenate([getattr(part, name) for part in parts]) for name in FIELDS}
+    return Bars(**planes, symbols=parts[0].symbols, interval=parts[0].interval)
+
 
 TICKS = (1, 1_000, 1_000_000, 1_000_000_000)
 
 
-@pytest.mark.parametrize("tick", (0, *TICKS))
+@pytest.mark.parametrize("tick", [0, *TICKS])
 def test_a_stamp_just_before_a_close_means_it(tick):
     closes = np.array([1, 2, 3, 5, 6]) * NS_PER_HOUR
     assert (closes_of(closes - tick, closes, NS_PER_HOUR) == closes).all()
@@ -23,3 +40,200 @@ def test_other_stamps_mean_themselves():
     seconds = closes // 3_600  # bars of a second: a second earlier is another bar
     assert (closes_of(seconds - 10**9, seconds, 10**9) == seconds - 10**9).all()
     assert (closes_of(seconds - 10**6, seconds, 10**9) == seconds).all()
+
+
+# bar length
+
+
+def kline(n: int = 240, interval: str = "1h", tick: str = "1ms", gone: tuple[int, ...] = (3, 4)) -> pd.DataFrame:
+    """Candles as an exchange writes them: the close a tick before the next open."""
+    rows = frame(n, ("BTCUSDT",), interval).rename(columns={"timestamp": "open_time"})
+    rows.insert(1, "close_time", rows["open_time"] + pd.Timedelta(interval) - pd.Timedelta(tick))
+    return rows.drop(index=list(gone)).reset_index(drop=True)
+
+
+@pytest.mark.parametrize("tick", ["1ns", "1us", "1ms", "1s"])
+@pytest.mark.parametrize(("interval", "length"), [("15min", 15 * NS_PER_MINUTE), ("1h", NS_PER_HOUR), ("1D", NS_PER_DAY)])
+def test_a_close_before_the_next_open_is_the_next_open(tick, interval, length):
+    rows = kline(240, interval, tick)
+    loaded = load(rows)
+    assert loaded.bars.interval == length
+    assert loaded.report.calendar == "regular"
+    assert int(np.isnan(loaded.bars.close).sum()) == 2
+    assert bars_per_year(loaded.bars) == pytest.approx(365 * NS_PER_DAY / length)
+    assert_same_bars(loaded.bars, load_bars(rows.drop(columns="close_time")))
+    only_close = load(rows.drop(columns="open_time"))
+    assert_same_bars(only_close.bars, loaded.bars)
+    assert_same_bars(load_bars(rows.drop(columns="open_time").rename(columns={"close_time": "timestamp"}), time_label="close"), loaded.bars)
+    guessed = load(rows.drop(columns="open_time").rename(columns={"close_time": "timestamp"}))
+    assert_same_bars(guessed.bars, loaded.bars)
+    assert any("were read as closes" in text for text in guessed.report.warnings)
+
+
+def test_epoch_klines_of_a_csv_and_of_mixed_units(tmp_path):
+    rows = kline(48)
+    for name in ("open_time", "close_time"):
+        rows[name] = rows[name].astype("datetime64[ns, UTC]").astype("int64") // 10**6
+    assert rows["close_time"].iloc[0] == 1704070799999
+    rows.to_csv(tmp_path / "BTCUSDT.csv", index=False)
+    bars = load_bars(tmp_path / "BTCUSDT.csv")
+    assert (bars.interval, bars.n, bars_per_year(bars)) == (NS_PER_HOUR, 48, 8760.0)
+    later = rows.copy()  # from 2025 on in microseconds
+    later["open_time"] = (later["open_time"] + 48 * 3_600_000) * 1_000
+    later["close_time"] = later["open_time"] + 3_600_000_000 - 1
+    folder = tmp_path / "both"
+    folder.mkdir()
+    rows.to_csv(folder / "BTCUSDT-1h-2024-12.csv", index=False)
+    later.to_csv(folder / "BTCUSDT-1h-2025-01.csv", index=False)
+    bars = load_bars(folder)
+    assert (bars.interval, bars.n, bars.symbols) == (NS_PER_HOUR, 96, ("BTCUSDT",))
+
+
+def test_funding_at_eight_is_charged_on_klines():
+    rates = pd.DataFrame({"timestamp": [pd.Timestamp("2024-01-01 08:00", tz="UTC")], "symbol": "BTCUSDT", "funding_rate": 1e-4})
+    bars = load(kline(48), funding=rates).bars
+    assert np.flatnonzero(bars.funding[:, 0]).tolist() == [7]
+
+
+def test_an_own_file_of_an_early_close_is_read_as_it_was_meant(tmp_path):
+    rows = kline(48)
+    bars = load_bars(rows)
+    early = replace(bars, close_time=bars.close_time - 10**6, interval=NS_PER_HOUR - 10**6)[np.flatnonzero(~np.isnan(bars.close[:, 0]))]
+    path = save_bars(early, tmp_path / "early.parquet")
+    assert json.loads(pq.ParquetFile(path).metadata.metadata[b"qtcore"]) == {
+        "symbols": ["BTCUSDT"], "interval": 3_599_999_000_000, "calendar": "sessions"
+    }  # fmt: skip
+    assert_same_bars(load_bars(path), bars)
+    assert_same_bars(joined(stream_bars(path, block_rows=7)), bars)
+
+
+def parquet(rows: pd.DataFrame, path) -> str:
+    pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path, row_group_size=100)
+    return str(path)
+
+
+@pytest.mark.parametrize("columns", [("open_time", "close_time"), ("close_time",)])
+@pytest.mark.parametrize("tick", ["1us", "1s"])
+def test_streaming_reads_early_closes_alike(tmp_path, columns, tick):
+    rows = kline(240, "1h", tick)
+    path = parquet(rows[[*columns, *rows.columns[2:]]], tmp_path / "BTCUSDT.parquet")
+    assert_same_bars(joined(stream_bars(path, block_rows=17)), load_bars(path))
+    assert load_bars(path).interval == NS_PER_HOUR
+
+
+# two lengths
+
+
+def spliced(first: str, n: int, second: str, m: int, symbols: tuple[str, ...] = ("AAA",)) -> pd.DataFrame:
+    head = frame(n, symbols, first)
+    tail = frame(m, symbols, second, start=str(head["timestamp"].max() + pd.Timedelta(second))[:19])
+    return pd.concat([head, tail]).sort_values(["symbol", "timestamp"], ignore_index=True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "spans"),
+    [
+        (spliced("1h", 900, "1D", 800), ("1h (2024-01-01 00:00 to 2024-02-07 11:00)", "1d (2024-02-07 11:00 to 2026-04-17 11:00)")),
+        (spliced("1D", 900, "1h", 800), ("1d (2024-01-01 00:00 to 2026-06-18 00:00)", "1h (2026-06-18 00:00 to")),
+        (spliced("1min", 2_000, "5min", 300), ("1m (2024-01-01 00:00 to 2024-01-02 09:19)", "5m (2024-01-02 09:19 to")),
+        (spliced("1D", 400, "7D", 60), ("1d (2024-01-01", "1w (2025-02-03")),
+        (spliced("1h", 60, "1D", 10), ("1h (2024-01-01", "1d (2024-01-03 11:00 to 2024-01-13 11:00)")),
+        (spliced("1h", 300, "4h", 50, ("AAA", "BBB")), ("1h (2024-01-01", "4h (2024-01-13 11:00 to")),
+    ],
+)  # fmt: skip
+def test_two_lengths_of_a_symbol_are_refused(rows, spans, tmp_path):
+    path = parquet(rows, tmp_path / "two.parquet")
+    for read in (lambda: load_bars(rows), lambda: load_bars(rows[::-1]), lambda: list(stream_bars(path)), lambda: quality(rows)):
+        with pytest.raises(UserError, match="must have bars of one length") as error:
+            read()
+        assert all(span in str(error.value) for span in spans), str(error.value)
+
+
+def test_a_daily_series_among_an_hourly_one_is_refused(tmp_path):
+    hourly, daily = frame(900, ("AAA",)), frame(37, ("AAA",), "1D")
+    for rows in (pd.concat([hourly, daily]), pd.concat([hourly, daily]).sort_values("timestamp", kind="stable")):
+        with pytest.raises(UserError, match="must have bars of one length") as error:
+            load_bars(rows)
+        assert "1h (2024-01-01 00:00 to 2024-02-07 11:00)" in str(error.value)
+        assert "1d (2024-01-01 00:00 to 2024-02-06 00:00)" in str(error.value)
+
+
+@pytest.mark.parametrize("n", [4, 10, 200])
+def test_a_symbol_of_another_length_is_refused(n, tmp_path):
+    rows = pd.concat([frame(900, ("AAA",)), frame(n, ("BBB",), "1D")], ignore_index=True)
+    path = parquet(rows, tmp_path / "two.parquet")
+    for read in (lambda: load_bars(rows), lambda: list(stream_bars(path))):
+        with pytest.raises(UserError, match=r"one length.* 1d .*for BBB and 1h for most"):
+            read()
+
+
+def sparse(share: float, n: int = 5_000, step: str = "1min") -> pd.DataFrame:
+    rows = frame(n, ("AAA",), step)
+    return rows[np.random.default_rng(n).random(n) < share]
+
+
+def at(times: pd.DatetimeIndex, symbols: tuple[str, ...] = ("AAA",)) -> pd.DataFrame:
+    return pd.concat([frame(len(times), (name,)).assign(timestamp=times) for name in symbols], ignore_index=True)
+
+
+NEW_YORK = "America/New_York"
+HOURS = pd.date_range("2024-01-01 00:30", periods=9_000, freq="h", tz="UTC")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        frame(500, ("AAA",)).drop(index=[*range(50, 90), 200, *range(300, 340)]),
+        *(sparse(share) for share in (0.97, 0.7, 0.5, 0.35)),
+        at(pd.bdate_range("2020-01-01", periods=700, tz="UTC")),
+        at(pd.date_range("2020-01-01", periods=400, freq="D", tz=NEW_YORK).tz_convert("UTC")),
+        at(pd.date_range("2010-01-01", periods=170, freq="MS", tz="UTC")),
+        at(pd.date_range("2010-01-01", periods=170, freq="BME", tz="UTC")),
+        at(pd.date_range("2000-01-01", periods=100, freq="QS", tz="UTC")),
+        at(pd.date_range("2010-01-04", periods=300, freq="7D", tz=NEW_YORK).tz_convert("UTC")),
+        at(HOURS[(HOURS.tz_convert(NEW_YORK).hour >= 9) & (HOURS.tz_convert(NEW_YORK).hour < 16) & (HOURS.dayofweek < 5)]),
+        at(HOURS[HOURS.hour.isin([8, 12]) & (HOURS.dayofweek < 5)]),
+        at(HOURS[(HOURS.dayofweek < 5) & (HOURS.hour != 22)], ("EURUSD", "GBPUSD")),
+    ],
+)  # fmt: skip
+def test_gaps_sessions_and_the_calendar_are_no_second_length(rows):
+    assert load(rows).bars.n > 90
+
+
+# holes
+
+
+@pytest.mark.parametrize("share", [0.02, 0.2, 0.6])
+@pytest.mark.parametrize("symbols", [("AAA",), ("AAA", "BBB")])
+def test_empty_rows_are_rows_that_are_not_there(share, symbols, tmp_path):
+    rows = frame(600, symbols)
+    gone = np.random.default_rng(3).random(len(rows)) < share
+    gone[:2] = gone[-1] = True  # also at the edges
+    empty = rows.copy()
+    empty.loc[gone, list(PLANES)] = np.nan
+    absent = rows[~gone]
+    whole, less = load(empty), load(absent)
+    assert_same_bars(whole.bars, less.bars)
+    assert whole.report.calendar == less.report.calendar == ("regular" if share < 0.05 else less.report.calendar)
+    assert whole.report.issues == less.report.issues
+    for label, given in (("empty", empty), ("absent", absent)):
+        path = parquet(given, tmp_path / f"{label}.parquet")
+        assert_same_bars(joined(stream_bars(path, block_rows=31)), less.bars)
+        assert_same_bars(load_bars(path), less.bars)
+
+
+def test_an_empty_row_beside_a_full_one_is_no_conflict():
+    rows = frame(60, ("AAA",))
+    empty = rows.copy()
+    empty[list(PLANES)] = np.nan
+    assert_same_bars(load_bars(pd.concat([rows, empty])), load_bars(rows))
+
+
+def test_an_own_file_keeps_its_rows_and_a_rate_its_hole(tmp_path):
+    rows = frame(400, ("AAA",))
+    rows = rows[np.random.default_rng(1).random(400) < 0.5]
+    bars = load_bars(rows, calendar="regular")
+    assert_same_bars(load_bars(save_bars(bars, tmp_path / "own.parquet")), bars)
+    charged = frame(60, ("AAA",)).assign(funding_rate=0.0)
+    charged.loc[8, [*PLANES, "funding_rate"]] = [np.nan] * 5 + [1e-4]
+    assert load_bars(charged).funding[8, 0] == 1e-4

@@ -1,24 +1,19 @@
-"""On which rows do the bars stand? The interval, the choice between a regular grid and sessions (`spec` D-82), and the planes."""
+"""On which rows do the bars stand? The choice between a regular grid and sessions (`spec` D-82), and the planes."""
 
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, I8, NS_PER_DAY, Bars
 from research.data.clock import interval_text, iso
+from research.data.lengths import SHORTEST, TICKS
 from research.data.schema import VALUES, Rows, bars_of
 from research.errors import UserError
 
 CALENDARS = ("regular", "sessions")
 MAX_EMPTY = 0.05  # of the rows of a regular grid (D-82)
-SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day of 23 hours, a month of 28 days
 MAX_CELLS = 2**31
-MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
-TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open a source may write a close
 
 
 @dataclass(frozen=True)
@@ -61,43 +56,6 @@ def most_common(values: I8, weights: I8 | None = None) -> int:
     """Return the value that occurs most often (has most weight), the smallest of several."""
     distinct, at = np.unique(values, return_inverse=True)
     return int(distinct[np.argmax(np.bincount(at, weights))])
-
-
-Steps = Mapping[tuple[int, int], int]  # (symbol, step in ns) -> how often
-
-
-def count_steps(rows: Rows) -> Counter[tuple[int, int]]:
-    """Count the steps between neighbouring rows of each symbol. Rows are sorted by symbol, then time."""
-    step = np.diff(rows.time)
-    keep = (np.diff(rows.code) == 0) & (step > 0)
-    step, code = step[keep], rows.code[1:][keep]
-    counts: Counter[tuple[int, int]] = Counter()
-    edges = np.flatnonzero(np.diff(code, prepend=-1, append=-1))
-    for start, stop in pairwise(edges):
-        lengths, n = np.unique(step[start:stop], return_counts=True)
-        counts.update({(int(code[start]), int(length)): int(k) for length, k in zip(lengths, n)})
-    return counts
-
-
-def find_interval(steps: Steps, symbols: tuple[str, ...]) -> int:
-    """Return the bar length in ns, the most common step. Raises UserError where symbols differ or no symbol has 2 bars."""
-    total: Counter[int] = Counter()
-    of: dict[int, Counter[int]] = {}
-    for (code, length), n in steps.items():
-        total[length] += n
-        of.setdefault(code, Counter())[length] += n
-    if not total:
-        raise UserError("data must have at least 2 bars of a symbol, was 1; give more history")
-    common = min(total, key=lambda length: (-total[length], length))
-    for code, own in of.items():
-        n = sum(own.values())
-        usual = min(own, key=lambda length: (-own[length], length))
-        if n >= MIN_STEPS and 2 * own[common] < n and usual != common:
-            raise UserError(
-                f"symbols must have bars of one length, was {interval_text(usual)} for {symbols[code]} and {interval_text(common)} "
-                f"for most; resample first, or leave {symbols[code]} out"
-            )
-    return common
 
 
 def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symbols: int) -> Grid:

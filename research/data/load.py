@@ -14,12 +14,14 @@ from qtcore.check import as_bars
 from qtcore.types import I8, Bars
 from research.data.clock import iso, parse_interval, parse_time, utc_ns
 from research.data.facts import calendar_of, empty_share
-from research.data.grid import Grid, count_steps, distinct_times, fill_funding, fill_planes, find_grid, find_interval
+from research.data.grid import Grid, distinct_times, fill_funding, fill_planes, find_grid
+from research.data.lengths import are_closes, check_lengths, check_series, count_steps, find_interval, whole_closes, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows, find_columns, numbers, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_rows, read_table
 from research.errors import UserError
 
+CLOSES = "the timestamps lie just before whole minutes, where bars close: they were read as closes"
 Span = tuple[int | None, int | None]  # [start, end) of the open times, ns UTC
 
 
@@ -135,17 +137,24 @@ def made_bars(source: Any) -> Bars | None:
 
 
 def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, interval: str | int | None) -> tuple[Rows, int]:
-    """Pick symbols, find the interval, turn close labels into open times and cut the span. Rows keep the order of the source."""
+    """Pick symbols, find the interval, turn close labels into open times and cut the span. Rows keep the order of the source.
+
+    A row of a foreign file without a single value is no candle: it counts for as little as a row that is not there.
+    """
     check_label(label)
     if not rows.n:
         raise UserError("data must have rows, was an empty table")
-    rows = rows.pick(symbols)
+    rows = known_grid(rows.pick(symbols))
+    if not rows.calendar and np.any(empty := is_empty(rows)):
+        named, rows = np.unique(rows.code), rows[~empty]
+        check_seen([rows.symbols[s] for s in named], np.isin(named, rows.code))
     length = parse_interval(interval) if interval else rows.interval
-    if not length:
-        order = slice(None) if is_sorted(rows) else np.lexsort((rows.time, rows.code))
-        length = find_interval(count_steps(rows[order]), rows.symbols)
+    if not interval and not rows.calendar:
+        length = _one_length(rows)
     if "close" in (label, rows.label):
-        rows = replace(rows, time=rows.time - length, label="open")
+        rows = replace(rows, time=whole_closes(rows.time, length) - length, label="open")
+    elif not rows.interval and are_closes(rows.time, 1, length):
+        rows = replace(rows, time=whole_closes(rows.time, length) - length, notes=(*rows.notes, CLOSES))
     if span != (None, None):
         inside = in_span(rows.time, span)
         if not np.any(inside):
@@ -155,6 +164,34 @@ def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, i
     if absent and symbols is not None:
         raise UserError(absent_text(absent))
     return rows.pick([name for name in rows.symbols if name not in absent]) if absent else rows, length
+
+
+def known_grid(rows: Rows) -> Rows:
+    """Believe what the source says of its interval; where that is of closes a tick early (59 min 59.999 s), the calendar went with it."""
+    length = whole_length(rows.interval)
+    return rows if length == rows.interval else replace(rows, interval=length, calendar=None)
+
+
+def is_empty(rows: Rows) -> NDArray[np.bool_]:
+    """Say which rows hold nothing: neither a price nor a volume nor a funding rate [N]."""
+    empty = np.isnan(rows.values[3])
+    at = np.flatnonzero(empty)
+    values = rows.values[:, at]
+    empty[at] = np.isnan(values[:5]).all(axis=0) & ~(np.abs(values[5:]) > 0.0).any(axis=0)
+    return empty
+
+
+def _one_length(rows: Rows) -> int:
+    """Return the bar length of rows. Raises UserError where they have two."""
+    is_tidy = is_sorted(rows)
+    ordered = rows if is_tidy else rows[np.lexsort((rows.time, rows.code))]
+    steps = count_steps(ordered)
+    length = rows.interval or find_interval(steps, rows.symbols)
+    check_lengths(steps, rows.symbols, length)
+    if not is_tidy:  # one series below the other
+        check_lengths(count_steps(rows[np.argsort(rows.code, kind="stable")]), rows.symbols, length)
+    check_series(ordered, length)
+    return length
 
 
 def is_sorted(rows: Rows) -> bool:
@@ -239,6 +276,7 @@ def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, re
     bars = fill_planes(judged.grid, judged.rows)
     check_seen(bars.symbols, has_candle(bars))
     report.n_rows, report.issues = judged.n_rows, judged.tally.issues
+    report.notes += rows.notes
     return bars
 
 

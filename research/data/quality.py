@@ -11,6 +11,7 @@ import pandas as pd
 
 from qtcore.types import Bars
 from research.data.clock import iso
+from research.data.facts import calendar_of
 from research.data.load import Judged, judge, made_bars, parse_span, parse_symbols, prepare
 from research.data.rules import PROBLEMS, Issue, found, present
 from research.data.schema import VALUES, Rows
@@ -77,7 +78,8 @@ def rows_from(bars: Bars) -> Rows:
     n_symbols = len(bars.symbols)
     planes = [getattr(bars, name).ravel() for name in VALUES]
     code = np.tile(np.arange(n_symbols, dtype=np.int32), bars.n)
-    return Rows(np.repeat(bars.open_time, n_symbols), code, np.stack(planes), bars.symbols, "open", bars.interval, is_ordered=True)
+    times = np.repeat(bars.open_time, n_symbols)
+    return Rows(times, code, np.stack(planes), bars.symbols, "open", bars.interval, calendar_of(bars), is_ordered=True)
 
 
 def tell(judged: Judged) -> list[Issue]:

@@ -35,7 +35,7 @@ class Rows:
 
     time [N]: int64 ns UTC. code [N]: index into `symbols`. values [5, N]: open, high, low, close, volume, NaN where empty;
     [6, N] with a funding rate. label: whether `time` is the open or the close of the bar. What the source itself says, if it does:
-    interval in ns, else 0; calendar; is_ordered: the symbols stand in an order that means something.
+    interval in ns, else 0; calendar; is_ordered: the symbols stand in an order that means something. notes: sentences on what was assumed.
     """
 
     time: I8
@@ -46,6 +46,7 @@ class Rows:
     interval: int = 0
     calendar: str | None = None
     is_ordered: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
@@ -175,7 +176,8 @@ def join(parts: Sequence[Rows], source: str) -> Rows:
     ranks = [np.array([symbols.index(name) for name in part.symbols], np.int32) for part in parts]
     intervals = {part.interval for part in parts}
     parts = [replace(part, code=rank[part.code], symbols=symbols) for part, rank in zip(parts, ranks)]
-    return replace(stack(parts), interval=intervals.pop() if len(intervals) == 1 else 0, calendar=None, is_ordered=False)
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    return replace(stack(parts), interval=intervals.pop() if len(intervals) == 1 else 0, calendar=None, is_ordered=False, notes=notes)
 
 
 def stack(parts: Sequence[Rows]) -> Rows:

@@ -5,7 +5,7 @@ holds the batches of all cursors, one block, and the distinct timestamps (8 byte
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +13,26 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from qtcore.types import I8, Bars
 from research.data.clock import parse_interval
-from research.data.grid import Grid, fill_planes, find_grid, find_interval
-from research.data.load import Span, absent_text, check_label, check_seen, has_candle, in_span, outside_text, parse_span, parse_symbols
+from research.data.grid import Grid, fill_planes, find_grid
+from research.data.lengths import Steps, are_closes, check_lengths, find_interval, whole_closes, whole_length
+from research.data.load import (
+    Span,
+    absent_text,
+    check_label,
+    check_seen,
+    has_candle,
+    in_span,
+    is_empty,
+    outside_text,
+    parse_span,
+    parse_symbols,
+)
 from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
-from research.data.schema import VALUES, Rows, find_columns, own_facts, rows_of, stack
+from research.data.schema import VALUES, Rows, find_columns, numbers, own_facts, rows_of, stack
 from research.data.sources import open_parquet, symbol_of
 from research.errors import UserError
 
@@ -38,11 +51,21 @@ class Survey:
     counts: I8  # [S] rows in the span
     groups: tuple[list[int], ...]  # [S] row groups that hold the symbol
     grid: Grid
-    span: Span  # of the time column as it stands in the file
-    wrong_times: I8  # of the time column, left out by the clock
-    shift: int  # ns subtracted from the time column to get the open time
+    span: Span  # of the open times
+    wrong_times: I8  # open times, left out by the clock
+    is_close: bool  # the time column says when bars close
+    keeps_empty: bool  # a row without values is a row of the grid: our own file says so
     by_time: bool  # the file as a whole is sorted by time
     issues: list[Issue]
+
+    def opens(self, time: I8) -> I8:
+        """Turn the time column into open times."""
+        return opens(time, self.grid.interval, self.is_close)
+
+
+def opens(time: I8, interval: int, is_close: bool) -> I8:
+    """Turn a time column into open times."""
+    return whole_closes(time, interval) - interval if is_close else time
 
 
 def stream_bars(
@@ -97,29 +120,30 @@ def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, st
     label, calendar, interval = how
     scan = _Scan(path, symbols)
     length = parse_interval(interval) if interval else scan.interval or find_interval(scan.steps, scan.symbols)
-    shift = length if "close" in (label, scan.label) else 0
-    low, high = (None if bound is None else bound + shift for bound in span)
-    times, candles, counts = scan.times, scan.candles, scan.counts
-    clock = wrong_clock(times - shift)
+    if not interval and not scan.calendar:
+        check_lengths(scan.steps, scan.symbols, length)
+    is_close = "close" in (label, scan.label) or (not scan.interval and are_closes(scan.times, scan.candles, length))
+    times, candles = _merge([(opens(scan.times, length, is_close), scan.candles)])
+    clock, counts = wrong_clock(times), scan.counts
+    wrong_times = times[clock]
     issues: list[Issue] = []
     if span != (None, None) or np.any(clock):
-        counts, wrong = scan.count((low, high), times[clock])
-        inside = in_span(times, (low, high))
+        counts, wrong = scan.count(span, wrong_times, lambda time: opens(time, length, is_close))
+        inside = in_span(times, span)
         if not np.any(inside):
-            raise UserError(outside_text(span, int(times[0]) - shift, int(times[-1]) - shift))
+            raise UserError(outside_text(span, int(times[0]), int(times[-1])))
         for name, k, of in zip(scan.symbols, wrong.tolist(), counts.tolist()):
             if k:
-                issues.append(Issue(name, "clock", k, of, int(times[clock][0]) - shift, action_on("clock", k, of)))
+                issues.append(Issue(name, "clock", k, of, int(wrong_times[0]), action_on("clock", k, of)))
         inside &= ~clock
         times, candles = times[inside], candles[inside]
     absent = [name for name, k in zip(scan.symbols, counts) if k == 0]
     if absent and symbols is not None:
         raise UserError(absent_text(absent))
     here = np.flatnonzero(counts)
-    names = tuple(scan.symbols[s] for s in here)
-    grid = find_grid(times - shift, candles, length, calendar or scan.calendar, len(names))
-    groups = tuple(scan.groups[s] for s in here)
-    return Survey(names, counts[here], groups, grid, (low, high), scan.times[clock], shift, scan.by_time, issues)
+    names, groups = tuple(scan.symbols[s] for s in here), tuple(scan.groups[s] for s in here)
+    grid = find_grid(times, candles, length, calendar or scan.calendar, len(names))
+    return Survey(names, counts[here], groups, grid, span, wrong_times, is_close, scan.keeps_empty, scan.by_time, issues)
 
 
 class _Scan:
@@ -128,8 +152,12 @@ class _Scan:
     def __init__(self, path: Path, symbols: list[str] | None) -> None:
         with open_parquet(path) as file:
             names, own = file.schema_arrow.names, own_facts(file.metadata.metadata) or {}
-        find_columns(names, VALUES, path.name)
+        found = find_columns(names, VALUES, path.name)
         self._path, self._columns = path, _time_columns(find_columns(names, (), path.name), bool(own))
+        self._close, self._whole = found["close"], _time_columns(found, bool(own))
+        length = whole_length(own.get("interval", 0))
+        self.calendar: str | None = own.get("calendar") if length == own.get("interval") else None
+        self.keeps_empty = self.calendar is not None
         self._index: dict[str, int] = {name: i for i, name in enumerate(symbols or own.get("symbols", ()))}
         self._last: dict[int, int] = {}  # time of each symbol's last row
         self._previous = -MAX_TIME
@@ -139,7 +167,7 @@ class _Scan:
         lengths: Counter[int] = Counter()
         everyone: set[str] = set()
         parts: list[tuple[I8, I8]] = []
-        self.steps: Counter[tuple[int, int]] = Counter()
+        self.steps = Steps()
         self.by_time, self.label = True, "open"
         for group, rows, all_names in self._batches():
             everyone.update(all_names)
@@ -157,29 +185,38 @@ class _Scan:
         order = list(self._index) if own or symbols else sorted(self._index)
         Rows(np.empty(0, np.int64), np.empty(0, np.int32), np.empty((0, 0)), tuple(everyone)).pick(symbols)
         if not parts:
-            raise UserError(f"{path.name} must have rows, was an empty table")
+            raise UserError(f"{path.name} must have candles, was an empty table")
         places = [self._index[name] for name in order]
         self.symbols = tuple(order)
         self.counts = np.array([counts[i] for i in places])
+        if not self.keeps_empty:
+            check_seen(self.symbols, self.counts > 0)
         self.groups = [sorted(groups.get(i, ())) for i in places]
-        self.steps = Counter({(places.index(code), step): n for (code, step), n in self.steps.items()})
+        self.steps = self.steps.renumbered(places)
         self.times, self.candles = _merge(parts)
-        self.interval: int = own.get("interval") or lengths.most_common(1)[0][0]
-        self.calendar: str | None = own.get("calendar")
+        self.interval: int = length or whole_length(lengths.most_common(1)[0][0])
 
     def _batches(self) -> Iterator[tuple[int, Rows, tuple[str, ...]]]:
         """Yield row group, the rows of our symbols with codes of `_index`, and the symbols seen."""
         symbol = find_columns(self._columns, (), self._path.name).get("symbol")
         with open_parquet(self._path, symbol, pre_buffer=False, buffer_size=BUFFER) as file:
             for group in range(file.num_row_groups):
-                for batch in file.iter_batches(batch_size=SURVEY_BATCH, row_groups=[group], columns=self._columns):
-                    rows = rows_of(pa.Table.from_batches([batch]), self._path.name, symbol_of(self._path), wanted=())
+                wanted = VALUES if not self.keeps_empty and self._has_holes(file, group) else ()
+                columns = self._whole if wanted else self._columns
+                for batch in file.iter_batches(batch_size=SURVEY_BATCH, row_groups=[group], columns=columns):
+                    rows = rows_of(pa.Table.from_batches([batch]), self._path.name, symbol_of(self._path), wanted=wanted)
+                    rows = rows[~is_empty(rows)] if wanted else rows
                     if self._is_open:
                         for name in rows.symbols:
                             self._index.setdefault(name, len(self._index))
                     rank = np.array([self._index.get(name, -1) for name in rows.symbols], np.int32)
                     code = rank[rows.code]
                     yield group, replace(rows, code=code)[code >= 0], rows.symbols
+
+    def _has_holes(self, file: pq.ParquetFile, group: int) -> bool:
+        """Say whether a close is missing: only then the other values of the row group are read."""
+        batches = file.iter_batches(batch_size=SURVEY_BATCH, row_groups=[group], columns=[self._close])
+        return any(np.isnan(numbers(pa.chunked_array([batch.column(0)]), self._close, self._path.name)).any() for batch in batches)
 
     def _walk(self, rows: Rows) -> None:
         """Count the steps from row to row of each symbol, and see how the file is sorted. Raises UserError where it is not."""
@@ -190,22 +227,27 @@ class _Scan:
         edges = np.flatnonzero(np.diff(rows.code, prepend=-1, append=-1))
         for start, stop in pairwise(edges):
             code, time = int(rows.code[start]), rows.time[start:stop]
-            step = np.diff(time, prepend=self._last.get(code, time[0]))
-            if np.any(step < 0):
-                raise UserError(f"{self._path.name} must be sorted by symbol and time to be streamed, was not; sort it, or use load_bars")
+            check_order(np.append(self._last.get(code, time[0]), time), self._path)
             self._last[code] = int(time[-1])
-            self.steps.update({(code, int(length)): int(n) for length, n in zip(*np.unique(step[step > 0], return_counts=True))})
+            self.steps.add(code, time)
 
-    def count(self, span: Span, wrong_times: I8) -> tuple[I8, I8]:
-        """Count the rows of each symbol in the span, and those of them at wrong times; times as they stand in the file."""
+    def count(self, span: Span, wrong_times: I8, opens_of: Callable[[I8], I8]) -> tuple[I8, I8]:
+        """Count the rows of each symbol in the span, and those of them at wrong open times; opens_of: of the time column."""
         n = len(self.symbols)
         inside, wrong = np.zeros(n, np.int64), np.zeros(n, np.int64)
         place = np.array([self.symbols.index(name) for name in self._index])
         for _, rows, _ in self._batches():
-            here = in_span(rows.time, span)
+            time = opens_of(rows.time)
+            here = in_span(time, span)
             inside += np.bincount(place[rows.code[here]], minlength=n)
-            wrong += np.bincount(place[rows.code[here & np.isin(rows.time, wrong_times)]], minlength=n)
+            wrong += np.bincount(place[rows.code[here & np.isin(time, wrong_times)]], minlength=n)
         return inside, wrong
+
+
+def check_order(time: I8, path: Path) -> None:
+    """Refuse times of one symbol that go back."""
+    if np.any(np.diff(time) < 0):
+        raise UserError(f"{path.name} must be sorted by symbol and time to be streamed, was not; sort it, or use load_bars")
 
 
 def _merge(parts: list[tuple[I8, I8]]) -> tuple[I8, I8]:
@@ -240,10 +282,14 @@ class _Cursor:
             for batch in file.iter_batches(batch_size=BATCH, row_groups=groups, columns=_time_columns(found, True)):
                 rows = rows_of(pa.Table.from_batches([batch]), path.name, symbol_of(path))
                 code = np.array([index.get(name, -1) for name in rows.symbols], np.int32)[rows.code]
-                mine = (code >= 0 if self._symbol is None else code == self._symbol) & in_span(rows.time, facts.span)
+                time = facts.opens(rows.time)
+                mine = (code >= 0 if self._symbol is None else code == self._symbol) & in_span(time, facts.span)
                 if len(facts.wrong_times):
-                    mine &= ~np.isin(rows.time, facts.wrong_times)
-                yield replace(rows, time=rows.time - facts.shift, code=code, symbols=facts.symbols, label="open")[mine]
+                    mine &= ~np.isin(time, facts.wrong_times)
+                if not facts.keeps_empty:
+                    mine &= ~is_empty(rows)
+                check_order(time[mine], path)
+                yield replace(rows, time=time, code=code, symbols=facts.symbols, label="open")[mine]
 
     def take(self, until: int) -> Rows:
         """Return the rows up to the open time `until`, and keep the rest for later."""

@@ -1,0 +1,153 @@
+"""How long is a bar? The most common step between candles, what is missing of a written close, and two lengths in one history."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from qtcore.types import I8, NS_PER_MINUTE
+from research.data.clock import interval_text, iso
+from research.data.schema import Rows
+from research.errors import UserError
+
+TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open a source may write a close
+SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day of 23 hours, a month of 28 days
+MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
+CHANCE = 1e-3  # that candles which are only missing here and there look like bars of another length
+
+
+def whole_length(length: int) -> int:
+    """Return the bar length that a written `close - open` means: 59 min 59.999 s is an hour. Lengths in ns.
+
+    >>> whole_length(3_599_999_000_000), whole_length(59_000_000_000), whole_length(90_000_000_000)
+    (3600000000000, 60000000000, 90000000000)
+    """
+    whole = (length + tick for tick in TICKS if (length + tick) % (15 * tick if tick == TICKS[-1] else 1_000 * tick) == 0)
+    return next(whole, length)
+
+
+def whole_closes(stamps: I8, interval: int) -> I8:
+    """Move stamps that lie a tick before a whole minute, or before a whole bar of less, to it: closes as they are meant."""
+    unit = math.gcd(interval, NS_PER_MINUTE)
+    ahead = -stamps % unit
+    return stamps + np.where(np.isin(ahead, [tick for tick in TICKS if tick < unit]), ahead, 0)
+
+
+def are_closes(stamps: I8, counts: I8 | int, interval: int) -> bool:
+    """Say whether most stamps lie a tick before a whole minute, where no bar opens; counts: rows with each stamp."""
+    moved = whole_closes(stamps, interval) != stamps
+    return 2 * int(np.sum(moved * counts)) > int(np.sum(np.ones_like(stamps) * counts))
+
+
+class Steps:
+    """Steps between neighbouring candles of each symbol, told part by part.
+
+    counts: (symbol, step in ns) to how often. runs: the same to the longest run of equal steps: how many, its first and its last time.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[int, int]] = Counter()
+        self.runs: dict[tuple[int, int], tuple[int, int, int]] = {}
+        self._last: dict[int, tuple[int, int, int, int]] = {}  # symbol to its last time, and the run that led there: step, how many, start
+
+    def add(self, code: int, time: I8) -> None:
+        """Take the next candles of a symbol, later or earlier than those before; repeated times count once."""
+        last, step_before, n_before, start = self._last.get(code, (int(time[0]), 0, 0, 0))
+        time = np.concatenate(([last], time))
+        time = time[np.concatenate(([True], np.diff(time) != 0))]
+        if len(time) < 2:
+            self._last[code] = (last, step_before, n_before, start)
+            return
+        step = np.abs(np.diff(time))
+        edges = np.flatnonzero(np.diff(step, prepend=-1, append=-1))
+        length, n, first, until = step[edges[:-1]], np.diff(edges), time[edges[:-1]], time[edges[1:]]
+        if length[0] == step_before:
+            n[0] += n_before
+            first[0] = start
+        order = np.lexsort((n, length))
+        longest = order[np.flatnonzero(np.diff(length[order], append=-1))]
+        for i in longest.tolist():
+            key = code, int(length[i])
+            self.runs[key] = max(self.runs.get(key, (0, 0, 0)), (int(n[i]), int(first[i]), int(until[i])))
+        self.counts.update({(code, int(value)): int(k) for value, k in zip(*np.unique(step, return_counts=True))})
+        self._last[code] = (int(time[-1]), int(length[-1]), int(n[-1]), int(first[-1]))
+
+    def renumbered(self, places: Sequence[int]) -> "Steps":
+        """Return the same with symbol `places[i]` as i."""
+        rank = {code: i for i, code in enumerate(places)}
+        out = Steps()
+        out.counts = Counter({(rank[code], step): n for (code, step), n in self.counts.items()})
+        out.runs = {(rank[code], step): run for (code, step), run in self.runs.items()}
+        return out
+
+
+def count_steps(rows: Rows) -> Steps:
+    """Count the steps of rows that are sorted by symbol."""
+    steps = Steps()
+    edges = np.flatnonzero(np.diff(rows.code, prepend=-1, append=-1))
+    for start, stop in pairwise(edges):
+        steps.add(int(rows.code[start]), rows.time[start:stop])
+    return steps
+
+
+def find_interval(steps: Steps, symbols: tuple[str, ...]) -> int:
+    """Return the bar length in ns, the most common step. Raises UserError where symbols differ or no symbol has 2 bars."""
+    total: Counter[int] = Counter()
+    of: dict[int, Counter[int]] = {}
+    for (code, length), n in steps.counts.items():
+        total[length] += n
+        of.setdefault(code, Counter())[length] += n
+    if not total:
+        raise UserError("data must have at least 2 bars of a symbol, was 1; give more history")
+    common = min(total, key=lambda length: (-total[length], length))
+    for code, own in of.items():
+        n = sum(own.values())
+        usual = min(own, key=lambda length: (-own[length], length))
+        if n >= MIN_STEPS and 2 * own[common] < n and usual != common:
+            raise UserError(
+                f"symbols must have bars of one length, was {interval_text(usual)} for {symbols[code]} and {interval_text(common)} "
+                f"for most; resample first, or leave {symbols[code]} out"
+            )
+    return common
+
+
+def check_lengths(steps: Steps, symbols: tuple[str, ...], interval: int) -> None:
+    """Refuse a symbol in which a second length stands beside `interval`, ns. Raises UserError with both spans.
+
+    A second length is a run of equal steps that missing candles do not make. Where each candle is there with the chance q, a step of two
+    bars or more comes with at most q (1 - q) <= 1/4, so k of them in a row among n steps with at most n / 4^k. A length within 15 % of the
+    interval is no other: days of 23 hours, months.
+    """
+    n_steps: Counter[int] = Counter()
+    for (code, _), n in steps.counts.items():
+        n_steps[code] += n
+    for (code, length), (n, *span) in sorted(steps.runs.items(), key=lambda run: -run[1][0]):
+        is_same = SHORTEST * interval < length < interval / SHORTEST
+        if is_same or (n < math.log(n_steps[code] / CHANCE, 4.0) and not 3 <= n == n_steps[code]):
+            continue
+        name = symbols[code]
+        if usual := steps.runs.get((code, interval)):
+            text = f"{name} must have bars of one length, was {_of(interval, usual[1:])} and {_of(length, span)}"
+            raise UserError(f"{text}; resample first, or keep one part of it with --from and --to")
+        text = f"symbols must have bars of one length, was {_of(length, span)} for {name} and {interval_text(interval)} for most"
+        raise UserError(f"{text}; resample first, or leave {name} out")
+
+
+def check_series(rows: Rows, interval: int) -> None:
+    """Refuse two series of different lengths under one name: rows of other values at times that repeat in longer steps. Rows are sorted."""
+    twice = np.flatnonzero((np.diff(rows.code) == 0) & (np.diff(rows.time) == 0)) + 1
+    before, after = rows.values[:, twice - 1], rows.values[:, twice]
+    differs = np.any((before != after) & ~(np.isnan(before) & np.isnan(after)), axis=0)
+    for (code, length), (n, *span) in count_steps(rows[twice[differs]]).runs.items():
+        if length > interval / SHORTEST and n >= math.log(max(int(differs.sum()), 2) / CHANCE, 4.0):
+            whole = rows.time[rows.code == code]
+            text = (
+                f"{rows.symbols[code]} must have bars of one length, was {_of(interval, whole[[0, -1]].tolist())} and {_of(length, span)}"
+            )
+            raise UserError(f"{text}, one among the other; keep the rows of one")
+
+
+def _of(length: int, span: Sequence[int]) -> str:
+    return f"{interval_text(length)} ({iso(min(span))} to {iso(max(span))})"
