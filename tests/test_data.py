@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
 from research.data import bars_per_year, fingerprint, load, load_bars, sample, save_bars, simulate, stream_bars, to_pandas, to_polars
 from research.data.clock import interval_text, iso, parse_interval, parse_time
-from research.data.load import DataWarning, add_funding
+from research.data.funding import add_funding
+from research.data.load import DataWarning
 from research.data.quality import quality
 from research.errors import UserError
 from tests.conftest import assert_same_bits, awkward_bars, shared_data
@@ -273,8 +274,9 @@ def test_funding_is_due_after_the_open_and_until_the_close():
     expected[7] = 0.1, 0.2
     expected[8, 0], expected[23, 0] = 0.4, 0.8
     assert_same_bits(loaded.bars.funding, expected)
-    assert loaded.report.warnings == []
-    assert load(frame(24), funding=rates[rates["symbol"] == "AAA"]).report.warnings == ["BBB: no funding rates; counted as 0"]
+    assert loaded.report.warnings[1:] == ["1 of 5 funding rates are due before the first bar or after the last; left out"]
+    assert "read as fractions, not per cent" in loaded.report.warnings[0]
+    assert load(frame(24), funding=rates[rates["symbol"] == "AAA"]).report.warnings[2:] == ["BBB: no funding rates; counted as 0"]
     assert_same_bits(add_funding(bars, rates).funding, expected)
 
 

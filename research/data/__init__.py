@@ -6,8 +6,9 @@ writes them so that they come back to the bit. Nothing here fills a hole.
 
 from research.data.facts import bars_per_year, fingerprint
 from research.data.frames import save_bars, to_pandas, to_polars
+from research.data.funding import add_funding
 from research.data.grid import closes_of
-from research.data.load import DataWarning, Loaded, LoadReport, add_funding, load, load_bars
+from research.data.load import DataWarning, Loaded, LoadReport, load, load_bars
 from research.data.sample import sample
 from research.data.simulate import WORLDS, simulate
 from research.data.stream import stream_bars

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import F8, I8, NS_PER_DAY, Bars
+from qtcore.types import I8, NS_PER_DAY, Bars
 from research.data.clock import interval_text, iso
 from research.data.lengths import SHORTEST, TICKS
 from research.data.schema import VALUES, Rows, bars_of
@@ -131,17 +131,3 @@ def fill_planes(grid: Grid, rows: Rows) -> Bars:
         plane[at] = values if i < len(VALUES) else np.nan_to_num(values, nan=0.0)
         planes.append(plane.reshape(n, n_symbols))
     return bars_of((grid.open_time, grid.close_time), planes, rows.symbols, grid.interval)
-
-
-def fill_funding(bars: Bars, time: I8, code: np.ndarray, rate: F8) -> tuple[F8, int]:
-    """Sum the rates due in (open_time, close_time] of each bar; also return how many fell between two bars and are left out.
-
-    Milliseconds after a full second are ignored: exchanges stamp 08:00:00.003 what is due at 08:00.
-    """
-    funding = np.zeros((bars.n, len(bars.symbols)))
-    due = time - time % 1_000_000_000
-    row = np.searchsorted(bars.close_time, due, side="left")
-    inside = (row < bars.n) & (due > bars.open_time[np.minimum(row, bars.n - 1)])
-    within = (due > bars.open_time[0]) & (due <= bars.close_time[-1])
-    np.add.at(funding, (row[inside], code[inside]), rate[inside])
-    return funding, int(np.sum(within & ~inside))

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.types import I8, Bars
-from research.data.clock import iso, parse_interval, parse_time, utc_ns
+from research.data.clock import iso, parse_interval, parse_time
 from research.data.facts import calendar_of, empty_share
-from research.data.grid import Grid, distinct_times, fill_funding, fill_planes, find_grid
+from research.data.funding import add_funding
+from research.data.grid import Grid, distinct_times, fill_planes, find_grid
 from research.data.lengths import are_closes, check_lengths, check_series, count_steps, find_interval, whole_closes, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
-from research.data.schema import Rows, find_columns, numbers, symbol_codes
-from research.data.sources import arrow_table, candle_files, read_rows, read_table
+from research.data.schema import Rows
+from research.data.sources import read_rows
 from research.errors import UserError
 
 CLOSES = "the timestamps lie just before whole minutes, where bars close: they were read as closes"
@@ -113,7 +113,7 @@ def load(
             report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")
     report.interval, report.calendar, report.empty_share = bars.interval, calendar_of(bars), empty_share(bars)
     if funding is not None:
-        bars = add_funding(bars, funding, report)
+        bars = add_funding(bars, funding, report.notes)
     return Loaded(bars, report)
 
 
@@ -278,30 +278,6 @@ def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, re
     report.n_rows, report.issues = judged.n_rows, judged.tally.issues
     report.notes += rows.notes
     return bars
-
-
-def add_funding(bars: Bars, source: Any, report: LoadReport | None = None) -> Bars:
-    """Return `bars` with the funding rates of `source` (timestamp, symbol, funding_rate) in their plane. Raises UserError."""
-    wanted = ("funding_rate",)
-    is_path = isinstance(source, str | Path)
-    table = pa.concat_tables([read_table(f, wanted) for f in candle_files(Path(source), "funding")]) if is_path else arrow_table(source)
-    found = find_columns(table.column_names, wanted, "funding")
-    if "symbol" not in found or "time" not in found:
-        raise UserError(f"funding must have the columns timestamp, symbol, funding_rate, was {', '.join(table.column_names)}")
-    time = utc_ns(table[found["time"]], "column timestamp of funding")
-    rate = numbers(table[found["funding_rate"]], "funding_rate", "funding")
-    if not np.all(np.isfinite(rate)):
-        raise UserError(f"funding_rate must be finite, was not in {int(np.sum(~np.isfinite(rate))):,} rows; drop them")
-    code, names = symbol_codes(table[found["symbol"]], "funding")
-    column = np.array([bars.symbols.index(name) if name in bars.symbols else -1 for name in names])[code]
-    ours = column >= 0
-    funding, lost = fill_funding(bars, time[ours], column[ours], rate[ours])
-    if report is not None:
-        if missing := [name for name in bars.symbols if name not in names]:
-            report.notes.append(f"{', '.join(missing)}: no funding rates; counted as 0")
-        if lost:
-            report.notes.append(f"{lost:,} funding rates fall between two bars; left out")
-    return Bars(**{**vars(bars), "funding": funding})
 
 
 def parse_span(start: Any, end: Any) -> Span:

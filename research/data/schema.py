@@ -15,8 +15,9 @@ from research.errors import UserError
 
 VALUES = ("open", "high", "low", "close", "volume")
 TIME_NAMES = ("open_time", "timestamp", "datetime", "date", "time")
+FUNDING_TIMES = ("calc_time", "funding_time", "fundingtime")  # of tables of funding rates alone
 ALIASES = {
-    "symbol": ("symbol", "ticker", "pair", "instrument", "asset"),
+    "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract"),
     "open": ("open",),
     "high": ("high",),
     "low": ("low",),
@@ -24,7 +25,7 @@ ALIASES = {
     "volume": ("volume", "vol", "tick_volume"),
     "price": ("price",),
     "size": ("size", "qty", "quantity", "amount"),
-    "funding_rate": ("funding_rate", "fundingrate", "rate"),
+    "funding_rate": ("funding_rate", "fundingrate", "last_funding_rate", "lastfundingrate", "rate"),
 }
 LONE = "ASSET"  # name of the only symbol where neither a column, a file name nor the caller names it
 
@@ -82,7 +83,8 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
         by_name.setdefault(name.strip().lower().replace(" ", "_"), []).append(name)
     if "date" in by_name and "time" in by_name and not any(n in by_name for n in TIME_NAMES[:3]):
         raise UserError(f"{source} must have one time column, was two (date and time); join them into timestamp")
-    aliases = {"time": TIME_NAMES, "close_time": ("close_time",), **ALIASES}
+    times = (*TIME_NAMES, *FUNDING_TIMES) if "funding_rate" in wanted else TIME_NAMES
+    aliases = {"time": times, "close_time": ("close_time",), **ALIASES}
     found = {}
     optional = ("time", "close_time", "symbol") + (("funding_rate",) if "close" in wanted else ())
     for role in dict.fromkeys((*optional, *wanted)):

@@ -1,0 +1,114 @@
+"""Is each funding rate charged once, to the right symbol, in the right bar, and is what is not charged told?"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from research.data import add_funding, load, load_bars
+from research.data.funding import match, spelling
+from research.errors import UserError
+from tests.test_data import frame
+
+HOUR = pd.Timedelta("1h")
+NAMES = ("BTCUSDT", "ETHUSDT")
+
+
+def rates(*symbols: str, times=("2024-01-01 08:00", "2024-01-01 16:00")) -> pd.DataFrame:
+    rows = [(pd.Timestamp(time, tz="UTC"), name, 1e-4 * (i + 1)) for name in symbols for i, time in enumerate(times)]
+    return pd.DataFrame(rows, columns=["timestamp", "symbol", "funding_rate"])
+
+
+def charged(given, symbols=NAMES) -> tuple[list[tuple[int, int]], list[str]]:
+    loaded = load(frame(48, symbols), funding=given)
+    return [tuple(cell) for cell in np.argwhere(loaded.bars.funding).tolist()], loaded.report.warnings
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["BTCUSDT", "btcusdt", "BTC/USDT", "BTC/USDT:USDT", "BTC-USDT", "BTC_USDT", "BTC-USDT-SWAP", "BTCUSDT_PERP", "BTC_USDT_PERP",
+     "BTCUSDT.P", "BTC-USDT-PERPETUAL", "BTC USDT"],
+)  # fmt: skip
+@pytest.mark.parametrize("own", ["BTCUSDT", "BTC/USDT", "BTC/USDT:USDT", "BTC-USDT-SWAP"])
+def test_a_symbol_is_matched_as_its_exchange_writes_it(name, own):
+    cells, told = charged(rates(name), (own,))
+    assert cells == [(7, 0), (15, 0)]
+    assert told == ([] if name == own else [f"funding was matched by spelling: {name} is {own}"])
+
+
+@pytest.mark.parametrize("name", ["ETHUSDT", "BTCUSDC", "BTCUSD", "BTC", "1000BTCUSDT", "BTCUSDT240628", "BTCPERP"])
+def test_what_matches_nothing_is_refused(name):
+    with pytest.raises(UserError, match=f"funding must be of the symbols of the bars, was of {name}; the bars have BTCUSDT; rename them"):
+        charged(rates(name), ("BTCUSDT",))
+
+
+def test_what_is_ambiguous_is_refused():
+    with pytest.raises(UserError, match="funding of BTCUSDT must be of one symbol, was of BTC/USDT or BTC/USDT:USDT; rename it"):
+        charged(rates("BTCUSDT"), ("BTC/USDT", "BTC/USDT:USDT"))
+    with pytest.raises(
+        UserError, match="funding of BTCUSDT must come under one name, was BTC/USDT:USDT and BTC-USDT-SWAP; drop or rename one"
+    ):
+        charged(rates("BTC/USDT:USDT", "BTC-USDT-SWAP"))
+    assert match(["BTC/USDT", "BTC/USDT:USDT"], ["BTC/USDT:USDT"])[0].tolist() == [-1, 0]  # as written comes first
+    assert spelling("PERP") == "PERP"
+
+
+def test_doubled_rates_are_charged_once_and_contradictions_refused():
+    once = rates(*NAMES)
+    late = once.assign(timestamp=once["timestamp"] + pd.Timedelta("3ms"))
+    early = once.assign(timestamp=once["timestamp"] - pd.Timedelta("1ms"))
+    want = load(frame(48, NAMES), funding=once).bars.funding
+    for twice in (once, late, early):
+        loaded = load(frame(48, NAMES), funding=pd.concat([once, twice]))
+        np.testing.assert_array_equal(loaded.bars.funding, want)
+        assert loaded.report.warnings == ["4 funding rates stand there twice; counted once"]
+    wrong = once.assign(funding_rate=[1e-4, 3e-4, 1e-4, 2e-4])
+    with pytest.raises(
+        UserError, match=r"one rate a symbol and time, was two for BTCUSDT at 2024-01-01 16:00: 0.0002 and 0.0003 \(1 times\)"
+    ):
+        charged(pd.concat([once, wrong]))
+
+
+@pytest.mark.parametrize("names", [("calc_time", "last_funding_rate"), ("fundingTime", "fundingRate"), ("timestamp", "funding_rate")])
+def test_files_of_exchanges(tmp_path, names):
+    table = rates("BTCUSDT")
+    ms = table["timestamp"].astype("datetime64[ms, UTC]").astype("int64") + 3
+    out = pd.DataFrame({names[0]: ms, "funding_interval_hours": 8, names[1]: table["funding_rate"]})
+    out.to_csv(tmp_path / "BTCUSDT-fundingRate-2024-01.csv", index=False)
+    cells, told = charged(tmp_path / "BTCUSDT-fundingRate-2024-01.csv")
+    assert cells == [(7, 0), (15, 0)]
+    assert told == ["ETHUSDT: no funding rates; counted as 0"]
+    out.to_csv(tmp_path / "ETHUSDT-fundingRate-2024-01.csv", index=False)
+    assert charged(tmp_path) == ([(7, 0), (7, 1), (15, 0), (15, 1)], [])
+    (tmp_path / "BTCUSDT-fundingRate-2024-01.csv").rename(tmp_path / "funding.csv")
+    assert charged(tmp_path / "funding.csv", ("BTCUSDT",)) == ([(7, 0), (15, 0)], [])
+    with pytest.raises(UserError, match="must have the columns timestamp, symbol, funding_rate"):
+        charged(tmp_path / "funding.csv")
+
+
+def test_what_is_not_charged_is_counted():
+    outside = rates(
+        "BTCUSDT", "SOLUSDT", times=("2023-12-31 16:00", "2024-01-01 00:00", "2024-01-01 08:00", "2024-01-03 00:00", "2024-01-03 08:00")
+    )
+    cells, told = charged(outside)
+    assert cells == [(7, 0), (47, 0)]
+    assert told == [
+        "5 funding rates of SOLUSDT are of no symbol of the bars; left out",
+        "3 of 5 funding rates are due before the first bar or after the last; left out",
+        "ETHUSDT: no funding rates; counted as 0",
+    ]
+    with pytest.raises(
+        UserError, match="funding must be due in the bars, was none of 2 rates; they span 2025-01-01 08:00 to 2025-01-01 16:00"
+    ):
+        charged(rates("BTCUSDT", times=("2025-01-01 08:00", "2025-01-01 16:00")))
+
+
+def test_rates_between_sessions_and_in_per_cent_are_told():
+    rows = frame(200, ("EURUSD",))
+    bars = load_bars(rows[rows["timestamp"].dt.hour.between(9, 15)])
+    notes: list[str] = []
+    funding = add_funding(bars, rates("EURUSD", times=("2024-01-01 12:00", "2024-01-02 00:00")).assign(funding_rate=0.01), notes).funding
+    assert np.count_nonzero(funding) == 1
+    assert notes == [
+        "half of the funding rates are 1.00% or more a time; they were read as fractions, not per cent",
+        "1 of 2 funding rates fall between two bars; left out",
+    ]
