@@ -10,19 +10,18 @@ over them and returns a `Run`; a `Run` has `stats()`, `by_regime()`, `trades`, `
 `save(folder)`; `load_run(folder)` brings it back. Libraries of models and plots are imported only where they are used.
 """
 
-from research.backtest import backtest
 from research.data import load_bars, simulate, to_pandas, to_polars
 from research.data.quality import quality
 from research.data.resample import resample
 from research.errors import UserError
 from research.evidence.nullworlds import null_worlds
 from research.meta import train_meta
+from research.own_layers import backtest, train
 from research.predictions import Predictions
 from research.regime_weights import fit_regime_weights, regime_factors
 from research.reopen import load_run
 from research.run import Run
 from research.sweep import Trials, sweep
-from research.train import train
 
 __all__ = [
     "Predictions",

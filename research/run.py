@@ -29,7 +29,8 @@ class Run:
 
     result: what the chain did, `[n, S]` arrays. closing_fills: END_OF_DATA fills of what was open at the last close, on a copy of the
     account: trades show them, the equity does not. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
-    meta: the learned meta layer that was served, None where the rules alone acted. own_layers: names of layers that are not the chain's.
+    meta: the learned meta layer that was served, None where the rules alone acted. own_layers: names of layers that are not the chain's;
+    own_checks: what their trials found.
     manifest, verification: filled by `save` and `verify`; folder: where the run lies, None while it is in memory only.
     """
 
@@ -44,6 +45,7 @@ class Run:
     folder: Path | None = None
     meta: MetaSchedule | None = None
     own_layers: tuple[str, ...] = ()
+    own_checks: tuple[dict[str, Any], ...] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
 

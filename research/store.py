@@ -129,6 +129,7 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "notes": list(run.notes),
         "meta_model": None if run.meta is None else {"kind": run.meta.kind, "vector": run.meta.vector, "hash": run.meta.hash},
         "own_layers": list(run.own_layers),
+        "own_checks": list(getattr(run, "own_checks", ())),
         "trials": trials,
         "arrays": array_hashes(run),
     }

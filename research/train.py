@@ -98,6 +98,7 @@ def train(
     max_train_rows: int | None = None,
     use_store: bool = True,
     custom: Sequence[Any] = (),
+    own_checks: Sequence[Mapping[str, Any]] = (),
     processes: int | None = None,
     engine: str = "local",
     address: str | None = None,
@@ -108,7 +109,8 @@ def train(
 
     models: slots. label: `auto`, an id of `research.labels`, or a Label. embargo: rows between parts beyond the purge, the horizon by
     default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`, rows or a
-    length of time such as `7d`. calibration: one of `research.models.calibration.KINDS`. custom: features of the researcher's own.
+    length of time such as `7d`. calibration: one of `research.models.calibration.KINDS`. custom: features of the researcher's own;
+    own_checks: what their trials found, kept with the schedule.
     processes: fits at a time, all cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs
     (`research.engines.opened`); a cluster does as many fits at a time as it has processors. progress(done, total, text) is called after
     each fit.
@@ -137,7 +139,8 @@ def train(
         split=split, retrain_every=retrain_every, calibration=calibration,
     )  # fmt: skip
     store = fits.folder() if use_store else None
-    return follow(bars, plan, custom, store=store, workers=(processes or n_processors(), engine, address), progress=progress, out=out)
+    workers = (processes or n_processors(), engine, address)
+    return follow(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
 
 
 def follow(
@@ -145,6 +148,7 @@ def follow(
     plan: Plan,
     custom: Sequence[Any] = (),
     *,
+    own_checks: Sequence[Mapping[str, Any]] = (),
     store: Path | None,
     workers: tuple[int, str, str | None],
     progress: Progress | None = None,
@@ -162,6 +166,8 @@ def follow(
             with np.load(f"{job['path']}.npz", allow_pickle=False) as stored:
                 probs[MODELS.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
     schedule = replace(_schedule(bars, prepared, plan, jobs, answers, probs, scratch), n_stored=n_known)
+    if own_checks:
+        schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
     if out is not None:
         schedule = schedule.save(Path(out))
     fold, labels = np.full(bars.n, -1, np.int16), prepared.labels[0].copy()

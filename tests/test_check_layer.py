@@ -9,7 +9,7 @@ from qtcore.governor import govern_step
 from qtcore.types import Reason
 from research.errors import UserError
 from research.verify import check_layer
-from research.verify.layers import awkward_world
+from research.verify.awkward import awkward_world
 
 # ------------------------------------------------------------------ features: bars -> [n, S]
 

@@ -13,6 +13,7 @@ from research.verify.claims import Claim
 from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants
 from research.verify.meta import meta_claims, retrainable
+from research.verify.own import own_claims, unproven
 from research.verify.parity import check_parity, file_claims
 from research.verify.rerun import check_reruns
 from research.verify.serving import check_models, early_claim, load_models, same_bars
@@ -28,8 +29,8 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
 
     Reads the folder alone. progress(done, total, text) is called before each step. Returns the certificate: `passed`, `checks` (name,
     checked, passed, detail, first offender), `covers` and `not_covered` in sentences. A run with layers of the user's own cannot be run
-    again from its folder: `passed` is None unless something is wrong, and `not_covered` says so first. Raises UserError when the folder is
-    incomplete.
+    again from its folder, and own features that were never tried prove nothing: `passed` is None unless something is wrong, and
+    `not_covered` says so first. Raises UserError when the folder is incomplete.
     """
     started, done = time.perf_counter(), 0
 
@@ -51,6 +52,7 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
         groups |= {"parity": parity, "causality": check_reruns(run, whole, seed, report), "invariants": check_invariants(run)}
     groups["models"] = [early_claim(run), *(check_models(run, models, seed, report) if models is not None and not own else [])]
     groups["models"] += meta_claims(run, seed, report)
+    groups["own"] = own_claims(own_checks(run, models))
     report("count the invariants and the money")
     groups["accounting"] = check_accounting(run)
     certificate = _certificate(run, groups, models, n_single, seed)
@@ -74,7 +76,7 @@ def _certificate(run: Evidence, groups: dict[str, list[Claim]], models: Any, n_s
     ]
     return {
         "schema_version": SCHEMA_VERSION,
-        "passed": False if not all(check["passed"] for check in checks) else None if run.own_layers else True,
+        "passed": False if not all(check["passed"] for check in checks) else None if run.own_layers or untried(models) else True,
         "bars": run.bars.n,
         "symbols": len(run.bars.symbols),
         "seed": seed,
@@ -82,6 +84,19 @@ def _certificate(run: Evidence, groups: dict[str, list[Claim]], models: Any, n_s
         "covers": [*covered(run, n_single), *(claim.text for claim in groups["models"])],
         "not_covered": not_covered(run, models),
     }
+
+
+def own_checks(run: Evidence, models: Any) -> list[dict[str, Any]]:
+    """List what the trials of own layers found before the run, and those of own features before the training."""
+    return [*run.own_checks, *(() if models is None else models.config.get("own_checks", ()))]
+
+
+def untried(models: Any) -> tuple[str, ...]:
+    """Name own features that the base models read and nobody tried before the training."""
+    if models is None:
+        return ()
+    tried = {found["name"] for found in models.config.get("own_checks", ())}
+    return tuple(name for name in own_features(models.feature_names) if name not in tried)
 
 
 def covered(run: Evidence, n_single: int) -> list[str]:
@@ -104,6 +119,9 @@ def not_covered(run: Evidence, models: Any) -> list[str]:
     if run.own_layers:
         names = ", ".join(run.own_layers)
         out.append(f"the decisions: the run used an own {names}, which the folder does not hold, so nothing could be run again")
+    if names := ", ".join(untried(models)):
+        out.append(f"the own features {names}: nobody tried them before the training; train with research.train")
+    out += unproven(own_checks(run, models))
     if run.meta is not None and not retrainable(run):
         out.append("the training of the meta models: they were made from other bars than these")
     if any(name == FACTORS for stage in run.params.stages for name, _ in stage.values):

@@ -44,6 +44,11 @@ class Evidence:
         """Names of layers that were not the chain's, and so are not in the folder."""
         return tuple(self.files.manifest.get("own_layers", ()))
 
+    @property
+    def own_checks(self) -> list[dict[str, Any]]:
+        """What the trials of own layers found before the run."""
+        return list(self.files.manifest.get("own_checks", ()))
+
     def engine(self, values: dict[str, Any] | None = None) -> Engine:
         """Return a fresh engine with the run's parameters and meta models; values: parameters to change."""
         return Engine(self.params.with_values(values or {}), meta_model=self.meta)
