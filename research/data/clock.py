@@ -1,37 +1,86 @@
-"""What time does a column, a text or a flag say? Everything ends as int64 ns UTC; a naive time is UTC."""
+"""What time does a column, a text or a flag say? Everything ends as int64 ns UTC; a naive time is UTC unless its source has a clock."""
 
 import re
-from datetime import datetime
+import time
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from qtcore.types import I8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
+from research.data.stamps import NS_PER_SECOND, REMEDY, clock_times, from_numbers, from_texts, from_units, in_range
+from research.data.zones import Reading, Walls, settle
 from research.errors import UserError
 
-NS_PER_SECOND = 1_000_000_000
 UNITS = {"s": NS_PER_SECOND, "m": NS_PER_MINUTE, "h": NS_PER_HOUR, "d": NS_PER_DAY, "w": 7 * NS_PER_DAY}
-REMEDY = "use ISO 8601 in UTC (2024-01-31T13:00:00Z) or whole epoch s, ms, us or ns"
-# Epoch integers by size: 1e11 s is the year 5138, 1e11 ms is 1973, so the ranges cannot be confused after 1973.
-EPOCHS = ((10**11, "seconds", NS_PER_SECOND), (10**14, "milliseconds", 10**6), (10**17, "microseconds", 10**3), (2**63, "nanoseconds", 1))
-ZONE = r":\d{2}(?:\.\d+)?\s*(?P<zone>Z|z|UTC|[+-]\d{2}(?::?\d{2})?)$"
-FORMATS = ("%Y%m%d", "%Y.%m.%d %H:%M:%S", "%Y.%m.%d %H:%M", "%Y.%m.%d", "%Y/%m/%d %H:%M:%S", "%Y/%m/%d %H:%M", "%Y/%m/%d", "%Y%m%d %H%M%S")
+WORDS = {
+    "s": ("s", "sec", "secs", "second", "seconds"),
+    "m": ("m", "min", "mins", "minute", "minutes"),
+    "h": ("h", "hr", "hrs", "hour", "hours"),
+    "d": ("d", "day", "days"),
+    "w": ("w", "wk", "week", "weeks"),
+    "month": ("mo", "mon", "mth", "month", "months"),
+}
+UNIT_OF = {word: unit for unit, words in WORDS.items() for word in words}
+LONGEST = 10 * 366 * NS_PER_DAY  # bar that can be asked for
+FORMS = "a number and s, m, h, d, w or mo such as 15m, 4h or 1mo"
+
+
+def parse_months(text: str | int) -> int:
+    """Return the number of calendar months that `1M`, `1mo` or `3 months` says; 0 for every other interval. A small m is minutes.
+
+    >>> parse_months("1M"), parse_months("3mo"), parse_months("1m")
+    (1, 3, 0)
+    """
+    match = re.fullmatch(r"\s*(\d{1,9})\s*([A-Za-z]+)\s*", str(text))
+    is_month = match is not None and (match[2] == "M" or UNIT_OF.get(match[2].lower()) == "month")
+    return int(match[1]) if match and is_month else 0
 
 
 def parse_interval(text: str | int) -> int:
-    """Return the ns of `5m`, `1h`, `1d` or `1w`; an int is ns already. Raises UserError.
+    """Return the ns of `5m`, `1h`, `1d` or `1w`; an int is ns already. Raises UserError, also on calendar months, which have no one length.
 
     >>> parse_interval("4h") // 3_600_000_000_000
     4
     """
-    if isinstance(text, int) and text > 0:
-        return text
-    match = re.fullmatch(r"\s*(\d+)\s*([smhdw])[a-z]*\s*", str(text).lower())
-    if not match or int(match[1]) == 0:
-        raise UserError(f"interval must be a number and s, m, h, d or w such as 15m or 4h, was {text!r}")
-    return int(match[1]) * UNITS[match[2]]
+    if parse_months(text):
+        raise UserError(f"interval must have one length here, was {text!r} (calendar months); use 4w or 30d")
+    if isinstance(text, int | np.integer) and text > 0:
+        length = int(text)
+    else:
+        match = re.fullmatch(r"\s*(\d{1,19})\s*([A-Za-z]+)\s*", str(text))
+        unit = UNIT_OF.get(match[2].lower()) if match else None
+        if not match or unit is None or int(match[1]) == 0:
+            raise UserError(f"interval must be {FORMS}, was {text!r}")
+        length = int(match[1]) * UNITS[unit]
+    if length > LONGEST:
+        raise UserError(f"interval must be 3660d at most, was {text!r}")
+    return length
+
+
+def parse_length(text: str | int) -> int:
+    """Return the ns of the longest bar of an interval: `parse_interval`, and for calendar months the most days that they have.
+
+    >>> parse_length("1M") // 86_400_000_000_000, parse_length("3mo") // 86_400_000_000_000
+    (31, 92)
+    """
+    if not (months := parse_months(text)):
+        return parse_interval(text)
+    if months > 120:
+        raise UserError(f"interval must be 120mo at most, was {text!r}")
+    starts = np.arange("2000-01", "2024-01", dtype="M8[M]")
+    return int(((starts + months).astype("M8[D]") - starts.astype("M8[D]")).max().astype(np.int64)) * NS_PER_DAY
+
+
+def month_starts(times: I8, months: int, ahead: int = 0) -> I8:
+    """Return the beginning of the span of so many calendar months that each time lies in, counted from January 1970, or `ahead` later."""
+    number = times.view("M8[ns]").astype("M8[M]").astype(np.int64)
+    start = number - number % months + ahead * months
+    return start.astype("M8[M]").astype("M8[ns]").astype(np.int64)
 
 
 def interval_text(ns: int) -> str:
@@ -53,104 +102,104 @@ def iso(ns: int) -> str:
 
 
 def parse_time(value: Any, name: str = "time") -> int | None:
-    """Return ns UTC of a text, a datetime, a date, a NumPy or pandas timestamp or an epoch int; None stays None. Raises UserError."""
+    """Return ns UTC of a text, a datetime, a date, a NumPy or pandas timestamp or an epoch; None stays None. Raises UserError."""
     if value is None:
         return None
-    if isinstance(value, str):
-        return int(utc_ns(pa.array([value]), name)[0])
-    if isinstance(value, int | np.integer):
-        return int(utc_ns(pa.array([int(value)]), name)[0])
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = np.datetime64(int(value.timestamp() * 1e6) if not hasattr(value, "value") else value.value // 1000, "us")
-    try:
-        return int(np.datetime64(value, "ns").astype(np.int64))
-    except (ValueError, TypeError):
-        raise UserError(f"{name} must be a time, was {value!r}; {REMEDY}") from None
+    if isinstance(value, bool) or value is pd.NaT:
+        raise UserError(f"{name} must be a time, was {value!r}; {REMEDY}")
+    if isinstance(value, pd.Timestamp):
+        zone = value.tz is not None
+        value = (value.tz_convert("UTC").tz_localize(None) if zone else value).to_datetime64()
+    if isinstance(value, np.datetime64) and not np.isnat(value):
+        years = int(value.astype("M8[Y]").astype(np.int64)) + 1970
+        if not 1900 <= years < 2200:
+            raise UserError(f"{name} must lie in the years 1900 to 2199, was {years}; {REMEDY}")
+        return int(value.astype("M8[ns]").astype(np.int64))
+    if isinstance(value, str | int | float | np.integer | np.floating | datetime | date):
+        try:
+            return int(utc_ns(pa.array([value.item() if isinstance(value, np.generic) else value]), name)[0])
+        except (pa.ArrowInvalid, OverflowError):
+            pass
+    raise UserError(f"{name} must be a time, was {value!r}; {REMEDY}")
 
 
-def utc_ns(column: pa.Array | pa.ChunkedArray, name: str) -> I8:
-    """Return a time column as int64 ns UTC. Raises UserError on empty rows, mixed zones or units, and what is no time."""
+def utc_ns(
+    column: pa.Array | pa.ChunkedArray, name: str, reading: Reading | None = None, code: NDArray[np.int32] | None = None, hours: Any = None
+) -> I8:
+    """Return a time column [N] as int64 ns UTC: the one way in which this program reads times.
+
+    reading: zone of naive times and beginning of dated days, UTC and midnight without one. code [N]: symbol of each row. hours: a second
+    column, the time of day. Raises UserError on empty rows, on mixed zones or units, on what is no time, and on what lies outside the years
+    1900 to 2199.
+    """
+    reading = reading or Reading()
+    column = _flat(column)
+    empty = column.is_null().to_numpy(zero_copy_only=False)
+    if pa.types.is_string(column.type):
+        empty = empty | pc.equal(pc.utf8_trim_whitespace(column), "").fill_null(True).to_numpy(zero_copy_only=False)
+    if pa.types.is_floating(column.type):
+        empty = empty | pc.is_nan(column).fill_null(True).to_numpy(zero_copy_only=False)
+    if np.any(empty):
+        raise UserError(
+            f"{name} must have a time in every row, {int(empty.sum()):,} are empty, the first is row {int(np.argmax(empty)) + 1}"
+        )
+    walls = _read(column, name)
+    if hours is not None:
+        walls = _with_hours(walls, _flat(hours), name, reading)
+    reading.remember(name, walls.form)
+    if walls.form.startswith(("YYYY", "year last", "digits, ")):
+        reading.note(f"{name} is read as dates ({walls.form})")
+    return in_range(settle(walls, reading, name, code), name)
+
+
+def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if isinstance(column, pa.ChunkedArray):
         column = column.combine_chunks()
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    if column.null_count:
-        first = int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
-        raise UserError(f"{name} must have a time in every row, {column.null_count:,} are empty, the first is row {first + 1}")
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    return column
+
+
+def _read(column: pa.Array, name: str) -> Walls:
+    """Return what the column says, by its type."""
     kind = column.type
     try:
         if pa.types.is_timestamp(kind):
-            return _as_int(column.cast(pa.timestamp("ns", kind.tz)))
+            utc = from_units(_as_int(column.cast(pa.timestamp(kind.unit))), kind.unit, name)
+            if kind.tz is None:
+                return Walls(utc)
+            wall = _as_int(pc.local_timestamp(column).cast(pa.timestamp("ns")))
+            return Walls(wall, wall - utc)
         if pa.types.is_date(kind):
-            return _as_int(column.cast(pa.timestamp("ns")))
+            return Walls(from_units(_as_int(column.cast(pa.timestamp("s"))), "s", name), form="dates")
+        if isinstance(kind, pa.ExtensionType) and hasattr(kind, "freq"):
+            periods = pd.PeriodIndex.from_ordinals(column.storage.to_numpy(), freq=kind.freq)
+            return Walls(from_units(np.asarray(periods.start_time.as_unit("ns").asi8), "ns", name), form="periods")
         if pa.types.is_integer(kind):
-            return _from_epoch(column.cast(pa.int64()).to_numpy(), name)
+            return from_numbers(column.cast(pa.int64()).to_numpy(), name, time.time_ns())
         if pa.types.is_floating(kind):
-            return _from_epoch(column.cast(pa.int64()).to_numpy(), name)  # a fraction does not survive a safe cast
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-            return _from_text(pc.utf8_trim_whitespace(column.cast(pa.string())), name)
+            return from_numbers(column.cast(pa.float64()).to_numpy(), name, time.time_ns())
+        if pa.types.is_string(kind):
+            return from_texts(column, name, time.time_ns())
     except pa.ArrowInvalid as error:
         raise UserError(f"{name} must hold times, was not so ({str(error).splitlines()[0][:120]}); {REMEDY}") from None
     raise UserError(f"{name} must hold times, was {kind}; {REMEDY}")
 
 
+def _with_hours(walls: Walls, hours: pa.Array, name: str, reading: Reading) -> Walls:
+    """Join a column of dates and one of times of day; a second column that holds whole times stands alone. Raises UserError."""
+    is_dated = not np.any(walls.wall % NS_PER_DAY)
+    of_day = clock_times(hours, f"the time beside {name}") if not hours.null_count else None
+    if of_day is not None and is_dated:
+        reading.note(f"{name} is joined with the time of day beside it")
+        return Walls(walls.wall + of_day, walls.offset, walls.zone, walls.form)
+    if of_day is None and is_dated and not hours.null_count:
+        reading.note(f"the time beside {name} is a whole time and is read alone")
+        return _read(hours, f"the time beside {name}")
+    raise UserError(f"{name} must be a date where a time of day stands beside it, was not so; keep one time column, named timestamp")
+
+
 def _as_int(column: pa.Array) -> I8:
     return np.array(column.cast(pa.int64()).to_numpy(zero_copy_only=False), np.int64)
-
-
-def _from_epoch(values: np.ndarray, name: str) -> I8:
-    if not len(values):
-        return values.astype(np.int64)
-    size = np.abs(values[values != 0]) if np.any(values) else np.array([0])
-    low, high = int(size.min()), int(size.max())
-    for limit, _, scale in EPOCHS:
-        if high < limit:
-            if low < 10**8 and scale == NS_PER_SECOND:
-                raise UserError(f"{name} must hold epoch times, was {low} (1973 or before, or a date written as a number); {REMEDY}")
-            if high > 10 * low and high // low >= 500:
-                raise UserError(f"{name} must have one unit, was mixed (from {low} to {high}); {REMEDY}")
-            return np.asarray(values, np.int64) * scale
-    raise UserError(f"{name} must hold epoch times, was {high}; {REMEDY}")
-
-
-def _from_text(column: pa.Array, name: str) -> I8:
-    if len(column) and pc.all(pc.match_substring_regex(column, r"^\d{9,19}$")).as_py():
-        return _from_epoch(column.cast(pa.int64()).to_numpy(), name)
-    zones = pc.extract_regex(column, ZONE)
-    if zones.null_count < len(column):
-        found = {str(z) for z in pc.unique(zones.field("zone")).to_pylist()} - {"None", ""}
-        offsets = {_offset(zone) for zone in found}
-        if zones.null_count or len(offsets) > 1:
-            kinds = sorted(found) + (["none"] if zones.null_count else [])
-            raise UserError(f"{name} must have one time zone, was mixed ({', '.join(kinds[:5])}); convert it to UTC first")
-        plain = pc.replace_substring_regex(column, r"\s*(Z|z|UTC|[+-]\d{2}(:?\d{2})?)$", "")
-        return _naive(plain, name) - offsets.pop()
-    return _naive(column, name)
-
-
-def _naive(column: pa.Array, name: str) -> I8:
-    try:
-        return _as_int(column.cast(pa.timestamp("ns")))
-    except pa.ArrowInvalid:
-        for form in FORMATS:
-            try:
-                return _as_int(pc.strptime(column, form, "us").cast(pa.timestamp("ns")))
-            except pa.ArrowInvalid:
-                continue
-    bad = next((text for text in column.to_pylist() if not _is_time(text)), "a mix of formats")
-    raise UserError(f"{name} must hold times, was {bad!r}; {REMEDY}")
-
-
-def _is_time(text: str) -> bool:
-    try:
-        pa.array([text]).cast(pa.timestamp("ns"))
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def _offset(zone: str) -> int:
-    if zone in ("Z", "z", "UTC"):
-        return 0
-    sign = -1 if zone[0] == "-" else 1
-    return sign * (int(zone[1:3]) * NS_PER_HOUR + int(zone[3:].replace(":", "") or 0) * NS_PER_MINUTE)

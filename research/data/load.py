@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.types import I8, Bars
-from research.data.clock import iso, parse_interval, parse_time
+from research.data.clock import iso, parse_length, parse_time
 from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
 from research.data.grid import Grid, distinct_times, fill_planes, find_grid
@@ -148,7 +148,7 @@ def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, i
     if not rows.calendar and np.any(empty := is_empty(rows)):
         named, rows = np.unique(rows.code), rows[~empty]
         check_seen([rows.symbols[s] for s in named], np.isin(named, rows.code))
-    length = parse_interval(interval) if interval else rows.interval
+    length = parse_length(interval) if interval else rows.interval
     if not interval and not rows.calendar:
         length = _one_length(rows)
     if "close" in (label, rows.label):

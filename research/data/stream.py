@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qtcore.types import I8, Bars
-from research.data.clock import parse_interval
+from research.data.clock import parse_length
 from research.data.grid import Grid, fill_planes, find_grid
 from research.data.lengths import Steps, are_closes, check_lengths, find_interval, whole_closes, whole_length
 from research.data.load import (
@@ -119,7 +119,7 @@ def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, st
     """Read times and symbols once and choose the grid; `how`: time label, calendar, interval. Raises UserError, also where not sorted."""
     label, calendar, interval = how
     scan = _Scan(path, symbols)
-    length = parse_interval(interval) if interval else scan.interval or find_interval(scan.steps, scan.symbols)
+    length = parse_length(interval) if interval else scan.interval or find_interval(scan.steps, scan.symbols)
     if not interval and not scan.calendar:
         check_lengths(scan.steps, scan.symbols, length)
     is_close = "close" in (label, scan.label) or (not scan.interval and are_closes(scan.times, scan.candles, length))
