@@ -112,8 +112,8 @@ def test_verify_imports_no_layer():
     layers = {f"qtcore.{name}" for name in LEVELS[2] + LEVELS[3]}
     bad = []
     for path in modules("research/verify"):
-        if path.name == "layers.py":
-            continue  # it puts a researcher's layer in the place of one of ours
+        if path.name in ("layers.py", "trading_layers.py"):
+            continue  # they put a researcher's layer in the place of one of ours
         for name, _ in imports(path):
             if ".".join(name.split(".")[:2]) in layers:
                 bad.append(f"{path.relative_to(ROOT)} imports {name}: a proof may not lean on what it proves")

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qtcore import Params
-from qtcore.features import Feature
+from qtcore import Feature, Params
 from qtcore.types import F8, NS_PER_DAY, Bars
 from research.errors import UserError
 from research.verify.causality import known, rewrite_future, same_bits
