@@ -54,7 +54,7 @@ def _checked(name: str, value: Any, spec: Any) -> Any:
     if "enum" in meta:
         return _as_enum(name, value, meta["enum"])
     if meta.get("text"):
-        return str(value)
+        return _as_text(name, value)
     if isinstance(default, bool):
         return as_bool(name, value)
     rule = f"in [{meta['low']}, {meta['high']}]"
@@ -76,6 +76,12 @@ def _as_enum(name: str, value: Any, enum: type[IntEnum]) -> IntEnum:
     raise InputError(f"{name} must be one of {', '.join(names)}, was {value!r}")
 
 
+def _as_text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"{name} must be text, was {value!r}")
+    return value
+
+
 def as_bool(name: str, value: Any) -> bool:
     """Read on/off in any of its spellings. Raises InputError naming it."""
     words = {"true": True, "on": True, "1": True, "yes": True, "false": False, "off": False, "0": False, "no": False}
@@ -87,7 +93,8 @@ def as_bool(name: str, value: Any) -> bool:
 
 
 def _as_vector(name: str, value: Any, meta: Mapping[str, Any], rule: str) -> tuple[float, ...]:
-    items = value.replace(",", " ").split() if isinstance(value, str) else list(value)
+    words = value.replace(",", " ").split() if isinstance(value, str) else value
+    items = list(words) if isinstance(words, list | tuple | np.ndarray) else []
     numbers = [_as_number(item) for item in items]
     if len(numbers) != meta["length"] or any(x is None or not meta["low"] <= x <= meta["high"] for x in numbers):
         raise InputError(f"{name} must be {meta['length']} numbers {rule}, was {value!r}")
@@ -99,7 +106,7 @@ def _as_number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if np.isfinite(number) else None
 
@@ -120,6 +127,8 @@ def time_ns(name: str, value: Any) -> int:
     text = str(value).removesuffix("Z").removesuffix("+00:00").replace(" ", "T")
     try:
         if text.count("-") != 2 or not set(text) <= set("0123456789-:.T"):  # an offset, NaT, "today"
+            raise ValueError
+        if not "1678" <= text[:4] <= "2261":  # 64 bits of ns hold no more, and NumPy wraps around in silence
             raise ValueError
         return int(np.datetime64(text, "ns").astype(np.int64))
     except ValueError:

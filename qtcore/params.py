@@ -148,7 +148,7 @@ class Ensemble(ParamSet):
     regime_factors: tuple[float, ...] = vector((1.0,) * 45, 0.0, 100.0, "weight factor [volatility 3 x trend 3, model 5]; all 1: off")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.weights, str) and len(self.weights) == N_MODELS - 1:
+        if isinstance(self.weights, tuple | list) and len(self.weights) == N_MODELS - 1:
             object.__setattr__(self, "weights", (*self.weights, 0.0))  # the fifth model is optional
         super().__post_init__()
         if sum(self.weights) <= 0.0:

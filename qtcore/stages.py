@@ -28,9 +28,11 @@ def stage_tables(stages: Iterable[Any] | str) -> list[dict[str, Any]]:
     {'from': '2024-04-01', 'arbiter.enabled': 'on'}
     """
     out = []
+    if not isinstance(stages, str | Iterable):
+        raise InputError(f"stages must be a list of tables, was {stages!r}")
     for given in _split(stages) if isinstance(stages, str) else stages:
         if not isinstance(given, Mapping):
-            if len(given) != 3:
+            if not isinstance(given, tuple | list) or len(given) != 3:
                 raise InputError(f"a stage must be (from, meta, arbiter), was {given!r}")
             given = dict(zip(("from", "meta", "arbiter"), given, strict=True))
         table = {SWITCHES.get(name, name): value for name, value in given.items()}

@@ -7,7 +7,6 @@ prices carry the time, so a shuffled split trains on the neighbours of what it s
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.compare import difference
 from research.evidence.scoring import Opinion, blocks, tally
 from research.evidence.summary import plain
-from research.files import save_json
 from research.models.base import BaseModel, lookback_of, make_model, model_target
 from research.models.inputs import Inputs, model_inputs
 from research.train import train
@@ -62,11 +60,6 @@ class Audit:
         """Return everything as plain values, for JSON."""
         out: dict[str, Any] = plain({**self.config, "rows": self.rows, "gaps": self.gaps, "sentences": self.sentences})
         return out
-
-    def save(self, path: Path) -> Path:
-        """Write the figures as JSON, whole or not at all."""
-        save_json(path, self.to_dict())
-        return path
 
 
 def audit_leakage(

@@ -23,7 +23,6 @@ Weights that follow the regime are a table of slices and models, each a factor o
     volatility_low.trend_sideways = {lgbm = 1.5}
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -33,9 +32,20 @@ from qtcore.declare import as_bool
 from qtcore.params import Params
 from qtcore.stages import stages_text
 from research.errors import UserError
+from research.files import Kind, read_toml
 from research.models.base import PRESETS
 from research.models.calibration import KINDS
 from research.splits import NO_SHUFFLE, SPLITS
+
+MOST_ROWS = 2**31 - 1
+BOUNDS = {
+    "folds": (0, 10_000),
+    "train_share": (0.01, 0.99),
+    "max_train_rows": (0, MOST_ROWS),
+    "seed": (0, 2**32 - 1),  # what every library takes
+    "provenance_budget": (0.0, 1.0),
+}
+CONFIG = Kind("a TOML file with a table per layer", "correct it or leave --config out")
 
 
 @dataclass(frozen=True)
@@ -77,8 +87,11 @@ class RunOptions:
         for name, allowed in (("split", SPLITS), ("preset", PRESETS), ("calibration", KINDS)):
             if getattr(self, name) not in allowed:
                 raise UserError(f"run.{name} must be one of {', '.join(allowed)}, was {getattr(self, name)!r}")
-        if self.embargo != "auto" and not self.embargo.isdecimal():
-            raise UserError(f"run.embargo must be auto or a number of rows, was {self.embargo!r}")
+        for name, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise UserError(f"run.{name} must be in [{low}, {high}], was {getattr(self, name)!r}")
+        if self.embargo != "auto" and not (self.embargo.isdecimal() and int(self.embargo[:12]) <= MOST_ROWS):
+            raise UserError(f"run.embargo must be auto or a number of rows up to {MOST_ROWS}, was {self.embargo[:40]!r}")
 
     def training(self, models: tuple[str, ...]) -> dict[str, Any]:
         """Return what `research.train.train` takes; `models` where none were named."""
@@ -125,7 +138,7 @@ def load_config(
     """
     config = Config(Params.profile(profile).with_values(environment or {}), RunOptions(), profile)
     if path is not None:
-        config = _with_tables(config, _read_toml(path), str(path))
+        config = _with_tables(config, read_toml(path, CONFIG), str(path))
     for text in sets:
         name, sign, value = text.partition("=")
         layer, dot, key = name.strip().partition(".")
@@ -136,15 +149,6 @@ def load_config(
             raise UserError(f"--set must be layer.name=value, was {text!r}")
         config = _with_tables(config, {layer: {key: value.strip()}}, "--set")
     return config
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config must be a readable file, was {str(path)!r} ({error.strerror})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"--config must be TOML, {path} is not: {error}") from error
 
 
 def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
@@ -168,11 +172,21 @@ def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
     return replace(config, params=config.params.with_values(values), run=run)
 
 
-_KINDS: dict[type, str] = {bool: "on or off", tuple: "names, comma-separated"}
+_KINDS: dict[type, str] = {bool: "on or off", tuple: "names, comma-separated", int: "a whole number", float: "a number", str: "text"}
 
 
-def _words(value: Any) -> Any:
-    return value.replace(",", " ").split() if isinstance(value, str) else value
+def _parsed(kind: type, key: str, value: Any) -> Any:
+    """Read one value of `[run]`. Raises ValueError, TypeError or OverflowError where it is of another kind."""
+    if kind is bool:
+        return as_bool(key, value)
+    if kind is tuple:
+        words = value.replace(",", " ").split() if isinstance(value, str) else value
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            raise TypeError
+        return tuple(words)
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or (kind is int and isinstance(value, float)):
+        raise TypeError
+    return kind(value)
 
 
 def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions:
@@ -183,8 +197,7 @@ def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions
             raise UserError(f"{origin}: run.{key} must be one of {', '.join(kinds)}")
         kind = kinds[key]
         try:
-            parsed = as_bool(key, value) if kind is bool else value
-            values[key] = kind(_words(parsed) if kind is tuple else parsed)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{origin}: run.{key} must be {_KINDS.get(kind, kind.__name__)}, was {value!r}") from error
+            values[key] = _parsed(kind, key, value)
+        except (TypeError, ValueError, OverflowError):
+            raise UserError(f"{origin}: run.{key} must be {_KINDS[kind]}, was {value!r}") from None
     return replace(run, **values)

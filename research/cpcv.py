@@ -8,7 +8,6 @@ track record: the spread of its figures says how far one history can be trusted,
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.sharpe import ABSURD
 from research.evidence.summary import plain
-from research.files import save_json
 from research.labels import classify, fit_thresholds, forward_return, get_label, label_end
 from research.models.inputs import Inputs, model_inputs
 from research.predictions import Predictions
@@ -67,11 +65,6 @@ class Paths:
         spreads = {name: self.spread(name) for name in ("accuracy", *FIGURES)}
         out: dict[str, Any] = plain({**self.config, "paths": self.rows, "spread": spreads, "sentence": self.sentence})
         return out
-
-    def save(self, path: Path) -> Path:
-        """Write the figures as JSON, whole or not at all."""
-        save_json(path, self.to_dict())
-        return path
 
 
 def audit_cpcv(

@@ -15,7 +15,7 @@ ends it is invalid, never HOLD (`spec` 2, D-23, D-82). One label per run trains 
 Percentiles are fitted on training rows (D-25), so L4 needs the thresholds that `fit_thresholds` returns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,7 +49,13 @@ class Label:
         """Return the fields as plain values, for JSON."""
         return dict(self.__dict__)
 
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "Label":
+        """Read `to_dict`; the file that held it was checked for `LABEL_SHAPE`."""
+        return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
 
+
+LABEL_SHAPE = {"id": str, "horizon": int, "sell": float, "buy": float, "is_inclusive?": bool, "is_percentile?": bool}
 LABELS = {
     label.id: label
     for label in (

@@ -26,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import UserError
-from research.files import save_json
+from research.files import Kind, read_json, save_json
 from research.lineage import Sketch, shared
 from research.trials import COMPARED, Trial, Tried, effective_trials, trial_of
 
 BUSY_SECONDS = 60.0
+WITNESS = Kind("the witness of the trial ledger", "remove it to accept the ledger as it is", {"ledger": str, "trials": int})
 T = TypeVar("T")
 
 __all__ = ["Ledger", "Trial", "Tried", "home", "trial_of"]
@@ -265,16 +266,10 @@ class Ledger:
         return self.path.with_suffix(".witness")
 
     def _witness(self) -> dict[str, Any]:
-        try:
-            found = json.loads(self._witness_path.read_text(encoding="utf-8"))
-            return {"ledger": str(found["ledger"]), "trials": int(found["trials"])}
-        except FileNotFoundError:
+        if not self._witness_path.exists():
             return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"witness of the trial ledger must be readable, was damaged at {self._witness_path} ({error}); remove it to accept the "
-                "ledger as it is"
-            ) from error
+        found: dict[str, Any] = read_json(self._witness_path, WITNESS)
+        return {"ledger": found["ledger"], "trials": found["trials"]}
 
     def _testify(self, least: Mapping[str, Any]) -> None:
         """Write the witness; a slower process may write a smaller number, which is true as well."""

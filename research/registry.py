@@ -7,7 +7,6 @@ A version is copied under another name and renamed, and `current.json` is writte
 version or the new one, nothing between. `load_for_live` is the door to money: it refuses what research only flags.
 """
 
-import json
 import re
 import shutil
 import tempfile
@@ -20,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from research.errors import UserError
-from research.files import save_json
+from research.files import Kind, read_json, save_json, writable
 from research.ledger import home
 from research.models.schedule import FOREVER, ModelSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+POINTER = Kind("the pointer of a registry to a version", "promote the models again", {"version": int, "history": [dict]})
 LEFT_OUT = shutil.ignore_patterns("predictions.parquet", "*.tmp", ".*")
 
 
@@ -72,11 +72,8 @@ def find(name: str, root: Path | None = None) -> Entry:
     if not NAME.fullmatch(name) or not (folder / "current.json").exists():
         known = ", ".join(sorted(path.parent.name for path in base.glob("*/current.json"))) or "none"
         raise UserError(f"model must be a name in the registry {base} ({known}), was {name!r}; put it there with `qt models promote`")
-    try:
-        stored = json.loads((folder / "current.json").read_text(encoding="utf-8"))
-        entry = Entry(name, folder, int(stored["version"]), tuple(stored["history"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder / 'current.json'} must name a version, was damaged ({error}); promote the models again") from error
+    stored = read_json(folder / "current.json", POINTER)
+    entry = Entry(name, folder, stored["version"], tuple(stored["history"]))
     if not entry.path.is_dir():
         raise UserError(f"{folder / 'current.json'} must name a version that is there, was {entry.version}; promote the models again")
     return entry
@@ -110,7 +107,7 @@ def promote(folder: str | Path, name: str | None = None, root: Path | None = Non
         raise UserError(f"name must consist of letters, digits, dot, dash and underscore, was {label!r}; give one with --as")
     _whole(source)
     target = (root or registry_folder()) / label
-    try:
+    with writable("registry", target, "free space or choose --registry"):
         target.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".", dir=target))
         try:
@@ -123,10 +120,6 @@ def promote(folder: str | Path, name: str | None = None, root: Path | None = Non
             shutil.rmtree(draft, ignore_errors=True)
         history = find(label, root).history if (target / "current.json").exists() else ()
         return _point(target, version, history, f"promoted from {source.resolve()}")
-    except OSError as error:
-        raise UserError(
-            f"registry must be writable, was not: {target} ({error.strerror or error}); free space or choose --registry"
-        ) from error
 
 
 def rollback(name: str, root: Path | None = None) -> Entry:

@@ -4,7 +4,6 @@
 compared in the order of the chain, and the first one that differs is named, with the largest distance and where it begins.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ def reproduce(folder: str | Path, *, is_training: bool = True, progress: Any = N
     stages = [_stage(name, files, run, again, arrays) for name in STAGES]
     stages[1] |= {"arrays": len(fits), "differing": [name for name, is_same in fits.items() if not is_same]}
     first = next((s["stage"] for s in stages if s["differing"]), None)
-    said = json.loads((files.path / "summary.json").read_text(encoding="utf-8"))["evidence"]["verdict"]
+    said = files.summary["evidence"]["verdict"]
     report(3, 3, "compare")
     return {
         "run": str(files.path),

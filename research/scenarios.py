@@ -14,9 +14,15 @@ from typing import Any
 from qtcore.params import PROFILES, Params
 from research import scenario_chain, scenario_layers
 from research.errors import UserError
+from research.files import Kind, read_json
 from research.scenario_layers import Case
 
 SCHEMA_VERSION = 1
+SCENARIOS = Kind(
+    "a scenario file with a list named cases",
+    "see the spec, section 15",
+    {"cases": list, "float_tolerance?": dict, "switch_values_in_profile_original?": dict},
+)
 COMPONENTS: dict[str, Callable[[Case, Params], dict[str, Any]]] = {
     "ensemble_vote": scenario_layers.ensemble_vote,
     "weighted_score": scenario_layers.weighted_score,
@@ -120,17 +126,7 @@ def _attempt(number: int, case: Any, params: Params, original: Mapping[str, Any]
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"scenario file must be readable, was {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"scenario file must be JSON, was {path}: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
-        raise UserError(f"scenario file must hold a list named cases, was {path} without one")
-    for name in ("float_tolerance", "switch_values_in_profile_original"):
-        if not isinstance(content.setdefault(name, {}), dict):
-            raise UserError(f"scenario file must hold an object named {name}, was {type(content[name]).__name__} in {path}")
+    content: dict[str, Any] = {"float_tolerance": {}, "switch_values_in_profile_original": {}} | read_json(path, SCENARIOS)
     if content.get("schema_version") != SCHEMA_VERSION:
         raise UserError(f"scenario file must have schema_version {SCHEMA_VERSION}, was {content.get('schema_version')!r} in {path}")
     return content

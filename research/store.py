@@ -6,7 +6,6 @@ refuses half-written folders and other schemas with one sentence.
 
 import errno
 import hashlib
-import json
 import os
 import platform
 import shutil
@@ -27,7 +26,8 @@ from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import UserError
-from research.files import put_in_place, save_json
+from research.files import TEXT, TIME, Kind, put_in_place, read_json, read_table, save_json
+from research.labels import LABEL_SHAPE
 from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
@@ -36,6 +36,37 @@ from research.tables import decision_planes, decisions_frame, equity_frame, fill
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
 PRICES = ("open", "high", "low", "close", "volume")
+AGAIN = "run the backtest again"
+RUN_JSON = Kind("a file of a run's folder as the backtest wrote it", AGAIN)
+SUMMARY = Kind("the summary of a run as the backtest wrote it", AGAIN, {"evidence": {"verdict": str}})
+CERTIFICATE = Kind("the proof of a run as `qt verify` wrote it", "run `qt verify` again", {"passed": (bool, None), "checks": [dict]})
+MANIFEST = Kind(
+    "the manifest of a run as the backtest wrote it",
+    AGAIN,
+    {
+        **dict.fromkeys(("run_id", "created", "command", "profile", "data_fingerprint", "platform"), str),
+        **dict.fromkeys(("params", "source_hash", "seeds", "threads"), dict),
+        "schema_version": int,
+        "label": LABEL_SHAPE,
+        "symbols": [str],
+        "interval": int,
+        "versions": {...: (str, None)},
+        "notes": [str],
+        "meta_model?": (None, {"kind": str, "vector": str, "hash": str}),
+        "own_layers?": [str],
+        "trials": {"trials?": int},
+        "arrays": {...: str},
+    },
+)
+KEYS = {"open_time": TIME, "close_time": TIME, "symbol": TEXT}
+COLUMNS: dict[str, dict[str, Any]] = {
+    "bars": KEYS | dict.fromkeys(PRICES, float),
+    "decisions": KEYS | dict.fromkeys(DECISION_COLUMNS, float),
+    "trades": {"symbol": TEXT, "pnl": float},
+    "fills": {"symbol": TEXT},
+    "equity": {"equity": float},
+    "predictions": {},
+}
 TABLES = ("bars", "decisions", "trades", "fills", "equity", "predictions")
 VERSIONED = ("qtcore", "numpy", "numba", "pandas", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "arch")
 ROWS_AT_ONCE = 250_000  # rows of a bar or decision table that are in memory as a table
@@ -101,7 +132,7 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
 
 def write_certificate(folder: Path, certificate: dict[str, Any]) -> None:
     """Put a proof into a finished run: `verify.json`, and its outcome into `summary.json`."""
-    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    summary = read_json(folder / "summary.json", RUN_JSON)
     save_json(folder / "verify.json", certificate)
     save_json(folder / "summary.json", summary | {"verify": {"passed": certificate.get("passed")}})
 
@@ -199,12 +230,12 @@ class RunFiles:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """`summary.json`."""
-        return _read_json(self.path / "summary.json")
+        return read_json(self.path / "summary.json", SUMMARY)
 
     @property
     def verify(self) -> dict[str, Any]:
         """`verify.json`, read anew: a proof may have been added."""
-        return _read_json(self.path / "verify.json")
+        return read_json(self.path / "verify.json", CERTIFICATE)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -219,25 +250,47 @@ class RunFiles:
         """Read one of the tables bars, decisions, trades, fills, equity, predictions as it lies on disk."""
         if name not in TABLES:
             raise UserError(f"table must be one of {', '.join(TABLES)}, was {name!r}")
-        return pd.read_parquet(self.path / f"{name}.parquet", columns=columns)
+        return self._table(name, columns).to_pandas()
+
+    def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        return read_table(
+            self.path / f"{name}.parquet", Kind(f"the {name} of a run as the backtest wrote them", AGAIN, COLUMNS[name]), columns
+        )
 
     def planes(self, table: str, names: Iterable[str]) -> dict[str, NDArray]:
         """Read columns of `bars` or `decisions` as planes [n, S], with the bits and dtypes that were written."""
         wanted = list(names)
-        read = pq.read_table(self.path / f"{table}.parquet", columns=wanted)
-        n_symbols = len(self.symbols)
-        return {name: np.ascontiguousarray(read[name].to_numpy()).reshape(-1, n_symbols) for name in wanted}
+        read = self._table(table, wanted)
+        planes = {name: np.ascontiguousarray(read[name].to_numpy()) for name in wanted}
+        return {name: self._plane(table, name, values) for name, values in planes.items()}
+
+    def _plane(self, table: str, name: str, values: NDArray) -> NDArray:
+        """Bring a column to [n, S]; of the candles, with the hash of the manifest: what is told of a run hangs on them."""
+        if not self.symbols or len(values) % len(self.symbols):
+            raise self._altered(table, f"of {len(values):,} rows for {len(self.symbols)} symbols")
+        plane: NDArray = values.reshape(-1, len(self.symbols))
+        known = self.manifest["arrays"].get(f"{table}.{name}")
+        if table == "bars" and known != hashlib.sha256(plane.data).hexdigest():
+            raise self._altered(table, f"with another {name}")
+        return plane
+
+    def _altered(self, table: str, how: str) -> UserError:
+        return UserError(f"{self.path / table}.parquet must be as the backtest wrote it, was {how}; {AGAIN}")
 
     def bars(self) -> Bars:
-        """Rebuild the candles of the run."""
-        names = pq.read_schema(self.path / "bars.parquet").names
-        times = pq.read_table(self.path / "bars.parquet", columns=["open_time", "close_time"])
-        open_time, close_time = (
-            times[name].cast(pa.int64()).to_numpy()[:: len(self.symbols)].copy() for name in ("open_time", "close_time")
-        )
+        """Rebuild the candles of the run. Raises UserError where they are not those that its manifest vouches for."""
+        read = self._table("bars", ["symbol", "open_time", "close_time"])
+        if read["symbol"].to_pylist()[: len(self.symbols)] != list(self.symbols):
+            raise self._altered("bars", "with other symbols")
+        times = {name: read[name].cast(pa.int64()).to_numpy()[:: len(self.symbols)].copy() for name in ("open_time", "close_time")}
+        for name, values in times.items():
+            if self.manifest["arrays"].get(f"bars.{name}") != hashlib.sha256(values.data).hexdigest():
+                raise self._altered("bars", f"with another {name}")
         planes = self.planes("bars", PRICES)
-        funding = self.planes("bars", ["funding"])["funding"] if "funding" in names else None
-        return Bars(open_time, close_time, **planes, symbols=self.symbols, interval=self.manifest["interval"], funding=funding)
+        funding = self.planes("bars", ["funding"])["funding"] if "bars.funding" in self.manifest["arrays"] else None
+        return Bars(
+            times["open_time"], times["close_time"], **planes, symbols=self.symbols, interval=self.manifest["interval"], funding=funding
+        )
 
     def predictions(self) -> Predictions:
         """Read the predictions that voted; their models stay in the folder."""
@@ -283,18 +336,8 @@ def read_run(folder: Path | str) -> RunFiles:
     if missing or path.name.endswith(".partial"):
         what = f"without {', '.join(missing)}" if missing else "half-written"
         raise UserError(f"run folder must be complete, was {path} {what}; run the backtest again")
-    manifest = _read_json(path / "manifest.json")
+    manifest: dict[str, Any] = read_json(path / "manifest.json", RUN_JSON)
     if manifest.get("schema_version") != SCHEMA_VERSION:
         found = manifest.get("schema_version")
         raise UserError(f"run folder must be of schema {SCHEMA_VERSION}, was {found!r} in {path}; run the backtest again with this version")
-    return RunFiles(path, manifest)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"run folder must be readable, was {path} ({error}); run the backtest again") from error
-    if not isinstance(value, dict):
-        raise UserError(f"run folder must hold a JSON object in {path.name}, was {type(value).__name__}; run the backtest again")
-    return value
+    return RunFiles(path, MANIFEST.check(manifest, path / "manifest.json"))

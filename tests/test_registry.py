@@ -78,7 +78,7 @@ DAMAGES = {
     "half-written": (lambda d: (d / "schedule.json").unlink(), "must be a finished folder of `qt train`"),
     "older schema": (lambda d: edit(d / "schedule.json", schema_version=1), "must be of schema version 2, was 1; train again"),
     "altered schedule": (lambda d: edit(d / "schedule.json", notes=["fine"]), "must be as the training wrote it, was altered"),
-    "damaged schedule": (lambda d: (d / "schedule.json").write_text("{"), "must be a schedule as `qt train` writes it, was damaged"),
+    "damaged schedule": (lambda d: (d / "schedule.json").write_text("{"), "must be a schedule as `qt train` writes it, was no JSON"),
     "altered model": (lambda d: file_of(d, "xgb", 1).write_bytes(b"x"), r"must have the hash \w{12} of its schedule, was altered"),
     "missing scaler": (lambda d: next(d.rglob("lightgbm*_scaler.json")).unlink(), "and its scaler, was without; train again"),
     "praised metadata": (
@@ -142,7 +142,7 @@ def test_mistakes_are_told_in_a_sentence(trained, tmp_path):
     with pytest.raises(UserError, match="version of base must be one of 1, was '7'"):
         registry.resolve("base@7")
     (entry.folder / "current.json").write_text("{")
-    with pytest.raises(UserError, match=r"current.json must name a version, was damaged"):
+    with pytest.raises(UserError, match=r"current.json must be the pointer of a registry to a version, was no JSON"):
         registry.resolve("base")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="registry must be writable, was not"):

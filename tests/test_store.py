@@ -171,8 +171,8 @@ def test_a_leftover_of_a_killed_run_is_cleared(run, tmp_path):
     [
         (lambda f: (f / "trades.parquet").unlink(), r"must be complete, was .* without trades.parquet"),
         (lambda f: (f / "manifest.json").unlink(), "without manifest.json"),
-        (lambda f: (f / "manifest.json").write_text("{"), "must be readable"),
-        (lambda f: (f / "manifest.json").write_text("[1]"), "must hold a JSON object"),
+        (lambda f: (f / "manifest.json").write_text("{"), "was no JSON"),
+        (lambda f: (f / "manifest.json").write_text("[1]"), "not a table of names and values"),
         (lambda f: (f / "manifest.json").write_text('{"schema_version": 99}'), "must be of schema 1, was 99"),
         (shutil.rmtree, "must be a folder that `qt backtest` wrote"),
     ],

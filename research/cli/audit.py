@@ -23,6 +23,7 @@ from research.cli.common import (
     resolve,
     split_symbols,
 )
+from research.files import save_json, writable
 
 audit_app = typer.Typer(no_args_is_help=True, help="Show what a mistake in the method is worth.")
 FEATURES = {"relative": ("v5_rel",), "raw": ("v5",), "both": ("v5_rel", "v5")}
@@ -57,7 +58,8 @@ def leakage(
     with progress(quiet or json) as update:
         found = audit_leakage(bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
     if out is not None:
-        found.save(out)
+        with writable("file of figures", out):
+            save_json(out, found.to_dict())
     if json:
         print_json(found.to_dict())
         return
@@ -97,7 +99,8 @@ def cpcv(
     with progress(quiet or json) as update:
         found = audit_cpcv(bars, model, label, asked.params, progress=update, **options)  # type: ignore[arg-type]
     if out is not None:
-        found.save(out)
+        with writable("file of figures", out):
+            save_json(out, found.to_dict())
     if json:
         print_json(found.to_dict())
         return

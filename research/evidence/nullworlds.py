@@ -22,12 +22,14 @@ from qtcore.types import Bars
 from research.data.facts import fingerprint
 from research.errors import UserError
 from research.evidence.surrogates import KINDS, surrogate
-from research.files import save_text
+from research.files import Kind, parse_json, read_text, save_text, writable
 
 GRID: Mapping[str, tuple[Any, ...]] = {
     "governor.min_confidence": (0.50, 0.55, 0.60, 0.65, 0.70),
     "governor.stop_loss": (0.01, 0.02, 0.05),
 }
+
+WORLDS = Kind("a null world in a line of JSON", "remove the file or choose another --out", {"key": str, "world": int, "value": float})
 
 
 @dataclass(frozen=True)
@@ -155,27 +157,20 @@ def _read(path: Path, config: Mapping[str, Any]) -> dict[int, float]:
     if not path.exists():
         return {}
     known: dict[int, float] = {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for i, line in enumerate(lines):
-        try:
-            row = json.loads(line) if line else None
-        except ValueError as error:
-            if i == len(lines) - 1:
-                break
-            raise UserError(
-                f"null worlds must be lines of JSON, was damaged at line {i + 1} of {path}; remove it or choose another"
-            ) from error
-        if row is None:
-            continue
+    lines = read_text(path, WORLDS).split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line or (number == len(lines) and not line.endswith("}")):
+            continue  # a last line that was cut off
+        row = parse_json(line, WORLDS, f"line {number} of {path}")
         if row["key"] != _key(config):
             raise UserError(f"null worlds of {path} must be of this procedure and market, was of another; choose another --out")
-        known[int(row["world"])] = float(row["value"])
+        known[row["world"]] = float(row["value"])
     return known
 
 
 def _append(path: Path, config: Mapping[str, Any], row: Mapping[str, Any]) -> None:
     """Add one line; a cut-off last line is ended first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    kept = text[: text.rfind("\n") + 1]
-    save_text(path, kept + json.dumps({"key": _key(config), **row}) + "\n")
+    text = read_text(path, WORLDS) if path.exists() else ""
+    with writable("null worlds", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_text(path, text[: text.rfind("\n") + 1] + json.dumps({"key": _key(config), **row}) + "\n")

@@ -16,10 +16,9 @@ Measured 2026-11, 14 spans of two months on hourly candles of 2021 to 2023, 20 f
 times as large in 6 and 10 of the 14 spans.
 """
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,12 +30,27 @@ from qtcore.features import FEATURE_SETS, FeatureBank
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
-from research.files import save_json
-from research.labels import Label, classify, forward_return
+from research.files import Kind, read_json, save_json
+from research.labels import LABEL_SHAPE, Label, classify, forward_return
 from research.live.tally import MIN_RATE, PERMITTED
 
 SCHEMA_VERSION = 1
 FILE = "envelope.json"
+ENVELOPE = Kind(
+    "the envelope of a run as the backtest wrote it",
+    "run the backtest again",
+    {
+        "window": int,
+        "bars": int,
+        "interval": int,
+        "symbols": [str],
+        "label": LABEL_SHAPE,
+        "thresholds": {side: {...: (float, None)} for side in ("sell", "buy")},
+        "edges": {...: [float]},
+        "shares": {...: [float]},
+        "figures": {...: {"value": float, "mean": float, "sd": float, "n_effective?": float}},
+    },
+)
 WINDOW, SHORTEST, PER_WINDOW = 168, 24, 40  # bars of a window: a week of hours, or a fortieth of a shorter backtest
 MIN_WINDOWS, BINS, LEVEL, USUAL_DRIFT = 8, 10, 0.001, 0.1
 REGIME = ("volatility", "trend_strength")
@@ -75,7 +89,7 @@ class Envelope:
 
     def labels(self, close: F8, symbols: tuple[str, ...]) -> NDArray[np.int8]:
         """Label closes [n, S] as the backtest's last fold did; -1 where that is not known yet."""
-        label, known = Label(**self.document["label"]), self.document["thresholds"]
+        label, known = Label.from_dict(self.document["label"]), self.document["thresholds"]
         if label.is_percentile and not known["sell"]:
             return np.full(close.shape, -1, np.int8)  # nobody knows the percentiles of imported predictions' training
         low, high = (np.array([known[side].get(name, getattr(label, side)) for name in symbols], float) for side in ("sell", "buy"))
@@ -105,13 +119,13 @@ class Envelope:
         """Read an `envelope.json`, None where there is none. Raises UserError where it is damaged or of another version."""
         if not path.exists():
             return None
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            version = document["schema_version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} must be as the backtest wrote it, was damaged ({error}); run it again") from error
-        if version != SCHEMA_VERSION:
-            raise UserError(f"{path} must be of schema {SCHEMA_VERSION}, was {version}; run the backtest again")
+        document = read_json(path, replace(ENVELOPE, shape={"schema_version": int}))
+        if document["schema_version"] != SCHEMA_VERSION:
+            raise UserError(f"{path} must be of schema {SCHEMA_VERSION}, was {document['schema_version']}; run the backtest again")
+        document = ENVELOPE.check(document, path)
+        edges, shares = document["edges"], document["shares"]
+        if set(shares) != set(edges) or any(len(shares[name]) != BINS or edges[name] != sorted(set(edges[name])) for name in edges):
+            raise ENVELOPE.error(path, f"with edges that do not rise, or other shares than {BINS} a feature")
         return cls(document)
 
 

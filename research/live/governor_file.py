@@ -3,7 +3,6 @@
 The file is an export, written to a temporary name, then renamed; the journal is the truth. A file may start an empty journal.
 """
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from qtcore import Engine
 from qtcore.declare import time_ns
 from qtcore.types import ACCOUNT, NEVER, POSITION, Action, InputError
 from research.errors import UserError
-from research.files import save_json
+from research.files import Kind, read_json, save_json, writable
 from research.governor_state import GovernorState
 from research.live.source import JournalSource, RunSource
 from research.live.watched import iso
 
 KEPT_TRADES = 100
+STATE = Kind("a governor's state of schema 1", "export it again or leave --import-governor out")
 NUMBERS = ("initial_balance", "current_balance", "peak_balance")
 
 
@@ -28,10 +28,8 @@ def export_governor(source: JournalSource | RunSource, path: Path) -> Path:
     if not isinstance(source, JournalSource):
         raise UserError(f"a governor file is written from a live journal, was a finished run: {source.name}; see its trades.parquet")
     state = governor_state(source)
-    try:
+    with writable("governor file", path):
         save_json(path, state)
-    except OSError as error:
-        raise UserError(f"governor file must be writable, was {path} ({error.strerror}); choose another") from error
     return path
 
 
@@ -69,11 +67,8 @@ def governor_state(source: JournalSource) -> dict[str, Any]:
 
 def read_governor(path: Path) -> dict[str, Any]:
     """Read a state file. Raises UserError on one that cannot be trusted: unreadable, of a newer schema, or with open positions."""
-    try:
-        state = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--import-governor must be a readable JSON state file, was {path} ({error})") from error
-    if not isinstance(state, dict) or state.get("schema_version", 1) != 1:
+    state: dict[str, Any] = read_json(path, STATE)
+    if state.get("schema_version", 1) != 1:
         raise UserError(f"--import-governor must be a JSON object of schema 1, was another: {path}")
     for name in NUMBERS:
         value = state.get(name, 1.0)

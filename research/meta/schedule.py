@@ -170,7 +170,7 @@ class MetaSchedule:
         Raises UserError where there is no schedule, another version wrote it, or its names are not those of their hash (D-41).
         """
         source = Path(folder)
-        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule of meta models")
+        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule of meta models", {"config": {"plan": {"kind": str}}})
         names = tuple(document["feature_names"])
         if document["feature_hash"] != names_hash(names) or not vector_of(names):
             raise UserError(f"{source / 'schedule.json'} must name the features of a known vector in their order, was others; train again")

@@ -7,8 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from research.errors import UserError
-from research.files import save_json
+from research.files import save_json, writable
 from research.meta.compare import VARIANTS, Progress, best_variant, compare
 from research.store import META_TRIED, read_run
 
@@ -23,8 +22,6 @@ def try_on_run(
     files = read_run(folder)
     table = compare(files.bars(), files.predictions(), files.params(), variants, seed=seed, progress=progress)
     kept = {"rows": json.loads(table.to_json(orient="index")), "absent": table.attrs["absent"], "sentence": best_variant(table)}
-    try:
+    with writable("run folder", files.path):
         save_json(files.path / META_TRIED, kept)
-    except OSError as error:
-        raise UserError(f"run folder must be writable, was not: {files.path} ({error.strerror})") from error
     return table

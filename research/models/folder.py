@@ -15,9 +15,33 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
-from research.files import save_json
+from research.files import Kind, read_bytes, read_json, save_json, writable
 from research.models.base import ModelAbsentError, scaler_path
 
+ENTRY = {"file": str, "fold": int, "valid_from": int, "valid_until": int, "hash": str, "meta_hash": str}
+SCHEDULE = {
+    "schema_version": int,
+    "feature_names": [str],
+    "feature_hash": str,
+    "hash": str,
+    "notes": [str],
+    "artefacts": [ENTRY],
+}
+FIGURES = ("n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss", "balanced_accuracy_error")
+METADATA = Kind(
+    "the metadata of a model as the training wrote it",
+    "train again",
+    {
+        **{f"{name}?": str for name in ("slot", "target", "suffix", "status", "kind", "vector")},
+        **{f"{name}?": [str] for name in ("features", "warnings", "symbols")},
+        **{f"{name}?": (float, None) for name in (*FIGURES, "n_train")},
+        "lookback?": int,
+        "params?": {"preset": str},
+        "predicted_shares?": {...: (float, None)},
+        "split?": {"fold?": int, "cells?": {...: int}, "close_time?": {...: [int]}},
+        "synthetic?": bool,
+    },
+)
 Entry = tuple[dict[str, Any], Path, dict[str, Any]]  # an artefact's own fields, its file, its metadata
 
 
@@ -31,7 +55,7 @@ def write_schedule(target: Path, artefacts: Iterable[Any], document: Mapping[str
 
     artefacts: dataclasses with `fold`, `path`, `meta` and `meta_hash`; their other fields go into the schedule. what: for the error.
     """
-    try:
+    with writable(what, target):
         moved = tuple(_put(target, artefact) for artefact in artefacts)
         own = [{f.name: getattr(a, f.name) for f in fields(a) if f.name not in ("path", "meta")} for a in moved]
         entries = [entry | {"file": a.path.relative_to(target).as_posix()} for entry, a in zip(own, moved)]
@@ -39,8 +63,6 @@ def write_schedule(target: Path, artefacts: Iterable[Any], document: Mapping[str
         whole = json.loads(text) | {"hash": hashlib.sha256(text.encode()).hexdigest()}
         target.mkdir(parents=True, exist_ok=True)
         save_json(target / "schedule.json", whole)
-    except OSError as error:
-        raise UserError(f"{what} must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
     return moved
 
 
@@ -50,29 +72,35 @@ def _put(target: Path, artefact: Any) -> Any:
     if path != artefact.path:
         shutil.copyfile(artefact.path, path)
         shutil.copyfile(scaler_path(artefact.path), scaler_path(path))
-    meta_path(path).write_text(json.dumps(artefact.meta, indent=1, sort_keys=True), encoding="utf-8")
+    save_json(meta_path(path), artefact.meta)
     return replace(artefact, path=path, meta_hash=_hash(meta_path(path)))
 
 
-def read_schedule(folder: Path, version: int, what: str) -> tuple[dict[str, Any], list[Entry]]:
+def read_schedule(folder: Path, version: int, what: str, shape: Mapping[str, Any]) -> tuple[dict[str, Any], list[Entry]]:
     """Read what `write_schedule` wrote: the document and its entries. Ask `check_whole` once the document's own rules hold.
 
-    Raises UserError where the file is missing, damaged, or of another schema version; the artefacts' files are not opened.
+    shape: of the document beyond what every schedule has, see `files.misfit`. Raises UserError where the file is missing, damaged, or of
+    another schema version; the artefacts' files are not opened.
     """
     path = folder / "schedule.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        found = document["schema_version"]
-        if found == version:
-            return document, [_entry(folder, dict(entry)) for entry in document["artefacts"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} must be {what} as `qt train` writes it, was damaged ({error}); train again") from error
-    raise UserError(f"{path} must be of schema version {version}, was {found}; train again")
+    kind = Kind(f"{what} as `qt train` writes it", "train again", SCHEDULE | dict(shape))
+    document: dict[str, Any] = read_json(path, replace(kind, shape={"schema_version": int}))
+    if document["schema_version"] != version:
+        raise UserError(f"{path} must be of schema version {version}, was {document['schema_version']}; train again")
+    kind.check(document, path)
+    return document, [_entry(folder, dict(entry)) for entry in document["artefacts"]]
 
 
 def _entry(folder: Path, entry: dict[str, Any]) -> Entry:
-    path = folder / entry.pop("file")
-    return entry, path, json.loads(meta_path(path).read_text(encoding="utf-8")) if meta_path(path).exists() else {}
+    name = Path(entry.pop("file"))
+    if name.is_absolute() or ".." in name.parts or "\0" in str(name):
+        raise UserError(f"{folder / 'schedule.json'} must name files in its own folder, was {str(name)!r}; train again")
+    if unknown := set(entry) - set(ENTRY) - {"slot"}:
+        raise UserError(
+            f"{folder / 'schedule.json'} must describe models by known names, was with {', '.join(sorted(unknown))}; train again"
+        )
+    path = folder / name
+    return entry, path, read_json(meta_path(path), METADATA) if meta_path(path).exists() else {}
 
 
 def check_whole(folder: Path, document: Mapping[str, Any]) -> None:
@@ -89,4 +117,4 @@ def check_meta(artefact: Any) -> None:
 
 
 def _hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else "missing"
+    return hashlib.sha256(read_bytes(path, METADATA)).hexdigest() if path.exists() else "missing"

@@ -4,7 +4,6 @@ Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
 from research.errors import UserError
-from research.labels import Label, classify, forward_return
+from research.files import Kind, read_bytes, read_json
+from research.labels import LABEL_SHAPE, Label, classify, forward_return
 from research.models.base import (
     F4,
     BaseModel,
@@ -30,12 +30,26 @@ from research.models.base import (
     scaler_path,
 )
 from research.models.calibration import calibrated
-from research.models.folder import check_meta, check_whole, read_schedule, write_schedule
+from research.models.folder import ENTRY, check_meta, check_whole, read_schedule, write_schedule
 from research.models.windows import complete, inputs_of
 
 SCHEMA_VERSION = 2
 FOREVER = int(np.iinfo(np.int64).max)
 SERVED = 4_096  # cells predicted between two reports: seconds of the slowest network
+THRESHOLDS = {side: {...: (float, None)} for side in ("sell", "buy")}
+SHAPE = {
+    "config": {"label": LABEL_SHAPE, "thresholds": [THRESHOLDS], "plan?": {"params?": dict, "seed?": int}, "boundaries?": [int]},
+    "artefacts": [{**ENTRY, "slot": str}],
+}
+METADATA = Kind(
+    "the metadata of a model as the training wrote it",
+    "train again",
+    {
+        "slot": str, "target": str, "suffix": str, "hash": str, "features": [str], "params": {"preset": str}, "valid_from": int,
+        "label": LABEL_SHAPE, "label_thresholds": THRESHOLDS, "feature_params?": dict,
+    },
+)  # fmt: skip
+MODEL = Kind("a model file as the training wrote it", "train again")
 STAMP = re.compile(r"_v(\d{8}_\d{6})_v5_meta\.json$")
 Progress = Callable[[int, int, str], Any]
 
@@ -73,8 +87,8 @@ class Artefact:
 
 def artefact_hash(path: Path) -> str:
     """Hash a model file together with its scaler (which names the features): equal hashes answer equally."""
-    digest = hashlib.sha256(path.read_bytes())
-    digest.update(scaler_path(path).read_bytes())
+    digest = hashlib.sha256(read_bytes(path, MODEL))
+    digest.update(read_bytes(scaler_path(path), MODEL))
     return digest.hexdigest()
 
 
@@ -220,7 +234,7 @@ class ModelSet:
 
     @classmethod
     def _load_schedule(cls, source: Path) -> "ModelSet":
-        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule")
+        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule", SHAPE)
         check_whole(source, document)
         artefacts = tuple(_artefact(*entry) for entry in entries)
         return cls(artefacts, tuple(document["feature_names"]), document["config"], tuple(document["notes"]))
@@ -234,7 +248,7 @@ class ModelSet:
                 found[stem] = max(found.get(stem, ("", path)), (match[1], path))
         artefacts = []
         for _, path in found.values():
-            meta = json.loads(path.read_text(encoding="utf-8"))
+            meta = read_json(path, METADATA)
             file = path.with_name(path.name.removesuffix("_meta.json") + meta["suffix"])
             artefacts.append(Artefact(meta["slot"], 0, meta["valid_from"], FOREVER, file, meta["hash"], meta))
         if not artefacts:
@@ -265,7 +279,7 @@ def labels_of(models: ModelSet, bars: Bars) -> tuple[NDArray[np.int8], Label]:
 
     Returns (int8 [n, S], label). A symbol that a percentile label was not fitted on has no labels.
     """
-    label = Label(**models.config["label"])
+    label = Label.from_dict(models.config["label"])
     fold = np.maximum(fold_of(models, bars.close_time), 0)
     out = np.full(bars.close.shape, -1, np.int8)
     returns = forward_return(bars.close, label.horizon)

@@ -1,19 +1,22 @@
 """What is known of the models that voted? The metadata of their artefacts, read from the run's folder, as tables and sentences."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from qtcore.types import MODELS
+from research.files import Kind, read_json
+from research.models.folder import METADATA
 from research.report.rows import Table
 from research.report.words import DASH, count, layer_name, number, percent, signed_percent, span
 from research.store import META_TRIED
+
+TRIED = Kind("what `qt audit meta` wrote", "run it again", {"rows": {...: {...: Any}}, "absent": {...: str}, "sentence": str})
 
 
 def artefacts(folder: Path) -> list[dict[str, Any]]:
     """Read the metadata of every artefact in a run's `models`, by model and fold; empty where the run holds none."""
     models = folder / "models"
-    metas = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(models.rglob("*_meta.json"))]
+    metas = [read_json(path, METADATA) for path in sorted(models.rglob("*_meta.json"))]
     order = [*MODELS, "meta"]
     return sorted((m for m in metas if m.get("slot") in order), key=lambda m: (order.index(m["slot"]), m.get("split", {}).get("fold", 0)))
 
@@ -64,7 +67,7 @@ def status_text(metas: list[dict[str, Any]]) -> str:
 def tried_on(folder: Path) -> dict[str, Any] | None:
     """Read what `qt audit meta` kept: `rows` by name, `absent` with reasons, `sentence`; None where nothing was tried."""
     path = folder / META_TRIED
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path, TRIED) if path.exists() else None
 
 
 def tried_table(kept: dict[str, Any]) -> Table:
