@@ -36,11 +36,15 @@ TIME, TEXT = "a time", "text"  # of a Parquet column; the other kinds are int an
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is, in words that end `must be ...`; what helps when it is not so; and the shape of its content, see `misfit`."""
+    """What a file is, in words that end `must be ...`; what helps when it is not so; and the shape of its content, see `misfit`.
+
+    has_large: its JSON may hold whole numbers beyond 64 bits.
+    """
 
     what: str
     remedy: str
     shape: Any = dict
+    has_large: bool = False
 
     def error(self, where: Any, why: object) -> UserError:
         """Return the sentence that refuses `where`; why: what it was, words or an error."""
@@ -155,7 +159,9 @@ def parse_json(text: bytes | str, kind: Kind, where: Any) -> Any:
     """Parse strict JSON of the kind's shape: no NaN or infinity, no key twice, whole numbers of 64 bits at most. Raises UserError."""
     text = text if isinstance(text, str) else decode(text, kind, where)
     try:
-        value = json.loads(text, object_pairs_hook=_table, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
+        value = json.loads(
+            text, object_pairs_hook=_table, parse_float=_finite, parse_int=int if kind.has_large else _whole, parse_constant=_finite
+        )
         if "\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()  # half of a pair of surrogates can be escaped, and printed nowhere
     except UnicodeEncodeError:

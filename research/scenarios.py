@@ -22,6 +22,7 @@ SCENARIOS = Kind(
     "a scenario file with a list named cases",
     "see the spec, section 15",
     {"cases": list, "float_tolerance?": dict, "switch_values_in_profile_original?": dict},
+    has_large=True,
 )
 COMPONENTS: dict[str, Callable[[Case, Params], dict[str, Any]]] = {
     "ensemble_vote": scenario_layers.ensemble_vote,
