@@ -1,7 +1,37 @@
-"""What is the user's mistake, and what is ours? `UserError` is the user's: one sentence, exit code 2, no traceback."""
+"""The user's mistakes, and text that is safe to show. `UserError` is the user's: one sentence, exit code 2, no traceback.
+
+What users, files and exchanges call things is shown in terminals, logs and alerts. `visible` is the one way there: nothing that a
+terminal obeys, and nothing that makes text look like another, gets through as it is.
+"""
+
+import unicodedata
 
 from qtcore.types import InputError
 
 
+def visible(text: object, keep: str = "") -> str:
+    r"""Return `text` with every character that is no letter, sign or space written as an escape, in one line; `keep` lists exceptions.
+
+    Escaped are controls (ESC, line breaks, C1), marks of direction and other characters without a shape, line and paragraph separators,
+    half surrogates (bytes of a file's name that are no UTF-8), and what Unicode has not assigned.
+
+    >>> print(visible("BTC\x1b[31m \u202e \n"), visible("Z\u00fcrich") == "Z\u00fcrich")
+    BTC\x1b[31m \u202e \n True
+    """
+    whole = str(text)
+    if whole.isprintable():
+        return whole
+    return "".join(c if c.isprintable() or c in keep or unicodedata.category(c) == "Zs" else escaped(c) for c in whole)
+
+
+def escaped(character: str) -> str:
+    """Return the escape of one character as Python writes it."""
+    return character.encode("unicode_escape").decode()
+
+
 class UserError(InputError):
-    """A mistake of the user; the text names the thing, the rule, the value and the remedy."""
+    """A mistake of the user; the text names the thing, the rule, the value and the remedy, and is safe to show."""
+
+    def __init__(self, text: object = "") -> None:
+        """Keep the text as it is shown."""
+        super().__init__(visible(text))

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from research.cli.common import Json, Quiet, print_json, progress
 from research.cli.show import console
@@ -66,7 +67,8 @@ def compare(
 def _stages(report: dict) -> None:
     drawn = Table("stage", "arrays", "result", "largest distance", box=None, padding=(0, 2, 0, 0))
     for stage in report["stages"]:
-        result = f"[bold red]{len(stage['differing'])} differ[/]" if stage["differing"] else "same bits" if stage["arrays"] else "as stored"
+        same, n = "same bits" if stage["arrays"] else "as stored", len(stage["differing"])
+        result = Text(f"{n} differ", "bold red") if n else Text(same)
         drawn.add_row(stage["stage"], str(stage["arrays"]), result, "" if stage["distance"] is None else f"{stage['distance']:.3g}")
     console.print(drawn)
     for note in report["notes"]:

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 import typer.exceptions
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from qtcore.types import InputError
+from research.cli.terminal import Terminal
 from research.config import Config, load_config
+from research.errors import visible
 from research.models.base import PRESETS
 
 Data = Annotated[str, typer.Argument(help="Parquet or CSV file, a folder of them, `sample`, or `simulated:NAME`", metavar="DATA")]
@@ -64,11 +65,17 @@ def progress(quiet: bool) -> Iterator[ProgressCallback]:
 
 @contextmanager
 def _bars(quiet: bool) -> Iterator[ProgressCallback]:
-    console = Console(stderr=True)
+    console = Terminal(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda done, total, text: None
         return
-    columns = (TextColumn("{task.description:<32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<32}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bars:
         tasks: dict[str, Any] = {}
 
@@ -86,6 +93,11 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def say(sentence: str) -> None:
+    """Write one line on standard error, safe to show."""
+    sys.stderr.write(f"qt: {visible(sentence)}\n")
+
+
 def guarded(command: Callable[[], Any]) -> int:
     """Run a command and return its exit code: 0 done, 1 a check failed, 2 the user's mistake, 3 our fault.
 
@@ -94,29 +106,31 @@ def guarded(command: Callable[[], Any]) -> int:
     try:
         return command() or 0
     except (KeyboardInterrupt, StoppedError) as stop:
-        sys.stderr.write(f"qt: {str(stop) or 'stopped'}\n")
+        say(str(stop) or "stopped")
         return 130
     except typer.exceptions.TyperException as error:  # an unknown command or flag, a missing argument
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        sys.stderr.write(f"qt: {message} `qt --help` lists commands and flags.\n")
+        say(f"{message} `qt --help` lists commands and flags.")
         return 2
     except InputError as error:
-        sys.stderr.write(f"qt: {error}\n")
+        say(str(error))
         return 2
     except OSError as error:
         what = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
-        sys.stderr.write(f"qt: the file system refused: {what}; free space or choose another --out\n")
+        say(f"the file system refused: {what}; free space or choose another --out")
         return 2
     except Exception as error:
         path = _write_traceback()
-        sys.stderr.write(f"qt: our fault, {type(error).__name__}: {error}; details are in {path}\n")
+        say(f"our fault, {type(error).__name__}: {error}; details are in {path}")
         return 3
 
 
 def _write_traceback() -> Path:
+    """Keep the details in a new file that nobody else can read, or have put there before."""
     import tempfile
     import traceback
 
-    path = Path(tempfile.gettempdir()) / f"qt-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    return path
+    number, path = tempfile.mkstemp(prefix=f"qt-{time.strftime('%Y%m%d-%H%M%S')}-", suffix=".log")
+    with open(number, "w", encoding="utf-8") as file:
+        file.write(visible(traceback.format_exc(), "\n"))
+    return Path(path)

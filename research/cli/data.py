@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from research.cli.common import Data, From, Json, Quiet, Seed, Symbols, To, print_json, progress, split_symbols
 from research.cli.show import console, path
@@ -37,7 +38,7 @@ def check(
     else:
         table = _table("symbol", "problem", "rows", "of", "first", "a run")
         for row in report.to_dict()["issues"]:
-            action = f"[bold red]{row['action']}[/]" if row["action"] == "stops" else row["action"]
+            action = Text(row["action"], "bold red" if row["action"] == "stops" else "")
             table.add_row(row["symbol"], row["problem"].replace("_", " "), f"{row['count']:,}", f"{row['of']:,}", row["first"], action)
         if report.issues:
             console.print(table)

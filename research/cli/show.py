@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from research.cli.common import print_json
+from research.cli.terminal import Terminal
 from research.report.words import NOT_ENOUGH, percent, span
 
-console = Console(highlight=False)
+console = Terminal()
 
 
 def path(value: Path) -> None:
@@ -19,7 +20,7 @@ def path(value: Path) -> None:
 
 def wide(table: Table) -> None:
     """Print a table whole, also where the terminal or pipe claims fewer columns: a cut figure is worse than a wrapped line."""
-    Console(highlight=False, width=max(console.width, 130)).print(table)
+    Terminal(width=max(console.width, 130)).print(table)
 
 
 def run(finished: Any, quiet: bool, json: bool) -> None:
@@ -102,7 +103,7 @@ def _remarks(summary: dict[str, Any]) -> list[str]:
 
 def failure(sentence: str) -> None:
     """Say on standard error what made a finished command fail."""
-    Console(stderr=True, highlight=False).print(sentence, soft_wrap=True, markup=False)
+    Terminal(stderr=True).print(sentence, soft_wrap=True)
 
 
 def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
@@ -114,7 +115,7 @@ def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
     if not quiet:
         table = Table("proof", "checked", "result", box=None, padding=(0, 2, 0, 0))
         for check in proof["checks"]:
-            table.add_row(check["name"], check["checked"], "passed" if check["passed"] else "[bold red]FAILED[/]")
+            table.add_row(check["name"], check["checked"], "passed" if check["passed"] else Text("FAILED", "bold red"))
         console.print(table)
         for text in proof.get("not_covered", []):
             console.print(f"not covered: {text}", soft_wrap=True, markup=False)
@@ -163,9 +164,10 @@ def scenarios(outcome: Any, out: Path | None, quiet: bool) -> None:
 
 def explanation(value: dict[str, Any]) -> None:
     """Show one decision: a block a layer, in the order of the chain."""
-    console.print(f"[bold]{value['symbol']}[/bold] decided at {value['close_time']}")
+    console.print(Text.assemble((str(value["symbol"]), "bold"), f" decided at {value['close_time']}"))
     for layer in value["layers"]:
-        console.print(f"\n[bold]{layer['name']}[/bold]  {layer['says']}")
+        console.print()
+        console.print(Text.assemble((layer["name"], "bold"), f"  {layer['says']}"))
         for name, seen in layer["saw"].items():
             console.print(f"    {name:<24} {seen}")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from qtcore.types import NS_PER_DAY
 from research.data.clock import NS_PER_SECOND, parse_interval
-from research.errors import UserError
+from research.errors import UserError, visible
 
 URL = "QT_EXCHANGE_URL"  # where requests go instead, for tests and recording proxies; the original host becomes the first part of the path
 MS = 1_000_000
@@ -28,7 +28,7 @@ class Trouble(Exception):  # noqa: N818 - it is not an error of ours
     """The exchange did not answer as it should. wait: s it asked for, None where it said nothing; is_final: asking again is no use."""
 
     def __init__(self, text: str, wait: float | None = None, is_final: bool = False) -> None:
-        super().__init__(text)
+        super().__init__(visible(text))
         self.wait, self.is_final = wait, is_final
 
     def pause(self, attempt: int) -> float:

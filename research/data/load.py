@@ -19,7 +19,7 @@ from research.data.lengths import are_closes, check_lengths, check_series, count
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
 from research.data.sources import read_rows
-from research.errors import UserError
+from research.errors import UserError, visible
 
 CLOSES = "the timestamps lie just before whole minutes, where bars close: they were read as closes"
 Span = tuple[int | None, int | None]  # [start, end) of the open times, ns UTC
@@ -84,7 +84,7 @@ def load_bars(
 def warn(sentences: Sequence[str], source: str) -> None:
     """Tell what was not clean in one DataWarning, as if the caller's caller had."""
     if sentences:
-        warnings.warn("\n".join([f"{source}:", *sentences]), DataWarning, stacklevel=3)
+        warnings.warn("\n".join(map(visible, [f"{source}:", *sentences])), DataWarning, stacklevel=3)
 
 
 def load(

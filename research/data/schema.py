@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, I8, Bars
 from research.data.clock import utc_ns
-from research.errors import UserError
+from research.errors import UserError, visible
 
 VALUES = ("open", "high", "low", "close", "volume")
 TIME_NAMES = ("open_time", "timestamp", "datetime", "date", "time")
@@ -134,6 +134,13 @@ def symbol_codes(column: pa.ChunkedArray, source: str) -> tuple[NDArray[np.int32
     return codes, tuple(names)
 
 
+def check_names(symbols: Sequence[str], source: str) -> None:
+    """Raise UserError on a name that no terminal and no page can show as it is."""
+    for name in symbols:
+        if visible(name) != name:
+            raise UserError(f"symbols must have names of letters, digits and signs alone, was '{visible(name)}' in {source}; rename it")
+
+
 def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Sequence[str] = VALUES) -> Rows:
     """Turn an Arrow table of candles into Rows; `lone` names the symbol where no column does. Raises UserError."""
     found = find_columns(table.column_names, wanted, source)
@@ -151,6 +158,7 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
         code, symbols = symbol_codes(table[found["symbol"]], source)
     else:
         code, symbols = np.zeros(len(time), np.int32), (lone or LONE,)
+    check_names(symbols, source)
     roles = (*wanted, "funding_rate") if "funding_rate" in found else wanted
     values = np.empty((len(roles), len(time)))
     for i, role in enumerate(roles):

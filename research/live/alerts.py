@@ -29,7 +29,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from qtcore.types import NS_PER_MINUTE
-from research.errors import UserError
+from research.errors import UserError, visible
 from research.live.feeds import Arrival
 from research.live.journal import Entry, Event
 from research.live.runner import Runner
@@ -120,7 +120,7 @@ class Alerts:
     def tell(self, kind: str, text: str, now: int) -> None:
         """Queue an alert; returns at once."""
         try:
-            self._queue.put_nowait({"kind": kind, "text": text, "time": iso(now)})
+            self._queue.put_nowait({"kind": kind, "text": visible(text), "time": iso(now)})
         except queue.Full:
             self.dropped += 1
             self._failures.append(f"{kind}: {WAITING} alerts are waiting for {self.name}, this one was dropped")

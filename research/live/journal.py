@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params, Result, Votes
 from qtcore.types import FILL, MODELS, Reason
-from research.errors import UserError
+from research.errors import UserError, visible
 from research.live import seal
 from research.live.codec import (
     CELL_COLUMNS,
@@ -81,12 +81,17 @@ CREATE INDEX fills_of_trades ON fills (trade_id);
 
 @dataclass(frozen=True)
 class Event:
-    """Something worth knowing later. time: ns UTC; kind: one word, such as `late`, `revised`, `stop`; symbol: empty for all."""
+    """Something worth knowing later, safe to show. time: ns UTC; kind: one word, such as `late`, `stop`; symbol: empty for all."""
 
     time: int
     kind: str
     text: str
     symbol: str = ""
+
+    def __post_init__(self) -> None:
+        """Keep what exchanges and files say as it is shown."""
+        object.__setattr__(self, "text", visible(self.text))
+        object.__setattr__(self, "symbol", visible(self.symbol))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qtcore.params import DrawdownBasis, MetaMode, Params
 from qtcore.types import MODELS, NS_PER_MINUTE, Action, Reason, Source, Verdict
-from research.errors import UserError
+from research.errors import UserError, visible
 from research.live.journal import Entry
 from research.live.watched import iso
 from research.reasons import reason_text
@@ -137,7 +137,7 @@ class _Handler(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """Say it."""
         if not self.has_failed:
-            sys.stderr.write(f"log {self.baseFilename} cannot be written ({sys.exception()}); trading goes on\n")
+            sys.stderr.write(visible(f"log {self.baseFilename} cannot be written ({sys.exception()}); trading goes on") + "\n")
         self.has_failed = True
 
 
@@ -157,7 +157,7 @@ class LogFile:
         """Write the lines of a bar."""
         for line in lines_of(entry, params):
             text = line.to_json() if self._is_json else str(line)
-            self._handler.emit(logging.LogRecord("qt", logging.INFO, "", 0, text, None, None))
+            self._handler.emit(logging.LogRecord("qt", logging.INFO, "", 0, visible(text), None, None))
 
     def close(self) -> None:
         """Close the file."""

@@ -106,7 +106,7 @@ def _models(counts: dict[str, Any], now: dict[str, Any]) -> Panel:
         votes = counts["models"][model]
         is_active = model in now["active_models"]
         row = (f"{votes.get(name, 0):,}" for name in names)
-        table.add_row(model, "[green]active[/]" if is_active else "[dim]inactive[/]", f"{sum(votes.values()):,}", *row)
+        table.add_row(model, Text("active", "green") if is_active else Text("inactive", "dim"), f"{sum(votes.values()):,}", *row)
     return _panel(table, "ACTIVE MODELS")
 
 
@@ -115,7 +115,7 @@ def _signals(counts: dict[str, Any]) -> Panel:
     for action in (Action.BUY, Action.SELL, Action.HOLD):
         n = counts["ensemble"].get(action.name, 0)
         share = n / total if total else 0.0
-        table.add_row(f"[{COLOURS[action.name]}]{action.name}[/]", share_bar(share), f"{share:.1%}", f"{n:,}/{total:,}")
+        table.add_row(Text(action.name, COLOURS[action.name]), share_bar(share), f"{share:.1%}", f"{n:,}/{total:,}")
     return _panel(table, "SIGNAL VARIETY")
 
 
@@ -123,7 +123,7 @@ def _governor(now: dict[str, Any], recent: tuple[float, ...]) -> Panel:
     g = now["governor"]
     wins = sum(pnl > 0.0 for pnl in recent)
     table = _table()
-    table.add_row("equity", f"[bold]{g['equity']:,.2f}[/]", "balance", f"{g['balance']:,.2f}")
+    table.add_row("equity", Text(f"{g['equity']:,.2f}", "bold"), "balance", f"{g['balance']:,.2f}")
     table.add_row("peak", f"{g['peak_balance']:,.2f}", "drawdown", f"{g['drawdown_pct']:.2%}")
     table.add_row("exposure", f"{g['exposure_pct']:.1%}", "open positions", str(g["active_positions"]))
     table.add_row("recent win rate", f"{g['recent_win_rate']:.0%} ({wins}/{len(recent)})", "recent P&L", f"{sum(recent):+,.2f}")
@@ -135,7 +135,7 @@ def _health(now: dict[str, Any]) -> Panel:
     table = _table("rate", "value", "level", "usual", right=("value",))
     for row in now["health"]["rows"]:
         value = "n/a" if row["value"] is None else f"{row['value']:.1%}"
-        table.add_row(row["name"], value, f"[{COLOURS[row['level']]}]{row['level']}[/]", row["band"].removesuffix(" of calls"))
+        table.add_row(row["name"], value, Text(row["level"], COLOURS[row["level"]]), row["band"].removesuffix(" of calls"))
     return _panel(table, "HEALTH")
 
 
@@ -145,16 +145,16 @@ def _bands(bands: dict[str, Any]) -> list[RenderableType]:
         return []
     table = _table("figure", "now", "band", "usual", "is", right=("now", "band", "usual"))
     for row in bands["rows"]:
-        state = "[yellow]out[/]" if row["is_out"] else "[green]in[/]"
+        state = Text("out", "yellow") if row["is_out"] else Text("in", "green")
         table.add_row(row["name"], written(row, "value"), f"{written(row, 'low')} to {written(row, 'high')}", written(row, "usual"), state)
     more = f"; {bands['inside']} steadier features not shown" if bands["inside"] else ""
     said = Text(bands["text"] + more, style="dim")
     causes = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for due in bands["due"]:
         state = (
-            f"[yellow]due since {due['since'][5:16].replace('T', ' ')}: {due['text']}[/]"
+            Text(f"due since {due['since'][5:16].replace('T', ' ')}: {due['text']}", "yellow")
             if due["text"]
-            else f"[dim]not due; it is {due['rule']}[/]"
+            else Text(f"not due; it is {due['rule']}", "dim")
         )
         causes.add_row(due["cause"], state)
     is_due = any(due["text"] for due in bands["due"])
@@ -170,9 +170,9 @@ def _positions(positions: tuple[dict[str, Any], ...], orders: list[dict[str, Any
     table = _table("symbol", "side", "unrealised", "notional", "entry", "stop", right=("unrealised", "notional", "entry", "stop"))
     for p in positions:
         pnl = p["unrealised"]
-        told = "" if pnl is None else f"[{'red' if pnl < 0.0 else 'green'}]{pnl:+,.2f}[/]"
+        told = "" if pnl is None else Text(f"{pnl:+,.2f}", "red" if pnl < 0.0 else "green")
         stop = "" if p["stop_price"] is None else f"{p['stop_price']:.6g}"
-        side = "[green]long[/]" if p["side"] == "long" else "[red]short[/]"
+        side = Text("long", "green") if p["side"] == "long" else Text("short", "red")
         table.add_row(p["symbol"], side, told, f"{p['notional']:,.2f}", f"{p['entry_price']:.6g}", stop)
     waiting = ", ".join(f"close {o['symbol']}" if o["kind"] == "exit" else f"{o['side']} {o['symbol']}" for o in orders)
     return _panel(Group(table, Text(f"at the next open: {waiting}", style="dim")) if waiting else table, "OPEN POSITIONS")
@@ -183,11 +183,11 @@ def _decisions(rows: list[dict[str, Any]], is_wide: bool) -> Panel:
     heads = ("time", "symbol", "wish", *(("ensemble", "meta") if is_wide else ()), "final", "governor")
     table = _table(*heads)
     for d in rows:
-        said = [_colour(d["ensemble"]), f"{d['meta']['verdict']} {d['meta']['reason']}"] if is_wide else []
+        said: list[Text | str] = [_colour(d["ensemble"]), f"{d['meta']['verdict']} {d['meta']['reason']}"] if is_wide else []
         table.add_row(d["time"][5:16].replace("T", " "), d["symbol"], _colour(d["raw"]), *said, _colour(d["final"]), d["governor"])
     return _panel(table, "LAST DECISIONS")
 
 
-def _colour(answer: dict[str, Any]) -> str:
+def _colour(answer: dict[str, Any]) -> Text:
     action, confidence = answer["action"], answer.get("confidence")
-    return f"[{COLOURS[action]}]{action}{'' if confidence is None else f' {confidence:.2f}'}[/]"
+    return Text(f"{action}{'' if confidence is None else f' {confidence:.2f}'}", COLOURS[action])

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from research.errors import visible
 from research.files import save_text
 
 __all__ = ["build"]
@@ -33,12 +34,17 @@ def render(template: str, content: Mapping[str, Any], target: Path) -> Path:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=seen
     )
     environment.filters["ticks"] = ticks
     html = environment.get_template(template).render(content, style=(TEMPLATES / "style.css").read_text(encoding="utf-8"))
     save_text(target, html)
     return target
+
+
+def seen(value: Any) -> Any:
+    """Show what a browser would obey or hide, such as a change of direction, as an escape; markup stays markup."""
+    return type(value)(visible(value, "\n\t")) if isinstance(value, str) else value
 
 
 def ticks(text: str) -> Any:

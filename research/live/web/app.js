@@ -8,6 +8,8 @@ const signed = (x, digits = 2) => known(x) ? (x > 0 ? "+" : "") + number(x, digi
 const percent = (x, digits = 1) => known(x) ? number(100 * x, digits) + "\u00a0%" : "n/a";
 const price = (x) => known(x) ? String(Number(x.toPrecision(6))) : "";
 const minute = (iso) => iso.slice(5, 16).replace("T", " ");
+// What a browser would hide or obey, such as a change of direction, is shown as an escape.
+const visible = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => { const n = c.codePointAt(0), [mark, width] = n < 256 ? ["x", 2] : n < 65536 ? ["u", 4] : ["U", 8]; return "\\" + mark + n.toString(16).padStart(width, "0"); });
 const colour = (x) => x > 0 ? "good" : x < 0 ? "bad" : "";
 
 function put(parent, kind, text, name) {
@@ -211,7 +213,7 @@ function draw(page) {
 async function refresh() {
   const start = performance.now();
   try {
-    const answer = await fetch("/api/page", { cache: "no-store", signal: AbortSignal.timeout(2 * EVERY) }), page = await answer.json();
+    const answer = await fetch("/api/page", { cache: "no-store", signal: AbortSignal.timeout(2 * EVERY) }), page = JSON.parse(await answer.text(), (_, x) => typeof x === "string" ? visible(x) : x);
     if (!answer.ok) throw new Error(page.error || answer.statusText);
     draw(page);
     $("age").textContent = "seen " + new Date().toISOString().slice(11, 19);
