@@ -6,6 +6,7 @@ import json
 import socket
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -269,7 +270,24 @@ def test_a_body_is_a_small_json_object(watched, body, code):
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "code"), [("Content-Length", "-1", 400), ("Content-Length", "x", 400), ("Transfer-Encoding", "chunked", 411)]
+    ("name", "value", "code"),
+    [
+        ("Content-Length", "-1", 400),
+        ("Content-Length", "x", 400),
+        ("Content-Length", "", 400),
+        ("Content-Length", "+5", 400),
+        ("Content-Length", "5, 5", 400),
+        ("Content-Length", "0x5", 400),
+        ("Content-Length", "\u0665".encode(), 400),
+        ("Content-Length", "5_0", 400),
+        ("Content-Length", "4097", 413),
+        ("Content-Length", str(2**64), 413),
+        ("Content-Length", "9" * 10_000, 413),
+        ("Content-Length", "9" * 70_000, 431),
+        ("Content-Length", "0" * 10_000, 409),
+        ("Transfer-Encoding", "chunked", 411),
+        ("X-Nothing", "", 409),  # no length is no body
+    ],
 )
 def test_a_body_without_an_honest_length_is_not_read(watched, name, value, code):
     with served(open_source(watched[1])) as server:
@@ -310,16 +328,88 @@ def test_who_drips_is_cut_off_and_keeps_nobody_waiting(watched, monkeypatch):
         assert 0.9 < time.monotonic() - start < 4.0
 
 
-def test_too_many_connections_are_turned_away(watched):
+def test_a_body_that_does_not_come_gets_an_answer(watched, monkeypatch):
+    monkeypatch.setattr(serving, "SECONDS", 0.5)
+    with served(open_source(watched[1])) as server:
+        head = b"POST /api/stop HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer secret\r\nContent-Length: 50\r\n\r\n{"
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=10) as one:
+            one.sendall(head % server.server_port)
+            answer = b"".join(iter(lambda: one.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.0 408 ")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "a request must be there within 0.5 seconds"}
+
+
+@pytest.mark.parametrize("path", ["api/page", "api/stop", "no/such"])
+def test_a_body_that_is_not_read_does_not_take_the_answer_away(watched, path):
+    with served(open_source(watched[1])) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+        connection.request("POST", f"/{path}", b"x" * 20_000_000)
+        answer = connection.getresponse()
+        assert (answer.status, set(json.loads(answer.read()))) == ({"api/page": 405, "api/stop": 401}.get(path, 404), {"error"})
+        connection.close()
+
+
+def test_two_hundred_at_once_are_all_answered_beside_slow_ones(watched):
+    with served(open_source(watched[0])) as server:
+        slow = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(40)]
+        paths = ["api/page", "api/ai/meta/status", "metrics", "", "app.js"]
+        start = time.monotonic()
+        with ThreadPoolExecutor(200) as pool:
+            answers = list(pool.map(lambda k: ask(server.url + paths[k % 5]), range(200)))
+        assert [code for code, *_ in answers] == [200] * 200
+        assert all(json.loads(text)["status"]["source"] for _, text, _ in answers[::5])
+        assert time.monotonic() - start < 9.0  # those who say nothing are cut off after ten
+        for one in slow:
+            one.close()
+
+
+def test_what_was_made_before_one_asked_is_not_what_one_gets(watched, tmp_path):
+    path = copied(watched[0], tmp_path / "j")
+    with served(open_source(path)) as server:
+        before = json.loads(ask(server.url + "api/page")[1])["events"]
+        with sqlite3.connect(path) as db:
+            db.execute("INSERT INTO events (bar, time, kind, symbol, text) VALUES (1, 0, 'late', '', 'new')")
+        after = json.loads(ask(server.url + "api/page")[1])["events"]
+    assert after[0]["text"] == "new"
+    assert before[:1] != after[:1]
+
+
+def test_those_above_the_limit_wait_their_turn(watched, monkeypatch):
+    monkeypatch.setattr(serving, "SECONDS", 1.0)
     with served(open_source(watched[1])) as server:
         idle = [socket.create_connection(("127.0.0.1", server.server_port)) for _ in range(serving.CONNECTIONS)]
-        time.sleep(0.3)
-        with pytest.raises(OSError, match=r"."):
-            ask(server.url)
+        start = time.monotonic()
+        assert ask(server.url)[0] == 200
+        assert time.monotonic() - start < 8.0
         for one in idle:
             one.close()
-        time.sleep(0.3)
-        assert ask(server.url)[0] == 200
+
+
+@pytest.mark.parametrize("place", ["flag", "environment"])
+@pytest.mark.parametrize(
+    "token", ["", " ", "        ", "short", "p\u00e4sswort-lang", "token with spaces", "token-and-line\n", "tab\ttab-tab", "nul\x7fnul-nul"]
+)
+def test_a_token_that_never_matches_is_refused_at_the_start(watched, monkeypatch, capsys, token, place):
+    monkeypatch.setattr(Dashboard, "serve_forever", lambda server: pytest.fail("it began to serve"))
+    monkeypatch.delenv("QT_TOKEN", raising=False)
+    words = ["dashboard", str(watched[0]), "--port", "0"]
+    if place == "environment":
+        monkeypatch.setenv("QT_TOKEN", token)
+    else:
+        words += ["--token", token]
+    assert guarded(lambda: app(words, standalone_mode=False)) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith("qt: --token (QT_TOKEN) must be 8 or more ASCII letters, digits and signs, no space, was ")
+    assert told.err.count("\n") == 1
+    assert not token.strip() or token.strip() not in told.err  # it is a secret, or near one
+
+
+def test_any_token_of_signs_matches_itself(watched, tmp_path):
+    token = "".join(map(chr, range(33, 127)))
+    assert serving.check_token(token) == token
+    with served(open_source(copied(watched[0], tmp_path / "j")), token=token) as server:
+        assert ask(server.url + RESET, b"", Authorization=f"Bearer {token}")[0] == 200
 
 
 def test_who_reads_slowly_keeps_nobody_waiting(watched, monkeypatch):

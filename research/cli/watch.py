@@ -1,5 +1,6 @@
 """Which commands look at paper trading or a finished run? One shot, in the terminal, in a browser, as a verdict."""
 
+import os
 import secrets
 import time
 from pathlib import Path
@@ -70,9 +71,12 @@ def dashboard(
     ] = None,
 ) -> None:
     """Serve the web view, the status API and Prometheus metrics of a live journal or a finished run; Ctrl-C ends."""
-    from research.live.server import LOOPBACK, Dashboard, page
+    from research.live.server import LOOPBACK, Dashboard, check_token, page
     from research.live.source import open_source
 
+    token = os.environ.get("QT_TOKEN") if token is None else token  # one that is set to nothing is a mistake too
+    if token is not None:
+        check_token(token)
     is_shown = token is None and show.console.is_terminal  # never into the log of a service
     opened = open_source(source)
     server = Dashboard(opened, port, host, token or (secrets.token_urlsafe(24) if is_shown else ""))

@@ -3,7 +3,7 @@
 `GET /` the page, `/api/page` its data, `/api/ai/meta/status` (`spec` 13.4), `/metrics` (13.6); `POST /api/ai/meta/reset_stats`,
 `/api/stop`, `/api/lift` with `Authorization: Bearer TOKEN`. No other site may embed it; a request that names another host (a name that was
 bound to this address) or comes from another origin is refused, so that a page elsewhere cannot reach it through the browser. A connection
-carries one request, has ten seconds for all of it, and at most 32 are open.
+carries one request and has ten seconds for all of it; 256 are answered at a time, 1,024 more wait their turn.
 """
 
 import errno
@@ -12,15 +12,18 @@ import io
 import ipaddress
 import json
 import socket
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from research.errors import UserError
+from research.errors import UserError, visible
 from research.live.bands import bands_of
 from research.live.controls import command
 from research.live.health import status
@@ -41,7 +44,9 @@ SECURITY = {
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_BODY = 4096  # bytes of a request
 SECONDS = 10.0  # for a whole request and its answer
-CONNECTIONS = 32  # at a time
+LINGER, DRAIN = 0.5, 2.0  # s that a client may be silent after its answer, and that it may go on sending
+CONNECTIONS, WAITING = 256, 1024  # answered at a time; accepted later
+MIN_TOKEN = 8  # characters
 READ = ("/api/page", "/api/ai/meta/status", "/metrics")
 CHANGE = ("/api/ai/meta/reset_stats", "/api/stop", "/api/lift")
 
@@ -68,16 +73,27 @@ def page(source: JournalSource | RunSource) -> dict[str, Any]:
     }
 
 
+def check_token(token: str) -> str:
+    """Return a token that a request can show. Raises UserError on one that would never match, or that is quickly guessed."""
+    wrong = next((c for c in token if not "!" <= c <= "~"), None)
+    if len(token) >= MIN_TOKEN and wrong is None:
+        return token
+    was = f"with {visible(repr(wrong))} in it" if wrong is not None else f"of {len(token)}" if token else "empty"
+    raise UserError(f"--token (QT_TOKEN) must be {MIN_TOKEN} or more ASCII letters, digits and signs, no space, was {was}; choose another")
+
+
 class Dashboard(ThreadingHTTPServer):
     """The server of one journal or run. Raises UserError where the address cannot be had."""
 
     daemon_threads = True
+    request_queue_size = WAITING
 
     def __init__(self, source: JournalSource | RunSource, port: int = 8050, host: str = "127.0.0.1", token: str = "") -> None:
         """Bind. token: what state-changing requests must show; empty: nobody may."""
         self.source, self.token = source, token
         self.lock = threading.Lock()  # a page is made of several queries that belong together
         self.slots = threading.BoundedSemaphore(CONNECTIONS)
+        self._made: dict[str, tuple[float, tuple[bytes, str]]] = {}  # the last answer to each path, and when it was begun
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), Answer)
@@ -109,11 +125,9 @@ class Dashboard(ThreadingHTTPServer):
         return True
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, unless too many wait."""
-        if self.slots.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
+        """Answer in a thread of its own, as soon as one may begin; the others wait in the system's queue."""
+        self.slots.acquire()
+        super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer, then let the next one in."""
@@ -122,12 +136,34 @@ class Dashboard(ThreadingHTTPServer):
         finally:
             self.slots.release()
 
+    def shutdown_request(self, request: Any) -> None:
+        """Hang up, but read what a client goes on sending: a reset would take the answer from it."""
+        until = time.monotonic() + DRAIN
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+            request.settimeout(LINGER)
+            while request.recv(65536) and time.monotonic() < until:
+                pass
+        self.close_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing about a browser that went away."""
-        import sys
-
         if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
+            sys.stderr.write(visible(traceback.format_exc(), "\n"))
+
+    def read(self, path: str) -> tuple[bytes, str]:
+        """Return what `path` shows now. Whoever waited takes what was begun after he asked: many at once cost as much as two."""
+        asked = time.monotonic()
+        with self.lock:
+            begun, made = self._made.get(path, (-1.0, (b"", "")))
+            if begun < asked:
+                begun = time.monotonic()
+                if path == "/metrics":
+                    made = metrics_text(self.source).encode(), CONTENT_TYPE
+                else:
+                    made = _json((page if path == "/api/page" else status)(self.source))
+                self._made[path] = begun, made
+            return made
 
 
 class Patience(io.RawIOBase):
@@ -198,6 +234,8 @@ class Answer(BaseHTTPRequestHandler):
             self._refuse(refused)
         except UserError as error:
             self._refuse(RefusedError(HTTPStatus.SERVICE_UNAVAILABLE, str(error)))
+        except TimeoutError:
+            self._refuse(RefusedError(HTTPStatus.REQUEST_TIMEOUT, f"a request must be there within {SECONDS:g} seconds"))
         else:
             self._send(HTTPStatus.OK, body, kind, {})
 
@@ -209,10 +247,7 @@ class Answer(BaseHTTPRequestHandler):
             raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, "this changes something: POST it", Allow="POST")
         if path not in READ:
             raise RefusedError(HTTPStatus.NOT_FOUND, "no such page")
-        with self.server.lock:  # sending is outside: who reads slowly keeps nobody waiting
-            if path == "/metrics":
-                return metrics_text(self.server.source).encode(), CONTENT_TYPE
-            return _json((page if path == "/api/page" else status)(self.server.source))
+        return self.server.read(path)  # sending is outside its lock: who reads slowly keeps nobody waiting
 
     def _change(self, path: str) -> tuple[bytes, str]:
         if path in FILES or path in READ:
@@ -245,12 +280,12 @@ class Answer(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if "Transfer-Encoding" in self.headers:
             raise RefusedError(HTTPStatus.LENGTH_REQUIRED, "Content-Length is needed")
-        if not length.isdecimal():
+        if not (length.isascii() and length.isdigit()):
             raise RefusedError(HTTPStatus.BAD_REQUEST, "Content-Length must be a number")
-        if int(length) > MAX_BODY:
+        if len(digits := length.lstrip("0")) > len(str(MAX_BODY)) or int(digits or "0") > MAX_BODY:
             raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {MAX_BODY} bytes")
         try:
-            body = json.loads(self.rfile.read(int(length)) or b"{}")
+            body = json.loads(self.rfile.read(int(digits or "0")) or b"{}")
         except (ValueError, RecursionError):
             body = None
         if not isinstance(body, dict):
