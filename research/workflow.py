@@ -49,14 +49,20 @@ class Job:
     engine: str = "local"  # that trains, and where it runs: `research.engines.opened`
     address: str | None = None
     update: bool = False  # go on with the training in `out`
+    time_zone: str | None = None
+    day_start: str | None = None
+    adjusted: bool = False
 
     def command(self) -> str:
         """Return the job as the command line that reproduces it; defaults are left out."""
         words = ["qt", "backtest", self.data]
         if self.symbols:
             words += ["--symbols", ",".join(self.symbols)]
-        for flag, value in (("from", self.start), ("to", self.end), ("calendar", self.calendar), ("funding", self.funding)):
+        spans = (("from", self.start), ("to", self.end), ("calendar", self.calendar), ("funding", self.funding))
+        for flag, value in (*spans, ("time-zone", self.time_zone), ("day-start", self.day_start)):
             words += [f"--{flag}", str(value)] if value is not None else []
+        words += ["--time-label", self.time_label] if self.time_label != "open" else []
+        words += ["--adjusted"] if self.adjusted else []
         for flag, path in (("predictions", self.predictions), ("models", self.models), ("meta", self.meta)):
             words += [f"--{flag}", str(path)] if path is not None else []
         words += ["--profile", self.config.profile] if self.config.profile != "default" else []
@@ -73,6 +79,9 @@ def load(job: Job) -> Loaded:
         time_label=job.time_label,
         calendar=job.calendar,
         funding=job.funding,
+        time_zone=job.time_zone,
+        day_start=job.day_start,
+        adjusted=job.adjusted,
     )
     warmup, n = job.config.params.features.warmup, loaded.bars.n
     if n <= warmup:

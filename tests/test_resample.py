@@ -7,6 +7,7 @@ import pytest
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR
 from research.data import load_bars, simulate
 from research.data.clock import iso, parse_interval
+from research.data.load import DataWarning
 from research.data.quality import quality, rows_from
 from research.data.resample import bars_from_ticks, known_rows, resample
 from research.errors import UserError
@@ -97,5 +98,7 @@ def test_trades_become_bars():
     for name in PLANES:
         np.testing.assert_array_equal(getattr(bars, name)[:, 0], expected[name])
     assert_same_bars(bars_from_ticks(ticks, "5m"), bars[1:-1])
-    with pytest.raises(UserError, match=r"SPY: 4999 of 5,000|SPY: 4,9\d\d of 5,000 rows are earlier"):
-        bars_from_ticks(ticks[::-1], "5m")
+    with pytest.warns(DataWarning, match="the newest row stands first; read from the last to the first"):
+        assert_same_bars(bars_from_ticks(ticks[::-1], "5m"), bars[1:-1])
+    with pytest.raises(UserError, match=r"SPY: [\d,]+ of 5,000 rows are earlier"):
+        bars_from_ticks(ticks.sample(frac=1.0, random_state=0), "5m")

@@ -1,5 +1,6 @@
 """Which commands exist? One function each: read flags, call the library, show the result."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,10 @@ from research.cli import again, show, watch
 from research.cli.audit import audit_app
 from research.cli.common import (
     Address,
+    Adjusted,
     ConfigFile,
     Data,
+    DayStart,
     Engine,
     From,
     Json,
@@ -22,6 +25,7 @@ from research.cli.common import (
     Seed,
     Sets,
     Symbols,
+    TimeZone,
     To,
     print_json,
     progress,
@@ -79,6 +83,9 @@ def backtest(
     end: To = None,
     time_label: Annotated[str, typer.Option(help="the timestamps are bar open or close times")] = "open",
     calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")] = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     profile: Profile = "default",
     preset: Preset = None,
     config: ConfigFile = None,
@@ -99,6 +106,7 @@ def backtest(
 
     settings = resolve(profile, config, set_, seed, preset)
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out, meta)
+    job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     with progress(quiet or json) as update:
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
     show.run(run, quiet, json)
@@ -123,6 +131,9 @@ def train(
     end: To = None,
     time_label: Annotated[str, typer.Option(help="the timestamps are bar open or close times")] = "open",
     calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present)")] = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     profile: Profile = "default",
     preset: Preset = None,
     config: ConfigFile = None,
@@ -146,6 +157,7 @@ def train(
         raise UserError("qt train must get DATA, or --from-log, was given neither")
     names = split_symbols(symbols)
     job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address, update=update)
+    job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     with progress(quiet or json) as report:
         predictions = train_job(job, report)
     show.training(predictions, out, quiet, json)

@@ -8,8 +8,10 @@ from rich.table import Table
 
 from research.cli import show
 from research.cli.common import (
+    Adjusted,
     ConfigFile,
     Data,
+    DayStart,
     From,
     Json,
     Profile,
@@ -17,6 +19,7 @@ from research.cli.common import (
     Seed,
     Sets,
     Symbols,
+    TimeZone,
     To,
     print_json,
     progress,
@@ -42,6 +45,9 @@ def leakage(
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     out: Annotated[Path | None, typer.Option(help="write the figures to this JSON file")] = None,
     seed: Seed = 42,
     quiet: Quiet = False,
@@ -54,7 +60,8 @@ def leakage(
 
     if features not in FEATURES:
         raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
-    bars = load(Job(data, symbols=split_symbols(symbols), start=start, end=end)).bars
+    job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    bars = load(job).bars
     with progress(quiet or json) as update:
         found = audit_leakage(bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
     if out is not None:
@@ -80,6 +87,9 @@ def cpcv(
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     profile: Profile = "default",
     config: ConfigFile = None,
     set_: Sets = None,
@@ -94,7 +104,8 @@ def cpcv(
     from research.workflow import Job, load
 
     asked = resolve(profile, config, set_, seed)
-    bars = load(Job(data, symbols=split_symbols(symbols), start=start, end=end)).bars
+    job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    bars = load(job).bars
     options = {"n_groups": groups, "n_test": tested, "preset": preset, "seed": seed}
     with progress(quiet or json) as update:
         found = audit_cpcv(bars, model, label, asked.params, progress=update, **options)  # type: ignore[arg-type]

@@ -7,14 +7,28 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from research.cli.common import Data, From, Json, Quiet, Seed, Symbols, To, print_json, progress, split_symbols
+from research.cli.common import (
+    Adjusted,
+    Data,
+    DayStart,
+    From,
+    Json,
+    Quiet,
+    Seed,
+    Symbols,
+    TimeZone,
+    To,
+    print_json,
+    progress,
+    split_symbols,
+)
 from research.cli.show import console, path
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, describe, resample and simulate candles.")
 
 TimeLabel = Annotated[str, typer.Option(help="the timestamps are bar open or close times")]
 Calendar = Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")]
-Interval = Annotated[str | None, typer.Option(help="bar length such as 15m or 1h; default: the most common step")]
+Interval = Annotated[str | None, typer.Option(help="bar length such as 15m, 1h or 1M (months); default: the most common step")]
 Output = Annotated[Path, typer.Option("--out", help="Parquet file to write")]
 
 
@@ -27,12 +41,15 @@ def check(
     time_label: TimeLabel = "open",
     calendar: Calendar = None,
     interval: Interval = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     json: Json = False,
 ) -> None:
     """Report gaps, duplicates, disorder, impossible candles, zero volume, jumps, frozen prices, clock errors; exit 1 if a run stops."""
     from research.data.quality import quality
 
-    report = quality(data, split_symbols(symbols), start, end, time_label, calendar, interval)
+    report = quality(data, split_symbols(symbols), start, end, time_label, calendar, interval, time_zone, day_start, adjusted)
     if json:
         print_json(report.to_dict())
     else:
@@ -60,13 +77,17 @@ def info(
     time_label: TimeLabel = "open",
     calendar: Calendar = None,
     interval: Interval = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     json: Json = False,
 ) -> None:
     """Describe candles: span, symbols, interval, grid, holes, annual factor, fingerprint."""
     from research.data import load
     from research.data.facts import info as describe
 
-    loaded = load(data, split_symbols(symbols), start, end, time_label, calendar, interval=interval)
+    names = split_symbols(symbols)
+    loaded = load(data, names, start, end, time_label, calendar, None, interval, time_zone, day_start, adjusted)
     facts = describe(loaded.bars)
     if json:
         print_json({**facts, "warnings": loaded.report.warnings})
@@ -96,13 +117,16 @@ def info(
 @data_app.command()
 def resample(
     data: Data,
-    interval: Annotated[str, typer.Option(help="new bar length: 15m, 4h, 1d, 1w")],
+    interval: Annotated[str, typer.Option(help="new bar length: 15m, 4h, 1d, 1w, 1M (months)")],
     out: Output,
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
     time_label: TimeLabel = "open",
     calendar: Calendar = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     keep_incomplete: Annotated[bool, typer.Option("--keep-incomplete", help="keep bars of which a part is missing")] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -115,7 +139,8 @@ def resample(
     if Path(data).exists() and is_ticks(data):
         bars = bars_from_ticks(data, interval, names, keep_incomplete)
     else:
-        bars = gather(load_bars(data, names, start, end, time_label, calendar), interval, keep_incomplete)
+        shorter = load_bars(data, names, start, end, time_label, calendar, None, None, time_zone, day_start, adjusted)
+        bars = gather(shorter, interval, keep_incomplete)
     if not quiet:
         console.print(f"{bars.n:,} bars of {interval}, {len(bars.symbols)} symbols")
     path(save_bars(bars, out))

@@ -8,7 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from research.cli import show
-from research.cli.common import ConfigFile, From, Json, Profile, Quiet, Sets, Symbols, To, print_json, progress, split_symbols
+from research.cli.common import (
+    Adjusted,
+    ConfigFile,
+    DayStart,
+    From,
+    Json,
+    Profile,
+    Quiet,
+    Sets,
+    Symbols,
+    TimeZone,
+    To,
+    print_json,
+    progress,
+    split_symbols,
+)
 
 live_app = typer.Typer(invoke_without_command=True, no_args_is_help=False, help="Trade on paper, one closed bar at a time.")
 
@@ -42,6 +57,9 @@ def live(
     start: From = None,
     end: To = None,
     calendar: Annotated[str | None, typer.Option(help="regular (holes) or sessions (rows present); default: measured")] = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     profile: Profile = "default",
     config: ConfigFile = None,
     set_: Sets = None,
@@ -57,7 +75,8 @@ def live(
     from research.live.start import Wish, start_live
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
-    how = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}
+    how: dict[str, Any] = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}
+    how |= {"time_zone": time_zone, "day_start": day_start, "adjusted": adjusted}
     wish = Wish(
         feed,
         journal,

@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from research.cli.common import Data, From, Json, Quiet, Seed, Sets, Symbols, To, print_json, progress, split_symbols
+from research.cli.common import (
+    Adjusted,
+    Data,
+    DayStart,
+    From,
+    Json,
+    Quiet,
+    Seed,
+    Sets,
+    Symbols,
+    TimeZone,
+    To,
+    print_json,
+    progress,
+    split_symbols,
+)
 from research.cli.show import console
 
 
@@ -20,6 +35,9 @@ def nullworlds(
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     set_: Sets = None,
     seed: Seed = 42,
     quiet: Quiet = False,
@@ -32,7 +50,7 @@ def nullworlds(
     from research.evidence.nullworlds import Procedure, null_worlds
     from research.evidence.surrogates import KINDS
 
-    bars = load_bars(data, split_symbols(symbols), start, end)
+    bars = load_bars(data, split_symbols(symbols), start, end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     plain, asked = Params().flat(), load_config(sets=set_ or []).params.flat()
     values = {name: value for name, value in asked.items() if plain.get(name) != value}
     names = tuple(models.replace(",", " ").split())

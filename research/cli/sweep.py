@@ -9,7 +9,9 @@ from rich.table import Table
 from research.cli import show
 from research.cli.common import (
     Address,
+    Adjusted,
     ConfigFile,
+    DayStart,
     Engine,
     From,
     Json,
@@ -19,6 +21,7 @@ from research.cli.common import (
     Seed,
     Sets,
     Symbols,
+    TimeZone,
     To,
     print_json,
     progress,
@@ -50,6 +53,9 @@ def sweep(
     symbols: Symbols = None,
     start: From = None,
     end: To = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     profile: Profile = "default",
     config: ConfigFile = None,
     set_: Sets = None,
@@ -76,6 +82,9 @@ def sweep(
         out=out,
         engine=engine,
         address=address,
+        time_zone=time_zone,
+        day_start=day_start,
+        adjusted=adjusted,
     )
     asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, resume, walk_forward)
     with progress(quiet or json) as update:

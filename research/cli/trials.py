@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from research.cli.common import Json, print_json
+from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
 from research.cli.show import console, wide
 from research.errors import UserError
 
@@ -16,6 +16,9 @@ SomeData = Annotated[str | None, typer.Argument(help="only trials on these candl
 def trials(
     data: SomeData = None,
     reset: Annotated[bool, typer.Option("--reset", help=f"put the ledger aside; asks for the word {WORD!r}")] = False,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     json: Json = False,
 ) -> None:
     """List the markets that were tried: trials, effective number, best Sharpe ratio, and its probability of skill after all of them."""
@@ -29,7 +32,8 @@ def trials(
     if reset:
         _reset(ledger)
         return
-    table = tried_table(ledger, None if data is None else sketch(load_bars(data)))
+    bars = None if data is None else load_bars(data, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    table = tried_table(ledger, None if bars is None else sketch(bars))
     if json:
         rows = table.reset_index().assign(first=table["first"].astype(str).to_numpy(), last=table["last"].astype(str).to_numpy())
         print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})

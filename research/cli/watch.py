@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from research.cli import show
-from research.cli.common import Json, print_json
+from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
 from research.errors import UserError
 
 Source = Annotated[Path, typer.Argument(help="journal of `qt live`, or a run's folder", metavar="SRC")]
@@ -121,6 +121,9 @@ def live_gap(
     journal: Annotated[Path, typer.Argument(help="journal of `qt live`", metavar="JOURNAL")],
     reference: Annotated[Path | None, typer.Option(help="candles as they are known today: Parquet or CSV file")] = None,
     meta: Annotated[Path | None, typer.Option(help="folder of the meta layer that live served")] = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
     json: Json = False,
 ) -> None:
     """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
@@ -131,7 +134,8 @@ def live_gap(
 
     learned = None if meta is None else MetaSchedule.load(meta)
     JournalSource(journal).check()
-    report = gap_of(journal, None if reference is None else load_bars(reference), learned)
+    known = None if reference is None else load_bars(reference, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    report = gap_of(journal, known, learned)
     if json:
         print_json(report)
     else:

@@ -83,6 +83,15 @@ def month_starts(times: I8, months: int, ahead: int = 0) -> I8:
     return start.astype("M8[M]").astype("M8[ns]").astype(np.int64)
 
 
+def month_ends(open_time: I8, interval: int) -> I8 | None:
+    """Return when bars of calendar months close, None where these are none: months begin at midnight UTC of a first day."""
+    months = next((n for n in (1, 2, 3, 6, 12) if parse_length(f"{n}mo") == interval), 0)
+    if not months or np.any(month_starts(open_time, 1) != open_time):
+        return None
+    number = open_time.view("M8[ns]").astype("M8[M]") + months
+    return number.astype("M8[ns]").astype(np.int64)
+
+
 def interval_text(ns: int) -> str:
     """Write an interval the way `parse_interval` reads it.
 

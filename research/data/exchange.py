@@ -13,7 +13,8 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from qtcore.types import NS_PER_DAY
-from research.data.clock import NS_PER_SECOND, parse_interval
+from research.data.clock import parse_interval
+from research.data.stamps import NS_PER_SECOND
 from research.errors import UserError, visible
 
 URL = "QT_EXCHANGE_URL"  # where requests go instead, for tests and recording proxies; the original host becomes the first part of the path

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, I8, Bars
-from research.data.clock import NS_PER_SECOND, iso, utc_ns
+from research.data.clock import iso, utc_ns
 from research.data.grid import closes_of
 from research.data.schema import find_columns, numbers, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
+from research.data.stamps import NS_PER_SECOND
 from research.errors import UserError
 
 WANTED = ("funding_rate",)

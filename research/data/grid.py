@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8, NS_PER_DAY, Bars
-from research.data.clock import interval_text, iso
+from research.data.clock import interval_text, iso, month_ends
 from research.data.lengths import SHORTEST, TICKS
 from research.data.schema import VALUES, Rows, bars_of
 from research.errors import UserError
@@ -115,10 +115,11 @@ def overlapping(times: I8, interval: int, phase: int) -> NDArray[np.bool_]:
 
 
 def close_times(open_time: I8, interval: int) -> I8:
-    """Close of each bar: open plus interval, but no later than the next open (a day of 23 hours, a month of 28 days)."""
+    """Close of each bar: open plus interval, but no later than the next open (a day of 23 hours) and the end of a calendar month."""
     close = open_time + interval
     close[:-1] = np.minimum(close[:-1], open_time[1:])
-    return close
+    ends = month_ends(open_time, interval)
+    return close if ends is None else np.minimum(close, ends)
 
 
 def fill_planes(grid: Grid, rows: Rows) -> Bars:

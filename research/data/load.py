@@ -19,6 +19,7 @@ from research.data.lengths import are_closes, check_lengths, check_series, count
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
 from research.data.sources import read_rows
+from research.data.zones import Reading, parse_reading
 from research.errors import UserError, visible
 
 CLOSES = "the timestamps lie just before whole minutes, where bars close: they were read as closes"
@@ -64,19 +65,24 @@ def load_bars(
     calendar: str | None = None,
     funding: Any = None,
     interval: str | int | None = None,
+    time_zone: str | None = None,
+    day_start: str | None = None,
+    adjusted: bool = False,
 ) -> Bars:
     """Read candles into Bars; a few bad rows are masked and told in a DataWarning.
 
-    source: Parquet or CSV file, a folder of them, `sample`, `simulated:NAME?key=value`, a pandas or polars frame, a dict of arrays, Bars.
-    symbols: which, and in which order; None: all, alphabetical. start, end: open times in [start, end).
-    time_label: `open` or `close`, what the time column means. calendar: `regular` or `sessions`; None: by `spec` D-82.
-    funding: timestamp, symbol, funding_rate in the same forms. interval: `1h`; None: the most common step.
+    source: Parquet, Arrow or text file (`data/README.md` lists the layouts), a folder of them, `sample`, `simulated:NAME?key=value`, a
+    pandas or polars frame, a dict of arrays, Bars. symbols: which, and in which order; None: all, alphabetical. start, end: open times in
+    [start, end), UTC. time_label: `open` or `close`, what the time column means. calendar: `regular` or `sessions`; None: by `spec` D-82.
+    funding: timestamp, symbol, funding_rate in the same forms. interval: `1h`, `1M` for months; None: the most common step.
+    time_zone: IANA name of the zone of times that name none; None: UTC. day_start: when the day of a bar dated by day begins, such as
+    `17:00 America/New_York`, from noon on the evening before; None: midnight. adjusted: read `Adj Close`, and scale the other prices.
     Raises UserError (a ValueError) with one sentence on what cannot be used.
 
     >>> load_bars("simulated:random_walk?n_bars=100&n_symbols=2").close.shape
     (100, 2)
     """
-    loaded = load(source, symbols, start, end, time_label, calendar, funding, interval)
+    loaded = load(source, symbols, start, end, time_label, calendar, funding, interval, time_zone, day_start, adjusted)
     warn(loaded.report.warnings, loaded.report.source)
     return loaded.bars
 
@@ -96,18 +102,24 @@ def load(
     calendar: str | None = None,
     funding: Any = None,
     interval: str | int | None = None,
+    time_zone: str | None = None,
+    day_start: str | None = None,
+    adjusted: bool = False,
 ) -> Loaded:
     """Do what `load_bars` does, and return the report beside the bars instead of warning."""
     symbols = parse_symbols(symbols)
     span = parse_span(start, end)
     name = str(source) if isinstance(source, str | Path) else "data"
     report = LoadReport(name)
+    reading = parse_reading(time_zone, day_start, adjusted)
     ready = made_bars(source)
     if ready is not None:
         bars = _cut(ready, symbols, span)
         report.n_rows = bars.n * len(bars.symbols)
+        if reading != Reading():
+            report.notes.append("time_zone, day_start and adjusted were not needed: these bars are not read from a table")
     else:
-        rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None)
+        rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None, reading)
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)
         if gone := sorted(set(rows.symbols) - set(bars.symbols)) if symbols is None else []:
             report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")

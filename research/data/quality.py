@@ -16,6 +16,7 @@ from research.data.load import Judged, judge, made_bars, parse_span, parse_symbo
 from research.data.rules import PROBLEMS, Issue, found, present
 from research.data.schema import VALUES, Rows
 from research.data.sources import read_rows
+from research.data.zones import parse_reading
 
 JUMP, USUAL_MOVES = 0.10, 20.0  # a jump is a move beyond both: this share, and so many times the median move
 FROZEN = 10  # bars with one price
@@ -56,6 +57,9 @@ def quality(
     time_label: str = "open",
     calendar: str | None = None,
     interval: str | int | None = None,
+    time_zone: str | None = None,
+    day_start: str | None = None,
+    adjusted: bool = False,
 ) -> Quality:
     """Examine candles; takes what `load_bars` takes. Raises UserError where they cannot even be read.
 
@@ -63,8 +67,9 @@ def quality(
     50
     """
     symbols = parse_symbols(symbols)
-    made = made_bars(source)
-    rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None) if made is None else rows_from(made)
+    reading, made = parse_reading(time_zone, day_start, adjusted), made_bars(source)
+    lone = symbols[0] if symbols and len(symbols) == 1 else None
+    rows = read_rows(source, lone, reading) if made is None else rows_from(made)
     rows, length = prepare(rows, symbols, parse_span(start, end), time_label, interval)
     judged = judge(rows, length, calendar, stop=False)
     issues = sorted(

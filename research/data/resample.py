@@ -1,18 +1,17 @@
 """What do longer bars look like? Bars or trade ticks gathered into bars; a longer bar is known only at its close."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qtcore.types import I8, NS_PER_DAY, Bars
-from research.data.clock import interval_text, parse_interval
+from research.data.clock import interval_text, month_starts, parse_interval, parse_length, parse_months
 from research.data.facts import calendar_of
 from research.data.grid import close_times, distinct_times, fill_planes, find_grid, most_common
 from research.data.load import parse_symbols, warn
 from research.data.rules import Tally, found
-from research.data.schema import Rows, bars_of, join, rows_of
-from research.data.sources import arrow_table, candle_files, column_names, read_table, symbol_of
+from research.data.schema import Rows, bars_of, plain
+from research.data.sources import column_names, read_rows
 from research.errors import UserError
 
 WEEK = 7 * NS_PER_DAY
@@ -22,24 +21,27 @@ MONDAY = 4 * NS_PER_DAY  # 1970-01-05
 def resample(bars: Bars, interval: str | int, keep_incomplete: bool = False) -> Bars:
     """Gather bars into bars of a multiple of their interval: first open, highest high, lowest low, last close, summed volume.
 
-    New bars begin at whole multiples since 1970 (weeks on Monday), plus the minutes by which the old ones are off the hour. A bar is
-    complete when every row of it has a candle of the symbol, on a regular grid every row there could be; the first and the last session
-    are complete when they have as many rows as most. Incomplete bars become holes, or stay with `keep_incomplete`. Raises UserError.
+    New bars begin at whole multiples since 1970 (weeks on Monday, months on their first day, UTC), plus the minutes by which the old ones
+    are off the hour. A bar belongs to the longer one in which it closes. A longer bar is complete when every row of it has a candle of the
+    symbol, on a regular grid every row there could be; the first and the last session are complete when they have as many rows as most.
+    Incomplete bars become holes, or stay with `keep_incomplete`. Raises UserError.
 
     >>> from research.data import simulate
     >>> resample(simulate("random_walk", n_bars=10, n_symbols=1), "4h").close.shape
     (2, 1)
     """
-    length = _multiple(bars, interval)
+    months, length = parse_months(interval), _multiple(bars, interval)
     phases = bars.open_time % bars.interval
     offset = int(phases[0]) if bars.interval < NS_PER_DAY and np.all(phases == phases[0]) else 0
-    start = bin_start(bars.open_time, length, offset)
+    known = bars.close_time - 1
+    start = month_starts(known, months) if months else bin_start(known, length, offset)
     first = np.flatnonzero(np.diff(start, prepend=start[0] - 1))
     n_rows = np.diff(first, append=bars.n)
     here = ~np.isnan(bars.close)
     count = np.add.reduceat(here, first, axis=0, dtype=np.int64)
     is_regular = calendar_of(bars) == "regular"
-    complete = count == (length // bars.interval if is_regular else n_rows[:, None])
+    end = month_starts(start[first], months, 1) if months else start[first] + length
+    complete = count == ((end - start[first]) // bars.interval if is_regular else n_rows)[:, None]
     if not is_regular:
         usual = most_common(n_rows[1:-1]) if len(n_rows) > 2 else n_rows.max()
         complete[0] &= n_rows[0] >= usual
@@ -51,7 +53,7 @@ def resample(bars: Bars, interval: str | int, keep_incomplete: bool = False) -> 
     used = np.flatnonzero(keep.any(axis=1))
     rows = slice(used[0], used[-1] + 1)
     open_time = start[first][rows]
-    close_time = open_time + length if is_regular else close_times(open_time, length)
+    close_time = end[rows] if is_regular or months else close_times(open_time, length)
     return bars_of((open_time, close_time), [plane[rows] for plane in planes], bars.symbols, length)
 
 
@@ -72,9 +74,14 @@ def _gather(bars: Bars, first: np.ndarray, here: np.ndarray, keep: np.ndarray) -
 
 
 def _multiple(bars: Bars, interval: str | int) -> int:
+    """Return the length in ns of a new interval. Raises UserError where the old bars do not fill it."""
+    text = interval_text(bars.interval)
+    if parse_months(interval):
+        if NS_PER_DAY % bars.interval:
+            raise UserError(f"bars must be of a day or a part of it to be gathered into months, was {text}; start from shorter bars")
+        return parse_length(interval)
     length = parse_interval(interval)
     if length <= bars.interval or length % bars.interval:
-        text = interval_text(bars.interval)
         raise UserError(f"new interval must be a multiple of {text} above it, was {interval_text(length)}; choose another")
     return length
 
@@ -99,8 +106,10 @@ def bars_from_ticks(source: Any, interval: str | int, symbols: Any = None, keep_
     Trades of one time keep their order. The first and the last bar of the history are left out, for trades may be missing from them,
     unless `keep_incomplete`. Bars without a trade are holes. A few bad trades are dropped, as in `load_bars`.
     """
+    if months := parse_months(interval):
+        raise UserError(f"ticks must be gathered into bars of one length first, was {months} calendar months; use 1d, then resample those")
     length = parse_interval(interval)
-    rows = _read_ticks(source).pick(parse_symbols(symbols))
+    rows = read_rows(source, wanted=("price", "size")).pick(parse_symbols(symbols))
     if not rows.n:
         raise UserError("ticks must have rows, was an empty table")
     rows, tally = _clean_ticks(rows[np.argsort(rows.code, kind="stable")])
@@ -116,21 +125,14 @@ def bars_from_ticks(source: Any, interval: str | int, symbols: Any = None, keep_
     if not bars.n:
         raise UserError(f"ticks must span more than two bars of {interval_text(length)}, was fewer; see --keep-incomplete")
     grid = find_grid(*distinct_times(bars.time, length), length, None, len(bars.symbols))
-    warn([issue.text for issue in tally.issues], "ticks")
+    warn([*(issue.text for issue in tally.issues), *rows.notes], "ticks")
     return fill_planes(grid, bars)
 
 
 def is_ticks(source: Any) -> bool:
-    """Say whether the columns are those of trades: a price, and no close."""
-    names = {name.strip().lower() for name in column_names(source)}
-    return "price" in names and "close" not in names
-
-
-def _read_ticks(source: Any) -> Rows:
-    wanted = ("price", "size")
-    if not isinstance(source, str | Path):
-        return rows_of(arrow_table(source), "the ticks", None, wanted)
-    return join([rows_of(read_table(f, wanted), f.name, symbol_of(f), wanted) for f in candle_files(Path(source))], str(source))
+    """Say whether the columns are those of trades: a price, and neither an open nor a close."""
+    names = {plain(name) for name in column_names(source)}
+    return "price" in names and not names & {"close", "open"}
 
 
 def _clean_ticks(rows: Rows) -> tuple[Rows, Tally]:

@@ -1,7 +1,9 @@
 """Which column is what? Rows: candles as they came, before any of them is judged."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,22 +13,33 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, I8, Bars
 from research.data.clock import utc_ns
+from research.data.numerals import read_numbers
+from research.data.zones import Reading
 from research.errors import UserError, visible
 
 VALUES = ("open", "high", "low", "close", "volume")
-TIME_NAMES = ("open_time", "timestamp", "datetime", "date", "time")
+TIME_NAMES = ("open_time", "opentime", "timeopen", "time_period_start", "window_start", "start_time", "starttime", "time_open", "ts_event",
+              "timestamp", "unix", "unix_timestamp", "unix_time", "datetime", "date_time", "date", "dtyyyymmdd", "time", "ts", "t",
+              "gmt_time", "utc_time", "local_time", "time_utc", "time_gmt", "time_eet", "date_utc", "date_gmt", "datetime_utc",
+              "timestamp_utc", "open_time_utc")  # fmt: skip
+DAYS = ("date", "dtyyyymmdd")  # may have the time of day beside them, in a column `time`
+NAMELESS = ("", "index", "unnamed_0", "index_level_0", "level_0")  # where an index without a name was saved
 FUNDING_TIMES = ("calc_time", "funding_time", "fundingtime")  # of tables of funding rates alone
 ALIASES = {
-    "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract"),
-    "open": ("open",),
-    "high": ("high",),
-    "low": ("low",),
-    "close": ("close",),
-    "volume": ("volume", "vol", "tick_volume"),
+    "close_time": ("close_time", "closetime", "timeclose", "time_period_end"),
+    "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract", "name"),
+    "open": ("open", "price_open", "open_price", "o"),
+    "high": ("high", "price_high", "high_price", "h"),
+    "low": ("low", "price_low", "low_price", "l"),
+    "close": ("close", "price_close", "close_price", "close_last", "last", "latest", "c", "price"),
+    "volume": ("volume", "vol", "base_volume", "volume_base", "volumefrom", "volume_traded", "tick_volume", "tickvol", "tickvolume", "v"),
+    "ticks": ("tickvol",),
+    "adjusted": ("adj_close", "adjclose", "adjusted_close", "adjustedclose", "close_adj"),
     "price": ("price",),
     "size": ("size", "qty", "quantity", "amount"),
     "funding_rate": ("funding_rate", "fundingrate", "last_funding_rate", "lastfundingrate", "rate"),
 }
+QUOTES = ("currency", "quote", "to", "usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try")
 LONE = "ASSET"  # name of the only symbol where neither a column, a file name nor the caller names it
 
 
@@ -75,44 +88,77 @@ class Rows:
         return kept[code >= 0] if len(order) < len(self.symbols) else kept
 
 
+def plain(name: str) -> str:
+    """Return the name of a column as it is compared: small letters, words joined by `_`, without brackets, stars and a leading number.
+
+    >>> plain("<OPEN>"), plain("Adj Close**"), plain("1. open"), plain("Volume (BTC)")
+    ('open', 'adj_close', 'open', 'volume_btc')
+    """
+    words = re.sub(r"[\s<>*()\[\]/.:_#-]+", "_", name.strip().lower()).strip("_")
+    return re.sub(r"^\d+_(?=[a-z])", "", words)
+
+
 def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> dict[str, str]:
-    """Map each role of `wanted` (plus `time`, `symbol` and `close_time` where present) to the column that holds it. Raises UserError."""
+    """Map each role of `wanted`, and what else is there of the known ones, to the column that holds it.
+
+    Beside `wanted` these are `time`, `hours` (the time of day beside a date), `close_time`, `symbol`, and of candles `funding_rate`,
+    `ticks` and `adjusted`. Candles may lack a volume. Raises UserError that names every column that is missing or there twice.
+    """
     names = [str(name) for name in names]
     by_name: dict[str, list[str]] = {}
     for name in names:
-        by_name.setdefault(name.strip().lower().replace(" ", "_"), []).append(name)
-    if "date" in by_name and "time" in by_name and not any(n in by_name for n in TIME_NAMES[:3]):
-        raise UserError(f"{source} must have one time column, was two (date and time); join them into timestamp")
+        by_name.setdefault(plain(name), []).append(name)
+    is_candles = "close" in wanted
     times = (*TIME_NAMES, *FUNDING_TIMES) if "funding_rate" in wanted else TIME_NAMES
-    aliases = {"time": times, "close_time": ("close_time",), **ALIASES}
-    found = {}
-    optional = ("time", "close_time", "symbol") + (("funding_rate",) if "close" in wanted else ())
-    for role in dict.fromkeys((*optional, *wanted)):
-        alias = next((a for a in aliases[role] if a in by_name), None)
-        if alias is None:
-            continue
-        if len(by_name[alias]) > 1:
-            raise UserError(f"{source} must have one column {alias}, was {' and '.join(by_name[alias])}; rename or drop one")
-        found[role] = by_name[alias][0]
-    missing = [role for role in wanted if role not in found]
-    if "time" not in found and "close_time" not in found:
+    aliases = {**ALIASES, "time": times}
+    if not any(name in by_name for name in (*times, *ALIASES["close_time"])):
+        aliases["time"] = NAMELESS
+    optional = ("time", "close_time", "symbol") + (("funding_rate", "ticks", "adjusted") if is_candles else ())
+    chosen = {role: next((a for a in aliases[role] if a in by_name), None) for role in dict.fromkeys((*optional, *wanted))}
+    if is_candles and chosen["volume"] is None:
+        chosen["volume"] = _base_volume(by_name, source)
+    if chosen["time"] in DAYS and "time" in by_name:
+        chosen["hours"] = "time"
+    kept = {role: alias for role, alias in chosen.items() if alias is not None}
+    twice = [alias for alias in dict.fromkeys(kept.values()) if len(by_name[alias]) > 1]
+    missing = [role for role in wanted if role not in kept and not (is_candles and role == "volume")]
+    if "time" not in kept and "close_time" not in kept:
         missing.insert(0, "timestamp")
+    again = "; ".join(f"{source} must have one column {alias}, was {' and '.join(map(_shown, by_name[alias]))}" for alias in twice)
     if missing:
         need = ", ".join(["timestamp", "symbol", *wanted])
-        seen = ", ".join(name if name.isprintable() else repr(name)[:20] for name in names[:12]) or "none"
+        seen = ", ".join(_shown(name) for name in names[:12]) or "none"
         seen += ", ..." if len(names) > 12 else ""
-        raise UserError(f"{source} must have the columns {need}; missing: {', '.join(missing)}; found: {seen}")
-    return found
+        text = f"{source} must have the columns {need}; missing: {', '.join(missing)}; found: {seen}"
+        raise UserError(f"{text}; {again}" if again else text)
+    if again:
+        raise UserError(f"{again}; rename or drop one")
+    return {role: by_name[alias][0] for role, alias in kept.items()}
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and name else repr(name)[:20]
+
+
+def _base_volume(by_name: Mapping[str, list[str]], source: str) -> str | None:
+    """Return the one of `Volume BTC`, `Volume USDT` that counts base units. Raises UserError where that is not clear."""
+    named = [name for name in by_name if re.fullmatch(r"volume_[a-z0-9]{2,10}", name)]
+    base = [name for name in named if name.removeprefix("volume_") not in QUOTES]
+    if len(base) > 1:
+        written = " and ".join(_shown(by_name[name][0]) for name in named)
+        raise UserError(f"{source} must have one volume in base units, was {written}; rename that one to volume")
+    return base[0] if base else None
+
+
+def header_zone(name: str) -> str | None:
+    """Return the zone that the name of a time column says: `Gmt time`, `Time (EET)`."""
+    words = plain(name).split("_")
+    return "UTC" if "utc" in words or "gmt" in words else "EET" if "eet" in words else None
 
 
 def numbers(column: pa.ChunkedArray, name: str, source: str) -> F8:
     """Return a column as float64, NaN where empty. Raises UserError on text that is no number."""
-    try:
-        flat = column.combine_chunks().cast(pa.float64(), safe=False)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        detail = str(error).splitlines()[0][:120]
-        raise UserError(f"{source}: column {name} must hold numbers, was not so ({detail})") from None
-    return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64)
+    return read_numbers({name: column}, source)[0]
 
 
 def symbol_codes(column: pa.ChunkedArray, source: str) -> tuple[NDArray[np.int32], tuple[str, ...]]:
@@ -141,33 +187,90 @@ def check_names(symbols: Sequence[str], source: str) -> None:
             raise UserError(f"symbols must have names of letters, digits and signs alone, was '{visible(name)}' in {source}; rename it")
 
 
-def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Sequence[str] = VALUES) -> Rows:
-    """Turn an Arrow table of candles into Rows; `lone` names the symbol where no column does. Raises UserError."""
+def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Sequence[str] = VALUES, reading: Reading | None = None) -> Rows:
+    """Turn an Arrow table of candles into Rows; `lone` names the symbol where no column does.
+
+    reading: how times and prices are read; what was assumed goes to its notes. Raises UserError with all that must be corrected.
+    """
     found = find_columns(table.column_names, wanted, source)
+    reading = reading or Reading()
     label = "open" if "time" in found else "close"
-    stamp = found["time"] if label == "open" else found["close_time"]
-    time = utc_ns(table[stamp], f"column {stamp} of {source}")
     own = own_facts(table.schema.metadata)
+    problems: list[str] = []
+    code = np.zeros(table.num_rows, np.int32)
+    symbols: tuple[str, ...] = (lone or LONE,)
+    time = close_time = np.empty(0, np.int64)
+    values = np.empty((len(wanted), 0))
+    if "symbol" in found:
+        with noting(problems):
+            code, symbols = symbol_codes(table[found["symbol"]], source)
+    with noting(problems):
+        check_names(symbols, source)
+    with noting(problems):
+        time = _times(table, found, "time" if label == "open" else "close_time", source, reading, code)
+    if own is None and label == "open" and "close_time" in found and table.num_rows:
+        with noting(problems):
+            close_time = _times(table, found, "close_time", source, reading, code)
+    with noting(problems):
+        values = _values(table, found, wanted, source, reading)
+    if problems:
+        raise UserError("; also: ".join(problems))
     interval = 0
-    if own is None and label == "open" and "close_time" in found and len(time):
-        steps, counts = np.unique(utc_ns(table[found["close_time"]], f"column close_time of {source}") - time, return_counts=True)
+    if len(close_time):
+        steps, counts = np.unique(close_time - time, return_counts=True)
         interval = int(steps[np.argmax(counts)])
         if interval <= 0:
-            raise UserError(f"{source}: close_time must lie after {stamp}, was not so in most rows; swap or drop the column")
-    if "symbol" in found:
-        code, symbols = symbol_codes(table[found["symbol"]], source)
-    else:
-        code, symbols = np.zeros(len(time), np.int32), (lone or LONE,)
-    check_names(symbols, source)
-    roles = (*wanted, "funding_rate") if "funding_rate" in found else wanted
-    values = np.empty((len(roles), len(time)))
-    for i, role in enumerate(roles):
-        values[i] = numbers(table[found[role]], found[role], source)
+            raise UserError(f"{source}: close_time must lie after {found['time']}, was not so in most rows; swap or drop the column")
     rows = Rows(time, code, values, symbols, label, interval)
     if own is None or not set(symbols) <= set(own["symbols"]):
         return rows
     rank = np.array([own["symbols"].index(name) for name in symbols], np.int32)
     return Rows(time, rank[code], values, tuple(own["symbols"]), label, own["interval"], own["calendar"], True)
+
+
+@contextmanager
+def noting(problems: list[str]) -> Iterator[None]:
+    """Keep the sentence of a UserError, so that others can be told with it."""
+    try:
+        yield
+    except UserError as error:
+        problems.append(str(error))
+
+
+def _times(table: pa.Table, found: Mapping[str, str], role: str, source: str, reading: Reading, code: NDArray[np.int32]) -> I8:
+    zone = header_zone(found[role])
+    if zone is not None:
+        reading = replace(reading, zone=zone)
+    hours = table[found["hours"]] if role == "time" and "hours" in found else None
+    return utc_ns(table[found[role]], f"column {found[role] or 1} of {source}", reading, code, hours)
+
+
+def _values(table: pa.Table, found: Mapping[str, str], wanted: Sequence[str], source: str, reading: Reading) -> F8:
+    """Return the columns of `wanted`, and a funding rate where there is one, as rows; a volume that is not there is 0."""
+    roles = (*wanted, "funding_rate") if "funding_rate" in found and "funding_rate" not in wanted else tuple(wanted)
+    extra = [role for role in ("ticks", "adjusted") if role in found and found[role] not in [found.get(r) for r in roles]]
+    here = [role for role in (*roles, *extra) if role in found]
+    read = dict(zip(here, read_numbers({found[role]: table[found[role]] for role in here}, source, reading)))
+    if "volume" not in read and "volume" in roles:
+        reading.note("no column of volume; it is read as 0")
+        read["volume"] = np.zeros(table.num_rows)
+    if "ticks" in extra:
+        is_ticks = not np.any(read["volume"] > 0.0)
+        reading.remember(f"volume of {source}", "ticks" if is_ticks else "trades")
+        reading.note(f"volume is {found['ticks'] if is_ticks else found['volume']}; the other is not read")
+        read["volume"] = read["ticks"] if is_ticks else read["volume"]
+    if reading.is_adjusted and "close" in roles:
+        if "adjusted" not in found:
+            raise UserError(f"{source} must have a column Adj Close to be read adjusted, was without; leave --adjusted out")
+        factor = read["adjusted"] / read["close"]
+        read |= {role: read[role] * factor for role in ("open", "high", "low")} | {"close": read["adjusted"]}
+        reading.note("prices are adjusted: open, high and low are scaled as Adj Close is to the close; volume is as traded")
+    elif "adjusted" in found:
+        reading.note(f"prices are as traded; {found['adjusted']} is not read (--adjusted reads it)")
+    values = np.empty((len(roles), table.num_rows))
+    for i, role in enumerate(roles):
+        values[i] = read[role]
+    return values
 
 
 def own_facts(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any] | None:

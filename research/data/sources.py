@@ -1,34 +1,58 @@
-"""Where do candles come from? Parquet, CSV, folders of them, pandas, polars and NumPy, all read into Rows."""
+"""Where do candles come from? Parquet, Arrow, text files, folders of them, pandas, polars and NumPy, all read into Rows."""
 
-import gzip
+import datetime as dt
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from research.data.schema import VALUES, Rows, find_columns, join, rows_of
+from research.data.schema import NAMELESS, TIME_NAMES, VALUES, Rows, find_columns, join, plain, rows_of
+from research.data.texts import find_layout, is_text, read_text, stacked, unpack
+from research.data.zones import Reading
 from research.errors import UserError
 
 PARQUET = (".parquet", ".pq")
+ARROW = (".feather", ".arrow", ".ipc")
 CSV = (".csv", ".csv.gz", ".txt", ".tsv")
+IN_FOLDER = (*PARQUET, *ARROW, ".csv", ".csv.gz", ".zip")
 EXPECTED = "expected a Parquet or CSV file, a folder of them, sample, simulated:NAME, or a pandas or polars frame"
-# A time frame and dates at the end of a file name are not part of the symbol: BTCUSDT_1h, BTC_USDT-1h-futures, EURUSD-5m-2024-01.
-TAIL = re.compile(r"([-_.](\d+(m|h|d|w|mo|min|hour|day)|daily|hourly|futures|spot|\d{4}([-_]\d{2}){0,2}))+$", re.IGNORECASE)
+# A time frame and dates at the end of a file name are not part of the symbol: BTCUSDT_1h, BTC_USDT-1h-futures, EURUSD-5m-2024-01,
+# ETHUSDT-1M-2024, EURUSD_M15_202401020000_202412312300, DAT_ASCII_EURUSD_M1_2023.
+FRAME = r"\d+(m|h|d|w|mo|min|hour|day|month)|(m|h|d|w|mn)\d{1,3}|daily|hourly|weekly|monthly|futures|spot"
+MINUTES = "(1|5|15|30|60|240|720|1440|10080|43200)"  # bare, as MetaTrader and Kraken write a time frame: EURUSD60, XBTUSD_60
+DATE = r"\d{4}([-_]\d{2}){0,2}|(19|20)\d{6}(\d{4})?(\d{2})?|\d{2}\.\d{2}\.\d{4}"
+TAIL = re.compile(rf"(([-_.]|,? )({FRAME}|{DATE})|_candlestick_.*|, ?\d+[SDWM]?)+$|_{MINUTES}$|(?<=^[a-z]{{6}}){MINUTES}$", re.IGNORECASE)
 
 
-def read_rows(source: Any, lone: str | None = None) -> Rows:
-    """Read candles from a path, a frame or a dict of arrays; `lone` names the symbol where the data does not. Raises UserError."""
-    if isinstance(source, str | Path):
-        path = Path(source).expanduser()
-        files = candle_files(path)
-        return join([rows_of(read_table(f, VALUES), f.name, lone or symbol_of(f)) for f in files], path.name)
-    return rows_of(arrow_table(source), "the data", lone)
+def read_rows(source: Any, lone: str | None = None, reading: Reading | None = None, wanted: tuple[str, ...] = VALUES) -> Rows:
+    """Read candles (or `wanted`) from a path, a frame or a dict; `lone` names the symbol where the data does not. Raises UserError."""
+    reading = reading or Reading()
+    if not isinstance(source, str | Path):
+        rows = oldest_first(rows_of(arrow_table(source), "the data", lone, wanted, reading), reading)
+        return replace(rows, notes=tuple(reading.notes))
+    path = Path(source).expanduser()
+    parts = []
+    for file in candle_files(path):
+        own = replace(reading, notes=[])
+        rows = oldest_first(rows_of(read_table(file, wanted, own), file.name, lone or symbol_of(file), wanted, own), own)
+        parts.append(replace(rows, notes=tuple(note.replace(f" of {file.name}", "") for note in own.notes)))
+    return join(parts, path.name)
+
+
+def oldest_first(rows: Rows, reading: Reading) -> Rows:
+    """Turn rows round whose times go down, as many exports write them."""
+    order = np.argsort(rows.code, kind="stable") if np.any(np.diff(rows.code) < 0) else slice(None)
+    step = np.diff(rows.time[order])[np.diff(rows.code[order]) == 0]
+    if 2 * int((step < 0).sum()) <= int((step != 0).sum()) or not len(step):
+        return rows
+    reading.note("the newest row stands first; read from the last to the first")
+    return rows[::-1]
 
 
 def candle_files(path: Path, what: str = "data") -> list[Path]:
@@ -37,7 +61,7 @@ def candle_files(path: Path, what: str = "data") -> list[Path]:
         raise UserError(f"{what} must exist, was {str(path)!r} (not found); {EXPECTED}")
     if path.is_file():
         return [path]
-    files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith((*PARQUET, *CSV[:2])))
+    files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith(IN_FOLDER))
     if not files:
         raise UserError(f"{path} must hold .parquet or .csv files, was a folder without any")
     return files
@@ -49,23 +73,30 @@ def symbol_of(path: Path) -> str:
     >>> symbol_of(Path("BTC_USDT-1h.parquet")), symbol_of(Path("EURUSD_5m_2024.csv.gz"))
     ('BTC_USDT', 'EURUSD')
     """
-    stem = re.sub(r"\.(parquet|pq|csv|txt|tsv)(\.gz)?$", "", path.name, flags=re.IGNORECASE)
+    stem = re.sub(r"(\.(parquet|pq|feather|arrow|ipc|csv|txt|tsv))?(\.(gz|zip))?$", "", path.name, flags=re.IGNORECASE)
+    stem = re.sub(r"^DAT_[A-Z]+_", "", stem)
     return TAIL.sub("", stem) or stem
 
 
-def read_table(path: Path, wanted: tuple[str, ...]) -> pa.Table:
-    """Read the columns of `wanted`, time and symbol from one file. Raises UserError when it is not what its name says."""
+def read_table(path: Path, wanted: tuple[str, ...], reading: Reading | None = None) -> pa.Table:
+    """Read the columns of `wanted`, time and symbol from one file; what is assumed of its layout goes to the notes of `reading`.
+
+    Raises UserError when it is not what its name says.
+    """
     if path.stat().st_size == 0:
         raise UserError(f"{path.name} must hold candles, was an empty file (0 bytes)")
     name = path.name.lower()
     try:
         if name.endswith(PARQUET):
             return _read_parquet(path, wanted)
-        if name.endswith(CSV):
-            return _read_csv(path, wanted)
+        if name.endswith(ARROW):
+            return _read_arrow(path, wanted)
+        if is_text(name):
+            return read_text(path, wanted, reading or Reading())
     except PermissionError:
         raise UserError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
-    raise UserError(f"{path.name} must end in {', '.join((*PARQUET, *CSV))}, was {path.suffix or 'without an ending'}; {EXPECTED}")
+    endings = ", ".join((*PARQUET, *CSV, ".zip", *ARROW))
+    raise UserError(f"{path.name} must end in {endings}, was {path.suffix or 'without an ending'}; {EXPECTED}")
 
 
 def open_parquet(path: Path, symbol: str | None = None, **options: Any) -> pq.ParquetFile:
@@ -87,36 +118,30 @@ def _read_parquet(path: Path, wanted: tuple[str, ...]) -> pa.Table:
         raise UserError(f"{path.name} must be a whole Parquet file, was damaged ({str(error).splitlines()[0][:80]})") from None
 
 
+def _read_arrow(path: Path, wanted: tuple[str, ...]) -> pa.Table:
+    """Read Feather or Arrow IPC, a file or a stream."""
+    try:
+        with pa.memory_map(str(path)) as mapped:
+            try:
+                table = pa.ipc.open_file(mapped).read_all()
+            except pa.ArrowInvalid:
+                mapped.seek(0)
+                table = pa.ipc.open_stream(mapped).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise UserError(f"{path.name} must be a whole Arrow file, was not ({str(error).splitlines()[0][:80]})") from None
+    found = find_columns(table.column_names, wanted, path.name)
+    return table.select(list(dict.fromkeys(found.values())))
+
+
 def column_names(source: Any) -> list[str]:
     """Return the names of the columns, of a folder those of its first file. Raises UserError where there is nothing to read."""
     if not isinstance(source, str | Path):
         return [str(name) for name in getattr(source, "columns", source)]
     path = candle_files(Path(source).expanduser())[0]
-    return list(open_parquet(path).schema_arrow.names) if path.name.lower().endswith(PARQUET) else _header(path)[0]
-
-
-def _header(path: Path) -> tuple[list[str], str]:
-    """Return the column names of a CSV file and its delimiter."""
-    with gzip.open(path, "rt", errors="replace") if path.name.lower().endswith(".gz") else path.open(errors="replace") as file:
-        line = file.readline().lstrip("\ufeff")
-    delimiter = max(",;\t|", key=line.count)
-    return [name.strip().strip('"') for name in line.strip("\r\n").split(delimiter)], delimiter
-
-
-def _read_csv(path: Path, wanted: tuple[str, ...]) -> pa.Table:
-    names, delimiter = _header(path)
-    found = find_columns(names, wanted, path.name)
-    raw = {name: role for role, name in found.items()}
-    types = {name: pa.string() if raw[name] in ("time", "close_time", "symbol") else pa.float64() for name in raw}
-    try:
-        return pacsv.read_csv(
-            path,
-            read_options=pacsv.ReadOptions(column_names=names, skip_rows=1),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter),
-            convert_options=pacsv.ConvertOptions(column_types=types, include_columns=list(types), strings_can_be_null=False),
-        )
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path.name} must be a table of numbers, was not: {str(error).splitlines()[0][:160]}; correct that row") from None
+    name = path.name.lower()
+    if name.endswith(PARQUET):
+        return list(open_parquet(path).schema_arrow.names)
+    return find_layout(unpack(path), path.name, Reading()).names if is_text(name) else read_table(path, ()).column_names
 
 
 def arrow_table(data: Any) -> pa.Table:
@@ -136,26 +161,42 @@ def arrow_table(data: Any) -> pa.Table:
 
 def _from_pandas(frame: pd.DataFrame) -> pa.Table:
     if frame.columns.nlevels > 1:
-        raise UserError("the frame must have one level of columns, was several; use frame.stack() to get one row per time and symbol")
-    if not isinstance(frame.index, pd.RangeIndex):
-        names = [name or ("timestamp" if i == 0 else "symbol") for i, name in enumerate(frame.index.names)]
-        if isinstance(frame.index, pd.DatetimeIndex | pd.MultiIndex) and not set(names) & set(frame.columns):
-            frame = frame.reset_index(names=names)
+        frame = stacked(frame)
+    frame = _with_index(frame)
     arrays = []
     for position, name in enumerate(frame.columns):
         column = frame.iloc[:, position]
-        if column.dtype == object and str(name).lower() in ("timestamp", "open_time", "close_time", "date", "datetime", "time"):
-            try:
-                column = pd.to_datetime(column)
-            except (ValueError, TypeError) as error:
-                is_mixed = any(word in str(error).lower() for word in ("mix", "tz-aware", "tz-naive"))
-                mixed = "one time zone, was mixed" if is_mixed else f"times, was not so ({str(error)[:80]})"
-                raise UserError(f"column {name} must have {mixed}; use pd.to_datetime(column, utc=True) first") from None
+        if isinstance(column.dtype, pd.PeriodDtype):
+            column = column.dt.to_timestamp(how="start")
+        if column.dtype == object and plain(str(name)) in (*TIME_NAMES, *NAMELESS, "close_time"):
+            column = _instants(column, str(name))
         try:
             arrays.append(pa.array(column, from_pandas=True))
         except pa.ArrowException:
             arrays.append(pa.nulls(len(column)))  # an unrelated column of objects; a needed one is refused by its type
     return pa.Table.from_arrays(arrays, names=[str(name) for name in frame.columns])
+
+
+def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn an index that holds times, or times and symbols, into columns."""
+    if isinstance(frame.index, pd.RangeIndex):
+        return frame
+    here = {plain(str(name)) for name in frame.columns}
+    names = [str(name) if name else ("timestamp" if i == 0 else "symbol") for i, name in enumerate(frame.index.names)]
+    is_time = isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex | pd.MultiIndex) or not here & {*TIME_NAMES, "close_time"}
+    if not is_time or {plain(name) for name in names} & here:
+        return frame
+    if frame.index.nlevels == 1 and plain(names[0]) not in TIME_NAMES and plain(names[0]) != "close_time":
+        names = ["timestamp"]  # whatever it is called, nothing else can be the time
+    return frame.reset_index(names=names)
+
+
+def _instants(column: pd.Series, name: str) -> pd.Series:
+    """Read a column of objects: times with zones, which may differ, as UTC. Raises UserError on times with a zone among others without."""
+    kinds = {isinstance(value, dt.datetime) and value.tzinfo is not None for value in column if isinstance(value, dt.datetime)}
+    if kinds == {True, False}:
+        raise UserError(f"column {name} must have one time zone, was mixed; use pd.to_datetime(column, utc=True) first")
+    return pd.to_datetime(column, utc=True) if kinds == {True} and all(isinstance(v, dt.datetime) for v in column) else column
 
 
 def _from_arrays(arrays: dict[str, np.ndarray]) -> pa.Table:

@@ -34,6 +34,7 @@ from research.data.load import (
 from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import VALUES, Rows, find_columns, numbers, own_facts, rows_of, stack
 from research.data.sources import open_parquet, symbol_of
+from research.data.zones import Reading
 from research.errors import UserError
 
 BATCH = 65_536  # rows of a cursor decoded at once
@@ -57,6 +58,7 @@ class Survey:
     keeps_empty: bool  # a row without values is a row of the grid: our own file says so
     by_time: bool  # the file as a whole is sorted by time
     issues: list[Issue]
+    reading: Reading  # how every batch is read
 
     def opens(self, time: I8) -> I8:
         """Turn the time column into open times."""
@@ -143,7 +145,7 @@ def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, st
     here = np.flatnonzero(counts)
     names, groups = tuple(scan.symbols[s] for s in here), tuple(scan.groups[s] for s in here)
     grid = find_grid(times, candles, length, calendar or scan.calendar, len(names))
-    return Survey(names, counts[here], groups, grid, span, wrong_times, is_close, scan.keeps_empty, scan.by_time, issues)
+    return Survey(names, counts[here], groups, grid, span, wrong_times, is_close, scan.keeps_empty, scan.by_time, issues, scan.reading)
 
 
 class _Scan:
@@ -153,6 +155,7 @@ class _Scan:
         with open_parquet(path) as file:
             names, own = file.schema_arrow.names, own_facts(file.metadata.metadata) or {}
         found = find_columns(names, VALUES, path.name)
+        self.reading = Reading(forms={})
         self._path, self._columns = path, _time_columns(find_columns(names, (), path.name), bool(own))
         self._close, self._whole = found["close"], _time_columns(found, bool(own))
         length = whole_length(own.get("interval", 0))
@@ -204,7 +207,7 @@ class _Scan:
                 wanted = VALUES if not self.keeps_empty and self._has_holes(file, group) else ()
                 columns = self._whole if wanted else self._columns
                 for batch in file.iter_batches(batch_size=SURVEY_BATCH, row_groups=[group], columns=columns):
-                    rows = rows_of(pa.Table.from_batches([batch]), self._path.name, symbol_of(self._path), wanted=wanted)
+                    rows = rows_of(pa.Table.from_batches([batch]), self._path.name, symbol_of(self._path), wanted, self.reading)
                     rows = rows[~is_empty(rows)] if wanted else rows
                     if self._is_open:
                         for name in rows.symbols:
@@ -280,7 +283,7 @@ class _Cursor:
             found = find_columns(file.schema_arrow.names, VALUES, path.name)
         with open_parquet(path, found.get("symbol"), pre_buffer=False, buffer_size=BUFFER) as file:
             for batch in file.iter_batches(batch_size=BATCH, row_groups=groups, columns=_time_columns(found, True)):
-                rows = rows_of(pa.Table.from_batches([batch]), path.name, symbol_of(path))
+                rows = rows_of(pa.Table.from_batches([batch]), path.name, symbol_of(path), reading=facts.reading)
                 code = np.array([index.get(name, -1) for name in rows.symbols], np.int32)[rows.code]
                 time = facts.opens(rows.time)
                 mine = (code >= 0 if self._symbol is None else code == self._symbol) & in_span(time, facts.span)

@@ -16,10 +16,11 @@ import numpy as np
 
 from qtcore import Bars
 from qtcore.types import F8
-from research.data.clock import NS_PER_SECOND, parse_time
+from research.data.clock import parse_time
 from research.data.exchange import MS, Candle, Exchange, Trouble
 from research.data.fetch import FIRST_PATIENCE, PATIENCE, Talk
 from research.data.schema import bars_of
+from research.data.stamps import NS_PER_SECOND
 from research.errors import UserError
 from research.live.feeds import GRACE, SKEW, Arrival
 from research.live.journal import Event

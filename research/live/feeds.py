@@ -230,6 +230,7 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
         from research.live.exchange import open_exchange
 
         unfit = {"--live-from": live_from, "--to": how.get("end"), "--calendar": how.get("calendar"), "--funding": how.get("funding")}
+        unfit |= {"--time-zone": how.get("time_zone"), "--day-start": how.get("day_start"), "--adjusted": how.get("adjusted") or None}
         if given := [flag for flag, value in unfit.items() if value is not None] + ["--speed"] * (speed != "max"):
             raise UserError(f"{given[0]} must go with replay:FILE, was given with {text!r}; leave it out")
         return open_exchange(name, how.get("symbols") or (), how.get("start"), **(exchange or {}))

@@ -1,0 +1,285 @@
+"""Which layout has a text file? What is packed is unpacked, what stands before the table is skipped, columns without a name get one.
+
+pyarrow reads the table itself, pandas the one with several header lines.
+"""
+
+import csv
+import gzip
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from research.data.schema import find_columns, plain
+from research.data.zones import Reading
+from research.errors import UserError
+
+TEXT = (".csv", ".txt", ".tsv")
+MAX_BYTES = 2**32  # of a file that comes out of a packed one
+MAX_RATIO = 200  # of them to a packed byte, beyond `FREE`; candles have 2 to 40
+FREE = 2**24
+HEAD = 2**16  # bytes that are looked at to find the layout
+MAX_BEFORE = 10  # lines before the header
+KLINE = ("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
+         "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
+PRICES = ("open", "high", "low", "close")
+AFTER = {4: (), 5: ("volume",), 6: ("volume", "more"), 7: ("tick_volume", "vol", "spread")}  # what follows the prices, by numbers in a row
+NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?")
+DATE = re.compile(r"(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|(19|20|21)\d{2}[01]\d[0-3]\d)")
+HOUR = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?|\d{6}")
+EPOCH = re.compile(r"\d{9,20}(\.\d*)?|\d\.\d+[eE]\+?\d{1,2}")
+KNOWN = "time, open, high, low, close and volume, candles of Binance (12 columns), of MetaTrader, of HistData"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Of a text file: names of the columns, the character between them, the byte at which the rows begin, lines of the header."""
+
+    names: list[str]
+    delimiter: str
+    start: int
+    n_header: int = 1
+
+
+def is_text(name: str) -> bool:
+    """Say whether a file name, in small letters, is that of a text file, packed or not."""
+    return re.sub(r"\.(gz|zip)$", "", name).endswith(TEXT) or name.endswith(".zip")
+
+
+def unpack(path: Path) -> pa.Buffer:
+    """Return the bytes of a text file as UTF-8, out of gzip or a zip of one file. Raises UserError on what is damaged or no text."""
+    name = path.name.lower()
+    try:
+        if name.endswith(".gz"):
+            with gzip.open(path) as file:
+                data = pa.py_buffer(_read_bounded(file, path))
+        elif name.endswith(".zip"):
+            data = pa.py_buffer(_from_zip(path))
+        else:
+            with pa.memory_map(str(path)) as mapped:
+                data = mapped.read_buffer()
+    except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path.name} must be a whole packed file, was not ({str(error)[:80] or 'cut short'}); unpack it") from None
+    return _as_utf8(data, path)
+
+
+def _from_zip(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if len(members) != 1:
+            some = ", ".join(ascii(member.filename[:40]) for member in members[:3]) + (", ..." if len(members) > 3 else "")
+            raise UserError(f"{path.name} must hold one text file, was {len(members)} members ({some}); unpack it into a folder")
+        member = members[0]
+        name = member.filename
+        if re.search(r"[/\\:]|^\.", name) or not name.lower().endswith(TEXT) or not name.isprintable():
+            raise UserError(f"{path.name} must hold one {', '.join(TEXT)} file without a path, was {name[:60]!a}; unpack it")
+        if member.flag_bits & 1:
+            raise UserError(f"{path.name} must not be encrypted, was; unpack it")
+        with archive.open(member) as file:
+            return _read_bounded(file, path)
+
+
+def _read_bounded(file: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
+    """Read what is packed, no more than candles can be. Raises UserError."""
+    limit = min(MAX_BYTES, max(FREE, MAX_RATIO * path.stat().st_size))
+    out = io.BytesIO()
+    while chunk := file.read(2**20):
+        out.write(chunk)
+        if out.tell() > limit:
+            raise UserError(f"{path.name} must unpack to {limit:,} bytes at most, was more; unpack it and see what is in it")
+    return out.getvalue()
+
+
+def _as_utf8(data: pa.Buffer, path: Path) -> pa.Buffer:
+    head = bytes(data[:4])
+    encoding = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}.get(head[:2])
+    if encoding is None and len(head) == 4 and b"\0" in head:
+        encoding = "utf-16-le" if head[1] == head[3] == 0 else "utf-16-be" if head[0] == head[2] == 0 else None
+    if encoding is not None:
+        try:
+            data = pa.py_buffer(bytes(data).decode(encoding).encode())
+        except UnicodeDecodeError:
+            raise UserError(f"{path.name} must be text, was not (broken UTF-16); save it as UTF-8") from None
+    elif head[:3] == b"\xef\xbb\xbf":
+        data = data.slice(3)
+    if b"\0" in bytes(data[:HEAD]):
+        raise UserError(f"{path.name} must be text, was not (it has zero bytes); save it as CSV in UTF-8")
+    return data
+
+
+def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
+    """Find the header, or the names that a file without one means. Raises UserError where they are not clear."""
+    lines = list(_lines(data))
+    if not lines:
+        raise UserError(f"{name} must hold candles, was without a line of text")
+    said = re.fullmatch(r'"?sep=(.)"?', lines[0][2])
+    before = [line for line in lines if re.match(r"(#|//|sep=|\"?sep=)", line[2])]
+    rest = [line for line in lines if line not in before]
+    delimiter, width = _delimiter([line[2] for line in rest], said[1] if said else ";\t|,")
+    while len(rest) > 1 and width > 1 and len(_split(rest[0][2], delimiter)) == 1 and len(before) < MAX_BEFORE:
+        before.append(rest.pop(0))
+    if not rest:
+        raise UserError(f"{name} must hold candles, was without a line of a table")
+    if before:
+        reading.note(f"{len(before)} line{'s' * (len(before) > 1)} before the table skipped ({before[0][2][:60]!r})")
+    start, stop, text = rest[0]
+    fields = _split(text, delimiter)
+    data_fields = [field for field in fields if _is_datum(field)]
+    if len(data_fields) < 2:
+        following = _split(rest[1][2], delimiter) if len(rest) > 1 else []
+        is_several = len(following) == len(fields) > 2 and not any(_is_datum(field) for field in following) and "" not in following[1:]
+        if is_several and plain(following[0]) in ("", "ticker", "symbol", "price"):
+            return Layout(fields, delimiter, start, 2)
+        if following and len(following) == len(fields) + 1 and following[-1] == "":
+            fields = [*fields, "more"]  # a delimiter ends every row
+        return Layout(fields, delimiter, stop)
+    if [field.strip() for field in fields] == [str(i) for i in range(len(fields))] and len(rest) > 1:
+        reading.note("the header line numbers the columns; skipped")
+        rest = rest[1:]
+        start, fields = rest[0][0], _split(rest[0][2], delimiter)
+    names = _names(fields, name)
+    _check_order([_split(line[2], delimiter) for line in rest[:200]], names, name)
+    reading.note(f"no header line; the columns are read as {', '.join(n for n in names if n != 'more')}")
+    if reading.zone is None and not EPOCH.fullmatch(fields[0].strip()):
+        reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with time_zone")
+    return Layout(names, delimiter, start)
+
+
+def _lines(data: pa.Buffer) -> Iterator[tuple[int, int, str]]:
+    """Yield the first lines that are not blank: begin and end in bytes, text; a line that the look cuts off is left out."""
+    head = bytes(data[:HEAD])
+    for match in re.finditer(rb"([^\r\n]*)(\r\n|\n|\r|$)", head):
+        if match.start() == len(head) or (match.end() == len(head) < data.size and not match[2] and match.start() > 0):
+            return
+        if match[1].strip():
+            yield match.start(), match.end(), match[1].decode(errors="replace")
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return [field.strip() for field in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])]
+
+
+def _delimiter(lines: list[str], choice: str) -> tuple[str, int]:
+    """Return the character that cuts most lines into one number of fields, the more the better, and that number."""
+    best = (",", 1)
+    for delimiter in choice:
+        widths = [len(_split(line, delimiter)) for line in lines[1:] or lines]
+        width = max(set(widths), key=widths.count)
+        if widths.count(width) * 2 > len(widths) and width > best[1]:
+            best = (delimiter, width)
+    return best
+
+
+def _is_datum(field: str) -> bool:
+    return bool(NUMBER.fullmatch(field) or DATE.match(field))
+
+
+def _names(fields: list[str], source: str) -> list[str]:
+    """Name the columns of a file without a header by what stands in its first row. Raises UserError where that is not known."""
+    if len(fields) == len(KLINE) and EPOCH.fullmatch(fields[0]) and EPOCH.fullmatch(fields[6]) and fields[0] < fields[6]:
+        return list(KLINE)
+    rest, names = list(fields), list[str]()
+    if rest and re.match(r"[A-Za-z]", rest[0]):
+        names.append("symbol")
+        rest = rest[1:]
+        if len(rest) > 6 and DATE.fullmatch(rest[1]):
+            names.append("more")  # the length of the bars
+            rest = rest[1:]
+    has_hours = len(rest) > 5 and DATE.fullmatch(rest[0]) and HOUR.fullmatch(rest[1])
+    names += ["date", "time"] if has_hours else ["timestamp"]
+    numbers = rest[len(names) - names.count("symbol") - names.count("more") :]
+    is_time = bool(DATE.match(rest[0]) or EPOCH.fullmatch(rest[0])) if rest else False
+    after = AFTER.get(len(numbers))
+    if after is None or not is_time or not all(NUMBER.fullmatch(field) for field in numbers) or (len(numbers) == 7 and not has_hours):
+        shown = ", ".join(ascii(field[:20]) for field in fields[:8])
+        raise UserError(
+            f"{source} must have a header line or columns that are known without one ({KNOWN}), was {len(fields)} columns ({shown}); "
+            "put a line timestamp,symbol,open,high,low,close,volume above them, in the order of the columns"
+        )
+    return [*names, *PRICES, *after]
+
+
+def _check_order(rows: list[list[str]], names: list[str], source: str) -> None:
+    """Refuse rows without a header in which the second price is not the highest and the third the lowest. Raises UserError."""
+    first, wrong = names.index("open"), list[list[str]]()
+    for row in rows:
+        try:
+            open_, high, low, close = (float(field.replace(",", ".")) for field in row[first : first + 4])
+        except ValueError:
+            continue
+        if max(open_, low, close) > high or min(open_, high, close) < low:
+            wrong.append(row)
+    if 2 * len(wrong) > len(rows):
+        prices = ", ".join(ascii(field[:15]) for field in wrong[0][first : first + 4])
+        raise UserError(
+            f"{source} must have open, high, low, close in this order where no header names them, was {prices}; add a header line"
+        )
+
+
+def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table:
+    """Read the columns of `wanted`, time and symbol from a text file. Raises UserError."""
+    data = unpack(path)
+    layout = find_layout(data, path.name, reading)
+    if layout.n_header > 1:
+        return pa.Table.from_pandas(_several_headers(data, layout, path), preserve_index=False)
+    found = find_columns(layout.names, wanted, path.name)
+    if reading.zone is None and any(name.strip().startswith("<") for name in layout.names):
+        reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with time_zone")
+    at = {layout.names.index(name): role for role, name in found.items()}
+    rows = data.slice(layout.start)
+    if not rows.size:
+        return pa.table({layout.names[i]: pa.array([], pa.string() if role in TEXTS else pa.float64()) for i, role in at.items()})
+    try:
+        return _table(rows, layout, {i: pa.string() if role in TEXTS else pa.float64() for i, role in at.items()})
+    except pa.ArrowInvalid:  # numbers that pyarrow does not know are looked at as texts
+        pass
+    try:
+        return _table(rows, layout, dict.fromkeys(at, pa.string()))
+    except pa.ArrowInvalid as error:
+        raise UserError(f"{path.name} must be a table of numbers, was not: {str(error).splitlines()[0][:160]}; correct that row") from None
+
+
+TEXTS = ("time", "close_time", "hours", "symbol")
+
+
+def _table(rows: pa.Buffer, layout: Layout, types: dict[int, pa.DataType]) -> pa.Table:
+    table = pacsv.read_csv(
+        pa.BufferReader(rows),
+        read_options=pacsv.ReadOptions(column_names=[f"c{i}" for i in range(len(layout.names))]),
+        parse_options=pacsv.ParseOptions(delimiter=layout.delimiter),
+        convert_options=pacsv.ConvertOptions(
+            column_types={f"c{i}": kind for i, kind in types.items()}, include_columns=[f"c{i}" for i in types], strings_can_be_null=False
+        ),
+    )
+    return table.rename_columns([layout.names[i] for i in types])
+
+
+def _several_headers(data: pa.Buffer, layout: Layout, path: Path) -> pd.DataFrame:
+    """Read prices and tickers in two header lines, as yfinance writes them, one row per time and symbol. Raises UserError."""
+    try:
+        frame = pd.read_csv(pa.BufferReader(data.slice(layout.start)), sep=layout.delimiter, header=[0, 1], index_col=0, dtype=str)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"{path.name} must be a table, was not: {str(error).splitlines()[0][:120]}; write one header line") from None
+    if len(frame) and frame.iloc[0].isna().all():  # the line that names the index
+        frame = frame.iloc[1:]
+    return stacked(frame)
+
+
+def stacked(frame: pd.DataFrame) -> pd.DataFrame:
+    """Turn a frame whose columns are prices and symbols into one row per time and symbol, empty ones left out. Raises UserError."""
+    levels = [{plain(str(name)) for name in frame.columns.get_level_values(i)} for i in range(frame.columns.nlevels)]
+    prices = [i for i, names in enumerate(levels) if {"open", "high", "low", "close"} <= names]
+    if len(levels) != 2 or len(prices) != 1:
+        raise UserError(
+            "columns of two levels must be prices and symbols, was otherwise; use frame.stack() to get one row per time and symbol"
+        )
+    frame = frame.rename_axis(index="timestamp", columns=["symbol" if i != prices[0] else None for i in range(2)])
+    return frame.stack(level=1 - prices[0], future_stack=True).dropna(how="all").reset_index()
