@@ -1,16 +1,17 @@
-"""How do predictions of the user's own get onto the bars? Parquet, JSON lines or a frame; one row per close and symbol.
+"""Predictions of the user's own on the bars: a Parquet or JSON-lines file or a frame, one row per close and symbol.
 
-Columns: `close_time` (or `timestamp`, meaning the close), `symbol` and per model `xgb_action` and `xgb_confidence`, or `xgb_p_sell`,
-`xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. JSON lines may nest them as the chain's own log does:
+Columns: `close_time` (or `timestamp`, meaning the close, or `open_time` alone), `symbol` and per model `xgb_action` and `xgb_confidence`,
+or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. JSON lines may nest them as the chain's own log does:
 `{"timestamp": ..., "symbol": ..., "base_predictions": {"xgb": {"action": "BUY", "confidence": 0.7}}}` (`spec` 12.1).
 
 Only the status `active` votes (D-37). An unknown action, or a confidence or probability outside [0, 1], is an `error`: it does not vote
-and is counted in the notes. Where these predictions come from cannot be proven (D-99).
+and is counted in the notes; `foreign_codes` says which codes are read. Where these predictions come from cannot be proven (D-99).
 """
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,39 +20,41 @@ from numpy.typing import NDArray
 
 from qtcore.params import Broker
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
+from research.data import closes_of
+from research.data.clock import iso, utc_ns
 from research.errors import UserError
+from research.foreign_codes import ABSENT, UNKNOWN, ActionColumn, agreed_coding, plain_numbers, read_actions, read_numbers, read_shares
 from research.labels import Label, score_labels
-from research.predictions import SIDES, Predictions, mismatch
+from research.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ALIASES = {"patch": "patchtst", "lightgbm": "lgbm", "xgboost": "xgb"}
 STATUSES = ("active", "shadow", "fallback", "insufficient", "error")
-ACTIONS = {"SELL": 0, "HOLD": 1, "BUY": 2, "0": 0, "1": 1, "2": 2, "-1": -1, "": -1, "NONE": -1, "NAN": -1, "<NA>": -1}
+TIME_NAMES = ("close_time", "timestamp", "open_time")
 PARTS = ("action", "confidence", *SIDES, "status", "version")
 
 
 def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", broker: Broker | None = None) -> Predictions:
-    """Place predictions on the bars. Raises UserError where they cannot be read or match no bar.
+    """Place predictions on the bars. Raises UserError where they cannot be read, match no bar, may mean several things or hold no vote.
 
     source: path of a Parquet or JSON-lines file, or a pandas or polars frame. A file that this program stored keeps its folds and, with
     label "auto", its labels.
     """
     if isinstance(source, str | Path) and _is_ours(Path(source)):
-        stored = Predictions.load(source).align(bars)
+        stored = _stored(Path(source), bars)
         return stored if label == "auto" else _relabelled(stored, bars, label, broker)
     frame, skipped = _read(source)
     notes = [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
     row, column, keep = _place(frame, bars, notes)
     shape = (N_MODELS, bars.n, len(bars.symbols))
     action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
-    found = _columns(frame, notes)
-    for m, slot in enumerate(MODELS):
-        if slot in found:
-            said = _model(slot, {part: frame[name].to_numpy()[keep] for part, name in found[slot].items()}, notes)
-            for plane, values in zip((action, confidence, probs), said):
-                plane[m][row, column] = values
+    for m, votes in _votes(frame, keep, notes):
+        for plane, values in zip((action, confidence, probs), votes):
+            plane[m][row, column] = values
+    if not (action >= 0).any():
+        raise UserError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
     complete = not (np.isnan(probs).any(axis=-1) & (action >= 0)).any()
     labels, rule = score_labels(bars, label, broker)
     return Predictions(
@@ -69,19 +72,27 @@ def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", bro
     )
 
 
+def _stored(path: Path, bars: Bars) -> Predictions:
+    """Read a file of our own onto the bars."""
+    stored = Predictions.load(path)
+    placed = stored.align(bars)
+    n_cells, rows, columns = stored.n * len(stored.symbols), *matching(stored.close_time, stored.symbols, bars)[:2]
+    if ignored := n_cells - len(rows) * len(columns):
+        placed = replace(placed, notes=(*placed.notes, f"{ignored} of {n_cells} rows match no bar and were ignored"))
+    return placed
+
+
 def _is_ours(path: Path) -> bool:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return b"qt_predictions" in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowException):
         return False
 
 
 def _relabelled(stored: Predictions, bars: Bars, label: str | Label, broker: Broker | None) -> Predictions:
-    from dataclasses import replace
-
     labels, rule = score_labels(bars, label, broker)
     return replace(stored, labels=labels, label=rule)
 
@@ -105,15 +116,15 @@ def _read(source: Any) -> tuple["pd.DataFrame", int]:
 
 
 def _read_file(path: Path) -> tuple["pd.DataFrame", int]:
-    import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return pd.read_parquet(path), 0
+            return pq.read_table(path).to_pandas(ignore_metadata=True), 0  # what was an index is a column then
         if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
             return _read_lines(path)
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"predictions must be a readable file, was {str(path)!r} ({error})") from error
     raise UserError(f"predictions must be a .parquet or .jsonl file, was {str(path)!r}")
 
@@ -126,7 +137,7 @@ def _read_lines(path: Path) -> tuple["pd.DataFrame", int]:
         for line in lines:
             try:
                 entry = json.loads(line) if line.strip() else {}
-            except ValueError:
+            except (ValueError, RecursionError):
                 entry = None
             if isinstance(entry, dict) and entry:
                 rows.append(_flat(entry))
@@ -176,19 +187,26 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
 
 def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> tuple[I8, I8, I8]:
     """Find the bar and symbol of each row: (rows of bars, columns of bars, numbers of the frame's rows that have both)."""
-    time_name = next((name for name in ("close_time", "timestamp") if name in frame.columns), None)
-    if time_name is None or "symbol" not in frame.columns:
-        raise UserError(f"predictions must have the columns close_time (or timestamp) and symbol, was {', '.join(frame.columns[:12])}")
-    times = _times(frame[time_name])
+    name = next((name for name in TIME_NAMES if name in frame.columns), None)
+    if name is None or "symbol" not in frame.columns:
+        held = ", ".join(map(str, frame.columns[:12]))
+        raise UserError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
+    times, has_time = _times(frame, name)
     names = frame["symbol"].astype(str).str.strip()
-    row = np.minimum(np.searchsorted(bars.close_time, times), max(bars.n - 1, 0))
-    column = names.map({name: s for s, name in enumerate(bars.symbols)}).fillna(-1).to_numpy(np.int64)
-    keep = np.flatnonzero((bars.close_time[row] == times) & (column >= 0)) if bars.n else np.empty(0, np.int64)
+    column = names.map({symbol: s for s, symbol in enumerate(bars.symbols)}).fillna(-1).to_numpy(np.int64)
+    grid = bars.open_time if name == "open_time" else bars.close_time
+    if name == "open_time":
+        notes.append("rows are placed by open_time: each predicts at the close of the bar that opens then")
+    else:
+        _refuse_open_times(frame, times[has_time & (column >= 0)], name, bars)
+        stamps = closes_of(times, grid, bars.interval)
+        if moved := int(np.count_nonzero(stamps != times)):
+            notes.append(f"{moved} values of {name} lie just before a close, as exchanges write it, and mean that close")
+        times = stamps
+    row = np.minimum(np.searchsorted(grid, times), max(bars.n - 1, 0))
+    keep = np.flatnonzero(has_time & (grid[row] == times) & (column >= 0)) if bars.n else np.empty(0, np.int64)
     if len(keep) == 0:
-        known = times[times != np.iinfo(np.int64).min]
-        if len(known) == 0:
-            raise UserError(f"predictions must have ISO times or epochs in {time_name}, was {frame[time_name].iloc[0]!r}")
-        raise UserError(mismatch(0, len(frame), np.unique(known), tuple(dict.fromkeys(names)), bars))
+        raise UserError(mismatch(0, len(frame), np.unique(times[has_time]), tuple(dict.fromkeys(names)), bars))
     if len(keep) < len(frame):
         notes.append(f"{len(frame) - len(keep)} of {len(frame)} rows match no bar and were ignored")
     row, column = row[keep].astype(np.int64), column[keep]
@@ -197,39 +215,106 @@ def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> tuple[I8, I8,
     return row, column, keep
 
 
-def _times(values: "pd.Series") -> I8:
-    """Turn ISO texts (naive means UTC), datetimes or epochs of any unit into ns UTC; unreadable ones are the smallest int64."""
+def _times(frame: "pd.DataFrame", name: str) -> tuple[I8, NDArray[np.bool_]]:
+    """Return ns UTC and which rows have a time at all. Raises UserError where none has, or one cannot be read."""
     import pandas as pd
+    import pyarrow as pa
 
-    if pd.api.types.is_numeric_dtype(values):
-        size = float(values.abs().max())
-        unit = "ns" if size > 1e17 else "us" if size > 1e14 else "ms" if size > 1e11 else "s"
-        stamps = pd.to_datetime(values, unit=unit, utc=True, errors="coerce")
-    elif pd.api.types.is_datetime64_any_dtype(values):
-        stamps = pd.to_datetime(values, utc=True)
-    else:
-        stamps = pd.to_datetime(values.astype(str), utc=True, format="ISO8601", errors="coerce")
-    return np.asarray(stamps.dt.tz_localize(None).to_numpy().astype("datetime64[ns]").astype(np.int64))
+    given = frame[name]
+    has_time = given.notna().to_numpy(bool)
+    if not (pd.api.types.is_numeric_dtype(given) or pd.api.types.is_datetime64_any_dtype(given)):
+        has_time = has_time & ~given.astype(str).str.strip().isin(["", "None", "NaT", "nan", "null"]).to_numpy(bool)
+    if not has_time.any():
+        raise UserError(f"predictions must have a time in {name}, was empty in every row")
+    try:
+        read = pa.Array.from_pandas(given[has_time])
+    except pa.ArrowException as error:
+        raise UserError(f"predictions must have times of one kind in {name}, was otherwise ({str(error).splitlines()[0][:120]})") from error
+    times = np.full(len(frame), np.iinfo(np.int64).min)
+    times[has_time] = utc_ns(read, f"column {name} of the predictions")
+    return times, has_time
 
 
-def _model(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[NDArray[np.int8], F8, F8]:
-    """Read one model's rows: (action int8, confidence, probs [k, 3]), absent where it may not vote."""
+def _refuse_open_times(frame: "pd.DataFrame", times: I8, name: str, bars: Bars) -> None:
+    """Raise UserError where times are those of the opens: each would vote a bar early, knowing the bar that it votes on.
+
+    Where bars touch, an open is the close before it. What tells them apart are opens that no bar closes at (the first one, those after a
+    pause) and closes that no bar opens at (the last one).
+    """
+    remedy = "add the bar's length, or name the column open_time"
+    if "open_time" in frame.columns and (frame[name] == frame["open_time"]).any():
+        raise UserError(f"{name} of the predictions must be the close of each bar, was its open_time; {remedy}")
+    opens, closes = np.setdiff1d(bars.open_time, bars.close_time), np.setdiff1d(bars.close_time, bars.open_time)
+    only_opens = times[np.isin(times, opens)]
+    if len(only_opens) and not np.isin(times, closes).any() and times.min() >= bars.open_time[0]:
+        where = f"{iso(only_opens[0])} opens a bar and closes none"
+        raise UserError(f"{name} of the predictions must be the close of each bar, was its open ({where}); {remedy}")
+
+
+def _votes(frame: "pd.DataFrame", keep: I8, notes: list[str]) -> Iterator[tuple[int, tuple[NDArray[np.int8], F8, F8]]]:
+    """Read each model's columns as a whole; yield its number and (action int8, confidence, probs [k, 3]) of the rows `keep`."""
+    found = _columns(frame, notes)
+    said = {slot: {part: frame[name].to_numpy() for part, name in found[slot].items()} for slot in MODELS if slot in found}
+    probs = {slot: _probs(slot, parts, notes) for slot, parts in said.items()}
+    actions = {slot: _actions(slot, parts, probs[slot][1]) for slot, parts in said.items() if {"action", "confidence"} <= set(parts)}
+    coding = agreed_coding(actions.values())
+    for slot, parts in said.items():
+        given = None
+        if slot in actions:
+            action = actions[slot].actions(coding)
+            notes += actions[slot].notes
+            given = action, read_shares(parts["confidence"], f"{slot}_confidence", action != ABSENT, notes)
+        yield MODELS.index(slot), _model(slot, parts, given, probs[slot], keep, notes)
+
+
+def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8, NDArray[np.int8], NDArray[np.bool_]]:
+    """Return probabilities [k, 3], the class of the largest (-1 absent) and which rows are no probabilities."""
     k = len(next(iter(said.values())))
-    probs = np.column_stack([_numbers(said[side]) for side in SIDES]) if all(side in said for side in SIDES) else np.full((k, 3), np.nan)
-    bad = np.zeros(k, bool)
-    any_prob, sums_to_one = ~np.isnan(probs).all(axis=1), np.abs(probs.sum(axis=1) - 1.0) <= 1e-3
-    bad |= any_prob & ~(sums_to_one & (probs >= 0.0).all(axis=1) & (probs <= 1.0).all(axis=1))
-    votes = Votes.from_probs(np.where((any_prob & ~bad)[:, None], probs, np.nan)[None, :, None])
-    action, confidence = votes.action[0, :, 0], votes.confidence[0, :, 0]
-    if "action" in said and "confidence" in said:
-        given, known = _each(said["action"], lambda value: ACTIONS.get(_text(value), -2)), _numbers(said["confidence"])
-        voted = given != -1
-        bad |= voted & ((given == -2) | ~((known >= 0.0) & (known <= 1.0)))
-        action, confidence = np.where(voted, given, action), np.where(voted, known, confidence)
-    status = _statuses(said, k)
+    if not all(side in said for side in SIDES):
+        return np.full((k, 3), np.nan), np.full(k, -1, np.int8), np.zeros(k, bool)
+    probs = np.column_stack([read_numbers(said[side]) for side in SIDES])
+    given, total = ~np.isnan(probs).all(axis=1), probs.sum(axis=1)
+    if given.any() and (np.abs(total[given] - 100.0) <= 100.0 * SUM_TOLERANCE).all():
+        notes.append(f"{slot}_p_sell, _p_hold and _p_buy are read as per cent")
+        probs, total = probs / 100.0, total / 100.0
+    bad = given & ~((np.abs(total - 1.0) <= SUM_TOLERANCE) & (probs >= 0.0).all(axis=1) & (probs <= 1.0).all(axis=1))
+    if 2 * int(bad.sum()) > int(given.sum()):
+        where = f"a sum of {total[bad][0]:g} in row {int(np.argmax(bad)) + 1} and others in {int(bad.sum()):,} rows"
+        raise UserError(
+            f"{slot}_p_sell, _p_hold, _p_buy must be probabilities that sum to 1, or per cent that sum to 100, was with {where}"
+        )
+    votes = Votes.from_probs(np.where((given & ~bad)[:, None], probs, np.nan)[None, :, None])
+    return probs, votes.action[0, :, 0], bad
+
+
+def _actions(slot: str, said: Mapping[str, NDArray], likely: NDArray[np.int8]) -> ActionColumn:
+    return read_actions(said["action"], f"{slot}_action", np.isnan(plain_numbers(said["confidence"])[0]), likely)
+
+
+def _model(
+    slot: str,
+    said: Mapping[str, NDArray],
+    given: tuple[NDArray[np.int64], F8] | None,
+    probable: tuple[F8, NDArray[np.int8], NDArray[np.bool_]],
+    keep: I8,
+    notes: list[str],
+) -> tuple[NDArray[np.int8], F8, F8]:
+    """Settle one model's rows `keep`: (action int8, confidence, probs [k, 3]), absent where it may not vote.
+
+    given: action and confidence of every row where the file has them; probable: what `_probs` returned.
+    """
+    probs, likely, bad = (part[keep] for part in probable)
+    action = likely.astype(np.int64)
+    confidence = np.where(likely >= 0, np.max(np.where(np.isnan(probs), -1.0, probs), axis=1), np.nan)
+    if given is not None:
+        own, sure = given[0][keep], given[1][keep]
+        voted = own != ABSENT
+        bad |= voted & ((own == UNKNOWN) | ~((sure >= 0.0) & (sure <= 1.0)))
+        action, confidence = np.where(voted, own, action), np.where(voted, sure, confidence)
+    status = _statuses(said, len(probable[1]))[keep]
     status[bad & (status == "active")] = "error"
     silent = status != "active"
-    spoken = Counter(status[silent & ((action != -1) | bad)].tolist())
+    spoken = Counter(status[silent & ((action != ABSENT) | bad)].tolist())
     for name, count in sorted(spoken.items()):
         why = " (unknown action, or a confidence or probability outside [0, 1])" if name == "error" else ""
         notes.append(f"{count} predictions of {slot} have the status {name} and do not vote{why}")
@@ -240,12 +325,12 @@ def _model(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[ND
 def _statuses(said: Mapping[str, NDArray], k: int) -> NDArray:
     status = _each(said["status"], _status).astype(object) if "status" in said else np.full(k, "active", dtype=object)
     if "version" in said:
-        status[_each(said["version"], lambda value: "INSUFFICIENT" in _text(value))] = "insufficient"
+        status[_each(said["version"], lambda value: "INSUFFICIENT" in str(value).upper())] = "insufficient"
     return status
 
 
 def _status(value: Any) -> str:
-    text = _text(value).lower()
+    text = "" if value is None or value != value else str(value).strip().lower()
     return "active" if text in ("", "none", "nan", "<na>") else text if text in STATUSES else "error"
 
 
@@ -255,15 +340,3 @@ def _each(values: NDArray, read: Callable[[Any], Any]) -> NDArray:
 
     codes, different = pd.factorize(values, use_na_sentinel=False)
     return np.array([read(value) for value in different])[codes]
-
-
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float | np.floating) and (value != value or value == int(value))):
-        return "" if value is None or value != value else str(int(value))
-    return str(value).strip().upper()
-
-
-def _numbers(values: NDArray) -> F8:
-    import pandas as pd
-
-    return np.asarray(pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(np.float64))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
+from research.data.grid import closes_of
 from research.errors import UserError
 from research.files import replacing
 from research.labels import Label, score_labels
@@ -264,8 +265,12 @@ class Predictions:
 
 
 def matching(close_time: I8, symbols: tuple[str, ...], bars: Bars) -> tuple[I8, I8, I8, I8]:
-    """Rows and columns of a grid that exist in `bars`, and where: (rows, columns, rows of bars, columns of bars)."""
-    _, row, here = np.intersect1d(close_time, bars.close_time, assume_unique=True, return_indices=True)
+    """Rows and columns of a grid that exist in `bars`, and where: (rows, columns, rows of bars, columns of bars).
+
+    A close just before the full bar, as exchanges write it, is that close.
+    """
+    meant = closes_of(close_time, bars.close_time, bars.interval)
+    _, row, here = np.intersect1d(meant, bars.close_time, return_indices=True)
     at = {name: s for s, name in enumerate(bars.symbols)}
     column = np.array([s for s, name in enumerate(symbols) if name in at], np.int64)
     there = np.array([at[symbols[s]] for s in column], np.int64)

@@ -165,7 +165,7 @@ def test_import_of_probabilities(tmp_path):
 def test_what_may_not_vote_is_counted(tmp_path):
     n = BARS.n
     table = frame(
-        xgb_action=["BUY", "LONG", "SELL", "BUY", "BUY", "SELL"] + ["HOLD"] * (n - 6),
+        xgb_action=["BUY", "MOON", "SELL", "BUY", "BUY", "SELL"] + ["HOLD"] * (n - 6),
         xgb_confidence=[0.7, 0.7, 1.2, np.nan, -0.1, 0.9] + [0.6] * (n - 6),
         lgbm_action="BUY",
         lgbm_confidence=0.8,
@@ -246,12 +246,12 @@ def test_import_mistakes_are_told_in_a_sentence(tmp_path):
     good = frame(xgb_action="BUY", xgb_confidence=0.7)
     for table, match in (
         (good.assign(symbol="XYZ"), r"0 of 80 rows did: their symbols are XYZ"),
-        (good.assign(close_time=good.close_time - pd.Timedelta("1h")).iloc[:1], r"their times are the bars' open times"),
+        (good.assign(close_time=good.close_time - pd.Timedelta("1h")).iloc[:1], r"must be the close of each bar, was its open"),
         (good.assign(close_time=good.close_time + pd.Timedelta("9min")), r"load the same period and bar length"),
-        (good.drop(columns="symbol"), r"must have the columns close_time \(or timestamp\) and symbol"),
+        (good.drop(columns="symbol"), r"must have the columns close_time \(or timestamp, or open_time alone\) and symbol"),
         (good.drop(columns="xgb_confidence"), r"must hold xgb_action and xgb_confidence, or xgb_p_sell"),
         (good[["close_time", "symbol"]], r"must hold columns such as xgb_action"),
-        (good.assign(close_time="noon"), r"must have ISO times or epochs in close_time, was 'noon'"),
+        (good.assign(close_time="noon"), r"column close_time of the predictions must hold times, was 'noon'"),
         (good.iloc[:0], r"must have at least one row"),
     ):
         with pytest.raises(UserError, match=match):

@@ -1,0 +1,268 @@
+"""Are the codes of foreign predictions and outcomes read where they mean one thing, told, and refused with the accepted forms elsewhere?"""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from qtcore.types import MODELS
+from research.data import simulate
+from research.errors import UserError
+from research.foreign_codes import read_outcomes
+from research.predictions import Predictions
+from tests.conftest import assert_same_bits
+from tests.test_predictions import BARS, TIMES, frame, imported
+
+SIDES = [-1, 0, 1]
+WANTED = [0, 1, 2]  # what SIDES mean, over and over
+
+
+def cycle(values, n=BARS.n) -> list:
+    return (list(values) * n)[:n]
+
+
+def said(made, slot="xgb") -> list:
+    return made.action[MODELS.index(slot), :, 0].tolist()
+
+
+SPELLINGS = {
+    "sides": SIDES,
+    "sides as text": ["-1", "0", "1"],
+    "sides as floats": [-1.0, 0.0, 1.0],
+    "sides with signs": ["-1", "0", "+1"],
+    "long and short": ["short", "flat", "long"],
+    "in capitals": ["SHORT", "FLAT", "LONG"],
+    "buy and sell": ["Sell", "hold", "BUY"],
+    "ratings": ["strong_sell", "neutral", "strong_buy"],
+    "ratings with spaces": ["Strong Sell", " Neutral ", "Strong-Buy"],
+    "codes": [0, 1, 2],
+    "codes as text": ["0", "1", "2"],
+    "codes as floats": [0.0, 1.0, 2.0],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_actions_are_read_where_the_column_shows_their_meaning(spelling, tmp_path):
+    made = imported(frame(xgb_action=cycle(SPELLINGS[spelling]), xgb_confidence=0.7), tmp_path)
+    assert said(made) == cycle(WANTED)
+    assert (made.confidence[0, :, 0] == 0.7).all()
+    is_told = not spelling.startswith(("codes", "buy"))
+    assert len(made.notes) == is_told
+    assert all("read as" in note for note in made.notes)
+
+
+def test_two_sides_without_a_hold_are_read():
+    made = Predictions.import_file(frame(xgb_action=cycle([-1, 1]), xgb_confidence=0.7), BARS)
+    assert said(made) == cycle([0, 2])
+    assert made.notes == ("xgb_action holds -1, 1: read as -1 SELL, 0 HOLD, 1 BUY",)
+
+
+def test_an_absent_vote_stays_absent_in_our_codes():
+    made = Predictions.import_file(frame(xgb_action=cycle([-1, 0, 1, 2]), xgb_confidence=0.7), BARS)
+    assert said(made) == cycle([-1, 0, 1, 2])
+    silent = frame(xgb_action=-1, xgb_confidence=np.nan, lgbm_action=cycle([0, 1, 2]), lgbm_confidence=0.6)
+    assert Predictions.import_file(silent, BARS).slots == ("lgbm",)
+
+
+REFUSED = {
+    "0 and 1": ([0, 1], r"xgb_action must say which number is which action, was 0, 1 alone"),
+    "1 alone": ([1], r"was 1 alone, which may mean several"),
+    "0 alone": ([0], r"was 0 alone"),
+    "-1 alone": ([-1], r"was -1 alone"),
+    "-1 and 0": ([-1, 0], r"was -1, 0 alone"),
+    "truth": ([True, False], r"must hold actions, was 'TRUE', 'FALSE'; write buy, hold, sell"),
+    "five steps": ([-2, -1, 0, 1, 2], r"must hold the numbers of one coding, was with -2"),
+    "scores": ([0.1, 0.7, 2.0], r"was with 0.1"),
+    "258": ([0, 1, 2, 258], r"was with 258"),
+    "a billion": ([0, 1, 2, 10**9], r"was with 1e\+09"),
+    "one and a half": ([0, 1, 2, 1.5], r"was with 1.5"),
+    "infinite": ([0.0, 1.0, 2.0, np.inf], r"was with inf"),
+    "unknown words": (
+        ["up", "down"],
+        r"must hold actions, was 'UP', 'DOWN'; write buy, hold, sell \(or long, flat, short\), or the numbers",
+    ),
+    "words and numbers": (["BUY", "0", "1"], r"must hold words or numbers, was a mix"),
+    "lists": ([["BUY"], ["SELL"]], r"must hold words or numbers"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_may_mean_several_things_is_refused_with_the_forms(case):
+    values, match = REFUSED[case]
+    with pytest.raises(UserError, match=match) as told:
+        Predictions.import_file(frame(xgb_action=cycle(values), xgb_confidence=0.7), BARS)
+    assert "\n" not in str(told.value)
+
+
+def probable(actions, n=BARS.n) -> dict:
+    """Probabilities whose largest is the class of each row."""
+    rows = np.full((n, 3), 0.2)
+    rows[np.arange(n), cycle(actions, n)] = 0.6
+    return dict(zip(("xgb_p_sell", "xgb_p_hold", "xgb_p_buy"), rows.T))
+
+
+@pytest.mark.parametrize(("held", "meant"), [([0, 1], [0, 1]), ([0, 1], [1, 2]), ([1], [2]), ([1], [1]), ([-1, 0], [0, 1]), ([-1], [0])])
+def test_probabilities_of_the_row_prove_the_coding(held, meant):
+    made = Predictions.import_file(frame(xgb_action=cycle(held), xgb_confidence=0.6, **probable(meant)), BARS)
+    assert said(made) == cycle(meant)
+
+
+def test_probabilities_that_prove_nothing_refuse():
+    with pytest.raises(UserError, match="was 0, 1 alone"):
+        Predictions.import_file(frame(xgb_action=cycle([0, 1]), xgb_confidence=0.6, **probable([0, 1, 2])), BARS)
+
+
+def test_the_other_models_of_a_file_show_the_coding_unless_they_differ():
+    rest = {"xgb_action": cycle([0, 1]), "xgb_confidence": 0.6, "lgbm_confidence": 0.6, "nhits_confidence": 0.6}
+    made = Predictions.import_file(frame(**rest, lgbm_action=cycle([0, 1, 2]), nhits_action=1), BARS)
+    assert (said(made), said(made, "nhits")) == (cycle([0, 1]), cycle([1]))
+    made = Predictions.import_file(frame(**rest, lgbm_action=cycle(SIDES), nhits_action=1), BARS)
+    assert (said(made), said(made, "nhits")) == (cycle([1, 2]), cycle([2]))
+    with pytest.raises(UserError, match="was 0, 1 alone"):
+        Predictions.import_file(frame(**rest, lgbm_action=cycle(SIDES), nhits_action=cycle([0, 1, 2])), BARS)
+
+
+def test_the_meaning_does_not_depend_on_which_rows_match():
+    table = frame(xgb_action=[*cycle([0, 1], BARS.n - 1), 2], xgb_confidence=0.7)
+    made = Predictions.import_file(table, BARS[:20])
+    assert said(made) == cycle([0, 1], 20)
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [([70.0, 55.5, 100.0], [0.7, 0.555, 1.0]), ([0, 60], [0.0, 0.6]),
+     (["70%", "55.5 %", "0.5%"], [0.7, 0.555, 0.005]), ([0.7, 1.0], [0.7, 1.0])],
+)  # fmt: skip
+def test_confidences_in_per_cent_are_read_and_told(values, wanted):
+    made = Predictions.import_file(frame(xgb_action="BUY", xgb_confidence=cycle(values)), BARS)
+    np.testing.assert_allclose(made.confidence[0, :, 0], cycle(wanted))
+    assert made.notes == (() if values == [0.7, 1.0] else ("xgb_confidence is read as per cent",))
+
+
+@pytest.mark.parametrize("values", [[0.7, 55.0, 60.0], [70.0, 101.0], [-50.0, 50.0, 60.0], [730, 810], [1, 55, 60]])
+def test_confidences_of_no_scale_are_refused(values):
+    with pytest.raises(UserError, match=r"xgb_confidence must be fractions in \[0, 1\], or per cent above 1 up to 100, was from"):
+        Predictions.import_file(frame(xgb_action="BUY", xgb_confidence=cycle(values)), BARS)
+
+
+def test_probabilities_in_per_cent_are_read_and_those_without_a_sum_refused():
+    table = frame(xgb_p_sell=20.0, xgb_p_hold=cycle([30.0, 50.0]), xgb_p_buy=cycle([50.0, 30.0]))
+    made = Predictions.import_file(table, BARS)
+    assert said(made) == cycle([2, 1])
+    assert made.probs[0, 0, 0].tolist() == [0.2, 0.3, 0.5]
+    assert made.notes == ("xgb_p_sell, _p_hold and _p_buy are read as per cent",)
+    with pytest.raises(UserError, match=r"that sum to 1, or per cent that sum to 100, was with a sum of 1\.5 in row 1"):
+        Predictions.import_file(frame(xgb_p_sell=0.5, xgb_p_hold=0.5, xgb_p_buy=0.5), BARS)
+
+
+def test_a_file_without_any_vote_is_refused_with_the_reason():
+    with pytest.raises(UserError, match="must hold a vote, was without: 80 predictions of xgb have the status error"):
+        Predictions.import_file(frame(xgb_action="BUY", xgb_confidence=0.7, xgb_status="running"), BARS)
+    with pytest.raises(UserError, match="must hold a vote, was without: every action is absent"):
+        Predictions.import_file(frame(xgb_action=None, xgb_confidence=0.7), BARS)
+
+
+# ---------------------------------------------------------------- times and symbols
+
+
+def actions(times, **more) -> pd.DataFrame:
+    return pd.DataFrame({"timestamp": times, "symbol": BARS.symbols[0], "xgb_action": "BUY", "xgb_confidence": 0.7} | more)
+
+
+@pytest.mark.parametrize("tick", [1, 1_000, 1_000_000, 1_000_000_000])
+def test_a_close_just_before_the_full_bar_means_that_bar(tick):
+    made = Predictions.import_file(actions(BARS.close_time - tick), BARS)
+    assert (made.action[0, :, 0] == 2).all()
+    assert made.notes == ("80 values of timestamp lie just before a close, as exchanges write it, and mean that close",)
+    early = Predictions.random(BARS, seed=1)
+    stamped = dataclasses.replace(early, close_time=early.close_time - tick)
+    assert_same_bits(stamped.align(BARS).action, early.action)
+
+
+def test_open_times_are_noticed_and_read_by_their_name(tmp_path):
+    for table in (
+        actions(BARS.open_time),
+        actions(BARS.open_time).rename(columns={"timestamp": "close_time"}),
+        actions(BARS.open_time, open_time=BARS.open_time),
+        actions(BARS.open_time).iloc[:20],
+        actions(BARS.close_time).assign(open_time=BARS.close_time),
+    ):
+        with pytest.raises(UserError, match=r"of the predictions must be the close of each bar, was its open.*; add the bar's length"):
+            Predictions.import_file(table, BARS)
+    made = Predictions.import_file(actions(BARS.open_time).rename(columns={"timestamp": "open_time"}), BARS)
+    assert (made.action[0, :, 0] == 2).all()
+    assert made.notes == ("rows are placed by open_time: each predicts at the close of the bar that opens then",)
+
+
+def test_closes_of_a_longer_history_are_no_open_times():
+    bars = simulate("random_walk", n_bars=200, n_symbols=1)
+    table = pd.DataFrame({"timestamp": bars.close_time, "symbol": bars.symbols[0], "xgb_action": "BUY", "xgb_confidence": 0.7})
+    made = Predictions.import_file(table.iloc[:150], bars[50:])
+    assert (made.action[0, :100, 0] == 2).all()
+    assert made.notes == ("50 of 150 rows match no bar and were ignored",)
+
+
+def test_rows_without_a_time_are_counted_and_unreadable_times_refused():
+    times = TIMES.strftime("%Y-%m-%dT%H:%M:%SZ").to_numpy(object)
+    made = Predictions.import_file(actions(np.where(np.arange(BARS.n) == 7, None, times)), BARS)
+    assert made.action[0, 6:9, 0].tolist() == [2, -1, 2]
+    assert made.notes == ("1 of 80 rows match no bar and were ignored",)
+    for bad in ("2024-13-45T00:00:00Z", "soon"):
+        with pytest.raises(UserError, match="column timestamp of the predictions must"):
+            Predictions.import_file(actions(np.where(np.arange(BARS.n) == 7, bad, times)), BARS)
+    with pytest.raises(UserError, match="must have a time in timestamp, was empty in every row"):
+        Predictions.import_file(actions(pd.Series([None] * BARS.n)), BARS)
+    with pytest.raises(UserError, match="must have times of one kind in timestamp"):
+        Predictions.import_file(actions(pd.Series([1, "2024-01-01"] * 40)), BARS)
+
+
+def test_a_frame_that_keeps_its_keys_in_the_index_is_read(tmp_path):
+    table = frame(xgb_action="BUY", xgb_confidence=0.7).set_index(["close_time", "symbol"])
+    table.to_parquet(tmp_path / "p.parquet")
+    for source in (table, tmp_path / "p.parquet"):
+        assert (Predictions.import_file(source, BARS).action[0, :, 0] == 2).all()
+
+
+def test_our_own_table_without_its_metadata_is_a_foreign_file(tmp_path):
+    made = Predictions.random(BARS, seed=1)
+    table = pq.read_table(made.save(tmp_path / "p.parquet"))
+    pq.write_table(table.replace_schema_metadata(None).sort_by("symbol"), tmp_path / "q.parquet")
+    again = Predictions.import_file(tmp_path / "q.parquet", BARS)
+    assert_same_bits(again.action, made.action)
+    assert_same_bits(again.confidence, made.confidence)
+    assert again.imported
+
+
+def test_rows_of_our_own_file_that_match_no_bar_are_noted(tmp_path):
+    path = Predictions.random(BARS, seed=1).save(tmp_path / "p.parquet")
+    assert Predictions.import_file(path, BARS[:20]).notes == ("random predictions", "180 of 240 rows match no bar and were ignored")
+
+
+def test_a_deep_line_is_skipped_and_counted(tmp_path):
+    line = {"timestamp": TIMES[0].isoformat(), "symbol": BARS.symbols[0], "xgb_action": "long", "xgb_confidence": 0.7}
+    (tmp_path / "p.jsonl").write_text(f"{json.dumps(line)}\n{'[' * 100_000}\n")
+    made = Predictions.import_file(tmp_path / "p.jsonl", BARS)
+    assert made.notes == ("1 lines are no JSON objects and were skipped", "xgb_action: LONG is read as BUY")
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+@pytest.mark.parametrize(
+    "values",
+    [["win", "loss"], ["WIN", "LOSS"], ["Won", "Lost"], [True, False], ["True", "False"], ["yes", "no"], ["Y", "N"], [1, 0], [1.0, -1.0],
+     ["1", "0"]],
+)  # fmt: skip
+def test_outcomes_in_common_spellings(values):
+    assert read_outcomes(np.array(values, object), "outcome").tolist() == ["win", "loss"]
+
+
+def test_outcomes_of_no_meaning_are_refused_and_single_ones_left_empty():
+    assert read_outcomes(np.array(["win", "pending", "Break Even", None], object), "outcome").tolist() == ["win", "", "breakeven", ""]
+    with pytest.raises(
+        UserError, match=r"outcome must be win, loss or breakeven \(or true and false, yes and no, 1 and 0\), was '2.5', '7.0'"
+    ):
+        read_outcomes(np.array([2.5, 7]), "outcome")
