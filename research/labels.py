@@ -194,14 +194,17 @@ def score_labels(
 
 
 def outcome_labels(
-    ensemble_action: NDArray[np.int8], row: I8, column: I8, action: NDArray[np.int8], is_win: NDArray[np.bool_], end: I8
+    shape: tuple[int, int], row: I8, column: I8, action: NDArray[np.int8], is_win: NDArray[np.bool_], end: I8
 ) -> tuple[NDArray[np.int8], I8]:
-    """Make L6: the traded action where a trade won, HOLD where it did not, the recorded ensemble action where none was made.
+    """Make L6 of recorded trades: the traded action where a trade won, HOLD where it did not, invalid where none was made.
 
-    ensemble_action [n, S]: int8, -1 absent stays invalid. row, column, action, is_win, end [k]: decision row, symbol, action, outcome and
-    closing row of each trade; the last one of a cell counts. Returns (int8 [n, S], latest closing row of each row's labels int64 [n]).
+    The original labels what was not traded with the recorded action of the ensemble, which is no outcome but a function of what a model is
+    shown: it would learn to repeat the ensemble and score 100 %.
+
+    shape: n bars, S symbols. row, column, action, is_win, end [k]: decision row, symbol, action, outcome and closing row of each trade; the
+    last one of a cell counts. Returns (int8 [n, S], -1 invalid; latest closing row of each row's labels int64 [n]).
     """
-    out = np.array(ensemble_action, np.int8)
+    out = np.full(shape, Action.ABSENT, np.int8)
     last = np.arange(len(out), dtype=np.int64)
     for i in range(len(row)):
         out[row[i], column[i]] = action[i] if is_win[i] else Action.HOLD

@@ -140,12 +140,11 @@ def test_imported_predictions_are_scored_on_thresholds_of_the_first_part():
     assert score_labels(bars, "L3")[1] == LABELS["L3"]
 
 
-def test_outcomes_become_the_traded_action_where_they_won():
-    ensemble = np.array([[2, 1], [0, -1], [1, 2]], np.int8)
+def test_outcomes_become_the_traded_action_where_they_won_and_nothing_else_is_labelled():
     row, column = np.array([0, 1]), np.array([0, 0])
     action, won, end = np.array([2, 0], np.int8), np.array([True, False]), np.array([2, 5])
-    labels, last = outcome_labels(ensemble, row, column, action, won, end)
-    assert labels.tolist() == [[2, 1], [1, -1], [1, 2]]
+    labels, last = outcome_labels((3, 2), row, column, action, won, end)
+    assert labels.tolist() == [[2, -1], [1, -1], [-1, -1]]
     assert last.tolist() == [2, 5, 2]
 
 

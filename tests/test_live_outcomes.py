@@ -11,6 +11,7 @@ from qtcore.types import Reason
 from research.backtest import backtest
 from research.cli.app import app
 from research.cli.common import guarded
+from research.config import Config
 from research.data import simulate
 from research.data.frames import save_bars
 from research.errors import UserError
@@ -21,6 +22,7 @@ from research.meta import MetaSchedule, read_log, train_from_log
 from research.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.test_live import run_live
+from tests.test_meta_logs import BUSY
 
 ISO = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -29,13 +31,14 @@ ISO = "%Y-%m-%dT%H:%M:%SZ"
 def traded(tmp_path_factory):
     """A replay's journal, and the log and outcomes that a backtest of the same bars exports."""
     folder = tmp_path_factory.mktemp("traded")
-    bars = simulate("planted_edge", n_bars=900, n_symbols=3)
+    bars = simulate("planted_edge", n_bars=1200, n_symbols=3)
     predictions = Predictions.random(bars, seed=1)
     save_bars(bars, folder / "bars.parquet")
     predictions.save(folder / "predictions.parquet")
     how = {"symbols": list(bars.symbols)}
-    run_live(Wish(f"replay:{folder / 'bars.parquet'}", folder / "journal.sqlite", predictions=folder / "predictions.parquet", how=how))
-    run = backtest(bars, predictions)
+    stored = folder / "predictions.parquet"
+    run_live(Wish(f"replay:{folder / 'bars.parquet'}", folder / "journal.sqlite", Config(BUSY), predictions=stored, how=how))
+    run = backtest(bars, predictions, BUSY)
     return folder / "journal.sqlite", run, *export_log(run, folder)
 
 

@@ -1,5 +1,6 @@
 """Does the meta layer learn from logs as it learns from a run, is every odd line counted, and does MetaPredictor answer as written?"""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -18,6 +19,7 @@ from research.meta import V1_THRESHOLD, MetaPredictor, MetaSchedule, read_log, t
 from research.predictions import Predictions
 from tests.conftest import assert_same_bits
 
+BUSY = Params().with_values({"governor.max_daily_trades": 10_000, "broker.max_holding_bars": 1})  # a trade in every second cell
 HEADER = "timestamp,symbol,action,outcome,pnl_pct,hold_duration_minutes\n"
 
 
@@ -70,7 +72,8 @@ def test_every_odd_line_is_counted_and_the_last_double_wins(files):
     }
     assert read.symbols == ("BTCUSDT", "ETHUSDT")
     assert [pd.Timestamp(t).hour for t in read.close_time] == [1, 2, 3, 4]
-    assert read.labels.tolist() == [[2, 1], [0, -1], [2, -1], [2, -1]]  # won BUY, lost SELL is HOLD; then the ensemble's action
+    assert read.labels.tolist() == [[2, 1], [-1, -1], [-1, -1], [-1, -1]]  # won BUY, lost SELL is HOLD; nothing else has an outcome
+    assert read.traded.tolist() == [[2, 0], [-1, -1], [-1, -1], [-1, -1]]
     assert read.end.tolist() == [2, 1, 2, 3]  # the longer of the two trades ends at 03:00
     assert read.regime[:, 0, 1].tolist() == [0.7, -0.1]
     assert (read.votes.action[[0, 3], 1, 0] == 0).all()
@@ -81,7 +84,7 @@ def test_every_odd_line_is_counted_and_the_last_double_wins(files):
 
 def test_files_that_cannot_teach_are_refused(files, tmp_path):
     log, outcomes = files
-    with pytest.raises(UserError, match="must have at least 1,000 lines with two voters or more, was 6; log a longer period"):
+    with pytest.raises(UserError, match="must have at least 1,000 lines with an outcome and two voters or more, was 2"):
         train_from_log(log, outcomes)
     with pytest.raises(UserError, match="without a usable one"):
         train_from_log(log, outcomes, min_date="2030-01-01")
@@ -95,9 +98,9 @@ def test_files_that_cannot_teach_are_refused(files, tmp_path):
 
 
 def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_path):
-    bars = simulate("planted_edge", n_bars=900, n_symbols=3)
+    bars = simulate("planted_edge", n_bars=1200, n_symbols=3)
     preds = Predictions.random(bars, seed=1)
-    run = backtest(bars, preds)
+    run = backtest(bars, preds, BUSY)
     log, outcomes = export_log(run, tmp_path)
     read = read_log(log, outcomes)
     assert read.counts["invalid lines"] == read.counts["doubled lines"] == read.counts["lines out of order"] == 0
@@ -113,6 +116,81 @@ def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_
     assert not np.isnan(served.meta_probs[:, first:]).all()
     again, _ = train_from_log(log, outcomes)
     assert again.hash == stored.hash
+
+
+def planted_log(folder, teach, n=1500):
+    """A log of votes without content, and outcomes as `teach` gives them: (index, votes, regime) -> (action, outcome) or None."""
+    rng = np.random.default_rng(0)
+    start, lines, rows = pd.Timestamp("2026-01-01T00:00:00Z"), [], []
+    for t in range(n):
+        time = (start + pd.Timedelta(hours=t)).isoformat().replace("+00:00", "Z")
+        said = {m: (str(rng.choice(["SELL", "HOLD", "BUY"])), round(float(rng.uniform(0.4, 0.95)), 3)) for m in ("xgb", "lgbm", "nhits")}
+        heads = {a: sum(c for action, c in said.values() if action == a) for a in ("SELL", "HOLD", "BUY")}
+        ensemble, trend = max(heads, key=heads.get), float(rng.normal() / 3)
+        lines.append(
+            {
+                "timestamp": time,
+                "symbol": "A",
+                "base_predictions": {m: {"action": a, "confidence": c} for m, (a, c) in said.items()},
+                "ensemble_action": ensemble,
+                "ensemble_confidence": 0.7,
+                "regime": {"volatility": 0.5, "trend_strength": trend},
+            }
+        )
+        if (taught := teach(rng, ensemble, trend)) is not None:
+            rows.append(f"{time},A,{taught[0]},{taught[1]},{1.0 if taught[1] == 'win' else -1.0},60")
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (folder / "outcomes.csv").write_text(HEADER + "\n".join(rows))
+    return folder / "log.jsonl", folder / "outcomes.csv"
+
+
+def test_lines_without_an_outcome_neither_train_nor_score(tmp_path):
+    """Every second line has an outcome; the others would be labelled with the ensemble's action, which the model can see."""
+
+    def teach(rng, ensemble, trend):
+        return (rng.choice(["BUY", "SELL"]), rng.choice(["win", "loss"])) if rng.random() < 0.8 else None
+
+    files = planted_log(tmp_path, teach)
+    read = read_log(*files)
+    assert ((read.labels >= 0) == (read.traded >= 0)).all()
+    made, counts = train_from_log(*files)
+    assert counts["lines without an outcome"] == int((read.labels < 0).sum()) > 200
+    for artefact in made.artefacts:
+        fold = slice(*artefact.meta["split"]["rows"][1:])
+        assert artefact.meta["n_scored"] == int((read.labels[fold] >= 0).sum())
+        assert artefact.meta["balanced_accuracy"] < 0.65
+        assert artefact.meta["status"] == "rejected"
+
+
+FUNCTIONS = {
+    "the ensemble's action": lambda _, ensemble, trend: ("BUY", "loss") if ensemble == "HOLD" else (ensemble, "win"),
+    "the sign of a feature": lambda _, ensemble, trend: ("BUY" if trend > 0 else "SELL", "loss" if abs(trend) < 0.1 else "win"),
+    "who won by the sign of a feature": lambda rng, ensemble, trend: (
+        "BUY" if ensemble == "BUY" else "SELL",
+        "win" if trend > 0 else "loss",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ["logistic", "forest"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_labels_that_are_a_function_of_the_inputs_are_refused(function, kind, tmp_path):
+    files = planted_log(tmp_path, FUNCTIONS[function])
+    with pytest.raises(
+        UserError,
+        match=r"labels must be decided by the market, were a function of the model's inputs: (8[5-9]|9\d|100)\.\d% of later rows are known",
+    ):
+        train_from_log(*files, kind=kind)
+
+
+def test_predictions_that_hold_the_label_teach_no_meta_model():
+    bars = simulate("random_walk", n_bars=1500, n_symbols=2)
+    preds = Predictions.random(bars, seed=1)
+    action = preds.action.copy()
+    action[0] = np.where(preds.action[0] >= 0, np.maximum(preds.labels, 0), -1)
+    made = train_meta(bars, dataclasses.replace(preds, action=action, probs=None))
+    assert made.artefacts == ()
+    assert "labels must be decided by the market, were a function of the model's inputs" in made.notes[0]
 
 
 # ---------------------------------------------------------------- MetaPredictor v5

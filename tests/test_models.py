@@ -343,9 +343,46 @@ def test_a_model_that_knows_is_accepted_and_a_constant_one_is_named():
     constant = score(np.tile([0.1, 0.8, 0.1], (300, 2, 1)), labels, counts, ones, regime, 5, 42)
     assert constant["status"] == "rejected"
     assert "within chance and log loss" in constant["warnings"][0]
-    assert "100% of predictions are HOLD" in constant["warnings"][1]
+    assert "100.0% of its answers are HOLD, which is a constant output above 99%" in constant["warnings"][0]
     assert any("in volatility_medium is below 0.57" in text for text in constant["warnings"])
     assert score(np.full((5, 2, 3), np.nan), labels[:5], counts, ones, regime[:, :5], 5, 42)["n_scored"] == 0
+
+
+@pytest.mark.parametrize(("n_other", "status"), [(2, "rejected"), (9, "rejected"), (11, "accepted"), (120, "accepted")])
+def test_a_model_that_says_one_class_of_nearly_everything_is_a_constant_output(n_other, status):
+    """1,000 cells, of which it knows some rare ones: better than chance and than the base rates, and all the same one answer."""
+    labels = np.ones((500, 2), np.int8)
+    rare = np.random.default_rng(3).permutation(1000)[:120]
+    labels.reshape(-1)[rare[:60]], labels.reshape(-1)[rare[60:]] = 0, 2
+    probs = np.tile([0.055, 0.89, 0.055], (500, 2, 1))
+    for cell in rare[60 - n_other // 2 : 60 + (n_other + 1) // 2]:
+        probs.reshape(-1, 3)[cell] = np.where(np.arange(3) == labels.reshape(-1)[cell], 0.9, 0.05)
+    figures = score(probs, labels, np.array([60, 880, 60]), np.ones(3), np.full((2, 500, 2), 0.5), 1, 42)
+    assert figures["predicted_shares"]["HOLD"] == pytest.approx(1.0 - n_other / 1000)
+    assert figures["log_loss"] < figures["base_rate_log_loss"]
+    if n_other >= 9:
+        assert figures["balanced_accuracy"] > 1 / 3 + 2 * figures["balanced_accuracy_error"]
+    assert figures["status"] == status
+    text = " ".join(figures["warnings"])
+    assert ("which is a constant output above 99%" in text) == (status == "rejected")
+    assert ("usual are at most 90%" in text) == (n_other == 11)
+
+
+def test_a_model_that_repeats_the_traded_action_knows_nothing_of_outcomes():
+    rng = np.random.default_rng(5)
+    traded = rng.choice(np.array([0, 2], np.int8), (400, 2))
+    labels = np.where(rng.random((400, 2)) < 0.5, traded, 1).astype(np.int8)
+    repeats, knows = np.full((400, 2, 3), 0.02), np.full((400, 2, 3), 0.1)
+    np.put_along_axis(repeats, np.full((400, 2, 1), 1), 0.48, axis=-1)
+    np.put_along_axis(repeats, traded[..., None].astype(int), 0.50, axis=-1)
+    np.put_along_axis(knows, labels[..., None].astype(int), 0.8, axis=-1)
+    how = np.array([200, 400, 200]), np.ones(3), np.full((2, 400, 2), 0.5), 1, 42
+    plain = score(repeats, labels, *how)
+    assert (plain["balanced_accuracy"], plain["status"]) == (pytest.approx(2 / 3), "accepted")
+    fair = score(repeats, labels, *how, traded)
+    assert (fair["chance"], fair["balanced_accuracy"], fair["status"]) == (0.5, 0.5, "rejected")
+    assert fair["base_rate_log_loss"] == pytest.approx(np.log(2), rel=1e-3)
+    assert score(knows, labels, *how, traded)["status"] == "accepted"
 
 
 # ------------------------------------------------------------------ workers

@@ -33,6 +33,7 @@ KINDS = tuple(CALIBRATIONS)
 TRUSTED = {"sklearn.tree._tree.Tree"}  # all that a forest holds beside scikit-learn's and NumPy's plain types
 HIDDEN, DROPOUT, EPOCHS, PATIENCE, BATCH = 32, 0.2, 50, 5, 512  # of the network
 ROUNDS, STOP_AFTER = 300, 20  # of the boosted trees
+PROBED, MIN_PROBED, ABLE, MAX_KNOWN = 10_000, 20, 0.75, 0.85  # of `check_labels`: newest rows, held rows of a class, mean shares known
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,39 @@ def check_classes(fit: MetaFit, held: Rows) -> None:
     """Raise ModelAbsentError where the model says one class of all its calibration rows (D-42): it would replace every decision by that."""
     if len(np.unique(np.argmax(fit.answer(held.x), axis=1))) < 2:
         raise ModelAbsentError("meta model must predict more than one class on its calibration rows, was one only; train on more rows")
+
+
+def check_labels(train: Rows, held: Rows, seed: int) -> None:
+    """Raise ModelAbsentError where the labels are a function of the rows: nothing that the market decides can be told from them so well.
+
+    A tree and a regression learn the newest training rows and say the class of the held ones, later and purged; where one of them looks too
+    able, a forest does as well. 85 % of each class known is the limit, of classes with at least 20 held rows. Real labels stay far below it (who only
+    repeats a trade's side knows 67 % of L6); the recorded ensemble action or the sign of a feature come out at 90 to 100 %.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    x, y = train.x[-PROBED:], train.y[-PROBED:]
+    classes = np.flatnonzero(np.bincount(held.y, minlength=3) >= MIN_PROBED)
+    if len(classes) < 2 or len(np.unique(y)) < 2:
+        return
+    scaler = Scaler.fit(x)  # type: ignore[arg-type]
+    scaled, later = ((rows - scaler.mean) / scaler.scale for rows in (x, held.x))
+
+    def known(probe: Any) -> float:
+        said = probe.fit(scaled, y).predict(later)
+        return float(np.mean([np.mean(said[held.y == k] == k) for k in classes]))
+
+    tree = DecisionTreeClassifier(class_weight="balanced", min_samples_leaf=3, random_state=seed)
+    best = max(known(tree), known(LogisticRegression(max_iter=1000, class_weight="balanced")))
+    if ABLE < best <= MAX_KNOWN:
+        best = max(best, known(RandomForestClassifier(50, max_features=0.5, class_weight="balanced", random_state=seed, n_jobs=1)))
+    if best > MAX_KNOWN:
+        raise ModelAbsentError(
+            f"labels must be decided by the market, were a function of the model's inputs: {best:.1%} of later rows are known from "
+            f"them, at most {MAX_KNOWN:.0%} may be; train on outcomes"
+        )
 
 
 def check_varies(fit: MetaFit) -> None:

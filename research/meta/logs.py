@@ -1,9 +1,10 @@
-"""How does the meta layer learn from what was logged? Prediction log and outcomes (`spec` 12.1) become rows of a walk-forward training.
+"""Meta training from logs: a prediction log and its outcomes (`spec` 12.1) become rows of a walk-forward training.
 
 A log is a file of JSON lines with its CSV of outcomes, or the journal of `qt live`, which knows the outcomes of its own trades.
 
 Nothing is repaired in silence: every line that is skipped, doubled, out of order or without a partner is counted (`Log.counts`). Labels are
-L6: the traded action where the trade won, HOLD where it did not, the recorded ensemble action where none was made.
+L6: the traded action where the trade won, HOLD where it did not. A line without an outcome neither trains nor scores: what the ensemble
+said of it is a function of the votes that the model is shown, and no outcome.
 """
 
 import hashlib
@@ -34,8 +35,8 @@ N_FOLDS, MINUTE = 5, 60_000_000_000
 class Log:
     """A log on a grid of n decision times and S symbols.
 
-    votes [5, n, S]; regime [2, n, S], NaN where it was not logged; ensemble_action int8 [n, S], -1 where there is no line; labels int8
-    [n, S] and end [n]: see `outcome_labels`. counts: lines by what became of them.
+    votes [5, n, S]; regime [2, n, S], NaN where it was not logged; ensemble_action and traded int8 [n, S], -1 where there is no line or no
+    outcome; labels int8 [n, S] and end [n]: see `outcome_labels`. counts: lines by what became of them.
     """
 
     close_time: I8
@@ -43,6 +44,7 @@ class Log:
     votes: Votes
     regime: F8
     ensemble_action: NDArray[np.int8]
+    traded: NDArray[np.int8]
     labels: NDArray[np.int8]
     end: I8
     counts: dict[str, int]
@@ -61,14 +63,16 @@ def train_from_log(
     """Train the meta layer of `params.meta.mode` from a log and its outcomes, or from a live journal alone; return schedule and counts.
 
     Five expanding, purged folds. min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector,
-    calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows: nothing synthetic
-    takes their place.
+    calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows with an outcome:
+    nothing synthetic takes their place.
     """
     params = params or Params()
     read = read_log(log, outcomes, min_date, tolerance_minutes)
     n_rows = int(np.count_nonzero((read.labels >= 0) & ((read.votes.action >= 0).sum(axis=0) >= 2)))
     if n_rows < MIN_ROWS:
-        raise UserError(f"{log} must have at least {MIN_ROWS:,} lines with two voters or more, was {n_rows:,}; log a longer period")
+        raise UserError(
+            f"{log} must have at least {MIN_ROWS:,} lines with an outcome and two voters or more, was {n_rows:,}; log a longer period"
+        )
     horizon = int(max(1, np.max(read.end - np.arange(len(read.end)))))
     slots = tuple(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any())
     plan: MetaPlan = resolve_plan(params, slots, False, horizon, **asked)
@@ -81,7 +85,7 @@ def train_from_log(
     about |= {"base_models": list(slots), "base_predictions": "log", "base_weights": list(params.ensemble.weights), "counts": read.counts}
     table = build_table(plan.vector, read.votes, {"volatility": read.regime[0], "trend_strength": read.regime[1]})
     spans = tuple((f.number, f.boundary, int(f.test[-1]) + 1) for f in folds)
-    material = Material(table, read.labels, read.end, read.close_time, read.regime, spans, 0, about)
+    material = Material(table, read.labels, read.end, read.close_time, read.regime, spans, 0, about, read.traded)
     made = train_folds(material, plan, params)
     if not made.artefacts:
         raise UserError(f"{log} must be enough for a meta model, was not: {made.notes[0]}")
@@ -139,9 +143,11 @@ def _on_grid(joined: pd.DataFrame, counts: dict[str, int], digest: str) -> Log:
     has = joined["outcome"].notna().to_numpy()
     closed = times[has] + (joined["minutes"].to_numpy(np.float64)[has] * MINUTE).astype(np.int64)
     end = np.minimum(np.searchsorted(close_time, closed), len(close_time) - 1)
-    won = (joined["outcome"] == "win").to_numpy()[has]
-    labels, last = outcome_labels(ensemble, row[has], column[has], joined["traded"].to_numpy(np.float64)[has].astype(np.int8), won, end)
-    return Log(close_time, tuple(symbols.tolist()), Votes(action, confidence), regime, ensemble, labels, last, counts, digest)
+    won, side = (joined["outcome"] == "win").to_numpy()[has], joined["traded"].to_numpy(np.float64)[has].astype(np.int8)
+    traded = np.full(shape, -1, np.int8)
+    traded[row[has], column[has]] = side
+    labels, last = outcome_labels(shape, row[has], column[has], side, won, end)
+    return Log(close_time, tuple(symbols.tolist()), Votes(action, confidence), regime, ensemble, traded, labels, last, counts, digest)
 
 
 def _read_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:

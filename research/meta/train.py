@@ -25,7 +25,7 @@ from qtcore.types import ADVANCED, F8, I8, MODELS, Votes
 from research.data.facts import fingerprint
 from research.errors import UserError
 from research.labels import label_end
-from research.meta.estimators import KINDS, MetaFit, Rows, check_classes, fit_digest, fit_meta, resolve_calibration
+from research.meta.estimators import KINDS, MetaFit, Rows, check_classes, check_labels, fit_digest, fit_meta, resolve_calibration
 from research.meta.metadata import describe
 from research.meta.schedule import MetaArtefact, MetaSchedule, write_fit
 from research.models.base import ModelAbsentError
@@ -61,7 +61,7 @@ class Material:
 
     table [n * S, F]: rows of the vector, NaN where it cannot be built. labels int8 [n, S], -1 invalid; end [n]: row in which a row's labels
     end. regime [2, n, S]. folds: (number, first row, row after the last) of the periods that a model serves; first: first row with a vote.
-    about: what the metadata say of data, label and base models.
+    about: what the metadata say of data, label and base models. traded int8 [n, S]: see `research.models.scores.score`.
     """
 
     table: F8
@@ -72,6 +72,7 @@ class Material:
     folds: tuple[tuple[int, int, int], ...]
     first: int
     about: Mapping[str, Any] = field(default_factory=dict)
+    traded: NDArray[np.int8] | None = None
 
     def rows(self, bars: NDArray[np.bool_]) -> Rows:
         """Return the rows and classes of the chosen bars [n] that are known in full."""
@@ -181,11 +182,15 @@ def train_folds(material: Material, plan: MetaPlan, params: Params, progress: Pr
 
 
 def fit_fold(material: Material, plan: MetaPlan, boundary: int) -> tuple[MetaFit, Rows, Rows]:
-    """Fit the model that serves from row `boundary` on; return it with its training and calibration rows. Raises ModelAbsentError."""
+    """Fit the model that serves from row `boundary` on; return it with its training and calibration rows.
+
+    Raises ModelAbsentError where rows or classes are too few, labels are a function of the rows, or the model is constant.
+    """
     train, held = (material.rows(bars) for bars in material.parts(boundary, plan.embargo))
     n = len(train.y) + len(held.y)
     if n < MIN_ROWS:
         raise ModelAbsentError(f"training must have at least {MIN_ROWS:,} out-of-sample rows, was {n:,}; the rules alone act")
+    check_labels(train, held, plan.seed)
     fit = fit_meta(plan.kind, VECTORS[plan.vector], train, held, calibration=plan.calibration, smote=plan.smote, seed=plan.seed)
     if plan.mode != "policy":  # there only the entropy counts, which a model that never changes its mind may well know
         check_classes(fit, held)
