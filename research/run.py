@@ -16,6 +16,7 @@ from qtcore.types import Reason
 from research.errors import UserError
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
+from research.verdict import combined
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,11 +70,17 @@ class Run:
         return Engine(self.params.with_values(values), meta_model=self.meta).run(self.bars, self.result.votes)
 
     @cached_property
-    def summary(self) -> dict[str, Any]:
-        """Everything `summary.json` holds: accuracy, rates, regimes, PnL, evidence and the verdict."""
+    def measured(self) -> dict[str, Any]:
+        """Everything that can be measured of the run: accuracy, rates, regimes, PnL, evidence."""
         from research.evidence import summarise
 
         return summarise(self)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Everything `summary.json` holds: what was measured, and the verdict of that and of the proof, if there is one."""
+        name = self.folder.name if self.folder is not None else None
+        return combined(self.measured, self.verification) | {"run_id": name}
 
     def stats(self) -> pd.Series:
         """Return the figures of the result table, by name."""

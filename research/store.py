@@ -32,6 +32,7 @@ from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
+from research.verdict import UNPROVEN, combined
 
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
@@ -108,7 +109,7 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        summary = run.summary | {"run_id": folder.name}
+        summary = combined(run.summary, run.verification or UNPROVEN) | {"run_id": folder.name}
         if record:
             Ledger().record(trial_of(run, summary["evidence"]["sharpe"]))
         run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"])
@@ -118,7 +119,7 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
         if run.meta is not None:
             run.meta.save(partial / "models" / "meta")
         save_json(partial / "summary.json", summary)
-        save_json(partial / "verify.json", run.verification or {"passed": None, "checks": []})
+        save_json(partial / "verify.json", run.verification or UNPROVEN)
         save_json(partial / "manifest.json", run.manifest)
         put_in_place(partial, folder)
     except OSError as error:
@@ -131,10 +132,13 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
 
 
 def write_certificate(folder: Path, certificate: dict[str, Any]) -> None:
-    """Put a proof into a finished run: `verify.json`, and its outcome into `summary.json`."""
-    summary = read_json(folder / "summary.json", RUN_JSON)
+    """Put a proof into a finished run: `verify.json`, and the verdict that follows into `summary.json`.
+
+    The certificate comes first: whoever reads the folder in between combines the two himself (`RunFiles.summary`).
+    """
+    summary = read_json(folder / "summary.json", SUMMARY)
     save_json(folder / "verify.json", certificate)
-    save_json(folder / "summary.json", summary | {"verify": {"passed": certificate.get("passed")}})
+    save_json(folder / "summary.json", combined(summary, certificate))
 
 
 def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
@@ -227,9 +231,14 @@ class RunFiles:
     path: Path
     manifest: dict[str, Any]
 
-    @cached_property
+    @property
     def summary(self) -> dict[str, Any]:
-        """`summary.json`."""
+        """`summary.json` with the verdict of its evidence and of `verify.json`, whichever proof the file was written after."""
+        return combined(self.measured, self.verify)
+
+    @cached_property
+    def measured(self) -> dict[str, Any]:
+        """`summary.json` as it was read first."""
         return read_json(self.path / "summary.json", SUMMARY)
 
     @property

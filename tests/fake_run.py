@@ -74,8 +74,9 @@ class FakeRun:
     @property
     def summary(self) -> dict[str, Any]:
         from research.evidence import summarise
+        from research.verdict import combined
 
-        return summarise(self)
+        return combined(summarise(self), self.verification)
 
 
 def fake_run(n: int = 1_500, n_symbols: int = 4, seed: int = 0, skill: float = 0.0, min_confidence: float = 0.65) -> FakeRun:

@@ -15,7 +15,7 @@ from research.evidence.bootstrap import Bootstrap, block_length, interval
 from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, rule_counts
 from research.evidence.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
 from research.evidence.scoring import ECE_BINS, Opinion, blocks, share, tally
-from research.evidence.verdict import decide, effective_trades, excess, no_trades, sentence
+from research.evidence.verdict import decide, effective_trades, excess, no_trades, reason
 from research.market import bar_returns, buy_and_hold, drawdown
 from tests.fake_run import fake_run
 
@@ -34,7 +34,7 @@ def noise():
 def noise_summary(noise, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
-        return summarise(noise)
+        return noise.summary
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +339,7 @@ def test_drawdown_and_returns():
         (30.0, None, 0.01, "no edge"),
     ],
 )
-def test_the_verdict_is_that_of_the_specification(n, deflated, low, verdict):
+def test_the_finding_is_that_of_the_specification(n, deflated, low, verdict):
     assert decide(n, deflated, low) == verdict
 
 
@@ -399,7 +399,8 @@ def test_a_summary_is_strict_json_with_the_promised_keys(noise_summary):
     for part in [s, *s["regimes"].values()]:
         for scores in (*part["models"].values(), *part["layers"].values()):
             assert set(block.split()) <= set(scores)
-    assert s["evidence"]["verdict"] in {"edge", "no edge", "not enough data"}
+    assert s["evidence"]["finding"] in {"edge", "no edge", "not enough data"}
+    assert s["evidence"]["verdict"] == s["verdict"] != "edge"  # nobody has proven it
 
 
 def test_the_pnl_of_the_slices_adds_up(noise_summary):
@@ -424,7 +425,7 @@ def test_rates_are_those_of_a_plain_count(noise, noise_summary):
 
 def test_noise_has_no_edge_and_no_direction(noise_summary):
     s = noise_summary
-    assert s["evidence"]["verdict"] != "edge"
+    assert s["evidence"]["finding"] != "edge"
     for block in s["models"].values():
         low, high = block["direction_ci95"]
         assert low < 0.5 < high
@@ -437,7 +438,7 @@ def test_skill_shows_in_every_layer(skilled):
     for block in (*s["models"].values(), s["layers"]["ensemble"], s["layers"]["final"]):
         assert block["direction_ci95"][0] > 0.5
     assert s["pnl"]["net_return"] > s["pnl"]["buy_hold_matched_return"]
-    assert s["evidence"]["verdict"] == "edge", s["evidence"]["sentence"]
+    assert s["evidence"]["finding"] == "edge", s["evidence"]["reason"]
 
 
 def test_a_run_without_votes_says_so():
@@ -451,7 +452,7 @@ def test_a_run_without_votes_says_so():
         result.cell_pnl[:] = 0.0
         result.equity[:] = 10_000.0
     s = summarise(run)
-    assert s["evidence"]["verdict"] == "not enough data"
+    assert s["evidence"]["finding"] == "not enough data"
     assert s["evidence"]["no_trades"].startswith("No trades, because no base model voted")
     assert s["models"] == {}
     assert s["evidence"]["sharpe"]["refused"] == "the equity never moved"
@@ -489,10 +490,10 @@ def test_recorded_trials_are_kept_when_a_run_is_repeated(noise):
 
 def test_a_refused_ratio_is_said_in_the_sentence():
     evidence = {
-        "verdict": "no edge",
+        "finding": "no edge",
         "trades": {"n": 100, "n_effective": 90.0},
         "excess": {"per_year": 9.0, "ci95": [8.0, 10.0]},
         "sharpe": {"refused": "refused: 183 a year is a defect of data or run, not a result; look for a leak", "deflated": None},
         "trials": {"trials": 1},
     }
-    assert "183 a year" in sentence(evidence)
+    assert "183 a year" in reason(evidence)

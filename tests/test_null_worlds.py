@@ -24,10 +24,10 @@ def direction_z(summary: dict) -> float:
 
 def test_a_random_walk_has_no_edge_and_the_planted_one_is_found(tmp_path: Path) -> None:
     noise = summary_of("simulated:random_walk?n_bars=2500&seed=1", tmp_path / "noise", QUICK)
-    assert noise["evidence"]["verdict"] != "edge"
+    assert noise["evidence"]["finding"] != "edge"
     assert direction_z(noise) < 2.5
     planted = summary_of("simulated:planted_edge?n_bars=2500&seed=1", tmp_path / "planted", QUICK)
-    assert planted["evidence"]["verdict"] == "edge"
+    assert planted["evidence"]["finding"] == "edge"
     assert planted["layers"]["ensemble"]["direction_accuracy"] > 0.55
 
 
@@ -35,14 +35,14 @@ def test_a_random_walk_has_no_edge_and_the_planted_one_is_found(tmp_path: Path) 
 def test_twenty_random_walks_have_no_edge(tmp_path: Path) -> None:
     found = [summary_of(f"simulated:random_walk?seed={seed}", tmp_path / str(seed), []) for seed in range(20)]
     assert all(summary["pnl"]["n_trades"] >= 200 for summary in found)
-    assert sum(summary["evidence"]["verdict"] == "edge" for summary in found) <= 1
+    assert sum(summary["evidence"]["finding"] == "edge" for summary in found) <= 1
     assert sum(map(direction_z, found)) / math.sqrt(20) < 2.5
 
 
 @pytest.mark.slow
 def test_the_planted_edge_is_found_with_the_defaults(tmp_path: Path) -> None:
     summary = summary_of("simulated:planted_edge", tmp_path / "run", [])
-    assert summary["evidence"]["verdict"] == "edge"
+    assert summary["evidence"]["finding"] == "edge"
     for model in ("xgb", "lgbm"):  # by the sign of p(BUY) - p(SELL) on every move; the layers speak only when sure
         assert summary["models"][model]["direction_ci95"][0] > 0.5
         assert summary["models"][model]["direction_accuracy"] == pytest.approx(0.60, abs=0.03)

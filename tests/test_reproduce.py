@@ -124,7 +124,7 @@ def test_runs_stand_side_by_side(imported, trained, tmp_path):
     assert list(table.columns) == ["strict", "loose", "trained"]
     assert table.loc["governor.min_confidence"].tolist() == [0.70, 0.50, 0.65]
     assert "governor.cooldown_minutes" not in table.index  # the same in all
-    assert table.loc["verdict"].isin(["edge", "no edge", "not enough data"]).all()
+    assert table.loc["verdict"].isin(["not proven", "no edge", "not enough data"]).all()
     page = write_page(folders, tmp_path / "sub" / "page.html").read_text(encoding="utf-8")
     assert [names for names, _ in bases(folders)] == ["strict, loose, trained"]
     assert page.count("a side: fee 0.040 %, slippage 0.010 %; funding none") == 1

@@ -34,7 +34,7 @@ def test_a_sweep_of_a_finished_run(run_folder, tmp_path, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert (summary["n_done"], summary["tried"]["trials"]) == (14, 14)
     assert summary["n_distinct"] <= 14
-    assert summary["verdict"]["verdict"] in {"edge", "no edge", "not enough data"}
+    assert summary["verdict"]["verdict"] in {"not proven", "no edge", "not enough data"}
     assert set(summary["best"]["setting"]) == {"governor.min_confidence", "arbiter.score_threshold"}
     assert json.loads((out / "summary.json").read_text()) == summary
     assert summary["drivers"] == {"few": 14}

@@ -40,6 +40,7 @@ from research.cli.nullworlds import nullworlds
 from research.cli.sweep import sweep
 from research.cli.trials import trials
 from research.errors import UserError
+from research.verdict import FAILING
 
 app = typer.Typer(
     name="qt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Research and backtest trading decisions."
@@ -69,6 +70,8 @@ def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = Fa
     with progress(quiet or json) as update:
         run = run_demo(out, seed, update)
     show.run(run, quiet, json)
+    if show.fails(run.summary, quiet or json):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -110,8 +113,10 @@ def backtest(
     with progress(quiet or json) as update:
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
     show.run(run, quiet, json)
+    failed = show.fails(run.summary, quiet or json)
     if over := over_budget(run.summary["provenance"], settings.run.provenance_budget):
         show.failure(over)
+    if failed or over:
         raise typer.Exit(1)
 
 
@@ -165,13 +170,15 @@ def train(
 
 @app.command()
 def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
-    """Prove a finished run: parity, causality, invariants, accounting; exit 1 when a check fails."""
+    """Prove a finished run: parity, causality, invariants, accounting; exit 1 when a check fails. Its verdict and page follow the proof."""
+    from research.store import read_run
     from research.verify import verify_run
 
     with progress(quiet or json) as update:
         certificate = verify_run(run, progress=update)
-    show.certificate(certificate, quiet, json)
-    if not certificate["passed"]:
+    summary = read_run(run).summary
+    show.proof(certificate, summary, quiet, json)
+    if summary["verdict"] in FAILING:
         raise typer.Exit(1)
 
 
@@ -179,8 +186,10 @@ def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
 def report(run: RunFolder, quiet: Quiet = False) -> None:
     """Rebuild the HTML report of a finished run."""
     from research.report import build
+    from research.store import read_run
 
     show.path(build(run))
+    show.fails(read_run(run).summary, quiet=True)
 
 
 @app.command()

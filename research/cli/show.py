@@ -9,6 +9,7 @@ from rich.text import Text
 from research.cli.common import print_json
 from research.cli.terminal import Terminal
 from research.report.words import NOT_ENOUGH, percent, span
+from research.verdict import FAILING
 
 console = Terminal()
 
@@ -24,18 +25,20 @@ def wide(table: Table) -> None:
 
 
 def run(finished: Any, quiet: bool, json: bool) -> None:
-    """Show a run: verdict, headline table, proof, path of the report."""
+    """Show a run: what fails it, headline table, proof, verdict, path of the report."""
     from research.evidence import headline
     from research.report.terms import basis
 
-    report = finished.folder / "report.html"
+    report, summary = finished.folder / "report.html", finished.summary
     if json:
-        print_json(finished.summary)
+        print_json(summary)
         return
     if quiet:
         path(report)
         return
-    summary = finished.summary
+    verdict = f"verdict: {summary['evidence']['sentence']}"
+    if summary["verdict"] in FAILING:
+        console.print(verdict, soft_wrap=True, markup=False, style="bold red")
     console.print()
     console.print(basis(summary), soft_wrap=True, markup=False)
     console.print()
@@ -54,12 +57,21 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     for text in _remarks(summary):
         console.print(text, soft_wrap=True, markup=False)
     if finished.verification:
-        certificate(finished.verification, quiet=True, json=False)
+        certificate(finished.verification, quiet=True)
     else:
-        console.print("not verified (--no-verify)")
-    console.print(f"\nverdict: {summary['evidence']['sentence']}")
+        console.print("not proven (--no-verify)")
+    console.print()
+    console.print(verdict, soft_wrap=True, markup=False)
     console.print("report: ", end="")
     path(report)
+
+
+def fails(summary: dict[str, Any], quiet: bool) -> bool:
+    """Must the command exit 1? Where standard output was not for people (`quiet`), the verdict that fails it goes to standard error."""
+    failing: bool = summary["verdict"] in FAILING
+    if failing and quiet:
+        failure(f"verdict: {summary['evidence']['sentence']}")
+    return failing
 
 
 def _layers(summary: dict[str, Any], rejected: dict[str, str]) -> Table:
@@ -106,11 +118,8 @@ def failure(sentence: str) -> None:
     Terminal(stderr=True).print(sentence, soft_wrap=True)
 
 
-def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
+def certificate(proof: dict[str, Any], quiet: bool) -> None:
     """Show what was proven: one line a check unless quiet, every failure in full, what is not covered."""
-    if json:
-        print_json(proof)
-        return
     failed = [check for check in proof["checks"] if not check["passed"]]
     if not quiet:
         table = Table("proof", "checked", "result", box=None, padding=(0, 2, 0, 0))
@@ -122,6 +131,18 @@ def certificate(proof: dict[str, Any], quiet: bool, json: bool) -> None:
     for check in failed:
         console.print(f"FAILED {check['name']}: {check['detail']}", soft_wrap=True, markup=False)
     console.print(f"verified: {len(proof['checks']) - len(failed)} checks passed" + (f", {len(failed)} FAILED" if failed else ""))
+
+
+def proof(certified: dict[str, Any], summary: dict[str, Any], quiet: bool, json: bool) -> None:
+    """Show the proof of a finished run, and the verdict it leads to: first where that fails, last always."""
+    if json:
+        print_json({name: summary[name] for name in ("verdict", "proven", "failed_check")} | certified)
+        return
+    verdict = f"verdict: {summary['evidence']['sentence']}"
+    if summary["verdict"] in FAILING:
+        console.print(verdict, soft_wrap=True, markup=False, style="bold red")
+    certificate(certified, quiet)
+    console.print(verdict, soft_wrap=True, markup=False)
 
 
 def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:

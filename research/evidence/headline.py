@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from research.evidence.regimes import SLICES
+from research.verdict import NOT_PROVEN
 
 
 def headline(summary: dict[str, Any]) -> dict[str, Any]:
@@ -12,6 +13,8 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
     data, pnl, evidence = summary["data"], summary["pnl"], summary["evidence"]
     sharpe = evidence["sharpe"]
     return {
+        "verdict": summary["verdict"],
+        "proof": "passed" if summary["proven"] else f"FAILED: {summary['failed_check']}" if summary["verdict"] == "invalid" else NOT_PROVEN,
         "tested from": data["test_start"][:10],
         "tested to": data["test_end"][:10],
         "symbols": data["n_symbols"],

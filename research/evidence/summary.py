@@ -21,7 +21,7 @@ from research.evidence.rates import layer_rates
 from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.evidence.scoring import ECE_BINS
 from research.evidence.thresholds import sentences, thresholds
-from research.evidence.verdict import decide, excess, independent_trades, no_trades, sentence
+from research.evidence.verdict import decide, excess, independent_trades, no_trades, reason
 from research.ledger import Ledger, Tried, trial_of
 from research.market import bar_returns, drawdown
 from research.tables import final_source, held, mean_exposure, tested_rows
@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 
 
 def summarise(run: Any) -> dict[str, Any]:
-    """Measure a run. Raises UserError when the trial ledger cannot be read."""
+    """Measure a run; the verdict comes of this and the proof (`research.verdict`). Raises UserError when the ledger cannot be read."""
     result, rows = run.result, tested_rows(run)
     regime = regime_cells(result.planes.regime[0], result.planes.regime[1])
     net = bar_returns(result.equity[rows])
@@ -63,7 +63,6 @@ def summarise(run: Any) -> dict[str, Any]:
         "attribution": attribution(run),
         "evidence": evidence
         | {"bootstrap": {"mean_block_bars": bootstrap.block, "resamples": bootstrap.n_resamples, "seed": bootstrap.seed}},
-        "verify": {"passed": run.verification.get("passed")},
     }
     known: dict[str, Any] = plain(out)
     return known
@@ -217,8 +216,8 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
         "trials": asdict(tried),
         "ece_bins": ECE_BINS,
     }
-    out["verdict"] = decide(n_effective, deflated, beyond["ci95"][0])
-    out["sentence"] = sentence(out)
+    out["finding"] = decide(n_effective, deflated, beyond["ci95"][0])
+    out["reason"] = reason(out)
     return out
 
 

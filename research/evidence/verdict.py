@@ -1,7 +1,8 @@
-"""Is there an edge? One of three answers, and the two numbers that decided.
+"""Do the figures show an edge? One of three findings, and the two numbers that decided; the verdict is made of it and the proof.
 
 `spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net
-minus exposure-matched market return above 0 is `edge`; everything else is `no edge`.
+minus exposure-matched market return above 0 is `edge`; everything else is `no edge`. What a reader may believe of it also hangs on the
+proof: `research.verdict`.
 """
 
 from typing import Any
@@ -55,25 +56,24 @@ def decide(n_effective: float, deflated: float | None, excess_low: float) -> str
     return "no edge"
 
 
-def sentence(evidence: dict[str, Any]) -> str:
-    """Say the verdict in one sentence with the numbers that decided."""
-    verdict, trades = evidence["verdict"], evidence["trades"]
-    if verdict == "not enough data":
+def reason(evidence: dict[str, Any]) -> str:
+    """Say which numbers decided, for the sentence of a verdict."""
+    trades = evidence["trades"]
+    if evidence["finding"] == "not enough data":
         worth = f"{trades['n']:,} closed trades are worth {trades['n_effective']:.0f} independent ones"
-        return f"Not enough data: {worth}, and {ENOUGH} are needed."
+        return f"{worth}, and {ENOUGH} are needed."
     low, high = (f"{100.0 * x:+.1f}" for x in evidence["excess"]["ci95"])
     market = (
         f"the net return minus that of the market at the same exposure is {100.0 * evidence['excess']['per_year']:+.1f} % a year "
         f"(95 % interval {low} to {high} %; must lie above 0)"
     )
-    opening = "Edge" if verdict == "edge" else "No edge"
     if evidence["sharpe"]["refused"]:
-        return f"{opening}: the Sharpe ratio was {evidence['sharpe']['refused']}, and {market}."
+        return f"the Sharpe ratio was {evidence['sharpe']['refused']}, and {market}."
     tries = evidence["trials"]["trials"]
     aside = evidence["trials"].get("set_aside", 0)
     count = f"{tries:,} trial{'' if tries == 1 else 's'}" + (f", {aside:,} more set aside by resets of the ledger," if aside else "")
     skill = f"the probability of skill after {count} (deflated Sharpe) is {evidence['sharpe']['deflated']:.2f} (above 0.95 needed)"
-    return f"{opening}: {skill}, and {market}."
+    return f"{skill}, and {market}."
 
 
 def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""Verdict of a run: evidence and proof combined. What may a reader believe?
+
+Evidence says what the figures show (`evidence["finding"]`: edge, no edge, not enough data; `evidence["reason"]`: the numbers that decided)
+and which of them are too good (`evidence["plausibility"]`); the proof says whether the run is what it says it is (the certificate of
+`research.verify`). Here alone the two become one word, the first of these that holds:
+
+1. `invalid`: a check of the proof failed, so no figure of the run is evidence;
+2. `implausible`: a figure lies above what honest work reaches, and nobody said why it should;
+3. `not enough data`, `edge`, `no edge`: what evidence found. Without a passed proof `edge` reads `not proven`, and the others say so too.
+
+Everything here is a function of the two dictionaries, so that a verdict is the same whoever asks for it: the terminal, the page, JSON.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FAILING = ("invalid", "implausible")  # verdicts with which a command exits 1
+NOT_PROVEN = "not proven"
+UNPROVEN: dict[str, Any] = {"passed": None, "checks": []}  # the certificate of a run that nobody has proven
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One verdict. failed_check: name of the first check of the proof that failed, None when none did."""
+
+    verdict: str
+    proven: bool
+    failed_check: str | None
+    sentence: str
+
+    @property
+    def fails(self) -> bool:
+        """Must a command that ends with this verdict exit 1?"""
+        return self.verdict in FAILING
+
+
+def judge(evidence: Mapping[str, Any], certificate: Mapping[str, Any]) -> Judgement:
+    """Combine what evidence found with what was proven.
+
+    evidence: that of a summary; an older one tells finding and reason as `verdict` and `sentence`.
+    certificate: `verify.json`, empty or `passed: None` for a run that was not proven.
+    """
+    finding, reason = found(evidence)
+    if certificate.get("passed") is False:
+        return Judgement("invalid", False, *_failure(certificate))
+    proven = certificate.get("passed") is True
+    aside = "" if proven else f", {NOT_PROVEN}"
+    if (text := too_good(evidence)) is not None:
+        return Judgement("implausible", proven, None, f"Implausible{aside}: {text}")
+    if finding == "edge" and not proven:
+        return Judgement(NOT_PROVEN, False, None, f"Not proven: {_missing(certificate)}; by its figures alone, {reason}")
+    return Judgement(finding, proven, None, f"{finding.capitalize()}{aside}: {reason}")
+
+
+def found(evidence: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what evidence found, and the numbers that decided."""
+    if "finding" in evidence:
+        return evidence["finding"], evidence["reason"]
+    return evidence["verdict"], evidence["sentence"].partition(":")[2].strip()
+
+
+def too_good(evidence: Mapping[str, Any]) -> str | None:
+    """Say which figure is above its ceiling, the first one; None when none is, or the run is exempt."""
+    checked = evidence.get("plausibility") or {}
+    return str(checked["findings"][0]["text"]) if checked.get("findings") and not checked.get("exempt") else None
+
+
+def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary with the verdict that evidence and proof give together; the summary may have had another one before.
+
+    Sets `verdict`, `proven`, `failed_check`, `verify.passed`, and in `evidence` the `verdict` with its `sentence`.
+    """
+    evidence = summary["evidence"]
+    finding, reason = found(evidence)
+    said = judge(evidence, certificate)
+    told = {"verdict": said.verdict, "proven": said.proven, "failed_check": said.failed_check}
+    return {
+        **told,
+        **summary,
+        **told,
+        "evidence": {**evidence, "finding": finding, "reason": reason, "verdict": said.verdict, "sentence": said.sentence},
+        "verify": {"passed": certificate.get("passed")},
+    }
+
+
+def _failure(certificate: Mapping[str, Any]) -> tuple[str | None, str]:
+    """Name the first check that failed, and say in a sentence what it found."""
+    failed = [check for check in certificate.get("checks", []) if not check["passed"]]
+    end = "No figure of this run is evidence."
+    if not failed:
+        return None, f"Invalid: the proof failed. {end}"
+    more = f", and {len(failed) - 1} more check{'' if len(failed) == 2 else 's'}" if len(failed) > 1 else ""
+    return failed[0]["name"], f"Invalid: the proof failed at {failed[0].get('detail') or failed[0]['name']}{more}. {end}"
+
+
+def _missing(certificate: Mapping[str, Any]) -> str:
+    """Say why a run is not proven."""
+    if certificate.get("checks"):
+        return f"no check failed, but the proof leaves open {next(iter(certificate.get('not_covered', [])), 'what it could not run again')}"
+    return "the proof was not made (`qt verify` makes it), and without it nothing reads edge"
