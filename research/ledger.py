@@ -5,10 +5,12 @@ file in `QT_HOME` (default `~/.qt`); several processes may write at once. Data s
 (`research.lineage`), and so do data sets linked by a third. What is tried on a part of the candles, a fold, is tried on their lineage: it
 counts as the trial that it is on all of them (`research.sweep.counting`).
 
-**It does not shrink unnoticed.** The database refuses to change or delete a trial. Beside it lies `trials.witness` with the ledger's name
-and the least number of trials it must hold, written after every commit: a ledger that is gone, another one, or older than its witness
-stops a run with one sentence. `reset` puts the file aside, and the new one remembers its name and size. Who deletes the whole folder
-deletes the witness too; nothing on the machine can tell.
+A run is counted before its proof, so that an interrupt hides nothing; what the proof found is a row of its own (`research.standing`).
+
+**It does not shrink unnoticed.** The database refuses to change or delete a row. Beside it lies `trials.witness` with the ledger's name
+and the least number of trials and results it must hold, written after every commit: a ledger that is gone, another one, or older than
+its witness stops a run with one sentence. `reset` puts the file aside, and the new one remembers its name and size. Who deletes the whole
+folder deletes the witness too; nothing on the machine can tell.
 """
 
 import json
@@ -19,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,33 +30,18 @@ from numpy.typing import NDArray
 
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
+from research.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, row_of, upgrade
 from research.lineage import Sketch, shared
-from research.trials import COMPARED, Trial, Tried, effective_trials, trial_of
+from research.standing import IMPLAUSIBLE, INVALID, PENDING, SPOILT, Result, Standings, append
+from research.trials import COMPARED, Trial, TrialName, Tried, effective_trials, trial_of
 
 BUSY_SECONDS = 60.0
-WITNESS = Kind("the witness of the trial ledger", "remove it to accept the ledger as it is", {"ledger": str, "trials": int})
+WITNESS = Kind(
+    "the witness of the trial ledger", "remove it to accept the ledger as it is", {"ledger": str, "trials": int, "results?": int}
+)
 T = TypeVar("T")
 
-__all__ = ["Ledger", "Trial", "Tried", "home", "trial_of"]
-
-# One tuple of statements per version of the file; an older file gets those it has not seen.
-SCHEMA: tuple[tuple[str, ...], ...] = (
-    (
-        "CREATE TABLE data (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, lineage INTEGER NOT NULL, level INTEGER NOT NULL,"
-        " candles INTEGER NOT NULL, sketch BLOB NOT NULL)",
-        "CREATE TABLE trials (id INTEGER PRIMARY KEY, data INTEGER NOT NULL REFERENCES data, params TEXT NOT NULL,"
-        " predictions TEXT NOT NULL, time INTEGER NOT NULL, name TEXT NOT NULL, sharpe REAL, first_day INTEGER NOT NULL,"
-        " returns BLOB NOT NULL, UNIQUE (data, params, predictions))",
-    ),
-    (
-        *(f"ALTER TABLE trials ADD COLUMN {column}" for column in ("n_bars INTEGER", "skew REAL", "kurtosis REAL", "bars_per_year REAL")),
-        "CREATE INDEX sampled ON trials (data, id) WHERE length(returns) > 0",
-        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-        "CREATE TRIGGER kept BEFORE DELETE ON trials BEGIN SELECT RAISE(ABORT, 'a trial is never deleted'); END",
-        "CREATE TRIGGER unchanged BEFORE UPDATE ON trials BEGIN SELECT RAISE(ABORT, 'a trial is never changed'); END",
-    ),
-)
-COLUMNS = ("params", "predictions", "time", "name", "sharpe", "first_day", "returns", "n_bars", "skew", "kurtosis", "bars_per_year")
+__all__ = ["Ledger", "Result", "Trial", "Tried", "home", "trial_of"]
 
 
 class Ledger:
@@ -66,12 +54,19 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.path = home() / "trials.sqlite" if path is None else path
 
-    def record(self, trial: Trial) -> Tried:
+    def record(self, trial: Trial, result: Result | None = None) -> Tried:
         """Count a trial, once, and say what its lineage has seen so far, itself included.
 
-        Raises UserError when the file cannot be written, is damaged or gone.
+        result: what became of it, `Result()` for a run whose proof is due, None for a trial that nobody is to prove. Raises UserError when
+        the file cannot be written, is damaged or gone.
         """
-        return self.record_many([trial])
+        return self._write(lambda: self._record([trial], result))
+
+    def settle(self, name: TrialName, result: Result) -> bool:
+        """Append what a proof found of a trial; say whether the ledger knows it, and write nothing where not. Errors as in `record`."""
+        if self._is_new():
+            return False
+        return self._write(lambda: self._settle(name, result))
 
     def record_many(self, trials: Sequence[Trial]) -> Tried:
         """Count the trials of one data set, each once, in one transaction, and say what the lineage has seen so far, these included.
@@ -87,15 +82,15 @@ class Ledger:
         if (len({id(t.sketch) for t in trials}) > 1 and len({t.sketch.digest for t in trials}) != 1) or not trials:
             raise UserError(f"trials recorded at once must be of one data set, was {len({t.sketch.digest for t in trials})}")
 
-    def _write(self, work: Callable[[], tuple[Tried, dict[str, Any]]]) -> Tried:
+    def _write(self, work: Callable[[], tuple[T, dict[str, Any]]]) -> T:
         """Do `work` on the file and write the witness."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            tried, least = self._guarded("writable", work)
+            done, least = self._guarded("writable", work)
             self._testify(least)
         except OSError as error:
             raise UserError(f"trial ledger must be writable, was {self.path} ({error}); set QT_HOME to another folder") from error
-        return tried
+        return done
 
     def add(self, trials: Sequence[Trial]) -> None:
         """Count trials as `record_many` does, without summing up what the lineage has seen: for a part of many."""
@@ -126,7 +121,10 @@ class Ledger:
         return [] if self._is_new() else [dict(zip(columns, row)) for row in self._guarded("readable", lambda: self._fetch(query))]
 
     def lineages(self, data: Sketch | None = None) -> list[dict[str, Any]]:
-        """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), `Tried`, best trial."""
+        """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), `Tried`, best trial.
+
+        The best is of the trials whose returns count; its `standing` is as in `research.standing`.
+        """
         return [] if self._is_new() else self._guarded("readable", lambda: self._describe(data))
 
     def resets(self) -> list[dict[str, Any]]:
@@ -141,7 +139,7 @@ class Ledger:
         witness, earlier, trials = self._witness(), [], 0
         if self.path.exists():
             with suppress(sqlite3.Error), self._open(check=False) as db:
-                earlier, trials = self._resets(db), _highest(db)
+                earlier, trials = self._resets(db), count_rows(db)
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
         aside = self.path.with_name(f"{self.path.stem}-{now}-{uuid.uuid4().hex[:4]}{self.path.suffix}")
@@ -154,10 +152,10 @@ class Ledger:
             row = {"file": aside.name, "trials": trials, "time": time.time_ns()}
             with self._open() as db:
                 db.execute("INSERT INTO facts VALUES ('resets', ?)", (json.dumps([*earlier, row]),))
-                self._testify({"ledger": _name(db), "trials": 0})
+                self._testify(holdings(db))
         return aside if aside.exists() else None
 
-    def _record(self, trials: Sequence[Trial], is_last: bool = True) -> tuple[Tried, dict[str, Any]]:
+    def _record(self, trials: Sequence[Trial], result: Result | None = None, is_last: bool = True) -> tuple[Tried, dict[str, Any]]:
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             mine, now = trials[0].sketch, time.time_ns()
@@ -170,12 +168,23 @@ class Ledger:
             marks = ", ".join("?" * (len(COLUMNS) + 1))
             db.executemany(
                 f"INSERT OR IGNORE INTO trials (data, {', '.join(COLUMNS)}) VALUES ({marks})",
-                ((data, *_row(trial, now)) for trial in trials),
+                ((data, *row_of(trial, now)) for trial in trials),
             )
-            tried = self._tried(db, {lineage}) if is_last else Tried(0, 0.0, 0.0)
-            least = {"ledger": _name(db), "trials": _highest(db)}
+            if result is not None:
+                for trial in trials:
+                    append(db, trial, result, now)
+            tried = self._tried(db, {lineage}, trials[0] if len(trials) == 1 else None) if is_last else Tried(0, 0.0, 0.0)
+            least = holdings(db)
             db.execute("COMMIT")
         return tried, least
+
+    def _settle(self, name: TrialName, result: Result) -> tuple[bool, dict[str, Any]]:
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            known = append(db, name, result, time.time_ns())
+            least = holdings(db)
+            db.execute("COMMIT")
+        return known, least
 
     def _look(self, trial: Trial | None, data: Sketch | None = None) -> Tried:
         with self._open() as db:
@@ -184,22 +193,28 @@ class Ledger:
             return self._tried(db, self._lineages(db, wanted), trial)
 
     def _tried(self, db: sqlite3.Connection, lineages: set[int], extra: Trial | None = None) -> Tried:
-        """Sum up lineages; `extra` counts too unless it is known."""
+        """Sum up lineages; `extra`, the trial that asks, counts too unless it is known, and is not told among the others' standings."""
         data = _data_of(db, lineages)
-        marks = ", ".join("?" * len(data))
+        marks, standings = ", ".join("?" * len(data)), Standings(db, data)
+        some = f"WHERE data IN ({marks}) AND {standings.counted}"
         distinct = "" if len(data) < 2 else "GROUP BY params, predictions"  # one data set holds no trial twice
-        rows = db.execute(f"SELECT sharpe, MIN(id) FROM trials WHERE data IN ({marks}) {distinct or 'GROUP BY id'} ORDER BY 2", data)
+        rows = db.execute(f"SELECT sharpe, MIN(id) FROM trials {some} {distinct or 'GROUP BY id'} ORDER BY 2", data)
         sharpes = np.array([math.nan if sharpe is None else sharpe for sharpe, _ in rows])
         latest = db.execute(
-            f"SELECT first_day, returns FROM trials WHERE data IN ({marks}) AND length(returns) > 0 {distinct} ORDER BY id DESC LIMIT ?",
-            (*data, COMPARED),
+            f"SELECT first_day, returns FROM trials {some} AND length(returns) > 0 {distinct} ORDER BY id DESC LIMIT ?", (*data, COMPARED)
         ).fetchall()
         sampled = [_sampled(day, blob) for day, blob in reversed(latest)]
+        every = f"SELECT COUNT(*) FROM (SELECT DISTINCT params, predictions FROM trials WHERE data IN ({marks}))"
+        n = len(sharpes) if not standings.any_spoilt else int(db.execute(every, data).fetchone()[0])
         if extra is not None:
             known = f"SELECT 1 FROM trials WHERE data IN ({marks}) AND params = ? AND predictions = ?"
             if db.execute(known, (*data, extra.params, extra.predictions)).fetchone() is None:
-                sharpes, sampled = np.append(sharpes, extra.sharpe), [*sampled, extra]
-        return _tried(sharpes, sampled, len(sharpes), sum(row["trials"] for row in self._resets(db)))
+                n += 1
+                if standings.of(extra.params, extra.predictions, extra.votes) not in SPOILT:
+                    sharpes, sampled = np.append(sharpes, extra.sharpe), [*sampled, extra]
+        told = standings.tell(None if extra is None else (extra.params, extra.predictions))
+        summed = _tried(sharpes, sampled, n, sum(row["trials"] for row in self._resets(db)))
+        return replace(summed, **{name: told.get(name, 0) for name in (INVALID, IMPLAUSIBLE, PENDING)})
 
     def _describe(self, wanted: Sketch | None) -> list[dict[str, Any]]:
         with self._open() as db:
@@ -210,9 +225,12 @@ class Ledger:
                 marks = ", ".join("?" * len(data))
                 candles = db.execute(f"SELECT MAX(candles) FROM data WHERE id IN ({marks})", data).fetchone()[0]
                 first, last = db.execute(f"SELECT MIN(time), MAX(time) FROM trials WHERE data IN ({marks})", data).fetchone()
-                ranked = f"FROM trials WHERE data IN ({marks}) AND sharpe IS NOT NULL ORDER BY sharpe DESC, id LIMIT 1"
-                best = db.execute(f"SELECT {', '.join(COLUMNS)} {ranked}", data).fetchone()
-                figures = None if best is None else {k: v for k, v in zip(COLUMNS, best) if k != "returns"}
+                standings = Standings(db, data)
+                ranked = f"WHERE data IN ({marks}) AND {standings.counted} AND sharpe IS NOT NULL ORDER BY sharpe DESC, id LIMIT 1"
+                best = db.execute(
+                    f"SELECT {', '.join(COLUMNS)}, standing(params, predictions, votes) FROM trials {ranked}", data
+                ).fetchone()
+                figures = None if best is None else {k: v for k, v in zip((*COLUMNS, "standing"), best) if k != "returns"}
                 row = {"lineage": lineage, "data_sets": len(data), "candles": candles, "first": first, "last": last}
                 out.append(row | {"tried": self._tried(db, {lineage}), "best": figures})
         return out
@@ -248,8 +266,9 @@ class Ledger:
         try:
             db.execute("PRAGMA journal_mode = WAL")
             if db.execute("PRAGMA user_version").fetchone()[0] < len(SCHEMA):
-                _upgrade(db)
-            if witness and (_name(db) != witness["ledger"] or _highest(db) < witness["trials"]):
+                upgrade(db)
+            held = holdings(db)
+            if witness and (held["ledger"] != witness["ledger"] or any(held[name] < witness[name] for name in ("trials", "results"))):
                 raise _gone(self.path, witness)
             yield db
         finally:
@@ -269,7 +288,7 @@ class Ledger:
         if not self._witness_path.exists():
             return {}
         found: dict[str, Any] = read_json(self._witness_path, WITNESS)
-        return {"ledger": found["ledger"], "trials": found["trials"]}
+        return {"ledger": found["ledger"], "trials": found["trials"], "results": found.get("results", 0)}
 
     def _testify(self, least: Mapping[str, Any]) -> None:
         """Write the witness; a slower process may write a smaller number, which is true as well."""
@@ -308,36 +327,9 @@ def _gone(path: Path, witness: Mapping[str, Any]) -> UserError:
     )
 
 
-def _upgrade(db: sqlite3.Connection) -> None:
-    """Create the tables, or those that an older file lacks; one process does it, the others wait."""
-    db.execute("BEGIN IMMEDIATE")
-    for statements in SCHEMA[db.execute("PRAGMA user_version").fetchone()[0] :]:
-        for statement in statements:
-            db.execute(statement)
-    db.execute("INSERT OR IGNORE INTO facts VALUES ('name', ?)", (uuid.uuid4().hex,))
-    db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
-    db.execute("COMMIT")
-
-
-def _name(db: sqlite3.Connection) -> str:
-    return str(db.execute("SELECT value FROM facts WHERE name = 'name'").fetchone()[0])
-
-
-def _highest(db: sqlite3.Connection) -> int:
-    """Return the number of rows, as none is ever deleted."""
-    return int(db.execute("SELECT COALESCE(MAX(id), 0) FROM trials").fetchone()[0])
-
-
 def _data_of(db: sqlite3.Connection, lineages: set[int]) -> list[int]:
     marks = ", ".join("?" * len(lineages))
     return [int(row[0]) for row in db.execute(f"SELECT id FROM data WHERE lineage IN ({marks})", tuple(lineages))]
-
-
-def _row(trial: Trial, now: int) -> tuple[Any, ...]:
-    """One row of the table, in the order of COLUMNS; NaN as NULL."""
-    values = [getattr(trial, name, now) for name in COLUMNS]
-    values[COLUMNS.index("returns")] = trial.returns.tobytes()
-    return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in values)
 
 
 def _sampled(first_day: int, blob: bytes) -> Trial:

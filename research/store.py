@@ -32,7 +32,8 @@ from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
-from research.verdict import UNPROVEN, combined
+from research.trials import TrialName
+from research.verdict import UNPROVEN, combined, result_of
 
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
@@ -109,9 +110,10 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        summary = combined(run.summary, run.verification or UNPROVEN) | {"run_id": folder.name}
+        certificate = run.verification or UNPROVEN
+        summary = combined(run.summary, certificate) | {"run_id": folder.name}
         if record:
-            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]))
+            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), result_of(summary, certificate, _own_source()))
         run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"])
         _write_tables(run, partial)
         if run.predictions.models is not None:
@@ -119,7 +121,7 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
         if run.meta is not None:
             run.meta.save(partial / "models" / "meta")
         save_json(partial / "summary.json", summary)
-        save_json(partial / "verify.json", run.verification or UNPROVEN)
+        save_json(partial / "verify.json", certificate)
         save_json(partial / "manifest.json", run.manifest)
         put_in_place(partial, folder)
     except OSError as error:
@@ -131,14 +133,21 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
     return folder
 
 
-def write_certificate(folder: Path, certificate: dict[str, Any]) -> None:
-    """Put a proof into a finished run: `verify.json`, and the verdict that follows into `summary.json`.
+def write_certificate(folder: Path, certificate: dict[str, Any], trial: TrialName | None = None) -> bool:
+    """Put a proof into a finished run: `verify.json`, and the verdict that follows into `summary.json` and the ledger.
 
-    The certificate comes first: whoever reads the folder in between combines the two himself (`RunFiles.summary`).
+    trial: the run as the ledger may know it. The certificate comes first: whoever reads the folder in between combines it with the evidence
+    himself (`RunFiles.summary`). The page cannot and is removed; the result says whether there was one to make anew.
     """
-    summary = read_json(folder / "summary.json", SUMMARY)
+    page = folder / "report.html"
+    summary, had_page = read_json(folder / "summary.json", SUMMARY), page.exists()
+    page.unlink(missing_ok=True)
     save_json(folder / "verify.json", certificate)
-    save_json(folder / "summary.json", combined(summary, certificate))
+    summary = combined(summary, certificate)
+    save_json(folder / "summary.json", summary)
+    if trial is not None:
+        Ledger().settle(trial, result_of(summary, certificate, _own_source()))
+    return had_page
 
 
 def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +165,7 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "symbols": list(run.bars.symbols),
         "interval": int(run.bars.interval),
         "data_fingerprint": fingerprint(run.bars),
-        "source_hash": {package: source_hash(Path(__file__).resolve().parents[1] / package) for package in ("qtcore", "research")},
+        "source_hash": _sources(),
         "versions": {"python": platform.python_version(), **_versions(VERSIONED)},
         "platform": platform.platform(),
         "seeds": {"training": getattr(run.predictions, "seed", None), "bootstrap": 42},
@@ -180,6 +189,14 @@ def array_hashes(run: Any) -> dict[str, str]:
     if run.bars.funding is not None:
         arrays["bars.funding"] = run.bars.funding
     return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items() if array is not None}
+
+
+def _sources() -> dict[str, str]:
+    return {package: source_hash(Path(__file__).resolve().parents[1] / package) for package in ("qtcore", "research")}
+
+
+def _own_source() -> str:
+    return " ".join(f"{name} {value}" for name, value in _sources().items())
 
 
 def _versions(names: Iterable[str]) -> dict[str, str | None]:

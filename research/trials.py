@@ -5,12 +5,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import NS_PER_DAY, Votes
+from qtcore.params import Params
+from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.lineage import Sketch, sketch
 
 COMPARED = 200  # latest trials whose returns are correlated for the effective number
@@ -21,7 +22,8 @@ MIN_COMMON_DAYS = 30
 class Trial:
     """One try. sharpe: per bar, NaN when there is none; returns: net return of each UTC day from `first_day` on, empty when not kept.
 
-    n_bars, skew, kurtosis (3 for a normal): of the per-bar returns behind `sharpe`; bars_per_year: of the data's own calendar.
+    votes: hash of what the base models said; `predictions` names that and the meta layer. n_bars, skew, kurtosis (3 for a normal): of the
+    per-bar returns behind `sharpe`; bars_per_year: of the data's own calendar.
     """
 
     sketch: Sketch
@@ -35,6 +37,7 @@ class Trial:
     skew: float = math.nan
     kurtosis: float = math.nan
     bars_per_year: float = math.nan
+    votes: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,17 @@ class Tried:
     """What has been tried on a lineage.
 
     variance: of the trials' per-bar Sharpe ratios. effective: trials worth of independent ones. set_aside: trials of all lineages that
-    resets put aside before.
+    resets put aside before. invalid, implausible: how many of the trials are known to be that (`research.standing`); they were tries and
+    count, their ratios and returns enter neither variance nor effective number. pending: how many other runs nobody has proven.
     """
 
     trials: int
     variance: float
     effective: float
     set_aside: int = 0
+    invalid: int = 0
+    implausible: int = 0
+    pending: int = 0
 
 
 def hash_params(values: Mapping[str, Any]) -> str:
@@ -83,12 +90,27 @@ def trial_of(run: Any, figures: Mapping[str, Any]) -> Trial:
     figures: `per_bar`, `n_bars`, `skew`, `kurtosis`, `bars_per_year` of its tested bars, as `summary["evidence"]["sharpe"]` holds them.
     """
     first_day, returns = daily_returns(run.bars.close_time, run.result.equity)
-    params, predictions = hash_params(run.params.flat()), hash_votes(run.result.votes)
-    if run.meta is not None and (run.result.decisions.meta_action >= 0).any():  # what it said is a prediction too
-        predictions = hashlib.sha256(f"{predictions} {run.meta.hash}".encode()).hexdigest()[: len(predictions)]
-    sharpe, skew, kurtosis, bars_per_year = (_number(figures.get(name)) for name in ("per_bar", "skew", "kurtosis", "bars_per_year"))
+    name = name_trial(run.bars, run.params, run.result.votes, run.meta, run.result.decisions.meta_action)
+    sharpe, skew, kurtosis, bars_per_year = (_number(figures.get(key)) for key in ("per_bar", "skew", "kurtosis", "bars_per_year"))
     shape = {"n_bars": int(figures.get("n_bars") or 0), "skew": skew, "kurtosis": kurtosis, "bars_per_year": bars_per_year}
-    return Trial(sketch(run.bars), params, predictions, sharpe, first_day, returns, run.command, **shape)  # type: ignore[arg-type]
+    return Trial(*name[:3], sharpe, first_day, returns, run.command, **shape, votes=name.votes)  # type: ignore[arg-type]
+
+
+class TrialName(NamedTuple):
+    """What makes a trial the one that it is; `votes` as in `Trial`."""
+
+    sketch: Sketch
+    params: str
+    predictions: str
+    votes: str
+
+
+def name_trial(bars: Bars, params: Params, votes: Votes, meta: Any, meta_action: NDArray[np.int8]) -> TrialName:
+    """Name a run by what it was made of. meta: the learned meta layer or None; meta_action [n, S]: what it said, -1 for nothing."""
+    base = predictions = hash_votes(votes)
+    if meta is not None and (meta_action >= 0).any():  # what it said is a prediction too
+        predictions = hashlib.sha256(f"{base} {meta.hash}".encode()).hexdigest()[: len(base)]
+    return TrialName(sketch(bars), hash_params(params.flat()), predictions, base)
 
 
 def _number(value: Any) -> float:

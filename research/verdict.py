@@ -15,8 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-FAILING = ("invalid", "implausible")  # verdicts with which a command exits 1
+from research.standing import IMPLAUSIBLE, INVALID, PENDING, PROVEN, Result
+
+FAILING = (INVALID, IMPLAUSIBLE)  # verdicts with which a command exits 1
 NOT_PROVEN = "not proven"
+OWN_WORK = ("parity", "causality", "invariants", "accounting")  # groups of checks of what a run did, whoever predicted
 UNPROVEN: dict[str, Any] = {"passed": None, "checks": []}  # the certificate of a run that nobody has proven
 
 
@@ -43,11 +46,11 @@ def judge(evidence: Mapping[str, Any], certificate: Mapping[str, Any]) -> Judgem
     """
     finding, reason = found(evidence)
     if certificate.get("passed") is False:
-        return Judgement("invalid", False, *_failure(certificate))
+        return Judgement(INVALID, False, *_failure(certificate))
     proven = certificate.get("passed") is True
     aside = "" if proven else f", {NOT_PROVEN}"
     if (text := too_good(evidence)) is not None:
-        return Judgement("implausible", proven, None, f"Implausible{aside}: {text}")
+        return Judgement(IMPLAUSIBLE, proven, None, f"Implausible{aside}: {text}")
     if finding == "edge" and not proven:
         return Judgement(NOT_PROVEN, False, None, f"Not proven: {_missing(certificate)}; by its figures alone, {reason}")
     return Judgement(finding, proven, None, f"{finding.capitalize()}{aside}: {reason}")
@@ -84,6 +87,16 @@ def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict
     }
 
 
+def result_of(summary: Mapping[str, Any], certificate: Mapping[str, Any], source: str) -> Result:
+    """Say what became of a run as the trial ledger keeps it. summary: with its verdict; source: hash of the source code that proved."""
+    if summary["verdict"] == INVALID:
+        failed = [check for check in certificate.get("checks", []) if not check["passed"]]
+        return Result(INVALID, any(check.get("group") not in OWN_WORK for check in failed), summary["failed_check"] or "", source)
+    if summary["verdict"] == IMPLAUSIBLE:
+        return Result(IMPLAUSIBLE, True, too_good(summary["evidence"]) or "", source)
+    return Result(PROVEN if summary["proven"] else PENDING, source=source)
+
+
 def _failure(certificate: Mapping[str, Any]) -> tuple[str | None, str]:
     """Name the first check that failed, and say in a sentence what it found."""
     failed = [check for check in certificate.get("checks", []) if not check["passed"]]
@@ -91,7 +104,9 @@ def _failure(certificate: Mapping[str, Any]) -> tuple[str | None, str]:
     if not failed:
         return None, f"Invalid: the proof failed. {end}"
     more = f", and {len(failed) - 1} more check{'' if len(failed) == 2 else 's'}" if len(failed) > 1 else ""
-    return failed[0]["name"], f"Invalid: the proof failed at {failed[0].get('detail') or failed[0]['name']}{more}. {end}"
+    name, detail = failed[0]["name"], failed[0].get("detail") or ""
+    is_named = detail.startswith(name.partition(":")[0])
+    return name, f"Invalid: the proof failed at the check {detail if is_named else ': '.join(filter(None, (name, detail)))}{more}. {end}"
 
 
 def _missing(certificate: Mapping[str, Any]) -> str:

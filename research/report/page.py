@@ -89,21 +89,13 @@ def _subtitle(s: dict[str, Any]) -> str:
 
 
 def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say what a reader must know before any figure: no trades, a halt, a failed or missing proof, imported predictions."""
+    """Say what a reader must know before any figure: no trades, a halt, a missing proof, imported predictions."""
     out = []
     if text := s["evidence"]["no_trades"]:
         out.append(("warn", text))
     if halt := s["pnl"]["halt"]:
         out.append(("warn", _halt_text(halt, s)))
-    if verify.get("passed") is False:
-        failed = [check for check in verify["checks"] if not check["passed"]]
-        out.append(
-            (
-                "bad",
-                f"The proof of this run failed: {failed[0]['name']}: {failed[0]['detail']}." if failed else "The proof of this run failed.",
-            )
-        )
-    elif verify.get("passed") is None:
+    if verify.get("passed") is None and not verify.get("checks"):
         out.append(("warn", "This run was not verified; `qt verify` proves it."))
     if found := s["provenance"]["total"]["synthetic"]:
         text = "of the predictions come from models that were trained on synthetic labels: no figure here is evidence"

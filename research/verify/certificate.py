@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from research.ledger import Ledger
 from research.models.inputs import own_features
 from research.regime_weights import FACTORS
+from research.report import build
 from research.store import write_certificate
+from research.trials import name_trial
 from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence, read_evidence
@@ -25,13 +28,14 @@ Progress = Callable[[int, int, str], Any]
 
 
 def verify_run(folder: Path | str, progress: Progress | None = None, seed: int = 0) -> dict[str, Any]:
-    """Prove a finished run and write `verify.json` into its folder.
+    """Prove a finished run and write `verify.json` into its folder; verdict, page and ledger follow (`research.store.write_certificate`).
 
     Reads the folder alone. progress(done, total, text) is called before each step. Returns the certificate: `passed`, `checks` (name,
     checked, passed, detail, first offender), `covers` and `not_covered` in sentences. A run with layers of the user's own cannot be run
     again from its folder, and own features that were never tried prove nothing: `passed` is None unless something is wrong, and
-    `not_covered` says so first. Raises UserError when the folder is incomplete.
+    `not_covered` says so first. Raises UserError when the folder is incomplete, or the trial ledger damaged or gone.
     """
+    Ledger().resets()  # one that is damaged or gone is told before the work
     started, done = time.perf_counter(), 0
 
     def report(text: str) -> None:
@@ -57,7 +61,9 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     groups["accounting"] = check_accounting(run)
     certificate = _certificate(run, groups, models, n_single, seed)
     certificate["seconds"] = round(time.perf_counter() - started, 2)
-    write_certificate(run.files.path, certificate)
+    trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"])
+    if write_certificate(run.files.path, certificate, trial):
+        build(run.files.path)
     return certificate
 
 

@@ -23,7 +23,8 @@ class Offender:
 
     def __str__(self) -> str:
         who = f" {self.symbol}" if self.symbol else ""
-        return f"bar {self.bar} ({self.time}){who} {self.column}, distance {self.distance:g}"
+        when = f"bar {self.bar} ({self.time})" if self.bar >= 0 else self.time
+        return f"{when}{who} {self.column}, distance {self.distance:g}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,75 @@
+"""Tables of the trial ledger, and how an older file gets those that it lacks."""
+
+import math
+import sqlite3
+import uuid
+from typing import Any
+
+from research.standing import TABLE as RESULTS
+from research.trials import Trial
+
+# One tuple of statements per version of the file; an older file gets those it has not seen.
+SCHEMA: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE TABLE data (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, lineage INTEGER NOT NULL, level INTEGER NOT NULL,"
+        " candles INTEGER NOT NULL, sketch BLOB NOT NULL)",
+        "CREATE TABLE trials (id INTEGER PRIMARY KEY, data INTEGER NOT NULL REFERENCES data, params TEXT NOT NULL,"
+        " predictions TEXT NOT NULL, time INTEGER NOT NULL, name TEXT NOT NULL, sharpe REAL, first_day INTEGER NOT NULL,"
+        " returns BLOB NOT NULL, UNIQUE (data, params, predictions))",
+    ),
+    (
+        *(f"ALTER TABLE trials ADD COLUMN {column}" for column in ("n_bars INTEGER", "skew REAL", "kurtosis REAL", "bars_per_year REAL")),
+        "CREATE INDEX sampled ON trials (data, id) WHERE length(returns) > 0",
+        "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        "CREATE TRIGGER kept BEFORE DELETE ON trials BEGIN SELECT RAISE(ABORT, 'a trial is never deleted'); END",
+        "CREATE TRIGGER unchanged BEFORE UPDATE ON trials BEGIN SELECT RAISE(ABORT, 'a trial is never changed'); END",
+    ),
+    RESULTS,
+)
+COLUMNS = (
+    "params",
+    "predictions",
+    "time",
+    "name",
+    "sharpe",
+    "first_day",
+    "returns",
+    "n_bars",
+    "skew",
+    "kurtosis",
+    "bars_per_year",
+    "votes",
+)
+
+
+def upgrade(db: sqlite3.Connection) -> None:
+    """Create the tables, or those that an older file lacks; one process does it, the others wait."""
+    db.execute("BEGIN IMMEDIATE")
+    for statements in SCHEMA[db.execute("PRAGMA user_version").fetchone()[0] :]:
+        for statement in statements:
+            db.execute(statement)
+    db.execute("INSERT OR IGNORE INTO facts VALUES ('name', ?)", (uuid.uuid4().hex,))
+    db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
+    db.execute("COMMIT")
+
+
+def ledger_name(db: sqlite3.Connection) -> str:
+    """Return the name that the file got when it was made."""
+    return str(db.execute("SELECT value FROM facts WHERE name = 'name'").fetchone()[0])
+
+
+def count_rows(db: sqlite3.Connection, table: str = "trials") -> int:
+    """Return the number of rows, as none is ever deleted."""
+    return int(db.execute(f"SELECT COALESCE(MAX(id), 0) FROM {table}").fetchone()[0])
+
+
+def holdings(db: sqlite3.Connection) -> dict[str, Any]:
+    """Return what the file is to hold from now on."""
+    return {"ledger": ledger_name(db), "trials": count_rows(db), "results": count_rows(db, "results")}
+
+
+def row_of(trial: Trial, now: int) -> tuple[Any, ...]:
+    """One row of the table, in the order of COLUMNS; NaN as NULL."""
+    values = [getattr(trial, name, now) for name in COLUMNS]
+    values[COLUMNS.index("returns")] = trial.returns.tobytes()
+    return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in values)
