@@ -25,6 +25,8 @@ def read_numbers(columns: Mapping[str, pa.ChunkedArray], source: str, reading: R
     reading = reading or Reading()
     if texts:
         reading.remember(f"numbers of {source}", style)
+    if any(pc.any(pc.not_equal(letters, "")).as_py() for _, letters in texts.values()):
+        reading.note("volumes with K, M or B are rounded by their source")
     if style != "point":
         reading.note("numbers have a decimal comma" if style == "comma" else "numbers have commas between thousands")
     return [_of_text(texts[name], style) if name in texts else _of_numbers(column, name, source) for name, column in flat.items()]
