@@ -71,8 +71,9 @@ def test_a_layout_is_read_as_its_row_says(row, tmp_path):
 
 def test_the_table_has_every_public_layout():
     names = " ".join(row[0] for row in table())
-    for word in ("Binance", "CryptoDataDownload", "Kaggle", "Kraken", "Coinbase", "MetaTrader 4", "MetaTrader 5", "Stooq", "HistData", "Dukascopy",
-                 "yfinance", "Nasdaq", "Investing.com", "TradingView", "Polygon", "Alpha Vantage", "Interactive Brokers", "Sierra"):  # fmt: skip
+    exchanges = ("Binance", "CryptoDataDownload", "Kaggle", "Kraken", "Coinbase", "OKX", "Polygon")
+    programs = ("MetaTrader 4", "MetaTrader 5", "TradingView", "Interactive Brokers", "Sierra", "yfinance")
+    for word in (*exchanges, *programs, "Stooq", "HistData", "Dukascopy", "Nasdaq", "Investing.com", "Alpha Vantage"):
         assert word in names
 
 
@@ -119,7 +120,11 @@ def written_everywhere(bars: Bars, folder: Path) -> dict[str, tuple[object, dict
         "binance, header": (lines("EURUSD-1h-2024-02.csv", header, kline), {}),
         "binance, zipped": (folder / "EURUSD-1h-2024-03.zip", {}),
         "metatrader 5": (
-            lines("EURUSD_H1.csv", "\t".join(f"<{w}>" for w in ["DATE", "TIME", "OPEN", "HIGH", "LOW", "CLOSE", "TICKVOL", "VOL", "SPREAD"]), meta),
+            lines(
+                "EURUSD_H1.csv",
+                "\t".join(f"<{w}>" for w in ["DATE", "TIME", "OPEN", "HIGH", "LOW", "CLOSE", "TICKVOL", "VOL", "SPREAD"]),
+                meta,
+            ),
             days,
         ),
         "metatrader 4": (lines("EURUSD60.csv", "", four), days),
@@ -161,8 +166,8 @@ def test_a_backtest_is_one_whatever_the_candles_came_in(tmp_path, monkeypatch):
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
     bars = candles(700, NS_PER_HOUR)
     rng = np.random.default_rng(0)
-    rows = pd.DataFrame({"close_time": pd.DatetimeIndex(bars.close_time).tz_localize("UTC"), "symbol": "EURUSD",
-                         "xgb_action": rng.choice(["SELL", "HOLD", "BUY"], bars.n), "xgb_confidence": rng.uniform(0.6, 1.0, bars.n)})  # fmt: skip
+    votes = {"xgb_action": rng.choice(["SELL", "HOLD", "BUY"], bars.n), "xgb_confidence": rng.uniform(0.6, 1.0, bars.n)}
+    rows = pd.DataFrame({"close_time": pd.DatetimeIndex(bars.close_time).tz_localize("UTC"), "symbol": "EURUSD", **votes})
     first = None
     for name, (source, flags) in written_everywhere(bars, tmp_path).items():
         own = load(source, symbols=["EURUSD"] if isinstance(source, pd.DataFrame) else None, **flags).bars

@@ -123,11 +123,11 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
     said = re.fullmatch(r'"?sep=(.)"?', lines[0][2])
     before = [line for line in lines if re.match(r"(#|//|sep=|\"?sep=)", line[2])]
     rest = [line for line in lines if line not in before]
+    if not rest:
+        raise UserError(f"{name} must hold candles, was without a line of a table")
     delimiter, width = _delimiter([line[2] for line in rest], said[1] if said else ";\t|,")
     while len(rest) > 1 and width > 1 and len(_split(rest[0][2], delimiter)) == 1 and len(before) < MAX_BEFORE:
         before.append(rest.pop(0))
-    if not rest:
-        raise UserError(f"{name} must hold candles, was without a line of a table")
     if before:
         reading.note(f"{len(before)} line{'s' * (len(before) > 1)} before the table skipped ({before[0][2][:60]!r})")
     start, stop, text = rest[0]
