@@ -5,7 +5,8 @@ from typing import Any
 
 from qtcore import Bars, Engine, Params
 from qtcore.meta import MetaSource
-from research.data import load_bars
+from research.data import load
+from research.data.load import warn
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.run import Run
@@ -35,8 +36,11 @@ def backtest(
     >>> len(run.equity)
     400
     """
+    lacked: list[str] = []
     if not isinstance(bars, Bars):
-        bars = load_bars(bars)
+        loaded = load(bars)
+        warn(loaded.report.warnings, loaded.report.source)
+        bars, lacked = loaded.bars, loaded.report.lacked
     predictions = predictions.align(bars)
     params = resolved(params or Params(), predictions)
     if stages := list(stages):
@@ -47,7 +51,7 @@ def backtest(
     kept = meta if isinstance(meta, MetaSchedule) else None
     own_layers = (*own, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
-    return Run(bars, predictions, params, result, engine.finish()[1], notes, meta=kept, own_layers=own_layers)
+    return Run(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), meta=kept, own_layers=own_layers)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

@@ -20,6 +20,7 @@ def load_run(folder: str | Path) -> Run:
     run = backtest(bars, predictions, params, meta=meta)
     run.profile, run.command, run.folder = files.manifest["profile"], files.manifest["command"], files.path
     run.manifest, run.verification = files.manifest, files.verify
+    run.notes, run.lacked = tuple(files.manifest["notes"]), tuple(files.manifest.get("lacked", ()))
     again = array_hashes(run)
     if differing := [name for name, value in files.manifest["arrays"].items() if again.get(name) != value]:
         text = f"run must come out again as it was written, was {files.path} with {len(differing)} other arrays ({differing[0]} first)"

@@ -40,7 +40,8 @@ class Run:
     params: Params
     result: Result
     closing_fills: np.ndarray
-    notes: tuple[str, ...] = ()  # sentences about what is absent, masked or refused
+    notes: tuple[str, ...] = ()  # sentences about what is absent or refused of models and layers
+    lacked: tuple[str, ...] = ()  # counted sentences about what was lost or assumed when the candles were read
     command: str = "research.backtest"
     profile: str = "default"
     folder: Path | None = None

@@ -171,6 +171,7 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "seeds": {"training": getattr(run.predictions, "seed", None), "bootstrap": 42},
         "threads": {"processors": os.cpu_count(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},
         "notes": list(run.notes),
+        "lacked": list(run.lacked),
         "meta_model": None if run.meta is None else {"kind": run.meta.kind, "vector": run.meta.vector, "hash": run.meta.hash},
         "own_layers": list(run.own_layers),
         "own_checks": list(getattr(run, "own_checks", ())),

@@ -24,6 +24,7 @@ from qtcore.check import as_bars
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.data.facts import fingerprint
+from research.data.lacks import mute, no_vote, rare
 from research.engines import check_engine, n_processors, opened
 from research.errors import UserError
 from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
@@ -157,6 +158,12 @@ def follow(
     """Carry out a plan on bars, as `train` does. store: folder of known fits, None for none; workers: fits at a time, engine, address."""
     processes, engine, address = workers
     prepared = prepare(bars, plan, custom)
+    ready = prepared.inputs.usable.any(axis=0)
+    params = Params().with_values(plan.params)
+    silent = () if np.all(ready) else tuple(mute(bars, params).values())
+    silent += rare(bars, prepared.inputs.usable, params.features.warmup)
+    if not np.any(ready):
+        raise UserError(no_vote(silent))
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
     jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), store)
     answers, n_known = _answers(jobs, processes, (engine, address), progress)
@@ -174,7 +181,7 @@ def follow(
     for part in prepared.folds:
         fold[part.test] = part.number
         labels[part.test] = prepared.labels[part.number][part.test]
-    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, models=schedule, notes=schedule.notes)
+    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, models=schedule, notes=(*schedule.notes, *silent))
     if out is not None:
         made.save(Path(out) / "predictions.parquet")
     return made

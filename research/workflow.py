@@ -15,6 +15,7 @@ from research.backtest import backtest
 from research.config import Config
 from research.data import Loaded
 from research.data import load as load_data
+from research.data.lacks import measure, mute, sentences
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import put_in_place
@@ -98,10 +99,10 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     loaded = load(job)
     predictions, params, meta, absent = inputs_of(job, loaded.bars, progress)
     run = backtest(loaded.bars, predictions, params, meta=meta)
-    notes = (*loaded.report.warnings, *run.notes, *absent)
+    notes = (*run.notes, *absent)
     over = over_budget(provenance(run, tested_rows(run)), job.config.run.provenance_budget)
     notes = (*notes, over) if over else notes
-    run = replace(run, notes=notes, command=job.command(), profile=job.config.profile)
+    run = replace(run, notes=notes, lacked=tuple(loaded.report.lacked), command=job.command(), profile=job.config.profile)
     run.save(folder)
     if export_log:
         from research.export import export_log as write_log
@@ -134,19 +135,28 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
     return _train(job, bars, progress, TREES)
 
 
-def train_job(job: Job, progress: Progress = None) -> Predictions:
-    """Do everything `qt train` does: artefacts, `predictions.parquet` and `envelope.json` land in the job's folder."""
+def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
+    """Do everything `qt train` does: artefacts, `predictions.parquet` and `envelope.json` land in the job's folder.
+
+    Also returns what the data lacked.
+    """
     from research.models.base import registered
 
     assert job.out is not None
     check_output(job.out, "schedule.json")
     if job.update:
         return update_job(job, progress)
-    bars = load(job).bars
-    return _with_meta(job, bars, _train(job, bars, progress, registered(), out=job.out), progress)
+    loaded = load(job)
+    made = _with_meta(job, loaded.bars, _train(job, loaded.bars, progress, registered(), out=job.out), progress)
+    return made, _lacked(job, loaded)
 
 
-def update_job(job: Job, progress: Progress = None) -> Predictions:
+def _lacked(job: Job, loaded: Loaded) -> list[str]:
+    """Say what was lost or assumed when candles were read, what they lack, and which symbols can never vote."""
+    return [*mute(loaded.bars, job.config.params).values(), *loaded.report.lacked, *sentences(measure(loaded.bars))]
+
+
+def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
     """Do everything `qt train --update` does: the folder holds the longer training when it is whole, the earlier one until then."""
     from research.engines import n_processors
     from research.models.schedule import ModelSet
@@ -156,16 +166,16 @@ def update_job(job: Job, progress: Progress = None) -> Predictions:
     out, known = job.out, ModelSet.load(job.out)
     symbols = job.symbols or list(known.artefacts[0].meta["symbols"])
     job = replace(job, symbols=symbols, config=replace(job.config, params=job.config.params.with_values(_features(known))))
-    bars, draft = load(job).bars, out.with_name(f".{out.name}.partial")
+    loaded, draft = load(job), out.with_name(f".{out.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        made = update(bars, known, processes=n_processors(), progress=progress, out=draft)
-        made = _with_meta(replace(job, out=draft), bars, made, progress)
+        made = update(loaded.bars, known, processes=n_processors(), progress=progress, out=draft)
+        made = _with_meta(replace(job, out=draft), loaded.bars, made, progress)
         put_in_place(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     assert made.models is not None
-    return replace(made, models=replace(ModelSet.load(out), n_stored=made.models.n_stored))
+    return replace(made, models=replace(ModelSet.load(out), n_stored=made.models.n_stored)), _lacked(job, loaded)
 
 
 def _features(known: Any) -> dict[str, Any]:

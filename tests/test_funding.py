@@ -60,7 +60,7 @@ def test_doubled_rates_are_charged_once_and_contradictions_refused():
     for twice in (once, late, early):
         loaded = load(frame(48, NAMES), funding=pd.concat([once, twice]))
         np.testing.assert_array_equal(loaded.bars.funding, want)
-        assert loaded.report.warnings == ["4 funding rates stand there twice; counted once"]
+        assert loaded.report.warnings == ["4 funding rates repeat another; counted once"]
     wrong = once.assign(funding_rate=[1e-4, 3e-4, 1e-4, 2e-4])
     with pytest.raises(
         UserError, match=r"one rate a symbol and time, was two for BTCUSDT at 2024-01-01 16:00: 0.0002 and 0.0003 \(1 times\)"

@@ -191,9 +191,9 @@ HOURS = pd.date_range("2024-01-01 00:30", periods=9_000, freq="h", tz="UTC")
         at(pd.date_range("2010-01-01", periods=170, freq="BME", tz="UTC")),
         at(pd.date_range("2000-01-01", periods=100, freq="QS", tz="UTC")),
         at(pd.date_range("2010-01-04", periods=300, freq="7D", tz=NEW_YORK).tz_convert("UTC")),
-        at(HOURS[(HOURS.tz_convert(NEW_YORK).hour >= 9) & (HOURS.tz_convert(NEW_YORK).hour < 16) & (HOURS.dayofweek < 5)]),
-        at(HOURS[HOURS.hour.isin([8, 12]) & (HOURS.dayofweek < 5)]),
-        at(HOURS[(HOURS.dayofweek < 5) & (HOURS.hour != 22)], ("EURUSD", "GBPUSD")),
+        at(HOURS[(HOURS.tz_convert(NEW_YORK).hour >= 9) & (HOURS.tz_convert(NEW_YORK).hour < 16) & (HOURS.day_of_week < 5)]),
+        at(HOURS[HOURS.hour.isin([8, 12]) & (HOURS.day_of_week < 5)]),
+        at(HOURS[(HOURS.day_of_week < 5) & (HOURS.hour != 22)], ("EURUSD", "GBPUSD")),
     ],
 )  # fmt: skip
 def test_gaps_sessions_and_the_calendar_are_no_second_length(rows):
@@ -237,3 +237,10 @@ def test_an_own_file_keeps_its_rows_and_a_rate_its_hole(tmp_path):
     charged = frame(60, ("AAA",)).assign(funding_rate=0.0)
     charged.loc[8, [*PLANES, "funding_rate"]] = [np.nan] * 5 + [1e-4]
     assert load_bars(charged).funding[8, 0] == 1e-4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_length_of_sparse_candles_is_found(seed):
+    rows = frame(2_000, ("AAA", "BBB", "CCC"))
+    rows = rows[np.random.default_rng(seed).random(len(rows)) < 0.16]
+    assert load_bars(rows).interval == NS_PER_HOUR

@@ -163,7 +163,7 @@ def test_scores_of_a_model_that_no_rule_asks(bars):
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "m"
     config = load_config(sets=["run.models=xgb,lgbm", "run.folds=3", "run.preset=fast"])
-    made = train_job(Job("simulated:random_walk?n_bars=1500&n_symbols=3", config, out=out))
+    made, _ = train_job(Job("simulated:random_walk?n_bars=1500&n_symbols=3", config, out=out))
     return out, config, made
 
 

@@ -164,8 +164,8 @@ def train(
     job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address, update=update)
     job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     with progress(quiet or json) as report:
-        predictions = train_job(job, report)
-    show.training(predictions, out, quiet, json)
+        predictions, lacked = train_job(job, report)
+    show.training(predictions, lacked, out, quiet, json)
 
 
 @app.command()

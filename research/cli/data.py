@@ -62,6 +62,8 @@ def check(
         for issue in report.issues:
             if issue.action == "stops":
                 console.print(issue.text, soft_wrap=True)
+        for text in (*report.mute, *report.notes):
+            console.print(text, soft_wrap=True, markup=False)
         verdict = "a run stops" if report.stops else "fit to run"
         console.print(f"{verdict}: {report.n_rows:,} rows, {len(report.symbols)} symbols, {len(report.issues)} findings", soft_wrap=True)
     if report.stops:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from research.cli.common import print_json
 from research.cli.terminal import Terminal
-from research.report.words import NOT_ENOUGH, percent, span
+from research.report.words import NOT_ENOUGH, lacked_text, percent, span
 from research.verdict import FAILING
 
 console = Terminal()
@@ -41,6 +41,7 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
         console.print(verdict, soft_wrap=True, markup=False, style="bold red")
     console.print()
     console.print(basis(summary), soft_wrap=True, markup=False)
+    lacked(summary["data"]["lacked"])
     console.print()
     table = Table("", "", box=None, show_header=False, padding=(0, 2))
     for name, value in headline(summary).items():
@@ -72,6 +73,13 @@ def fails(summary: dict[str, Any], quiet: bool) -> bool:
     if failing and quiet:
         failure(f"verdict: {summary['evidence']['sentence']}")
     return failing
+
+
+def lacked(sentences: list[str]) -> None:
+    """Show in one block what was lost or assumed of the data."""
+    console.print(f"what the data lacked: {lacked_text(len(sentences))}")
+    for text in sentences:
+        console.print(f"  - {text}", soft_wrap=True, markup=False)
 
 
 def _layers(summary: dict[str, Any], rejected: dict[str, str]) -> Table:
@@ -145,8 +153,8 @@ def proof(certified: dict[str, Any], summary: dict[str, Any], quiet: bool, json:
     console.print(verdict, soft_wrap=True, markup=False)
 
 
-def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
-    """Show what training left: one row a fold and model, then the folder."""
+def training(predictions: Any, lacks: list[str], out: Path, quiet: bool, json: bool) -> None:
+    """Show what training left: one row a fold and model, what its data lacked, then the folder."""
     rows = predictions.models.table()
     if json:
         print_json(rows)
@@ -159,7 +167,8 @@ def training(predictions: Any, out: Path, quiet: bool, json: bool) -> None:
             shown = ("-" if row[name] is None else f"{row[name]:.3f}" if "loss" in name else f"{row[name]:.1%}" for name in names)
             table.add_row(row["model"], str(row["fold"] + 1), f"{row['n_scored']:,}", *shown, row["status"])
         console.print(table)
-        for note in predictions.notes:
+        lacked(lacks)
+        for note in (text for text in predictions.notes if text not in lacks):
             console.print(note, soft_wrap=True, markup=False)
         if n_warnings := len(predictions.models.warnings):
             console.print(f"{n_warnings} warnings, in the artefacts' metadata: {out}/fold_*/*_meta.json", soft_wrap=True)

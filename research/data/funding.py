@@ -50,7 +50,7 @@ def add_funding(bars: Bars, source: Any, notes: list[str] | None = None) -> Bars
     ours = column[code] >= 0
     told += _left_out(names, column, code)
     time, own, rate, n_twice = _once(time[ours], column[code[ours]], rate[ours], bars.symbols)
-    told += [f"{n_twice:,} funding rates stand there twice; counted once"] if n_twice else []
+    told += [f"{n_twice:,} funding rates repeat another; counted once"] if n_twice else []
     if len(rate) and float(np.median(np.abs(rate))) >= SUSPECT:
         told.append(
             f"half of the funding rates are {np.median(np.abs(rate)):.2%} or more a time; they were read as fractions, not per cent"

@@ -101,16 +101,21 @@ def find_interval(steps: Steps, symbols: tuple[str, ...]) -> int:
         of.setdefault(code, Counter())[length] += n
     if not total:
         raise UserError("data must have at least 2 bars of a symbol, was 1; give more history")
-    common = min(total, key=lambda length: (-total[length], length))
+    common = _usual(total)
     for code, own in of.items():
-        n = sum(own.values())
-        usual = min(own, key=lambda length: (-own[length], length))
+        n, usual = sum(own.values()), _usual(own)
         if n >= MIN_STEPS and 2 * own[common] < n and usual != common:
             raise UserError(
                 f"symbols must have bars of one length, was {interval_text(usual)} for {symbols[code]} and {interval_text(common)} "
                 f"for most; resample first, or leave {symbols[code]} out"
             )
     return common
+
+
+def _usual(counts: Counter[int]) -> int:
+    """Return the most common step, or a part of it that is at least half as common: where most candles are missing, steps are many bars."""
+    most = min(counts, key=lambda length: (-counts[length], length))
+    return min(length for length in counts if most % length == 0 and 2 * counts[length] >= counts[most])
 
 
 def check_lengths(steps: Steps, symbols: tuple[str, ...], interval: int) -> None:

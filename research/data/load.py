@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.types import I8, Bars
-from research.data.clock import iso, parse_length, parse_time
+from research.data.clock import interval_text, iso, parse_length, parse_time
 from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
-from research.data.grid import Grid, distinct_times, fill_planes, find_grid
+from research.data.grid import MAX_EMPTY, Grid, distinct_times, fill_planes, find_grid
+from research.data.lacks import sentences, unclosed
 from research.data.lengths import are_closes, check_lengths, check_series, count_steps, find_interval, whole_closes, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
@@ -46,6 +47,15 @@ class LoadReport:
     def warnings(self) -> list[str]:
         """One sentence per issue and note."""
         return [issue.text for issue in self.issues] + self.notes
+
+    @property
+    def lacked(self) -> list[str]:
+        """What a run tells of it: one sentence a problem, the notes, and a grid that is no regular one."""
+        out = sentences(self.issues) + self.notes
+        if self.calendar == "sessions" and self.empty_share > MAX_EMPTY:
+            share = f"{self.empty_share:.0%} of a regular grid of {interval_text(self.interval)} would be empty"
+            out.append(f"the rows are the times that have a candle (sessions): {share}; --calendar regular makes them holes")
+        return out
 
 
 @dataclass(frozen=True)
@@ -287,7 +297,7 @@ def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, re
     judged = judge(rows, length, calendar)
     bars = fill_planes(judged.grid, judged.rows)
     check_seen(bars.symbols, has_candle(bars))
-    report.n_rows, report.issues = judged.n_rows, judged.tally.issues
+    report.n_rows, report.issues = judged.n_rows, judged.tally.issues + unclosed(bars)
     report.notes += rows.notes
     return bars
 

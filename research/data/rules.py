@@ -27,9 +27,10 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "high_below_low": ("have a high below the low", "masked", "correct or drop them"),
     "outside_range": ("have an open or close outside low to high", "masked", "correct or drop them"),
     "duplicate": ("repeat another row", "dropped", ""),
-    "gap": ("are missing or empty between its first and last", "told", ""),
+    "gap": ("have no candle between the first and the last", "told", ""),
     "zero_volume": ("have no volume", "told", ""),
     "jump": ("close more than 10 % and 20 usual moves away from the close before", "told", ""),
+    "split": ("close at a round multiple or fraction of the close before, as after a split that prices are not adjusted for", "told", ""),
     "frozen": ("repeat one price for 10 bars or longer", "told", ""),
     "unclosed": ("close after the present time", "told", ""),
 }

@@ -16,6 +16,7 @@ from research.evidence import sharpe as sr
 from research.evidence.accuracy import scores
 from research.evidence.bootstrap import Bootstrap
 from research.evidence.dead import rules, scenes_of, voter_table
+from research.evidence.lacked import funding_payments, lacked
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
 from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
@@ -45,7 +46,7 @@ def summarise(run: Any) -> dict[str, Any]:
     out = {
         "schema_version": SCHEMA_VERSION,
         "run_id": run.folder.name if run.folder is not None else None,
-        "data": _data(run, rows),
+        "data": _data(run, rows) | {"lacked": lacked(run)},
         "assumptions": _assumptions(run, scored.models),
         **scored.split("total"),
         "reliability": scored.reliability,
@@ -263,6 +264,7 @@ def _assumptions(run: Any, models: list[str]) -> dict[str, Any]:
         "slippage_rate": p.broker.slippage_rate,
         "fill": p.broker.fill.name.lower(),
         "funding": run.bars.funding is not None,
+        "funding_payments": funding_payments(run),
         "allow_short": p.broker.allow_short,
         "stop_loss": p.governor.stop_loss,
         "max_holding_bars": p.broker.max_holding_bars,

@@ -262,9 +262,15 @@ class StoredModel(ABC):
     def _counts(self, labels: NDArray[np.int8], valid_rows: Any) -> NDArray[np.int64]:
         """Training cells of each class [3]. Raises ModelAbsentError where one is missing, or nothing could stop the training."""
         counts = np.bincount(labels, minlength=3)
+        if counts.sum() == 0:
+            raise ModelAbsentError(
+                "training rows must exist, was none with whole features and a label: too many holes, see `qt data check`"
+            )
         if counts.min() == 0:
             lacking = ", ".join(name for name, count in zip(CLASSES, counts) if count == 0)
-            raise ModelAbsentError(f"training rows must hold every class, was without {lacking}; choose another label")
+            raise ModelAbsentError(
+                f"training rows must hold every class, {len(labels):,} were without {lacking}; see `qt data check`, or choose another label"
+            )
         if len(valid_rows) == 0:
             raise ModelAbsentError("validation rows must exist, was 0; load a longer period")
         return counts

@@ -24,7 +24,7 @@ from research.report.rows import (
     trade_table,
 )
 from research.report.terms import assumptions, verdict_parts
-from research.report.words import count, hours, number, percent, signed_percent, slice_name
+from research.report.words import count, hours, lacked_text, number, percent, signed_percent, slice_name
 from research.store import RunFiles
 
 SHOWN_TRADES = 12
@@ -43,6 +43,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "subtitle": _subtitle(s),
         "verdict": verdict_parts(s["evidence"]),
         "notices": notices(s, verify, files.manifest),
+        "lacked": s["data"].get("lacked"),
+        "lacked_text": lacked_text(len(s["data"].get("lacked") or ())),
         "tiles": tiles(s),
         "assumptions": assumptions(s),
         "pictures": pictures(s, tested, trades) | model_pictures(s, metas),
@@ -104,7 +106,8 @@ def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any])
         out.append(("warn", f"{percent(found)} of the predictions are stale: made later than their models were meant for."))
     if s["assumptions"]["imported_predictions"]:
         out.append(("warn", "The base predictions were imported: that they were made out of sample cannot be proven here."))
-    return out + [("note", text) for text in manifest.get("notes", [])]
+    lacked = s["data"].get("lacked", ())
+    return out + [("note", text) for text in manifest.get("notes", []) if text not in lacked]
 
 
 def _halt_text(halt: dict[str, Any], s: dict[str, Any]) -> str:

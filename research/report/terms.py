@@ -61,7 +61,17 @@ def fills_text(a: Mapping[str, Any]) -> str:
 
 def costs_text(a: Mapping[str, Any]) -> str:
     """Say what a fill costs."""
-    return f"fee {percent(a['fee_rate'], 3)}, slippage {percent(a['slippage_rate'], 3)}; funding {'charged' if a['funding'] else 'none'}"
+    return f"fee {percent(a['fee_rate'], 3)}, slippage {percent(a['slippage_rate'], 3)}; funding {funding_text(a)}"
+
+
+def funding_text(a: Mapping[str, Any]) -> str:
+    """Say how often funding was charged; a run of an earlier version does not know."""
+    if not a["funding"]:
+        return "none"
+    if "funding_payments" not in a:
+        return "rates given"
+    n = a["funding_payments"]
+    return f"charged {count(n)} time{'' if n == 1 else 's'}" if n else "never charged: no position was open when a rate was due"
 
 
 def basis(s: Mapping[str, Any]) -> str:

@@ -68,6 +68,11 @@ def span(limits: list[float | None], digits: int = 1) -> str:
     return DASH if missing(low) or missing(high) else f"{100.0 * low:.{digits}f} to {100.0 * high:.{digits}f}"  # type: ignore[operator]
 
 
+def lacked_text(n: int) -> str:
+    """Head the block of what the data lacked."""
+    return "nothing that was noticed" if n == 0 else f"{n} thing{'' if n == 1 else 's'} to know"
+
+
 def slice_name(key: str) -> str:
     """Name of a regime slice: `volatility_low.trend_uptrend` is `low volatility, uptrend`."""
     parts = []

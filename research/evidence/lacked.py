@@ -1,0 +1,45 @@
+"""What did the data of a run lack? Everything of the input that was lost, assumed or suspicious, in counted sentences."""
+
+from typing import Any
+
+import numpy as np
+
+from qtcore.params import FillAt
+from qtcore.types import Reason
+from research.data.lacks import measure, mute, sentences
+from research.tables import tested_rows
+
+
+def lacked(run: Any) -> list[str]:
+    """Say what was dropped or assumed when the candles and predictions were read, what the bars lack, and which symbols never voted."""
+    told = [*run.lacked, *(run.predictions.notes if run.predictions.imported else ())]
+    return list(dict.fromkeys([*silent(run), *told, *sentences(measure(run.bars))]))
+
+
+def silent(run: Any) -> list[str]:
+    """Name the symbols without a vote in the tested bars, each with its cause."""
+    votes = run.result.decisions.n_voters[tested_rows(run)] > 0
+    names = [name for name, voted in zip(run.bars.symbols, votes.any(axis=0)) if not voted]
+    if not names:
+        return []
+    if run.predictions.imported:
+        return [f"{', '.join(names)}: no prediction counts for it in the tested bars, so it is never traded"]
+    causes = mute(run.bars, run.params)
+    return [causes.get(name, f"{name} never voted: no model had a prediction for it in the tested bars") for name in names]
+
+
+def funding_payments(run: Any) -> int:
+    """Count the rates that were charged: those, not zero, of the bars at whose funding a position was open.
+
+    Funding is paid after the fills at a bar's open and its stops, before the fills at its close.
+    """
+    if run.bars.funding is None:
+        return 0
+    due = np.cumsum((run.bars.funding != 0.0) & ~np.isnan(run.bars.close), axis=0)
+    due = np.vstack([np.zeros((1, due.shape[1]), np.int64), due])
+    fills = np.concatenate([run.result.fills, run.closing_fills])
+    is_entry, at_close = fills["is_entry"] == 1, run.params.broker.fill == FillAt.CLOSE
+    exits_late = (fills["reason"] == Reason.END_OF_DATA) | (at_close & (fills["reason"] != Reason.STOP))
+    before = due[fills["bar"] + np.where(is_entry, at_close, exits_late), fills["symbol"]]  # rates due up to the fill
+    open_at_end = due[-1, fills["symbol"][is_entry & ~np.isin(fills["trade_id"], fills["trade_id"][~is_entry])]]
+    return int(before[~is_entry].sum() - before[is_entry].sum() + open_at_end.sum())
