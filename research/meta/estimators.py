@@ -261,8 +261,8 @@ def check_labels(train: Rows, held: Rows, seed: int) -> None:
     """Raise ModelAbsentError where the labels are a function of the rows: nothing that the market decides can be told from them so well.
 
     A tree and a regression learn the newest training rows and say the class of the held ones, later and purged; where one of them looks too
-    able, a forest does as well. The limit is 85 % known, the mean over classes with at least 20 held rows. Real labels stay far below it (who
-    only repeats a trade's side knows 67 % of L6); the recorded ensemble action or the sign of a feature come out at 90 to 100 %.
+    able, a forest does as well. The limit is 85 % known, the mean over classes with at least 20 held rows. Real labels stay far below it
+    (who only repeats a trade's side knows 67 % of L6); the recorded ensemble action or the sign of a feature come out at 90 to 100 %.
     """
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
