@@ -13,6 +13,7 @@ from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
 from research.data import bars_per_year, closes_of, load, load_bars, save_bars, stream_bars
 from research.data.quality import quality
 from research.errors import UserError
+from research.live.journal import Journal
 from tests.test_data import FIELDS, PLANES, assert_same_bars, frame
 
 
@@ -107,6 +108,16 @@ def test_an_own_file_of_an_early_close_is_read_as_it_was_meant(tmp_path):
     assert_same_bars(joined(stream_bars(path, block_rows=7)), bars)
 
 
+def test_a_journal_of_an_early_close_is_refused_in_one_sentence(tmp_path):
+    about = {"symbols": ["BTCUSDT"], "interval": NS_PER_HOUR - 10**6, "feed": "replay:early"}
+    Journal(tmp_path / "j.db", about).close()
+    Journal(tmp_path / "j.db", about).close()  # in its own keys it goes on
+    bars = load_bars(kline(48))
+    text = f"journal must be of the same interval {bars.interval}, was {NS_PER_HOUR - 10**6} in .*; use a new --journal"
+    with pytest.raises(UserError, match=text):
+        Journal(tmp_path / "j.db", about | {"interval": bars.interval})
+
+
 def parquet(rows: pd.DataFrame, path) -> str:
     pq.write_table(pa.Table.from_pandas(rows, preserve_index=False), path, row_group_size=100)
     return str(path)
@@ -137,6 +148,8 @@ def spliced(first: str, n: int, second: str, m: int, symbols: tuple[str, ...] = 
         (spliced("1D", 900, "1h", 800), ("1d (2024-01-01 00:00 to 2026-06-18 00:00)", "1h (2026-06-18 00:00 to")),
         (spliced("1min", 2_000, "5min", 300), ("1m (2024-01-01 00:00 to 2024-01-02 09:19)", "5m (2024-01-02 09:19 to")),
         (spliced("1D", 400, "7D", 60), ("1d (2024-01-01", "1w (2025-02-03")),
+        (spliced("1h", 900, "1D", 5), ("1h (2024-01-01", "1d (2024-02-07 11:00 to 2024-02-12 11:00)")),
+        (spliced("1D", 900, "1h", 6), ("1d (2024-01-01", "1h (2026-06-18 00:00 to 2026-06-18 06:00)")),
         (spliced("1h", 60, "1D", 10), ("1h (2024-01-01", "1d (2024-01-03 11:00 to 2024-01-13 11:00)")),
         (spliced("1h", 300, "4h", 50, ("AAA", "BBB")), ("1h (2024-01-01", "4h (2024-01-13 11:00 to")),
     ],
@@ -184,6 +197,7 @@ HOURS = pd.date_range("2024-01-01 00:30", periods=9_000, freq="h", tz="UTC")
     "rows",
     [
         frame(500, ("AAA",)).drop(index=[*range(50, 90), 200, *range(300, 340)]),
+        frame(500, ("AAA",)).drop(index=[*range(50, 64, 2), 100, 101, 103, 104, 106, 107]),
         *(sparse(share) for share in (0.97, 0.7, 0.5, 0.35)),
         at(pd.bdate_range("2020-01-01", periods=700, tz="UTC")),
         at(pd.date_range("2020-01-01", periods=400, freq="D", tz=NEW_YORK).tz_convert("UTC")),

@@ -53,6 +53,9 @@ def test_a_round_ratio_that_stays_looks_like_a_split(ratio, up):
 def test_other_jumps_are_no_splits():
     spike = load_bars(scaled(walk(400), "AAA", 200, 201, 10.0))
     assert [(i.problem, i.count) for i in measure(spike)] == [("jump", 2)]
+    inside = scaled(walk(400), "AAA", 200, 400, 0.5)  # traded all the way down
+    inside.loc[200, ["open", "high"]] *= 2.0
+    assert [(i.problem, i.count) for i in measure(load_bars(inside))] == [("jump", 1)]
     crash = load_bars(scaled(walk(400), "AAA", 200, 400, 0.81))
     assert [(i.problem, i.count) for i in measure(crash)] == [("jump", 1)]
     market = load_bars(scaled(scaled(walk(400), "AAA", 200, 400, 0.5), "BBB", 200, 400, 0.52))

@@ -28,7 +28,7 @@ def measure(bars: Bars, came: NDArray[np.bool_] | None = None) -> list[Issue]:
             continue
         span = there[-1] - there[0] + 1
         absent = np.setdiff1d(np.arange(there[0], there[-1]), there) if span > len(there) else there[:0]
-        jump, split = _jumps(bars.close[rows, s], rest[rows])
+        jump, split = _jumps(bars.open[rows, s], bars.close[rows, s], rest[rows])
         still = (np.diff(bars.close[rows, s]) == 0.0) & (bars.high[rows[1:], s] == bars.low[rows[1:], s])
         told = {
             "gap": (absent, int(span)),
@@ -78,8 +78,11 @@ def _movers(close: F8) -> NDArray[np.bool_]:
     return np.asarray((n_jumps > 1) & (2 * n_jumps >= n_known))
 
 
-def _jumps(close: F8, rest: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Mark jumps of one symbol's candles, and those of them that look like a split: a round ratio that stays, while the rest is quiet."""
+def _jumps(open_: F8, close: F8, rest: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Mark jumps of one symbol's candles, and those of them that look like a split.
+
+    A split is a round ratio between two closes that lies between the bars, not in one, and stays, while the other symbols are quiet.
+    """
     moves = np.append(0.0, np.diff(np.log(close)))
     usual = float(np.median(np.abs(moves[1:]))) if len(moves) > 1 else 0.0
     jump = np.abs(moves) > max(np.log1p(JUMP), USUAL_MOVES * usual)
@@ -87,7 +90,8 @@ def _jumps(close: F8, rest: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArr
     slack = max(NEAR * usual, LEAST)
     for t in np.flatnonzero(jump & ~rest):
         beside = np.abs(np.append(moves[t - 1], moves[t + 1 : t + 2]))  # a spike comes back
-        split[t] = np.min(np.abs(abs(moves[t]) - SPLITS)) <= slack and np.all(beside <= 0.5 * abs(moves[t]))
+        is_between = np.log(open_[t] / close[t - 1]) / moves[t] >= 0.8
+        split[t] = is_between and np.min(np.abs(abs(moves[t]) - SPLITS)) <= slack and np.all(beside <= 0.5 * abs(moves[t]))
     return jump, split
 
 

@@ -15,6 +15,7 @@ from research.errors import UserError
 TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open a source may write a close
 SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day of 23 hours, a month of 28 days
 MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
+DENSE, FEW = 0.8, 4  # share of the steps that are one bar; equal steps in a row that are a length of their own there
 CHANCE = 1e-3  # that candles which are only missing here and there look like bars of another length
 
 
@@ -122,15 +123,17 @@ def check_lengths(steps: Steps, symbols: tuple[str, ...], interval: int) -> None
     """Refuse a symbol in which a second length stands beside `interval`, ns. Raises UserError with both spans.
 
     A second length is a run of equal steps that missing candles do not make. Where each candle is there with the chance q, a step of two
-    bars or more comes with at most q (1 - q) <= 1/4, so k of them in a row among n steps with at most n / 4^k. A length within 15 % of the
-    interval is no other: days of 23 hours, months.
+    bars or more comes with at most q (1 - q) <= 1/4, so k of them in a row among n steps with at most n / 4^k. Where most candles
+    are there, steps of three bars or more are so seldom that four equal ones in a row are enough. A length within 15 % of the interval
+    is no other: days of 23 hours, months.
     """
     n_steps: Counter[int] = Counter()
     for (code, _), n in steps.counts.items():
         n_steps[code] += n
     for (code, length), (n, *span) in sorted(steps.runs.items(), key=lambda run: -run[1][0]):
         is_same = SHORTEST * interval < length < interval / SHORTEST
-        if is_same or (n < math.log(n_steps[code] / CHANCE, 4.0) and not 3 <= n == n_steps[code]):
+        is_dense = steps.counts[code, interval] >= DENSE * n_steps[code] and not interval < length < 3 * interval
+        if is_same or (n < (FEW if is_dense else math.log(n_steps[code] / CHANCE, 4.0)) and not 3 <= n == n_steps[code]):
             continue
         name = symbols[code]
         if usual := steps.runs.get((code, interval)):
