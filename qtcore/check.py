@@ -25,7 +25,7 @@ def as_bars(bars: Bars) -> Bars:
     opens = times["open_time"]
     if n and not ((opens[1:] > opens[:-1]).all() and (times["close_time"] > opens).all()):
         raise InputError("bars.open_time must increase strictly and lie before close_time, was not so; sort and drop duplicates first")
-    return Bars(**times, **prices, symbols=tuple(bars.symbols), interval=int(bars.interval), funding=funding)
+    return Bars(**times, **prices, symbols=tuple(bars.symbols), interval=int(bars.interval), funding=funding, origin=bars.origin)
 
 
 def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:

@@ -271,6 +271,8 @@ class Bars:
     open_time, close_time [n]: int64 ns UTC, strictly increasing; a bar opened at `open_time` is known at `close_time`.
     open, high, low, close, volume [n, S]: float64, C-contiguous; NaN in all five where a symbol has no bar (a hole).
     symbols: S names in the configured order. funding [n, S]: rate due in (open_time, close_time], 0.0 where none is due.
+    origin: the text by which a simulator made these candles, or those that they are a part of; empty for all others. It is a claim, carried
+    along: no decision reads it.
     """
 
     open_time: I8
@@ -283,6 +285,7 @@ class Bars:
     symbols: tuple[str, ...]
     interval: int  # ns, the most common step
     funding: F8 | None = None
+    origin: str = ""
 
     @property
     def n(self) -> int:

@@ -21,6 +21,7 @@ def backtest(
     meta: MetaSource | None = None,
     judge: Any = None,
     trade: Callable[..., int] | None = None,
+    ceilings: bool = True,
 ) -> Run:
     """Run the decision chain over `bars` with stored predictions.
 
@@ -28,6 +29,7 @@ def backtest(
     prediction have no voters. stages: `(from, meta, arbiter)` rows that turn the two layers on or off from a decision time on; `params` say
     what holds before the first. meta: a learned meta layer, as `research.train_meta` makes it; without one the rules alone act. judge,
     trade: layers of your own, as `Engine` takes them; such a run cannot be replayed from its folder, and its certificate says so.
+    ceilings: False where you know why figures that no honest run reaches are right here; every page then says so.
     Raises UserError when bars and predictions do not match.
 
     >>> import research
@@ -51,7 +53,8 @@ def backtest(
     kept = meta if isinstance(meta, MetaSchedule) else None
     own_layers = (*own, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
-    return Run(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), meta=kept, own_layers=own_layers)
+    last, about = engine.finish()[1], {"meta": kept, "own_layers": own_layers, "ceilings": ceilings}
+    return Run(bars, predictions, params, result, last, notes, tuple(lacked), **about)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

@@ -58,6 +58,7 @@ class RunOptions:
     absent, stale or synthetic before the command fails. allow_synthetic: models of synthetic labels may vote (D-24).
     meta: the learned meta layer, `auto` (a network in mode v5, else a logistic regression), `none`, or a kind of `research.meta`;
     meta_vector, meta_calibration: its rows and calibration, `auto` by kind; meta_smote: synthetic training rows for the rarer classes.
+    ceilings: figures that no honest run reaches make the verdict implausible; `off` says that you know why they are right.
     """
 
     label: str = "auto"
@@ -80,6 +81,7 @@ class RunOptions:
     meta_vector: str = "auto"
     meta_calibration: str = "auto"
     meta_smote: bool = False
+    ceilings: bool = True
 
     def __post_init__(self) -> None:
         if self.shuffle:

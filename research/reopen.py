@@ -17,7 +17,7 @@ def load_run(folder: str | Path) -> Run:
     """
     files = read_run(folder)
     bars, predictions, params, meta = files.chain()
-    run = backtest(bars, predictions, params, meta=meta)
+    run = backtest(bars, predictions, params, meta=meta, ceilings=files.ceilings)
     run.profile, run.command, run.folder = files.manifest["profile"], files.manifest["command"], files.path
     run.manifest, run.verification = files.manifest, files.verify
     run.notes, run.lacked = tuple(files.manifest["notes"]), tuple(files.manifest.get("lacked", ()))

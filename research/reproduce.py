@@ -62,7 +62,7 @@ def reproduce(folder: str | Path, *, is_training: bool = True, progress: Any = N
     report(2, 3, "run the chain")
     if meta is not None:
         notes.append("the learned meta layer was taken as stored and served again")
-    run = backtest(bars, predictions, params, meta=meta)
+    run = backtest(bars, predictions, params, meta=meta, ceilings=files.ceilings)
     run.profile, run.command = manifest["profile"], manifest["command"]
     run.manifest = {"trials": manifest["trials"]}  # the number that was recorded (`spec` D-97)
     again, arrays = array_hashes(run), manifest["arrays"]

@@ -32,6 +32,7 @@ class Run:
     account: trades show them, the equity does not. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
     meta: the learned meta layer that was served, None where the rules alone acted. own_layers: names of layers that are not the chain's;
     own_checks: what their trials found.
+    ceilings: whether figures that no honest run reaches make the verdict implausible (`research.evidence.plausibility`).
     manifest, verification: filled by `save` and `verify`; folder: where the run lies, None while it is in memory only.
     """
 
@@ -48,6 +49,7 @@ class Run:
     meta: MetaSchedule | None = None
     own_layers: tuple[str, ...] = ()
     own_checks: tuple[dict[str, Any], ...] = ()
+    ceilings: bool = True
     manifest: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
 

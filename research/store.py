@@ -10,7 +10,7 @@ import os
 import platform
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,6 +56,8 @@ MANIFEST = Kind(
         "notes": [str],
         "meta_model?": (None, {"kind": str, "vector": str, "hash": str}),
         "own_layers?": [str],
+        "origin?": str,
+        "ceilings?": bool,
         "trials": {"trials?": int},
         "arrays": {...: str},
     },
@@ -165,6 +167,8 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "symbols": list(run.bars.symbols),
         "interval": int(run.bars.interval),
         "data_fingerprint": fingerprint(run.bars),
+        "origin": run.bars.origin,
+        "ceilings": run.ceilings,
         "source_hash": _sources(),
         "versions": {"python": platform.python_version(), **_versions(VERSIONED)},
         "platform": platform.platform(),
@@ -269,6 +273,11 @@ class RunFiles:
         """Symbols in the order they were governed."""
         return tuple(self.manifest["symbols"])
 
+    @property
+    def ceilings(self) -> bool:
+        """Does a figure that no honest run reaches make the verdict implausible?"""
+        return bool(self.manifest.get("ceilings", True))
+
     def params(self) -> Params:
         """Return the resolved parameters."""
         return Params().with_values(self.manifest["params"])
@@ -315,9 +324,8 @@ class RunFiles:
                 raise self._altered("bars", f"with another {name}")
         planes = self.planes("bars", PRICES)
         funding = self.planes("bars", ["funding"])["funding"] if "bars.funding" in self.manifest["arrays"] else None
-        return Bars(
-            times["open_time"], times["close_time"], **planes, symbols=self.symbols, interval=self.manifest["interval"], funding=funding
-        )
+        bars = Bars(times["open_time"], times["close_time"], **planes, symbols=self.symbols, interval=self.manifest["interval"])
+        return replace(bars, funding=funding, origin=self.manifest.get("origin", ""))
 
     def predictions(self) -> Predictions:
         """Read the predictions that voted; their models stay in the folder."""

@@ -60,6 +60,7 @@ class FakeRun:
     manifest: dict[str, Any] = field(default_factory=dict)
     meta: None = None
     own_layers: tuple[str, ...] = ()
+    ceilings: bool = True
     verification: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -10,7 +10,7 @@ from research.data.funding import add_funding
 from research.data.grid import closes_of
 from research.data.load import DataWarning, Loaded, LoadReport, load, load_bars
 from research.data.sample import sample
-from research.data.simulate import WORLDS, simulate
+from research.data.simulate import WORLDS, made_again, simulate
 from research.data.stream import stream_bars
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "fingerprint",
     "load",
     "load_bars",
+    "made_again",
     "sample",
     "save_bars",
     "simulate",

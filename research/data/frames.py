@@ -72,6 +72,7 @@ def save_bars(bars: Bars | Iterable[Bars], path: str | Path) -> Path:
     if first is None:
         raise UserError("bars must have blocks, was none")
     own = {"symbols": list(first.symbols), "interval": first.interval, "calendar": calendar_of(first)}
+    own |= {"origin": first.origin} if first.origin else {}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with (

@@ -295,7 +295,7 @@ def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, re
     label, calendar, interval = how
     rows, length = prepare(rows, symbols, span, label, interval)
     judged = judge(rows, length, calendar)
-    bars = fill_planes(judged.grid, judged.rows)
+    bars = replace(fill_planes(judged.grid, judged.rows), origin=rows.origin)
     check_seen(bars.symbols, has_candle(bars))
     report.n_rows, report.issues = judged.n_rows, judged.tally.issues + unclosed(bars)
     report.notes += rows.notes
@@ -328,7 +328,7 @@ def _cut(bars: Bars, symbols: list[str] | None, span: Span) -> Bars:
         columns = [bars.symbols.index(name) for name in symbols]
         planes = {k: np.ascontiguousarray(getattr(bars, k)[:, columns]) for k in ("open", "high", "low", "close", "volume")}
         funding = None if bars.funding is None else np.ascontiguousarray(bars.funding[:, columns])
-        bars = Bars(bars.open_time, bars.close_time, **planes, symbols=tuple(symbols), interval=bars.interval, funding=funding)
+        bars = replace(bars, **planes, symbols=tuple(symbols), funding=funding)
     first = 0 if span[0] is None else int(np.searchsorted(bars.open_time, span[0]))
     stop = bars.n if span[1] is None else int(np.searchsorted(bars.open_time, span[1]))
     if stop <= first:

@@ -49,7 +49,8 @@ class Rows:
 
     time [N]: int64 ns UTC. code [N]: index into `symbols`. values [5, N]: open, high, low, close, volume, NaN where empty;
     [6, N] with a funding rate. label: whether `time` is the open or the close of the bar. What the source itself says, if it does:
-    interval in ns, else 0; calendar; is_ordered: the symbols stand in an order that means something. notes: sentences on what was assumed.
+    interval in ns, else 0; calendar; is_ordered: the symbols stand in an order that means something; origin: how they were simulated.
+    notes: sentences on what was assumed.
     """
 
     time: I8
@@ -61,6 +62,7 @@ class Rows:
     calendar: str | None = None
     is_ordered: bool = False
     notes: tuple[str, ...] = ()
+    origin: str = ""
 
     @property
     def n(self) -> int:
@@ -225,7 +227,8 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     if own is None or not set(symbols) <= set(own["symbols"]):
         return rows
     rank = np.array([own["symbols"].index(name) for name in symbols], np.int32)
-    return Rows(time, rank[code], values, tuple(own["symbols"]), label, own["interval"], own["calendar"], True)
+    about = {"interval": own["interval"], "calendar": own["calendar"], "origin": str(own.get("origin", ""))}
+    return Rows(time, rank[code], values, tuple(own["symbols"]), label, is_ordered=True, **about)
 
 
 @contextmanager
@@ -290,7 +293,8 @@ def join(parts: Sequence[Rows], source: str) -> Rows:
     intervals = {part.interval for part in parts}
     parts = [replace(part, code=rank[part.code], symbols=symbols) for part, rank in zip(parts, ranks)]
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
-    return replace(stack(parts), interval=intervals.pop() if len(intervals) == 1 else 0, calendar=None, is_ordered=False, notes=notes)
+    interval = intervals.pop() if len(intervals) == 1 else 0
+    return replace(stack(parts), interval=interval, calendar=None, is_ordered=False, notes=notes, origin="")
 
 
 def stack(parts: Sequence[Rows]) -> Rows:

@@ -2,17 +2,18 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from qtcore.types import Bars
 from research.data import worlds
-from research.data.clock import parse_interval
+from research.data.clock import interval_text, parse_interval
 from research.data.schema import VALUES, bars_of
 from research.errors import UserError
 
+MOST_MADE = 5_000_000  # cells that are simulated to compare bars with their origin, beyond twenty times their own
 START = 946_684_800_000_000_000  # 2000-01-01 UTC: room for many bars before the present
 
 
@@ -36,12 +37,8 @@ def simulate(name: str, seed: int = 0, n_bars: int = 6_000, n_symbols: int = 5, 
     if len(blocks) == 1:
         return blocks[0]
     times = np.concatenate([b.open_time for b in blocks])
-    return bars_of(
-        (times, times + blocks[0].interval),
-        [np.concatenate([getattr(b, name) for b in blocks]) for name in VALUES],
-        blocks[0].symbols,
-        blocks[0].interval,
-    )
+    planes: dict[str, Any] = {name: np.concatenate([getattr(b, name) for b in blocks]) for name in VALUES}
+    return replace(blocks[0], open_time=times, close_time=times + blocks[0].interval, **planes)
 
 
 def simulate_blocks(
@@ -63,13 +60,16 @@ def simulate_blocks(
     ns = parse_interval(interval)
     if n_bars * ns > 2**63 - 1 - START:
         raise UserError(f"simulated bars must end before 2262, was {n_bars:,} of {interval}; ask for fewer or shorter ones")
+    shape = {"seed": seed, "n_bars": n_bars, "n_symbols": n_symbols, "interval": interval_text(ns)}
+    origin = f"simulated:{name}?" + "&".join(f"{key}={value}" for key, value in (shape | params).items())
     symbols = tuple(f"SIM{i + 1:0{max(2, len(str(n_symbols)))}d}" for i in range(n_symbols))
     rng = np.random.Generator(np.random.PCG64(seed))
     done = 0
     for planes in world.blocks(rng, n_symbols, ns, **params):
         b = min(len(planes[0]), n_bars - done)
         open_time = START + ns * np.arange(done, done + b, dtype=np.int64)
-        yield bars_of((open_time, open_time + ns), [np.ascontiguousarray(p[:b]) for p in planes], symbols, ns)
+        made = bars_of((open_time, open_time + ns), [np.ascontiguousarray(p[:b]) for p in planes], symbols, ns)
+        yield replace(made, origin=origin)
         done += b
         if done == n_bars:
             return
@@ -79,6 +79,39 @@ def simulate_text(text: str) -> Bars:
     """Read `NAME?key=value&key=value` as on the command line. Raises UserError."""
     name, _, query = text.partition("?")
     return simulate(name, **parse_params([pair for pair in query.split("&") if pair], name))
+
+
+def made_again(bars: Bars) -> bool:
+    """Say whether the world that `bars.origin` names gives these candles again, each price and volume to the bit.
+
+    Rows and symbols may be a part of the world's. A name alone says nothing: with other candles under it the answer is no, and it is no
+    where the world would be far larger than the bars (`MOST_MADE`).
+    """
+    kind, _, text = bars.origin.partition(":")
+    name, _, query = text.partition("?")
+    try:
+        params = parse_params(query.split("&"), name)
+        row = (bars.open_time - START) // bars.interval
+        n_made = min(int(row[-1]) + 1, int(params.pop("n_bars", 0)))
+        n_symbols = int(params.get("n_symbols", 0))
+        if kind != "simulated" or row[0] < 0 or row[-1] >= n_made or n_made * n_symbols > MOST_MADE + 20 * bars.close.size:
+            return False
+        blocks = simulate_blocks(name, n_bars=n_made, **params)
+        return all(_holds(bars, row, block) for block in blocks)
+    except (TypeError, ValueError, OverflowError):  # a claim that is no recipe
+        return False
+
+
+def _holds(bars: Bars, row: np.ndarray, made: Bars) -> bool:
+    """Say whether those of `bars` whose rows of the world are `row` [n], increasing, and that lie in the block `made` are that block's."""
+    first = (made.open_time[0] - START) // made.interval
+    here = slice(*np.searchsorted(row, [first, first + made.n]))
+    at, part = row[here] - first, bars[here]
+    is_on_grid = bars.interval == made.interval and np.array_equal(part.open_time, made.open_time[at])
+    if not is_on_grid or not set(bars.symbols) <= set(made.symbols):
+        return False
+    cells = np.ix_(at, [made.symbols.index(name) for name in bars.symbols])
+    return all(np.array_equal(getattr(part, name), getattr(made, name)[cells], equal_nan=True) for name in VALUES)
 
 
 def parse_params(pairs: Sequence[str], name: str) -> dict[str, Any]:

@@ -41,6 +41,11 @@ class Opinion:
     confidence: NDArray[np.float64]
     probs: NDArray[np.float64] | None = None
 
+    def rows(self, rows: slice) -> "Opinion":
+        """Cut a block of bars out; arrays are views."""
+        probs = None if self.probs is None else self.probs[rows]
+        return Opinion(self.action[rows], self.confidence[rows], probs)
+
     def symbols(self, columns: slice) -> "Opinion":
         """Cut some symbols out; arrays are views."""
         probs = None if self.probs is None else self.probs[:, columns]

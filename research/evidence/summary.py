@@ -17,6 +17,7 @@ from research.evidence.accuracy import scores
 from research.evidence.bootstrap import Bootstrap
 from research.evidence.dead import rules, scenes_of, voter_table
 from research.evidence.lacked import funding_payments, lacked
+from research.evidence.plausibility import plausibility
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
 from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
@@ -41,6 +42,7 @@ def summarise(run: Any) -> dict[str, Any]:
     rates = layer_rates(result.decisions, final_source(run), result.governor_reason, regime)
     pnl = money(run, regime)
     evidence = _evidence(run, rows, net, market, Bootstrap(len(net), bootstrap.block))
+    evidence["plausibility"] = plausibility(run, rows, net, (bootstrap, Bootstrap(len(net), bootstrap.block)))
     evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"])
     asked = rules(run)
     out = {

@@ -90,7 +90,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))
-    run = backtest(bars, predictions, params, meta=meta)
+    run = backtest(bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings)
     summary = summary_of(trials, best, run.summary, asked.objective) | {"search": judge(trials, run)}
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}

@@ -1,0 +1,309 @@
+"""Ceilings of plausible figures, and the lag profile of predictions. Does a prediction know what nobody can know yet?
+
+A proof takes predictions as given. Predictions that *are* the label, or hold a part of it, pass it; what gives them away is that they are
+better than honest ones can be. Five figures are compared with a ceiling (`CEILINGS`), four of every model and layer, one of the money:
+
+- balanced accuracy: mean recall of the labels that occur. Knowing exactly when prices move, and nothing of where to, gives at most 2/3.
+- direction accuracy: side right on cells whose label is a move, rises and falls counted alike, so that no drift lifts it.
+- rank correlation of the lean (p_buy - p_sell, or the signed confidence of an action) with the return over the label's horizon.
+- lag correlation: the same with the return of one single bar t+1 ... t+h of the horizon h, the largest of the *lag profile*. It says where
+  the knowledge sits: in all of them, as in the label; in t+1 alone, as in predictions that are stamped one bar early.
+- net Sharpe ratio a year.
+
+Ranks are taken symbol by symbol, so neither drift nor volatility of a symbol counts as knowledge. What is compared is the lower end of a
+one-sided 99.5 % interval: `Z` standard errors of the block bootstrap; of a share, Wilson's score on no more events than there are label
+windows that do not overlap. Many figures of many runs are looked at, and a false alarm costs an honest run its verdict.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Action
+from research.evidence.accuracy import opinions
+from research.evidence.bootstrap import Bootstrap
+from research.evidence.scoring import Opinion
+from research.evidence.sharpe import MIN_BARS, Moments, moments
+from research.labels import forward_return
+
+Z = 2.58  # standard errors from a figure to the lower end of its interval: one-sided 99.5 %
+UNPROFILED = ("meta", "arbiter", "arbiter_calls", "final")  # layers that pass on the lean of another one on most cells
+LONGEST_PAST = 24  # bars of the past in a lag profile
+STANDS_OUT = 0.5  # share of the largest correlation from which a bar is named as one where the knowledge sits
+MIN_CELLS = 30  # of a symbol, below which it has no ranks
+CLASSES = (Action.SELL, Action.HOLD, Action.BUY)
+NAMES = {  # of the figures, in the order of findings: first those that say where the knowledge sits; h: the label's horizon
+    "rank_correlation": "rank correlation with the return of the next {h} bars",
+    "lag_correlation": "rank correlation with the return of a single one of the next {h} bars",
+    "direction_accuracy": "direction accuracy, rises and falls counted alike,",
+    "balanced_accuracy": "balanced accuracy",
+    "sharpe": "net Sharpe ratio a year",
+}
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The most that an honest run can show on bars of up to `until` ns."""
+
+    until: int
+    balanced_accuracy: float
+    direction_accuracy: float
+    rank_correlation: float
+    lag_correlation: float
+    sharpe: float
+
+
+CEILINGS = (
+    Ceilings(15 * NS_PER_MINUTE, 0.70, 0.60, 0.25, 0.35, 12.0),
+    Ceilings(NS_PER_HOUR, 0.70, 0.60, 0.15, 0.20, 8.0),
+    Ceilings(NS_PER_DAY - 1, 0.70, 0.60, 0.15, 0.20, 6.0),
+    Ceilings(NS_PER_DAY, 0.70, 0.62, 0.20, 0.25, 5.0),
+    Ceilings(2**63 - 1, 0.70, 0.65, 0.25, 0.30, 4.0),
+)
+
+
+def ceilings_of(interval: int) -> Ceilings:
+    """Return the ceilings of bars of `interval` ns."""
+    return next(row for row in CEILINGS if interval <= row.until)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of a model, a layer or the account (`where`), and the lower end of its interval; NaN where there is none."""
+
+    name: str
+    where: str
+    value: float
+    low: float
+
+
+def measure(
+    said: Mapping[str, Opinion], labels: NDArray[np.int8], close: F8, horizon: int, bootstrap: Bootstrap
+) -> tuple[list[Figure], dict[str, dict[str, Any]]]:
+    """Measure every opinion on the bars that `bootstrap` draws: its figures, and lag profiles of models, meta model and ensemble.
+
+    said: opinions [n, S]; labels [n, S], -1 unknown; close [n, S]. A profile has lists `lag`, `correlation`, `low`, `high`; lag k is the
+    return of bar t+k against the lean at t, so 0 is the bar that just closed and 1 to `horizon` are what the label reads.
+    """
+    figures = [figure for name, opinion in said.items() for figure in _shares(name, opinion, labels, horizon, bootstrap)]
+    leans = {name: standard_ranks(lean(opinion)) for name, opinion in said.items()}
+    ahead, steps = standard_ranks(forward_return(close, horizon)), standard_ranks(_last_return(close))
+    found = correlations([(u, ahead, 0) for u in leans.values()], horizon, bootstrap)
+    figures += [Figure("rank_correlation", name, *pair) for name, pair in zip(leans, found)]
+    lags, profiles = list(range(-min(horizon, LONGEST_PAST), horizon + 1)), {}
+    for name in leans:
+        if name in UNPROFILED:
+            continue
+        value, low = np.array(correlations([(leans[name], steps, lag) for lag in lags], 1, bootstrap)).T
+        profiles[name] = {"lag": lags, "correlation": value, "low": low, "high": 2.0 * value - low}
+        peak = int(np.argmax(np.nan_to_num(low[-horizon:], nan=-np.inf))) - horizon
+        figures.append(Figure("lag_correlation", name, float(value[peak]), float(low[peak])))
+    return figures, profiles
+
+
+# ------------------------------------------------------------------ shares
+
+
+def _shares(name: str, opinion: Opinion, labels: NDArray[np.int8], horizon: int, bootstrap: Bootstrap) -> list[Figure]:
+    """Balanced accuracy, and direction accuracy balanced over rises and falls."""
+    known = (opinion.action >= 0) & (labels >= 0)
+    side = np.sign(np.nan_to_num(lean(opinion)))
+    classes = [known & (labels == c) for c in CLASSES]
+    hits = [cells & (opinion.action == labels) for cells in classes]
+    moves = [classes[c] & (side != 0.0) for c in (Action.SELL, Action.BUY)]
+    right = [moves[0] & (side < 0.0), moves[1] & (side > 0.0)]
+    counts = np.stack([np.count_nonzero(cells, axis=1) for cells in (*classes, *hits, *moves, *right)], axis=1).astype(np.int32)
+    drawn = bootstrap.sums(counts)
+    recall, side_right = (
+        mean_recall((counts[:, cells], counts[:, hit]), (drawn[:, cells], drawn[:, hit]), horizon)
+        for cells, hit in ((slice(0, 3), slice(3, 6)), (slice(6, 8), slice(8, 10)))
+    )
+    return [Figure("balanced_accuracy", name, *recall), Figure("direction_accuracy", name, *side_right)]
+
+
+def mean_recall(counts: tuple[NDArray, NDArray], drawn: tuple[NDArray, NDArray], horizon: int) -> tuple[float, float]:
+    """Return the mean over K classes of hits / cells and its lower end, from (cells, hits): counts per bar [n, K], resampled sums [B, K].
+
+    Classes that never occur are left out; NaN with fewer than two. Independent events: what the bootstrap's variance says, and never more
+    than there are label windows of `horizon` bars that do not overlap and hold one; ten cells of one lucky hour are one event.
+    """
+    occurs = np.flatnonzero(counts[0].any(axis=0))
+    if len(occurs) < 2:
+        return np.nan, np.nan
+    (cells, hits), (drawn_cells, drawn_hits) = ([array[:, occurs] for array in pair] for pair in (counts, drawn))
+    value = float(np.mean(hits.sum(axis=0) / cells.sum(axis=0)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = float(np.nanvar(np.mean(drawn_hits / drawn_cells, axis=1)))
+    n = len(occurs) ** 2 / sum(1.0 / windows(np.flatnonzero(cells[:, k]), horizon) for k in range(len(occurs)))
+    return value, wilson(value, min(n, value * (1.0 - value) / variance) if variance > 0.0 else n)
+
+
+def windows(rows: NDArray[np.int64], horizon: int) -> int:
+    """Count the rows, taken from the first on, that lie at least `horizon` after the one taken before.
+
+    >>> windows(np.array([3, 4, 5, 9]), 4)
+    2
+    """
+    n, free = 0, -1
+    for row in rows.tolist():
+        if row >= free:
+            n, free = n + 1, row + horizon
+    return n
+
+
+def wilson(share: float, n: float) -> float:
+    """Return the lower end of Wilson's score interval for a share of `n` independent events.
+
+    >>> round(wilson(1.0, 20.0), 2), round(wilson(0.75, 400.0), 2)
+    (0.75, 0.69)
+    """
+    spread = Z * np.sqrt(share * (1.0 - share) / n + Z * Z / (4.0 * n * n))
+    return float((share + Z * Z / (2.0 * n) - spread) / (1.0 + Z * Z / n))
+
+
+# ------------------------------------------------------------------ correlations
+
+
+def lean(opinion: Opinion) -> F8:
+    """Say which way and how strongly, [n, S]: p_buy - p_sell, or the confidence with the sign of the action; NaN where nothing was said."""
+    if opinion.probs is not None:
+        side = opinion.probs[..., Action.BUY] - opinion.probs[..., Action.SELL]
+    else:
+        side = (opinion.action - 1.0) * np.where(opinion.action == Action.HOLD, 0.0, opinion.confidence)
+    known: F8 = np.where(opinion.action >= 0, side, np.nan)
+    return known
+
+
+def standard_ranks(plane: F8) -> F8:
+    """Rank the known values of every symbol, ties in the middle, to mean 0 and variance 1; NaN where unknown, few or all alike, [n, S]."""
+    from scipy.stats import rankdata
+
+    out = np.full(plane.shape, np.nan)
+    for s, column in enumerate(plane.T):
+        known = column == column
+        if np.count_nonzero(known) < MIN_CELLS:
+            continue
+        ranks = rankdata(column[known])
+        if (spread := ranks.std()) > 0.0:
+            out[known, s] = (ranks - ranks.mean()) / spread
+    return out
+
+
+def correlations(pairs: Sequence[tuple[F8, F8, int]], horizon: int, bootstrap: Bootstrap) -> list[tuple[float, float]]:
+    """Correlate u[t] with v[t + lag], planes of standard ranks [n, S], over cells where both are known: value and lower end of each pair.
+
+    The bootstrap draws what each bar adds to the correlation r to first order, `u v - r (u^2 + v^2) / 2`. horizon: bars that v reads; the
+    error is never below that of as many independent pairs as there are such windows. NaN where no cell has both.
+    """
+    adds, found = np.zeros((bootstrap.n_rows, len(pairs))), []
+    for k, (u, v, lag) in enumerate(pairs):
+        x, y = u[max(0, -lag) : len(u) - max(0, lag)], v[max(0, lag) : len(v) + min(0, lag)]
+        both = ~(np.isnan(x) | np.isnan(y))
+        x, y = np.where(both, x, 0.0), np.where(both, y, 0.0)
+        a, b = np.vdot(x, x), np.vdot(y, y)
+        if not a * b > 0.0:
+            found.append((np.nan, np.nan))
+            continue
+        r = float(np.vdot(x, y) / np.sqrt(a * b))
+        squares = np.einsum("ns,ns->n", x, x) / a + np.einsum("ns,ns->n", y, y) / b
+        adds[max(0, -lag) :][: len(x), k] = np.einsum("ns,ns->n", x, y) / np.sqrt(a * b) - 0.5 * r * squares
+        found.append((r, (1.0 - r * r) / np.sqrt(windows(np.flatnonzero(both.any(axis=1)), horizon))))
+    errors = bootstrap.sums(adds).std(axis=0)
+    return [(r, r - Z * max(float(error), least)) for (r, least), error in zip(found, errors)]
+
+
+def _last_return(close: F8) -> F8:
+    """Return of the bar that closed at each row, NaN at the first and at holes."""
+    out = np.full(close.shape, np.nan)
+    out[1:] = forward_return(close, 1)[:-1]
+    return out
+
+
+# ------------------------------------------------------------------ money
+
+
+def sharpe_figure(net: F8, per_year: float, bootstrap: Bootstrap) -> Figure:
+    """Annualised Sharpe ratio of net returns per bar and its lower end, by the larger of two errors: of the moments, of the bootstrap."""
+    m = moments(net)
+    if m.n < MIN_BARS or np.isnan(m.sharpe):
+        return Figure("sharpe", "account", np.nan, np.nan)
+    drawn = bootstrap.sums(np.stack([net, net * net], axis=1)) / bootstrap.n_rows
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = drawn[:, 0] / np.sqrt(drawn[:, 1] - drawn[:, 0] ** 2)
+    error = max(float(np.nanstd(ratios[np.isfinite(ratios)])), standard_error(m))
+    return Figure("sharpe", "account", m.sharpe * np.sqrt(per_year), (m.sharpe - Z * error) * np.sqrt(per_year))
+
+
+def standard_error(m: Moments) -> float:
+    """Return the standard error of a Sharpe ratio per bar (Lo 2002, Mertens 2002)."""
+    return float(np.sqrt(max(1.0 - m.skew * m.sharpe + (m.kurtosis - 1.0) / 4.0 * m.sharpe**2, 0.0) / max(m.n - 1, 1)))
+
+
+# ------------------------------------------------------------------ against the ceilings
+
+
+def plausibility(run: Any, rows: slice, net: F8, drawn: tuple[Bootstrap, Bootstrap]) -> dict[str, Any]:
+    """Compare a run with the ceilings of its bars.
+
+    rows: tested bars; net: net returns per bar; drawn: bootstraps of rows and of `net`. Result: `exempt`, a sentence where the candles are
+    simulated, else None; `off`: the user said that the ceilings do not hold; `findings`: every figure above its ceiling, with `name`,
+    `where`, `figure`, `low`, `ceiling` and `text`; `lags`: profiles by model (`measure`), with `sits`, where their knowledge is, in words;
+    `ceilings`: for every kind of figure the ceiling and the one with the highest lower end.
+    """
+    from research.data import bars_per_year, made_again
+
+    bars, horizon = run.bars, int(run.predictions.label.horizon)
+    said = {name: opinion.rows(rows) for name, opinion in opinions(run).items()}
+    figures, profiles = measure(said, run.labels[rows], bars.close[rows], horizon, drawn[0])
+    figures.append(sharpe_figure(net, bars_per_year(bars), drawn[1]))
+    ceilings = ceilings_of(int(bars.interval))
+    above = [figure for name in NAMES for figure in figures if figure.name == name and figure.low > getattr(ceilings, name)]
+    suspects = {figure.where for figure in above}
+    lags = {name: profile | {"sits": _sits(profile, horizon) if name in suspects else None} for name, profile in profiles.items()}
+    text = f"these candles are simulated, and {bars.origin} gives them again to the bit: what their world holds may be known"
+    return {
+        "exempt": text if bars.origin and made_again(bars) else None,
+        "off": not run.ceilings,
+        "findings": [_finding(figure, ceilings, horizon, lags) for figure in above],
+        "lags": lags,
+        "ceilings": [_highest(name, [f for f in figures if f.name == name], getattr(ceilings, name)) for name in NAMES],
+    }
+
+
+def _highest(name: str, figures: list[Figure], ceiling: float) -> dict[str, Any]:
+    known = [figure for figure in figures if not np.isnan(figure.low)]
+    best = max(known, key=lambda figure: figure.low) if known else Figure(name, "", np.nan, np.nan)
+    return {"name": name, "ceiling": ceiling, "where": best.where, "figure": best.value, "low": best.low}
+
+
+def _finding(figure: Figure, ceilings: Ceilings, horizon: int, lags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    ceiling = getattr(ceilings, figure.name)
+    value, low, most = (figure_text(figure.name, x) for x in (figure.value, figure.low, ceiling))
+    text = f"{figure.where}: {NAMES[figure.name].format(h=horizon)} is {value}, at least {low}; honest runs stay below {most}"
+    sits = lags.get(figure.where, {}).get("sits")
+    text += f"; {sits}" if sits else ""
+    return {"name": figure.name, "where": figure.where, "figure": figure.value, "low": figure.low, "ceiling": ceiling, "text": text}
+
+
+def _sits(profile: Mapping[str, Any], horizon: int) -> str | None:
+    """Say in which bars of the horizon the knowledge sits: those whose correlation stands out, and is not chance."""
+    value, low = (np.nan_to_num(profile[name][-horizon:], nan=-1.0) for name in ("correlation", "low"))
+    lags = 1 + np.flatnonzero((value >= STANDS_OUT * value.max()) & (low > 0.0))
+    if not len(lags):
+        return None
+    if len(lags) == horizon:
+        bars = "bar t+1" if horizon == 1 else f"bars t+1 to t+{horizon}"
+        return f"the knowledge sits in {bars}, all that the label reads: these predictions hold the label, or a part of it"
+    if list(lags) == [1]:
+        return "the knowledge sits in bar t+1 alone: these predictions look as if stamped one bar early"
+    spans = np.split(lags, 1 + np.flatnonzero(np.diff(lags) > 1))
+    named = ", ".join(f"t+{span[0]}" if len(span) == 1 else f"t+{span[0]} to t+{span[-1]}" for span in spans)
+    return f"the knowledge sits in bar{'' if len(lags) == 1 else 's'} {named} of the {horizon} that the label reads"
+
+
+def figure_text(name: str, x: float) -> str:
+    """Write a figure or its ceiling."""
+    return f"{100.0 * x:.1f} %" if name.endswith("accuracy") else f"{x:.1f}" if name == "sharpe" else f"{x:.2f}"

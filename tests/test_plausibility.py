@@ -1,0 +1,289 @@
+"""Are figures too good to be true found, and honest ones left alone? Planted leaks, honest noise, and the parts against other libraries."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import norm, spearmanr
+from statsmodels.stats.proportion import proportion_confint
+
+import research
+from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
+from research.data import load, load_bars, made_again, save_bars
+from research.evidence.bootstrap import Bootstrap
+from research.evidence.plausibility import (
+    CEILINGS,
+    NAMES,
+    Z,
+    ceilings_of,
+    correlations,
+    lean,
+    mean_recall,
+    sharpe_figure,
+    standard_ranks,
+    wilson,
+)
+from research.evidence.scoring import Opinion
+from research.labels import forward_return, score_labels
+from research.predictions import Predictions
+
+INTERVALS = ("5m", "1h", "4h", "1d", "1w")
+PLANTED = ("the label", "right in 60 of 100", "a share of the future")
+
+
+@pytest.fixture(autouse=True)
+def _own_ledger(monkeypatch, tmp_path):
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+
+
+def candles(interval="1h", n_bars=1500, seed=0):
+    """Fair prices whose origin nobody knows: to the program they are candles of the user's own."""
+    return replace(load_bars(f"simulated:random_walk?n_bars={n_bars}&n_symbols=2&seed={seed}&interval={interval}"), origin="")
+
+
+def probabilities(side):
+    """Votes whose lean is `side` [n, S] in [-1, 1], NaN absent; the same from two models."""
+    probs = np.full((5, *side.shape, 3), np.nan)
+    probs[0] = probs[1] = np.stack([0.45 - 0.4 * side, np.full(side.shape, 0.1), 0.45 + 0.4 * side], axis=-1)
+    probs[:, np.isnan(side)] = np.nan
+    return probs
+
+
+def predict(bars, side, label="L3", with_probs=True):
+    labels, rule = score_labels(bars, label)
+    made = Predictions.from_probs(bars, probabilities(side), np.full(bars.n, -1, np.int16), labels, rule, imported=True)
+    return made if with_probs else replace(made, probs=None)
+
+
+def planted(bars, kind, with_probs=True, seed=0):
+    """Predictions that know the future: the label, the label in 60 cells of 100, or 0.3 of the next four bars' return in noise."""
+    rng, (labels, rule) = np.random.default_rng(seed), score_labels(bars, "L3")
+    if kind == "a share of the future":
+        ahead = forward_return(bars.close, 4)
+        known = 0.3 * (ahead - np.nanmean(ahead)) / np.nanstd(ahead) + 0.7 * rng.standard_normal(ahead.shape)
+        return predict(bars, np.clip(known / 2.0, -1.0, 1.0), with_probs=with_probs)
+    said = labels.astype(int)
+    if kind == "right in 60 of 100":
+        said = np.where((labels >= 0) & (rng.random(labels.shape) > 0.6), (labels + rng.integers(1, 3, labels.shape)) % 3, labels)
+    probs = np.full((5, *labels.shape, 3), np.nan)
+    probs[0] = probs[1] = np.where(said[..., None] == np.arange(3), 0.8, 0.1)
+    probs[:, labels < 0] = np.nan
+    made = Predictions.from_probs(bars, probs, np.full(bars.n, -1, np.int16), labels, rule, imported=True)
+    return made if with_probs else replace(made, probs=None)
+
+
+def judged(bars, predictions, **options):
+    return research.backtest(bars, predictions, **options).summary["evidence"]["plausibility"]
+
+
+# what must be found
+
+
+@pytest.mark.parametrize("with_probs", [True, False], ids=["probabilities", "actions"])
+@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("kind", PLANTED)
+def test_predictions_that_hold_the_label_are_above_a_ceiling(kind, interval, with_probs):
+    bars = candles(interval, 6000 if interval == "5m" else 1500)  # in 20 minutes few prices move by the 0.5 % of the label
+    found = judged(bars, planted(bars, kind, with_probs))
+    assert {"xgb", "lgbm", "ensemble"} <= {f["where"] for f in found["findings"]}
+    assert all(f["low"] > f["ceiling"] for f in found["findings"])
+    assert found["exempt"] is None
+    assert found["off"] is False
+    assert "bars t+1 to t+4, all that the label reads" in found["lags"]["xgb"]["sits"]
+    assert found["lags"]["xgb"]["sits"] in found["findings"][0]["text"]
+
+
+def test_the_label_is_found_on_few_bars():
+    bars = candles(n_bars=300)
+    assert {f["name"] for f in judged(bars, planted(bars, "the label"))["findings"]} >= {"direction_accuracy", "sharpe"}
+
+
+@pytest.mark.parametrize(
+    ("ahead", "where"),
+    [
+        ((1,), "bar t+1 alone: these predictions look as if stamped one bar early"),
+        ((3,), "bar t+3 of the 4"),
+        ((2, 4), "bars t+2, t+4 of the 4"),
+    ],
+)
+def test_the_lag_profile_says_where_the_knowledge_sits(ahead, where):
+    bars = candles()
+    step = np.vstack([np.full((1, 2), np.nan), np.diff(np.log(bars.close), axis=0)])
+    known = sum(np.vstack([step[k:], np.full((k, 2), np.nan)]) for k in ahead)
+    found = judged(bars, predict(bars, np.clip(known / (4.0 * np.nanstd(known)), -1.0, 1.0)))
+    assert where in found["lags"]["xgb"]["sits"]
+    profile = dict(zip(found["lags"]["xgb"]["lag"], found["lags"]["xgb"]["correlation"]))
+    assert list(profile) == list(range(-4, 5))
+    assert min(profile[k] for k in ahead) > 0.5 > max(value for k, value in profile.items() if k not in ahead)
+
+
+# what must not
+
+
+@pytest.mark.parametrize("interval", INTERVALS)
+@pytest.mark.parametrize("n_bars", [300, 1200])
+def test_noise_stays_below_every_ceiling(n_bars, interval):
+    for seed in range(3):
+        bars = candles(interval, n_bars, seed)
+        assert judged(bars, Predictions.random(bars, seed=seed))["findings"] == []
+
+
+@pytest.mark.parametrize("span", [20, 100])
+def test_stubborn_noise_stays_below_every_ceiling(span):
+    """A side that is kept for many bars has few independent tries."""
+    for seed in range(5):
+        bars = candles("1d", 400, seed)
+        side = np.repeat(np.random.default_rng(seed).choice([-1.0, 1.0], (400 // span + 1, 2)), span, axis=0)[:400]
+        assert judged(bars, predict(bars, side))["findings"] == []
+
+
+def test_a_rising_market_is_no_knowledge():
+    bars = replace(load_bars("simulated:trend?n_bars=800&n_symbols=2&drift=0.004&volatility=0.006&interval=1d"), origin="")
+    noise = np.random.default_rng(0).random((800, 2))
+    found = judged(bars, predict(bars, 0.2 + 0.8 * noise))
+    assert [f["name"] for f in found["findings"] if f["name"] != "sharpe"] == []
+    assert research.backtest(bars, predict(bars, noise)).summary["models"]["xgb"]["direction_accuracy"] > 0.8
+
+
+def test_features_of_the_past_are_no_knowledge():
+    bars = candles()
+    step = np.vstack([np.full((1, 2), np.nan), np.diff(np.log(bars.close), axis=0)])
+    found = judged(bars, predict(bars, np.clip(100.0 * step, -1.0, 1.0)))
+    profile = dict(zip(found["lags"]["xgb"]["lag"], found["lags"]["xgb"]["correlation"]))
+    assert profile[0] > 0.9
+    assert found["findings"] == []
+
+
+# who is exempt
+
+
+def test_simulated_candles_are_exempt_in_memory_saved_and_cut(tmp_path):
+    bars = load_bars("simulated:random_walk?n_bars=700&n_symbols=3&seed=4")
+    path = save_bars(bars, tmp_path / "mine.parquet")
+    for own in (bars, load(path).bars, load(path, symbols=["SIM03", "SIM01"], start="2000-01-03").bars):
+        found = judged(own, planted(own, "the label"))
+        assert found["findings"]
+        assert found["exempt"].startswith("these candles are simulated, and simulated:random_walk?seed=4&n_bars=700")
+
+
+def test_a_name_is_no_exemption(tmp_path, monkeypatch):
+    bars = load_bars("simulated:random_walk?n_bars=700&n_symbols=3&seed=4")
+    moved = replace(bars, close=np.where(np.arange(bars.close.size).reshape(bars.close.shape) == 1000, bars.close * 1.0001, bars.close))
+    copied = load(save_bars(moved, tmp_path / "copied.parquet")).bars
+    assert copied.origin == bars.origin
+    monkeypatch.chdir(tmp_path)
+    save_bars(candles(), tmp_path / "simulated:random_walk.parquet")
+    named = load(tmp_path / "simulated:random_walk.parquet").bars
+    for own in (copied, named, replace(bars, symbols=("BTCUSDT", "ETHUSDT", "XRPUSDT"))):
+        assert judged(own, planted(own, "the label"))["exempt"] is None
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "",
+        "simulated:",
+        "file",
+        "simulated:random_walk",
+        "simulated:other?n_bars=700&n_symbols=3",
+        "simulated:random_walk?n_bars=700&n_symbols=3&seed=5",
+        "simulated:random_walk?n_bars=700&n_symbols=1e400&seed=4",
+        "simulated:random_walk?n_bars=700&n_symbols=900000000&seed=4",
+        "simulated:random_walk?n_bars=x&n_symbols=3&seed=4",
+        "simulated:random_walk?n_bars=699&n_symbols=3&seed=4",
+        "simulated:random_walk?n_bars=700&n_symbols=3&seed=4&interval=4h",
+        "simulated:random_walk?n_bars=700&n_symbols=3&seed=4&horizon=3",
+    ],
+)
+def test_a_claim_that_does_not_give_the_candles_is_none(origin):
+    bars = load_bars("simulated:random_walk?n_bars=700&n_symbols=3&seed=4")
+    assert made_again(bars)
+    assert not made_again(replace(bars, origin=origin))
+
+
+def test_every_world_is_made_again(tmp_path):
+    for name in research.data.WORLDS:
+        bars = load_bars(f"simulated:{name}?n_bars=1500&n_symbols=2&seed=3&interval=15m")
+        assert made_again(bars)
+        assert made_again(bars[1100:1300])
+        assert made_again(load(save_bars(bars, tmp_path / "w.parquet")).bars)
+
+
+# who knows better
+
+
+def test_ceilings_that_are_off_are_remembered(tmp_path):
+    bars = candles(n_bars=500)
+    run = research.backtest(bars, planted(bars, "the label"), ceilings=False)
+    found = run.summary["evidence"]["plausibility"]
+    assert found["off"] is True
+    assert found["findings"]
+    folder = run.save(tmp_path / "run", record=False)
+    assert research.load_run(folder).ceilings is False
+    assert run.manifest["ceilings"] is False
+    assert run.manifest["origin"] == ""
+
+
+def test_origin_comes_back_from_a_folder(tmp_path):
+    bars = load_bars("simulated:random_walk?n_bars=500&n_symbols=2&seed=4")
+    folder = research.backtest(bars, planted(bars, "the label")).save(tmp_path / "run", record=False)
+    assert research.load_run(folder).summary["evidence"]["plausibility"]["exempt"]
+
+
+# the parts
+
+
+def test_the_ceilings_of_a_bar_length():
+    assert [ceilings_of(ns) for ns in (NS_PER_MINUTE, NS_PER_HOUR, 4 * NS_PER_HOUR, NS_PER_DAY, 7 * NS_PER_DAY)] == list(CEILINGS)
+
+
+def test_wilson_is_that_of_statsmodels():
+    for hits, n in ((20, 20), (150, 200), (37, 50), (1, 3)):
+        low, _ = proportion_confint(hits, n, alpha=2.0 * norm.sf(Z), method="wilson")
+        assert wilson(hits / n, n) == pytest.approx(low, abs=1e-12)
+
+
+def test_rank_correlation_is_that_of_scipy():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((400, 1))
+    y = x + rng.standard_normal((400, 1))
+    x[:30] = np.round(x[:30])
+    ((value, low),) = correlations([(standard_ranks(x), standard_ranks(y), 0)], 1, Bootstrap(400, 1.0))
+    assert value == pytest.approx(spearmanr(x[:, 0], y[:, 0])[0], abs=1e-12)
+    assert value - low == pytest.approx(Z * (1.0 - value**2) / 20.0, rel=0.25)
+    ((ahead, _),) = correlations([(standard_ranks(x), standard_ranks(np.vstack([y[:1], y[:-1]])), 1)], 1, Bootstrap(400, 1.0))
+    assert ahead == pytest.approx(value, abs=0.02)
+
+
+def test_a_lean_is_the_difference_of_probabilities_or_the_signed_confidence():
+    action, confidence = np.array([[0, 1, 2, -1]], np.int8), np.array([[0.7, 0.6, 0.9, np.nan]])
+    assert lean(Opinion(action, confidence))[0, :3].tolist() == [-0.7, 0.0, 0.9]
+    probs = np.array([[[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.0, 0.1, 0.9], [np.nan] * 3]])
+    got = lean(Opinion(action, confidence, probs))[0]
+    assert got[:3] == pytest.approx([-0.6, -0.2, 0.9])
+    assert np.isnan(got[3])
+
+
+def test_luck_in_one_week_is_no_knowledge():
+    """Thirty right calls within one window of the label are one event."""
+    cells = np.zeros((1000, 2), int)
+    cells[100:104, 0], cells[200:204, 1] = 30, 30
+    drawn = Bootstrap(1000, 5.0).sums(cells)
+    value, low = mean_recall((cells, cells), (drawn, drawn), 5)
+    assert value == 1.0
+    assert low < 0.3
+
+
+def test_the_sharpe_ratio_has_a_lower_end():
+    net = 0.001 + 0.01 * np.random.default_rng(0).standard_normal(5000)
+    figure = sharpe_figure(net, 8760.0, Bootstrap(5000, 5.0))
+    assert figure.value == pytest.approx(net.mean() / net.std(ddof=1) * 8760.0**0.5)
+    assert figure.value - figure.low == pytest.approx(Z * (8760.0 / 5000) ** 0.5, rel=0.1)
+    assert np.isnan(sharpe_figure(np.zeros(100), 8760.0, Bootstrap(100, 5.0)).low)
+
+
+def test_every_kind_of_figure_has_a_row():
+    bars = candles(n_bars=400)
+    rows = judged(bars, Predictions.random(bars))["ceilings"]
+    assert [row["name"] for row in rows] == list(NAMES)
+    assert all(row["ceiling"] > (row["low"] or 0.0) for row in rows)
