@@ -322,7 +322,7 @@ class RunFiles:
         for name, values in times.items():
             if self.manifest["arrays"].get(f"bars.{name}") != hashlib.sha256(values.data).hexdigest():
                 raise self._altered("bars", f"with another {name}")
-        planes = self.planes("bars", PRICES)
+        planes: dict[str, Any] = self.planes("bars", PRICES)
         funding = self.planes("bars", ["funding"])["funding"] if "bars.funding" in self.manifest["arrays"] else None
         bars = Bars(times["open_time"], times["close_time"], **planes, symbols=self.symbols, interval=self.manifest["interval"])
         return replace(bars, funding=funding, origin=self.manifest.get("origin", ""))

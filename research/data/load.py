@@ -326,7 +326,7 @@ def _cut(bars: Bars, symbols: list[str] | None, span: Span) -> Bars:
             if name not in bars.symbols:
                 raise UserError(f"symbols must be in the data, was {name!r}; it has {', '.join(bars.symbols[:8])} ({len(bars.symbols)})")
         columns = [bars.symbols.index(name) for name in symbols]
-        planes = {k: np.ascontiguousarray(getattr(bars, k)[:, columns]) for k in ("open", "high", "low", "close", "volume")}
+        planes: dict[str, Any] = {k: np.ascontiguousarray(getattr(bars, k)[:, columns]) for k in ("open", "high", "low", "close", "volume")}
         funding = None if bars.funding is None else np.ascontiguousarray(bars.funding[:, columns])
         bars = replace(bars, **planes, symbols=tuple(symbols), funding=funding)
     first = 0 if span[0] is None else int(np.searchsorted(bars.open_time, span[0]))

@@ -60,8 +60,8 @@ CEILINGS = (
     Ceilings(15 * NS_PER_MINUTE, 0.70, 0.60, 0.25, 0.35, 12.0),
     Ceilings(NS_PER_HOUR, 0.70, 0.60, 0.15, 0.20, 8.0),
     Ceilings(NS_PER_DAY - 1, 0.70, 0.60, 0.15, 0.20, 6.0),
-    Ceilings(NS_PER_DAY, 0.70, 0.62, 0.20, 0.25, 5.0),
-    Ceilings(2**63 - 1, 0.70, 0.65, 0.25, 0.30, 4.0),
+    Ceilings(NS_PER_DAY, 0.70, 0.60, 0.15, 0.25, 5.0),
+    Ceilings(2**63 - 1, 0.70, 0.62, 0.20, 0.30, 4.0),
 )
 
 
@@ -169,6 +169,7 @@ def wilson(share: float, n: float) -> float:
 
 def lean(opinion: Opinion) -> F8:
     """Say which way and how strongly, [n, S]: p_buy - p_sell, or the confidence with the sign of the action; NaN where nothing was said."""
+    side: F8
     if opinion.probs is not None:
         side = opinion.probs[..., Action.BUY] - opinion.probs[..., Action.SELL]
     else:
@@ -196,7 +197,7 @@ def correlations(pairs: Sequence[tuple[F8, F8, int]], horizon: int, bootstrap: B
     """Correlate u[t] with v[t + lag], planes of standard ranks [n, S], over cells where both are known: value and lower end of each pair.
 
     The bootstrap draws what each bar adds to the correlation r to first order, `u v - r (u^2 + v^2) / 2`. horizon: bars that v reads; the
-    error is never below that of as many independent pairs as there are such windows. NaN where no cell has both.
+    end is never above that of Fisher's transform for as many pairs as there are windows of so many bars. NaN where no cell has both.
     """
     adds, found = np.zeros((bootstrap.n_rows, len(pairs))), []
     for k, (u, v, lag) in enumerate(pairs):
@@ -210,9 +211,10 @@ def correlations(pairs: Sequence[tuple[F8, F8, int]], horizon: int, bootstrap: B
         r = float(np.vdot(x, y) / np.sqrt(a * b))
         squares = np.einsum("ns,ns->n", x, x) / a + np.einsum("ns,ns->n", y, y) / b
         adds[max(0, -lag) :][: len(x), k] = np.einsum("ns,ns->n", x, y) / np.sqrt(a * b) - 0.5 * r * squares
-        found.append((r, (1.0 - r * r) / np.sqrt(windows(np.flatnonzero(both.any(axis=1)), horizon))))
+        n = windows(np.flatnonzero(both.any(axis=1)), horizon)
+        found.append((r, float(np.tanh(np.arctanh(min(r, 1.0 - 1e-12)) - Z / np.sqrt(max(n - 3, 1))))))
     errors = bootstrap.sums(adds).std(axis=0)
-    return [(r, r - Z * max(float(error), least)) for (r, least), error in zip(found, errors)]
+    return [(r, min(r - Z * float(error), most)) for (r, most), error in zip(found, errors)]
 
 
 def _last_return(close: F8) -> F8:
