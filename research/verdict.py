@@ -64,9 +64,10 @@ def found(evidence: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def too_good(evidence: Mapping[str, Any]) -> str | None:
-    """Say which figure is above its ceiling, the first one; None when none is, or the run is exempt."""
+    """Say which figure is above its ceiling, the first one; None when none is, the run is exempt, or its user turned the ceilings off."""
     checked = evidence.get("plausibility") or {}
-    return str(checked["findings"][0]["text"]) if checked.get("findings") and not checked.get("exempt") else None
+    is_told = checked.get("findings") and not (checked.get("exempt") or checked.get("off"))
+    return str(checked["findings"][0]["text"]) if is_told else None
 
 
 def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class CustomFeatures:
         hole = np.isnan(bars.close)
         for feature, plane in zip(self.features, out, strict=True):
             first = self.rows - feature.lookback
-            columns: dict[str, Any] = {name: np.ascontiguousarray(whole[i, first:]) for i, name in enumerate(_PRICES)}
+            columns = {name: np.ascontiguousarray(whole[i, first:]) for i, name in enumerate(_PRICES)}
             seen = Bars(when[0, first:], when[1, first:], **columns, symbols=bars.symbols, interval=bars.interval)
             values = np.asarray(feature.function(seen), np.float64)
             if values.shape != seen.close.shape:
