@@ -78,6 +78,24 @@ REFUSED = {
 }
 
 
+def test_a_damaged_arrow_file_is_refused(tmp_path):
+    frame(30).to_feather(tmp_path / "x.feather")
+    whole, rng = (tmp_path / "x.feather").read_bytes(), np.random.default_rng(0)
+    assert load(tmp_path / "x.feather").bars.n == 30
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in rng.integers(0, len(data), 3):
+            data[at] = rng.integers(256)
+        (tmp_path / "y.feather").write_bytes(bytes(data))
+        try:
+            load(tmp_path / "y.feather")
+        except UserError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+    (tmp_path / "y.feather").write_bytes(whole[:-40])
+    with pytest.raises(UserError, match=r"^y.feather must be a whole Arrow file"):
+        load(tmp_path / "y.feather")
+
+
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_not_clear_is_refused_in_one_sentence(case, tmp_path):
     lines, text = REFUSED[case]
@@ -238,6 +256,13 @@ def test_months_are_calendar_months_and_never_minutes(tmp_path):
         "2024-03-01 00:00",
     )
     assert_same_bars(load(tmp_path / "BTCUSDT-1mo.csv", interval="1M").bars, monthly.bars)
+    kline = [
+        f"{int(m.timestamp())}000,1,2,1,1,5,{int((m + pd.DateOffset(months=1)).timestamp()) - 1}000,1,1,1,1,0" for m in days[days.day == 1]
+    ]
+    for n in (2, 3, 15):
+        exchange = load(put(tmp_path / "BTCUSDT-1mo-2024.csv", *(row.replace("000,1,1,1,1,0", "999,1,1,1,1,0") for row in kline[:n]))).bars
+        assert (exchange.symbols, exchange.n) == (("BTCUSDT",), n)
+        assert [iso(t) for t in exchange.close_time] == [f"{m:%Y-%m-%d} 00:00" for m in pd.date_range("2023-02-01", periods=n, freq="MS")]
     with pytest.raises(UserError, match=r"bars must be of a day or a part of it to be gathered into months, was 1w"):
         resample(resample(bars, "1w"), "1M")
     with pytest.raises(UserError, match="ticks must be gathered into bars of one length first, was 1 calendar months"):

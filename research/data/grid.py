@@ -68,7 +68,8 @@ def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symb
     first, last = int(times[on][0]), int(times[on][-1])
     n = (last - first) // interval + 1
     span = int(times[-1] - times[0]) // interval + 1
-    if calendar == "regular" or (calendar is None and int(on.sum()) > (1.0 - MAX_EMPTY) * span):
+    is_monthly = month_ends(times, interval) is not None
+    if calendar == "regular" or (calendar is None and not is_monthly and int(on.sum()) > (1.0 - MAX_EMPTY) * span):
         if n * n_symbols > MAX_CELLS:
             raise UserError(f"a regular grid of {interval_text(interval)} would have {n:,} rows; use --calendar sessions")
         open_time = first + interval * np.arange(n, dtype=np.int64)

@@ -35,7 +35,7 @@ def read_rows(source: Any, lone: str | None = None, reading: Reading | None = No
     reading = reading or Reading()
     if not isinstance(source, str | Path):
         rows = oldest_first(rows_of(arrow_table(source), "the data", lone, wanted, reading), reading)
-        return replace(rows, notes=tuple(reading.notes))
+        return replace(rows, notes=tuple(note.replace(" of the data", "") for note in reading.notes))
     path = Path(source).expanduser()
     parts = []
     for file in candle_files(path):
@@ -120,14 +120,14 @@ def _read_parquet(path: Path, wanted: tuple[str, ...]) -> pa.Table:
 
 def _read_arrow(path: Path, wanted: tuple[str, ...]) -> pa.Table:
     """Read Feather or Arrow IPC, a file or a stream."""
+    data = pa.py_buffer(path.read_bytes())
     try:
-        with pa.memory_map(str(path)) as mapped:
-            try:
-                table = pa.ipc.open_file(mapped).read_all()
-            except pa.ArrowInvalid:
-                mapped.seek(0)
-                table = pa.ipc.open_stream(mapped).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+        try:
+            table = pa.ipc.open_file(data).read_all()
+        except pa.ArrowInvalid:
+            table = pa.ipc.open_stream(data).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
         raise UserError(f"{path.name} must be a whole Arrow file, was not ({str(error).splitlines()[0][:80]})") from None
     found = find_columns(table.column_names, wanted, path.name)
     return table.select(list(dict.fromkeys(found.values())))
@@ -212,7 +212,8 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> pa.Table:
     lengths = {name: len(a) if a.ndim == 1 else -1 for name, a in arrays.items()}
     if len(set(lengths.values())) > 1 or -1 in lengths.values():
         raise UserError(f"arrays must be of one length, was {lengths}")
+    units = ("datetime64[Y]", "datetime64[M]", "datetime64[W]", "datetime64[h]", "datetime64[m]")  # Arrow does not know them
     try:
-        return pa.table({name: pa.array(a) for name, a in arrays.items()})
-    except pa.ArrowInvalid as error:
+        return pa.table({name: pa.array(a.astype("M8[s]") if a.dtype.name in units else a) for name, a in arrays.items()})
+    except (pa.ArrowException, OverflowError) as error:
         raise UserError(f"arrays must hold numbers, times and names, was not so ({str(error).splitlines()[0][:100]})") from None

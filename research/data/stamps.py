@@ -156,9 +156,13 @@ def from_texts(column: pa.Array, name: str, now: int) -> Walls:
 
 
 def _from_number_texts(column: pa.Array, name: str, now: int) -> Walls:
-    if not pc.all(pc.match_substring_regex(column, r"^\d{8,19}(\.0*)?$")).as_py():
-        return from_numbers(column.cast(pa.float64()).to_numpy(), name, now)
-    return from_numbers(pc.replace_substring_regex(column, r"\..*$", "").cast(pa.int64()).to_numpy(), name, now)
+    if pc.all(pc.match_substring_regex(column, r"^\d{8,19}(\.0*)?$")).as_py():
+        return from_numbers(pc.replace_substring_regex(column, r"\..*$", "").cast(pa.int64()).to_numpy(), name, now)
+    mantissa = pc.extract_regex(column, r"^\d\.?(?P<digits>\d*)[eE]\+?(?P<power>\d+)$").drop_null()
+    power = mantissa.field("power").cast(pa.int64()).to_numpy(zero_copy_only=False)
+    if np.any(pc.utf8_length(mantissa.field("digits")).to_numpy(zero_copy_only=False) < np.where(power % 3, 8, 9)):
+        raise UserError(f"{name} must be written to the second, was rounded ({column[0].as_py()}); write whole epochs or ISO 8601")
+    return from_numbers(column.cast(pa.float64()).to_numpy(), name, now)
 
 
 def _walls(column: pa.Array, name: str) -> tuple[I8, str]:
@@ -174,6 +178,9 @@ def _walls(column: pa.Array, name: str) -> tuple[I8, str]:
         if fields.null_count == 0:
             return _compose_texts(column, fields, form, name)
         known = fields.is_valid() if known is None else pc.or_(known, fields.is_valid())
+    numbers = pc.match_substring_regex(column, NUMBER)
+    if pc.any(numbers).as_py():
+        known = pc.or_(known, numbers)
     unread = pc.index(known, False).as_py()
     raise UserError(f"{name} must hold times, was {column[unread].as_py() if unread >= 0 else 'a mix of formats'!r}; {REMEDY}")
 

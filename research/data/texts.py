@@ -64,8 +64,7 @@ def unpack(path: Path) -> pa.Buffer:
         elif name.endswith(".zip"):
             data = pa.py_buffer(_from_zip(path))
         else:
-            with pa.memory_map(str(path)) as mapped:
-                data = mapped.read_buffer()
+            data = pa.py_buffer(path.read_bytes())
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path.name} must be a whole packed file, was not ({str(error)[:80] or 'cut short'}); unpack it") from None
     return _as_utf8(data, path)
