@@ -220,7 +220,7 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     interval = 0
     if len(close_time):
         steps, counts = np.unique(close_time - time, return_counts=True)
-        interval = int(steps[np.argmax(counts)])
+        interval = int(steps[counts == counts.max()][-1])  # of January and February the longer: months
         if interval <= 0:
             raise UserError(f"{source}: close_time must lie after {found['time']}, was not so in most rows; swap or drop the column")
     rows = Rows(time, code, values, symbols, label, interval)
