@@ -22,6 +22,8 @@ from qtcore.params import Broker
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
 from research.data import closes_of
 from research.data.clock import iso, utc_ns
+from research.data.funding import match, spelling
+from research.data.zones import Reading
 from research.errors import UserError
 from research.foreign_codes import ABSENT, UNKNOWN, ActionColumn, agreed_coding, plain_numbers, read_actions, read_numbers, read_shares
 from research.labels import Label, score_labels
@@ -191,9 +193,9 @@ def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> tuple[I8, I8,
     if name is None or "symbol" not in frame.columns:
         held = ", ".join(map(str, frame.columns[:12]))
         raise UserError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
-    times, has_time = _times(frame, name)
+    times, has_time = _times(frame, name, notes)
     names = frame["symbol"].astype(str).str.strip()
-    column = names.map({symbol: s for s, symbol in enumerate(bars.symbols)}).fillna(-1).to_numpy(np.int64)
+    column = _columns_of(names, bars, notes)
     grid = bars.open_time if name == "open_time" else bars.close_time
     if name == "open_time":
         notes.append("rows are placed by open_time: each predicts at the close of the bar that opens then")
@@ -215,7 +217,17 @@ def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> tuple[I8, I8,
     return row, column, keep
 
 
-def _times(frame: "pd.DataFrame", name: str) -> tuple[I8, NDArray[np.bool_]]:
+def _columns_of(names: "pd.Series", bars: Bars, notes: list[str]) -> I8:
+    """Return the number of each row's symbol, -1 for none; another way of writing it is noted."""
+    distinct, spelled = list(dict.fromkeys(names)), {spelling(symbol) for symbol in bars.symbols}
+    if not any(name in bars.symbols or spelling(name) in spelled for name in distinct):
+        return np.full(len(names), -1, np.int64)
+    found, told = match(distinct, bars.symbols, "a prediction")
+    notes += told
+    return np.asarray(names.map(dict(zip(distinct, found.tolist()))).to_numpy(np.int64))
+
+
+def _times(frame: "pd.DataFrame", name: str, notes: list[str]) -> tuple[I8, NDArray[np.bool_]]:
     """Return ns UTC and which rows have a time at all. Raises UserError where none has, or one cannot be read."""
     import pandas as pd
     import pyarrow as pa
@@ -231,7 +243,9 @@ def _times(frame: "pd.DataFrame", name: str) -> tuple[I8, NDArray[np.bool_]]:
     except pa.ArrowException as error:
         raise UserError(f"predictions must have times of one kind in {name}, was otherwise ({str(error).splitlines()[0][:120]})") from error
     times = np.full(len(frame), np.iinfo(np.int64).min)
-    times[has_time] = utc_ns(read, f"column {name} of the predictions")
+    reading = Reading()
+    times[has_time] = utc_ns(read, f"column {name} of the predictions", reading)
+    notes += reading.notes
     return times, has_time
 
 

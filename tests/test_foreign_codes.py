@@ -219,6 +219,22 @@ def test_rows_without_a_time_are_counted_and_unreadable_times_refused():
         Predictions.import_file(actions(pd.Series([1, "2024-01-01"] * 40)), BARS)
 
 
+@pytest.mark.parametrize("name", ["btc/usdt", "BTC-USDT", "BTC/USDT:USDT", "BTCUSDT_PERP", "BTCUSDT"])
+def test_symbols_are_matched_by_the_stated_spelling_rules(name):
+    made = Predictions.import_file(actions(TIMES).assign(symbol=name), BARS)
+    assert (made.action[0, :, 0] == 2).all()
+    assert made.notes == (() if name == "BTCUSDT" else (f"a prediction was matched by spelling: {name} is BTCUSDT",))
+
+
+def test_dates_in_digits_are_dates_and_told():
+    bars = simulate("random_walk", n_bars=60, n_symbols=1, interval="1d")
+    days = pd.to_datetime(bars.close_time).strftime("%Y%m%d").astype(int)
+    table = pd.DataFrame({"timestamp": days, "symbol": bars.symbols[0], "xgb_action": "BUY", "xgb_confidence": 0.7})
+    made = Predictions.import_file(table, bars)
+    assert (made.action[0, :, 0] == 2).all()
+    assert "is read as dates" in made.notes[0]
+
+
 def test_a_frame_that_keeps_its_keys_in_the_index_is_read(tmp_path):
     table = frame(xgb_action="BUY", xgb_confidence=0.7).set_index(["close_time", "symbol"])
     table.to_parquet(tmp_path / "p.parquet")

@@ -82,6 +82,81 @@ def test_every_odd_line_is_counted_and_the_last_double_wins(files):
     assert near.labels[2, 0] == 0  # the trade opened at 02:50 belongs to the line of 03:00
 
 
+OUTCOMES = {
+    "capitals": ("WIN", "LOSS", "BreakEven"),
+    "truth": ("True", "False", "FALSE"),
+    "numbers": (1, 0, 0),
+    "signs": (1, -1, 0),
+    "answers": ("Yes", "no", "n"),
+    "past tense": ("Won", "Lost", "break even"),
+}
+
+
+@pytest.mark.parametrize("spelling", OUTCOMES)
+@pytest.mark.parametrize("actions", [("BUY", "SELL"), ("buy", "sell"), ("Long", "Short"), (1, -1), (2, 0)])
+def test_outcomes_and_actions_are_read_in_common_spellings(spelling, actions, tmp_path):
+    log, outcomes = tmp_path / "log.jsonl", tmp_path / "outcomes.csv"
+    log.write_text("\n".join(json.dumps(line(f"2026-02-05T0{t}:00:00Z")) for t in range(4)))
+    won, lost, even = OUTCOMES[spelling]
+    said = zip(range(4), (actions[0], actions[1], actions[0], actions[1]), (won, won, lost, even))
+    outcomes.write_text(HEADER + "".join(f"2026-02-05T0{t}:00:00Z,BTCUSDT,{action},{outcome},0.0,60\n" for t, action, outcome in said))
+    read = read_log(log, outcomes)
+    assert read.counts["invalid outcomes"] == 0
+    assert read.labels[:, 0].tolist() == [2, 0, 1, 1]
+
+
+@pytest.mark.parametrize("words", [("buy", "short"), ("LONG", "Sell"), (2, 0), (1, -1)])
+@pytest.mark.parametrize(("sure", "n_told"), [(0.7, 0), (70, 6)])
+def test_lines_are_read_in_common_spellings(words, sure, n_told, files):
+    log, outcomes = files
+    log.write_text("\n".join(json.dumps(line(f"2026-02-05T0{t}:00:00Z", action=words[t % 2], confidence=sure)) for t in range(3)))
+    read = read_log(log, outcomes)
+    assert read.counts["invalid lines"] == 0
+    assert read.counts.get("confidences in per cent", 0) == n_told
+    assert read.votes.action[0, :, 0].tolist() == [2, 0, 2]
+    assert read.votes.confidence[0, :, 0].tolist() == [0.7] * 3
+
+
+def test_times_of_logs_are_read_as_those_of_candles(files):
+    log, outcomes = files
+    start = 1_770_253_200_000  # 2026-02-05T01:00:00Z
+    for lines_early, outcomes_early in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        log.write_text("\n".join(json.dumps(line(start + t * 3_600_000 - lines_early)) for t in range(3)))
+        outcomes.write_text(HEADER + f"{start - outcomes_early},BTCUSDT,BUY,win,1.0,60\n")
+        read = read_log(log, outcomes)
+        assert (read.counts["outcomes without a line"], read.labels[:, 0].tolist()) == (0, [2, -1, -1])
+        assert read.close_time[0] == (start - lines_early) * 1_000_000
+    outcomes.write_text(HEADER + "2026-13-45T00:00:00Z,BTCUSDT,BUY,win,1.0,60\n")
+    with pytest.raises(UserError, match="timestamp of"):
+        read_log(log, outcomes)
+
+
+@pytest.mark.parametrize(
+    ("action", "outcome", "minutes", "match"),
+    [
+        ("BUY", "pending", 60, r"column outcome of .* must be win, loss or breakeven \(or true and false, .*, was 'PENDING'"),
+        ("BUY", "0.35", 60, r"was '0.35'"),
+        ("1", "win", 60, r"column action of .* must say which number is which action, was 1 alone"),
+        ("up", "win", 60, r"column action of .* must hold actions, was 'UP'"),
+    ],
+)  # fmt: skip
+def test_outcomes_that_say_nothing_are_refused_with_the_accepted_forms(action, outcome, minutes, match, files):
+    log, outcomes = files
+    outcomes.write_text(HEADER + f"2026-02-05T01:00:00Z,BTCUSDT,{action},{outcome},1.0,{minutes}\n" * 3)
+    with pytest.raises(UserError, match=match):
+        read_log(log, outcomes)
+
+
+def test_single_odd_outcomes_and_lines_are_counted(files):
+    log, outcomes = files
+    row = "2026-02-05T01:00:00Z,BTCUSDT,{},{},1.0,{}\n"
+    odd = [("HOLD", "win", 60), ("BUY", "pending", 60), ("BUY", "win", "inf"), ("BUY", "win", -1), ("BUY", "win", ""), ("", "win", 60)]
+    outcomes.write_text(HEADER + row.format("BUY", "win", 60) + "".join(row.format(*values) for values in odd))
+    log.write_text(log.read_text() + "[" * 100_000 + "\n")
+    read = read_log(log, outcomes)
+    assert (read.counts["invalid outcomes"], read.counts["invalid lines"]) == (6, 6)
+
+
 def test_files_that_cannot_teach_are_refused(files, tmp_path):
     log, outcomes = files
     with pytest.raises(UserError, match="must have at least 1,000 lines with an outcome and two voters or more, was 2"):

@@ -118,7 +118,7 @@ def _rates(table: Any, source: str, lone: str) -> Rates:
     return time, code, rate, names
 
 
-def match(names: Sequence[str], symbols: Sequence[str]) -> tuple[I8, list[str]]:
+def match(names: Sequence[str], symbols: Sequence[str], what: str = "funding") -> tuple[I8, list[str]]:
     """Return the column of each name, -1 for none, and what was assumed. Raises UserError where none matches or one is ambiguous."""
     exact = {name: s for s, name in enumerate(symbols)}
     column = np.array([exact.get(name, -1) for name in names], np.int64)
@@ -132,16 +132,16 @@ def match(names: Sequence[str], symbols: Sequence[str]) -> tuple[I8, list[str]]:
         if not fits:
             continue
         if len(fits) > 1:
-            raise UserError(f"funding of {names[i]} must be of one symbol, was of {' or '.join(symbols[s] for s in fits)}; rename it")
+            raise UserError(f"{what} of {names[i]} must be of one symbol, was of {' or '.join(symbols[s] for s in fits)}; rename it")
         if fits[0] in taken:
             raise UserError(
-                f"funding of {symbols[fits[0]]} must come under one name, was {taken[fits[0]]} and {names[i]}; drop or rename one"
+                f"{what} of {symbols[fits[0]]} must come under one name, was {taken[fits[0]]} and {names[i]}; drop or rename one"
             )
         column[i], taken[fits[0]] = fits[0], names[i]
         assumed.append(f"{names[i]} is {symbols[fits[0]]}")
     if np.all(column < 0):
-        raise UserError(f"funding must be of the symbols of the bars, was of {_some(names)}; the bars have {_some(symbols)}; rename them")
-    return column, [f"funding was matched by spelling: {_some(assumed)}"] if assumed else []
+        raise UserError(f"{what} must be of the symbols of the bars, was of {_some(names)}; the bars have {_some(symbols)}; rename them")
+    return column, [f"{what} was matched by spelling: {_some(assumed)}"] if assumed else []
 
 
 def _left_out(names: Sequence[str], column: I8, code: NDArray[np.int32]) -> list[str]:

@@ -8,7 +8,6 @@ said of it is a function of the votes that the model is shown, and no outcome.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,11 @@ from qtcore import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Votes
 from research.errors import UserError
 from research.labels import outcome_labels
+from research.meta.log_files import meet, read_log_lines, read_outcome_lines
 from research.meta.schedule import MetaSchedule
 from research.meta.train import MIN_ROWS, Material, MetaPlan, build_table, resolve_plan, train_folds
 from research.splits import walk_forward
 
-ACTIONS = {"SELL": 0, "HOLD": 1, "BUY": 2}
-ALIASES = {"patch": "patchtst"}
-COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration_minutes")
 N_FOLDS, MINUTE = 5, 60_000_000_000
 
 
@@ -107,8 +104,8 @@ def read_log(log: str | Path, outcomes: str | Path | None = None, min_date: str 
     if outcomes is None:
         lines, traded, counts, digest = read_outcomes(Path(log))
     else:
-        lines, counts = _read_lines(Path(log))
-        traded = _read_outcomes(Path(outcomes), counts)
+        lines, counts = read_log_lines(Path(log))
+        traded = meet(lines, read_outcome_lines(Path(outcomes), counts))
         digest = hashlib.sha256(Path(log).read_bytes() + Path(outcomes).read_bytes()).hexdigest()
     if min_date is not None:
         start = pd.Timestamp(min_date)
@@ -148,58 +145,3 @@ def _on_grid(joined: pd.DataFrame, counts: dict[str, int], digest: str) -> Log:
     traded[row[has], column[has]] = side
     labels, last = outcome_labels(shape, row[has], column[has], side, won, end)
     return Log(close_time, tuple(symbols.tolist()), Votes(action, confidence), regime, ensemble, traded, labels, last, counts, digest)
-
-
-def _read_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
-    rows, n_bad, n_lines = [], 0, 0
-    try:
-        with path.open(encoding="utf-8") as file:
-            for text in file:
-                if text.strip():
-                    n_lines += 1
-                    row = _line(text)
-                    n_bad += row is None
-                    rows += [row] if row is not None else []
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--from-log must be a readable file of JSON lines, was {str(path)!r} ({error})") from error
-    frame = pd.DataFrame(rows, columns=["timestamp", "symbol", "said", "ensemble", "regime"])
-    frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True).astype("datetime64[ns, UTC]")
-    return frame, {"lines": n_lines, "invalid lines": n_bad}
-
-
-def _line(text: str) -> tuple[Any, ...] | None:
-    """Read one line: time, symbol, (action, confidence) [2, 5], ensemble's action, regime [2]; None where any part is invalid."""
-    try:
-        given = json.loads(text)
-        time = pd.Timestamp(given["timestamp"])
-        time = time.tz_localize("UTC") if time.tzinfo is None else time.tz_convert("UTC")
-        said = np.array([[-1.0] * N_MODELS, [np.nan] * N_MODELS])
-        for name, vote in given["base_predictions"].items():
-            m, confidence = MODELS.index(ALIASES.get(name, name)), float(vote["confidence"])
-            if not 0.0 <= confidence <= 1.0:
-                return None
-            said[:, m] = ACTIONS[vote["action"]], confidence
-        regime = given.get("regime") or {}
-        slices = [float(regime.get(name, np.nan)) for name in ("volatility", "trend_strength")]
-        return (time, str(given["symbol"]), said, ACTIONS[given["ensemble_action"]], slices) if time == time else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _read_outcomes(path: Path, counts: dict[str, int]) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path, dtype={"symbol": str})
-    except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"--outcomes must be a readable CSV file, was {str(path)!r} ({error})") from error
-    if missing := [name for name in COLUMNS if name not in frame.columns]:
-        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, was without {', '.join(missing)}")
-    frame["timestamp"] = pd.to_datetime(frame["timestamp"], utc=True, errors="coerce", format="ISO8601").astype("datetime64[ns, UTC]")
-    frame["traded"], frame["minutes"] = frame["action"].map(ACTIONS), pd.to_numeric(frame["hold_duration_minutes"], errors="coerce")
-    good = (
-        frame["timestamp"].notna() & frame["traded"].notna() & (frame["minutes"] >= 0) & frame["outcome"].isin(["win", "loss", "breakeven"])
-    )
-    counts |= {"outcomes": len(frame), "invalid outcomes": int((~good).sum())}
-    frame = frame[good]
-    counts["doubled outcomes"] = int(frame.duplicated(["timestamp", "symbol"], keep="last").sum())
-    frame = frame.drop_duplicates(["timestamp", "symbol"], keep="last").sort_values("timestamp", kind="stable")
-    return frame.assign(opened=frame["timestamp"])[["timestamp", "symbol", "traded", "outcome", "minutes", "opened"]]

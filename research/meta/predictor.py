@@ -10,7 +10,7 @@ from qtcore.meta import VECTORS, MetaModel, MetaSource
 from qtcore.meta.vectors import slot_order, v5_row
 from qtcore.types import MODELS, N_MODELS
 from research.errors import UserError
-from research.meta.logs import ACTIONS, ALIASES
+from research.meta.log_files import ALIASES
 from research.meta.schedule import MetaSchedule
 from research.models.base import CLASSES
 
@@ -72,7 +72,7 @@ class MetaPredictor:
                 m, sure = MODELS.index(ALIASES.get(name, name)), float(vote["confidence"])
                 if not 0.0 <= sure <= 1.0:
                     return None
-                action[m], confidence[m] = ACTIONS[str(vote["action"])], sure
+                action[m], confidence[m] = CLASSES.index(str(vote["action"])), sure
         except (ValueError, KeyError, TypeError):
             return None
         row = np.empty(len(VECTORS["v5"]))
