@@ -30,7 +30,7 @@ def backtest(
     what holds before the first. meta: a learned meta layer, as `research.train_meta` makes it; without one the rules alone act. judge,
     trade: layers of your own, as `Engine` takes them; such a run cannot be replayed from its folder, and its certificate says so.
     ceilings: False where you know why figures that no honest run reaches are right here; every page then says so.
-    Raises UserError when bars and predictions do not match.
+    Raises UserError when bars and predictions do not match, or the meta layer was trained for another `meta.mode`.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -47,10 +47,12 @@ def backtest(
     params = resolved(params or Params(), predictions)
     if stages := list(stages):
         params = params.with_values({"stages": stages})
+    kept = meta if isinstance(meta, MetaSchedule) else None
+    if kept is not None:
+        kept.check_mode(params)
     own: dict[str, Any] = {name: layer for name, layer in (("judge", judge), ("trade", trade)) if layer is not None}
     engine = Engine(params, meta_model=meta, **own)
     result = engine.run(bars, predictions.votes())
-    kept = meta if isinstance(meta, MetaSchedule) else None
     own_layers = (*own, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
     last, about = engine.finish()[1], {"meta": kept, "own_layers": own_layers, "ceilings": ceilings}

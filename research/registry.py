@@ -150,6 +150,7 @@ def describe(entry: Entry) -> dict[str, Any]:
         "balanced_accuracy": {slot: round(float(np.mean(values)), 4) for slot, values in scores.items() if values},
         "accepted": sum(meta.get("status") == "accepted" for meta in metas),
         "artefacts": len(metas),
+        "live_refuses": live_refusal(entry.path),
         "synthetic": any(meta.get("synthetic", True) for meta in metas),
         "folder": str(entry.path),
         "history": list(entry.history),
@@ -171,6 +172,26 @@ def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False
     for artefact in serving:
         check_live(artefact.slot, artefact.meta, allow_rejected, allow_synthetic)
     return known
+
+
+def check_meta_live(meta: Any, allow_rejected: bool, allow_synthetic: bool) -> None:
+    """Raise UserError unless a meta layer's artefact that serves from now on may trade."""
+    for artefact in meta.artefacts:
+        if artefact.valid_until == FOREVER:
+            check_live("the meta layer", artefact.meta, allow_rejected, allow_synthetic)
+
+
+def live_refusal(folder: Path) -> str | None:
+    """Return why `qt live` would refuse the models of a folder and the meta layer beside them, None where it would serve them."""
+    from research.meta.schedule import MetaSchedule
+
+    try:
+        load_for_live(ModelSet.load(folder, is_checked=False))
+        if (folder / "meta" / "schedule.json").exists():
+            check_meta_live(MetaSchedule.load(folder / "meta"), False, False)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def check_live(name: str, meta: Mapping[str, Any], allow_rejected: bool, allow_synthetic: bool) -> None:

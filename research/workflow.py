@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from qtcore import Bars, Params
-from qtcore.params import MetaMode
 from research.backtest import backtest
 from research.config import Config
 from research.data import Loaded
@@ -116,7 +115,12 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
 
 
 def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predictions, Params, MetaSchedule | None, tuple[str, ...]]:
-    """Return what a job runs on its bars: predictions, parameters, the learned meta layer, and sentences about what is absent."""
+    """Return what a job runs on its bars: predictions, parameters, the learned meta layer, and sentences about what is absent.
+
+    Raises UserError before anything is trained where the meta layer of the job's folder was trained for another mode.
+    """
+    if job.meta is not None:
+        MetaSchedule.load(job.meta).check_mode(job.config.params)
     predictions, params = _predictions(job, bars, progress), job.config.params
     refuse_synthetic(predictions.models, job.config.run.allow_synthetic)
     if job.config.run.regime_fit:
@@ -222,10 +226,12 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 
     if job.meta is not None:
         return MetaSchedule.load(job.meta), ()
+    told: tuple[str, ...] = ()
     if job.models is not None and options.meta == "auto" and ((own := Path(resolve(job.models)) / "meta") / "schedule.json").exists():
-        stored = MetaSchedule.load(own)
-        if (stored.vector == "v5") == (params.meta.mode == MetaMode.V5):
+        stored, mode = MetaSchedule.load(own), params.meta.mode.name.lower()
+        if stored.mode == mode:
             return stored, ()
+        told = (f"the meta layer beside the models was trained for meta.mode={stored.mode}: one for {mode} was trained in its place",)
 
     if progress is not None:
         progress(0, 1, "training the meta layer")
@@ -235,10 +241,10 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
     except UserError as error:
         if options != replace(options, meta="auto", meta_vector="auto", meta_calibration="auto"):
             raise
-        return None, (f"the meta layer has no learned model, the rules alone act: {error}",)
+        return None, (*told, f"the meta layer has no learned model, the rules alone act: {error}")
     if progress is not None:
         progress(1, 1, "training the meta layer")
-    return (made, ()) if made.artefacts else (None, made.notes)
+    return (made, told) if made.artefacts else (None, (*told, *made.notes))
 
 
 def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:

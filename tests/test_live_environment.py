@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from qtcore.types import Action, Reason, Source
+from qtcore.types import Action, Reason, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load_bars
+from research.live.health import status
+from research.live.source import open_source
 from research.predictions import Predictions
 from tests.test_live import planes_of
 
@@ -106,6 +108,12 @@ def test_without_a_model_the_override_mode_fails_as_told(predictions, tmp_path, 
     else:
         assert (planes["raw_action"][judged] == Action.HOLD).all()
         assert (planes["raw_confidence"][judged] == 0.0).all()
+    told = status(open_source(tmp_path / "j"))
+    assert (told["meta_overrides"], told["override_rate"]) == (0, 0.0)  # no model said a word
+    assert told["fallback_reasons"] == {"model_not_loaded": judged.sum()}
+    assert told["meta_failed_closed"] == (0 if is_open else judged.sum())
+    assert ("meta layer" in {alarm["name"] for alarm in told["alarms"]}) != is_open
+    assert (planes["verdict"][judged] == Verdict.DEFER).all()
 
 
 def test_a_variable_out_of_bounds_is_named(predictions, tmp_path, monkeypatch, capsys):

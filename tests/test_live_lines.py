@@ -124,6 +124,9 @@ def test_override_and_v5_mode():
     assert said({"meta.mode": "override"}, **changed)[4:] == [text]
     kept = said({"meta.mode": "override"}, verdict=Verdict.DEFER, meta_reason=Reason.META_LOW_CONFIDENCE)[4:]
     assert kept == ["[META-V2] BTCUSDT: FALLBACK (keeping base=BUY@0.72) | Reason: meta_low_confidence"]
+    closed = {"verdict": Verdict.DEFER, "meta_reason": Reason.MODEL_NOT_LOADED, "source": Source.META, "raw_action": Action.HOLD}
+    text = "[META-V2] BTCUSDT: FALLBACK (failed closed: HOLD@0.00 in place of base=BUY@0.72) | Reason: model_not_loaded"
+    assert said({"meta.mode": "override"}, **closed, raw_confidence=0.0)[4:] == [text]
     assert said({"meta.mode": "v5"}, **changed)[4:] == ["[META] BTCUSDT override: BUY\u2192SELL (conf=0.821)"]
 
 

@@ -12,8 +12,10 @@ import research
 from qtcore import Engine, Params
 from qtcore.types import DECISION_COLUMNS, Action, Reason
 from research.backtest import backtest
+from research.cli.app import app
+from research.cli.common import guarded
 from research.config import load_config
-from research.data import simulate
+from research.data import save_bars, simulate
 from research.errors import UserError
 from research.explain import explain_decision
 from research.meta import MetaSchedule, meta_scores, train_meta
@@ -191,3 +193,27 @@ def test_a_run_without_enough_voters_says_why_there_is_no_model(bars, tmp_path):
         "the meta model is absent in every fold: training must have at least 1,000 out-of-sample rows, was 0; the rules alone act",
     )
     assert research.backtest(bars, preds, meta=meta).notes[-1] == meta.notes[0]
+
+
+def test_a_meta_model_is_served_in_the_mode_that_it_was_trained_for_alone(bars, preds, tmp_path, capsys):
+    preds.save(tmp_path / "preds.parquet")
+    save_bars(bars, tmp_path / "bars.parquet")
+    for trained in MODES:
+        meta = train_meta(bars, preds, params_of(trained), kind="logistic")
+        meta.save(tmp_path / trained)
+        for served in MODES:
+            if served == trained:
+                assert backtest(bars, preds, params_of(served), meta=meta).meta is meta
+                continue
+            sentence = f"must be trained for meta.mode={served}, was trained for {trained}; serve it with --set meta.mode={trained}, or"
+            with pytest.raises(UserError, match=sentence):
+                backtest(bars, preds, params_of(served), meta=meta)
+    how = ["--predictions", str(tmp_path / "preds.parquet"), "--set", "meta.mode=v5", "--meta", str(tmp_path / "policy")]
+    feed = f"replay:{tmp_path / 'bars.parquet'}"
+    for words in (
+        ["backtest", str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "run"), *how],
+        ["live", "--feed", feed, "--journal", str(tmp_path / "j"), "--allow-rejected", *how],
+    ):
+        assert guarded(lambda words=words: app(words, standalone_mode=False)) == 2
+        assert "must be trained for meta.mode=v5, was trained for policy" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

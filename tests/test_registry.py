@@ -9,10 +9,11 @@ import pytest
 
 from research import registry
 from research.cli.app import app
+from research.cli.common import guarded
 from research.data.frames import save_bars
 from research.errors import UserError
 from research.models.folder import meta_path
-from research.models.schedule import ModelSet
+from research.models.schedule import FOREVER, ModelSet
 from research.predictions import Predictions
 from research.train import train
 from research.workflow import Job, run_job
@@ -72,6 +73,26 @@ def test_a_version_answers_like_what_was_promoted(trained):
     assert facts["data_from"] < facts["data_to"]
     assert set(facts["balanced_accuracy"]) == {"xgb", "lgbm"}
     assert registry.promote(trained, "elsewhere", trained.parent / "other").folder == trained.parent / "other" / "elsewhere"
+
+
+def test_a_set_that_live_refuses_is_promoted_with_the_reason(trained, tmp_path, capsys):
+    n_accepted = sum(a.meta["status"] == "accepted" for a in ModelSet.load(trained).artefacts)
+    serving = [a.meta["status"] for a in ModelSet.load(trained).artefacts if a.valid_until == FOREVER]
+    assert "rejected" in serving  # a random walk teaches nothing
+    assert guarded(lambda: app(["models", "promote", str(trained), "--as", "weak", "--quiet"], standalone_mode=False)) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() == str(registry.find("weak").path)
+    assert "warning: `qt live` will refuse version 1: " in err
+    assert "must be accepted to go live, was not: rejected: " in err
+    assert f"({n_accepted} of 4 models of weak are accepted)" in err
+    assert registry.describe(registry.find("weak"))["live_refuses"] in err.replace("\n", " ")
+    assert guarded(lambda: app(["models", "list"], standalone_mode=False)) == 0
+    assert "not for live" in capsys.readouterr().out
+    good = with_meta(ModelSet.load(trained)).save(tmp_path / "good")
+    assert all(a.meta["status"] == "accepted" for a in good.artefacts)
+    assert guarded(lambda: app(["models", "promote", str(tmp_path / "good")], standalone_mode=False)) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert registry.describe(registry.find("good"))["live_refuses"] is None
 
 
 DAMAGES = {

@@ -37,7 +37,7 @@ def judge_learned(action, probs, problem, params, codes, values, start, stop):
 
     action [5, N]; probs [3, N], or [3, 1] for all: SELL HOLD BUY, NaN where the model is not ready, for which `problem` [N], or [1], is
     the reason; codes [11, N] and values [5, N]: writes the meta columns and, where it replaces, the raw ones. In `override` an error that
-    fails closed holds at 0.0.
+    fails closed holds at 0.0: it counts as a deferral for that error, since no model overrode anything.
     """
     meta, last, end = params[0]["meta"], np.uintp(probs.shape[1] - 1), np.uintp(len(problem) - 1)
     is_v5, share = meta["mode"] == MetaMode.V5, meta["consensus_threshold"]
@@ -58,12 +58,12 @@ def judge_learned(action, probs, problem, params, codes, values, start, stop):
             and meta["fail_open"] == 0
         )
         overrides = Reason.META_OVERRIDE_SELL.value <= reason <= Reason.META_OVERRIDE_BUY.value
-        replaces = is_closed or overrides or reason == Reason.META_V5_OVERRIDE
-        codes[Code.VERDICT, i] = Verdict.OVERRIDE.value if replaces else Verdict.DEFER.value
+        overrides = overrides or reason == Reason.META_V5_OVERRIDE
+        codes[Code.VERDICT, i] = Verdict.OVERRIDE.value if overrides else Verdict.DEFER.value
         codes[Code.META_REASON, i] = reason
         codes[Code.META_ACTION, i] = chosen
         values[Value.META_CONFIDENCE, i] = confidence
-        if replaces:
+        if is_closed or overrides:
             codes[Code.RAW_ACTION, i] = 1 if is_closed else chosen
             values[Value.RAW_CONFIDENCE, i] = 0.0 if is_closed else confidence
             codes[Code.SOURCE, i] = Source.META

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from research.cli.common import Json, Quiet, print_json
-from research.cli.show import console, path
+from research.cli.show import console, failure, path
 
 models_app = typer.Typer(no_args_is_help=True, help="The registry of trained models, and the store of fits.")
 
@@ -28,7 +28,8 @@ def list_(registry: Registry = None, json: Json = False) -> None:
     for row in rows:
         scores = ", ".join(f"{slot} {value:.1%}" for slot, value in row["balanced_accuracy"].items())
         span = f"{(row['data_from'] or '?')[:10]} to {(row['data_to'] or '?')[:10]}"
-        flags = ("synthetic " if row["synthetic"] else "") + ("DAMAGED" if row["problems"] else "")
+        flags = ("synthetic " if row["synthetic"] else "") + ("not for live " if row["live_refuses"] else "")
+        flags += "DAMAGED" if row["problems"] else ""
         table.add_row(row["name"], str(row["version"]), row["label"], span, scores, f"{row['accepted']} of {row['artefacts']}", flags)
     console.print(table if rows else "no models yet; `qt models promote DIR` puts a folder of `qt train` here")
 
@@ -62,11 +63,16 @@ def promote(
     quiet: Quiet = False,
 ) -> None:
     """Copy trained models into the registry and make them the current version of a name."""
+    from research.registry import describe
     from research.registry import promote as do
 
     entry = do(folder, name, registry)
     if not quiet:
         console.print(f"{entry.name} is now version {entry.version}; use it with --models {entry.name}")
+    facts = describe(entry)
+    if facts["live_refuses"] is not None:
+        what = f"{facts['accepted']} of {facts['artefacts']} models of {entry.name} are accepted"
+        failure(f"warning: `qt live` will refuse version {entry.version}: {facts['live_refuses']} ({what}); backtests serve it, flagged")
     path(entry.path)
 
 

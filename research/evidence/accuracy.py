@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import MODELS, Reason, Verdict
+from qtcore.types import MODELS, Reason, Source, Verdict
 from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.calibration import reliability
 from research.evidence.compare import meta_against
@@ -97,9 +97,11 @@ def opinions(run: Any) -> dict[str, Opinion]:
         out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
     if learned := meta_scores(run):
         out |= {name: Opinion(where(everyone, said[0]), said[1], said[2]) for name, said in learned.items()}
-    overridden = decisions.verdict == Verdict.OVERRIDE
-    after_meta = np.where(overridden, decisions.meta_action, decisions.ensemble_action)
-    meta_confidence = np.where(overridden, decisions.meta_confidence, decisions.ensemble_confidence)
+    replaced = (decisions.source == Source.META) & (
+        decisions.verdict != Verdict.NONE
+    )  # an override, or an error that failed closed and holds
+    after_meta = np.where(replaced, decisions.raw_action, decisions.ensemble_action)
+    meta_confidence = np.where(replaced, decisions.raw_confidence, decisions.ensemble_confidence)
     approved = run.result.governor_reason == Reason.APPROVED
     out["ensemble"] = Opinion(where(everyone, decisions.ensemble_action), decisions.ensemble_confidence)
     out["meta"] = Opinion(where(everyone, after_meta), meta_confidence)

@@ -88,6 +88,7 @@ def status(source: Watched) -> dict[str, Any]:
         "consensus_threshold": params.meta.consensus_threshold,
         "meta_overrides": replaced,
         "override_rate": replaced / tally.judged if tally.judged else 0.0,
+        "meta_failed_closed": tally.failed_closed,
         "escalations": tally.escalated,
         "escalation_rate": rates["escalation"] or 0.0,
         "fallback_reasons": counts["defer_reasons"],
@@ -157,6 +158,10 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
     if len(source.active()) < 2 and source.tally().newest >= 0:
         found.append(("critical", "models", f"models that vote: {len(source.active())}; meta layer and arbiter need two"))
+    if n := source.tally().failed_closed:
+        found.append(
+            ("warning", "meta layer", f"{n} decisions held because it had no answer (META_FAIL_OPEN=false); see `fallback_reasons`")
+        )
     seen = looked(source)
     found += [("warning", "retrain", due["text"]) for due in seen["retrain_due"]]
     found += [("warning", name, text) for name, text in (seen["envelope"] or {}).get("out", {}).items()]

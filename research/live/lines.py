@@ -75,9 +75,10 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
         yield Line(now, "Meta-V2-Policy", symbol, f"ESCALATE: {reason} {ARROW} Calling Arbiter")
         yield from _arbiter(entry, s, symbol, now, before, after)
     if mode == MetaMode.OVERRIDE and verdict in (Verdict.OVERRIDE, Verdict.DEFER):
-        is_other = verdict == Verdict.OVERRIDE
         short, new = f"{base}@{confidence:.2f}", f"{raw}@{raw_confidence:.2f}"
-        text = f"OVERRIDE (base={short} {ARROW} meta={new})" if is_other else f"FALLBACK (keeping base={short})"
+        is_closed = verdict == Verdict.DEFER and d.source[0, s] == Source.META
+        kept = f"FALLBACK (failed closed: {new} in place of base={short})" if is_closed else f"FALLBACK (keeping base={short})"
+        text = f"OVERRIDE (base={short} {ARROW} meta={new})" if verdict == Verdict.OVERRIDE else kept
         yield Line(now, "META-V2", symbol, f": {text} | Reason: {reason}")
     if mode == MetaMode.V5 and verdict == Verdict.OVERRIDE:
         yield Line(now, "META", symbol, f"override: {base}{ARROW}{raw} (conf={raw_confidence:.3f})")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from qtcore import Params
-from qtcore.params import MetaMode
 from research.config import Config
 from research.errors import UserError
 from research.live.alerts import Alerts
@@ -23,7 +22,7 @@ from research.live.paper import PaperBroker
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.meta.schedule import MetaSchedule
-from research.models.schedule import FOREVER, ModelSet
+from research.models.schedule import ModelSet
 from research.predictions import Predictions
 from research.registry import find
 
@@ -205,9 +204,10 @@ def load_models(wish: Wish, params: Params) -> Any:
 def load_meta(wish: Wish, params: Params) -> MetaSchedule | None:
     """Load the learned meta layer: of `--meta`, or the one that lies with the models, as a backtest serves it.
 
-    Raises UserError where the artefact that serves from now on is rejected or synthetic and that was not allowed.
+    Raises UserError where it was trained for another mode, or where the artefact that serves from now on is rejected or synthetic and that
+    was not allowed.
     """
-    from research.registry import check_live, resolve
+    from research.registry import check_meta_live, resolve
 
     folder = wish.meta
     if folder is None and wish.models is not None and wish.config.run.meta == "auto":
@@ -216,11 +216,11 @@ def load_meta(wish: Wish, params: Params) -> MetaSchedule | None:
     if folder is None:
         return None
     meta = MetaSchedule.load(folder)
-    if wish.meta is None and (meta.vector == "v5") != (params.meta.mode == MetaMode.V5):
-        return None  # it was trained for another mode
-    for artefact in meta.artefacts:
-        if artefact.valid_until == FOREVER:
-            check_live("the meta layer", artefact.meta, wish.allow_rejected, wish.allow_synthetic)
+    try:
+        meta.check_mode(params)
+    except UserError as error:
+        raise UserError(f"{error}" + (", or serve none with --set run.meta=none" if wish.meta is None else "")) from error
+    check_meta_live(meta, wish.allow_rejected, wish.allow_synthetic)
     return meta
 
 

@@ -33,6 +33,7 @@ class Tally:
     judged: int = 0  # cells with at least two voters
     escalated: int = 0
     overridden: int = 0
+    failed_closed: int = 0  # the learned model had no answer and META_FAIL_OPEN=false holds
     called: int = 0  # the arbiter answered
     accepted: int = 0
     arbiter_holds: int = 0
@@ -63,6 +64,7 @@ class Tally:
         self.judged += int(judged.sum())
         self.escalated += int(escalated.sum())
         self.overridden += int((judged & (at["verdict"] == Verdict.OVERRIDE)).sum())
+        self.failed_closed += int((judged & (at["verdict"] == Verdict.DEFER) & (at["source"] == Source.META)).sum())
         self.called += int(called.sum())
         self.accepted += int((called & (at["source"] == Source.ARBITER)).sum())
         self.arbiter_holds += int((called & (at["arbiter_action"] == Action.HOLD)).sum())
@@ -120,6 +122,7 @@ class Tally:
             "cells": self.cells,
             "escalations": self.escalated,
             "meta_overrides": self.overridden,
+            "meta_failed_closed": self.failed_closed,
             "meta_reasons": _named(self.meta_reasons),
             "escalation_reasons": _named(self.escalation_reasons),
             "defer_reasons": _named(self.defer_reasons),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.meta.vectors import vector_of
+from qtcore.params import Params
 from qtcore.types import F8, I8
 from research.errors import UserError
 from research.meta.estimators import FITS, MetaFit, check_varies, fit_digest
@@ -85,6 +86,17 @@ class MetaSchedule:
     def kind(self) -> str:
         """Kind of its models, a key of `estimators.KINDS`."""
         return str(self.config["plan"]["kind"])
+
+    @property
+    def mode(self) -> str:
+        """`meta.mode` that its models were trained for."""
+        return str(self.config["plan"].get("mode"))
+
+    def check_mode(self, params: Params) -> None:
+        """Raise UserError where `params` would serve it in another mode: there its answers are used for what they were not fitted to."""
+        if (served := params.meta.mode.name.lower()) != self.mode:
+            remedy = f"serve it with --set meta.mode={self.mode}, or train one for {served}"
+            raise UserError(f"the meta layer must be trained for meta.mode={served}, was trained for {self.mode}; {remedy}")
 
     @property
     def hash(self) -> str:

@@ -183,7 +183,7 @@ def override(votes, ens, p, meta):
         if p["meta.fail_open"]:
             return {"verdict": Verdict.DEFER, "meta_reason": Reason.MODEL_NOT_LOADED}
         return {
-            "verdict": Verdict.OVERRIDE,
+            "verdict": Verdict.DEFER,
             "meta_reason": Reason.MODEL_NOT_LOADED,
             "raw_action": HOLD,
             "raw_confidence": 0.0,

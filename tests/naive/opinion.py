@@ -265,7 +265,7 @@ def judge_learned(votes, ensemble_action, probs, problem, p):
     if reason in (30, 31, 32, 35):
         return {**column, "verdict": Verdict.OVERRIDE, "raw_action": action, "raw_confidence": confidence, "source": Source.META}
     if not is_v5 and reason in (6, 7, 8, 9, 10, 34) and not p["meta.fail_open"]:
-        return {**column, "verdict": Verdict.OVERRIDE, "raw_action": HOLD, "raw_confidence": 0.0, "source": Source.META}
+        return {**column, "raw_action": HOLD, "raw_confidence": 0.0, "source": Source.META}
     return column
 
 
