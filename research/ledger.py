@@ -120,6 +120,12 @@ class Ledger:
         query = f"SELECT trials.{', '.join(columns)} FROM trials JOIN data ON data.id = trials.data ORDER BY trials.id"
         return [] if self._is_new() else [dict(zip(columns, row)) for row in self._guarded("readable", lambda: self._fetch(query))]
 
+    def results(self) -> list[dict[str, Any]]:
+        """List what became of the trials, oldest first: trial (its id in `table`), time (ns UTC), outcome, detail, source."""
+        columns = ("trial", "time", "outcome", "detail", "source")
+        query = f"SELECT {', '.join(columns)} FROM results ORDER BY id"
+        return [] if self._is_new() else [dict(zip(columns, row)) for row in self._guarded("readable", lambda: self._fetch(query))]
+
     def lineages(self, data: Sketch | None = None) -> list[dict[str, Any]]:
         """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), `Tried`, best trial.
 

@@ -16,7 +16,7 @@ from qtcore.types import Reason
 from research.errors import UserError
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
-from research.verdict import combined
+from research.verdict import combined, proof_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,4 +200,6 @@ class Run:
 
     def __repr__(self) -> str:
         span = f"{pd.Timestamp(self.bars.open_time[0], tz='UTC'):%Y-%m-%d} to {pd.Timestamp(self.bars.open_time[-1], tz='UTC'):%Y-%m-%d}"
-        return f"<Run of {len(self.bars.symbols)} symbols, {self.bars.n} bars, {span}, {len(self.result.fills)} fills>"
+        said = f"verdict {self.summary['verdict']}, " if "measured" in self.__dict__ else ""  # a look at it measures nothing
+        text = f"<Run of {len(self.bars.symbols)} symbols, {self.bars.n} bars, {span}, {len(self.result.fills)} fills"
+        return f"{text}, {said}{proof_text(self.verification)}>"

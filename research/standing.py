@@ -15,14 +15,15 @@ stands in each row. Pending trials enter the statistics: would they not, leaving
 
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from research.trials import Trial, TrialName
 
 PENDING, PROVEN, INVALID, IMPLAUSIBLE = "pending", "proven", "invalid", "implausible"
 SPOILT = (INVALID, IMPLAUSIBLE)
-VOTES = "COALESCE(votes, predictions)"  # rows of an older ledger do not tell the two apart
+VOTES = "COALESCE(NULLIF(votes, ''), predictions)"  # rows of an older ledger do not tell the two apart
 
 TABLE = (
     "ALTER TABLE trials ADD COLUMN votes TEXT",
@@ -86,6 +87,13 @@ class Standings:
             query = f"SELECT params, predictions, {VOTES} FROM trials WHERE data IN ({self._marks}) AND {VOTES} IN ({like})"
             keys |= {(params, predictions): votes for params, predictions, votes in self._db.execute(query, (*self._data, *self._spoilt))}
         return Counter(self.of(*key, votes) for key, votes in keys.items() if key != but)
+
+
+def others_text(told: Mapping[str, Any]) -> str:
+    """Say how many trials are not what a trial should be; empty when all are. told: `Tried` as a table of names and values."""
+    named = ((INVALID, "invalid"), (IMPLAUSIBLE, "implausible"), (PENDING, "not proven"))
+    parts = [f"{told[name]:,} {word}" for name, word in named if told.get(name)]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 def append(db: sqlite3.Connection, trial: Trial | TrialName, result: Result, now: int) -> bool:

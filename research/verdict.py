@@ -42,7 +42,7 @@ def judge(evidence: Mapping[str, Any], certificate: Mapping[str, Any]) -> Judgem
     """Combine what evidence found with what was proven.
 
     evidence: that of a summary; an older one tells finding and reason as `verdict` and `sentence`.
-    certificate: `verify.json`, empty or `passed: None` for a run that was not proven.
+    certificate: `verify.json`; empty, or `passed: None` with perhaps a `why`, for a run that was not proven.
     """
     finding, reason = found(evidence)
     if certificate.get("passed") is False:
@@ -88,6 +88,13 @@ def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict
     }
 
 
+def proof_text(certificate: Mapping[str, Any]) -> str:
+    """Say in some words what became of the proof."""
+    if certificate.get("passed") is False:
+        return f"proof FAILED: {_failure(certificate)[0] or 'a check'}"
+    return "proof passed" if certificate.get("passed") else NOT_PROVEN
+
+
 def result_of(summary: Mapping[str, Any], certificate: Mapping[str, Any], source: str) -> Result:
     """Say what became of a run as the trial ledger keeps it. summary: with its verdict; source: hash of the source code that proved."""
     if summary["verdict"] == INVALID:
@@ -112,6 +119,8 @@ def _failure(certificate: Mapping[str, Any]) -> tuple[str | None, str]:
 
 def _missing(certificate: Mapping[str, Any]) -> str:
     """Say why a run is not proven."""
+    if why := certificate.get("why"):
+        return str(why)
     if certificate.get("checks"):
         return f"no check failed, but the proof leaves open {next(iter(certificate.get('not_covered', [])), 'what it could not run again')}"
     return "the proof was not made (`qt verify` makes it), and without it nothing reads edge"

@@ -40,7 +40,6 @@ from research.cli.nullworlds import nullworlds
 from research.cli.sweep import sweep
 from research.cli.trials import trials
 from research.errors import UserError
-from research.verdict import FAILING
 
 app = typer.Typer(
     name="qt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Research and backtest trading decisions."
@@ -70,7 +69,7 @@ def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = Fa
     with progress(quiet or json) as update:
         run = run_demo(out, seed, update)
     show.run(run, quiet, json)
-    if show.fails(run.summary, quiet or json):
+    if show.fails(run.summary["evidence"], quiet or json):
         raise typer.Exit(1)
 
 
@@ -113,7 +112,7 @@ def backtest(
     with progress(quiet or json) as update:
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
     show.run(run, quiet, json)
-    failed = show.fails(run.summary, quiet or json)
+    failed = show.fails(run.summary["evidence"], quiet or json)
     if over := over_budget(run.summary["provenance"], settings.run.provenance_budget):
         show.failure(over)
     if failed or over:
@@ -178,7 +177,7 @@ def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
         certificate = verify_run(run, progress=update)
     summary = read_run(run).summary
     show.proof(certificate, summary, quiet, json)
-    if summary["verdict"] in FAILING:
+    if show.fails(summary["evidence"], quiet=json):
         raise typer.Exit(1)
 
 
@@ -189,7 +188,7 @@ def report(run: RunFolder, quiet: Quiet = False) -> None:
     from research.store import read_run
 
     show.path(build(run))
-    show.fails(read_run(run).summary, quiet=True)
+    show.fails(read_run(run).summary["evidence"], quiet=True)
 
 
 @app.command()

@@ -36,9 +36,7 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     if quiet:
         path(report)
         return
-    verdict = f"verdict: {summary['evidence']['sentence']}"
-    if summary["verdict"] in FAILING:
-        console.print(verdict, soft_wrap=True, markup=False, style="bold red")
+    verdict_first(summary["evidence"])
     console.print()
     console.print(basis(summary), soft_wrap=True, markup=False)
     lacked(summary["data"]["lacked"])
@@ -62,16 +60,25 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     else:
         console.print("not proven (--no-verify)")
     console.print()
-    console.print(verdict, soft_wrap=True, markup=False)
+    console.print(f"verdict: {summary['evidence']['sentence']}", soft_wrap=True, markup=False)
     console.print("report: ", end="")
     path(report)
 
 
-def fails(summary: dict[str, Any], quiet: bool) -> bool:
-    """Must the command exit 1? Where standard output was not for people (`quiet`), the verdict that fails it goes to standard error."""
-    failing: bool = summary["verdict"] in FAILING
+def verdict_first(said: dict[str, Any]) -> None:
+    """Open with the verdict where it is one that fails the command. said: `verdict` and its `sentence`."""
+    if said["verdict"] in FAILING:
+        console.print(f"verdict: {said['sentence']}", soft_wrap=True, markup=False, style="bold red")
+
+
+def fails(said: dict[str, Any], quiet: bool) -> bool:
+    """Must the command exit 1? Where standard output was not for people (`quiet`), the verdict that fails it goes to standard error.
+
+    said: `verdict` and its `sentence`.
+    """
+    failing: bool = said["verdict"] in FAILING
     if failing and quiet:
-        failure(f"verdict: {summary['evidence']['sentence']}")
+        failure(f"verdict: {said['sentence']}")
     return failing
 
 
@@ -146,11 +153,9 @@ def proof(certified: dict[str, Any], summary: dict[str, Any], quiet: bool, json:
     if json:
         print_json({name: summary[name] for name in ("verdict", "proven", "failed_check")} | certified)
         return
-    verdict = f"verdict: {summary['evidence']['sentence']}"
-    if summary["verdict"] in FAILING:
-        console.print(verdict, soft_wrap=True, markup=False, style="bold red")
+    verdict_first(summary["evidence"])
     certificate(certified, quiet)
-    console.print(verdict, soft_wrap=True, markup=False)
+    console.print(f"verdict: {summary['evidence']['sentence']}", soft_wrap=True, markup=False)
 
 
 def training(predictions: Any, lacks: list[str], out: Path, quiet: bool, json: bool) -> None:

@@ -89,11 +89,13 @@ def sweep(
     asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, resume, walk_forward)
     with progress(quiet or json) as update:
         outcome = run_sweep(asked, update)
+    said = outcome.summary["verdict"]
     if json:
         print_json(outcome.summary)
     elif quiet:
         show.path(outcome.page)
     else:
+        show.verdict_first(said)
         show.console.print(basis(outcome.summary), soft_wrap=True, markup=False)
         table = Table("", "", box=None, show_header=False, padding=(0, 2))
         for name, value in outcome.rows:
@@ -101,9 +103,11 @@ def sweep(
         show.console.print(table)
         if outcome.walk is not None:
             _print_walk(outcome.walk)
-        show.console.print(f"\nverdict: {outcome.summary['verdict']['sentence']}")
+        show.console.print(f"\nverdict: {said['sentence']}", soft_wrap=True, markup=False)
         show.console.print("page: ", end="")
         show.path(outcome.page)
+    if show.fails(said, quiet or json):
+        raise typer.Exit(1)
 
 
 def _print_walk(walk: Any) -> None:

@@ -27,6 +27,7 @@ def trials(
     from research.evidence.tried import tried_table
     from research.ledger import Ledger
     from research.lineage import sketch
+    from research.standing import others_text
 
     ledger = Ledger()
     if reset:
@@ -39,7 +40,8 @@ def trials(
         print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})
         return
     drawn = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("market", "data sets", "candles", "trials", "effective", "last", "best Sharpe", "by luck", "skill", "deflated"):
+    heads = ("market", "sets", "candles", "trials", "of them", "effective", "last", "best Sharpe", "by luck", "skill", "deflated", "proof")
+    for name in heads:
         drawn.add_column(name, justify="right", no_wrap=True)
     for lineage, row in table.iterrows():
         absurd = abs(row["sharpe"]) > ABSURD
@@ -48,13 +50,18 @@ def trials(
             f"{row['data_sets']:,}",
             f"{row['candles']:,}",
             f"{row['trials']:,}",
+            others_text(row),
             f"{row['effective']:,.0f}",
             f"{row['last']:%Y-%m-%d}",
         )
-        drawn.add_row(str(lineage), *counts, *figures)
+        drawn.add_row(str(lineage), *counts, *figures, "passed" if row["proven"] else "not proven")
     if len(table):
         wide(drawn)
-        console.print("best Sharpe and what luck alone would show are a year; above 0.95 in the last column is called skill")
+        console.print(
+            "best Sharpe and what luck alone would show are a year; deflated above 0.95 is called skill, where the proof passed; what "
+            "invalid and implausible trials earned counts for nothing",
+            soft_wrap=True,
+        )
     else:
         console.print("no trials yet" if data is None else "no trials on these candles yet")
     for earlier in ledger.resets():

@@ -8,13 +8,15 @@ import pandas as pd
 from research.evidence import sharpe as sr
 from research.ledger import Ledger
 from research.lineage import Sketch
+from research.standing import IMPLAUSIBLE, INVALID, PENDING, PROVEN
 
 
 def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
     """List the lineages of a ledger, one row each; `data`: only those that share half their candles with it.
 
-    Columns: data_sets, candles, trials, effective, first, last (UTC), best (its command), sharpe (a year), expected_best (a year, of that
-    many trials without skill), probabilistic and deflated (probabilities of skill before and after counting the trials).
+    Columns: data_sets, candles, trials, of them invalid, implausible and pending (not proven), effective, first, last (UTC), best (the
+    command of the best whose returns count), proven (was it), sharpe (a year), expected_best (a year, of that many trials without skill),
+    probabilistic and deflated (probabilities of skill before and after counting the trials).
     """
     rows = []
     for row in ledger.lineages(data):
@@ -27,17 +29,19 @@ def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
                 "data_sets": row["data_sets"],
                 "candles": row["candles"],
                 "trials": tried.trials,
+                **{name: getattr(tried, name) for name in (INVALID, IMPLAUSIBLE, PENDING)},
                 "effective": tried.effective,
                 "first": pd.Timestamp(row["first"], tz="UTC"),
                 "last": pd.Timestamp(row["last"], tz="UTC"),
                 "best": best["name"] if best else "",
+                "proven": bool(best) and best["standing"] == PROVEN,
                 "sharpe": m.sharpe * per_year,
                 "expected_best": sr.expected_best(tried.trials, tried.variance) * per_year,
                 "probabilistic": sr.probabilistic_sharpe(m),
                 "deflated": sr.deflated_sharpe(m, tried.trials, tried.variance),
             }
         )
-    columns = ["lineage", "data_sets", "candles", "trials", "effective", "first", "last", "best"]
+    columns = ["lineage", "data_sets", "candles", "trials", INVALID, IMPLAUSIBLE, PENDING, "effective", "first", "last", "best", "proven"]
     columns += ["sharpe", "expected_best", "probabilistic", "deflated"]
     return pd.DataFrame(rows, columns=columns).set_index("lineage")
 

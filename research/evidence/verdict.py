@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qtcore.types import Reason
 from research.evidence.bootstrap import Bootstrap, block_length, interval
 from research.evidence.scoring import ENOUGH
+from research.standing import others_text
 
 EDGE_PROBABILITY = 0.95
 
@@ -69,9 +70,10 @@ def reason(evidence: dict[str, Any]) -> str:
     )
     if evidence["sharpe"]["refused"]:
         return f"the Sharpe ratio was {evidence['sharpe']['refused']}, and {market}."
-    tries = evidence["trials"]["trials"]
+    tries, others = evidence["trials"]["trials"], others_text(evidence["trials"])
     aside = evidence["trials"].get("set_aside", 0)
-    count = f"{tries:,} trial{'' if tries == 1 else 's'}" + (f", {aside:,} more set aside by resets of the ledger," if aside else "")
+    count = f"{tries:,} trial{'' if tries == 1 else 's'}" + (f", {others} among them," if others else "")
+    count += f"{'' if others else ','} {aside:,} more set aside by resets of the ledger," if aside else ""
     skill = f"the probability of skill after {count} (deflated Sharpe) is {evidence['sharpe']['deflated']:.2f} (above 0.95 needed)"
     return f"{skill}, and {market}."
 

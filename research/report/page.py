@@ -22,6 +22,7 @@ from research.report.rows import (
     symbol_table,
     threshold_table,
     trade_table,
+    tries_text,
 )
 from research.report.terms import assumptions, verdict_parts
 from research.report.words import count, hours, lacked_text, number, percent, signed_percent, slice_name
@@ -142,7 +143,7 @@ def tiles(s: dict[str, Any]) -> list[dict[str, str]]:
         {
             "label": "probability of skill",
             "value": number(sharpe["deflated"]),
-            "note": f"deflated for {count(e['trials']['trials'])} trial{'' if e['trials']['trials'] == 1 else 's'} on this data",
+            "note": f"deflated for {tries_text(e['trials'])}",
         },
         {
             "label": "largest drawdown",

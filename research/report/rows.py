@@ -22,6 +22,7 @@ from research.report.words import (
     span,
     words,
 )
+from research.standing import others_text
 
 STATUS = {"decided": "", "never here": "never here", "unreachable": "unreachable", "off": "off"}
 SIDES = ("SELL", "HOLD", "BUY")
@@ -257,7 +258,9 @@ def _sharpe_rows(sharpe: dict[str, Any], trials: dict[str, Any]) -> list[tuple[s
     shape = f"{count(sharpe['n_bars'])} bars, skew {number(sharpe['skew'])}, raw kurtosis {number(sharpe['kurtosis'], 1)}"
     factor = f"times {sharpe['annualisation_factor']:.2f}, the root of {sharpe['bars_per_year']:,.0f} bars a year in this data"
     n, independent = trials["trials"], number(trials["effective"], 1)
-    tries = f"{count(n)} trial{'' if n == 1 else 's'} on this data, variance of their ratios {trials['variance']:.2e}"
+    tries = f"{tries_text(trials)}; variance of their ratios {trials['variance']:.2e}"
+    if trials.get("invalid") or trials.get("implausible"):
+        tries += ", without those of invalid and implausible ones"
     deflated = "deflated Sharpe ratio; one trial, so nothing to deflate"
     if n > 1:
         deflated = (
@@ -273,6 +276,12 @@ def _sharpe_rows(sharpe: dict[str, Any], trials: dict[str, Any]) -> list[tuple[s
         ("Probability that it is above that", number(sharpe["deflated"], 3), deflated),
         ("Bars needed to be sure", count(sharpe["minimum_track_record_bars"]), track),
     ]
+
+
+def tries_text(trials: dict[str, Any]) -> str:
+    """Say how many trials there were, and how many are invalid, implausible or not proven."""
+    n, others = trials["trials"], others_text(trials)
+    return f"{count(n)} trial{'' if n == 1 else 's'} on this data" + (f", {others} among them" if others else "")
 
 
 def certificate(verify: dict[str, Any]) -> dict[str, Any]:

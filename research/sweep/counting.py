@@ -23,7 +23,7 @@ from research.sweep.figures import outcomes
 from research.sweep.space import BLOCK, Listed, Space
 from research.sweep.trials import Trials
 from research.sweep.work import Settings
-from research.trials import Trial, Tried, daily_returns
+from research.trials import Trial, Tried, daily_returns, hash_votes
 
 SAMPLE = 200  # rows that are run again alone
 AT_ONCE = 20_000  # trials of one transaction of the ledger
@@ -66,20 +66,22 @@ def count(trials: Trials, what: str = "sweep of", n_alone: int = SAMPLE) -> Trie
     alike the trials are.
     """
     case, space, ledger = trials.case, trials.space, Ledger()
-    mine, votes, name = sketch(case.bars), case.predictions_hash(space.base), f"{what} {', '.join(space.names)}"
+    mine, name = sketch(case.bars), f"{what} {', '.join(space.names)}"
+    predictions, votes = case.predictions_hash(space.base), hash_votes(case.votes)
     hashes = ParamsHash(space)
     wanted = set(np.unique(np.linspace(0, len(trials) - 1, n_alone).astype(int)).tolist())
     batch: list[Trial] = []
     seen = 0
     for table in trials.blocks():
         drawn = space.draw(int(table["trial"].iloc[0]), int(table["trial"].iloc[-1]) + 1)
-        shape = table[["sharpe_bar", "skew", "kurtosis", "n_bars"]].itertuples(index=False)
-        for row, (sharpe, skew, kurtosis, n_bars) in enumerate(shape):
+        figures = table[["sharpe_bar", "skew", "kurtosis", "n_bars"]].itertuples(index=False)
+        for row, (sharpe, skew, kurtosis, n_bars) in enumerate(figures):
             first_day, returns = 0, np.empty(0, np.float32)
             if seen in wanted:
                 first_day, returns = _alone(case, space.base.with_values(space.values(drawn, row)), table.iloc[row])
             key = hashes.of(space.values(drawn, row))
-            batch.append(Trial(mine, key, votes, sharpe, first_day, returns, name, int(n_bars), skew, kurtosis, case.bars_per_year))
+            shape = int(n_bars), skew, kurtosis, case.bars_per_year
+            batch.append(Trial(mine, key, predictions, sharpe, first_day, returns, name, *shape, votes=votes))
             seen += 1
         if len(batch) >= AT_ONCE:
             ledger.add(batch)

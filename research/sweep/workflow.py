@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from research.engines import check_engine
 from research.errors import UserError
 from research.evidence.overfitting import search_words
 from research.files import save_json
+from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
-from research.store import check_output, read_run
+from research.store import RunFiles, check_output, read_run
 from research.sweep.case import Case
 from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
 from research.sweep.drivers import driver_words
@@ -26,6 +27,7 @@ from research.sweep.run import sweep
 from research.sweep.trials import Trials
 from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
+from research.verdict import FAILING, result_of
 from research.workflow import Job, inputs_of, load
 
 Progress = Any  # callback (done, total, text)
@@ -79,9 +81,10 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     check_output(folder, "sweep.json")
     check_engine(job.engine, job.address)
     parse_objective(asked.objective, figure_names(asked.by_regime))
-    bars, predictions, meta, base = _inputs(job, progress)
+    bars, predictions, meta, base, swept = _inputs(job, progress)
     if asked.walk_forward:
         fold_edges(Case.of(bars, predictions), asked.walk_forward)  # a mistake is told before the sweep
+    certificate = _inherited(swept, bars, predictions, meta)
     trials = sweep(
         bars, predictions, grid, base, search=asked.search, settings=asked.settings, seed=job.config.run.seed,
         objective=asked.objective, by_regime=asked.by_regime, where=asked.where, out=folder, resume=asked.resume, engine=job.engine,
@@ -91,6 +94,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))
     run = backtest(bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings)
+    run.verification = certificate
     summary = summary_of(trials, best, run.summary, asked.objective) | {"search": judge(trials, run)}
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
@@ -123,16 +127,30 @@ def _curves(trials: Trials, predictions: Predictions, params: Params) -> Iterato
             )
 
 
-def _inputs(job: Job, progress: Progress) -> tuple[Bars, Predictions, MetaSchedule | None, Params]:
-    """Candles, predictions and parameters of a finished run, or of data as a backtest takes them."""
+def _inputs(job: Job, progress: Progress) -> tuple[Bars, Predictions, MetaSchedule | None, Params, RunFiles | None]:
+    """Candles, predictions and parameters of a finished run, and that run, or of data as a backtest takes them."""
     if (Path(job.data) / "manifest.json").exists():
         files = read_run(job.data)
         changed = dict(text.split("=", 1) for text in job.config.changes())
         bars, predictions, params, meta = files.chain()
-        return bars, predictions, meta, params.with_values(changed)
+        return bars, predictions, meta, params.with_values(changed), files
     bars = load(job).bars
     predictions, params, meta, _ = inputs_of(job, bars, progress)
-    return bars, predictions, meta, params
+    return bars, predictions, meta, params, None
+
+
+def _inherited(swept: RunFiles | None, bars: Bars, predictions: Predictions, meta: MetaSchedule | None) -> dict[str, Any]:
+    """Say what is proven of the rows: nothing yet, and where the swept run is invalid they are too.
+
+    Then the ledger gets to know that run and what became of it, so that no row of its predictions enters a statistic.
+    """
+    if swept is None or swept.summary["verdict"] not in FAILING:
+        return {"passed": None, "checks": [], "why": "a row of a sweep is not proven; `qt backtest` with its setting proves it"}
+    summary, certificate = swept.summary, swept.verify
+    run = backtest(bars, predictions, swept.params(), meta=meta)
+    Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), replace(result_of(summary, certificate, ""), of_predictions=True))
+    failed = [check | {"detail": f"{check['detail']}, in the run that is swept"} for check in certificate["checks"] if not check["passed"]]
+    return {"passed": False if failed else None, "checks": failed, "why": f"the run that is swept is {summary['verdict']}"}
 
 
 def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any], objective: str) -> dict[str, Any]:
@@ -163,7 +181,8 @@ def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any
             "n_trades": int(best["n_trades"]),
         },
         "tried": None if tried is None else {"trials": tried.trials, "effective": tried.effective, "variance": tried.variance},
-        "verdict": {name: evidence[name] for name in ("verdict", "sentence", "sharpe", "excess", "trades", "trials")},
+        "verdict": {name: evidence[name] for name in ("verdict", "sentence", "finding", "sharpe", "excess", "trades", "trials")}
+        | {name: of_best[name] for name in ("proven", "failed_check")},
     }
 
 
