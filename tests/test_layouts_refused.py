@@ -10,7 +10,7 @@ import pytest
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR
 from research.config import Config
 from research.data import load_bars, save_bars, simulate, stream_bars
-from research.data.clock import iso
+from research.data.clock import interval_text, iso
 from research.data.load import load
 from research.data.quality import quality
 from research.data.resample import bars_from_ticks, resample
@@ -76,6 +76,16 @@ REFUSED = {
     "blank": (["", "  "], "was without a line of text"),
     "comments alone": (["# nothing", "# here"], "was without a line of a table"),
 }
+
+
+@pytest.mark.parametrize(("step", "length"), [("h", "1h"), ("D", "1d"), ("W-SUN", "1w"), ("M", "31d"), ("min", "1m")])
+def test_a_period_index_comes_back_from_a_file_of_text(step, length, tmp_path):
+    periods = pd.period_range("2023-01-02", periods=12, freq=step)
+    rows = frame(12, ("AAA",)).drop(columns=["symbol", "timestamp"]).set_index(periods)
+    rows.to_csv(tmp_path / "AAA.csv")
+    bars = load(tmp_path / "AAA.csv").bars
+    assert (bars.open_time.tolist(), interval_text(bars.interval)) == (periods.start_time.as_unit("ns").asi8.tolist(), length)
+    assert_same_bars(load(rows, symbols=["AAA"]).bars, bars)
 
 
 def test_a_damaged_arrow_file_is_refused(tmp_path):

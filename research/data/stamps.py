@@ -18,6 +18,7 @@ EPOCHS = ((10**11, "seconds", NS_PER_SECOND), (10**14, "milliseconds", 10**6), (
 # Dates in digits, by their number: what follows YYYYMMDD.
 DIGITS = {8: "", 10: "HH", 12: "HHMM", 14: "HHMMSS", 17: "HHMMSSmmm"}
 NUMBER = r"^\d{8,20}(\.\d*)?$|^\d(\.\d+)?[eE]\+?\d{1,2}$"
+PERIOD = r"^\d{4}-\d{2}-\d{2}/\d{4}-\d{2}-\d{2}$"  # a week as pandas writes it, its last day included
 ZONE = r"(?::\d{2}|\d{2}[.,]\d+|[Tt ]\d{4,6})\s*(?P<zone>Z|z|(?:UTC|GMT)(?:\s*[+-]\d{1,2}(?::?\d{2})?)?|[+-]\d{2}(?::?\d{2})?)$"
 NAMED = r"\s(?P<zone>[A-Z][A-Za-z_]+/[A-Za-z_/+-]+\d*)$"
 WEEKDAY = r"^(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? +)?"
@@ -30,6 +31,7 @@ DATES = {
     "digits": r"^(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})",
     "year last": r"^(?P<a>\d{1,2})(?P<sep>[-/.])(?P<b>\d{1,2})[-/.](?P<y>\d{4})",
     "day, month by name": WEEKDAY + r"(?P<d>\d{1,2})[- /.]?(?P<mon>[A-Za-z]{3,9})[-., /]*(?P<y>\d{4})",
+    "year and month": r"^(?P<y>\d{4})-(?P<m>\d{2})$",
     "month by name, day": WEEKDAY + r"(?P<mon>[A-Za-z]{3,9})\.?[ -]+(?P<d>\d{1,2}),? +(?P<y>\d{4})",
 }
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
@@ -132,6 +134,8 @@ def compose(fields: list[I8], fraction: I8) -> tuple[I8, np.ndarray]:
 def from_texts(column: pa.Array, name: str, now: int) -> Walls:
     """Read a column of texts, every one written in the same way. Raises UserError."""
     column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    if len(column) and pc.all(pc.match_substring_regex(column, PERIOD)).as_py():
+        column = pc.replace_substring_regex(column, "/.*$", "")
     if len(column) and pc.all(pc.match_substring_regex(column, NUMBER)).as_py():
         return _from_number_texts(column, name, now)
     zones = pc.extract_regex(column, ZONE)
@@ -205,7 +209,7 @@ def _compose_texts(column: pa.Array, fields: pa.StructArray, form: str, name: st
         month, day, order = _day_and_month(number("a"), number("b"), fields.field("sep"), column, name)
         form = f"{form}, {order}"
     else:
-        month, day = number("m"), number("d")
+        month, day = number("m"), number("d") if "d" in have else np.ones(len(column), np.int64)
     half = pc.utf8_lower(pc.binary_join_element_wise(fields.field("ap"), fields.field("q"), "")).to_numpy(zero_copy_only=False)
     is_half = half != ""
     bad |= is_half & ((hour < 1) | (hour > 12))
