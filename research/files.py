@@ -217,11 +217,9 @@ def unpack_arrays(data: bytes, kind: Kind, where: Any, limit: int = MAX_BYTES) -
 
     What each array claims to be is compared with what the archive holds before any memory is asked for.
     """
+    check_archive(data, kind, where, limit)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
-            if len(set(names)) < len(names) or sum(info.file_size for info in archive.infolist()) > limit:
-                raise ValueError(f"an archive with a name twice, or of more than {limit:,} bytes")
             for info in archive.infolist():
                 _check_array(archive, info)
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
@@ -234,6 +232,19 @@ def unpack_arrays(data: bytes, kind: Kind, where: Any, limit: int = MAX_BYTES) -
             had = "without it" if found is None else f"{found.dtype} of {found.ndim} dimensions"
             raise kind.error(where, f"{name} as {had}, not {np.dtype(dtype)} of {n_axes}")
     return arrays
+
+
+def check_archive(data: bytes, kind: Kind, where: Any, limit: int = MAX_BYTES) -> None:
+    """Raise UserError unless `data` is a zip archive of at most `limit` bytes unpacked, every member whole by its checksum."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            if len(set(names)) < len(names) or sum(info.file_size for info in archive.infolist()) > limit:
+                raise ValueError(f"an archive with a name twice, or of more than {limit:,} bytes")
+            if (bad := archive.testzip()) is not None:
+                raise ValueError(f"damaged in {bad}")
+    except Exception as error:  # zipfile and zlib have errors of their own; whatever it is, the bytes are no archive
+        raise kind.error(where, error) from None
 
 
 def _check_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:

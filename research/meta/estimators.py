@@ -23,13 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.meta import MetaModel
+from qtcore.meta.model import SHAPES
 from qtcore.types import F8, InputError
 from research.errors import UserError
+from research.files import Kind, check_archive, reason, unpack_arrays
 from research.models.base import CLASSES, ModelAbsentError, Scaler, class_weights
+from research.models.structure import check_forest, check_xgboost
 
 Labels = NDArray[np.int8]
 CALIBRATIONS = {"logistic": ("platt", "temperature", "none"), "mlp": ("none", "temperature"), "forest": ("none",), "xgboost": ("none",)}
 KINDS = tuple(CALIBRATIONS)
+ARCHIVE, MAX_ARCHIVE = Kind("an archive of a meta model", "train again", None), 1 << 28
 TRUSTED = {"sklearn.tree._tree.Tree"}  # all that a forest holds beside scikit-learn's and NumPy's plain types
 HIDDEN, DROPOUT, EPOCHS, PATIENCE, BATCH = 32, 0.2, 50, 5, 512  # of the network
 ROUNDS, STOP_AFTER = 300, 20  # of the boosted trees
@@ -110,11 +114,13 @@ class KernelFit:
     def parse(cls, data: bytes, feature_names: tuple[str, ...], scaler: Scaler) -> Self:
         """Read an npz archive, see `MetaFit`."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored.files if name != "kind"}
-                return cls(MetaModel(str(stored["kind"]), feature_names, arrays | {"mean": scaler.mean, "scale": scaler.scale}))
-        except (OSError, ValueError, KeyError, EOFError, InputError) as error:
-            raise ModelAbsentError(f"meta model must be an npz archive of its arrays, was not ({error}); train again") from error
+            arrays = unpack_arrays(data, ARCHIVE, "the file", MAX_ARCHIVE)
+            kind = str(arrays.pop("kind", ""))
+            if set(arrays) != set(SHAPES.get(kind, ())) - {"mean", "scale"} or any(a.dtype != np.float64 for a in arrays.values()):
+                raise ValueError(f"kind {kind[:40]!r} with {', '.join(sorted(arrays))[:80]}")
+            return cls(MetaModel(kind, feature_names, arrays | {"mean": scaler.mean, "scale": scaler.scale}))
+        except (ValueError, InputError) as error:
+            raise ModelAbsentError(f"meta model must be an npz archive of its arrays, was not ({reason(error)}); train again") from error
 
 
 @dataclass(frozen=True)
@@ -169,14 +175,17 @@ class ForestFit(LibraryFit):
         from skops import io as skops
 
         try:
+            check_archive(data, ARCHIVE, "the file", MAX_ARCHIVE)
             foreign = set(skops.get_untrusted_types(data=data)) - TRUSTED
             if foreign:
                 raise ModelAbsentError(f"forest must hold trees only, was with {', '.join(sorted(foreign))}; train again")
-            return cls(skops.loads(data, trusted=sorted(TRUSTED)), feature_names, scaler)
+            forest = skops.loads(data, trusted=sorted(TRUSTED))
+            check_forest(forest, len(feature_names))
+            return cls(forest, feature_names, scaler)
+        except ModelAbsentError:
+            raise
         except Exception as error:  # the library has errors of its own; whatever it is, the model is absent
-            raise (
-                error if isinstance(error, ModelAbsentError) else ModelAbsentError(f"forest must be a skops archive, was not ({error})")
-            ) from error
+            raise ModelAbsentError(f"forest must be a skops archive, was not ({reason(error)}); train again") from error
 
 
 @dataclass(frozen=True)
@@ -197,14 +206,15 @@ class BoostedFit(LibraryFit):
 
     @classmethod
     def parse(cls, data: bytes, feature_names: tuple[str, ...], scaler: Scaler) -> Self:
-        """Read UBJSON whose hash the scaler has confirmed (a truncated file ends the process), see `MetaFit`."""
+        """Read UBJSON, see `MetaFit`."""
         import xgboost
 
         booster = xgboost.Booster({"nthread": 1})
         try:
+            check_xgboost(data, len(feature_names))
             booster.load_model(bytearray(data))
         except Exception as error:
-            raise ModelAbsentError(f"meta model must be a ubj file of XGBoost, was not ({error}); train again") from error
+            raise ModelAbsentError(f"meta model must be a ubj file of XGBoost, was not ({reason(error)}); train again") from error
         return cls(booster, feature_names, scaler)
 
 

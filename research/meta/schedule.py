@@ -16,8 +16,9 @@ from qtcore.meta.vectors import vector_of
 from qtcore.params import Params
 from qtcore.types import F8, I8
 from research.errors import UserError
+from research.files import read_bytes, read_text, save_text
 from research.meta.estimators import FITS, MetaFit, check_varies, fit_digest
-from research.models.base import ModelAbsentError, Scaler, names_hash, scaler_path
+from research.models.base import MODEL, SCALER, ModelAbsentError, Scaler, names_hash, scaler_path
 from research.models.folder import check_meta, check_whole, read_schedule, write_schedule
 
 SCHEMA_VERSION = 1
@@ -41,9 +42,9 @@ class MetaArtefact:
     def load(self) -> MetaFit:
         """Load the model. Raises ModelAbsentError where model, scaler or metadata are missing, altered, constant, or of other features."""
         try:
-            data, text = self.path.read_bytes(), scaler_path(self.path).read_text(encoding="utf-8")
+            data, text = read_bytes(self.path, MODEL), read_text(scaler_path(self.path), SCALER)
             names, kind = tuple(self.meta["features"]), FITS[self.meta["kind"]]
-        except (OSError, KeyError) as error:
+        except (UserError, KeyError) as error:
             raise ModelAbsentError(
                 f"meta model of fold {self.fold + 1} must have a model, a scaler and metadata, was without ({error})"
             ) from error
@@ -59,7 +60,7 @@ def write_fit(fit: MetaFit, path: Path) -> None:
     """Write a model and its scaler, which carries the hash of the file."""
     data = fit.dump()
     path.write_bytes(data)
-    scaler_path(path).write_text(fit.scaler.to_json(fit.feature_names, data), encoding="utf-8")
+    save_text(scaler_path(path), fit.scaler.to_json(fit.feature_names, data))
 
 
 @dataclass(frozen=True)

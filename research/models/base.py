@@ -21,10 +21,18 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, MODELS
 from research.errors import UserError
+from research.files import Kind, parse_json, read_bytes, read_text, save_text
 from research.models.calibration import Calibration
 
 F4 = NDArray[np.float32]
 PRESETS = ("default", "published", "original", "fast", "tiny")  # what each of our models knows by these names
+MODEL = Kind("a model file as the training wrote it", "train again")
+CALIBRATION = {"kind": str, "scale": float, "factors": [float]}
+SCALER = Kind(
+    "the scaler of a model as the training wrote it",
+    "train again",
+    {"features": [str], "model_sha256": str, "mean": [float], "scale": [float], "calibration?": (CALIBRATION, None)},
+)
 CLASSES = ("SELL", "HOLD", "BUY")
 CHUNK = 65_536  # rows scaled and predicted at a time, so that no second copy of the whole matrix exists
 
@@ -153,13 +161,13 @@ class Scaler:
         The hash keeps a damaged model from its library: xgboost 3.2 ends the whole process on a truncated file.
         """
         try:
-            stored = json.loads(text)
-            mean, scale = np.array(stored["mean"], np.float64), np.array(stored["scale"], np.float64)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ModelAbsentError(f"scaler must be JSON with mean and scale, was damaged ({error}); train again") from error
-        if stored.get("model_sha256") != hashlib.sha256(model).hexdigest():
+            stored = parse_json(text, SCALER, "the scaler's file")
+        except UserError as error:
+            raise ModelAbsentError(str(error)) from error
+        mean, scale = np.array(stored["mean"], np.float64), np.array(stored["scale"], np.float64)
+        if stored["model_sha256"] != hashlib.sha256(model).hexdigest():
             raise ModelAbsentError("model file must be the one its scaler was written with, was altered or cut short; train again")
-        check_names("scaler", stored.get("features", []), names)
+        check_names("scaler", stored["features"], names)
         if mean.shape != (len(names),) or scale.shape != (len(names),) or not (np.isfinite(mean).all() and (scale > 0.0).all()):
             raise ModelAbsentError(f"scaler must hold {len(names)} finite means and positive scales, was otherwise; train again")
         return cls(mean, scale)
@@ -233,17 +241,17 @@ class StoredModel(ABC):
         assert self.scaler is not None
         data = self._write()
         path.write_bytes(data)
-        scaler_path(path).write_text(self.scaler.to_json(self.feature_names, data, self.calibration), encoding="utf-8")
+        save_text(scaler_path(path), self.scaler.to_json(self.feature_names, data, self.calibration))
 
     def load(self, path: Path) -> Self:
         """Read what `save` wrote. Raises ModelAbsentError where files are missing, damaged, or of other features."""
         try:
-            data, text = path.read_bytes(), scaler_path(path).read_text(encoding="utf-8")
-        except OSError as error:
-            raise ModelAbsentError(f"{self.slot} must have a model and a scaler file, was {error}") from error
+            data, text = read_bytes(path, MODEL), read_text(scaler_path(path), SCALER)
+        except UserError as error:
+            raise ModelAbsentError(str(error)) from error
         self.scaler = Scaler.from_json(text, self.feature_names, data)
         try:
-            stored = json.loads(text).get("calibration")
+            stored = parse_json(text, SCALER, scaler_path(path)).get("calibration")
             self.calibration = None if stored is None else Calibration.from_dict(stored)
             self._read(data)
         except ModelAbsentError:

@@ -7,6 +7,7 @@ import numpy as np
 
 from qtcore.types import F8
 from research.models.base import F4, Preset, TreeModel
+from research.models.structure import check_lightgbm
 
 _COMMON = {
     "objective": "multiclass",
@@ -68,7 +69,6 @@ class LightGBM(TreeModel):
     def _read(self, data: bytes) -> None:
         import lightgbm
 
+        check_lightgbm(data, len(self.feature_names))
         self.booster = lightgbm.Booster(model_str=data.decode())
-        if self.booster.num_feature() != len(self.feature_names):
-            raise ValueError(f"it takes {self.booster.num_feature()} features, not {len(self.feature_names)}")
         self.rounds = self.booster.num_trees() // 3

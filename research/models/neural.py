@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from qtcore.types import F8, I8
 from research.models.base import F4, ModelAbsentError, Scaler, StoredModel, class_weights
+from research.models.structure import check_safetensors
 from research.models.windows import Windows
 
 BATCH = 16  # windows predicted at a time
@@ -164,10 +165,8 @@ class NeuralModel(StoredModel):
 
     def _read(self, data: bytes) -> None:
         network = self._build(self.presets[self.preset].params)
-        weights, wanted = safetensors.torch.load(data), network.state_dict()
-        if {name: value.shape for name, value in weights.items()} != {name: value.shape for name, value in wanted.items()}:
-            raise ValueError(f"its weights are not of the sizes of preset {self.preset!r}")
-        network.load_state_dict(weights)
+        check_safetensors(data, {name: tuple(value.shape) for name, value in network.state_dict().items()})
+        network.load_state_dict(safetensors.torch.load(data))
         self._use(network)
 
     def _check(self, matrix: Any) -> None:

@@ -20,6 +20,7 @@ from research.files import Kind, read_bytes, read_json
 from research.labels import LABEL_SHAPE, Label, classify, forward_return
 from research.models.base import (
     F4,
+    MODEL,
     BaseModel,
     ModelAbsentError,
     check_names,
@@ -49,7 +50,6 @@ METADATA = Kind(
         "label": LABEL_SHAPE, "label_thresholds": THRESHOLDS, "feature_params?": dict,
     },
 )  # fmt: skip
-MODEL = Kind("a model file as the training wrote it", "train again")
 STAMP = re.compile(r"_v(\d{8}_\d{6})_v5_meta\.json$")
 Progress = Callable[[int, int, str], Any]
 

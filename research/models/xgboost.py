@@ -7,6 +7,7 @@ import numpy as np
 
 from qtcore.types import F8
 from research.models.base import F4, Preset, TreeModel
+from research.models.structure import check_xgboost
 
 _COMMON = {
     "objective": "multi:softprob",
@@ -70,7 +71,6 @@ class XGBoost(TreeModel):
         import xgboost
 
         self.booster = xgboost.Booster({"nthread": 1})
+        check_xgboost(data, len(self.feature_names))
         self.booster.load_model(bytearray(data))
-        if self.booster.num_features() != len(self.feature_names):
-            raise ValueError(f"it takes {self.booster.num_features()} features, not {len(self.feature_names)}")
         self.rounds = self.booster.num_boosted_rounds()
