@@ -146,7 +146,7 @@ def test_a_damaged_file_is_absent_never_a_dummy_vote(slot, tmp_path):
     def load():
         return make_model(model_target(slot), NAMES).load(path)
 
-    with pytest.raises(ModelAbsentError, match="must have a model and a scaler file"):
+    with pytest.raises(ModelAbsentError, match="must be a model file as the training wrote it, was not found"):
         load()
     model.save(path)
     with pytest.raises(ModelAbsentError, match="unknown delta"):
@@ -307,7 +307,7 @@ def test_folders_that_are_no_schedule_are_refused(tmp_path):
     with pytest.raises(UserError, match="must be of schema version 2, was 99"):
         ModelSet.load(tmp_path)
     (tmp_path / "schedule.json").write_text('{"schema_version": 2, "artefacts": [{}]}')
-    with pytest.raises(UserError, match="was damaged"):
+    with pytest.raises(UserError, match="must be a schedule as `qt train` writes it, was without"):
         ModelSet.load(tmp_path)
 
 
