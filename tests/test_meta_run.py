@@ -18,6 +18,7 @@ from research.config import load_config
 from research.data import save_bars, simulate
 from research.errors import UserError
 from research.explain import explain_decision
+from research.live.controls import command_set
 from research.meta import MetaSchedule, meta_scores, train_meta
 from research.predictions import Predictions
 from research.store import read_run
@@ -217,3 +218,10 @@ def test_a_meta_model_is_served_in_the_mode_that_it_was_trained_for_alone(bars, 
         assert guarded(lambda words=words: app(words, standalone_mode=False)) == 2
         assert "must be trained for meta.mode=v5, was trained for policy" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"must be trained for meta.mode=override, was trained for policy"):
+        research.sweep(bars, preds, {"meta.mode": ["policy", "override"]}, meta=MetaSchedule.load(tmp_path / "policy"), record=False)
+    assert len(research.sweep(bars, preds, {"meta.mode": ["policy", "override"]}, record=False)) == 2
+    with pytest.raises(
+        UserError, match=r"takes layer.name=value of ensemble, meta \(but its mode\), arbiter or governor, was 'meta.mode=v5'"
+    ):
+        command_set(["meta.mode=v5"])

@@ -18,7 +18,7 @@ from research.errors import UserError
 from research.live.files import check_version, connect, guarded
 from research.live.journal import Journal
 
-FIXED = ("features.", "broker.")  # layers that cannot change under a running account
+FIXED = ("features.", "broker.", "meta.mode")  # what cannot change under a running account; a meta layer is trained for one mode
 STAGES = {0: (False, False), 1: (True, False), 2: (True, True), 3: (True, True)}  # meta, arbiter (`spec` 11.4)
 STOP = {"governor.emergency_stop": True}
 STOP_NOW = {**STOP, "governor.flatten_on_kill": True}
@@ -128,6 +128,6 @@ def command_set(texts: list[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         name = name.strip()
         if not sign or name.startswith(FIXED):
-            raise UserError(f"a running chain takes layer.name=value of ensemble, meta, arbiter or governor, was {text!r}")
+            raise UserError(f"a running chain takes layer.name=value of ensemble, meta (but its mode), arbiter or governor, was {text!r}")
         values[name] = Params().with_values({name: value.strip()}).flat()[name]
     return {"do": "set", "values": values}

@@ -19,6 +19,7 @@ from research.engines import Pool, opened
 from research.errors import UserError
 from research.files import replacing, save_json
 from research.ledger import Ledger
+from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.store import check_output
 from research.sweep.adaptive import Adaptive
@@ -76,6 +77,7 @@ def sweep(
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = predictions.align(bars)
     space = Space.of(resolved(params or Params(), predictions), grid, search, settings, seed)
+    _check_modes(space, meta)
     parse_rules(where, names := figure_names(by_regime))
     parse_objective(objective, names)
     if search == "adaptive":
@@ -104,6 +106,13 @@ def sweep(
         if store.folder is not None:
             store.note({"engine": engine, "workers": pool.n_workers, "drivers": trials.drivers})
     return trials
+
+
+def _check_modes(space: Space, meta: MetaSource | None) -> None:
+    """Raise UserError where a setting would serve the meta layer in a mode that it was not trained for."""
+    if isinstance(meta, MetaSchedule):
+        for mode in next((axis.values for axis in space.axes if axis.name == "meta.mode"), (space.base.meta.mode,)):
+            meta.check_mode(space.base.with_values({"meta.mode": mode}))
 
 
 def _run_parts(store: "Store", work: Settings, pool: Pool, progress: Any) -> None:
