@@ -15,6 +15,7 @@ from research.config import Config
 from research.data import Loaded
 from research.data import load as load_data
 from research.data.lacks import measure, mute, sentences
+from research.data.load import warn
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import put_in_place
@@ -87,6 +88,13 @@ def load(job: Job) -> Loaded:
     if n <= warmup:
         raise UserError(f"{job.data} must have more bars than the warm-up of {warmup}, was {n}; add history or lower features.warmup")
     return loaded
+
+
+def bars_of(job: Job) -> Bars:
+    """Load the job's bars where no report holds what they lacked: a DataWarning tells it."""
+    loaded = load(job)
+    warn(loaded.report.lacked, loaded.report.source)
+    return loaded.bars
 
 
 def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool = False, progress: Progress = None) -> Run:

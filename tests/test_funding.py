@@ -112,3 +112,11 @@ def test_rates_between_sessions_and_in_per_cent_are_told():
         "half of the funding rates are 1.00% or more a time; they were read as fractions, not per cent",
         "1 of 2 funding rates fall between two bars; left out",
     ]
+
+
+def test_naive_times_of_rates_are_in_the_zone_that_is_said(tmp_path):
+    table = rates("BTCUSDT")
+    table["timestamp"] = table["timestamp"].dt.tz_localize(None)
+    table.to_csv(tmp_path / "f.csv", index=False)
+    loaded = load(frame(48, ("BTCUSDT",)), funding=tmp_path / "f.csv", time_zone="Etc/GMT-2")
+    assert np.flatnonzero(loaded.bars.funding[:, 0]).tolist() == [5, 13]

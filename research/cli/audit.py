@@ -56,12 +56,12 @@ def leakage(
     """Train the same pipeline on a shuffled split, the wrong one, and walk-forward; show what the mistake would claim."""
     from research.audit import audit_leakage
     from research.errors import UserError
-    from research.workflow import Job, load
+    from research.workflow import Job, bars_of
 
     if features not in FEATURES:
         raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
     job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    bars = load(job).bars
+    bars = bars_of(job)
     with progress(quiet or json) as update:
         found = audit_leakage(bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
     if out is not None:
@@ -101,11 +101,11 @@ def cpcv(
     """Train by combinatorial purged cross-validation; show how the result spreads over the histories that could have been."""
     from research.cpcv import FIGURES, audit_cpcv
     from research.report.words import number, percent
-    from research.workflow import Job, load
+    from research.workflow import Job, bars_of
 
     asked = resolve(profile, config, set_, seed)
     job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    bars = load(job).bars
+    bars = bars_of(job)
     options = {"n_groups": groups, "n_test": tested, "preset": preset, "seed": seed}
     with progress(quiet or json) as update:
         found = audit_cpcv(bars, model, label, asked.params, progress=update, **options)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from research.data.grid import closes_of
 from research.data.schema import find_columns, numbers, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
 from research.data.stamps import NS_PER_SECOND
+from research.data.zones import Reading
 from research.errors import UserError
 
 WANTED = ("funding_rate",)
@@ -37,18 +38,20 @@ def spelling(name: str) -> str:
     return re.sub(r"[-_./: ]", "", text)
 
 
-def add_funding(bars: Bars, source: Any, notes: list[str] | None = None) -> Bars:
+def add_funding(bars: Bars, source: Any, notes: list[str] | None = None, zone: str | None = None) -> Bars:
     """Return `bars` with the funding rates of `source` (timestamp, symbol, funding_rate) in their plane.
 
     A rate counts in the bar in whose (open_time, close_time] it is due; one that stands twice counts once. notes: gets a sentence on
-    everything that was matched by spelling, left out or absent. Raises UserError where nothing matches, or two rates contradict.
+    everything that was matched by spelling, left out or absent. zone: of naive times, UTC without one. Raises UserError where nothing
+    matches, or two rates contradict.
     """
-    time, code, rate, names = _read(source, bars.symbols[0] if len(bars.symbols) == 1 else "")
+    reading = Reading(zone)
+    time, code, rate, names = _read(source, bars.symbols[0] if len(bars.symbols) == 1 else "", reading)
     time = closes_of(time, bars.close_time, bars.interval)
     time -= time % NS_PER_SECOND  # exchanges stamp 08:00:00.003 what is due at 08:00
     column, told = match(names, bars.symbols)
     ours = column[code] >= 0
-    told += _left_out(names, column, code)
+    told = [*(f"funding: {note}" for note in reading.notes), *told, *_left_out(names, column, code)]
     time, own, rate, n_twice = _once(time[ours], column[code[ours]], rate[ours], bars.symbols)
     told += [f"{n_twice:,} funding rates repeat another; counted once"] if n_twice else []
     if len(rate) and float(np.median(np.abs(rate))) >= SUSPECT:
@@ -76,16 +79,16 @@ def add_funding(bars: Bars, source: Any, notes: list[str] | None = None) -> Bars
     return Bars(**{**vars(bars), "funding": funding})
 
 
-def _read(source: Any, only: str) -> Rates:
+def _read(source: Any, only: str, reading: Reading) -> Rates:
     """Read rates from a file, a folder of them, a frame or a dict.
 
     Without a column of symbols they are of the one in the file's name, or of `only`, the one symbol of the bars.
     """
     if isinstance(source, str | Path):
         files = candle_files(Path(source).expanduser(), "funding")
-        parts = [_rates(read_table(f, WANTED), f.name, lone_symbol(f) or only) for f in files]
+        parts = [_rates(read_table(f, WANTED, reading), f.name, lone_symbol(f) or only, reading) for f in files]
     else:
-        parts = [_rates(arrow_table(source), "funding", only)]
+        parts = [_rates(arrow_table(source), "funding", only, reading)]
     names = tuple(dict.fromkeys(name for part in parts for name in part[3]))
     codes = [np.array([names.index(name) for name in part[3]], np.int32)[part[1]] for part in parts]
     time, rate = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
@@ -106,11 +109,11 @@ def lone_symbol(path: Path) -> str:
     return "" if rest.startswith(".") else symbol_of(path.with_name(rest.lstrip("-_")))
 
 
-def _rates(table: Any, source: str, lone: str) -> Rates:
+def _rates(table: Any, source: str, lone: str, reading: Reading) -> Rates:
     found = find_columns(table.column_names, WANTED, source)
     if "time" not in found or ("symbol" not in found and not lone):
         raise UserError(f"{source} must have the columns timestamp, symbol, funding_rate, was {', '.join(table.column_names)}")
-    time = utc_ns(table[found["time"]], f"column {found['time']} of {source}")
+    time = utc_ns(table[found["time"]], f"column {found['time']} of {source}", reading)
     rate = numbers(table[found["funding_rate"]], found["funding_rate"], source)
     if "symbol" not in found:
         return time, np.zeros(len(time), np.int32), rate, (lone,)

@@ -135,7 +135,7 @@ def load(
             report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")
     report.interval, report.calendar, report.empty_share = bars.interval, calendar_of(bars), empty_share(bars)
     if funding is not None:
-        bars = add_funding(bars, funding, report.notes)
+        bars = add_funding(bars, funding, report.notes, reading.zone)
     return Loaded(bars, report)
 
 

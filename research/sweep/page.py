@@ -14,6 +14,7 @@ from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
 from research.report.terms import assumptions, verdict_parts
+from research.report.words import lacked_text
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
 from research.sweep.drivers import driver_words
@@ -64,6 +65,8 @@ def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ..
         "subtitle": f"{summary['n_done']:,} settings over {len(summary['symbols'])} symbols and {summary['bars']:,} bars",
         "verdict": verdict_parts(verdict),
         "notices": _notices(summary),
+        "lacked": summary["data"]["lacked"],
+        "lacked_text": lacked_text(len(summary["data"]["lacked"])),
         "tiles": _tiles(summary),
         "assumptions": assumptions(summary),
         "setting": [f"{name} {_shown(name, value)}" for name, value in best["setting"].items()],

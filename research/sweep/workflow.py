@@ -28,7 +28,7 @@ from research.sweep.trials import Trials
 from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
 from research.verdict import FAILING, result_of
-from research.workflow import Job, inputs_of, load
+from research.workflow import Job, bars_of, inputs_of
 
 Progress = Any  # callback (done, total, text)
 NEAREST = 5_000  # breakpoints of a curve on the page: seconds
@@ -134,7 +134,7 @@ def _inputs(job: Job, progress: Progress) -> tuple[Bars, Predictions, MetaSchedu
         changed = dict(text.split("=", 1) for text in job.config.changes())
         bars, predictions, params, meta = files.chain()
         return bars, predictions, meta, params.with_values(changed), files
-    bars = load(job).bars
+    bars = bars_of(job)
     predictions, params, meta, _ = inputs_of(job, bars, progress)
     return bars, predictions, meta, params, None
 
