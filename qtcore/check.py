@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from qtcore.types import N_MODELS, Bars, InputError, Votes
+from qtcore.types import LEAST_PRICE, MOST, N_MODELS, Bars, InputError, Votes
 
 _CHECKED = 32_768  # cells that are checked together: what NumPy writes in between stays in the second-level cache
 
@@ -17,6 +17,8 @@ def as_bars(bars: Bars) -> Bars:
     n, n_symbols = bars.n, len(bars.symbols)
     times = {name: as_array(getattr(bars, name), np.int64) for name in ("open_time", "close_time")}
     prices = {name: _plane(f"bars.{name}", getattr(bars, name), n, n_symbols) for name in ("open", "high", "low", "close", "volume")}
+    for name, plane in prices.items():
+        _check_bounds(name, plane, 0.0 if name == "volume" else LEAST_PRICE)
     funding = None if bars.funding is None else _plane("bars.funding", bars.funding, n, n_symbols)
     if len(set(bars.symbols)) != n_symbols:
         raise InputError(f"bars.symbols must be unique, was {bars.symbols}")
@@ -49,6 +51,17 @@ def _check_votes(action: np.ndarray, confidence: np.ndarray) -> None:
     is_sound = (confidence >= 0.0) & (confidence <= 1.0) if highest >= 0 else True
     if not np.all(is_sound) and np.any((action >= 0) & ~is_sound):
         raise InputError("votes.confidence must be in [0, 1] where a model voted, was outside or NaN; set the action to -1 there")
+
+
+def _check_bounds(name: str, plane: np.ndarray, least: float) -> None:
+    """Raise InputError unless every value lies in [least, MOST] or is NaN: beyond, products of prices overflow."""
+    values = plane.reshape(-1)
+    for start in range(0, len(values), _CHECKED):
+        block = values[start : start + _CHECKED]
+        if block.min() >= least and block.max() <= MOST:
+            continue
+        if (wrong := block[(block < least) | (block > MOST)]).size:
+            raise InputError(f"bars.{name} must be NaN or in [{least:g}, {MOST:g}], was {wrong[0]!r}; make such a candle a hole (five NaN)")
 
 
 def _plane(name: str, array: np.ndarray, n: int, n_symbols: int) -> np.ndarray:

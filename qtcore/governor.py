@@ -150,8 +150,8 @@ def roll_day(account, now, params):
 
 @kernel(inline=True)
 def drawdown_rule(peak, base):
-    """Drawdown from the peak, a fraction; one that equals the limit passes."""
-    return (peak - base) / peak
+    """Drawdown from the peak, a fraction; one that equals the limit passes. A peak of 0.0 has nothing to lose: 0.0."""
+    return (peak - base) / peak if peak != 0.0 else 0.0
 
 
 @kernel(inline=True)

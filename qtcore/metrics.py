@@ -99,7 +99,7 @@ def summarise(metrics: NDArray, bars_per_year: float) -> dict[str, Any]:
     years = n / bars_per_year
     return {
         "total_return": growth - 1.0,
-        "annual_return": growth ** (1.0 / years) - 1.0 if years > 0.0 and growth > 0.0 else math.nan,
+        "annual_return": growth ** (1.0 / years) - 1.0 if years > 0.0 else math.nan,
         "mean_return": mean,
         "volatility": math.sqrt(variance * bars_per_year) if n > 1 else math.nan,
         "sharpe": mean / math.sqrt(variance) * math.sqrt(bars_per_year) if n > 1 and variance > 0.0 else math.nan,

@@ -3,6 +3,10 @@
 `balance` changes once per closed position, by `(gross - exit fee) - entry fee`, and once per funding payment. The unrealised PnL of an
 open position is `qty * (close - entry price) - entry fee`, so equity falls by the fee and the slippage the moment a position opens.
 Replaying the ledger through `apply_fill` (and the funding) gives the same account to the bit.
+
+An account cannot lose more than it has: where equity is zero or below at a close, `liquidate` sells everything there, what is still owed
+is written off, and the account stands at 0.0 for ever. The ledger shows the whole loss; the PnL of the bar's losing cells is scaled down
+to what the account lost.
 """
 
 import numpy as np
@@ -140,6 +144,30 @@ def sum_up(account, unrealised, exposure, funding, params):
     base = base_of(account, params)
     if base > account["peak"]:
         account["peak"] = base
+
+
+@kernel(inline=True)
+def ruin_rule(equity, before):
+    """Has a mark, quote, just brought equity from above zero to zero or below?"""
+    return (equity <= 0.0) & (before > 0.0)
+
+
+@kernel
+def write_off(account, before, pnl):
+    """Let a ruined account stand at nothing: forgive what it owes, to the losing cells of the bar in proportion.
+
+    before: equity at the bar before, quote. pnl [S]: what each symbol added in this bar, in place; afterwards it adds up to `-before`.
+    """
+    won, lost = 0.0, 0.0
+    for s in range(len(pnl)):
+        won += pnl[s] if pnl[s] > 0.0 else 0.0
+        lost -= pnl[s] if pnl[s] < 0.0 else 0.0
+    for s in range(len(pnl)):
+        if pnl[s] < 0.0:
+            pnl[s] *= (before + won) / lost
+    account["balance"] = 0.0
+    account["equity"] = 0.0
+    account["exposure"] = 0.0
 
 
 @kernel(inline=True)

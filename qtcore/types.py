@@ -18,6 +18,7 @@ NS_PER_DAY = 24 * NS_PER_HOUR
 
 MODELS = ("xgb", "lgbm", "nhits", "patchtst", "tft")  # slot order of every [M, ...] array; the fifth slot is optional
 N_MODELS = 5
+LEAST_PRICE, MOST = 1e-30, 1e30  # prices lie between, volumes below: no market leaves this, and a product of ten still fits a float64
 ARBITER_INPUTS = ("rsi", "macd", "macd_signal", "bb_position", "volume_trend", "momentum_1h")
 REGIME_INPUTS = ("volatility", "trend_strength")
 ADVANCED = (  # `spec` 1.6: what the 32 and 36 meta features add
@@ -130,6 +131,7 @@ class Reason(IntEnum):
     DELISTED = 74
     END_OF_DATA = 75
     ZERO_SIZE = 76
+    LIQUIDATED = 77
     GOVERNOR_ERROR = 79
 
 
@@ -137,7 +139,7 @@ NEVER = -(2**63)  # a time before every bar
 
 ACCOUNT = np.dtype(
     [
-        ("balance", "f8"),  # quote: initial cash, plus (gross - exit fee) - entry fee of every closed position, plus funding
+        ("balance", "f8"),  # quote: initial cash, plus (gross - exit fee) - entry fee of every closed position, plus funding; 0.0 if ruined
         ("equity", "f8"),  # quote: balance plus unrealised PnL at the last close
         ("peak", "f8"),  # quote: highest value of the drawdown basis so far
         ("exposure", "f8"),  # quote: sum of entry notionals, pending entries included
@@ -192,7 +194,7 @@ N_CLOSED = 64  # closed trades remembered for `last_50` and `kelly_empirical`
 
 FILL = np.dtype(
     [
-        ("time", "i8"),  # ns UTC: bar open for fills at the open, bar close for stops inside the bar and fills at the close
+        ("time", "i8"),  # ns UTC: bar open for fills at the open, bar close for stops inside the bar, fills at the close and liquidations
         ("bar", "i8"),  # bar number since the engine started
         ("symbol", "i8"),  # column
         ("trade_id", "i8"),

@@ -20,7 +20,7 @@ def to_vectorbt(run: Any) -> Any:
     """Return the `vectorbt.Portfolio` of a run: one cash account, one column a symbol, `rows_per_bar(run)` rows a bar.
 
     Its value in the last row of each bar, indexed by the bar's close, is the run's equity to 1e-9 of it. Positions that are open at the end
-    stay open. Raises UserError without vectorbt, and with funding, which vectorbt has no place for.
+    stay open. Raises UserError without vectorbt, and with funding or a debt that was written off, which vectorbt has no place for.
     """
     try:
         import vectorbt
@@ -29,6 +29,8 @@ def to_vectorbt(run: Any) -> Any:
         raise UserError(text) from error
     if run.bars.funding is not None and np.nansum(np.abs(run.bars.funding)) > 0.0:
         raise UserError("to_vectorbt must have a run without funding, was one with; vectorbt cannot book it, use run.equity")
+    if run.result.equity[-1] <= 0.0:
+        raise UserError("to_vectorbt needs a run that was not liquidated, was one; vectorbt writes no debt off, use run.equity")
     broker, rows = run.params.broker, rows_per_bar(run)
     size, price = _orders(run, rows)
     index = _index(run, rows)

@@ -165,7 +165,8 @@ def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[st
 
 def _lacked(job: Job, loaded: Loaded) -> list[str]:
     """Say what was lost or assumed when candles were read, what they lack, and which symbols can never vote."""
-    return [*mute(loaded.bars, job.config.params).values(), *loaded.report.lacked, *sentences(measure(loaded.bars))]
+    told = [*mute(loaded.bars, job.config.params).values(), *loaded.report.lacked, *sentences(measure(loaded.bars))]
+    return list(dict.fromkeys(told))
 
 
 def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:

@@ -370,7 +370,7 @@ def test_no_trades_names_the_rule_that_blocked_most():
 
 
 def test_rules_know_every_reason_they_can_meet():
-    vetoes = {r for r in Reason if 60 <= r <= 71} | {Reason.ZERO_SIZE, Reason.GOVERNOR_ERROR}
+    vetoes = {r for r in Reason if 60 <= r <= 71} | {Reason.ZERO_SIZE, Reason.LIQUIDATED, Reason.GOVERNOR_ERROR}
     assert set(GOVERNOR_RULES) == vetoes
     assert {r for r in Reason if 40 <= r <= 47} - {Reason.NEUTRAL_MARKET} == set(ARBITER_RULES)
     assert {r for r in Reason if r < 40 or r == Reason.HIERARCHY_ERROR} - {Reason.TIE} == set(META_RULES)

@@ -315,23 +315,25 @@ def test_what_comes_after_the_decision_is_noted_and_not_used():
     assert made.ready(at(2.0))[0].close.tolist() == [[11.0, 21.0]]
 
 
-def test_a_candle_revised_before_the_decision_is_used():
+def test_the_first_closed_candle_counts_before_the_decision_too():
     made = assembler()
     made.add(Arrival(at(1.0), at(0), candle(10.0)))
     made.add(Arrival(at(1.0), at(0), candle(12.0)))
     made.add(Arrival(at(1.0), at(0), candle(np.nan, 20.0)))
     bars, events = made.ready(at(1.0))
-    assert bars.close.tolist() == [[12.0, 20.0]]
+    assert bars.close.tolist() == [[10.0, 20.0]]
     assert [e.kind for e in events] == ["revised"]
+    assert "share their timestamp with a row of other values" in events[0].text
 
 
 def test_a_candle_of_the_future_and_an_impossible_one_are_refused():
     made = assembler()
     made.add(Arrival(at(0.5), at(0), candle(10.0, 20.0)))
-    assert [e.kind for e in made.events] == ["skew"]
     made.add(Arrival(at(1.0), at(0), candle(-10.0, 20.0)))
-    assert [(e.kind, e.symbol) for e in made.events[1:]] == [("bad", "A")]
-    assert made.ready(at(1.0)) is None
+    made.add(Arrival(at(1.0), at(0), candle(10.0)))
+    bars, events = made.ready(at(1.0))
+    assert [(e.kind, e.symbol) for e in events] == [("skew", "A,B"), ("bad", "A"), ("revised", "A")]
+    np.testing.assert_array_equal(bars.close, [[np.nan, 20.0]])
 
 
 def test_a_feed_is_named_or_refused(market):

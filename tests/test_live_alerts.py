@@ -189,7 +189,7 @@ def test_a_loss_is_told_once_when_it_lasts_and_a_moment_is_none(hook):
 def test_alarms_of_other_duties_are_handed_on(hook):
     server, url = hook
     told = Alerts(url)
-    said = [SimpleNamespace(kind=kind, text=kind, symbol="", time=0) for kind in ("envelope", "due", "mismatch", "late")]
+    said = [SimpleNamespace(kind=kind, text=kind, symbol="", time=0) for kind in (*alerts.TOLD, "late")]
     list(told.after(RUNNER, entry_of(1.0, said)))
     told.close()
     assert [body["kind"] for _, body, _ in server.got] == list(alerts.TOLD)

@@ -15,6 +15,7 @@ from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, FILL, Bars, Reason, Votes
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import chain
+from tests.test_trade import RUINED
 
 N, S = 2_000, 5
 FREE = {"governor.max_drawdown": 1.0, "broker.max_holding_bars": 5}
@@ -165,6 +166,7 @@ VARIANTS = {
     "no horizon": ({"broker.max_holding_bars": 0, "governor.stop_loss": 0.3, "broker.delist_after": 3}, {"funding": True, "quiet": 0.9}),
     "killed": ({"governor.emergency_stop": True}, {}),
     "nothing to buy": ({"governor.max_position": 0.0}, {}),
+    "ruined": (RUINED, {"funding": True, "quiet": 0.5}),
 }
 
 

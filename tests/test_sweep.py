@@ -21,6 +21,7 @@ from qtcore.types import METRICS, REGIME_METRICS, Reason
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import sweep as naive
 from tests.test_naive_chain import random_market, random_meta, random_votes
+from tests.test_trade import RUINED
 
 N, S = 420, 4
 BLOCK = 150 * S  # cells: three blocks, the last one short
@@ -85,7 +86,15 @@ def assert_rows_are_runs(w, rows):
                 assert_same_bits(table[i][column], want[column], f"{name}: {column}")
 
 
+def stepping(w):
+    """The same world with steps of x30 and back in every symbol, at other bars in each: whoever is short there has nothing left."""
+    factor = np.where((np.arange(N)[:, None] + 17 * np.arange(S)) // 50 % 2 == 1, 30.0, 1.0)
+    planes = {name: getattr(w.bars, name) * factor for name in ("open", "high", "low", "close")}
+    return SimpleNamespace(**{**vars(w), "bars": replace(w.bars, **planes)})
+
+
 WORLDS = {"plain": world(), "funded": world(4, funding=True), "learned": world(5, meta=True)}
+WORLDS["stepping"] = stepping(WORLDS["funded"])
 THRESHOLDS = st.fixed_dictionaries(
     {
         "governor.min_confidence": st.sampled_from([0.0, 0.55, 0.6, 0.65, 0.775, 0.9]),
@@ -128,6 +137,8 @@ MODES = [
     {"governor.emergency_stop": True},
     {"governor.sizing_mode": "kelly_confidence", "governor.exposure_mode": "existing", "broker.allow_short": False},
     {"governor.drawdown_reset": "manual", "governor.reference_confidence": 0.5},
+    {**RUINED, "governor.drawdown_reset": "daily"},
+    {**RUINED, "governor.drawdown_basis": "balance", "governor.exposure_mode": "existing"},
 ]
 PLAIN_ONLY = ({"governor.order": "by_confidence"}, {"broker.fill": "close"}, {"governor.cooldown_scope": "last_50"})
 PLAIN_ONLY = (*PLAIN_ONLY, {"governor.sizing_mode": "kelly_empirical"})
@@ -196,6 +207,31 @@ def test_lanes_have_the_bits_of_the_plain_driver(name, seed):
         assert_same_bits(got[column], want[column], column)
     assert len(np.unique(got["last_equity"])) > 150
     assert got["n_stops"].sum() > 1_000
+
+
+@pytest.mark.parametrize("name", ["plain", "funded", "learned"])
+def test_ruined_lanes_have_the_bits_of_the_plain_driver(name):
+    """Lanes are ruined in different bars, beside others that go on."""
+    w, rows = stepping(WORLDS[name]), draw(np.random.default_rng(2), 128)
+    rows["governor"]["max_drawdown"] = 1.0
+    rows["governor"]["max_position"] = 0.5
+    rows["governor"]["max_exposure"] = np.linspace(0.5, 5.0, 128)
+    rows["governor"]["stop_loss"] = np.repeat([0.02, 1.0], 64)
+    rows["broker"]["fee_rate"] = 0.0004
+    market, ends = market_of(w), np.arange(N)
+    with driver("lanes"):
+        got, equity = sweep(market, rows)[0], equity_at(market, rows, ends)
+    with driver("plain"):
+        parts = np.array_split(rows, 8)
+        assert_same_bits(equity, np.concatenate([equity_at(market, part, ends) for part in parts]))
+        want = np.concatenate([sweep(market, part)[0] for part in parts])
+    for column in METRICS.names:
+        assert_same_bits(got[column], want[column], column)
+    ruined = got["last_equity"] == 0.0
+    assert 10 < ruined.sum() < 118
+    assert (equity >= 0.0).all()
+    assert len(np.unique(np.argmax(equity == 0.0, axis=1)[ruined])) > 2
+    assert (got["max_drawdown"][ruined] == 1.0).all()
 
 
 def test_what_looks_at_lists_of_trades_takes_the_plain_driver():

@@ -18,6 +18,17 @@ from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
 
 OUTPUTS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure")
+RUINED = {
+    "governor.max_position": 1.0,
+    "governor.max_exposure": 10.0,
+    "governor.kelly_fraction": 1.0,
+    "governor.win_rate": 0.95,
+    "governor.max_daily_trades": 1_000,
+    "governor.max_drawdown": 1.0,
+    "governor.cooldown_minutes": 0,
+    "governor.stop_loss": 1.0,
+    "broker.slippage_rate": 0.09,
+}
 OPTIONS = {
     "default": {},
     "horizon": {"broker.max_holding_bars": 5},
@@ -37,6 +48,8 @@ OPTIONS = {
     "no_shorts": {"broker.allow_short": False},
     "kill": {"governor.emergency_stop": True},
     "delist": {"broker.delist_after": 2, "broker.max_holding_bars": 48, "governor.stop_loss": 0.5},
+    "ruined": RUINED,
+    "ruined_close": {**RUINED, "broker.fill": "close", "governor.drawdown_basis": "balance", "governor.drawdown_reset": "daily"},
     "costly": {"broker.fee_rate": 0.01, "broker.slippage_rate": 0.05, "governor.stop_loss": 0.02, "broker.max_holding_bars": 3},
 }
 

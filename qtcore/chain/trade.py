@@ -1,10 +1,10 @@
 """What happens to the account, bar by bar? The only sequential loop: symbols are coupled by shared cash.
 
 Inside a bar, in this order (`spec` 10.6 b): exits ordered at the last close leave at the open, and positions whose open lies beyond
-their stop; ordered entries are filled; stops are tried with high and low; funding; mark at the close; a new day; then the bar's
-decisions are governed, exits first. Most cells need none of it: `screen` judges in one sweep what needs no account, and the loop
-visits only symbols that hold something (`held`) and bars with a candidate. Adding 0.0 for a flat symbol is exact, so skipping changes
-no bit.
+their stop; ordered entries are filled; stops are tried with high and low; funding; mark at the close, and liquidation where equity is
+gone; a new day; then the bar's decisions are governed, exits first. Most cells need none of it: `screen` judges in one sweep what needs
+no account, and the loop visits only symbols that hold something (`held`) and bars with a candidate. Adding 0.0 for a flat symbol is
+exact, so skipping changes no bit.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from qtcore.governor import (
 )
 from qtcore.jit import kernel
 from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, Params, SizingMode
-from qtcore.portfolio import init_account, mark_step, sum_up
+from qtcore.portfolio import init_account, mark_step, ruin_rule, sum_up, write_off
 from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, Action, Bars, InputError, Reason
 
 
@@ -74,9 +74,26 @@ def sort_by_confidence(candidates, m, confidence, t):
 
 
 @kernel
-def fill_at_close(t, close, time, bar, account, positions, closed, held, n_held, pnl, fills, k, params):
+def liquidate(t, before, time, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params):
+    """Close what is held at its mark, the last valid close, and write off what is owed then. Returns the next ledger row.
+
+    before: equity at the bar before. A cell says LIQUIDATED unless an entry was approved there and filled at this close.
+    """
+    for i in range(n_held):
+        s = held[i]
+        slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, time, bar)
+        gain = leave(account, positions[s], slot, fill, positions[s]["last_close"], Reason.LIQUIDATED.value, params)
+        pnl[t, s] += gain
+        reasons[t, s] = reasons[t, s] if reasons[t, s] == Reason.APPROVED else Reason.LIQUIDATED.value
+        k += 1
+    write_off(account, before, pnl[t])
+    return k
+
+
+@kernel
+def fill_at_close(t, close, before, time, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params):
     """Fill what bar t ordered at its own close and mark again (`fill = close`). Returns the next ledger row and the length of `held`."""
-    unrealised, committed, kept = 0.0, 0.0, 0
+    unrealised, committed, kept, marked = 0.0, 0.0, 0, account["equity"]
     for i in range(n_held):
         s = held[i]
         position = positions[s]
@@ -99,6 +116,8 @@ def fill_at_close(t, close, time, bar, account, positions, closed, held, n_held,
             held[kept] = s
             kept += 1
     sum_up(account, unrealised, committed, 0.0, params)
+    if ruin_rule(account["equity"], marked):
+        return liquidate(t, before, time, bar, account, positions, closed, held, kept, reasons, pnl, fills, k, params), 0
     return k, kept
 
 
@@ -189,12 +208,16 @@ def trade(
                 is_ordered = (code != 0) & (position["pending_exit"] == 0)
                 position["pending_exit"] = code if is_ordered else position["pending_exit"]
                 reasons[t, s] = open_cell_rule(int(reasons[t, s]), code, is_ordered, side, wish)
-        n_held = kept
+        n_held, before = kept, account["equity"]
         sum_up(account, unrealised, committed, paid, params)
+        if ruin_rule(account["equity"], before):
+            k = liquidate(t, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params)
+            n_held = zero
 
         roll_day(account, now, params)  # 6
         halt(account, now, params)
         veto = veto_rule(account["is_halted"] != 0, account["trades_today"], limit)
+        veto = veto if account["equity"] > 0.0 else Reason.LIQUIDATED.value
         m = zero
         if veto == 0:  # 7 entries
             for s in range(n_symbols):
@@ -226,7 +249,7 @@ def trade(
                 reasons[t, s] = reasons[t, s] if reasons[t, s] != 0 else veto
 
         if is_close_fill:
-            k, n_held = fill_at_close(t, close, now, bar, account, positions, closed, held, n_held, pnl, fills, k, params)
+            k, n_held = fill_at_close(t, close, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params)
             n_pending = 0
         equity[t], balance[t], exposure[t] = account["equity"], account["balance"], account["exposure"]
     note_last_bars(close, positions, account["n_bars"])
@@ -351,5 +374,6 @@ def close_all(account_record, positions, closed, fills, now, params_record):
             slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, now, account["n_bars"] - 1)
             leave(account, position, slot, fill, position["last_close"], Reason.END_OF_DATA.value, params)
             k += 1
+    account["balance"] = max(account["balance"], 0.0)  # closing costs may be more than is left
     account["equity"], account["exposure"] = account["balance"], 0.0
     return k

@@ -9,11 +9,15 @@ import numpy as np
 
 from qtcore.governor import new_day_rule
 from qtcore.jit import kernel
+from qtcore.portfolio import ruin_rule
 from qtcore.sweep.layout import (
     ALLOWS_SHORT,
+    BALANCE,
+    BY_STOP,
     CLOSED,
     DELIST_AFTER,
     EQUITY,
+    EXPOSURE,
     FILLS,
     IS_BY_CONFIDENCE,
     IS_KILLED,
@@ -21,7 +25,11 @@ from qtcore.sweep.layout import (
     IS_PROJECTED,
     IS_RESET_DAILY,
     LANES,
+    LAST,
+    LEAVES,
     PENDING,
+    QTY,
+    REFERENCE,
     SCORE_THRESHOLD,
     SLIPPAGE_RATE,
     STOP_LOSS,
@@ -45,6 +53,24 @@ from qtcore.sweep.passes import (
     screen_lanes,
 )
 from qtcore.types import NS_PER_DAY
+
+
+@kernel
+def liquidate_lanes(p, a, own, n_open, last_close, time):
+    """Close everything at its mark in the lanes that were ruined at this close, and write off what they owe. n_open [S]: in place."""
+    for s in range(len(p)):
+        if n_open[s] > 0:
+            for i in range(LANES):
+                is_ruined = ruin_rule(a[EQUITY + i], a[LAST + i]) & (p[s, QTY + i] != 0.0)
+                a[LEAVES + i] = 1.0 if is_ruined else 0.0
+                a[BY_STOP + i] = 0.0
+                a[REFERENCE + i] = last_close[s]
+            n_open[s] = leave_lanes(p, s, a, own, time)
+    for i in range(LANES):
+        if ruin_rule(a[EQUITY + i], a[LAST + i]):
+            a[BALANCE + i] = 0.0
+            a[EQUITY + i] = 0.0
+            a[EXPOSURE + i] = 0.0
 
 
 @kernel
@@ -128,7 +154,9 @@ def run_lanes(
                 if acts or np.int64(t) + 1 >= due[s]:  # 7 exits are ordered before entries
                     n_exit[s], due[s] = order_exits(p, s, own, bar)
         day = now // NS_PER_DAY if is_new_day else day
-        n_free = close_bar(a, own, is_new_day, is_on_equity, is_reset_daily)  # 6
+        n_free, n_ruined = close_bar(a, own, is_new_day, is_on_equity, is_reset_daily)  # 6
+        if n_ruined > 0:
+            liquidate_lanes(p, a, own, n_open, last_close, close_key[t])
         for s in range(n_symbols):  # 7 entries
             if n_free > 0 and n_wish[s] > 0 and close[t, s] == close[t, s]:
                 if is_by_confidence:

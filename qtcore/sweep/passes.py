@@ -16,7 +16,7 @@ from qtcore.broker import entry_rule, exit_amount_rule, fill_rule, funding_rule,
 from qtcore.governor import drawdown_rule, exit_rule, govern_rule, kelly_rule, open_cell_rule, scale_rule, screen_rule, size_rule, veto_rule
 from qtcore.jit import kernel
 from qtcore.metrics import bar_rule
-from qtcore.portfolio import change_rule, slippage_rule, value_rule
+from qtcore.portfolio import change_rule, ruin_rule, slippage_rule, value_rule
 from qtcore.sweep.layout import (
     BALANCE,
     BY_STOP,
@@ -310,11 +310,12 @@ def order_exits(p, s, own, bar):
 
 @kernel(inline=True)
 def close_bar(a, own, is_new_day, is_on_equity, is_reset_daily):
-    """Add up the account, begin a day, halt after a drawdown. Returns how many lanes may enter."""
-    n_free = 0
+    """Add up the account, begin a day, halt after a drawdown. Returns how many lanes may enter, and how many have just been ruined."""
+    n_free, n_ruined = 0, 0
     for i in range(LANES):
         balance = a[BALANCE + i] + a[RECEIVED + i]
         equity = balance + a[UNREALISED + i]
+        n_ruined += ruin_rule(equity, a[LAST + i])
         base = equity if is_on_equity else balance
         peak, is_halted, trades = a[PEAK + i], a[HALTED + i], a[TRADES + i]
         peak = base if base > peak else peak
@@ -332,7 +333,7 @@ def close_bar(a, own, is_new_day, is_on_equity, is_reset_daily):
         a[COMMITTED + i] = 0.0
         a[RECEIVED + i] = 0.0
         n_free += veto_rule(is_halted != 0.0, trades, own[MAX_DAILY_TRADES + i]) == 0
-    return n_free
+    return n_free, n_ruined
 
 
 @kernel(inline=True)

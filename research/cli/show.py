@@ -121,7 +121,8 @@ def _rejected(models: Any) -> dict[str, str]:
 
 def _remarks(summary: dict[str, Any]) -> list[str]:
     """Say why there were no trades, whether a learned meta layer earned its place, and what share of predictions was not sound."""
-    out = [summary["evidence"]["no_trades"]] if summary["evidence"]["no_trades"] else []
+    out = [f"the account was {gone['text']}"] if (gone := summary["pnl"].get("liquidation")) else []
+    out += [summary["evidence"]["no_trades"]] if summary["evidence"]["no_trades"] else []
     out += [row["sentence"] for row in summary["meta_against"]]
     total = summary["provenance"]["total"]
     unsound = [f"{percent(total[kind], 2)} {kind}" for kind in ("absent", "stale", "synthetic") if total[kind]]

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from qtcore.features import FEATURE_SETS, FeatureBank
 from qtcore.params import Params
 from qtcore.types import F8, Bars
+from research.data.jumps import JUMP, Moves
 from research.data.rules import PROBLEMS, Issue, present
 
-JUMP, USUAL_MOVES = 0.10, 20.0  # a jump is a move beyond both: this share, and so many times the median move
 SPLITS = np.log([1.5, *range(2, 11), 12, 15, 20, 25, 30, 40, 50, 100, 1_000])  # 3:2, 2:1, 3:1, ...
 NEAR, LEAST = 4.0, 0.01  # usual moves, and share, that a split may be off its ratio: the market moves too
 FROZEN = 10  # bars with one price
@@ -20,7 +20,7 @@ BLOCK = 1_024  # rows of features at a time
 def measure(bars: Bars, came: NDArray[np.bool_] | None = None) -> list[Issue]:
     """Count what never stops a run, symbol by symbol. came [n, S]: rows that the source had, where some of them are holes now."""
     issues = []
-    rest = _movers(bars.close)
+    rest, jumped = _movers(bars.close), jump_plane(bars)
     for s, name in enumerate(bars.symbols):
         rows = np.flatnonzero(~np.isnan(bars.close[:, s]))
         there = rows if came is None else np.flatnonzero(came[:, s])
@@ -28,17 +28,30 @@ def measure(bars: Bars, came: NDArray[np.bool_] | None = None) -> list[Issue]:
             continue
         span = there[-1] - there[0] + 1
         absent = np.setdiff1d(np.arange(there[0], there[-1]), there) if span > len(there) else there[:0]
-        jump, split = _jumps(bars.open[rows, s], bars.close[rows, s], rest[rows])
+        split = _splits(bars.open[rows, s], bars.close[rows, s], jumped[rows, s] & ~rest[rows])
         still = (np.diff(bars.close[rows, s]) == 0.0) & (bars.high[rows[1:], s] == bars.low[rows[1:], s])
         told = {
             "gap": (absent, int(span)),
             "zero_volume": (rows[bars.volume[rows, s] == 0.0], len(rows)),
-            "jump": (rows[jump & ~split], len(rows)),
+            "jump": (np.flatnonzero(jumped[:, s]), len(rows)),
             "split": (rows[split], len(rows)),
             "frozen": (rows[_long_runs(np.append(False, still))], len(rows)),
         }
         issues += [Issue(name, what, len(at), of, int(bars.open_time[at[0]]), "told") for what, (at, of) in told.items() if len(at)]
     return issues
+
+
+def jump_plane(bars: Bars) -> NDArray[np.bool_]:
+    """Say which closes jump against those before them [n, S]."""
+    code = np.repeat(np.arange(len(bars.symbols), dtype=np.int32), bars.n)
+    return Moves(len(bars.symbols)).block(code, bars.close.T.reshape(-1)).reshape(-1, bars.n).T
+
+
+def jumps(bars: Bars) -> list[Issue]:
+    """Count the closes that jump, symbol by symbol: what live says of each as it comes."""
+    plane, of = jump_plane(bars), (~np.isnan(bars.close)).sum(axis=0).tolist()
+    firsts, counts = bars.open_time[plane.argmax(axis=0)].tolist(), plane.sum(axis=0).tolist()
+    return [Issue(bars.symbols[s], "jump", n, of[s], firsts[s], "told") for s, n in enumerate(counts) if n]
 
 
 def unclosed(bars: Bars) -> list[Issue]:
@@ -78,21 +91,20 @@ def _movers(close: F8) -> NDArray[np.bool_]:
     return np.asarray((n_jumps > 1) & (2 * n_jumps >= n_known))
 
 
-def _jumps(open_: F8, close: F8, rest: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Mark jumps of one symbol's candles, and those of them that look like a split.
+def _splits(open_: F8, close: F8, jump: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark those jumps of one symbol, while the others are quiet, that look like a split in hindsight.
 
-    A split is a round ratio between two closes that lies between the bars, not in one, and stays, while the other symbols are quiet.
+    A split is a round ratio between two closes that lies between the bars, not in one, and stays.
     """
     moves = np.append(0.0, np.diff(np.log(close)))
     usual = float(np.median(np.abs(moves[1:]))) if len(moves) > 1 else 0.0
-    jump = np.abs(moves) > max(np.log1p(JUMP), USUAL_MOVES * usual)
     split = np.zeros(len(close), bool)
     slack = max(NEAR * usual, LEAST)
-    for t in np.flatnonzero(jump & ~rest):
+    for t in np.flatnonzero(jump):
         beside = np.abs(np.append(moves[t - 1], moves[t + 1 : t + 2]))  # a spike comes back
         is_between = np.log(open_[t] / close[t - 1]) / moves[t] >= 0.8
         split[t] = is_between and np.min(np.abs(abs(moves[t]) - SPLITS)) <= slack and np.all(beside <= 0.5 * abs(moves[t]))
-    return jump, split
+    return split
 
 
 def _long_runs(still: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from research.data.clock import interval_text, iso, parse_length, parse_time
 from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
 from research.data.grid import MAX_EMPTY, Grid, distinct_times, fill_planes, find_grid
-from research.data.lacks import sentences, unclosed
+from research.data.lacks import jumps, sentences, unclosed
 from research.data.lengths import are_closes, check_lengths, check_series, count_steps, find_interval, whole_closes, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
@@ -45,8 +45,8 @@ class LoadReport:
 
     @property
     def warnings(self) -> list[str]:
-        """One sentence per issue and note."""
-        return [issue.text for issue in self.issues] + self.notes
+        """One sentence per issue that changed something or is no jump, and per note; what a run tells is `lacked`."""
+        return [issue.text for issue in self.issues if issue.problem != "jump"] + self.notes
 
     @property
     def lacked(self) -> list[str]:
@@ -133,6 +133,7 @@ def load(
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)
         if gone := sorted(set(rows.symbols) - set(bars.symbols)) if symbols is None else []:
             report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")
+    report.issues += jumps(bars)
     report.interval, report.calendar, report.empty_share = bars.interval, calendar_of(bars), empty_share(bars)
     if funding is not None:
         bars = add_funding(bars, funding, report.notes, reading.zone)

@@ -1,4 +1,7 @@
-"""Which rows can be used? A few bad rows of a symbol become holes and are reported; many stop the run with one sentence."""
+"""Which rows can be used? A few bad rows of a symbol become holes and are reported; many stop the run with one sentence.
+
+What is wrong with one candle is decided by `broken_rule` from that candle alone and by `Moves` from it and its past, in a file and live.
+"""
 
 import time
 from dataclasses import dataclass, replace
@@ -6,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import F8, I8
+from qtcore.types import F8, I8, LEAST_PRICE, MOST
 from research.data.clock import iso
 from research.data.schema import Rows
 from research.errors import UserError
@@ -24,6 +27,7 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "not_finite": ("have an infinite value", "masked", "correct or drop them"),
     "not_positive": ("have a price of zero or below", "masked", "correct or drop them"),
     "negative_volume": ("have a volume below zero", "masked", "correct or drop them"),
+    "too_large": (f"have a price outside {LEAST_PRICE:g} to {MOST:g} or a volume above {MOST:g}", "masked", "correct or drop them"),
     "high_below_low": ("have a high below the low", "masked", "correct or drop them"),
     "outside_range": ("have an open or close outside low to high", "masked", "correct or drop them"),
     "duplicate": ("repeat another row", "dropped", ""),
@@ -34,7 +38,7 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "frozen": ("repeat one price for 10 bars or longer", "told", ""),
     "unclosed": ("close after the present time", "told", ""),
 }
-VALUE_RULES = ("incomplete", "not_finite", "not_positive", "negative_volume", "high_below_low", "outside_range")
+VALUE_RULES = ("incomplete", "not_finite", "not_positive", "negative_volume", "too_large", "high_below_low", "outside_range")
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Issue:
     count: int
     of: int
     first: int
-    action: str  # stops, sorted, masked, dropped, or told
+    action: str  # stops, sorted, masked, dropped, or told; live, where nothing stops, what was done with the candle
 
     @property
     def text(self) -> str:
@@ -149,6 +153,7 @@ def broken_rule(values: F8) -> NDArray[np.int8]:
             np.isinf(values).any(axis=0),
             (values[:4] <= 0.0).any(axis=0),
             volume < 0.0,
+            (values[:4] < LEAST_PRICE).any(axis=0) | (values > MOST).any(axis=0),
             high < low,
             (np.maximum(open_, close) > high + slack) | (np.minimum(open_, close) < low - slack),
         )

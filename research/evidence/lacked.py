@@ -31,7 +31,7 @@ def silent(run: Any) -> list[str]:
 def funding_payments(run: Any) -> int:
     """Count the rates that were charged: those, not zero, of the bars at whose funding a position was open.
 
-    Funding is paid after the fills at a bar's open and its stops, before the fills at its close.
+    Funding is paid after the fills at a bar's open and its stops, before the fills at its close and a liquidation.
     """
     if run.bars.funding is None:
         return 0
@@ -39,7 +39,7 @@ def funding_payments(run: Any) -> int:
     due = np.vstack([np.zeros((1, due.shape[1]), np.int64), due])
     fills = np.concatenate([run.result.fills, run.closing_fills])
     is_entry, at_close = fills["is_entry"] == 1, run.params.broker.fill == FillAt.CLOSE
-    exits_late = (fills["reason"] == Reason.END_OF_DATA) | (at_close & (fills["reason"] != Reason.STOP))
+    exits_late = np.isin(fills["reason"], (Reason.END_OF_DATA, Reason.LIQUIDATED)) | (at_close & (fills["reason"] != Reason.STOP))
     before = due[fills["bar"] + np.where(is_entry, at_close, exits_late), fills["symbol"]]  # rates due up to the fill
     open_at_end = due[-1, fills["symbol"][is_entry & ~np.isin(fills["trade_id"], fills["trade_id"][~is_entry])]]
     return int(before[~is_entry].sum() - before[is_entry].sum() + open_at_end.sum())

@@ -26,6 +26,7 @@ from research.evidence.thresholds import sentences, thresholds
 from research.evidence.verdict import decide, excess, independent_trades, no_trades, reason
 from research.ledger import Ledger, Tried, trial_of
 from research.market import bar_returns, drawdown
+from research.ruin import ruin_of
 from research.tables import final_source, held, mean_exposure, tested_rows
 
 SCHEMA_VERSION = 1
@@ -106,6 +107,7 @@ def money(run: Any, regime: Any) -> dict[str, Any]:
         "buy_hold_matched_return": float(held(run, rows, mean_exposure(run, rows))[-1] / initial - 1.0),
         "ensemble_only": performance(run, run.ensemble_only, rows),
         "halt": _halt(run, rows),
+        "liquidation": _liquidation(run),
         "by_symbol": _by_symbol(run),
         "by_exit": _by(closed, "exit_reason", Reason),
         "regime_sum_error": float(abs(result.cell_pnl.sum() - total) / initial),
@@ -143,6 +145,14 @@ def _halt(run: Any, rows: slice) -> dict[str, Any] | None:
         "share_of_bars": n_bars / (rows.stop - rows.start),
         "without_breaker": performance(run, free, rows) if free is not None else None,
     }
+
+
+def _liquidation(run: Any) -> dict[str, Any] | None:
+    """When nothing was left of the account, and what it owed then; None where it lived."""
+    ruin = ruin_of(run.bars.close_time, run.result.equity, run.result.fills, run.params.broker.initial_cash)
+    if ruin is None:
+        return None
+    return {"time": _iso(ruin.time), "written_off": ruin.written_off, "n_positions": ruin.n_positions, "text": ruin.text}
 
 
 def _by_symbol(run: Any) -> list[dict[str, Any]]:

@@ -5,9 +5,10 @@
 
 What is told: `stop` (the kill switch acts), `drawdown` (entries are halted), `feed_loss` (an exchange, its websocket or a symbol that gives
 nothing for two minutes of its own clock, a bar without a single candle, or no bar for two intervals), `envelope` (a figure left its band),
-`due` (train again), `mismatch` (broker and engine differ). A thread takes from a queue of 64; what does not fit is dropped and counted. A
-delivery has ten seconds, twice. What fails is an event `alert_failed`; it names the program or the host and never the rest, which may hold
-a secret. Redirects are not followed.
+`due` (train again), `mismatch` (broker and engine differ), `liquidated` (no equity is left), `jump` (a close far from the one before),
+`quality` (more bad candles of a symbol than a backtest would accept). A thread takes from a queue of 64; what does not fit is dropped and
+counted. A delivery has ten seconds, twice. What fails is an event `alert_failed`; it names the program or the host and never the rest,
+which may hold a secret. Redirects are not followed.
 """
 
 import json
@@ -37,7 +38,7 @@ from research.live.watched import iso
 
 WAITING, SECONDS, ATTEMPTS, PAUSE = 64, 10.0, 2, 2.0
 LOST = 2 * NS_PER_MINUTE  # who answers again within this was not lost
-TOLD = ("envelope", "due", "mismatch")  # events that are alerts as they are
+TOLD = ("envelope", "due", "mismatch", "liquidated", "jump", "quality")  # events that are alerts as they are
 SECRETS = ("QT_TOKEN",)  # of our own environment, not handed on
 
 

@@ -9,6 +9,7 @@ from the websocket and the looks fetch only what it did not bring.
 import asyncio
 import time
 from collections.abc import Coroutine, Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,9 +20,11 @@ from qtcore.types import F8
 from research.data.clock import parse_time
 from research.data.exchange import MS, Candle, Exchange, Trouble
 from research.data.fetch import FIRST_PATIENCE, PATIENCE, Talk
-from research.data.schema import bars_of
+from research.data.rules import PROBLEMS, drop_rows, mask_rows, sort_rows
+from research.data.schema import Rows, bars_of
 from research.data.stamps import NS_PER_SECOND
 from research.errors import UserError
+from research.live.doubts import KINDS
 from research.live.feeds import GRACE, SKEW, Arrival
 from research.live.journal import Event
 from research.live.stream import Stream
@@ -66,7 +69,7 @@ class ExchangeFeed:
         self._poll = min(max(self.interval / 60 / NS_PER_SECOND, 1.0), 10.0) if poll is None else poll
         self._first = 0  # open of the first live bar
         self._next: list[int] = []  # per symbol, the open of the first bar that is not brought yet
-        self._passed: dict[int, F8] = {}  # what was passed on, [5, S] by open time
+        self._passed: dict[int, list[set[bytes]]] = {}  # what was passed on, by open time and symbol
         self._events: list[Event] = []
         self._attempt, self._lost_at, self._partial_since = 0, 0, -1
         self._paused: dict[int, tuple[int, float]] = {}  # symbols that failed: attempts, and when they are asked again (monotonic)
@@ -82,27 +85,37 @@ class ExchangeFeed:
         talk = Talk(exchange, lambda done, total, text: None, PATIENCE, "check the network")
         last = exchange.closed(talk.answer(exchange.sync) - SETTLE)
         first = last - (WARM_UP - 1) * length if self._start is None else self._start
-        columns: list[dict[int, tuple[float, ...]]] = []
-        for name in self.symbols:
-            column: dict[int, tuple[float, ...]] = {}
+        table: list[tuple[int, int, tuple[float, ...]]] = []  # open time, symbol, values
+        for s, name in enumerate(self.symbols):
             since = first
             while since <= last:
                 rows = talk.answer(partial(exchange.candles, name, since, exchange.page))
-                found = {int(row[0]) * MS: _values(row) for row in rows if since <= row[0] * MS <= last}
-                column |= {t: row for t, row in found.items() if not self._is_hole(row)}
+                found = [(int(row[0]) * MS, s, _values(row)) for row in rows if since <= row[0] * MS <= last]
+                table += [row for row in found if not self._is_hole(row[2])]
                 is_over = any(row[0] * MS > last for row in rows)
-                since = last + 1 if is_over else max(found, default=since + (exchange.page - 1) * length) + length
-            columns.append(column)
-        times = sorted(set().union(*columns))
-        if not times:
-            return None
-        exchange.phase = times[-1] % length
-        open_time = np.arange(times[0], last + 1, length, dtype=np.int64)
-        planes = np.full((5, len(open_time), len(self.symbols)), np.nan)
-        for s, column in enumerate(columns):
-            for t, row in column.items():
-                if (t - times[0]) % length == 0:
-                    planes[:, (t - times[0]) // length, s] = row
+                since = last + 1 if is_over else max((row[0] for row in found), default=since + (exchange.page - 1) * length) + length
+        return self._judged(table, last) if table else None
+
+    def _judged(self, table: list[tuple[int, int, tuple[float, ...]]], last: int) -> Bars:
+        """Put history (open time, symbol, values) on its grid by the rules of a backtest; of two rows of one time the first counts."""
+        length, n_symbols = self.interval, len(self.symbols)
+        time, code = np.array([row[0] for row in table]), np.array([row[1] for row in table], np.int32)
+        rows = Rows(time, code, np.array([row[2] for row in table]).T, self.symbols)
+        counts = np.bincount(code, minlength=n_symbols)
+        phases, votes = np.unique(time % length, return_counts=True)
+        self.exchange.phase = phase = int(phases[votes.argmax()])
+        rows, issues = sort_rows(rows, counts)
+        rows, off = drop_rows(rows, counts, "off_grid", (rows.time - phase) % length != 0)
+        rows, masked = mask_rows(rows, counts)
+        now = self.exchange.clock()
+        for issue in issues + off + masked:
+            if issue.problem in KINDS:
+                said = replace(issue, action="the first counts" if issue.problem == "conflict" else PROBLEMS[issue.problem][1])
+                self._events.append(Event(now, KINDS[issue.problem], said.text, issue.symbol))
+        begin = int(rows.time.min())
+        open_time = np.arange(begin, last + 1, length, dtype=np.int64)
+        planes = np.full((5, len(open_time), n_symbols), np.nan)
+        planes[:, (rows.time - begin) // length, rows.code] = rows.values
         return bars_of((open_time, open_time + length), list(planes), self.symbols, length)
 
     def arrivals(self, after: int) -> Iterator[Arrival]:
@@ -168,6 +181,8 @@ class ExchangeFeed:
                 if not self._is_due(t, now) or self._is_hole(values):
                     continue
                 is_new = self._put(fresh, t, s, values)
+                if (t - self._first) % self.interval:
+                    continue  # passed on, for the assembler to note
                 if t in seen and (is_new or t in new):  # twice in one answer: both are passed on, once
                     again.append((t, s, values))
                 elif is_new:
@@ -207,7 +222,8 @@ class ExchangeFeed:
             for t, values in sorted(finished.items()):
                 if t <= self._next[s] and self._is_due(t, now) and not self._is_hole(values):
                     self._put(fresh, t, s, values)
-                    self._next[s] = max(self._next[s], t + self.interval)
+                    if (t - self._first) % self.interval == 0:
+                        self._next[s] = max(self._next[s], t + self.interval)
         yield from self._given(now, fresh)
 
     def _is_due(self, t: int, now: int) -> bool:
@@ -215,15 +231,17 @@ class ExchangeFeed:
         return t >= self._first and (t + self.interval <= now or t > now + self.interval + SKEW)
 
     def _is_hole(self, values: tuple[float, ...]) -> bool:
-        return any(x != x for x in values) or (self._drops_empty and values[4] == 0.0)
+        return all(x != x for x in values) or (self._drops_empty and values[4] == 0.0)
 
     def _put(self, fresh: dict[int, F8], t: int, s: int, values: tuple[float, ...]) -> bool:
-        """Keep a candle that was not passed on with these values yet; say whether it is one."""
-        passed = self._passed.setdefault(t, np.full((5, len(self.symbols)), np.nan))
-        if passed[:, s].tolist() == list(values):
+        """Say whether a candle was not passed on with these values yet, and keep it for that unless there is an earlier one of its time."""
+        passed = self._passed.setdefault(t, [set() for _ in self.symbols])[s]
+        if (name := np.array(values).tobytes()) in passed:  # as bytes, NaN is NaN
             return False
-        passed[:, s] = values
-        fresh.setdefault(t, np.full((5, len(self.symbols)), np.nan))[:, s] = values
+        passed.add(name)
+        prices = fresh.setdefault(t, np.full((5, len(self.symbols)), np.nan))
+        if np.isnan(prices[:, s]).all():
+            prices[:, s] = values
         return True
 
     def _given(self, now: int, fresh: dict[int, F8]) -> Iterator[Arrival]:

@@ -1,25 +1,30 @@
 """How do arriving candles become closed bars? A feed says what came in and when; the assembler decides when a bar is whole.
 
 The rules. A bar is decided when every symbol's candle is there, or `grace` after its close; who is missing then stays a hole (`missing`).
-A candle for a decided bar is noted and not used: `late` where the bar has a hole, `duplicate` where it repeats what was used, `revised`
-where it says something else. Before the decision a repeated candle replaces the first (`revised` if it differs, else `duplicate`). Candles
-may come in any order within the grace time. A bar that nobody traded is a row of holes, so that the grid has no gap. A candle from the
-future of the feed's own clock is refused (`skew`), an impossible one too (`bad`).
+Of every symbol the first closed candle of a bar counts, before the decision and after it: one that repeats it is noted (`duplicate`), one
+that says something else too (`revised`), and one that comes after the decision to a hole (`late`). Candles may come in any order within the
+grace time. A bar that nobody traded is a row of holes, so that the grid has no gap. A candle from the future of the feed's own clock is
+refused (`skew`); one that is impossible is a hole, and one off the grid is dropped, by the rules and in the words of a backtest (`bad`). A
+close that jumps is used and noted (`jump`).
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtcore import Bars
 from qtcore.types import F8
+from research.data.jumps import Moves
+from research.data.rules import Issue
 from research.errors import UserError
 from research.live.codec import one_bar
+from research.live.doubts import KINDS, Doubts
 from research.live.journal import Event
 
 SKEW = 2_000_000_000  # ns that a candle may be ahead of the feed's clock
@@ -67,6 +72,20 @@ class Feed(Protocol):
 
 
 @dataclass
+class _Bar:
+    """One bar on its way. raw: the first closed candle of each symbol as it came; prices: what can be used of them; came [S]."""
+
+    raw: F8
+    prices: F8
+    came: NDArray[np.bool_]
+
+    @classmethod
+    def empty(cls, like: F8) -> "_Bar":
+        """Begin a bar of which nothing came."""
+        return cls(np.full_like(like, np.nan), np.full_like(like, np.nan), np.zeros(like.shape[1], bool))
+
+
+@dataclass
 class Assembler:
     """Turn arrivals into closed bars, one after the other.
 
@@ -80,42 +99,69 @@ class Assembler:
     clock: int | None = None
     fills_gaps: bool = True
     events: list[Event] = field(default_factory=list)
-    _open: dict[int, F8] = field(default_factory=dict)
-    _used: dict[int, F8] = field(default_factory=dict)
+    _open: dict[int, _Bar] = field(default_factory=dict)
+    _used: dict[int, _Bar] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._gone = set(self.symbols)  # not listed yet
+        self.doubts, self._moves = Doubts(self.symbols), Moves(len(self.symbols))
+
+    def remember(self, bars: Bars) -> None:
+        """Take bars that were decided before, in order: what a jump and a share of bad candles are measured against."""
+        self.doubts.rows += (~np.isnan(bars.close)).sum(axis=0)
+        for close in bars.close:
+            self._moves.step(close)
 
     def add(self, arrival: Arrival) -> None:
         """Take what came in; notes go to `events`."""
         if arrival.prices is None:
             return
         open_time, prices = arrival.open_time, arrival.prices
+        came: NDArray[np.bool_] = np.asarray(~np.isnan(prices[:5]).all(axis=0))
         if open_time + self.interval > arrival.now + SKEW:
-            self._note(arrival, "skew", self._named(prices), f"the bar of {_iso(open_time)} has not closed at {_iso(arrival.now)}")
+            self._note(arrival, "skew", self._named(came), f"the bar of {_iso(open_time)} has not closed at {_iso(arrival.now)}")
             return
-        o, h, low, c, v = prices[:5]
-        good = (low > 0.0) & (low <= o) & (low <= c) & (h >= o) & (h >= c) & (v >= 0.0)
-        if not good.all() and (bad := ~good & ~np.isnan(prices[:5]).all(axis=0)).any():
-            self._note(arrival, "bad", [s for s, b in zip(self.symbols, bad) if b], f"an impossible candle at {_iso(open_time)}, not used")
-            prices = np.where(bad, np.nan, prices)
+        if self.fills_gaps and self.clock is not None and (open_time - self.clock) % self.interval:
+            self.doubts.rows += came
+            self.events += self.doubts.say(arrival.now, "off_grid", np.flatnonzero(came), open_time)
+            return
+        bar = self._open.get(open_time)
         if self.clock is not None and open_time < self.clock:
-            self._too_late(arrival, prices)
+            bar = self._used.get(open_time)
+            late = came if bar is None else np.asarray(came & ~bar.came)
+            if late.any():
+                values = "; ".join(" ".join(f"{x!r}" for x in prices[:5, s].tolist()) for s in np.flatnonzero(late))
+                self._note(arrival, "late", self._named(late), f"after the decision of {_iso(open_time)}: {values}; not used")
+            came = came & ~late
+        elif bar is None:
+            bar = self._open[open_time] = _Bar.empty(prices)
+        if bar is not None:
+            self._repeated(arrival, bar, came & bar.came)
+            self._first(arrival, bar, came & ~bar.came)
+
+    def _first(self, arrival: Arrival, bar: _Bar, new: NDArray[np.bool_]) -> None:
+        """Keep first candles; one that is impossible is a hole, as in a backtest."""
+        assert arrival.prices is not None
+        prices, wrong = self.doubts.mask(np.where(new, arrival.prices, np.nan))
+        bar.raw[:, new], bar.prices[:, new] = arrival.prices[:, new], prices[:, new]
+        bar.came |= new
+        self.doubts.rows += new
+        for s, problem in wrong:
+            self.events += self.doubts.say(arrival.now, problem, [s], arrival.open_time)
+
+    def _repeated(self, arrival: Arrival, bar: _Bar, again: NDArray[np.bool_]) -> None:
+        """Note candles that came before: the first counts."""
+        if not again.any():
             return
-        known = self._open.get(open_time)
-        if known is None:
-            self._open[open_time] = prices.copy()
-            return
-        fresh = ~np.isnan(prices[3])
-        changed = fresh & ~np.isnan(known[3]) & (known[:5] != prices[:5]).any(axis=0)
-        if changed.any():
-            self._note(
-                arrival, "revised", [s for s, c in zip(self.symbols, changed) if c], f"before the decision of {_iso(open_time)}; used"
-            )
-        if (same := fresh & ~np.isnan(known[3]) & ~changed).any():
-            self._note(arrival, "duplicate", [s for s, c in zip(self.symbols, same) if c], f"before the decision of {_iso(open_time)}")
-        known[:, fresh] = prices[:, fresh]
+        assert arrival.prices is not None
+        raw, now = bar.raw[:5], arrival.prices[:5]
+        same = again & ((raw == now) | (np.isnan(raw) & np.isnan(now))).all(axis=0)
+        self.doubts.rows += again
+        self.events += self.doubts.say(arrival.now, "duplicate", np.flatnonzero(same), arrival.open_time)
+        for s in np.flatnonzero(again & ~same).tolist():
+            values = " ".join(f"{x!r}" for x in now[:, s].tolist())
+            self.events += self.doubts.say(arrival.now, "conflict", [s], arrival.open_time, f"the first counts, {values} is not used")
 
     def ready(self, now: int) -> tuple[Bars, list[Event]] | None:
         """Return the next bar if it can be decided at `now`, with what was noticed since the last one."""
@@ -123,42 +169,33 @@ class Assembler:
             return None
         first = min(self._open)
         open_time = first if self.clock is None else min(first, self._next(first))
-        prices = self._open.get(open_time)
-        is_whole = prices is not None and not np.isnan(prices[3]).any()
+        bar = self._open.get(open_time)
+        is_whole = bar is not None and bool(bar.came.all())
         if not is_whole and now < open_time + self.interval + self.grace:
             return None
-        if prices is None:
-            prices = np.full_like(next(iter(self._open.values())), np.nan)
+        if bar is None:
+            bar = _Bar.empty(self._open[first].raw)
         self._open.pop(open_time, None)
         close_time = open_time + self.interval
-        gone = set() if is_whole else set(compress(self.symbols, np.isnan(prices[3])))
+        gone = set() if is_whole else set(compress(self.symbols, ~bar.came))
         if begun := sorted(gone - self._gone):
             self.events.append(Event(now, "missing", f"no candle from {_iso(open_time)} on: holes", ",".join(begun)))
         self._gone, self.clock = gone, close_time
-        self._used[open_time] = prices
+        self._used[open_time] = bar
         if len(self._used) > REMEMBERED:
             del self._used[next(iter(self._used))]
+        if (jumps := self._moves.step(bar.prices[3])).any():
+            self.events += self.doubts.say(now, "jump", np.flatnonzero(jumps), open_time)
         events, self.events = self.events, []
-        return one_bar(prices, open_time, close_time, self.symbols, self.interval), events
+        return one_bar(bar.prices, open_time, close_time, self.symbols, self.interval), events
 
     def _next(self, first: int) -> int:
         """Open of the bar that comes after the last decided one."""
         assert self.clock is not None
         return self.clock if self.fills_gaps and (first - self.clock) % self.interval == 0 else first
 
-    def _too_late(self, arrival: Arrival, prices: F8) -> None:
-        open_time, used = arrival.open_time, self._used.get(arrival.open_time)
-        for s, name in enumerate(self.symbols):
-            if prices[3, s] != prices[3, s]:
-                continue
-            kind = "late"
-            if used is not None and used[3, s] == used[3, s]:
-                kind = "duplicate" if np.array_equal(used[:5, s], prices[:5, s]) else "revised"
-            values = " ".join(f"{x!r}" for x in prices[:5, s].tolist())
-            self._note(arrival, kind, [name], f"after the decision of {_iso(open_time)}: {values}; not used")
-
-    def _named(self, prices: F8) -> list[str]:
-        return [s for s, price in zip(self.symbols, prices[3]) if price == price]
+    def _named(self, which: NDArray[np.bool_]) -> list[str]:
+        return list(compress(self.symbols, which))
 
     def _note(self, arrival: Arrival, kind: str, names: list[str], text: str) -> None:
         self.events.append(Event(arrival.now, kind, text, ",".join(names)))
@@ -167,11 +204,11 @@ class Assembler:
 class ReplayFeed:
     """Bars of a file, one at a time. speed: bars a second, None for as fast as they are taken.
 
-    Bars that open before `live_from` (ns UTC) are history.
+    Bars that open before `live_from` (ns UTC) are history. issues: what was not clean in the file, noted before the first live bar.
     """
 
-    def __init__(self, bars: Bars, speed: float | None = None, live_from: int | None = None) -> None:
-        self._bars, self._speed = bars, speed
+    def __init__(self, bars: Bars, speed: float | None = None, live_from: int | None = None, issues: Sequence[Issue] = ()) -> None:
+        self._bars, self._speed, self._issues = bars, speed, issues
         self.symbols, self.interval = bars.symbols, bars.interval
         self._first = 0 if live_from is None else int(np.searchsorted(bars.open_time, live_from))
 
@@ -190,7 +227,14 @@ class ReplayFeed:
         names = ("open", "high", "low", "close", "volume") + (("funding",) if bars.funding is not None else ())
         table = np.stack([getattr(bars, name) for name in names], axis=1)  # [n, 5, S]
         due = time.monotonic()
-        for t in range(max(self._first, int(np.searchsorted(bars.close_time, after, side="right"))), bars.n):
+        begin = max(self._first, int(np.searchsorted(bars.close_time, after, side="right")))
+        events = [
+            (KINDS.get(i.problem, "data"), i.text, i.symbol) for i in self._issues if i.problem != "jump"
+        ]  # jumps are noted as they come
+        if events and begin == self._first < bars.n:  # a new journal
+            now = int(bars.open_time[begin])
+            yield Arrival(now, events=tuple(Event(now, *event) for event in events))
+        for t in range(begin, bars.n):
             if self._speed is not None:
                 due += 1.0 / self._speed
                 time.sleep(max(0.0, due - time.monotonic()))
@@ -237,7 +281,8 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
     if kind != "replay" or not name:
         raise UserError(f"--feed must be replay:FILE or ccxt:EXCHANGE, was {text!r}")
     source = name if name == "sample" or name.startswith("simulated:") else str(Path(name))
-    return ReplayFeed(load(source, **how).bars, parse_speed(speed), None if live_from is None else parse_time(live_from))
+    loaded = load(source, **how)
+    return ReplayFeed(loaded.bars, parse_speed(speed), None if live_from is None else parse_time(live_from), loaded.report.issues)
 
 
 def _iso(ns: int) -> str:

@@ -150,10 +150,18 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         found.append(("critical", "runner", "no process decides: start `qt live` again, it continues"))
     if runner is not None and runner["late_seconds"] > 0.0:
         found.append(("critical", "feed", f"the next bar is overdue since {_long(runner['late_seconds'])}"))
+    if book.equity <= 0.0:
+        found.append(("critical", "liquidated", "no equity is left: every position was closed, nothing is traded any more; see the notes"))
     if source.params().governor.emergency_stop:
         found.append(("critical", "kill switch", "no entries until it is lifted; exits go on"))
-    elif book.is_halted:
+    elif book.is_halted and book.equity > 0.0:
         found.append(("critical", "drawdown", f"{book.drawdown:.1%} below the peak: no entries"))
+    if n := counts["quality"]:
+        found.append(("critical", "candles", f"{n} times a symbol had more bad candles than a backtest accepts; see the notes"))
+    if n := counts["bad"]:
+        found.append(("warning", "candles", f"{n} bad candles became holes; see the notes"))
+    if n := counts["jump"]:
+        found.append(("warning", "jumps", f"{n} closes far from the one before, such as a split leaves; see the notes"))
     if n := counts["mismatch"]:
         found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
     if len(source.active()) < 2 and source.tally().newest >= 0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 AS_PUBLISHED = ("arbiter_invocation_count", "final_decision_source")  # counters without `_total`
-KINDS = ("mismatch", "missing", "late", "revised", "slow")  # of notes
+KINDS = ("mismatch", "missing", "late", "revised", "slow", "bad", "jump", "quality", "liquidated")  # of notes
 REFUSALS = range(Reason.LOW_CONFIDENCE, Reason.NO_BAR)  # with KINDS shown from the start: a counter that appears at 1 hides its first step
 
 

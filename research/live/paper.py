@@ -9,20 +9,23 @@ file the runner gives it again out of the journal.
 import base64
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore import Bars, Params
+from qtcore import Bars, Params, Result
 from qtcore.broker import fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
+from qtcore.portfolio import value_rule
 from qtcore.types import FILL, NEVER, Reason
 from research.errors import UserError
 from research.live.codec import pack_bar, unpack_bar
 from research.live.files import check_whole, connect, guarded
+from research.live.journal import Event
 from research.live.orders import Order
+from research.ruin import ruined
 
 APPLICATION_ID = 0x71747031  # "qtp1"
 REPORTED = ("time", "symbol", "is_entry", "reason", "qty", "price", "reference_price", "notional", "stop_price", "fee", "funding", "pnl")
@@ -72,6 +75,7 @@ class PaperBroker:
             "balance": cash,
             "fees": 0.0,
             "funding": 0.0,
+            "written_off": 0.0,
             "n_fills": 0,
             "positions": {},
             "holes": {},
@@ -92,6 +96,11 @@ class PaperBroker:
     def balance(self) -> float:
         """Realised cash, quote: initial cash, plus every closed trade net of fees, plus funding."""
         return float(self._state["balance"])
+
+    @property
+    def written_off(self) -> float:
+        """What was owed when nothing was left, quote: forgiven, so that the balance is never below zero for it; 0.0 for a sound account."""
+        return float(self._state.get("written_off", 0.0))
 
     @property
     def positions(self) -> dict[str, float]:
@@ -128,7 +137,7 @@ class PaperBroker:
         return unpack_bar(base64.b64decode(candles), open_time, self._clock, self.symbols, self._clock - open_time)
 
     def advance(self, bar: Bars, params: Params) -> NDArray:
-        """Let a closed bar pass: exits at the open, entries at the open, stops, delistings, funding. Returns its fills.
+        """Let a closed bar pass: exits and entries at the open, stops, delistings, funding, liquidation. Returns its fills.
 
         params: in force at this bar; an entry gets its stop `governor.stop_loss` away.
         """
@@ -138,6 +147,7 @@ class PaperBroker:
         done: list[tuple[str, str]] = []
         fills = self._at_open(bar, params.governor.stop_loss, done) + self._inside(bar)
         self._pay_funding(bar)
+        fills += self._liquidated(bar)
         self._clock = close_time
         self._state["bar"] = int(bar.open_time[0]), base64.b64encode(pack_bar(bar)).decode()
         with guarded(self.path):
@@ -221,6 +231,21 @@ class PaperBroker:
             paid += received
         self._state["balance"] += paid
 
+    def _liquidated(self, bar: Bars) -> list[tuple[str | None, dict[str, Any]]]:
+        """Close everything at its mark where nothing is left, and write off what is owed then."""
+        positions, worth = self._state["positions"], 0.0
+        for _, name in self._columns(positions):
+            worth += float(value_rule(*(positions[name][key] for key in ("qty", "last_close", "entry_price", "entry_fee"))))
+        if self._state["balance"] + worth > 0.0:
+            return []
+        time = int(bar.close_time[0])
+        fills: list[tuple[str | None, dict[str, Any]]] = []
+        for s, name in self._columns(positions):
+            fills.append((None, self._leave(s, positions[name], positions[name]["last_close"], int(Reason.LIQUIDATED), time)))
+        self._state["written_off"] = self.written_off + max(-self._state["balance"], 0.0)
+        self._state["balance"] = 0.0
+        return fills
+
     def _enter(self, s: int, pending: float, reference: float, time: int, stop_loss: float) -> dict[str, Any]:
         side = 1.0 if pending > 0.0 else -1.0
         price, notional = float(fill_rule(side, reference, self.params.broker.slippage_rate)), abs(pending)
@@ -247,8 +272,10 @@ class PaperBroker:
 
 def _load_rules() -> None:
     """Load the machine code of the rules: 3 ms each, which the first bar with a fill or a stop need not wait for (2026-11)."""
-    for rule, n in ((fill_rule, 3), (stop_level_rule, 3), (gap_rule, 3), (stop_rule, 4), (stop_fill_rule, 3), (funding_rule, 3)):
-        rule(*(1.0,) * n)
+    for rule in (fill_rule, stop_level_rule, gap_rule, stop_fill_rule, funding_rule):
+        rule(1.0, 1.0, 1.0)
+    for rule in (stop_rule, value_rule):
+        rule(1.0, 1.0, 1.0, 1.0)
 
 
 def _records(fills: list[dict[str, Any]]) -> NDArray:
@@ -256,6 +283,15 @@ def _records(fills: list[dict[str, Any]]) -> NDArray:
     for name in REPORTED if fills else ():
         out[name] = [np.nan if fill[name] is None else fill[name] for fill in fills]
     return out
+
+
+def audited(before: Any, after: Any, result: Result, reported: NDArray) -> Iterator[Event]:
+    """Yield what a bar did to the account that must be told: other fills at the broker, nothing left. before, after: ACCOUNT records."""
+    now = int(result.close_time[0])
+    if wrong := difference(result.fills, reported):
+        yield Event(now, "mismatch", wrong)
+    if ruin := ruined(before, after, result.fills, now):
+        yield Event(now, "liquidated", ruin.text)
 
 
 def difference(mine: NDArray, theirs: NDArray) -> str:

@@ -18,13 +18,14 @@ from qtcore import Bars, Engine, Params, Result, Votes
 from qtcore.engine import Models
 from qtcore.meta import MetaSource
 from qtcore.types import N_MODELS, Reason
+from research.data.jumps import REMEMBERED
 from research.errors import UserError
 from research.live.codec import digest_of
 from research.live.feeds import GRACE, Arrival, Assembler, Feed
 from research.live.files import guarded
 from research.live.journal import Entry, Event, Journal
 from research.live.orders import Broker, Order, order_id
-from research.live.paper import difference
+from research.live.paper import audited
 from research.live.watched import iso
 from research.predictions import Predictions
 
@@ -143,8 +144,9 @@ class Runner:
 
     def run(self) -> Outcome:
         """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
+        assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
         with guarded(self.journal.path):
-            resumed = self._resume()
+            resumed = self._resume(assembler)
         self.ready()
         latency: list[int] = []
         n_bars = 0
@@ -152,7 +154,6 @@ class Runner:
         if begun is not None and 0 < self._clock == int(begun.open_time[0]):  # it died between the broker's file and the journal
             latency.append(self._decide(begun, [], time.time_ns()))
             n_bars += 1
-        assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
         assembler.clock = self._clock or None
         for arrival in self.feed.arrivals(self._clock):
             received = time.time_ns()
@@ -186,10 +187,10 @@ class Runner:
         self._cancel_killed()
         reported = self.broker.advance(bars, self.params)
         self.passed("filled")
+        before = self.engine.account.account[0].copy()
         result = self.engine.run(bars, self._votes_at(int(bars.close_time[0])))
-        if wrong := difference(result.fills, reported):
-            events.append(Event(int(bars.close_time[0]), "mismatch", wrong))
         account = self.engine.account
+        events += audited(before, account.account[0], result, reported)
         self._since_snapshot += 1
         is_snapshot = self._since_snapshot >= self.options.snapshot_bars
         entry = Entry(
@@ -302,11 +303,11 @@ class Runner:
         self._since_snapshot = 0
         self._checkpoint()
 
-    def _resume(self) -> int:
+    def _resume(self, assembler: Assembler) -> int:
         """Stand where the journal ends: state, account, open orders. Returns the number of bars that it holds."""
         kept = self.journal.snapshot()
         if kept is None:
-            self._begin()
+            self._begin(assembler)
             return 0
         bar, self._clock, state = kept
         check_rows(self.models, state)
@@ -322,6 +323,8 @@ class Runner:
         self.engine.meta_model = self.meta
         self._check_account(bar)
         self._bar = bar
+        for _, bars, *_ in self.journal.bars_after(bar - REMEMBERED):
+            assembler.remember(bars)
         self._version, self._told = max(versions), self.journal.last_version()
         self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
         self._catch_up()
@@ -342,14 +345,14 @@ class Runner:
         if known.features != wanted.features:
             raise UserError("features.* must stay those of the journal, was changed; start a new --journal for other features")
 
-    def _begin(self) -> None:
+    def _begin(self, assembler: Assembler) -> None:
         """Run history through features and regime as one block; nobody votes, so the account stays flat."""
         history = self.feed.history()
         if history is None:
-            empty = np.empty((0, len(self.feed.symbols)))
-            none = np.empty(0, np.int64)
+            empty, none = np.empty((0, len(self.feed.symbols))), np.empty(0, np.int64)
             history = Bars(none, none, empty, empty, empty, empty, empty, self.feed.symbols, self.feed.interval)
         self.engine.run(history, absent_votes(history.n, len(history.symbols)))
+        assembler.remember(history)
         self.prepare(self.engine)
         self._bar = history.n - 1
         self._clock = int(history.close_time[-1]) if history.n else 0

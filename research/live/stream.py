@@ -44,7 +44,10 @@ class Stream:
             try:
                 rows = await ccxt.watch_ohlcv(name, timeframe)
                 newest = max(row[0] for row in rows)
-                found = {row[0] * MS: tuple(map(float, row[1:6])) for row in rows if row[0] < newest}
+                found: dict[int, tuple[float, ...]] = {}
+                for row in rows:
+                    if row[0] < newest:  # the first of two counts
+                        found.setdefault(row[0] * MS, tuple(math.nan if x is None else float(x) for x in row[1:6]))
             except asyncio.CancelledError:
                 raise
             except Exception as error:  # what comes over a network may be anything

@@ -92,10 +92,12 @@ def _subtitle(s: dict[str, Any]) -> str:
 
 
 def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say what a reader must know before any figure: no trades, a halt, a missing proof, imported predictions."""
+    """Say what a reader must know before any figure: no trades, a liquidation, a halt, a missing proof, imported predictions."""
     out = []
     if text := s["evidence"]["no_trades"]:
         out.append(("warn", text))
+    if gone := s["pnl"].get("liquidation"):
+        out.append(("bad", f"The account was {gone['text']}."))
     if halt := s["pnl"]["halt"]:
         out.append(("warn", _halt_text(halt, s)))
     if verify.get("passed") is None and not verify.get("checks"):

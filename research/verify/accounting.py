@@ -24,12 +24,19 @@ def ledger_claims(run: Evidence) -> list[Claim]:
     """Balance and equity at every bar from the fills; the cells' PnL adds up to the change of equity."""
     cash, clock = run.params.broker.initial_cash, run.clock
     realised, unrealised = work_out(run)
+    value = realised + np.diff(unrealised, axis=0, prepend=0.0)
     balance = cash + np.cumsum(realised.sum(axis=1))
     equity = balance + unrealised.sum(axis=1)
+    end = ruin(equity)
+    if end < run.bars.n:  # what is owed then is written off: an amount of its own, shared by the losing cells of that bar
+        before, won, lost = equity[end - 1] if end else cash, value[end].clip(min=0.0).sum(), -value[end].clip(max=0.0).sum()
+        value[end] *= np.where(value[end] < 0.0, (before + won) / lost, 1.0)
+        written_off = -balance[end]
+        balance[end:] += written_off
+        equity[end:] += written_off
     everywhere = np.ones(run.bars.n, bool)
     gaps = {name: run.lines[name] - mine for name, mine in (("balance", balance), ("equity", equity))}
     earned = np.zeros_like(realised)
-    value = realised + np.diff(unrealised, axis=0, prepend=0.0)
     earned[:-1] = value[1:]
     cell = run.planes["cell_pnl"] - earned
     total = run.planes["cell_pnl"].sum() - (run.lines["equity"][-1] - run.lines["equity"][0])
@@ -58,7 +65,22 @@ def ledger_claims(run: Evidence) -> list[Claim]:
             np.full(run.bars.n, _near(total, limit)),
             np.full(run.bars.n, total),
         ),
+        clock.rows(
+            "ruin",
+            "nothing is filled after the close that left no equity",
+            "bar",
+            run.fills["bar"],
+            run.fills["symbol"],
+            run.fills["bar"] <= end,
+            run.fills["bar"] - end,
+        ),
     ]
+
+
+def ruin(equity: F8) -> int:
+    """Return the first bar whose close leaves no equity [n], n where there is none."""
+    gone = equity <= 0.0
+    return int(gone.argmax()) if gone.any() else len(equity)
 
 
 def _near(gap: F8, limit: float) -> NDArray[np.bool_]:
@@ -75,13 +97,14 @@ def work_out(run: Evidence) -> tuple[F8, F8]:
     realised, unrealised = np.zeros(bars.close.shape), np.zeros(bars.close.shape)
     last_close = carried(bars.close)
     is_funded, first = bars.funding is not None, 1 - _delay(run)
-    for entry, exit_, closed, stop in zip(trades.entry, trades.exit, trades.closed, trades.last):
+    liquidated = trades.closed & (trades.exit["reason"] == Reason.LIQUIDATED)  # at the close: it still paid that bar's funding
+    for entry, exit_, closed, late, stop in zip(trades.entry, trades.exit, trades.closed, liquidated, trades.last):
         s, held = entry["symbol"], slice(entry["bar"], stop)
         unrealised[held, s] = entry["qty"] * (last_close[held, s] - entry["price"]) - entry["fee"]
         if closed:
             realised[stop, s] += (entry["qty"] * (exit_["price"] - entry["price"]) - exit_["fee"]) - entry["fee"]
         if is_funded:
-            due = slice(entry["bar"] + first, stop + first)
+            due = slice(entry["bar"] + first, stop + max(first, int(late)))
             paid = -((entry["qty"] * bars.close[due, s]) * bars.funding[due, s])  # type: ignore[index]
             realised[due, s] += np.where(paid == paid, paid, 0.0)
     return realised, unrealised
@@ -109,8 +132,8 @@ def fill_claims(run: Evidence) -> list[Claim]:
     carried_close = carried(run.bars.close)[at, symbol]
     ordered = (run.bars.open if _delay(run) else run.bars.close)[at, symbol]
     within = (lowest <= reference) & (reference <= highest)
-    is_stop, is_delisted = fills["reason"] == Reason.STOP, fills["reason"] == Reason.DELISTED
-    traded = inside & np.where(is_stop, within, reference == np.where(is_delisted, carried_close, ordered))
+    is_stop, is_marked = fills["reason"] == Reason.STOP, np.isin(fills["reason"], (Reason.DELISTED, Reason.LIQUIDATED))
+    traded = inside & np.where(is_stop, within, reference == np.where(is_marked, carried_close, ordered))
     time = np.stack([run.bars.open_time[at], run.bars.close_time[at]])
     notional = np.where(is_entry, fills["notional"], np.abs(qty) * price)
 

@@ -314,14 +314,14 @@ def trade(bars, raw_action, raw_confidence, params, funding=None):
     for t in range(n):
         bar = {name: bars[name][t] for name in ("open", "high", "low", "close", "open_time", "close_time")}
         bar["t"] = t
-        cancelled = fill_bar(acc, book, bar, p, funding[t] if funding else None)
+        cancelled, gone = fill_bar(acc, book, bar, p, funding[t] if funding else None)
         for s in range(width):
             if t > 0:
                 out["cell_pnl"][t - 1][s] = book[s]["cell_pnl"]
             book[s]["cell_pnl"] = 0.0
         out["equity"].append(acc["equity"])
         out["balance"].append(acc["balance"])
-        for s, (action, reason, size) in enumerate(govern_bar(acc, book, bar, raw_action[t], raw_confidence[t], p)):
+        for s, (action, reason, size) in enumerate(govern_bar(acc, book, bar, gone, raw_action[t], raw_confidence[t], p)):
             out["final_action"][t][s] = action
             out["governor_reason"][t][s] = Reason.NO_BAR if s in cancelled else reason
             out["size"][t][s] = size
@@ -351,7 +351,10 @@ def flat():
 
 
 def fill_bar(acc, book, bar, p, rates):
-    """Exits at the open, entries at the open, stops, funding, delisting, mark. Returns the flat symbols whose entry was cancelled."""
+    """Exits at the open, entries at the open, stops, funding, delisting, mark, liquidation.
+
+    Returns the flat symbols whose entry was cancelled, and those that were liquidated.
+    """
     cancelled = set()
     symbols = range(len(book))
     for s in symbols:
@@ -390,8 +393,26 @@ def fill_bar(acc, book, bar, p, rates):
             pos["last_close"] = price
     acc["balance"] += due
     acc["funding"] += due
+    before = acc["equity"]
     mark(acc, book, p)
-    return cancelled
+    gone = liquidate(acc, book, bar, p, before) if acc["equity"] <= 0.0 < before else set()
+    return cancelled, gone
+
+
+def liquidate(acc, book, bar, p, before):
+    """Nothing is left: close at the marks, forgive the debt, let the losing cells share what is forgiven. Returns who was held."""
+    gone = {s for s in range(len(book)) if book[s]["qty"]}
+    for s in sorted(gone):
+        close_position(acc, book, s, book[s]["last_close"], Reason.LIQUIDATED, bar["close_time"], bar, p)
+    won = lost = 0.0
+    for pos in book:
+        won += max(pos["cell_pnl"], 0.0)
+        lost += max(-pos["cell_pnl"], 0.0)
+    for pos in book:
+        if pos["cell_pnl"] < 0.0:
+            pos["cell_pnl"] *= (before + won) / lost
+    acc["balance"] = acc["equity"] = acc["exposure"] = 0.0
+    return gone
 
 
 def open_position(acc, book, s, price, bar, p):
@@ -475,7 +496,7 @@ def mark(acc, book, p):
     acc["exposure"] = exposure
     basis = base_of(acc, p)
     acc["peak"] = max(acc["peak"], basis)
-    if (acc["peak"] - basis) / acc["peak"] > p["governor.max_drawdown"]:
+    if acc["peak"] and (acc["peak"] - basis) / acc["peak"] > p["governor.max_drawdown"]:
         acc["is_halted"] = True
 
 
@@ -484,7 +505,7 @@ def base_of(acc, p):
     return acc["equity"] if p["governor.drawdown_basis"] == "equity" else acc["balance"]
 
 
-def govern_bar(acc, book, bar, actions, confidences, p):
+def govern_bar(acc, book, bar, gone, actions, confidences, p):
     """Order exits, then ask for entries in symbol order. Returns (final action, reason, signed size) per symbol."""
     day = bar["close_time"] // DAY
     if day != acc["day"]:
@@ -494,7 +515,7 @@ def govern_bar(acc, book, bar, actions, confidences, p):
             acc["peak"] = base_of(acc, p)
     horizon = p["broker.max_holding_bars"]
     flatten = p["governor.emergency_stop"] and p["governor.flatten_on_kill"]
-    out, leaving = [None] * len(book), {}
+    out, leaving = [(HOLD, Reason.LIQUIDATED, 0.0) if s in gone else None for s in range(len(book))], {}
     for s, pos in enumerate(book):
         if not pos["qty"]:
             continue
@@ -535,6 +556,8 @@ def entry(acc, pos, s, bar, leaves_for, action, confidence, p):
         return 0.0, Reason.NO_BAR
     if p["governor.emergency_stop"]:
         return 0.0, Reason.EMERGENCY_STOP_ACTIVE
+    if acc["equity"] <= 0.0:
+        return 0.0, Reason.LIQUIDATED
     if acc["is_halted"]:
         return 0.0, Reason.MAX_DRAWDOWN_EXCEEDED
     if acc["trades_today"] >= p["governor.max_daily_trades"]:

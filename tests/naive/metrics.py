@@ -29,12 +29,12 @@ def metrics(equity, exposure, fills, cash):
 
 def bar_step(m, last, equity, exposure):
     """Add one bar's return, its powers and the drawdown."""
-    ret = equity / last - 1.0
+    ret = equity / last - 1.0 if last > 0.0 else 0.0
     m["sum_ret"] += ret
     m["sum_ret2"] += ret * ret
     m["sum_ret3"] += ret * ret * ret
     m["sum_ret4"] += (ret * ret) * (ret * ret)
-    m["sum_exposure"] += exposure / equity
+    m["sum_exposure"] += exposure / equity if equity > 0.0 else 0.0
     m["n_underwater"] = m["n_underwater"] + 1 if equity < m["peak"] else 0
     m["max_underwater"] = max(m["max_underwater"], m["n_underwater"])
     m["peak"] = max(m["peak"], equity)

@@ -44,8 +44,9 @@ def add_regimes(cells, reasons, pnl, equity, cash):
             for c in group:
                 total += nine[c]
             slot["pnl"] += total
-            slot["sum_ret"] += total / before
-            slot["sum_ret2"] += (total / before) * (total / before)
+            ret = total / before if before > 0.0 else 0.0
+            slot["sum_ret"] += ret
+            slot["sum_ret2"] += ret * ret
             slot["n_approved"] += sum(reasons[t][s] == Reason.APPROVED and cells[t][s] in group for s in range(len(row)))
         before = equity[t]
     return out

@@ -8,7 +8,9 @@ decided here and there alike:
 - a position ordered to leave keeps that reason when the open lies beyond its stop as well; an open equal to the stop is not beyond it;
 - entries are refused with NO_BAR at a hole; a cancelled entry shows as NO_BAR (kill switch: EMERGENCY_STOP_ACTIVE) in the cell where it
   would have been filled, unless a position is open there;
-- a Kelly share of zero is refused (ZERO_SIZE): nothing is approved without a size.
+- a Kelly share of zero is refused (ZERO_SIZE): nothing is approved without a size;
+- a mark that leaves no equity ends the account: everything is closed there (LIQUIDATED), what is owed is written off, nothing is approved
+  later (LIQUIDATED); the losing cells of that bar share the write-off, so that all cells add up to minus the equity before.
 """
 
 import math
@@ -52,17 +54,23 @@ def trade(bars, actions, confidences, p, book=None, funding=None):
         cancelled = fill_entries(book, bar, row, bar["open"], bar["open_time"])
         fill_stops(book, bar, row)
         pay_funding(book, bar, row)
+        before = book.equity
         mark(book, bar, row)
         basis = base_of(book)
         book.peak = max(book.peak, basis)
+        gone = liquidate(book, bar, row, before) if book.equity <= 0.0 < before else []
         roll_day(book, bar)
         halt(book, bar)
-        govern(book, bar, row, actions[i], confidences[i], cancelled)
+        govern(book, bar, row, actions[i], confidences[i], cancelled | dict.fromkeys(gone, Reason.LIQUIDATED))
         if p["broker.fill"] == "close":
             fill_exits(book, bar, row, bar["close"], bar["close_time"], at_open=False)
             fill_entries(book, bar, row, bar["close"], bar["close_time"])
+            marked = book.equity
             mark(book, bar, row)
             book.peak = max(book.peak, base_of(book))
+            for s in liquidate(book, bar, row, before) if book.equity <= 0.0 < marked else []:
+                if row["governor_reason"][s] != Reason.APPROVED:
+                    row["governor_reason"][s] = int(Reason.LIQUIDATED)
         for name in ("equity", "balance", "exposure"):
             row[name] = getattr(book, name)
         for name in names:
@@ -191,6 +199,17 @@ def mark(book, bar, row):
     book.equity, book.exposure = book.balance + unrealised, exposure
 
 
+def liquidate(book, bar, row, before):
+    """Close everything at its mark and forgive what is owed. Returns the symbols that were held."""
+    held = [s for s, sym in enumerate(book.symbols) if sym["pos"] is not None]
+    for s in held:
+        leave(book, s, book.symbols[s]["last_close"], bar["close_time"], Reason.LIQUIDATED, row)
+    won, lost = total(x for x in row["pnl"] if x > 0.0), total(-x for x in row["pnl"] if x < 0.0)
+    row["pnl"] = [x * ((before + won) / lost) if x < 0.0 else x for x in row["pnl"]]
+    book.balance = book.equity = book.exposure = 0.0
+    return held
+
+
 def base_of(book):
     """10.6 i: one base for sizes, limits and drawdown."""
     return book.equity if book.p["governor.drawdown_basis"] == "equity" else book.balance
@@ -207,7 +226,7 @@ def roll_day(book, bar):
 
 def halt(book, bar):
     """10.6 p: a breach halts entries until the reset rule lifts it."""
-    if not book.halted and (book.peak - base_of(book)) / book.peak > book.p["governor.max_drawdown"]:
+    if not book.halted and book.peak and (book.peak - base_of(book)) / book.peak > book.p["governor.max_drawdown"]:
         book.halted = True
         book.halt_time = bar["close_time"] if book.halt_time is None else book.halt_time
     book.n_halted += book.halted
@@ -276,6 +295,8 @@ def govern_step(book, bar, s, action, confidence, is_leaving):
     refused = screen(book, bar, s, action, confidence, book.symbols[s]["pos"] is not None and not is_leaving)
     if refused is not None:
         return 0.0, refused
+    if book.equity <= 0.0:
+        return 0.0, Reason.LIQUIDATED
     if book.halted:
         return 0.0, Reason.MAX_DRAWDOWN_EXCEEDED
     if book.trades_today >= p["governor.max_daily_trades"]:
@@ -335,5 +356,6 @@ def close_all(book, now):
         sym["pending"] = None
         if sym["pos"] is not None:
             leave(book, s, sym["last_close"], now, Reason.END_OF_DATA, row)
-    book.equity, book.exposure = book.balance, 0.0
+    book.balance = book.equity = max(book.balance, 0.0)
+    book.exposure = 0.0
     return book
