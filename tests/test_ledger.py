@@ -11,7 +11,7 @@ import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, Bars, Votes
 from research.errors import UserError
-from research.ledger import Ledger
+from research.ledger import Ledger, Result
 from research.lineage import SKETCH_SIZE, shared, sketch
 from research.trials import Trial, daily_returns, effective_trials, hash_params, hash_votes, trial_of
 from tests.fake_run import fake_run, walk
@@ -394,3 +394,134 @@ def test_the_command_lists_markets_and_asks_for_a_word(ledger, monkeypatch):
     assert runner.invoke(app, ["trials", "--reset"], input="forget\n").exit_code == 0
     assert ledger.count() == 0
     assert "12 earlier trials were set aside in trials-" in runner.invoke(app, ["trials"]).output
+
+
+# what became of a run
+
+
+def run_rows(bars: Bars, n: int, votes="v") -> list[Trial]:
+    return [replace(t, predictions=f"{votes}+meta", votes=votes) for t in rows(bars, n, kept=n, seed=len(votes))]
+
+
+def test_a_spoilt_trial_counts_as_a_try_and_for_nothing_else(ledger):
+    bars = candles()
+    honest, (leak,) = run_rows(bars, 3), run_rows(bars, 1, "leak")
+    for t in honest:
+        ledger.record(t, Result())
+    before = ledger.tried(sketch(bars))
+    assert (before.trials, before.pending, before.invalid) == (3, 3, 0)
+    assert ledger.look(honest[0]).pending == 2  # of the others
+    assert ledger.record(replace(leak, sharpe=9.0), Result()).variance > before.variance
+    for outcome in ("invalid", "implausible"):
+        assert ledger.settle(leak, Result(outcome, detail="leak"))
+        after = ledger.tried(sketch(bars))
+        assert (after.trials, after.variance, getattr(after, outcome), after.pending) == (4, before.variance, 1, 3)
+        assert after.effective == pytest.approx(effective_trials(honest, 4))
+        assert ledger.lineages()[0]["best"]["params"] == max(honest, key=lambda t: t.sharpe).params
+    assert ledger.settle(leak, Result("proven"))
+    assert ledger.tried(sketch(bars)).variance > before.variance
+    assert ledger.lineages()[0]["best"]["standing"] == "proven"
+    ledger.record(leak, Result())  # run again: what is known of it stays known
+    assert [row["outcome"] for row in ledger.results()] == ["pending"] * 4 + ["invalid", "implausible", "proven"]
+
+
+def test_what_is_found_of_predictions_holds_for_whatever_was_made_of_them(ledger):
+    bars = candles()
+    leak, other, third = run_rows(bars, 3, "leak")
+    bare = replace(third, predictions="leak")  # without the meta layer
+    ledger.record(leak, Result())
+    ledger.record_many([other, bare, *run_rows(bars, 2)])
+    ledger.settle(leak, Result("invalid"))
+    assert ledger.tried(sketch(bars)).invalid == 1
+    ledger.settle(leak, Result("invalid", of_predictions=True))
+    assert (ledger.tried(sketch(bars)).trials, ledger.tried(sketch(bars)).invalid) == (5, 3)
+    assert ledger.look(replace(other, params="new", sharpe=7.0)).variance == ledger.tried(sketch(bars)).variance
+    ledger.settle(other, Result("proven"))
+    assert ledger.tried(sketch(bars)).invalid == 1  # these predictions passed the newer proof; that run itself is still as it was found
+
+
+def test_a_trial_that_nobody_counted_is_not_settled(ledger):
+    assert not ledger.settle(trial(candles()), Result("proven"))
+    assert not ledger.path.exists()
+    ledger.record(trial(candles()))
+    assert not ledger.settle(trial(candles(), params="q"), Result("invalid"))
+    assert ledger.results() == []
+
+
+def test_the_database_refuses_to_delete_or_change_a_result(ledger):
+    import sqlite3
+
+    ledger.record(trial(candles()), Result("invalid"))
+    with sqlite3.connect(ledger.path) as db:
+        for statement in ("DELETE FROM results", "UPDATE results SET outcome = 'proven'"):
+            with pytest.raises(sqlite3.IntegrityError, match="a result is never"):
+                db.execute(statement)
+        with pytest.raises(sqlite3.IntegrityError):
+            db.execute("INSERT INTO results (trial, time, outcome, of_predictions, detail, source) VALUES (1, 0, 'edge', 0, '', '')")
+
+
+def test_a_ledger_without_its_latest_results_is_noticed(ledger):
+    import shutil
+
+    ledger.record(trial(candles()), Result())
+    with ledger._open() as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    copy = shutil.copy(ledger.path, ledger.path.with_name("copy.sqlite"))
+    ledger.settle(trial(candles()), Result("invalid"))
+    for ending in ("-wal", "-shm"):
+        Path(f"{ledger.path}{ending}").unlink(missing_ok=True)
+    shutil.copy(copy, ledger.path)
+    with pytest.raises(UserError, match="was a shorter or another one"):
+        ledger.look(trial(candles()))
+
+
+def test_a_ledger_of_the_second_version_is_brought_up_to_date_and_counts_as_before(ledger):
+    import json
+    import sqlite3
+
+    from research.ledger import SCHEMA
+
+    ledger.path.parent.mkdir(parents=True)
+    bars = candles()
+    with sqlite3.connect(ledger.path) as db:
+        for statement in (*SCHEMA[0], *SCHEMA[1]):
+            db.execute(statement)
+        mark = sketch(bars)
+        db.execute("INSERT INTO facts VALUES ('name', 'mine')")
+        db.execute("INSERT INTO data VALUES (1, ?, 1, ?, ?, ?)", (mark.digest, mark.level, mark.candles, mark.hashes.tobytes()))
+        for i, sharpe in enumerate((0.02, 0.06)):
+            values = (i + 1, f"p{i}", "v", sharpe, 500, 0.0, 3.0, 8_766.0)
+            db.execute("INSERT INTO trials VALUES (?, 1, ?, ?, 0, 'old', ?, 0, x'', ?, ?, ?, ?)", values)
+        db.execute("PRAGMA user_version = 2")
+    (ledger.path.with_suffix(".witness")).write_text(json.dumps({"ledger": "mine", "trials": 2}))
+    tried = ledger.tried(sketch(bars))
+    assert (tried.trials, tried.pending, tried.invalid) == (2, 0, 0)
+    assert tried.variance == pytest.approx(np.var([0.02, 0.06], ddof=1))
+    old = trial(bars, params="p0")
+    assert ledger.record(old, Result()).trials == 2
+    assert ledger.settle(old, Result("invalid", of_predictions=True))
+    assert ledger.tried(sketch(bars)).invalid == 2  # the other one has the same predictions, and nobody proved it
+
+
+SETTLER = (
+    WRITER.split("for i")[0]
+    + """
+from research.ledger import Result
+for i in range(8):
+    trial = Trial(sketch, f"{name}-{i}", f"v{name}", 0.01, 0, np.zeros(3, np.float32))
+    ledger.record(trial, Result())
+    if i == 7:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+    ledger.settle(trial, Result("invalid" if i % 2 else "proven"))
+"""
+)
+
+
+def test_runs_that_are_settled_and_killed_at_the_same_time_lose_nothing(ledger):
+    root = Path(__file__).resolve().parents[1]
+    writers = [subprocess.Popen([sys.executable, "-c", SETTLER, str(ledger.path), str(i)], cwd=root) for i in range(3)]
+    assert [w.wait(timeout=120) for w in writers] == [-9, -9, -9]
+    tried = ledger.lineages()[0]["tried"]
+    assert (tried.trials, tried.invalid, tried.pending) == (24, 9, 3)
+    assert len(ledger.results()) == 24 + 21
