@@ -54,7 +54,7 @@ def trials(
             f"{row['effective']:,.0f}",
             f"{row['last']:%Y-%m-%d}",
         )
-        drawn.add_row(str(lineage), *counts, *figures, "passed" if row["proven"] else "not proven")
+        drawn.add_row(str(lineage), *counts, *figures, "passed" if row["proven"] else "not proven" if row["best"] else "")
     if len(table):
         wide(drawn)
         console.print(
