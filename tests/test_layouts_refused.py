@@ -59,6 +59,20 @@ REFUSED = {
         ["date,open,high,low,close,Volume ETH,Volume BTC", "2024-01-01,1,2,1,1,5,5"],
         "must have one volume in base units, was Volume ETH and Volume BTC; rename that one to volume",
     ),
+    "a volume under a name that is not known": (
+        ["date,open,high,low,close,volme", "2024-01-01,1,2,1,1,5"],
+        "must have a column volume, was volme; rename the volume, or drop what is none",
+    ),
+    "an amount": (["date,open,high,low,close,Amount", "2024-01-01,1,2,1,1,5"], "must have a column volume, was Amount; rename the volume"),
+    "digits, one cut": (
+        [HEAD, *(f"20240101{h:02d}00,1,2,1,1,5" for h in range(5)), "20240101060,1,2,1,1,5"],
+        "must hold dates as most of its rows do, was 20240101060 (no YYYYMMDDHHMM)",
+    ),
+    "digits, one longer": (
+        [HEAD, *(f"20240101{h:02d}0000,1,2,1,1,5" for h in range(5)), "202401010600000,1,2,1,1,5"],
+        "must hold dates as most of its rows do, was 202401010600000 (no YYYYMMDDHHMMSS)",
+    ),
+    "epoch of 1970": ([HEAD, "7200000000,1,2,1,1,5", "10800000000,1,2,1,1,5"], "must lie in the years 1900 to 2199"),
     "a wider row": ([HEAD, ROWS[0] + ",7"], "Expected 6 columns, got 7"),
     "no header, other order": (
         ["1705276800,101.75,99.125,102.25,100.5,10", "1705280400,102.5,101.25,103.5,101.75,20"],

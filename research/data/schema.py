@@ -1,5 +1,6 @@
 """Which column is what? Rows: candles as they came, before any of them is judged."""
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ ALIASES = {
     "size": ("size", "qty", "quantity", "amount"),
     "funding_rate": ("funding_rate", "fundingrate", "last_funding_rate", "lastfundingrate", "rate"),
 }
+VOLUME = re.compile("vol|amount|quantity|qty|turnover|size|contracts")  # in the name of a column that may be a volume
 QUOTES = ("currency", "quote", "to", "usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try")
 LONE = "ASSET"  # name of the only symbol where neither a column, a file name nor the caller names it
 
@@ -143,13 +145,20 @@ def _shown(name: str) -> str:
 
 
 def _base_volume(by_name: Mapping[str, list[str]], source: str) -> str | None:
-    """Return the one of `Volume BTC`, `Volume USDT` that counts base units. Raises UserError where that is not clear."""
+    """Return the one of `Volume BTC`, `Volume USDT` that counts base units, None without any. Raises UserError where it is not clear."""
     named = [name for name in by_name if re.fullmatch(r"volume_[a-z0-9]{2,10}", name)]
     base = [name for name in named if name.removeprefix("volume_") not in QUOTES]
     if len(base) > 1:
         written = " and ".join(_shown(by_name[name][0]) for name in named)
         raise UserError(f"{source} must have one volume in base units, was {written}; rename that one to volume")
-    return base[0] if base else None
+    if base:
+        return base[0]
+    known = {alias for role, names in ALIASES.items() if role != "size" for alias in names} | {*TIME_NAMES, *NAMELESS}
+    near = [name for name in by_name if name not in known and (VOLUME.search(name) or difflib.get_close_matches(name, ["volume"], 1, 0.6))]
+    if near:  # 0 would be wrong where a volume stands under another name
+        written = " or ".join(_shown(by_name[name][0]) for name in near)
+        raise UserError(f"{source} must have a column volume, was {written}; rename the volume, or drop what is none")
+    return None
 
 
 def header_zone(name: str) -> str | None:

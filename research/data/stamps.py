@@ -25,7 +25,7 @@ WEEKDAY = r"^(?:(?i:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? +)?"
 COLONS = r"(?P<H>\d{1,2}):(?P<M>\d{2})(?::(?P<S>\d{2})(?:[.,](?P<f>\d{1,9}))?)?(?: *(?P<ap>[AaPp])\.?[Mm]\.?)?"
 DENSE = r"(?P<h>\d{2})(?P<n>\d{2})(?:(?P<s>\d{2})(?P<g>\d{3})?)?"
 HALF = r"(?P<k>\d{1,2})[- ]?(?P<q>[AaPp])[Mm]"  # 12-AM
-TIME = rf"(?:(?:[Tt_;,]|\s)+(?:{COLONS}|{DENSE}|{HALF}))?\s*$"
+TIME = rf"(?:(?:[Tt_,]|\s)+(?:{COLONS}|{DENSE}|{HALF}))?\s*$"
 DATES = {
     "year first": r"^(?P<y>\d{4})[-/.](?P<m>\d{1,2})[-/.](?P<d>\d{1,2})",
     "digits": r"^(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})",
@@ -72,17 +72,24 @@ def from_numbers(values: I8 | F8, name: str, now: int) -> Walls:
             return _fractions(np.asarray(values, np.float64), name)
     whole = np.asarray(values, np.int64)
     dated = _in_digits(whole, name, now)
-    return dated if dated is not None else _epochs(whole, name)
+    if dated is not None:
+        return dated
+    for n, rest in DIGITS.items():
+        is_date = (whole >= 1900 * 10 ** (n - 4)) & (whole < 2200 * 10 ** (n - 4))
+        if n != 10 and 2 * int(is_date.sum()) >= len(whole):
+            odd = int(whole[np.argmin(is_date)])
+            raise UserError(f"{name} must hold dates as most of its rows do, was {odd} (no YYYYMMDD{rest}); {REMEDY}")
+    return _epochs(whole, name)
 
 
 def _epochs(values: I8, name: str) -> Walls:
     size = np.abs(values[values != 0]) if np.any(values) else np.array([0])
     low, high = int(size.min()), int(size.max())
     unit, scale = next(((unit, scale) for limit, unit, scale in EPOCHS if high < limit), ("nanoseconds", 1))
-    if low < 10**8 and scale == NS_PER_SECOND:
-        raise UserError(f"{name} must hold epoch times, was {low} (1973 or before, or a date written as a number); {REMEDY}")
     if high > 10 * low and high // low >= 500:
         raise UserError(f"{name} must have one unit, was mixed (from {low} to {high}); {REMEDY}")
+    if low * scale < 10**8 * NS_PER_SECOND:
+        raise UserError(f"{name} must hold epoch times, was {low} (1973 or before, or a date written as a number); {REMEDY}")
     bad = (values < FIRST // scale) | (values >= LAST // scale)
     if np.any(bad):
         raise UserError(_range_text(name, f"{int(values[np.argmax(bad)])} (as epoch {unit})"))
