@@ -55,8 +55,8 @@ def backtest(
     result = engine.run(bars, predictions.votes())
     own_layers = (*own, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
-    last, about = engine.finish()[1], {"meta": kept, "own_layers": own_layers, "ceilings": ceilings}
-    return Run(bars, predictions, params, result, last, notes, tuple(lacked), **about)
+    about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "ceilings": ceilings}
+    return Run(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:
