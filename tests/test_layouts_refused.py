@@ -66,12 +66,17 @@ REFUSED = {
     "an amount": (["date,open,high,low,close,Amount", "2024-01-01,1,2,1,1,5"], "must have a column volume, was Amount; rename the volume"),
     "digits, one cut": (
         [HEAD, *(f"20240101{h:02d}00,1,2,1,1,5" for h in range(5)), "20240101060,1,2,1,1,5"],
-        "must hold dates as most of its rows do, was 20240101060 (no YYYYMMDDHHMM)",
+        "must hold dates or epochs, was 202401010000 (YYYYMMDDHHMM) and 20240101060",
     ),
     "digits, one longer": (
         [HEAD, *(f"20240101{h:02d}0000,1,2,1,1,5" for h in range(5)), "202401010600000,1,2,1,1,5"],
-        "must hold dates as most of its rows do, was 202401010600000 (no YYYYMMDDHHMMSS)",
+        "must hold dates or epochs, was 20240101000000 (YYYYMMDDHHMMSS) and 202401010600000",
     ),
+    "digits among epochs": (
+        [HEAD, *(f"{1704067200000 + 3600000 * h},1,2,1,1,5" for h in range(9)), "202401010900,1,2,1,1,5"],
+        "must hold dates or epochs, was 202401010900 (YYYYMMDDHHMM) and 1704067200000",
+    ),
+    "digits with a fraction": ([HEAD, "202401010900.5,1,2,1,1,5", "1704067200000.0,1,2,1,1,5"], "must hold dates or epochs"),
     "epoch of 1970": ([HEAD, "7200000000,1,2,1,1,5", "10800000000,1,2,1,1,5"], "must lie in the years 1900 to 2199"),
     "a wider row": ([HEAD, ROWS[0] + ",7"], "Expected 6 columns, got 7"),
     "no header, other order": (

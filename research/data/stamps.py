@@ -65,21 +65,36 @@ def from_numbers(values: I8 | F8, name: str, now: int) -> Walls:
     """
     if not len(values):
         return Walls(np.empty(0, np.int64), 0, form="epochs")
-    if values.dtype.kind == "f":
-        if not np.all(np.isfinite(values)) or np.any(np.abs(values) >= 2.0**63):
-            raise UserError(f"{name} must hold epoch times, was {values[np.argmax(~(np.abs(values) < 2.0**63))]}; {REMEDY}")
-        if np.any(values % 1.0):
-            return _fractions(np.asarray(values, np.float64), name)
-    whole = np.asarray(values, np.int64)
-    dated = _in_digits(whole, name, now)
+    is_float = values.dtype.kind == "f"
+    if is_float and not np.all(np.abs(values) < 2.0**63):
+        raise UserError(f"{name} must hold epoch times, was {values[np.argmax(~(np.abs(values) < 2.0**63))]}; {REMEDY}")
+    whole = np.asarray(np.floor(values) if is_float else values, np.int64)
+    has_fraction = bool(np.any(whole != values))
+    dated = None if has_fraction else _in_digits(whole, name, now)
     if dated is not None:
         return dated
+    _check_no_dates(whole, name, now)
+    return _fractions(np.asarray(values, np.float64), name) if has_fraction else _epochs(whole, name)
+
+
+def _check_no_dates(values: I8, name: str, now: int) -> None:
+    """Refuse epochs among which are dates in digits: of numbers in their range one in 200 is a date by chance. Raises UserError."""
     for n, rest in DIGITS.items():
-        is_date = (whole >= 1900 * 10 ** (n - 4)) & (whole < 2200 * 10 ** (n - 4))
-        if n != 10 and 2 * int(is_date.sum()) >= len(whole):
-            odd = int(whole[np.argmin(is_date)])
-            raise UserError(f"{name} must hold dates as most of its rows do, was {odd} (no YYYYMMDD{rest}); {REMEDY}")
-    return _epochs(whole, name)
+        here = (values >= 1900 * 10 ** (n - 4)) & (values < 2200 * 10 ** (n - 4))
+        if not np.any(here) or (n == 10 and int(values.max()) * NS_PER_SECOND <= now):
+            continue
+        _, bad = _fields(values[here], n)
+        if 2 * int(bad.sum()) <= int(here.sum()) and not np.all(here):
+            dates, rest_of = int(values[np.argmax(here)]), int(values[np.argmin(here)])
+            raise UserError(f"{name} must hold dates or epochs, was {dates} (YYYYMMDD{rest}) and {rest_of}; {REMEDY}")
+
+
+def _fields(values: I8, n: int) -> tuple[I8, np.ndarray]:
+    """Return ns of dates in `n` digits, and which of them no calendar has."""
+    day = values // 10 ** (n - 8)
+    clock = (values % 10 ** (n - 8)) * 10 ** (17 - n)  # HHMMSSmmm
+    fields = [day // 10_000, day // 100 % 100, day % 100, clock // 10**7, clock // 10**5 % 100, clock // 1000 % 100]
+    return compose(fields, clock % 1000 * 10**6)
 
 
 def _epochs(values: I8, name: str) -> Walls:
@@ -113,10 +128,7 @@ def _in_digits(values: I8, name: str, now: int) -> Walls | None:
     low, high = 1900 * 10 ** (n - 4), 2200 * 10 ** (n - 4)
     if values.min() < low or values.max() >= high:
         return None
-    day = values // 10 ** (n - 8)
-    clock = (values % 10 ** (n - 8)) * 10 ** (17 - n)  # HHMMSSmmm
-    fields = [day // 10_000, day // 100 % 100, day % 100, clock // 10**7, clock // 10**5 % 100, clock // 1000 % 100]
-    wall, bad = compose(fields, clock % 1000 * 10**6)
+    wall, bad = _fields(values, n)
     form = f"YYYYMMDD{DIGITS[n]}"
     if n == 10 and np.any(bad):
         return None
