@@ -21,6 +21,7 @@ from research.evidence.plausibility import (
     mean_recall,
     sharpe_figure,
     standard_ranks,
+    told,
     wilson,
 )
 from research.evidence.scoring import Opinion
@@ -287,3 +288,51 @@ def test_every_kind_of_figure_has_a_row():
     rows = judged(bars, Predictions.random(bars))["ceilings"]
     assert [row["name"] for row in rows] == list(NAMES)
     assert all(row["ceiling"] > (row["low"] or 0.0) for row in rows)
+
+
+# what people see
+
+
+def test_page_and_terminal_say_what_the_ceilings_found(tmp_path, monkeypatch):
+    from typer.testing import CliRunner
+
+    from research.cli.app import app
+
+    bars = candles(n_bars=500)
+    data, said = save_bars(bars, tmp_path / "mine.parquet"), tmp_path / "said.parquet"
+    frame = planted(bars, "the label", with_probs=False).to_pandas().reset_index()
+    frame = frame[frame["xgb_action"] >= 0]
+    frame[["close_time", "symbol", "xgb_action", "xgb_confidence"]].assign(
+        xgb_action=frame["xgb_action"].map({0: "SELL", 1: "HOLD", 2: "BUY"})
+    ).to_parquet(said)
+    words = ["backtest", str(data), "--predictions", str(said), "--set", "run.label=L3", "--set", "features.warmup=100"]
+
+    def called(*more, name):
+        done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / name), *more])
+        return done.exit_code, done.output, (tmp_path / name / "report.html").read_text(encoding="utf-8")
+
+    code, text, page = called(name="on")
+    assert code == 1
+    assert text.startswith("verdict: Implausible: xgb: rank correlation with the return of the next 4 bars is ")
+    for shown in (text, page):
+        assert "figures are above what an honest run reaches; look for the label in the predictions" in " ".join(shown.split())
+    assert "Too good to be true?" in page
+    assert "Lag profiles: rank correlation" in page
+
+    code, text, page = called("--set", "run.ceilings=off", name="off")
+    assert code == 0
+    for shown in (text, page):
+        assert "The ceilings of plausible figures were turned off (run.ceilings = off); " in " ".join(shown.split())
+        assert "Implausible" not in shown
+    assert research.load_run(tmp_path / "off").ceilings is False
+
+    words[1] = "simulated:random_walk?n_bars=500&n_symbols=2&seed=0&interval=1h"
+    code, text, page = called(name="simulated")
+    assert code == 0
+    for shown in (text, page):
+        assert "The ceilings of plausible figures do not hold here: these candles are simulated" in " ".join(shown.split())
+
+
+def test_nothing_is_told_where_nothing_is_above():
+    bars = candles(n_bars=400)
+    assert told(judged(bars, Predictions.random(bars))) == told({}) == []

@@ -64,7 +64,7 @@ def test_every_section_has_its_figures_and_tables(html):
     for name in SECTIONS:
         assert f'<section id="{name}">' in html
         assert f'href="#{name}"' in html
-    assert html.count("<figure>") == html.count("<figcaption>") == 8
+    assert html.count("<figure>") == html.count("<figcaption>") == 9
     assert html.count("<details><summary>") == 15 + 1  # slices and parameters
     assert "<li>1,500 bars of 4 symbols</li>" in html
     assert "<li>live fills; <code>qt live-gap</code> &amp; others compare them</li>" in html
@@ -81,7 +81,7 @@ def test_it_is_one_small_file_that_needs_nothing_else(html):
 
 def test_figures_are_valid_drawings_that_follow_the_colour_scheme(html):
     images = re.findall(r'data:image/svg\+xml;base64,([^"]+)"', html)
-    assert len(images) == 16  # wide and narrow
+    assert len(images) == 18  # wide and narrow
     for image in images:
         svg = base64.b64decode(image).decode()
         root = ET.fromstring(svg)

@@ -120,9 +120,13 @@ def _rejected(models: Any) -> dict[str, str]:
 
 
 def _remarks(summary: dict[str, Any]) -> list[str]:
-    """Say why there were no trades, whether a learned meta layer earned its place, and what share of predictions was not sound."""
+    """Say why there were no trades, which figures are above a ceiling, if a learned meta layer helped, and what was not sound."""
+    from research.evidence.plausibility import told
+
     out = [f"the account was {gone['text']}"] if (gone := summary["pnl"].get("liquidation")) else []
     out += [summary["evidence"]["no_trades"]] if summary["evidence"]["no_trades"] else []
+    found = summary["evidence"]["plausibility"]
+    out += [text for kind, text in told(found) if kind != "note" or found["findings"]]
     out += [row["sentence"] for row in summary["meta_against"]]
     total = summary["provenance"]["total"]
     unsound = [f"{percent(total[kind], 2)} {kind}" for kind in ("absent", "stale", "synthetic") if total[kind]]

@@ -269,7 +269,7 @@ def plausibility(run: Any, rows: slice, net: F8, drawn: tuple[Bootstrap, Bootstr
     return {
         "exempt": text if bars.origin and made_again(bars) else None,
         "off": not run.ceilings,
-        "findings": [_finding(figure, ceilings, horizon, lags) for figure in above],
+        "findings": _findings(above, ceilings, horizon, lags),
         "lags": lags,
         "ceilings": [_highest(name, [f for f in figures if f.name == name], getattr(ceilings, name)) for name in NAMES],
     }
@@ -281,21 +281,27 @@ def _highest(name: str, figures: list[Figure], ceiling: float) -> dict[str, Any]
     return {"name": name, "ceiling": ceiling, "where": best.where, "figure": best.value, "low": best.low}
 
 
-def _finding(figure: Figure, ceilings: Ceilings, horizon: int, lags: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    ceiling = getattr(ceilings, figure.name)
-    value, low, most = (figure_text(figure.name, x) for x in (figure.value, figure.low, ceiling))
-    text = f"{figure.where}: {NAMES[figure.name].format(h=horizon)} is {value}, at least {low}; honest runs stay below {most}"
-    sits = lags.get(figure.where, {}).get("sits")
-    text += f"; {sits}" if sits else ""
-    return {"name": figure.name, "where": figure.where, "figure": figure.value, "low": figure.low, "ceiling": ceiling, "text": text}
+def _findings(above: list[Figure], ceilings: Ceilings, horizon: int, lags: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Say of every figure by how much it is above; the first one of a model says where its knowledge sits."""
+    out: list[dict[str, Any]] = []
+    for figure in above:
+        ceiling = getattr(ceilings, figure.name)
+        value, low, most = (figure_text(figure.name, x) for x in (figure.value, figure.low, ceiling))
+        text = f"{figure.where}: {NAMES[figure.name].format(h=horizon)} is {value}, at least {low}; honest runs stay below {most}"
+        sits = lags.get(figure.where, {}).get("sits")
+        if sits and figure.where not in {found["where"] for found in out}:
+            text += f"; {sits}"
+        known = {"name": figure.name, "where": figure.where, "figure": figure.value, "low": figure.low, "ceiling": ceiling}
+        out.append(known | {"text": text})
+    return out
 
 
 def _sits(profile: Mapping[str, Any], horizon: int) -> str | None:
-    """Say in which bars of the horizon the knowledge sits: those whose correlation stands out, and is not chance."""
+    """Say in which bars of the horizon the knowledge sits: those whose correlation stands out; None where the largest may be chance."""
     value, low = (np.nan_to_num(profile[name][-horizon:], nan=-1.0) for name in ("correlation", "low"))
-    lags = 1 + np.flatnonzero((value >= STANDS_OUT * value.max()) & (low > 0.0))
-    if not len(lags):
+    if not low[value.argmax()] > 0.0:
         return None
+    lags = 1 + np.flatnonzero(value >= STANDS_OUT * value.max())
     if len(lags) == horizon:
         bars = "bar t+1" if horizon == 1 else f"bars t+1 to t+{horizon}"
         return f"the knowledge sits in {bars}, all that the label reads: these predictions hold the label, or a part of it"
@@ -309,3 +315,24 @@ def _sits(profile: Mapping[str, Any], horizon: int) -> str | None:
 def figure_text(name: str, x: float) -> str:
     """Write a figure or its ceiling."""
     return f"{100.0 * x:.1f} %" if name.endswith("accuracy") else f"{x:.1f}" if name == "sharpe" else f"{x:.2f}"
+
+
+def told(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Say what a reader must know of the ceilings, as (kind, sentence); nothing where they hold and no figure is above one.
+
+    found: what `plausibility` returned, or nothing for a run of earlier days. kind: `note`, `warn` or `bad`.
+    """
+    if not found:
+        return []
+    n = len(found["findings"])
+    above = f"{n} figure{' is' if n == 1 else 's are'} above what an honest run reaches" if n else "no figure is above one"
+    out = []
+    if found["exempt"]:
+        out.append(("note", f"The ceilings of plausible figures do not hold here: {found['exempt']}; {above}."))
+    if found["off"]:
+        first = f", the first: {found['findings'][0]['text']}" if n else ""
+        out.append(("warn", f"The ceilings of plausible figures were turned off (run.ceilings = off); {above}{first}."))
+    if n and not out:
+        remedy = "look for the label in the predictions, or say with run.ceilings = off that you know why they are right"
+        out.append(("bad", f"{above[0].upper()}{above[1:]}; {remedy}."))
+    return out

@@ -1,6 +1,6 @@
 """What do the models look like from inside? Reliability, learning curves and feature importance, one small panel a model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,40 @@ def importance(metas: list[dict[str, Any]]) -> Picture | None:
         ax.grid(False, axis="y")
 
     return _panels(list(by_slot), panel, "Most important features of the models", 2.9, across=(2, 1), gap=1.35)
+
+
+def lag_profiles(found: Mapping[str, Any]) -> Picture | None:
+    """Draw the correlation of each model's lean with the return of single bars, and the ceiling over those that the label reads.
+
+    found: `plausibility` of a summary's evidence. Grey bars had closed, blue ones had not, red ones are surely above the ceiling; strokes
+    reach from the lower to the upper end. None without a profile.
+    """
+    profiles = {name: p for name, p in found.get("lags", {}).items() if any(x is not None for x in p["correlation"])}
+    if not profiles:
+        return None
+    ceiling = next(row["ceiling"] for row in found["ceilings"] if row["name"] == "lag_correlation")
+    columns = [[np.nan if x is None else x for x in p[name]] for p in profiles.values() for name in ("low", "high")]
+    low, high = min(np.nanmin(columns), -0.5 * ceiling), max(np.nanmax(columns), 1.15 * ceiling)
+
+    def panel(figure: Any, box: Any, name: str, is_left: bool) -> None:
+        ax = figure.add_subplot(box)
+        lag, value, ends = (np.array(profiles[name][key], float) for key in ("lag", "correlation", "low"))
+        colours = [MARKET if k < 1 else BAD if end > ceiling else CHAIN for k, end in zip(lag, ends)]
+        ax.bar(lag, value, width=0.7, color=colours, alpha=0.85)
+        ax.vlines(lag, ends, 2.0 * value - ends, color=MUTED, lw=1.0)
+        ax.plot([0.5, lag[-1] + 0.5], [ceiling] * 2, color=BAD, lw=1.2, ls=(0, (4, 3)))
+        ax.axhline(0.0, color=MUTED, lw=0.7)
+        ax.axvline(0.5, color=MUTED, lw=0.7)
+        ax.set_ylim(1.08 * low, 1.08 * high)
+        step = -(-len(lag) // 9)
+        shown = [int(k) for k in lag if k % step == 0]
+        ax.set_xticks(shown, ["t" if k == 0 else f"{k:+d}" for k in shown])
+        ax.set_title(layer_name(name))
+        ax.set_xlabel("bar, from the decision on")
+        if is_left:
+            ax.set_ylabel("rank correlation")
+
+    return _panels(list(profiles), panel, "Lag profiles: in which bars the knowledge of each model sits", 2.2)
 
 
 def history_of(meta: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from typing import Any
 
 import pandas as pd
 
+from research.evidence.plausibility import told
 from research.report import figures, matrices, model_figures
 from research.report.earned import earned_table
 from research.report.models import artefacts, importance_table, model_table, status_text, tried_on, tried_table
 from research.report.rows import (
     by_table,
+    ceiling_table,
     certificate,
     changed_params,
     evidence_table,
@@ -73,6 +75,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "n_trades": count(len(trades)),
         "symbols": symbol_table(s["pnl"]["by_symbol"]),
         "evidence": evidence_table(s),
+        "ceilings": ceiling_table(s["evidence"].get("plausibility", {})),
+        "above": [f"{found['text']}." for found in s["evidence"].get("plausibility", {}).get("findings", [])],
         "certificate": certificate(verify),
         "params": param_table(files.manifest["params"]),
         "changed": param_table(files.manifest["params"], changed_params(files.manifest["params"], s["assumptions"]["label"]["horizon"])),
@@ -92,7 +96,7 @@ def _subtitle(s: dict[str, Any]) -> str:
 
 
 def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say what a reader must know before any figure: no trades, a liquidation, a halt, a missing proof, imported predictions."""
+    """Say what a reader must know before any figure: no trades, a liquidation, a halt, a missing proof, ceilings, imported predictions."""
     out = []
     if text := s["evidence"]["no_trades"]:
         out.append(("warn", text))
@@ -107,6 +111,7 @@ def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any])
         out.append(("bad", f"{percent(found)} {text}."))
     if found := s["provenance"]["total"]["stale"]:
         out.append(("warn", f"{percent(found)} of the predictions are stale: made later than their models were meant for."))
+    out += told(s["evidence"].get("plausibility", {}))
     if s["assumptions"]["imported_predictions"]:
         out.append(("warn", "The base predictions were imported: that they were made out of sample cannot be proven here."))
     lacked = s["data"].get("lacked", ())
@@ -184,6 +189,7 @@ def model_pictures(s: dict[str, Any], metas: list[dict[str, Any]]) -> dict[str, 
         "reliability": model_figures.reliability(s["reliability"]),
         "curves": model_figures.curves(metas),
         "importance": model_figures.importance(metas),
+        "lags": model_figures.lag_profiles(s["evidence"].get("plausibility", {})),
     }
     return {name: figure for name, figure in out.items() if figure is not None}
 

@@ -1,5 +1,6 @@
 """Which tables stand on the page? One function a table: parts of the summary in, rows of text out."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from qtcore.params import Params, describe
 from qtcore.types import Reason, Source
+from research.evidence.plausibility import NAMES, figure_text
 from research.evidence.regimes import CELLS, VOLATILITY
 from research.report.words import (
     DASH,
@@ -252,6 +254,17 @@ def evidence_table(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows.append(("Costs paid", percent((pnl["fees"] + pnl["slippage"]) / pnl["initial_cash"]), costs))
     rows.append(("Regime slices add up", f"{pnl['regime_sum_error']:.1e}", "gap to the total, share of the starting cash"))
     return rows
+
+
+def ceiling_table(found: Mapping[str, Any]) -> Table:
+    """Compare the highest figure of each kind with the most that an honest run reaches. found: `plausibility` of a summary's evidence."""
+    rows = []
+    for row in found.get("ceilings", []):
+        value, low, ceiling = (DASH if missing(row[key]) else figure_text(row["name"], row[key]) for key in ("figure", "low", "ceiling"))
+        is_above = not missing(row["low"]) and row["low"] > row["ceiling"]
+        what = NAMES[row["name"]].format(h="few").strip(",")
+        rows.append([what, layer_name(row["where"]), value, low, ceiling, "above" if is_above else "below" if row["where"] else DASH])
+    return Table(["figure", "highest of", "value", "at least", "ceiling", ""], rows, texts=(1, 5))
 
 
 def _sharpe_rows(sharpe: dict[str, Any], trials: dict[str, Any]) -> list[tuple[str, str, str]]:
