@@ -259,18 +259,30 @@ def _check_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
 
 
 def read_table(path: Path | str, kind: Kind, columns: list[str] | None = None) -> "pa.Table":
-    """Read a Parquet file, or some of its columns; kind.shape is `{column: int, float, TIME or TEXT}` of those that must be there.
+    """Read a Parquet file, or some of its columns; kind.shape is `{column: int, float, TIME, TEXT or Arrow's name of a type}`.
 
-    Raises UserError where it is cut, damaged, or a column is missing or of another type.
+    Raises UserError where it is cut, damaged (pages that were written with a checksum), or a column is missing or of another type.
     """
     import pyarrow.parquet as pq
 
     def read() -> "pa.Table":
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             check_columns(file.schema_arrow, kind, path, columns)
             return file.read(columns)
 
     return parquet_guarded(read, path, kind)
+
+
+def count_rows(path: Path | str, kind: Kind) -> int:
+    """Count the rows of a Parquet file and check its columns. Raises UserError as `read_table` does."""
+    import pyarrow.parquet as pq
+
+    def read() -> int:
+        with pq.ParquetFile(path) as file:
+            check_columns(file.schema_arrow, kind, path)
+            return int(file.metadata.num_rows)
+
+    return int(parquet_guarded(read, path, kind))
 
 
 def parquet_guarded(read: Callable[[], Any], path: Path | str, kind: Kind) -> Any:
@@ -299,7 +311,7 @@ def check_columns(schema: Any, kind: Kind, where: Any, columns: list[str] | None
             float: pa.types.is_integer(found) or pa.types.is_floating(found),
             TIME: pa.types.is_timestamp(found),
             TEXT: pa.types.is_string(found) or pa.types.is_large_string(found),
-        }.get(wanted, True)
+        }.get(wanted, wanted is None or str(found) == wanted)
         if not is_right:
             raise kind.error(where, f"{name} as {found}, not {wanted if isinstance(wanted, str) else 'numbers'}")
 

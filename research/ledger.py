@@ -313,7 +313,9 @@ class Ledger:
                     text = f"trial ledger must be free within {BUSY_SECONDS:.0f} s, was locked at {self.path}; end the other process"
                     raise UserError(text) from error
                 time.sleep(0.05)
-            except sqlite3.DatabaseError as error:
+            except UserError:
+                raise
+            except (sqlite3.DatabaseError, TypeError, ValueError, LookupError, OverflowError) as error:  # also what a cell should not hold
                 raise UserError(
                     f"trial ledger must be {what}, was damaged at {self.path} ({error}); put a copy back, or `qt trials --reset` "
                     "sets it aside and says so from then on"

@@ -197,7 +197,10 @@ class Predictions:
         block = max(1, CELLS_PER_GROUP // max(1, len(self.symbols)))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as draft, pq.ParquetWriter(draft, self._schema(), compression="zstd") as writer:
+            with (
+                replacing(target) as draft,
+                pq.ParquetWriter(draft, self._schema(), compression="zstd", write_page_checksum=True) as writer,
+            ):
                 for start in range(0, max(self.n, 1), block):
                     writer.write_table(self[start : start + block]._table())
         except OSError as error:

@@ -26,51 +26,17 @@ from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import UserError
-from research.files import TEXT, TIME, Kind, put_in_place, read_json, read_table, save_json
-from research.labels import LABEL_SHAPE
+from research.files import Kind, count_rows, put_in_place, read_json, read_table, save_json
 from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
+from research.store_kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
 from research.trials import TrialName
 from research.verdict import UNPROVEN, combined, result_of
 
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
-PRICES = ("open", "high", "low", "close", "volume")
-AGAIN = "run the backtest again"
-RUN_JSON = Kind("a file of a run's folder as the backtest wrote it", AGAIN)
-SUMMARY = Kind("the summary of a run as the backtest wrote it", AGAIN, {"evidence": {"verdict": str}})
-CERTIFICATE = Kind("the proof of a run as `qt verify` wrote it", "run `qt verify` again", {"passed": (bool, None), "checks": [dict]})
-MANIFEST = Kind(
-    "the manifest of a run as the backtest wrote it",
-    AGAIN,
-    {
-        **dict.fromkeys(("run_id", "created", "command", "profile", "data_fingerprint", "platform"), str),
-        **dict.fromkeys(("params", "source_hash", "seeds", "threads"), dict),
-        "schema_version": int,
-        "label": LABEL_SHAPE,
-        "symbols": [str],
-        "interval": int,
-        "versions": {...: (str, None)},
-        "notes": [str],
-        "meta_model?": (None, {"kind": str, "vector": str, "hash": str}),
-        "own_layers?": [str],
-        "origin?": str,
-        "ceilings?": bool,
-        "trials": {"trials?": int},
-        "arrays": {...: str},
-    },
-)
-KEYS = {"open_time": TIME, "close_time": TIME, "symbol": TEXT}
-COLUMNS: dict[str, dict[str, Any]] = {
-    "bars": KEYS | dict.fromkeys(PRICES, float),
-    "decisions": KEYS | dict.fromkeys(DECISION_COLUMNS, float),
-    "trades": {"symbol": TEXT, "pnl": float},
-    "fills": {"symbol": TEXT},
-    "equity": {"equity": float},
-    "predictions": {},
-}
 TABLES = ("bars", "decisions", "trades", "fills", "equity", "predictions")
 VERSIONED = ("qtcore", "numpy", "numba", "pandas", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "arch")
 ROWS_AT_ONCE = 250_000  # rows of a bar or decision table that are in memory as a table
@@ -222,7 +188,7 @@ def _write_tables(run: Any, folder: Path) -> None:
     _write_planes(run.bars, decision_planes(run), folder / "decisions.parquet")
     run.predictions.save(folder / "predictions.parquet")
     for name, frame in (("trades", trades_frame(run)), ("fills", fills_frame(run)), ("equity", equity_frame(run))):
-        frame.reset_index().to_parquet(folder / f"{name}.parquet", compression="zstd", index=False)
+        frame.reset_index().to_parquet(folder / f"{name}.parquet", compression="zstd", index=False, write_page_checksum=True)
 
 
 def _write_planes(bars: Bars, planes: dict[str, NDArray], path: Path) -> None:
@@ -239,7 +205,7 @@ def _write_planes(bars: Bars, planes: dict[str, NDArray], path: Path) -> None:
             columns["symbol"] = pa.DictionaryArray.from_arrays(codes, pa.array(list(bars.symbols)))
             columns |= {name: pa.array(np.ascontiguousarray(plane[rows]).reshape(-1)) for name, plane in planes.items()}
             table = pa.table(columns)
-            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd", write_page_checksum=True)
             writer.write_table(table)
     finally:
         if writer is not None:
@@ -288,10 +254,15 @@ class RunFiles:
             raise UserError(f"table must be one of {', '.join(TABLES)}, was {name!r}")
         return self._table(name, columns).to_pandas()
 
+    def n_rows(self, name: str) -> int:
+        """Rows of a table; its columns are checked too."""
+        return count_rows(self.path / f"{name}.parquet", self._kind(name))
+
+    def _kind(self, name: str) -> Kind:
+        return Kind(f"the {name} of a run as the backtest wrote them", AGAIN, COLUMNS[name])
+
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        return read_table(
-            self.path / f"{name}.parquet", Kind(f"the {name} of a run as the backtest wrote them", AGAIN, COLUMNS[name]), columns
-        )
+        return read_table(self.path / f"{name}.parquet", self._kind(name), columns)
 
     def planes(self, table: str, names: Iterable[str]) -> dict[str, NDArray]:
         """Read columns of `bars` or `decisions` as planes [n, S], with the bits and dtypes that were written."""
@@ -375,4 +346,9 @@ def read_run(folder: Path | str) -> RunFiles:
     if manifest.get("schema_version") != SCHEMA_VERSION:
         found = manifest.get("schema_version")
         raise UserError(f"run folder must be of schema {SCHEMA_VERSION}, was {found!r} in {path}; run the backtest again with this version")
-    return RunFiles(path, MANIFEST.check(manifest, path / "manifest.json"))
+    files = RunFiles(path, MANIFEST.check(manifest, path / "manifest.json"))
+    rows = {name: files.n_rows(name) for name in ("bars", "decisions", "equity")}
+    if rows != {"bars": rows["bars"], "decisions": rows["bars"], "equity": rows["bars"] // max(1, len(files.symbols))}:
+        found = ", ".join(f"{name} of {n:,} rows" for name, n in rows.items())
+        raise UserError(f"run folder must hold one bar in all tables, was {path} with {found}; {AGAIN}")
+    return files

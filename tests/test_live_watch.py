@@ -170,7 +170,7 @@ def test_the_governor_file_goes_out_and_comes_in(watched, tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{", "readable JSON"),
+        ("{", "was no JSON"),
         ("[]", "schema 1"),
         ('{"schema_version": 2}', "schema 1"),
         ('{"current_balance": -1}', "current_balance must be a positive number"),

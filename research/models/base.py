@@ -29,7 +29,7 @@ PRESETS = ("default", "published", "original", "fast", "tiny")  # what each of o
 MODEL = Kind("a model file as the training wrote it", "train again")
 CALIBRATION = {"kind": str, "scale": float, "factors": [float]}
 SCALER = Kind(
-    "the scaler of a model as the training wrote it",
+    "the means and deviations of a model as the training wrote them",
     "train again",
     {"features": [str], "model_sha256": str, "mean": [float], "scale": [float], "calibration?": (CALIBRATION, None)},
 )
@@ -161,7 +161,7 @@ class Scaler:
         The hash keeps a damaged model from its library: xgboost 3.2 ends the whole process on a truncated file.
         """
         try:
-            stored = parse_json(text, SCALER, "the scaler's file")
+            stored = parse_json(text, SCALER, "scaler")
         except UserError as error:
             raise ModelAbsentError(str(error)) from error
         mean, scale = np.array(stored["mean"], np.float64), np.array(stored["scale"], np.float64)

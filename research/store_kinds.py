@@ -1,0 +1,71 @@
+"""Kinds of files in a run's folder: what each is called, and which names and types it must hold."""
+
+from typing import Any
+
+from qtcore.types import DECISION_COLUMNS, MODELS
+from research.files import TEXT, TIME, Kind
+from research.labels import LABEL_SHAPE
+
+PRICES = ("open", "high", "low", "close", "volume")
+AGAIN = "run the backtest again"
+RUN_JSON = Kind("a file of a run's folder as the backtest wrote it", AGAIN)
+SUMMARY = Kind("the summary of a run as the backtest wrote it", AGAIN, {"evidence": {"verdict": str}})
+CERTIFICATE = Kind("the proof of a run as `qt verify` wrote it", "run `qt verify` again", {"passed": (bool, None), "checks": [dict]})
+MANIFEST = Kind(
+    "the manifest of a run as the backtest wrote it",
+    AGAIN,
+    {
+        **dict.fromkeys(("run_id", "created", "command", "profile", "data_fingerprint", "platform"), str),
+        **dict.fromkeys(("params", "source_hash", "seeds", "threads"), dict),
+        "schema_version": int,
+        "label": LABEL_SHAPE,
+        "symbols": [str],
+        "interval": int,
+        "versions": {...: (str, None)},
+        "notes": [str],
+        "meta_model?": (None, {"kind": str, "vector": str, "hash": str}),
+        "own_layers?": [str],
+        "origin?": str,
+        "ceilings?": bool,
+        "trials": {"trials?": int},
+        "arrays": {...: str},
+    },
+)
+KEYS = {"open_time": TIME, "close_time": TIME, "symbol": TEXT}
+CODES = {"raw_action", "final_action", "final_source", *(name for name in DECISION_COLUMNS if not name.endswith(("confidence", "score")))}
+COLUMNS: dict[str, dict[str, Any]] = {
+    "bars": KEYS | dict.fromkeys(PRICES, "double"),
+    "decisions": KEYS
+    | {name: int if name in CODES else float for name in DECISION_COLUMNS}
+    | {f"{m}_action": "int8" for m in MODELS}
+    | {f"{m}_confidence": "double" for m in MODELS}
+    | {"final_action": "int8", "final_confidence": "double", "final_source": "int8", "governor_reason": "uint8", "size": "double"}
+    | {"cell_pnl": "double", "volatility": "double", "trend_strength": "double", "label": "int8"},
+    "trades": {
+        **dict.fromkeys(("entry_time", "decision_time", "exit_time"), TIME),
+        **dict.fromkeys(
+            ("entry_price", "exit_price", "qty", "notional", "fee", "slippage", "funding", "pnl", "ret", "confidence"), "double"
+        ),
+        "trade_id": int,
+        "symbol": TEXT,
+        "side": "int8",
+        "bars": int,
+        "exit_reason": "uint8",
+        "source": "int8",
+    },
+    "fills": {
+        **dict.fromkeys(("qty", "price", "reference_price", "notional", "stop_price", "fee", "slippage", "funding", "pnl"), "double"),
+        "time": TIME,
+        "symbol": TEXT,
+        "bar": int,
+        "trade_id": int,
+        "is_entry": "bool",
+        "reason": "uint8",
+    },
+    "equity": {
+        "open_time": TIME,
+        "close_time": TIME,
+        **dict.fromkeys(("equity", "balance", "exposure", "drawdown", "ensemble_only", "buy_hold"), "double"),
+    },
+    "predictions": {},
+}
