@@ -339,15 +339,20 @@ def replacing(path: Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
-def save_text(path: Path, text: str) -> None:
-    """Write a file of UTF-8 text, whole or not at all. Raises OSError."""
+def save_text(path: Path, text: str, *, is_private: bool = False) -> None:
+    """Write a file of UTF-8 text, whole or not at all; is_private: for nobody else to read. Raises OSError."""
     with replacing(path) as draft:
+        if is_private:
+            draft.touch(0o600)
         draft.write_text(text, encoding="utf-8")
 
 
-def save_json(path: Path, value: Any) -> None:
-    """Write strict JSON, whole or not at all. Raises OSError, and ValueError on NaN and infinity, which JSON does not know."""
-    save_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+def save_json(path: Path, value: Any, *, is_private: bool = False) -> None:
+    """Write strict JSON, whole or not at all; is_private: for nobody else to read.
+
+    Raises OSError, and ValueError on NaN and infinity, which JSON does not know.
+    """
+    save_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", is_private=is_private)
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from typing import Any
 from qtcore import Params
 from qtcore.types import InputError
 from research.errors import UserError
-from research.live.files import check_version, connect, guarded
+from research.live.files import COMMAND_SECONDS, check_version, connect, guarded
 from research.live.journal import Journal
+from research.live.place import resolved
 
 FIXED = ("features.", "broker.", "meta.mode")  # what cannot change under a running account; a meta layer is trained for one mode
 STAGES = {0: (False, False), 1: (True, False), 2: (True, True), 3: (True, True)}  # meta, arbiter (`spec` 11.4)
@@ -104,10 +105,11 @@ def kill_file_of(journal: Path) -> Path:
 
 def command(journal: Path, what: Mapping[str, Any]) -> None:
     """Leave a command for the runner of `journal`; it takes effect at the next bar. Raises UserError where there is no journal."""
+    journal = resolved(journal)
     if not journal.exists():
         raise UserError(f"journal must be a file that `qt live` wrote, was missing: {journal}")
     with guarded(journal):
-        db = connect(journal)
+        db = connect(journal, patience=COMMAND_SECONDS, check=lambda db: check_version(db, journal))
         try:
             check_version(db, journal)
             db.execute("INSERT INTO control (time, command) VALUES (?, ?)", (time.time_ns(), json.dumps(dict(what))))

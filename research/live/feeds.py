@@ -282,7 +282,9 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
         raise UserError(f"--feed must be replay:FILE or ccxt:EXCHANGE, was {text!r}")
     source = name if name == "sample" or name.startswith("simulated:") else str(Path(name))
     loaded = load(source, **how)
-    return ReplayFeed(loaded.bars, parse_speed(speed), None if live_from is None else parse_time(live_from), loaded.report.issues)
+    return ReplayFeed(
+        loaded.bars, parse_speed(speed), None if live_from is None else parse_time(live_from, "--live-from"), loaded.report.issues
+    )
 
 
 def _iso(ns: int) -> str:

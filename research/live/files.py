@@ -1,25 +1,77 @@
-"""How is an SQLite file opened and held, and what is said when it cannot be?"""
+"""SQLite files of live trading: opened, waited for, held by one runner; what is said when that cannot be."""
 
 import json
+import os
 import sqlite3
-from collections.abc import Iterator
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
+from research.live.place import PRIVATE, Made, numbers
 
 SCHEMA_VERSION = 2
 APPLICATION_ID = 0x71746A31  # "qtj1"
-BUSY_SECONDS = 10.0
+BUSY_SECONDS = 600.0  # that a runner waits for a file which another process has locked
+COMMAND_SECONDS = 10.0  # that a command waits
+SLICE = 0.5  # s between two looks at whether the wait was given up
 
 
-def connect(path: Path, *, durable: bool = True) -> sqlite3.Connection:
-    """Open a connection as the journal wants it: WAL, explicit transactions, checkpoints by hand."""
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-    db.execute("PRAGMA wal_autocheckpoint = 0")
+class Connection(sqlite3.Connection):
+    """A connection that waits for others to let go.
+
+    patience: s to wait for one statement. gives_up: asked meanwhile. told: called after a wait, with its seconds.
+    """
+
+    patience = 0.0
+    gives_up: Callable[[], bool] = staticmethod(lambda: False)
+    told: Callable[[float], None] = staticmethod(lambda seconds: None)
+
+    def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+        """Run a statement. Raises sqlite3.OperationalError as SQLite does, a lock of others after `patience` seconds."""
+        start = None
+        while True:
+            try:
+                done = super().execute(statement, *values)
+            except sqlite3.OperationalError as error:
+                start = start or time.monotonic() - SLICE
+                is_over = time.monotonic() - start >= self.patience or self.gives_up()
+                if self.in_transaction or not is_busy(error) or is_over:  # inside one nothing is left to wait for
+                    raise
+                continue
+            if start is not None:
+                self.told(time.monotonic() - start)
+            return done
+
+
+def is_busy(error: sqlite3.OperationalError) -> bool:
+    """Say whether another process holds the file."""
+    return "locked" in str(error) or "busy" in str(error)
+
+
+def connect(
+    path: Path, *, durable: bool = True, patience: float | None = None, check: Callable[[sqlite3.Connection], None] = lambda db: None
+) -> Connection:
+    """Open a connection as the journal wants it: WAL, explicit transactions, checkpoints by hand.
+
+    patience: s to wait for others, BUSY_SECONDS by default. check: called before anything is changed, raises UserError on files of others.
+    """
+    patience = BUSY_SECONDS if patience is None else patience
+    db = sqlite3.connect(path, timeout=min(SLICE, patience), isolation_level=None, check_same_thread=False, factory=Connection)
+    db.patience = patience
+    try:
+        if has_tables(db):
+            check(db)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
@@ -30,7 +82,7 @@ def guarded(path: Path) -> Iterator[None]:
         yield
     except sqlite3.OperationalError as error:
         text = str(error)
-        if "locked" in text or "busy" in text:
+        if is_busy(error):
             raise UserError(f"journal must be free for writing, was held by another process: {path}; end that one or wait") from error
         if "full" in text or "disk I/O" in text:
             raise UserError(
@@ -43,7 +95,7 @@ def guarded(path: Path) -> Iterator[None]:
 
 def has_tables(db: sqlite3.Connection) -> bool:
     """Say whether anything was ever made in the file."""
-    return db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] > 0
+    return bool(db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] > 0)
 
 
 def check_version(db: sqlite3.Connection, path: Path) -> None:
@@ -72,21 +124,76 @@ def read_about(db: sqlite3.Connection) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM about")}
 
 
-def hold(path: Path) -> Any:
-    """Keep other runners out until this process ends, however it ends."""
-    import fcntl
+class Hold:
+    """A journal that this process alone may write, until `close` or the end of the process.
 
+    Two locks: one on the file itself, by whatever name it was found; one on the file `JOURNAL.lock`, for those who ask whether a runner
+    works (they must not open the journal beside SQLite: closing it would drop SQLite's own locks).
+    """
+
+    def __init__(self, path: Path, made: Made | None = None) -> None:
+        """Take both, making files that are not there. Raises UserError where another runner has them, or on a file that is no journal."""
+        import fcntl
+
+        made = Made() if made is None else made
+        self._numbers: list[int] = []
+        made.file(path)
+        self._open(path, os.O_RDWR)
+        try:
+            if sys.platform == "linux":  # elsewhere it would keep SQLite out, too
+                fcntl.flock(self._numbers[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            made.file(lock_of(path))
+            self._open(lock_of(path), os.O_RDWR | os.O_NOFOLLOW)
+            fcntl.flock(self._numbers[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._check(path, os.fstat(self._numbers[0]))
+        except BlockingIOError as error:
+            made.forget()
+            self._leave()
+            raise UserError(f"journal must be of one runner at a time, was in use: {path}; end the other `qt live` first") from error
+        except BaseException:
+            self._leave()
+            raise
+
+    @staticmethod
+    def _check(path: Path, found: os.stat_result) -> None:
+        if not stat.S_ISREG(found.st_mode):
+            raise UserError(f"journal must be a file, was none: {path}; choose another --journal")
+        if found.st_nlink > 1:
+            raise UserError(
+                f"journal must have one name, was a file with {found.st_nlink} (hard links): {path}; its log lies beside one of them, "
+                "go on under that one and remove the others (a backup is a copy)"
+            )
+        if not path.exists() or numbers(path.stat()) != numbers(found):
+            raise UserError(f"journal must stay where it is, was removed or replaced at the start: {path}; start again")
+
+    def _leave(self) -> None:
+        """Let go of both locks; the journal stays open to the end of the process, as SQLite may have it open too."""
+        import fcntl
+
+        fcntl.flock(self._numbers[0], fcntl.LOCK_UN)
+        for number in self._numbers[1:]:
+            os.close(number)
+
+    def _open(self, path: Path, flags: int) -> None:
+        self._numbers.append(os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, PRIVATE))
+
+    def close(self) -> None:
+        """Let others in. Only after SQLite has closed the journal."""
+        while self._numbers:
+            os.close(self._numbers.pop())
+
+
+def lock_of(path: Path) -> Path:
+    """Name the file whose lock says that a runner works on a journal."""
+    return path.with_name(f"{path.name}.lock")
+
+
+def hold(path: Path, made: Made | None = None) -> Hold:
+    """Keep other runners out until this process ends, however it ends. made: notes the files that are new."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f"{path.name}.lock").open("w", encoding="utf-8")
+        return Hold(path, made)
     except OSError as error:
         raise UserError(f"journal must be writable, was {path} ({error.strerror}); choose another --journal") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise UserError(f"journal must be of one runner at a time, was in use: {path}; end the other `qt live` first") from error
-    return lock
 
 
 def is_held(path: Path) -> bool | None:
@@ -97,7 +204,7 @@ def is_held(path: Path) -> bool | None:
     import fcntl
 
     try:
-        with path.with_name(f"{path.name}.lock").open(encoding="utf-8") as lock:
+        with lock_of(path).open(encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

@@ -8,7 +8,6 @@ other prices, other fees, orders filled later. All parts add up to the whole.
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,7 +22,8 @@ from qtcore.meta import MetaSource
 from qtcore.types import F8
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
-from research.live.files import damaged, guarded
+from research.live.files import damaged
+from research.live.reading import Reading
 from research.live.reload import meta_of
 from research.live.source import JournalSource
 
@@ -231,8 +231,8 @@ def broker_parts(source: JournalSource, bars: Bars) -> dict[str, float] | None:
     if not path.exists():
         return None
     mine = _trades(source.rows(f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq"))
-    with guarded(path), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        theirs = _trades(db.execute(f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq").fetchall())
+    with closing(Reading(path)) as account:
+        theirs = _trades(account.rows(f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq"))
     marks = [column[~np.isnan(column)][-1] if not np.isnan(column).all() else 0.0 for column in bars.close.T]
     parts = dict.fromkeys(BROKER, 0.0)
     for key in sorted({*mine, *theirs}):

@@ -29,7 +29,7 @@ def export_governor(source: JournalSource | RunSource, path: Path) -> Path:
         raise UserError(f"a governor file is written from a live journal, was a finished run: {source.name}; see its trades.parquet")
     state = governor_state(source)
     with writable("governor file", path):
-        save_json(path, state)
+        save_json(path, state, is_private=True)
     return path
 
 

@@ -36,6 +36,7 @@ from research.live.codec import (
 )
 from research.live.files import APPLICATION_ID, SCHEMA_VERSION, check_version, check_whole, connect, guarded, has_tables, hold, read_about
 from research.live.orders import Order
+from research.live.place import Made, Place, resolved
 
 START_SLOT, SLOTS = 0, (1, 2)  # the state of the beginning; two that take turns
 
@@ -122,31 +123,48 @@ class Journal:
     Raises UserError where the file is not a journal, of another version, damaged or held by another process.
     """
 
-    def __init__(self, path: str | Path, about: Mapping[str, Any], *, durable: bool = True) -> None:
-        """Open or make the journal. about: symbols, interval and other facts that stay; durable: sync the disk at every commit."""
-        self.path = Path(path)
-        self._lock = hold(self.path)
-        is_new = not self.path.exists() or self.path.stat().st_size == 0
-        with guarded(self.path):
-            self.db = connect(self.path, durable=durable)
-            if is_new or not has_tables(self.db):
-                self._create(about)
-            check_version(self.db, self.path)
-            check_whole(self.db, self.path)
-            self.about = read_about(self.db)
-            for statement in (seal.TABLE, seal.INDEX):
-                self.db.execute(statement)
-            seal.check_seals(self._ask, self.path, len(self.about["symbols"]), seal.RECENT)
-        for name in ("symbols", "interval"):
-            if self.about[name] != json.loads(json.dumps(about[name])):
-                raise UserError(
-                    f"journal must be of the same {name} {about[name]}, was {self.about[name]} in {self.path}; use a new --journal"
-                )
+    def __init__(self, path: str | Path, about: Mapping[str, Any], *, durable: bool = True, made: Made | None = None) -> None:
+        """Open or make the journal. about: symbols, interval and other facts that stay; durable: sync the disk at every commit.
+
+        made: notes what is new. has_begun is whether a runner has ever started on it.
+        """
+        self.path = resolved(path)
+        self._lock = hold(self.path, made)
+        self.place = Place(self.path, "journal", "nothing more is decided; put it or a copy back, then start again")
+        try:
+            with guarded(self.path):
+                self.db = connect(self.path, durable=durable, check=lambda db: check_version(db, self.path))
+        except BaseException:
+            self._lock.close()
+            raise
+        try:
+            with guarded(self.path):
+                self._open(about)
+            self.place.check()
+        except BaseException:
+            self.close()
+            raise
         self.symbols = tuple(self.about["symbols"])
         self.measured: tuple[int, int] | None = None  # last bar and what it took, ns, written with the next one
         columns = ", ".join("?" * (3 + len(CELL_COLUMNS)))
         self._insert_cell = f"INSERT INTO decisions VALUES ({columns})"
         self._insert_fill = f"INSERT INTO fills VALUES ({', '.join('?' * (2 + len(FILL.names or ())))})"
+
+    def _open(self, about: Mapping[str, Any]) -> None:
+        """Read what is there, or begin. Raises UserError on what is damaged, or of another market."""
+        if not has_tables(self.db):
+            self._create(about)
+        check_whole(self.db, self.path)
+        self.has_begun = bool(self._ask("SELECT 1 FROM snapshots LIMIT 1"))
+        self.about = read_about(self.db)
+        for name in ("symbols", "interval"):
+            if self.about[name] != json.loads(json.dumps(about[name])):
+                raise UserError(
+                    f"journal must be of the same {name} {about[name]}, was {self.about[name]} in {self.path}; use a new --journal"
+                )
+        for statement in (seal.TABLE, seal.INDEX):
+            self.db.execute(statement)
+        seal.check_seals(self._ask, self.path, len(self.about["symbols"]), seal.RECENT)
 
     def _create(self, about: Mapping[str, Any]) -> None:
         self.db.execute("BEGIN IMMEDIATE")
@@ -169,10 +187,11 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write everything inside or nothing. Raises UserError when the disk is full or the file damaged."""
+        """Write everything inside or nothing. Raises UserError when the disk is full, or the file damaged or no more in its place."""
         if self.db.in_transaction:  # part of a larger one
             yield self.db
             return
+        self.place.check()
         with guarded(self.path):
             self.db.execute("BEGIN IMMEDIATE")
             try:
@@ -182,12 +201,14 @@ class Journal:
                 if self.db.in_transaction:
                     self.db.execute("ROLLBACK")
                 raise
+        self.place.check()  # no order is sent for a bar that is in no file
 
     def begin(self, bar: int, close_time: int, state: Mapping[str, NDArray], params: Params, models: Mapping[str, Any]) -> None:
         """Write what the runner starts with: the state before its first bar, `bar` being the last one of history (-1 for none)."""
         with self.transaction() as db:
             _put_version(db, bar + 1, params, models, "start")
             _put_snapshot(db, START_SLOT, bar, close_time, state)
+        self.has_begun = True
 
     def change(self, bar: int, params: Params, models: Mapping[str, Any], cause: str) -> int:
         """Note other parameters or models from `bar` on. Returns the number of the version."""

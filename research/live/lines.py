@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from qtcore.params import DrawdownBasis, MetaMode, Params
 from qtcore.types import MODELS, NS_PER_MINUTE, Action, Reason, Source, Verdict
 from research.errors import UserError, visible
 from research.live.journal import Entry
+from research.live.place import Made, private
 from research.live.watched import iso
 from research.reasons import reason_text
 
@@ -135,6 +137,10 @@ class _Handler(RotatingFileHandler):
 
     has_failed = False
 
+    def _open(self) -> TextIOWrapper:
+        """Open the file, a new one for its user alone."""
+        return TextIOWrapper(open(self.baseFilename, f"{self.mode}b", opener=private), encoding=self.encoding)
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """Say it."""
         if not self.has_failed:
@@ -145,11 +151,11 @@ class _Handler(RotatingFileHandler):
 class LogFile:
     """A rotating log of bars. Raises UserError where the file cannot be written."""
 
-    def __init__(self, path: Path, *, is_json: bool = False) -> None:
-        """Open the file; five older ones of 10 MB are kept."""
+    def __init__(self, path: Path, *, is_json: bool = False, made: Made | None = None) -> None:
+        """Open the file; five older ones of 10 MB are kept. made: notes what is new."""
         self._is_json = is_json
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            (Made() if made is None else made).file(path)
             self._handler = _Handler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8")
         except OSError as error:
             raise UserError(f"--log must be a writable file, was {path} ({error.strerror}); choose another") from error

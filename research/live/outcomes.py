@@ -6,7 +6,6 @@ that is still open, or an order still waiting, has no outcome yet: its row is le
 """
 
 import hashlib
-import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from qtcore.types import N_MODELS, Action
 from research.errors import UserError
 from research.live.codec import VOTE_COLUMNS
 from research.live.files import check_version, guarded
+from research.live.reading import Reading
 
 MAGIC = b"SQLite format 3\x00"
 MINUTE = 60e9  # ns
@@ -44,15 +44,16 @@ def read_outcomes(journal: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, 
 
     Raises UserError where the file is no journal of this version, or damaged.
     """
+    reading = Reading(journal)
     with guarded(journal):
-        db = sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=10.0, isolation_level=None)
+        db = reading.db
         try:
             check_version(db, journal)
             db.execute("BEGIN")  # one view of both tables
             n_decisions = int(db.execute("SELECT COUNT(*) FROM decisions").fetchone()[0])
             decided, entered = db.execute(DECIDED).fetchall(), db.execute(ENTERED).fetchall()
         finally:
-            db.close()
+            reading.close()
     if not decided:
         raise UserError(f"{journal} must have decisions with votes, was without; let `qt live` run")
     closed, rest = [row for row in entered if row[6] is not None], [row for row in entered if row[6] is None]

@@ -9,7 +9,9 @@ file the runner gives it again out of the journal.
 import base64
 import json
 import math
+import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from qtcore.portfolio import value_rule
 from qtcore.types import FILL, NEVER, Reason
 from research.errors import UserError
 from research.live.codec import pack_bar, unpack_bar
-from research.live.files import check_whole, connect, guarded
+from research.live.files import check_whole, connect, guarded, has_tables
 from research.live.journal import Event
 from research.live.orders import Order
+from research.live.place import Made, Place
 from research.ruin import ruined
 
 APPLICATION_ID = 0x71747031  # "qtp1"
@@ -44,31 +47,59 @@ CREATE INDEX fills_of_bars ON fills (close_time);
 class PaperBroker:
     """A simulated exchange account in a file.
 
-    params: costs and the number of holes after which a symbol is gone. cash: quote, what a new account starts with.
+    params: costs and the number of holes after which a symbol is gone. cash: quote, what a new account starts with. made: notes new files.
     Raises UserError where the file is not one, and for `broker.fill = close`, which nobody can do after the close.
     """
 
-    def __init__(self, path: str | Path, symbols: tuple[str, ...], params: Params, *, cash: float | None = None) -> None:
+    def __init__(
+        self, path: str | Path, symbols: tuple[str, ...], params: Params, *, cash: float | None = None, made: Made | None = None
+    ) -> None:
         if params.broker.fill.name != "NEXT_OPEN":
             raise UserError(
                 f"broker.fill must be next_open in live trading, was {params.broker.fill.name.lower()}; an order needs a market"
             )
         self.path, self.symbols, self.params = Path(path), symbols, params
+        self.place = Place(self.path, "paper account", "start again, the journal gives it everything back")
         self._column = {name: s for s, name in enumerate(symbols)}
+        try:
+            (Made() if made is None else made).file(self.path)
+        except OSError as error:
+            raise UserError(f"paper account must be writable, was {path} ({error.strerror}); choose another --journal") from error
+        if self.path.is_symlink() or not self.path.is_file():
+            raise UserError(f"paper account must be a file of its own, was none: {path}; move it away")
         with guarded(self.path):
-            self.db = connect(self.path, durable=False)
-            if self.db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()[0] == 0:
-                self._create(params.broker.initial_cash if cash is None else cash)
-                self.checkpoint()  # what it began with is in no journal
-            if self.db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
-                raise UserError(f"paper account must be a file that `qt live` wrote, was another SQLite file: {path}; move it away")
-            check_whole(self.db, self.path)
-            clock, state = self.db.execute("SELECT clock, state FROM account").fetchone()
-            working = self.db.execute("SELECT id, symbol, kind, notional, reason FROM orders WHERE state = 'open' ORDER BY seq").fetchall()
-            self._n_orders = self.db.execute("SELECT COUNT(*) FROM orders").fetchone()[0]
+            self.db = connect(self.path, durable=False, check=self._check_kind)
+        try:
+            with guarded(self.path):
+                if not has_tables(self.db):
+                    self._create(params.broker.initial_cash if cash is None else cash)
+                    self.checkpoint()  # what it began with is in no journal
+                self._check_kind(self.db)
+                check_whole(self.db, self.path)
+                clock, state = self.db.execute("SELECT clock, state FROM account").fetchone()
+                working = self.db.execute(
+                    "SELECT id, symbol, kind, notional, reason FROM orders WHERE state = 'open' ORDER BY seq"
+                ).fetchall()
+                self._n_orders = self.db.execute("SELECT COUNT(*) FROM orders").fetchone()[0]
+        except BaseException:
+            self.db.close()
+            raise
         _load_rules()
         self._clock, self._state = int(clock), json.loads(state)
         self._open = {row[0]: Order(*row) for row in working}
+
+    def _check_kind(self, db: sqlite3.Connection) -> None:
+        if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+            raise UserError(f"paper account must be a file that `qt live` wrote, was another SQLite file: {self.path}; move it away")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Write everything inside; where it fails the process ends, and what was not committed is not there."""
+        self.place.check()
+        with guarded(self.path):
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self.db.execute("COMMIT")
 
     def _create(self, cash: float) -> None:
         start: dict[str, Any] = {
@@ -111,20 +142,18 @@ class PaperBroker:
         """Take orders for the next open; a known id is ignored, open or done."""
         if not orders:
             return
-        with guarded(self.path):
-            self.db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             for order in orders:
                 row = (order.id, self._n_orders, order.symbol, order.kind, order.notional, order.reason)
                 if self.db.execute("INSERT OR IGNORE INTO orders VALUES (?, ?, ?, ?, ?, ?, 'open')", row).rowcount:
                     self._open[order.id] = order
                     self._n_orders += 1
-            self.db.execute("COMMIT")
 
     def cancel(self, ids: list[str]) -> None:
         """Drop orders that are not filled yet."""
         known = [id_ for id_ in ids if id_ in self._open]
         if known:
-            with guarded(self.path):
+            with self._transaction():
                 self.db.executemany("UPDATE orders SET state = 'cancelled' WHERE id = ?", [(id_,) for id_ in known])
             for id_ in known:
                 del self._open[id_]
@@ -150,8 +179,7 @@ class PaperBroker:
         fills += self._liquidated(bar)
         self._clock = close_time
         self._state["bar"] = int(bar.open_time[0]), base64.b64encode(pack_bar(bar)).decode()
-        with guarded(self.path):
-            self.db.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             first = self._state["n_fills"]
             self._state["n_fills"] += len(fills)
             marks = ", ".join("?" * (3 + len(REPORTED)))
@@ -160,7 +188,6 @@ class PaperBroker:
                 self.db.executemany(f"INSERT INTO fills VALUES ({marks})", rows)
                 self.db.executemany("UPDATE orders SET state = ? WHERE id = ?", done)
             self.db.execute("UPDATE account SET clock = ?, state = ?", (close_time, json.dumps(self._state)))
-            self.db.execute("COMMIT")
         for _, id_ in done:
             self._open.pop(id_, None)
         return _records([fill for _, fill in fills])

@@ -14,6 +14,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from qtcore.meta import MetaSource
 from research.errors import UserError
 from research.live.files import guarded
 from research.live.journal import Entry, Event
+from research.live.reading import Reading
 from research.live.runner import Runner, check_rows
 from research.meta.schedule import MetaSchedule
 from research.registry import NAME, find, pointer, resolve
@@ -119,14 +121,11 @@ def last_source(journal: Path) -> str | None:
     """Return where the models of a journal's newest version came from; None in a new journal or where it does not say."""
     if not journal.exists() or journal.stat().st_size == 0:
         return None
-    with guarded(journal):
-        db = sqlite3.connect(f"file:{journal}?mode=ro", uri=True, timeout=10.0)
+    with guarded(journal), closing(Reading(journal)) as reading:
         try:
-            found = db.execute("SELECT models FROM versions ORDER BY id DESC LIMIT 1").fetchone()
+            found = reading.db.execute("SELECT models FROM versions ORDER BY id DESC LIMIT 1").fetchone()
         except sqlite3.OperationalError:
             return None  # not a journal, or one without a bar; opening it says more
-        finally:
-            db.close()
     try:
         source = None if found is None else json.loads(found[0]).get(SOURCE)
     except ValueError:

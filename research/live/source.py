@@ -1,8 +1,6 @@
 """What can be watched? A live journal or a finished run, seen the same way: account, positions, counts, equity, the last decisions."""
 
 import json
-import sqlite3
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,10 +12,10 @@ from numpy.typing import NDArray
 
 from qtcore import Params
 from qtcore.types import ACCOUNT, F8, I8, NS_PER_DAY, NS_PER_MINUTE, POSITION, Action, Reason
-from research.errors import UserError
 from research.live.codec import CELL_COLUMNS
 from research.live.controls import command
 from research.live.files import check_version, check_whole, guarded, is_held, read_about
+from research.live.reading import Reading
 from research.live.seal import check_seals
 from research.live.tally import COUNTED, Durations, Tally
 from research.live.watched import Book, iso, number_or_none, told
@@ -45,15 +43,13 @@ class JournalSource:
     _noted: int = -1
 
     def __post_init__(self) -> None:
-        if not self.path.exists():
-            raise UserError(f"SRC must be a journal of `qt live` or a run's folder, was missing: {self.path}")
+        self._reading = Reading(self.path)
+        self.path = self._reading.path
         with guarded(self.path):
-            self._db = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=10.0, check_same_thread=False, isolation_level=None)
-            check_version(self._db, self.path)
-            self.about = read_about(self._db)
+            check_version(self._reading.db, self.path)
+            self.about = read_about(self._reading.db)
         self.symbols = tuple(self.about["symbols"])
         self.interval = int(self.about["interval"])
-        self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
@@ -62,13 +58,12 @@ class JournalSource:
 
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """Run a query; one at a time, as pages are made by several threads."""
-        with self._lock, guarded(self.path):
-            return self._db.execute(query, values).fetchall()
+        return self._reading.rows(query, *values)
 
     def check(self) -> None:
         """Raise UserError naming the first bar that is not what was written, or the pages that are damaged. Reads the whole file."""
         with guarded(self.path):
-            check_whole(self._db, self.path)
+            check_whole(self._reading.db, self.path)
         check_seals(self.rows, self.path, len(self.symbols))
 
     def tally(self) -> Tally:

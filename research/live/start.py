@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from research.errors import UserError
 from research.live.alerts import Alerts
 from research.live.controls import STAGES, Controls, kill_file_of
 from research.live.envelope import FILE as ENVELOPE
-from research.live.feeds import ReplayFeed, open_feed
+from research.live.feeds import Arrival, ReplayFeed, open_feed
+from research.live.files import lock_of
 from research.live.governor_file import read_governor, take_over
-from research.live.journal import Journal
+from research.live.journal import Entry, Event, Journal
 from research.live.lean import import_lean
 from research.live.lines import LogFile
 from research.live.looks import EVERY, REPLAY_EVERY, Looks
 from research.live.paper import PaperBroker
+from research.live.place import Made, check_apart, resolved
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.meta.schedule import MetaSchedule
@@ -63,17 +67,38 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
         raise UserError("qt live must have --feed and --journal, was without; see `qt live --help`")
     if wish.predictions is not None and wish.models is not None:
         raise UserError("--predictions and --models exclude each other, both were given; leave one out")
-    params = wish.config.params
+    params, text = wish.config.params, wish.feed
     if wish.stages is not None:
         params = params.with_values({"stages": parse_stages(wish.stages)})
-    exchange = {**wish.exchange, "patience": math.inf} if wish.journal.exists() else wish.exchange  # what runs for weeks waits for it
-    feed = open_feed(wish.feed, wish.speed, wish.live_from, exchange, **wish.how)
-    try:
+    journal = resolved(wish.journal)
+    exchange = {**wish.exchange, "patience": math.inf} if journal.exists() else wish.exchange  # what runs for weeks waits for it
+    wish = replace(wish, journal=journal)
+    check_files(wish)
+    with ExitStack() as open_:  # closes what was opened where the start is refused
+        feed = open_feed(text, wish.speed, wish.live_from, exchange, **wish.how)
+        open_.callback(feed.close)
         params, served = served_by(wish, params, feed)
-        return assemble(wish, params, feed, served, progress)
-    except BaseException:
-        feed.close()
-        raise
+        runner = assemble(wish, params, feed, served, open_)
+        if progress is not None and isinstance(feed, ReplayFeed):
+            total = feed.bars.n
+            runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
+        return runner, open_.pop_all().close
+
+
+def check_files(wish: Wish) -> None:
+    """Raise UserError where the log would be written into a file that is something else."""
+    assert wish.journal is not None
+    if wish.log is None:
+        return
+    replayed = (wish.feed or "").removeprefix("replay:")
+    parts = {"the journal": wish.journal, "the paper account": paper_of(wish.journal), "the lock": lock_of(wish.journal)}
+    parts |= {"the journal's log": Path(f"{wish.journal}-wal"), "the kill switch": kill_file_of(wish.journal)}
+    check_apart("--log", wish.log, {**parts, "the candles": replayed, "the predictions": wish.predictions})
+
+
+def paper_of(journal: Path) -> Path:
+    """Name the file of a journal's paper account."""
+    return journal.with_name(f"{journal.name}.paper")
 
 
 def served_by(wish: Wish, params: Params, feed: Any) -> tuple[Params, Served]:
@@ -129,55 +154,72 @@ def assemble(
     params: Params,
     feed: Any,
     served: Served,
-    progress: Any,
-) -> tuple[Runner, Callable[[], None]]:
-    """Open the files and connect the parts. feed: a ReplayFeed or ExchangeFeed; served: predictions, base models, meta layer, versions."""
+    open_: ExitStack,
+) -> Runner:
+    """Open the files and connect the parts. feed: a ReplayFeed or ExchangeFeed; served: predictions, base models, meta layer, versions.
+
+    open_ gets what closes them; where nothing had begun by then, it takes away every file that is new.
+    """
     assert wish.journal is not None
+    made, opened = Made(), list[Journal]()
+    open_.callback(lambda: None if opened and opened[0].has_begun else made.undo())
     is_replay = isinstance(feed, ReplayFeed)
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
-    journal = Journal(wish.journal, facts, durable=not is_replay)
-    try:
-        taken = _governor(wish, journal)
-        cash = None if taken is None else taken.get("current_balance")
-        paper = wish.journal.with_name(f"{wish.journal.name}.paper")
-        broker = PaperBroker(paper, feed.symbols, params, cash=cash)
-        log = None if wish.log is None else LogFile(wish.log, is_json=wish.log_json)
-    except BaseException:
-        journal.close()
-        raise
+    journal = Journal(wish.journal, facts, durable=not is_replay, made=made)
+    open_.callback(journal.close)
+    opened.append(journal)
+    taken = _governor(wish, journal)
+    cash = None if taken is None else taken.get("current_balance")
+    broker = PaperBroker(paper_of(wish.journal), feed.symbols, params, cash=cash, made=made)
+    open_.callback(broker.close)
     options = Options(SNAPSHOT_BARS, CHECKPOINT_BARS, fills_gaps=False) if is_replay else Options()
     options.budget = round(wish.budget_ms * 1e6)
     controls = Controls(journal, params, kill_file_of(wish.journal))
     runner = Runner(params, feed, journal, broker, *served, options, controls)
+    note_waits(runner, journal, broker)
     runner.meta_of = lambda about: meta_of(about, served[2])
-    reload = reload_of(wish, params, served, is_replay)
     looks = Looks(journal, None if wish.predictions is None else wish.predictions.with_name(ENVELOPE), REPLAY_EVERY if is_replay else EVERY)
-    silence = None if is_replay else 2.0 * feed.interval / 1e9 + options.grace / 1e9
-    alerts = None if wish.alert is None else Alerts(wish.alert, silence)
-    runner.duties = tuple(duty for duty in (reload, looks, alerts) if duty is not None)
-    if alerts is not None:
-        runner.heard = alerts.heard
+    runner.duties = (looks,)
+    if wish.log is not None:
+        log = LogFile(wish.log, is_json=wish.log_json, made=made)
+        open_.callback(log.close)
+        runner.watchers = (*runner.watchers, lambda entry: log.write(entry, runner.params))
+    if (reload := reload_of(wish, params, served, is_replay)) is not None:
+        open_.callback(reload.close)
+        runner.duties = (reload, *runner.duties)
+    listeners: list[Callable[[Arrival], None]] = [lambda arrival: journal.place.check()]  # also while no bar comes
+    if wish.alert is not None:
+        alerts = Alerts(wish.alert, None if is_replay else 2.0 * feed.interval / 1e9 + options.grace / 1e9)
+        open_.callback(alerts.close)
+        runner.duties = (*runner.duties, alerts)
+        listeners.append(alerts.heard)
     if taken is not None:
         source, state = wish.import_governor, taken
         assert source is not None
         runner.prepare = lambda engine: take_over(engine, state, feed.symbols, source)
-    if log is not None:
-        runner.watchers = (*runner.watchers, lambda entry: log.write(entry, runner.params))
-    if progress is not None and is_replay:
-        total = feed.bars.n
-        runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
 
-    def close() -> None:
-        for duty in (reload, alerts):
-            if duty is not None:
-                duty.close()
-        if log is not None:
-            log.close()
-        broker.close()
-        journal.close()
-        feed.close()
+    def heard(arrival: Arrival) -> None:
+        for listen in listeners:
+            listen(arrival)
 
-    return runner, close
+    runner.heard = heard
+    return runner
+
+
+def note_waits(runner: Runner, journal: Journal, broker: PaperBroker) -> None:
+    """Note with an event that another process held a file so long that a bar had to wait; who is told to stop waits for nobody."""
+    waits: list[tuple[str, float]] = []
+    for what, db in (("journal", journal.db), ("paper account", broker.db)):
+        db.gives_up = lambda: runner.stopping
+        db.told = partial(lambda what, seconds: waits.append((what, seconds)), what)
+
+    def note(entry: Entry) -> None:
+        told, waits[:] = list(waits), []
+        texts = [f"another process held the {what} for {seconds:.0f} s; it was waited for" for what, seconds in told]
+        if texts:
+            journal.note([Event(int(entry.result.close_time[0]), "locked", text) for text in texts], entry.bar)
+
+    runner.watchers = (*runner.watchers, note)
 
 
 def reload_of(wish: Wish, params: Params, served: Served, is_replay: bool) -> Reload | None:
