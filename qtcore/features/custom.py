@@ -59,8 +59,8 @@ class CustomFeatures:
         hole = np.isnan(bars.close)
         for feature, plane in zip(self.features, out, strict=True):
             first = self.rows - feature.lookback
-            columns = {name: np.ascontiguousarray(whole[i, first:]) for i, name in enumerate(_PRICES)}
-            seen = Bars(when[0, first:], when[1, first:], **columns, symbols=bars.symbols, interval=bars.interval)
+            open_, high, low, close, volume = (np.ascontiguousarray(plane[first:]) for plane in whole)
+            seen = Bars(when[0, first:], when[1, first:], open_, high, low, close, volume, bars.symbols, bars.interval)
             values = np.asarray(feature.function(seen), np.float64)
             if values.shape != seen.close.shape:
                 raise InputError(f"the feature {feature.name} must return shape {list(seen.close.shape)}, was {list(values.shape)}")

@@ -13,6 +13,23 @@ better than honest ones can be. Five figures are compared with a ceiling (`CEILI
 Ranks are taken symbol by symbol, so neither drift nor volatility of a symbol counts as knowledge. What is compared is the lower end of a
 one-sided 99.5 % interval: `Z` standard errors of the block bootstrap; of a share, Wilson's score on no more events than there are label
 windows that do not overlap. Many figures of many runs are looked at, and a false alarm costs an honest run its verdict.
+
+Where the ceilings come from, measured in November 2026: 36 honest trainings (XGBoost and LightGBM, preset fast, three folds, labels L1 and
+L3) on spot and perpetual crypto, FX, US equities and indices, 756 figures, none above. The highest lower end beside its ceiling:
+
+| bars up to | balanced accuracy | direction accuracy | rank correlation | lag correlation | Sharpe ratio |
+| ---------- | ----------------- | ------------------ | ---------------- | --------------- | ------------ |
+| 15 minutes | 0.50 of 0.70      | 0.53 of 0.60       | 0.12 of 0.25     | 0.01 of 0.35    | -2.2 of 12   |
+| 1 hour     | 0.43 of 0.70      | 0.50 of 0.60       | 0.00 of 0.15     | 0.01 of 0.20    | -0.9 of 8    |
+| below 1 day| 0.39 of 0.70      | 0.51 of 0.60       | 0.01 of 0.15     | 0.03 of 0.20    | -0.1 of 6    |
+| 1 day      | 0.37 of 0.70      | 0.46 of 0.60       | -0.08 of 0.15    | 0.00 of 0.25    | -0.7 of 5    |
+| longer     | 0.29 of 0.70      | 0.43 of 0.62       | -0.15 of 0.20    | -0.05 of 0.30   | no trades    |
+
+Prices that bounce between few ticks are honest and predictable: the worst of 20 coins on 5-minute bars has 0.14 between one return and the
+next, the worst of 104 on hourly bars 0.11; hence more room on short bars. Random predictions, also stubborn and rare ones, on random walks
+of 300 and of 120 bars: none of 25,000 figures above; with an interval of 97.5 %, 7 were.
+
+What this cannot find: knowledge of when prices move without whereto, a leak of less than the ceilings, and one on too few bars to be sure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -169,7 +186,7 @@ def wilson(share: float, n: float) -> float:
 
 def lean(opinion: Opinion) -> F8:
     """Say which way and how strongly, [n, S]: p_buy - p_sell, or the confidence with the sign of the action; NaN where nothing was said."""
-    side: F8
+    side: Any
     if opinion.probs is not None:
         side = opinion.probs[..., Action.BUY] - opinion.probs[..., Action.SELL]
     else:

@@ -42,8 +42,9 @@ def summarise(run: Any) -> dict[str, Any]:
     bootstrap = scored.bootstrap
     rates = layer_rates(result.decisions, final_source(run), result.governor_reason, regime)
     pnl = money(run, regime)
-    evidence = _evidence(run, rows, net, market, Bootstrap(len(net), bootstrap.block))
-    evidence["plausibility"] = plausibility(run, rows, net, (bootstrap, Bootstrap(len(net), bootstrap.block)))
+    drawn = Bootstrap(len(net), bootstrap.block)
+    evidence = _evidence(run, rows, net, market, drawn)
+    evidence["plausibility"] = plausibility(run, rows, net, (bootstrap, drawn))
     evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"])
     asked = rules(run)
     out = {
