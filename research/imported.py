@@ -25,6 +25,7 @@ from research.data.clock import iso, utc_ns
 from research.data.funding import match, spelling
 from research.data.zones import Reading
 from research.errors import UserError
+from research.files import Kind, check_file
 from research.foreign_codes import ABSENT, UNKNOWN, ActionColumn, agreed_coding, plain_numbers, read_actions, read_numbers, read_shares
 from research.labels import Label, score_labels
 from research.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
@@ -37,6 +38,8 @@ STATUSES = ("active", "shadow", "fallback", "insufficient", "error")
 TIME_NAMES = ("close_time", "timestamp", "open_time")
 PARTS = ("action", "confidence", *SIDES, "status", "version")
 
+PREDICTIONS = Kind("a readable file of predictions, Parquet or JSON lines", "name another with --predictions")
+
 
 def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", broker: Broker | None = None) -> Predictions:
     """Place predictions on the bars. Raises UserError where they cannot be read, match no bar, may mean several things or hold no vote.
@@ -44,6 +47,8 @@ def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", bro
     source: path of a Parquet or JSON-lines file, or a pandas or polars frame. A file that this program stored keeps its folds and, with
     label "auto", its labels.
     """
+    if isinstance(source, str | Path):
+        check_file(source, PREDICTIONS)
     if isinstance(source, str | Path) and _is_ours(Path(source)):
         stored = _stored(Path(source), bars)
         return stored if label == "auto" else _relabelled(stored, bars, label, broker)

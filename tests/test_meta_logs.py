@@ -163,7 +163,7 @@ def test_files_that_cannot_teach_are_refused(files, tmp_path):
         train_from_log(log, outcomes)
     with pytest.raises(UserError, match="without a usable one"):
         train_from_log(log, outcomes, min_date="2030-01-01")
-    with pytest.raises(UserError, match="--from-log must be a readable file"):
+    with pytest.raises(UserError, match="must be a readable file of JSON lines, was not found"):
         read_log(tmp_path / "none.jsonl", outcomes)
     (tmp_path / "odd.csv").write_text("timestamp,action\n")
     with pytest.raises(UserError, match="was without symbol"):

@@ -33,9 +33,11 @@ WHERE orders.kind = 'entry' ORDER BY orders.bar, orders.id"""
 def is_journal(path: Path) -> bool:
     """Say whether a file is an SQLite database rather than a log of JSON lines."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(len(MAGIC)) == MAGIC
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

@@ -18,8 +18,11 @@ from qtcore.types import I8, MODELS, N_MODELS, Action
 from research.data.clock import utc_ns
 from research.data.grid import closes_of, most_common
 from research.errors import UserError
+from research.files import Kind, check_file
 from research.foreign_codes import read_actions, read_numbers, read_outcomes, read_shares
 
+LOG = Kind("a readable file of JSON lines", "name another with --from-log")
+OUTCOMES = Kind("a readable CSV file", "name another with --outcomes")
 ALIASES = {"patch": "patchtst"}
 COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration_minutes")
 LONGEST = 10 * 366 * 24 * 60.0  # minutes: no trade is held for ten years
@@ -33,6 +36,7 @@ def read_log_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     Raises UserError where the file or the times cannot be read, or no line says an action.
     """
     rows, n_lines = [], 0
+    check_file(path, LOG)
     try:
         with path.open(encoding="utf-8") as file:
             for text in file:
@@ -92,6 +96,7 @@ def read_outcome_lines(path: Path, counts: dict[str, int]) -> pd.DataFrame:
 
     Raises UserError where it cannot be read, lacks a column, or holds codes that may mean several things.
     """
+    check_file(path, OUTCOMES)
     try:
         frame = pd.read_csv(path, dtype={"symbol": str})
     except (OSError, ValueError, UnicodeDecodeError) as error:
