@@ -33,7 +33,7 @@ def spelling(name: str) -> str:
     >>> [spelling(name) for name in ("BTC/USDT:USDT", "btc-usdt-swap", "BTCUSDT_PERP", "BTCUSDT.P", "BTC_USDT")]
     ['BTCUSDT', 'BTCUSDT', 'BTCUSDT', 'BTCUSDT', 'BTCUSDT']
     """
-    text = re.sub(r":[A-Z]+$", "", name.strip().upper())
+    text = re.sub(r":[A-Z]+$", "", str(name).strip().upper())
     text = re.sub(r"([-_./ ](SWAP|PERP|PERPETUAL|P))+$", "", text)
     return re.sub(r"[-_./: ]", "", text)
 

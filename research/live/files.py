@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from qtcore.types import InputError
 from research.errors import UserError
 from research.live.place import PRIVATE, Made, numbers
 
@@ -77,7 +78,7 @@ def connect(
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Turn what SQLite says into one sentence."""
+    """Turn what SQLite says, and what cannot be read of a cell, into one sentence."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -89,7 +90,9 @@ def guarded(path: Path) -> Iterator[None]:
                 f"journal must fit on the disk, was {path} on a full one; free space and start again, nothing is lost"
             ) from error
         raise UserError(f"journal must be a writable SQLite file, was {path} ({text}); choose another --journal") from error
-    except sqlite3.DatabaseError as error:
+    except InputError:
+        raise
+    except (sqlite3.DatabaseError, TypeError, ValueError, LookupError, OverflowError) as error:  # also what a cell should not hold
         raise damaged(path, error) from error
 
 

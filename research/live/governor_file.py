@@ -19,7 +19,17 @@ from research.live.source import JournalSource, RunSource
 from research.live.watched import iso
 
 KEPT_TRADES = 100
-STATE = Kind("a governor's state of schema 1", "export it again or leave --import-governor out")
+STATE = Kind(
+    "a governor's state of schema 1",
+    "export it again or leave --import-governor out",
+    {
+        "trade_history?": [{"symbol?": str, "timestamp?": (str, None), "pnl?": (float, None)}],
+        "last_losses?": {...: str},
+        "active_positions?": {...: Any},
+        "last_trade_date?": (str, None),
+        "daily_trade_count?": int,
+    },
+)
 NUMBERS = ("initial_balance", "current_balance", "peak_balance")
 
 
@@ -84,7 +94,7 @@ def take_over(engine: Engine, state: dict[str, Any], symbols: tuple[str, ...], p
     """Put a state file's balance, peak, daily count and last losses into a fresh account."""
     try:
         governor = GovernorState.load(state, engine.params)
-    except (InputError, KeyError, TypeError, ValueError) as error:
+    except (InputError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f"--import-governor must be a governor's state, was damaged: {path} ({error})") from error
     mine, theirs = engine.account.account[0], governor.account[0]
     for name in ("balance", "peak", "trades_today", "day"):

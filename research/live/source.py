@@ -3,9 +3,11 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,20 @@ POINTS = 600  # of the equity curve on a page
 LATE = 2 * NS_PER_MINUTE  # after its close a bar of a live feed is overdue: grace, download and decision take less
 RESET, NEWEST = "reset_stats", 2**63 - 1  # a row of `control` that no runner acts on; the largest number of a cell
 RECENT_NS = 5 * NS_PER_MINUTE  # a model is active that voted in these, or in the last bar (`spec` 13.2)
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def decoded(method: Method) -> Method:
+    """Let a method of a journal say in one sentence what a damaged cell does to it."""
+
+    @wraps(method)
+    def reading(self: Any, *values: Any) -> Any:
+        with guarded(self.path):
+            return method(self, *values)
+
+    return cast(Method, reading)
 
 
 @dataclass
@@ -66,6 +82,7 @@ class JournalSource:
             check_whole(self._reading.db, self.path)
         check_seals(self.rows, self.path, len(self.symbols))
 
+    @decoded
     def tally(self) -> Tally:
         """Count what came since the last call, and return the whole: all since the last `reset`, whichever process did it."""
         query = "SELECT MAX(json_extract(command, '$.cell')) FROM control WHERE json_extract(command, '$.do') = ?"
@@ -97,6 +114,7 @@ class JournalSource:
         (last,) = self.rows("SELECT MAX(cell) FROM decisions")[0]
         command(self.path, {"do": RESET, "cell": -1 if last is None else last})
 
+    @decoded
     def book(self) -> Book:
         """Return the account at the last bar."""
         found = self.rows("SELECT account, positions, (SELECT MAX(close_time) FROM bars) FROM book")
@@ -114,16 +132,19 @@ class JournalSource:
         midnight = day[0][0] if day else self.params().broker.initial_cash
         return Book(now, *money, *counts, midnight, tuple(pnl for (pnl,) in recent), held)
 
+    @decoded
     def params(self) -> Params:
         """Return the newest version's parameters."""
         found = self.rows("SELECT params FROM versions ORDER BY id DESC LIMIT 1")
         return Params().with_values(json.loads(found[0][0])) if found else Params()
 
+    @decoded
     def has_meta_model(self) -> bool:
         """Is the meta layer among the newest version's models?"""
         found = self.rows("SELECT models FROM versions ORDER BY id DESC LIMIT 1")
         return bool(found) and "meta" in json.loads(found[0][0])
 
+    @decoded
     def equity(self) -> tuple[I8, F8]:
         """Return a curve of at most some hundred points."""
         first, last = self.rows("SELECT MIN(bar), MAX(bar) FROM bars")[0]
@@ -133,6 +154,7 @@ class JournalSource:
         rows = self.rows("SELECT close_time, equity FROM bars WHERE (bar - ?) % ? = 0 OR bar = ? ORDER BY bar", first, step, last)
         return np.array([t for t, _ in rows], np.int64), np.array([e for _, e in rows], float)
 
+    @decoded
     def last(self, n: int) -> list[dict[str, Any]]:
         """Return the newest cells that are no plain HOLD."""
         query = (
@@ -141,11 +163,13 @@ class JournalSource:
         )
         return [told(time, symbol, dict(zip(CELL_COLUMNS, rest))) for time, symbol, *rest in self.rows(query, n)]
 
+    @decoded
     def orders(self) -> list[dict[str, Any]]:
         """Return what is open at the broker."""
         rows = self.rows("SELECT symbol, kind, notional FROM orders WHERE state = 'open' ORDER BY bar, symbol")
         return [{"symbol": s, "kind": kind, "side": _side(kind, notional), "notional": notional} for s, kind, notional in rows]
 
+    @decoded
     def runner(self) -> dict[str, Any]:
         """Return `is_running` (None: cannot be told), `feed`, `received` and `late_seconds` of live candles, 0.0 while none is overdue."""
         found = self.rows("SELECT close_time, received FROM bars ORDER BY bar DESC LIMIT 1")
@@ -160,11 +184,13 @@ class JournalSource:
             "late_seconds": late,
         }
 
+    @decoded
     def latency(self) -> tuple[float, float] | None:
         """Return median and 99th percentile of the last thousand bars."""
         rows = sorted(ns for (ns,) in self.rows("SELECT latency FROM bars ORDER BY bar DESC LIMIT 1000"))
         return (rows[len(rows) // 2] / 1e9, rows[len(rows) * 99 // 100] / 1e9) if rows else None
 
+    @decoded
     def durations(self) -> Durations:
         """Count what came since the last call; what the newest bar took is known with the next one."""
         rows = self.rows("SELECT bar, latency FROM bars WHERE bar > ? AND bar < (SELECT MAX(bar) FROM bars) ORDER BY bar", self._timed)
@@ -173,6 +199,7 @@ class JournalSource:
             self._timed = int(rows[-1][0])
         return self._durations
 
+    @decoded
     def event_counts(self) -> Counter[str]:
         """Count what came since the last call, and return the whole."""
         for id_, kind in self.rows("SELECT id, kind FROM events WHERE id > ? ORDER BY id", self._noted):
@@ -180,6 +207,7 @@ class JournalSource:
             self._noted = int(id_)
         return self._events
 
+    @decoded
     def events(self, n: int) -> list[dict[str, Any]]:
         """Return the newest notes."""
         rows = self.rows("SELECT time, kind, symbol, text FROM events ORDER BY id DESC LIMIT ?", n)
