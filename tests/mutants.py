@@ -37,7 +37,7 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     ("closed trades overwrite each other", "portfolio.py", 'account["n_closed"] += 1', 'account["n_closed"] = 1'),
     ("debts are kept", "portfolio.py", 'account["balance"] = 0.0', 'account["balance"] += 0.0'),
     ("a ruined account trades on", "chain/trade.py", 'veto if account["equity"] > 0.0 else', 'veto if account["equity"] > -1.0 else'),
-    ("the winners pay the debt", "portfolio.py", "pnl[s] *= (before + won) / lost", "pnl[s] *= before / lost"),
+    ("the debt stays in the cells", "portfolio.py", "pnl[s] *= (before + won) / lost", "pnl[s] *= 1.0"),
     ("nobody is liquidated", "portfolio.py", "return (equity <= 0.0) & (before > 0.0)", "return (equity <= -1e99) & (before > 0.0)"),
     ("slippage works for us", "broker.py", "reference * (1.0 + side * slippage_rate)", "reference * (1.0 - side * slippage_rate)"),
     ("a gap is no stop", "broker.py", "return (price - stop_price) * qty < 0.0", "return (price - stop_price) * qty < -1e300"),

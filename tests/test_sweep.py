@@ -191,7 +191,7 @@ def draw(rng, n):
 
 
 @settings(max_examples=12, deadline=None)
-@given(name=st.sampled_from(sorted(WORLDS)), seed=st.integers(0, 2**32 - 1))
+@given(name=st.sampled_from(["funded", "learned", "plain"]), seed=st.integers(0, 2**32 - 1))
 def test_lanes_have_the_bits_of_the_plain_driver(name, seed):
     rng, market = np.random.default_rng(seed), market_of(WORLDS[name])
     rows, ends = draw(rng, 300), np.sort(rng.choice(N, 5, replace=False))

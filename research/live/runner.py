@@ -123,6 +123,7 @@ class Runner:
             raise UserError(
                 f"predictions must be on the symbols of the feed {self.feed.symbols}, was {self.predictions.symbols}; choose --symbols"
             )
+        self._assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
         self._working: dict[tuple[str, str], Order] = {}
         self._version, self._clock, self._bar = 1, 0, -1
         self._told = 1  # last version that an event tells of
@@ -144,16 +145,15 @@ class Runner:
 
     def run(self) -> Outcome:
         """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
-        assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
         with guarded(self.journal.path):
-            resumed = self._resume(assembler)
+            resumed = self._resume()
         self.ready()
         latency: list[int] = []
-        n_bars = 0
-        begun = self.broker.last_bar()
+        n_bars, begun = 0, self.broker.last_bar()
         if begun is not None and 0 < self._clock == int(begun.open_time[0]):  # it died between the broker's file and the journal
             latency.append(self._decide(begun, [], time.time_ns()))
             n_bars += 1
+        assembler = self._assembler
         assembler.clock = self._clock or None
         for arrival in self.feed.arrivals(self._clock):
             received = time.time_ns()
@@ -303,11 +303,11 @@ class Runner:
         self._since_snapshot = 0
         self._checkpoint()
 
-    def _resume(self, assembler: Assembler) -> int:
+    def _resume(self) -> int:
         """Stand where the journal ends: state, account, open orders. Returns the number of bars that it holds."""
         kept = self.journal.snapshot()
         if kept is None:
-            self._begin(assembler)
+            self._begin()
             return 0
         bar, self._clock, state = kept
         check_rows(self.models, state)
@@ -324,7 +324,7 @@ class Runner:
         self._check_account(bar)
         self._bar = bar
         for _, bars, *_ in self.journal.bars_after(bar - REMEMBERED):
-            assembler.remember(bars)
+            self._assembler.remember(bars)
         self._version, self._told = max(versions), self.journal.last_version()
         self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
         self._catch_up()
@@ -345,14 +345,14 @@ class Runner:
         if known.features != wanted.features:
             raise UserError("features.* must stay those of the journal, was changed; start a new --journal for other features")
 
-    def _begin(self, assembler: Assembler) -> None:
+    def _begin(self) -> None:
         """Run history through features and regime as one block; nobody votes, so the account stays flat."""
         history = self.feed.history()
         if history is None:
             empty, none = np.empty((0, len(self.feed.symbols))), np.empty(0, np.int64)
             history = Bars(none, none, empty, empty, empty, empty, empty, self.feed.symbols, self.feed.interval)
         self.engine.run(history, absent_votes(history.n, len(history.symbols)))
-        assembler.remember(history)
+        self._assembler.remember(history)
         self.prepare(self.engine)
         self._bar = history.n - 1
         self._clock = int(history.close_time[-1]) if history.n else 0
