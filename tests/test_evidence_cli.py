@@ -8,9 +8,12 @@ from typer.testing import CliRunner
 
 from research.cli import show
 from research.cli.app import app
+from research.data import load_bars
 from research.errors import UserError
 from research.evidence import summarise
 from research.models.schedule import ModelSet
+from research.predictions import Predictions
+from research.verdict import combined
 from research.workflow import Job, run_job
 from tests.fake_run import fake_run
 
@@ -20,12 +23,15 @@ SETS = ["--set", "run.models=lgbm", "--set", "run.preset=tiny", "--set", "run.fo
 
 def test_a_budget_that_is_overdrawn_fails_the_run_after_its_report(tmp_path, monkeypatch):
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
-    arguments = ["backtest", WORLD, *SETS, "--no-verify", "--out", str(tmp_path / "run")]
+    bars = load_bars(WORLD)
+    half = Predictions.random(bars, models=("xgb",)).to_pandas().reset_index()[["close_time", "symbol", "xgb_action", "xgb_confidence"]]
+    half.iloc[::2].to_parquet(tmp_path / "half.parquet")
+    arguments = ["backtest", WORLD, "--predictions", str(tmp_path / "half.parquet"), "--no-verify", "--out", str(tmp_path / "run")]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    done = CliRunner().invoke(app, [*arguments, "--set", "run.provenance_budget=-0.1"])
+    done = CliRunner().invoke(app, [*arguments, "--set", "run.provenance_budget=0.1"])
     assert done.exit_code == 1, done.output
-    assert "provenance: at most -10.00% of predictions may be absent, stale or synthetic" in done.output
+    assert "provenance: at most 10.00% of predictions may be absent, stale or synthetic, was 50.00%" in " ".join(done.output.split())
     assert (tmp_path / "run" / "report.html").exists()
 
 
@@ -53,7 +59,7 @@ def shown_of(run, capsys, monkeypatch):
 
     monkeypatch.setattr(show, "console", Console(highlight=False, width=130))
     run.folder, run.verification = SimpleNamespace(__truediv__=None), {}
-    summary = summarise(replace(run, folder=None))
+    summary = combined(summarise(replace(run, folder=None)), {})
     monkeypatch.setattr(type(run), "summary", property(lambda self: summary))
     from pathlib import Path
 

@@ -112,7 +112,7 @@ def test_training_stops_on_the_validation_slice(slot):
 @pytest.mark.parametrize("slot", SLOTS)
 def test_a_model_that_cannot_be_fitted_is_absent(slot):
     x, y = rows(600)
-    with pytest.raises(ModelAbsentError, match="must hold every class, was without SELL, BUY"):
+    with pytest.raises(ModelAbsentError, match="must hold every class, 600 were without SELL, BUY"):
         make_model(model_target(slot), NAMES).fit(x, np.ones_like(y), *rows(100, 1), 42)
     with pytest.raises(ModelAbsentError, match="validation rows must exist, was 0"):
         make_model(model_target(slot), NAMES).fit(x, y, x[:0], y[:0], 42)

@@ -75,7 +75,6 @@ def changed(folder, copy, array):
 @pytest.mark.parametrize(
     ("array", "stage"),
     [
-        ("bars.close", "data"),
         ("votes.probs", "predictions"),
         ("decisions.volatility", "features"),
         ("decisions.raw_action", "arbiter"),
@@ -86,6 +85,11 @@ def test_the_first_stage_that_differs_is_named(imported, tmp_path, array, stage)
     report = reproduce(changed(imported / "strict", tmp_path / "copy", array))
     assert report["first"] == stage
     assert f"the first stage that differs is {stage} ({array})" in sentence(report)
+
+
+def test_candles_that_are_not_the_runs_are_refused(imported, tmp_path):
+    with pytest.raises(UserError, match="bars.parquet must be as the backtest wrote it, was with another close"):
+        reproduce(changed(imported / "strict", tmp_path / "copy", "bars.close"))
 
 
 def test_a_changed_parameter_shows_where_it_acts_and_how_far(imported, tmp_path):

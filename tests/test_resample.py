@@ -26,7 +26,7 @@ def test_quality_counts_what_is_told():
     report = quality(rows)
     assert not report.stops
     counts = report.table().loc["AAA"]
-    assert counts[counts > 0].to_dict() == {"gap": 3, "zero_volume": 3, "jump": 1, "split": 2, "frozen": 12}
+    assert counts[counts > 0].to_dict() == {"gap": 3, "zero_volume": 3, "jump": 3, "split": 2, "frozen": 12}
     assert report.table().loc["BBB"].sum() == 0
     first = {issue["problem"]: issue["first"] for issue in report.to_dict()["issues"]}
     assert first["gap"] == "2024-01-03 02:00"
