@@ -37,7 +37,9 @@ def bars_of(*series: Mapping[str, Any]) -> Bars:
     """Turn OHLCV series of one start and interval into bars; the first is the benchmark."""
     start, n = time_ns("start", series[0]["start"]), len(series[0]["close"])
     open_time = start + NS_PER_HOUR * np.arange(n, dtype=np.int64)
-    planes = {name: np.array([s[name] for s in series], np.float64).T.copy() for name in ("open", "high", "low", "close", "volume")}
+    planes: dict[str, Any] = {
+        name: np.array([s[name] for s in series], np.float64).T.copy() for name in ("open", "high", "low", "close", "volume")
+    }
     symbols = ("BTCUSDT", "ETHUSDT")[: len(series)]
     return Bars(open_time, open_time + NS_PER_HOUR, **planes, symbols=symbols, interval=NS_PER_HOUR)
 

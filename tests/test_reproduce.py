@@ -88,7 +88,7 @@ def test_the_first_stage_that_differs_is_named(imported, tmp_path, array, stage)
 
 
 def test_candles_that_are_not_the_runs_are_refused(imported, tmp_path):
-    with pytest.raises(UserError, match="bars.parquet must be as the backtest wrote it, was with another close"):
+    with pytest.raises(UserError, match=r"bars\.parquet must be as the backtest wrote it, was with another close"):
         reproduce(changed(imported / "strict", tmp_path / "copy", "bars.close"))
 
 

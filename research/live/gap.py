@@ -94,7 +94,7 @@ def read_inputs(source: JournalSource) -> Inputs:
 
 def joined(parts: list[Bars]) -> Bars:
     """Put blocks of bars behind one another."""
-    planes = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("open_time", "close_time", *PRICES)}
+    planes: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("open_time", "close_time", *PRICES)}
     funding = None if parts[0].funding is None else np.concatenate([p.funding for p in parts if p.funding is not None])
     return Bars(**planes, symbols=parts[0].symbols, interval=parts[0].interval, funding=funding)
 
@@ -176,7 +176,7 @@ def on_grid(bars: Bars, reference: Bars) -> Bars:
         what = "no bar of it is in the journal" if len(here) == 0 else f"{', '.join(missing)} are not in it"
         raise UserError(f"--reference must hold the journal's bars and symbols, but {what}; take the same market and period")
     columns = [reference.symbols.index(name) for name in bars.symbols]
-    planes = {}
+    planes: dict[str, Any] = {}
     for name in PRICES:
         plane = np.full(bars.close.shape, np.nan)
         plane[here] = getattr(reference, name)[there][:, columns]
