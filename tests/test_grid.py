@@ -11,6 +11,7 @@ import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
 from research.data import bars_per_year, closes_of, load, load_bars, save_bars, stream_bars
+from research.data.load import CLOSES
 from research.data.quality import quality
 from research.errors import UserError
 from research.live.journal import Journal
@@ -258,3 +259,29 @@ def test_the_length_of_sparse_candles_is_found(seed):
     rows = frame(2_000, ("AAA", "BBB", "CCC"))
     rows = rows[np.random.default_rng(seed).random(len(rows)) < 0.16]
     assert load_bars(rows).interval == NS_PER_HOUR
+
+
+MONTHS = pd.date_range("2015-01-01", periods=60, freq="MS", tz="UTC")
+NEXT = MONTHS + pd.offsets.MonthBegin(1)
+
+
+@pytest.mark.parametrize("label", ["open", "close"])
+@pytest.mark.parametrize("ends", [NEXT - pd.Timedelta("1D"), NEXT - pd.Timedelta("1ms"), pd.date_range(MONTHS[0], NEXT[-1], freq="BME")])
+def test_months_dated_by_their_ends_open_at_their_beginnings(ends, label, tmp_path):
+    """Told by what stands in the column, and never known before the month has ended, whole or streamed."""
+    rows = at(ends)
+    loaded = load(rows, time_label=label)
+    assert loaded.bars.open_time.tolist() == MONTHS.as_unit("ns").asi8.tolist()
+    assert loaded.bars.close_time.tolist() == NEXT.as_unit("ns").asi8.tolist()
+    assert (CLOSES in loaded.report.notes) == (label == "open")
+    rows.to_parquet(tmp_path / "AAA.parquet")
+    streamed = list(stream_bars(tmp_path / "AAA.parquet", block_rows=7, time_label=label))
+    assert np.concatenate([bars.open_time for bars in streamed]).tolist() == loaded.bars.open_time.tolist()
+
+
+@pytest.mark.parametrize(("step", "n"), [("MS", 1), ("QS", 3), ("2QS", 6)])
+def test_closes_at_the_beginning_of_the_next_month_are_months(step, n):
+    opens = pd.date_range("2000-01-01", periods=24, freq=step, tz="UTC")
+    bars = load(at(opens + pd.DateOffset(months=n)).rename(columns={"timestamp": "close_time"})).bars
+    assert bars.open_time.tolist() == opens.as_unit("ns").asi8.tolist()
+    assert bars.close_time.tolist() == (opens + pd.DateOffset(months=n)).as_unit("ns").asi8.tolist()

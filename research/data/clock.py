@@ -85,11 +85,20 @@ def month_starts(times: I8, months: int, ahead: int = 0) -> I8:
 
 def month_ends(open_time: I8, interval: int) -> I8 | None:
     """Return when bars of calendar months close, None where these are none: months begin at midnight UTC of a first day."""
-    months = next((n for n in (1, 2, 3, 6, 12) if parse_length(f"{n}mo") == interval), 0)
+    months = months_of(interval)
     if not months or np.any(month_starts(open_time, 1) != open_time):
         return None
-    number = open_time.view("M8[ns]").astype("M8[M]") + months
-    return number.astype("M8[ns]").astype(np.int64)
+    return months_later(open_time, months)
+
+
+def months_of(interval: int) -> int:
+    """Return how many calendar months an interval in ns stands for, 0 for none: 31 days are a month, 92 a quarter."""
+    return next((n for n in (1, 2, 3, 6, 12) if parse_length(f"{n}mo") == interval), 0)
+
+
+def months_later(times: I8, months: int) -> I8:
+    """Return the beginning of the month that lies so many after that of each time."""
+    return (times.view("M8[ns]").astype("M8[M]") + months).astype("M8[ns]").astype(np.int64)
 
 
 def interval_text(ns: int) -> str:

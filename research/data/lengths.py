@@ -7,8 +7,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from qtcore.types import I8, NS_PER_MINUTE
-from research.data.clock import interval_text, iso
+from qtcore.types import I8, NS_PER_DAY, NS_PER_MINUTE
+from research.data.clock import interval_text, iso, month_starts, months_later, months_of
 from research.data.schema import Rows
 from research.errors import UserError
 
@@ -16,6 +16,7 @@ TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open
 SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day of 23 hours, a month of 28 days
 MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
 DENSE, FEW = 0.8, 4  # share of the steps that are one bar; equal steps in a row that are a length of their own there
+FRIDAY = 1  # of days since 1970-01-01, a Thursday, modulo 7
 CHANCE = 1e-3  # that candles which are only missing here and there look like bars of another length
 
 
@@ -30,14 +31,30 @@ def whole_length(length: int) -> int:
 
 
 def whole_closes(stamps: I8, interval: int) -> I8:
-    """Move stamps that lie a tick before a whole minute, or before a whole bar of less, to it: closes as they are meant."""
+    """Return closes as they are meant: stamps a tick before a whole minute, or before a whole bar of less, mean that.
+
+    Where bars are calendar months, the date of the last day or the last Friday before a weekend means the end of the month.
+    """
     unit = math.gcd(interval, NS_PER_MINUTE)
     ahead = -stamps % unit
-    return stamps + np.where(np.isin(ahead, [tick for tick in TICKS if tick < unit]), ahead, 0)
+    whole = stamps + np.where(np.isin(ahead, [tick for tick in TICKS if tick < unit]), ahead, 0)
+    if months_of(interval):
+        end = months_later(whole, 1)
+        left, is_friday = end - whole, whole // NS_PER_DAY % 7 == FRIDAY
+        whole = np.where((left == NS_PER_DAY) | ((left <= 3 * NS_PER_DAY) & (left % NS_PER_DAY == 0) & is_friday), end, whole)
+    return whole
+
+
+def opens_of(stamps: I8, interval: int) -> I8:
+    """Return when the bars open whose closes are written as `stamps`: an interval before, calendar months at their beginnings."""
+    closes, months = whole_closes(stamps, interval), months_of(interval)
+    if not months:
+        return closes - interval
+    return np.where(month_starts(closes, 1) == closes, months_later(closes, -months), closes - interval)
 
 
 def are_closes(stamps: I8, counts: I8 | int, interval: int) -> bool:
-    """Say whether most stamps lie a tick before a whole minute, where no bar opens; counts: rows with each stamp."""
+    """Say whether most stamps lie a tick before a whole minute, or on the last days of months; counts: rows with each stamp."""
     moved = whole_closes(stamps, interval) != stamps
     return 2 * int(np.sum(moved * counts)) > int(np.sum(np.ones_like(stamps) * counts))
 

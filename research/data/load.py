@@ -16,14 +16,14 @@ from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
 from research.data.grid import MAX_EMPTY, Grid, distinct_times, fill_planes, find_grid
 from research.data.lacks import jumps, sentences, unclosed
-from research.data.lengths import are_closes, check_lengths, check_series, count_steps, find_interval, whole_closes, whole_length
+from research.data.lengths import are_closes, check_lengths, check_series, count_steps, find_interval, opens_of, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
 from research.data.sources import read_rows
 from research.data.zones import Reading, parse_reading
 from research.errors import UserError, visible
 
-CLOSES = "the timestamps lie just before whole minutes, where bars close: they were read as closes"
+CLOSES = "the timestamps lie just before whole minutes, or are the last days of months, where bars close: they were read as closes"
 Span = tuple[int | None, int | None]  # [start, end) of the open times, ns UTC
 
 
@@ -175,9 +175,9 @@ def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, i
     if not interval and not rows.calendar:
         length = _one_length(rows)
     if "close" in (label, rows.label):
-        rows = replace(rows, time=whole_closes(rows.time, length) - length, label="open")
+        rows = replace(rows, time=opens_of(rows.time, length), label="open")
     elif not rows.interval and are_closes(rows.time, 1, length):
-        rows = replace(rows, time=whole_closes(rows.time, length) - length, notes=(*rows.notes, CLOSES))
+        rows = replace(rows, time=opens_of(rows.time, length), notes=(*rows.notes, CLOSES))
     if span != (None, None):
         inside = in_span(rows.time, span)
         if not np.any(inside):

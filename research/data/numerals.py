@@ -43,6 +43,8 @@ def _of_numbers(column: pa.Array, name: str, source: str) -> F8:
     if pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type):
         raise UserError(f"{source}: column {name} must hold numbers, was {column.type}; name the right column {name}")
     try:
+        if pa.types.is_decimal(column.type):
+            column = column.cast(pa.string())  # a cast of its own would be off in the last bit
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(f"{source}: column {name} must hold numbers, was not so ({str(error).splitlines()[0][:120]})") from None

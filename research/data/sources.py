@@ -178,17 +178,36 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
 
 
 def _with_index(frame: pd.DataFrame) -> pd.DataFrame:
-    """Turn an index that holds times, or times and symbols, into columns."""
-    if isinstance(frame.index, pd.RangeIndex):
+    """Turn an index that holds times, or times and symbols, into columns; levels that stand among the columns too are left out."""
+    index = frame.index
+    if isinstance(index, pd.RangeIndex):
         return frame
     here = {plain(str(name)) for name in frame.columns}
-    names = [str(name) if name else ("timestamp" if i == 0 else "symbol") for i, name in enumerate(frame.index.names)]
-    is_time = isinstance(frame.index, pd.DatetimeIndex | pd.PeriodIndex | pd.MultiIndex) or not here & {*TIME_NAMES, "close_time"}
-    if not is_time or {plain(name) for name in names} & here:
-        return frame
-    if frame.index.nlevels == 1 and plain(names[0]) not in TIME_NAMES and plain(names[0]) != "close_time":
-        names = ["timestamp"]  # whatever it is called, nothing else can be the time
-    return frame.reset_index(names=names)
+    has_time = bool(here & {*TIME_NAMES, "close_time"})
+    if index.nlevels == 1:
+        if has_time and not isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
+            return frame
+        is_named = index.name is not None and plain(str(index.name)) in (*TIME_NAMES, "close_time")
+        names = [str(index.name) if is_named else "timestamp"]  # whatever it is called, nothing else can be the time
+    else:
+        names = _level_names(index, has_time)
+    new = [level for level, name in enumerate(names) if plain(name) not in here]
+    levels = {names[level]: index.get_level_values(level) for level in new}
+    return frame.reset_index(drop=True).assign(**levels) if new else frame
+
+
+def _level_names(index: pd.MultiIndex, has_time: bool) -> list[str]:
+    """Name the levels of an index: one without a name holds times, row numbers or symbols (`pd.concat` of a dict puts those there)."""
+    levels = [index.get_level_values(level) for level in range(index.nlevels)]
+    names = ["" if name is None else str(name) for name in index.names]
+    is_time = [isinstance(values, pd.DatetimeIndex | pd.PeriodIndex) for values in levels]
+    has_time = has_time or any(is_time) or any(plain(name) in (*TIME_NAMES, "close_time") for name in names if name)
+    for level, values in enumerate(levels):
+        if not names[level]:
+            is_number = has_time and pd.api.types.is_integer_dtype(values.dtype)
+            names[level] = "timestamp" if is_time[level] or not has_time else "row" if is_number else "symbol"
+            has_time = True
+    return names
 
 
 def _instants(column: pd.Series, name: str) -> pd.Series:

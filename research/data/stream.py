@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from qtcore.types import I8, Bars
 from research.data.clock import parse_length
 from research.data.grid import Grid, fill_planes, find_grid
-from research.data.lengths import Steps, are_closes, check_lengths, find_interval, whole_closes, whole_length
+from research.data.lengths import Steps, are_closes, check_lengths, find_interval, opens_of, whole_length
 from research.data.load import (
     Span,
     absent_text,
@@ -67,7 +67,7 @@ class Survey:
 
 def opens(time: I8, interval: int, is_close: bool) -> I8:
     """Turn a time column into open times."""
-    return whole_closes(time, interval) - interval if is_close else time
+    return opens_of(time, interval) if is_close else time
 
 
 def stream_bars(
