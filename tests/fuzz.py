@@ -441,7 +441,7 @@ TARGETS = (
     Target("report", ("run/*.json", "run/*.parquet", "run/models/fold_*/*_meta.json"), lambda f: cli("report", str(f / "run"), "--quiet")),
     Target("verify", ("run/*.json", "run/*.parquet"), lambda f: cli("verify", str(f / "run"), "--quiet")),
     Target("models", ("run/models/schedule.json", "run/models/fold_*/*"), lambda f: models(f / "run" / "models")),
-    Target("meta", ("run/models/meta/schedule.json", "run/models/meta/fold_*/*"), lambda f: metas(f / "run" / "models" / "meta")),
+    Target("meta", ("meta/schedule.json", "meta/fold_*/*"), lambda f: metas(f / "meta")),
     Target("journal", ("journal.sqlite",), lambda f: cli("status", str(f / "journal.sqlite"))),
     Target("validate journal", ("journal.sqlite",), lambda f: cli("validate", str(f / "journal.sqlite"), "--json")),
     Target("ledger", ("home/*.sqlite", "home/*.witness"), lambda f: ledger(f / "home")),
@@ -509,6 +509,7 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     from research.data import load_bars, to_pandas
     from research.live.governor_file import export_governor
     from research.live.source import JournalSource
+    from research.meta.train import train_meta
     from tests.live_world import replay
 
     os.environ["QT_HOME"] = str(folder / "home")
@@ -546,8 +547,10 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     (folder / "governor.json").write_text(json.dumps(state | {"active_positions": {}}))
     (folder / "words.json").write_text("[]")
     if is_trained:
-        cli(*SWEEP, "--predictions", str(folder / "stored.parquet"), "--out", str(folder / "sweep"))
+        long = load_bars(WORLD.replace("260", "1500"))
+        train_meta(long, research.Predictions.random(long, seed=1), kind="forest", out=folder / "meta")
         cli("models", "promote", str(folder / "run" / "models"), "--as", "name")
+        cli(*SWEEP, "--predictions", str(folder / "stored.parquet"), "--out", str(folder / "sweep"))
 
 
 def attempt(target: Target, seeds: Path, seed: int, number_: int) -> dict[str, Any]:
