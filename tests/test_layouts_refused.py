@@ -2,6 +2,7 @@
 
 import gzip
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ from qtcore.types import NS_PER_DAY, NS_PER_HOUR
 from research.config import Config
 from research.data import load_bars, save_bars, simulate, stream_bars
 from research.data.clock import interval_text, iso
-from research.data.load import load
+from research.data.load import DataWarning, load
 from research.data.quality import quality
 from research.data.resample import bars_from_ticks, resample
 from research.data.sources import symbol_of
@@ -325,7 +326,46 @@ def test_flags_reach_every_reader_and_the_command_that_a_run_keeps(tmp_path):
     flags = "--time-zone Asia/Tokyo --day-start '17:00 America/New_York' --time-label close --adjusted"
     assert job.command() == f"qt backtest {path} {flags}"
     assert load("simulated:random_walk?n_bars=50", time_zone="UTC").report.notes == [
-        "time_zone, day_start and adjusted were not needed: these bars are not read from a table"]  # fmt: skip
-    with pytest.raises(UserError, match="day_start must go with bars that are dated by day, was with column timestamp of EURUSD"):
+        "--time-zone, --day-start and --adjusted were not needed: these bars are not read from a table"]  # fmt: skip
+    with pytest.raises(
+        UserError, match=r"day_start \(--day-start\) must go with bars that are dated by day, was with column timestamp of EURUSD"
+    ):
         load(path, day_start="17:00 America/New_York")
     assert load(path, interval="1h").bars.interval == NS_PER_HOUR < NS_PER_DAY
+
+
+def test_a_file_of_other_names_is_told_all_of_them_at_once(tmp_path):
+    (tmp_path / "pko.csv").write_text("Data,Otwarcie,Najwyzszy,Najnizszy,Zamkniecie,Wolumen\n2024-01-15,1,2,1,2,5\n2024-01-16,1,2,1,2,5\n")
+    with pytest.raises(UserError, match=r"missing: timestamp, open, high, low, close;.*; pko.csv must have a column volume, was Wolumen"):
+        load_bars(tmp_path / "pko.csv")
+    (tmp_path / "x.txt").write_text("date time open high low close\n2024-01-15 00:00 1 2 1 2\n2024-01-15 01:00 1 2 1 2\n")
+    with pytest.raises(UserError, match=r"must have commas, semicolons, tabs or \| between its columns, was 'date time open"):
+        load_bars(tmp_path / "x.txt")
+
+
+def test_only_what_holds_no_value_is_cut_from_the_end(tmp_path):
+    head, rows = "date,open,high,low,close,volume\n", [f"2024-01-{day},1,2,1,2,5\n" for day in range(10, 20)]
+    (tmp_path / "A.csv").write_text(head + "".join(rows) + ",,,,,\r\n ,,,,,\n\n")
+    with pytest.warns(DataWarning, match="2 lines after the table skipped"):
+        assert load_bars(tmp_path / "A.csv").n == 10
+    for cut in (4, 10, 15):  # of the last row
+        (tmp_path / "A.csv").write_text(head + "".join(rows)[: -len(rows[-1]) + cut])
+        with pytest.raises(UserError, match=r"must be a table|must have"):
+            load_bars(tmp_path / "A.csv")
+
+
+def test_a_volume_that_is_partly_empty_is_no_volume_of_zero(tmp_path):
+    rows = pd.DataFrame(
+        {"date": pd.date_range("2024-01-01", periods=40), "open": 1.0, "high": 2.0, "low": 1.0, "close": 1.5, "volume": np.nan}
+    )
+    assert not load(rows).bars.volume.any()
+    rows.loc[7, "volume"] = 3.0
+    with pytest.raises(UserError, match="39 of 40 rows have some values empty"):
+        load(rows)
+
+
+@pytest.mark.parametrize(
+    "name", ["DAT_ASCII_EURUSD_M1_202401.csv", "EURUSD-202401.csv", "EURUSD_60_2024-01-01_2024-02-01.csv", "EURUSD_M1_20240101.csv"]
+)
+def test_months_and_spans_are_no_part_of_a_symbol(name):
+    assert symbol_of(Path(name)) == "EURUSD"

@@ -127,7 +127,7 @@ def load(
         bars = _cut(ready, symbols, span)
         report.n_rows = bars.n * len(bars.symbols)
         if reading != Reading():
-            report.notes.append("time_zone, day_start and adjusted were not needed: these bars are not read from a table")
+            report.notes.append("--time-zone, --day-start and --adjusted were not needed: these bars are not read from a table")
     else:
         rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None, reading)
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)

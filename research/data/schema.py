@@ -20,26 +20,28 @@ from research.errors import UserError, visible
 
 VALUES = ("open", "high", "low", "close", "volume")
 TIME_NAMES = ("open_time", "opentime", "timeopen", "time_period_start", "window_start", "start_time", "starttime", "time_open", "ts_event",
-              "timestamp", "unix", "unix_timestamp", "unix_time", "datetime", "date_time", "date", "dtyyyymmdd", "time", "ts", "t",
+              "timestamp", "unix", "unix_timestamp", "unix_time", "datetime", "date_time", "date", "dtyyyymmdd", "date_ymd",
+              "trade_date", "time", "ts", "t",
               "gmt_time", "utc_time", "local_time", "time_utc", "time_gmt", "time_eet", "date_utc", "date_gmt", "datetime_utc",
-              "timestamp_utc", "open_time_utc")  # fmt: skip
-DAYS = ("date", "dtyyyymmdd")  # may have the time of day beside them, in a column `time`
+              "timestamp_utc", "open_time_utc", "start", "begin", "mts")  # fmt: skip
+DAYS = ("date", "dtyyyymmdd", "date_ymd")  # may have the time of day beside them, in a column `time`
 NAMELESS = ("", "index", "unnamed_0", "index_level_0", "level_0")  # where an index without a name was saved
 FUNDING_TIMES = ("calc_time", "funding_time", "fundingtime")  # of tables of funding rates alone
 ALIASES = {
     "close_time": ("close_time", "closetime", "timeclose", "time_period_end"),
-    "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract", "name"),
-    "open": ("open", "price_open", "open_price", "o"),
-    "high": ("high", "price_high", "high_price", "h"),
-    "low": ("low", "price_low", "low_price", "l"),
-    "close": ("close", "price_close", "close_price", "close_last", "last", "latest", "c", "price"),
-    "volume": ("volume", "vol", "base_volume", "volume_base", "volumefrom", "volume_traded", "tick_volume", "tickvol", "tickvolume", "v"),
-    "ticks": ("tickvol",),
+    "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract", "instrument_name", "ts_code", "name"),
+    "open": ("open", "price_open", "open_price", "openprice", "o"),
+    "high": ("high", "price_high", "high_price", "highprice", "h"),
+    "low": ("low", "price_low", "low_price", "lowprice", "l"),
+    "close": ("close", "price_close", "close_price", "closeprice", "close_last", "last", "latest", "c", "price"),
+    "volume": ("volume", "vol", "real_volume", "base_volume", "basevolume", "volume_base", "volumefrom", "volume_traded",
+               "total_traded_quantity", "tick_volume", "tickvol", "tickvolume", "v"),
+    "ticks": ("tick_volume", "tickvol", "tickvolume"),
     "adjusted": ("adj_close", "adjclose", "adjusted_close", "adjustedclose", "close_adj"),
     "price": ("price",),
     "size": ("size", "qty", "quantity", "amount"),
     "funding_rate": ("funding_rate", "fundingrate", "last_funding_rate", "lastfundingrate", "rate"),
-}
+}  # fmt: skip
 VOLUME = re.compile("vol|amount|quantity|qty|turnover|size|contracts")  # in the name of a column that may be a volume
 QUOTES = ("currency", "quote", "to", "usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try")
 LONE = "ASSET"  # name of the only symbol where neither a column, a file name nor the caller names it
@@ -111,7 +113,10 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
     names = [str(name) for name in names]
     by_name: dict[str, list[str]] = {}
     for name in names:
-        by_name.setdefault(plain(name), []).append(name)
+        if len(name) == 1 and name.isupper() and name.lower() in names:  # candles of exchanges: t and T, l and L
+            by_name.setdefault({"T": "close_time"}.get(name, name), []).append(name)
+        else:
+            by_name.setdefault(plain(name), []).append(name)
     is_candles = "close" in wanted
     times = (*TIME_NAMES, *FUNDING_TIMES) if "funding_rate" in wanted else TIME_NAMES
     aliases = {**ALIASES, "time": times}
@@ -119,8 +124,10 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
         aliases["time"] = NAMELESS
     optional = ("time", "close_time", "symbol") + (("funding_rate", "ticks", "adjusted") if is_candles else ())
     chosen = {role: next((a for a in aliases[role] if a in by_name), None) for role in dict.fromkeys((*optional, *wanted))}
+    unclear: list[str] = []
     if is_candles and chosen["volume"] is None:
-        chosen["volume"] = _base_volume(by_name, source)
+        with noting(unclear):
+            chosen["volume"] = _base_volume(by_name, source)
     if chosen["time"] in DAYS and "time" in by_name:
         chosen["hours"] = "time"
     kept = {role: alias for role, alias in chosen.items() if alias is not None}
@@ -134,9 +141,9 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
         seen = ", ".join(_shown(name) for name in names[:12]) or "none"
         seen += ", ..." if len(names) > 12 else ""
         text = f"{source} must have the columns {need}; missing: {', '.join(missing)}; found: {seen}"
-        raise UserError(f"{text}; {again}" if again else text)
-    if again:
-        raise UserError(f"{again}; rename or drop one")
+        raise UserError("; ".join([text, *([again] if again else []), *unclear]))
+    if again or unclear:
+        raise UserError("; also: ".join([*([f"{again}; rename or drop one"] if again else []), *unclear]))
     return {role: by_name[alias][0] for role, alias in kept.items()}
 
 
@@ -215,6 +222,9 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     if "symbol" in found:
         with noting(problems):
             code, symbols = symbol_codes(table[found["symbol"]], source)
+            if lone and plain(found["symbol"]) == "name" and len(symbols) == 1 and symbols[0].isdigit():
+                reading.note(f"{found['symbol']} holds {symbols[0]} alone, which names no symbol; it is {lone}")
+                symbols = (lone,)
     with noting(problems):
         check_names(symbols, source)
     with noting(problems):
@@ -265,6 +275,15 @@ def _values(table: pa.Table, found: Mapping[str, str], wanted: Sequence[str], so
     read = dict(zip(here, read_numbers({found[role]: table[found[role]] for role in here}, source, reading)))
     if "volume" not in read and "volume" in roles:
         reading.note("no column of volume; it is read as 0")
+        read["volume"] = np.zeros(table.num_rows)
+    if (
+        reading.forms is None
+        and "volume" in here
+        and table.num_rows
+        and np.isnan(read["volume"]).all()
+        and not np.isnan(read["close"]).all()
+    ):
+        reading.note(f"column {found['volume']} is empty; volume is read as 0")
         read["volume"] = np.zeros(table.num_rows)
     if "ticks" in extra:
         is_ticks = not np.any(read["volume"] > 0.0)

@@ -26,8 +26,11 @@ EXPECTED = "expected a Parquet or CSV file, a folder of them, sample, simulated:
 # ETHUSDT-1M-2024, EURUSD_M15_202401020000_202412312300, DAT_ASCII_EURUSD_M1_2023.
 FRAME = r"\d+(m|h|d|w|mo|min|hour|day|month)|(m|h|d|w|mn)\d{1,3}|daily|hourly|weekly|monthly|futures|spot"
 MINUTES = "(1|5|15|30|60|240|720|1440|10080|43200)"  # bare, as MetaTrader and Kraken write a time frame: EURUSD60, XBTUSD_60
-DATE = r"\d{4}([-_]\d{2}){0,2}|(19|20)\d{6}(\d{4})?(\d{2})?|\d{2}\.\d{2}\.\d{4}"
-TAIL = re.compile(rf"(([-_.]|,? )({FRAME}|{DATE})|_candlestick_.*|, ?\d+[SDWM]?)+$|_{MINUTES}$|(?<=^[a-z]{{6}}){MINUTES}$", re.IGNORECASE)
+DATE = r"\d{4}([-_]\d{2}){0,2}|(19|20)\d{2}(0[1-9]|1[0-2])((\d{2})(\d{4})?(\d{2})?)?|\d{2}\.\d{2}\.\d{4}"
+TAIL = re.compile(
+    rf"(_{MINUTES}(?=_))?(([-_.]|,? )({FRAME}|{DATE})|_candlestick_.*|, ?\d+[SDWM]?)+$|_{MINUTES}$|(?<=^[a-z]{{6}}){MINUTES}$",
+    re.IGNORECASE,
+)
 
 
 def read_rows(source: Any, lone: str | None = None, reading: Reading | None = None, wanted: tuple[str, ...] = VALUES) -> Rows:

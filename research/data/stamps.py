@@ -196,6 +196,7 @@ def _walls(column: pa.Array, name: str) -> tuple[I8, str]:
     except pa.ArrowInvalid:
         pass
     known = None
+    column = pc.replace_substring_regex(column, r"^(\d{8})-(\d{2}:\d{2}:\d{2})$", r"\1 \2")  # Interactive Brokers
     for form, date in DATES.items():
         fields = pc.extract_regex(column, date + TIME)
         if fields.null_count == 0:

@@ -27,7 +27,8 @@ MAX_BYTES = 2**32  # of a file that comes out of a packed one
 MAX_RATIO = 200  # of them to a packed byte, beyond `FREE`; candles have 2 to 40
 FREE = 2**24
 HEAD = 2**16  # bytes that are looked at to find the layout
-MAX_BEFORE = 10  # lines before the header
+MAX_BEFORE = 10  # lines before the header, and after the table
+FOOT = 4_096  # bytes at the end in which these are looked for
 KLINE = ("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
          "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
 PRICES = ("open", "high", "low", "close")
@@ -127,6 +128,9 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
     delimiter, width = _delimiter([line[2] for line in rest], said[1] if said else ";\t|,")
     while len(rest) > 1 and width > 1 and len(_split(rest[0][2], delimiter)) == 1 and len(before) < MAX_BEFORE:
         before.append(rest.pop(0))
+    if width == 1 and len(rest[0][2].split()) > 4:
+        shown = ascii(rest[0][2].strip()[:40])
+        raise UserError(f"{name} must have commas, semicolons, tabs or | between its columns, was {shown}; save it as CSV")
     if before:
         reading.note(f"{len(before)} line{'s' * (len(before) > 1)} before the table skipped ({before[0][2][:60]!r})")
     start, stop, text = rest[0]
@@ -148,7 +152,7 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
     _check_order([_split(line[2], delimiter) for line in rest[:200]], names, name)
     reading.note(f"no header line; the columns are read as {', '.join(n for n in names if n != 'more')}")
     if reading.zone is None and not EPOCH.fullmatch(fields[0].strip()):
-        reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with time_zone")
+        reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with --time-zone")
     return Layout(names, delimiter, start)
 
 
@@ -227,11 +231,12 @@ def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table
     """Read the columns of `wanted`, time and symbol from a text file. Raises UserError."""
     data = unpack(path)
     layout = find_layout(data, path.name, reading)
+    data = _without_footer(data, layout, reading)
     if layout.n_header > 1:
         return pa.Table.from_pandas(_several_headers(data, layout, path), preserve_index=False)
     found = find_columns(layout.names, wanted, path.name)
     if reading.zone is None and any(name.strip().startswith("<") for name in layout.names):
-        reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with time_zone")
+        reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with --time-zone")
     at = {layout.names.index(name): role for role, name in found.items()}
     rows = data.slice(layout.start)
     if not rows.size:
@@ -244,6 +249,23 @@ def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table
         return _table(rows, layout, dict.fromkeys(at, pa.string()))
     except pa.ArrowInvalid as error:
         raise UserError(f"{path.name} must be a table of numbers, was not: {str(error).splitlines()[0][:160]}; correct that row") from None
+
+
+def _without_footer(data: pa.Buffer, layout: Layout, reading: Reading) -> pa.Buffer:
+    """Cut what follows the table: lines without a value, and a sentence of the source."""
+    tail = bytes(data[max(layout.start, data.size - FOOT) :])
+    lines, after = tail.rstrip(b"\r\n").split(b"\n"), list[str]()
+    while len(lines) > 1 and len(after) < MAX_BEFORE:
+        text = lines[-1].strip(b"\r").decode(errors="replace")
+        fields = _split(text, layout.delimiter)
+        if any(fields) and (len(fields) > 1 or len(layout.names) < 4 or _is_datum(fields[0])):
+            break
+        after.insert(0, text)
+        lines.pop()
+    if not after:
+        return data
+    reading.note(f"{len(after)} line{'s' * (len(after) > 1)} after the table skipped ({after[-1][:60]!r})")
+    return data.slice(0, data.size - len(tail) + len(b"\n".join(lines)))
 
 
 TEXTS = ("time", "close_time", "hours", "symbol")

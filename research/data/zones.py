@@ -58,14 +58,14 @@ def parse_reading(time_zone: str | None = None, day_start: str | None = None, ad
     (61200000000000, 'America/New_York')
     """
     if time_zone is not None:
-        check_zone(time_zone, "time_zone")
+        check_zone(time_zone, "time_zone (--time-zone)")
     if day_start is None:
         return Reading(time_zone, None, adjusted)
     match = re.fullmatch(r"\s*(\d{1,2}):(\d{2})(?:\s+(\S+))?\s*", str(day_start))
     if not match or int(match[1]) > 23 or int(match[2]) > 59:
-        raise UserError(f"day_start must be a time and a zone such as '17:00 America/New_York', was {day_start!r}")
+        raise UserError(f"day_start (--day-start) must be a time and a zone such as '17:00 America/New_York', was {day_start!r}")
     zone = match[3] or time_zone or "UTC"
-    check_zone(zone, "the zone of day_start")
+    check_zone(zone, "the zone of day_start (--day-start)")
     return Reading(time_zone, (int(match[1]) * NS_PER_HOUR + int(match[2]) * NS_PER_MINUTE, zone), adjusted)
 
 
@@ -98,7 +98,7 @@ def settle(walls: Walls, reading: Reading, name: str, code: NDArray[np.int32] | 
         zone = walls.zone or reading.zone
         utc = wall if zone in (None, "UTC") else localise(wall, str(zone), reading, name, code)
     if reading.zone is not None and not is_naive:
-        reading.note(f"{name} says its own zone; time_zone {reading.zone} was not needed")
+        reading.note(f"{name} says its own zone; --time-zone {reading.zone} was not needed")
     return utc
 
 
@@ -108,10 +108,10 @@ def _days(wall: I8, reading: Reading, name: str) -> I8:
     after, zone = reading.day_start
     if np.any(wall % NS_PER_DAY):
         first = np.datetime_as_string(wall[np.argmax(wall % NS_PER_DAY != 0)].view("M8[ns]"), unit="m").replace("T", " ")
-        raise UserError(f"day_start must go with bars that are dated by day, was with {name} at {first}; leave it out")
+        raise UserError(f"day_start (--day-start) must go with bars that are dated by day, was with {name} at {first}; leave it out")
     eve = after >= NOON
     hour = f"{after // NS_PER_HOUR:02d}:{after % NS_PER_HOUR // NS_PER_MINUTE:02d}"
-    reading.note(f"the bar of a date opens at {hour} {zone} of {'the day before' if eve else 'that day'} (day_start)")
+    reading.note(f"the bar of a date opens at {hour} {zone} of {'the day before' if eve else 'that day'} (--day-start)")
     index = pd.DatetimeIndex((wall + after - (NS_PER_DAY if eve else 0)).view("M8[ns]"))
     return _ns(index.tz_localize(zone, ambiguous=np.zeros(len(index), bool), nonexistent="shift_forward"))
 
@@ -130,7 +130,7 @@ def localise(wall: I8, zone: str, reading: Reading, name: str, code: NDArray[np.
         if np.any(wall % NS_PER_DAY):
             first = np.datetime_as_string(wall[np.argmax(skipped)].view("M8[ns]"), unit="m").replace("T", " ")
             text = f"{name} must hold times that the clock of {zone} shows, was {first} ({int(skipped.sum()):,} times are skipped there)"
-            raise UserError(f"{text}; choose another time_zone")
+            raise UserError(f"{text}; choose another --time-zone")
         earlier = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent="shift_forward")
     later = index.tz_localize(zone, ambiguous=np.zeros(len(index), bool), nonexistent="shift_forward")
     first, second = _ns(earlier), _ns(later)
