@@ -24,6 +24,7 @@ from qtcore.types import F8, Action
 from research.errors import UserError
 
 ABSENT, UNKNOWN, NUMBER = -1, -2, -3
+MOST_ODD = 0.2  # share of the values that may be none: they do not vote; more are a way of writing that is not known
 WORDS = {
     "BUY": 2, "LONG": 2, "STRONG_BUY": 2, "SELL": 0, "SHORT": 0, "STRONG_SELL": 0, "HOLD": 1, "FLAT": 1, "NEUTRAL": 1,
     "": ABSENT, "NONE": ABSENT, "NAN": ABSENT, "NULL": ABSENT, "<NA>": ABSENT, "ABSENT": ABSENT,
@@ -73,7 +74,7 @@ def read_actions(values: NDArray, name: str, is_silent: Any = False, likely: Any
     """Read a column of actions [k].
 
     is_silent [k]: rows without a confidence. likely [k]: class of the largest probability, ABSENT where there is none. Raises UserError
-    where no value is an action, where words and numbers are mixed, and on numbers that no coding has.
+    where many values are no action, where words and numbers are mixed, and on numbers that no coding has.
     """
     rows, distinct = _factorise(values)
     words = [_word(value) for value in distinct]
@@ -82,8 +83,10 @@ def read_actions(values: NDArray, name: str, is_silent: Any = False, likely: Any
     found[~np.isnan(numeric)] = NUMBER
     code, number = found[rows], numeric[rows]
     spoken = code[code != ABSENT]
-    if len(spoken) and (spoken == UNKNOWN).all():
-        raise UserError(f"{name} must hold actions, was {_some(words)}; {FORMS}")
+    if np.sum(spoken == UNKNOWN) > MOST_ODD * len(spoken):
+        odd = [word for word, code in zip(words, found) if code == UNKNOWN]
+        where = f" in {np.sum(spoken == UNKNOWN):,} of {len(spoken):,} rows" if np.any(spoken != UNKNOWN) else ""
+        raise UserError(f"{name} must hold actions, was {_some(odd)}{where}; {FORMS}")
     if (spoken == NUMBER).any() and (spoken >= 0).any():
         raise UserError(f"{name} must hold words or numbers, was a mix ({_some(words)}); {FORMS}")
     held = set(numeric[~np.isnan(numeric)].tolist())
@@ -128,7 +131,7 @@ def read_shares(values: NDArray, name: str, counts: NDArray[np.bool_], notes: li
     if is_percent or (outside.any() and ((given == 0.0) | ((given > 1.0) & (given <= 100.0))).all()):
         notes.append(f"{name} is read as per cent")
         return numbers / 100.0
-    if 2 * int(outside.sum()) > len(given):
+    if int(outside.sum()) > MOST_ODD * len(given):
         text = f"from {given.min():g} to {given.max():g}"
         raise UserError(f"{name} must be fractions in [0, 1], or per cent above 1 up to 100, was {text}; write fractions")
     return numbers
@@ -180,7 +183,7 @@ def _factorise(values: NDArray) -> tuple[NDArray[np.int64], NDArray]:
 
 def _word(value: Any) -> str:
     text = "" if value is None or value != value else str(value).strip().upper()
-    return text.replace(" ", "_").replace("-", "_") if text[:1].isalpha() else text
+    return text.rpartition(".")[2].replace(" ", "_").replace("-", "_") if text[:1].isalpha() else text  # an enum writes Action.BUY
 
 
 def _number(value: Any) -> float:

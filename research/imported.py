@@ -1,4 +1,4 @@
-"""Predictions of the user's own on the bars: a Parquet or JSON-lines file or a frame, one row per close and symbol.
+"""Predictions of the user's own on the bars: a Parquet, CSV or JSON-lines file or a frame, one row per close and symbol.
 
 Columns: `close_time` (or `timestamp`, meaning the close, or `open_time` alone), `symbol` and per model `xgb_action` and `xgb_confidence`,
 or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. JSON lines may nest them as the chain's own log does:
@@ -8,7 +8,7 @@ Only the status `active` votes (D-37). An unknown action, or a confidence or pro
 and is counted in the notes; `foreign_codes` says which codes are read. Where these predictions come from cannot be proven (D-99).
 """
 
-import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 
 from qtcore.params import Broker
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
-from research.data import closes_of
+from research.data import closes_of, schema
 from research.data.clock import iso, utc_ns
 from research.data.funding import match, spelling
+from research.data.schema import plain
 from research.data.zones import Reading
 from research.errors import UserError
 from research.files import Kind, check_file
 from research.foreign_codes import ABSENT, UNKNOWN, ActionColumn, agreed_coding, plain_numbers, read_actions, read_numbers, read_shares
+from research.foreign_files import read_file
 from research.labels import Label, score_labels
 from research.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
 
@@ -36,16 +38,19 @@ if TYPE_CHECKING:
 ALIASES = {"patch": "patchtst", "lightgbm": "lgbm", "xgboost": "xgb"}
 STATUSES = ("active", "shadow", "fallback", "insufficient", "error")
 TIME_NAMES = ("close_time", "timestamp", "open_time")
+OPENS = ("open_time", "opentime", "timeopen", "time_open")
+CLOSES = tuple(name for name in (*schema.TIME_NAMES, *schema.NAMELESS) if not re.search("open|start|begin", name))
+MOST_ROUNDED = 0.0151  # that the sum of three probabilities of two decimals may be off 1
 PARTS = ("action", "confidence", *SIDES, "status", "version")
 
-PREDICTIONS = Kind("a readable file of predictions, Parquet or JSON lines", "name another with --predictions")
+PREDICTIONS = Kind("a readable file of predictions, Parquet, CSV or JSON lines", "name another with --predictions")
 
 
 def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", broker: Broker | None = None) -> Predictions:
     """Place predictions on the bars. Raises UserError where they cannot be read, match no bar, may mean several things or hold no vote.
 
-    source: path of a Parquet or JSON-lines file, or a pandas or polars frame. A file that this program stored keeps its folds and, with
-    label "auto", its labels.
+    source: path of a Parquet, CSV or JSON-lines file, or a pandas or polars frame. A file that this program stored keeps its folds and,
+    with label "auto", its labels.
     """
     if isinstance(source, str | Path):
         check_file(source, PREDICTIONS)
@@ -54,6 +59,7 @@ def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", bro
         return stored if label == "auto" else _relabelled(stored, bars, label, broker)
     frame, skipped = _read(source)
     notes = [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
+    frame = _with_roles(frame, bars, notes)
     row, column, keep = _place(frame, bars, notes)
     shape = (N_MODELS, bars.n, len(bars.symbols))
     action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
@@ -110,7 +116,7 @@ def _read(source: Any) -> tuple["pd.DataFrame", int]:
 
     skipped = 0
     if isinstance(source, str | Path):
-        frame, skipped = _read_file(Path(source))
+        frame, skipped = read_file(Path(source))
     elif hasattr(source, "to_pandas"):
         frame = source.to_pandas()
     elif isinstance(source, pd.DataFrame):
@@ -122,47 +128,20 @@ def _read(source: Any) -> tuple["pd.DataFrame", int]:
     return frame.rename(columns=lambda name: str(name).strip().lower()), skipped
 
 
-def _read_file(path: Path) -> tuple["pd.DataFrame", int]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            return pq.read_table(path).to_pandas(ignore_metadata=True), 0  # what was an index is a column then
-        if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
-            return _read_lines(path)
-    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"predictions must be a readable file, was {str(path)!r} ({error})") from error
-    raise UserError(f"predictions must be a .parquet or .jsonl file, was {str(path)!r}")
-
-
-def _read_lines(path: Path) -> tuple["pd.DataFrame", int]:
-    import pandas as pd
-
-    rows, skipped = [], 0
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            try:
-                entry = json.loads(line) if line.strip() else {}
-            except (ValueError, RecursionError):
-                entry = None
-            if isinstance(entry, dict) and entry:
-                rows.append(_flat(entry))
-            else:
-                skipped += entry is None or not isinstance(entry, dict)
-    return pd.DataFrame(rows), skipped
-
-
-def _flat(entry: dict[str, Any]) -> dict[str, Any]:
-    """Turn nested `base_predictions` into flat columns; `probs` there may be a list SELL HOLD BUY."""
-    flat = {key: value for key, value in entry.items() if not isinstance(value, dict | list)}
-    nested = entry.get("base_predictions")
-    for model, said in nested.items() if isinstance(nested, dict) else ():
-        if isinstance(said, dict):
-            flat |= {f"{model}_{key}": value for key, value in said.items() if not isinstance(value, dict | list)}
-            if isinstance(said.get("probs"), list) and len(said["probs"]) == 3:
-                flat |= {f"{model}_{side}": value for side, value in zip(SIDES, said["probs"])}
-    return flat
+def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.DataFrame":
+    """Name the columns of the time and the symbol, whatever their source calls them; what was assumed is noted."""
+    by_name = {plain(name): name for name in reversed(frame.columns.tolist())}
+    roles = {"close_time": schema.ALIASES["close_time"], "open_time": OPENS, "symbol": schema.ALIASES["symbol"]}
+    found = {role: next((by_name[name] for name in names if name in by_name), None) for role, names in roles.items()}
+    if found["close_time"] is None and "timestamp" not in frame.columns:
+        found["timestamp"] = next((by_name[name] for name in CLOSES if name in by_name), None)
+        if found["timestamp"] is not None:
+            notes.append(f"column {found['timestamp'] or 1} is read as the close of each bar")
+    frame = frame.rename(columns={name: role for role, name in found.items() if name is not None and role not in frame.columns})
+    if "symbol" not in frame.columns and len(bars.symbols) == 1:
+        notes.append(f"no column of symbols; every row is of {bars.symbols[0]}")
+        frame = frame.assign(symbol=bars.symbols[0])
+    return frame
 
 
 def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str]]:
@@ -293,9 +272,15 @@ def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8
         return np.full((k, 3), np.nan), np.full(k, -1, np.int8), np.zeros(k, bool)
     probs = np.column_stack([read_numbers(said[side]) for side in SIDES])
     given, total = ~np.isnan(probs).all(axis=1), probs.sum(axis=1)
-    if given.any() and (np.abs(total[given] - 100.0) <= 100.0 * SUM_TOLERANCE).all():
+    if given.any() and (np.abs(total[given] - 100.0) <= 100.0 * MOST_ROUNDED).all():
         notes.append(f"{slot}_p_sell, _p_hold and _p_buy are read as per cent")
         probs, total = probs / 100.0, total / 100.0
+    off = np.abs(total - 1.0)
+    if (off[given] > SUM_TOLERANCE).any() and (off[given] <= MOST_ROUNDED).all():
+        notes.append(
+            f"{slot}_p_sell, _p_hold and _p_buy are rounded (sums of {total[given].min():g} to {total[given].max():g}); divided by them"
+        )
+        probs, total = probs / total[:, None], np.where(given, 1.0, total)
     bad = given & ~((np.abs(total - 1.0) <= SUM_TOLERANCE) & (probs >= 0.0).all(axis=1) & (probs <= 1.0).all(axis=1))
     if 2 * int(bad.sum()) > int(given.sum()):
         where = f"a sum of {total[bad][0]:g} in row {int(np.argmax(bad)) + 1} and others in {int(bad.sum()):,} rows"

@@ -131,7 +131,7 @@ class Predictions:
 
     @classmethod
     def import_file(cls, path: str | Path, bars: Bars, label: str | Label = "auto", params: Params | None = None) -> "Predictions":
-        """Read predictions of the user's own (Parquet or JSON lines) onto the bars; see `research.imported`."""
+        """Read predictions of the user's own (Parquet, CSV or JSON lines) onto the bars; see `research.imported`."""
         from research.imported import import_predictions
 
         made: Predictions = import_predictions(path, bars, label, (params or Params()).broker)

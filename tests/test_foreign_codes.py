@@ -38,6 +38,7 @@ SPELLINGS = {
     "buy and sell": ["Sell", "hold", "BUY"],
     "ratings": ["strong_sell", "neutral", "strong_buy"],
     "ratings with spaces": ["Strong Sell", " Neutral ", "Strong-Buy"],
+    "buy and sell of an enum": ["Action.SELL", "Action.HOLD", "Action.BUY"],
     "codes": [0, 1, 2],
     "codes as text": ["0", "1", "2"],
     "codes as floats": [0.0, 1.0, 2.0],
@@ -282,3 +283,69 @@ def test_outcomes_of_no_meaning_are_refused_and_single_ones_left_empty():
         UserError, match=r"outcome must be win, loss or breakeven \(or true and false, yes and no, 1 and 0\), was '2.5', '7.0'"
     ):
         read_outcomes(np.array([2.5, 7]), "outcome")
+
+
+@pytest.mark.parametrize("words", [["exit", "hold", "buy"], ["sell", "hold", "enter"], ["down", "neutral", "up"]])
+def test_one_side_under_an_unknown_word_is_refused(words):
+    """It would not vote in a third of the rows, and the other side would."""
+    with pytest.raises(UserError, match=r"must hold actions, was '(EXIT|ENTER|DOWN', 'UP)' in \d+ of \d+ rows; write buy, hold, sell"):
+        Predictions.import_file(frame(xgb_action=cycle(words), xgb_confidence=0.7), BARS)
+
+
+def test_shares_with_the_sign_of_the_side_are_refused():
+    with pytest.raises(UserError, match=r"must be fractions in .*, was from -0.7 to 0.7"):
+        Predictions.import_file(frame(xgb_action=cycle(["sell", "hold", "buy"]), xgb_confidence=cycle([-0.7, 0.5, 0.7])), BARS)
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+@pytest.mark.parametrize("places", [2, 3])
+def test_rounded_probabilities_are_all_read_and_told(scale, places):
+    exact = np.random.default_rng(places).dirichlet([4.0, 4.0, 4.0], BARS.n)
+    probs = exact.round(places) * scale
+    columns = {f"xgb_p_{side}": probs[:, i] for i, side in enumerate(("sell", "hold", "buy"))}
+    made = Predictions.import_file(frame(**columns), BARS)
+    assert said(made) == probs.argmax(axis=1).tolist()
+    assert np.allclose(made.probs[0, :, 0].sum(axis=-1), 1.0, rtol=0.0, atol=1e-12)
+    assert np.allclose(made.probs[0, :, 0], exact, rtol=0.0, atol=2.0 * 10.0**-places)
+    assert any("are rounded (sums of 0.9" in note and "divided by them" in note for note in made.notes)
+
+
+NAMED = frame(xgb_action=cycle(["sell", "hold", "buy"]), xgb_confidence=0.7)
+
+
+@pytest.mark.parametrize("time", ["Close Time", "closeTime", "close_time", "timestamp", "Date", "datetime", None])
+@pytest.mark.parametrize("symbol", ["symbol", "Ticker", "pair"])
+def test_names_of_the_time_and_the_symbol_are_read_and_told(time, symbol, tmp_path):
+    rows = NAMED.rename(columns={"close_time": "time", "timestamp": "time"})
+    rows = rows.rename(columns={"symbol": symbol})
+    rows = rows.set_index("time").rename_axis(None) if time is None else rows.rename(columns={"time": time})
+    rows.to_csv(tmp_path / "p.csv", index=time is None)
+    for source in (rows, tmp_path / "p.csv"):
+        made = Predictions.import_file(source, BARS)
+        assert said(made) == cycle(WANTED)
+        is_close = time is not None and time.lower().startswith(("close", "timestamp"))
+        assert any("is read as the close of each bar" in note for note in made.notes) == (not is_close)
+
+
+def test_rows_without_a_symbol_are_of_the_only_one():
+    alone = simulate("random_walk", n_bars=BARS.n, n_symbols=1)
+    rows = pd.DataFrame({"close_time": alone.close_time, "xgb_action": cycle(["sell", "hold", "buy"]), "xgb_confidence": 0.7})
+    made = Predictions.import_file(rows, alone)
+    assert said(made) == cycle(WANTED)
+    assert made.notes == (f"no column of symbols; every row is of {alone.symbols[0]}",)
+    with pytest.raises(UserError, match="must have the columns close_time"):
+        Predictions.import_file(rows, BARS)
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "json"])
+def test_csv_and_one_list_of_json_are_read(form, tmp_path):
+    path = tmp_path / f"p.{form}"
+    NAMED.to_json(path, orient="records", date_format="iso") if form == "json" else NAMED.to_csv(path, index=False)
+    assert said(Predictions.import_file(path, BARS)) == cycle(WANTED)
+    path.write_bytes(path.read_bytes()[:-9])  # cut
+    if form == "json":  # one line, which is no object
+        with pytest.raises(UserError, match="must have at least one row"):
+            Predictions.import_file(path, BARS)
+    elif form == "csv.gz":
+        with pytest.raises(UserError, match="must be a readable file"):
+            Predictions.import_file(path, BARS)

@@ -260,8 +260,9 @@ def test_import_mistakes_are_told_in_a_sentence(tmp_path):
     for name in ("bad.parquet", "none.parquet", "none.jsonl"):
         with pytest.raises(UserError, match="must be a readable file"):
             Predictions.import_file(tmp_path / name, BARS)
-    with pytest.raises(UserError, match=r"must be a .parquet or .jsonl file"):
-        Predictions.import_file(tmp_path / "p.csv", BARS)
+    (tmp_path / "p.xlsx").write_text("x")
+    with pytest.raises(UserError, match=r"must be a .parquet, .csv or .jsonl file"):
+        Predictions.import_file(tmp_path / "p.xlsx", BARS)
     with pytest.raises(UserError, match="must be a path, a pandas or a polars frame, was int"):
         Predictions.import_file(3, BARS)
 

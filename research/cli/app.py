@@ -76,7 +76,7 @@ def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = Fa
 @app.command()
 def backtest(
     data: Data,
-    predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet, CSV or JSON lines")] = None,
     models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote, or a name of `qt models list`")] = None,
     meta: Annotated[Path | None, typer.Option(help="folder of trained meta models: DIR/meta of `qt train`, or of --from-log")] = None,
     funding: Annotated[Path | None, typer.Option(help="funding rates of perpetuals: timestamp, symbol, funding_rate")] = None,

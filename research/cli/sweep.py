@@ -44,7 +44,7 @@ def sweep(
     by_regime: Annotated[bool, typer.Option("--by-regime", help="also figures of each regime slice, as sharpe.volatility_low")] = False,
     engine: Engine = "local",
     address: Address = None,
-    predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet or JSON lines")] = None,
+    predictions: Annotated[Path | None, typer.Option(help="your base predictions: Parquet, CSV or JSON lines")] = None,
     models: Annotated[Path | None, typer.Option(help="folder that `qt train` wrote")] = None,
     walk_forward: Annotated[
         int, typer.Option("--walk-forward", help="also cut the test into so many folds, pick on each and score on the next", min=0)
