@@ -1,8 +1,10 @@
 """Is every own feature and layer tried before it is used, and does the certificate say what was found?"""
 
 import time
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import research
@@ -14,7 +16,7 @@ from research.data import simulate
 from research.errors import UserError
 from research.own_layers import OwnLayerWarning
 from research.train import train as train_untried
-from research.verify import verify_run
+from research.verify import check_layer, verify_run
 from research.verify.own import try_features
 
 
@@ -110,6 +112,49 @@ def test_a_table_by_place_or_by_price_is_found_too(bars):
     for feature in (place, price, zero):
         (found,) = try_features([feature], bars, Params())
         assert found["broken"], feature.name
+
+
+@pytest.mark.parametrize("key", ["close", "volume"])
+def test_a_table_with_an_honest_value_beside_it_is_found_by_what_it_knows(bars, key):
+    """On other prices it is a momentum like any other; on candles of our own simulator, where much may be known, nothing is compared."""
+    theirs, ahead = replace(bars, origin=""), returns_after(bars, 4)
+    known = {float(k): float(v) for k, v in zip(getattr(bars, key).ravel(), ahead.ravel())}
+
+    def disguised(seen):
+        keys, honest = getattr(seen, key), 50.0 * (seen.close / seen.open - 1.0)
+        return np.array([[known.get(float(k), h) for k, h in zip(*rows)] for rows in zip(keys, honest)])
+
+    (found,) = try_features([Feature("disguised", disguised)], theirs, Params())
+    assert found["looks_up"] == ""
+    assert [line.split(":")[0] for line in found["broken"]] == ["looks_ahead"]
+    assert try_features([Feature("disguised", disguised)], bars, Params())[0]["broken"] == []
+
+
+def frame(bars):
+    return pd.DataFrame(bars.close)
+
+
+CARRIED = [  # sums of pandas that begin with the block: the last digits follow the cutting
+    Feature("deviation", lambda bars: frame(bars).pct_change(fill_method=None).rolling(24).std().to_numpy(), lookback=24),
+    Feature("ewm", lambda bars: (frame(bars) / frame(bars).ewm(span=20).mean()).to_numpy(), lookback=300),
+]
+
+
+@pytest.mark.parametrize("feature", CARRIED, ids=lambda f: f.name)
+def test_last_digits_are_told_and_fail_nothing(bars, feature):
+    (found,) = try_features([feature], bars, Params())
+    assert found["broken"] == []
+    assert found["told"][0].startswith("rounding: in")
+    assert found["told"][0].endswith("the last digits of a live value may be others")
+
+
+def test_the_rules_of_a_layer_tell_rounding_from_another_cutting():
+    assert check_layer(CARRIED[0]).failed == ("rounding",)
+
+
+def test_a_lookback_that_is_too_short_is_no_rounding(bars):
+    short = replace(CARRIED[1], lookback=100)
+    assert try_features([short], bars, Params())[0]["broken"][0].startswith("cutting")
 
 
 def test_a_table_without_knowledge_is_told_and_breaks_nothing(bars):

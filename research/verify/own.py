@@ -6,7 +6,12 @@ table holds: it is found because other times, another start or other prices move
 move it), and its values are then compared with the returns that follow. A calendar feature (hour, weekday) is none: 28 years later the
 calendar is the same. Where no returns are known to the table, the certificate still says that its origin was not proven.
 
-Broken rules that tell of awkward data, not of knowledge (an infinite value, another order of the symbols), are told and fail nothing.
+What a feature works out of prices may be a table in disguise, keyed by prices with an honest value beside it. So its values are compared
+with later returns too, and may know as much as the ceilings allow to predictions (`research.evidence.plausibility`); candles that our
+simulator gives again are exempt there and here.
+
+Broken rules that tell of awkward data, not of knowledge (an infinite value, another order of the symbols, the last digits), are told and
+fail nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +23,9 @@ import pandas as pd
 
 from qtcore import Feature, Params
 from qtcore.types import F8, NS_PER_DAY, Bars
+from research.data import made_again
 from research.errors import UserError
+from research.evidence.plausibility import ceilings_of
 from research.verify.causality import known, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
 from research.verify.layers import check_layer, one_plane
@@ -31,7 +38,7 @@ HORIZONS = (1, 2, 4, 8, 12, 24)  # bars
 CALENDAR = 28 * 365 * NS_PER_DAY + 7 * NS_PER_DAY  # after which weekdays and leap years repeat
 PLAUSIBLE = 0.10  # rank correlation of a table with the returns that follow; honest ones on liquid markets stay below
 SIGMAS, BLOCKS = 4.0, 8  # standard errors, from the spread of at least so many blocks of twice the horizon
-TOLD = ("nan_rows", "symbol_order", "approves")  # rules that speak of awkward data; the rest speak of parity and of the future
+TOLD = ("nan_rows", "symbol_order", "rounding", "approves")  # speak of awkward data and last digits; the rest of parity and of the future
 
 Checked = dict[str, Any]  # kind, name, rules (how many were tried), broken and told: sentences; looks_up: by what, "" for none
 
@@ -89,7 +96,7 @@ def _try_feature(feature: Feature, bars: Bars, params: Params) -> Checked:
     broken += [f"{found.detector}: {found.message}" for found in audit_features(compute, part)]
     looks_up = _looked_up(compute, part, base)
     n_rules = len(report.rules) + 2  # the leak detectors, and what it knows of the returns that follow
-    if looks_up and (knowledge := _knowledge(compute, bars, part.symbols)):
+    if (looks_up or not made_again(bars)) and (knowledge := _knowledge(compute, bars, part.symbols, bool(looks_up))):
         broken.append(knowledge)
     return {"kind": "feature", "name": feature.name, "rules": n_rules, "broken": broken, "told": told, "looks_up": looks_up}
 
@@ -144,21 +151,22 @@ def _is_same(compute: Callable[[Bars], F8], world: Bars, expected: F8) -> bool:
         return False
 
 
-def _knowledge(compute: Callable[[Bars], F8], bars: Bars, symbols: tuple[str, ...]) -> str:
+def _knowledge(compute: Callable[[Bars], F8], bars: Bars, symbols: tuple[str, ...], is_table: bool) -> str:
     """Say which return after a bar the feature knows more of than is plausible; "" when none."""
+    plausible = PLAUSIBLE if is_table else ceilings_of(int(bars.interval)).lag_correlation
     columns = [bars.symbols.index(name) for name in symbols]
     part = _columns(bars[max(0, bars.n - CELLS // len(columns)) :], columns)
     with np.errstate(divide="ignore", invalid="ignore"):
         price = np.log(part.close)
     plane = compute(part)
-    worst, text = PLAUSIBLE, ""
+    worst, text = plausible, ""
     for h in HORIZONS:
         correlation, error = _rank_correlation(plane, price, h)
         low = abs(correlation) - SIGMAS * error
         if low > worst:
             worst, span = low, "bar" if h == 1 else f"{h} bars"
             known_to = f"correlates {correlation:+.2f} with the return of the next {span}, at least {low:.2f}"
-            text = f"looks_ahead: {known_to}; {PLAUSIBLE:.2f} is plausible"
+            text = f"looks_ahead: {known_to}; {plausible:.2f} is plausible"
     return text
 
 
