@@ -120,3 +120,24 @@ def test_naive_times_of_rates_are_in_the_zone_that_is_said(tmp_path):
     table.to_csv(tmp_path / "f.csv", index=False)
     loaded = load(frame(48, ("BTCUSDT",)), funding=tmp_path / "f.csv", time_zone="Etc/GMT-2")
     assert np.flatnonzero(loaded.bars.funding[:, 0]).tolist() == [5, 13]
+
+
+def test_rates_with_a_per_cent_sign_are_fractions_and_told(tmp_path):
+    lines = [
+        "Time,Contract,Funding Rate",
+        *(f"2024-01-01 {hour}:00,BTCUSDT Perpetual,{rate}%" for hour, rate in (("08", "0.0100"), ("16", "-0.0250"))),
+    ]
+    (tmp_path / "history.csv").write_text("\n".join(lines))
+    bars = load_bars(frame(40, ("BTCUSDT",)))
+    for source in (tmp_path / "history.csv", pd.read_csv(tmp_path / "history.csv")):
+        notes: list[str] = []
+        assert sorted(set(add_funding(bars, source, notes).funding[:, 0].tolist())) == [-0.00025, 0.0, 0.0001]
+        assert "funding: Funding Rate is read as per cent" in notes
+
+
+def test_the_rate_that_was_charged_goes_before_the_one_that_was_predicted():
+    bars = load_bars(frame(40, ("BTCUSDT",)))
+    rows = rates("BTCUSDT").rename(columns={"funding_rate": "fundingRate"}).assign(realizedRate=[3e-4, 4e-4])
+    notes: list[str] = []
+    assert sorted(set(add_funding(bars, rows, notes).funding[:, 0].tolist())) == [0.0, 3e-4, 4e-4]
+    assert notes == ["funding: rates are those of realizedRate"]

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from qtcore.types import F8, I8, Bars
 from research.data.clock import iso, utc_ns
 from research.data.grid import closes_of
-from research.data.schema import find_columns, numbers, symbol_codes
+from research.data.schema import find_columns, numbers, plain, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
 from research.data.stamps import NS_PER_SECOND
 from research.data.zones import Reading
@@ -114,11 +116,22 @@ def _rates(table: Any, source: str, lone: str, reading: Reading) -> Rates:
     if "time" not in found or ("symbol" not in found and not lone):
         raise UserError(f"{source} must have the columns timestamp, symbol, funding_rate, was {', '.join(table.column_names)}")
     time = utc_ns(table[found["time"]], f"column {found['time']} of {source}", reading)
-    rate = numbers(table[found["funding_rate"]], found["funding_rate"], source)
+    rate = _fractions(table[found["funding_rate"]], found["funding_rate"], source, reading)
+    if plain(found["funding_rate"]).startswith("real"):  # OKX has it beside the one that was predicted
+        reading.note(f"rates are those of {found['funding_rate']}")
     if "symbol" not in found:
         return time, np.zeros(len(time), np.int32), rate, (lone,)
     code, names = symbol_codes(table[found["symbol"]], source)
     return time, code, rate, names
+
+
+def _fractions(column: pa.ChunkedArray, name: str, source: str, reading: Reading) -> F8:
+    """Return rates as fractions; those written with a per cent sign are divided by 100."""
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    if not is_text or not len(column) or not pc.all(pc.match_substring_regex(column, r"%\s*$")).as_py():
+        return numbers(column, name, source)
+    reading.note(f"{name} is read as per cent")
+    return numbers(pc.replace_substring_regex(column, r"\s*%\s*$", ""), name, source) / 100.0
 
 
 def match(names: Sequence[str], symbols: Sequence[str], what: str = "funding") -> tuple[I8, list[str]]:

@@ -26,10 +26,18 @@ TIME_NAMES = ("open_time", "opentime", "timeopen", "time_period_start", "window_
               "timestamp_utc", "open_time_utc", "start", "begin", "mts")  # fmt: skip
 DAYS = ("date", "dtyyyymmdd", "date_ymd")  # may have the time of day beside them, in a column `time`
 NAMELESS = ("", "index", "unnamed_0", "index_level_0", "level_0")  # where an index without a name was saved
-FUNDING_TIMES = ("calc_time", "funding_time", "fundingtime")  # of tables of funding rates alone
+FUNDING_TIMES = (
+    "calc_time",
+    "funding_time",
+    "fundingtime",
+    "fundingratetimestamp",
+    "timepoint",
+    "effectiveat",
+)  # of tables of funding rates alone
 ALIASES = {
     "close_time": ("close_time", "closetime", "timeclose", "time_period_end"),
-    "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract", "instrument_name", "ts_code", "name"),
+    "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract",
+               "instrument_name", "ts_code", "coin", "name"),
     "open": ("open", "price_open", "open_price", "openprice", "o"),
     "high": ("high", "price_high", "high_price", "highprice", "h"),
     "low": ("low", "price_low", "low_price", "lowprice", "l"),
@@ -40,7 +48,8 @@ ALIASES = {
     "adjusted": ("adj_close", "adjclose", "adjusted_close", "adjustedclose", "close_adj"),
     "price": ("price",),
     "size": ("size", "qty", "quantity", "amount"),
-    "funding_rate": ("funding_rate", "fundingrate", "last_funding_rate", "lastfundingrate", "rate"),
+    "funding_rate": ("realized_rate", "realizedrate", "real_funding_rate", "funding_rate", "fundingrate",
+                     "last_funding_rate", "lastfundingrate", "rate"),
 }  # fmt: skip
 VOLUME = re.compile("vol|amount|quantity|qty|turnover|size|contracts")  # in the name of a column that may be a volume
 QUOTES = ("currency", "quote", "to", "usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try")

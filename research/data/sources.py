@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from research.data.json_tables import JSON
 from research.data.schema import NAMELESS, TIME_NAMES, VALUES, Rows, find_columns, join, plain, rows_of
 from research.data.texts import find_layout, is_text, read_text, stacked, unpack
 from research.data.zones import Reading
@@ -76,7 +77,7 @@ def symbol_of(path: Path) -> str:
     >>> symbol_of(Path("BTC_USDT-1h.parquet")), symbol_of(Path("EURUSD_5m_2024.csv.gz"))
     ('BTC_USDT', 'EURUSD')
     """
-    stem = re.sub(r"(\.(parquet|pq|feather|arrow|ipc|csv|txt|tsv))?(\.(gz|zip))?$", "", path.name, flags=re.IGNORECASE)
+    stem = re.sub(r"(\.(parquet|pq|feather|arrow|ipc|csv|txt|tsv|json|jsonl|ndjson))?(\.(gz|zip))?$", "", path.name, flags=re.IGNORECASE)
     stem = re.sub(r"^DAT_[A-Z]+_", "", stem)
     return TAIL.sub("", stem) or stem
 
@@ -98,7 +99,7 @@ def read_table(path: Path, wanted: tuple[str, ...], reading: Reading | None = No
             return read_text(path, wanted, reading or Reading())
     except PermissionError:
         raise UserError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
-    endings = ", ".join((*PARQUET, *CSV, ".zip", *ARROW))
+    endings = ", ".join((*PARQUET, *CSV, ".zip", *ARROW, *JSON))
     raise UserError(f"{path.name} must end in {endings}, was {path.suffix or 'without an ending'}; {EXPECTED}")
 
 

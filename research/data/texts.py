@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from research.data.json_tables import JSON, as_csv
 from research.data.schema import find_columns, plain
 from research.data.zones import Reading
 from research.errors import UserError
@@ -52,7 +53,7 @@ class Layout:
 
 def is_text(name: str) -> bool:
     """Say whether a file name, in small letters, is that of a text file, packed or not."""
-    return re.sub(r"\.(gz|zip)$", "", name).endswith(TEXT) or name.endswith(".zip")
+    return re.sub(r"\.(gz|zip)$", "", name).endswith((*TEXT, *JSON)) or name.endswith(".zip")
 
 
 def unpack(path: Path) -> pa.Buffer:
@@ -68,6 +69,8 @@ def unpack(path: Path) -> pa.Buffer:
             data = pa.py_buffer(path.read_bytes())
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path.name} must be a whole packed file, was not ({str(error)[:80] or 'cut short'}); unpack it") from None
+    if re.sub(r"\.(gz|zip)$", "", name).endswith(JSON):
+        data = pa.py_buffer(as_csv(bytes(data), path.name))
     return _as_utf8(data, path)
 
 
