@@ -34,6 +34,7 @@ FORMS = (
     "write buy, hold, sell (or long, flat, short), or the numbers 0 SELL, 1 HOLD, 2 BUY with a 2 among them, or -1 SELL, 0 HOLD, 1 BUY "
     "with both -1 and 1"
 )
+EMPTY = ["", "NONE", "NAN", "NULL", "<NA>", "OPEN", "PENDING"]  # outcomes that are not known yet
 OUTCOMES = {
     "win": ("win", "won", "w", "true", "t", "yes", "y", "1", "1.0", "profit"),
     "loss": ("loss", "lost", "lose", "l", "false", "f", "no", "n", "0", "0.0", "-1", "-1.0"),
@@ -140,14 +141,17 @@ def read_shares(values: NDArray, name: str, counts: NDArray[np.bool_], notes: li
 def read_outcomes(values: NDArray, name: str) -> NDArray:
     """Read a column of outcomes [k]: win, loss, breakeven, or "" where it says none of these.
 
-    Raises UserError where no value does.
+    Raises UserError where many values do not: one side under an unknown word would never be learnt.
     """
     rows, distinct = _factorise(values)
     read = np.array([OUTCOME_OF.get(_word(value).lower(), "") for value in distinct], object)
-    if len(rows) and not any(read):
-        raise UserError(
-            f"{name} must be win, loss or breakeven (or true and false, yes and no, 1 and 0), was {_some(map(_word, distinct))}"
-        )
+    words = np.array([_word(value) for value in distinct], object)
+    is_odd = (read == "") & ~np.isin(words, EMPTY)
+    n_odd = int(is_odd[rows].sum())
+    if len(rows) and (not any(read) or n_odd > MOST_ODD * len(rows)):
+        where = f" in {n_odd:,} of {len(rows):,} rows" if any(read) else ""
+        shown = _some(words[is_odd] if n_odd else words)
+        raise UserError(f"{name} must be win, loss or breakeven (or true and false, yes and no, 1 and 0), was {shown}{where}")
     return read[rows]
 
 

@@ -349,3 +349,10 @@ def test_csv_and_one_list_of_json_are_read(form, tmp_path):
     elif form == "csv.gz":
         with pytest.raises(UserError, match="must be a readable file"):
             Predictions.import_file(path, BARS)
+
+
+@pytest.mark.parametrize("words", [["win", "stopped"], ["tp", "loss", "loss"], ["WIN", "LOSS", "tie"]])
+def test_one_outcome_under_an_unknown_word_is_refused(words):
+    with pytest.raises(UserError, match=r"outcome must be win, loss or breakeven .*, was '(STOPPED|TP|TIE)' in \d+ of \d+ rows"):
+        read_outcomes(np.array(cycle(words), object), "outcome")
+    assert read_outcomes(np.array(["win", "", None, "open", "loss"], object), "outcome").tolist() == ["win", "", "", "", "loss"]
