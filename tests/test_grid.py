@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
-from research.data import bars_per_year, closes_of, load, load_bars, save_bars, stream_bars
+from research.data import bars_per_year, closes_of, load, load_bars, save_bars, simulate, stream_bars
 from research.data.load import CLOSES
 from research.data.quality import quality
 from research.errors import UserError
@@ -285,3 +285,22 @@ def test_closes_at_the_beginning_of_the_next_month_are_months(step, n):
     bars = load(at(opens + pd.DateOffset(months=n)).rename(columns={"timestamp": "close_time"})).bars
     assert bars.open_time.tolist() == opens.as_unit("ns").asi8.tolist()
     assert bars.close_time.tolist() == (opens + pd.DateOffset(months=n)).as_unit("ns").asi8.tolist()
+
+
+@pytest.mark.parametrize("days", [lambda day: day % 2 == 1, lambda day: day % 7 >= 5, lambda day: np.isin(day, [9, 23, 41])])
+@pytest.mark.parametrize("market", ["random_walk", "jumps"])
+def test_daily_rows_one_by_one_among_hourly_ones_are_refused_and_holes_are_not(days, market):
+    """Where a day is one row, its daily candle is refused, and its first hour alone is a hole after it."""
+    bars = simulate(market, seed=5, n_bars=60 * 24, n_symbols=1)
+    rows = pd.DataFrame({name: getattr(bars, name)[:, 0] for name in PLANES}).assign(timestamp=bars.open_time)
+    day = np.arange(len(rows)) // 24
+    whole = {"timestamp": "first", "open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
+    is_daily, is_first = days(day), np.arange(len(rows)) % 24 == 0
+    daily = rows.groupby(day).agg(whole)
+    hole = rows[~is_daily | is_first]
+    assert load(hole).bars.close[~np.isnan(load(hole).bars.close)].tolist() == hole["close"].tolist()
+    mixed = pd.concat([rows[~is_daily], daily[days(daily.index.to_numpy())]]).sort_values("timestamp")
+    with pytest.raises(
+        UserError, match=r"must have bars of one length, was 1h \(.*\) and 1d \(.*\), \d+ of these among the others; keep the rows"
+    ):
+        load(mixed)

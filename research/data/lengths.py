@@ -16,6 +16,7 @@ TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open
 SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day of 23 hours, a month of 28 days
 MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
 DENSE, FEW = 0.8, 4  # share of the steps that are one bar; equal steps in a row that are a length of their own there
+LONE = 3  # longer bars one by one, each before a hole of its length, that are no chance
 FRIDAY = 1  # of days since 1970-01-01, a Thursday, modulo 7
 CHANCE = 1e-3  # that candles which are only missing here and there look like bars of another length
 
@@ -172,6 +173,33 @@ def check_series(rows: Rows, interval: int) -> None:
                 f"{rows.symbols[code]} must have bars of one length, was {_of(interval, whole[[0, -1]].tolist())} and {_of(length, span)}"
             )
             raise UserError(f"{text}, one among the other; keep the rows of one")
+
+
+def check_longer(rows: Rows, interval: int) -> None:
+    """Refuse longer bars that stand one by one among those of `interval`: a daily row on every second day. Rows are sorted.
+
+    Such a row looks like one before a hole. What tells them apart: its range is that of the whole hole, `range * sqrt(bars)`, and where it
+    closes the next row opens, while behind a hole the price has moved on. Raises UserError with both spans.
+    """
+    step = np.where(np.diff(rows.code) == 0, np.diff(rows.time), 0)
+    if not np.any(step >= 4 * interval):
+        return
+    with np.errstate(invalid="ignore", divide="ignore"):
+        spread = np.log(rows.values[1] / rows.values[2])[:-1]
+        behind = np.abs(np.log(rows.values[0, 1:] / rows.values[3, :-1]))
+    for code in np.unique(rows.code[:-1][step >= 4 * interval]).tolist():
+        own = rows.code[:-1] == code
+        ordinary = spread[own & (step == interval) & np.isfinite(spread)]
+        usual = float(np.median(ordinary)) if len(ordinary) else 0.0
+        lengths, counts = np.unique(step[own & (step >= 4 * interval)], return_counts=True)
+        for length in lengths[counts >= LONE].tolist():
+            at = np.flatnonzero(own & (step == length))
+            wide = max(2.0, 0.7 * math.sqrt(length / interval)) * usual
+            if usual > 0.0 and np.median(spread[at]) >= wide and np.median(behind[at]) <= usual:
+                spans = _of(interval, rows.time[rows.code == code][[0, -1]].tolist()), _of(length, rows.time[at[[0, -1]]].tolist())
+                name = rows.symbols[code]
+                text = f"{name} must have bars of one length, was {' and '.join(spans)}, {len(at):,} of these among the others"
+                raise UserError(f"{text}; keep the rows of one, or resample first")
 
 
 def _of(length: int, span: Sequence[int]) -> str:

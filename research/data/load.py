@@ -16,7 +16,7 @@ from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
 from research.data.grid import MAX_EMPTY, Grid, distinct_times, fill_planes, find_grid
 from research.data.lacks import jumps, sentences, unclosed
-from research.data.lengths import are_closes, check_lengths, check_series, count_steps, find_interval, opens_of, whole_length
+from research.data.lengths import are_closes, check_lengths, check_longer, check_series, count_steps, find_interval, opens_of, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
 from research.data.sources import read_rows
@@ -214,6 +214,7 @@ def _one_length(rows: Rows) -> int:
     if not is_tidy:  # one series below the other
         check_lengths(count_steps(rows[np.argsort(rows.code, kind="stable")]), rows.symbols, length)
     check_series(ordered, length)
+    check_longer(ordered, length)
     return length
 
 
