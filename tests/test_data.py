@@ -480,7 +480,7 @@ def test_refusals_of_files(tmp_path):
     (tmp_path / "notes.doc").write_text("x")
     with pytest.raises(
         UserError,
-        match=r"^notes.doc must end in .parquet, .pq, .csv, .csv.gz, .txt, .tsv, .zip, .feather, .arrow, .ipc, .json, .jsonl, .ndjson, was .doc; expected",
+        match=r"^notes.doc must end in .parquet, .pq, .csv, .csv.gz, .txt, .tsv, .zip, .*ndjson, was .doc; expected",
     ):
         load_bars(tmp_path / "notes.doc")
     (tmp_path / "sub").mkdir()
