@@ -369,3 +369,12 @@ def test_a_volume_that_is_partly_empty_is_no_volume_of_zero(tmp_path):
 )
 def test_months_and_spans_are_no_part_of_a_symbol(name):
     assert symbol_of(Path(name)) == "EURUSD"
+
+
+def test_halves_of_a_volume_and_folders_in_a_folder_are_told(tmp_path):
+    (tmp_path / "in" / "BTC").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"a folder without any; folders in it .1. are not looked into, name one"):
+        load_bars(tmp_path / "in")
+    (tmp_path / "ES.txt").write_text("Date,Time,Open,High,Low,Close,Up,Down\n01/15/2024,09:00,1,2,1,2,3,4\n01/15/2024,10:00,1,2,1,2,3,4\n")
+    with pytest.raises(UserError, match="must have a column volume, was Up or Down"):
+        load_bars(tmp_path / "ES.txt")

@@ -171,6 +171,7 @@ def _base_volume(by_name: Mapping[str, list[str]], source: str) -> str | None:
         return base[0]
     known = {alias for role, names in ALIASES.items() if role != "size" for alias in names} | {*TIME_NAMES, *NAMELESS}
     near = [name for name in by_name if name not in known and (VOLUME.search(name) or difflib.get_close_matches(name, ["volume"], 1, 0.6))]
+    near += [name for name in ("up", "down") if {"up", "down"} <= set(by_name)]  # TradeStation: volume is their sum
     if near:  # 0 would be wrong where a volume stands under another name
         written = " or ".join(_shown(by_name[name][0]) for name in near)
         raise UserError(f"{source} must have a column volume, was {written}; rename the volume, or drop what is none")

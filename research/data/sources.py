@@ -67,7 +67,9 @@ def candle_files(path: Path, what: str = "data") -> list[Path]:
         return [path]
     files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith(IN_FOLDER))
     if not files:
-        raise UserError(f"{path} must hold .parquet or .csv files, was a folder without any")
+        folders = sum(f.is_dir() for f in path.iterdir())
+        more = f"; folders in it ({folders}) are not looked into, name one" if folders else ""
+        raise UserError(f"{path} must hold .parquet or .csv files, was a folder without any{more}")
     return files
 
 
