@@ -371,10 +371,13 @@ def test_months_and_spans_are_no_part_of_a_symbol(name):
     assert symbol_of(Path(name)) == "EURUSD"
 
 
-def test_halves_of_a_volume_and_folders_in_a_folder_are_told(tmp_path):
+def test_halves_of_a_volume_and_what_else_a_folder_holds(tmp_path):
     (tmp_path / "in" / "BTC").mkdir(parents=True)
     with pytest.raises(UserError, match=r"a folder without any; folders in it .1. are not looked into, name one"):
         load_bars(tmp_path / "in")
+    for name in ("AAA.csv", "._AAA.csv"):  # the second is what macOS keeps of the first
+        (tmp_path / "in" / name).write_bytes(b"\0\5\x16\7" if name.startswith(".") else frame(5, ("AAA",)).to_csv(index=False).encode())
+    assert load_bars(tmp_path / "in").symbols == ("AAA",)
     (tmp_path / "ES.txt").write_text("Date,Time,Open,High,Low,Close,Up,Down\n01/15/2024,09:00,1,2,1,2,3,4\n01/15/2024,10:00,1,2,1,2,3,4\n")
     with pytest.raises(UserError, match="must have a column volume, was Up or Down"):
         load_bars(tmp_path / "ES.txt")

@@ -65,7 +65,7 @@ def candle_files(path: Path, what: str = "data") -> list[Path]:
         raise UserError(f"{what} must exist, was {str(path)!r} (not found); {EXPECTED}")
     if path.is_file():
         return [path]
-    files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith(IN_FOLDER))
+    files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith(IN_FOLDER) and not f.name.startswith("."))
     if not files:
         folders = sum(f.is_dir() for f in path.iterdir())
         more = f"; folders in it ({folders}) are not looked into, name one" if folders else ""
