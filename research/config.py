@@ -23,6 +23,7 @@ Weights that follow the regime are a table of slices and models, each a factor o
     volatility_low.trend_sideways = {lgbm = 1.5}
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -92,7 +93,7 @@ class RunOptions:
         for name, (low, high) in BOUNDS.items():
             if not low <= getattr(self, name) <= high:
                 raise UserError(f"run.{name} must be in [{low}, {high}], was {getattr(self, name)!r}")
-        if self.embargo != "auto" and not (self.embargo.isdecimal() and int(self.embargo[:12]) <= MOST_ROWS):
+        if self.embargo != "auto" and not (re.fullmatch("[0-9]{1,10}", self.embargo) and int(self.embargo) <= MOST_ROWS):
             raise UserError(f"run.embargo must be auto or a number of rows up to {MOST_ROWS}, was {self.embargo[:40]!r}")
 
     def training(self, models: tuple[str, ...]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ read a row group at a time. Rows in any other order are put in order, all of the
 holds a value that `save` never writes, is refused: a file that was altered says nothing for certain.
 """
 
-import json
 from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from qtcore.types import I8, MODELS, N_MODELS, Votes
 from research.data.clock import iso, utc_ns
 from research.errors import UserError
-from research.labels import Label
+from research.files import Kind, check_file, parse_json, reason
+from research.labels import LABEL_SHAPE, Label
 from research.predictions import SCHEMA_VERSION, SIDES, SUM_TOLERANCE, Predictions
 
 if TYPE_CHECKING:
@@ -25,8 +26,10 @@ if TYPE_CHECKING:
     from research.models.schedule import ModelSet
 
 KEYS = ("close_time", "symbol")
-KINDS: dict[str, Any] = {"symbols": list, "label": dict, "imported": bool, "has_probs": bool, "notes": list}
 REMEDY = "make it again, or import it without its metadata as predictions of your own"
+STORED = Kind("a Parquet file of predictions as this program stored them", REMEDY)
+ABOUT = Kind("JSON that says what the file holds", REMEDY, {"schema_version": int})
+ABOUT_THIS = replace(ABOUT, shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str]})
 ACTION_CODES = "-1 (absent), 0 (SELL), 1 (HOLD) or 2 (BUY)"
 
 
@@ -39,8 +42,9 @@ def stream_predictions(path: str | Path, models: "ModelSet | None" = None) -> It
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_file(path, STORED)
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             about = _about((file.schema_arrow.metadata or {}).get(b"qt_predictions"), path)
             _check_columns(file.schema_arrow.names, about, path)
             if file.num_row_groups and _is_ordered(file, about, path):
@@ -48,35 +52,27 @@ def stream_predictions(path: str | Path, models: "ModelSet | None" = None) -> It
                     yield _block(file.read_row_group(group), about, path, models)
             else:
                 yield _block(_in_order(file.read(), about, path), about, path, models)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"predictions must be a Parquet file, was not: {path} ({str(error).splitlines()[0][:160]})") from error
+    except (OSError, pa.ArrowException, UnicodeDecodeError, MemoryError) as error:
+        raise STORED.error(path, f"damaged or no Parquet file ({reason(error)})") from error
 
 
 def _about(raw: bytes | None, path: str | Path) -> dict[str, Any]:
     """Read what `save` wrote beside the columns."""
     if raw is None:
         raise UserError(f"{path} must be predictions that this program stored, was another file; import it with --predictions")
-    try:
-        about = json.loads(raw)
-        version = about["schema_version"]
-        if version == SCHEMA_VERSION:
-            wrong = [name for name, kind in KINDS.items() if not isinstance(about[name], kind)]
-            names = about["symbols"]
-            if wrong or not names or len(set(names)) < len(names) or not all(isinstance(text, str) for text in (*names, *about["notes"])):
-                raise ValueError(f"{', '.join(wrong) or 'symbols or notes'} of another kind")
-            return {**about, "label": _label(about["label"])}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} must say what it holds in its metadata qt_predictions, was damaged ({error}); {REMEDY}") from error
-    raise UserError(f"{path} must be of schema version {SCHEMA_VERSION}, was {version!r}; make it again")
-
-
-def _label(given: Mapping[str, Any]) -> Label:
-    label = Label(**given)
-    flags, numbers = (label.is_inclusive, label.is_percentile), (label.sell, label.buy)
-    is_known = isinstance(label.id, str) and type(label.horizon) is int and label.horizon >= 1
-    if not is_known or not all(isinstance(flag, bool) for flag in flags) or not all(type(number) in (int, float) for number in numbers):
-        raise ValueError("label of another kind")
-    return label
+    where = f"the metadata qt_predictions of {path}"
+    about: dict[str, Any] = parse_json(raw, ABOUT, where)
+    if (version := about["schema_version"]) != SCHEMA_VERSION:
+        raise UserError(f"{path} must be of schema version {SCHEMA_VERSION}, was {version!r}; make it again")
+    ABOUT_THIS.check(about, where)
+    names, label = about["symbols"], about["label"]
+    if not names or len(set(names)) < len(names):
+        raise ABOUT.error(where, "with no symbol, or one twice")
+    if unknown := set(label) - {field.name for field in fields(Label)}:
+        raise ABOUT.error(where, f"with {min(unknown)} in its label")
+    if label["horizon"] < 1:
+        raise ABOUT.error(where, f"with a label of {label['horizon']} bars")
+    return {**about, "label": Label(**label)}
 
 
 def _check_columns(names: list[str], about: Mapping[str, Any], path: str | Path) -> None:

@@ -8,6 +8,7 @@ A row may train only when its label ends before the next part begins, less the e
 rows of the grid, all symbols of a row together, so no symbol's future trains another one.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -92,16 +93,17 @@ def walk_forward(
             "splits must have n_folds >= 1, embargo >= 0 and shares inside (0, 1), "
             f"was n_folds={n_folds}, embargo={embargo}, train_share={train_share}, valid_share={valid_share}"
         )
-    longest = int(np.max(label_end - np.arange(n), initial=0))
+    longest, gap = int(np.max(label_end - np.arange(n), initial=0)), min(embargo, n)
     if edges is None:
+        n_folds = min(n_folds, n + 1)  # more are too many all the same
         first = int(n * train_share)
         edges = [first + (n - first) * k // n_folds for k in range(n_folds + 1)]
     first, folds = edges[0], []
     for k in range(len(edges) - 1):
         start = edges[k] - first if is_rolling else 0
         middle = edges[k] - round((edges[k] - start) * valid_share)
-        fit = _ending_before(label_end, start, middle, embargo)
-        valid = _ending_before(label_end, middle, edges[k], embargo)
+        fit = _ending_before(label_end, start, middle, gap)
+        valid = _ending_before(label_end, middle, edges[k], gap)
         test = np.arange(edges[k], edges[k + 1], dtype=np.int64)
         if not (len(fit) and len(valid) and len(test)):
             raise UserError(
@@ -122,12 +124,12 @@ def retraining_edges(close_time: I8, train_share: float, every: str | int) -> li
     """
     n, first = len(close_time), int(len(close_time) * train_share)
     text = str(every).strip()
-    if text.isdecimal() and int(text) > 0:
+    if re.fullmatch("[0-9]{1,10}", text) and int(text) > 0:
         return [*range(first, n, int(text)), n]
     try:
         length = parse_interval(text)
     except UserError:
-        raise UserError(f"retrain_every must be rows such as 168 or a length of time such as 7d, was {every!r}") from None
+        raise UserError(f"retrain_every must be rows such as 168 or a length of time such as 7d, was {text[:40]!r}") from None
     steps = (close_time[first:] - close_time[first : first + 1]) // length
     return [*(first + np.flatnonzero(np.diff(steps, prepend=-1))).tolist(), n]
 

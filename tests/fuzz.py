@@ -1,8 +1,8 @@
 """Fuzzer of every parser and command: valid files, changed a little, must be read, or refused in one sentence.
 
 `python -m tests.fuzz --tries 20000 --seed 1` runs a campaign in child processes, so that neither a lost nor a hanging child ends it, and
-tells what fell by kind; exit code 1 when anything did. `--only NAME` takes one target, `--first N` goes on from a try. A try is known by
-seed, target and number alone: `python -m tests.fuzz --seed 1 --only config --first 17 --tries 1` does it again.
+tells what fell by kind; exit code 1 when anything did. `--only NAME` takes one target, `--first N` goes on from a try, `--minutes M` stops
+earlier. A try is known by seed, target and number alone: `python -m tests.fuzz --seed 1 --only config --first 17 --tries 1` does it again.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-SECONDS = 120.0  # that one try may take
+SECONDS = 60.0  # that one try may take
+MEMORY, LARGEST = 12 << 30, 1 << 30  # bytes that a child may ask for, and of a file that it may write
 WORLD = "simulated:random_walk?n_bars=260&n_symbols=2"
 SWEEP = ("sweep", WORLD, "--grid", "governor.min_confidence=0.5,0.6", "--quiet")
 SMALL = ["--set", "run.models=lgbm,xgb", "--set", "run.folds=2", "--set", "run.preset=tiny"]
@@ -48,6 +49,7 @@ WEIRD = (
     "0x10",
     "\u202e",
 )
+ENDS = {0: "accepted", 1: "failed a check", 2: "refused"}
 ODD: tuple[Any, ...] = (
     None,
     True,
@@ -75,11 +77,24 @@ Work = Callable[[Path], Any]
 
 @dataclass(frozen=True)
 class Target:
-    """What is tried. files: patterns of those that are changed, in the folder of seeds; work: reads them, given a copy of the folder."""
+    """What is tried. files: patterns of those that are changed, in the folder of seeds; work: reads them, given a copy of the folder.
+
+    beside: patterns of what else of the seeds it reads.
+    """
 
     name: str
     files: tuple[str, ...]
     work: Work
+    beside: tuple[str, ...] = ()
+
+    def copy(self, seeds: Path, folder: Path) -> None:
+        """Copy what it reads of the seeds: all of them would take most of the time of a try."""
+        for pattern in dict.fromkeys([*(text.split("/")[0] for text in self.files), *self.beside]):
+            for path in seeds.glob(pattern):
+                if path.is_dir():
+                    shutil.copytree(path, folder / path.relative_to(seeds), dirs_exist_ok=True, symlinks=True)
+                else:
+                    shutil.copyfile(path, folder / path.relative_to(seeds), follow_symlinks=False)
 
 
 def flip(data: bytes, rng: Rng) -> bytes:
@@ -439,55 +454,35 @@ TARGETS = (
     Target("validate run", ("run/*.json", "run/*.parquet"), lambda f: cli("validate", str(f / "run"), "--json")),
     Target("compare", ("run/*.json", "run/*.parquet"), lambda f: cli("compare", str(f / "run"), str(f / "run"), "--json")),
     Target("report", ("run/*.json", "run/*.parquet", "run/models/fold_*/*_meta.json"), lambda f: cli("report", str(f / "run"), "--quiet")),
-    Target("verify", ("run/*.json", "run/*.parquet"), lambda f: cli("verify", str(f / "run"), "--quiet")),
+    Target("verify", ("run/*.json", "run/*.parquet"), lambda f: cli("verify", str(f / "run"), "--quiet"), ("home",)),
     Target("models", ("run/models/schedule.json", "run/models/fold_*/*"), lambda f: models(f / "run" / "models")),
     Target("meta", ("meta/schedule.json", "meta/fold_*/*"), lambda f: metas(f / "meta")),
-    Target("journal", ("journal.sqlite",), lambda f: cli("status", str(f / "journal.sqlite"))),
-    Target("validate journal", ("journal.sqlite",), lambda f: cli("validate", str(f / "journal.sqlite"), "--json")),
+    Target("journal", ("journal.sqlite",), lambda f: cli("status", str(f / "journal.sqlite")), ("journal.sqlite*",)),
+    Target("validate journal", ("journal.sqlite",), lambda f: cli("validate", str(f / "journal.sqlite"), "--json"), ("journal.sqlite*",)),
     Target("ledger", ("home/*.sqlite", "home/*.witness"), lambda f: ledger(f / "home")),
     Target("registry", ("home/registry/*/current.json", "home/registry/*/1/schedule.json"), lambda f: registry(f / "home")),
     Target("fits", ("home/store/fits/*/*",), lambda f: fits(f / "home" / "store" / "fits")),
-    Target("sweep", ("sweep/sweep.json", "sweep/trials/*.parquet"), resumed),
-    Target("arguments", ("words.json",), arguments),
+    Target("sweep", ("sweep/sweep.json", "sweep/trials/*.parquet"), resumed, ("stored.parquet",)),
+    Target("arguments", ("words.json",), arguments, ("candles.csv", "stored.parquet", "scenarios.json", "run", "home", "journal.sqlite*")),
 )
-COMMANDS = (
-    [
-        "backtest",
-        WORLD,
-        "--no-verify",
-        "--quiet",
-        "--predictions",
-        "stored.parquet",
-        "--from",
-        "2000-01-02",
-        "--to",
-        "2000-01-09",
-        "--seed",
-        "3",
-    ],
-    ["backtest", "candles.csv", "--set", "run.embargo=5", "--set", "run.retrain_every=7d", "--set", "run.folds=2", "--symbols", "AAA,BBB"],
-    [
-        "sweep",
-        "run",
-        "--grid",
-        "governor.min_confidence=0.5:0.6:0.1",
-        "--where",
-        "max_drawdown < 0.15",
-        "--settings",
-        "2",
-        "--walk-forward",
-        "2",
-    ],
-    ["data", "check", "candles.csv", "--interval", "1h"],
-    ["data", "resample", "candles.csv", "4h", "coarse.parquet"],
-    ["explain", "run", "SIM01", "2000-01-10T00:00"],
-    ["trials", "candles.csv"],
-    ["trials", "--reset"],
-    ["status", "journal.sqlite"],
-    ["doctor", "--params", "--json"],
-    ["models", "promote", "run/models", "--as", "name"],
-    ["scenarios", "scenarios.json", "--profile", "original", "--quiet"],
-)
+COMMANDS = [  # a word each: none holds a blank but the constraint
+    [*text.split(), *more]
+    for text, *more in (
+        (f"backtest {WORLD} --no-verify --quiet --predictions stored.parquet --from 2000-01-02 --to 2000-01-09 --seed 3",),
+        ("backtest candles.csv --set run.embargo=5 --set run.retrain_every=7d --set run.folds=2 --symbols AAA,BBB",),
+        (f"sweep {WORLD} --quiet --out made --grid governor.min_confidence=0.5,0.6 --predictions stored.parquet --where", "sharpe > -9"),
+        (f"sweep {WORLD} --grid governor.min_confidence=0.5:0.6:0.1 --quiet --predictions stored.parquet --settings 2 --walk-forward 2",),
+        ("data check candles.csv --interval 1h",),
+        ("data resample candles.csv coarse.parquet --interval 4h",),
+        ("explain run SIM01 2000-01-10T00:00",),
+        ("trials candles.csv",),
+        ("trials --reset",),
+        ("status journal.sqlite",),
+        ("doctor --params --json",),
+        ("models promote run/models --as name",),
+        ("scenarios scenarios.json --profile original --quiet",),
+    )
+]
 
 
 def words(rng: Rng, folder: Path) -> str:
@@ -562,7 +557,7 @@ def attempt(target: Target, seeds: Path, seed: int, number_: int) -> dict[str, A
     home, before, arguments_ = os.environ.get("QT_HOME"), Path.cwd(), sys.argv
     out, err, began = io.StringIO(), io.StringIO(), time.monotonic()
     try:
-        shutil.copytree(seeds, folder, dirs_exist_ok=True, symlinks=True)
+        target.copy(seeds, folder)
         os.environ["QT_HOME"] = str(folder / "home")
         changed = words(rng, folder) if target.name == "arguments" else change(folder, target, rng)
         os.chdir(folder)
@@ -609,6 +604,10 @@ def faults(code: int, said: str, shown: str, seconds: float) -> list[str]:
 
 def child(folder: Path, seed: int, only: str, first: int, stride: int) -> None:
     """Do tries and write a line before and after each, until the reader hangs up."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
     targets = [target for target in TARGETS if only in ("", target.name)]
     for k in range(first, sys.maxsize, stride):
         target = targets[k % len(targets)]
@@ -618,27 +617,30 @@ def child(folder: Path, seed: int, only: str, first: int, stride: int) -> None:
         sys.stdout.flush()
 
 
-def campaign(tries: int, seed: int, only: str = "", first: int = 0) -> Counter[str]:
-    """Do `tries` tries in a child process at a time; tell what fell, and return the faults by target and kind."""
+def campaign(tries: int, seed: int, only: str = "", first: int = 0, minutes: float = 0.0) -> Counter[str]:
+    """Do `tries` tries in a child process at a time; tell what fell and the ends by target, and return the faults by target and kind."""
     import selectors
 
     fallen: Counter[str] = Counter()
-    codes: Counter[str] = Counter()
+    ends: dict[str, Counter[str]] = {target.name: Counter() for target in TARGETS if only in ("", target.name)}
     with tempfile.TemporaryDirectory(prefix="qt_seeds_") as seeds:
-        make_seeds(Path(seeds), is_trained=True)
+        with contextlib.redirect_stdout(io.StringIO()):
+            make_seeds(Path(seeds), is_trained=True)
         k, began = first, time.monotonic()
-        while k < first + tries:
+        end = began + 60.0 * (minutes or sys.maxsize)
+        while k < first + tries and time.monotonic() < end:
             command = [sys.executable, "-m", "tests.fuzz", "--child", seeds, "--seed", str(seed), "--only", only, "--first", str(k)]
             worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, bufsize=0)
             assert worker.stdout is not None
             watch = selectors.DefaultSelector()
             watch.register(worker.stdout, selectors.EVENT_READ)
             target = "start"
-            while k < first + tries:
+            while k < first + tries and time.monotonic() < end:
                 is_late = not watch.select(2 * SECONDS)
                 text = b"" if is_late else worker.stdout.readline()
                 if not text:
                     fallen[f"{target}: {'hang' if is_late else 'child lost'}"] += 1
+                    ends.setdefault(target, Counter())["hang" if is_late else "child lost"] += 1
                     sys.stdout.write(f"FELL {k} {target}: {'hang' if is_late else 'child lost'}\n")
                     k += 1
                     break
@@ -646,17 +648,19 @@ def campaign(tries: int, seed: int, only: str = "", first: int = 0) -> Counter[s
                 target = told["target"]
                 if "code" not in told:
                     continue
-                codes[f"exit {told['code']}"] += 1
+                ends[target][ENDS.get(told["code"], f"exit {told['code']}")] += 1
                 for fault in told["faults"]:
                     fallen[f"{target}: {fault}"] += 1
                     sys.stdout.write(f"FELL {k} {target} ({told['changed']}): {fault}: {told['said']}\n")
                 k += 1
-                if k % 500 == 0:
-                    sys.stdout.write(f"{k - first:,} tries, {time.monotonic() - began:.0f} s, {dict(codes)}, {sum(fallen.values())} fell\n")
+                if k % 200 == 0:
+                    sys.stdout.write(f"{k - first:,} tries, {time.monotonic() - began:.0f} s, {sum(fallen.values())} fell\n")
                 sys.stdout.flush()
             worker.kill()
             worker.wait()
-    sys.stdout.write(f"{tries:,} tries: {dict(codes)}; fell: {dict(fallen) or 'none'}\n")
+    for name, counts in [*ends.items(), ("all", sum(ends.values(), Counter()))]:
+        sys.stdout.write(f"{name:<20} {counts.total():>7,} tries: {', '.join(f'{n:,} {end}' for end, n in counts.most_common())}\n")
+    sys.stdout.write(f"fell: {dict(fallen) or 'none'}\n")
     return fallen
 
 
@@ -666,11 +670,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="")
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=0.0, help="stop after so many, 0 for never")
     parser.add_argument("--child", default="")
     asked = parser.parse_args()
     if asked.child:
         child(Path(asked.child), asked.seed, asked.only, asked.first, 1)
-    return 1 if campaign(asked.tries, asked.seed, asked.only, asked.first) else 0
+    return 1 if campaign(asked.tries, asked.seed, asked.only, asked.first, asked.minutes) else 0
 
 
 if __name__ == "__main__":

@@ -118,9 +118,9 @@ def test_a_file_that_is_not_ours_is_refused(tmp_path):
     with pytest.raises(UserError, match="must be predictions that this program stored"):
         Predictions.load(tmp_path / "x.parquet")
     (tmp_path / "y.parquet").write_text("nothing")
-    with pytest.raises(UserError, match="must be a Parquet file, was not"):
+    with pytest.raises(UserError, match="must be a Parquet file of predictions"):
         Predictions.load(tmp_path / "y.parquet")
-    with pytest.raises(UserError, match="must be a Parquet file, was not"):
+    with pytest.raises(UserError, match="must be a Parquet file of predictions"):
         Predictions.load(tmp_path / "z.parquet")
 
 

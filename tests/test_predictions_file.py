@@ -129,18 +129,18 @@ REFUSED = {
     "open after close": (lambda t: t.set_column(1, "open_time", t["close_time"]), r"must have open_time before close_time"),
     "a time lost": (lambda t: t.set_column(0, "close_time", pa.nulls(180, t.schema.field(0).type)), r"must have a time in every row"),
     "another version": (lambda t: says(t, schema_version=99), r"must be of schema version 1, was 99"),
-    "no version": (lambda t: says(t, schema_version=...), r"metadata qt_predictions, was damaged \('schema_version'\)"),
-    "no symbols in the metadata": (lambda t: says(t, symbols=...), r"was damaged \('symbols'\)"),
-    "symbols of another kind": (lambda t: says(t, symbols=[1, 2, 3]), r"was damaged \(symbols or notes of another kind\)"),
-    "a symbol twice in the metadata": (lambda t: says(t, symbols=["A", "A", "B"]), r"was damaged"),
-    "imported as text": (lambda t: says(t, imported="no"), r"was damaged \(imported of another kind\)"),
-    "no label": (lambda t: says(t, label=...), r"was damaged \('label'\)"),
-    "a label of other fields": (lambda t: says(t, label={"id": "L3"}), r"was damaged"),
-    "a horizon as text": (lambda t: says(t, label=LABELS["L3"].to_dict() | {"horizon": "4"}), r"was damaged \(label of another kind\)"),
-    "metadata that is a list": (lambda t: t.replace_schema_metadata({"qt_predictions": "[1]"}), r"was damaged"),
-    "metadata cut short": (lambda t: t.replace_schema_metadata({"qt_predictions": '{"schema_ver'}), r"was damaged"),
-    "metadata that is no text": (lambda t: t.replace_schema_metadata({"qt_predictions": b"\xff\xfe"}), r"was damaged"),
-    "metadata without an end": (lambda t: t.replace_schema_metadata({"qt_predictions": '{"a":' * 100_000}), r"was damaged"),
+    "no version": (lambda t: says(t, schema_version=...), r"metadata qt_predictions of .* must be JSON .*, was without schema_version"),
+    "no symbols in the metadata": (lambda t: says(t, symbols=...), r"was without symbols"),
+    "symbols of another kind": (lambda t: says(t, symbols=[1, 2, 3]), r"was symbols\[0\] as 1, not text"),
+    "a symbol twice in the metadata": (lambda t: says(t, symbols=["A", "A", "B"]), r"was with no symbol, or one twice"),
+    "imported as text": (lambda t: says(t, imported="no"), r"was imported as 'no', not true or false"),
+    "no label": (lambda t: says(t, label=...), r"was without label;"),
+    "a label of other fields": (lambda t: says(t, label={"id": "L3"}), r"was without label.horizon"),
+    "a horizon as text": (lambda t: says(t, label=LABELS["L3"].to_dict() | {"horizon": "4"}), r"was label.horizon as '4', not a whole"),
+    "metadata that is a list": (lambda t: t.replace_schema_metadata({"qt_predictions": "[1]"}), r"was its content as \[1\], not a table"),
+    "metadata cut short": (lambda t: t.replace_schema_metadata({"qt_predictions": '{"schema_ver'}), r"was no JSON"),
+    "metadata that is no text": (lambda t: t.replace_schema_metadata({"qt_predictions": b"\xff\xfe"}), r"was not UTF-8 text"),
+    "metadata without an end": (lambda t: t.replace_schema_metadata({"qt_predictions": '{"a":' * 100_000}), r"was no JSON \(larger"),
 }  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def test_a_rotten_page_is_refused(tmp_path):
     data = bytearray(MADE.save(tmp_path / "p.parquet").read_bytes())
     data[10:2000] = b"\x55" * 1990
     (tmp_path / "p.parquet").write_bytes(data)
-    with pytest.raises(UserError, match="predictions must be a Parquet file"):
+    with pytest.raises(UserError, match="must be a Parquet file of predictions"):
         Predictions.load(tmp_path / "p.parquet")
 
 

@@ -71,7 +71,11 @@ def trials(
 
 def _reset(ledger: Any) -> None:
     """Ask for the word, then put the ledger aside."""
-    answer = typer.prompt(f"Every verdict so far counted these trials. Type {WORD} to set the ledger at {ledger.path} aside", default="")
+    console.print(f"Every verdict so far counted these trials. Type {WORD} to set the ledger at {ledger.path} aside:", soft_wrap=True)
+    try:
+        answer = input()
+    except (EOFError, RuntimeError, ValueError) as error:  # the end of a file, no standard input, a closed one or no text
+        raise UserError(f"the word {WORD} must be typed, was no answer; the ledger is unchanged, use a terminal") from error
     if answer.strip() != WORD:
         raise UserError(f"the word must be {WORD}, was {answer.strip()!r}; the ledger is unchanged")
     aside = ledger.reset()

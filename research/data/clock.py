@@ -49,7 +49,7 @@ def parse_interval(text: str | int) -> int:
     """
     if parse_months(text):
         raise UserError(f"interval must have one length here, was {text!r} (calendar months); use 4w or 30d")
-    if isinstance(text, int | np.integer) and text > 0:
+    if isinstance(text, int | np.integer) and not isinstance(text, bool) and text > 0:
         length = int(text)
     else:
         match = re.fullmatch(r"\s*(\d{1,19})\s*([A-Za-z]+)\s*", str(text))

@@ -111,7 +111,9 @@ def open_parquet(path: Path, symbol: str | None = None, **options: Any) -> pq.Pa
         return pq.ParquetFile(path, read_dictionary=[symbol] if symbol else None, **options)
     except PermissionError:
         raise UserError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except KeyError:
+        raise UserError(f"{path.name} must hold text in its column {symbol}, was lists or tables; write one name a row") from None
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path.name} must be a Parquet file, was not or is cut short ({str(error).splitlines()[0][:80]})") from None
 
 
@@ -120,7 +122,7 @@ def _read_parquet(path: Path, wanted: tuple[str, ...]) -> pa.Table:
     try:
         with open_parquet(path, found.get("symbol")) as file:
             return file.read(columns=list(dict.fromkeys(found.values())))
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path.name} must be a whole Parquet file, was damaged ({str(error).splitlines()[0][:80]})") from None
 
 

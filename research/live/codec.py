@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Result, Votes
 from qtcore.types import DECISION_COLUMNS, F8, MODELS, N_MODELS, Action, Source
+from research.files import Kind, unpack_arrays
 
+STATE = Kind("arrays as the runner stored them", "restore a copy or use a new --journal", None)
 PRICES = ("open", "high", "low", "close", "volume")
 VOTE_COLUMNS = tuple(f"{model}_{part}" for model in MODELS for part in ("action", "confidence"))
 LAST_COLUMNS = ("final_action", "final_confidence", "final_source", "governor_reason", "size", "volatility", "trend_strength")
@@ -26,9 +28,8 @@ def pack_state(state: Mapping[str, NDArray]) -> bytes:
 
 
 def unpack_state(blob: bytes) -> dict[str, NDArray]:
-    """Read npz bytes; nothing but arrays can come out."""
-    with np.load(io.BytesIO(blob), allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    """Read npz bytes; nothing but arrays can come out. Raises UserError where they are no whole archive."""
+    return unpack_arrays(blob, STATE, "a state of the journal")
 
 
 def hash_state(state: Mapping[str, NDArray]) -> str:

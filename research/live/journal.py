@@ -278,7 +278,7 @@ class Journal:
         with guarded(self.path):
             rows = self.db.execute("SELECT bar, close_time, state, hash FROM snapshots ORDER BY bar DESC").fetchall()
         for bar, close_time, blob, name in rows:
-            if hashlib.sha256(blob).hexdigest() == name:
+            if isinstance(blob, bytes) and hashlib.sha256(blob).hexdigest() == name:
                 return int(bar), int(close_time), unpack_state(blob)
         if rows:
             raise UserError(f"journal must hold an intact snapshot, was damaged in {self.path}; restore a copy or use a new --journal")

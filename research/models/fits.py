@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.jit import source_hash
+from research.errors import UserError
+from research.files import Kind, read_bytes, read_json
 from research.ledger import home
 from research.models.base import F4, scaler_path
 from research.splits import Fold
@@ -32,7 +34,6 @@ from research.splits import Fold
 SCHEMA_VERSION = 1
 LIMIT = 2 << 30  # bytes kept after a training; the fits that were asked for longest ago leave first
 LIBRARIES = ("numpy", "scipy", "xgboost", "lightgbm", "torch", "safetensors")
-# Fields of a job that change what is fitted.
 READ = (
     "slot",
     "target",
@@ -43,6 +44,13 @@ READ = (
     "calibration",
     "horizon",
 )  # fields of a job that change what is fitted
+
+ENTRY = Kind(
+    "a stored fit",
+    "it is fitted again",
+    {"schema_version": int, "hash": str, "answer": {"absent": (str, None)}, "files": {...: str}},
+    has_large=True,
+)
 
 Job = Mapping[str, Any]
 
@@ -121,16 +129,17 @@ def fetch(root: Path, key: str, path: Path) -> dict[str, Any] | None:
     if not entry.is_dir():
         return None
     try:
-        body = json.loads((entry / "entry.json").read_text(encoding="utf-8"))
+        body = read_json(entry / "entry.json", ENTRY)
         said = body.pop("hash")
         if said != _hash_of(body) or body["schema_version"] != SCHEMA_VERSION:
-            raise ValueError("entry.json was altered")
+            raise ENTRY.error(entry, "altered")
         for name, target in files_of(path).items() if body["answer"]["absent"] is None else ():
-            shutil.copyfile(entry / name, target)
-            if _hash(target) != body["files"][name]:
-                raise ValueError(f"{name} was altered")
+            content = read_bytes(entry / name, ENTRY)
+            if hashlib.sha256(content).hexdigest() != body["files"].get(name):
+                raise ENTRY.error(entry / name, "altered")
+            target.write_bytes(content)
         os.utime(entry / "entry.json")  # asked for just now
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError):
         shutil.rmtree(entry, ignore_errors=True)
         for leftover in files_of(path).values():
             leftover.unlink(missing_ok=True)

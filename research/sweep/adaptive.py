@@ -11,7 +11,6 @@ the best so far, the rest an even draw.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from research.sweep.rules import Rule, parse_objective, parse_rules
 from research.sweep.space import Listed, Space
+from research.sweep.trials import read_part
 
 BATCH = 64  # settings that are asked for at once: the lanes of the kernel
 BATCHES = 100  # at most; larger searches have larger batches
@@ -64,8 +64,7 @@ class Adaptive(Listed):
                 n_run += last - first
                 if progress is not None:
                     progress(last, self.size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")
-            part = store.parts[first]
-            self.tell(first, pd.read_parquet(part) if isinstance(part, Path) else part)
+            self.tell(first, read_part(store.parts[first]))
 
     def tell(self, first: int, table: pd.DataFrame) -> None:
         """Take the finished trials from number `first` on, with their figures and, as a stored part has them, their settings."""

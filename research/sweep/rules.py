@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from research.errors import UserError
 
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-PATTERN = re.compile(r"^\s*([\w.]+)\s*(<=|>=|<|>)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*$")
+PATTERN = re.compile(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,10 @@ def parse_rules(texts: Iterable[str], columns: Sequence[str]) -> tuple[Rule, ...
     """Read constraints on `columns`. Raises UserError on text, figures and rules that cannot hold."""
     rules = []
     for text in texts:
-        match = PATTERN.match(text)
-        if match is None:
-            raise UserError(f"--where must be a figure, one of < <= > >=, and a number, was {text!r}; e.g. max_drawdown < 0.15")
+        match = PATTERN.fullmatch(text)
+        if match is None or not math.isfinite(float(match[3])):
+            shown = repr(text if len(text) <= 80 else f"{text[:80]}...")
+            raise UserError(f"--where must be a figure, one of < <= > >=, and a finite number, was {shown}; e.g. max_drawdown < 0.15")
         rules.append(Rule(known_column(match[1], columns), match[2], float(match[3])))
     for column in {rule.column for rule in rules}:
         low = max(((r.limit, r.sign == ">") for r in rules if r.column == column and r.sign[0] == ">"), default=(-math.inf, False))

@@ -1,6 +1,7 @@
 """How are a million settings run? Chunk by chunk: draw, run, write; what is done stays done, and every row counts as a trial."""
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from qtcore import Bars, Params
@@ -17,7 +19,7 @@ from research.backtest import resolved
 from research.data import fingerprint, load_bars
 from research.engines import Pool, opened
 from research.errors import UserError
-from research.files import replacing, save_json
+from research.files import Kind, read_json, replacing, save_json
 from research.ledger import Ledger
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
@@ -28,11 +30,12 @@ from research.sweep.counting import count
 from research.sweep.figures import figure_names
 from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.space import BLOCK, Space
-from research.sweep.trials import Trials
+from research.sweep.trials import PART, Trials, read_part
 from research.sweep.work import LANES, Piece, Settings
 from research.trials import Tried, hash_votes
 
 SCHEMA_VERSION = 1
+MARKER = Kind("a sweep's description as `qt sweep` wrote it", "choose another --out", has_large=True)
 PART_CELLS = 4_000_000_000  # cells times settings of one part: some ten seconds; what a stop can lose
 BYTES_PER_FIGURE = 9  # on the disk, at most
 PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is given at a time: a second; at least so many for each worker
@@ -135,6 +138,31 @@ def _run_parts(store: "Store", work: Settings, pool: Pool, progress: Any) -> Non
                 progress(n_done + n_run, size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")
 
 
+def _part(folder: Path, first: int) -> Path:
+    """Name the file of the part that begins with setting `first`."""
+    return folder / "trials" / f"part-{first:09d}.parquet"
+
+
+def _check_part(table: pd.DataFrame, where: Any, first: int, last: int, space: Space, names: Sequence[str]) -> None:
+    """Raise UserError unless a stored part has the columns `names` and the settings [first, last) of the space, in their order."""
+    if list(table.columns) != list(names):
+        raise PART.error(where, f"with the columns {', '.join(map(str, table.columns))[:160]}")
+    texts = {axis.name for axis, shown in zip(space.axes, space.shown(), strict=True) if any(isinstance(value, str) for value in shown)}
+    for name in names:
+        if name not in texts and not pd.api.types.is_numeric_dtype(table[name]):
+            raise PART.error(where, f"{name} as {table[name].dtype}, not numbers")
+    if not np.array_equal(table["trial"].to_numpy(), np.arange(first, last)):
+        raise PART.error(where, f"without the trials {first:,} to {last - 1:,} in their order")
+    if isinstance(space, Adaptive):  # what it asks for follows from earlier parts
+        known = {axis.name: table[axis.name].isin(shown).all() for axis, shown in zip(space.axes, space.shown()) if not axis.is_free}
+        known |= {axis.name: table[axis.name].between(axis.low, axis.high).all() for axis in space.axes if axis.is_free}
+    else:
+        known = {name: np.array_equal(table[name].to_numpy(), column) for name, column in space.columns(space.draw(first, last)).items()}
+    for name, is_known in known.items():
+        if not is_known:
+            raise PART.error(where, f"{name} as no setting of this sweep")
+
+
 @dataclass
 class Store:
     """Where results lie: `parts` in memory, or one Parquet file a part below `folder`, written whole or not at all."""
@@ -159,6 +187,9 @@ class Store:
             "rows_per_part": self.step,
         }
         self._open(folder, about, resume)
+        names = Trials(space, case, self.parts).columns
+        for first, part in self.parts.items():
+            _check_part(read_part(part), part, first, min(first + self.step, self.size), space, names)
         self._check_space(folder, len(figure_names(case.by_regime)) + len(space.axes) + 3)
 
     @property
@@ -177,10 +208,10 @@ class Store:
         if self.folder is None:
             self.parts[first] = table
             return
-        path = self.folder / "trials" / f"part-{first:09d}.parquet"
+        path = _part(self.folder, first)
         try:
             with replacing(path) as draft:
-                table.to_parquet(draft, index=False, compression="zstd")
+                table.to_parquet(draft, index=False, compression="zstd", write_page_checksum=True)
         except OSError as error:
             raise UserError(
                 f"results must be writable to {path}, was not: {error.strerror or error}; free space and use --resume"
@@ -194,11 +225,13 @@ class Store:
         if resume:
             if not marker.exists():
                 raise UserError(f"--resume must find a sweep, was {folder} without sweep.json; leave --resume out")
-            known = json.loads(marker.read_text(encoding="utf-8"))
+            known = read_json(marker, MARKER)
             changed = [name for name, value in about.items() if known.get(name) != json.loads(json.dumps(value))]
             if changed:
                 raise UserError(f"--resume must go on with the same sweep, was another {changed[0]} in {folder}; choose another --out")
-            self.parts.update({int(path.stem[5:]): path for path in sorted((folder / "trials").glob("part-*.parquet"))})
+            known_parts = ((first, _part(folder, first)) for first in range(0, self.size, self.step))
+            self.parts.update({first: path for first, path in known_parts if os.path.lexists(path)})
+            (folder / "trials").mkdir(exist_ok=True)
             return
         if marker.exists():
             shutil.rmtree(folder)
@@ -209,7 +242,7 @@ class Store:
         """Say in the folder who made it."""
         assert self.folder is not None
         marker = self.folder / "sweep.json"
-        save_json(marker, json.loads(marker.read_text(encoding="utf-8")) | {"computed_by": computed_by})
+        save_json(marker, read_json(marker, MARKER) | {"computed_by": computed_by})
 
     def _check_space(self, folder: Path, n_columns: int) -> None:
         needed, free = (self.size - self.n_done) * n_columns * BYTES_PER_FIGURE, shutil.disk_usage(folder).free

@@ -12,6 +12,7 @@ import pandas as pd
 from qtcore import Params
 from research.errors import UserError
 from research.evidence.sharpe import Moments, deflated_sharpe
+from research.files import Kind, count_rows, read_table
 from research.sweep.case import Case
 from research.sweep.drivers import count_drivers
 from research.sweep.figures import figure_names
@@ -20,6 +21,15 @@ from research.sweep.space import Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+PART = Kind("results as `qt sweep` wrote them", "remove it and use --resume", {"trial": int})
+
+
+def read_part(part: pd.DataFrame | Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """Return a part of a sweep's table, or some of its columns. Raises UserError where its file is gone, damaged or of another kind."""
+    if isinstance(part, Path):
+        return read_table(part, PART, columns).to_pandas()
+    return part if columns is None else part[columns]
 
 
 @dataclass
@@ -38,15 +48,11 @@ class Trials:
     tried: Any = field(default=None)
 
     def __len__(self) -> int:
-        return sum(self._rows(first, part) for first, part in self.parts.items())
+        return sum(self._rows(part) for part in self.parts.values())
 
     @staticmethod
-    def _rows(first: int, part: pd.DataFrame | Path) -> int:
-        if isinstance(part, Path):
-            import pyarrow.parquet as pq
-
-            return int(pq.read_metadata(part).num_rows)
-        return len(part)
+    def _rows(part: pd.DataFrame | Path) -> int:
+        return count_rows(part, PART) if isinstance(part, Path) else len(part)
 
     @property
     def columns(self) -> list[str]:
@@ -57,11 +63,7 @@ class Trials:
         """Read the table part by part, in order, without holding it."""
         wanted = None if columns is None else list(columns)
         for first in sorted(self.parts):
-            part = self.parts[first]
-            if isinstance(part, Path):
-                yield pd.read_parquet(part, columns=wanted)
-            else:
-                yield part if wanted is None else part[wanted]
+            yield read_part(self.parts[first], wanted)
 
     def table(self, columns: Sequence[str] | None = None, where: Sequence[str] = ()) -> pd.DataFrame:
         """Return the trials that keep the constraints, one row each, or some of their columns."""
@@ -99,7 +101,7 @@ class Trials:
     @property
     def drivers(self) -> dict[str, int]:
         """Count the trials by who ran them: `lanes` (64 side by side, quickest), else what asked for the plain driver, as `order`."""
-        return count_drivers(self.space, self.case, [(first, first + self._rows(first, part)) for first, part in self.parts.items()])
+        return count_drivers(self.space, self.case, [(first, first + self._rows(part)) for first, part in self.parts.items()])
 
     @property
     def n_distinct(self) -> int:
