@@ -6,6 +6,7 @@ refuses half-written folders and other schemas with one sentence.
 
 import errno
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -82,7 +83,7 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
         summary = combined(run.summary, certificate) | {"run_id": folder.name}
         if record:
             Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), result_of(summary, certificate, _own_source()))
-        run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"])
+        run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"]) | {"figures": figures_hash(summary)}
         _write_tables(run, partial)
         if run.predictions.models is not None:
             run.predictions.models.save(partial / "models")
@@ -108,7 +109,7 @@ def write_certificate(folder: Path, certificate: dict[str, Any], trial: TrialNam
     himself (`RunFiles.summary`). The page cannot and is removed; the result says whether there was one to make anew.
     """
     page = folder / "report.html"
-    summary, had_page = read_json(folder / "summary.json", SUMMARY), page.exists()
+    summary, had_page = read_run(folder).measured, page.exists()
     page.unlink(missing_ok=True)
     save_json(folder / "verify.json", certificate)
     summary = combined(summary, certificate)
@@ -148,6 +149,12 @@ def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
         "trials": trials,
         "arrays": array_hashes(run),
     }
+
+
+def figures_hash(summary: dict[str, Any]) -> str:
+    """sha256 of a summary without what proofs change in it: the verdict, and how it is said."""
+    told = combined(json.loads(json.dumps(summary)), UNPROVEN) | {"run_id": None}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def array_hashes(run: Any) -> dict[str, str]:
@@ -226,13 +233,26 @@ class RunFiles:
 
     @cached_property
     def measured(self) -> dict[str, Any]:
-        """`summary.json` as it was read first."""
-        return read_json(self.path / "summary.json", SUMMARY)
+        """`summary.json` as it was read first. Raises UserError where its figures are not those that the manifest vouches for."""
+        read = read_json(self.path / "summary.json", SUMMARY)
+        if "figures" in self.manifest and self.manifest["figures"] != figures_hash(read):
+            raise UserError(f"{self.path / 'summary.json'} must be as the backtest wrote it, was with other figures; {AGAIN}")
+        return read
 
     @property
     def verify(self) -> dict[str, Any]:
-        """`verify.json`, read anew: a proof may have been added."""
-        return read_json(self.path / "verify.json", CERTIFICATE)
+        """`verify.json`, read anew: a proof may have been added. Raises UserError where it contradicts itself or proves another run."""
+        read = read_json(self.path / "verify.json", CERTIFICATE)
+        is_kept = read["passed"] is False or all(check.get("passed", True) for check in read["checks"])
+        if not is_kept or read.get("proves", self.proves) != self.proves:
+            how = "that of another run" if is_kept else "without its failed checks"
+            raise UserError(f"{self.path / 'verify.json'} must be the proof of this run as `qt verify` wrote it, was {how}; run it again")
+        return read
+
+    @property
+    def proves(self) -> str:
+        """What a proof is about, as its certificate names it: the hash of all arrays."""
+        return hashlib.sha256(json.dumps(self.manifest["arrays"], sort_keys=True).encode()).hexdigest()
 
     @property
     def symbols(self) -> tuple[str, ...]:

@@ -10,7 +10,9 @@ PRICES = ("open", "high", "low", "close", "volume")
 AGAIN = "run the backtest again"
 RUN_JSON = Kind("a file of a run's folder as the backtest wrote it", AGAIN)
 SUMMARY = Kind("the summary of a run as the backtest wrote it", AGAIN, {"evidence": {"verdict": str}})
-CERTIFICATE = Kind("the proof of a run as `qt verify` wrote it", "run `qt verify` again", {"passed": (bool, None), "checks": [dict]})
+CERTIFICATE = Kind(
+    "the proof of a run as `qt verify` wrote it", "run `qt verify` again", {"passed": (bool, None), "checks": [dict], "proves?": str}
+)
 MANIFEST = Kind(
     "the manifest of a run as the backtest wrote it",
     AGAIN,
@@ -27,6 +29,7 @@ MANIFEST = Kind(
         "own_layers?": [str],
         "origin?": str,
         "ceilings?": bool,
+        "figures?": str,
         "trials": {"trials?": int},
         "arrays": {...: str},
     },

@@ -203,6 +203,48 @@ def test_a_certificate_is_put_into_a_finished_run(folder):
     assert summary["evidence"] == files.summary["evidence"]
 
 
+def edited(path, change):
+    """Write a JSON file again after `change(content)`."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda summary: summary["evidence"].update(finding="edge", reason="wonderful"),
+        lambda summary: summary["evidence"]["plausibility"].update(off=True),
+        lambda summary: summary.update(final_equity=1e9),
+    ],
+    ids=["finding", "ceilings", "money"],
+)
+def test_a_summary_with_other_figures_is_refused(folder, change):
+    edited(folder / "summary.json", change)
+    with pytest.raises(UserError, match=r"summary\.json must be as the backtest wrote it, was with other figures; run the backtest again"):
+        _ = read_run(folder).summary
+    before = (folder / "verify.json").read_bytes()
+    with pytest.raises(UserError, match="was with other figures"):
+        write_certificate(folder, {"passed": True, "checks": []})
+    assert (folder / "verify.json").read_bytes() == before
+
+
+def test_a_verdict_in_a_summary_is_read_anew(folder):
+    edited(folder / "summary.json", lambda summary: summary.update(verdict="edge", proven=True))
+    assert read_run(folder).summary["verdict"] != "edge"
+
+
+def test_a_proof_that_contradicts_itself_or_is_of_another_run_is_refused(folder):
+    write_certificate(folder, {"passed": False, "checks": [{"name": "parity", "passed": False}], "proves": read_run(folder).proves})
+    assert read_run(folder).summary["verdict"] == "invalid"
+    edited(folder / "verify.json", lambda proof: proof.update(passed=True))
+    with pytest.raises(UserError, match="as `qt verify` wrote it, was without its failed checks; run it again"):
+        _ = read_run(folder).summary
+    write_certificate(folder, {"passed": True, "checks": [], "proves": "0" * 64})
+    with pytest.raises(UserError, match="was that of another run"):
+        _ = read_run(folder).summary
+
+
 def test_a_saved_run_is_counted_once_and_an_unrecorded_one_never(run, tmp_path):
     write_run(replace(run, manifest={}), tmp_path / "a", record=False)
     assert Ledger().count() == 0

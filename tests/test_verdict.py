@@ -238,6 +238,9 @@ def test_an_older_run_gets_its_verdict_from_its_next_proof(bars, early, tmp_path
     older["evidence"] = {k: v for k, v in older["evidence"].items() if k not in ("finding", "reason")}
     older["evidence"] |= {"verdict": "edge", "sentence": "Edge: the numbers of then."}
     (folder / "summary.json").write_text(json.dumps(older))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["figures"]  # nor does its manifest vouch for the summary
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     assert read_run(folder).summary["verdict"] == "not proven"
     assert 'class="verdict not-proven"' in build(folder).read_text()
     assert verify_run(folder)["passed"] is False

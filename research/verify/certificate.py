@@ -59,7 +59,7 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     groups["own"] = own_claims(own_checks(run, models))
     report("count the invariants and the money")
     groups["accounting"] = check_accounting(run)
-    certificate = _certificate(run, groups, models, n_single, seed)
+    certificate = _certificate(run, groups, models, n_single, seed) | {"proves": run.files.proves}
     certificate["seconds"] = round(time.perf_counter() - started, 2)
     trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"])
     if write_certificate(run.files.path, certificate, trial):

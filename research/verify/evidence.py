@@ -78,8 +78,9 @@ class Trades:
 
 
 def read_evidence(folder: Path | str) -> Evidence:
-    """Read a run's folder. Raises UserError when tables are missing or do not fit together."""
+    """Read a run's folder. Raises UserError when tables are missing or do not fit together, or the summary is another one."""
     files = read_run(folder)
+    _ = files.measured  # refused before the work
     bars, planes = files.bars(), files.decisions()
     table = files.frame("equity", columns=list(LINES))
     predictions = files.predictions()
