@@ -22,6 +22,7 @@ from research.regime_weights import fit_regime_weights, regime_factors
 from research.reopen import load_run
 from research.run import Run
 from research.sweep import Trials, sweep
+from research.verify import check_layer
 
 __all__ = [
     "Predictions",
@@ -29,6 +30,7 @@ __all__ = [
     "Trials",
     "UserError",
     "backtest",
+    "check_layer",
     "fit_regime_weights",
     "load_bars",
     "load_run",

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 import research
+import research.verify.certificate as proof
 from qtcore import Params
 from qtcore.types import MODELS
 from research.cli.app import app
@@ -26,6 +27,7 @@ from research.store import read_run
 from research.trials import name_trial
 from research.verdict import UNPROVEN, combined, judge
 from research.verify import verify_run
+from research.verify.claims import Claim
 from research.verify.evidence import read_evidence
 
 WORLD = "simulated:random_walk?n_bars=700&n_symbols=2&seed=3"
@@ -319,14 +321,12 @@ def test_other_settings_of_the_same_leak_count_for_nothing_either(bars, early, t
 
 
 def test_the_latest_proof_counts(bars, tmp_path, monkeypatch):
-    """A damaged copy makes the run invalid, the folder as it was proves it again: both rows stay."""
+    """A check that failed makes the run invalid; once it holds, the run is proven: both rows stay."""
     run = research.backtest(bars, knowing(bars, 0))
     folder = run.save(tmp_path / "run")
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    equity = pd.read_parquet(copy / "equity.parquet")
-    equity.loc[equity.index[400], "equity"] += 1e-6
-    equity.to_parquet(copy / "equity.parquet")
-    assert qt("verify", copy, monkeypatch=monkeypatch) == 1
+    with monkeypatch.context() as patched:
+        patched.setattr(proof, "early_claim", lambda run: Claim("leak", "no model's predictions look one bar early", 1, 1, "models"))
+        assert qt("verify", folder, monkeypatch=monkeypatch) == 1
     assert Ledger().lineages()[0]["tried"].invalid == 1
     assert qt("verify", folder, monkeypatch=monkeypatch) == 0
     assert Ledger().lineages()[0]["tried"].invalid == 0
@@ -340,3 +340,25 @@ def test_a_folder_names_its_trial_as_the_run_did(bars, tmp_path):
     stored = name_trial(found.bars, found.params, found.votes, found.meta, found.planes["meta_action"])
     mine = name_trial(run.bars, run.params, run.result.votes, run.meta, run.result.decisions.meta_action)
     assert (stored.sketch.digest, *stored[1:]) == (mine.sketch.digest, *mine[1:])
+
+
+@pytest.mark.parametrize("what", ["trades.parquet", "summary.json"])
+def test_an_edited_figure_fails_the_proof_and_says_nothing_of_the_trial(bars, tmp_path, monkeypatch, what):
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    run = research.backtest(bars, Predictions.random(bars, seed=3))
+    run.save(tmp_path / "run")
+    assert run.verify()["passed"] is True
+    before = Ledger().lineages()[0]["tried"]
+    copy = shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    if what == "summary.json":
+        told = json.loads((copy / what).read_text())
+        told["pnl"]["net_return"] = 0.5
+        (copy / what).write_text(json.dumps(told))
+    else:
+        trades = pd.read_parquet(copy / what)
+        trades.assign(pnl=trades["pnl"].abs()).to_parquet(copy / what)
+    certificate = verify_run(copy)
+    assert certificate["passed"] is False
+    assert [c["id"] for c in certificate["checks"] if not c["passed"]] == ["tables"]
+    assert what in next(c["detail"] for c in certificate["checks"] if not c["passed"])
+    assert Ledger().lineages()[0]["tried"] == before
