@@ -381,3 +381,12 @@ def test_halves_of_a_volume_and_what_else_a_folder_holds(tmp_path):
     (tmp_path / "ES.txt").write_text("Date,Time,Open,High,Low,Close,Up,Down\n01/15/2024,09:00,1,2,1,2,3,4\n01/15/2024,10:00,1,2,1,2,3,4\n")
     with pytest.raises(UserError, match="must have a column volume, was Up or Down"):
         load_bars(tmp_path / "ES.txt")
+
+
+@pytest.mark.parametrize(
+    "header", ["timestamp,open,high,low,close,volume", "<DATE>\t<TIME>\t<OPEN>\t<HIGH>\t<LOW>\t<CLOSE>\t<TICKVOL>\t<VOL>\t<SPREAD>"]
+)
+def test_a_header_without_rows_is_refused(tmp_path, header):
+    (tmp_path / "a.csv").write_text(f"{header}\n")
+    with pytest.raises(UserError, match="data must have rows, was an empty table"):
+        load_bars(tmp_path / "a.csv")

@@ -191,7 +191,8 @@ def test_a_run_without_enough_voters_says_why_there_is_no_model(bars, tmp_path):
     meta = train_meta(bars, preds)
     assert meta.artefacts == ()
     assert meta.notes == (
-        "the meta model is absent in every fold: training must have at least 1,000 out-of-sample rows, was 0; the rules alone act",
+        "the meta model is absent in every fold: training must have at least 1,000 out-of-sample rows on which two or more models voted, "
+        "was 0; the rules alone act",
     )
     assert research.backtest(bars, preds, meta=meta).notes[-1] == meta.notes[0]
 

@@ -147,7 +147,7 @@ def test_base_folds_are_skipped_until_there_is_enough(bars, preds):
     own = Predictions.from_probs(bars, probs, fold, preds.labels, preds.label)
     made = train_meta(bars, own)
     assert [a.fold for a in made.artefacts] == [2]
-    assert "fold 2: training must have at least 1,000 out-of-sample rows, was 8" in made.notes[0]
+    assert "fold 2: training must have at least 1,000 out-of-sample rows on which two or more models voted, was 8" in made.notes[0]
     assert not made.ready(bars.close_time[:960]).any()
     assert made.ready(bars.close_time[960:]).all()
 

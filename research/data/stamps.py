@@ -289,7 +289,7 @@ def clock_times(column: pa.Array, name: str) -> I8 | None:
             return None  # minutes, seconds or hours
         ns, bad = hour * NS_PER_HOUR + minute * NS_PER_MINUTE + second * NS_PER_SECOND, (hour > 23) | (minute > 59) | (second > 59)
     else:
-        dated = pc.binary_join_element_wise(pa.array(["1970-01-01"] * len(column)), column, " ")
+        dated = pc.binary_join_element_wise(pa.array(["1970-01-01"] * len(column), pa.string()), column, " ")
         ns, bad = _compose_texts(dated, pc.extract_regex(dated, DATES["year first"] + TIME), "time", name)[0], np.zeros(len(column), bool)
     if np.any(bad):
         raise UserError(f"{name} must hold times of day, was {column[int(np.argmax(bad))].as_py()!r}; use HH:MM:SS")

@@ -189,7 +189,9 @@ def fit_fold(material: Material, plan: MetaPlan, boundary: int) -> tuple[MetaFit
     train, held = (material.rows(bars) for bars in material.parts(boundary, plan.embargo))
     n = len(train.y) + len(held.y)
     if n < MIN_ROWS:
-        raise ModelAbsentError(f"training must have at least {MIN_ROWS:,} out-of-sample rows, was {n:,}; the rules alone act")
+        raise ModelAbsentError(
+            f"training must have at least {MIN_ROWS:,} out-of-sample rows on which two or more models voted, was {n:,}; the rules alone act"
+        )
     check_labels(train, held, plan.seed)
     fit = fit_meta(plan.kind, VECTORS[plan.vector], train, held, calibration=plan.calibration, smote=plan.smote, seed=plan.seed)
     if plan.mode != "policy":  # there only the entropy counts, which a model that never changes its mind may well know
