@@ -1,15 +1,26 @@
 """Does every parser read a changed file, or refuse it in one sentence? The long campaign is `python -m tests.fuzz`."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz import TARGETS, attempt, campaign, make_seeds
+from research.data import load
+from tests.fuzz import TARGETS, attempt, campaign, make_seeds, naive_check
 
 TRAINED = {"models", "meta", "registry", "fits", "sweep"}  # need a training, which takes half a minute
-SLOW = {"verify", "report", "compare", "explain"}  # run the chain, or draw pages
+SLOW = {
+    "verify",
+    "report",
+    "compare",
+    "explain",
+    "governor",
+    "arguments",
+    "validate run",
+    "validate journal",
+}  # run the chain, or draw pages
 QUICK = tuple(target for target in TARGETS if target.name not in TRAINED | SLOW)
 
 
@@ -21,7 +32,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("target", QUICK, ids=lambda target: target.name)
-@settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(number=st.integers(0, 2**32 - 1))
 def test_a_changed_file_is_read_or_refused_in_one_sentence(seeds, target, number):
     done = attempt(target, seeds, 7, number)
@@ -30,4 +41,38 @@ def test_a_changed_file_is_read_or_refused_in_one_sentence(seeds, target, number
 
 @pytest.mark.slow
 def test_a_long_campaign_in_children_finds_nothing():
-    assert campaign(1_500, seed=3) == {}
+    assert campaign(1_500, seed=3, minutes=20.0) == {}
+
+
+LINES = ["timestamp,symbol,open,high,low,close,volume", "2024-01-01T00:00:00Z,A,1,2,0.5,1.5,9", "2024-01-01T01:00:00Z,A,1.5,2.5,1,2,8"]
+
+
+def naive(tmp_path: Path, lines: list[str]) -> None:
+    """Load the good lines, and compare what was loaded with what a naive reader finds in `lines`."""
+    (tmp_path / "good.csv").write_text("\n".join(LINES))
+    (tmp_path / "said.csv").write_text("\n".join(lines))
+    loaded = load(str(tmp_path / "good.csv"))
+    naive_check(tmp_path / "said.csv", SimpleNamespace(bars=loaded.bars, report=SimpleNamespace(warnings=())))
+
+
+def test_the_naive_reader_agrees_with_a_right_reading(tmp_path):
+    naive(tmp_path, LINES)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [LINES[0], LINES[1], LINES[2].replace(",2,8", ",2.0000001,8")],
+        [LINES[0], LINES[1], LINES[2].replace("01:00", "01:01")],
+        [LINES[0], LINES[1], LINES[2].replace(",A,", ",B,")],
+        [LINES[0], LINES[1]],
+        [*LINES, LINES[2].replace("T01", "T02")],
+        [LINES[0], LINES[1], LINES[2].replace(",8", ",80")],
+        ["timestamp,symbol,open,high,low,volume,close", *LINES[1:]],
+        [LINES[0], LINES[1], LINES[2].replace("1.5,", "x,")],
+    ],
+    ids=["a price", "a time", "a symbol", "a row that is not there", "a row that nobody told of", "a volume", "two columns", "no number"],
+)
+def test_the_naive_reader_notices_a_wrong_reading(tmp_path, lines):
+    with pytest.raises((AssertionError, ValueError)):
+        naive(tmp_path, lines)

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
+from research.files import Kind, check_file
 from research.live.files import guarded
 from research.live.place import numbers, resolved
 
 SECONDS = 10.0  # to wait for a lock of others
 TRIES = 5  # copies of files that change while they are copied
+JOURNAL = Kind("a journal of `qt live`", "name another")
 Signature = tuple[tuple[int, ...], ...]
 
 
@@ -57,6 +59,7 @@ class Reading:
 
     def _open(self) -> None:
         self._seen, self._is_alone = self._signature(), False
+        check_file(self.path, JOURNAL)  # SQLite would wait for a pipe
         try:
             self._db = _connect(self.path, "mode=ro")
         except sqlite3.OperationalError:

@@ -28,6 +28,8 @@ SCHEDULE = {
     "artefacts": [ENTRY],
 }
 FIGURES = ("n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss", "balanced_accuracy_error")
+FIGURE = (float, None)
+CURVES = (None, {"train?": (None, [FIGURE]), "valid?": (None, [FIGURE]), "best?": (int, None)})
 METADATA = Kind(
     "the metadata of a model as the training wrote it",
     "train again",
@@ -36,10 +38,12 @@ METADATA = Kind(
         **{f"{name}?": [str] for name in ("features", "warnings", "symbols")},
         **{f"{name}?": (float, None) for name in (*FIGURES, "n_train")},
         "lookback?": int,
-        "params?": {"preset": str},
+        "params?": {"preset": str, "history?": CURVES},
         "predicted_shares?": {...: (float, None)},
         "split?": {"fold?": int, "cells?": {...: int}, "close_time?": {...: [int]}},
         "synthetic?": bool,
+        "history?": CURVES,
+        "importance?": (None, {...: (None, {...: FIGURE})}),
     },
 )
 Entry = tuple[dict[str, Any], Path, dict[str, Any]]  # an artefact's own fields, its file, its metadata
