@@ -44,5 +44,10 @@ def drawdown(equity: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def bar_returns(equity: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Net return of each bar after the first, [n - 1]."""
-    return equity[1:] / equity[:-1] - 1.0
+    """Net return of each bar after the first, [n - 1]; 0 where nothing was left."""
+    return growth(equity[1:], equity[:-1])
+
+
+def growth(after: NDArray[np.float64], before: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Growth of an account from `before` to `after`, a fraction; 0 where nothing was left."""
+    return np.divide(after, before, out=np.ones(len(before)), where=before != 0.0) - 1.0

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -34,7 +34,7 @@ from research.predictions import Predictions
 from research.store_kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
 from research.trials import TrialName
-from research.verdict import UNPROVEN, combined, measured, result_of
+from research.verdict import UNPROVEN, combined, result_of
 
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
@@ -91,7 +91,7 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
             run.meta.save(partial / "models" / "meta")
         save_json(partial / "summary.json", summary)
         save_json(partial / "verify.json", certificate)
-        run.manifest["files"] = file_hashes(partial, summary)
+        run.manifest["files"] = file_hashes(partial)
         save_json(partial / "manifest.json", run.manifest)
         put_in_place(partial, folder)
     except OSError as error:
@@ -170,14 +170,13 @@ def array_hashes(run: Any) -> dict[str, str]:
     return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items() if array is not None}
 
 
-def file_hashes(folder: Path, summary: Mapping[str, Any]) -> dict[str, str]:
-    """sha256 of every table of a run's folder, by name, and of what its summary holds beside the verdict."""
+def file_hashes(folder: Path) -> dict[str, str]:
+    """sha256 of every table of a run's folder, by name."""
     hashes = {}
     for name in TABLES:
         with (folder / f"{name}.parquet").open("rb") as file:
             hashes[f"{name}.parquet"] = hashlib.file_digest(file, "sha256").hexdigest()
-    told = json.dumps(measured(summary), sort_keys=True)
-    return hashes | {"summary.json": hashlib.sha256(told.encode()).hexdigest()}
+    return hashes
 
 
 def _sources() -> dict[str, str]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qtcore.params import Params
 from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.lineage import Sketch, sketch
+from research.market import growth
 
 COMPARED = 200  # latest trials whose returns are correlated for the effective number
 MIN_COMMON_DAYS = 30
@@ -80,7 +81,7 @@ def daily_returns(close_time: NDArray[np.int64], equity: NDArray[np.float64]) ->
         return 0, np.empty(0, np.float32)
     start = np.concatenate([equity[:1], equity[last[:-1]]])
     out = np.zeros(int(day[-1] - day[0]) + 1, np.float32)
-    out[day[last] - day[0]] = equity[last] / start - 1.0
+    out[day[last] - day[0]] = growth(equity[last], start)
     return int(day[0]), out
 
 

@@ -88,13 +88,6 @@ def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict
     }
 
 
-def measured(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a summary holds beside the verdict: what was measured, which no proof changes."""
-    told = ("verdict", "proven", "failed_check", "verify", "evidence")
-    evidence = {name: value for name, value in summary["evidence"].items() if name not in ("verdict", "sentence")}
-    return {name: value for name, value in summary.items() if name not in told} | {"evidence": evidence}
-
-
 def proof_text(certificate: Mapping[str, Any]) -> str:
     """Say in some words what became of the proof."""
     if certificate.get("passed") is False:

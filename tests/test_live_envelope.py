@@ -166,7 +166,7 @@ def test_an_envelope_survives_its_file_and_damage_is_told(market, tmp_path):
     with pytest.raises(UserError, match="must be of schema 1, was 9"):
         Envelope.load(tmp_path / FILE)
     (tmp_path / FILE).write_text("{")
-    with pytest.raises(UserError, match="was damaged"):
+    with pytest.raises(UserError, match="must be the envelope of a run as the backtest wrote it, was no JSON"):
         Envelope.load(tmp_path / FILE)
 
 

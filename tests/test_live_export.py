@@ -77,7 +77,7 @@ def test_what_changed_on_the_way_is_said_and_not_proven(replayed, tmp_path):
 def test_what_cannot_be_exported_is_told(replayed, tmp_path, capsys):
     _, close = start_live(Wish(f"replay:{WORLD}", tmp_path / "j", predictions=replayed / "predictions.parquet"))
     close()
-    with pytest.raises(UserError, match="journal must hold at least one bar, was empty"):
+    with pytest.raises(UserError, match="must be a journal of `qt live` or a run's folder, was missing"):
         export_run(tmp_path / "j", tmp_path / "run")
     export_run(replayed / "journal.sqlite", tmp_path / "run")
     words = ["status", str(tmp_path / "run"), "--export", str(tmp_path / "again")]

@@ -169,7 +169,7 @@ def test_training_stops_when_patience_ends(monkeypatch):
 @pytest.mark.parametrize("slot", SLOTS)
 def test_what_cannot_be_fitted_is_absent(slot):
     windows, classes = market(20)
-    with pytest.raises(ModelAbsentError, match="must hold every class, was without SELL, BUY"):
+    with pytest.raises(ModelAbsentError, match="must hold every class, 100 were without SELL, BUY"):
         unfitted(slot).fit(windows, np.ones_like(classes), *market(20, 1), 42)
     with pytest.raises(ModelAbsentError, match="training windows of 24 complete rows must exist, was 0"):
         unfitted(slot).fit(Windows(windows.matrix, windows.cells[:0], L), classes[:0], *market(20, 1), 42)
@@ -257,7 +257,9 @@ def test_files_that_do_not_belong_are_refused(model, tmp_path):
     path.write_bytes(data)
     with pytest.raises(ModelAbsentError, match=r"must have the features .* in another order"):
         make_model(model_target(model.slot), NAMES[::-1], "tiny").load(path)
-    with pytest.raises(ModelAbsentError, match=r"must be a .safetensors file of its library, was not: its weights are not of .* 'fast'"):
+    with pytest.raises(
+        ModelAbsentError, match=r"must be a .safetensors file of its library, was not: its weights are of other names or sizes"
+    ):
         unfitted(model.slot, "fast").load(path)
     for broken in (b"no weights at all", b""):
         path.write_bytes(broken)

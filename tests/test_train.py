@@ -194,7 +194,7 @@ def test_a_fold_that_lacks_a_class_has_no_model():
         BARS, close=np.where(np.arange(600)[:, None] < 250, 1.02 ** np.arange(600)[:, None] * np.ones(4), BARS.close)
     )
     made = quick(rising, label="L1", n_folds=3)
-    assert made.notes[0].startswith("lgbm is absent in fold 1: training rows must hold every class, was without SELL")
+    assert made.notes[0].startswith("lgbm is absent in fold 1: training rows must hold every class, 247 were without SELL")
     assert (made.action[1, made.fold == 0] == -1).all()
     assert (made.action[1, made.fold == 2] >= 0).any()
     assert made.models.hashes(0) == {}

@@ -265,4 +265,5 @@ def test_everything_printed_passes_there():
         ("cli/common.py", "stdout.write"),
         ("cli/common.py", "stderr.write"),
         ("live/lines.py", "stderr.write"),
+        ("live/server.py", "stderr.write"),  # of `visible` alone
     }

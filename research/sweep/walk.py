@@ -16,6 +16,7 @@ from qtcore.types import F8
 from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.verdict import judge_picks
+from research.market import bar_returns
 from research.predictions import Predictions
 from research.sweep.case import Case
 from research.sweep.counting import FoldCounter
@@ -141,7 +142,7 @@ def _returns(case: Case, params: Params) -> F8:
     """Net return of each day of a fold."""
     ends = day_ends(case)
     equity: NDArray[np.float64] = np.append(params.broker.initial_cash, equity_at(case.market(params), params.record(), ends)[0])
-    return equity[1:] / equity[:-1] - 1.0
+    return bar_returns(equity)
 
 
 def _time(moment: int) -> pd.Timestamp:

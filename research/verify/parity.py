@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from qtcore import Engine, Result
 from qtcore.types import DECISION_COLUMNS, FILL, Bars, Votes
-from research.files import read_json
 from research.store import file_hashes
-from research.store_kinds import SUMMARY
 from research.verify.causality import first_difference, same_bits
 from research.verify.claims import Claim, Clock, Offender
 from research.verify.evidence import LINES, OUTCOMES, Evidence
@@ -63,14 +61,14 @@ def file_claims(run: Evidence) -> list[Claim]:
     said: Outputs = {"action": run.votes.action, "confidence": run.votes.confidence, "label": run.planes["label"]}
     predicted: Outputs = {"action": run.predictions.action, "confidence": run.predictions.confidence, "label": run.predictions.labels}
     known = run.files.manifest.get("files", {})
-    mine = file_hashes(run.files.path, read_json(run.files.path / "summary.json", SUMMARY)) if known else {}
+    mine = file_hashes(run.files.path) if known else {}
     other = [name for name in known if mine.get(name) != known[name]]
     moved = Offender(-1, "somewhere", "", other[0], 1.0) if other else None
     votes = [_compare_plane(run.clock, name, said[name], predicted[name]) for name in said]
     offender = next((o for _, _, o in votes if o is not None), None)
     return [
         Claim("files", "every stored array has the hash of the manifest", len(hashes), len(wrong), "arrays", first),
-        Claim("tables", "every table, and what was measured, is as the backtest wrote it", len(known), len(other), "files", moved),
+        Claim("tables", "every table is as the backtest wrote it", len(known), len(other), "files", moved),
         Claim(
             "inputs",
             "votes and labels are those of the predictions",
