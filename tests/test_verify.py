@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -313,6 +314,17 @@ def test_a_changed_file_fails_the_proof(folder, tmp_path):
     bar, symbol = divmod(row, 6)
     assert f"bar {bar} " in failed["replay"]["detail"]
     assert f" {read_evidence(copy).bars.symbols[symbol]} size, distance " in failed["replay"]["detail"]
+
+
+def test_a_number_that_is_gone_fails_the_proof_too(folder, tmp_path):
+    """Its distance is infinite, which JSON does not know."""
+    copy = shutil.copytree(folder, tmp_path / "run")
+    equity = pd.read_parquet(copy / "equity.parquet")
+    equity.loc[equity.index[40], "equity"] = np.nan
+    equity.to_parquet(copy / "equity.parquet")
+    assert verify_run(copy)["passed"] is False
+    stored = json.loads((copy / "verify.json").read_text())
+    assert any(check["first"] and check["first"]["distance"] is None for check in stored["checks"] if not check["passed"])
 
 
 def test_a_half_written_folder_is_the_users_mistake(folder, tmp_path):

@@ -1,5 +1,6 @@
 """What was claimed, over how many cells, and which one broke it first? The vocabulary of a proof."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +52,10 @@ class Claim:
         return f"{self.id}: {self.violated} of {self.checked} {self.unit} break '{self.text}', first {self.first}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `verify.json` holds."""
-        first = None if self.first is None else self.first.__dict__
+        """Return what `verify.json` holds; an infinite distance (one side is NaN) is null there."""
+        first = None if self.first is None else dict(self.first.__dict__)
+        if first is not None and not math.isfinite(first["distance"]):
+            first["distance"] = None
         return {"id": self.id, "unit": self.unit, "n_checked": self.checked, "n_violated": self.violated, "first": first}
 
 
