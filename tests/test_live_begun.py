@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from research.data import load_bars, save_bars
+from research.errors import UserError
 from research.live import controls
 from research.live.runner import Runner
 from research.live.start import start_live
@@ -123,3 +124,15 @@ def test_a_stop_distance_that_was_commanded_is_the_broker_s_too(folder, tmp_path
     with sqlite3.connect(tmp_path / "j") as db:
         exits = db.execute("SELECT COUNT(*) FROM fills WHERE is_entry = 0 AND order_id = ''").fetchone()[0]
     assert exits > 5, "stops must have been reached"
+
+
+def test_a_file_of_other_candles_does_not_go_on(folder, tmp_path):
+    """Another market under the same symbols, or a revised file: the journal decided on other prices."""
+    journal = tmp_path / "j"
+    run_live(replay_of(folder, journal))
+    before = content(journal)
+    bars = load_bars(folder / "bars.parquet")
+    save_bars(replace(bars, **{name: getattr(bars, name) * 1.001 for name in ("open", "high", "low", "close")}), tmp_path / "bars.parquet")
+    with pytest.raises(UserError, match="--feed must go on with the journal's candles, was .* with a close of .* instead of .*; use a new"):
+        start_live(replace(replay_of(folder, journal), feed=f"replay:{tmp_path / 'bars.parquet'}"))
+    assert content(journal) == before

@@ -8,13 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from qtcore import Params
+import numpy as np
+
+from qtcore import Bars, Params
 from research.config import Config
+from research.data.clock import iso
 from research.errors import UserError
 from research.live.alerts import Alerts
 from research.live.controls import STAGES, Controls, kill_file_of
 from research.live.envelope import FILE as ENVELOPE
-from research.live.feeds import Arrival, ReplayFeed, open_feed
+from research.live.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
 from research.live.files import lock_of
 from research.live.governor_file import read_governor, take_over
 from research.live.journal import Entry, Event, Journal
@@ -168,6 +171,8 @@ def assemble(
     journal = Journal(wish.journal, facts, durable=not is_replay, made=made)
     open_.callback(journal.close)
     opened.append(journal)
+    if is_replay:
+        check_continues(journal, feed.bars, feed_text=wish.feed or "")
     taken = _governor(wish, journal)
     cash = None if taken is None else taken.get("current_balance")
     broker = PaperBroker(paper_of(wish.journal), feed.symbols, params, cash=cash, made=made)
@@ -204,6 +209,22 @@ def assemble(
 
     runner.heard = heard
     return runner
+
+
+def check_continues(journal: Journal, bars: Bars, feed_text: str) -> None:
+    """Refuse to go on from a file whose candles are not those that the journal decided last. bars: all that is replayed."""
+    last = journal.last_bar()
+    for _, known, *_ in journal.bars_after(-1 if last is None else last[0] - REMEMBERED):
+        row = int(np.searchsorted(bars.open_time, known.open_time[0]))
+        if row == bars.n or bars.open_time[row] != known.open_time[0]:
+            continue
+        mine, theirs = bars.close[row], known.close[0]
+        if len(other := np.flatnonzero((mine != theirs) & ~np.isnan(mine) & ~np.isnan(theirs))):
+            name, when = bars.symbols[int(other[0])], iso(int(known.open_time[0]))
+            was = f"{mine[other[0]]:g} instead of {theirs[other[0]]:g} for {name} at {when}"
+            raise UserError(
+                f"--feed must go on with the journal's candles, was {feed_text} with a close of {was}; use a new --journal for it"
+            )
 
 
 def note_waits(runner: Runner, journal: Journal, broker: PaperBroker) -> None:
