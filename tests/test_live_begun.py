@@ -133,6 +133,8 @@ def test_a_file_of_other_candles_does_not_go_on(folder, tmp_path):
     before = content(journal)
     bars = load_bars(folder / "bars.parquet")
     save_bars(replace(bars, **{name: getattr(bars, name) * 1.001 for name in ("open", "high", "low", "close")}), tmp_path / "bars.parquet")
-    with pytest.raises(UserError, match="--feed must go on with the journal's candles, was .* with a close of .* instead of .*; use a new"):
+    with pytest.raises(
+        UserError, match=r"--feed must go on with the journal's candles, was .* with a close of .* instead of .*; use a new"
+    ):
         start_live(replace(replay_of(folder, journal), feed=f"replay:{tmp_path / 'bars.parquet'}"))
     assert content(journal) == before

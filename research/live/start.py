@@ -222,9 +222,7 @@ def check_continues(journal: Journal, bars: Bars, feed_text: str) -> None:
         if len(other := np.flatnonzero((mine != theirs) & ~np.isnan(mine) & ~np.isnan(theirs))):
             name, when = bars.symbols[int(other[0])], iso(int(known.open_time[0]))
             was = f"{mine[other[0]]:g} instead of {theirs[other[0]]:g} for {name} at {when}"
-            raise UserError(
-                f"--feed must go on with the journal's candles, was {feed_text} with a close of {was}; use a new --journal for it"
-            )
+            raise UserError(f"--feed must go on with the journal's candles, was {feed_text} with a close of {was}; use a new --journal")
 
 
 def note_waits(runner: Runner, journal: Journal, broker: PaperBroker) -> None:
