@@ -96,7 +96,7 @@ def test_retraining_on_a_schedule_sets_the_folds():
     assert retraining_edges(days, 0.4, "4w")[:3] == [400, 420, 440]
     folds = walk_forward(np.arange(1000) + 5, edges=retraining_edges(hours, 0.4, "10d"), embargo=5, is_rolling=True)
     assert [(fold.start, fold.boundary, len(fold.test)) for fold in folds] == [(0, 400, 240), (240, 640, 240), (480, 880, 120)]
-    with pytest.raises(UserError, match="retrain_every must be rows such as 168 or a length of time such as 7d, was 0"):
+    with pytest.raises(UserError, match="retrain_every must be rows such as 168 or a length of time such as 7d, was '0'"):
         retraining_edges(hours, 0.4, 0)
 
 

@@ -251,8 +251,8 @@ def test_a_label_that_is_not_the_written_one_is_named(run):
 
     assert all(claim.holds for claim in file_claims(run))
     row, symbol = 200, 2
-    files, inputs = file_claims(with_cell(run, "label", row, symbol, run.planes["label"][row, symbol] ^ 1))
-    assert (files.violated, files.first.column) == (1, "decisions.label")
+    files, tables, inputs = file_claims(with_cell(run, "label", row, symbol, run.planes["label"][row, symbol] ^ 1))
+    assert (files.violated, files.first.column, tables.violated) == (1, "decisions.label", 0)
     assert (inputs.violated, inputs.first.bar, inputs.first.symbol, inputs.first.column) == (1, row, run.bars.symbols[symbol], "label")
 
 
