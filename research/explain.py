@@ -7,11 +7,19 @@ import numpy as np
 import pandas as pd
 
 from qtcore import Engine, Params, Result
-from qtcore.params import MetaMode
+from qtcore.params import MacdUnits, MetaMode
 from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
 from research.errors import UserError
 from research.reasons import entropy_text, reason_text
 from research.store import read_run
+
+
+SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_units`
+    "rsi": " (0 to 100)",
+    "bb_position": " (0 at the lower band, 1 at the upper)",
+    "volume_trend": " (1 is usual)",
+    "momentum_1h": " (a fraction of the close)",
+}
 
 
 def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
@@ -27,7 +35,7 @@ def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
     t, s = _row(bars, time), bars.symbols.index(symbol)
     result = Engine(params, meta_model=meta).run(bars[: t + 1], predictions.votes()[: t + 1])
     layers = [
-        _market(result, t, s),
+        _market(result, t, s, params),
         *_models(result, t, s),
         _ensemble(result, t, s),
         _meta(result, t, s, params),
@@ -60,11 +68,13 @@ def _said(action: Any, confidence: float, word: str = "confidence") -> str:
     return f"{_name(Action, action)}, {word} {confidence:.4f} (0 to 1)"
 
 
-def _market(result: Result, t: int, s: int) -> dict[str, Any]:
+def _market(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
+    unit = " (per cent of the close)" if params.arbiter.macd_units == MacdUnits.PERCENT else " (in quote)"
+    scales = {name: SCALES.get(name, unit) for name in ARBITER_INPUTS}
     seen = dict(zip(ARBITER_INPUTS, result.planes.arbiter[:, t, s], strict=True))
     volatility, trend = result.planes.regime[:, t, s]
     says = f"volatility rank {volatility:.2f} (0 calm to 1), trend strength {trend:+.2f} (-1 down to +1 up)"
-    return {"name": "market", "says": says, "saw": {name: f"{value:.6g}" for name, value in seen.items()}}
+    return {"name": "market", "says": says, "saw": {name: f"{value:.6g}{scales[name]}" for name, value in seen.items()}}
 
 
 def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
