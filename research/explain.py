@@ -13,7 +13,6 @@ from research.errors import UserError
 from research.reasons import entropy_text, reason_text
 from research.store import read_run
 
-
 SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_units`
     "rsi": " (0 to 100)",
     "bb_position": " (0 at the lower band, 1 at the upper)",
