@@ -282,7 +282,10 @@ class RunFiles:
         """Read one of the tables bars, decisions, trades, fills, equity, predictions as it lies on disk."""
         if name not in TABLES:
             raise UserError(f"table must be one of {', '.join(TABLES)}, was {name!r}")
-        return self._table(name, columns).to_pandas()
+        read = self._table(name, columns).to_pandas()
+        if other := [str(found) for found in read["symbol"].unique() if found not in self.symbols] if "symbol" in read else []:
+            raise self._altered(name, f"with the symbol {other[0][:40]!r}")
+        return read
 
     def n_rows(self, name: str) -> int:
         """Rows of a table; its columns are checked too."""

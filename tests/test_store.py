@@ -322,3 +322,11 @@ def test_the_market_starts_with_the_first_vote_and_stands_still_before(run):
     assert (equity["buy_hold"].iloc[: rows.start + 1] == run.params.broker.initial_cash).all()
     assert equity["buy_hold"].iloc[-1] != run.params.broker.initial_cash
     assert (equity["drawdown"] >= 0.0).all()
+
+
+def test_a_trade_of_a_symbol_that_the_run_does_not_have_is_refused(folder):
+    trades = pd.read_parquet(folder / "trades.parquet")
+    trades["symbol"] = trades["symbol"].astype(str).where(np.arange(len(trades)) > 0, "OTHER")
+    trades.to_parquet(folder / "trades.parquet", index=False)
+    with pytest.raises(UserError, match=r"trades.* must be as the backtest wrote it, was with the symbol 'OTHER'"):
+        read_run(folder).frame("trades")

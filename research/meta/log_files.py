@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from qtcore.types import I8, MODELS, N_MODELS, Action
 from research.data.clock import utc_ns
 from research.data.grid import closes_of, most_common
+from research.data.stamps import REMEDY
 from research.errors import UserError
 from research.files import Kind, check_file
 from research.foreign_codes import read_actions, read_numbers, read_outcomes, read_shares
@@ -139,7 +140,12 @@ def _times(values: Sequence[Any], name: str) -> I8:
     kinds = np.array([_kind(value) for value in texts])
     for kind in ("number", "naive", "zoned"):
         if (kinds == kind).any():
-            out[kinds == kind] = utc_ns(pa.array([value for value, k in zip(texts, kinds) if k == kind]), name)
+            chosen = [value for value, k in zip(texts, kinds) if k == kind]
+            try:
+                out[kinds == kind] = utc_ns(pa.array(chosen), name)
+            except OverflowError:  # a whole number that no column holds
+                largest = max((value for value in chosen if isinstance(value, int)), key=abs)
+                raise UserError(f"{name} must hold times, was {str(largest)[:40]}; {REMEDY}") from None
     return out
 
 

@@ -28,7 +28,7 @@ PART = Kind("results as `qt sweep` wrote them", "remove it and use --resume", {"
 def read_part(part: pd.DataFrame | Path, columns: list[str] | None = None) -> pd.DataFrame:
     """Return a part of a sweep's table, or some of its columns. Raises UserError where its file is gone, damaged or of another kind."""
     if isinstance(part, Path):
-        return read_table(part, PART, columns).to_pandas()
+        return read_table(part, PART, columns).replace_schema_metadata(None).to_pandas()  # pandas' own words there may be damaged
     return part if columns is None else part[columns]
 
 
