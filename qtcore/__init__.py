@@ -11,11 +11,16 @@ passes n = 1; there is no second driver. `Engine` owns the state and runs the la
 0.65
 """
 
-from qtcore.engine import Engine, Result
-from qtcore.features import FEATURE_SETS, Feature, FeatureBank, Planes
-from qtcore.jit import kernel, rebind
-from qtcore.params import Params
-from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Reason, Source, Verdict, Votes
+from typing import TYPE_CHECKING
+
+from qtcore.lazy import import_lazily
+
+if TYPE_CHECKING:
+    from qtcore.engine import Engine, Result
+    from qtcore.features import FEATURE_SETS, Feature, FeatureBank, Planes
+    from qtcore.jit import kernel, rebind
+    from qtcore.params import Params
+    from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Reason, Source, Verdict, Votes
 
 __all__ = [
     "FEATURE_SETS",
@@ -38,3 +43,25 @@ __all__ = [
     "kernel",
     "rebind",
 ]
+
+import_lazily(
+    __name__,
+    {
+        "engine": ("Engine", "Result"),
+        "features": ("FEATURE_SETS", "Feature", "FeatureBank", "Planes"),
+        "jit": ("kernel", "rebind"),
+        "params": ("Params",),
+        "types": (
+            "MODELS",
+            "Action",
+            "Bars",
+            "Consensus",
+            "Decisions",
+            "InputError",
+            "Reason",
+            "Source",
+            "Verdict",
+            "Votes",
+        ),
+    },
+)

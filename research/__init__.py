@@ -7,22 +7,28 @@
 
 `load_bars` reads candles, `train` makes out-of-sample predictions, `train_meta` a learned meta layer from them, `backtest` runs the chain
 over them and returns a `Run`; a `Run` has `stats()`, `by_regime()`, `trades`, `decisions`, `equity`, `plot()`, `verify()`, `report(path)`,
-`save(folder)`; `load_run(folder)` brings it back. Libraries of models and plots are imported only where they are used.
+`save(folder)`; `load_run(folder)` brings it back. Libraries of models and plots are imported only where they are used, and
+what is named here when it is first asked for: `qt --help` needs none of it.
 """
 
-from research.data import load_bars, simulate, to_pandas, to_polars
-from research.data.quality import quality
-from research.data.resample import resample
-from research.errors import UserError
-from research.evidence.nullworlds import null_worlds
-from research.meta import train_meta
-from research.own_layers import backtest, train
-from research.predictions import Predictions
-from research.regime_weights import fit_regime_weights, regime_factors
-from research.reopen import load_run
-from research.run import Run
-from research.sweep import Trials, sweep
-from research.verify import check_layer
+from typing import TYPE_CHECKING
+
+from qtcore.lazy import import_lazily
+
+if TYPE_CHECKING:
+    from research.data import load_bars, simulate, to_pandas, to_polars
+    from research.data.quality import quality
+    from research.data.resample import resample
+    from research.errors import UserError
+    from research.evidence.nullworlds import null_worlds
+    from research.meta import train_meta
+    from research.own_layers import backtest, train
+    from research.predictions import Predictions
+    from research.regime_weights import fit_regime_weights, regime_factors
+    from research.reopen import load_run
+    from research.run import Run
+    from research.sweep import Trials, sweep
+    from research.verify import check_layer
 
 __all__ = [
     "Predictions",
@@ -45,3 +51,22 @@ __all__ = [
     "train",
     "train_meta",
 ]
+
+import_lazily(
+    __name__,
+    {
+        "data": ("load_bars", "simulate", "to_pandas", "to_polars"),
+        "data.quality": ("quality",),
+        "data.resample": ("resample",),
+        "errors": ("UserError",),
+        "evidence.nullworlds": ("null_worlds",),
+        "meta": ("train_meta",),
+        "own_layers": ("backtest", "train"),
+        "predictions": ("Predictions",),
+        "regime_weights": ("fit_regime_weights", "regime_factors"),
+        "reopen": ("load_run",),
+        "run": ("Run",),
+        "sweep": ("Trials", "sweep"),
+        "verify": ("check_layer",),
+    },
+)

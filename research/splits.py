@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8
-from research.data.clock import parse_interval
 from research.errors import UserError
 
 SPLITS = ("walk_forward", "single_split")
@@ -122,6 +121,8 @@ def retraining_edges(close_time: I8, train_share: float, every: str | int) -> li
     >>> retraining_edges(np.arange(10) * 3_600_000_000_000, 0.4, "2h")
     [4, 6, 8, 10]
     """
+    from research.data.clock import parse_interval
+
     n, first = len(close_time), int(len(close_time) * train_share)
     text = str(every).strip()
     if re.fullmatch("[0-9]{1,10}", text) and int(text) > 0:

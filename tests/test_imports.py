@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import qtcore
+import research
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # One row per level; a module may import rows above its own, and its own package.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("jit", "types", "declare", "stages"),
+    ("lazy", "jit", "types", "declare", "stages"),
     ("params", "check", "slots"),
     ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics"),
     ("chain",),
@@ -133,10 +136,43 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_importing_qtcore_is_light():
-    assert loaded_by("import qtcore") & {"pandas", "polars", "pyarrow", "research", *HEAVY} == set()
+TABLES = {"numba", "pandas", "polars", "pyarrow"}  # half a second and more to import
 
 
-@pytest.mark.parametrize("name", ["research", "research.live.start", "research.live.server", "research.cli.app"])
+def test_importing_a_package_loads_nothing_but_what_is_asked_for():
+    assert loaded_by("import qtcore, research") & {"numpy", *TABLES, *HEAVY} == set()
+    assert loaded_by("import qtcore\nqtcore.Params()") & {"research", *TABLES, *HEAVY} == set()
+    assert loaded_by("import qtcore\nqtcore.Engine") & {"research", *TABLES, *HEAVY} == {"numba"}
+
+
+def test_the_command_line_starts_without_tables_and_compiler():
+    assert loaded_by("import research.cli.app") & {*TABLES, *HEAVY} == set()
+
+
+@pytest.mark.parametrize("package", [qtcore, research], ids=["qtcore", "research"])
+def test_a_package_holds_the_names_it_says_it_has(package):
+    """The table read at run time, the imports read by type checkers, and __all__ are one list."""
+    path = ROOT / package.__name__ / "__init__.py"
+    typed = {full.rpartition(".")[2]: full.rpartition(".")[0] for full, _ in imports(path) if not full.endswith(".import_lazily")}
+    del typed["TYPE_CHECKING"]
+    assert package.home_of == typed
+    assert sorted(package.__all__) == sorted(typed) == sorted({*dir(package)} & {*typed})
+    for name, home in typed.items():
+        assert getattr(package, name) is getattr(sys.modules[home], name)
+    with pytest.raises(AttributeError, match=f"^module '{package.__name__}' has no attribute 'nothing'$"):
+        package.nothing  # noqa: B018
+
+
+def test_a_public_function_wins_over_the_module_of_its_name():
+    """The import of a module puts it into its package; what a user calls stays the function."""
+    code = "import research.train, research.backtest, research.sweep.run\nassert all(map(callable, names))"
+    assert loaded_by(f"import research\n{code.replace('names', '(research.train, research.backtest, research.sweep)')}")
+
+
+def test_a_module_is_found_in_its_package():
+    assert loaded_by("import qtcore, research\nqtcore.chain.trade.trade\nresearch.registry.find")
+
+
+@pytest.mark.parametrize("name", ["research.own_layers", "research.reopen", "research.live.start", "research.live.server"])
 def test_importing_research_loads_no_library_of_some_commands(name):
     assert loaded_by(f"import {name}") & set(HEAVY) == set()
