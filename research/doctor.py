@@ -12,6 +12,7 @@ from typing import Any
 
 from qtcore import jit
 from research.ledger import home
+from research.machine import memory
 from research.models import fits
 
 LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch")
@@ -28,7 +29,7 @@ def examine() -> dict[str, Any]:
         "qtcore": _version("qtcore"),
         "source_hash": jit.source_hash(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": _memory_gib(),
+        "memory_gib": None if (size := memory()) is None else round(size / 2**30, 1),
         "gpu": _gpu(),
         "versions": versions,
         "folders": folders,
@@ -42,13 +43,6 @@ def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):
         return None
 
 

@@ -1,6 +1,7 @@
 """Do candles of every habit stand on the rows that they mean?"""
 
 import json
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
-from research.data import bars_per_year, closes_of, load, load_bars, save_bars, simulate, stream_bars
+from research import machine
+from research.data import bars_per_year, closes_of, grid, load, load_bars, save_bars, simulate, stream_bars
 from research.data.load import CLOSES
 from research.data.quality import quality
 from research.errors import UserError
 from research.live.journal import Journal
+from research.machine import memory
 from tests.test_data import FIELDS, PLANES, assert_same_bars, frame
 
 
@@ -304,3 +307,91 @@ def test_daily_rows_one_by_one_among_hourly_ones_are_refused_and_holes_are_not(d
         UserError, match=r"must have bars of one length, was 1h \(.*\) and 1d \(.*\), \d+ of these among the others; keep the rows"
     ):
         load(mixed)
+
+
+# size
+
+
+def candles(times, symbol: str = "BTCUSDT") -> pd.DataFrame:
+    close = 100.0 + np.arange(len(times)) % 7 * 0.1
+    values = {"open": close, "high": close + 0.2, "low": close - 0.2, "close": close, "volume": 1.0}
+    return pd.DataFrame({"timestamp": times, "symbol": symbol, **values})
+
+
+def minutes(start: str, n: int) -> pd.DatetimeIndex:
+    return pd.date_range(start, periods=n, freq="1min", tz="UTC")
+
+
+def refused(call) -> str:
+    """What is said, and that hardly anything was allocated by then."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError) as error:
+            call()
+        assert tracemalloc.get_traced_memory()[1] < 2**25
+    finally:
+        tracemalloc.stop()
+    return str(error.value)
+
+
+def test_one_time_in_another_century_makes_no_grid_of_millions_of_holes(tmp_path):
+    rows = pd.concat([candles(minutes("1999-01-01", 1)), candles(minutes("2024-01-01", 20_000))], ignore_index=True)
+    rows.to_parquet(tmp_path / "candles.parquet")
+    for call in (
+        lambda: load_bars(rows, calendar="regular"),
+        lambda: quality(rows, calendar="regular"),
+        lambda: stream_bars(tmp_path / "candles.parquet", calendar="regular"),
+    ):
+        assert refused(call) == (
+            "candles must fill 1% of the grid from 1999-01-01 00:00 to 2024-01-14 21:19, were 20,001 in 13,168,640 rows of 1m x 1 "
+            "symbol, none between 1999-01-01 00:00 and 2024-01-01 00:00; "
+            "leave out times that are wrong (--from, --to), or use --calendar sessions"
+        )
+    assert load_bars(rows).close.shape == load_bars(rows, calendar="sessions").close.shape == (20_001, 1)
+    assert load_bars(rows, calendar="regular", start="2000-01-01").close.shape == (20_000, 1)
+
+
+def test_symbols_that_share_no_time_make_no_grid_of_millions_of_holes():
+    rows = pd.concat([candles(minutes("2024-01-01", 200) + pd.Timedelta(days=i), f"S{i:03}") for i in range(150)], ignore_index=True)
+    said = refused(lambda: load_bars(rows, calendar="sessions"))
+    assert "were 30,000 in 30,000 rows of 1m x 150 symbols, " in said
+    assert said.endswith("; leave out times that are wrong (--from, --to), or load fewer symbols")
+    assert load_bars(rows[rows.symbol < "S090"], calendar="sessions").close.shape == (18_000, 90)
+
+
+def test_years_of_holes_and_short_sessions_are_read_as_before():
+    years = pd.concat([candles(minutes(f"{year}-06-01", 20_000)) for year in (2016, 2020, 2024)], ignore_index=True)
+    loaded = load(years, calendar="regular")  # 8 years with 6 weeks of candles
+    assert int((~np.isnan(loaded.bars.close)).sum()) == 60_000
+    crypto = minutes("2024-01-01", 60 * 24 * 28)
+    session = crypto[(crypto.day_of_week < 5) & (crypto.hour >= 14) & (crypto.hour < 20)]
+    both = load(pd.concat([candles(crypto), candles(session, "SPY")], ignore_index=True))
+    assert both.report.calendar == "regular"
+    assert (~np.isnan(both.bars.close)).sum(axis=0).tolist() == [len(crypto), len(session)]
+
+
+def test_bars_that_no_memory_holds_are_refused_and_streamed(tmp_path, monkeypatch):
+    rows = candles(minutes("2024-01-01", 5_000))
+    rows.to_parquet(tmp_path / "candles.parquet")
+    monkeypatch.setattr(grid, "memory", lambda: 2**18)
+    said = refused(lambda: load_bars(rows))
+    assert said == (
+        "bars must fit into 50% of the memory here (0.0 GiB), would take 0.0 GiB for 5,000 rows of 1m x 1 symbol from 2024-01-01 00:00 to "
+        "2024-01-04 11:19; load a shorter span, fewer symbols or longer bars"
+    )
+    assert load_bars(rows, end="2024-01-02").n == 1_440
+    streamed = joined(stream_bars(tmp_path / "candles.parquet", block_rows=500))
+    monkeypatch.setattr(grid, "memory", lambda: None)  # a system that does not say
+    assert_same_bars(streamed, load_bars(rows))
+
+
+def test_a_container_may_have_less_memory_than_its_machine(tmp_path, monkeypatch):
+    whole = memory()
+    assert whole is None or whole > 2**28
+    limits = tmp_path / "max", tmp_path / "none", tmp_path / "limit"
+    limits[0].write_text("max\n")
+    limits[2].write_text("1048576\n")
+    monkeypatch.setattr(machine, "LIMITS", limits[:2])
+    assert whole is None or memory() >= whole
+    monkeypatch.setattr(machine, "LIMITS", limits)
+    assert memory() in (2**20, None)

@@ -10,10 +10,13 @@ from research.data.clock import interval_text, iso, month_ends
 from research.data.lengths import SHORTEST, TICKS
 from research.data.schema import VALUES, Rows, bars_of
 from research.errors import UserError
+from research.machine import memory
 
 CALENDARS = ("regular", "sessions")
 MAX_EMPTY = 0.05  # of the rows of a regular grid (D-82)
-MAX_CELLS = 2**31
+MIN_FULL = 0.01  # of the cells, above SMALL of them (170 MB): no history has so many holes, a wrong time makes them
+SMALL = 2**22
+MAX_MEMORY = 0.5  # of the memory for the bars: what is made of them wants the rest
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,12 @@ def most_common(values: I8, weights: I8 | None = None) -> int:
     return int(distinct[np.argmax(np.bincount(at, weights))])
 
 
-def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symbols: int) -> Grid:
-    """Choose the rows from the distinct `times` (sorted) and how many candles each has. Raises UserError when bars overlap."""
+def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symbols: int, block_rows: int | None = None) -> Grid:
+    """Choose the rows from the distinct `times` (sorted) and how many candles each has.
+
+    block_rows: as many rows of the planes are in memory at a time; None: all. Raises UserError when bars overlap, and when there would be
+    cells without number.
+    """
     if calendar not in (None, *CALENDARS):
         raise UserError(f"calendar must be one of {', '.join(CALENDARS)}, was {calendar!r}")
     phases = times % interval
@@ -69,9 +76,9 @@ def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symb
     n = (last - first) // interval + 1
     span = int(times[-1] - times[0]) // interval + 1
     is_monthly = month_ends(times, interval) is not None
-    if calendar == "regular" or (calendar is None and not is_monthly and int(on.sum()) > (1.0 - MAX_EMPTY) * span):
-        if n * n_symbols > MAX_CELLS:
-            raise UserError(f"a regular grid of {interval_text(interval)} would have {n:,} rows; use --calendar sessions")
+    is_regular = calendar == "regular" or (calendar is None and not is_monthly and int(on.sum()) > (1.0 - MAX_EMPTY) * span)
+    check_size(times, int(counts.sum()), n if is_regular else len(times), interval, n_symbols, block_rows)
+    if is_regular:
         open_time = first + interval * np.arange(n, dtype=np.int64)
         grid = Grid(open_time, open_time + interval, interval, "regular", times[~on])
     else:
@@ -83,12 +90,33 @@ def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symb
     return grid
 
 
+def check_size(times: I8, n_candles: int, n: int, interval: int, n_symbols: int, block_rows: int | None) -> None:
+    """Refuse n rows of n_symbols where hardly a cell has a candle, or that do not fit into memory, before they are made."""
+    available = memory()
+    size = 16 * n + 8 * len(VALUES) * n_symbols * min(n, block_rows or n)
+    span = f"from {iso(times[0])} to {iso(times[-1])}"
+    grid = f"{n:,} rows of {interval_text(interval)} x {n_symbols:,} symbol{'s' * (n_symbols > 1)}"
+    if n * n_symbols > SMALL and n_candles < MIN_FULL * n * n_symbols:
+        at = int(np.argmax(np.diff(times)))
+        hole = f"none between {iso(times[at])} and {iso(times[at + 1])}"
+        remedy = "use --calendar sessions" if n > len(times) else "load fewer symbols"
+        raise UserError(
+            f"candles must fill {MIN_FULL:.0%} of the grid {span}, were {n_candles:,} in {grid}, {hole}; leave out times that are wrong "
+            f"(--from, --to), or {remedy}"
+        )
+    if available is not None and size > MAX_MEMORY * available:
+        raise UserError(
+            f"bars must fit into {MAX_MEMORY:.0%} of the memory here ({available / 2**30:,.1f} GiB), would take {size / 2**30:,.1f} GiB "
+            f"for {grid} {span}; load a shorter span, fewer symbols or longer bars"
+        )
+
+
 def distinct_times(time: I8, interval: int) -> tuple[I8, I8]:
     """Return the sorted distinct times and how many candles each has; counting on a grid is faster than sorting where there is one."""
     first = int(time.min())
     offset = time - first
     n = int(offset.max()) // interval + 1
-    if n > 64 * len(time) + 1024 or np.any(offset % interval):
+    if n > 8 * len(time) + 1024 or np.any(offset % interval):
         return np.unique(time, return_counts=True)
     counts = np.bincount(offset // interval, minlength=n)
     used = np.flatnonzero(counts)

@@ -91,7 +91,7 @@ def stream_bars(
     check_label(time_label)
     if not path.is_file():
         raise UserError(f"stream_bars needs one Parquet file, was {str(path)!r}; load_bars reads the rest")
-    facts = survey(path, parse_symbols(symbols), parse_span(start, end), (time_label, calendar, interval))
+    facts = survey(path, parse_symbols(symbols), parse_span(start, end), (time_label, calendar, interval), block_rows)
     return _blocks(path, facts, block_rows)
 
 
@@ -117,7 +117,9 @@ def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
     check_seen(facts.symbols, seen)
 
 
-def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, str | None, str | int | None]) -> Survey:
+def survey(
+    path: Path, symbols: list[str] | None, span: Span, how: tuple[str, str | None, str | int | None], block_rows: int | None = None
+) -> Survey:
     """Read times and symbols once and choose the grid; `how`: time label, calendar, interval. Raises UserError, also where not sorted."""
     label, calendar, interval = how
     scan = _Scan(path, symbols)
@@ -144,7 +146,7 @@ def survey(path: Path, symbols: list[str] | None, span: Span, how: tuple[str, st
         raise UserError(absent_text(absent))
     here = np.flatnonzero(counts)
     names, groups = tuple(scan.symbols[s] for s in here), tuple(scan.groups[s] for s in here)
-    grid = find_grid(times, candles, length, calendar or scan.calendar, len(names))
+    grid = find_grid(times, candles, length, calendar or scan.calendar, len(names), block_rows)
     return Survey(names, counts[here], groups, grid, span, wrong_times, is_close, scan.keeps_empty, scan.by_time, issues, scan.reading)
 
 
