@@ -5,6 +5,7 @@ file, a folder or a pipe in its place, cut, not UTF-8, too large, too deep, a ke
 UserError: `<path> must be <kind>, was <what it was>; <remedy>`.
 """
 
+import hashlib
 import io
 import json
 import math
@@ -134,6 +135,15 @@ def read_bytes(path: Path | str, kind: Kind, limit: int = MAX_BYTES) -> bytes:
     try:
         return check_file(path, kind, limit).read_bytes()
     except (OSError, MemoryError) as error:
+        raise kind.error(path, error) from None
+
+
+def hash_file(path: Path | str, kind: Kind) -> str:
+    """Return the sha256 of a plain file of any length, in hexadecimal digits. Raises UserError."""
+    try:
+        with check_file(path, kind).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
         raise kind.error(path, error) from None
 
 

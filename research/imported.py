@@ -111,7 +111,7 @@ def _relabelled(stored: Predictions, bars: Bars, label: str | Label, broker: Bro
 
 
 def _read(source: Any) -> tuple["pd.DataFrame", int]:
-    """Return the table with lower-case column names, and the number of lines that could not be read."""
+    """Return the table with lower-case column names, each once, and the number of lines that could not be read."""
     import pandas as pd
 
     skipped = 0
@@ -125,7 +125,10 @@ def _read(source: Any) -> tuple["pd.DataFrame", int]:
         raise UserError(f"predictions must be a path, a pandas or a polars frame, was {type(source).__name__}")
     if len(frame) == 0:
         raise UserError(f"predictions must have at least one row, was empty: {source if isinstance(source, str | Path) else 'frame'}")
-    return frame.rename(columns=lambda name: str(name).strip().lower()), skipped
+    frame = frame.rename(columns=lambda name: str(name).strip().lower())
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise UserError(f"predictions must name a column once, capital letters or not, was {twice[0]!r} twice; rename one or leave it out")
+    return frame, skipped
 
 
 def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.DataFrame":

@@ -27,7 +27,7 @@ from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import UserError
-from research.files import Kind, count_rows, put_in_place, read_json, read_table, save_json
+from research.files import Kind, count_rows, hash_file, put_in_place, read_json, read_table, save_json
 from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
@@ -170,13 +170,13 @@ def array_hashes(run: Any) -> dict[str, str]:
     return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items() if array is not None}
 
 
+def _kind(name: str) -> Kind:
+    return Kind(f"the {name} of a run as the backtest wrote them", AGAIN, COLUMNS[name])
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every table of a run's folder, by name."""
-    hashes = {}
-    for name in TABLES:
-        with (folder / f"{name}.parquet").open("rb") as file:
-            hashes[f"{name}.parquet"] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes
+    return {f"{name}.parquet": hash_file(folder / f"{name}.parquet", _kind(name)) for name in TABLES}
 
 
 def _sources() -> dict[str, str]:
@@ -289,13 +289,10 @@ class RunFiles:
 
     def n_rows(self, name: str) -> int:
         """Rows of a table; its columns are checked too."""
-        return count_rows(self.path / f"{name}.parquet", self._kind(name))
-
-    def _kind(self, name: str) -> Kind:
-        return Kind(f"the {name} of a run as the backtest wrote them", AGAIN, COLUMNS[name])
+        return count_rows(self.path / f"{name}.parquet", _kind(name))
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        return read_table(self.path / f"{name}.parquet", self._kind(name), columns)
+        return read_table(self.path / f"{name}.parquet", _kind(name), columns)
 
     def planes(self, table: str, names: Iterable[str]) -> dict[str, NDArray]:
         """Read columns of `bars` or `decisions` as planes [n, S], with the bits and dtypes that were written."""

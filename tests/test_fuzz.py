@@ -1,5 +1,7 @@
 """Does every parser read a changed file, or refuse it in one sentence? The long campaign is `python -m tests.fuzz`."""
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from research.data import load
-from tests.fuzz import TARGETS, attempt, campaign, make_seeds, naive_check
+from tests.fuzz import COMMANDS, TARGETS, WORLD, StoppedError, attempt, campaign, cli, make_seeds, naive_check, naive_votes
 
 TRAINED = {"models", "meta", "registry", "fits", "sweep"}  # need a training, which takes half a minute
 SLOW = {
@@ -39,6 +41,26 @@ def test_a_changed_file_is_read_or_refused_in_one_sentence(seeds, target, number
     assert done["faults"] == [], done
 
 
+@pytest.mark.parametrize(
+    "target", [target for target in TARGETS if target.name not in TRAINED | {"arguments"}], ids=lambda target: target.name
+)
+def test_unchanged_files_are_accepted(seeds, target, tmp_path, monkeypatch):
+    target.copy(seeds, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    with contextlib.suppress(StoppedError) if target.name == "verify" else contextlib.nullcontext():
+        target.work(tmp_path)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command)[:40])
+def test_unchanged_commands_are_accepted(seeds, command, tmp_path, monkeypatch):
+    arguments_ = next(target for target in TARGETS if target.name == "arguments")
+    arguments_.copy(seeds, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    cli(*command)
+
+
 @pytest.mark.slow
 def test_a_long_campaign_in_children_finds_nothing():
     assert campaign(1_500, seed=3, minutes=20.0) == {}
@@ -52,7 +74,7 @@ def naive(tmp_path: Path, lines: list[str]) -> None:
     (tmp_path / "good.csv").write_text("\n".join(LINES))
     (tmp_path / "said.csv").write_text("\n".join(lines))
     loaded = load(str(tmp_path / "good.csv"))
-    naive_check(tmp_path / "said.csv", SimpleNamespace(bars=loaded.bars, report=SimpleNamespace(warnings=())))
+    assert naive_check(tmp_path / "said.csv", SimpleNamespace(bars=loaded.bars, report=SimpleNamespace(issues=(), notes=())))
 
 
 def test_the_naive_reader_agrees_with_a_right_reading(tmp_path):
@@ -76,3 +98,18 @@ def test_the_naive_reader_agrees_with_a_right_reading(tmp_path):
 def test_the_naive_reader_notices_a_wrong_reading(tmp_path, lines):
     with pytest.raises((AssertionError, ValueError)):
         naive(tmp_path, lines)
+
+
+def test_the_naive_reader_of_votes_notices_a_wrong_vote(seeds):
+    from research.data import load_bars
+    from research.predictions import Predictions
+
+    for name in ("votes.jsonl", "stored.parquet"):
+        read = Predictions.import_file(seeds / name, load_bars(WORLD))
+        naive_votes(seeds / name, read)
+        t = int((read.action[0, :, 1] >= 0).nonzero()[0][0])
+        other, absent, sure = read.action.copy(), read.action.copy(), read.confidence.copy()
+        other[0, t, 1], absent[0, t, 1], sure[0, t, 1] = (other[0, t, 1] + 1) % 3, -1, 0.123
+        for wrong in ({"action": other}, {"action": absent}, {"confidence": sure}):
+            with pytest.raises(AssertionError, match=r"votes \(|votes are missing"):
+                naive_votes(seeds / name, replace(read, **wrong, notes=()))

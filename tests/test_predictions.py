@@ -253,6 +253,7 @@ def test_import_mistakes_are_told_in_a_sentence(tmp_path):
         (good[["close_time", "symbol"]], r"must hold columns such as xgb_action"),
         (good.assign(close_time="noon"), r"column close_time of the predictions must hold times, was 'noon'"),
         (good.iloc[:0], r"must have at least one row"),
+        (good.assign(XGB_Confidence=0.7), r"must name a column once, capital letters or not, was 'xgb_confidence' twice"),
     ):
         with pytest.raises(UserError, match=match):
             imported(table, tmp_path)

@@ -13,7 +13,20 @@ import pytest
 
 from research.config import load_config
 from research.errors import UserError
-from research.files import TEXT, TIME, Kind, misfit, parse_json, read_bytes, read_json, read_table, read_text, read_toml, unpack_arrays
+from research.files import (
+    TEXT,
+    TIME,
+    Kind,
+    hash_file,
+    misfit,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_table,
+    read_text,
+    read_toml,
+    unpack_arrays,
+)
 
 KIND = Kind("a thing", "make it again")
 TABLE = Kind("a table", "make it again", {"time": TIME, "symbol": TEXT, "x": float, "n": int})
@@ -100,7 +113,7 @@ def test_what_is_no_plain_file_is_refused_at_once(tmp_path):
         Path("\ud800"): "encode",
         tmp_path / ("x" * 300): "too long",
     }
-    for read in (read_bytes, read_text, read_json, read_toml, read_table):
+    for read in (read_bytes, read_text, read_json, read_toml, read_table, hash_file):
         for place, words in places.items():
             refused(lambda place=place, read=read: read(place, KIND), words)
     (tmp_path / "large").write_bytes(bytes(100))

@@ -65,6 +65,8 @@ def candle_files(path: Path, what: str = "data") -> list[Path]:
         raise UserError(f"{what} must exist, was {str(path)!r} (not found); {EXPECTED}")
     if path.is_file():
         return [path]
+    if not path.is_dir():
+        raise UserError(f"{what} must be a file or a folder, was a pipe or a device ({str(path)!r}); write it to a file first")
     files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith(IN_FOLDER) and not f.name.startswith("."))
     if not files:
         folders = sum(f.is_dir() for f in path.iterdir())
