@@ -161,6 +161,12 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
                     unknown.add(model)
     if unknown:
         notes.append(f"columns of unknown models were ignored: {', '.join(sorted(unknown))}")
+    read = {name for parts in found.values() for name in parts.values()}
+    named = tuple(plain(name) for name in (*MODELS, *ALIASES))
+    if unread := [str(name) for name in frame.columns if name not in read and plain(name).startswith(named)]:
+        notes.append(
+            f"columns that name a model were not read: {', '.join(unread[:8])}; they must end in {', '.join(map('_{}'.format, PARTS))}"
+        )
     for slot, parts in found.items():
         has_probs = all(side in parts for side in SIDES)
         if not has_probs and not ("action" in parts and "confidence" in parts):

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 SECONDS = 60.0  # that one try may take
+ROUNDS = 10  # of the quick targets, to one of the slow ones
 MEMORY, LARGEST = 12 << 30, 1 << 30  # bytes that a child may ask for, and of a file that it may write
 WORLD = "simulated:random_walk?n_bars=260&n_symbols=2"
 SWEEP = ("sweep", WORLD, "--grid", "governor.min_confidence=0.5,0.6", "--quiet")
@@ -80,13 +81,14 @@ Work = Callable[[Path], Any]
 class Target:
     """What is tried. files: patterns of those that are changed, in the folder of seeds; work: reads them, given a copy of the folder.
 
-    beside: patterns of what else of the seeds it reads.
+    beside: patterns of what else of the seeds it reads. is_slow: its work takes seconds; it has its turn once in ROUNDS.
     """
 
     name: str
     files: tuple[str, ...]
     work: Work
     beside: tuple[str, ...] = ()
+    is_slow: bool = False
 
     def copy(self, seeds: Path, folder: Path) -> None:
         """Copy what it reads of the seeds: all of them would take most of the time of a try."""
@@ -407,7 +409,7 @@ def naive_votes(path: Path, found: Any) -> None:
     if is_table:
         import pandas as pd
 
-        table = pd.read_parquet(path)
+        table = pd.read_parquet(path).rename(columns={"symbol_": "symbol", "close_time_": "close_time"})
         for row in table.to_dict("records"):
             said = {
                 m: (str(row[f"{m}_action"]), row[f"{m}_confidence"]) for m in MODELS if f"{m}_action" in row and f"{m}_confidence" in row
@@ -528,8 +530,13 @@ TARGETS = (
     Target("explain", ("run/*.json", "run/*.parquet"), lambda f: cli("explain", str(f / "run"), "SIM01", "2000-01-10T00:00", "--json")),
     Target("validate run", ("run/*.json", "run/*.parquet"), lambda f: cli("validate", str(f / "run"), "--json")),
     Target("compare", ("run/*.json", "run/*.parquet"), lambda f: cli("compare", str(f / "run"), str(f / "run"), "--json")),
-    Target("report", ("run/*.json", "run/*.parquet", "run/models/fold_*/*_meta.json"), lambda f: cli("report", str(f / "run"), "--quiet")),
-    Target("verify", ("run/*.json", "run/*.parquet"), lambda f: cli("verify", str(f / "run"), "--quiet"), ("home",)),
+    Target(
+        "report",
+        ("run/*.json", "run/*.parquet", "run/models/fold_*/*_meta.json"),
+        lambda f: cli("report", str(f / "run"), "--quiet"),
+        is_slow=True,
+    ),
+    Target("verify", ("run/*.json", "run/*.parquet"), lambda f: cli("verify", str(f / "run"), "--quiet"), ("home",), is_slow=True),
     Target("models", ("run/models/schedule.json", "run/models/fold_*/*"), lambda f: models(f / "run" / "models")),
     Target("meta", ("meta/schedule.json", "meta/fold_*/*"), lambda f: metas(f / "meta")),
     Target("journal", ("journal.sqlite",), lambda f: cli("status", str(f / "journal.sqlite")), ("journal.sqlite*",)),
@@ -537,8 +544,14 @@ TARGETS = (
     Target("ledger", ("home/*.sqlite", "home/*.witness"), lambda f: ledger(f / "home")),
     Target("registry", ("home/registry/*/current.json", "home/registry/*/1/schedule.json"), lambda f: registry(f / "home")),
     Target("fits", ("home/store/fits/*/*",), lambda f: fits(f / "home" / "store" / "fits")),
-    Target("sweep", ("sweep/sweep.json", "sweep/trials/*.parquet"), resumed, ("stored.parquet",)),
-    Target("arguments", ("words.json",), arguments, ("candles.csv", "stored.parquet", "scenarios.json", "run", "home", "journal.sqlite*")),
+    Target("sweep", ("sweep/sweep.json", "sweep/trials/*.parquet"), resumed, ("stored.parquet",), is_slow=True),
+    Target(
+        "arguments",
+        ("words.json",),
+        arguments,
+        ("candles.csv", "stored.parquet", "scenarios.json", "run", "home", "journal.sqlite*"),
+        is_slow=True,
+    ),
 )
 COMMANDS = [  # a word each: none holds a blank but the constraint
     [*text.split(), *more]
@@ -711,15 +724,16 @@ def faults(code: int, said: str, shown: str, seconds: float) -> list[str]:
     return found
 
 
-def child(folder: Path, seed: int, only: str, first: int, stride: int) -> None:
+def child(folder: Path, seed: int, only: str, first: int) -> None:
     """Do tries and write a line before and after each, until the reader hangs up."""
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
     targets = [target for target in TARGETS if only in ("", target.name)]
-    for k in range(first, sys.maxsize, stride):
-        target = targets[k % len(targets)]
+    turns = [target for k in range(ROUNDS) for i, target in enumerate(targets) if not target.is_slow or i % ROUNDS == k]
+    for k in range(first, sys.maxsize):
+        target = turns[k % len(turns)]
         sys.stdout.write(json.dumps({"k": k, "target": target.name}) + "\n")
         sys.stdout.flush()
         sys.stdout.write(json.dumps({"k": k, "target": target.name} | attempt(target, folder, seed, k)) + "\n")
@@ -783,7 +797,7 @@ def main() -> int:
     parser.add_argument("--child", default="")
     asked = parser.parse_args()
     if asked.child:
-        child(Path(asked.child), asked.seed, asked.only, asked.first, 1)
+        child(Path(asked.child), asked.seed, asked.only, asked.first)
     return 1 if campaign(asked.tries, asked.seed, asked.only, asked.first, asked.minutes) else 0
 
 

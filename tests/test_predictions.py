@@ -275,6 +275,13 @@ def test_unknown_models_are_named(tmp_path):
     assert made.notes == ("columns of unknown models were ignored: oracle",)
 
 
+def test_columns_of_a_model_that_are_not_read_are_named():
+    table = frame(xgb_action="BUY", xgb_confidence=0.7).assign(lgbmaction="BUY", xgb_shap=0.1, oracle_note="x")
+    made = Predictions.import_file(table, BARS)
+    assert len(made.notes) == 1
+    assert made.notes[0].startswith("columns that name a model were not read: lgbmaction, xgb_shap; they must end in _action, _confidence")
+
+
 def test_a_stored_file_comes_back_through_the_import_with_its_folds_and_labels(tmp_path):
     made = dataclasses.replace(Predictions.random(BARS, label="L5"), imported=False, fold=np.repeat(np.array([-1, 0], np.int16), 40))
     path = made.save(tmp_path / "p.parquet")
