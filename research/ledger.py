@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
-from research.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, row_of, upgrade
+from research.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
 from research.lineage import Sketch, shared
 from research.standing import IMPLAUSIBLE, INVALID, PENDING, SPOILT, Result, Standings, append
 from research.trials import COMPARED, Trial, TrialName, Tried, effective_trials, trial_of
@@ -236,8 +236,8 @@ class Ledger:
                 best = db.execute(
                     f"SELECT {', '.join(COLUMNS)}, standing(params, predictions, votes) FROM trials {ranked}", data
                 ).fetchone()
-                figures = None if best is None else {k: v for k, v in zip((*COLUMNS, "standing"), best) if k != "returns"}
-                row = {"lineage": lineage, "data_sets": len(data), "candles": candles, "first": first, "last": last}
+                figures = None if best is None else read_row(best) | {"standing": best[-1]}
+                row = {"lineage": lineage, "data_sets": len(data), "candles": int(candles), "first": int(first), "last": int(last)}
                 out.append(row | {"tried": self._tried(db, {lineage}), "best": figures})
         return out
 

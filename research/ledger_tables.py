@@ -26,20 +26,21 @@ SCHEMA: tuple[tuple[str, ...], ...] = (
     ),
     RESULTS,
 )
-COLUMNS = (
-    "params",
-    "predictions",
-    "time",
-    "name",
-    "sharpe",
-    "first_day",
-    "returns",
-    "n_bars",
-    "skew",
-    "kurtosis",
-    "bars_per_year",
-    "votes",
-)
+REAL = (int, float, type(None))
+COLUMNS: dict[str, Any] = {  # of a trial, each with the types that it may hold
+    "params": str,
+    "predictions": str,
+    "time": int,
+    "name": str,
+    "sharpe": REAL,
+    "first_day": int,
+    "returns": bytes,
+    "n_bars": (int, type(None)),
+    "skew": REAL,
+    "kurtosis": REAL,
+    "bars_per_year": REAL,
+    "votes": (str, type(None)),  # an older file does not tell them from the predictions
+}
 
 
 def upgrade(db: sqlite3.Connection) -> None:
@@ -71,5 +72,14 @@ def holdings(db: sqlite3.Connection) -> dict[str, Any]:
 def row_of(trial: Trial, now: int) -> tuple[Any, ...]:
     """One row of the table, in the order of COLUMNS; NaN as NULL."""
     values = [getattr(trial, name, now) for name in COLUMNS]
-    values[COLUMNS.index("returns")] = trial.returns.tobytes()
+    values[list(COLUMNS).index("returns")] = trial.returns.tobytes()
     return tuple(None if isinstance(value, float) and math.isnan(value) else value for value in values)
+
+
+def read_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    """Name the cells of a row that begins with COLUMNS, without the returns. Raises ValueError on a cell of another type."""
+    named = dict(zip(COLUMNS, row))
+    for name, value in named.items():
+        if not isinstance(value, COLUMNS[name]):
+            raise ValueError(f"{name} of a trial as {str(value)[:40]!r}")
+    return {name: value for name, value in named.items() if name != "returns"}

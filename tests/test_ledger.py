@@ -1,8 +1,10 @@
 """Is every try counted, once, in the right lineage, whoever writes at the same time?"""
 
 import math
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -310,6 +312,15 @@ def test_a_damaged_ledger_is_said_and_can_be_set_aside(ledger):
     assert aside is not None
     assert aside.read_bytes() == b"damaged" * 1_000
     assert ledger.record(trial(candles())).set_aside == 3
+
+
+@pytest.mark.parametrize("column", ["name", "params", "time", "sharpe", "n_bars", "votes"])
+def test_a_cell_of_another_type_is_damage(ledger, column):
+    ledger.record(trial(candles()))
+    with closing(sqlite3.connect(ledger.path)) as db:
+        db.executescript(f"DROP TRIGGER unchanged; UPDATE trials SET {column} = x'7878'")
+    with pytest.raises(UserError, match=r"must be readable, was damaged at .*put a copy back"):
+        ledger.lineages()
 
 
 def test_a_reset_keeps_the_file_and_says_so_for_ever(ledger):
