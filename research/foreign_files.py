@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.errors import UserError
+from research.files import reason
 from research.predictions import SIDES
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def read_file(path: Path) -> tuple["pd.DataFrame", int]:
         if path.name.lower().endswith((".csv", ".csv.gz")):
             return pacsv.read_csv(path).to_pandas(), 0
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
-        raise UserError(f"predictions must be a readable file, was {str(path)!r} ({str(error).strip()[:120]})") from error
+        raise UserError(f"predictions must be a readable file, was {str(path)!r} ({reason(error)})") from error
     raise UserError(f"predictions must be a .parquet, .csv or .jsonl file, was {str(path)!r}")
 
 

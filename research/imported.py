@@ -26,7 +26,7 @@ from research.data.funding import match, spelling
 from research.data.schema import plain
 from research.data.zones import Reading
 from research.errors import UserError
-from research.files import Kind, check_file
+from research.files import Kind, check_file, reason
 from research.foreign_codes import ABSENT, UNKNOWN, ActionColumn, agreed_coding, plain_numbers, read_actions, read_numbers, read_shares
 from research.foreign_files import read_file
 from research.labels import Label, score_labels
@@ -234,7 +234,7 @@ def _times(frame: "pd.DataFrame", name: str, notes: list[str]) -> tuple[I8, NDAr
     try:
         read = pa.Array.from_pandas(given[has_time])
     except pa.ArrowException as error:
-        raise UserError(f"predictions must have times of one kind in {name}, was otherwise ({str(error).splitlines()[0][:120]})") from error
+        raise UserError(f"predictions must have times of one kind in {name}, was otherwise ({reason(error)})") from error
     times = np.full(len(frame), np.iinfo(np.int64).min)
     reading = Reading()
     times[has_time] = utc_ns(read, f"column {name} of the predictions", reading)

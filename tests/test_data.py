@@ -470,12 +470,17 @@ def test_refusals_of_files(tmp_path):
     (tmp_path / "empty.csv").touch()
     refused("empty.csv must hold candles, was an empty file (0 bytes)", tmp_path / "empty.csv")
     (tmp_path / "text.parquet").write_text("hello, this is no parquet")
-    with pytest.raises(UserError, match=r"^text.parquet must be a Parquet file, was not or is cut short"):
+    with pytest.raises(
+        UserError,
+        match=r"^text.parquet must be a whole Parquet file, was not \(Parquet magic bytes not found in footer\); write it again",
+    ):
         load_bars(tmp_path / "text.parquet")
     frame(500).to_parquet(tmp_path / "cut.parquet")
     whole = (tmp_path / "cut.parquet").read_bytes()
     (tmp_path / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"^cut.parquet must be a Parquet file, was not or is cut short"):
+    with pytest.raises(
+        UserError, match=r"^cut.parquet must be a whole Parquet file, was not \(Parquet magic bytes not found in footer\); write it again"
+    ):
         load_bars(tmp_path / "cut.parquet")
     (tmp_path / "notes.doc").write_text("x")
     with pytest.raises(

@@ -86,7 +86,15 @@ REFUSED = {
     ),
     "no header, unknown": (["1705276800,1,2,3", "1705280400,1,2,3"], "must have a header line or columns that are known without one"),
     "no header, no time": (["7,100.5,102.25,99.125,101.75,10", "8,100.5,102.25,99.125,101.75,10"], "must have a header line or columns"),
-    "two-digit years": (["date,open,high,low,close,volume", "01/15/24,1,2,1,1,5"], "must hold times, was '01/15/24'"),
+    "two-digit years": (
+        ["date,open,high,low,close,volume", "15/01/24,1,2,1,1,5", "02/14/24,1,2,1,1,5"],
+        "must have dates with a year of two digits in one order, was '15/01/24' and the like; write YYYY-MM-DD",
+    ),
+    "trades": (
+        ["timestamp,symbol,price,size", "2024-01-15 00:00,SPY,1,5"],
+        "x.csv must hold candles, was trades (columns price and size); "
+        "`qt data resample DATA --interval 5m --out bars.parquet` makes bars of them",
+    ),
     "mixed forms": ([HEAD, ROWS[0], "15.01.2024 01:00" + ROWS[1][16:]], "must hold times, was "),
     "an empty time": ([HEAD, ROWS[0], ROWS[1][16:]], "must have a time in every row, 1 are empty, the first is row 2"),
     "date that has a time": (
@@ -338,8 +346,8 @@ def test_a_file_of_other_names_is_told_all_of_them_at_once(tmp_path):
     (tmp_path / "pko.csv").write_text("Data,Otwarcie,Najwyzszy,Najnizszy,Zamkniecie,Wolumen\n2024-01-15,1,2,1,2,5\n2024-01-16,1,2,1,2,5\n")
     with pytest.raises(UserError, match=r"missing: timestamp, open, high, low, close;.*; pko.csv must have a column volume, was Wolumen"):
         load_bars(tmp_path / "pko.csv")
-    (tmp_path / "x.txt").write_text("date time open high low close\n2024-01-15 00:00 1 2 1 2\n2024-01-15 01:00 1 2 1 2\n")
-    with pytest.raises(UserError, match=r"must have commas, semicolons, tabs or \| between its columns, was 'date time open"):
+    (tmp_path / "x.txt").write_text("date time open high low close\n2024-01-15 00:00 1 2 1 2\n2024-01-15 01:00 1 2 1\n")
+    with pytest.raises(UserError, match=r"tabs, \| or in every line as many blanks between its columns, was 'date time open"):
         load_bars(tmp_path / "x.txt")
 
 
@@ -390,3 +398,32 @@ def test_a_header_without_rows_is_refused(tmp_path, header):
     (tmp_path / "a.csv").write_text(f"{header}\n")
     with pytest.raises(UserError, match="data must have rows, was an empty table"):
         load_bars(tmp_path / "a.csv")
+
+
+def test_a_column_whose_name_does_not_say_what_it_is_is_told(tmp_path):
+    rows = [f"2024-01-15 0{i}:00,BTC,{1 + i},{3 + i},1,{2 + i},2,7" for i in range(3)]
+    path = put(tmp_path / "x.csv", "time,pair,open,high,low,last,price,tick_volume", *rows)
+    said = ["close is column last; price is not read", "volume is column tick_volume"]
+    assert load(path).report.notes == said
+    assert load(pd.read_csv(path)).report.notes == said  # a frame
+    pd.read_csv(path, parse_dates=["time"]).to_parquet(tmp_path / "x.parquet")
+    assert load(tmp_path / "x.parquet").report.notes == said
+    pd.read_csv(path, parse_dates=["time"]).to_feather(tmp_path / "x.feather")
+    assert load(tmp_path / "x.feather").report.notes == said
+    assert load(put(tmp_path / "y.csv", HEAD, *ROWS)).report.notes == []
+
+
+def test_a_file_of_trades_is_sent_to_resample(tmp_path):
+    path = put(tmp_path / "t.csv", "timestamp,symbol,price,size", "2024-01-15 00:00,SPY,1,5")
+    pd.read_csv(path).to_parquet(tmp_path / "t.parquet")
+    readers = [(path, load_bars), (path, quality), (tmp_path / "t.parquet", load_bars)]
+    for source, read in [*readers, (tmp_path / "t.parquet", lambda file: list(stream_bars(file)))]:
+        with pytest.raises(UserError, match=r"must hold candles, was trades \(columns price and size\); `qt data resample DATA"):
+            read(source)
+
+
+def test_a_cut_parquet_file_is_refused_in_a_whole_sentence(tmp_path):
+    frame(50).to_parquet(tmp_path / "x.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "x.parquet").read_bytes()[:900])
+    with pytest.raises(UserError, match=r"^cut.parquet must be a whole Parquet file, was not \(Parquet magic bytes .*\); write it again$"):
+        load(tmp_path / "cut.parquet")

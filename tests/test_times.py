@@ -48,8 +48,9 @@ REFUSED = {
     "2024-01-12 13:00 PM": "no such date",
     "01/02/2024": "must say which is the day and which the month, was '01/02/2024' and the like; write YYYY-MM-DD",
     "01-02-2024 10:00": "must say which is the day and which the month",
-    "24.01.02": "must hold times, was '24.01.02'",
-    "01/02/24": "must hold times",
+    "24.01.02": "must say which is the day, which the month and which the year, was '24.01.02' and the like; write YYYY-MM-DD",
+    "01/02/24": "must say which is the day, which the month and which the year",
+    "31/02/24": "must have dates with a year of two digits in one order, was '31/02/24'",
     "noon": "must hold times, was 'noon'",
     "1.7050896e9": r"must be written to the second, was rounded \(1.7050896e9\); write whole epochs or ISO 8601",
     "1.70509E+12": "must be written to the second",
@@ -91,6 +92,18 @@ def column(values, zone=None, day_start=None, code=None, hours=None):
     reading = parse_reading(zone, day_start)
     hours = None if hours is None else pa.array(hours)
     return [iso(t) for t in utc_ns(pa.array(values), "the column", reading, code, hours)], reading.notes
+
+
+def test_years_of_two_digits_are_read_where_the_column_as_a_whole_leaves_one_order():
+    january = [f"{day:02d}" for day in range(1, 32)]
+    days = [f"2024-01-{day} 00:00" for day in january]
+    assert column([f"{day}.01.24" for day in january])[0] == days  # year first would end in 2031
+    assert column([f"01/{day}/24" for day in january])[0] == days
+    assert column([f"24-01-{day}" for day in january])[0] == days
+    assert column(["15/01/24 10:00", "16/01/24 10:00"])[0] == ["2024-01-15 10:00", "2024-01-16 10:00"]  # no year lies between bars
+    assert column(["15-Jan-24", "02-Feb-99"])[0] == ["2024-01-15 00:00", "1999-02-02 00:00"]
+    with pytest.raises(UserError, match="which is the day, which the month and which the year"):
+        column(["01/02/24", "01/03/24"])
 
 
 def test_a_column_tells_its_order_of_day_and_month_as_a_whole():

@@ -15,6 +15,7 @@ from qtcore.types import I8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data.stamps import NS_PER_SECOND, REMEDY, clock_times, from_numbers, from_texts, from_units, in_range
 from research.data.zones import Reading, Walls, settle
 from research.errors import UserError
+from research.files import reason
 
 UNITS = {"s": NS_PER_SECOND, "m": NS_PER_MINUTE, "h": NS_PER_HOUR, "d": NS_PER_DAY, "w": 7 * NS_PER_DAY}
 WORDS = {
@@ -165,7 +166,7 @@ def utc_ns(
     if hours is not None:
         walls = _with_hours(walls, _flat(hours), name, reading)
     reading.remember(name, walls.form)
-    if walls.form.startswith(("YYYY", "year last", "digits, ")):
+    if walls.form.startswith(("YYYY", "year last", "year of two", "digits, ")):
         reading.note(f"{name} is read as dates ({walls.form})")
     return in_range(settle(walls, reading, name, code), name)
 
@@ -202,7 +203,7 @@ def _read(column: pa.Array, name: str) -> Walls:
         if pa.types.is_string(kind):
             return from_texts(column, name, time.time_ns())
     except pa.ArrowInvalid as error:
-        raise UserError(f"{name} must hold times, was not so ({str(error).splitlines()[0][:120]}); {REMEDY}") from None
+        raise UserError(f"{name} must hold times, was not so ({reason(error)}); {REMEDY}") from None
     raise UserError(f"{name} must hold times, was {kind}; {REMEDY}")
 
 

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from research.errors import UserError
+from research.files import reason
 
 JSON = (".json", ".jsonl", ".ndjson")
 DEEPEST = 4  # levels around the table
@@ -19,7 +20,7 @@ def as_csv(data: bytes, name: str) -> bytes:
         if table is not None:
             return _written(table).encode()
     except (ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"{name} must be JSON, was not ({str(error)[:80]}); {FORMS}") from None
+        raise UserError(f"{name} must be JSON, was not ({reason(error)}); {FORMS}") from None
     raise UserError(f"{name} must hold one table, was none or several; {FORMS}")
 
 

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from qtcore.types import F8
 from research.data.zones import Reading
 from research.errors import UserError
+from research.files import reason
 
 EMPTY = pa.array(["", "-", "--", ".", "n/a", "na", "nan", "null", "none", "nil", "#n/a", "<na>"])
 PLAIN = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$|^[+-]?(?i:inf|infinity)$"
@@ -47,7 +48,7 @@ def _of_numbers(column: pa.Array, name: str, source: str) -> F8:
             column = column.cast(pa.string())  # a cast of its own would be off in the last bit
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{source}: column {name} must hold numbers, was not so ({str(error).splitlines()[0][:120]})") from None
+        raise UserError(f"{source}: column {name} must hold numbers, was not so ({reason(error)})") from None
 
 
 def _bare(column: pa.Array, name: str) -> tuple[pa.Array, pa.Array]:

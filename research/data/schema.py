@@ -53,6 +53,8 @@ ALIASES = {
 }  # fmt: skip
 VOLUME = re.compile("vol|amount|quantity|qty|turnover|size|contracts")  # in the name of a column that may be a volume
 QUOTES = ("currency", "quote", "to", "usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try")
+NOT_CLEAR = {"close": ("last", "latest", "price"), "volume": (*ALIASES["ticks"], "total_traded_quantity")}  # read, and told
+TRADES = "`qt data resample DATA --interval 5m --out bars.parquet` makes bars of them"
 LONE = "ASSET"  # name of the only symbol where neither a column, a file name nor the caller names it
 
 
@@ -113,11 +115,12 @@ def plain(name: str) -> str:
     return re.sub(r"^\d+_(?=[a-z])", "", words)
 
 
-def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> dict[str, str]:
+def find_columns(names: Iterable[str], wanted: Sequence[str], source: str, reading: Reading | None = None) -> dict[str, str]:
     """Map each role of `wanted`, and what else is there of the known ones, to the column that holds it.
 
     Beside `wanted` these are `time`, `hours` (the time of day beside a date), `close_time`, `symbol`, and of candles `funding_rate`,
-    `ticks` and `adjusted`. Candles may lack a volume. Raises UserError that names every column that is missing or there twice.
+    `ticks` and `adjusted`. Candles may lack a volume. reading: its notes say which column was taken where another could be meant.
+    Raises UserError that names every column that is missing or there twice.
     """
     names = [str(name) for name in names]
     by_name: dict[str, list[str]] = {}
@@ -134,6 +137,9 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
     optional = ("time", "close_time", "symbol") + (("funding_rate", "ticks", "adjusted") if is_candles else ())
     chosen = {role: next((a for a in aliases[role] if a in by_name), None) for role in dict.fromkeys((*optional, *wanted))}
     unclear: list[str] = []
+    if is_candles and chosen["close"] == "price" and not (chosen["open"] or chosen["high"] or chosen["low"]):
+        for size in (alias for alias in ALIASES["size"] if alias in by_name):
+            raise UserError(f"{source} must hold candles, was trades (columns price and {_shown(by_name[size][0])}); {TRADES}")
     if is_candles and chosen["volume"] is None:
         with noting(unclear):
             chosen["volume"] = _base_volume(by_name, source)
@@ -153,7 +159,25 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str) -> di
         raise UserError("; ".join([text, *([again] if again else []), *unclear]))
     if again or unclear:
         raise UserError("; also: ".join([*([f"{again}; rename or drop one"] if again else []), *unclear]))
+    if reading is not None:
+        _tell_choices(kept, aliases, by_name, reading)
     return {role: by_name[alias][0] for role, alias in kept.items()}
+
+
+def _tell_choices(kept: dict[str, str], aliases: Mapping[str, Sequence[str]], by_name: dict[str, list[str]], reading: Reading) -> None:
+    """Note which column was read where its name does not say so by itself, or where others of the file could be meant too."""
+    for role, alias in kept.items():
+        if role in ("hours", "ticks", "adjusted"):  # told where they are read
+            continue
+        others = [name for name in by_name if name in aliases[role] and name not in kept.values()]
+        if role == "volume" and alias not in aliases[role]:
+            others = [name for name in by_name if re.fullmatch(r"volume_[a-z0-9]{2,10}", name) and name != alias]
+        if others or alias in NOT_CLEAR.get(role, ()):
+            left = " and ".join(_shown(by_name[name][0]) for name in others)
+            rest = f"; {left} {'is' if len(others) == 1 else 'are'} not read" if others else ""
+            text = f"{role.replace('_', ' ')} is column {_shown(by_name[alias][0])}"
+            if not any(note.startswith(text) for note in reading.notes):  # of a file whose other columns are gone by now
+                reading.note(text + rest)
 
 
 def _shown(name: str) -> str:
@@ -220,8 +244,8 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
 
     reading: how times and prices are read; what was assumed goes to its notes. Raises UserError with all that must be corrected.
     """
-    found = find_columns(table.column_names, wanted, source)
     reading = reading or Reading()
+    found = find_columns(table.column_names, wanted, source, reading)
     label = "open" if "time" in found else "close"
     own = own_facts(table.schema.metadata)
     problems: list[str] = []
@@ -298,7 +322,8 @@ def _values(table: pa.Table, found: Mapping[str, str], wanted: Sequence[str], so
     if "ticks" in extra:
         is_ticks = not np.any(read["volume"] > 0.0)
         reading.remember(f"volume of {source}", "ticks" if is_ticks else "trades")
-        reading.note(f"volume is {found['ticks'] if is_ticks else found['volume']}; the other is not read")
+        taken, left = (found["ticks"], found["volume"]) if is_ticks else (found["volume"], found["ticks"])
+        reading.note(f"volume is column {taken}; {left} is not read")
         read["volume"] = read["ticks"] if is_ticks else read["volume"]
     if reading.is_adjusted and "close" in roles:
         if "adjusted" not in found:

@@ -17,6 +17,7 @@ from research.data.schema import NAMELESS, TIME_NAMES, VALUES, Rows, find_column
 from research.data.texts import find_layout, is_text, read_text, stacked, unpack
 from research.data.zones import Reading
 from research.errors import UserError
+from research.files import reason
 
 PARQUET = (".parquet", ".pq")
 ARROW = (".feather", ".arrow", ".ipc")
@@ -96,9 +97,9 @@ def read_table(path: Path, wanted: tuple[str, ...], reading: Reading | None = No
     name = path.name.lower()
     try:
         if name.endswith(PARQUET):
-            return _read_parquet(path, wanted)
+            return _read_parquet(path, wanted, reading)
         if name.endswith(ARROW):
-            return _read_arrow(path, wanted)
+            return _read_arrow(path, wanted, reading)
         if is_text(name):
             return read_text(path, wanted, reading or Reading())
     except PermissionError:
@@ -116,19 +117,19 @@ def open_parquet(path: Path, symbol: str | None = None, **options: Any) -> pq.Pa
     except KeyError:
         raise UserError(f"{path.name} must hold text in its column {symbol}, was lists or tables; write one name a row") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path.name} must be a Parquet file, was not or is cut short ({str(error).splitlines()[0][:80]})") from None
+        raise UserError(f"{path.name} must be a whole Parquet file, was not ({reason(error).partition('. ')[0]}); write it again") from None
 
 
-def _read_parquet(path: Path, wanted: tuple[str, ...]) -> pa.Table:
-    found = find_columns(open_parquet(path).schema_arrow.names, wanted, path.name)
+def _read_parquet(path: Path, wanted: tuple[str, ...], reading: Reading | None) -> pa.Table:
+    found = find_columns(open_parquet(path).schema_arrow.names, wanted, path.name, reading)
     try:
         with open_parquet(path, found.get("symbol")) as file:
             return file.read(columns=list(dict.fromkeys(found.values())))
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path.name} must be a whole Parquet file, was damaged ({str(error).splitlines()[0][:80]})") from None
+        raise UserError(f"{path.name} must be a whole Parquet file, was damaged ({reason(error)}); write it again") from None
 
 
-def _read_arrow(path: Path, wanted: tuple[str, ...]) -> pa.Table:
+def _read_arrow(path: Path, wanted: tuple[str, ...], reading: Reading | None) -> pa.Table:
     """Read Feather or Arrow IPC, a file or a stream."""
     data = pa.py_buffer(path.read_bytes())
     try:
@@ -138,8 +139,8 @@ def _read_arrow(path: Path, wanted: tuple[str, ...]) -> pa.Table:
             table = pa.ipc.open_stream(data).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
-        raise UserError(f"{path.name} must be a whole Arrow file, was not ({str(error).splitlines()[0][:80]})") from None
-    found = find_columns(table.column_names, wanted, path.name)
+        raise UserError(f"{path.name} must be a whole Arrow file, was not ({reason(error)}); write it again") from None
+    found = find_columns(table.column_names, wanted, path.name, reading)
     return table.select(list(dict.fromkeys(found.values())))
 
 
@@ -151,7 +152,7 @@ def column_names(source: Any) -> list[str]:
     name = path.name.lower()
     if name.endswith(PARQUET):
         return list(open_parquet(path).schema_arrow.names)
-    return find_layout(unpack(path), path.name, Reading()).names if is_text(name) else read_table(path, ()).column_names
+    return find_layout(unpack(path, Reading()), path.name, Reading()).names if is_text(name) else read_table(path, ()).column_names
 
 
 def arrow_table(data: Any) -> pa.Table:
@@ -245,4 +246,4 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> pa.Table:
     try:
         return pa.table({name: pa.array(a.astype("M8[s]") if a.dtype.name in units else a) for name, a in arrays.items()})
     except (pa.ArrowException, OverflowError) as error:
-        raise UserError(f"arrays must hold numbers, times and names, was not so ({str(error).splitlines()[0][:100]})") from None
+        raise UserError(f"arrays must hold numbers, times and names, was not so ({reason(error)})") from None

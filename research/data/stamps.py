@@ -33,6 +33,8 @@ DATES = {
     "day, month by name": WEEKDAY + r"(?P<d>\d{1,2})[- /.]?(?P<mon>[A-Za-z]{3,9})[-., /]*(?P<y>\d{4})",
     "year and month": r"^(?P<y>\d{4})-(?P<m>\d{2})$",
     "month by name, day": WEEKDAY + r"(?P<mon>[A-Za-z]{3,9})\.?[ -]+(?P<d>\d{1,2}),? +(?P<y>\d{4})",
+    "year of two digits": r"^(?P<a>\d{1,2})(?P<sep>[-/.])(?P<b>\d{1,2})[-/.](?P<c>\d{2})",
+    "year of two digits, month by name": WEEKDAY + r"(?P<d>\d{1,2})[- /.]?(?P<mon>[A-Za-z]{3,9})[-., /]*(?P<c>\d{2})",
 }
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december")
 
@@ -165,16 +167,16 @@ def from_texts(column: pa.Array, name: str, now: int) -> Walls:
         written = zones.field("zone").dictionary_encode()
         offsets = np.array([_offset(zone) for zone in written.dictionary.to_pylist()], np.int64)
         plain = pc.replace_substring_regex(column, r"\s*(Z|z|(UTC|GMT)(\s*[+-]\d{1,2}(:?\d{2})?)?|[+-]\d{2}(:?\d{2})?)$", "")
-        wall, form = _walls(plain, name)
+        wall, form = _walls(plain, name, now)
         return Walls(wall, offsets[written.indices.to_numpy()], form=form + " with an offset")
     names = pc.extract_regex(column, NAMED)
     if names.null_count < len(column):
         found = [zone for zone in pc.unique(names.field("zone")).to_pylist() if zone]
         if names.null_count or len(found) > 1 or not is_zone(found[0]):
             raise UserError(f"{name} must have one time zone, was {', '.join(map(str, found[:3]))}; convert it to UTC first")
-        wall, form = _walls(pc.replace_substring_regex(column, r"\s+\S+$", ""), name)
+        wall, form = _walls(pc.replace_substring_regex(column, r"\s+\S+$", ""), name, now)
         return Walls(wall, zone=found[0], form=f"{form} in {found[0]}")
-    wall, form = _walls(column, name)
+    wall, form = _walls(column, name, now)
     return Walls(wall, form=form)
 
 
@@ -188,7 +190,7 @@ def _from_number_texts(column: pa.Array, name: str, now: int) -> Walls:
     return from_numbers(column.cast(pa.float64()).to_numpy(), name, now)
 
 
-def _walls(column: pa.Array, name: str) -> tuple[I8, str]:
+def _walls(column: pa.Array, name: str, now: int) -> tuple[I8, str]:
     """Return ns of the wall clock of texts without a zone, and the form they have."""
     try:
         seconds = column.cast(pa.timestamp("s")) if len(column) == 0 else column.cast(pa.timestamp("ns"))
@@ -200,7 +202,7 @@ def _walls(column: pa.Array, name: str) -> tuple[I8, str]:
     for form, date in DATES.items():
         fields = pc.extract_regex(column, date + TIME)
         if fields.null_count == 0:
-            return _compose_texts(column, fields, form, name)
+            return _compose_texts(column, fields, form, name, now)
         known = fields.is_valid() if known is None else pc.or_(known, fields.is_valid())
     numbers = pc.match_substring_regex(column, NUMBER)
     if pc.any(numbers).as_py():
@@ -209,7 +211,7 @@ def _walls(column: pa.Array, name: str) -> tuple[I8, str]:
     raise UserError(f"{name} must hold times, was {column[unread].as_py() if unread >= 0 else 'a mix of formats'!r}; {REMEDY}")
 
 
-def _compose_texts(column: pa.Array, fields: pa.StructArray, form: str, name: str) -> tuple[I8, str]:
+def _compose_texts(column: pa.Array, fields: pa.StructArray, form: str, name: str, now: int) -> tuple[I8, str]:
     have = {fields.type.field(i).name for i in range(fields.type.num_fields)}
 
     def number(*names: str) -> I8:
@@ -225,6 +227,10 @@ def _compose_texts(column: pa.Array, fields: pa.StructArray, form: str, name: st
     if "mon" in have:
         month, bad = _month_numbers(fields.field("mon"))
         day = number("d")
+        year = _full_years(number("c")) if "c" in have else year
+    elif "c" in have:
+        year, month, day, order = _day_month_and_year([number("a"), number("b"), number("c")], fields.field("sep"), column, name, now)
+        form = f"{form}, {order}"
     elif "a" in have:
         month, day, order = _day_and_month(number("a"), number("b"), fields.field("sep"), column, name)
         form = f"{form}, {order}"
@@ -266,6 +272,34 @@ def _day_and_month(a: I8, b: I8, separator: pa.Array, column: pa.Array, name: st
     return (b, a, "day first") if day_first else (a, b, "month first")
 
 
+def _full_years(year: I8) -> I8:
+    """Return years of two digits in full, those of 1970 to 2069."""
+    return year + np.where(year < 70, 2000, 1900)
+
+
+def _day_month_and_year(parts: list[I8], separator: pa.Array, column: pa.Array, name: str, now: int) -> tuple[I8, I8, I8, str]:
+    """Return year, month and day of three numbers of two digits, and their order, which the column as a whole must prove.
+
+    An order is out where a row would be no date or lie in the future, and where it stretches the rows over more than a hundred times the
+    span of another: days that would be years. Dots stand behind the day, or the year, never behind the month alone. Raises UserError.
+    """
+    orders = {"day first": (2, 1, 0), "month first": (2, 0, 1), "year first": (0, 1, 2)}
+    if pc.all(pc.equal(separator, ".")).as_py():
+        del orders["month first"]
+    spans, nothing = {}, np.zeros(len(column), np.int64)
+    for order, (y, m, d) in orders.items():
+        day, bad = compose([_full_years(parts[y]), parts[m], parts[d], nothing, nothing, nothing], nothing)
+        if not np.any(bad) and day.max() <= now + NS_PER_DAY:
+            spans[order] = int(np.ptp(day))
+    left = [order for order, span in spans.items() if span <= 100 * min(spans.values())]
+    if len(left) != 1:
+        which = "which is the day, which the month and which the year" if left else "dates with a year of two digits in one order"
+        text = f"{name} must {'say' if left else 'have'} {which}, was {column[0].as_py()!r} and the like"
+        raise UserError(f"{text}; write YYYY-MM-DD")
+    y, m, d = orders[left[0]]
+    return _full_years(parts[y]), parts[m], parts[d], left[0]
+
+
 def clock_times(column: pa.Array, name: str) -> I8 | None:
     """Return ns after midnight of a column of times of day (`09:30`, `093000`, `930`, time32, time64), None where it holds none."""
     kind = column.type
@@ -290,7 +324,10 @@ def clock_times(column: pa.Array, name: str) -> I8 | None:
         ns, bad = hour * NS_PER_HOUR + minute * NS_PER_MINUTE + second * NS_PER_SECOND, (hour > 23) | (minute > 59) | (second > 59)
     else:
         dated = pc.binary_join_element_wise(pa.array(["1970-01-01"] * len(column), pa.string()), column, " ")
-        ns, bad = _compose_texts(dated, pc.extract_regex(dated, DATES["year first"] + TIME), "time", name)[0], np.zeros(len(column), bool)
+        ns, bad = (
+            _compose_texts(dated, pc.extract_regex(dated, DATES["year first"] + TIME), "time", name, 0)[0],
+            np.zeros(len(column), bool),
+        )
     if np.any(bad):
         raise UserError(f"{name} must hold times of day, was {column[int(np.argmax(bad))].as_py()!r}; use HH:MM:SS")
     return ns

@@ -156,8 +156,8 @@ class _Scan:
     def __init__(self, path: Path, symbols: list[str] | None) -> None:
         with open_parquet(path) as file:
             names, own = file.schema_arrow.names, own_facts(file.metadata.metadata) or {}
-        found = find_columns(names, VALUES, path.name)
         self.reading = Reading(forms={})
+        found = find_columns(names, VALUES, path.name, self.reading)
         self._path, self._columns = path, _time_columns(find_columns(names, (), path.name), bool(own))
         self._close, self._whole = found["close"], _time_columns(found, bool(own))
         length = whole_length(own.get("interval", 0))

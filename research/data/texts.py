@@ -19,26 +19,32 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from research.data.json_tables import JSON, as_csv
-from research.data.schema import find_columns, plain
+from research.data.schema import TIME_NAMES, find_columns, plain
 from research.data.zones import Reading
 from research.errors import UserError
+from research.files import reason
 
 TEXT = (".csv", ".txt", ".tsv")
 MAX_BYTES = 2**32  # of a file that comes out of a packed one
 MAX_RATIO = 200  # of them to a packed byte, beyond `FREE`; candles have 2 to 40
 FREE = 2**24
 HEAD = 2**16  # bytes that are looked at to find the layout
+LOOKED_AT = 200  # rows
 MAX_BEFORE = 10  # lines before the header, and after the table
 FOOT = 4_096  # bytes at the end in which these are looked for
 KLINE = ("open_time", "open", "high", "low", "close", "volume", "close_time", "quote_volume", "count",
          "taker_buy_volume", "taker_buy_quote_volume", "ignore")  # fmt: skip
+DELIMITERS = ";\t|,"
 PRICES = ("open", "high", "low", "close")
 AFTER = {4: (), 5: ("volume",), 6: ("volume", "more"), 7: ("tick_volume", "vol", "spread")}  # what follows the prices, by numbers in a row
 NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)*|[.,]\d+)([eE][+-]?\d+)?")
-DATE = re.compile(r"(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4}|(19|20|21)\d{2}[01]\d[0-3]\d)")
+DATE = re.compile(r"(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./](\d{1,2}|[A-Za-z]{3})[-./](\d{4}|\d{2})|(19|20|21)\d{2}[01]\d[0-3]\d)")
 HOUR = re.compile(r"\d{1,2}:\d{2}(:\d{2}([.,]\d+)?)?( ?[AaPp][Mm])?|\d{6}")
 EPOCH = re.compile(r"\d{9,20}(\.\d*)?|\d\.\d+[eE]\+?\d{1,2}")
-KNOWN = "time, open, high, low, close and volume, candles of Binance (12 columns), of MetaTrader, of HistData"
+KRAKEN = ("timestamp", *PRICES, "vwap", "volume", "count")
+OKX_SPOT = ("timestamp", *PRICES, "volume", "vol_ccy", "vol_ccy_quote", "confirm")
+OKX_SWAP = ("timestamp", *PRICES, "contracts", "volume", "vol_ccy_quote", "confirm")
+KNOWN = "time, open, high, low, close and volume, candles of Binance (12 columns), OKX, Kraken, MetaTrader, HistData"
 
 
 @dataclass(frozen=True)
@@ -56,8 +62,11 @@ def is_text(name: str) -> bool:
     return re.sub(r"\.(gz|zip)$", "", name).endswith((*TEXT, *JSON)) or name.endswith(".zip")
 
 
-def unpack(path: Path) -> pa.Buffer:
-    """Return the bytes of a text file as UTF-8, out of gzip or a zip of one file. Raises UserError on what is damaged or no text."""
+def unpack(path: Path, reading: Reading) -> pa.Buffer:
+    """Return the bytes of a text file as UTF-8, out of gzip or a zip of one file, with a character between its columns.
+
+    Raises UserError on what is damaged or no text.
+    """
     name = path.name.lower()
     try:
         if name.endswith(".gz"):
@@ -68,10 +77,24 @@ def unpack(path: Path) -> pa.Buffer:
         else:
             data = pa.py_buffer(path.read_bytes())
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path.name} must be a whole packed file, was not ({str(error)[:80] or 'cut short'}); unpack it") from None
+        raise UserError(f"{path.name} must be a whole packed file, was not ({reason(error)}); unpack it") from None
     if re.sub(r"\.(gz|zip)$", "", name).endswith(JSON):
         data = pa.py_buffer(as_csv(bytes(data), path.name))
-    return _as_utf8(data, path)
+    return _cut_at_blanks(_as_utf8(data, path), reading)
+
+
+def _cut_at_blanks(data: pa.Buffer, reading: Reading) -> pa.Buffer:
+    """Put tabs where nothing but blanks stands between the columns, as many in every line; a time of two words becomes two columns."""
+    lines = [text for _, _, text in _lines(data)]
+    if not lines or _delimiter(lines, DELIMITERS)[1] > 1:
+        return data
+    head, rows = lines[0].split(), [line.split() for line in lines[1:] or lines]
+    is_timed = len(rows[0]) == len(head) + 1 and plain(head[0]) in TIME_NAMES and all(HOUR.fullmatch(row[1]) for row in rows)
+    if len(rows[0]) < 5 or {len(row) for row in rows} != {len(head) + is_timed}:
+        return data
+    reading.note("blanks stand between the columns")
+    text = b"\n".join(b"\t".join(line.split()) for line in bytes(data).splitlines() if line.strip())
+    return pa.py_buffer((b"date\ttime" + text[len(head[0].encode()) :] if is_timed else text) + b"\n")
 
 
 def _from_zip(path: Path) -> bytes:
@@ -128,12 +151,14 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
     rest = [line for line in lines if line not in before]
     if not rest:
         raise UserError(f"{name} must hold candles, was without a line of a table")
-    delimiter, width = _delimiter([line[2] for line in rest], said[1] if said else ";\t|,")
+    delimiter, width = _delimiter([line[2] for line in rest], said[1] if said else DELIMITERS)
     while len(rest) > 1 and width > 1 and len(_split(rest[0][2], delimiter)) == 1 and len(before) < MAX_BEFORE:
         before.append(rest.pop(0))
     if width == 1 and len(rest[0][2].split()) > 4:
         shown = ascii(rest[0][2].strip()[:40])
-        raise UserError(f"{name} must have commas, semicolons, tabs or | between its columns, was {shown}; save it as CSV")
+        raise UserError(
+            f"{name} must have commas, semicolons, tabs, | or in every line as many blanks between its columns, was {shown}; save it as CSV"
+        )
     if before:
         reading.note(f"{len(before)} line{'s' * (len(before) > 1)} before the table skipped ({before[0][2][:60]!r})")
     start, stop, text = rest[0]
@@ -151,8 +176,9 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
         reading.note("the header line numbers the columns; skipped")
         rest = rest[1:]
         start, fields = rest[0][0], _split(rest[0][2], delimiter)
-    names = _names(fields, name)
-    _check_order([_split(line[2], delimiter) for line in rest[:200]], names, name)
+    rows = [_split(line[2], delimiter) for line in rest[:LOOKED_AT]]
+    names = _of_exchange(rows, reading) or _names(fields, name)
+    _check_order(rows, names, name)
     reading.note(f"no header line; the columns are read as {', '.join(n for n in names if n != 'more')}")
     if reading.zone is None and not EPOCH.fullmatch(fields[0].strip()):
         reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with --time-zone")
@@ -186,6 +212,23 @@ def _delimiter(lines: list[str], choice: str) -> tuple[str, int]:
 
 def _is_datum(field: str) -> bool:
     return bool(NUMBER.fullmatch(field) or DATE.match(field))
+
+
+def _of_exchange(rows: list[list[str]], reading: Reading) -> list[str] | None:
+    """Name the columns of rows that only one exchange answers with; None where they are not of one."""
+    if len({len(row) for row in rows}) > 1 or not all(EPOCH.fullmatch(row[0]) for row in rows):
+        return None
+    if not all(NUMBER.fullmatch(field) and field.count(".") < 2 and "," not in field for row in rows for field in row):
+        return None
+    table = [[float(field) for field in row] for row in rows]
+    if len(rows[0]) == len(KRAKEN) and all(row[7] == int(row[7]) and (row[3] <= row[5] <= row[2] or row[7] == 0.0) for row in table):
+        return list(KRAKEN)
+    if len(rows[0]) == len(OKX_SPOT) and {row[8] for row in table} <= {0.0, 1.0}:
+        if n_open := sum(row[8] == 0.0 for row in table):
+            reading.note(f"{n_open} candle{'s' * (n_open > 1)} had not closed when the file was made (confirm 0)")
+        is_spot = all(row[6] == row[7] for row in table)  # the second volume counts quote units, as the third does
+        return list(OKX_SPOT if is_spot else OKX_SWAP)
+    return None
 
 
 def _names(fields: list[str], source: str) -> list[str]:
@@ -232,12 +275,12 @@ def _check_order(rows: list[list[str]], names: list[str], source: str) -> None:
 
 def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table:
     """Read the columns of `wanted`, time and symbol from a text file. Raises UserError."""
-    data = unpack(path)
+    data = unpack(path, reading)
     layout = find_layout(data, path.name, reading)
     data = _without_footer(data, layout, reading)
     if layout.n_header > 1:
         return pa.Table.from_pandas(_several_headers(data, layout, path), preserve_index=False)
-    found = find_columns(layout.names, wanted, path.name)
+    found = find_columns(layout.names, wanted, path.name, reading)
     if reading.zone is None and any(name.strip().startswith("<") for name in layout.names):
         reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with --time-zone")
     at = {layout.names.index(name): role for role, name in found.items()}
@@ -251,7 +294,7 @@ def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table
     try:
         return _table(rows, layout, dict.fromkeys(at, pa.string()))
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path.name} must be a table of numbers, was not: {str(error).splitlines()[0][:160]}; correct that row") from None
+        raise UserError(f"{path.name} must be a table of numbers, was not: {reason(error)}; correct that row") from None
 
 
 def _without_footer(data: pa.Buffer, layout: Layout, reading: Reading) -> pa.Buffer:
@@ -291,7 +334,7 @@ def _several_headers(data: pa.Buffer, layout: Layout, path: Path) -> pd.DataFram
     try:
         frame = pd.read_csv(pa.BufferReader(data.slice(layout.start)), sep=layout.delimiter, header=[0, 1], index_col=0, dtype=str)
     except (ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{path.name} must be a table, was not: {str(error).splitlines()[0][:120]}; write one header line") from None
+        raise UserError(f"{path.name} must be a table, was not: {reason(error)}; write one header line") from None
     if len(frame) and frame.iloc[0].isna().all():  # the line that names the index
         frame = frame.iloc[1:]
     return stacked(frame)
