@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,16 +35,17 @@ def registry_folder() -> Path:
 
 @dataclass(frozen=True)
 class Entry:
-    """A name in the registry. version: the current one; history: what was done, oldest first."""
+    """A name in the registry. version: the one that was asked for, else the current one; history: what was done, oldest first."""
 
     name: str
     folder: Path
     version: int
     history: tuple[dict[str, Any], ...]
+    current: int
 
     @property
     def path(self) -> Path:
-        """Folder of the current version."""
+        """Folder of the version."""
         return self.folder / str(self.version)
 
     @property
@@ -66,17 +67,23 @@ def pointer(name: str, root: Path | None = None) -> Path:
 
 
 def find(name: str, root: Path | None = None) -> Entry:
-    """Return a name's entry. Raises UserError where there is none, or its pointer is damaged."""
+    """Return the entry of a `name` or `name@version`. Raises UserError where there is none, or its pointer is damaged."""
     base = root or registry_folder()
+    asked = name
+    name, at, version = asked.partition("@")
     folder = base / name
     if not NAME.fullmatch(name) or not (folder / "current.json").exists():
         known = ", ".join(sorted(path.parent.name for path in base.glob("*/current.json"))) or "none"
-        raise UserError(f"model must be a name in the registry {base} ({known}), was {name!r}; put it there with `qt models promote`")
+        raise UserError(f"model must be a name in the registry {base} ({known}), was {asked!r}; put it there with `qt models promote`")
     stored = read_json(folder / "current.json", POINTER)
-    entry = Entry(name, folder, stored["version"], tuple(stored["history"]))
+    entry = Entry(name, folder, stored["version"], tuple(stored["history"]), stored["version"])
     if not entry.path.is_dir():
         raise UserError(f"{folder / 'current.json'} must name a version that is there, was {entry.version}; promote the models again")
-    return entry
+    if not at:
+        return entry
+    if not version.isdecimal() or int(version) not in entry.versions:
+        raise UserError(f"version of {name} must be one of {', '.join(map(str, entry.versions))}, was {version!r}")
+    return replace(entry, version=int(version))
 
 
 def resolve(models: str | Path, root: Path | None = None) -> Path:
@@ -84,27 +91,25 @@ def resolve(models: str | Path, root: Path | None = None) -> Path:
     path = Path(models)
     if path.is_dir():
         return path
-    name, at, version = str(models).partition("@")
-    if path.parent != Path() or not NAME.fullmatch(name):
-        raise UserError(f"--models must be a folder that `qt train` wrote or a name in the registry, was {str(models)!r}")
-    entry = find(name, root)
-    if not at:
-        return entry.path
-    if not version.isdecimal() or int(version) not in entry.versions:
-        raise UserError(f"version of {name} must be one of {', '.join(map(str, entry.versions))}, was {version!r}")
-    return entry.folder / version
+    if path.parent != Path() or not NAME.fullmatch(str(models).partition("@")[0]):
+        raise UserError(f"models must be a folder that `qt train` wrote or a name in the registry, was {str(models)!r}")
+    return find(str(models), root).path
 
 
 def promote(folder: str | Path, name: str | None = None, root: Path | None = None) -> Entry:
-    """Copy a trained set into the registry and make it the current version of `name` (the folder's own name by default).
+    """Copy a trained set, a folder or what `name@version` means, into the registry and make it the current version of `name`.
 
-    Raises UserError when the set is half-written, damaged, or of another version of this program; nothing is changed then.
+    Without `name` it is that of the folder, or the one that the registry has. Raises UserError when the set is half-written, damaged, or of
+    another version of this program; nothing is changed then.
     """
-    source = Path(folder)
+    source, own = Path(folder), Path(folder).resolve().name
+    if not source.exists() and "@" in str(folder):
+        source, own = resolve(folder, root), str(folder).partition("@")[0]
     source = source / "models" if (source / "models" / "schedule.json").exists() else source
-    label = name or Path(folder).resolve().name
+    label = name or own
     if not NAME.fullmatch(label):
-        raise UserError(f"name must consist of letters, digits, dot, dash and underscore, was {label!r}; give one with --as")
+        rule = "consist of letters, digits, dot, dash and underscore (the version gets its number by itself)"
+        raise UserError(f"name (--as) must {rule}, was {label!r}; give another with --as")
     _whole(source)
     target = (root or registry_folder()) / label
     with writable("registry", target, "free space or choose --registry"):
@@ -123,17 +128,22 @@ def promote(folder: str | Path, name: str | None = None, root: Path | None = Non
 
 
 def rollback(name: str, root: Path | None = None) -> Entry:
-    """Make the version before the current one current again. Raises UserError when there is none."""
+    """Make the version before the current one current again, or that of `name@version`. Raises UserError when there is none before."""
     entry = find(name, root)
-    earlier = [version for version in entry.versions if version < entry.version]
+    earlier = [version for version in entry.versions if version < entry.current]
     if not earlier:
-        raise UserError(f"{name} must have an earlier version to go back to, was at {entry.version}, its first")
-    _whole(entry.folder / str(earlier[-1]))
-    return _point(entry.folder, earlier[-1], entry.history, f"rolled back from {entry.version}")
+        raise UserError(f"{entry.name} must have an earlier version to go back to, was at {entry.current}, its first")
+    target = entry.version if "@" in name else earlier[-1]
+    if target not in earlier:
+        raise UserError(
+            f"{entry.name} must go back to a version before the current {entry.current}, was {target}; `qt models promote` goes forward"
+        )
+    _whole(entry.folder / str(target))
+    return _point(entry.folder, target, entry.history, f"rolled back from {entry.current}")
 
 
 def describe(entry: Entry) -> dict[str, Any]:
-    """Summarise a name's current version, as `qt models list` shows it. balanced_accuracy: mean over folds, by model."""
+    """Summarise a version of a name, as `qt models list` shows it. balanced_accuracy: mean over folds, by model."""
     models = ModelSet.load(entry.path, is_checked=False)
     metas = [a.meta for a in models.artefacts]
     spans = [time for meta in metas for span in meta.get("split", {}).get("close_time", {}).values() for time in span]
@@ -141,6 +151,7 @@ def describe(entry: Entry) -> dict[str, Any]:
     return {
         "name": entry.name,
         "version": entry.version,
+        "current": entry.current,
         "versions": entry.versions,
         "models": list(models.slots),
         "label": models.config["label"]["id"],
@@ -215,6 +226,6 @@ def _whole(folder: Path) -> None:
 def _point(folder: Path, version: int, history: tuple[dict[str, Any], ...], what: str) -> Entry:
     """Make `version` current and remember it."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = Entry(folder.name, folder, version, (*history, {"time": now, "version": version, "what": what}))
+    entry = Entry(folder.name, folder, version, (*history, {"time": now, "version": version, "what": what}), version)
     save_json(folder / "current.json", {"version": version, "history": entry.history})
     return entry

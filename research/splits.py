@@ -167,7 +167,9 @@ def combinatorial(label_end: I8, n_groups: int = 10, n_test: int = 2, embargo: i
     """
     n = len(label_end)
     if not 1 <= n_test < n_groups <= n or embargo < 0:
-        raise UserError(f"splits must have 1 <= n_test < n_groups <= {n} rows, embargo >= 0, was {n_test}, {n_groups}, {embargo}")
+        raise UserError(
+            f"splits must have 1 <= n_test (--tested) < n_groups (--groups) <= {n} rows, embargo >= 0, was {n_test}, {n_groups}, {embargo}"
+        )
     edges = [n * g // n_groups for g in range(n_groups + 1)]
     reach = [int(np.max(label_end[a:b])) for a, b in pairwise(edges)]  # last row that a label of the group reads
     out: list[Combination] = []

@@ -399,8 +399,11 @@ def test_refusals_of_frames():
     refused("symbols must be in the data, was 'ZZZ'; it has AAA, BBB (2)", rows, symbols=["AAA", "ZZZ"])
     refused("symbols must be named once each, was AAA, AAA", rows, symbols=["AAA", "AAA"])
     refused("symbols must name at least one, was empty", rows, symbols=[])
-    refused("start must be before end, was 2024-02-01 00:00 and 2024-01-01 00:00", rows, start="2024-02-01", end="2024-01-01")
-    refused("start and end must meet the data, was 2025-01-01 00:00 to the end; it spans 2024-01-01 00:00 to 2024-01-02 05:00",
+    refused(
+        "start (--from) must be before end (--to), was 2024-02-01 00:00 and 2024-01-01 00:00", rows, start="2024-02-01", end="2024-01-01"
+    )
+    refused("start (--from) and end (--to) must meet the data, was 2025-01-01 00:00 to the end; "
+            "it spans 2024-01-01 00:00 to 2024-01-02 05:00",
             rows, start="2025-01-01")  # fmt: skip
     late = rows[(rows["symbol"] == "AAA") | (rows["timestamp"] > "2024-01-01 20:00")]
     text = "every symbol must have bars in the span, was none of BBB; leave it out or widen the span"
@@ -413,9 +416,9 @@ def test_refusals_of_frames():
     refused("data must have rows, was an empty table", rows[:0])
     refused("data must have at least 2 bars of a symbol, was 1; give more history", rows[:1])
     refused("data must have at least 2 bars, was 1 (at 2024-01-01 00:00); give more history", rows[:1], interval="1h")
-    refused("start must hold times, was 'yesterday'; use ISO 8601 in UTC (2024-01-31T13:00:00Z) or whole epoch s, ms, us or ns",
+    refused("start (--from) must hold times, was 'yesterday'; use ISO 8601 in UTC (2024-01-31T13:00:00Z) or whole epoch s, ms, us or ns",
             rows, start="yesterday")  # fmt: skip
-    refused("time_label must be open or close, was 'middle'", rows, time_label="middle")
+    refused("time_label (--time-label) must be open or close, was 'middle'", rows, time_label="middle")
     refused("calendar must be one of regular, sessions, was 'lunar'", rows, calendar="lunar")
     refused("interval must be a number and s, m, h, d, w or mo such as 15m, 4h or 1mo, was '1x'", rows, interval="1x")
     expected = "expected a Parquet or CSV file, a folder of them, sample, simulated:NAME, or a pandas or polars frame"

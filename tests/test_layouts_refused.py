@@ -427,3 +427,14 @@ def test_a_cut_parquet_file_is_refused_in_a_whole_sentence(tmp_path):
     (tmp_path / "cut.parquet").write_bytes((tmp_path / "x.parquet").read_bytes()[:900])
     with pytest.raises(UserError, match=r"^cut.parquet must be a whole Parquet file, was not \(Parquet magic bytes .*\); write it again$"):
         load(tmp_path / "cut.parquet")
+
+
+def test_a_symbol_that_only_the_user_names_is_told_and_files_of_a_folder_keep_their_own(tmp_path):
+    for name in ("BTCUSDT.csv", "ETHUSDT.csv"):
+        put(tmp_path / name, HEAD, *ROWS)
+    told = "no column names the symbol; it is GOLD as it was asked for, and the file is called BTCUSDT.csv"
+    assert load(tmp_path / "BTCUSDT.csv", ["GOLD"]).report.notes == [told]
+    assert load(tmp_path / "BTCUSDT.csv", ["BTCUSDT"]).report.notes == []
+    assert load(tmp_path, ["ETHUSDT"]).bars.symbols == ("ETHUSDT",)
+    with pytest.raises(UserError, match="symbols must be in the data, was 'GOLD'; it has BTCUSDT, ETHUSDT"):
+        load(tmp_path, ["GOLD"])

@@ -327,3 +327,31 @@ def test_other_features_are_refused_and_a_schedule_answers_by_time():
     predictor, votes = MetaPredictor(schedule), {"xgb": {"action": "BUY", "confidence": 0.8}}
     assert predictor.predict(votes, "A")["version"] == schedule.artefacts[-1].meta["version"]
     assert predictor.predict(votes, "A", time=int(bars.close_time[0]))["confidence"] == 0.0
+
+
+def test_a_log_of_one_voter_is_told_that_more_of_it_does_not_help(tmp_path):
+    log, outcomes = planted_log(tmp_path, lambda rng, ensemble, trend: ("BUY", rng.choice(["win", "loss"])))
+    lines = [json.loads(text) for text in log.read_text().splitlines()]
+    alone = [row | {"base_predictions": {"xgb": row["base_predictions"]["xgb"]}} for row in lines]
+    log.write_text("\n".join(map(json.dumps, alone)))
+    with pytest.raises(UserError, match=r"was 0 and [\d,]+ with an outcome but one voter at most \(xgb\); log two base models or more$"):
+        train_from_log(log, outcomes)
+    log.write_text("\n".join(map(json.dumps, lines[:200] + alone[200:400])))
+    with pytest.raises(UserError, match=r"was 200; log a longer period$"):
+        train_from_log(log, outcomes)
+    log.write_text("\n".join(map(json.dumps, lines[:50] + alone[50:400])))
+    with pytest.raises(UserError, match=r"was 50, beside 350 with one voter at most; log two base models or more$"):
+        train_from_log(log, outcomes)
+
+
+def test_flags_of_logs_are_named_as_they_are_typed(files, capsys):
+    log, outcomes = (str(path) for path in files)
+    told = {
+        ("train", "--from-log", log, "--outcomes", outcomes, "--min-date", "yesterday"): "min_date (--min-date) must hold times",
+        ("train", "--from-log", "none"): "--from-log must exist, was 'none' (not found)",
+        ("train", "sample", "--min-date", "2024-01-01"): "--min-date must come with --from-log, was with DATA",
+        ("train", "sample", "--tolerance", "5"): "--tolerance must come with --from-log, was with DATA",
+    }
+    for words, text in told.items():
+        assert guarded(lambda words=words: app([*words, "--out", "x"], standalone_mode=False)) == 2
+        assert text in capsys.readouterr().err

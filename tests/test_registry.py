@@ -63,6 +63,38 @@ def test_versions_go_forward_and_back(trained):
     assert not list(registry.registry_folder().rglob(".*"))  # no drafts
 
 
+def test_a_version_is_spelled_in_one_way_by_every_command(trained, capsys):
+    def qt(*words):
+        code = guarded(lambda: app(["models", *words], standalone_mode=False))
+        return code, "".join(capsys.readouterr())
+
+    for _ in range(3):
+        registry.promote(trained, "mine")
+    code, shown = qt("show", "mine@1", "--json")
+    assert (code, json.loads(shown)["version"], json.loads(shown)["current"]) == (0, 1, 3)
+    assert json.loads(shown)["folder"] == str(registry.resolve("mine@1"))
+    code, said = qt("rollback", "mine@1")
+    assert (code, registry.find("mine").version) == (0, 1)
+    assert "mine is now version 1" in said
+    code, said = qt("rollback", "mine@2")
+    assert (code, registry.find("mine").version) == (2, 1)
+    assert "mine must have an earlier version to go back to, was at 1, its first" in said
+    code, said = qt("promote", "mine@2")
+    assert (code, registry.find("mine").version) == (0, 4)
+    assert registry.describe(registry.find("mine"))["history"][-1]["what"] == f"promoted from {registry.resolve('mine@2')}"
+    code, said = qt("rollback", "mine@4")
+    assert code == 2
+    assert "mine must go back to a version before the current 4, was 4; `qt models promote` goes forward" in said
+    for word in ("mine@9", "mine@x", "mine@"):
+        code, said = qt("show", word)
+        assert code == 2
+        assert f"version of mine must be one of 1, 2, 3, 4, was {word.partition('@')[2]!r}" in said
+    code, said = qt("promote", str(trained), "--as", "mine@1")
+    assert code == 2
+    assert "name (--as) must consist of letters" in said
+    assert "was 'mine@1'" in said
+
+
 def test_a_version_answers_like_what_was_promoted(trained):
     entry = registry.promote(trained, "copy")
     shown, own = (Predictions.from_models(folder, BARS) for folder in (entry.path, trained))
@@ -157,7 +189,7 @@ def test_mistakes_are_told_in_a_sentence(trained, tmp_path):
         registry.resolve("absent")
     with pytest.raises(UserError, match="must be a folder that `qt train` wrote or a name in the registry, was 'no/folder'"):
         registry.resolve("no/folder")
-    with pytest.raises(UserError, match=r"name must consist of letters, .* was '\.\./up'; give one with --as"):
+    with pytest.raises(UserError, match=r"name \(--as\) must consist of letters, .* was '\.\./up'; give another with --as"):
         registry.promote(trained, "../up")
     entry = registry.promote(trained, "base")
     with pytest.raises(UserError, match="version of base must be one of 1, was '7'"):

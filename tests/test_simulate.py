@@ -154,8 +154,8 @@ def test_a_world_by_name():
 
 @pytest.mark.parametrize(("source", "text"), [
     ("simulated:no", "world must be one of random_walk, planted_edge, constant, trend, jumps, gaps, was 'no'; see qt data simulate --list"),
-    ("simulated:random_walk?n_bars=1", "n_bars must be an int of at least 2, was 1"),
-    ("simulated:random_walk?n_bars=2.5", "n_bars must be an int of at least 2, was 2.5"),
+    ("simulated:random_walk?n_bars=1", "n_bars (--bars) must be an int of at least 2, was 1"),
+    ("simulated:random_walk?n_bars=2.5", "n_bars (--bars) must be an int of at least 2, was 2.5"),
     ("simulated:random_walk?seed", "parameter of random_walk must be written key=value, was 'seed'"),
     ("simulated:random_walk?volatility=high", "volatility must be a number, was 'high'"),
     ("simulated:random_walk?volatility=2", "volatility must be in (0, 0.05] an hour, was 2"),

@@ -132,7 +132,7 @@ def test_two_of_ten_groups_give_45_splits_and_nine_paths():
     assert table.shape == (9, 10)
     assert all(g in splits[table[p, g]].groups for p in range(9) for g in range(10))
     assert np.array_equal(np.sort(table[:, 4]), [s.number for s in splits if 4 in s.groups])  # each split of a group serves one path
-    with pytest.raises(UserError, match="must have 1 <= n_test < n_groups"):
+    with pytest.raises(UserError, match=r"must have 1 <= n_test \(--tested\) < n_groups"):
         combinatorial(ends(100, 5), 4, 4)
     with pytest.raises(UserError, match="must leave rows to train"):
         combinatorial(ends(100, 90), 4, 2)

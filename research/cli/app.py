@@ -159,6 +159,9 @@ def train(
         return
     if not data:
         raise UserError("qt train must get DATA, or --from-log, was given neither")
+    if min_date is not None or tolerance:
+        flag = "--tolerance" if tolerance else "--min-date"
+        raise UserError(f"{flag} must come with --from-log, was with DATA; leave it out, or cut the candles with --from")
     names = split_symbols(symbols)
     job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address, update=update)
     job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)

@@ -113,7 +113,7 @@ def guarded(command: Callable[[], Any]) -> int:
         return 130
     except typer.exceptions.TyperException as error:  # an unknown command or flag, a missing argument
         message = error.format_message() if hasattr(error, "format_message") else str(error)
-        say(f"{message} `qt --help` lists commands and flags.")
+        say(f"{message.rstrip('. ')}. `qt --help` lists commands and flags.")
         return 2
     except InputError as error:
         say(str(error))

@@ -11,7 +11,7 @@ from research.cli.show import console, failure, path
 
 models_app = typer.Typer(no_args_is_help=True, help="The registry of trained models, and the store of fits.")
 
-Name = Annotated[str, typer.Argument(help="name in the registry", metavar="NAME")]
+Name = Annotated[str, typer.Argument(help="name in the registry, or NAME@VERSION", metavar="NAME")]
 Registry = Annotated[Path | None, typer.Option("--registry", help="folder of the registry; default: QT_HOME/registry")]
 
 
@@ -36,7 +36,7 @@ def list_(registry: Registry = None, json: Json = False) -> None:
 
 @models_app.command()
 def show(name: Name, registry: Registry = None, json: Json = False) -> None:
-    """Show one name: its current version, what was done before, problems."""
+    """Show one name: its current version, or the one of NAME@VERSION, what was done before, problems."""
     from research.registry import describe, find
 
     facts = describe(find(name, registry))
@@ -57,7 +57,7 @@ def show(name: Name, registry: Registry = None, json: Json = False) -> None:
 
 @models_app.command()
 def promote(
-    folder: Annotated[Path, typer.Argument(help="folder that `qt train` or `qt backtest` wrote", metavar="DIR")],
+    folder: Annotated[Path, typer.Argument(help="folder that `qt train` or `qt backtest` wrote, or NAME@VERSION", metavar="DIR")],
     name: Annotated[str | None, typer.Option("--as", help="name in the registry; default: the folder's")] = None,
     registry: Registry = None,
     quiet: Quiet = False,
@@ -78,7 +78,7 @@ def promote(
 
 @models_app.command()
 def rollback(name: Name, registry: Registry = None, quiet: Quiet = False) -> None:
-    """Go back to the version before the current one; nothing is deleted."""
+    """Go back to the version before the current one, or to that of NAME@VERSION; nothing is deleted."""
     from research.registry import rollback as do
 
     entry = do(name, registry)

@@ -117,6 +117,7 @@ def load(
     adjusted: bool = False,
 ) -> Loaded:
     """Do what `load_bars` does, and return the report beside the bars instead of warning."""
+    check_label(time_label)
     symbols = parse_symbols(symbols)
     span = parse_span(start, end)
     name = str(source) if isinstance(source, str | Path) else "data"
@@ -237,13 +238,13 @@ def in_span(time: I8, span: Span) -> NDArray[np.bool_]:
 def outside_text(span: Span, first: int, last: int) -> str:
     """Say that a span misses the data."""
     low, high = ("the beginning" if span[0] is None else iso(span[0])), ("the end" if span[1] is None else iso(span[1]))
-    return f"start and end must meet the data, was {low} to {high}; it spans {iso(first)} to {iso(last)}"
+    return f"start (--from) and end (--to) must meet the data, was {low} to {high}; it spans {iso(first)} to {iso(last)}"
 
 
 def check_label(label: str) -> None:
     """Refuse a time label that is neither `open` nor `close`."""
     if label not in ("open", "close"):
-        raise UserError(f"time_label must be open or close, was {label!r}")
+        raise UserError(f"time_label (--time-label) must be open or close, was {label!r}")
 
 
 def has_candle(bars: Bars) -> NDArray[np.bool_]:
@@ -306,9 +307,9 @@ def _from_rows(rows: Rows, symbols: list[str] | None, span: Span, how: tuple, re
 
 def parse_span(start: Any, end: Any) -> Span:
     """Return start and end in ns UTC; None is no bound. Raises UserError when they are no times or hold nothing."""
-    low, high = parse_time(start, "start"), parse_time(end, "end")
+    low, high = parse_time(start, "start (--from)"), parse_time(end, "end (--to)")
     if low is not None and high is not None and low >= high:
-        raise UserError(f"start must be before end, was {iso(low)} and {iso(high)}")
+        raise UserError(f"start (--from) must be before end (--to), was {iso(low)} and {iso(high)}")
     return low, high
 
 

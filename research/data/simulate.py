@@ -47,7 +47,7 @@ def simulate_blocks(
     """Yield the bars of `simulate` in blocks, for histories that do not fit in memory."""
     if name not in WORLDS:
         raise UserError(f"world must be one of {', '.join(WORLDS)}, was {name!r}; see qt data simulate --list")
-    for key, value, low in (("n_bars", n_bars, 2), ("n_symbols", n_symbols, 1), ("seed", seed, 0)):
+    for key, value, low in (("n_bars (--bars)", n_bars, 2), ("n_symbols (--symbols)", n_symbols, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or value < low:
             raise UserError(f"{key} must be an int of at least {low}, was {value!r}")
     world = WORLDS[name]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from research.data.json_tables import JSON
-from research.data.schema import NAMELESS, TIME_NAMES, VALUES, Rows, find_columns, join, plain, rows_of
+from research.data.schema import ALIASES, NAMELESS, TIME_NAMES, VALUES, Rows, find_columns, join, plain, rows_of
 from research.data.texts import find_layout, is_text, read_text, stacked, unpack
 from research.data.zones import Reading
 from research.errors import UserError
@@ -42,10 +42,13 @@ def read_rows(source: Any, lone: str | None = None, reading: Reading | None = No
         rows = oldest_first(rows_of(arrow_table(source), "the data", lone, wanted, reading), reading)
         return replace(rows, notes=tuple(note.replace(" of the data", "") for note in reading.notes))
     path = Path(source).expanduser()
-    parts = []
-    for file in candle_files(path):
-        own = replace(reading, notes=[])
-        rows = oldest_first(rows_of(read_table(file, wanted, own), file.name, lone or symbol_of(file), wanted, own), own)
+    parts, files = [], candle_files(path)
+    for file in files:
+        own, named = replace(reading, notes=[]), symbol_of(file)
+        table, name = read_table(file, wanted, own), lone if lone and len(files) == 1 else named
+        if name != named and not any(plain(column) in ALIASES["symbol"] for column in table.column_names):
+            own.note(f"no column names the symbol; it is {name} as it was asked for, and the file is called {file.name}")
+        rows = oldest_first(rows_of(table, file.name, name, wanted, own), own)
         parts.append(replace(rows, notes=tuple(note.replace(f" of {file.name}", "") for note in own.notes)))
     return join(parts, path.name)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from qtcore import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Votes
+from research.data.clock import parse_time
 from research.errors import UserError
 from research.labels import outcome_labels
 from research.meta.log_files import meet, read_log_lines, read_outcome_lines
@@ -65,11 +66,15 @@ def train_from_log(
     """
     params = params or Params()
     read = read_log(log, outcomes, min_date, tolerance_minutes)
-    n_rows = int(np.count_nonzero((read.labels >= 0) & ((read.votes.action >= 0).sum(axis=0) >= 2)))
+    has_outcome, n_voters = read.labels >= 0, (read.votes.action >= 0).sum(axis=0)
+    n_rows, n_alone = int(np.sum(has_outcome & (n_voters >= 2))), int(np.sum(has_outcome & (n_voters < 2)))
     if n_rows < MIN_ROWS:
-        raise UserError(
-            f"{log} must have at least {MIN_ROWS:,} lines with an outcome and two voters or more, was {n_rows:,}; log a longer period"
-        )
+        text = f"{log} must have at least {MIN_ROWS:,} lines with an outcome and two voters or more, was {n_rows:,}"
+        if n_rows + n_alone >= MIN_ROWS:  # more of the same would not help
+            named = ", ".join(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any()) or "none"
+            raise UserError(f"{text} and {n_alone:,} with an outcome but one voter at most ({named}); log two base models or more")
+        more = "; log a longer period" if n_rows >= n_alone else f", beside {n_alone:,} with one voter at most; log two base models or more"
+        raise UserError(text + more)
     horizon = int(max(1, np.max(read.end - np.arange(len(read.end)))))
     slots = tuple(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any())
     plan: MetaPlan = resolve_plan(params, slots, False, horizon, **asked)
@@ -97,6 +102,8 @@ def read_log(log: str | Path, outcomes: str | Path | None = None, min_date: str 
     """
     from research.live.outcomes import is_journal, read_outcomes
 
+    if outcomes is None and not Path(log).exists():
+        raise UserError(f"--from-log must exist, was {str(log)!r} (not found); name a journal of `qt live` or a log of --export-log")
     if is_journal(Path(log)) != (outcomes is None):
         raise UserError(
             "--from-log must be a journal of `qt live`, or JSON lines that come with --outcomes, was otherwise; see `qt train --help`"
@@ -108,8 +115,7 @@ def read_log(log: str | Path, outcomes: str | Path | None = None, min_date: str 
         traded = meet(lines, read_outcome_lines(Path(outcomes), counts))
         digest = hashlib.sha256(Path(log).read_bytes() + Path(outcomes).read_bytes()).hexdigest()
     if min_date is not None:
-        start = pd.Timestamp(min_date)
-        start = start.tz_localize("UTC") if start.tzinfo is None else start.tz_convert("UTC")
+        start = pd.Timestamp(parse_time(min_date, "min_date (--min-date)"), tz="UTC")
         counts["lines before the first date"] = int((lines["timestamp"] < start).sum())
         lines = lines[lines["timestamp"] >= start]
     if lines.empty:
