@@ -49,7 +49,7 @@ def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
         "notices": [warning] if is_mixed else [],
         "bases": bases(runs),
         "lines": _lines(opened),
-        "figures": _rows(figures, names),
+        "figures": _rows(figures, names) | {"muted": [i + 1 for i, files in enumerate(opened.values()) if files.summary["figures"]]},
         "params": _rows(differing, names),
     }
     out = Path(path)
@@ -72,7 +72,7 @@ def _figures(opened: Mapping[str, RunFiles]) -> pd.DataFrame:
 
     columns = {}
     for name, files in opened.items():
-        first = {"verdict": None, "proof": None, "data": files.manifest["data_fingerprint"][:12]}
+        first = {"verdict": None, "proof": None, "figures": None, "data": files.manifest["data_fingerprint"][:12]}
         columns[name] = first | headline(files.summary)
     return pd.DataFrame(columns, dtype=object)
 

@@ -57,17 +57,11 @@ def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", bro
     if isinstance(source, str | Path) and _is_ours(Path(source)):
         stored = _stored(Path(source), bars)
         return stored if label == "auto" else _relabelled(stored, bars, label, broker)
-    frame, skipped = _read(source)
-    notes = [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
-    frame = _with_roles(frame, bars, notes)
-    row, column, keep = _place(frame, bars, notes)
-    shape = (N_MODELS, bars.n, len(bars.symbols))
-    action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
-    for m, votes in _votes(frame, keep, notes):
-        for plane, values in zip((action, confidence, probs), votes):
-            plane[m][row, column] = values
-    if not (action >= 0).any():
-        raise UserError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
+    notes: list[str] = []
+    try:
+        action, confidence, probs = _planes(source, bars, notes)
+    except UserError as error:
+        raise UserError(f"{error}; data/README.md lists the accepted forms") from error
     complete = not (np.isnan(probs).any(axis=-1) & (action >= 0)).any()
     labels, rule = score_labels(bars, label, broker)
     return Predictions(
@@ -83,6 +77,22 @@ def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", bro
         imported=True,
         notes=tuple(notes),
     )
+
+
+def _planes(source: Any, bars: Bars, notes: list[str]) -> tuple[NDArray[np.int8], F8, F8]:
+    """Read what others wrote: action and confidence [5, n, S], probabilities [5, n, S, 3]. Raises UserError."""
+    frame, skipped = _read(source)
+    notes += [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
+    frame = _with_roles(frame, bars, notes)
+    row, column, keep = _place(frame, bars, notes)
+    shape = (N_MODELS, bars.n, len(bars.symbols))
+    action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
+    for m, votes in _votes(frame, keep, notes):
+        for plane, values in zip((action, confidence, probs), votes):
+            plane[m][row, column] = values
+    if not (action >= 0).any():
+        raise UserError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
+    return action, confidence, probs
 
 
 def _stored(path: Path, bars: Bars) -> Predictions:

@@ -70,15 +70,25 @@ def too_good(evidence: Mapping[str, Any]) -> str | None:
     return str(checked["findings"][0]["text"]) if is_told else None
 
 
+def doubt(said: Judgement) -> str | None:
+    """Say in some words why no figure of a run may be believed, or not yet; None where its proof passed and nothing is too good."""
+    if said.verdict == INVALID:
+        return "not to be believed: the proof failed"
+    if said.verdict == IMPLAUSIBLE:
+        return "not to be believed: one is above what honest work reaches"
+    return None if said.proven else NOT_PROVEN
+
+
 def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict[str, Any]:
     """Return a summary with the verdict that evidence and proof give together; the summary may have had another one before.
 
-    Sets `verdict`, `proven`, `failed_check`, `verify.passed`, and in `evidence` the `verdict` with its `sentence`.
+    Sets `verdict`, `proven`, `failed_check`, `figures` (why they are in doubt, or None), `verify.passed`, and in `evidence` the
+    `verdict` with its `sentence`.
     """
     evidence = summary["evidence"]
     finding, reason = found(evidence)
     said = judge(evidence, certificate)
-    told = {"verdict": said.verdict, "proven": said.proven, "failed_check": said.failed_check}
+    told = {"verdict": said.verdict, "proven": said.proven, "failed_check": said.failed_check, "figures": doubt(said)}
     return {
         **told,
         **summary,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import pytest
 
 from qtcore.check import as_votes
 from qtcore.types import MODELS
+from research.data import simulate
 from research.errors import UserError
 from research.labels import LABELS
 from research.predictions import Predictions
@@ -289,3 +291,13 @@ def test_a_stored_file_comes_back_through_the_import_with_its_folds_and_labels(t
     same(made, again)
     assert Predictions.import_file(path, BARS, label="L3").label == LABELS["L3"]
     assert Predictions.import_file(path, BARS[:20]).n == 20
+
+
+def test_a_refusal_of_a_file_of_others_names_the_page_of_accepted_forms(tmp_path):
+    bars = simulate("random_walk", n_bars=60, n_symbols=1)
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "[data/README.md](data/README.md)" in readme
+    for name, text in (("x.csv", "close_time,symbol,up\n2024-01-01T01:00,A,1\n"), ("y.csv", "a,b\n1\n1,2,3\n"), ("z.txt", "")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=r"; data/README.md lists the accepted forms$"):
+            Predictions.import_file(tmp_path / name, bars)

@@ -114,7 +114,11 @@ def test_a_figure_above_its_ceiling_comes_before_what_it_seems_to_show():
 def test_a_summary_has_one_verdict_whatever_it_said_before():
     summary = {"schema_version": 1, "evidence": evidence("edge")}
     told = combined(summary, {})
-    assert list(told)[:3] == ["verdict", "proven", "failed_check"]
+    assert list(told)[:4] == ["verdict", "proven", "failed_check", "figures"]
+    doubts = [combined(summary, c)["figures"] for c in (PASSED, {}, FAILED)]
+    assert doubts == [None, "not proven", "not to be believed: the proof failed"]
+    too_good = combined({"evidence": evidence("edge", plausibility=TOO_GOOD)}, PASSED)
+    assert too_good["figures"] == "not to be believed: one is above what honest work reaches"
     for certificate, verdict in ((PASSED, "edge"), (FAILED, "invalid"), ({}, "not proven"), (PASSED, "edge")):
         told = combined(told, certificate)
         assert told["verdict"] == told["evidence"]["verdict"] == verdict
@@ -160,8 +164,31 @@ def test_a_leak_is_said_first_with_its_check_and_exits_1(leaked):
 def test_its_page_opens_on_it(leaked):
     page = (leaked[0] / "people" / "report.html").read_text()
     header = page[page.index("<header>") :]
-    assert header.index('class="verdict invalid"') < header.index('class="tiles"')
+    assert header.index('class="verdict invalid"') < header.index('class="tiles doubted"')
     assert "<strong>Invalid:</strong> the proof failed at the check leak" in header
+
+
+def test_no_figure_of_it_reads_as_praise(leaked, monkeypatch, capsys, tmp_path):
+    doubt = "not to be believed: the proof failed"
+    home, said = leaked
+    page = (home / "people" / "report.html").read_text()
+    assert "tested out of sample" not in page
+    assert f'<p class="doubt">Figures: {doubt}.</p>' in page
+    sections = re.findall(r"<h2>(.*?)</h2>", page[page.index("<section") :])
+    assert {text.partition(" <span")[0] for text in sections if doubt not in text} == {"Proof", "Parameters"}
+    assert '<dl class="evidence doubted">' in page
+    assert re.search(r"\.doubted \.value, .*font-weight: 400", page)
+    assert re.search(rf"figures +{doubt}", said["people"].stdout)
+    assert f"accuracy of the layers, {doubt}" in said["people"].stdout
+    assert json.loads(said["json"].stdout)["figures"] == doubt
+    folders = home / "people", home / "quiet"
+    assert qt("compare", *folders, "--json", monkeypatch=monkeypatch) == 0
+    assert {column["figures"] for column in json.loads(capsys.readouterr().out).values()} == {doubt}
+    assert qt("compare", *folders, "--out", tmp_path / "two.html", "--quiet", monkeypatch=monkeypatch) == 0
+    table = (tmp_path / "two.html").read_text().split('id="figures"')[1].split("</table>")[0]
+    assert '<td class="few">' in table
+    assert "<td>" not in table
+    assert research.load_run(folders[0]).stats()["figures"] == doubt
 
 
 def test_every_other_command_says_it_too(leaked, monkeypatch, capsys, tmp_path):

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from research.cli.common import Json, Quiet, print_json, progress
-from research.cli.show import console
+from research.cli.show import MUTED, console
 from research.cli.show import path as show_path
 
 RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", metavar="RUN")]
@@ -54,7 +54,9 @@ def compare(
     elif not quiet:
         for names, text in bases(runs):
             console.print(f"{names}: {text}", soft_wrap=True, markup=False)
-        drawn = Table("", *table.columns, box=None, padding=(0, 2, 0, 0))
+        drawn = Table("", box=None, padding=(0, 2, 0, 0))
+        for name in table.columns:
+            drawn.add_column(name, style=MUTED if table.loc["figures", name] else "")
         for name, row in table.iterrows():
             drawn.add_row(str(name), *("" if x is None or x != x else str(x) for x in row))
         console.print(drawn)

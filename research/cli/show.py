@@ -12,6 +12,7 @@ from research.report.words import NOT_ENOUGH, lacked_text, percent, span
 from research.verdict import FAILING
 
 console = Terminal()
+MUTED = "dim"  # of figures that are in doubt
 
 
 def path(value: Path) -> None:
@@ -42,11 +43,14 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     lacked(summary["data"]["lacked"])
     console.print()
     table = Table("", "", box=None, show_header=False, padding=(0, 2))
+    muted = MUTED if summary["figures"] else ""
     for name, value in headline(summary).items():
-        table.add_row(name, str(value))
+        table.add_row(name, str(value), style="" if name in ("verdict", "proof", "figures") else muted)
     console.print(table)
     console.print()
-    wide(_layers(summary, _rejected(finished.predictions.models)))
+    if muted:
+        console.print(f"accuracy of the layers, {summary['figures']}", soft_wrap=True)
+    wide(_layers(summary, _rejected(finished.predictions.models), muted))
     console.print()
     n_voting = len(finished.predictions.slots)
     if finished.predictions.models is not None and n_voting < 4:
@@ -89,7 +93,7 @@ def lacked(sentences: list[str]) -> None:
         console.print(f"  - {text}", soft_wrap=True, markup=False)
 
 
-def _layers(summary: dict[str, Any], rejected: dict[str, str]) -> Table:
+def _layers(summary: dict[str, Any], rejected: dict[str, str], style: str) -> Table:
     table = Table(
         "layer", "accuracy", "95 % interval", "majority", "balanced", "direction", "n", "worth", "", box=None, padding=(0, 2, 0, 0)
     )
@@ -99,11 +103,11 @@ def _layers(summary: dict[str, Any], rejected: dict[str, str]) -> Table:
     for name, block in {**summary["models"], **summary["layers"]}.items():
         size = f"{block['n']:,}", f"{block['n_effective']:,.0f}", rejected.get(name, "")
         if block["accuracy"] is None or not block["enough"]:
-            table.add_row(name, NOT_ENOUGH, "", "", "", "", *size)
+            table.add_row(name, NOT_ENOUGH, "", "", "", "", *size, style=style)
             continue
         direction = percent(block["direction_accuracy"]) if block["direction_enough"] else NOT_ENOUGH
         figures = percent(block["accuracy"]), span(block["ci95"]), percent(block["majority_accuracy"]), percent(block["balanced_accuracy"])
-        table.add_row(name, *figures, direction, *size)
+        table.add_row(name, *figures, direction, *size, style=style)
     return table
 
 
@@ -156,7 +160,7 @@ def certificate(proof: dict[str, Any], quiet: bool) -> None:
 def proof(certified: dict[str, Any], summary: dict[str, Any], quiet: bool, json: bool) -> None:
     """Show the proof of a finished run, and the verdict it leads to: first where that fails, last always."""
     if json:
-        print_json({name: summary[name] for name in ("verdict", "proven", "failed_check")} | certified)
+        print_json({name: summary[name] for name in ("verdict", "proven", "failed_check", "figures")} | certified)
         return
     verdict_first(summary["evidence"])
     certificate(certified, quiet)

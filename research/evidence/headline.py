@@ -11,10 +11,11 @@ from research.verdict import NOT_PROVEN
 def headline(summary: dict[str, Any]) -> dict[str, Any]:
     """Return the result table, name to value; rates in per cent, None where there is no figure."""
     data, pnl, evidence = summary["data"], summary["pnl"], summary["evidence"]
-    sharpe = evidence["sharpe"]
+    sharpe, doubt = evidence["sharpe"], summary["figures"]
     return {
         "verdict": summary["verdict"],
         "proof": "passed" if summary["proven"] else f"FAILED: {summary['failed_check']}" if summary["verdict"] == "invalid" else NOT_PROVEN,
+        **({"figures": doubt} if doubt else {}),
         "tested from": data["test_start"][:10],
         "tested to": data["test_end"][:10],
         "symbols": data["n_symbols"],

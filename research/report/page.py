@@ -28,6 +28,7 @@ from research.report.rows import (
 )
 from research.report.terms import assumptions, verdict_parts
 from research.report.words import count, hours, lacked_text, number, percent, signed_percent, slice_name
+from research.standing import INVALID
 from research.store import RunFiles
 
 SHOWN_TRADES = 12
@@ -49,6 +50,7 @@ def page(files: RunFiles) -> dict[str, Any]:
         "lacked": s["data"].get("lacked"),
         "lacked_text": lacked_text(len(s["data"].get("lacked") or ())),
         "tiles": tiles(s),
+        "doubt": s["figures"],
         "assumptions": assumptions(s),
         "pictures": pictures(s, tested, trades) | model_pictures(s, metas),
         "scores": score_table({**s["models"], **s["layers"]}),
@@ -89,8 +91,10 @@ def page(files: RunFiles) -> dict[str, Any]:
 
 def _subtitle(s: dict[str, Any]) -> str:
     d = s["data"]
+    is_ours = not s["assumptions"]["imported_predictions"] and s["verdict"] != INVALID
+    how = "tested out of sample" if is_ours else "tested" if s["verdict"] == INVALID else "tested on imported predictions"
     return (
-        f"{d['n_symbols']} symbol{'' if d['n_symbols'] == 1 else 's'}, {hours(d['interval_hours'])} bars, tested out of sample "
+        f"{d['n_symbols']} symbol{'' if d['n_symbols'] == 1 else 's'}, {hours(d['interval_hours'])} bars, {how} "
         f"from {d['test_start'][:10]} to {d['test_end'][:10]} ({count(d['test_bars'])} bars)"
     )
 
