@@ -11,19 +11,19 @@ import research
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data import load, load_bars, made_again, save_bars
 from research.evidence.bootstrap import Bootstrap
+from research.evidence.planted import enlargement, plants, unnoticed
 from research.evidence.plausibility import (
     CEILINGS,
     NAMES,
-    Z,
+    Figure,
     ceilings_of,
-    correlations,
-    lean,
     mean_recall,
+    overall,
     sharpe_figure,
-    standard_ranks,
     told,
     wilson,
 )
+from research.evidence.ranks import Z, correlations, fisher, independent, lean, standard_ranks, within
 from research.evidence.scoring import Opinion
 from research.labels import forward_return, score_labels
 from research.predictions import Predictions
@@ -37,9 +37,9 @@ def _own_ledger(monkeypatch, tmp_path):
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
 
 
-def candles(interval="1h", n_bars=1500, seed=0):
+def candles(interval="1h", n_bars=1500, seed=0, n_symbols=2):
     """Fair prices whose origin nobody knows: to the program they are candles of the user's own."""
-    return replace(load_bars(f"simulated:random_walk?n_bars={n_bars}&n_symbols=2&seed={seed}&interval={interval}"), origin="")
+    return replace(load_bars(f"simulated:random_walk?n_bars={n_bars}&n_symbols={n_symbols}&seed={seed}&interval={interval}"), origin="")
 
 
 def probabilities(side):
@@ -97,6 +97,34 @@ def test_predictions_that_hold_the_label_are_above_a_ceiling(kind, interval, wit
 def test_the_label_is_found_on_few_bars():
     bars = candles(n_bars=300)
     assert {f["name"] for f in judged(bars, planted(bars, "the label"))["findings"]} >= {"direction_accuracy", "sharpe"}
+
+
+@pytest.mark.parametrize(("interval", "n_bars"), [("1h", 400), ("1d", 500)])
+@pytest.mark.parametrize("kind", PLANTED[1:])
+def test_a_part_of_the_label_is_found_on_few_bars(kind, interval, n_bars):
+    for seed in range(3):
+        bars = candles(interval, n_bars, seed)
+        assert {"xgb", "lgbm"} <= {f["where"] for f in judged(bars, planted(bars, kind, seed=seed))["findings"]}
+
+
+def test_a_leak_in_one_symbol_is_found_there():
+    bars = candles(n_bars=1500, n_symbols=12)
+    labels, _ = score_labels(bars, "L3")
+    side = np.random.default_rng(0).uniform(-1.0, 1.0, labels.shape)
+    assert judged(bars, predict(bars, side))["findings"] == []
+    side[:, 4] = np.where(labels[:, 4] >= 0, labels[:, 4] - 1.0, np.nan)
+    found = judged(bars, predict(bars, side))["findings"]
+    assert [f["where"] for f in found] == ["xgb on SIM05", "lgbm on SIM05", "ensemble on SIM05"]
+    assert "xgb on SIM05: rank correlation with the return of the next 4 bars is " in found[0]["text"]
+
+
+def test_a_leak_in_a_few_weeks_is_found_there():
+    bars = candles(n_bars=6000)
+    labels, _ = score_labels(bars, "L3")
+    side = np.random.default_rng(0).uniform(-1.0, 1.0, labels.shape)
+    side[2000:2600] = labels[2000:2600] - 1.0
+    found = judged(bars, predict(bars, side))["findings"]
+    assert [f["where"] for f in found] == [f"{name} from 2000-03-24 08:00 to 2000-04-14 04:00" for name in ("xgb", "lgbm", "ensemble")]
 
 
 @pytest.mark.parametrize(
@@ -231,6 +259,68 @@ def test_origin_comes_back_from_a_folder(tmp_path):
     assert research.load_run(folder).summary["evidence"]["plausibility"]["exempt"]
 
 
+# bars that are too few to show a leak
+
+
+def test_few_bars_say_that_a_leak_could_hide():
+    bars = candles(n_bars=150)
+    found = judged(bars, Predictions.random(bars))
+    assert found["unnoticed"].startswith("on these 150 bars ")
+    assert " could stay below every ceiling, so an edge cannot be told from a leak; about " in found["unnoticed"]
+    assert told(found) == [("note", f"O{found['unnoticed'][1:]}.")]
+    many = candles(n_bars=1500)
+    assert judged(many, Predictions.random(many))["unnoticed"] is None
+
+
+def test_moves_that_hardly_occur_say_that_a_leak_could_hide():
+    bars = candles("5m", 3000)
+    labels, _ = score_labels(bars, "L1")
+    assert 0 < np.count_nonzero(labels != 1) - np.count_nonzero(labels < 0) < 20
+    made = Predictions.random(bars, label="L1")
+    assert "a label that is right in 60 of 100 cells" in judged(bars, made)["unnoticed"]
+
+
+def test_what_could_be_a_leak_reads_no_edge():
+    """The figures of 200 bars that know the next return read edge, and a leak could hide on them; whoever knows better may say so."""
+    bars = candles(n_bars=200, n_symbols=5)
+    made = planted(bars, "the label")
+    doubted = research.backtest(bars, made).summary["evidence"]
+    assert (doubted["finding"], doubted["reason"]) == ("not enough data", f"{doubted['plausibility']['unnoticed']}.")
+    assert research.backtest(bars, made, ceilings=False).summary["evidence"]["finding"] == "edge"
+    simulated = load_bars("simulated:random_walk?n_bars=200&n_symbols=5&seed=0&interval=1h")
+    assert research.backtest(simulated, made).summary["evidence"]["finding"] == "edge"
+
+
+@pytest.mark.parametrize(("interval", "n_bars", "label"), [("1h", 300, "L3"), ("1h", 700, "L3"), ("1d", 400, "L1"), ("1h", 700, "L5")])
+def test_where_a_leak_would_be_noticed_one_is(interval, n_bars, label):
+    """Leaks drawn anew on bars that say they would show one: 9 in 10 are above a ceiling."""
+
+    def figures(bars, labels, horizon, seed):
+        made = plants(np.ones(labels.shape, bool), labels, bars.close, horizon, seed)
+        found = overall(made, labels, bars.close, horizon, Bootstrap(bars.n, horizon))
+        return {name: [f for f in found if f.where == name] for name in made}
+
+    missed, seen = 0, 0
+    for seed in range(20):
+        bars = candles(interval, n_bars, seed)
+        labels, rule = score_labels(bars, label)
+        ceilings = ceilings_of(bars.interval)
+        if unnoticed(figures(bars, labels, rule.horizon, 0), ceilings, bars.n) is None:
+            for anew in figures(bars, labels, rule.horizon, 1).values():
+                seen, missed = seen + 1, missed + (not any(f.low > getattr(ceilings, f.name) for f in anew))
+    assert missed <= 0.1 * seen
+
+
+def test_the_bars_that_are_needed_follow_the_root_of_the_bars():
+    ceilings = ceilings_of(NS_PER_HOUR)
+    figure = Figure("rank_correlation", "", ceilings.rank_correlation + 0.1, ceilings.rank_correlation + 0.1 - 0.2 * Z)
+    times = enlargement([figure, Figure("direction_accuracy", "", 0.55, 0.54), Figure("lag_correlation", "", np.nan, np.nan)], ceilings)
+    assert times == pytest.approx((0.2 * (Z + 1.645) / 0.1) ** 2)
+    assert unnoticed({"it": [figure]}, ceilings, 100).endswith("; about 7,100 bars like these are needed")
+    assert unnoticed({"it": [replace(figure, low=figure.value - 0.01)]}, ceilings, 100) is None
+    assert unnoticed({"it": [replace(figure, value=0.0)]}, ceilings, 100).endswith("; it always could with this label")
+
+
 # the parts
 
 
@@ -254,6 +344,32 @@ def test_rank_correlation_is_that_of_scipy():
     assert value - low == pytest.approx(Z * (1.0 - value**2) / 20.0, rel=0.25)
     ((ahead, _),) = correlations([(standard_ranks(x), standard_ranks(np.vstack([y[:1], y[:-1]])), 1)], 1, Bootstrap(400, 1.0))
     assert ahead == pytest.approx(value, abs=0.02)
+
+
+def test_pairs_are_independent_as_far_as_neither_side_stays_what_it_was():
+    """Bartlett's formula against the spread of correlations of many draws; windows of the price overlap by all but one bar."""
+    rng, horizon, n = np.random.default_rng(0), 5, 600
+    for stay in (0.0, 0.7, 0.98):
+        drawn, told_n = [], []
+        for _ in range(400):
+            ahead = np.convolve(rng.standard_normal(n + horizon - 1), np.ones(horizon), "valid")
+            shocks, side = rng.standard_normal(n), np.zeros(n)
+            for t in range(n):
+                side[t] = stay * side[t - 1] + (1.0 - stay**2) ** 0.5 * shocks[t]
+            drawn.append(spearmanr(side, ahead)[0])
+            told_n.append(independent(standard_ranks(side[:, None]), np.ones((n, 1), bool), horizon))
+        assert np.mean(told_n) == pytest.approx(1.0 / np.var(drawn), rel=0.2)
+
+
+def test_many_looks_have_wider_intervals():
+    rng = np.random.default_rng(0)
+    said, came = rng.standard_normal((2, 1000, 10))
+    one = within(said, came, [(slice(None), slice(0, 1))], 1)[0]
+    ten = within(said, came, [(slice(None), slice(s, s + 1)) for s in range(10)], 1)
+    assert ten[0][0] == one[0] == pytest.approx(spearmanr(said[:, 0], came[:, 0])[0])
+    assert one[1] == pytest.approx(fisher(one[0], 1000, Z))
+    assert ten[0][1] == pytest.approx(fisher(one[0], 1000, norm.isf(norm.sf(Z) / 10)))
+    assert np.isnan(within(np.full((40, 1), 2.0), came[:40, :1], [(slice(None), slice(None))], 1)[0]).all()
 
 
 def test_a_lean_is_the_difference_of_probabilities_or_the_signed_confidence():
@@ -334,5 +450,5 @@ def test_page_and_terminal_say_what_the_ceilings_found(tmp_path, monkeypatch):
 
 
 def test_nothing_is_told_where_nothing_is_above():
-    bars = candles(n_bars=400)
+    bars = candles(n_bars=1500)
     assert told(judged(bars, Predictions.random(bars))) == told({}) == []

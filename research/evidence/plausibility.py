@@ -32,25 +32,28 @@ of 300 and of 120 bars: none of 25,000 figures above; with an interval of 97.5 %
 What this cannot find: knowledge of when prices move without whereto, a leak of less than the ceilings, and one on too few bars to be sure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Action
+from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Action, Bars
+from research.data.clock import iso
 from research.evidence.accuracy import opinions
 from research.evidence.bootstrap import Bootstrap
+from research.evidence.planted import plants, unnoticed
+from research.evidence.ranks import Z, correlations, lean, standard_ranks, within
 from research.evidence.scoring import Opinion
 from research.evidence.sharpe import MIN_BARS, Moments, moments
 from research.labels import forward_return
 
-Z = 2.58  # standard errors from a figure to the lower end of its interval: one-sided 99.5 %
 UNPROFILED = ("meta", "arbiter", "arbiter_calls", "final")  # layers that pass on the lean of another one on most cells
 LONGEST_PAST = 24  # bars of the past in a lag profile
 STANDS_OUT = 0.5  # share of the largest correlation from which a bar is named as one where the knowledge sits
-MIN_CELLS = 30  # of a symbol, below which it has no ranks
+PART_BARS = 500  # of the parts of a history that are looked at by themselves, at least
 CLASSES = (Action.SELL, Action.HOLD, Action.BUY)
 NAMES = {  # of the figures, in the order of findings: first those that say where the knowledge sits; h: the label's horizon
     "rank_correlation": "rank correlation with the return of the next {h} bars",
@@ -105,20 +108,47 @@ def measure(
     said: opinions [n, S]; labels [n, S], -1 unknown; close [n, S]. A profile has lists `lag`, `correlation`, `low`, `high`; lag k is the
     return of bar t+k against the lean at t, so 0 is the bar that just closed and 1 to `horizon` are what the label reads.
     """
-    figures = [figure for name, opinion in said.items() for figure in _shares(name, opinion, labels, horizon, bootstrap)]
-    leans = {name: standard_ranks(lean(opinion)) for name, opinion in said.items()}
-    ahead, steps = standard_ranks(forward_return(close, horizon)), standard_ranks(_last_return(close))
-    found = correlations([(u, ahead, 0) for u in leans.values()], horizon, bootstrap)
-    figures += [Figure("rank_correlation", name, *pair) for name, pair in zip(leans, found)]
+    figures = overall(said, labels, close, horizon, bootstrap)
+    steps = standard_ranks(_last_return(close))
     lags, profiles = list(range(-min(horizon, LONGEST_PAST), horizon + 1)), {}
-    for name in leans:
-        if name in UNPROFILED:
-            continue
-        value, low = np.array(correlations([(leans[name], steps, lag) for lag in lags], 1, bootstrap)).T
+    for name, opinion in profiled(said).items():
+        ranks = standard_ranks(lean(opinion))
+        value, low = np.array(correlations([(ranks, steps, lag) for lag in lags], 1, bootstrap)).T
         profiles[name] = {"lag": lags, "correlation": value, "low": low, "high": 2.0 * value - low}
         peak = int(np.argmax(np.nan_to_num(low[-horizon:], nan=-np.inf))) - horizon
         figures.append(Figure("lag_correlation", name, float(value[peak]), float(low[peak])))
     return figures, profiles
+
+
+def overall(said: Mapping[str, Opinion], labels: NDArray[np.int8], close: F8, horizon: int, bootstrap: Bootstrap) -> list[Figure]:
+    """Measure balanced accuracy, direction accuracy and rank correlation of every opinion on all bars and symbols together."""
+    figures = [figure for name, opinion in said.items() for figure in _shares(name, opinion, labels, horizon, bootstrap)]
+    ahead = standard_ranks(forward_return(close, horizon))
+    found = correlations([(standard_ranks(lean(opinion)), ahead, 0) for opinion in said.values()], horizon, bootstrap)
+    return figures + [Figure("rank_correlation", name, *pair) for name, pair in zip(said, found)]
+
+
+def in_parts(said: Mapping[str, Opinion], bars: Bars, horizon: int) -> list[tuple[str, Figure]]:
+    """Measure the rank correlation of models, meta model and ensemble in every symbol and in parts of 500 bars: each with its highest.
+
+    A leak in one symbol of twenty, or in one month of a year, drowns in the figures of the whole.
+    """
+    cuts = np.linspace(0, bars.n, max(bars.n // PART_BARS, 1) + 1).astype(int).tolist()
+    spans = [slice(first, end) for first, end in pairwise(cuts)] if len(cuts) > 2 else []
+    names = [f"from {iso(int(bars.open_time[span.start]))} to {iso(int(bars.close_time[span.stop - 1]))}" for span in spans]
+    parts = {name: (span, slice(None)) for name, span in zip(names, spans)}
+    parts |= {f"on {symbol}": (slice(None), slice(s, s + 1)) for s, symbol in enumerate(bars.symbols) if len(bars.symbols) > 1}
+    ahead, out = forward_return(bars.close, horizon), []
+    for name, opinion in profiled(said).items():
+        found = within(lean(opinion), ahead, list(parts.values()), horizon)
+        known = [Figure("rank_correlation", f"{name} {where}", *pair) for where, pair in zip(parts, found) if not np.isnan(pair[1])]
+        out += [(name, max(known, key=lambda figure: figure.low))] if known else []
+    return out
+
+
+def profiled(said: Mapping[str, Opinion]) -> dict[str, Opinion]:
+    """Leave out the layers that pass on the lean of another one on most cells."""
+    return {name: opinion for name, opinion in said.items() if name not in UNPROFILED}
 
 
 # ------------------------------------------------------------------ shares
@@ -181,59 +211,6 @@ def wilson(share: float, n: float) -> float:
     return float((share + Z * Z / (2.0 * n) - spread) / (1.0 + Z * Z / n))
 
 
-# ------------------------------------------------------------------ correlations
-
-
-def lean(opinion: Opinion) -> F8:
-    """Say which way and how strongly, [n, S]: p_buy - p_sell, or the confidence with the sign of the action; NaN where nothing was said."""
-    side: Any
-    if opinion.probs is not None:
-        side = opinion.probs[..., Action.BUY] - opinion.probs[..., Action.SELL]
-    else:
-        side = (opinion.action - 1.0) * np.where(opinion.action == Action.HOLD, 0.0, opinion.confidence)
-    known: F8 = np.where(opinion.action >= 0, side, np.nan)
-    return known
-
-
-def standard_ranks(plane: F8) -> F8:
-    """Rank the known values of every symbol, ties in the middle, to mean 0 and variance 1; NaN where unknown, few or all alike, [n, S]."""
-    from scipy.stats import rankdata
-
-    out = np.full(plane.shape, np.nan)
-    for s, column in enumerate(plane.T):
-        known = column == column
-        if np.count_nonzero(known) < MIN_CELLS:
-            continue
-        ranks = rankdata(column[known])
-        if (spread := ranks.std()) > 0.0:
-            out[known, s] = (ranks - ranks.mean()) / spread
-    return out
-
-
-def correlations(pairs: Sequence[tuple[F8, F8, int]], horizon: int, bootstrap: Bootstrap) -> list[tuple[float, float]]:
-    """Correlate u[t] with v[t + lag], planes of standard ranks [n, S], over cells where both are known: value and lower end of each pair.
-
-    The bootstrap draws what each bar adds to the correlation r to first order, `u v - r (u^2 + v^2) / 2`. horizon: bars that v reads; the
-    end is never above that of Fisher's transform for as many pairs as there are windows of so many bars. NaN where no cell has both.
-    """
-    adds, found = np.zeros((bootstrap.n_rows, len(pairs))), []
-    for k, (u, v, lag) in enumerate(pairs):
-        x, y = u[max(0, -lag) : len(u) - max(0, lag)], v[max(0, lag) : len(v) + min(0, lag)]
-        both = ~(np.isnan(x) | np.isnan(y))
-        x, y = np.where(both, x, 0.0), np.where(both, y, 0.0)
-        a, b = np.vdot(x, x), np.vdot(y, y)
-        if not a * b > 0.0:
-            found.append((np.nan, np.nan))
-            continue
-        r = float(np.vdot(x, y) / np.sqrt(a * b))
-        squares = np.einsum("ns,ns->n", x, x) / a + np.einsum("ns,ns->n", y, y) / b
-        adds[max(0, -lag) :][: len(x), k] = np.einsum("ns,ns->n", x, y) / np.sqrt(a * b) - 0.5 * r * squares
-        n = windows(np.flatnonzero(both.any(axis=1)), horizon)
-        found.append((r, float(np.tanh(np.arctanh(min(r, 1.0 - 1e-12)) - Z / np.sqrt(max(n - 3, 1))))))
-    errors = bootstrap.sums(adds).std(axis=0)
-    return [(r, min(r - Z * float(error), most)) for (r, most), error in zip(found, errors)]
-
-
 def _last_return(close: F8) -> F8:
     """Return of the bar that closed at each row, NaN at the first and at holes."""
     out = np.full(close.shape, np.nan)
@@ -270,15 +247,18 @@ def plausibility(run: Any, rows: slice, net: F8, drawn: tuple[Bootstrap, Bootstr
     rows: tested bars; net: net returns per bar; drawn: bootstraps of rows and of `net`. Result: `exempt`, a sentence where the candles are
     simulated, else None; `off`: the user said that the ceilings do not hold; `findings`: every figure above its ceiling, with `name`,
     `where`, `figure`, `low`, `ceiling` and `text`; `lags`: profiles by model (`measure`), with `sits`, where their knowledge is, in words;
-    `ceilings`: for every kind of figure the ceiling and the one with the highest lower end.
+    `ceilings`: for every kind of figure the ceiling and the one with the highest lower end; `unnoticed`: which leak these bars are too few
+    to show, a sentence (`research.evidence.planted`), None where they are enough.
     """
     from research.data import bars_per_year, made_again
 
     bars, horizon = run.bars, int(run.predictions.label.horizon)
     said = {name: opinion.rows(rows) for name, opinion in opinions(run).items()}
-    figures, profiles = measure(said, run.labels[rows], bars.close[rows], horizon, drawn[0])
+    labels, close, ceilings = run.labels[rows], bars.close[rows], ceilings_of(int(bars.interval))
+    figures, profiles = measure(said, labels, close, horizon, drawn[0])
     figures.append(sharpe_figure(net, bars_per_year(bars), drawn[1]))
-    ceilings = ceilings_of(int(bars.interval))
+    over = {f.where for f in figures if f.name == "rank_correlation" and f.low > ceilings.rank_correlation}
+    figures += [figure for name, figure in in_parts(said, bars[rows], horizon) if name not in over]
     above = [figure for name in NAMES for figure in figures if figure.name == name and figure.low > getattr(ceilings, name)]
     suspects = {figure.where for figure in above}
     lags = {name: profile | {"sits": _sits(profile, horizon) if name in suspects else None} for name, profile in profiles.items()}
@@ -288,8 +268,18 @@ def plausibility(run: Any, rows: slice, net: F8, drawn: tuple[Bootstrap, Bootstr
         "off": not run.ceilings,
         "findings": _findings(above, ceilings, horizon, lags),
         "lags": lags,
+        "unnoticed": _unnoticed(said["ensemble"].action >= 0, labels, close, horizon, drawn[0], ceilings),
         "ceilings": [_highest(name, [f for f in figures if f.name == name], getattr(ceilings, name)) for name in NAMES],
     }
+
+
+def _unnoticed(
+    spoke: NDArray[np.bool_], labels: NDArray[np.int8], close: F8, horizon: int, bootstrap: Bootstrap, ceilings: Ceilings
+) -> str | None:
+    """Say which leak, planted where the models `spoke`, would not be noticed."""
+    made = plants(spoke, labels, close, horizon)
+    figures = overall(made, labels, close, horizon, bootstrap)
+    return unnoticed({name: [f for f in figures if f.where == name] for name in made}, ceilings, len(close))
 
 
 def _highest(name: str, figures: list[Figure], ceiling: float) -> dict[str, Any]:
@@ -334,8 +324,13 @@ def figure_text(name: str, x: float) -> str:
     return f"{100.0 * x:.1f} %" if name.endswith("accuracy") else f"{x:.1f}" if name == "sharpe" else f"{x:.2f}"
 
 
+def in_doubt(found: Mapping[str, Any]) -> str | None:
+    """Say why an edge on these bars could be a leak that no ceiling shows; None where it would show, or where the ceilings do not hold."""
+    return f"{found['unnoticed']}." if found.get("unnoticed") and not (found["exempt"] or found["off"]) else None
+
+
 def told(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Say what a reader must know of the ceilings, as (kind, sentence); nothing where they hold and no figure is above one.
+    """Say what a reader must know of the ceilings, as (kind, sentence); nothing where they would show a leak and no figure is above one.
 
     found: what `plausibility` returned, or nothing for a run of earlier days. kind: `note`, `warn` or `bad`.
     """
@@ -352,4 +347,6 @@ def told(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if n and not out:
         remedy = "look for the label in the predictions, or say with run.ceilings = off that you know why they are right"
         out.append(("bad", f"{above[0].upper()}{above[1:]}; {remedy}."))
+    if not out and (doubt := in_doubt(found)) is not None:
+        out.append(("note", f"{doubt[0].upper()}{doubt[1:]}"))
     return out

@@ -17,7 +17,7 @@ from research.evidence.accuracy import scores
 from research.evidence.bootstrap import Bootstrap
 from research.evidence.dead import rules, scenes_of, voter_table
 from research.evidence.lacked import funding_payments, lacked
-from research.evidence.plausibility import plausibility
+from research.evidence.plausibility import in_doubt, plausibility
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
 from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
@@ -45,6 +45,8 @@ def summarise(run: Any) -> dict[str, Any]:
     drawn = Bootstrap(len(net), bootstrap.block)
     evidence = _evidence(run, rows, net, market, drawn)
     evidence["plausibility"] = plausibility(run, rows, net, (bootstrap, drawn))
+    if evidence["finding"] == "edge" and (text := in_doubt(evidence["plausibility"])) is not None:
+        evidence |= {"finding": "not enough data", "reason": text}
     evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"])
     asked = rules(run)
     out = {
