@@ -1,8 +1,8 @@
 """Do the figures show an edge? One of three findings, and the two numbers that decided; the verdict is made of it and the proof.
 
 `spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net
-minus exposure-matched market return above 0 is `edge`; everything else is `no edge`. What a reader may believe of it also hangs on the
-proof: `research.verdict`.
+minus exposure-matched market return above 0 is `edge`; everything else is `no edge`. An `edge` on bars where a leak would not be noticed is
+`not enough data` too (`research.evidence.planted`). What a reader may believe of it also hangs on the proof: `research.verdict`.
 """
 
 from typing import Any
