@@ -44,6 +44,7 @@ def test_a_sweep_of_a_finished_run(run_folder, tmp_path, capsys):
         "Exact curves",
         summary["verdict"]["sentence"].partition(":")[0],
         "Best rows by sharpe",
+        "Figures: not proven.",
         "Computed by the plain driver: 14 (fewer than 24",
         "data:image/svg+xml;base64,",
     ):

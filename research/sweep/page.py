@@ -64,6 +64,7 @@ def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ..
         "title": f"Sweep of {', '.join(trials.space.names)}",
         "subtitle": f"{summary['n_done']:,} settings over {len(summary['symbols'])} symbols and {summary['bars']:,} bars",
         "verdict": verdict_parts(verdict),
+        "doubt": verdict["figures"],
         "notices": _notices(summary),
         "lacked": summary["data"]["lacked"],
         "lacked_text": lacked_text(len(summary["data"]["lacked"])),

@@ -182,7 +182,7 @@ def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any
         },
         "tried": None if tried is None else {"trials": tried.trials, "effective": tried.effective, "variance": tried.variance},
         "verdict": {name: evidence[name] for name in ("verdict", "sentence", "finding", "sharpe", "excess", "trades", "trials")}
-        | {name: of_best[name] for name in ("proven", "failed_check")},
+        | {name: of_best[name] for name in ("proven", "failed_check", "figures")},
     }
 
 
