@@ -17,10 +17,12 @@ import copy
 import importlib.util
 import logging
 import os
+import shutil
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
@@ -36,6 +38,7 @@ ENGINES = ("local", "ray")
 RETRIES = 3  # deaths that one worker is forgiven
 PATIENCE, TRUST = 3.0, 20.0  # seconds for an address to answer: one that is new to us, one that has answered before
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a client of HTTP/2, which Ray speaks: preface, settings (4)
+LONGEST = 107 - len("/qt_ray_12345678/r/session_2026-11-30_00-00-00_000000_4194304/sockets/plasma_store")  # bytes; 107 has a socket
 QUIET = {  # read by Ray when it is imported or started
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "3",  # seconds until a refused connection is given up, 20 otherwise
@@ -157,17 +160,31 @@ def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
     if engine == "local":
         yield Here()
         return
-    ray, is_ours = _connect(address)
-    pool = RayPool(int(ray.cluster_resources().get("CPU", 0)), ray.get_runtime_context().gcs_address)
-    try:
+    with ExitStack() as open_:
+        ray, is_ours = _connect(address, lambda: open_.enter_context(private_folder()))
+        pool = RayPool(int(ray.cluster_resources().get("CPU", 0)), ray.get_runtime_context().gcs_address)
+        open_.callback(ray.shutdown if is_ours else pool.close)  # with all that this process has running there
         if pool.n_workers < 1:
             raise UserError("--engine ray needs a cluster with a processor, was one without; add a node with ray start --address")
         yield pool
+
+
+@contextmanager
+def private_folder() -> Iterator[str]:
+    """Make the folder of a Ray that is started here, which nobody else can enter or have put there before, and take it away again.
+
+    It lies in RAY_TMPDIR, or where temporary files lie, or in /tmp where those paths are too long for the sockets that Ray puts there.
+    Raises UserError where no place is short enough.
+    """
+    places = dict.fromkeys((os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "/tmp"))
+    place = next((each for each in places if len(os.fsencode(os.path.abspath(each))) <= LONGEST and os.path.isdir(each)), None)
+    if place is None:
+        raise UserError(f"RAY_TMPDIR must be a folder with a path of at most {LONGEST} bytes, was {next(iter(places))}; name a shorter one")
+    folder = tempfile.mkdtemp(prefix="qt_ray_", dir=os.path.abspath(place))
+    try:
+        yield os.path.join(folder, "r")  # Ray lets everybody into the folder it is given, but not into this one
     finally:
-        if is_ours:
-            ray.shutdown()  # with all that this process has running there
-        else:
-            pool.close()
+        shutil.rmtree(folder, ignore_errors=True)  # what still writes there ends with Ray
 
 
 def check_engine(engine: str, address: str | None = None) -> None:
@@ -195,8 +212,8 @@ def n_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _connect(address: str | None) -> tuple[Any, bool]:
-    """Connect to Ray, or start it; return the library, and whether the connection is ours to end."""
+def _connect(address: str | None, folder: Callable[[], str]) -> tuple[Any, bool]:
+    """Connect to Ray, or start it with its files in `folder()`; return the library, and whether the connection is ours to end."""
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     address = address or os.environ.get("RAY_ADDRESS")
     with _hushed():
@@ -213,7 +230,8 @@ def _connect(address: str | None) -> tuple[Any, bool]:
             if address is None:
                 paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
                 environment = {"env_vars": one_thread | {"PYTHONPATH": paths}}
-                ray.init(address="local", num_cpus=n_processors(), include_dashboard=False, runtime_env=environment, **quiet)
+                quiet |= {"_temp_dir": folder(), "include_dashboard": False}
+                ray.init(address="local", num_cpus=n_processors(), runtime_env=environment, **quiet)
             else:
                 ray.init(address=address, runtime_env={"env_vars": one_thread}, **quiet)
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:

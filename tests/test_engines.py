@@ -3,7 +3,9 @@
 import os
 import signal
 import socket
+import stat
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import pytest
 import research
 from qtcore import Params
 from research import engines
-from research.engines import RayPool, code, opened
+from research.engines import RayPool, code, opened, private_folder
 from research.errors import UserError
 from research.ledger import Ledger
 from research.models.schedule import ModelSet
@@ -181,6 +183,52 @@ def test_an_address_without_ray_is_told_at_once(address, sentence, monkeypatch):
         ):
             pass
         assert time.monotonic() - started < 3.0
+
+
+@pytest.mark.parametrize("place", ["short", "long"])
+def test_a_ray_that_is_started_here_keeps_its_files_from_others(place, monkeypatch):
+    """In a folder of a name that nobody knows before, which nobody else may enter; it is gone afterwards, and /tmp/ray is not touched."""
+    ray = pytest.importorskip("ray", reason="ray is not installed; it is the extra `ray`")
+    if ray.is_initialized():
+        ray.shutdown()
+    base = Path(tempfile.mkdtemp(prefix="q", dir="/tmp"))
+    base = base / ("x" * 90) if place == "long" else base
+    base.mkdir(exist_ok=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(base))
+    before = sorted(Path("/tmp/ray").glob(f"session_*_{os.getpid()}"))  # of the cluster above
+    with opened("ray") as pool:
+        assert pool.n_workers > 0
+        folder = Path(ray._private.worker._global_node.get_temp_dir_path())
+        socket_name = ray._private.worker._global_node.plasma_store_socket_name
+    assert not folder.parent.exists()
+    assert folder.parent.parent == (base if place == "short" else Path("/tmp"))
+    assert len(socket_name) <= 107
+    assert sorted(Path("/tmp/ray").glob(f"session_*_{os.getpid()}")) == before
+
+
+def test_the_folder_of_ray_is_private_and_goes_also_after_a_fault(monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    seen = []
+
+    def use():
+        with private_folder() as folder:
+            Path(folder).mkdir(0o777)
+            seen.append(Path(folder).parent)
+            assert stat.S_IMODE(seen[-1].stat().st_mode) == 0o700
+            raise RuntimeError("a fault")
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a fault"):
+            use()
+    assert seen[0] != seen[1]
+    assert not any(path.exists() for path in seen)
+
+
+def test_a_place_without_a_short_path_is_told(monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp/" + "x" * 100)
+    monkeypatch.setattr(engines, "LONGEST", 3)
+    with pytest.raises(UserError, match="RAY_TMPDIR must be a folder with a path of at most 3 bytes, was /tmp/x"), private_folder():
+        pass
 
 
 def test_ray_that_is_not_installed_is_told(monkeypatch):

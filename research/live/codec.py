@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Result, Votes
-from qtcore.types import DECISION_COLUMNS, F8, MODELS, N_MODELS, Action, Source
+from qtcore.types import ACCOUNT, DECISION_COLUMNS, F8, MODELS, N_MODELS, POSITION, Action, Source
 from research.files import Kind, unpack_arrays
+from research.live.cells import DamagedError
 
 STATE = Kind("arrays as the runner stored them", "restore a copy or use a new --journal", None)
 PRICES = ("open", "high", "low", "close", "volume")
@@ -46,6 +47,13 @@ def digest_of(account: NDArray, positions: NDArray) -> bytes:
     return hashlib.blake2b(account.tobytes() + positions.tobytes(), digest_size=16).digest()
 
 
+def unpack_book(account: bytes, positions: bytes, n_symbols: int) -> tuple[NDArray, NDArray]:
+    """Read an account [1] and its positions [S]. Raises DamagedError where they are of other lengths."""
+    if len(account) != ACCOUNT.itemsize or len(positions) != n_symbols * POSITION.itemsize:
+        raise DamagedError(f"the account of {len(account)} and {len(positions)} bytes")
+    return np.frombuffer(account, ACCOUNT), np.frombuffer(positions, POSITION)
+
+
 def pack_bar(bars: Bars) -> bytes:
     """Write the prices of a bar, and its funding where there is any, as float64 bytes."""
     planes = [getattr(bars, name) for name in PRICES] + ([] if bars.funding is None else [bars.funding])
@@ -53,7 +61,9 @@ def pack_bar(bars: Bars) -> bytes:
 
 
 def unpack_bar(blob: bytes, open_time: int, close_time: int, symbols: tuple[str, ...], interval: int) -> Bars:
-    """Read what `pack_bar` wrote."""
+    """Read what `pack_bar` wrote. Raises DamagedError where it is of another length."""
+    if len(blob) not in {8 * rows * len(symbols) for rows in (len(PRICES), len(PRICES) + 1)}:
+        raise DamagedError(f"candles of {len(blob)} bytes")
     return one_bar(np.frombuffer(blob).reshape(-1, len(symbols)), open_time, close_time, symbols, interval)
 
 
@@ -65,7 +75,9 @@ def one_bar(prices: F8, open_time: int, close_time: int, symbols: tuple[str, ...
 
 
 def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: int) -> Votes:
-    """Rebuild a bar's votes from the decision rows; NULL is NaN."""
+    """Rebuild a bar's votes from the decision rows; NULL is NaN. Raises DamagedError where some are missing."""
+    if len(cells) != n_symbols or (probs is not None and len(probs) != 8 * N_MODELS * n_symbols * 3):
+        raise DamagedError(f"a bar with {len(cells)} of {n_symbols} decisions, or votes of another length")
     table: F8 = np.array(cells, np.float64).reshape(n_symbols, N_MODELS, 2)
     action = np.ascontiguousarray(table[:, :, 0].T.astype(np.int8)[:, None, :])
     confidence = np.ascontiguousarray(table[:, :, 1].T[:, None, :])

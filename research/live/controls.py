@@ -68,14 +68,13 @@ class Controls:
     _is_killed: bool | None = None
 
     def __post_init__(self) -> None:
-        query = "SELECT command FROM control WHERE applied_bar IS NOT NULL ORDER BY id"
-        for (command,) in self.journal.db.execute(query):
-            self._take(json.loads(command))
+        for _, command in self.journal.commands(is_applied=True):
+            self._take(command)
 
     def params(self, bar: int) -> tuple[Params, str] | None:
         """Return the parameters from `bar` on and why they differ, None where nothing changed."""
         commands = self.journal.commands()
-        causes = [self._take(json.loads(command)) for _, command in commands]
+        causes = [self._take(command) for _, command in commands]
         if commands:
             self.journal.applied([i for i, _ in commands], bar)
         is_killed = self.kill_file.exists()

@@ -29,7 +29,7 @@ def export_run(journal: Path, folder: Path) -> Run:
     """Write a journal as a run's folder and return the run. Raises UserError where the journal is empty or does not give itself again."""
     source = JournalSource(journal)
     inputs = read_inputs(source)
-    engine, (first_bar,) = engine_of(inputs), source.rows("SELECT MIN(bar) FROM bars")[0]
+    engine, (first_bar,) = engine_of(inputs), source.rows("SELECT MIN(bar) AS first_bar FROM bars")[0]
     parts = list(results(engine, inputs))
     equity = np.concatenate([part.equity for part in parts])
     if found := first_difference(source, inputs, equity, [cell_columns(part) for part in parts]):

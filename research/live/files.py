@@ -1,6 +1,5 @@
 """SQLite files of live trading: opened, waited for, held by one runner; what is said when that cannot be."""
 
-import json
 import os
 import sqlite3
 import stat
@@ -11,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from qtcore.types import InputError
 from research.errors import UserError
+from research.live.cells import DamagedError, about_of, rows_of
 from research.live.place import PRIVATE, Made, numbers
 
 SCHEMA_VERSION = 2
@@ -20,6 +19,13 @@ APPLICATION_ID = 0x71746A31  # "qtj1"
 BUSY_SECONDS = 600.0  # that a runner waits for a file which another process has locked
 COMMAND_SECONDS = 10.0  # that a command waits
 SLICE = 0.5  # s between two looks at whether the wait was given up
+
+
+MAGIC = b"SQLite format 3\0"
+HEADS = {
+    b"PAR1": "a Parquet file", b"ARROW1": "a Feather file", b"PK\x03\x04": "a zip archive", b"PK\x05\x06": "a zip archive",
+    b"\x1f\x8b": "a gzip archive", b"\xff\xfe": "a text file", b"\xfe\xff": "a text file",
+}  # fmt: skip
 
 
 class Connection(sqlite3.Connection):
@@ -61,6 +67,7 @@ def connect(
 
     patience: s to wait for others, BUSY_SECONDS by default. check: called before anything is changed, raises UserError on files of others.
     """
+    check_kind(path, "choose another --journal")
     patience = BUSY_SECONDS if patience is None else patience
     db = sqlite3.connect(path, timeout=min(SLICE, patience), isolation_level=None, check_same_thread=False, factory=Connection)
     db.patience = patience
@@ -78,11 +85,15 @@ def connect(
 
 @contextmanager
 def guarded(path: Path) -> Iterator[None]:
-    """Turn what SQLite says, and what cannot be read of a cell, into one sentence."""
+    """Turn what SQLite says, and what a cell should not hold, into one sentence."""
     try:
         yield
+    except sqlite3.ProgrammingError:  # we asked in a way in which nobody can
+        raise
     except sqlite3.OperationalError as error:
         text = str(error)
+        if "decode to UTF-8" in text:
+            raise damaged(path, "text that is no UTF-8") from error
         if is_busy(error):
             raise UserError(f"journal must be free for writing, was held by another process: {path}; end that one or wait") from error
         if "full" in text or "disk I/O" in text:
@@ -90,10 +101,26 @@ def guarded(path: Path) -> Iterator[None]:
                 f"journal must fit on the disk, was {path} on a full one; free space and start again, nothing is lost"
             ) from error
         raise UserError(f"journal must be a writable SQLite file, was {path} ({text}); choose another --journal") from error
-    except InputError:
-        raise
-    except (sqlite3.DatabaseError, TypeError, ValueError, LookupError, OverflowError) as error:  # also what a cell should not hold
+    except (sqlite3.DatabaseError, DamagedError) as error:
         raise damaged(path, error) from error
+
+
+def check_kind(path: Path, remedy: str) -> None:
+    """Raise UserError on a file that never was SQLite's, saying what it is. What begins as nothing known does may be a damaged one."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+    except OSError:
+        return  # SQLite says more of what cannot be read
+    if not head or head.startswith(MAGIC):
+        return
+    what = next((what for magic, what in HEADS.items() if head.startswith(magic)), None)
+    text = head.decode("utf-8-sig", "replace")
+    if what is None and "\0" not in text and "\ufffd" not in text[:-1]:  # the last character may be cut
+        what = "a JSON file" if text.lstrip()[:1] in ("{", "[") else "a text file"
+    if what is not None:
+        remedy = f"name its folder, {path.parent}" if (path.parent / "manifest.json").exists() else remedy
+        raise UserError(f"journal must be a file that `qt live` wrote, was {what}: {path}; {remedy}")
 
 
 def has_tables(db: sqlite3.Connection) -> bool:
@@ -123,8 +150,8 @@ def damaged(path: Path, what: object) -> UserError:
 
 
 def read_about(db: sqlite3.Connection) -> dict[str, Any]:
-    """Return the facts that stay."""
-    return {key: json.loads(value) for key, value in db.execute("SELECT key, value FROM about")}
+    """Return the facts that stay. Raises DamagedError."""
+    return about_of(rows_of(db.execute("SELECT key, value FROM about")))
 
 
 class Hold:

@@ -7,7 +7,6 @@ other prices, other fees, orders filled later. All parts add up to the whole.
 """
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from qtcore import Bars, Engine, Params, Result, Votes
 from qtcore.meta import MetaSource
 from qtcore.types import F8
 from research.errors import UserError
+from research.live.cells import FILLS, DamagedError
 from research.live.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
-from research.live.files import damaged
+from research.live.files import damaged, guarded
+from research.live.journal import VERSIONS, versions_of
 from research.live.reading import Reading
 from research.live.reload import meta_of
 from research.live.source import JournalSource
@@ -76,17 +77,19 @@ def read_inputs(source: JournalSource) -> Inputs:
     rows = source.rows("SELECT bar, open_time, close_time, candles, probs, version, equity FROM bars ORDER BY bar")
     if not rows:
         raise UserError(f"journal must hold at least one bar, was empty: {source.path}")
-    first, start, name = source.rows("SELECT bar, state, hash FROM snapshots ORDER BY bar LIMIT 1")[0]
-    if first != rows[0][0] - 1:
+    begun = source.rows("SELECT bar, state AS snapshot, hash FROM snapshots ORDER BY bar LIMIT 1")
+    if not begun or begun[0][0] != rows[0][0] - 1:
         raise UserError(f"journal must hold the state before its first bar, was without: {source.path}")
+    _, start, name = begun[0]
     if hashlib.sha256(start).hexdigest() != name:
         raise damaged(source.path, f"the state before bar {rows[0][0]} is not what was written")
-    bars = [unpack_bar(candles, o, c, symbols, interval) for _, o, c, candles, *_ in rows]
     cells = source.rows(f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions ORDER BY cell")
-    votes = [unpack_votes(cells[k * n_symbols : (k + 1) * n_symbols], row[4], n_symbols) for k, row in enumerate(rows)]
-    versions = {
-        i: (Params().with_values(json.loads(p)), json.loads(m)) for i, p, m in source.rows("SELECT id, params, models FROM versions")
-    }
+    with guarded(source.path):
+        bars = [unpack_bar(candles, o, c, symbols, interval) for _, o, c, candles, *_ in rows]
+        votes = [unpack_votes(cells[k * n_symbols : (k + 1) * n_symbols], row[4], n_symbols) for k, row in enumerate(rows)]
+        versions = versions_of(source.rows(VERSIONS))
+        if unknown := {row[5] for row in rows} - set(versions):
+            raise DamagedError(f"bars of the version {min(unknown)}, which is not there")
     spans = [(k, *versions[row[5]]) for k, row in enumerate(rows) if k == 0 or row[5] != rows[k - 1][5]]
     params, models = [(k, params) for k, params, _ in spans], [(k, models) for k, _, models in spans]
     return Inputs(joined(bars), joined_votes(votes), params, np.array([row[6] for row in rows]), unpack_state(start), models)
@@ -142,8 +145,8 @@ def live_gap(journal: Path, reference: Bars | None = None, meta: MetaSource | No
     equity, cells = replayed(inputs, meta=meta)
     found = first_difference(source, inputs, equity, cells)
     report: dict[str, Any] = {"journal": str(journal), "bars": inputs.bars.n, "identical": found is None, "first_difference": found}
-    mismatches = source.rows("SELECT COUNT(*) FROM events WHERE kind = 'mismatch'")[0][0]
-    report["broker_mismatches"] = int(mismatches)
+    mismatches = source.event_counts()["mismatch"]
+    report["broker_mismatches"] = mismatches
     report["broker"] = broker = broker_parts(source, inputs.bars)
     latency = source.latency()
     report["latency_seconds"] = None if latency is None else {"median": latency[0], "p99": latency[1]}
@@ -230,9 +233,12 @@ def broker_parts(source: JournalSource, bars: Bars) -> dict[str, float] | None:
     path = source.path.with_name(f"{source.path.name}.paper")
     if not path.exists():
         return None
-    mine = _trades(source.rows(f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq"))
+    query = f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq"
+    mine = _trades(source.rows(query, fields=FILLS))
     with closing(Reading(path)) as account:
-        theirs = _trades(account.rows(f"SELECT {', '.join(EXECUTION)} FROM fills ORDER BY seq"))
+        theirs = _trades(rows := account.rows(query, fields=FILLS))
+    if foreign := [row[1] for row in rows if row[1] >= len(source.symbols)]:
+        raise damaged(path, f"a fill of symbol {foreign[0]}")
     marks = [column[~np.isnan(column)][-1] if not np.isnan(column).all() else 0.0 for column in bars.close.T]
     parts = dict.fromkeys(BROKER, 0.0)
     for key in sorted({*mine, *theirs}):
@@ -269,5 +275,5 @@ def late_bars(source: JournalSource) -> int:
     """Count the bars of a live feed that were decided after the next one had closed: nobody could have traded where they are booked."""
     if str(source.about.get("feed", "")).startswith("replay:"):
         return 0
-    query = "SELECT COUNT(*) FROM bars WHERE received + COALESCE(latency, 0) > close_time + ?"
+    query = "SELECT COUNT(*) AS n FROM bars WHERE received + COALESCE(latency, 0) > close_time + ?"
     return int(source.rows(query, source.interval)[0][0])

@@ -11,10 +11,13 @@ import numpy as np
 
 from qtcore import Engine
 from qtcore.declare import time_ns
-from qtcore.types import ACCOUNT, NEVER, POSITION, Action, InputError
+from qtcore.types import NEVER, Action, InputError
 from research.errors import UserError
 from research.files import Kind, read_json, save_json, writable
 from research.governor_state import GovernorState
+from research.live.cells import FILLS
+from research.live.codec import unpack_book
+from research.live.files import guarded
 from research.live.source import JournalSource, RunSource
 from research.live.watched import iso
 
@@ -48,18 +51,20 @@ def governor_state(source: JournalSource) -> dict[str, Any]:
     book, found = source.book(), source.rows("SELECT account, positions FROM book")
     losses, day = {}, -1
     if found:
-        day = int(np.frombuffer(found[0][0], ACCOUNT)[0]["day"])
-        times = np.frombuffer(found[0][1], POSITION)["last_loss_time"].tolist()
+        with guarded(source.path):
+            account, positions = unpack_book(found[0][0], found[0][1], len(source.symbols))
+        day, times = int(account[0]["day"]), positions["last_loss_time"].tolist()
         losses = {symbol: iso(t) for symbol, t in zip(source.symbols, times) if t != NEVER}
     query = (
-        "SELECT exits.symbol, entries.qty, entries.price, exits.price, entries.notional, exits.pnl, exits.time FROM fills AS exits"
+        "SELECT exits.symbol, entries.qty, entries.price AS entry_price, exits.price AS exit_price, entries.notional, exits.pnl AS earned,"
+        " exits.time FROM fills AS exits"
         " JOIN fills AS entries ON entries.trade_id = exits.trade_id AND entries.is_entry = 1 WHERE exits.is_entry = 0"
         " ORDER BY exits.seq DESC LIMIT ?"
     )
     names = ("symbol", "action", "entry_price", "exit_price", "position_size", "pnl", "timestamp")
     trades = [
         dict(zip(names, (source.symbols[s], (Action.BUY if qty > 0 else Action.SELL).name, entry, exit_, size, pnl, iso(time))))
-        for s, qty, entry, exit_, size, pnl, time in source.rows(query, KEPT_TRADES)
+        for s, qty, entry, exit_, size, pnl, time in source.rows(query, KEPT_TRADES, fields=FILLS)
     ]
     return {
         "schema_version": 1,

@@ -23,6 +23,7 @@ from qtcore import Bars, Params, Result, Votes
 from qtcore.types import FILL, MODELS, Reason
 from research.errors import UserError, visible
 from research.live import seal
+from research.live.cells import DamagedError, Row, command_of, params_of, parsed, rows_of
 from research.live.codec import (
     CELL_COLUMNS,
     VOTE_COLUMNS,
@@ -34,10 +35,22 @@ from research.live.codec import (
     unpack_state,
     unpack_votes,
 )
-from research.live.files import APPLICATION_ID, SCHEMA_VERSION, check_version, check_whole, connect, guarded, has_tables, hold, read_about
-from research.live.orders import Order
+from research.live.files import (
+    APPLICATION_ID,
+    SCHEMA_VERSION,
+    check_version,
+    check_whole,
+    connect,
+    damaged,
+    guarded,
+    has_tables,
+    hold,
+    read_about,
+)
+from research.live.orders import Order, order_of
 from research.live.place import Made, Place, resolved
 
+VERSIONS = "SELECT id, params, models FROM versions ORDER BY id"
 START_SLOT, SLOTS = 0, (1, 2)  # the state of the beginning; two that take turns
 
 
@@ -155,7 +168,7 @@ class Journal:
         if not has_tables(self.db):
             self._create(about)
         check_whole(self.db, self.path)
-        self.has_begun = bool(self._ask("SELECT 1 FROM snapshots LIMIT 1"))
+        self.has_begun = bool(self._ask("SELECT bar FROM snapshots LIMIT 1"))
         self.about = read_about(self.db)
         for name in ("symbols", "interval"):
             if self.about[name] != json.loads(json.dumps(about[name])):
@@ -179,6 +192,10 @@ class Journal:
 
     def _ask(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         return self.db.execute(query, values).fetchall()
+
+    def _rows(self, query: str, *values: Any) -> list[Row]:
+        with guarded(self.path):
+            return rows_of(self.db.execute(query, values))
 
     def close(self) -> None:
         """Close the file and let others in."""
@@ -255,7 +272,7 @@ class Journal:
 
     def _free_slot(self) -> int:
         """Return the slot whose state is older, or was never written."""
-        taken = dict(self.db.execute("SELECT slot, bar FROM snapshots").fetchall())
+        taken: dict[int, int] = dict(rows_of(self.db.execute("SELECT slot, bar FROM snapshots")))
         return min(SLOTS, key=lambda slot: taken.get(slot, -1))
 
     def note(self, events: Iterable[Event], bar: int | None = None) -> None:
@@ -270,49 +287,56 @@ class Journal:
 
     def last_bar(self) -> tuple[int, int, bytes] | None:
         """Return (bar, close time, digest) of the last bar, None in a new journal."""
-        row = self.db.execute("SELECT bar, close_time, digest FROM bars ORDER BY bar DESC LIMIT 1").fetchone()
-        return None if row is None else (int(row[0]), int(row[1]), bytes(row[2]))
+        rows = self._rows("SELECT bar, close_time, digest FROM bars ORDER BY bar DESC LIMIT 1")
+        return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
 
     def snapshot(self) -> tuple[int, int, dict[str, NDArray]] | None:
         """Return (bar, close time, state) of the newest full state that is intact; None in a journal that never began."""
-        with guarded(self.path):
-            rows = self.db.execute("SELECT bar, close_time, state, hash FROM snapshots ORDER BY bar DESC").fetchall()
+        rows = self._rows("SELECT bar, close_time, state AS snapshot, hash FROM snapshots ORDER BY bar DESC")
         for bar, close_time, blob, name in rows:
-            if isinstance(blob, bytes) and hashlib.sha256(blob).hexdigest() == name:
-                return int(bar), int(close_time), unpack_state(blob)
+            if hashlib.sha256(blob).hexdigest() == name:
+                state = unpack_state(blob)
+                if bar >= 0 and state["clock"][0] != close_time:  # before the first bar there is none
+                    raise damaged(self.path, f"the state of bar {bar} is of another time")
+                return bar, close_time, state
         if rows:
             raise UserError(f"journal must hold an intact snapshot, was damaged in {self.path}; restore a copy or use a new --journal")
         return None
 
     def bar_at(self, clock: int) -> int:
         """Return the last bar that closed at or before `clock`, ns UTC; -1 for none."""
-        row = self.db.execute("SELECT MAX(bar) FROM bars WHERE close_time <= ?", (clock,)).fetchone()
-        return -1 if row[0] is None else int(row[0])
+        ((bar,),) = self._rows("SELECT MAX(bar) AS last_bar FROM bars WHERE close_time <= ?", clock)
+        return -1 if bar is None else int(bar)
 
     def bars_after(self, bar: int) -> Iterator[tuple[int, Bars, Votes, int]]:
         """Yield (bar, candles, votes, version) of every later bar, in order."""
         n, interval = len(self.symbols), int(self.about["interval"])
         of_bar = f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell"
-        query = "SELECT bar, open_time, close_time, candles, probs, version FROM bars WHERE bar > ? ORDER BY bar"
-        for number, open_time, close_time, candles, probs, version in self.db.execute(query, (bar,)):
-            cells = self.db.execute(of_bar, (number * n, (number + 1) * n)).fetchall()
-            votes = unpack_votes(cells, probs, n)
-            yield int(number), unpack_bar(candles, open_time, close_time, self.symbols, interval), votes, int(version)
+        of_row = (
+            "SELECT open_time, close_time, candles, probs, versions.id AS version"
+            " FROM bars LEFT JOIN versions ON versions.id = bars.version WHERE bar = ?"
+        )
+        for (number,) in self._rows("SELECT bar FROM bars WHERE bar > ? ORDER BY bar", bar):
+            with guarded(self.path):
+                ((open_time, close_time, candles, probs, version),) = self._rows(of_row, number)
+                votes = unpack_votes(self._rows(of_bar, number * n, (number + 1) * n), probs, n)
+                found = unpack_bar(candles, open_time, close_time, self.symbols, interval)
+            yield number, found, votes, version
 
     def versions(self) -> dict[int, tuple[Params, dict[str, Any]]]:
         """Return every version's parameters and models, by number."""
-        query = "SELECT id, params, models FROM versions ORDER BY id"
-        return {int(i): (Params().with_values(json.loads(p)), json.loads(m)) for i, p, m in self.db.execute(query)}
+        with guarded(self.path):
+            return versions_of(self._rows(VERSIONS))
 
     def last_version(self) -> int:
         """Return the number of the version that decided the last bar, 1 before there is one."""
-        row = self.db.execute("SELECT version FROM bars ORDER BY bar DESC LIMIT 1").fetchone()
-        return 1 if row is None else int(row[0])
+        rows = self._rows("SELECT version FROM bars ORDER BY bar DESC LIMIT 1")
+        return int(rows[0][0]) if rows else 1
 
     def causes(self, version: int) -> list[tuple[str, str]]:
         """Return (`reload` where the models changed, else `params`; cause) of every version after `version`."""
-        rows = self.db.execute("SELECT models, cause FROM versions WHERE id >= ? ORDER BY id", (version,)).fetchall()
-        return [("params" if models == before else "reload", str(cause)) for (before, _), (models, cause) in pairwise(rows)]
+        rows = self._rows("SELECT models, cause FROM versions WHERE id >= ? ORDER BY id", version)
+        return [("params" if models == before else "reload", cause) for (before, _), (models, cause) in pairwise(rows)]
 
     def open_orders(self) -> list[Order]:
         """Return what waits for the next open, in the order it was sent."""
@@ -327,27 +351,36 @@ class Journal:
 
     def _orders(self, which: str, *values: int) -> list[tuple[int, Order]]:
         """Return (bar, order) in the order in which they were sent: bar, symbol, exits first."""
-        rows = self.db.execute(f"SELECT bar, id, symbol, kind, notional, reason FROM orders WHERE {which}", values)
-        found = [(int(bar), Order(*row)) for bar, *row in rows]
+        query = f"SELECT bar, id AS name, symbol, kind, notional, reason FROM orders WHERE {which}"
+        with guarded(self.path):
+            found = [(bar, order_of(row, self.symbols)) for bar, *row in self._rows(query, *values)]
         return sorted(found, key=lambda pair: (pair[0], self.symbols.index(pair[1].symbol), pair[1].kind != "exit"))
 
     def dropped(self, bar: int) -> dict[int, list[str]]:
         """Return the ids of the orders that ended unfilled at every bar from `bar` on."""
-        query = "SELECT done_bar, id FROM orders WHERE done_bar >= ? AND state != 'filled'"
+        query = "SELECT done_bar, id AS name FROM orders WHERE done_bar >= ? AND state != 'filled'"
         found: dict[int, list[str]] = {}
-        for done_at, id_ in self.db.execute(query, (bar,)):
-            found.setdefault(int(done_at), []).append(str(id_))
+        for done_at, id_ in self._rows(query, bar):
+            found.setdefault(done_at, []).append(id_)
         return found
 
-    def commands(self) -> list[tuple[int, str]]:
-        """Return (id, command) of every control row that was not applied yet."""
+    def commands(self, *, is_applied: bool = False) -> list[tuple[int, dict[str, Any]]]:
+        """Return (id, command) of every control row that was not applied yet, or of those that were."""
+        query = f"SELECT id, command FROM control WHERE applied_bar IS {'NOT ' if is_applied else ''}NULL ORDER BY id"
         with guarded(self.path):
-            return [(int(i), str(c)) for i, c in self.db.execute("SELECT id, command FROM control WHERE applied_bar IS NULL ORDER BY id")]
+            return [(number, command_of(text)) for number, text in self._rows(query)]
 
     def applied(self, ids: Iterable[int], bar: int) -> None:
         """Note from which bar on control rows hold."""
         with self.transaction() as db:
             db.executemany("UPDATE control SET applied_bar = ? WHERE id = ?", [(bar, i) for i in ids])
+
+
+def versions_of(rows: list[Row]) -> dict[int, tuple[Params, dict[str, Any]]]:
+    """Read every version's parameters and models, by number, of the rows of `VERSIONS`. Raises DamagedError."""
+    if not rows:
+        raise DamagedError("no version of parameters and models")
+    return {number: (params_of(params), parsed(models, dict, "models")) for number, params, models in rows}
 
 
 def put_events(db: sqlite3.Connection, bar: int | None, events: Iterable[Event]) -> None:

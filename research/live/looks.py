@@ -16,9 +16,12 @@ import numpy as np
 
 from qtcore.features import FEATURES, FeatureBank
 from research.errors import UserError
+from research.files import misfit
+from research.live.cells import DamagedError, Row, parsed, rows_of
 from research.live.codec import unpack_bar
 from research.live.due import causes
 from research.live.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, Envelope, bar_counts
+from research.live.files import guarded
 from research.live.gap import joined
 from research.live.journal import Entry, Event, Journal
 from research.live.reload import SOURCE
@@ -30,7 +33,22 @@ from research.registry import resolve
 EVERY, REPLAY_EVERY = 24, 168  # bars between looks; a look takes about ten milliseconds, which a replay at full speed would notice
 WARM = 400  # bars before a window that exponential means need to come within a bin's width of a full history
 TABLE = "CREATE TABLE IF NOT EXISTS looks (name TEXT PRIMARY KEY, bar INTEGER NOT NULL, value TEXT NOT NULL) WITHOUT ROWID"
+KNOWN = "SELECT name, value FROM looks"
+FIGURE = {"name": str, "value": float, "low": float, "high": float, "n": int, "usual": float, "is_out": bool}
+SHAPE = {
+    "envelope?": {"bar": int, "time": int, "window": (int, None), "rows": [FIGURE], "out": {...: str}},
+    "due?": {...: {"text": str, "since": int}},
+    "budget?": {"ms": float},
+}
 COLUMNS = (*DECISIONS, *REGIME, *(f"{name}_{part}" for part in ("action", "confidence") for name in VOTERS))
+
+
+def known_of(rows: list[Row]) -> dict[str, Any]:
+    """Read what the last looks found. Raises DamagedError."""
+    known = {name: parsed(value, object, "looks") for name, value in rows}
+    if found := misfit(known, SHAPE):
+        raise DamagedError(f"looks with {found}")
+    return known
 
 
 @dataclass
@@ -46,7 +64,7 @@ class LiveWindow:
 
     def advance(self) -> Counts | None:
         """Read what came since and return the counts of the last window; None while the journal is shorter."""
-        first, last = self.source.rows("SELECT MIN(bar), MAX(bar) FROM bars")[0]
+        first, last = self.source.rows("SELECT MIN(bar) AS first_bar, MAX(bar) AS last_bar FROM bars")[0]
         if last is None:
             return None
         window = self.envelope.window
@@ -63,8 +81,11 @@ class LiveWindow:
         envelope, source = self.envelope, self.source
         symbols, interval = source.symbols, int(source.about["interval"])
         rows = source.rows("SELECT open_time, close_time, candles FROM bars WHERE bar BETWEEN ? AND ? ORDER BY bar", first, last)
-        bars = joined([unpack_bar(candles, o, c, symbols, interval) for o, c, candles in rows])
         cells = source.rows(f"SELECT {', '.join(COLUMNS)} FROM decisions WHERE bar BETWEEN ? AND ? ORDER BY cell", first, last)
+        with guarded(source.path):
+            bars = joined([unpack_bar(candles, o, c, symbols, interval) for o, c, candles in rows])
+            if len(cells) != len(rows) * len(symbols):
+                raise DamagedError(f"{len(cells)} decisions of {len(rows)} bars")
         table = np.array(cells, np.float64).reshape(bars.n, len(symbols), len(COLUMNS))
         planes = {name: np.ascontiguousarray(table[:, :, k]) for k, name in enumerate(COLUMNS)}
         names = tuple(name for name in envelope.features if name in FEATURES)
@@ -132,7 +153,7 @@ class Looks:
     def _begin(self, runner: Runner, bar: int) -> None:
         with self.journal.transaction() as db:
             db.execute(TABLE)
-            known = {name: json.loads(value) for name, value in db.execute("SELECT name, value FROM looks")}
+            known = known_of(rows_of(db.execute(KNOWN)))
         self._last = bar - 1
         self._out, self._due = dict(known.get("envelope", {}).get("out", {})), dict(known.get("due", {}))
         self._keep(bar - 1, {"budget": {"ms": runner.options.budget / 1e6}})
@@ -164,11 +185,13 @@ def said(row: dict[str, Any]) -> str:
 def looked(source: Watched) -> dict[str, Any]:
     """Return what the status says of budget, envelope and training: from a journal, empty answers for a finished run."""
     out: dict[str, Any] = {"budget": None, "envelope": None, "retrain_due": []}
-    if not isinstance(source, JournalSource) or not source.rows("SELECT 1 FROM sqlite_master WHERE name = 'looks'"):
+    if not isinstance(source, JournalSource) or not source.rows("SELECT COUNT(*) AS n FROM sqlite_master WHERE name = 'looks'")[0][0]:
         return out
-    known = {name: json.loads(value) for name, value in source.rows("SELECT name, value FROM looks")}
-    late, n_bars = source.rows("SELECT (SELECT COUNT(*) FROM events WHERE kind = 'slow'), (SELECT COUNT(*) FROM bars)")[0]
-    out["budget"] = known["budget"] | {"bars_over": int(late), "bars": int(n_bars)} if "budget" in known else None
+    with guarded(source.path):
+        known = known_of(source.rows(KNOWN))
+    (n_bars,) = source.rows("SELECT COUNT(*) AS n FROM bars")[0]
+    late = source.event_counts()["slow"]
+    out["budget"] = known["budget"] | {"bars_over": late, "bars": n_bars} if "budget" in known else None
     out["envelope"] = known.get("envelope")
     out["retrain_due"] = [{"cause": cause, **rest} for cause, rest in known.get("due", {}).items()]
     return out

@@ -1,11 +1,13 @@
 """What is sent to a broker, and what comes back? Orders with ids that a repeated bar repeats, so that none is doubled."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params
+from research.live.cells import DamagedError
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ def order_id(symbol: str, close_time: int, kind: str) -> str:
     'BTCUSDT-1704067200-entry'
     """
     return f"{symbol}-{close_time // 1_000_000_000}-{kind}"
+
+
+def order_of(row: Sequence[Any], symbols: tuple[str, ...]) -> Order:
+    """Read an order of the columns of `Order`. Raises DamagedError on one of another market or kind."""
+    order = Order(*row)
+    if order.symbol not in symbols or order.kind not in ("entry", "exit"):
+        raise DamagedError(f"an order of the kind {order.kind!r} for {order.symbol!r}")
+    return order
 
 
 class Broker(Protocol):

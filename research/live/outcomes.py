@@ -13,17 +13,17 @@ import pandas as pd
 
 from qtcore.types import N_MODELS, Action
 from research.errors import UserError
+from research.live.cells import rows_of
 from research.live.codec import VOTE_COLUMNS
-from research.live.files import check_version, guarded
+from research.live.files import MAGIC, check_version, guarded
 from research.live.reading import Reading
 
-MAGIC = b"SQLite format 3\x00"
 MINUTE = 60e9  # ns
 DECIDED = f"""
 SELECT bars.close_time, symbol, ensemble_action, volatility, trend_strength, {", ".join(VOTE_COLUMNS)}
 FROM decisions JOIN bars USING (bar) WHERE n_voters > 0 ORDER BY cell"""
 ENTERED = """
-SELECT bars.close_time, orders.symbol, orders.notional, orders.state, entries.time, exits.time, exits.pnl
+SELECT bars.close_time, orders.symbol, orders.notional, orders.state, entries.time AS entered, exits.time AS left, exits.pnl
 FROM orders JOIN bars USING (bar)
     LEFT JOIN fills AS entries ON entries.order_id = orders.id AND entries.is_entry = 1
     LEFT JOIN fills AS exits ON exits.trade_id = entries.trade_id AND exits.is_entry = 0
@@ -53,7 +53,7 @@ def read_outcomes(journal: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, 
             check_version(db, journal)
             db.execute("BEGIN")  # one view of both tables
             n_decisions = int(db.execute("SELECT COUNT(*) FROM decisions").fetchone()[0])
-            decided, entered = db.execute(DECIDED).fetchall(), db.execute(ENTERED).fetchall()
+            decided, entered = rows_of(db.execute(DECIDED)), rows_of(db.execute(ENTERED))
         finally:
             reading.close()
     if not decided:

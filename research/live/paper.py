@@ -7,6 +7,7 @@ file the runner gives it again out of the journal.
 """
 
 import base64
+import binascii
 import json
 import math
 import sqlite3
@@ -23,16 +24,25 @@ from qtcore.broker import fill_rule, funding_rule, gap_rule, stop_fill_rule, sto
 from qtcore.portfolio import value_rule
 from qtcore.types import FILL, NEVER, Reason
 from research.errors import UserError
+from research.live.cells import FILLS, DamagedError, Row, parsed, rows_of
 from research.live.codec import pack_bar, unpack_bar
 from research.live.files import check_whole, connect, guarded, has_tables
 from research.live.journal import Event
-from research.live.orders import Order
+from research.live.orders import Order, order_of
 from research.live.place import Made, Place
 from research.ruin import ruined
 
 APPLICATION_ID = 0x71747031  # "qtp1"
 REPORTED = ("time", "symbol", "is_entry", "reason", "qty", "price", "reference_price", "notional", "stop_price", "fee", "funding", "pnl")
 
+HELD = dict.fromkeys(("qty", "entry_price", "entry_fee", "stop_price", "funding", "last_close"), float)
+STATE = {
+    **dict.fromkeys(("balance", "fees", "funding", "written_off?"), float),
+    "n_fills": int,
+    "positions": {...: HELD},
+    "holes": {...: int},
+    "bar?": (list, None),
+}
 SCHEMA = f"""
 CREATE TABLE account (id INTEGER PRIMARY KEY CHECK (id = 1), clock INTEGER NOT NULL, state TEXT NOT NULL);
 CREATE TABLE orders (
@@ -76,17 +86,27 @@ class PaperBroker:
                     self.checkpoint()  # what it began with is in no journal
                 self._check_kind(self.db)
                 check_whole(self.db, self.path)
-                clock, state = self.db.execute("SELECT clock, state FROM account").fetchone()
-                working = self.db.execute(
-                    "SELECT id, symbol, kind, notional, reason FROM orders WHERE state = 'open' ORDER BY seq"
-                ).fetchall()
+                self._clock, self._state = self._read(rows_of(self.db.execute("SELECT clock, state FROM account")))
+                working = "SELECT id AS name, symbol, kind, notional, reason FROM orders WHERE state = 'open' ORDER BY seq"
+                self._open = {row[0]: order_of(row, symbols) for row in rows_of(self.db.execute(working))}
                 self._n_orders = self.db.execute("SELECT COUNT(*) FROM orders").fetchone()[0]
         except BaseException:
             self.db.close()
             raise
         _load_rules()
-        self._clock, self._state = int(clock), json.loads(state)
-        self._open = {row[0]: Order(*row) for row in working}
+
+    def _read(self, rows: list[Row]) -> tuple[int, dict[str, Any]]:
+        """Read the account. Raises DamagedError."""
+        if len(rows) != 1:
+            raise DamagedError(f"{len(rows)} accounts")
+        ((clock, text),) = rows
+        state = parsed(text, STATE, "account")
+        bar = state.get("bar")
+        if bar is not None and ([type(item) for item in bar] != [int, str] or bar[0] >= clock):
+            raise DamagedError("account with a last bar that is none")
+        if unknown := {*state["positions"], *state["holes"]} - {*self.symbols}:
+            raise DamagedError(f"account with {min(unknown)!r}")
+        return int(clock), state
 
     def _check_kind(self, db: sqlite3.Connection) -> None:
         if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
@@ -163,7 +183,12 @@ class PaperBroker:
         if (kept := self._state.get("bar")) is None:
             return None
         open_time, candles = kept
-        return unpack_bar(base64.b64decode(candles), open_time, self._clock, self.symbols, self._clock - open_time)
+        with guarded(self.path):
+            try:
+                blob = base64.b64decode(candles, validate=True)
+            except binascii.Error as error:
+                raise DamagedError("account with candles that are none") from error
+            return unpack_bar(blob, open_time, self._clock, self.symbols, self._clock - open_time)
 
     def advance(self, bar: Bars, params: Params) -> NDArray:
         """Let a closed bar pass: exits and entries at the open, stops, delistings, funding, liquidation. Returns its fills.
@@ -207,7 +232,9 @@ class PaperBroker:
 
     def _passed(self, close_time: int) -> NDArray:
         """Return the fills of a bar that has passed."""
-        rows = self.db.execute(f"SELECT {', '.join(REPORTED)} FROM fills WHERE close_time = ? ORDER BY seq", (close_time,))
+        query = f"SELECT {', '.join(REPORTED)} FROM fills WHERE close_time = ? ORDER BY seq"
+        with guarded(self.path):
+            rows = rows_of(self.db.execute(query, (close_time,)), FILLS)
         return _records([dict(zip(REPORTED, row)) for row in rows])
 
     def _at_open(self, bar: Bars, stop_loss: float, done: list[tuple[str, str]]) -> list[tuple[str | None, dict[str, Any]]]:

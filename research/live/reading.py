@@ -10,17 +10,20 @@ import shutil
 import sqlite3
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
 from research.files import Kind, check_file
-from research.live.files import guarded
+from research.live.cells import FIELDS, Field, Row, rows_of
+from research.live.files import check_kind, guarded
 from research.live.place import numbers, resolved
 
 SECONDS = 10.0  # to wait for a lock of others
 TRIES = 5  # copies of files that change while they are copied
 JOURNAL = Kind("a journal of `qt live`", "name another")
+REMEDY = "name a journal or a run's folder; `qt data check` looks at candles"
 Signature = tuple[tuple[int, ...], ...]
 
 
@@ -45,8 +48,13 @@ class Reading:
             raise UserError(f"journal must stay while it is looked at, was replaced by another file: {self.path}; look again")
         return self._db
 
-    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a query; several threads may."""
+    def rows(self, query: str, *values: Any, fields: Mapping[str, Field] = FIELDS) -> list[Row]:
+        """Run a query; several threads may. fields: what its columns may hold."""
+        with self._lock, guarded(self.path):
+            return rows_of(self.db.execute(query, values), fields)
+
+    def raw(self, query: str, *values: Any) -> list[Row]:
+        """Run a query whose cells are hashed as they are."""
         with self._lock, guarded(self.path):
             return self.db.execute(query, values).fetchall()
 
@@ -60,6 +68,9 @@ class Reading:
     def _open(self) -> None:
         self._seen, self._is_alone = self._signature(), False
         check_file(self.path, JOURNAL)  # SQLite would wait for a pipe
+        check_kind(self.path, REMEDY)
+        if self._seen[0][2] == 0 and not self._seen[1]:
+            raise UserError(f"journal must be a file that `qt live` wrote, was empty: {self.path}; {REMEDY}")
         try:
             self._db = _connect(self.path, "mode=ro")
         except sqlite3.OperationalError:
@@ -95,7 +106,7 @@ class Reading:
             except FileNotFoundError:
                 found.append(())
         if not found[0]:
-            raise UserError(f"SRC must be a journal of `qt live` or a run's folder, was missing: {self.path}")
+            raise UserError(f"SRC must be a journal of `qt live` or a run's folder, was missing: {self.path}; look at its path")
         return tuple(found)
 
 

@@ -10,7 +10,6 @@ A journal says which version each bar was decided with. A restart begins with th
 behind the last snapshot come out again bit for bit; only then it looks at the pointer.
 """
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +22,7 @@ from qtcore import Engine
 from qtcore.features import FEATURES
 from qtcore.meta import MetaSource
 from research.errors import UserError
+from research.live.cells import parsed, rows_of
 from research.live.files import guarded
 from research.live.journal import Entry, Event
 from research.live.reading import Reading
@@ -123,13 +123,10 @@ def last_source(journal: Path) -> str | None:
         return None
     with guarded(journal), closing(Reading(journal)) as reading:
         try:
-            found = reading.db.execute("SELECT models FROM versions ORDER BY id DESC LIMIT 1").fetchone()
+            found = rows_of(reading.db.execute("SELECT models FROM versions ORDER BY id DESC LIMIT 1"))
         except sqlite3.OperationalError:
             return None  # not a journal, or one without a bar; opening it says more
-    try:
-        source = None if found is None else json.loads(found[0]).get(SOURCE)
-    except ValueError:
-        return None  # damaged
+        source = parsed(found[0][0], dict, "models").get(SOURCE) if found else None
     return source if isinstance(source, str) else None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from qtcore.types import F8
+from research.live.cells import DamagedError, check
 from research.live.codec import CELL_COLUMNS
 from research.live.files import damaged
 from research.live.watched import iso
@@ -32,7 +33,7 @@ FILLS = "SELECT * FROM fills WHERE seq >= ? AND seq < ? ORDER BY seq"
 COMMANDS = "SELECT id, command FROM control WHERE applied_bar = ? ORDER BY id"
 UNSEALED = "SELECT bar FROM bars WHERE bar > (SELECT MIN(bar) FROM seals) AND bar NOT IN (SELECT bar FROM seals)"
 
-Ask = Callable[..., list[tuple[Any, ...]]]  # a query and its values; all rows
+Ask = Callable[..., list[tuple[Any, ...]]]  # a query and its values; all rows, with cells as they are
 
 
 def seal_of(ask: Ask, bar: int, symbols: list[str], numbers: F8, first_fill: int, fills: int) -> bytes:
@@ -43,8 +44,10 @@ def seal_of(ask: Ask, bar: int, symbols: list[str], numbers: F8, first_fill: int
 
 
 def read_again(ask: Ask, bar: int, n_symbols: int, first_fill: int, fills: int) -> bytes:
-    """Hash what can be read of a bar. Raises ValueError where a number is none any more."""
+    """Hash what can be read of a bar. Raises DamagedError where a number is none any more."""
+    check(("bar", "first_fill", "fills"), [(bar, first_fill, fills)])
     cells = ask(CELLS, bar * n_symbols, (bar + 1) * n_symbols)
+    check(("symbol", *CELL_COLUMNS, "bar"), cells)
     return seal_of(ask, bar, [row[0] for row in cells], np.array([row[1:] for row in cells], np.float64), first_fill, fills)
 
 
@@ -57,7 +60,7 @@ def check_seals(ask: Ask, path: Path, n_symbols: int, recent: int | None = None)
     for bar, first_fill, fills, seal in rows:
         try:
             is_whole = read_again(ask, bar, n_symbols, first_fill, fills) == seal
-        except (TypeError, ValueError, OverflowError):
+        except DamagedError:
             is_whole = False
         if not is_whole:
             raise damaged(path, f"bar {bar}{_when(ask('SELECT close_time FROM bars WHERE bar = ?', bar))} is not what was written")

@@ -1,9 +1,8 @@
 """What can be watched? A live journal or a finished run, seen the same way: account, positions, counts, equity, the last decisions."""
 
-import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Params
-from qtcore.types import ACCOUNT, F8, I8, NS_PER_DAY, NS_PER_MINUTE, POSITION, Action, Reason
-from research.live.codec import CELL_COLUMNS
+from qtcore.types import F8, I8, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
+from research.live.cells import FIELDS, DamagedError, Field, Row, command_of, params_of, parsed
+from research.live.codec import CELL_COLUMNS, digest_of, unpack_book
 from research.live.controls import command
 from research.live.files import check_version, check_whole, guarded, is_held, read_about
 from research.live.reading import Reading
@@ -72,22 +72,22 @@ class JournalSource:
         """File name."""
         return self.path.name
 
-    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Run a query; one at a time, as pages are made by several threads."""
-        return self._reading.rows(query, *values)
+    def rows(self, query: str, *values: Any, fields: Mapping[str, Field] = FIELDS) -> list[Row]:
+        """Run a query; one at a time, as pages are made by several threads. fields: what its columns may hold."""
+        return self._reading.rows(query, *values, fields=fields)
 
     def check(self) -> None:
         """Raise UserError naming the first bar that is not what was written, or the pages that are damaged. Reads the whole file."""
         with guarded(self.path):
             check_whole(self._reading.db, self.path)
-        check_seals(self.rows, self.path, len(self.symbols))
+        check_seals(self._reading.raw, self.path, len(self.symbols))
 
     @decoded
     def tally(self) -> Tally:
         """Count what came since the last call, and return the whole: all since the last `reset`, whichever process did it."""
-        query = "SELECT MAX(json_extract(command, '$.cell')) FROM control WHERE json_extract(command, '$.do') = ?"
-        (reset,) = self.rows(query, RESET)[0]
-        if reset is not None and reset > self._reset:
+        commands = [command_of(text) for (text,) in self.rows("SELECT command FROM control")]
+        reset = max((command["cell"] for command in commands if command["do"] == RESET), default=-1)
+        if reset > self._reset:
             self._tally, self._seen, self._reset = Tally(), reset - self._recent_bars() * len(self.symbols), reset
             self._count(reset)
             self._tally = self._tally.emptied()
@@ -111,19 +111,22 @@ class JournalSource:
 
     def reset(self) -> None:
         """Start the counts anew at the next bar, for everyone who looks at this journal; which bar that is stands in the journal."""
-        (last,) = self.rows("SELECT MAX(cell) FROM decisions")[0]
+        (last,) = self.rows("SELECT MAX(cell) AS last_cell FROM decisions")[0]
         command(self.path, {"do": RESET, "cell": -1 if last is None else last})
 
     @decoded
     def book(self) -> Book:
         """Return the account at the last bar."""
-        found = self.rows("SELECT account, positions, (SELECT MAX(close_time) FROM bars) FROM book")
+        last = "SELECT close_time, digest FROM bars ORDER BY bar DESC LIMIT 1"
+        found = self.rows(f"SELECT account, positions, close_time, digest FROM book, ({last})")
         if not found:
             cash = self.params().broker.initial_cash
             return Book(0, cash, cash, cash, 0.0, 0, 0, False, cash)
-        account = np.frombuffer(found[0][0], ACCOUNT)[0]
-        positions = np.frombuffer(found[0][1], POSITION)
-        recent = self.rows("SELECT pnl FROM fills WHERE is_entry = 0 ORDER BY seq DESC LIMIT ?", RECENT)
+        account, positions = unpack_book(found[0][0], found[0][1], len(self.symbols))
+        if digest_of(account, positions) != found[0][3]:
+            raise DamagedError("the account is not that of the last bar")
+        account = account[0]
+        recent = self.rows("SELECT pnl AS earned FROM fills WHERE is_entry = 0 ORDER BY seq DESC LIMIT ?", RECENT)
         held = tuple(_position(self.symbols[s], positions[s]) for s in np.flatnonzero(positions["qty"]))
         money = (float(account["balance"]), float(account["equity"]), float(account["peak"]), float(account["exposure"]))
         counts = (int(account["trades_today"]), int(account["n_closed"]), bool(account["is_halted"]))
@@ -136,18 +139,18 @@ class JournalSource:
     def params(self) -> Params:
         """Return the newest version's parameters."""
         found = self.rows("SELECT params FROM versions ORDER BY id DESC LIMIT 1")
-        return Params().with_values(json.loads(found[0][0])) if found else Params()
+        return params_of(found[0][0]) if found else Params()
 
     @decoded
     def has_meta_model(self) -> bool:
         """Is the meta layer among the newest version's models?"""
         found = self.rows("SELECT models FROM versions ORDER BY id DESC LIMIT 1")
-        return bool(found) and "meta" in json.loads(found[0][0])
+        return bool(found) and "meta" in parsed(found[0][0], dict, "models")
 
     @decoded
     def equity(self) -> tuple[I8, F8]:
         """Return a curve of at most some hundred points."""
-        first, last = self.rows("SELECT MIN(bar), MAX(bar) FROM bars")[0]
+        first, last = self.rows("SELECT MIN(bar) AS first_bar, MAX(bar) AS last_bar FROM bars")[0]
         if first is None:
             return np.empty(0, np.int64), np.empty(0)
         step = max(1, (last - first) // POINTS)
