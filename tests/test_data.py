@@ -560,15 +560,97 @@ def test_streaming_equals_loading(tmp_path_factory, seed, block_rows, by, group,
         {"calendar": "regular"},
         {"time_label": "close"},
     ):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataWarning)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             whole = load_bars(path, **options)
-        at = 0
-        for block in stream_bars(path, block_rows=block_rows, **options):
+        said, at = told(caught), 0
+        blocks, said_of_blocks = streamed(path, block_rows, **options)
+        assert said_of_blocks == said
+        for block in blocks:
             assert_same_bars(block, whole[at : at + block_rows])
             at += block.n
         assert at == whole.n
-    assert fingerprint(stream_bars(path, block_rows=block_rows)) == fingerprint(load(path).bars)
+    assert fingerprint(streamed(path, block_rows)[0]) == fingerprint(load(path).bars)
+
+
+def told(caught) -> list[str]:
+    """The sentences of every DataWarning, without the lines that name the file."""
+    return sorted(line for one in caught if one.category is DataWarning for line in str(one.message).split("\n")[1:])
+
+
+def streamed(path, block_rows: int, **options) -> tuple[list[Bars], list[str]]:
+    """Stream a file; returns the blocks and what was told."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        return list(stream_bars(path, block_rows=block_rows, **options)), told(caught)
+
+
+def test_streaming_tells_what_loading_tells(tmp_path):
+    rows = frame(400, ("CCC", "AAA", "BBB"))
+    rows.loc[[5, 390], "close"] = -1.0
+    rows.loc[700, "timestamp"] += pd.Timedelta("3min")
+    rows = pd.concat([rows, rows[rows.index % 100 == 40]]).drop(columns="volume")
+    rows = rows[(rows["symbol"] != "BBB") | (rows["timestamp"] >= "2024-01-05")]
+    path = long_file(rows, tmp_path / "x.parquet", ["symbol", "timestamp"], 90)
+    for options in ({}, {"end": "2024-01-04"}, {"symbols": ["AAA"]}):
+        with pytest.warns(DataWarning) as caught:
+            load_bars(path, **options)
+        said = told(caught)
+        assert len(said) >= 2
+        for block_rows in (33, 10_000):
+            assert streamed(path, block_rows, **options)[1] == said
+    assert any("no column of volume" in line for line in said)
+
+
+def test_a_stream_that_is_left_early_tells_what_it_came_to(tmp_path):
+    rows = frame(400)
+    rows.loc[5, "close"] = -1.0
+    rows.loc[390, "close"] = -1.0
+    blocks = stream_bars(long_file(rows, tmp_path / "x.parquet", ["timestamp"], 90), block_rows=50)
+    next(blocks)
+    with pytest.warns(DataWarning, match="AAA: 1 of 400 rows have a price of zero or below"):
+        blocks.close()
+
+
+def test_bars_that_have_not_closed_are_told_by_a_stream_too(tmp_path):
+    now = pd.Timestamp.now("UTC").floor("h")
+    rows = frame(100, ("AAA",))
+    rows["timestamp"] = pd.date_range(end=now, periods=100, freq="h")
+    path = long_file(rows, tmp_path / "x.parquet", ["timestamp"], 90)
+    with pytest.warns(DataWarning, match="AAA: 1 of 100 rows close after the present time") as caught:
+        load_bars(path)
+    assert streamed(path, 30)[1] == told(caught)
+
+
+@pytest.mark.parametrize(
+    ("times", "options", "first"),
+    [
+        (pd.date_range("2024-01-02 09:30", periods=200, freq="15min"), {"time_zone": "America/New_York"}, "2024-01-02 14:30"),
+        (pd.date_range("2024-01-02", periods=200, freq="D"), {"day_start": "17:00 America/New_York"}, "2024-01-01 22:00"),
+        (pd.date_range("2024-01-02", periods=200, freq="D").strftime("%Y-%m-%d"), {"time_zone": "Asia/Tokyo"}, "2024-01-01 15:00"),
+        (pd.date_range("2024-01-02", periods=200, freq="h"), {"adjusted": True}, "2024-01-02 00:00"),
+    ],
+)
+def test_a_stream_reads_zones_days_and_adjusted_prices_as_loading_does(tmp_path, times, options, first):
+    rows = frame(200, ("AAA",))
+    rows = rows.assign(timestamp=times, **{"Adj Close": rows["close"] * np.linspace(0.5, 1.0, 200)})
+    path = long_file(rows, tmp_path / "x.parquet", ["timestamp"], 70)
+    with pytest.warns(DataWarning) as caught:
+        whole = load_bars(path, **options)
+    blocks, said = streamed(path, 64, **options)
+    assert whole.open_time[0] == pd.Timestamp(first, tz="UTC").as_unit("ns").value
+    for block, at in zip(blocks, range(0, 200, 64), strict=True):
+        assert_same_bars(block, whole[at : at + 64])
+    assert said == told(caught)
+
+
+def test_a_stream_refuses_an_hour_that_the_clock_shows_twice(tmp_path):
+    rows = frame(200, ("AAA",)).assign(timestamp=pd.date_range("2024-11-01", periods=200, freq="h"))
+    path = long_file(rows, tmp_path / "x.parquet", ["timestamp"], 70)
+    with pytest.raises(UserError, match="shows once to be read in parts, was 2024-11-03 01:00; load_bars reads it, or write times in UTC"):
+        stream_bars(path, time_zone="America/New_York")
+    with pytest.raises(UserError, match=r"time_zone \(--time-zone\) must be a name of the IANA database"):
+        stream_bars(path, time_zone="Nowhere")
 
 
 def test_streaming_own_files_and_refusals(tmp_path):

@@ -133,7 +133,7 @@ def load(
         rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None, reading)
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)
         if gone := sorted(set(rows.symbols) - set(bars.symbols)) if symbols is None else []:
-            report.notes.append(f"{', '.join(gone)}: no bars in the span; left out")
+            report.notes.append(gone_text(gone))
     report.issues += jumps(bars)
     report.interval, report.calendar, report.empty_share = bars.interval, calendar_of(bars), empty_share(bars)
     if funding is not None:
@@ -262,6 +262,11 @@ def check_seen(symbols: Sequence[str], seen: NDArray[np.bool_]) -> None:
 def absent_text(absent: Sequence[str]) -> str:
     """Say that symbols which were asked for have no rows in the span."""
     return f"every symbol must have bars in the span, was none of {', '.join(absent[:8])}; leave it out or widen the span"
+
+
+def gone_text(gone: Sequence[str]) -> str:
+    """Say that symbols which nobody named have no rows in the span."""
+    return f"{', '.join(gone)}: no bars in the span; left out"
 
 
 @dataclass(frozen=True)

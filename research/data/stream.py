@@ -18,23 +18,26 @@ import pyarrow.parquet as pq
 from qtcore.types import I8, Bars
 from research.data.clock import parse_length
 from research.data.grid import Grid, fill_planes, find_grid
+from research.data.lacks import unclosed
 from research.data.lengths import Steps, are_closes, check_lengths, find_interval, opens_of, whole_length
 from research.data.load import (
+    CLOSES,
     Span,
     absent_text,
     check_label,
     check_seen,
-    has_candle,
+    gone_text,
     in_span,
     is_empty,
     outside_text,
     parse_span,
     parse_symbols,
+    warn,
 )
 from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import VALUES, Rows, find_columns, numbers, own_facts, rows_of, stack
 from research.data.sources import open_parquet, symbol_of
-from research.data.zones import Reading
+from research.data.zones import Reading, parse_reading
 from research.errors import UserError
 
 BATCH = 65_536  # rows of a cursor decoded at once
@@ -58,7 +61,8 @@ class Survey:
     keeps_empty: bool  # a row without values is a row of the grid: our own file says so
     by_time: bool  # the file as a whole is sorted by time
     issues: list[Issue]
-    reading: Reading  # how every batch is read
+    notes: list[str]  # what was assumed of the whole
+    reading: Reading  # how every batch is read, and what was assumed of it
 
     def opens(self, time: I8) -> I8:
         """Turn the time column into open times."""
@@ -79,11 +83,15 @@ def stream_bars(
     time_label: str = "open",
     calendar: str | None = None,
     interval: str | int | None = None,
+    time_zone: str | None = None,
+    day_start: str | None = None,
+    adjusted: bool = False,
 ) -> Iterator[Bars]:
     """Return an iterator over `load_bars(path, ...)` in blocks of `block_rows` rows, bit for bit, in constant memory.
 
     The Parquet file must be sorted by symbol and time, or by time. Bad rows are judged as they come: where a symbol has too many, the
-    iterator stops with the sentence that `load_bars` says at once. Raises UserError.
+    iterator stops with the sentence that `load_bars` says at once. What was assumed, dropped or masked is told in the words of `load_bars`,
+    in one DataWarning, when the iterator ends or is closed. Raises UserError.
     """
     path = Path(path)
     if block_rows < 1:
@@ -91,15 +99,31 @@ def stream_bars(
     check_label(time_label)
     if not path.is_file():
         raise UserError(f"stream_bars needs one Parquet file, was {str(path)!r}; load_bars reads the rest")
-    facts = survey(path, parse_symbols(symbols), parse_span(start, end), (time_label, calendar, interval), block_rows)
+    reading = replace(parse_reading(time_zone, day_start, adjusted), forms={})
+    facts = survey(path, parse_symbols(symbols), parse_span(start, end), (time_label, calendar, interval), reading, block_rows)
     return _blocks(path, facts, block_rows)
 
 
 def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
-    cursors = [_Cursor(path, facts, s) for s in ([None] if facts.by_time else range(len(facts.symbols)))]
-    seen = np.zeros(len(facts.symbols), bool)
-    tally = Tally()
+    tally, unclosed_rows = Tally(), Tally()
     tally.add(facts.issues)
+    candles = np.zeros(len(facts.symbols), np.int64)
+    try:
+        for bars in _judged(path, facts, block_rows, tally):
+            candles += (~np.isnan(bars.close)).sum(axis=0)
+            unclosed_rows.add(unclosed(bars))
+            yield bars
+        check_seen(facts.symbols, candles > 0)
+    finally:
+        of = dict(zip(facts.symbols, candles.tolist()))
+        issues = [*tally.issues, *(replace(issue, of=of[issue.symbol]) for issue in unclosed_rows.issues)]
+        notes = [note.replace(f" of {path.name}", "") for note in facts.reading.notes]
+        warn([*(issue.text for issue in issues), *notes, *facts.notes], str(path))
+
+
+def _judged(path: Path, facts: Survey, block_rows: int, tally: Tally) -> Iterator[Bars]:
+    """Yield the blocks; what is wrong with their rows goes to `tally`."""
+    cursors = [_Cursor(path, facts, s) for s in ([None] if facts.by_time else range(len(facts.symbols)))]
     n = len(facts.grid.open_time)
     for first in range(0, n, block_rows):
         grid = facts.grid[first : first + block_rows]
@@ -111,22 +135,25 @@ def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
         tally.add(issues)
         rows, issues = mask_rows(rows, facts.counts)
         tally.add(issues)
-        bars = fill_planes(grid, rows)
-        seen |= has_candle(bars)
-        yield bars
-    check_seen(facts.symbols, seen)
+        yield fill_planes(grid, rows)
 
 
 def survey(
-    path: Path, symbols: list[str] | None, span: Span, how: tuple[str, str | None, str | int | None], block_rows: int | None = None
+    path: Path,
+    symbols: list[str] | None,
+    span: Span,
+    how: tuple[str, str | None, str | int | None],
+    reading: Reading,
+    block_rows: int | None = None,
 ) -> Survey:
     """Read times and symbols once and choose the grid; `how`: time label, calendar, interval. Raises UserError, also where not sorted."""
     label, calendar, interval = how
-    scan = _Scan(path, symbols)
+    scan = _Scan(path, symbols, reading)
     length = parse_length(interval) if interval else scan.interval or find_interval(scan.steps, scan.symbols)
     if not interval and not scan.calendar:
         check_lengths(scan.steps, scan.symbols, length)
-    is_close = "close" in (label, scan.label) or (not scan.interval and are_closes(scan.times, scan.candles, length))
+    is_said = "close" in (label, scan.label)
+    is_close = is_said or (not scan.interval and are_closes(scan.times, scan.candles, length))
     times, candles = _merge([(opens(scan.times, length, is_close), scan.candles)])
     clock, counts = wrong_clock(times), scan.counts
     wrong_times = times[clock]
@@ -147,17 +174,20 @@ def survey(
     here = np.flatnonzero(counts)
     names, groups = tuple(scan.symbols[s] for s in here), tuple(scan.groups[s] for s in here)
     grid = find_grid(times, candles, length, calendar or scan.calendar, len(names), block_rows)
-    return Survey(names, counts[here], groups, grid, span, wrong_times, is_close, scan.keeps_empty, scan.by_time, issues, scan.reading)
+    notes = [CLOSES] if is_close and not is_said else []
+    notes += [gone_text(absent)] if absent else []
+    whole = (names, counts[here], groups, grid, span, wrong_times)
+    return Survey(*whole, is_close, scan.keeps_empty, scan.by_time, issues, notes, scan.reading)
 
 
 class _Scan:
     """One pass over the time and the symbol of every row: what must be known before the first block."""
 
-    def __init__(self, path: Path, symbols: list[str] | None) -> None:
+    def __init__(self, path: Path, symbols: list[str] | None, reading: Reading) -> None:
         with open_parquet(path) as file:
             names, own = file.schema_arrow.names, own_facts(file.metadata.metadata) or {}
-        self.reading = Reading(forms={})
-        found = find_columns(names, VALUES, path.name, self.reading)
+            self.reading = reading
+            found = find_columns(names, VALUES, path.name, self.reading)
         self._path, self._columns = path, _time_columns(find_columns(names, (), path.name), bool(own))
         self._close, self._whole = found["close"], _time_columns(found, bool(own))
         length = whole_length(own.get("interval", 0))

@@ -120,8 +120,8 @@ def localise(wall: I8, zone: str, reading: Reading, name: str, code: NDArray[np.
     """Return ns UTC of wall times in a zone.
 
     An hour that the clock shows twice: where the rows of a symbol go through it twice, first the earlier, then the later; where they go
-    through it once, the later. A date alone is the first moment of its day. Raises UserError for times that the clock skips, and for
-    hours shown twice in rows that are not sorted by time.
+    through it once, the later. A date alone is the first moment of its day. Raises UserError for times that the clock skips, for hours
+    shown twice in rows that are not sorted by time, and for any of them in a column that is read in parts.
     """
     index = pd.DatetimeIndex(wall.view("M8[ns]"))
     earlier = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent="NaT")
@@ -137,6 +137,10 @@ def localise(wall: I8, zone: str, reading: Reading, name: str, code: NDArray[np.
     twice = np.flatnonzero(first != second)
     if not len(twice):
         return first
+    if reading.forms is not None:
+        when = np.datetime_as_string(wall[twice[0]].view("M8[ns]"), unit="m").replace("T", " ")
+        text = f"{name} must hold times that the clock of {zone} shows once to be read in parts, was {when}"
+        raise UserError(f"{text}; load_bars reads it, or write times in UTC")
     out = second.copy()
     code = np.zeros(len(wall), np.int32) if code is None else code
     once = 0
