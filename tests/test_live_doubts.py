@@ -4,6 +4,8 @@ The candles come from a local exchange, from a replayed file, and from a table t
 """
 
 import sqlite3
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from qtcore.types import NS_PER_MINUTE, Bars
 from research.backtest import backtest
 from research.data import Loaded, load
 from research.data.rules import PROBLEMS, VALUE_RULES
+from research.errors import UserError
 from research.live.alerts import TOLD
 from research.live.feeds import Arrival, Assembler, ReplayFeed
 from research.live.health import status
@@ -202,6 +205,93 @@ def test_a_restart_measures_jumps_against_what_was_decided_before(loaded, tmp_pa
         journal.close()
     jumps = [(symbol, text) for kind, symbol, text in notes(tmp_path / "j") if kind == "jump"]
     assert [symbol for symbol, _ in jumps] == [f"{STEP[0]}/USDT"]
+
+
+@dataclass
+class Rough:
+    """A feed of one symbol pair whose candles are impossible, come twice, jump and lie off the grid now and then; it can be asked again."""
+
+    symbols = ("A", "B")
+    interval = NS_PER_MINUTE
+    n: int = 260
+
+    def history(self) -> None:
+        """There is none."""
+
+    def arrivals(self, after: int):
+        for t in range(self.n):
+            open_time = START + t * NS_PER_MINUTE
+            prices = np.full((5, 2), 100.0 + t % 2)
+            prices[:, 1] *= 3.0 if t % 40 >= 20 else 1.0
+            if t % 30 == 10:
+                prices[1, 0] = INF
+            now = open_time + NS_PER_MINUTE
+            if now > after:
+                yield Arrival(now, open_time, prices)
+            if t % 50 == 25 and now > after:
+                yield Arrival(now, open_time, prices)
+                yield Arrival(now, open_time, prices * 2.0)
+            if t % 60 == 33 and open_time + NS_PER_MINUTE // 2 >= after:
+                yield Arrival(now + NS_PER_MINUTE // 2, open_time + NS_PER_MINUTE // 2, prices)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+def decided(folder: Path, point: str = "", bars: range = range(0)) -> Path:
+    """Decide what `Rough` sends; at `point` of every bar of `bars` the process ends and another goes on."""
+    feed, params, left = Rough(), qt.Params().with_values(VALUES), list(bars)
+    while True:
+        journal = Journal(folder / "j", {"symbols": feed.symbols, "interval": feed.interval}, durable=False)
+        runner = Runner(params, feed, journal, broker := PaperBroker(folder / "b", feed.symbols, params))
+
+        def passed(name: str, runner=runner) -> None:
+            if left and name == point and runner._bar + 1 == left[0]:
+                del left[0]
+                raise KilledError
+
+        runner.passed = passed
+        try:
+            runner.run()
+            return folder / "j"
+        except KilledError:
+            continue
+        finally:
+            journal.close()
+            broker.close()
+
+
+@pytest.mark.parametrize("point", ["filled", "committed", "submitted"])
+def test_a_process_that_goes_on_counts_as_one_that_never_ended(point, tmp_path):
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = notes(decided(tmp_path / "whole"))
+    killed = notes(decided(tmp_path / "killed", point, range(6, 255, 8)))
+    assert killed == whole
+    kinds = Counter(kind for kind, _, _ in whole)
+    assert kinds["bad"] == 9 + 4 * 2
+    assert kinds["duplicate"] == kinds["revised"] == 5 * 2
+    assert kinds["jump"] > 5
+    assert kinds["quality"] == 3
+    assert any(text.startswith("A: 9 of 2") for _, _, text in whole)
+
+
+def test_counts_of_other_symbols_are_damage(tmp_path):
+    path = decided(tmp_path)
+    for value in (
+        '{"bar": 1, "rows": [1], "found": [], "told": []}',
+        '{"bar": 1, "rows": [1, 2], "found": [["X", "jump", 1, 1]], "told": []}',
+        "[]",
+        "{",
+    ):
+        with sqlite3.connect(path) as db:
+            db.execute("UPDATE doubts SET value = ?", (value,))
+        with pytest.raises(UserError, match=r"journal must be intact, was damaged: .*counts of candles"):
+            decided(tmp_path)
 
 
 def test_holes_are_not_doubted():

@@ -139,7 +139,7 @@ def test_live_counts_are_those_of_the_backtest_however_they_are_read(market):
     journal = folder / "usual" / "j"
     source = JournalSource(journal)
     whole = LiveWindow(envelope, source).advance()
-    (last,) = source.rows("SELECT MAX(bar) FROM bars")[0]
+    (last,) = source.rows("SELECT MAX(bar) AS last_bar FROM bars")[0]
     parts = LiveWindow(envelope, source)
     real = source.rows
     for stop in (last - 400, last - 399, last - 30, last):

@@ -56,7 +56,7 @@ def wait_for_bars(journal: Path, n: int) -> None:
     while time.monotonic() < end:
         if journal.exists() and Path(f"{journal}-wal").exists():
             try:
-                if open_source(journal).rows("SELECT COUNT(*) FROM bars")[0][0] >= n:
+                if open_source(journal).rows("SELECT COUNT(*) AS n FROM bars")[0][0] >= n:
                     return
             except UserError:
                 pass

@@ -141,7 +141,7 @@ def test_a_page_over_a_growing_journal_follows(watched, tmp_path):
 def test_a_source_that_is_none_is_refused(tmp_path):
     with pytest.raises(UserError, match="was missing"):
         open_source(tmp_path / "none")
-    (tmp_path / "x").write_text("no journal " * 500)
+    (tmp_path / "x").write_bytes(b"\xffno journal\0" * 500)
     with pytest.raises(UserError, match="damaged"):
         open_source(tmp_path / "x")
 
@@ -161,7 +161,7 @@ def test_the_governor_file_goes_out_and_comes_in(watched, tmp_path):
     taken = JournalSource(tmp_path / "j")
     assert taken.rows("SELECT equity FROM bars ORDER BY bar LIMIT 1")[0][0] == 8000.0
     assert taken.book().peak >= 9000.0
-    assert taken.rows("SELECT COUNT(*) FROM events WHERE kind = 'mismatch'")[0][0] == 0
+    assert taken.rows("SELECT COUNT(*) AS n FROM events WHERE kind = 'mismatch'")[0][0] == 0
     assert live_gap(tmp_path / "j")["identical"]
     with pytest.raises(UserError, match="empty journal"):
         replay(watched[0].parent, tmp_path / "j", import_governor=tmp_path / "in.json")

@@ -1,6 +1,7 @@
 """What is said of a candle that cannot be used, came twice or jumps? The words of `qt data check`, counted as the candles come."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8
 from research.data.clock import iso
 from research.data.rules import FEW, PROBLEMS, VALUE_RULES, Issue, broken_rule
+from research.live.cells import DamagedError
 from research.live.journal import Event
 
 KINDS = {  # of events, by problem
@@ -26,6 +28,22 @@ class Doubts:
         self.symbols, self.rows = symbols, np.zeros(len(symbols), np.int64)
         self._found: dict[tuple[str, str], Issue] = {}
         self._is_told: set[tuple[str, str]] = set()
+        self.is_changed = False  # since `state`: something was said
+
+    def state(self, bar: int) -> dict[str, Any]:
+        """Return the counts after `bar` as JSON holds them."""
+        self.is_changed = False
+        found = [[issue.symbol, problem, issue.count, issue.first] for (_, problem), issue in self._found.items()]
+        return {"bar": bar, "rows": self.rows.tolist(), "found": found, "told": sorted(map(list, self._is_told))}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the counts of `state`. Raises DamagedError where they are not of these symbols."""
+        known = all(name in self.symbols and problem in KINDS for name, problem, *_ in (*state["found"], *state["told"]))
+        if len(state["rows"]) != len(self.symbols) or not known:
+            raise DamagedError("counts of candles of other symbols")
+        self.rows = np.array(state["rows"], np.int64)
+        self._found = {(name, problem): Issue(name, problem, count, 0, first, "told") for name, problem, count, first in state["found"]}
+        self._is_told = {(name, problem) for name, problem in state["told"]}
 
     def mask(self, prices: F8) -> tuple[F8, list[tuple[int, str]]]:
         """Blank what cannot be a candle of prices [5, S], or [6, S] with funding; return also (symbol, problem) of each."""
@@ -46,7 +64,7 @@ class Doubts:
             known = self._found.get((name, problem))
             count, first = (1, open_time) if known is None else (known.count + 1, known.first)
             issue = Issue(name, problem, count, of, first, end or PROBLEMS[problem][1])
-            self._found[name, problem] = issue
+            self._found[name, problem], self.is_changed = issue, True
             this = "" if known is None else f" (this one at {iso(open_time)})"
             yield Event(now, KINDS[problem], issue.text + this, name)
             is_many = KINDS[problem] == "bad" and count > max(FEW, of // 100)

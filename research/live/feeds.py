@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars
-from qtcore.types import F8
+from qtcore.types import F8, NEVER
 from research.data.jumps import Moves
 from research.data.rules import Issue
 from research.errors import UserError
@@ -85,6 +85,21 @@ class _Bar:
         return cls(np.full_like(like, np.nan), np.full_like(like, np.nan), np.zeros(like.shape[1], bool))
 
 
+@dataclass(frozen=True)
+class _Doubt:
+    """Something wrong with candles of a bar, told with the bar: what comes again after a crash is then counted once.
+
+    rows [S]: candles that are counted with it, beside the first of each bar.
+    """
+
+    now: int
+    open_time: int
+    problem: str
+    symbols: NDArray
+    rows: NDArray[np.bool_]
+    end: str = ""
+
+
 @dataclass
 class Assembler:
     """Turn arrivals into closed bars, one after the other.
@@ -102,6 +117,7 @@ class Assembler:
     _open: dict[int, _Bar] = field(default_factory=dict)
     _used: dict[int, _Bar] = field(default_factory=dict)
     _gone: set[str] = field(default_factory=set)
+    _doubted: list[_Doubt] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._gone = set(self.symbols)  # not listed yet
@@ -123,8 +139,7 @@ class Assembler:
             self._note(arrival, "skew", self._named(came), f"the bar of {_iso(open_time)} has not closed at {_iso(arrival.now)}")
             return
         if self.fills_gaps and self.clock is not None and (open_time - self.clock) % self.interval:
-            self.doubts.rows += came
-            self.events += self.doubts.say(arrival.now, "off_grid", np.flatnonzero(came), open_time)
+            self._doubt(arrival, "off_grid", came, came)
             return
         bar = self._open.get(open_time)
         if self.clock is not None and open_time < self.clock:
@@ -146,9 +161,8 @@ class Assembler:
         prices, wrong = self.doubts.mask(np.where(new, arrival.prices, np.nan))
         bar.raw[:, new], bar.prices[:, new] = arrival.prices[:, new], prices[:, new]
         bar.came |= new
-        self.doubts.rows += new
         for s, problem in wrong:
-            self.events += self.doubts.say(arrival.now, problem, [s], arrival.open_time)
+            self._doubt(arrival, problem, np.arange(len(new)) == s, np.zeros(len(new), bool))
 
     def _repeated(self, arrival: Arrival, bar: _Bar, again: NDArray[np.bool_]) -> None:
         """Note candles that came before: the first counts."""
@@ -157,11 +171,27 @@ class Assembler:
         assert arrival.prices is not None
         raw, now = bar.raw[:5], arrival.prices[:5]
         same = again & ((raw == now) | (np.isnan(raw) & np.isnan(now))).all(axis=0)
-        self.doubts.rows += again
-        self.events += self.doubts.say(arrival.now, "duplicate", np.flatnonzero(same), arrival.open_time)
+        self._doubt(arrival, "duplicate", same, same)
         for s in np.flatnonzero(again & ~same).tolist():
             values = " ".join(f"{x!r}" for x in now[:, s].tolist())
-            self.events += self.doubts.say(arrival.now, "conflict", [s], arrival.open_time, f"the first counts, {values} is not used")
+            one = np.arange(len(again)) == s
+            self._doubt(arrival, "conflict", one, one, f"the first counts, {values} is not used")
+
+    def _doubt(self, arrival: Arrival, problem: str, which: NDArray[np.bool_], rows: NDArray[np.bool_], end: str = "") -> None:
+        if which.any():
+            self._doubted.append(_Doubt(arrival.now, arrival.open_time, problem, np.flatnonzero(which), rows, end))
+
+    def settle(self) -> list[Event]:
+        """Count what is wrong with candles up to the last decided bar, and return what is to be told."""
+        clock = NEVER if self.clock is None else self.clock
+        due = [doubt for doubt in self._doubted if doubt.open_time < clock]
+        self._doubted = [doubt for doubt in self._doubted if doubt.open_time >= clock]
+        for doubt in due:
+            self.doubts.rows += doubt.rows
+        for doubt in due:
+            self.events += self.doubts.say(doubt.now, doubt.problem, doubt.symbols, doubt.open_time, doubt.end)
+        events, self.events = self.events, []
+        return events
 
     def ready(self, now: int) -> tuple[Bars, list[Event]] | None:
         """Return the next bar if it can be decided at `now`, with what was noticed since the last one."""
@@ -184,10 +214,10 @@ class Assembler:
         self._used[open_time] = bar
         if len(self._used) > REMEMBERED:
             del self._used[next(iter(self._used))]
+        self.doubts.rows += bar.came
         if (jumps := self._moves.step(bar.prices[3])).any():
-            self.events += self.doubts.say(now, "jump", np.flatnonzero(jumps), open_time)
-        events, self.events = self.events, []
-        return one_bar(bar.prices, open_time, close_time, self.symbols, self.interval), events
+            self._doubted.append(_Doubt(now, open_time, "jump", np.flatnonzero(jumps), np.zeros(len(jumps), bool)))
+        return one_bar(bar.prices, open_time, close_time, self.symbols, self.interval), self.settle()
 
     def _next(self, first: int) -> int:
         """Open of the bar that comes after the last decided one."""

@@ -50,6 +50,8 @@ from research.live.files import (
 from research.live.orders import Order, order_of
 from research.live.place import Made, Place, resolved
 
+DOUBTS = "CREATE TABLE IF NOT EXISTS doubts (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)"
+COUNTS = {"bar": int, "rows": [int], "found": [list], "told": [list]}
 VERSIONS = "SELECT id, params, models FROM versions ORDER BY id"
 START_SLOT, SLOTS = 0, (1, 2)  # the state of the beginning; two that take turns
 
@@ -113,7 +115,7 @@ class Entry:
     """Everything that one bar writes.
 
     received, latency: ns. orders: new ones; done: finished ids with their state; fill_orders: the order of each fill, empty for a stop.
-    state: a full snapshot, None for none.
+    state: a full snapshot, None for none. doubts: counts of candles and of what was wrong with them, None where they stay as they are.
     """
 
     bar: int
@@ -128,6 +130,7 @@ class Entry:
     fill_orders: list[str] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     state: Mapping[str, NDArray] | None = None
+    doubts: Mapping[str, Any] | None = None
 
 
 class Journal:
@@ -175,7 +178,7 @@ class Journal:
                 raise UserError(
                     f"journal must be of the same {name} {about[name]}, was {self.about[name]} in {self.path}; use a new --journal"
                 )
-        for statement in (seal.TABLE, seal.INDEX):
+        for statement in (seal.TABLE, seal.INDEX, DOUBTS):
             self.db.execute(statement)
         seal.check_seals(self._ask, self.path, len(self.about["symbols"]), seal.RECENT)
 
@@ -220,9 +223,18 @@ class Journal:
                 raise
         self.place.check()  # no order is sent for a bar that is in no file
 
-    def begin(self, bar: int, close_time: int, state: Mapping[str, NDArray], params: Params, models: Mapping[str, Any]) -> None:
+    def begin(
+        self,
+        bar: int,
+        close_time: int,
+        state: Mapping[str, NDArray],
+        params: Params,
+        models: Mapping[str, Any],
+        doubts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Write what the runner starts with: the state before its first bar, `bar` being the last one of history (-1 for none)."""
         with self.transaction() as db:
+            _put_doubts(db, doubts)
             _put_version(db, bar + 1, params, models, "start")
             _put_snapshot(db, START_SLOT, bar, close_time, state)
         self.has_begun = True
@@ -264,6 +276,7 @@ class Journal:
             db.execute("REPLACE INTO book VALUES (1, ?, ?)", (entry.account.tobytes(), entry.positions.tobytes()))
             if entry.state is not None:
                 _put_snapshot(db, self._free_slot(), bar, int(result.close_time[0]), entry.state)
+            _put_doubts(db, entry.doubts)
 
     def keep(self, bar: int, close_time: int, state: Mapping[str, NDArray]) -> None:
         """Write the state after `bar` outside its transaction."""
@@ -275,10 +288,22 @@ class Journal:
         taken: dict[int, int] = dict(rows_of(self.db.execute("SELECT slot, bar FROM snapshots")))
         return min(SLOTS, key=lambda slot: taken.get(slot, -1))
 
-    def note(self, events: Iterable[Event], bar: int | None = None) -> None:
-        """Write events outside a bar's transaction."""
+    def note(self, events: Iterable[Event], bar: int | None = None, doubts: Mapping[str, Any] | None = None) -> None:
+        """Write events outside a bar's transaction, and the counts that they tell of."""
         with self.transaction() as db:
             put_events(db, bar, events)
+            _put_doubts(db, doubts)
+
+    def doubts(self) -> dict[str, Any] | None:
+        """Return the counts of candles, and of what was wrong with them, after a `bar`; None where an earlier version kept none."""
+        with guarded(self.path):
+            rows = self._rows("SELECT value FROM doubts")
+            found: dict[str, Any] | None = parsed(rows[0][0], COUNTS, "counts of candles") if rows else None
+            if found is not None:
+                issues, told = [[type(x) for x in row] for row in found["found"]], [[type(x) for x in row] for row in found["told"]]
+                if any(row != [str, str, int, int] for row in issues) or any(row != [str, str] for row in told):
+                    raise DamagedError("counts of candles of another form")
+        return found
 
     def checkpoint(self) -> None:
         """Move what is complete from the log into the file; readers are not waited for."""
@@ -381,6 +406,11 @@ def versions_of(rows: list[Row]) -> dict[int, tuple[Params, dict[str, Any]]]:
     if not rows:
         raise DamagedError("no version of parameters and models")
     return {number: (params_of(params), parsed(models, dict, "models")) for number, params, models in rows}
+
+
+def _put_doubts(db: sqlite3.Connection, doubts: Mapping[str, Any] | None) -> None:
+    if doubts is not None:
+        db.execute("REPLACE INTO doubts VALUES (1, ?)", (json.dumps(doubts),))
 
 
 def put_events(db: sqlite3.Connection, bar: int | None, events: Iterable[Event]) -> None:

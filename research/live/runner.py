@@ -149,27 +149,30 @@ class Runner:
             resumed = self._resume()
         self.ready()
         latency: list[int] = []
-        n_bars, begun = 0, self.broker.last_bar()
+        n_bars, begun, clock = 0, self.broker.last_bar(), self._clock
         if begun is not None and 0 < self._clock == int(begun.open_time[0]):  # it died between the broker's file and the journal
             latency.append(self._decide(begun, [], time.time_ns()))
             n_bars += 1
         assembler = self._assembler
-        assembler.clock = self._clock or None
-        for arrival in self.feed.arrivals(self._clock):
+        assembler.clock = clock or None  # of a bar that was begun and decided again the feed says once more what was wrong
+        for arrival in self.feed.arrivals(clock):
             received = time.time_ns()
             assembler.add(arrival)
-            if arrival.events:  # at once: a feed that is lost brings no bar to note it with
-                self.journal.note(arrival.events, self._bar)
+            if told := [*arrival.events, *assembler.settle()]:  # at once: what was said of a decided bar is not said again after a crash
+                self.journal.note(told, self._bar, self._doubts(self._bar))
             self.heard(arrival)
             while not self.stopping and (ready := assembler.ready(arrival.now)) is not None:
+                if int(ready[0].close_time[0]) <= self._clock:
+                    self.journal.note(ready[1], self._bar, self._doubts(self._bar))
+                    continue
                 latency.append(self._decide(*ready, received))
                 n_bars += 1
             if len(latency) > 10_000:
                 del latency[:5_000]
             if self.stopping:
                 break
-        if left := assembler.events + self._pending_events:
-            self.journal.note(left, self._bar)
+        if self._pending_events:
+            self.journal.note(self._pending_events, self._bar)
         if self._since_snapshot and n_bars:
             self._keep_state()
         equity = float(self.engine.account.account[0]["equity"])
@@ -195,7 +198,7 @@ class Runner:
         is_snapshot = self._since_snapshot >= self.options.snapshot_bars
         entry = Entry(
             bar, result, received, 0, self._version, account.account, account.positions, events=events,
-            state=self.engine.state if is_snapshot else None,
+            state=self.engine.state if is_snapshot else None, doubts=self._doubts(bar),
         )  # fmt: skip
         self._settle(entry)
         entry.latency = time.perf_counter_ns() - start
@@ -217,6 +220,11 @@ class Runner:
         for duty in self.duties:
             self._pending_events += duty.after(self, entry)
         return latency
+
+    def _doubts(self, bar: int) -> dict[str, Any] | None:
+        """Return the counts of candles after `bar` where they are more than the candles since: a page of the disk, not with every bar."""
+        doubts = self._assembler.doubts
+        return doubts.state(bar) if doubts.is_changed or bar % CHECKPOINT_BARS == 0 else None
 
     def _note_latency(self, bar: int, now: int, latency: int) -> None:
         """Leave what a bar took, its own commit included, to the transaction of the next one."""
@@ -325,6 +333,10 @@ class Runner:
         self._bar = bar
         for _, bars, *_ in self.journal.bars_after(bar - REMEMBERED):
             self._assembler.remember(bars)
+        if (counts := self.journal.doubts()) is not None:
+            self._assembler.doubts.restore(counts)
+            for _, bars, *_ in self.journal.bars_after(counts["bar"]):
+                self._assembler.doubts.rows += ~np.isnan(bars.close[0])
         self._version, self._told = max(versions), self.journal.last_version()
         self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
         self._catch_up()
@@ -356,7 +368,9 @@ class Runner:
         self.prepare(self.engine)
         self._bar = history.n - 1
         self._clock = int(history.close_time[-1]) if history.n else 0
-        self.journal.begin(self._bar, self._clock, self.engine.state, self.params, self.models_about)
+        self.journal.begin(
+            self._bar, self._clock, self.engine.state, self.params, self.models_about, self._assembler.doubts.state(self._bar)
+        )
 
     def _check_account(self, bar: int) -> None:
         last, account = self.journal.last_bar(), self.engine.account
