@@ -562,7 +562,7 @@ def test_a_view_without_a_log_follows_when_a_runner_begins(market, tmp_path, mon
     monkeypatch.setattr(reading, "_connect", refuse)
     monkeypatch.setattr(reading.os, "access", lambda path, how: how == os.R_OK)
     source = open_source(tmp_path / "j")
-    count = "SELECT COUNT(*) FROM bars"
+    count = "SELECT COUNT(*) AS n FROM bars"
     assert source.rows(count) == [(30,)]
     monkeypatch.undo()
     run_live(replay_of(folder, tmp_path / "j"), 40)
