@@ -210,7 +210,7 @@ def test_another_version_and_other_files_are_refused(tmp_path):
     with pytest.raises(UserError, match="schema 2, was 99"):
         small_journal(tmp_path / "j")
     (tmp_path / "text").write_text("no database at all, only words" * 200)
-    with pytest.raises(UserError, match="damaged"):
+    with pytest.raises(UserError, match="was a text file"):
         small_journal(tmp_path / "text")
     with sqlite3.connect(tmp_path / "other") as db:
         db.execute("CREATE TABLE x (y)")
@@ -310,7 +310,7 @@ def test_what_comes_after_the_decision_is_noted_and_not_used():
     made.ready(at(1.5))
     for prices in (candle(10.0), candle(10.5), candle(np.nan, 20.0)):
         made.add(Arrival(at(1.6), at(0), prices))
-    assert [(e.kind, e.symbol) for e in made.events] == [("duplicate", "A"), ("revised", "A"), ("late", "B")]
+    assert [(e.kind, e.symbol) for e in made.settle()] == [("late", "B"), ("duplicate", "A"), ("revised", "A")]
     made.add(Arrival(at(2.0), at(1), candle(11.0, 21.0)))
     assert made.ready(at(2.0))[0].close.tolist() == [[11.0, 21.0]]
 

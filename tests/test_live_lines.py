@@ -288,7 +288,7 @@ def test_the_monitor_follows_a_replay_and_ends_by_ctrl_c(watched, tmp_path):
 @pytest.mark.parametrize("command", ["monitor", "dashboard", "status", "validate"])
 def test_a_wrong_source_is_told_in_one_sentence(tmp_path, capsys, command):
     (tmp_path / "text").write_text("no journal " * 500)
-    for path, what in (("none", "was missing"), ("text", "damaged"), ("", "manifest")):
+    for path, what in (("none", "was missing"), ("text", "was a text file"), ("", "manifest")):
         assert guarded(lambda path=path: app([command, str(tmp_path / path)], standalone_mode=False)) == 2
         told = capsys.readouterr().err
         assert "Traceback" not in told
