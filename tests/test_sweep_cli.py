@@ -23,6 +23,9 @@ def run_folder(tmp_path_factory):
     )
 
 
+ONE = ["--grid", "governor.stop_loss=0.1"]
+
+
 def qt(*words):
     return guarded(lambda: app(list(map(str, words)), standalone_mode=False))
 
@@ -85,9 +88,13 @@ def test_a_random_search_by_regime(run_folder, tmp_path, capsys):
         ([], "a sweep must have at least one --grid"),
         (["--grid", "governor.stop_loss=0.1", "--engine", "ray", "--address", "127.0.0.1:1"], "Ray must answer at 127.0.0.1:1, did not"),
         (["--grid", "governor.stop_loss=0.1", "--resume"], "--resume must find a sweep"),
-        (["--grid", "governor.stop_loss=0.1", "--objective", "luck"], "a figure of the sweep must be named, was 'luck'"),
+        (["--grid", "governor.stop_loss=0.1", "--objective", "luck"], "--objective must name a figure of the sweep, was 'luck'"),
         (["--grid", "governor.stop_loss=0.1", "--walk-forward", "1"], "--walk-forward must be 2 or more folds"),
-        (["--grid", "governor.stop_loss=9"], "governor.stop_loss must be a number in [0.0001, 1.0], was '9'"),
+        (["--grid", "governor.stop_loss=9"], "--grid: governor.stop_loss must be a number in [0.0001, 1.0], was '9'"),
+        ([*ONE, "--settings", "5"], "--settings must come with --search random or adaptive, was 5"),
+        ([*ONE, "--from", "2024-01-01"], "--from must come with candles, was given with the finished run"),
+        ([*ONE, "--profile", "original"], "--profile must come with candles, was given with the finished run"),
+        ([*ONE, "--set", "run.models=xgb"], "--set run.models must come with candles, was given with the finished run"),
     ],
 )
 def test_a_mistake_is_one_sentence(run_folder, tmp_path, capsys, words, sentence):
@@ -95,3 +102,41 @@ def test_a_mistake_is_one_sentence(run_folder, tmp_path, capsys, words, sentence
     said = capsys.readouterr().err
     assert sentence in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([*ONE, "--objective", "luck"], "--objective must name a figure of the sweep, was 'luck'"),
+        ([*ONE, "--where", "luck < 1"], "--where must name a figure of the sweep, was 'luck'"),
+        ([*ONE, "--where", "max_drawdown"], "--where must be a figure, one of < <= > >=, and a finite number"),
+        ([*ONE, "--where", "sharpe < 1", "--where", "sharpe > 2"], "--where must allow something, was sharpe < 1 and sharpe > 2"),
+        ([*ONE, "--search", "all"], "--search must be one of grid, random, adaptive, was 'all'"),
+        ([*ONE, "--search", "random", "--settings", "0"], "--settings must be 1 or more, was 0"),
+        ([*ONE, "--settings", "5"], "--settings must come with --search random or adaptive, was 5"),
+        ([*ONE, "--search", "adaptive", "--engine", "ray"], "--search adaptive must run on the local engine, was ray"),
+        ([*ONE, "--walk-forward", "1"], "--walk-forward must be 2 or more folds"),
+        ([*ONE, "--walk-forward", "21"], "--walk-forward must be 2 or more folds of 30 bars or more each, was 21 over 600"),
+        ([*ONE, "--resume"], "--resume must find a sweep"),
+        ([*ONE, "--predictions", "a", "--models", "b"], "--predictions and --models exclude each other"),
+        (["--grid", "governor.stop_los=0.1"], "--grid must name a parameter, was 'governor.stop_los'"),
+        (["--grid", "governor.stop_loss=9"], "--grid: governor.stop_loss must be a number"),
+        (["--grid", "governor.stop_loss=0.1:0.2"], "--grid governor.stop_loss must have a step"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_trained(monkeypatch, tmp_path, capsys, words, sentence):
+    def trains(*_):
+        raise AssertionError("training began")
+
+    monkeypatch.setattr("research.workflow._train", trains)
+    assert qt("sweep", DATA, *words, "--out", tmp_path / "out") == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_sweep_of_a_finished_run_takes_a_seed_of_its_search(run_folder, tmp_path, capsys):
+    words = ["--grid", "governor.min_confidence=0.5:0.8", "--search", "random", "--settings", 4, "--seed"]
+    found = []
+    for seed in (1, 2):
+        assert qt("sweep", run_folder, *words, seed, "--out", tmp_path / str(seed), "--json") == 0
+        found.append(json.loads(capsys.readouterr().out)["best"]["setting"])
+    assert found[0] != found[1]

@@ -40,7 +40,7 @@ def sweep(
         str, typer.Option(help="figure that the best trial has the most of, and an adaptive search looks for; -NAME for the least")
     ] = "sharpe",
     search: Annotated[str, typer.Option(help="grid, random, or adaptive: settings that the trials so far make promising")] = "grid",
-    trials: Annotated[int, typer.Option("--settings", help="settings of a random or adaptive search")] = 1_000,
+    trials: Annotated[int | None, typer.Option("--settings", help="settings of a random or adaptive search; default: 1,000")] = None,
     by_regime: Annotated[bool, typer.Option("--by-regime", help="also figures of each regime slice, as sharpe.volatility_low")] = False,
     engine: Engine = "local",
     address: Address = None,
@@ -67,7 +67,8 @@ def sweep(
 ) -> None:
     """Run the chain for every setting of a grid; each counts as a trial."""
     from research.report.terms import basis
-    from research.sweep.workflow import SweepJob, run_sweep
+    from research.sweep.asked import SweepJob
+    from research.sweep.workflow import run_sweep
     from research.workflow import Job
 
     job = Job(

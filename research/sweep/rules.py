@@ -34,28 +34,28 @@ def parse_rules(texts: Iterable[str], columns: Sequence[str]) -> tuple[Rule, ...
         if match is None or not math.isfinite(float(match[3])):
             shown = repr(text if len(text) <= 80 else f"{text[:80]}...")
             raise UserError(f"--where must be a figure, one of < <= > >=, and a finite number, was {shown}; e.g. max_drawdown < 0.15")
-        rules.append(Rule(known_column(match[1], columns), match[2], float(match[3])))
+        rules.append(Rule(known_column(match[1], columns, "--where"), match[2], float(match[3])))
     for column in {rule.column for rule in rules}:
         low = max(((r.limit, r.sign == ">") for r in rules if r.column == column and r.sign[0] == ">"), default=(-math.inf, False))
         high = min(((r.limit, r.sign != "<") for r in rules if r.column == column and r.sign[0] == "<"), default=(math.inf, True))
         if low[0] > high[0] or (low[0] == high[0] and (low[1] or not high[1])):
             said = " and ".join(f"{r.column} {r.sign} {r.limit:g}" for r in rules if r.column == column)
-            raise UserError(f"constraints must allow something, was {said}, which no trial can keep; drop one")
+            raise UserError(f"--where must allow something, was {said}, which no trial can keep; drop one")
     return tuple(rules)
 
 
-def known_column(name: str, columns: Sequence[str]) -> str:
-    """Return the name of a figure. Raises UserError with the nearest one when there is none of that name."""
+def known_column(name: str, columns: Sequence[str], where: str = "columns") -> str:
+    """Return the name of a figure. Raises UserError with the nearest one when there is none of that name; where: it was named."""
     if name in columns:
         return name
     near = difflib.get_close_matches(name, columns, n=1)
     hint = f"did you mean {near[0]}?" if near else f"figures are {', '.join(columns)}"
-    raise UserError(f"a figure of the sweep must be named, was {name!r}; {hint}")
+    raise UserError(f"{where} must name a figure of the sweep, was {name!r}; {hint}")
 
 
 def parse_objective(text: str, columns: Sequence[str]) -> tuple[str, float]:
     """Read an objective, `sharpe` or `-max_drawdown`: the figure, and 1.0 for the largest or -1.0 for the smallest."""
-    return known_column(text.removeprefix("-"), columns), -1.0 if text.startswith("-") else 1.0
+    return known_column(text.removeprefix("-"), columns, "--objective"), -1.0 if text.startswith("-") else 1.0
 
 
 def kept(table: pd.DataFrame, rules: Iterable[Rule]) -> NDArray[np.bool_]:

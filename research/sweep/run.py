@@ -35,6 +35,7 @@ from research.sweep.work import LANES, Piece, Settings
 from research.trials import Tried, hash_votes
 
 SCHEMA_VERSION = 1
+MARK = "sweep.json"  # by which the folder of a sweep is known
 MARKER = Kind("a sweep's description as `qt sweep` wrote it", "choose another --out", has_large=True)
 PART_CELLS = 4_000_000_000  # cells times settings of one part: some ten seconds; what a stop can lose
 BYTES_PER_FIGURE = 9  # on the disk, at most
@@ -80,13 +81,10 @@ def sweep(
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = predictions.align(bars)
     space = Space.of(resolved(params or Params(), predictions), grid, search, settings, seed)
+    check_wish(search, engine, objective, where, by_regime)
     _check_modes(space, meta)
-    parse_rules(where, names := figure_names(by_regime))
-    parse_objective(objective, names)
     if search == "adaptive":
-        if engine != "local":
-            raise UserError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
-        space = Adaptive.begin(space, objective, where, names)
+        space = Adaptive.begin(space, objective, where, figure_names(by_regime))
     if record:
         Ledger().resets()  # one that is damaged or gone is told before the work
     case = Case.of(bars, predictions, by_regime, meta)
@@ -109,6 +107,21 @@ def sweep(
         if store.folder is not None:
             store.note({"engine": engine, "workers": pool.n_workers, "drivers": trials.drivers})
     return trials
+
+
+def check_wish(search: str, engine: str, objective: str, where: Sequence[str], by_regime: bool) -> None:
+    """Raise UserError where no such figure exists, no trial can keep the constraints, or the engine cannot do the search."""
+    names = figure_names(by_regime)
+    parse_objective(objective, names)
+    parse_rules(where, names)
+    if search == "adaptive" and engine != "local":
+        raise UserError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
+
+
+def check_resume(folder: Path) -> None:
+    """Raise UserError where there is no sweep to go on with."""
+    if not (folder / MARK).exists():
+        raise UserError(f"--resume must find a sweep, was {folder} without {MARK}; leave --resume out")
 
 
 def _check_modes(space: Space, meta: MetaSource | None) -> None:
@@ -220,11 +233,10 @@ class Store:
 
     def _open(self, folder: Path, about: dict[str, Any], resume: bool) -> None:
         """Start a folder, or go on with one of the same sweep."""
-        marker = folder / "sweep.json"
-        check_output(folder, marker.name)
+        marker = folder / MARK
+        check_output(folder, MARK)
         if resume:
-            if not marker.exists():
-                raise UserError(f"--resume must find a sweep, was {folder} without sweep.json; leave --resume out")
+            check_resume(folder)
             known = read_json(marker, MARKER)
             changed = [name for name, value in about.items() if known.get(name) != json.loads(json.dumps(value))]
             if changed:
@@ -241,7 +253,7 @@ class Store:
     def note(self, computed_by: dict[str, Any]) -> None:
         """Say in the folder who made it."""
         assert self.folder is not None
-        marker = self.folder / "sweep.json"
+        marker = self.folder / MARK
         save_json(marker, read_json(marker, MARKER) | {"computed_by": computed_by})
 
     def _check_space(self, folder: Path, n_columns: int) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.params import PARAMS, Params
-from qtcore.types import I8
+from qtcore.types import I8, InputError
 from research.errors import UserError
 
 BLOCK = 4_096  # settings that are drawn, run and written together
@@ -69,9 +69,11 @@ class Space:
             raise UserError("a sweep must have at least one --grid, was none; name a parameter, e.g. governor.min_confidence=0.5:0.8:0.01")
         free = [axis.name for axis in axes if axis.is_free]
         if search == "grid" and free:
-            raise UserError(f"{free[0]} must have a step in a grid, was a range without one; write low:high:step or use --search random")
+            raise UserError(f"--grid {free[0]} must have a step, was a range without one; write low:high:step or use --search random")
+        if search == "grid" and n:
+            raise UserError(f"--settings must come with --search random or adaptive, was {n} with a grid, which tries all; leave it out")
         if search != "grid" and n < 1:
-            raise UserError(f"a search must have at least 1 setting, was {n}; set --settings")
+            raise UserError(f"--settings must be 1 or more, was {n}; a random or adaptive search tries so many")
         size = 1
         for axis in axes:
             size *= len(axis.values)
@@ -188,18 +190,25 @@ def _axis(base: Params, name: str, given: Any) -> Axis:
         )
     if isinstance(given, str) and given.count(":") == 1:
         low, high = _numbers(name, given)
-        checked = [base.with_values({name: value}).flat()[name] for value in (low, high)]
+        checked = _checked(base, name, (low, high))
         if not isinstance(checked[0], float) or not low < high:
             raise UserError(f"--grid {name} must be a rising range of a number, was {given!r}; write low:high")
         return Axis(name, (), low, high)
     values = _listed(name, given) if isinstance(given, str) else list(given)
     if not values:
         raise UserError(f"--grid {name} must have at least one value, was none")
-    checked = [base.with_values({name: value}).flat()[name] for value in values]
+    checked = _checked(base, name, values)
     if name == "broker.max_holding_bars":
         checked = [value or base.broker.max_holding_bars for value in checked]
     out = tuple(dict.fromkeys(json.dumps(value) for value in checked))
     return Axis(name, tuple(json.loads(text) for text in out))
+
+
+def _checked(base: Params, name: str, values: Iterable[Any]) -> list[Any]:
+    try:
+        return [base.with_values({name: value}).flat()[name] for value in values]
+    except InputError as error:
+        raise UserError(f"--grid: {error}") from error
 
 
 def _listed(name: str, text: str) -> list[Any]:

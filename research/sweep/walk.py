@@ -87,7 +87,7 @@ def walk(
     predictions = predictions.align(bars)
     params = resolved(params or Params(), predictions)
     case = Case.of(bars, predictions, meta=meta)
-    edges = fold_edges(case, n_folds)
+    edges = fold_edges(case.first, case.bars.n, n_folds)
     counter = FoldCounter(case, n_folds)
     rows, returns, whole = [], [], {**options, "record": counter if record else False, "objective": objective, "where": where, "meta": meta}
     now: Trials | None = None
@@ -110,13 +110,15 @@ def walk(
     return Walk(picks, daily, judge_picks(picks, daily, MIN_PERIODS), counter.tried)
 
 
-def fold_edges(case: Case, n_folds: int) -> NDArray[np.int64]:
-    """Return the bars [n_folds + 1] between which equal folds lie. Raises UserError on fewer than two folds or too few bars."""
-    edges = np.linspace(case.first, case.bars.n, max(n_folds, 1) + 1).astype(np.int64)
+def fold_edges(first: int, n: int, n_folds: int) -> NDArray[np.int64]:
+    """Return the bars [n_folds + 1] between which equal folds of the bars [first, n) lie.
+
+    Raises UserError on fewer than two folds or too few bars.
+    """
+    edges = np.linspace(first, n, max(n_folds, 1) + 1).astype(np.int64)
     if n_folds < 2 or int(np.diff(edges).min()) < MIN_BARS:
-        given = case.bars.n - case.first
         raise UserError(
-            f"--walk-forward must be 2 or more folds of {MIN_BARS} bars or more each, was {n_folds} over {given}; take other folds"
+            f"--walk-forward must be 2 or more folds of {MIN_BARS} bars or more each, was {n_folds} over {n - first}; take other folds"
         )
     return edges
 

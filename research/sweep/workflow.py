@@ -10,43 +10,26 @@ import pandas as pd
 
 from qtcore import Bars, Params
 from research.backtest import backtest
-from research.engines import check_engine
-from research.errors import UserError
 from research.evidence.overfitting import search_words
 from research.files import save_json
 from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
-from research.store import RunFiles, check_output, read_run
+from research.store import RunFiles, read_run
+from research.sweep.asked import SweepJob, parse_grid
 from research.sweep.case import Case
 from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
 from research.sweep.drivers import driver_words
-from research.sweep.figures import figure_names
 from research.sweep.rules import parse_objective
 from research.sweep.run import sweep
 from research.sweep.trials import Trials
 from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
 from research.verdict import FAILING, result_of
-from research.workflow import Job, bars_of, inputs_of
+from research.workflow import bars_of, inputs_of
 
 Progress = Any  # callback (done, total, text)
 NEAREST = 5_000  # breakpoints of a curve on the page: seconds
-
-
-@dataclass(frozen=True)
-class SweepJob:
-    """What the user asked for. grid: `layer.name=values` texts."""
-
-    job: Job
-    grid: tuple[str, ...]
-    where: tuple[str, ...] = ()
-    objective: str = "sharpe"
-    search: str = "grid"
-    settings: int = 1_000
-    by_regime: bool = False
-    resume: bool = False
-    walk_forward: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,33 +43,19 @@ class Outcome:
     walk: Walk | None = None
 
 
-def parse_grid(texts: tuple[str, ...]) -> dict[str, str]:
-    """Split `layer.name=values`. Raises UserError on text without a sign of equality and on a parameter that is named twice."""
-    out: dict[str, str] = {}
-    for text in texts:
-        name, sign, values = (part.strip() for part in text.partition("="))
-        if not sign:
-            raise UserError(f"--grid must be layer.name=values, was {text!r}; e.g. governor.min_confidence=0.5:0.8:0.01")
-        if name in out:
-            raise UserError(f"--grid must name a parameter once, was {name} twice; join its values")
-        out[name] = values
-    return out
-
-
 def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     """Do everything `qt sweep` does; results, summary and page lie in the folder of the job."""
-    grid, job = parse_grid(asked.grid), asked.job
+    job = asked.job
     stem = Path(job.data).stem.replace(":", "-") or "sweep"
     folder = job.out or Path("reports") / f"sweep-{stem}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
-    check_output(folder, "sweep.json")
-    check_engine(job.engine, job.address)
-    parse_objective(asked.objective, figure_names(asked.by_regime))
-    bars, predictions, meta, base, swept = _inputs(job, progress)
+    swept = read_run(job.data) if (Path(job.data) / "manifest.json").exists() else None
+    asked.check(folder, swept)
+    bars, predictions, meta, base = _inputs(asked, swept, progress)
     if asked.walk_forward:
-        fold_edges(Case.of(bars, predictions), asked.walk_forward)  # a mistake is told before the sweep
+        fold_edges(Case.of(bars, predictions).first, bars.n, asked.walk_forward)  # a mistake is told before the sweep
     certificate = _inherited(swept, bars, predictions, meta)
     trials = sweep(
-        bars, predictions, grid, base, search=asked.search, settings=asked.settings, seed=job.config.run.seed,
+        bars, predictions, parse_grid(asked.grid), base, search=asked.search, settings=asked.n_settings, seed=job.config.run.seed,
         objective=asked.objective, by_regime=asked.by_regime, where=asked.where, out=folder, resume=asked.resume, engine=job.engine,
         address=job.address, meta=meta, progress=progress,
     )  # fmt: skip
@@ -108,7 +77,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
 
 def _walked(asked: SweepJob, trials: Trials, predictions: Predictions, params: Params, meta: Any, progress: Progress) -> Walk:
     """Walk forward over the same settings; an adaptive search tries others in each fold, which the verdict on the best trial counts too."""
-    options = {"search": asked.search, "settings": asked.settings, "seed": asked.job.config.run.seed, "by_regime": asked.by_regime}
+    options = {"search": asked.search, "settings": asked.n_settings, "seed": asked.job.config.run.seed, "by_regime": asked.by_regime}
     found: Walk = walk(
         trials.case.bars, predictions, parse_grid(asked.grid), params, n_folds=asked.walk_forward, objective=asked.objective,
         where=asked.where, meta=meta, record=asked.search == "adaptive", progress=progress, **options,
@@ -127,16 +96,17 @@ def _curves(trials: Trials, predictions: Predictions, params: Params) -> Iterato
             )
 
 
-def _inputs(job: Job, progress: Progress) -> tuple[Bars, Predictions, MetaSchedule | None, Params, RunFiles | None]:
-    """Candles, predictions and parameters of a finished run, and that run, or of data as a backtest takes them."""
-    if (Path(job.data) / "manifest.json").exists():
-        files = read_run(job.data)
-        changed = dict(text.split("=", 1) for text in job.config.changes())
-        bars, predictions, params, meta = files.chain()
-        return bars, predictions, meta, params.with_values(changed), files
+def _inputs(asked: SweepJob, swept: RunFiles | None, progress: Progress) -> tuple[Bars, Predictions, MetaSchedule | None, Params]:
+    """Candles, predictions, meta layer and parameters: of a finished run, or of data as a backtest takes them."""
+    job = asked.job
+    if swept is not None:
+        bars, predictions, _, meta = swept.chain()
+        return bars, predictions, meta, asked.base(swept)
     bars = bars_of(job)
+    if asked.walk_forward:
+        fold_edges(0, bars.n, asked.walk_forward)  # before hours of training; fewer bars have votes
     predictions, params, meta, _ = inputs_of(job, bars, progress)
-    return bars, predictions, meta, params, None
+    return bars, predictions, meta, params
 
 
 def _inherited(swept: RunFiles | None, bars: Bars, predictions: Predictions, meta: MetaSchedule | None) -> dict[str, Any]:

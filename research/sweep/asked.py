@@ -1,0 +1,88 @@
+"""What did the user ask a sweep for, and can it be done? Every mistake of the flags is told before anything is read, trained or run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qtcore import Params
+from research.engines import check_engine
+from research.errors import UserError
+from research.store import RunFiles, check_output
+from research.sweep.run import MARK, check_resume, check_wish
+from research.sweep.space import Space
+from research.workflow import Job
+
+USUAL = 1_000  # settings of a random or adaptive search
+SEARCHING = ("run.seed", "run.ceilings")  # what a sweep of a finished run takes of the table [run]
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """What the user asked for. grid: `layer.name=values` texts; settings: of a random or adaptive search, None for the usual number."""
+
+    job: Job
+    grid: tuple[str, ...]
+    where: tuple[str, ...] = ()
+    objective: str = "sharpe"
+    search: str = "grid"
+    settings: int | None = None
+    by_regime: bool = False
+    resume: bool = False
+    walk_forward: int = 0
+
+    @property
+    def n_settings(self) -> int:
+        """Settings of the search; 0 for a grid, which tries all."""
+        return self.settings if self.settings is not None else 0 if self.search == "grid" else USUAL
+
+    def base(self, swept: RunFiles | None) -> Params:
+        """Return the parameters that the grid does not name: those of the run that is swept with what was set, else of the job."""
+        if swept is None:
+            return self.job.config.params
+        return swept.params().with_values({name: value for name, value in self._changes().items() if name not in SEARCHING})
+
+    def check(self, folder: Path, swept: RunFiles | None) -> None:
+        """Raise UserError on every mistake that can be told without candles. folder: of the result; swept: the run that DATA is."""
+        check_output(folder, MARK)
+        if self.resume:
+            check_resume(folder)
+        self._check_sources(swept)
+        check_wish(self.search, self.job.engine, self.objective, self.where, self.by_regime)
+        Space.of(self.base(swept), parse_grid(self.grid), self.search, self.n_settings)
+        if self.walk_forward == 1:
+            raise UserError(
+                "--walk-forward must be 2 or more folds, was 1: the pick of one is scored on the next; take more or leave it out"
+            )
+        check_engine(self.job.engine, self.job.address)  # last: a cluster may take seconds to answer
+
+    def _changes(self) -> dict[str, str]:
+        return dict(text.split("=", 1) for text in self.job.config.changes())
+
+    def _check_sources(self, swept: RunFiles | None) -> None:
+        job = self.job
+        own: dict[str, Any] = {"--predictions": job.predictions, "--models": job.models}
+        if swept is None:
+            if all(own.values()):
+                raise UserError("--predictions and --models exclude each other, both were given; leave one out")
+            return
+        own |= {"--symbols": job.symbols, "--from": job.start, "--to": job.end, "--funding": job.funding, "--time-zone": job.time_zone}
+        own |= {"--day-start": job.day_start, "--adjusted": job.adjusted or None}
+        own |= {"--profile": None if job.config.profile == "default" else job.config.profile}
+        own |= {f"--set {name}": value for name, value in self._changes().items() if name.startswith("run.") and name not in SEARCHING}
+        if given := [flag for flag, value in own.items() if value is not None]:
+            raise UserError(
+                f"{given[0]} must come with candles, was given with the finished run {job.data}, which has its own; leave it out"
+            )
+
+
+def parse_grid(texts: tuple[str, ...]) -> dict[str, str]:
+    """Split `layer.name=values`. Raises UserError on text without a sign of equality and on a parameter that is named twice."""
+    out: dict[str, str] = {}
+    for text in texts:
+        name, sign, values = (part.strip() for part in text.partition("="))
+        if not sign:
+            raise UserError(f"--grid must be layer.name=values, was {text!r}; e.g. governor.min_confidence=0.5:0.8:0.01")
+        if name in out:
+            raise UserError(f"--grid must name a parameter once, was {name} twice; join its values")
+        out[name] = values
+    return out
