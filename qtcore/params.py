@@ -247,7 +247,7 @@ class Params:
     def profile(cls, name: str) -> "Params":
         """Return the profile `default`, or `original`: every switch at the original system's value (`spec` 0.3)."""
         if name not in PROFILES:
-            raise InputError(f"profile must be one of {', '.join(PROFILES)}, was {name!r}")
+            raise InputError(f"profile (--profile) must be one of {', '.join(PROFILES)}, was {name!r}")
         return cls().with_values(PROFILES[name])
 
     def with_values(self, values: Mapping[str, Any]) -> "Params":

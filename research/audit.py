@@ -83,6 +83,7 @@ def audit_leakage(
     known = [kind.name.lower() for kind in FeatureSet]
     if not features or not set(features) <= set(known):
         raise UserError(f"features must be among {', '.join(known)}, was {', '.join(features) or 'none'}")
+    row_model(model, features, preset)  # a mistake is told before anything is trained
     rows, gaps = [], {}
     for name in features:
         settings = (params or Params()).with_values({"features.feature_set": name})
@@ -129,7 +130,7 @@ def row_model(slot: str, names: Sequence[str], preset: str) -> BaseModel:
     """Make a model that looks at one row. Raises UserError for one that needs windows."""
     made = make_model(model_target(slot), names, preset)
     if lookback_of(made) > 1:
-        raise UserError(f"audit needs a model that looks at one row, was {slot}; take xgb or lgbm")
+        raise UserError(f"model (--model) must look at one row, was {slot}; take xgb or lgbm")
     return made
 
 

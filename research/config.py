@@ -92,7 +92,8 @@ class RunOptions:
                 raise UserError(f"run.{name} must be one of {', '.join(allowed)}, was {getattr(self, name)!r}")
         for name, (low, high) in BOUNDS.items():
             if not low <= getattr(self, name) <= high:
-                raise UserError(f"run.{name} must be in [{low}, {high}], was {getattr(self, name)!r}")
+                flag = " (--seed)" if name == "seed" else ""
+                raise UserError(f"run.{name}{flag} must be in [{low}, {high}], was {getattr(self, name)!r}")
         if self.embargo != "auto" and not (re.fullmatch("[0-9]{1,10}", self.embargo) and int(self.embargo) <= MOST_ROWS):
             raise UserError(f"run.embargo must be auto or a number of rows up to {MOST_ROWS}, was {self.embargo[:40]!r}")
 

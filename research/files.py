@@ -365,6 +365,16 @@ def save_json(path: Path, value: Any, *, is_private: bool = False) -> None:
     save_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", is_private=is_private)
 
 
+def check_target(path: Path) -> None:
+    """Raise UserError where the file of `--out` cannot be written, before the work whose figures it is to hold."""
+    folder = path.absolute().parent
+    found = (
+        "a folder" if path.is_dir() else "in a folder that is not there" if not folder.is_dir() else "in a folder without leave to write"
+    )
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise UserError(f"--out must be a file that can be written, was {path}, {found}; choose another")
+
+
 @contextmanager
 def writable(what: str, path: Path, remedy: str = "free space or choose another place") -> Iterator[None]:
     """Turn what the file system says against writing `path` into one UserError; what: of the file, as in `<what> must be writable`."""

@@ -92,7 +92,7 @@ def get_label(name: str | Label, broker: Broker | None = None) -> Label:
     if name == "L6":
         raise UserError("label must be known before trading, was 'L6'; make it from recorded trades with labels.outcome_labels")
     if name not in LABELS:
-        raise UserError(f"label must be auto, {', '.join(LABELS)} or L10, was {name!r}")
+        raise UserError(f"label (--label, run.label) must be auto, {', '.join(LABELS)} or L10, was {name!r}")
     return LABELS[name]
 
 

@@ -108,7 +108,7 @@ class ScenarioReport:
 def run_scenarios(path: str | Path, profile: str = "original") -> ScenarioReport:
     """Run every case of a scenario file under a profile; a malformed case has failed. Raises UserError on an unreadable file."""
     if profile not in PROFILES:
-        raise UserError(f"profile must be one of {', '.join(PROFILES)}, was {profile!r}")
+        raise UserError(f"profile (--profile) must be one of {', '.join(PROFILES)}, was {profile!r}")
     content = _read(Path(path))
     params, tolerance, original = Params.profile(profile), content["float_tolerance"], content["switch_values_in_profile_original"]
     outcomes = tuple(_attempt(number, case, params, original, tolerance) for number, case in enumerate(content["cases"]))

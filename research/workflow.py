@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore import Bars, Params
+from qtcore.types import MODELS
 from research.backtest import backtest
 from research.config import Config
 from research.data import Loaded
@@ -127,6 +128,7 @@ def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predicti
 
     Raises UserError before anything is trained where the meta layer of the job's folder was trained for another mode.
     """
+    _check_meta(job.config)
     if job.meta is not None:
         MetaSchedule.load(job.meta).check_mode(job.config.params)
     predictions, params = _predictions(job, bars, progress), job.config.params
@@ -134,6 +136,16 @@ def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predicti
     if job.config.run.regime_fit:
         params = fit_regime_weights(bars, predictions, params)
     return predictions, params, *_meta(job, bars, predictions, progress)
+
+
+def _check_meta(config: Config) -> None:
+    """Raise UserError on options of the meta layer that no training takes, before the base models are trained."""
+    from research.meta.train import resolve_plan
+
+    options = config.run
+    if options.meta != "none":
+        kind, vector, calibration = options.meta, options.meta_vector, options.meta_calibration
+        resolve_plan(config.params, MODELS, True, 1, kind=kind, vector=vector, calibration=calibration)
 
 
 def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
@@ -156,6 +168,7 @@ def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[st
 
     assert job.out is not None
     check_output(job.out, "schedule.json")
+    _check_meta(job.config)
     if job.update:
         return update_job(job, progress)
     loaded = load(job)

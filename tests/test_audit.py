@@ -65,7 +65,7 @@ def test_unknown_features_and_models_with_windows_are_refused(walks):
     with pytest.raises(UserError, match=r"features must be among v5_rel, v5, v5_trained, was v9"):
         audit_leakage(walks, features=("v9",))
     empty = Inputs(("a",), np.zeros((10, 1, 1), np.float32), np.zeros((2, 10, 1)))
-    with pytest.raises(UserError, match="audit needs a model that looks at one row, was nhits"):
+    with pytest.raises(UserError, match="must look at one row, was nhits"):
         shuffled_probs(empty, np.zeros((10, 1), np.int8), "nhits", 1)
 
 

@@ -105,7 +105,7 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
         (["backtest", "none.parquet"], "was 'none.parquet'"),
         (["backtest", "sample", "--set", "governor.max_daily=1"], "did you mean governor.max_daily_trades"),
         (["backtest", "sample", "--set", "governor.max_exposure=-1"], "governor.max_exposure must be a number in"),
-        (["backtest", "sample", "--profile", "best"], "profile must be one of default, original"),
+        (["backtest", "sample", "--profile", "best"], "profile (--profile) must be one of default, original"),
         (["backtest", "sample", "--symbols", "ABC"], "was 'ABC'"),
         (["backtest", "sample", "--from", "2031-01-01"], "was 2031-01-01"),
         (["backtest", "sample", "--from", "2018-12-01"], "must have more bars than the warm-up"),

@@ -109,7 +109,7 @@ def test_resample_writes_our_own_schema(qt, candles, tmp_path):
 @pytest.mark.parametrize(("words", "text"), [
     (("info", "no.parquet"), "data must exist, was 'no.parquet' (not found); expected a Parquet or CSV file"),
     (("check", "simulated:no"), "world must be one of random_walk"),
-    (("info", "sample", "--symbols", "GOLD"), "symbols must be in the data, was 'GOLD'; it has NASDAQ, SP500 (2)"),
+    (("info", "sample", "--symbols", "GOLD"), "symbols (--symbols) must be in the data, was 'GOLD'; it has NASDAQ, SP500 (2)"),
     (("info", "sample", "--from", "yesterday"), "start (--from) must hold times, was 'yesterday'; use ISO 8601 in UTC"),
     (("info", "sample", "--to", "x"), "end (--to) must hold times, was 'x'"),
     (("info", "sample", "--from", "2030-01-01", "--to", "2029"), "end (--to) must hold"),

@@ -396,7 +396,7 @@ def test_refusals_of_frames():
     name = "column date of the data"
     refused(f"{name} must be a date where a time of day stands beside it, was not so; keep one time column, named timestamp",
             rows.rename(columns={"timestamp": "date"}).assign(time="10:00"))  # fmt: skip
-    refused("symbols must be in the data, was 'ZZZ'; it has AAA, BBB (2)", rows, symbols=["AAA", "ZZZ"])
+    refused("symbols (--symbols) must be in the data, was 'ZZZ'; it has AAA, BBB (2)", rows, symbols=["AAA", "ZZZ"])
     refused("symbols must be named once each, was AAA, AAA", rows, symbols=["AAA", "AAA"])
     refused("symbols must name at least one, was empty", rows, symbols=[])
     refused(
@@ -419,7 +419,7 @@ def test_refusals_of_frames():
     refused("start (--from) must hold times, was 'yesterday'; use ISO 8601 in UTC (2024-01-31T13:00:00Z) or whole epoch s, ms, us or ns",
             rows, start="yesterday")  # fmt: skip
     refused("time_label (--time-label) must be open or close, was 'middle'", rows, time_label="middle")
-    refused("calendar must be one of regular, sessions, was 'lunar'", rows, calendar="lunar")
+    refused("calendar (--calendar) must be one of regular, sessions, was 'lunar'", rows, calendar="lunar")
     refused("interval must be a number and s, m, h, d, w or mo such as 15m, 4h or 1mo, was '1x'", rows, interval="1x")
     expected = "expected a Parquet or CSV file, a folder of them, sample, simulated:NAME, or a pandas or polars frame"
     refused(f"data must be candles, was int; {expected}", 5)
@@ -668,7 +668,7 @@ def test_streaming_own_files_and_refusals(tmp_path):
     broken.to_parquet(tmp_path / "b.parquet")
     with pytest.raises(UserError, match=r"^AAA: 10 of 50 rows have a price of zero or below"):
         list(stream_bars(tmp_path / "b.parquet"))
-    with pytest.raises(UserError, match="symbols must be in the data, was 'ZZZ'"):
+    with pytest.raises(UserError, match=r"symbols \(--symbols\) must be in the data, was 'ZZZ'"):
         stream_bars(path, symbols=["ZZZ"])
     with pytest.raises(UserError, match="stream_bars needs one Parquet file"):
         stream_bars(tmp_path)

@@ -192,7 +192,7 @@ def test_a_mistake_is_one_sentence(exchange, tmp_path, qt, monkeypatch):
         (["binanc", "--symbols", "BTC/USDT", *often], "was 'binanc'; did you mean binance?"),
         (["binance", *often], "symbols must be named once each, was without any"),
         (["binance", "--symbols", "BTC/USD", *often], "symbols must be markets of binance, was 'BTC/USD'; did you mean BTC/USDT?"),
-        (["binance", "--symbols", "BTC/USDT", "--timeframe", "7m", *often], "timeframe must be one of binance"),
+        (["binance", "--symbols", "BTC/USDT", "--timeframe", "7m", *often], "timeframe (--timeframe) must be one of binance"),
         (["binance", "--symbols", "BTC/USDT", "--timeframe", "1M", *often], "timeframe must have one length"),
         (["binance", "--symbols", "BTC/USDT", *out], "--from must say where to begin"),
         (["binance", "--symbols", "BTC/USDT", "--from", "2030-01-01", *out], "--from must lie before the last closed bar"),

@@ -171,7 +171,7 @@ def test_labels_do_look_forward_by_their_horizon_and_no_further():
 
 
 def test_mistakes_are_told_in_a_sentence():
-    with pytest.raises(UserError, match=r"label must be auto, L1, .* or L10, was 'L99'"):
+    with pytest.raises(UserError, match=r"must be auto, L1, .* or L10, was 'L99'"):
         get_label("L99")
     with pytest.raises(UserError, match="outcome_labels"):
         get_label("L6")

@@ -436,5 +436,5 @@ def test_a_symbol_that_only_the_user_names_is_told_and_files_of_a_folder_keep_th
     assert load(tmp_path / "BTCUSDT.csv", ["GOLD"]).report.notes == [told]
     assert load(tmp_path / "BTCUSDT.csv", ["BTCUSDT"]).report.notes == []
     assert load(tmp_path, ["ETHUSDT"]).bars.symbols == ("ETHUSDT",)
-    with pytest.raises(UserError, match="symbols must be in the data, was 'GOLD'; it has BTCUSDT, ETHUSDT"):
+    with pytest.raises(UserError, match=r"symbols \(--symbols\) must be in the data, was 'GOLD'; it has BTCUSDT, ETHUSDT"):
         load(tmp_path, ["GOLD"])

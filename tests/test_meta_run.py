@@ -182,7 +182,7 @@ def test_training_and_backtest_share_the_meta_layer(trained, tmp_path):
     without = load_config(sets=["run.meta=none"])
     assert run_job(replace(job, config=without, out=tmp_path / "none"), verify=False, report=False).meta is None
     other = load_config(sets=["run.meta=svm"])
-    with pytest.raises(UserError, match=r"meta model must be of kind .* was 'svm'"):
+    with pytest.raises(UserError, match=r"run.meta must be .* was 'svm'"):
         run_job(replace(job, config=other, out=tmp_path / "svm"), verify=False, report=False)
 
 

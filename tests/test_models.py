@@ -195,7 +195,7 @@ def test_class_weights_are_those_of_the_specification():
 def test_mistakes_are_told_in_a_sentence():
     with pytest.raises(UserError, match="models must be among xgb, lgbm, nhits, patchtst, was 'tft'"):
         model_target("tft")
-    with pytest.raises(UserError, match="preset must be one of default, published, original, fast, tiny, was 'slow'"):
+    with pytest.raises(UserError, match=r"preset \(--preset\) must be one of default, published, original, fast, tiny, was 'slow'"):
         make_model(model_target("xgb"), NAMES, "slow")
     with pytest.raises(UserError, match=r"model slot must be one of xgb, .* was 'mine'"):
         register("mine", "a:B")

@@ -224,7 +224,7 @@ def test_presets_are_those_of_the_specification(slot):
         assert original.items() >= {"d_model": 64, "heads": 8, "layers": 2, "ff": 256, "has_level": False}.items()
         assert fast.items() >= {"d_model": 32, "layers": 1}.items()
     assert unfitted(slot, "published").params() | {"preset": "original"} == original
-    with pytest.raises(UserError, match="preset must be one of default, original, published, fast, tiny, was 'huge'"):
+    with pytest.raises(UserError, match=r"preset \(--preset\) must be one of default, original, published, fast, tiny, was 'huge'"):
         unfitted(slot, "huge")
 
 

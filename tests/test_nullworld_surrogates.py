@@ -1,6 +1,7 @@
 """Do surrogate markets keep what they promise and destroy what they must, and does an interrupted test go on where it was?"""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -150,13 +151,18 @@ def test_an_interrupted_test_goes_on_and_its_file_is_its_own(planted, tmp_path):
     ("arguments", "words"),
     [
         ({"n_worlds": 0}, "1 or more"),
-        ({"kinds": ("shuffle",)}, "of kinds among sign_flip, phase, bootstrap"),
-        ({"block": 0.5}, "block must be 1 row"),
+        ({"kinds": ("shuffle",)}, "must be one of sign_flip, phase, bootstrap, was 'shuffle'"),
+        ({"kinds": ()}, "must be one of sign_flip, phase, bootstrap"),
+        ({"block": 0.5}, r"block \(--block\) must be 1 row"),
+        ({"block": math.nan}, r"block \(--block\) must be 1 row"),
     ],
 )
 def test_bad_arguments_are_one_sentence(planted, arguments, words):
+    def procedure(_):
+        raise AssertionError("the work began")
+
     with pytest.raises(UserError, match=words):
-        null_worlds(planted, Foresight(), **{"n_worlds": 2} | arguments)
+        null_worlds(planted, procedure, **{"n_worlds": 2} | arguments)
 
 
 def test_the_default_procedure_tries_its_whole_grid(planted):

@@ -135,7 +135,7 @@ def test_a_malformed_file_is_refused(tmp_path):
             run_scenarios(path)
     with pytest.raises(UserError, match="was not found"):
         run_scenarios(tmp_path / "missing.json")
-    with pytest.raises(UserError, match="profile must be one of"):
+    with pytest.raises(UserError, match=r"profile \(--profile\) must be one of"):
         run_scenarios(write(tmp_path), "lucky")
 
 

@@ -26,7 +26,7 @@ from research.cli.common import (
     resolve,
     split_symbols,
 )
-from research.files import save_json, writable
+from research.files import check_target, save_json, writable
 
 audit_app = typer.Typer(no_args_is_help=True, help="Show what a mistake in the method is worth.")
 FEATURES = {"relative": ("v5_rel",), "raw": ("v5",), "both": ("v5_rel", "v5")}
@@ -60,7 +60,11 @@ def leakage(
 
     if features not in FEATURES:
         raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
-    job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    asked = resolve("default", None, None, seed)
+    if out is not None:
+        check_target(out)
+    names = split_symbols(symbols)
+    job = Job(data, asked, names, start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     bars = bars_of(job)
     with progress(quiet or json) as update:
         found = audit_leakage(bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
@@ -104,6 +108,8 @@ def cpcv(
     from research.workflow import Job, bars_of
 
     asked = resolve(profile, config, set_, seed)
+    if out is not None:
+        check_target(out)
     job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     bars = bars_of(job)
     options = {"n_groups": groups, "n_test": tested, "preset": preset, "seed": seed}

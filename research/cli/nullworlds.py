@@ -19,6 +19,7 @@ from research.cli.common import (
     To,
     print_json,
     progress,
+    resolve,
     split_symbols,
 )
 from research.cli.show import console
@@ -26,11 +27,11 @@ from research.cli.show import console
 
 def nullworlds(
     data: Data,
-    worlds: Annotated[int, typer.Option(help="surrogate markets; 39 can reach p = 0.025")] = 39,
+    worlds: Annotated[int, typer.Option(min=1, help="surrogate markets; 39 can reach p = 0.025")] = 39,
     kind: Annotated[list[str] | None, typer.Option(help="sign_flip, phase or bootstrap, repeatable; default: all in turn")] = None,
     block: Annotated[float, typer.Option(help="mean rows that are mirrored or drawn together")] = 1.0,
     models: Annotated[str, typer.Option(help="base models to train, A,B")] = "lgbm",
-    folds: Annotated[int, typer.Option(help="walk-forward folds")] = 3,
+    folds: Annotated[int, typer.Option(min=1, help="walk-forward folds")] = 3,
     out: Annotated[Path, typer.Option(help="file of finished worlds; the same command goes on from it")] = Path("reports/nullworlds.jsonl"),
     symbols: Symbols = None,
     start: From = None,
@@ -45,13 +46,12 @@ def nullworlds(
 ) -> None:
     """Train, choose thresholds and trade on the real market and on surrogates; print the p-value of the whole procedure."""
     from qtcore.params import Params
-    from research.config import load_config
     from research.data import load_bars
     from research.evidence.nullworlds import Procedure, null_worlds
     from research.evidence.surrogates import KINDS
 
+    plain, asked = Params().flat(), resolve("default", None, set_, seed).params.flat()
     bars = load_bars(data, split_symbols(symbols), start, end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    plain, asked = Params().flat(), load_config(sets=set_ or []).params.flat()
     values = {name: value for name, value in asked.items() if plain.get(name) != value}
     names = tuple(models.replace(",", " ").split())
     procedure = Procedure(names, n_folds=folds, seed=seed, values=values)

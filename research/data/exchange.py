@@ -62,7 +62,7 @@ class Exchange:
         self.ccxt.timeout_on_exit = 0
         if not self.ccxt.timeframes or timeframe not in self.ccxt.timeframes:
             some = ", ".join(self.ccxt.timeframes or ()) or "none"
-            raise UserError(f"timeframe must be one of {name} ({some}), was {timeframe!r}")
+            raise UserError(f"timeframe (--timeframe) must be one of {name} ({some}), was {timeframe!r}")
         if timeframe[-1] in "My":
             raise UserError(f"timeframe must have one length, was {timeframe!r}; take a shorter one")
         if len(set(self.symbols)) < len(self.symbols) or not self.symbols:

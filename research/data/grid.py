@@ -61,14 +61,19 @@ def most_common(values: I8, weights: I8 | None = None) -> int:
     return int(distinct[np.argmax(np.bincount(at, weights))])
 
 
+def check_calendar(calendar: str | None) -> None:
+    """Raise UserError on an unknown kind of calendar; None means that it is measured."""
+    if calendar not in (None, *CALENDARS):
+        raise UserError(f"calendar (--calendar) must be one of {', '.join(CALENDARS)}, was {calendar!r}")
+
+
 def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symbols: int, block_rows: int | None = None) -> Grid:
     """Choose the rows from the distinct `times` (sorted) and how many candles each has.
 
     block_rows: as many rows of the planes are in memory at a time; None: all. Raises UserError when bars overlap, and when there would be
     cells without number.
     """
-    if calendar not in (None, *CALENDARS):
-        raise UserError(f"calendar must be one of {', '.join(CALENDARS)}, was {calendar!r}")
+    check_calendar(calendar)
     phases = times % interval
     phase = int(phases[0]) if np.all(phases == phases[0]) else most_common(phases, counts)
     on = phases == phase

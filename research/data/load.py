@@ -14,7 +14,7 @@ from qtcore.types import I8, Bars
 from research.data.clock import interval_text, iso, parse_length, parse_time
 from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
-from research.data.grid import MAX_EMPTY, Grid, distinct_times, fill_planes, find_grid
+from research.data.grid import MAX_EMPTY, Grid, check_calendar, distinct_times, fill_planes, find_grid
 from research.data.lacks import jumps, sentences, unclosed
 from research.data.lengths import are_closes, check_lengths, check_longer, check_series, count_steps, find_interval, opens_of, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
@@ -118,6 +118,7 @@ def load(
 ) -> Loaded:
     """Do what `load_bars` does, and return the report beside the bars instead of warning."""
     check_label(time_label)
+    check_calendar(calendar)
     symbols = parse_symbols(symbols)
     span = parse_span(start, end)
     name = str(source) if isinstance(source, str | Path) else "data"
@@ -129,6 +130,8 @@ def load(
         report.n_rows = bars.n * len(bars.symbols)
         if reading != Reading():
             report.notes.append("--time-zone, --day-start and --adjusted were not needed: these bars are not read from a table")
+        if (time_label, calendar, interval) != ("open", None, None):
+            report.notes.append("--time-label, --calendar and --interval were not needed: these bars are not read from a table")
     else:
         rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None, reading)
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)
@@ -332,7 +335,9 @@ def _cut(bars: Bars, symbols: list[str] | None, span: Span) -> Bars:
     if symbols is not None:
         for name in symbols:
             if name not in bars.symbols:
-                raise UserError(f"symbols must be in the data, was {name!r}; it has {', '.join(bars.symbols[:8])} ({len(bars.symbols)})")
+                raise UserError(
+                    f"symbols (--symbols) must be in the data, was {name!r}; it has {', '.join(bars.symbols[:8])} ({len(bars.symbols)})"
+                )
         columns = [bars.symbols.index(name) for name in symbols]
         planes: dict[str, Any] = {k: np.ascontiguousarray(getattr(bars, k)[:, columns]) for k in ("open", "high", "low", "close", "volume")}
         funding = None if bars.funding is None else np.ascontiguousarray(bars.funding[:, columns])

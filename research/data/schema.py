@@ -93,7 +93,7 @@ class Rows:
         for name in order:
             if name not in self.symbols:
                 some = ", ".join(sorted(self.symbols)[:8]) + (", ..." if len(self.symbols) > 8 else "")
-                raise UserError(f"symbols must be in the data, was {name!r}; it has {some} ({len(self.symbols)})")
+                raise UserError(f"symbols (--symbols) must be in the data, was {name!r}; it has {some} ({len(self.symbols)})")
         if len(set(order)) != len(order):
             raise UserError(f"symbols must be named once each, was {', '.join(order)}")
         if tuple(order) == self.symbols:

@@ -21,7 +21,7 @@ from qtcore.params import Params
 from qtcore.types import Bars
 from research.data.facts import fingerprint
 from research.errors import UserError
-from research.evidence.surrogates import KINDS, surrogate
+from research.evidence.surrogates import KINDS, check_kind, surrogate
 from research.files import Kind, parse_json, read_text, save_text, writable
 
 GRID: Mapping[str, tuple[Any, ...]] = {
@@ -105,8 +105,10 @@ def null_worlds(
     `out` belongs to another procedure or market. KeyboardInterrupt keeps what is done.
     """
     chosen = Procedure() if procedure is None else procedure
-    if n_worlds < 1 or not kinds or set(kinds) - set(KINDS):
-        raise UserError(f"null worlds must be 1 or more, of kinds among {', '.join(KINDS)}, was {n_worlds} of {', '.join(kinds) or 'none'}")
+    if n_worlds < 1:
+        raise UserError(f"n_worlds (--worlds) must be 1 or more, was {n_worlds}; 39 can reach p = 0.025")
+    for kind in kinds or ("",):
+        check_kind(kind, block)
     config = {"market": fingerprint(bars), "procedure": _describe(chosen), "kinds": list(kinds), "block": block, "seed": seed}
     path = None if out is None else Path(out)
     known = {} if path is None else _read(path, config)

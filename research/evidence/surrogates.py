@@ -10,6 +10,7 @@ What predicts within a block survives `bootstrap`, so its default is blocks of o
 the test blind to edges that are shorter than they are. Holes stay where they were (`bootstrap`: go with their row).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,10 +42,7 @@ def surrogate(bars: Bars, kind: str = "sign_flip", seed: int = 0, block: float =
     >>> surrogate(simulate("random_walk", n_bars=50), "phase", seed=1).n
     50
     """
-    if kind not in KINDS:
-        raise UserError(f"surrogate must be one of {', '.join(KINDS)}, was {kind!r}")
-    if not block >= 1.0:
-        raise UserError(f"block must be 1 row or more, was {block:g}")
+    check_kind(kind, block)
     rng, holes = np.random.default_rng([seed, KINDS.index(kind)]), np.isnan(bars.close)
     moves = moves_of(bars)
     if kind == "bootstrap":
@@ -54,6 +52,14 @@ def surrogate(bars: Bars, kind: str = "sign_flip", seed: int = 0, block: float =
         return candles_of(replace(bars, volume=np.ascontiguousarray(bars.volume[rows]), funding=funding), drawn, holes[rows])
     made = _mirrored(moves, bars.n, block, rng) if kind == "sign_flip" else _rephased(moves, rng)
     return candles_of(bars, made, holes)
+
+
+def check_kind(kind: str, block: float) -> None:
+    """Raise UserError on an unknown kind, or a mean length in rows below one."""
+    if kind not in KINDS:
+        raise UserError(f"kind (--kind) must be one of {', '.join(KINDS)}, was {kind!r}")
+    if not 1.0 <= block < math.inf:
+        raise UserError(f"block (--block) must be 1 row or more, was {block:g}")
 
 
 def moves_of(bars: Bars) -> Moves:

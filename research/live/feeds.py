@@ -287,7 +287,7 @@ def parse_speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0.0 < speed < 1e9:
-        raise UserError(f"--speed must be max or bars a second, was {text!r}")
+        raise UserError(f"--speed must be max, or bars a second above 0, was {text!r}; e.g. 2.5")
     return speed
 
 
@@ -310,11 +310,12 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
         return open_exchange(name, how.get("symbols") or (), how.get("start"), **(exchange or {}))
     if kind != "replay" or not name:
         raise UserError(f"--feed must be replay:FILE or ccxt:EXCHANGE, was {text!r}")
+    if given := [f"--{flag}" for flag in ("timeframe", "poll") if (exchange or {}).get(flag) is not None]:
+        raise UserError(f"{given[0]} must go with ccxt:EXCHANGE, was given with {text!r}; leave it out")
+    pace, since = parse_speed(speed), None if live_from is None else parse_time(live_from, "--live-from")
     source = name if name == "sample" or name.startswith("simulated:") else str(Path(name))
     loaded = load(source, **how)
-    return ReplayFeed(
-        loaded.bars, parse_speed(speed), None if live_from is None else parse_time(live_from, "--live-from"), loaded.report.issues
-    )
+    return ReplayFeed(loaded.bars, pace, since, loaded.report.issues)
 
 
 def _iso(ns: int) -> str:

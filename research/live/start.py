@@ -92,6 +92,8 @@ def check_files(wish: Wish) -> None:
     """Raise UserError where the log would be written into a file that is something else."""
     assert wish.journal is not None
     if wish.log is None:
+        if wish.log_json:
+            raise UserError("--log-json must come with --log, was without; name the file of the lines with --log")
         return
     replayed = (wish.feed or "").removeprefix("replay:")
     parts = {"the journal": wish.journal, "the paper account": paper_of(wish.journal), "the lock": lock_of(wish.journal)}

@@ -229,8 +229,10 @@ def resolve_plan(
         kind = "mlp" if is_v5 else "logistic"
     if vector == "auto":
         vector = "v5" if is_v5 else "meta30" if MODELS[4] in slots else "meta26"
-    if kind not in KINDS or vector not in VECTORS:
-        raise UserError(f"meta model must be of kind {', '.join(KINDS)} on a vector {', '.join(VECTORS)}, was {kind!r} on {vector!r}")
+    if kind not in KINDS:
+        raise UserError(f"run.meta must be auto, none or one of {', '.join(KINDS)}, was {kind!r}")
+    if vector not in VECTORS:
+        raise UserError(f"run.meta_vector must be auto or one of {', '.join(VECTORS)}, was {vector!r}")
     if not has_probs and vector.startswith(("meta32", "meta36")):
         raise UserError(f"predictions must carry probabilities for the meta vector {vector}, was actions only; use meta26")
     return MetaPlan(params.meta.mode.name.lower(), kind, vector, resolve_calibration(kind, calibration), smote, seed, horizon, horizon)

@@ -220,7 +220,7 @@ class StoredModel(ABC):
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:
-            raise UserError(f"preset must be one of {', '.join(self.presets)}, was {self.preset!r}")
+            raise UserError(f"preset (--preset) must be one of {', '.join(self.presets)}, was {self.preset!r}")
 
     @abstractmethod
     def _write(self) -> bytes:
