@@ -17,6 +17,7 @@ SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day o
 MIN_STEPS = 20  # of a symbol, before its own bar length is an opinion
 DENSE, FEW = 0.8, 4  # share of the steps that are one bar; equal steps in a row that are a length of their own there
 LONE = 3  # longer bars one by one, each before a hole of its length, that are no chance
+MANY = 8  # days one by one, of a range that no shorter bar has
 FRIDAY = 1  # of days since 1970-01-01, a Thursday, modulo 7
 CHANCE = 1e-3  # that candles which are only missing here and there look like bars of another length
 
@@ -155,7 +156,7 @@ def check_lengths(steps: Steps, symbols: tuple[str, ...], interval: int) -> None
             continue
         name = symbols[code]
         if usual := steps.runs.get((code, interval)):
-            text = f"{name} must have bars of one length, was {_of(interval, usual[1:])} and {_of(length, span)}"
+            text = two_lengths(name, (interval, usual[1:]), (length, span))
             raise UserError(f"{text}; resample first, or keep one part of it with --from and --to")
         text = f"symbols must have bars of one length, was {_of(length, span)} for {name} and {interval_text(interval)} for most"
         raise UserError(f"{text}; resample first, or leave {name} out")
@@ -169,9 +170,7 @@ def check_series(rows: Rows, interval: int) -> None:
     for (code, length), (n, *span) in count_steps(rows[twice[differs]]).runs.items():
         if length > interval / SHORTEST and n >= math.log(max(int(differs.sum()), 2) / CHANCE, 4.0):
             whole = rows.time[rows.code == code]
-            text = (
-                f"{rows.symbols[code]} must have bars of one length, was {_of(interval, whole[[0, -1]].tolist())} and {_of(length, span)}"
-            )
+            text = two_lengths(rows.symbols[code], (interval, whole[[0, -1]].tolist()), (length, span))
             raise UserError(f"{text}, one among the other; keep the rows of one")
 
 
@@ -179,7 +178,8 @@ def check_longer(rows: Rows, interval: int) -> None:
     """Refuse longer bars that stand one by one among those of `interval`: a daily row on every second day. Rows are sorted.
 
     Such a row looks like one before a hole. What tells them apart: its range is that of the whole hole, `range * sqrt(bars)`, and where it
-    closes the next row opens, while behind a hole the price has moved on. Raises UserError with both spans.
+    closes the next row opens, while behind a hole the price has moved on; or there are `MANY` of such ranges, each before hours enough
+    for a day: minutes before a halt have them too. Raises UserError with both spans.
     """
     step = np.where(np.diff(rows.code) == 0, np.diff(rows.time), 0)
     if not np.any(step >= 4 * interval):
@@ -194,12 +194,20 @@ def check_longer(rows: Rows, interval: int) -> None:
         lengths, counts = np.unique(step[own & (step >= 4 * interval)], return_counts=True)
         for length in lengths[counts >= LONE].tolist():
             at = np.flatnonzero(own & (step == length))
-            wide = max(2.0, 0.7 * math.sqrt(length / interval)) * usual
-            if usual > 0.0 and np.median(spread[at]) >= wide and np.median(behind[at]) <= usual:
-                spans = _of(interval, rows.time[rows.code == code][[0, -1]].tolist()), _of(length, rows.time[at[[0, -1]]].tolist())
-                name = rows.symbols[code]
-                text = f"{name} must have bars of one length, was {' and '.join(spans)}, {len(at):,} of these among the others"
+            if usual <= 0.0:
+                continue
+            wide, bars = spread[at] / usual, math.sqrt(length / interval)
+            goes_on = np.median(wide) >= max(2.0, 0.7 * bars) and np.median(behind[at]) <= usual
+            is_day = len(at) >= MANY and length >= max(16 * interval, SHORTEST * NS_PER_DAY)
+            if goes_on or (is_day and np.quantile(wide, 0.25) >= 0.5 * bars):
+                spans = (interval, rows.time[rows.code == code][[0, -1]].tolist()), (length, rows.time[at[[0, -1]]].tolist())
+                text = f"{two_lengths(rows.symbols[code], *spans)}, {len(at):,} of these among the others"
                 raise UserError(f"{text}; keep the rows of one, or resample first")
+
+
+def two_lengths(name: str, usual: tuple[int, Sequence[int]], other: tuple[int, Sequence[int]]) -> str:
+    """Begin the sentence that a symbol has two bar lengths, each with its span."""
+    return f"{name} must have bars of one length, was {_of(*usual)} and {_of(*other)}"
 
 
 def _of(length: int, span: Sequence[int]) -> str:

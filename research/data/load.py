@@ -20,6 +20,7 @@ from research.data.lengths import are_closes, check_lengths, check_longer, check
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
 from research.data.sources import read_rows
+from research.data.stretches import check_phases, check_stretches
 from research.data.zones import Reading, parse_reading
 from research.errors import UserError, visible
 
@@ -214,6 +215,8 @@ def _one_length(rows: Rows) -> int:
     ordered = rows if is_tidy else rows[np.lexsort((rows.time, rows.code))]
     steps = count_steps(ordered)
     length = rows.interval or find_interval(steps, rows.symbols)
+    check_phases(ordered, length)
+    check_stretches(ordered, length)
     check_lengths(steps, rows.symbols, length)
     if not is_tidy:  # one series below the other
         check_lengths(count_steps(rows[np.argsort(rows.code, kind="stable")]), rows.symbols, length)
