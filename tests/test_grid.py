@@ -13,7 +13,7 @@ import pytest
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
 from research import machine
 from research.data import bars_per_year, closes_of, grid, load, load_bars, save_bars, simulate, stream_bars
-from research.data.load import CLOSES
+from research.data.load import CLOSES, FIRSTS, DataWarning
 from research.data.quality import quality
 from research.errors import UserError
 from research.live.journal import Journal
@@ -280,6 +280,21 @@ def test_months_dated_by_their_ends_open_at_their_beginnings(ends, label, tmp_pa
     rows.to_parquet(tmp_path / "AAA.parquet")
     streamed = list(stream_bars(tmp_path / "AAA.parquet", block_rows=7, time_label=label))
     assert np.concatenate([bars.open_time for bars in streamed]).tolist() == loaded.bars.open_time.tolist()
+
+
+@pytest.mark.parametrize(
+    ("column", "label", "is_told"), [("timestamp", "open", True), ("open_time", "open", False), ("timestamp", "close", False)]
+)
+def test_months_dated_by_first_days_are_told_to_be_read_as_opens_unless_that_is_said(column, label, is_told, tmp_path):
+    rows = at(NEXT).rename(columns={"timestamp": column})
+    loaded = load(rows, time_label=label)
+    assert loaded.bars.open_time.tolist() == (MONTHS if label == "close" else NEXT).as_unit("ns").asi8.tolist()
+    assert (FIRSTS in loaded.report.lacked) == is_told
+    rows.to_parquet(tmp_path / "AAA.parquet")
+    if is_told:
+        with pytest.warns(DataWarning, match="dated by first days"):
+            list(stream_bars(tmp_path / "AAA.parquet"))
+    assert FIRSTS not in load(save_bars(loaded.bars, tmp_path / "own.parquet")).report.lacked
 
 
 @pytest.mark.parametrize(("step", "n"), [("MS", 1), ("QS", 3), ("2QS", 6)])

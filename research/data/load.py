@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.types import I8, Bars
-from research.data.clock import interval_text, iso, parse_length, parse_time
+from research.data.clock import interval_text, iso, month_ends, parse_length, parse_time
 from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
 from research.data.grid import MAX_EMPTY, Grid, check_calendar, distinct_times, fill_planes, find_grid
@@ -24,6 +24,7 @@ from research.data.stretches import check_phases, check_stretches
 from research.data.zones import Reading, parse_reading
 from research.errors import UserError, visible
 
+FIRSTS = "the bars are calendar months dated by first days, read as the days they open; where they close there, use --time-label close"
 CLOSES = "the timestamps lie just before whole minutes, or are the last days of months, where bars close: they were read as closes"
 Span = tuple[int | None, int | None]  # [start, end) of the open times, ns UTC
 
@@ -183,6 +184,8 @@ def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, i
         rows = replace(rows, time=opens_of(rows.time, length), label="open")
     elif not rows.interval and are_closes(rows.time, 1, length):
         rows = replace(rows, time=opens_of(rows.time, length), notes=(*rows.notes, CLOSES))
+    elif not (rows.interval or rows.says_open) and month_ends(rows.time, length) is not None:
+        rows = replace(rows, notes=(*rows.notes, FIRSTS))
     if span != (None, None):
         inside = in_span(rows.time, span)
         if not np.any(inside):

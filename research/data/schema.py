@@ -64,7 +64,8 @@ class Rows:
 
     time [N]: int64 ns UTC. code [N]: index into `symbols`. values [5, N]: open, high, low, close, volume, NaN where empty;
     [6, N] with a funding rate. label: whether `time` is the open or the close of the bar. What the source itself says, if it does:
-    interval in ns, else 0; calendar; is_ordered: the symbols stand in an order that means something; origin: how they were simulated.
+    interval in ns, else 0; calendar; says_open: its column is called an open time; is_ordered: the symbols stand in an order that means
+    something; origin: how they were simulated.
     notes: sentences on what was assumed.
     """
 
@@ -78,6 +79,7 @@ class Rows:
     is_ordered: bool = False
     notes: tuple[str, ...] = ()
     origin: str = ""
+    says_open: bool = False
 
     @property
     def n(self) -> int:
@@ -276,7 +278,8 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
         interval = int(steps[counts == counts.max()][-1])  # of January and February the longer: months
         if interval <= 0:
             raise UserError(f"{source}: close_time must lie after {found['time']}, was not so in most rows; swap or drop the column")
-    rows = Rows(time, code, values, symbols, label, interval)
+    says_open = label == "open" and re.search("open|start|begin", plain(found["time"])) is not None
+    rows = Rows(time, code, values, symbols, label, interval, says_open=says_open)
     if own is None or not set(symbols) <= set(own["symbols"]):
         return rows
     rank = np.array([own["symbols"].index(name) for name in symbols], np.int32)
@@ -355,9 +358,10 @@ def join(parts: Sequence[Rows], source: str) -> Rows:
     ranks = [np.array([symbols.index(name) for name in part.symbols], np.int32) for part in parts]
     intervals = {part.interval for part in parts}
     parts = [replace(part, code=rank[part.code], symbols=symbols) for part, rank in zip(parts, ranks)]
+    says_open = all(part.says_open for part in parts)
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     interval = intervals.pop() if len(intervals) == 1 else 0
-    return replace(stack(parts), interval=interval, calendar=None, is_ordered=False, notes=notes, origin="")
+    return replace(stack(parts), interval=interval, calendar=None, is_ordered=False, notes=notes, origin="", says_open=says_open)
 
 
 def stack(parts: Sequence[Rows]) -> Rows:

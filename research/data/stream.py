@@ -16,12 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from qtcore.types import I8, Bars
-from research.data.clock import parse_length
+from research.data.clock import month_ends, parse_length
 from research.data.grid import Grid, fill_planes, find_grid
 from research.data.lacks import unclosed
 from research.data.lengths import Steps, are_closes, check_lengths, find_interval, opens_of, whole_length
 from research.data.load import (
     CLOSES,
+    FIRSTS,
     Span,
     absent_text,
     check_label,
@@ -175,6 +176,7 @@ def survey(
     names, groups = tuple(scan.symbols[s] for s in here), tuple(scan.groups[s] for s in here)
     grid = find_grid(times, candles, length, calendar or scan.calendar, len(names), block_rows)
     notes = [CLOSES] if is_close and not is_said else []
+    notes += [FIRSTS] if not (is_close or scan.interval or scan.says_open) and month_ends(times, length) is not None else []
     notes += [gone_text(absent)] if absent else []
     whole = (names, counts[here], groups, grid, span, wrong_times)
     return Survey(*whole, is_close, scan.keeps_empty, scan.by_time, issues, notes, scan.reading)
@@ -203,11 +205,11 @@ class _Scan:
         everyone: set[str] = set()
         parts: list[tuple[I8, I8]] = []
         self.steps = Steps()
-        self.by_time, self.label = True, "open"
+        self.by_time, self.label, self.says_open = True, "open", False
         for group, rows, all_names in self._batches():
             everyone.update(all_names)
             lengths[rows.interval] += rows.n
-            self.label = rows.label
+            self.label, self.says_open = rows.label, rows.says_open
             if not rows.n:
                 continue
             self._walk(rows)
