@@ -14,6 +14,7 @@ from research.errors import UserError
 from research.live import controls
 from research.live.runner import Runner
 from research.live.start import start_live
+from research.predictions import Predictions
 from tests.live_market import content, events_of, make_market, paper_content, replay_of, run_live
 
 N = 160
@@ -138,3 +139,21 @@ def test_a_file_of_other_candles_does_not_go_on(folder, tmp_path):
     ):
         start_live(replace(replay_of(folder, journal), feed=f"replay:{tmp_path / 'bars.parquet'}"))
     assert content(journal) == before
+
+
+def test_other_predictions_do_not_go_on_and_the_same_under_another_name_do(folder, tmp_path):
+    """The name of the file says nothing: what it says of the bars that were decided does."""
+    journal, asked = tmp_path / "j", replay_of(folder, tmp_path / "j")
+    run_live(asked, 100)
+    before, own = content(journal), Predictions.load(asked.predictions)
+    other = tmp_path / asked.predictions.name
+    Predictions.random(load_bars(folder / "bars.parquet"), seed=77).save(other)
+    with pytest.raises(
+        UserError, match=r"--predictions must go on with those of the journal, was .* with another vote of \w+ for .*new --journal"
+    ):
+        start_live(replace(asked, predictions=other))
+    assert content(journal) == before
+    own.save(tmp_path / "same.parquet")
+    outcome, _ = run_live(replace(asked, predictions=tmp_path / "same.parquet"))
+    assert (outcome.resumed, outcome.bars) == (100, N - 100)
+    assert events_of(journal, "mismatch") == 0

@@ -386,7 +386,7 @@ REFUSALS = {
     "candles that are not there": (["--feed"], ["--feed", "replay:no.parquet"], "no.parquet"),
     "models of no folder": (["--predictions"], ["--models", "no_such"], "no_such"),
     "predictions that are not there": (["--predictions"], ["--predictions", "no.parquet"], "no.parquet"),
-    "symbols that are not there": ([], ["--symbols", "NO"], "symbols must be"),
+    "symbols that are not there": ([], ["--symbols", "NO"], "symbols (--symbols) must be"),
     "symbols of no prediction": ([], ["--symbols", "S0"], "S0"),
     "a wrong value": ([], ["--set", "governor.stop_loss=x"], "stop_loss"),
     "a wrong fill": ([], ["--set", "broker.fill=close"], "broker.fill must be next_open"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qtcore import Bars, Params
+from qtcore.types import MODELS
 from research.config import Config
 from research.data.clock import iso
 from research.errors import UserError
@@ -32,6 +33,8 @@ from research.meta.schedule import MetaSchedule
 from research.models.schedule import ModelSet
 from research.predictions import Predictions
 from research.registry import find
+
+ROUNDING = 1e-9  # by which a confidence may differ that was written as text in between
 
 Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]]  # predictions, models, meta layer, their versions
 
@@ -175,6 +178,8 @@ def assemble(
     opened.append(journal)
     if is_replay:
         check_continues(journal, feed.bars, feed_text=wish.feed or "")
+        if served[0] is not None and wish.predictions is not None:
+            check_votes(journal, served[0], wish.predictions)
     taken = _governor(wish, journal)
     cash = None if taken is None else taken.get("current_balance")
     broker = PaperBroker(paper_of(wish.journal), feed.symbols, params, cash=cash, made=made)
@@ -225,6 +230,25 @@ def check_continues(journal: Journal, bars: Bars, feed_text: str) -> None:
             name, when = bars.symbols[int(other[0])], iso(int(known.open_time[0]))
             was = f"{mine[other[0]]:g} instead of {theirs[other[0]]:g} for {name} at {when}"
             raise UserError(f"--feed must go on with the journal's candles, was {feed_text} with a close of {was}; use a new --journal")
+
+
+def check_votes(journal: Journal, predictions: Predictions, file: Path) -> None:
+    """Refuse to go on with predictions that say something else of the bars that the journal decided last with predictions."""
+    if (last := journal.last_bar()) is None:
+        return
+    versions, said = journal.versions(), predictions.votes()
+    rows = {int(time): row for row, time in enumerate(predictions.close_time)}
+    for _, bars, known, version in journal.bars_after(last[0] - REMEMBERED):
+        row = rows.get(int(bars.close_time[0]))
+        if row is None or "predictions" not in versions[version][1]:
+            continue
+        is_other = said.action[:, row] != known.action[:, 0]
+        is_other |= np.abs(said.confidence[:, row] - known.confidence[:, 0]) > ROUNDING
+        if len(other := np.argwhere(is_other)):
+            model, symbol = other[0].tolist()
+            when = f"{bars.symbols[symbol]} at {iso(int(bars.close_time[0]))}"
+            text = f"--predictions must go on with those of the journal, was {file} with another vote of {MODELS[model]} for {when}"
+            raise UserError(f"{text}; give the file that it was begun with, or a longer one of the same, or use a new --journal")
 
 
 def note_waits(runner: Runner, journal: Journal, broker: PaperBroker) -> None:
