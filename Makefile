@@ -28,6 +28,7 @@ test: $(STAMP)  ## lint, types and tests, ten minutes on two cores after set-up
 	OPENBLAS_NUM_THREADS=1 $(TESTS) -m "not slow"  # two processes on two cores: NumPy's threads would wait for each other
 
 test-all: $(STAMP)  ## every test, bounds checks and long property runs included
+	$(BIN)/python -m pip install --quiet --only-binary=:all: "atheris>=3,<4" || echo "no wheel of atheris here: fuzzing by branches is skipped"
 	HYPOTHESIS_PROFILE=new $(TESTS)
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_engine.py tests/test_trade.py tests/test_features.py tests/test_decide.py
 

@@ -214,7 +214,7 @@ def _whole(text: str) -> int:
 
 
 def _not_deep(value: Any, kind: Kind, where: Any) -> Any:
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(MAX_DEPTH):
         level = [item for each in level for item in (each.values() if isinstance(each, dict) else each) if isinstance(item, dict | list)]
         if not level:

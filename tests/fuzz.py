@@ -148,7 +148,9 @@ def recode(data: bytes, rng: Rng) -> bytes:
 
 
 def empty(data: bytes, rng: Rng) -> bytes:
-    return [b"", b"\0" * 64, b"\n", b"{}", b"[]", b"[" * 100_000, b"PK\x05\x06" + bytes(18), b"PAR1PAR1"][int(rng.integers(8))]
+    return [b"", b"\0" * 64, b"\n", b"{}", b"[]", b"0", b"null", b"[" * 100_000, b"PK\x05\x06" + bytes(18), b"PAR1PAR1"][
+        int(rng.integers(10))
+    ]
 
 
 BYTES = (flip, flip, cut, drop, insert, double, swap, number, number, recode, empty)
@@ -428,14 +430,14 @@ def naive_votes(path: Path, found: Any) -> None:
         for s, symbol in enumerate(found.symbols):
             rows = known.get((close, symbol), [])
             for m, model in enumerate(MODELS):
-                votes = [row[model] for row in rows if model in row and str(row[model][0]) in names]
+                votes = [row[model] for row in rows if model in row and str(row[model][0]).upper() in names]
                 mine = (int(found.action[m, t, s]), float(found.confidence[m, t, s]))
                 if is_table and not {f"{model}_action", f"{model}_confidence"} <= set(table.columns):
                     continue  # its votes come from its probabilities
                 if mine[0] < 0:
                     missing += bool(votes)
                 else:
-                    assert any((names[str(a)], np.float32(c)) == (mine[0], np.float32(mine[1])) for a, c in votes), (
+                    assert any((names[str(a).upper()], np.float32(c)) == (mine[0], np.float32(mine[1])) for a, c in votes), (
                         f"{model} of {symbol} at {close} votes {mine}, the file says {votes}"
                     )
     assert not missing or found.notes, f"{missing} votes are missing, and nobody says so"

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from research.data import load
+from tests import fuzz_coverage
 from tests.fuzz import COMMANDS, TARGETS, WORLD, StoppedError, attempt, campaign, cli, make_seeds, naive_check, naive_votes
 
 TRAINED = {"models", "meta", "registry", "fits", "sweep"}  # need a training, which takes half a minute
@@ -64,6 +65,12 @@ def test_unchanged_commands_are_accepted(seeds, command, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_long_campaign_in_children_finds_nothing():
     assert campaign(1_500, seed=3, minutes=20.0) == {}
+
+
+@pytest.mark.slow
+def test_fuzzing_by_branches_finds_nothing():
+    pytest.importorskip("atheris", reason="needs atheris (extra fuzz), of which there is a wheel for some Pythons on Linux")
+    assert fuzz_coverage.campaign(seconds=30) == []
 
 
 LINES = ["timestamp,symbol,open,high,low,close,volume", "2024-01-01T00:00:00Z,A,1,2,0.5,1.5,9", "2024-01-01T01:00:00Z,A,1.5,2.5,1,2,8"]

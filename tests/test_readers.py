@@ -321,3 +321,5 @@ def test_a_cut_table_is_refused(tmp_path):
 
 def test_a_line_is_named_by_whoever_reads_it():
     refused(lambda: parse_json("{", KIND, "line 3 of x"), "line 3 of x must be a thing")
+    for text in ("0", "1.5", "null", "true", '"x"', "[]"):
+        refused(lambda text=text: parse_json(text, KIND, "line 3 of x"), "line 3 of x must be a thing", "not a table of names and values")

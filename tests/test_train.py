@@ -337,8 +337,8 @@ def test_a_planted_edge_is_found_quick():
 
 @pytest.mark.slow
 def test_random_walks_have_no_direction():
-    """T-1 over twelve worlds and both models: the mean distance is within three of its own standard errors."""
-    worlds = [train(simulate("random_walk", seed=200 + seed, n_bars=3000, n_symbols=4), n_folds=4) for seed in range(12)]
+    """T-1 over many worlds and both models: the mean distance is within three of its standard errors, which the worlds themselves show."""
+    worlds = [train(simulate("random_walk", seed=200 + seed, n_bars=3000, n_symbols=4), n_folds=4) for seed in range(36)]
     for slot in ("xgb", "lgbm"):
         z = [direction_z(made, slot)[1] for made in worlds]
-        assert np.mean(z) * np.sqrt(len(z)) < 3.0, z
+        assert np.mean(z) * np.sqrt(len(z)) < 3.0 * np.std(z, ddof=1), z
