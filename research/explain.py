@@ -12,6 +12,7 @@ from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason
 from research.errors import UserError
 from research.reasons import entropy_text, reason_text
 from research.store import read_run
+from research.verdict import stated
 
 SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_units`
     "rsi": " (0 to 100)",
@@ -22,7 +23,7 @@ SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_
 
 
 def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
-    """Explain the decision on `symbol` at `time`: `{symbol, close_time, layers: [{name, says, saw}]}`.
+    """Explain the decision on `symbol` at `time`: `{verdict, sentence, figures, symbol, close_time, layers: [{name, says, saw}]}`.
 
     time: UTC, the bar's close (decision time) or its open. The run is computed again up to that bar, so what is shown is what the chain
     saw. Raises UserError when the run has no such symbol or bar, or layers of its user's own.
@@ -41,7 +42,7 @@ def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
         _arbiter(result, t, s, params),
     ]
     layers += [_governor(result, t, s), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
-    return {"symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
+    return {**stated(files.summary), "symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
 
 
 def _row(bars: Bars, time: str) -> int:

@@ -98,6 +98,11 @@ def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict
     }
 
 
+def stated(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what every view of a run opens with: `verdict`, its `sentence`, and why its `figures` are in doubt, or None."""
+    return {"verdict": summary["verdict"], "sentence": summary["evidence"]["sentence"], "figures": summary["figures"]}
+
+
 def proof_text(certificate: Mapping[str, Any]) -> str:
     """Say in some words what became of the proof."""
     if certificate.get("passed") is False:

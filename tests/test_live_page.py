@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from research.live.files import connect
 from research.live.monitor import screen
 from research.live.source import open_source
 from research.run import Run
+from research.store import read_run
 from tests.live_world import replay, served, traded
 
 pytestmark = pytest.mark.browser
@@ -48,6 +50,7 @@ def test_the_page_shows_everything(browser, watched, which, width, scheme):
         assert page.evaluate("violations") == []
         assert all(url.startswith((server.url, "data:")) for url in page.requests)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.inner_text("#verdict") == ("" if which == "journal" else f"verdict: {source.verdict()['sentence']}")
         assert page.inner_text("#state") == ("stopped" if which == "journal" else "finished run")
         book = source.book()
         assert page.inner_text("#equity-now") == f"{book.equity:,.2f}"
@@ -75,6 +78,22 @@ def test_the_page_shows_everything(browser, watched, which, width, scheme):
         assert background == ("rgb(243, 245, 247)" if scheme == "light" else "rgb(15, 19, 23)")
         page.locator("#equity").hover()
         assert page.inner_text("#pointed").count("-") >= 2  # a date
+        page.close()
+
+
+def test_a_run_that_failed_its_proof_opens_on_it_and_nothing_of_it_is_green(browser, watched, tmp_path):
+    folder = shutil.copytree(watched[1], tmp_path / "run")
+    check = {"name": "leak: nothing early", "group": "models", "passed": False, "checked": 2, "detail": "leak: 1 of 2 models break it"}
+    (folder / "verify.json").write_text(json.dumps({"passed": False, "checks": [check], "proves": read_run(folder).proves}))
+    with served(open_source(folder)) as server:
+        page = opened(browser, server.url)
+        assert page.complaints == []
+        assert page.inner_text("body").startswith("verdict: Invalid: the proof failed at the check leak: 1 of 2 models break it")
+        assert page.get_attribute("#verdict", "class") == "failing"
+        assert page.title().startswith("invalid: ")
+        assert page.get_attribute("#health", "class") == "tag unknown"
+        assert page.locator(".good").count() == 0
+        assert page.locator("#equity-change .quiet").count() == 2
         page.close()
 
 

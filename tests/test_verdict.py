@@ -20,6 +20,8 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.evidence import sharpe as sr
 from research.ledger import Ledger
+from research.live.server import Dashboard
+from research.live.source import open_source
 from research.predictions import Predictions
 from research.report import build
 from research.reproduce import reproduce
@@ -195,7 +197,13 @@ def test_every_other_command_says_it_too(leaked, monkeypatch, capsys, tmp_path):
     folder = leaked[0] / "people"
     monkeypatch.setenv("QT_HOME", str(leaked[0] / "qt"))
     assert qt("report", folder, monkeypatch=monkeypatch) == 0
-    assert capsys.readouterr().err.startswith("verdict: Invalid")
+    out = capsys.readouterr().out
+    assert out.startswith("verdict: Invalid: the proof failed at the check leak")
+    assert out.endswith(f"\n{folder / 'report.html'}\n")
+    assert qt("report", folder, "--quiet", monkeypatch=monkeypatch) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{folder / 'report.html'}\n"
+    assert told.err.startswith("verdict: Invalid")
     assert qt("compare", folder, leaked[0] / "quiet", "--json", monkeypatch=monkeypatch) == 0
     table = json.loads(capsys.readouterr().out)
     assert {column["verdict"] for column in table.values()} == {"invalid"}
@@ -222,6 +230,27 @@ def test_every_other_command_says_it_too(leaked, monkeypatch, capsys, tmp_path):
     assert '<p class="verdict invalid">' in (tmp_path / "sweep" / "sweep.html").read_text()
     row = Ledger().lineages()[0]
     assert (row["tried"].trials, row["tried"].invalid, row["tried"].variance, row["best"]) == (3, 3, 0.0, None)
+
+
+def test_every_view_of_the_run_opens_on_it(leaked, monkeypatch, capsys):
+    folder = leaked[0] / "people"
+    when = str(read_run(folder).frame("bars", ["close_time"])["close_time"].iloc[-1])
+    first = "verdict: Invalid: the proof failed at the check leak"
+    for words, code in ((("monitor", folder, "--once"), 0), (("validate", folder), 1), (("explain", folder, "SYM0", when), 0)):
+        words = tuple(read_run(folder).symbols[0] if word == "SYM0" else word for word in words)
+        assert qt(*words, monkeypatch=monkeypatch) == code
+        assert " ".join(capsys.readouterr().out.split()).startswith(first), words[0]
+    for words in (("status", folder), ("validate", folder, "--json"), ("explain", folder, read_run(folder).symbols[0], when, "--json")):
+        qt(*words, monkeypatch=monkeypatch)
+        told = json.loads(capsys.readouterr().out)
+        assert next(iter(told.items())) == ("verdict", "invalid"), words[0]
+        assert told["sentence"].startswith("Invalid: the proof failed at the check leak")
+        assert told["figures"] == "not to be believed: the proof failed"
+    server = Dashboard(open_source(folder), 0)
+    try:
+        assert json.loads(server.read("/api/page")[0])["status"]["verdict"] == "invalid"
+    finally:
+        server.server_close()
 
 
 # what was not proven

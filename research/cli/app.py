@@ -186,12 +186,16 @@ def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
 
 @app.command()
 def report(run: RunFolder, quiet: Quiet = False) -> None:
-    """Rebuild the HTML report of a finished run."""
+    """Rebuild the HTML report of a finished run; prints its verdict and the path, with --quiet the path alone."""
     from research.report import build
     from research.store import read_run
 
-    show.path(build(run))
-    show.fails(read_run(run).summary["evidence"], quiet=True)
+    page, said = build(run), read_run(run).summary["evidence"]
+    if quiet:
+        show.fails(said, quiet=True)
+    else:
+        show.verdict(said)
+    show.path(page)
 
 
 @app.command()

@@ -75,6 +75,13 @@ def verdict_first(said: dict[str, Any]) -> None:
         console.print(f"verdict: {said['sentence']}", soft_wrap=True, markup=False, style="bold red")
 
 
+def verdict(said: dict[str, Any]) -> None:
+    """Open a view of a finished run with its verdict; a journal has none. said: `verdict` and its `sentence`."""
+    if said["verdict"] is not None:
+        style = "bold red" if said["verdict"] in FAILING else None
+        console.print(f"verdict: {said['sentence']}", soft_wrap=True, markup=False, style=style)
+
+
 def fails(said: dict[str, Any], quiet: bool) -> bool:
     """Must the command exit 1? Where standard output was not for people (`quiet`), the verdict that fails it goes to standard error.
 
@@ -207,7 +214,8 @@ def scenarios(outcome: Any, out: Path | None, quiet: bool) -> None:
 
 
 def explanation(value: dict[str, Any]) -> None:
-    """Show one decision: a block a layer, in the order of the chain."""
+    """Show one decision: the run's verdict, then a block a layer, in the order of the chain."""
+    verdict(value)
     console.print(Text.assemble((str(value["symbol"]), "bold"), f" decided at {value['close_time']}"))
     for layer in value["layers"]:
         console.print()

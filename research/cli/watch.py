@@ -11,6 +11,7 @@ import typer
 from research.cli import show
 from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
 from research.errors import UserError
+from research.verdict import FAILING
 
 Source = Annotated[Path, typer.Argument(help="journal of `qt live`, or a run's folder", metavar="SRC")]
 
@@ -81,6 +82,7 @@ def dashboard(
     opened = open_source(source)
     server = Dashboard(opened, port, host, token or (secrets.token_urlsafe(24) if is_shown else ""))
     page(opened)  # counts what is there, so that the first visitor does not wait for it
+    show.verdict(opened.verdict())
     show.console.print(server.url, soft_wrap=True)
     if host not in LOOPBACK:
         show.console.print(f"everyone who reaches {host} can read it; 127.0.0.1 and an SSH tunnel are safer", soft_wrap=True, markup=False)
@@ -97,7 +99,10 @@ def dashboard(
 
 
 def validate(source: Source, json: Json = False) -> None:
-    """Check a live journal or a finished run (models, variety, governor, errors); exit 1 unless it passed."""
+    """Check a live journal or a finished run (models, variety, governor, errors); exit 1 unless it passed.
+
+    A finished run whose verdict is invalid or implausible exits 1 too, whatever its layers do.
+    """
     from research.live.health import validate as validate_source
     from research.live.source import open_source
 
@@ -108,12 +113,13 @@ def validate(source: Source, json: Json = False) -> None:
     if json:
         print_json(report)
     else:
+        show.verdict(report)
         for name, check in report["validation"]["checks"].items():
             word = "passed" if check["passed"] else "warns " if check.get("warning") else "FAILED"
             value = f"{check['value']:.4g}" if isinstance(check["value"], float) else str(check["value"])
             show.console.print(f"{word}  {name.replace('_', ' '):<18} {value:>8}   {check['rule']}", markup=False, highlight=False)
-        show.console.print(verdict)
-    if verdict != "PASSED":
+        show.console.print(f"layers: {verdict}")
+    if verdict != "PASSED" or report["verdict"] in FAILING:
         raise typer.Exit(1)
 
 

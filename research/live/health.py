@@ -63,7 +63,7 @@ def status(source: Watched) -> dict[str, Any]:
     """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 6.4, 7.5, 13.4): one JSON object.
 
     `total_predictions` counts what the meta layer judged, `decisions` every cell with a vote. In policy mode an escalation counts as an
-    override (7.5). `alarms` are what a person should look at: level, name, text.
+    override (7.5). A finished run's verdict stands first. `alarms` are what a person should look at: level, name, text.
     """
     tally, params, counts = source.tally(), source.params(), source.tally().counts()
     rates, latency, book = tally.rates(), source.latency(), source.book()
@@ -71,6 +71,7 @@ def status(source: Watched) -> dict[str, Any]:
     is_policy = params.meta.mode == MetaMode.POLICY
     replaced = tally.escalated if is_policy else tally.overridden
     return {
+        **source.verdict(),
         "version": _version(),
         "source": source.name,
         "is_live": source.is_live,
@@ -214,6 +215,7 @@ def validate(source: Watched) -> dict[str, Any]:
     }
     missing = sum(not check["passed"] for check in checks.values())
     return {
+        **source.verdict(),
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": source.name,
         "active_agents": len(active),

@@ -16,6 +16,7 @@ from qtcore.types import MODELS, Action
 from research.live.bands import bands_of, written
 from research.live.health import status
 from research.live.source import JournalSource, RunSource
+from research.verdict import FAILING
 
 CELLS = 20  # of a share's bar
 WIDE = 120  # columns from which two parts stand side by side
@@ -38,13 +39,13 @@ class Screen(JupyterMixin):
     def __init__(self, source: JournalSource | RunSource) -> None:
         """Take a look; drawing needs the source no more."""
         now, counts, book = status(source), source.tally().counts(), source.book()
-        self.head = [_head(now), *(_alarm(alarm) for alarm in now["alarms"])]
+        self.head = [*_verdict(now), _head(now), *(_alarm(alarm) for alarm in now["alarms"])]
         self.pairs = [
             (_governor(now, book.recent), _health(now)),
             (_models(counts, now), _signals(counts)),
         ]
         self.bands = _bands(bands_of(now, source.is_live))
-        self.positions = _positions(book.positions, source.orders())
+        self.positions = _positions(book.positions, source.orders(), now["figures"] is not None)
         self.last = source.last(10)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -70,13 +71,20 @@ def screen(source: JournalSource | RunSource) -> Screen:
     return Screen(source)
 
 
+def _verdict(now: dict[str, Any]) -> list[Text]:
+    """Tell the verdict of a finished run."""
+    if now["verdict"] is None:
+        return []
+    return [Text(f"verdict: {now['sentence']}", style="bold red" if now["verdict"] in FAILING else "bold")]
+
+
 def _head(now: dict[str, Any]) -> Text:
     runner = now["runner"]
     state = "finished run" if runner is None else "stopped" if runner["is_running"] is False else "live, on paper"
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(now["source"], style="bold")
     text.append(f"  {state}", style="green" if state == "live, on paper" else "dim")
-    text.append(f"  layers {now['health']['level']}\n", style=COLOURS[now["health"]["level"]])
+    text.append(f"  layers {now['health']['level']}\n", style="dim" if now["figures"] else COLOURS[now["health"]["level"]])
     text.append(f"last bar {(now['last_bar'] or 'none')[:16].replace('T', ' ')} UTC, seen {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
     return text
 
@@ -164,13 +172,13 @@ def _bands(bands: dict[str, Any]) -> list[RenderableType]:
     ]
 
 
-def _positions(positions: tuple[dict[str, Any], ...], orders: list[dict[str, Any]]) -> RenderableType:
+def _positions(positions: tuple[dict[str, Any], ...], orders: list[dict[str, Any]], is_doubted: bool) -> RenderableType:
     if not positions and not orders:
         return Text(" no position is open", style="dim")
     table = _table("symbol", "side", "unrealised", "notional", "entry", "stop", right=("unrealised", "notional", "entry", "stop"))
     for p in positions:
         pnl = p["unrealised"]
-        told = "" if pnl is None else Text(f"{pnl:+,.2f}", "red" if pnl < 0.0 else "green")
+        told = "" if pnl is None else Text(f"{pnl:+,.2f}", "dim" if is_doubted else "red" if pnl < 0.0 else "green")
         stop = "" if p["stop_price"] is None else f"{p['stop_price']:.6g}"
         side = Text("long", "green") if p["side"] == "long" else Text("short", "red")
         table.add_row(p["symbol"], side, told, f"{p['notional']:,.2f}", f"{p['entry_price']:.6g}", stop)

@@ -22,6 +22,7 @@ from research.live.seal import check_seals
 from research.live.tally import COUNTED, Durations, Tally
 from research.live.watched import Book, iso, number_or_none, told
 from research.store import RunFiles, read_run
+from research.verdict import stated
 
 RECENT = 20  # closed trades of the recent win rate (`spec` 10.5)
 POINTS = 600  # of the equity curve on a page
@@ -81,6 +82,10 @@ class JournalSource:
         with guarded(self.path):
             check_whole(self._reading.db, self.path)
         check_seals(self._reading.raw, self.path, len(self.symbols))
+
+    def verdict(self) -> dict[str, str | None]:
+        """Return None for each: nobody has proven what goes on."""
+        return dict.fromkeys(("verdict", "sentence", "figures"))
 
     @decoded
     def tally(self) -> Tally:
@@ -241,6 +246,10 @@ class RunSource:
 
     def check(self) -> None:
         """Do nothing: `qt verify` looks at a run's files."""
+
+    def verdict(self) -> dict[str, str | None]:
+        """Return the verdict as it is now: a proof may have been added."""
+        return stated(self.run.summary)
 
     def tally(self) -> Tally:
         """Return the counts of the whole run."""

@@ -57,6 +57,10 @@ class Watched(Protocol):
         """Length of a bar, ns."""
         ...
 
+    def verdict(self) -> dict[str, str | None]:
+        """Return `verdict`, `sentence` and `figures` of a finished run (`research.verdict.stated`), each None for a journal."""
+        ...
+
     def tally(self) -> Tally:
         """Return the counts so far."""
         ...

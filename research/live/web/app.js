@@ -10,7 +10,7 @@ const price = (x) => known(x) ? String(Number(x.toPrecision(6))) : "";
 const minute = (iso) => iso.slice(5, 16).replace("T", " ");
 // What a browser would hide or obey, such as a change of direction, is shown as an escape.
 const visible = (text) => text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, (c) => { const n = c.codePointAt(0), [mark, width] = n < 256 ? ["x", 2] : n < 65536 ? ["u", 4] : ["U", 8]; return "\\" + mark + n.toString(16).padStart(width, "0"); });
-const colour = (x) => x > 0 ? "good" : x < 0 ? "bad" : "";
+const colour = (x) => shown.status.figures ? "quiet" : x > 0 ? "good" : x < 0 ? "bad" : "";
 
 function put(parent, kind, text, name) {
   const node = document.createElement(kind);
@@ -129,13 +129,14 @@ function signals(counts) {
 
 function head(page) {
   const s = page.status, g = s.governor, runner = s.runner, equity = number(g.equity);
+  $("verdict").textContent = s.verdict ? "verdict: " + s.sentence : ""; $("verdict").className = ["invalid", "implausible"].includes(s.verdict) ? "failing" : "";
   $("name").textContent = s.source;
   const [state, level] = !s.is_live ? ["finished run", "unknown"] : runner.is_running === false ? ["stopped", runner.feed.startsWith("replay:") ? "unknown" : "critical"] : ["running, on paper", "healthy"];
   $("state").textContent = state; $("state").className = "tag " + level;
-  $("health").textContent = s.health.level === "unknown" ? "too few bars to judge" : "layers: " + s.health.level; $("health").className = "tag " + s.health.level;
+  $("health").textContent = s.health.level === "unknown" ? "too few bars to judge" : "layers: " + s.health.level; $("health").className = "tag " + (s.figures ? "unknown" : s.health.level);
   const due = s.is_live && s.last_bar && !runner.feed.startsWith("replay:") ? Date.parse(s.last_bar) + page.interval / 1e6 - Date.now() : NaN;
   $("last-bar").textContent = (s.last_bar ? `last bar ${s.last_bar.slice(0, 16).replace("T", " ")} UTC` : "no bar yet") + (due > 0 ? `, next in ${Math.ceil(due / 60000)} min` : "");
-  document.title = `${s.alarms.some((alarm) => alarm.level === "critical") ? "! " : ""}${equity} ${s.source}`;
+  document.title = `${s.alarms.some((alarm) => alarm.level === "critical") ? "! " : ""}${s.figures ? s.verdict + ": " : ""}${equity} ${s.source}`;
   $("alarms").replaceChildren();
   for (const alarm of s.alarms) {  // those of other parts too: a level, a name, a text, or a text alone
     const li = put($("alarms"), "li", undefined, alarm.level || "warning");
