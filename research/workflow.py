@@ -15,8 +15,6 @@ from research.backtest import backtest
 from research.config import Config
 from research.data import Loaded
 from research.data import load as load_data
-from research.data.lacks import measure, mute, sentences
-from research.data.load import warn
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import put_in_place
@@ -89,13 +87,6 @@ def load(job: Job) -> Loaded:
     if n <= warmup:
         raise UserError(f"{job.data} must have more bars than the warm-up of {warmup}, was {n}; add history or lower features.warmup")
     return loaded
-
-
-def bars_of(job: Job) -> Bars:
-    """Load the job's bars where no report holds what they lacked: a DataWarning tells it."""
-    loaded = load(job)
-    warn(loaded.report.lacked, loaded.report.source)
-    return loaded.bars
 
 
 def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool = False, progress: Progress = None) -> Run:
@@ -173,13 +164,7 @@ def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[st
         return update_job(job, progress)
     loaded = load(job)
     made = _with_meta(job, loaded.bars, _train(job, loaded.bars, progress, registered(), out=job.out), progress)
-    return made, _lacked(job, loaded)
-
-
-def _lacked(job: Job, loaded: Loaded) -> list[str]:
-    """Say what was lost or assumed when candles were read, what they lack, and which symbols can never vote."""
-    told = [*mute(loaded.bars, job.config.params).values(), *loaded.report.lacked, *sentences(measure(loaded.bars))]
-    return list(dict.fromkeys(told))
+    return made, loaded.lacks(job.config.params)
 
 
 def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
@@ -201,7 +186,7 @@ def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[s
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     assert made.models is not None
-    return replace(made, models=replace(ModelSet.load(out), n_stored=made.models.n_stored)), _lacked(job, loaded)
+    return replace(made, models=replace(ModelSet.load(out), n_stored=made.models.n_stored)), loaded.lacks(job.config.params)
 
 
 def _features(known: Any) -> dict[str, Any]:

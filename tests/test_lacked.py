@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -11,10 +12,12 @@ import pytest
 import research
 from qtcore.params import Params
 from qtcore.types import Bars
+from research.cli import _formatted
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load, load_bars, simulate
 from research.data.lacks import measure, mute, sentences
+from research.data.load import DataWarning
 from research.data.quality import quality
 from research.errors import UserError
 from research.evidence.lacked import funding_payments, lacked
@@ -201,6 +204,41 @@ def test_the_block_stands_in_the_terminal_the_summary_and_on_the_first_screen(fi
     assert 0 < paid < 49
     assert f"funding charged {paid} times" in shown
     assert f"funding charged {paid} times" in head
+
+
+READERS = {
+    "sweep": ["sweep", "candles.csv", "--predictions", "said.parquet", "--grid", "governor.stop_loss=0.1", "--out", "swept"],
+    "trials": ["trials", "candles.csv"],
+    "resample": ["data", "resample", "candles.csv", "--interval", "2h", "--out", "long.parquet"],
+    "leakage": ["audit", "leakage", "candles.csv", "--preset", "tiny", "--folds", "1"],
+    "cpcv": ["audit", "cpcv", "candles.csv", "--preset", "tiny", "--groups", "3", "--tested", "1"],
+    "nullworlds": ["audit", "nullworlds", "candles.csv", "--worlds", "1", "--folds", "1", "--out", "worlds.jsonl"],
+}
+
+
+@pytest.mark.parametrize("command", READERS)
+def test_every_command_that_reads_candles_tells_the_same_block(finished, capsys, command):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        code = guarded(lambda: app(READERS[command], standalone_mode=False))
+    shown = capsys.readouterr().out
+    assert code == 0
+    told = re.search(r"^what the data lacked: (\d+) things to know\n((?:  - .*\n)+)", shown, re.M)
+    lines = [line.removeprefix("  - ") for line in told[2].splitlines()]
+    assert len(lines) == int(told[1])
+    assert set(LACKED) <= set(lines)
+
+
+def test_the_block_goes_to_standard_error_where_standard_output_is_json(finished, capsys):
+    assert guarded(lambda: app(["trials", "candles.csv", "--json"], standalone_mode=False)) == 0
+    shown = capsys.readouterr()
+    assert "lineages" in json.loads(shown.out)
+    assert f"  - {LACKED[0]}\n" in shown.err
+
+
+def test_a_warning_in_the_terminal_names_no_place_in_the_code():
+    assert _formatted(DataWarning("ticks:\nAAA"), DataWarning, "a/workflow.py", 137) == "qt: ticks:\nAAA\n"
+    assert _formatted(RuntimeWarning("overflow"), RuntimeWarning, "/lib/numpy.py", 1) == "qt: RuntimeWarning: overflow\n"
 
 
 @pytest.mark.parametrize("fill", ["next_open", "close"])

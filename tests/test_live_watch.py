@@ -1,7 +1,9 @@
 """Do the windows into paper trading show what is in the journal, and is nothing let in that should stay out?"""
 
 import json
+import re
 import sqlite3
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from qtcore.types import Reason, Verdict
 from research.backtest import backtest
 from research.cli.app import app
 from research.cli.common import guarded
-from research.data import load_bars, save_bars
+from research.data import load_bars, save_bars, to_pandas
+from research.data.load import DataWarning
 from research.errors import UserError
 from research.live.gap import live_gap
 from research.live.governor_file import export_governor, governor_state, read_governor
@@ -324,3 +327,14 @@ def test_the_commands_answer(watched, tmp_path, capsys):
     assert guarded(lambda: app(["status", journal, "--governor", str(tmp_path / "g.json")], standalone_mode=False)) == 0
     assert (tmp_path / "g.json").exists()
     assert guarded(lambda: app(["status", str(tmp_path / "none")], standalone_mode=False)) == 2
+
+
+def test_live_gap_tells_what_the_reference_lacks(watched, tmp_path, capsys):
+    now = to_pandas(load_bars(WORLD)).reset_index().sort_values(["symbol", "open_time"], ignore_index=True)
+    now.drop(index=[40, 41]).to_csv(tmp_path / "now.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        assert guarded(lambda: app(["live-gap", str(watched[0]), "--reference", str(tmp_path / "now.csv")], standalone_mode=False)) == 0
+    head = capsys.readouterr().out
+    assert head.startswith("what the data lacked: ")
+    assert re.search(r"  - .*2 of 300 rows have no candle between the first and the last", head)

@@ -19,5 +19,6 @@ def main() -> None:
 
 
 def _formatted(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """Write a warning as Python does, safe to show."""
-    return f"{visible(filename)}:{lineno}: {category.__name__}: {visible(message, chr(10))}\n"
+    """Write a warning without the place in the code, safe to show; one of a library keeps its kind."""
+    told = visible(message, chr(10))
+    return f"qt: {told if category.__module__.startswith('research.') else f'{category.__name__}: {told}'}\n"

@@ -56,7 +56,7 @@ def leakage(
     """Train the same pipeline on a shuffled split, the wrong one, and walk-forward; show what the mistake would claim."""
     from research.audit import audit_leakage
     from research.errors import UserError
-    from research.workflow import Job, bars_of
+    from research.workflow import Job, load
 
     if features not in FEATURES:
         raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
@@ -65,9 +65,10 @@ def leakage(
         check_target(out)
     names = split_symbols(symbols)
     job = Job(data, asked, names, start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    bars = bars_of(job)
+    loaded = load(job)
+    show.lacked(loaded.lacks(asked.params), quiet or json)
     with progress(quiet or json) as update:
-        found = audit_leakage(bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
+        found = audit_leakage(loaded.bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
     if out is not None:
         with writable("file of figures", out):
             save_json(out, found.to_dict())
@@ -105,16 +106,17 @@ def cpcv(
     """Train by combinatorial purged cross-validation; show how the result spreads over the histories that could have been."""
     from research.cpcv import FIGURES, audit_cpcv
     from research.report.words import number, percent
-    from research.workflow import Job, bars_of
+    from research.workflow import Job, load
 
     asked = resolve(profile, config, set_, seed)
     if out is not None:
         check_target(out)
     job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    bars = bars_of(job)
+    loaded = load(job)
+    show.lacked(loaded.lacks(asked.params), quiet or json)
     options = {"n_groups": groups, "n_test": tested, "preset": preset, "seed": seed}
     with progress(quiet or json) as update:
-        found = audit_cpcv(bars, model, label, asked.params, progress=update, **options)  # type: ignore[arg-type]
+        found = audit_cpcv(loaded.bars, model, label, asked.params, progress=update, **options)  # type: ignore[arg-type]
     if out is not None:
         with writable("file of figures", out):
             save_json(out, found.to_dict())

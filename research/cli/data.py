@@ -22,7 +22,7 @@ from research.cli.common import (
     progress,
     split_symbols,
 )
-from research.cli.show import console, path
+from research.cli.show import console, lacked, path
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, describe, resample and simulate candles.")
 
@@ -133,7 +133,7 @@ def resample(
     quiet: Quiet = False,
 ) -> None:
     """Gather bars or trade ticks (timestamp, symbol, price, size) into longer bars."""
-    from research.data import load_bars, save_bars
+    from research.data import load, save_bars
     from research.data.resample import bars_from_ticks, is_ticks
     from research.data.resample import resample as gather
 
@@ -141,8 +141,9 @@ def resample(
     if Path(data).exists() and is_ticks(data):
         bars = bars_from_ticks(data, interval, names, keep_incomplete)
     else:
-        shorter = load_bars(data, names, start, end, time_label, calendar, None, None, time_zone, day_start, adjusted)
-        bars = gather(shorter, interval, keep_incomplete)
+        shorter = load(data, names, start, end, time_label, calendar, None, None, time_zone, day_start, adjusted)
+        lacked(shorter.lacks(), quiet)
+        bars = gather(shorter.bars, interval, keep_incomplete)
     if not quiet:
         console.print(f"{bars.n:,} bars of {interval}, {len(bars.symbols)} symbols")
     path(save_bars(bars, out))

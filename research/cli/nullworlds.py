@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from research.cli import show
 from research.cli.common import (
     Adjusted,
     Data,
@@ -22,7 +23,6 @@ from research.cli.common import (
     resolve,
     split_symbols,
 )
-from research.cli.show import console
 
 
 def nullworlds(
@@ -46,18 +46,21 @@ def nullworlds(
 ) -> None:
     """Train, choose thresholds and trade on the real market and on surrogates; print the p-value of the whole procedure."""
     from qtcore.params import Params
-    from research.data import load_bars
+    from research.data import load
     from research.evidence.nullworlds import Procedure, null_worlds
     from research.evidence.surrogates import KINDS
 
-    plain, asked = Params().flat(), resolve("default", None, set_, seed).params.flat()
-    bars = load_bars(data, split_symbols(symbols), start, end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    values = {name: value for name, value in asked.items() if plain.get(name) != value}
+    plain, params = Params().flat(), resolve("default", None, set_, seed).params
+    loaded = load(data, split_symbols(symbols), start, end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    show.lacked(loaded.lacks(params), quiet or json)
+    values = {name: value for name, value in params.flat().items() if plain.get(name) != value}
     names = tuple(models.replace(",", " ").split())
     procedure = Procedure(names, n_folds=folds, seed=seed, values=values)
     with progress(quiet or json) as update:
-        found = null_worlds(bars, procedure, n_worlds=worlds, kinds=tuple(kind or KINDS), block=block, seed=seed, out=out, progress=update)
+        found = null_worlds(
+            loaded.bars, procedure, n_worlds=worlds, kinds=tuple(kind or KINDS), block=block, seed=seed, out=out, progress=update
+        )
     if json:
         print_json(found.to_dict())
     else:
-        console.print(found.sentence, soft_wrap=True, markup=False)
+        show.console.print(found.sentence, soft_wrap=True, markup=False)

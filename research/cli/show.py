@@ -1,5 +1,6 @@
 """How does a result look in a terminal? Tables for people; `--json` prints the same as JSON, `--quiet` only the path."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,12 @@ def fails(said: dict[str, Any], quiet: bool) -> bool:
     return failing
 
 
-def lacked(sentences: list[str]) -> None:
-    """Show in one block what was lost or assumed of the data."""
-    console.print(f"what the data lacked: {lacked_text(len(sentences))}")
+def lacked(sentences: Sequence[str], beside: bool = False) -> None:
+    """Show in one block what was lost or assumed of the data; beside: on standard error, for standard output is not for people."""
+    out = Terminal(stderr=True) if beside else console
+    out.print(f"what the data lacked: {lacked_text(len(sentences))}")
     for text in sentences:
-        console.print(f"  - {text}", soft_wrap=True, markup=False)
+        out.print(f"  - {text}", soft_wrap=True, markup=False)
 
 
 def _layers(summary: dict[str, Any], rejected: dict[str, str], style: str) -> Table:

@@ -98,6 +98,7 @@ def sweep(
     else:
         show.verdict_first(said)
         show.console.print(basis(outcome.summary), soft_wrap=True, markup=False)
+        show.lacked(outcome.summary["data"]["lacked"])
         table = Table("", "", box=None, show_header=False, padding=(0, 2))
         for name, value in outcome.rows:
             table.add_row(name, value)

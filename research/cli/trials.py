@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 
 from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
-from research.cli.show import console, wide
+from research.cli.show import console, lacked, wide
 from research.errors import UserError
 
 WORD = "forget"
@@ -22,7 +22,7 @@ def trials(
     json: Json = False,
 ) -> None:
     """List the markets that were tried: trials, effective number, best Sharpe ratio, and its probability of skill after all of them."""
-    from research.data import load_bars
+    from research.data import load
     from research.evidence.sharpe import ABSURD
     from research.evidence.tried import tried_table
     from research.ledger import Ledger
@@ -33,8 +33,10 @@ def trials(
     if reset:
         _reset(ledger)
         return
-    bars = None if data is None else load_bars(data, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    table = tried_table(ledger, None if bars is None else sketch(bars))
+    loaded = None if data is None else load(data, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    if loaded is not None:
+        lacked(loaded.lacks(), json)
+    table = tried_table(ledger, None if loaded is None else sketch(loaded.bars))
     if json:
         rows = table.reset_index().assign(first=table["first"].astype(str).to_numpy(), last=table["last"].astype(str).to_numpy())
         print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})

@@ -133,15 +133,17 @@ def live_gap(
     json: Json = False,
 ) -> None:
     """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
-    from research.data import load_bars
+    from research.data import load
     from research.live.gap import live_gap as gap_of
     from research.live.source import JournalSource
     from research.meta.schedule import MetaSchedule
 
     learned = None if meta is None else MetaSchedule.load(meta)
     JournalSource(journal).check()
-    known = None if reference is None else load_bars(reference, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    report = gap_of(journal, known, learned)
+    known = None if reference is None else load(reference, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    if known is not None:
+        show.lacked(known.lacks(), json)
+    report = gap_of(journal, None if known is None else known.bars, learned)
     if json:
         print_json(report)
     else:

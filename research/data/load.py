@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.check import as_bars
+from qtcore.params import Params
 from qtcore.types import I8, Bars
 from research.data.clock import interval_text, iso, month_ends, parse_length, parse_time
 from research.data.facts import calendar_of, empty_share
 from research.data.funding import add_funding
 from research.data.grid import MAX_EMPTY, Grid, check_calendar, distinct_times, fill_planes, find_grid
-from research.data.lacks import jumps, sentences, unclosed
+from research.data.lacks import jumps, measure, mute, sentences, unclosed
 from research.data.lengths import are_closes, check_lengths, check_longer, check_series, count_steps, find_interval, opens_of, whole_length
 from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
@@ -66,6 +67,11 @@ class Loaded:
 
     bars: Bars
     report: LoadReport
+
+    def lacks(self, params: Params | None = None) -> list[str]:
+        """Everything that a command tells of the data. params: of the models, to name the symbols that can never vote; None: no models."""
+        silent = {} if params is None else mute(self.bars, params)
+        return list(dict.fromkeys([*silent.values(), *self.report.lacked, *sentences(measure(self.bars))]))
 
 
 def load_bars(

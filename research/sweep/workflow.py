@@ -26,7 +26,7 @@ from research.sweep.trials import Trials
 from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
 from research.verdict import FAILING, result_of
-from research.workflow import bars_of, inputs_of
+from research.workflow import inputs_of, load
 
 Progress = Any  # callback (done, total, text)
 NEAREST = 5_000  # breakpoints of a curve on the page: seconds
@@ -50,7 +50,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     folder = job.out or Path("reports") / f"sweep-{stem}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
     swept = read_run(job.data) if (Path(job.data) / "manifest.json").exists() else None
     asked.check(folder, swept)
-    bars, predictions, meta, base = _inputs(asked, swept, progress)
+    bars, predictions, meta, base, lacked = _inputs(asked, swept, progress)
     if asked.walk_forward:
         fold_edges(Case.of(bars, predictions).first, bars.n, asked.walk_forward)  # a mistake is told before the sweep
     certificate = _inherited(swept, bars, predictions, meta)
@@ -63,7 +63,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))
     run = backtest(bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings)
-    run.verification = certificate
+    run.verification, run.lacked = certificate, lacked
     summary = summary_of(trials, best, run.summary, asked.objective) | {"search": judge(trials, run)}
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
@@ -96,17 +96,20 @@ def _curves(trials: Trials, predictions: Predictions, params: Params) -> Iterato
             )
 
 
-def _inputs(asked: SweepJob, swept: RunFiles | None, progress: Progress) -> tuple[Bars, Predictions, MetaSchedule | None, Params]:
-    """Candles, predictions, meta layer and parameters: of a finished run, or of data as a backtest takes them."""
+def _inputs(
+    asked: SweepJob, swept: RunFiles | None, progress: Progress
+) -> tuple[Bars, Predictions, MetaSchedule | None, Params, tuple[str, ...]]:
+    """Candles, predictions, meta layer, parameters and what the reading lost: of a finished run, or of data as a backtest takes them."""
     job = asked.job
     if swept is not None:
         bars, predictions, _, meta = swept.chain()
-        return bars, predictions, meta, asked.base(swept)
-    bars = bars_of(job)
+        return bars, predictions, meta, asked.base(swept), tuple(swept.manifest.get("lacked", ()))
+    loaded = load(job)
+    bars = loaded.bars
     if asked.walk_forward:
         fold_edges(0, bars.n, asked.walk_forward)  # before hours of training; fewer bars have votes
     predictions, params, meta, _ = inputs_of(job, bars, progress)
-    return bars, predictions, meta, params
+    return bars, predictions, meta, params, tuple(loaded.report.lacked)
 
 
 def _inherited(swept: RunFiles | None, bars: Bars, predictions: Predictions, meta: MetaSchedule | None) -> dict[str, Any]:
