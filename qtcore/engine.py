@@ -14,6 +14,7 @@ from qtcore.chain.flow import flow, flows
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
 from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
+from qtcore.features.custom import own_features
 from qtcore.meta import MetaSource, meta_problems, meta_probs
 from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Reason, Source, Votes
@@ -132,7 +133,7 @@ class Engine:
             horizon = DEFAULT_HORIZON if models is None else models.horizon
             params = params.with_values({"broker.max_holding_bars": horizon})
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
-        self._trade, self._features, self._custom = trade, tuple(features), tuple(custom)
+        self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
 

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 from qtcore.check import as_bars
+from qtcore.features.custom import own_features
 from qtcore.params import Params
 from research.backtest import backtest as _backtest
 from research.meta.schedule import MetaSchedule
@@ -24,7 +25,7 @@ class OwnLayerWarning(UserWarning):
 def train(*args: Any, **options: Any) -> Predictions:
     """Try the own features, then train; see `research.train.train`."""
     given = inspect.signature(_train).bind(*args, **options).arguments
-    if custom := tuple(given.get("custom", ())):
+    if custom := own_features(given.get("custom", ())):
         options["own_checks"] = _told(try_features(custom, as_bars(given["bars"]), given.get("params") or Params()))
     return _train(*args, **options)
 

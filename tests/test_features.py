@@ -413,6 +413,11 @@ def test_a_bank_makes_what_was_asked_for():
         (lambda b: setattr(bank_of(b), "state", {}), "memory must be of shape"),
         (lambda b: planes_of(b, custom=(Feature("bad", lambda bars: np.zeros(3)),)), "the feature bad must return shape"),
         (lambda b: Feature("bad", gap, lookback=-1), "must be 0 or more bars, was -1"),
+        (lambda b: Feature("bad", gap, lookback=1.5), "lookback of the feature bad must be a whole number of bars, was 1.5"),
+        (lambda b: Feature("bad", 3), "function of the feature bad must take Bars and return an array, was 3"),
+        (lambda b: Feature("rsi", gap, 1), "that no built-in feature has, was 'rsi', the name of a built-in one; choose another"),
+        (lambda b: Feature("rsi_14", gap, 1), "was 'rsi_14', the name of a built-in one"),
+        (lambda b: Feature(gap, 1), "name of an own feature must be a text"),
     ],
 )
 def test_mistakes_are_named(make, message):

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Params, rebind
+from qtcore import Engine, FeatureBank, Params, rebind
 from qtcore.chain.trade import trade
 from qtcore.features import Feature
-from qtcore.types import NS_PER_DAY, NS_PER_HOUR
+from qtcore.types import NS_PER_DAY, NS_PER_HOUR, InputError
 from research.data import simulate
 from research.errors import UserError
 from research.own_layers import OwnLayerWarning
@@ -154,7 +154,33 @@ def test_the_rules_of_a_layer_tell_rounding_from_another_cutting():
 
 def test_a_lookback_that_is_too_short_is_no_rounding(bars):
     short = replace(CARRIED[1], lookback=100)
-    assert try_features([short], bars, Params())[0]["broken"][0].startswith("cutting")
+    said = try_features([short], bars, Params())[0]["broken"][0]
+    assert said.startswith("cutting: the feature ewm needs more than its declared lookback of 100 bars; in ")
+
+
+def test_a_feature_that_looks_ahead_is_not_told_to_look_back_further(bars):
+    for feature in LEAKY:
+        assert not any("declared lookback" in text for text in try_features([feature], bars, Params())[0]["broken"]), feature.name
+
+
+@pytest.mark.parametrize(
+    ("custom", "was"),
+    [
+        ([momentum], r"custom must be a list of Feature\(name, function, lookback\), was with the function momentum; write"),
+        (momentum, "was with the function momentum; write"),
+        (HONEST[0], r"was a single Feature; write custom=\[Feature\(\.\.\.\)\]"),
+        ([HONEST[0], Feature("momentum", hour)], "own features must have one name each, was 'momentum' twice; rename one"),
+    ],
+)
+def test_what_is_no_list_of_features_is_refused_before_anything_is_tried(bars, custom, was):
+    for use in (
+        lambda: research.train(bars, models=("lgbm",), n_folds=2, custom=custom),
+        lambda: train_untried(bars, models=("lgbm",), n_folds=2, custom=custom),
+        lambda: Engine(custom=custom),
+        lambda: FeatureBank(Params(), bars.symbols, bars.interval, custom=custom),
+    ):
+        with pytest.raises(InputError, match=was):
+            use()
 
 
 def test_a_table_without_knowledge_is_told_and_breaks_nothing(bars):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.features.advanced import CORRELATION_WINDOW, SLOPE_WINDOW, correlation, simple_returns, volume_slope
-from qtcore.features.custom import CustomFeatures, Feature
+from qtcore.features.custom import CustomFeatures, Feature, own_features
 from qtcore.features.plan import lay_out
 from qtcore.features.recipes import compose
 from qtcore.features.registry import ALIASES, CHAIN, FEATURE_SETS, known
@@ -80,6 +80,7 @@ class FeatureBank:
     ) -> None:
         self.params, self.symbols, self.interval = params, tuple(symbols), int(interval_ns)
         self.benchmark = _benchmark(self.symbols, params.features.benchmark)
+        custom = own_features(custom)
         own = tuple(feature.name for feature in custom)
         wanted = FEATURE_SETS[params.features.feature_set.name.lower()] if names is None else tuple(names)
         asked = known((*(CHAIN if chain else ()), *wanted, *own), own)

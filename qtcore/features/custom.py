@@ -12,11 +12,13 @@ Feature(name='gap', ...)
 in front of it (holes before the first bar); it must use nothing older and nothing later, which `research.verify.check_layer` tries out.
 """
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from qtcore.features.registry import ALIASES, FEATURES
 from qtcore.types import F8, Bars, InputError
 
 _PRICES = ("open", "high", "low", "close", "volume")
@@ -31,8 +33,32 @@ class Feature:
     lookback: int = 0
 
     def __post_init__(self) -> None:
+        name = ALIASES.get(self.name, self.name) if isinstance(self.name, str) else ""
+        if not name or name in FEATURES:
+            was = f"{self.name!r}, the name of a built-in one" if name else repr(self.name)
+            raise InputError(f"name of an own feature must be a text that no built-in feature has, was {was}; choose another")
+        if not callable(self.function):
+            raise InputError(f"function of the feature {self.name} must take Bars and return an array, was {self.function!r}")
+        if not isinstance(self.lookback, int | np.integer):
+            raise InputError(f"lookback of the feature {self.name} must be a whole number of bars, was {self.lookback!r}")
         if self.lookback < 0:
             raise InputError(f"lookback of the feature {self.name} must be 0 or more bars, was {self.lookback}")
+
+
+def own_features(custom: Iterable[Feature]) -> tuple[Feature, ...]:
+    """Return own features as a tuple. Raises InputError on what is none, such as a plain function, and on two of one name."""
+    given = (custom,) if isinstance(custom, Feature) or not isinstance(custom, Iterable) else tuple(custom)
+    if isinstance(custom, Feature) or (wrong := [one for one in given if not isinstance(one, Feature)]):
+        was = "a single Feature" if isinstance(custom, Feature) else f"with {_named(wrong[0])}"
+        raise InputError(f"custom must be a list of Feature(name, function, lookback), was {was}; write custom=[Feature(...)]")
+    names = [feature.name for feature in given]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"own features must have one name each, was {twice!r} twice; rename one")
+    return given
+
+
+def _named(thing: object) -> str:
+    return f"the function {thing.__name__}" if inspect.isroutine(thing) else f"{thing!r:.60}"
 
 
 class CustomFeatures:

@@ -12,7 +12,7 @@ future, with symbols in another order, and its inputs are compared before and af
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -161,11 +161,27 @@ def _cut_rule(layer: Any, compute: Callable[[Bars], Any], params: Params, bars: 
         for how, rows, cut in _cuttings(layer, compute, params, bars, seed):
             broken = differs(how, {"feature": whole}, {"feature": cut}, bars, rows)
             if broken and not _is_rounding(whole[:rows], cut[:rows]):
-                return Rule("cutting", broken)
+                return Rule("cutting", _too_short(layer, params, bars, seed) + broken)
             rounded = rounded or broken
     except Exception as error:  # see attempt
         return Rule("cutting", f"raised {type(error).__name__}: {error}")
     return Rule("rounding", f"{rounded}, by rounding alone; the last digits of a live value may be others") if rounded else Rule("cutting")
+
+
+def _too_short(layer: Any, params: Params, bars: Bars, seed: int) -> str:
+    """Say that a feature needs a longer lookback, if with all bars before each block it gives the same in blocks as at once."""
+    if layer is None:
+        return ""
+    longer = replace(layer, lookback=bars.n)
+    bank, edges = FeatureBank(params, bars.symbols, bars.interval, (layer.name,), (longer,)), blocks_of(bars.n, seed)[0]
+    try:
+        whole = one_plane(longer, params)(fresh(bars))
+        parts = np.concatenate([bank.compute(bars[a:b])[layer.name].copy() for a, b in pairwise(edges) if b > a])
+    except Exception:  # the layer is a stranger's code: it may not bear so many holes before the first bar
+        return ""
+    if differs("", {"feature": whole}, {"feature": parts}, bars) and not _is_rounding(whole, parts):
+        return ""
+    return f"the feature {layer.name} needs more than its declared lookback of {layer.lookback} bars; "
 
 
 def _is_rounding(a: NDArray, b: NDArray) -> bool:
