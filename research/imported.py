@@ -150,6 +150,8 @@ def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.Data
         found["timestamp"] = next((by_name[name] for name in CLOSES if name in by_name), None)
         if found["timestamp"] is not None:
             notes.append(f"column {found['timestamp'] or 1} is read as the close of each bar")
+    if "symbol" not in frame.columns and plain(found["symbol"] or "") in schema.NAMES:
+        notes.append(f"symbol is column {found['symbol']}")
     frame = frame.rename(columns={name: role for role, name in found.items() if name is not None and role not in frame.columns})
     if "symbol" not in frame.columns and len(bars.symbols) == 1:
         notes.append(f"no column of symbols; every row is of {bars.symbols[0]}")

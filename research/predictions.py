@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
+from research.data.clock import iso
 from research.data.grid import closes_of
 from research.errors import UserError
 from research.files import replacing
@@ -290,7 +291,7 @@ def mismatch(n_matched: int, n_rows: int, close_time: I8, symbols: tuple[str, ..
         return f"{head}: their symbols are {_some(symbols)}, those of the bars {_some(bars.symbols)}; rename or select symbols"
     if np.isin(close_time, bars.open_time).any() and not np.isin(close_time, bars.close_time).any():
         return f"{head}: their times are the bars' open times; write the close (open plus the bar's length) into close_time"
-    span = [str(np.datetime64(int(t), "ns"))[:16] for t in (close_time.min(), close_time.max(), bars.close_time[0], bars.close_time[-1])]
+    span = [iso(int(t)) for t in (close_time.min(), close_time.max(), bars.close_time[0], bars.close_time[-1])]
     return f"{head}: they cover {span[0]} to {span[1]}, the bars {span[2]} to {span[3]} (UTC); load the same period and bar length"
 
 

@@ -122,6 +122,27 @@ def test_naive_times_of_rates_are_in_the_zone_that_is_said(tmp_path):
     assert np.flatnonzero(loaded.bars.funding[:, 0]).tolist() == [5, 13]
 
 
+@pytest.mark.parametrize("name", ["market", "product_id", "s"])
+def test_rates_of_another_symbol_are_never_charged_whatever_the_column_of_symbols_is_called(name, tmp_path):
+    times = pd.date_range("2024-01-01 08:00", periods=4, freq="4h", tz="UTC")
+    table = pd.DataFrame({"timestamp": times, name: ["ETHUSDT", "BTCUSDT"] * 2, "funding_rate": [1e-3, 1e-4, 1e-3, 1e-4]})
+    table.to_csv(tmp_path / "BTCUSDT-fundingRate-2024-01.csv", index=False)
+    for given in (table, tmp_path / "BTCUSDT-fundingRate-2024-01.csv"):
+        loaded = load(frame(20, ("BTCUSDT",)), funding=given)
+        assert np.flatnonzero(loaded.bars.funding[:, 0]).tolist() == [11, 19]
+        assert set(loaded.bars.funding[:, 0].tolist()) == {0.0, 1e-4}
+        assert f"funding: symbol is column {name}" in loaded.report.warnings
+        assert "2 funding rates of ETHUSDT are of no symbol of the bars; left out" in loaded.report.warnings
+
+
+def test_rates_of_one_time_that_a_text_tells_apart_are_refused(tmp_path):
+    table = rates(*NAMES).rename(columns={"symbol": "what"})
+    table.to_csv(tmp_path / "funding.csv", index=False)
+    for given in (table, tmp_path / "funding.csv"):
+        with pytest.raises(UserError, match="was 'BTCUSDT' and 'ETHUSDT' in column what at 2024-01-01 08:00; call that column symbol"):
+            load(frame(48, ("BTCUSDT",)), funding=given)
+
+
 def test_rates_with_a_per_cent_sign_are_fractions_and_told(tmp_path):
     lines = [
         "Time,Contract,Funding Rate",
@@ -140,4 +161,7 @@ def test_the_rate_that_was_charged_goes_before_the_one_that_was_predicted():
     rows = rates("BTCUSDT").rename(columns={"funding_rate": "fundingRate"}).assign(realizedRate=[3e-4, 4e-4])
     notes: list[str] = []
     assert sorted(set(add_funding(bars, rows, notes).funding[:, 0].tolist())) == [0.0, 3e-4, 4e-4]
-    assert notes == ["funding: rates are those of realizedRate"]
+    assert notes == [
+        "funding: funding rate is column realizedRate; fundingRate is not read",
+        "funding: rates are those of realizedRate",
+    ]

@@ -109,8 +109,11 @@ def test_alignment_moves_cells_to_other_bars_and_keeps_their_labels():
 
 def test_predictions_of_other_bars_are_refused_with_the_number_that_matched():
     made = Predictions.random(BARS, seed=1)
-    with pytest.raises(UserError, match=r"0 of 240 rows did: they cover 2024-01-01T01:00 .* the bars 2033"):
+    with pytest.raises(UserError, match=r"0 of 240 rows did: they cover 2024-01-01 01:00 to .* the bars 2033"):
         made.align(dataclasses.replace(BARS, open_time=BARS.open_time + 3 * 10**17, close_time=BARS.close_time + 3 * 10**17))
+    late = dataclasses.replace(made, open_time=made.open_time + 10**9, close_time=made.close_time + 10**9)
+    with pytest.raises(UserError, match=r"they cover 2024-01-01 01:00:01 to .*:01, the bars 2024-01-01 01:00 to .*:00 \(UTC\)"):
+        late.align(BARS)
     with pytest.raises(UserError, match=r"0 of 240 rows did: their symbols are BTCUSDT, ETHUSDT, SOLUSDT, those of the bars A, B, C"):
         made.align(dataclasses.replace(BARS, symbols=("A", "B", "C")))
 
@@ -242,6 +245,12 @@ def test_rows_that_match_nothing_or_repeat_are_noted(tmp_path):
     made = imported(pd.concat([table, stray, again]), tmp_path)
     assert made.notes == ("2 of 83 rows match no bar and were ignored", "1 rows repeat a close_time and symbol; the last one counts")
     assert made.action[0, 5, 0] == 0
+
+
+def test_a_column_that_can_only_name_the_symbol_places_votes_and_is_told(tmp_path):
+    made = imported(frame(xgb_action="BUY", xgb_confidence=0.7).rename(columns={"symbol": "market"}), tmp_path)
+    assert made.notes == ("symbol is column market",)
+    assert (made.action[0, :, 0] == 2).all()
 
 
 def test_import_mistakes_are_told_in_a_sentence(tmp_path):

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, Bars
 from research.data.clock import iso, utc_ns
 from research.data.grid import closes_of
-from research.data.schema import find_columns, numbers, plain, symbol_codes
+from research.data.schema import find_columns, names_nothing, numbers, plain, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
 from research.data.stamps import NS_PER_SECOND
+from research.data.unread import check_unread
 from research.data.zones import Reading
 from research.errors import UserError
 
@@ -112,7 +113,9 @@ def lone_symbol(path: Path) -> str:
 
 
 def _rates(table: Any, source: str, lone: str, reading: Reading) -> Rates:
-    found = find_columns(table.column_names, WANTED, source)
+    found = find_columns(table.column_names, WANTED, source, reading)
+    if "symbol" in found and names_nothing(table[found["symbol"]], plain(found["symbol"])):
+        reading.note(f"column {found.pop('symbol')} names no symbol and is not read")
     if "time" not in found or ("symbol" not in found and not lone):
         raise UserError(f"{source} must have the columns timestamp, symbol, funding_rate, was {', '.join(table.column_names)}")
     time = utc_ns(table[found["time"]], f"column {found['time']} of {source}", reading)
@@ -120,6 +123,8 @@ def _rates(table: Any, source: str, lone: str, reading: Reading) -> Rates:
     if plain(found["funding_rate"]).startswith("real"):  # OKX has it beside the one that was predicted
         reading.note(f"rates are those of {found['funding_rate']}")
     if "symbol" not in found:
+        unread = [name for name in table.column_names if name not in found.values()]
+        check_unread(table, unread, time, lone, source, reading)
         return time, np.zeros(len(time), np.int32), rate, (lone,)
     code, names = symbol_codes(table[found["symbol"]], source)
     return time, code, rate, names

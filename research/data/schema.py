@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, Bars
 from research.data.clock import utc_ns
 from research.data.numerals import read_numbers
+from research.data.unread import CLOSED, FORMING, check_unread, closed_rows
 from research.data.zones import Reading
 from research.errors import UserError, visible
 
@@ -34,10 +35,45 @@ FUNDING_TIMES = (
     "timepoint",
     "effectiveat",
 )  # of tables of funding rates alone
+# of a symbol, and told: they may name something else
+NAMES = (
+    "product_id",
+    "productid",
+    "sym",
+    "symbol_id",
+    "symbol_name",
+    "raw_symbol",
+    "trading_symbol",
+    "tradingsymbol",
+    "trading_pair",
+    "currency_pair",
+    "currencypair",
+    "instrument_id",
+    "contract_code",
+    "stock",
+    "stock_code",
+    "security",
+    "security_id",
+    "secid",
+    "ric",
+    "isin",
+    "figi",
+    "code",
+    "market_name",
+    "market",
+    "coin_id",
+    "asset_id",
+    "underlying",
+    "base_asset",
+    "base_currency",
+    "base",
+    "s",
+)
 ALIASES = {
     "close_time": ("close_time", "closetime", "timeclose", "time_period_end"),
     "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract",
-               "instrument_name", "ts_code", "coin", "name"),
+               "instrument_name", "ts_code", "coin", "name", *NAMES),
+    "closed": (*CLOSED, *FORMING),
     "open": ("open", "price_open", "open_price", "openprice", "o"),
     "high": ("high", "price_high", "high_price", "highprice", "h"),
     "low": ("low", "price_low", "low_price", "lowprice", "l"),
@@ -53,7 +89,11 @@ ALIASES = {
 }  # fmt: skip
 VOLUME = re.compile("vol|amount|quantity|qty|turnover|size|contracts")  # in the name of a column that may be a volume
 QUOTES = ("currency", "quote", "to", "usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy", "krw", "try")
-NOT_CLEAR = {"close": ("last", "latest", "price"), "volume": (*ALIASES["ticks"], "total_traded_quantity")}  # read, and told
+NOT_CLEAR = {
+    "close": ("last", "latest", "price"),
+    "symbol": NAMES,
+    "volume": (*ALIASES["ticks"], "total_traded_quantity"),
+}  # read, and told
 TRADES = "`qt data resample DATA --interval 5m --out bars.parquet` makes bars of them"
 LONE = "ASSET"  # name of the only symbol where neither a column, a file name nor the caller names it
 
@@ -120,9 +160,9 @@ def plain(name: str) -> str:
 def find_columns(names: Iterable[str], wanted: Sequence[str], source: str, reading: Reading | None = None) -> dict[str, str]:
     """Map each role of `wanted`, and what else is there of the known ones, to the column that holds it.
 
-    Beside `wanted` these are `time`, `hours` (the time of day beside a date), `close_time`, `symbol`, and of candles `funding_rate`,
-    `ticks` and `adjusted`. Candles may lack a volume. reading: its notes say which column was taken where another could be meant.
-    Raises UserError that names every column that is missing or there twice.
+    Beside `wanted` these are `time`, `hours` (the time of day beside a date), `close_time`, `symbol`, and of candles `closed` (a flag),
+    `funding_rate`, `ticks` and `adjusted`. Candles may lack a volume. reading: its notes say which column was taken where another could
+    be meant. Raises UserError that names every column that is missing or there twice.
     """
     names = [str(name) for name in names]
     by_name: dict[str, list[str]] = {}
@@ -137,6 +177,7 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str, readi
     if not any(name in by_name for name in (*times, *ALIASES["close_time"])):
         aliases["time"] = NAMELESS
     optional = ("time", "close_time", "symbol") + (("funding_rate", "ticks", "adjusted") if is_candles else ())
+    optional += ("closed",) if is_candles or not wanted else ()
     chosen = {role: next((a for a in aliases[role] if a in by_name), None) for role in dict.fromkeys((*optional, *wanted))}
     unclear: list[str] = []
     if is_candles and chosen["close"] == "price" and not (chosen["open"] or chosen["high"] or chosen["low"]):
@@ -172,6 +213,8 @@ def _tell_choices(kept: dict[str, str], aliases: Mapping[str, Sequence[str]], by
         if role in ("hours", "ticks", "adjusted"):  # told where they are read
             continue
         others = [name for name in by_name if name in aliases[role] and name not in kept.values()]
+        if role == "symbol" and alias not in NAMES:  # `market` beside `symbol` is no second one
+            others = [name for name in others if name not in NAMES]
         if role == "volume" and alias not in aliases[role]:
             others = [name for name in by_name if re.fullmatch(r"volume_[a-z0-9]{2,10}", name) and name != alias]
         if others or alias in NOT_CLEAR.get(role, ()):
@@ -255,6 +298,10 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     symbols: tuple[str, ...] = (lone or LONE,)
     time = close_time = np.empty(0, np.int64)
     values = np.empty((len(wanted), 0))
+    if "symbol" in found and names_nothing(table[found["symbol"]], plain(found["symbol"])):
+        left = found.pop("symbol")
+        reading.notes[:] = [note for note in reading.notes if not note.startswith(f"symbol is column {_shown(left)}")]
+        reading.note(f"column {_shown(left)} names no symbol and is not read")
     if "symbol" in found:
         with noting(problems):
             code, symbols = symbol_codes(table[found["symbol"]], source)
@@ -270,6 +317,14 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
             close_time = _times(table, found, "close_time", source, reading, code)
     with noting(problems):
         values = _values(table, found, wanted, source, reading)
+    if "symbol" not in found and len(time):
+        with noting(problems):
+            unread = [name for name in table.column_names if name not in found.values()]
+            check_unread(table, unread, time, lone or LONE, source, reading)
+    closed: NDArray[np.bool_] | slice = slice(None)
+    if "closed" in found:
+        with noting(problems):
+            closed = closed_rows(table[found["closed"]], found["closed"], plain(found["closed"]) in FORMING, source, reading)
     if problems:
         raise UserError("; also: ".join(problems))
     interval = 0
@@ -281,10 +336,26 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     says_open = label == "open" and re.search("open|start|begin", plain(found["time"])) is not None
     rows = Rows(time, code, values, symbols, label, interval, says_open=says_open)
     if own is None or not set(symbols) <= set(own["symbols"]):
-        return rows
+        return rows[closed]
     rank = np.array([own["symbols"].index(name) for name in symbols], np.int32)
     about = {"interval": own["interval"], "calendar": own["calendar"], "origin": str(own.get("origin", ""))}
-    return Rows(time, rank[code], values, tuple(own["symbols"]), label, is_ordered=True, **about)
+    return Rows(time, rank[code], values, tuple(own["symbols"]), label, is_ordered=True, **about)[closed]
+
+
+def names_nothing(column: pa.ChunkedArray, name: str) -> bool:
+    """Say whether a column of a name in `NAMES` holds no names: nothing at all, numbers with a fraction, or numbers where none are codes.
+
+    >>> names_nothing(pa.chunked_array([["600519", "000001"]]), "code"), names_nothing(pa.chunked_array([[12.5, 3.0]]), "base")
+    (False, True)
+    """
+    if name not in NAMES or pa.types.is_nested(column.type):
+        return False
+    flat = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    texts = [str(value).strip() for value in flat.unique().to_pylist() if value is not None]
+    texts = [text for text in texts if text not in ("", "None", "nan")]
+    if not all(re.fullmatch(r"[-+]?[\d.,]+([eE][-+]?\d+)?", text) for text in texts):
+        return False
+    return not texts or name in ("s", "base", "market") or any("." in text for text in texts)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from research.data.json_tables import JSON
 from research.data.schema import ALIASES, NAMELESS, TIME_NAMES, VALUES, Rows, find_columns, join, plain, rows_of
 from research.data.texts import find_layout, is_text, read_text, stacked, unpack
+from research.data.unread import is_text as is_text_column
 from research.data.zones import Reading
 from research.errors import UserError
 from research.files import reason
@@ -127,7 +128,7 @@ def _read_parquet(path: Path, wanted: tuple[str, ...], reading: Reading | None) 
     found = find_columns(open_parquet(path).schema_arrow.names, wanted, path.name, reading)
     try:
         with open_parquet(path, found.get("symbol")) as file:
-            return file.read(columns=list(dict.fromkeys(found.values())))
+            return file.read(columns=_columns(file.schema_arrow, found))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{path.name} must be a whole Parquet file, was damaged ({reason(error)}); write it again") from None
 
@@ -144,7 +145,15 @@ def _read_arrow(path: Path, wanted: tuple[str, ...], reading: Reading | None) ->
     except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
         raise UserError(f"{path.name} must be a whole Arrow file, was not ({reason(error)}); write it again") from None
     found = find_columns(table.column_names, wanted, path.name, reading)
-    return table.select(list(dict.fromkeys(found.values())))
+    return table.select(_columns(table.schema, found))
+
+
+def _columns(schema: pa.Schema, found: Mapping[str, str]) -> list[str]:
+    """Return the columns to read: those that were found, and where none is the symbol the texts, one of which may name it."""
+    names = list(dict.fromkeys(found.values()))
+    if "symbol" in found:
+        return names
+    return names + [f.name for f in schema if f.name not in names and schema.names.count(f.name) == 1 and is_text_column(f.type)]
 
 
 def column_names(source: Any) -> list[str]:

@@ -177,7 +177,7 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
         rest = rest[1:]
         start, fields = rest[0][0], _split(rest[0][2], delimiter)
     rows = [_split(line[2], delimiter) for line in rest[:LOOKED_AT]]
-    names = _of_exchange(rows, reading) or _names(fields, name)
+    names = _of_exchange(rows) or _names(fields, name)
     _check_order(rows, names, name)
     reading.note(f"no header line; the columns are read as {', '.join(n for n in names if n != 'more')}")
     if reading.zone is None and not EPOCH.fullmatch(fields[0].strip()):
@@ -214,7 +214,7 @@ def _is_datum(field: str) -> bool:
     return bool(NUMBER.fullmatch(field) or DATE.match(field))
 
 
-def _of_exchange(rows: list[list[str]], reading: Reading) -> list[str] | None:
+def _of_exchange(rows: list[list[str]]) -> list[str] | None:
     """Name the columns of rows that only one exchange answers with; None where they are not of one."""
     if len({len(row) for row in rows}) > 1 or not all(EPOCH.fullmatch(row[0]) for row in rows):
         return None
@@ -224,8 +224,6 @@ def _of_exchange(rows: list[list[str]], reading: Reading) -> list[str] | None:
     if len(rows[0]) == len(KRAKEN) and all(row[7] == int(row[7]) and (row[3] <= row[5] <= row[2] or row[7] == 0.0) for row in table):
         return list(KRAKEN)
     if len(rows[0]) == len(OKX_SPOT) and {row[8] for row in table} <= {0.0, 1.0}:
-        if n_open := sum(row[8] == 0.0 for row in table):
-            reading.note(f"{n_open} candle{'s' * (n_open > 1)} had not closed when the file was made (confirm 0)")
         is_spot = all(row[6] == row[7] for row in table)  # the second volume counts quote units, as the third does
         return list(OKX_SPOT if is_spot else OKX_SWAP)
     return None
@@ -284,6 +282,8 @@ def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table
     if reading.zone is None and any(name.strip().startswith("<") for name in layout.names):
         reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with --time-zone")
     at = {layout.names.index(name): role for role, name in found.items()}
+    if "symbol" not in found:  # what may name it under another name is looked at
+        at |= dict.fromkeys((i for i in _text_columns(data, layout) if i not in at), "symbol")
     rows = data.slice(layout.start)
     if not rows.size:
         return pa.table({layout.names[i]: pa.array([], pa.string() if role in TEXTS else pa.float64()) for i, role in at.items()})
@@ -295,6 +295,14 @@ def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table
         return _table(rows, layout, dict.fromkeys(at, pa.string()))
     except pa.ArrowInvalid as error:
         raise UserError(f"{path.name} must be a table of numbers, was not: {reason(error)}; correct that row") from None
+
+
+def _text_columns(data: pa.Buffer, layout: Layout) -> list[int]:
+    """Return the columns in whose first rows stand texts that are neither numbers nor dates."""
+    rows = [_split(line[2], layout.delimiter) for _, line in zip(range(LOOKED_AT), _lines(data.slice(layout.start)))]
+    rows = [row for row in rows if len(row) == len(layout.names)]
+    once = [i for i, name in enumerate(layout.names) if layout.names.count(name) == 1 and name not in ("more", "ignore")]
+    return [i for i in once if any(row[i] and not _is_datum(row[i]) for row in rows)]
 
 
 def _without_footer(data: pa.Buffer, layout: Layout, reading: Reading) -> pa.Buffer:
@@ -314,7 +322,7 @@ def _without_footer(data: pa.Buffer, layout: Layout, reading: Reading) -> pa.Buf
     return data.slice(0, data.size - len(tail) + len(b"\n".join(lines)))
 
 
-TEXTS = ("time", "close_time", "hours", "symbol")
+TEXTS = ("time", "close_time", "hours", "symbol", "closed")
 
 
 def _table(rows: pa.Buffer, layout: Layout, types: dict[int, pa.DataType]) -> pa.Table:
