@@ -124,17 +124,20 @@ def agreed_coding(columns: Iterable[ActionColumn]) -> str | None:
 def read_shares(values: NDArray, name: str, counts: NDArray[np.bool_], notes: list[str]) -> F8:
     """Read fractions [k], NaN where empty or no number; per cent become fractions, and `notes` says so.
 
-    counts [k]: rows whose value matters. Raises UserError where most of these are neither. A few outside [0, 1] stay as they are.
+    counts [k]: rows whose value matters. Raises UserError where many of these are neither. A few outside [0, 1] stay as they are.
     """
-    numbers, is_percent = plain_numbers(values)
-    given = numbers[counts & ~np.isnan(numbers)]
-    outside = (given < 0.0) | (given > 1.0)
-    if is_percent or (outside.any() and ((given == 0.0) | ((given > 1.0) & (given <= 100.0))).all()):
+    numbers, is_percent = signed_numbers(values, name, counts)
+    rows = np.flatnonzero(counts & ~np.isnan(numbers))
+    given = numbers[rows]
+    outside, hundredths = (given < 0.0) | (given > 1.0), (given == 0.0) | ((given > 1.0) & (given <= 100.0))
+    if is_percent or (outside.any() and hundredths.all()):
         notes.append(f"{name} is read as per cent")
         return numbers / 100.0
     if int(outside.sum()) > MOST_ODD * len(given):
-        text = f"from {given.min():g} to {given.max():g}"
-        raise UserError(f"{name} must be fractions in [0, 1], or per cent above 1 up to 100, was {text}; write fractions")
+        odd = ~hundredths if 2 * int(hundredths.sum()) > len(given) else outside  # what is not written as most of them are
+        text = f"from {given.min():g} to {given.max():g}, {given[odd][0]:g} in row {rows[odd][0] + 1}"
+        more = f" and {int(odd.sum()) - 1:,} others like it" if odd.sum() > 1 else ""
+        raise UserError(f"{name} must be fractions in [0, 1], or per cent above 1 up to 100, was {text}{more}; write fractions")
     return numbers
 
 
@@ -172,6 +175,19 @@ def plain_numbers(values: NDArray) -> tuple[F8, bool]:
     if not signed.any() or not np.isnan(numbers[~signed]).all():
         return numbers, False
     return read_numbers(np.array([text.removesuffix("%") for text in texts], object)), True
+
+
+def signed_numbers(values: NDArray, name: str, counts: Any = True) -> tuple[F8, bool]:
+    """Return what `plain_numbers` does. Raises UserError where many of the values that count are words."""
+    numbers, is_percent = plain_numbers(values)
+    if values.dtype != object or not np.isnan(numbers).any():
+        return numbers, is_percent
+    spoken = counts & np.array([WORDS.get(_word(value)) != ABSENT for value in values])
+    odd = np.flatnonzero(spoken & np.isnan(numbers))
+    if len(odd) > MOST_ODD * int(spoken.sum()):
+        text = f"{values[odd[0]]!r} in row {odd[0] + 1}" + (f" and others in {len(odd) - 1:,} rows" if len(odd) > 1 else "")
+        raise UserError(f"{name} must hold numbers such as 0.7, or 70% in every row, was {text}")
+    return numbers, is_percent
 
 
 def _factorise(values: NDArray) -> tuple[NDArray[np.int64], NDArray]:

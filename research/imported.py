@@ -27,7 +27,17 @@ from research.data.schema import plain
 from research.data.zones import Reading
 from research.errors import UserError
 from research.files import Kind, check_file, reason
-from research.foreign_codes import ABSENT, UNKNOWN, ActionColumn, agreed_coding, plain_numbers, read_actions, read_numbers, read_shares
+from research.foreign_codes import (
+    ABSENT,
+    MOST_ODD,
+    UNKNOWN,
+    ActionColumn,
+    agreed_coding,
+    plain_numbers,
+    read_actions,
+    read_shares,
+    signed_numbers,
+)
 from research.foreign_files import read_file
 from research.labels import Label, score_labels
 from research.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
@@ -87,12 +97,26 @@ def _planes(source: Any, bars: Bars, notes: list[str]) -> tuple[NDArray[np.int8]
     row, column, keep = _place(frame, bars, notes)
     shape = (N_MODELS, bars.n, len(bars.symbols))
     action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
+    last = _last(row * len(bars.symbols) + column)
+    differs = np.zeros(len(row), bool)
     for m, votes in _votes(frame, keep, notes):
-        for plane, values in zip((action, confidence, probs), votes):
-            plane[m][row, column] = values
+        for plane, values in zip((action, confidence, probs), map(np.asarray, votes)):
+            counted = values[last]
+            plane[m][row, column] = counted
+            differs |= ~((values == counted) | ((values != values) & (counted != counted))).reshape(len(row), -1).all(axis=1)
+    if twice := int(np.count_nonzero(last != np.arange(len(last)))):
+        other = f"{int(differs.sum())} of them with another prediction" if differs.any() else "with the same predictions"
+        notes.append(f"{twice} rows repeat a close_time and symbol, {other}; the last one counts")
     if not (action >= 0).any():
         raise UserError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
     return action, confidence, probs
+
+
+def _last(cell: I8) -> I8:
+    """Return for each row the number of the last row of its cell [k]."""
+    last = np.zeros(int(cell.max()) + 1, np.int64)
+    np.maximum.at(last, cell, np.arange(len(cell)))
+    return last[cell]
 
 
 def _stored(path: Path, bars: Bars) -> Predictions:
@@ -216,10 +240,7 @@ def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> tuple[I8, I8,
         raise UserError(mismatch(0, len(frame), np.unique(times[has_time]), tuple(dict.fromkeys(names)), bars))
     if len(keep) < len(frame):
         notes.append(f"{len(frame) - len(keep)} of {len(frame)} rows match no bar and were ignored")
-    row, column = row[keep].astype(np.int64), column[keep]
-    if twice := len(keep) - np.count_nonzero(np.bincount(row * len(bars.symbols) + column)):
-        notes.append(f"{twice} rows repeat a close_time and symbol; the last one counts")
-    return row, column, keep
+    return row[keep].astype(np.int64), column[keep], keep
 
 
 def _columns_of(names: "pd.Series", bars: Bars, notes: list[str]) -> I8:
@@ -275,15 +296,35 @@ def _votes(frame: "pd.DataFrame", keep: I8, notes: list[str]) -> Iterator[tuple[
     found = _columns(frame, notes)
     said = {slot: {part: frame[name].to_numpy() for part, name in found[slot].items()} for slot in MODELS if slot in found}
     probs = {slot: _probs(slot, parts, notes) for slot, parts in said.items()}
-    actions = {slot: _actions(slot, parts, probs[slot][1]) for slot, parts in said.items() if {"action", "confidence"} <= set(parts)}
+    actions = {slot: _actions(slot, parts, probs[slot][1]) for slot, parts in said.items() if "action" in parts}
     coding = agreed_coding(actions.values())
     for slot, parts in said.items():
         given = None
         if slot in actions:
             action = actions[slot].actions(coding)
             notes += actions[slot].notes
-            given = action, read_shares(parts["confidence"], f"{slot}_confidence", action != ABSENT, notes)
+            notes += _differing(slot, action[keep], probs[slot][1][keep], "confidence" in parts)
+            if "confidence" in parts:
+                given = action, read_shares(parts["confidence"], f"{slot}_confidence", action != ABSENT, notes)
+        elif "confidence" in parts:
+            notes.append(f"{slot}_confidence is not read without {slot}_action; the probabilities count")
         yield MODELS.index(slot), _model(slot, parts, given, probs[slot], keep, notes)
+
+
+def _differing(slot: str, action: NDArray[np.int64], likely: NDArray[np.int8], is_read: bool) -> list[str]:
+    """Tell how many actions are not of the largest probability, as where a threshold made them, and which of the two count.
+
+    Raises UserError where many are its opposite: no threshold does that.
+    """
+    both = (action >= 0) & (likely >= 0)
+    n, differ, opposite = (int(np.count_nonzero(both & (np.abs(action - likely) >= least))) for least in (0, 1, 2))
+    if opposite > MOST_ODD * n:
+        raise UserError(
+            f"{slot}_action must agree with {slot}_p_sell, _p_hold and _p_buy, was the opposite of the largest probability in "
+            f"{opposite:,} of {n:,} rows; leave out what is wrong, or name the probabilities in their order"
+        )
+    counted = "actions" if is_read else "probabilities"
+    return [f"{differ:,} of {n:,} actions of {slot} differ from the largest probability; the {counted} count"] if differ else []
 
 
 def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8, NDArray[np.int8], NDArray[np.bool_]]:
@@ -291,9 +332,12 @@ def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8
     k = len(next(iter(said.values())))
     if not all(side in said for side in SIDES):
         return np.full((k, 3), np.nan), np.full(k, -1, np.int8), np.zeros(k, bool)
-    probs = np.column_stack([read_numbers(said[side]) for side in SIDES])
+    read = [signed_numbers(said[side], f"{slot}_{side}") for side in SIDES]
+    probs = np.column_stack([numbers for numbers, _ in read])
+    if any(is_percent for _, is_percent in read) and not all(is_percent for _, is_percent in read):
+        raise UserError(f"{slot}_p_sell, _p_hold and _p_buy must all be written with a per cent sign, or none of them, was a mix")
     given, total = ~np.isnan(probs).all(axis=1), probs.sum(axis=1)
-    if given.any() and (np.abs(total[given] - 100.0) <= 100.0 * MOST_ROUNDED).all():
+    if read[0][1] or (given.any() and (np.abs(total[given] - 100.0) <= 100.0 * MOST_ROUNDED).all()):
         notes.append(f"{slot}_p_sell, _p_hold and _p_buy are read as per cent")
         probs, total = probs / 100.0, total / 100.0
     off = np.abs(total - 1.0)
@@ -313,7 +357,8 @@ def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8
 
 
 def _actions(slot: str, said: Mapping[str, NDArray], likely: NDArray[np.int8]) -> ActionColumn:
-    return read_actions(said["action"], f"{slot}_action", np.isnan(plain_numbers(said["confidence"])[0]), likely)
+    silent = np.isnan(plain_numbers(said["confidence"])[0]) if "confidence" in said else False
+    return read_actions(said["action"], f"{slot}_action", silent, likely)
 
 
 def _model(

@@ -116,6 +116,28 @@ def test_probabilities_that_prove_nothing_refuse():
         Predictions.import_file(frame(xgb_action=cycle([0, 1]), xgb_confidence=0.6, **probable([0, 1, 2])), BARS)
 
 
+@pytest.mark.parametrize("sure", [True, False])
+def test_actions_that_differ_from_the_largest_probability_are_counted(sure):
+    own = ["HOLD"] * 8 + ["BUY"] * (BARS.n - 8)
+    made = Predictions.import_file(frame(xgb_action=own, **({"xgb_confidence": 0.6} if sure else {}), **probable([2])), BARS)
+    assert said(made) == ([1] * 8 + [2] * (BARS.n - 8) if sure else [2] * BARS.n)
+    counted = "actions" if sure else "probabilities"
+    assert made.notes == (f"8 of 80 actions of xgb differ from the largest probability; the {counted} count",)
+
+
+@pytest.mark.parametrize("more", [{}, {"xgb_confidence": 0.6}])
+def test_actions_that_are_the_opposite_of_the_probabilities_are_refused(more):
+    with pytest.raises(
+        UserError, match="xgb_action must agree with xgb_p_sell, .* opposite of the largest probability in 40 of 80 rows; leave"
+    ):
+        Predictions.import_file(frame(xgb_action=cycle(["BUY", "HOLD"]), **probable([0, 1]), **more), BARS)
+
+
+def test_a_confidence_beside_probabilities_without_an_action_is_told():
+    made = Predictions.import_file(frame(xgb_confidence=0.9, **probable([0, 1, 2])), BARS)
+    assert made.notes == ("xgb_confidence is not read without xgb_action; the probabilities count",)
+
+
 def test_the_other_models_of_a_file_show_the_coding_unless_they_differ():
     rest = {"xgb_action": cycle([0, 1]), "xgb_confidence": 0.6, "lgbm_confidence": 0.6, "nhits_confidence": 0.6}
     made = Predictions.import_file(frame(**rest, lgbm_action=cycle([0, 1, 2]), nhits_action=1), BARS)
@@ -157,6 +179,32 @@ def test_probabilities_in_per_cent_are_read_and_those_without_a_sum_refused():
     assert made.notes == ("xgb_p_sell, _p_hold and _p_buy are read as per cent",)
     with pytest.raises(UserError, match=r"that sum to 1, or per cent that sum to 100, was with a sum of 1\.5 in row 1"):
         Predictions.import_file(frame(xgb_p_sell=0.5, xgb_p_hold=0.5, xgb_p_buy=0.5), BARS)
+
+
+def test_a_value_off_the_scale_of_the_others_is_named_with_its_row():
+    values = [60.0] * 7 + [250.0] + [60.0] * (BARS.n - 8)
+    with pytest.raises(UserError, match="xgb_confidence must be fractions .*, was from 60 to 250, 250 in row 8; write fractions"):
+        Predictions.import_file(frame(xgb_action="BUY", xgb_confidence=values), BARS)
+
+
+def test_probabilities_with_per_cent_signs_are_read_and_told(tmp_path):
+    made = imported(frame(xgb_p_sell="12.34%", xgb_p_hold="37.66 %", xgb_p_buy="50%"), tmp_path)
+    np.testing.assert_allclose(made.probs[0, :, 0], np.tile([0.1234, 0.3766, 0.5], (BARS.n, 1)))
+    assert made.notes == ("xgb_p_sell, _p_hold and _p_buy are read as per cent",)
+    with pytest.raises(UserError, match="xgb_p_sell, _p_hold and _p_buy must all be written with a per cent sign, or none of them"):
+        imported(frame(xgb_p_sell="20%", xgb_p_hold=0.3, xgb_p_buy=0.5), tmp_path)
+    with pytest.raises(UserError, match="was with a sum of 0.01 in row 1"):
+        imported(frame(xgb_p_sell="0.2%", xgb_p_hold="0.3%", xgb_p_buy="0.5%"), tmp_path)
+
+
+@pytest.mark.parametrize(("column", "value"), [("xgb_p_hold", "0,3"), ("xgb_p_hold", "a third"), ("lgbm_confidence", "high")])
+def test_words_in_a_column_of_numbers_are_refused_with_column_row_and_value(column, value):
+    table = frame(xgb_p_sell=0.2, xgb_p_hold=0.3, xgb_p_buy=0.5, lgbm_action="BUY", lgbm_confidence=0.6).astype({column: object})
+    table.loc[3:, column] = value
+    with pytest.raises(
+        UserError, match=f"{column} must hold numbers such as 0.7, or 70% in every row, was '{value}' in row 4 and others in 76 rows"
+    ):
+        Predictions.import_file(table, BARS)
 
 
 def test_a_file_without_any_vote_is_refused_with_the_reason():

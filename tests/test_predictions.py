@@ -243,8 +243,16 @@ def test_rows_that_match_nothing_or_repeat_are_noted(tmp_path):
     stray = table.iloc[:2].assign(symbol="XYZ")
     again = table.iloc[[5]].assign(xgb_action="SELL")
     made = imported(pd.concat([table, stray, again]), tmp_path)
-    assert made.notes == ("2 of 83 rows match no bar and were ignored", "1 rows repeat a close_time and symbol; the last one counts")
+    assert made.notes == (
+        "2 of 83 rows match no bar and were ignored",
+        "1 rows repeat a close_time and symbol, 1 of them with another prediction; the last one counts",
+    )
     assert made.action[0, 5, 0] == 0
+    same = imported(pd.concat([table, table.iloc[[5, 6]], table.iloc[[7]].assign(xgb_confidence=0.8)]), tmp_path)
+    assert same.notes == ("3 rows repeat a close_time and symbol, 1 of them with another prediction; the last one counts",)
+    assert same.confidence[0, 5:8, 0].tolist() == [0.7, 0.7, 0.8]
+    same = imported(pd.concat([table, table.iloc[[5, 6]]]), tmp_path)
+    assert same.notes == ("2 rows repeat a close_time and symbol, with the same predictions; the last one counts",)
 
 
 def test_a_column_that_can_only_name_the_symbol_places_votes_and_is_told(tmp_path):
