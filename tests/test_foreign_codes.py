@@ -128,7 +128,7 @@ def test_actions_that_differ_from_the_largest_probability_are_counted(sure):
 @pytest.mark.parametrize("more", [{}, {"xgb_confidence": 0.6}])
 def test_actions_that_are_the_opposite_of_the_probabilities_are_refused(more):
     with pytest.raises(
-        UserError, match="xgb_action must agree with xgb_p_sell, .* opposite of the largest probability in 40 of 80 rows; leave"
+        UserError, match=r"xgb_action must agree with xgb_p_sell, .* opposite of the largest probability in 40 of 80 rows; leave"
     ):
         Predictions.import_file(frame(xgb_action=cycle(["BUY", "HOLD"]), **probable([0, 1]), **more), BARS)
 
@@ -183,7 +183,7 @@ def test_probabilities_in_per_cent_are_read_and_those_without_a_sum_refused():
 
 def test_a_value_off_the_scale_of_the_others_is_named_with_its_row():
     values = [60.0] * 7 + [250.0] + [60.0] * (BARS.n - 8)
-    with pytest.raises(UserError, match="xgb_confidence must be fractions .*, was from 60 to 250, 250 in row 8; write fractions"):
+    with pytest.raises(UserError, match=r"xgb_confidence must be fractions .*, was from 60 to 250, 250 in row 8; write fractions"):
         Predictions.import_file(frame(xgb_action="BUY", xgb_confidence=values), BARS)
 
 
@@ -193,7 +193,7 @@ def test_probabilities_with_per_cent_signs_are_read_and_told(tmp_path):
     assert made.notes == ("xgb_p_sell, _p_hold and _p_buy are read as per cent",)
     with pytest.raises(UserError, match="xgb_p_sell, _p_hold and _p_buy must all be written with a per cent sign, or none of them"):
         imported(frame(xgb_p_sell="20%", xgb_p_hold=0.3, xgb_p_buy=0.5), tmp_path)
-    with pytest.raises(UserError, match="was with a sum of 0.01 in row 1"):
+    with pytest.raises(UserError, match=r"was with a sum of 0\.01 in row 1"):
         imported(frame(xgb_p_sell="0.2%", xgb_p_hold="0.3%", xgb_p_buy="0.5%"), tmp_path)
 
 
