@@ -274,7 +274,10 @@ def test_funding_is_due_after_the_open_and_until_the_close():
     expected[7] = 0.1, 0.2
     expected[8, 0], expected[23, 0] = 0.4, 0.8
     assert_same_bits(loaded.bars.funding, expected)
-    assert loaded.report.warnings[1:] == ["1 of 5 funding rates are due before the first bar or after the last; left out"]
+    assert loaded.report.warnings[1:] == [
+        "1 of 5 funding rates are due before the first bar or after the last; left out",
+        "BBB: 2024-01-01 08:00 has the only funding rate; whether others are missing cannot be told",
+    ]
     assert "read as fractions, not per cent" in loaded.report.warnings[0]
     assert load(frame(24), funding=rates[rates["symbol"] == "AAA"]).report.warnings[2:] == ["BBB: no funding rates; counted as 0"]
     assert_same_bits(add_funding(bars, rates).funding, expected)

@@ -18,8 +18,8 @@ def rates(*symbols: str, times=("2024-01-01 08:00", "2024-01-01 16:00")) -> pd.D
     return pd.DataFrame(rows, columns=["timestamp", "symbol", "funding_rate"])
 
 
-def charged(given, symbols=NAMES) -> tuple[list[tuple[int, int]], list[str]]:
-    loaded = load(frame(48, symbols), funding=given)
+def charged(given, symbols=NAMES, n=23) -> tuple[list[tuple[int, int]], list[str]]:
+    loaded = load(frame(n, symbols), funding=given)
     return [tuple(cell) for cell in np.argwhere(loaded.bars.funding).tolist()], loaded.report.warnings
 
 
@@ -56,9 +56,9 @@ def test_doubled_rates_are_charged_once_and_contradictions_refused():
     once = rates(*NAMES)
     late = once.assign(timestamp=once["timestamp"] + pd.Timedelta("3ms"))
     early = once.assign(timestamp=once["timestamp"] - pd.Timedelta("1ms"))
-    want = load(frame(48, NAMES), funding=once).bars.funding
+    want = load(frame(23, NAMES), funding=once).bars.funding
     for twice in (once, late, early):
-        loaded = load(frame(48, NAMES), funding=pd.concat([once, twice]))
+        loaded = load(frame(23, NAMES), funding=pd.concat([once, twice]))
         np.testing.assert_array_equal(loaded.bars.funding, want)
         assert loaded.report.warnings == ["4 funding rates repeat another; counted once"]
     wrong = once.assign(funding_rate=[1e-4, 3e-4, 1e-4, 2e-4])
@@ -89,12 +89,13 @@ def test_what_is_not_charged_is_counted():
     outside = rates(
         "BTCUSDT", "SOLUSDT", times=("2023-12-31 16:00", "2024-01-01 00:00", "2024-01-01 08:00", "2024-01-03 00:00", "2024-01-03 08:00")
     )
-    cells, told = charged(outside)
+    cells, told = charged(outside, n=48)
     assert cells == [(7, 0), (47, 0)]
     assert told == [
         "5 funding rates of SOLUSDT are of no symbol of the bars; left out",
         "3 of 5 funding rates are due before the first bar or after the last; left out",
         "ETHUSDT: no funding rates; counted as 0",
+        "BTCUSDT: 4 of 6 funding rates, one every 8h, are missing, between 2024-01-01 08:00 and 2024-01-03 00:00; counted as 0",
     ]
     with pytest.raises(
         UserError, match="funding must be due in the bars, was none of 2 rates; they span 2025-01-01 08:00 to 2025-01-01 16:00"
@@ -111,6 +112,7 @@ def test_rates_between_sessions_and_in_per_cent_are_told():
     assert notes == [
         "half of the funding rates are 1.00% or more a time; they were read as fractions, not per cent",
         "1 of 2 funding rates fall between two bars; left out",
+        "EURUSD: 7 of 8 funding rates, one every 12h, are missing, after 2024-01-02 00:00; counted as 0",
     ]
 
 
@@ -157,7 +159,7 @@ def test_rates_with_a_per_cent_sign_are_fractions_and_told(tmp_path):
 
 
 def test_the_rate_that_was_charged_goes_before_the_one_that_was_predicted():
-    bars = load_bars(frame(40, ("BTCUSDT",)))
+    bars = load_bars(frame(23, ("BTCUSDT",)))
     rows = rates("BTCUSDT").rename(columns={"funding_rate": "fundingRate"}).assign(realizedRate=[3e-4, 4e-4])
     notes: list[str] = []
     assert sorted(set(add_funding(bars, rows, notes).funding[:, 0].tolist())) == [0.0, 3e-4, 4e-4]
@@ -165,3 +167,53 @@ def test_the_rate_that_was_charged_goes_before_the_one_that_was_predicted():
         "funding: funding rate is column realizedRate; fundingRate is not read",
         "funding: rates are those of realizedRate",
     ]
+
+
+def told_of_missing(hours, n=200, symbols=("BTCUSDT",)) -> list[str]:
+    """What is told of rates that are due at these hours after the first open, in `n` bars of an hour."""
+    start = pd.Timestamp("2024-01-01", tz="UTC")
+    table = pd.DataFrame(
+        [(start + h * HOUR, name, 1e-4) for name in symbols for h in hours], columns=["timestamp", "symbol", "funding_rate"]
+    )
+    return load(frame(n, symbols), funding=table).report.lacked
+
+
+ALL = range(8, 201, 8)
+
+
+@pytest.mark.parametrize(
+    ("hours", "n", "where"),
+    [
+        (ALL, 0, ""),
+        ([h + 0.001 for h in ALL[:-1]] + [200], 0, ""),
+        ([*range(-16, 1, 8), *ALL, 208], 0, ""),
+        ([*range(8, 100, 8), *range(100, 201, 4)], 0, ""),  # the exchange changed the step
+        ([*range(4, 100, 4), *range(104, 201, 8)], 0, ""),
+        ([h for h in ALL if not 72 <= h < 152], 10, "between 2024-01-03 16:00 and 2024-01-07 08:00"),
+        (ALL[:8], 17, "after 2024-01-03 16:00"),
+        (ALL[8:], 8, "before 2024-01-04 00:00"),
+        ([h for h in ALL if h != 104], 1, "between 2024-01-05 00:00 and 2024-01-05 16:00"),
+        ([h for h in ALL[:20] if h not in (48, 104)], 7, "most of them after 2024-01-07 16:00"),
+    ],
+)  # fmt: skip
+def test_rates_that_are_missing_are_told_with_their_number_and_where(hours, n, where):
+    told = [text for text in told_of_missing(hours) if "missing" in text]
+    assert told == ([f"BTCUSDT: {n} of 25 funding rates, one every 8h, are missing, {where}; counted as 0"] if n else [])
+
+
+def test_one_rate_and_many_symbols_are_told_shortly():
+    assert told_of_missing([8]) == [
+        "BTCUSDT: 2024-01-01 08:00 has the only funding rate; whether others are missing cannot be told",
+    ]
+    told = told_of_missing(ALL[:8], symbols=("A", "B", "C", "D", "E"))
+    assert [text[:1] for text in told] == ["A", "B", "C", "2"]
+    assert told[-1] == "2 more symbols: 34 funding rates are missing; counted as 0"
+
+
+def test_no_rate_is_missing_where_no_bar_is():
+    rows = frame(400, ("EURUSD",))
+    rows = rows[rows["timestamp"].dt.weekday < 5]
+    due = pd.date_range("2024-01-01 08:00", "2024-01-17 16:00", freq="8h", tz="UTC")
+    given = pd.DataFrame({"timestamp": due, "symbol": "EURUSD", "funding_rate": 1e-4})
+    weekdays = given[given["timestamp"].dt.tz_convert(None).sub(pd.Timedelta("1s")).dt.weekday < 5]
+    assert not [text for text in load(rows, funding=weekdays, calendar="sessions").report.lacked if "missing" in text]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, Bars
 from research.data.clock import iso, utc_ns
 from research.data.grid import closes_of
+from research.data.owed import missing_rates
 from research.data.schema import find_columns, names_nothing, numbers, plain, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
 from research.data.stamps import NS_PER_SECOND
@@ -77,6 +78,7 @@ def add_funding(bars: Bars, source: Any, notes: list[str] | None = None, zone: s
         told.append(f"{n:,} of {len(time):,} funding rates fall between two bars; left out")
     if absent := [name for s, name in enumerate(bars.symbols) if s not in own[inside]]:
         told.append(f"{', '.join(absent)}: no funding rates; counted as 0")
+    told += missing_rates(time, own, bars)
     if notes is not None:
         notes += told
     return Bars(**{**vars(bars), "funding": funding})
