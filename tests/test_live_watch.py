@@ -1,5 +1,6 @@
 """Do the windows into paper trading show what is in the journal, and is nothing let in that should stay out?"""
 
+import io
 import json
 import re
 import sqlite3
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import qtcore as qt
 from qtcore.params import MetaMode
@@ -22,6 +24,7 @@ from research.errors import UserError
 from research.live.gap import live_gap
 from research.live.governor_file import export_governor, governor_state, read_governor
 from research.live.health import health, status, validate, worst
+from research.live.monitor import screen
 from research.live.server import page
 from research.live.source import JournalSource, RunSource, open_source
 from research.live.start import Wish, start_live
@@ -102,6 +105,52 @@ def tally_of(**counts) -> Tally:
 def test_health_has_the_bands_of_the_specification(counts, name, level):
     rows = {row["name"]: row for row in health(tally_of(**counts), MetaMode.OVERRIDE)}
     assert rows[name]["level"] == level
+
+
+@pytest.mark.parametrize(
+    ("counts", "name", "said"),
+    [
+        ({"accepted": 651}, "arbiter override rate", "65.1 %, outside 30-60 %"),  # not worth a warning, but not within either
+        ({}, "arbiter override rate", "40 %, within 30-60 %"),
+        ({"escalated": 67}, "escalation rate", "6.7 %, outside 15-35 %"),
+        ({"judged": 49, "escalated": 12}, "escalation rate", "24.5 %, too few to judge"),
+        ({"judged": 0, "escalated": 0}, "escalation rate", "n/a"),
+        ({}, "errors", "0 %, as it should be"),
+        ({"errors": 4}, "errors", "0.4 %, should be 0 %"),
+    ],
+)
+def test_a_rate_says_how_it_lies_to_its_band(counts, name, said):
+    assert {row["name"]: row["said"] for row in health(tally_of(**counts))}[name] == said
+
+
+def test_monitor_page_and_alarms_say_the_same_of_a_rate(watched):
+    source = open_source(watched[1])
+    source._tally = tally_of(accepted=651, escalated=501)
+    said = page(source)["status"]
+    rows = {row["name"]: row for row in said["health"]["rows"]}
+    assert rows["arbiter override rate"]["said"] == "65.1 %, outside 30-60 %"
+    assert {"level": "warning", "name": "escalation rate", "text": "50.1 %, outside 15-35 %"} in said["alarms"]
+    terminal = Console(file=io.StringIO(), width=160)
+    terminal.print(screen(source))
+    drawn = terminal.file.getvalue()
+    assert "65.1 %, outside 30-60 %" in drawn
+    assert "50.1 %, outside 15-35 %" in drawn
+    assert "healthy" not in drawn
+
+
+@pytest.mark.parametrize(
+    ("mode", "counted", "n", "passes"),
+    [("policy", "escalations", 801, False), ("policy", "escalations", 500, True), ("override", "overrides", 401, False)],
+)
+def test_status_and_validation_count_the_same_overrides(watched, monkeypatch, mode, counted, n, passes):
+    source = open_source(watched[1])
+    source._tally = tally_of(**{"escalated" if counted == "escalations" else "overridden": n})
+    params = source.params().with_values({"meta.mode": mode})
+    monkeypatch.setattr(source, "params", lambda: params)
+    said, check = status(source), validate(source)["validation"]["checks"]["meta"]
+    assert (said["meta_overrides"], said["meta_overrides_count"], said["override_rate"]) == (n, counted, n / 1000)
+    assert (check["value"], check["passed"]) == (n / 1000, passes)
+    assert counted in check["rule"]
 
 
 def test_the_worst_level_counts():

@@ -13,24 +13,59 @@ from research.live.tally import MIN_RATE, Tally
 from research.live.watched import Book, Watched, iso
 
 LEVELS = ("healthy", "warning", "critical")
+LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "warning": "warning", "critical": "critical"}
+LIMITS = {"overrides": 0.40, "escalations": 0.80}  # shares of 13.5 above which the meta layer does not work as it should
 
 
 def health(tally: Tally, mode: MetaMode = MetaMode.POLICY) -> list[dict[str, Any]]:
-    """Judge every rate: name, value, observations, level (`healthy`, `warning`, `critical`, or `unknown` below 50 observations), band.
+    """Judge every rate: name, value, observations, level, band, and `said`: the value and how it lies to the band, in words.
 
-    A value between two bands counts as the milder one (D-79).
+    level: `healthy`, `warning`, `critical`, or `unknown` below 50 observations; a value between two bands of `spec` 13.5 counts as the
+    milder one (D-79), so a level of `healthy` does not say that the value is within the band of healthy ones: `said` does.
     """
     rates = tally.rates()
-    rows = [
-        ("escalation rate", rates["escalation"], tally.judged, _above(rates["escalation"], 0.50, 0.80), "15-35 %"),
-        ("arbiter override rate", rates["arbiter_accept"], tally.called, _arbiter(tally), "30-60 % of calls"),
-        ("feature errors", rates["feature_error"], tally.cells, _above(rates["feature_error"], 0.001, 1.0), "0"),
-        ("errors", rates["error"], tally.cells, _errors(tally), "0"),
+    rows: list[tuple[str, float | None, int, str, tuple[float, float]]] = [
+        ("escalation rate", rates["escalation"], tally.judged, _above(rates["escalation"], 0.50, 0.80), (0.15, 0.35)),
+        ("arbiter override rate", rates["arbiter_accept"], tally.called, _arbiter(tally), (0.30, 0.60)),
+        ("feature errors", rates["feature_error"], tally.cells, _above(rates["feature_error"], 0.001, 1.0), (0.0, 0.0)),
+        ("errors", rates["error"], tally.cells, _errors(tally), (0.0, 0.0)),
     ]
     if mode != MetaMode.POLICY:
-        rows.append(("override rate", rates["meta_override"], tally.judged, _above(rates["meta_override"], 0.40, 1.0), "15-30 %"))
-    names = ("name", "value", "n", "level", "band")
-    return [dict(zip(names, row)) | ({"level": "unknown"} if row[2] < MIN_RATE else {}) for row in rows]
+        rows.append(("override rate", rates["meta_override"], tally.judged, _above(rates["meta_override"], 0.40, 1.0), (0.15, 0.30)))
+    out = []
+    for name, value, n, judged, band in rows:
+        level = judged if n >= MIN_RATE else "unknown"
+        out.append({"name": name, "value": value, "n": n, "level": level, "band": _band(band), "said": said(value, band, level)})
+    return out
+
+
+def said(value: float | None, band: tuple[float, float], level: str) -> str:
+    """Say a rate and how it lies to its band, which is not judged on too few observations.
+
+    >>> said(0.651, (0.30, 0.60), "healthy"), said(0.0, (0.0, 0.0), "healthy")
+    ('65.1 %, outside 30-60 %', '0 %, as it should be')
+    """
+    if value is None:
+        return "n/a"
+    number, (low, high) = f"{100.0 * value:.3g} %", band
+    if level == "unknown":
+        return f"{number}, too few to judge"
+    if low == high:
+        return f"{number}, as it should be" if value == low else f"{number}, should be {_band(band)}"
+    return f"{number}, {'within' if low <= value <= high else 'outside'} {_band(band)}"
+
+
+def _band(band: tuple[float, float]) -> str:
+    low, high = (f"{100.0 * x:g}" for x in band)
+    return f"{low}-{high} %" if low != high else f"{low} %"
+
+
+def overrides(tally: Tally, mode: MetaMode) -> tuple[str, int]:
+    """Return what the published names `meta_overrides` and `override_rate` count, and the count.
+
+    That is overrides, or in policy mode, which never overrides, escalations (`spec` 7.5).
+    """
+    return ("escalations", tally.escalated) if mode == MetaMode.POLICY else ("overrides", tally.overridden)
 
 
 def worst(rows: list[dict[str, Any]]) -> str:
@@ -62,14 +97,14 @@ def _errors(tally: Tally) -> str:
 def status(source: Watched) -> dict[str, Any]:
     """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 6.4, 7.5, 13.4): one JSON object.
 
-    `total_predictions` counts what the meta layer judged, `decisions` every cell with a vote. In policy mode an escalation counts as an
-    override (7.5). A finished run's verdict stands first. `alarms` are what a person should look at: level, name, text.
+    A finished run's verdict stands first. `total_predictions` counts what the meta layer judged, `decisions` every cell with a vote.
+    `meta_overrides` and `override_rate` count what `meta_overrides_count` names (7.5). `alarms` are what a person should look at: level,
+    name, text.
     """
     tally, params, counts = source.tally(), source.params(), source.tally().counts()
     rates, latency, book = tally.rates(), source.latency(), source.book()
     rows = health(tally, params.meta.mode)
-    is_policy = params.meta.mode == MetaMode.POLICY
-    replaced = tally.escalated if is_policy else tally.overridden
+    counted, n_counted = overrides(tally, params.meta.mode)
     return {
         **source.verdict(),
         "version": _version(),
@@ -87,8 +122,9 @@ def status(source: Watched) -> dict[str, Any]:
         "meta_mode": params.meta.mode.name.lower(),
         "meta_threshold": params.meta.override_threshold,
         "consensus_threshold": params.meta.consensus_threshold,
-        "meta_overrides": replaced,
-        "override_rate": replaced / tally.judged if tally.judged else 0.0,
+        "meta_overrides": n_counted,
+        "meta_overrides_count": counted,
+        "override_rate": n_counted / tally.judged if tally.judged else 0.0,
         "meta_failed_closed": tally.failed_closed,
         "escalations": tally.escalated,
         "escalation_rate": rates["escalation"] or 0.0,
@@ -98,7 +134,7 @@ def status(source: Watched) -> dict[str, Any]:
         "arbiter": _arbiter_counts(tally, params),
         "governor": _governor(book, params) | {"approved": tally.approved, "refusals": counts["refusals"]},
         "latency_seconds": None if latency is None else {"median": latency[0], "p99": latency[1]},
-        "health": {"level": worst(rows), "rows": rows},
+        "health": {"level": worst(rows), "said": LEVEL_WORDS[worst(rows)], "rows": rows},
         **looked(source),
         "alarms": alarms(source, rows),
     }
@@ -174,7 +210,7 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     seen = looked(source)
     found += [("warning", "retrain", due["text"]) for due in seen["retrain_due"]]
     found += [("warning", name, text) for name, text in (seen["envelope"] or {}).get("out", {}).items()]
-    found += [(row["level"], row["name"], f"{row['value']:.1%}, healthy is {row['band']}") for row in rows if row["level"] in LEVELS[1:]]
+    found += [(row["level"], row["name"], row["said"]) for row in rows if row["level"] in LEVELS[1:]]
     return [dict(zip(("level", "name", "text"), alarm)) for alarm in sorted(found, key=lambda alarm: -LEVELS.index(alarm[0]))]
 
 
@@ -196,7 +232,8 @@ def validate(source: Watched) -> dict[str, Any]:
     """Run the checks of `spec` 13.7; the report's `validation.verdict` is PASSED, PARTIAL (one missing) or FAILED."""
     tally, params, book = source.tally(), source.params(), source.book()
     active, n_errors = source.active(), tally.errors
-    override = tally.rates()["meta_override"]
+    counted, n_counted = overrides(tally, params.meta.mode)
+    rate, limit = n_counted / tally.judged if tally.judged else None, LIMITS[counted]
     checks: dict[str, dict[str, Any]] = {
         "active_models": {"passed": len(active) >= 3, "warning": len(active) == 2, "value": len(active), "rule": "at least 3, 2 warns"},
         "signal_variety": {"passed": len(tally.ensemble) >= 2, "value": len(tally.ensemble), "rule": "at least 2 ensemble actions"},
@@ -206,9 +243,9 @@ def validate(source: Watched) -> dict[str, Any]:
             "rule": "standard deviation above 0.02",
         },
         "meta": {
-            "passed": params.meta.enabled and tally.judged > 0 and (override is None or override <= 0.40),
-            "value": override,
-            "rule": "on, asked, and overriding at most 40 %",
+            "passed": params.meta.enabled and rate is not None and rate <= limit,
+            "value": rate,
+            "rule": f"on, asked, and {counted} at most {_band((limit, limit))} of what it judged",
         },
         "governor": {"passed": book.equity > 0.0 and not book.is_halted, "value": book.drawdown, "rule": "an account that is not halted"},
         "errors": {"passed": n_errors == 0, "value": n_errors, "rule": "none"},

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from qtcore.types import MODELS, Action
 from research.live.bands import bands_of, written
-from research.live.health import status
+from research.live.health import LEVEL_WORDS, LEVELS, status
 from research.live.source import JournalSource, RunSource
 from research.verdict import FAILING
 
@@ -84,7 +84,7 @@ def _head(now: dict[str, Any]) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(now["source"], style="bold")
     text.append(f"  {state}", style="green" if state == "live, on paper" else "dim")
-    text.append(f"  layers {now['health']['level']}\n", style="dim" if now["figures"] else COLOURS[now["health"]["level"]])
+    text.append(f"  layers: {LEVEL_WORDS[now['health']['level']]}\n", style="dim" if now["figures"] else COLOURS[now["health"]["level"]])
     text.append(f"last bar {(now['last_bar'] or 'none')[:16].replace('T', ' ')} UTC, seen {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
     return text
 
@@ -140,10 +140,9 @@ def _governor(now: dict[str, Any], recent: tuple[float, ...]) -> Panel:
 
 
 def _health(now: dict[str, Any]) -> Panel:
-    table = _table("rate", "value", "level", "usual", right=("value",))
+    table = _table("rate", "value and band", "level")
     for row in now["health"]["rows"]:
-        value = "n/a" if row["value"] is None else f"{row['value']:.1%}"
-        table.add_row(row["name"], value, Text(row["level"], COLOURS[row["level"]]), row["band"].removesuffix(" of calls"))
+        table.add_row(row["name"], row["said"], Text(row["level"] if row["level"] in LEVELS[1:] else "", COLOURS[row["level"]]))
     return _panel(table, "HEALTH")
 
 

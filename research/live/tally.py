@@ -121,7 +121,7 @@ class Tally:
         return {
             "cells": self.cells,
             "escalations": self.escalated,
-            "meta_overrides": self.overridden,
+            "overrides": self.overridden,
             "meta_failed_closed": self.failed_closed,
             "meta_reasons": _named(self.meta_reasons),
             "escalation_reasons": _named(self.escalation_reasons),

@@ -133,7 +133,7 @@ function head(page) {
   $("name").textContent = s.source;
   const [state, level] = !s.is_live ? ["finished run", "unknown"] : runner.is_running === false ? ["stopped", runner.feed.startsWith("replay:") ? "unknown" : "critical"] : ["running, on paper", "healthy"];
   $("state").textContent = state; $("state").className = "tag " + level;
-  $("health").textContent = s.health.level === "unknown" ? "too few bars to judge" : "layers: " + s.health.level; $("health").className = "tag " + (s.figures ? "unknown" : s.health.level);
+  $("health").textContent = "layers: " + s.health.said; $("health").className = "tag " + (s.figures ? "unknown" : s.health.level);
   const due = s.is_live && s.last_bar && !runner.feed.startsWith("replay:") ? Date.parse(s.last_bar) + page.interval / 1e6 - Date.now() : NaN;
   $("last-bar").textContent = (s.last_bar ? `last bar ${s.last_bar.slice(0, 16).replace("T", " ")} UTC` : "no bar yet") + (due > 0 ? `, next in ${Math.ceil(due / 60000)} min` : "");
   document.title = `${s.alarms.some((alarm) => alarm.level === "critical") ? "! " : ""}${s.figures ? s.verdict + ": " : ""}${equity} ${s.source}`;
@@ -174,7 +174,7 @@ function tables(page) {
     page.decisions.map((d) => [minute(d.time), d.symbol, word(d.final.action), [d.governor, "small"], [word(d.raw.action, number(d.raw.confidence))],
       [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
       ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
-  table("rates", [["rate"], ["value", "n"], ["of", "n extra"], ["level"], ["usual"]], s.health.rows.map((r) => [r.name, percent(r.value), number(r.n, 0), [r.level, r.level], r.band]), "nothing to judge");
+  table("rates", [["rate"], ["value and band"], ["of", "n extra"], ["level"]], s.health.rows.map((r) => [r.name, r.said, number(r.n, 0), [["warning", "critical"].includes(r.level) ? r.level : "", r.level]]), "nothing to judge");
   table("refusals", [["reason"], ["times", "n"]], Object.entries(s.governor.refusals).sort((a, b) => b[1] - a[1]).map(([name, n]) => [[name, "small"], number(n, 0)]), "none");
   table("events", [["time"], ["kind"], ["symbol", "extra"], ["text", "wide"]], page.events.map((e) => [minute(e.time), e.kind, e.symbol || "", e.text]), "nothing was noted");
 }
