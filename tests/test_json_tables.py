@@ -22,7 +22,7 @@ RECORDS = ROWS.assign(timestamp=ROWS["timestamp"].astype(str)).to_dict("records"
         ("AAA.jsonl", "\n".join(map(json.dumps, RECORDS)) + "\n"),
         ("AAA.ndjson", "\r\n".join(map(json.dumps, RECORDS))),
         ("AAA-1h.json", json.dumps([[int(row.value) // 10**6, *rest] for row, *rest in ROWS.itertuples(index=False)])),
-        ("AAA.json", json.dumps({"code": 0, "data": {"symbol": "X", "rows": RECORDS}, "page": {"next": 1}})),
+        ("AAA.json", json.dumps({"code": 0, "data": {"symbol": "aaa", "rows": RECORDS}, "page": {"next": 1}})),
         ("AAA.json", json.dumps(pd.DataFrame(RECORDS).to_dict("list"))),
         ("AAA.json", json.dumps(pd.DataFrame(RECORDS).set_index("timestamp").to_dict())),
         ("AAA.json", json.dumps(pd.DataFrame(RECORDS).set_index("timestamp").to_dict("index"))),
@@ -51,3 +51,77 @@ def test_what_holds_no_table_is_refused_in_a_sentence(text, tmp_path):
     (tmp_path / "x.json").write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(UserError, match=r"^x\.json must"):
         load_bars(tmp_path / "x.json")
+
+
+BARE = [[str(int(row.value) // 10**6), *map(str, rest)] for row, *rest in ROWS.itertuples(index=False)]
+DOCUMENTS = {
+    "X:Y": {"ticker": "X:Y", "queryCount": 50, "results": RECORDS, "status": "OK"},
+    "XYUSDT": {"retCode": 0, "result": {"category": "linear", "symbol": "XYUSDT", "list": BARE}},
+    "XYZ": {"Meta Data": {"1. Information": "Intraday", "2. Symbol": "XYZ"}, "Time Series": {r["timestamp"]: r for r in RECORDS}},
+    "XY": {"bars": {"XY": RECORDS}, "next_page_token": None},
+    "XY/USDT:USDT": {"XY/USDT:USDT": BARE},
+    "XXYZUSD": {"error": [], "result": {"XXYZUSD": BARE, "last": 1}},
+    "XY-USDT": {"code": "0", "instId": "XY-USDT", "data": RECORDS},
+}
+
+
+@pytest.mark.parametrize("symbol", DOCUMENTS)
+def test_the_symbol_of_a_document_goes_before_the_name_of_the_file_and_is_told(symbol, tmp_path):
+    text = json.dumps(DOCUMENTS[symbol])
+    (tmp_path / "candles.json").write_text(text)
+    loaded = load(tmp_path / "candles.json")
+    assert_same_bars(loaded.bars, load(ROWS.assign(symbol=symbol)).bars)
+    assert f"the symbol is {symbol}, as the document says; the file is called candles.json" in loaded.report.lacked
+    assert load(tmp_path / "candles.json", symbols=symbol).bars.symbols == (symbol,)
+    with pytest.raises(UserError, match="must be in the data, was 'AAA'; it has X"):
+        load(tmp_path / "candles.json", symbols="AAA")
+    same = symbol.replace("/", "_").replace(":", "-")
+    (tmp_path / f"{same}.json").write_text(text)
+    loaded = load(tmp_path / f"{same}.json")
+    assert loaded.bars.symbols == (same,)
+    assert not any("as the document says" in text for text in loaded.report.lacked)
+
+
+@pytest.mark.parametrize("key", ["data", "Results", "OHLCV", "candles"])
+def test_a_word_is_no_symbol(key, tmp_path):
+    (tmp_path / "AAA.json").write_text(json.dumps({"s": "ok", "code": "OK", "symbol": 7, key: RECORDS}))
+    assert load(tmp_path / "AAA.json").bars.symbols == ("AAA",)
+
+
+def test_funding_rates_are_of_the_symbol_of_their_document(tmp_path):
+    rates = [{"timestamp": f"2024-01-01T{hour:02d}:00:00Z", "fundingRate": "0.0001"} for hour in (8, 16)]
+    for symbol, says in (("ETHUSDT", "was of ETHUSDT"), ("BTC-USDT", "")):
+        (tmp_path / "BTCUSDT.json").write_text(json.dumps({"result": {"symbol": symbol, "list": rates}}))
+        if says:
+            with pytest.raises(UserError, match=says):
+                load(frame(23, ("BTCUSDT",)), funding=tmp_path / "BTCUSDT.json")
+        else:
+            bars = load(frame(23, ("BTCUSDT",)), funding=tmp_path / "BTCUSDT.json").bars
+            assert np.flatnonzero(bars.funding[:, 0]).tolist() == [7, 15]
+
+
+LAST = int(BARE[-1][0])
+
+
+@pytest.mark.parametrize(
+    ("made", "n"), [(LAST, 49), (LAST + 60_000, 49), (LAST + 3_599_999, 49), (LAST + 3_600_000, 50), (LAST - 1, 50), (5, 50)]
+)
+def test_the_candle_in_which_a_document_was_made_is_left_out(made, n, tmp_path):
+    for key, rows in (("time", BARE), ("ts", BARE[::-1])):
+        (tmp_path / "AAA.json").write_text(json.dumps({"result": {"list": rows}, key: made}))
+        loaded = load(tmp_path / "AAA.json")
+        assert_same_bars(loaded.bars, load(frame(50, ("AAA",)).iloc[:n]).bars)
+        assert any("1 candle had not closed when the document was made (2024-01-" in text for text in loaded.report.lacked) == (n == 49)
+        assert load(tmp_path / "AAA.json", time_label="close").bars.n == 50
+
+
+@pytest.mark.parametrize("last", [48, 47, 49, None])
+def test_what_lies_behind_the_last_of_kraken_is_left_out(last, tmp_path):
+    rows = [[int(row[0]) // 1_000, *row[1:]] for row in BARE]
+    (tmp_path / "AAA.json").write_text(json.dumps({"result": {"AAA": rows, "last": 7 if last is None else rows[last][0]}}))
+    loaded = load(tmp_path / "AAA.json")
+    n = 0 if last is None else 49 - last
+    assert_same_bars(loaded.bars, load(frame(50, ("AAA",)).iloc[: 50 - n]).bars)
+    assert any(text.startswith(f"{n} candle{'s' * (n > 1)} behind the document's last closed one") for text in loaded.report.lacked) == (
+        n > 0
+    )

@@ -1,10 +1,8 @@
 """Is every layout that `data/README.md` lists read as its row says, and is one market one set of bits in all of them?"""
 
 import gzip
-import json
 import re
 import shlex
-import time
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -149,16 +147,6 @@ def written_everywhere(bars: Bars, folder: Path) -> dict[str, tuple[object, dict
         for name in ("EURUSD.parquet", "EURUSD_2024.parquet", "EURUSD_2025.parquet", "EURUSD.feather", "EURUSD_2026.csv")
     }
     return forms
-
-
-def test_the_open_candle_at_the_end_of_kraken_s_answer_is_told_until_it_closes(tmp_path):
-    open_now = time.time_ns() // NS_PER_HOUR * 3_600
-    for last, is_told in ((open_now, True), (open_now - 3_600, False)):
-        rows = [[last - 3_600 * k, "100.5", "102.25", "99.125", "101.75", "100.6", "10", 7] for k in (2, 1, 0)]
-        answer = {"error": [], "result": {"XXBTZUSD": rows, "last": last - 3_600}}
-        (tmp_path / "XBTUSD.json").write_text(json.dumps(answer), encoding="utf-8")
-        told = load(tmp_path / "XBTUSD.json").report.lacked
-        assert any("close after the present time" in text for text in told) == is_told, told
 
 
 @pytest.mark.parametrize("interval", [NS_PER_HOUR, NS_PER_DAY])

@@ -7,6 +7,7 @@ colon (the settlement of `BTC/USDT:USDT`) and the words SWAP, PERP, PERPETUAL an
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from research.data.owed import missing_rates
 from research.data.schema import find_columns, names_nothing, numbers, plain, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
 from research.data.stamps import NS_PER_SECOND
-from research.data.unread import check_unread
+from research.data.unread import bare, check_unread
 from research.data.zones import Reading
 from research.errors import UserError
 
@@ -91,7 +92,7 @@ def _read(source: Any, only: str, reading: Reading) -> Rates:
     """
     if isinstance(source, str | Path):
         files = candle_files(Path(source).expanduser(), "funding")
-        parts = [_rates(read_table(f, WANTED, reading), f.name, lone_symbol(f) or only, reading) for f in files]
+        parts = [_of_file(f, only, reading) for f in files]
     else:
         parts = [_rates(arrow_table(source), "funding", only, reading)]
     names = tuple(dict.fromkeys(name for part in parts for name in part[3]))
@@ -112,6 +113,12 @@ def lone_symbol(path: Path) -> str:
     """
     rest = re.sub(r"(^|[-_.])funding([-_ ]?rates?)?(?=[-_.])", "", path.name, flags=re.IGNORECASE)
     return "" if rest.startswith(".") else symbol_of(path.with_name(rest.lstrip("-_")))
+
+
+def _of_file(file: Path, only: str, reading: Reading) -> Rates:
+    own = replace(reading)  # with the same notes
+    table, named = read_table(file, WANTED, own), lone_symbol(file) or only
+    return _rates(table, file.name, named if bare(own.symbol) in ("", bare(named)) else own.symbol, own)
 
 
 def _rates(table: Any, source: str, lone: str, reading: Reading) -> Rates:

@@ -3,21 +3,39 @@
 import csv
 import io
 import json
+import re
+from collections.abc import Iterator
 from typing import Any
 
+from research.data.zones import Reading
 from research.errors import UserError
 from research.files import reason
 
 JSON = (".json", ".jsonl", ".ndjson")
 DEEPEST = 4  # levels around the table
+SYMBOLS = ("symbol", "ticker", "pair", "instrument", "instid", "instrument_name", "product_id", "currency_pair", "coin")
+KEY = re.compile(r"(?=.*[A-Z])[A-Z0-9]+([-_/.:][A-Z0-9]+)*")  # of a table: `AAPL`, `BTC/USDT:USDT`, `XXBTZUSD`
+NO_KEY = ("DATA", "RESULT", "RESULTS", "ROWS", "LIST", "OHLC", "OHLCV", "BARS", "CANDLES", "KLINES", "PRICES", "VALUES", "ITEMS", "TABLE",
+          "HISTORY", "QUOTES", "RECORDS", "RESPONSE", "PAYLOAD", "BODY", "CHART", "OUTPUT", "SERIES")  # fmt: skip
+MADE = ("time", "ts")
+EPOCHS = {10: 10**9, 13: 10**6, 16: 10**3, 19: 1}  # digits to ns
 FORMS = "write a list of records, one record a line, or columns of one length"
 
 
-def as_csv(data: bytes, name: str) -> bytes:
-    """Return the one table of a JSON text as CSV, every number as it is written. Raises UserError where there is none, or several."""
+def as_csv(data: bytes, name: str, reading: Reading) -> bytes:
+    """Return the one table of a JSON text as CSV, every number as it is written. Raises UserError where there is none, or several.
+
+    What the document says around it, its symbol and when it was made, is kept in `reading`; rows behind its last closed one are left out.
+    """
     try:
-        table = _table(_parse(data.decode("utf-8-sig")), DEEPEST)
+        whole = _parse(data.decode("utf-8-sig"))
+        table = _table(whole, DEEPEST)
         if table is not None:
+            if isinstance(whole, dict):
+                reading.symbol = next(_symbols(whole, DEEPEST), "") or next(_keys(whole, DEEPEST), "")
+                made = next((str(whole[key]) for key in MADE if re.fullmatch(r"\d+", str(whole.get(key, "")))), "")
+                reading.made = int(made or 0) * EPOCHS.get(len(made), 0)
+                table = _closed(table, next(_lasts(whole, DEEPEST), ""), reading)
             return _written(table).encode()
     except (ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"{name} must be JSON, was not ({reason(error)}); {FORMS}") from None
@@ -68,6 +86,47 @@ def _columns(value: dict[str, Any]) -> list[Any] | None:
         if all(list(column) == index for column in value.values()):
             return [{"": key, **{name: column[key] for name, column in value.items()}} for key in index]
     return None
+
+
+def _symbols(value: dict[str, Any], depth: int) -> Iterator[str]:
+    """Yield what the objects around the table call their symbol."""
+    for key, part in value.items():
+        name = re.sub(r"^\d+\. ", "", key.strip().lower()).replace(" ", "_")
+        if isinstance(part, str) and name in SYMBOLS and re.search("[A-Za-z]", part):
+            yield part.strip()
+    for part in value.values():
+        if isinstance(part, dict) and depth:
+            yield from _symbols(part, depth - 1)
+
+
+def _keys(value: dict[str, Any], depth: int) -> Iterator[str]:
+    """Yield the keys of tables that are written as symbols are."""
+    for key, part in value.items():
+        is_table = isinstance(part, list) and bool(part) and isinstance(part[0], dict | list)
+        if is_table and KEY.fullmatch(key) and key not in NO_KEY:
+            yield key
+        elif isinstance(part, dict) and depth:
+            yield from _keys(part, depth - 1)
+
+
+def _lasts(value: dict[str, Any], depth: int) -> Iterator[str]:
+    """Yield the time `last` beside a table, as Kraken writes that of the last candle that has closed."""
+    if isinstance(value.get("last"), str) and any(isinstance(part, list) for part in value.values()):
+        yield value["last"]
+    for part in value.values():
+        if isinstance(part, dict) and depth:
+            yield from _lasts(part, depth - 1)
+
+
+def _closed(table: list[Any], last: str, reading: Reading) -> list[Any]:
+    """Leave out the rows behind the one of the time `last`."""
+    times = [row[0] if isinstance(row, list) and row else None for row in table]
+    if last not in times or not all(isinstance(time, str) and time.isdigit() for time in times):
+        return table
+    closed = [row for row in table if int(row[0]) <= int(last)]
+    if n := len(table) - len(closed):
+        reading.note(f"{n:,} {'candle' if n == 1 else 'candles'} behind the document's last closed one (last {last}) left out")
+    return closed
 
 
 def _nests(value: Any) -> bool:

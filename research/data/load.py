@@ -141,7 +141,7 @@ def load(
         if (time_label, calendar, interval) != ("open", None, None):
             report.notes.append("--time-label, --calendar and --interval were not needed: these bars are not read from a table")
     else:
-        rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None, reading)
+        rows = read_rows(source, symbols[0] if symbols and len(symbols) == 1 else None, replace(reading, label=time_label))
         bars = _from_rows(rows, symbols, span, (time_label, calendar, interval), report)
         if gone := sorted(set(rows.symbols) - set(bars.symbols)) if symbols is None else []:
             report.notes.append(gone_text(gone))

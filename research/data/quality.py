@@ -3,7 +3,7 @@
 What stops a run is decided by the same code as in `load_bars`; what is only told is counted here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ def quality(
     symbols = parse_symbols(symbols)
     reading, made = parse_reading(time_zone, day_start, adjusted), made_bars(source)
     lone = symbols[0] if symbols and len(symbols) == 1 else None
-    rows = read_rows(source, lone, reading) if made is None else rows_from(made)
+    rows = read_rows(source, lone, replace(reading, label=time_label)) if made is None else rows_from(made)
     rows, length = prepare(rows, symbols, parse_span(start, end), time_label, interval)
     judged = judge(rows, length, calendar, stop=False)
     bars = fill_planes(judged.grid, judged.rows)

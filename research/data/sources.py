@@ -12,9 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from research.data.clock import iso
 from research.data.json_tables import JSON
 from research.data.schema import ALIASES, NAMELESS, TIME_NAMES, VALUES, Rows, find_columns, join, plain, rows_of
 from research.data.texts import find_layout, is_text, read_text, stacked, unpack
+from research.data.unread import bare
 from research.data.unread import is_text as is_text_column
 from research.data.zones import Reading
 from research.errors import UserError
@@ -47,11 +49,29 @@ def read_rows(source: Any, lone: str | None = None, reading: Reading | None = No
     for file in files:
         own, named = replace(reading, notes=[]), symbol_of(file)
         table, name = read_table(file, wanted, own), lone if lone and len(files) == 1 else named
-        if name != named and not any(plain(column) in ALIASES["symbol"] for column in table.column_names):
+        if own.symbol and bare(own.symbol) != bare(name):
+            name = own.symbol
+        if name not in (named, own.symbol) and not any(plain(column) in ALIASES["symbol"] for column in table.column_names):
             own.note(f"no column names the symbol; it is {name} as it was asked for, and the file is called {file.name}")
-        rows = oldest_first(rows_of(table, file.name, name, wanted, own), own)
+        rows = oldest_first(closed_when_made(rows_of(table, file.name, name, wanted, own), own), own)
+        if name == own.symbol != named and rows.symbols == (name,) and bare(name) != bare(named):
+            own.note(f"the symbol is {name}, as the document says; the file is called {file.name}")
         parts.append(replace(rows, notes=tuple(note.replace(f" of {file.name}", "") for note in own.notes)))
     return join(parts, path.name)
+
+
+def closed_when_made(rows: Rows, reading: Reading) -> Rows:
+    """Leave out the newest candle where the document was made before it closed."""
+    steps, counts = np.unique(np.diff(np.unique(rows.time)), return_counts=True)
+    if not reading.made or not len(steps) or "close" in (rows.label, reading.label):
+        return rows
+    newest, step = int(rows.time.max()), rows.interval or int(steps[counts.argmax()])
+    if not newest <= reading.made < newest + step:
+        return rows
+    closed = rows.time < newest
+    n = int(np.sum(~closed))
+    reading.note(f"{n:,} {'candle' if n == 1 else 'candles'} had not closed when the document was made ({iso(reading.made)}); left out")
+    return rows[closed]
 
 
 def oldest_first(rows: Rows, reading: Reading) -> Rows:

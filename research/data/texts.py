@@ -79,7 +79,7 @@ def unpack(path: Path, reading: Reading) -> pa.Buffer:
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{path.name} must be a whole packed file, was not ({reason(error)}); unpack it") from None
     if re.sub(r"\.(gz|zip)$", "", name).endswith(JSON):
-        data = pa.py_buffer(as_csv(bytes(data), path.name))
+        data = pa.py_buffer(as_csv(bytes(data), path.name, reading))
     return _cut_at_blanks(_as_utf8(data, path), reading)
 
 

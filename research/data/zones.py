@@ -19,7 +19,8 @@ class Reading:
     """How one source is read, and what was assumed in doing so.
 
     zone: of naive times, None is UTC. day_start: of dated bars, in ns after midnight, and its zone. is_adjusted: prices are those of
-    `Adj Close`. notes: a sentence on each assumption. forms: how its parts were written so far; None does not remember.
+    `Adj Close`. notes: a sentence on each assumption. forms: how its parts were written so far; None does not remember. What a document
+    says around its table: symbol; made: when it was written, ns UTC, 0 unknown. label: whether its times are opens.
     """
 
     zone: str | None = None
@@ -27,6 +28,9 @@ class Reading:
     is_adjusted: bool = False
     notes: list[str] = field(default_factory=list)
     forms: dict[str, str] | None = None
+    symbol: str = ""
+    made: int = 0
+    label: str = "open"
 
     def note(self, sentence: str) -> None:
         """Keep a sentence, once."""
