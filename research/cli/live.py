@@ -71,6 +71,7 @@ def live(
         return
     from research.config import load_config
     from research.live.controls import from_environment
+    from research.live.feeds import ReplayFeed
     from research.live.lean import quiet_heap
     from research.live.start import Wish, start_live
 
@@ -101,6 +102,9 @@ def live(
     with progress(quiet or json) as update, quiet_heap() as settle:
         runner, close = start_live(wish, update)
         runner.ready = settle
+        lacked = runner.feed.lacked if isinstance(runner.feed, ReplayFeed) else None
+        if lacked is not None and not (quiet or json):
+            show.lacked(lacked)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, runner.stop)
         try:
@@ -118,7 +122,7 @@ def live(
         "p99_ms": latency[len(latency) * 99 // 100] / 1e6 if latency else None,
     }
     if json:
-        print_json(told)
+        print_json(told | ({} if lacked is None else {"lacked": lacked}))
     elif quiet:
         show.path(Path(told["journal"]))
     else:

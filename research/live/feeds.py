@@ -235,10 +235,13 @@ class ReplayFeed:
     """Bars of a file, one at a time. speed: bars a second, None for as fast as they are taken.
 
     Bars that open before `live_from` (ns UTC) are history. issues: what was not clean in the file, noted before the first live bar.
+    notes: how the file was read, and later how what is served with it was, noted there too. lacked: both in the words of a backtest.
     """
 
     def __init__(self, bars: Bars, speed: float | None = None, live_from: int | None = None, issues: Sequence[Issue] = ()) -> None:
         self._bars, self._speed, self._issues = bars, speed, issues
+        self.notes: list[str] = []
+        self.lacked: list[str] = []
         self.symbols, self.interval = bars.symbols, bars.interval
         self._first = 0 if live_from is None else int(np.searchsorted(bars.open_time, live_from))
 
@@ -261,6 +264,7 @@ class ReplayFeed:
         events = [
             (KINDS.get(i.problem, "data"), i.text, i.symbol) for i in self._issues if i.problem != "jump"
         ]  # jumps are noted as they come
+        events += [("note", text, "") for text in self.notes]
         if events and begin == self._first < bars.n:  # a new journal
             now = int(bars.open_time[begin])
             yield Arrival(now, events=tuple(Event(now, *event) for event in events))
@@ -315,7 +319,9 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
     pace, since = parse_speed(speed), None if live_from is None else parse_time(live_from, "--live-from")
     source = name if name == "sample" or name.startswith("simulated:") else str(Path(name))
     loaded = load(source, **how)
-    return ReplayFeed(loaded.bars, pace, since, loaded.report.issues)
+    feed = ReplayFeed(loaded.bars, pace, since, loaded.report.issues)
+    feed.notes, feed.lacked = list(loaded.report.notes), list(loaded.report.lacked)
+    return feed
 
 
 def _iso(ns: int) -> str:

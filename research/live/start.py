@@ -118,6 +118,8 @@ def served_by(wish: Wish, params: Params, feed: Any) -> tuple[Params, Served]:
         if not isinstance(feed, ReplayFeed):
             raise UserError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
         predictions = Predictions.import_file(wish.predictions, feed.bars, label=wish.config.run.label)
+        feed.notes += predictions.notes
+        feed.lacked += predictions.notes
         params = _with_horizon(params, predictions.label.horizon)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
         meta = load_meta(wish, params)
