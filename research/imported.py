@@ -24,6 +24,7 @@ from research.data import closes_of, schema
 from research.data.clock import iso, utc_ns
 from research.data.funding import match, spelling
 from research.data.schema import plain
+from research.data.unread import NAMES
 from research.data.zones import Reading
 from research.errors import UserError
 from research.files import Kind, check_file, reason
@@ -174,7 +175,7 @@ def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.Data
         found["timestamp"] = next((by_name[name] for name in CLOSES if name in by_name), None)
         if found["timestamp"] is not None:
             notes.append(f"column {found['timestamp'] or 1} is read as the close of each bar")
-    if "symbol" not in frame.columns and plain(found["symbol"] or "") in schema.NAMES:
+    if "symbol" not in frame.columns and plain(found["symbol"] or "") in NAMES:
         notes.append(f"symbol is column {found['symbol']}")
     frame = frame.rename(columns={name: role for role, name in found.items() if name is not None and role not in frame.columns})
     if "symbol" not in frame.columns and len(bars.symbols) == 1:

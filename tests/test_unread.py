@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from research.data import load, save_bars
+from research.data import load, save_bars, stream_bars
 from research.data.unread import CLOSED, FORMING
 from research.errors import UserError
 from tests.test_data import assert_same_bars, frame
@@ -44,10 +44,12 @@ def test_numbers_and_nothing_name_no_symbol(name, values, tmp_path):
 
 
 def test_rows_of_one_time_that_a_text_tells_apart_are_refused(tmp_path):
-    for source in written(frame(40, NAMES).rename(columns={"symbol": "what"}), tmp_path):
+    for source in written(frame(40, NAMES).sort_values("timestamp").rename(columns={"symbol": "what"}).reset_index(drop=True), tmp_path):
         with pytest.raises(UserError, match="was 'AAA' and 'BBB' in column what at 2024-01-01 00:00; call that column symbol") as error:
             load(source)
         assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="call that column symbol"):
+        list(stream_bars(tmp_path / "dump.parquet"))
 
 
 def test_a_text_that_is_not_read_is_told_where_it_may_name_the_symbol(tmp_path):

@@ -20,10 +20,10 @@ from qtcore.types import F8, I8, Bars
 from research.data.clock import iso, utc_ns
 from research.data.grid import closes_of
 from research.data.owed import missing_rates
-from research.data.schema import find_columns, names_nothing, numbers, plain, symbol_codes
+from research.data.schema import find_columns, numbers, plain, symbol_codes
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
 from research.data.stamps import NS_PER_SECOND
-from research.data.unread import bare, check_unread
+from research.data.unread import bare, check_unread, names_nothing
 from research.data.zones import Reading
 from research.errors import UserError
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, Bars
 from research.data.clock import utc_ns
 from research.data.numerals import read_numbers
-from research.data.unread import CLOSED, FORMING, check_unread, closed_rows
+from research.data.unread import CLOSED, FORMING, NAMES, check_unread, closed_rows, names_nothing
 from research.data.zones import Reading
 from research.errors import UserError, visible
 
@@ -35,40 +35,6 @@ FUNDING_TIMES = (
     "timepoint",
     "effectiveat",
 )  # of tables of funding rates alone
-# of a symbol, and told: they may name something else
-NAMES = (
-    "product_id",
-    "productid",
-    "sym",
-    "symbol_id",
-    "symbol_name",
-    "raw_symbol",
-    "trading_symbol",
-    "tradingsymbol",
-    "trading_pair",
-    "currency_pair",
-    "currencypair",
-    "instrument_id",
-    "contract_code",
-    "stock",
-    "stock_code",
-    "security",
-    "security_id",
-    "secid",
-    "ric",
-    "isin",
-    "figi",
-    "code",
-    "market_name",
-    "market",
-    "coin_id",
-    "asset_id",
-    "underlying",
-    "base_asset",
-    "base_currency",
-    "base",
-    "s",
-)
 ALIASES = {
     "close_time": ("close_time", "closetime", "timeclose", "time_period_end"),
     "symbol": ("symbol", "ticker", "pair", "instrument", "asset", "instid", "inst_id", "contract",
@@ -212,9 +178,8 @@ def _tell_choices(kept: dict[str, str], aliases: Mapping[str, Sequence[str]], by
     for role, alias in kept.items():
         if role in ("hours", "ticks", "adjusted"):  # told where they are read
             continue
-        others = [name for name in by_name if name in aliases[role] and name not in kept.values()]
-        if role == "symbol" and alias not in NAMES:  # `market` beside `symbol` is no second one
-            others = [name for name in others if name not in NAMES]
+        known = [name for name in aliases[role] if name not in NAMES or alias in NAMES]  # `market` beside `symbol` is no second one
+        others = [name for name in by_name if name in known and name not in kept.values()]
         if role == "volume" and alias not in aliases[role]:
             others = [name for name in by_name if re.fullmatch(r"volume_[a-z0-9]{2,10}", name) and name != alias]
         if others or alias in NOT_CLEAR.get(role, ()):
@@ -340,22 +305,6 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
     rank = np.array([own["symbols"].index(name) for name in symbols], np.int32)
     about = {"interval": own["interval"], "calendar": own["calendar"], "origin": str(own.get("origin", ""))}
     return Rows(time, rank[code], values, tuple(own["symbols"]), label, is_ordered=True, **about)[closed]
-
-
-def names_nothing(column: pa.ChunkedArray, name: str) -> bool:
-    """Say whether a column of a name in `NAMES` holds no names: nothing at all, numbers with a fraction, or numbers where none are codes.
-
-    >>> names_nothing(pa.chunked_array([["600519", "000001"]]), "code"), names_nothing(pa.chunked_array([[12.5, 3.0]]), "base")
-    (False, True)
-    """
-    if name not in NAMES or pa.types.is_nested(column.type):
-        return False
-    flat = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-    texts = [str(value).strip() for value in flat.unique().to_pylist() if value is not None]
-    texts = [text for text in texts if text not in ("", "None", "nan")]
-    if not all(re.fullmatch(r"[-+]?[\d.,]+([eE][-+]?\d+)?", text) for text in texts):
-        return False
-    return not texts or name in ("s", "base", "market") or any("." in text for text in texts)
 
 
 @contextmanager

@@ -38,6 +38,7 @@ from research.data.load import (
 from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import VALUES, Rows, find_columns, numbers, own_facts, rows_of, stack
 from research.data.sources import open_parquet, symbol_of
+from research.data.unread import is_text
 from research.data.zones import Reading, parse_reading
 from research.errors import UserError
 
@@ -187,11 +188,15 @@ class _Scan:
 
     def __init__(self, path: Path, symbols: list[str] | None, reading: Reading) -> None:
         with open_parquet(path) as file:
-            names, own = file.schema_arrow.names, own_facts(file.metadata.metadata) or {}
+            schema, own = file.schema_arrow, own_facts(file.metadata.metadata) or {}
+            names = schema.names
             self.reading = reading
             found = find_columns(names, VALUES, path.name, self.reading)
         self._path, self._columns = path, _time_columns(find_columns(names, (), path.name), bool(own))
         self._close, self._whole = found["close"], _time_columns(found, bool(own))
+        if "symbol" not in found:  # what may name it under another name is looked at
+            texts = [field.name for field in schema if is_text(field.type) and field.name not in self._whole]
+            self._columns, self._whole = self._columns + texts, self._whole + texts
         length = whole_length(own.get("interval", 0))
         self.calendar: str | None = own.get("calendar") if length == own.get("interval") else None
         self.keeps_empty = self.calendar is not None

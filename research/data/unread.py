@@ -13,6 +13,11 @@ from research.data.clock import iso
 from research.data.zones import Reading
 from research.errors import UserError
 
+# of a column that is read as the symbol and told: they may name something else
+NAMES = ("product_id", "productid", "sym", "symbol_id", "symbol_name", "raw_symbol", "trading_symbol", "tradingsymbol", "trading_pair",
+         "currency_pair", "currencypair", "instrument_id", "contract_code", "stock", "stock_code", "security", "security_id", "secid",
+         "ric", "isin", "figi", "code", "market_name", "market", "coin_id", "asset_id", "underlying", "base_asset", "base_currency",
+         "base", "s")  # fmt: skip
 CLOSED = ("confirm", "confirmed", "is_confirmed", "isconfirmed", "complete", "completed", "is_complete", "iscomplete", "closed",
           "is_closed", "isclosed", "bar_closed", "candle_closed", "final", "is_final", "isfinal", "finished", "is_finished",
           "x")  # fmt: skip
@@ -28,6 +33,22 @@ def is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
+def names_nothing(column: pa.ChunkedArray, name: str) -> bool:
+    """Say whether a column of a name in `NAMES` holds no names: nothing at all, numbers with a fraction, or numbers where none are codes.
+
+    >>> names_nothing(pa.chunked_array([["600519", "000001"]]), "code"), names_nothing(pa.chunked_array([[12.5, 3.0]]), "base")
+    (False, True)
+    """
+    if name not in NAMES or pa.types.is_nested(column.type):
+        return False
+    flat = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    texts = [str(value).strip() for value in flat.unique().to_pylist() if value is not None]
+    texts = [text for text in texts if text not in ("", "None", "nan")]
+    if not all(re.fullmatch(r"[-+]?[\d.,]+([eE][-+]?\d+)?", text) for text in texts):
+        return False
+    return not texts or name in ("s", "base", "market") or any("." in text for text in texts)
 
 
 def closed_rows(column: pa.ChunkedArray, name: str, is_forming: bool, source: str, reading: Reading) -> NDArray[np.bool_]:
