@@ -338,7 +338,7 @@ def test_exact_duplicates_are_dropped_and_conflicts_stop():
     with pytest.raises(UserError) as error:
         load_bars(conflict)
     what = "AAA: 1 of 41 rows share their timestamp with a row of other values, the first at 2024-01-01 05:00"
-    assert str(error.value) == what + "; keep one row per symbol and time, or leave AAA out"
+    assert str(error.value) == what + "; keep one row per symbol and time (a column symbol tells them apart), or leave AAA out"
 
 
 def test_few_unsorted_rows_are_sorted_and_many_stop():

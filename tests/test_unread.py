@@ -52,6 +52,15 @@ def test_rows_of_one_time_that_a_text_tells_apart_are_refused(tmp_path):
         list(stream_bars(tmp_path / "dump.parquet"))
 
 
+def test_series_that_a_number_tells_apart_are_refused_with_the_remedy(tmp_path):
+    rows = frame(40, NAMES).rename(columns={"symbol": "permno"})
+    for source in written(rows.assign(permno=[10001] * 40 + [10002] * 40), tmp_path):
+        with pytest.raises(
+            UserError, match=r"row of other values, .* keep one row per symbol and time \(a column symbol tells them apart\)"
+        ):
+            load(source)
+
+
 def test_a_text_that_is_not_read_is_told_where_it_may_name_the_symbol(tmp_path):
     rows = frame(40, ("dump",)).drop(columns="symbol")
     ask = "is not read; where {} symbol{}, call the column symbol"

@@ -19,7 +19,11 @@ ROUNDING = 1e-9  # an adjusted price may leave low..high by this share of itself
 
 # What a run does with such rows, and what the user can do about them. Problems without a remedy never stop a run.
 PROBLEMS: dict[str, tuple[str, str, str]] = {
-    "conflict": ("share their timestamp with a row of other values", "stops", "keep one row per symbol and time"),
+    "conflict": (
+        "share their timestamp with a row of other values",
+        "stops",
+        "keep one row per symbol and time (a column symbol tells them apart)",
+    ),
     "unsorted": ("are earlier than the row before them", "sorted", "sort by symbol and timestamp"),
     "off_grid": ("are off the common grid of timestamps", "dropped", "round the timestamps or resample"),
     "clock": ("open after the present time, or at 1970-01-01 00:00", "dropped", "check the unit and the zone of the timestamps"),
