@@ -13,6 +13,7 @@ from qtcore.chain.decide import decide
 from qtcore.chain.flow import flow, flows
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
+from qtcore.declare import time_text
 from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
 from qtcore.features.custom import own_features
 from qtcore.meta import MetaSource, meta_problems, meta_probs
@@ -217,7 +218,8 @@ class Engine:
         if bars.symbols != self._symbols or bars.interval != self._interval:
             raise InputError(f"bars must keep the symbols and interval of the first block {self._symbols}, was {bars.symbols}")
         if bars.n and bars.open_time[0] < self._clock[0]:
-            raise InputError(f"bars must open at or after the last close {self._clock[0]} ns, was {bars.open_time[0]}; drop what was seen")
+            last, first = time_text(int(self._clock[0])), time_text(int(bars.open_time[0]))
+            raise InputError(f"bars must open at or after the last close {last}, was {first}; drop what was seen")
         if bars.n:
             self._clock[0] = bars.close_time[-1]
 

@@ -31,6 +31,7 @@ from typing import Any
 
 from qtcore.declare import as_bool
 from qtcore.params import Params
+from qtcore.params import describe as describe_layers
 from qtcore.stages import stages_text
 from research.errors import UserError
 from research.files import Kind, read_toml
@@ -40,7 +41,7 @@ from research.splits import NO_SHUFFLE, SPLITS
 
 MOST_ROWS = 2**31 - 1
 BOUNDS = {
-    "folds": (0, 10_000),
+    "folds": (1, 10_000),
     "train_share": (0.01, 0.99),
     "max_train_rows": (0, MOST_ROWS),
     "seed": (0, 2**32 - 1),  # what every library takes
@@ -49,18 +50,34 @@ BOUNDS = {
 CONFIG = Kind("a TOML file with a table per layer", "correct it or leave --config out")
 
 
+MEANINGS = {
+    "label": "label that the models learn; auto is L1, or L4 where a class of L1 is too rare",
+    "models": "base models that are trained; empty for the command's own choice",
+    "preset": "parameters of every base model",
+    "split": "how training and test follow each other",
+    "folds": "walk-forward folds; without it 6, or 4 with the preset fast",
+    "train_share": "share of the bars before the first fold",
+    "rolling": "each fold is trained on as many bars as the first, instead of on all before it",
+    "embargo": "rows between training and test; auto for the label's horizon",
+    "retrain_every": "rows, or a length of time such as 7d, instead of folds",
+    "shuffle": "refused: rows of the future would train",
+    "calibration": "of the base models' probabilities",
+    "max_train_rows": "newest rows that a fit learns from; 0 for all",
+    "seed": "of everything random (--seed)",
+    "regime_fit": "weights by regime are fitted on earlier folds (spec D-36)",
+    "provenance_budget": "share of the due predictions that may be absent, stale or synthetic before the command fails",
+    "allow_synthetic": "models of synthetic labels may vote (spec D-24)",
+    "meta": "learned meta layer: auto (a network in mode v5, else a logistic regression), none, or a kind of research.meta",
+    "meta_vector": "rows of the meta layer; auto by kind",
+    "meta_calibration": "of the meta layer; auto by kind",
+    "meta_smote": "synthetic training rows of the meta layer for the rarer classes",
+    "ceilings": "figures that no honest run reaches make the verdict implausible; off says that you know why they are right",
+}
+
+
 @dataclass(frozen=True)
 class RunOptions:
-    """How predictions are made; the table `[run]`.
-
-    models: empty for the command's own choice. folds: 0 for 6, or 4 with the preset `fast`. embargo: rows, or `auto` for the label's
-    horizon. retrain_every: rows or a length of time such as `7d`, instead of folds. max_train_rows: 0 for all. shuffle is refused.
-    regime_fit: weights by regime are fitted on earlier folds (`spec` D-36). provenance_budget: share of the due predictions that may be
-    absent, stale or synthetic before the command fails. allow_synthetic: models of synthetic labels may vote (D-24).
-    meta: the learned meta layer, `auto` (a network in mode v5, else a logistic regression), `none`, or a kind of `research.meta`;
-    meta_vector, meta_calibration: its rows and calibration, `auto` by kind; meta_smote: synthetic training rows for the rarer classes.
-    ceilings: figures that no honest run reaches make the verdict implausible; `off` says that you know why they are right.
-    """
+    """How predictions are made; the table `[run]`. Each field's meaning is in `MEANINGS`; folds is 0 where nobody chose."""
 
     label: str = "auto"
     models: tuple[str, ...] = ()
@@ -91,7 +108,7 @@ class RunOptions:
             if getattr(self, name) not in allowed:
                 raise UserError(f"run.{name} must be one of {', '.join(allowed)}, was {getattr(self, name)!r}")
         for name, (low, high) in BOUNDS.items():
-            if not low <= getattr(self, name) <= high:
+            if not low <= getattr(self, name) <= high and (name, getattr(self, name)) != ("folds", 0):
                 flag = " (--seed)" if name == "seed" else ""
                 raise UserError(f"run.{name}{flag} must be in [{low}, {high}], was {getattr(self, name)!r}")
         if self.embargo != "auto" and not (re.fullmatch("[0-9]{1,10}", self.embargo) and int(self.embargo) <= MOST_ROWS):
@@ -113,6 +130,21 @@ class RunOptions:
             "max_train_rows": self.max_train_rows or None,
             "seed": self.seed,
         }
+
+
+def describe() -> list[dict[str, Any]]:
+    """List everything that `--set` takes: the parameters of the layers, the stages, and the table `[run]`."""
+    choices = {"split": SPLITS, "preset": PRESETS, "calibration": KINDS}
+    rows = [*describe_layers(), {"name": "stages", "default": "", "allowed": "text", "meaning": "TIME meta=on arbiter=off; TIME ..."}]
+    for spec in fields(RunOptions):
+        low, high = BOUNDS.get(spec.name, (None, None))
+        if spec.name in choices:
+            allowed = " | ".join(choices[spec.name])
+        else:
+            allowed = _KINDS[type(spec.default)] if low is None else f"[{low}, {high}]"
+        default = ",".join(spec.default) if isinstance(spec.default, tuple) else spec.default
+        rows.append({"name": f"run.{spec.name}", "default": default, "allowed": allowed, "meaning": MEANINGS[spec.name]})
+    return rows
 
 
 @dataclass(frozen=True)
@@ -150,7 +182,9 @@ def load_config(
             config = replace(config, params=config.params.with_values({"stages": value}))
             continue
         if not sign or not dot:
-            raise UserError(f"--set must be layer.name=value, was {text!r}")
+            near = [row["name"] for row in describe() if row["name"].rpartition(".")[2] == layer] if sign else []
+            hint = f"; did you mean {' or '.join(near)}?" if near else "; `qt doctor --params` lists the names"
+            raise UserError(f"--set must be layer.name=value, was {text!r}{hint}")
         config = _with_tables(config, {layer: {key: value.strip()}}, "--set")
     return config
 
@@ -204,4 +238,6 @@ def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions
             values[key] = _parsed(kind, key, value)
         except (TypeError, ValueError, OverflowError):
             raise UserError(f"{origin}: run.{key} must be {_KINDS[kind]}, was {value!r}") from None
+        if (key, values[key]) == ("folds", 0):
+            raise UserError(f"{origin}: run.folds must be 1 or more, was 0; leave it out for 6 folds, or 4 with the preset fast")
     return replace(run, **values)

@@ -10,6 +10,7 @@ from qtcore import Engine, Params, Result
 from qtcore.params import MacdUnits, MetaMode
 from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
 from research.errors import UserError
+from research.evidence.summary import plain
 from research.reasons import entropy_text, reason_text
 from research.store import read_run
 from research.verdict import stated
@@ -55,7 +56,10 @@ def _row(bars: Bars, time: str) -> int:
         t = int(np.searchsorted(times, ns))
         if t < bars.n and times[t] == ns:
             return t
-    near = pd.Timestamp(bars.close_time[min(int(np.searchsorted(bars.close_time, ns)), bars.n - 1)], tz="UTC")
+    if not bars.open_time[0] <= ns <= bars.close_time[-1]:
+        span = " to ".join(str(pd.Timestamp(edge, tz="UTC")) for edge in (bars.open_time[0], bars.close_time[-1]))
+        raise UserError(f"time must lie in the run's bars, {span}, was {stamp}")
+    near = pd.Timestamp(bars.close_time[int(np.searchsorted(bars.close_time, ns))], tz="UTC")
     raise UserError(f"time must be the close or open of a bar, was {stamp}; the next bar closes at {near}")
 
 
@@ -146,6 +150,7 @@ def _trade(trades: pd.DataFrame, symbol: str, decision_time: int) -> dict[str, A
     if opened.empty:
         return {"name": "trade", "says": "none opened by this decision", "saw": {}}
     trade = opened.iloc[0]
-    saw = {name: str(trade[name]) for name in ("entry_price", "exit_time", "exit_price", "fee", "slippage", "funding")}
+    saw = {name: plain(trade[name]) for name in ("entry_price", "exit_time", "exit_price", "fee", "slippage", "funding")}
+    saw["exit_time"] = str(trade["exit_time"])
     saw["exit"] = _name(Reason, trade["exit_reason"])
     return {"name": "trade", "says": f"{'long' if trade['side'] > 0 else 'short'}, PnL {trade['pnl']:+.2f}", "saw": saw}

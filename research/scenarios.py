@@ -20,7 +20,7 @@ from research.scenario_layers import Case
 SCHEMA_VERSION = 1
 SCENARIOS = Kind(
     "a scenario file with a list named cases",
-    "see the spec, section 15",
+    "write {schema_version: 1, cases: [{id, title, component, switches, config, input, expected}, ...]}",
     {"cases": list, "float_tolerance?": dict, "switch_values_in_profile_original?": dict},
     has_large=True,
 )

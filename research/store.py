@@ -366,7 +366,11 @@ def read_run(folder: Path | str) -> RunFiles:
     """Open a run's folder. Raises UserError when it is missing, half-written or of another schema."""
     path = Path(folder)
     if not path.is_dir():
-        raise UserError(f"run must be a folder that `qt backtest` wrote, was {path}; see `ls reports`")
+        was = f"the file {path}" if path.exists() else f"{path} (not found)"
+        remedy = "name the folder of --out, or one in reports/"
+        if path.is_file():
+            remedy = f"of a journal `qt status {path} --export FOLDER` makes one"
+        raise UserError(f"run must be a folder that `qt backtest` wrote, was {was}; {remedy}")
     missing = [
         name for name in ("manifest.json", "summary.json", "verify.json", *(f"{t}.parquet" for t in TABLES)) if not (path / name).exists()
     ]

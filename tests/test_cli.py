@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -7,11 +8,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import research
 from research.cli.app import app
 from research.cli.common import guarded
+from research.config import RunOptions
+from research.store import read_run
 
 SMALL = ["--set", "run.models=lgbm", "--set", "run.folds=2"]
 WORLD = "simulated:planted_edge?n_bars=1200&n_symbols=2"
@@ -73,8 +77,6 @@ def test_verify_passes_and_fails_with_exit_code_1(
 
 
 def test_explain_tells_each_layer(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    import pandas as pd
-
     trade = pd.read_parquet(finished / "trades.parquet").reset_index().iloc[0]
     bars = pd.read_parquet(finished / "bars.parquet", columns=["open_time", "close_time"]).drop_duplicates()
     decided = bars[bars["open_time"] < trade["entry_time"]].iloc[-1]
@@ -92,10 +94,40 @@ def test_explain_tells_each_layer(finished: Path, monkeypatch: pytest.MonkeyPatc
     assert "symbol must be one of the run's" in capsys.readouterr().err
 
 
+def test_explain_rounds_what_it_shows_and_keeps_all_digits_in_json(finished, monkeypatch, capsys):
+    trade = pd.read_parquet(finished / "trades.parquet").reset_index().iloc[0]
+    words = ["explain", str(finished), trade["symbol"], str(trade["decision_time"])]
+    assert qt(*words, "--json", monkeypatch=monkeypatch) == 0
+    saw = json.loads(capsys.readouterr().out)["layers"][-1]["saw"]
+    assert saw["entry_price"] == trade["entry_price"]
+    assert qt(*words, monkeypatch=monkeypatch) == 0
+    shown = re.search(r"entry_price +(\S+)\n", capsys.readouterr().out)[1]
+    assert shown == f"{trade['entry_price']:.8g}" != str(trade["entry_price"])
+
+
+@pytest.mark.parametrize("when", ["1990-01-01", "2050-01-01"])
+def test_explain_of_a_time_outside_the_run_says_its_span(finished, monkeypatch, capsys, when):
+    times = pd.read_parquet(finished / "bars.parquet", columns=["open_time", "close_time"])
+    assert qt("explain", str(finished), read_run(finished).symbols[0], when, monkeypatch=monkeypatch) == 2
+    span = f"{times['open_time'].min()} to {times['close_time'].max()}"
+    assert f"time must lie in the run's bars, {span}, was {when} 00:00:00\n" in capsys.readouterr().err
+
+
+def test_the_table_of_trials_is_whole_in_80_columns(finished, monkeypatch, capsys):
+    monkeypatch.setenv("QT_HOME", str(finished.parent))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert qt("trials", monkeypatch=monkeypatch) == 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("market", "candles", "of them", "effective", "best Sharpe", "deflated", "passed"))
+    tables = shown.split("best Sharpe and what luck")[0].splitlines()
+    assert max(map(len, tables)) <= 80
+    assert "\u2026" not in shown
+
+
 def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     (finished / "report.html").unlink()
     assert qt("report", str(finished), monkeypatch=monkeypatch) == 0
-    assert "<html" in Path(capsys.readouterr().out.strip()).read_text()
+    assert "<html" in Path(capsys.readouterr().out.split()[-1]).read_text()
 
 
 @pytest.mark.parametrize(
@@ -112,7 +144,16 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
         (["backtest", "sample", "--predictions", "a", "--models", "b"], "exclude each other"),
         (["backtest", "sample", "--out", __file__], "--out must be a folder"),
         (["verify", "nowhere"], "was nowhere"),
+        (["explain", __file__, "AAA", "2024-01-01"], f"of a journal `qt status {__file__} --export FOLDER` makes one"),
         (["scenarios", "nowhere.json"], "nowhere.json"),
+        (["scenarios", __file__], "write {schema_version: 1, cases: [{id, title, component, switches, config, input, expected}, ...]}"),
+        (["backtest", "sample", "--seed", "x"], "--seed must be a whole number, was 'x'. `qt --help`"),
+        (["audit", "leakage", "sample", "--folds", "0"], "--folds must be at least 1, was '0'"),
+        (["live", "--budget", "x"], "--budget must be a number, was 'x'"),
+        (["live", "stage", "journal", "5"], "number must be at most 3, was '5'"),
+        (["live", "--feed", "replay:sample"], "qt live must have --feed and --journal, was without --journal; see"),
+        (["live", "--journal", "j"], "qt live must have --feed and --journal, was without --feed; see"),
+        (["live"], "qt live must have --feed and --journal, was without --feed and --journal; see"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_exit_code_2(
@@ -161,4 +202,12 @@ def test_doctor_lists_machine_and_parameters(monkeypatch: pytest.MonkeyPatch, ca
     assert qt("doctor", "--json", monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)["versions"]["numba"]
     assert qt("doctor", "--params", "--json", monkeypatch=monkeypatch) == 0
-    assert {row["name"] for row in json.loads(capsys.readouterr().out)} == set(research.run.Params().flat())
+    rows = json.loads(capsys.readouterr().out)
+    names = {row["name"] for row in rows}
+    run = {f"run.{spec.name}" for spec in dataclasses.fields(RunOptions)}
+    assert names == set(research.run.Params().flat()) | run | {"stages"}
+    monkeypatch.setenv("COLUMNS", "80")
+    assert qt("doctor", "--params", monkeypatch=monkeypatch) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [row["name"] for row in rows]
+    assert all(line.endswith(f"({row['allowed']})  {row['meaning']}") for line, row in zip(lines, rows, strict=True))

@@ -502,7 +502,7 @@ def test_refusals_of_files(tmp_path):
     with pytest.raises(UserError, match=r"^word.csv must be a table of numbers, was not: 'dear' in column close, row 4; correct that row"):
         load_bars(tmp_path / "word.csv")
     (tmp_path / "header.csv").write_text("timestamp,symbol,open,high,low,close,volume\n")
-    refused("data must have rows, was an empty table", tmp_path / "header.csv")
+    refused("header.csv must have rows, was a header alone", tmp_path / "header.csv")
 
 
 def test_output_appears_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -124,7 +124,7 @@ def test_models_are_asked_when_no_votes_are_given() -> None:
 def test_a_block_must_continue_the_one_before() -> None:
     engine = qt.Engine()
     engine.run(BARS[:100], VOTES[:100])
-    with pytest.raises(qt.InputError, match="at or after the last close"):
+    with pytest.raises(qt.InputError, match=r"at or after the last close 20.*T.*, was 20.*; drop"):
         engine.run(BARS[50:150], VOTES[50:150])
     other = Bars(**{**vars(BARS), "symbols": tuple("ABCDEF")})
     with pytest.raises(qt.InputError, match="keep the symbols"):

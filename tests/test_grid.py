@@ -117,7 +117,7 @@ def test_a_journal_of_an_early_close_is_refused_in_one_sentence(tmp_path):
     Journal(tmp_path / "j.db", about).close()
     Journal(tmp_path / "j.db", about).close()  # in its own keys it goes on
     bars = load_bars(kline(48))
-    text = f"journal must be of the same interval {bars.interval}, was {NS_PER_HOUR - 10**6} in .*; use a new --journal"
+    text = r"journal must be of the same interval 1h, was 3599\.999s in .*; use a new --journal"
     with pytest.raises(UserError, match=text):
         Journal(tmp_path / "j.db", about | {"interval": bars.interval})
 

@@ -396,8 +396,11 @@ def test_halves_of_a_volume_and_what_else_a_folder_holds(tmp_path):
 )
 def test_a_header_without_rows_is_refused(tmp_path, header):
     (tmp_path / "a.csv").write_text(f"{header}\n")
-    with pytest.raises(UserError, match="data must have rows, was an empty table"):
+    with pytest.raises(UserError, match=r"^a\.csv must have rows, was a header alone$"):
         load_bars(tmp_path / "a.csv")
+    (tmp_path / "b.csv").write_text(f"{header}\n")
+    with pytest.raises(UserError, match=f"^{tmp_path.name} must have rows, was a folder of headers alone$"):
+        load_bars(tmp_path)
 
 
 def test_a_column_whose_name_does_not_say_what_it_is_is_told(tmp_path):

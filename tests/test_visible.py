@@ -110,7 +110,7 @@ def test_a_symbol_with_signs_is_shown_as_it_is_spelled(tmp_path, monkeypatch, ca
     for name in ODD:
         moment = str(np.datetime64(int(bars.close_time[150]), "ns"))
         assert qt("explain", "--", str(tmp_path / "run"), name, moment, monkeypatch=monkeypatch) == 0
-        assert capsys.readouterr().out.startswith(f"{name} decided at ")
+        assert f"\n{name} decided at " in capsys.readouterr().out
     assert qt("data", "check", str(path), monkeypatch=monkeypatch) in (0, 1)
     capsys.readouterr()
     assert qt("monitor", str(tmp_path / "run"), "--once", monkeypatch=monkeypatch) == 0

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from research.cli import again, show, watch
 from research.cli.audit import audit_app
@@ -237,15 +236,12 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Say what this machine has: versions, threads, GPU, caches, writable folders, known problems."""
-    from qtcore.params import describe
+    from research.config import describe
     from research.doctor import examine
 
     if json:
         print_json(describe() if params else examine())
     elif params:
-        table = Table("parameter", "default", "allowed", "meaning", box=None)
-        for row in describe():
-            table.add_row(row["name"], str(row["default"])[:32], row["allowed"], row["meaning"])
-        show.console.print(table)
+        show.parameters(describe())
     else:
         show.machine(examine())

@@ -36,6 +36,7 @@ Address = Annotated[str | None, typer.Option(help="host:port of a running Ray; w
 Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but the result's path")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
+LIMITS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}  # as typer's checks call them
 ProgressCallback = Callable[[int, int, str], None]
 
 
@@ -112,7 +113,7 @@ def guarded(command: Callable[[], Any]) -> int:
         say(str(stop) or "stopped")
         return 130
     except typer.exceptions.TyperException as error:  # an unknown command or flag, a missing argument
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        message = _wrong_value(error) or (error.format_message() if hasattr(error, "format_message") else str(error))
         say(f"{message.rstrip('. ')}. `qt --help` lists commands and flags.")
         return 2
     except InputError as error:
@@ -126,6 +127,19 @@ def guarded(command: Callable[[], Any]) -> int:
         path = _write_traceback()
         say(f"our fault, {type(error).__name__}: {error}; details are in {path}")
         return 3
+
+
+def _wrong_value(error: Exception) -> str:
+    """Say a value of the wrong kind or size in one sentence that names it, "" where the error is another."""
+    checked = getattr(error.__context__, "errors", None)  # of typer's checks
+    if checked is None:
+        return ""
+    found, param = checked()[0], getattr(error, "param", None)
+    name = max(getattr(param, "opts", [""]), key=len) if getattr(param, "param_type_name", "") == "option" else getattr(param, "name", "")
+    limits: dict[str, Any] = found.get("ctx", {})
+    rule = {"int_parsing": "a whole number", "float_parsing": "a number", "bool_parsing": "on or off"}.get(found["type"])
+    rule = rule or next((f"{word} {limits[key]}" for key, word in LIMITS.items() if key in limits), found["msg"].lower())
+    return f"{name} must be {rule}, was {found['input']!r}"
 
 
 def _write_traceback() -> Path:

@@ -28,7 +28,7 @@ from research.cli.common import (
 live_app = typer.Typer(invoke_without_command=True, no_args_is_help=False, help="Trade on paper, one closed bar at a time.")
 
 Values = Annotated[list[str], typer.Argument(help="layer.name=value", metavar="NAME=VALUE...")]
-Stage = Annotated[int, typer.Argument(min=0, max=3, help="0 ensemble, 1 meta logged, 2 arbiter, 3 review")]
+Stage = Annotated[int, typer.Argument(min=0, max=3, help="0 ensemble, 1 meta layer, 2 arbiter too, 3 as 2: under review")]
 JournalFile = Annotated[Path, typer.Argument(help="journal that `qt live` writes", metavar="JOURNAL")]
 
 

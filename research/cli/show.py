@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from research.verdict import FAILING
 
 console = Terminal()
 MUTED = "dim"  # of figures that are in doubt
+MOST_WIDE = 10_000  # columns of a table that must not be cut
 
 
 def path(value: Path) -> None:
@@ -23,7 +25,9 @@ def path(value: Path) -> None:
 
 def wide(table: Table) -> None:
     """Print a table whole, also where the terminal or pipe claims fewer columns: a cut figure is worse than a wrapped line."""
-    Terminal(width=max(console.width, 130)).print(table)
+    needed = Measurement.get(console, console.options.update(max_width=MOST_WIDE), table)
+    least = needed.maximum if all(column.no_wrap for column in table.columns) else needed.minimum
+    Terminal(width=max(console.width, 130, least)).print(table)
 
 
 def run(finished: Any, quiet: bool, json: bool) -> None:
@@ -223,7 +227,7 @@ def explanation(value: dict[str, Any]) -> None:
         console.print()
         console.print(Text.assemble((layer["name"], "bold"), f"  {layer['says']}"))
         for name, seen in layer["saw"].items():
-            console.print(f"    {name:<24} {seen}")
+            console.print(f"    {name:<24} {f'{seen:.8g}' if isinstance(seen, float) else seen}")
 
 
 def lived(told: dict[str, Any]) -> None:
@@ -259,6 +263,14 @@ def gap(report: dict[str, Any]) -> None:
     for name, value in pnl["parts"].items():
         table.add_row(f"  of it {name.replace('_', ' ')}", f"{value:+,.2f}", f"{pnl['counts'][counts[name]]:,}" if name in counts else "")
     console.print(table)
+
+
+def parameters(rows: list[dict[str, Any]]) -> None:
+    """List what `--set` takes, a parameter a line: name, default, what is allowed, meaning; none cut, so that a search finds all of it."""
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        default = "nothing" if row["default"] in ("", None) else row["default"]
+        console.print(f"{row['name']:<{width}}  {default}  ({row['allowed']})  {row['meaning']}", soft_wrap=True)
 
 
 def machine(report: dict[str, Any]) -> None:

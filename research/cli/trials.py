@@ -41,10 +41,8 @@ def trials(
         rows = table.reset_index().assign(first=table["first"].astype(str).to_numpy(), last=table["last"].astype(str).to_numpy())
         print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})
         return
-    drawn = Table(box=None, padding=(0, 2, 0, 0))
-    heads = ("market", "sets", "candles", "trials", "of them", "effective", "last", "best Sharpe", "by luck", "skill", "deflated", "proof")
-    for name in heads:
-        drawn.add_column(name, justify="right", no_wrap=True)
+    tried = _columns("market", "sets", "candles", "trials", "of them", "effective", "last")
+    worth = _columns("market", "best Sharpe", "by luck", "skill", "deflated", "proof")
     for lineage, row in table.iterrows():
         absurd = abs(row["sharpe"]) > ABSURD
         figures = ["refused"] * 4 if absurd else [_figure(row[name]) for name in ("sharpe", "expected_best", "probabilistic", "deflated")]
@@ -56,9 +54,12 @@ def trials(
             f"{row['effective']:,.0f}",
             f"{row['last']:%Y-%m-%d}",
         )
-        drawn.add_row(str(lineage), *counts, *figures, "passed" if row["proven"] else "not proven" if row["best"] else "")
+        tried.add_row(str(lineage), *counts)
+        worth.add_row(str(lineage), *figures, "passed" if row["proven"] else "not proven" if row["best"] else "")
     if len(table):
-        wide(drawn)
+        wide(tried)
+        console.print()
+        wide(worth)
         console.print(
             "best Sharpe and what luck alone would show are a year; deflated above 0.95 is called skill, where the proof passed; what "
             "invalid and implausible trials earned counts for nothing",
@@ -82,6 +83,14 @@ def _reset(ledger: Any) -> None:
         raise UserError(f"the word must be {WORD}, was {answer.strip()!r}; the ledger is unchanged")
     aside = ledger.reset()
     console.print("there was no ledger" if aside is None else f"set aside: {aside}", soft_wrap=True)
+
+
+def _columns(*names: str) -> Table:
+    """Begin a table; what was tried and what it is worth are two, so that a terminal of 80 columns holds each."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def _figure(value: float) -> str:

@@ -111,7 +111,7 @@ def interval_text(ns: int) -> str:
     for unit in ("w", "d", "h", "m", "s"):
         if ns % UNITS[unit] == 0:
             return f"{ns // UNITS[unit]}{unit}"
-    return f"{ns}ns"
+    return f"{ns / NS_PER_SECOND:.12g}s"  # of early closes: 3599.999s
 
 
 def iso(ns: int) -> str:

@@ -99,7 +99,8 @@ def _read(source: Any, only: str, reading: Reading) -> Rates:
     codes = [np.array([names.index(name) for name in part[3]], np.int32)[part[1]] for part in parts]
     time, rate = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
     if not len(time):
-        raise UserError("funding must have rows, was an empty table")
+        where = f" in {Path(source).name}" if isinstance(source, str | Path) else ""
+        raise UserError(f"funding must have rows, was an empty table{where}")
     if not np.all(np.isfinite(rate)):
         raise UserError(f"funding_rate must be finite, was not in {int(np.sum(~np.isfinite(rate))):,} rows; drop them")
     return time, np.concatenate(codes), rate, names

@@ -57,7 +57,10 @@ def read_rows(source: Any, lone: str | None = None, reading: Reading | None = No
         if name == own.symbol != named and rows.symbols == (name,) and bare(name) != bare(named):
             own.note(f"the symbol is {name}, as the document says; the file is called {file.name}")
         parts.append(replace(rows, notes=tuple(note.replace(f" of {file.name}", "") for note in own.notes)))
-    return join(parts, path.name)
+    rows = join(parts, path.name)
+    if not rows.n:
+        raise UserError(f"{path.name} must have rows, was {'a header alone' if len(files) == 1 else 'a folder of headers alone'}")
+    return rows
 
 
 def closed_when_made(rows: Rows, reading: Reading) -> Rows:

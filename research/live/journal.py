@@ -175,9 +175,8 @@ class Journal:
         self.about = read_about(self.db)
         for name in ("symbols", "interval"):
             if self.about[name] != json.loads(json.dumps(about[name])):
-                raise UserError(
-                    f"journal must be of the same {name} {about[name]}, was {self.about[name]} in {self.path}; use a new --journal"
-                )
+                asked, held = (_fact(name, facts[name]) for facts in (about, self.about))
+                raise UserError(f"journal must be of the same {name} {asked}, was {held} in {self.path}; use a new --journal")
         for statement in (seal.TABLE, seal.INDEX, DOUBTS):
             self.db.execute(statement)
         seal.check_seals(self._ask, self.path, len(self.about["symbols"]), seal.RECENT)
@@ -432,3 +431,10 @@ def _put_snapshot(db: sqlite3.Connection, slot: int, bar: int, close_time: int, 
     row = (bar, close_time, blob, hashlib.sha256(blob).hexdigest(), slot)
     if not db.execute("UPDATE snapshots SET bar = ?, close_time = ?, state = ?, hash = ? WHERE slot = ?", row).rowcount:
         db.execute("INSERT INTO snapshots (bar, close_time, state, hash, slot) VALUES (?, ?, ?, ?, ?)", row)
+
+
+def _fact(name: str, value: Any) -> str:
+    """Write a fact of a journal for people: a bar's length as `1h`."""
+    from research.data.clock import interval_text
+
+    return interval_text(value) if name == "interval" else ", ".join(value)

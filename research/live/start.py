@@ -70,7 +70,9 @@ class Wish:
 def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
     """Put a runner together; returns it and what closes its files. Raises UserError naming what is missing or wrong."""
     if wish.feed is None or wish.journal is None:
-        raise UserError("qt live must have --feed and --journal, was without; see `qt live --help`")
+        given = {"--feed": wish.feed, "--journal": wish.journal}
+        lacks = " and ".join(flag for flag, value in given.items() if value is None)
+        raise UserError(f"qt live must have --feed and --journal, was without {lacks}; see `qt live --help`")
     if wish.predictions is not None and wish.models is not None:
         raise UserError("--predictions and --models exclude each other, both were given; leave one out")
     params, text = wish.config.params, wish.feed
