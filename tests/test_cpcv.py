@@ -64,7 +64,7 @@ def test_what_cannot_be_split_is_one_sentence():
     bars = research.load_bars("simulated:random_walk?n_bars=300&n_symbols=2")
     with pytest.raises(UserError, match=r"splits must have 1 <= n_test \(--tested\) < n_groups"):
         audit_cpcv(bars, "lgbm", n_groups=3, n_test=3)
-    with pytest.raises(UserError, match="model that looks at one row, was patchtst"):
+    with pytest.raises(UserError, match=r"model \(--model\) must look at one row, was patchtst"):
         audit_cpcv(bars, "patchtst", n_groups=3)
 
 

@@ -185,27 +185,6 @@ def test_an_address_without_ray_is_told_at_once(address, sentence, monkeypatch):
         assert time.monotonic() - started < 3.0
 
 
-@pytest.mark.parametrize("place", ["short", "long"])
-def test_a_ray_that_is_started_here_keeps_its_files_from_others(place, monkeypatch):
-    """In a folder of a new name, which nobody else may enter; it is gone afterwards, and the shared one is not touched."""
-    ray = pytest.importorskip("ray", reason="ray is not installed; it is the extra `ray`")
-    if ray.is_initialized():
-        ray.shutdown()
-    base = Path(tempfile.mkdtemp(prefix="q", dir="/tmp"))
-    base = base / ("x" * 90) if place == "long" else base
-    base.mkdir(exist_ok=True)
-    monkeypatch.setenv("RAY_TMPDIR", str(base))
-    before = sorted((Path("/tmp") / "ray").glob(f"session_*_{os.getpid()}"))  # of the cluster above
-    with opened("ray") as pool:
-        assert pool.n_workers > 0
-        folder = Path(ray._private.worker._global_node.get_temp_dir_path())
-        socket_name = ray._private.worker._global_node.plasma_store_socket_name
-    assert not folder.parent.exists()
-    assert folder.parent.parent == (base if place == "short" else Path("/tmp"))
-    assert len(socket_name) <= 107
-    assert sorted((Path("/tmp") / "ray").glob(f"session_*_{os.getpid()}")) == before
-
-
 def test_the_folder_of_ray_is_private_and_goes_also_after_a_fault(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", "/tmp")
     seen = []
@@ -254,3 +233,27 @@ def test_a_training_on_ray_makes_the_artefacts_of_one_here(cluster, tmp_path):
     again = research.train(bars, engine="ray", address=cluster, **told)
     assert again.models.n_stored == 2  # the caller kept them
     assert_same_bits(again.probs, here.probs)
+
+
+# last: it ends this process's connection to the cluster of the others
+
+
+@pytest.mark.parametrize("place", ["short", "long"])
+def test_a_ray_that_is_started_here_keeps_its_files_from_others(place, monkeypatch):
+    """In a folder of a new name, which nobody else may enter; it is gone afterwards, and the shared one is not touched."""
+    ray = pytest.importorskip("ray", reason="ray is not installed; it is the extra `ray`")
+    if ray.is_initialized():
+        ray.shutdown()
+    base = Path(tempfile.mkdtemp(prefix="q", dir="/tmp"))
+    base = base / ("x" * 90) if place == "long" else base
+    base.mkdir(exist_ok=True)
+    monkeypatch.setenv("RAY_TMPDIR", str(base))
+    before = sorted((Path("/tmp") / "ray").glob(f"session_*_{os.getpid()}"))  # of the cluster above
+    with opened("ray") as pool:
+        assert pool.n_workers > 0
+        folder = Path(ray._private.worker._global_node.get_temp_dir_path())
+        socket_name = ray._private.worker._global_node.plasma_store_socket_name
+    assert not folder.parent.exists()
+    assert folder.parent.parent == (base if place == "short" else Path("/tmp"))
+    assert len(socket_name) <= 107
+    assert sorted((Path("/tmp") / "ray").glob(f"session_*_{os.getpid()}")) == before

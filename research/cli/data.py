@@ -142,8 +142,8 @@ def resample(
         bars = bars_from_ticks(data, interval, names, keep_incomplete)
     else:
         shorter = load(data, names, start, end, time_label, calendar, None, None, time_zone, day_start, adjusted)
-        lacked(shorter.lacks(), quiet)
         bars = gather(shorter.bars, interval, keep_incomplete)
+        lacked(shorter.lacks(), quiet)
     if not quiet:
         console.print(f"{bars.n:,} bars of {interval}, {len(bars.symbols)} symbols")
     path(save_bars(bars, out))

@@ -100,8 +100,8 @@ def _panel(table: RenderableType, title: str) -> Panel:
     return Panel(table, title=title, title_align="left", padding=(0, 1))
 
 
-def _table(*heads: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(box=None, show_header=bool(heads), padding=(0, 2, 0, 0), header_style="dim")
+def _table(*heads: str, right: tuple[str, ...] = (), gap: int = 2) -> Table:
+    table = Table(box=None, show_header=bool(heads), padding=(0, gap, 0, 0), header_style="dim")
     for head in heads:
         table.add_column(head, justify="right" if head in right else "left", no_wrap=True)
     return table
@@ -140,7 +140,7 @@ def _governor(now: dict[str, Any], recent: tuple[float, ...]) -> Panel:
 
 
 def _health(now: dict[str, Any]) -> Panel:
-    table = _table("rate", "value and band", "level")
+    table = _table("rate", "value and band", "level", gap=1)  # two panels of it beside each other need every column of 120
     for row in now["health"]["rows"]:
         table.add_row(row["name"], row["said"], Text(row["level"] if row["level"] in LEVELS[1:] else "", COLOURS[row["level"]]))
     return _panel(table, "HEALTH")
