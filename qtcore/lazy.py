@@ -1,4 +1,4 @@
-"""Which module holds a public name? A package whose names are imported when they are first asked for, as its modules are."""
+"""Packages whose public names are imported when they are first asked for, as their modules are."""
 
 from collections.abc import Mapping
 from importlib import import_module

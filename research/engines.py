@@ -39,6 +39,7 @@ RETRIES = 3  # deaths that one worker is forgiven
 PATIENCE, TRUST = 3.0, 20.0  # seconds for an address to answer: one that is new to us, one that has answered before
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a client of HTTP/2, which Ray speaks: preface, settings (4)
 LONGEST = 107 - len("/qt_ray_12345678/r/session_2026-11-30_00-00-00_000000_4194304/sockets/plasma_store")  # bytes; 107 has a socket
+_BEGUN: set[int] = set()  # processes that have started a Ray of their own
 QUIET = {  # read by Ray when it is imported or started
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_NUM_REDIS_GET_RETRIES": "3",  # seconds until a refused connection is given up, 20 otherwise
@@ -196,6 +197,8 @@ def check_engine(engine: str, address: str | None = None) -> None:
             raise UserError(f"--address must come with --engine ray, was {address!r} without; leave it out")
         return
     if address := address or os.environ.get("RAY_ADDRESS"):
+        if os.getpid() in _BEGUN:  # Ray cancels the work of other clusters in such a process
+            raise UserError(f"--address must come before a Ray that a process starts for itself, was {address} after it; use a new process")
         _check_answer(address)
     if importlib.util.find_spec("ray") is None:
         raise UserError("--engine ray needs the ray library, was not installed; pip install 'qtcore[ray]'")
@@ -232,6 +235,7 @@ def _connect(address: str | None, folder: Callable[[], str]) -> tuple[Any, bool]
                 environment = {"env_vars": one_thread | {"PYTHONPATH": paths}}
                 quiet |= {"_temp_dir": folder(), "include_dashboard": False}
                 ray.init(address="local", num_cpus=n_processors(), runtime_env=environment, **quiet)
+                _BEGUN.add(os.getpid())
             else:
                 ray.init(address=address, runtime_env={"env_vars": one_thread}, **quiet)
     except (RuntimeError, OSError, ValueError, ray.exceptions.RayError) as error:

@@ -1,4 +1,4 @@
-"""How much memory may this process use?"""
+"""Memory that this process may use."""
 
 import os
 from pathlib import Path

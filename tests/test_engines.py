@@ -235,7 +235,7 @@ def test_a_training_on_ray_makes_the_artefacts_of_one_here(cluster, tmp_path):
     assert_same_bits(again.probs, here.probs)
 
 
-# last: it ends this process's connection to the cluster of the others
+# last: they end this process's connection to the cluster of the others, and it can use none afterwards
 
 
 @pytest.mark.parametrize("place", ["short", "long"])
@@ -257,3 +257,14 @@ def test_a_ray_that_is_started_here_keeps_its_files_from_others(place, monkeypat
     assert folder.parent.parent == (base if place == "short" else Path("/tmp"))
     assert len(socket_name) <= 107
     assert sorted((Path("/tmp") / "ray").glob(f"session_*_{os.getpid()}")) == before
+
+
+def test_a_process_that_started_a_ray_of_its_own_is_told_that_it_can_use_no_cluster(monkeypatch):
+    ray = pytest.importorskip("ray", reason="ray is not installed; it is the extra `ray`")
+    if ray.is_initialized():
+        ray.shutdown()
+    monkeypatch.setattr(engines, "_BEGUN", set())
+    with opened("ray") as pool:
+        assert pool.n_workers > 0
+    with pytest.raises(UserError, match=r"--address must come before a Ray .* use a new process"):
+        engines.check_engine("ray", "127.0.0.1:1")

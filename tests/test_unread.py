@@ -77,6 +77,8 @@ def test_a_candle_that_had_not_closed_is_left_out_and_counted(name, tmp_path):
     rows = frame(40, ("dump",)).drop(columns="symbol")
     want = load(frame(40, ("dump",)).iloc[:39]).bars
     yes = name in FORMING
+    if name == "x":  # a flag only beside a stream's letters
+        rows = rows.rename(columns={word: word[0] for word in ("open", "high", "low", "close", "volume")})
     for values in ([not yes] * 39 + [yes], [int(not yes)] * 39 + [int(yes)], [str(not yes)] * 39 + [str(yes)]):
         for source in written(rows.assign(**{name: values}), tmp_path)[1:]:
             loaded = load(source)
@@ -88,6 +90,8 @@ def test_a_candle_that_had_not_closed_is_left_out_and_counted(name, tmp_path):
 def test_what_is_no_flag_is_left_alone_and_what_leaves_nothing_is_refused(tmp_path):
     rows = frame(40, ("dump",)).drop(columns="symbol")
     for source in written(rows.assign(x=np.arange(40) % 3, closed=""), tmp_path)[1:]:
+        assert load(source).bars.n == 40
+    for source in written(rows.assign(x=np.arange(40) % 2), tmp_path)[1:]:
         assert load(source).bars.n == 40
     for source in written(rows.assign(closed=False), tmp_path)[1:]:
         with pytest.raises(UserError, match="must have candles that have closed, was column closed of false alone; drop it"):

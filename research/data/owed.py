@@ -1,4 +1,4 @@
-"""Which funding rates are missing? By the step of the rates around each gap, for exchanges change it, and at both ends of the bars."""
+"""Missing funding rates, by the step of the rates around each gap, for exchanges change it, and at both ends of the bars."""
 
 import numpy as np
 

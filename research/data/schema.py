@@ -145,6 +145,8 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str, readi
     optional = ("time", "close_time", "symbol") + (("funding_rate", "ticks", "adjusted") if is_candles else ())
     optional += ("closed",) if is_candles or not wanted else ()
     chosen = {role: next((a for a in aliases[role] if a in by_name), None) for role in dict.fromkeys((*optional, *wanted))}
+    if chosen.get("closed") == "x" and not {"o", "h", "l", "c"} <= by_name.keys():  # a flag in exchanges' streams, anything elsewhere
+        chosen["closed"] = None
     unclear: list[str] = []
     if is_candles and chosen["close"] == "price" and not (chosen["open"] or chosen["high"] or chosen["low"]):
         for size in (alias for alias in ALIASES["size"] if alias in by_name):

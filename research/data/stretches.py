@@ -1,4 +1,4 @@
-"""Do longer bars stand in a symbol for a while? A stretch of daily rows before, after or between hours, or at times of their own."""
+"""Stretches of longer bars in a symbol: daily rows before, after or between hours, or at times of their own."""
 
 import math
 

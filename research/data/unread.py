@@ -1,4 +1,4 @@
-"""What do columns say beside the candles? Which rows had not closed, and whether a column that is not read tells series apart."""
+"""Columns beside the candles: rows that had not closed, and columns that are not read but tell series apart."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Would the ceilings notice a leak on these bars? Two are planted in the cells of a run and measured as its models are.
+"""Leaks planted in the cells of a run, to see whether the ceilings would notice one on these bars.
 
 Figures of few bars, or of few moves, have wide intervals: there a leak stays below every ceiling and its money reads like an edge. So the
 check is tried first on what it has to find: predictions that are the label in 60 of 100 cells, else one of the other two answers, and the

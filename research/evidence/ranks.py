@@ -1,4 +1,4 @@
-"""How far does what was said rank with what came? Correlations of ranks, and the lower ends of their intervals.
+"""Rank correlations of what was said with what came, and the lower ends of their intervals.
 
 Ranks are taken symbol by symbol, so neither drift nor volatility of a symbol counts as knowledge.
 """

@@ -1,4 +1,4 @@
-"""What may a cell of a journal or paper account hold? Rows are looked at where they leave SQLite, by the names of their columns.
+"""Cells of a journal or paper account, and what they may hold. Rows are looked at where they leave SQLite, by the names of their columns.
 
 A file of ours holds what our own statements wrote. A cell of another type, a code that stands for nothing, JSON of another form or bytes of
 another length were written by nobody: `DamagedError` says so, and `files.guarded` turns it into the user's sentence. Whatever else goes

@@ -1,4 +1,4 @@
-"""What did the user ask a sweep for, and can it be done? Every mistake of the flags is told before anything is read, trained or run."""
+"""What the user asks a sweep for. Every mistake of the flags is told before anything is read, trained or run."""
 
 from dataclasses import dataclass
 from pathlib import Path
