@@ -29,19 +29,6 @@ STAGES: dict[str, tuple[str, ...]] = {
     "governor": ("decisions.governor_reason", "decisions.final_", "decisions.size"),
     "account": ("fills", "decisions.cell_pnl", "equity", "balance", "exposure"),
 }
-RETRAIN = (
-    "models",
-    "label",
-    "n_folds",
-    "train_share",
-    "embargo",
-    "is_rolling",
-    "split",
-    "retrain_every",
-    "seed",
-    "preset",
-    "max_train_rows",
-)
 
 
 def reproduce(folder: str | Path, *, is_training: bool = True, progress: Any = None) -> dict[str, Any]:
@@ -111,13 +98,10 @@ def _predictions(
     models = ModelSet.load(folder)
     is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in models.artefacts)
     if is_training and is_own:
-        from research.labels import Label
-        from research.train import train
+        from research.engines import n_processors
+        from research.train import Plan, follow
 
-        plan = models.config["plan"]
-        options = {name: plan[name] for name in RETRAIN if name in plan}
-        options["label"] = plan["label"] if isinstance(plan["label"], str) else Label(**plan["label"])
-        made = train(bars, params=models.params(), use_store=False, **options)
+        made = follow(bars, Plan(**models.config["plan"]), store=None, workers=(n_processors(), "local", None))
         assert made.models is not None
         new = {(a.slot, a.fold): a.hash for a in made.models.artefacts}
         return made, {f"{a.slot} fold {a.fold + 1}": new.get((a.slot, a.fold)) == a.hash for a in models.artefacts}

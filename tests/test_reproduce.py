@@ -28,7 +28,7 @@ def trained(bars, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "trained"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
-        predictions = research.train(bars, models=["lgbm"], label="L3", n_folds=2, processes=1)
+        predictions = research.train(bars, models=["lgbm"], label="L3", n_folds=2, processes=1, calibration="temperature")
         research.backtest(bars, predictions).save(folder)
     return folder
 
