@@ -214,3 +214,34 @@ def test_a_capital_m_is_months_and_a_small_one_minutes():
     assert [iso(t) for t in month_starts(days, 1)] == ["2024-02-01 00:00", "2024-03-01 00:00"]
     assert [iso(t) for t in month_starts(days, 3, 1)] == ["2024-04-01 00:00"] * 2
     assert parse_time("2024-01-12 20:00") - parse_time("2024-01-12 19:00") == NS_PER_HOUR
+
+
+HOURS = pd.date_range("2016-03-03", periods=40, freq="1h").as_unit("ns")
+COUNTED_OTHERWISE = {
+    "may count 100 ns since the year 1, .NET": HOURS.asi8 // 100 + 621_355_968_000_000_000,
+    "may count 100 ns since 1601, Windows": HOURS.asi8 // 100 + 116_444_736_000_000_000,
+    r"may be dates \(YYMMDDHHMM\)": HOURS.strftime("%y%m%d%H%M").astype("i8").to_numpy(),
+    r"may be dates \(YYMMDDHHMMSS\)": HOURS.strftime("%y%m%d%H%M%S").astype("i8").to_numpy(),
+    r"may be dates \(YYMMDDHHMMSS or DDMMYYYYHHMM\)": HOURS.shift(20 * 24).strftime("%d%m%Y%H%M").astype("i8").to_numpy(),
+    r"may be dates \(MMDDYYYYHHMM\)": HOURS.shift(20 * 24).strftime("%m%d%Y%H%M").astype("i8").to_numpy(),
+    r"may be dates \(DDMMYYYYHHMMSS or MMDDYYYYHHMMSS\)": HOURS.strftime("%d%m%Y%H%M%S").astype("i8").to_numpy(),
+    "to the second, was float32, which rounds them to minutes": (HOURS.asi8 // 10**9).astype("f4"),
+}
+
+
+@pytest.mark.parametrize(("words", "values"), COUNTED_OTHERWISE.items())
+def test_times_counted_otherwise_are_no_epochs_of_other_years(words, values):
+    with pytest.raises(UserError, match=words):
+        utc_ns(pa.array(values), "time")
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+def test_epochs_at_odd_moments_stay_epochs(unit):
+    moments = np.sort(np.random.default_rng(3).integers(7 * 10**17, 17 * 10**17, 200))
+    values = moments // 10 ** {"s": 9, "ms": 6, "us": 3, "ns": 0}[unit]
+    assert utc_ns(pa.array(values), "time").tolist() == values.astype(f"M8[{unit}]").astype("M8[ns]").astype("i8").tolist()
+
+
+def test_whole_days_of_float32_are_exact():
+    days = pd.date_range("2016-03-03", periods=40, freq="1D").as_unit("ns").asi8
+    assert utc_ns(pa.array((days // 10**9).astype("f4")), "time").tolist() == days.tolist()

@@ -199,7 +199,10 @@ def _read(column: pa.Array, name: str) -> Walls:
         if pa.types.is_integer(kind):
             return from_numbers(column.cast(pa.int64()).to_numpy(), name, time.time_ns())
         if pa.types.is_floating(kind):
-            return from_numbers(column.cast(pa.float64()).to_numpy(), name, time.time_ns())
+            walls = from_numbers(column.cast(pa.float64()).to_numpy(), name, time.time_ns())
+            if kind != pa.float64() and np.any(walls.wall % NS_PER_DAY):
+                raise UserError(f"{name} must hold times to the second, was float{kind.bit_width}, which rounds them to minutes; {REMEDY}")
+            return walls
         if pa.types.is_string(kind):
             return from_texts(column, name, time.time_ns())
     except pa.ArrowInvalid as error:

@@ -17,6 +17,10 @@ FIRST, LAST = (int(np.datetime64(year, "ns").astype(np.int64)) for year in ("190
 EPOCHS = ((10**11, "seconds", NS_PER_SECOND), (10**14, "milliseconds", 10**6), (10**17, "microseconds", 10**3), (2**63, "nanoseconds", 1))
 # Dates in digits, by their number: what follows YYYYMMDD.
 DIGITS = {8: "", 10: "HH", 12: "HHMM", 14: "HHMMSS", 17: "HHMMSSmmm"}
+# Dates in digits whose year does not stand first, or has two digits, by their number.
+OTHER_DIGITS = {10: ("yymmddHHMM",), 12: ("yymmddHHMMSS", "ddmmYYYYHHMM", "mmddYYYYHHMM"), 14: ("ddmmYYYYHHMMSS", "mmddYYYYHHMMSS")}
+# Counts of 100 ns that would be ns of the years 1973 to 1992: what they are called, and the second since 1970 at which they begin.
+OTHER_COUNTS = (("since the year 1, .NET", -62_135_596_800), ("since 1601, Windows", -11_644_473_600))
 NUMBER = r"^\d{8,20}(\.\d*)?$|^\d(\.\d+)?[eE]\+?\d{1,2}$"
 PERIOD = r"^\d{4}-\d{2}-\d{2}/\d{4}-\d{2}-\d{2}$"  # a week as pandas writes it, its last day included
 ZONE = r"(?::\d{2}|\d{2}[.,]\d+|[Tt ]\d{4,6})\s*(?P<zone>Z|z|(?:UTC|GMT)(?:\s*[+-]\d{1,2}(?::?\d{2})?)?|[+-]\d{2}(?::?\d{2})?)$"
@@ -76,6 +80,7 @@ def from_numbers(values: I8 | F8, name: str, now: int) -> Walls:
     if dated is not None:
         return dated
     _check_no_dates(whole, name, now)
+    _check_no_other(whole, name, now)
     return _fractions(np.asarray(values, np.float64), name) if has_fraction else _epochs(whole, name)
 
 
@@ -89,6 +94,37 @@ def _check_no_dates(values: I8, name: str, now: int) -> None:
         if 2 * int(bad.sum()) <= int(here.sum()) and not np.all(here):
             dates, rest_of = int(values[np.argmax(here)]), int(values[np.argmin(here)])
             raise UserError(f"{name} must hold dates or epochs, was {dates} (YYYYMMDD{rest}) and {rest_of}; {REMEDY}")
+
+
+def _check_no_other(values: I8, name: str, now: int) -> None:
+    """Refuse numbers that would be epochs at odd times, but are all dates in digits of another order, or counts since another year.
+
+    Candles open at whole minutes; what does not may be trades, of which hardly a row is a date by chance. Raises UserError.
+    """
+    low, high = int(values.min()), int(values.max())
+    scale = next((scale for limit, _, scale in EPOCHS if high < limit), 1)
+    if low <= 0 or not np.any(values % max(NS_PER_MINUTE // scale, 1)):
+        return
+    distinct, fits = np.unique(values), list[str]()
+    for n, orders in OTHER_DIGITS.items():
+        if low >= 10 ** (n - 2) and high < 10**n and len(distinct) > 2:
+            walls = {order: _fields_in(distinct, order) for order in orders}
+            fits += [order.upper() for order, (wall, bad) in walls.items() if not np.any(bad) and wall.max() <= now + NS_PER_DAY]
+    if fits:
+        raise UserError(f"{name} must hold epochs, was {int(values[0])} and the like, which may be dates ({' or '.join(fits)}); {REMEDY}")
+    for since, start in OTHER_COUNTS if scale == 1 else ():
+        if low // 10**7 + start >= 0 and (high // 10**7 + start) * NS_PER_SECOND <= now:
+            raise UserError(f"{name} must hold epochs, was {low}, which may count 100 ns {since}; {REMEDY}")
+
+
+def _fields_in(values: I8, order: str) -> tuple[I8, np.ndarray]:
+    """Return ns of dates whose digits stand in `order`, and which of them no calendar has."""
+    field, rest = dict.fromkeys("YmdHMS", np.zeros(len(values), np.int64)), values
+    for match in reversed(list(re.finditer(r"(\w)\1+", order))):
+        base = 10 ** len(match[0])
+        field[match[1]], rest = rest % base, rest // base
+    field["Y"] = _full_years(field["y"]) if "y" in field else field["Y"]
+    return compose([field[name] for name in "YmdHMS"], np.zeros(len(values), np.int64))
 
 
 def _fields(values: I8, n: int) -> tuple[I8, np.ndarray]:
