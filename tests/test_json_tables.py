@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from qtcore.types import NS_PER_HOUR
 from research.data import load, load_bars
 from research.errors import UserError
 from tests.test_data import assert_same_bars, frame
@@ -125,3 +126,55 @@ def test_what_lies_behind_the_last_of_kraken_is_left_out(last, tmp_path):
     assert any(text.startswith(f"{n} candle{'s' * (n > 1)} behind the document's last closed one") for text in loaded.report.lacked) == (
         n > 0
     )
+
+
+NAIVE = [{**row, "timestamp": str(time.tz_convert(None))} for time, row in zip(pd.to_datetime(ROWS["timestamp"], utc=True), RECORDS)]
+
+
+@pytest.mark.parametrize(
+    ("about", "hours", "words"),
+    [
+        ({"Meta Data": {"6. Time Zone": "US/Eastern"}}, 5, "is read in US/Eastern, as the document says"),
+        ({"meta": {"timezone": "Asia/Tokyo"}}, -9, "is read in Asia/Tokyo, as the document says"),
+        (
+            {"meta": {"exchange_timezone": "America/New_York"}},
+            0,
+            "where it is of its exchange's clock say so with --time-zone America/New_York",
+        ),
+        ({"meta": {"timezone": "Exchange"}}, 0, ""),
+    ],
+)
+def test_naive_times_are_of_the_zone_that_their_document_says(about, hours, words, tmp_path):
+    (tmp_path / "AAA.json").write_text(json.dumps({**about, "values": NAIVE}))
+    loaded, plain = load(tmp_path / "AAA.json"), load_bars(ROWS)
+    assert (loaded.bars.open_time - plain.open_time == hours * NS_PER_HOUR).all()
+    assert any(words in text for text in loaded.report.lacked) == bool(words)
+    assert (load(tmp_path / "AAA.json", time_zone="Asia/Kolkata").bars.open_time < plain.open_time).all()
+    for values in (RECORDS, BARE, [{**row, "timestamp": row["timestamp"][:10]} for row in NAIVE[::24]]):  # say it themselves, or no hour
+        (tmp_path / "AAA.json").write_text(json.dumps({**about, "values": values}))
+        loaded = load(tmp_path / "AAA.json")
+        assert (loaded.bars.open_time == plain.open_time[:: 50 // len(values) if len(values) == 50 else 24]).all()
+        assert not any("zone" in text or " is read in " in text for text in loaded.report.lacked)
+
+
+@pytest.mark.parametrize("order", [["timestamp", "open", "high", "low", "close", "trades", "volume"],
+                                   ["close", "volume", "trades", "timestamp", "low", "high", "open"]])  # fmt: skip
+def test_names_of_columns_beside_the_rows_are_their_header(order, tmp_path):
+    table = pd.DataFrame(RECORDS).assign(trades=7.0)[order]
+    rows = table.to_numpy().tolist()
+    index = table.set_index("timestamp")
+    for text in (
+        json.dumps({"columns": order, "data": rows}),
+        json.dumps({"data": {"fields": order, "items": rows}}),
+        json.dumps({"candles": {"metadata": {"open": {"type": "double"}, "low": {"type": "double"}}, "columns": order, "data": rows}}),
+        table.to_json(orient="split", double_precision=15),
+        table.to_json(orient="table", double_precision=15),
+        index.to_json(orient="split", double_precision=15),
+        index.to_json(orient="table", double_precision=15),
+    ):
+        (tmp_path / "AAA.json").write_text(text)
+        loaded = load(tmp_path / "AAA.json", symbols="AAA")
+        np.testing.assert_allclose(loaded.bars.volume, load_bars(ROWS).volume, rtol=1e-14)
+        np.testing.assert_allclose(loaded.bars.close, load_bars(ROWS).close, rtol=1e-14)
+        assert (loaded.bars.open_time == load_bars(ROWS).open_time).all()
+        assert not any("no header" in text for text in loaded.report.lacked)

@@ -2,6 +2,7 @@
 
 import re
 import time
+from dataclasses import replace
 from datetime import date, datetime
 from typing import Any
 
@@ -168,7 +169,19 @@ def utc_ns(
     reading.remember(name, walls.form)
     if walls.form.startswith(("YYYY", "year last", "year of two", "digits, ")):
         reading.note(f"{name} is read as dates ({walls.form})")
-    return in_range(settle(walls, reading, name, code), name)
+    return in_range(settle(_as_said(walls, reading, name), reading, name, code), name)
+
+
+def _as_said(walls: Walls, reading: Reading, name: str) -> Walls:
+    """Put naive times of day into the zone that their document says; that of its exchange is told alone, as they may be of another."""
+    if walls.offset is not None or walls.zone or reading.zone or not np.any(walls.wall % NS_PER_DAY):
+        return walls
+    if reading.clock:
+        reading.note(f"{name} is read in {reading.clock}, as the document says")
+        return replace(walls, zone=reading.clock)
+    if reading.place:
+        reading.note(f"{name} is read as UTC; where it is of its exchange's clock say so with --time-zone {reading.place}")
+    return walls
 
 
 def _flat(column: pa.Array | pa.ChunkedArray) -> pa.Array:

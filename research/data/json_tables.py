@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from research.data.zones import Reading
+from research.data.zones import Reading, is_zone
 from research.errors import UserError
 from research.files import reason
 
@@ -18,6 +18,8 @@ KEY = re.compile(r"(?=.*[A-Z])[A-Z0-9]+([-_/.:][A-Z0-9]+)*")  # of a table: `AAP
 NO_KEY = ("DATA", "RESULT", "RESULTS", "ROWS", "LIST", "OHLC", "OHLCV", "BARS", "CANDLES", "KLINES", "PRICES", "VALUES", "ITEMS", "TABLE",
           "HISTORY", "QUOTES", "RECORDS", "RESPONSE", "PAYLOAD", "BODY", "CHART", "OUTPUT", "SERIES")  # fmt: skip
 MADE = ("time", "ts")
+HEADERS = ("columns", "fields", "headers", "header", "column_names", "names")
+ZONES, PLACES = ("time_zone", "timezone"), ("exchange_timezone", "exchange_time_zone", "exchangetimezonename")
 EPOCHS = {10: 10**9, 13: 10**6, 16: 10**3, 19: 1}  # digits to ns
 FORMS = "write a list of records, one record a line, or columns of one length"
 
@@ -32,7 +34,10 @@ def as_csv(data: bytes, name: str, reading: Reading) -> bytes:
         table = _table(whole, DEEPEST)
         if table is not None:
             if isinstance(whole, dict):
-                reading.symbol = next(_symbols(whole, DEEPEST), "") or next(_keys(whole, DEEPEST), "")
+                reading.clock = next((zone for zone in _said(whole, DEEPEST, ZONES) if is_zone(zone)), "")
+                reading.place = next((zone for zone in _said(whole, DEEPEST, PLACES) if is_zone(zone)), "")
+                names = (name for name in _said(whole, DEEPEST, SYMBOLS) if re.search("[A-Za-z]", name))
+                reading.symbol = next(names, "") or next(_keys(whole, DEEPEST), "")
                 made = next((str(whole[key]) for key in MADE if re.fullmatch(r"\d+", str(whole.get(key, "")))), "")
                 reading.made = int(made or 0) * EPOCHS.get(len(made), 0)
                 table = _closed(table, next(_lasts(whole, DEEPEST), ""), reading)
@@ -68,11 +73,12 @@ def _table(value: Any, depth: int) -> list[Any] | None:
         return value if value and any(all(isinstance(row, kind) for row in value) for kind in (dict, list)) and not _wraps(value) else None
     if not isinstance(value, dict) or not depth:
         return None
-    if columns := _columns(value):
-        return columns
+    if table := _columns(value) or _headed(value):
+        return table
     if len(value) > 1 and all(isinstance(row, dict) and row and not _nests(row) for row in value.values()):  # rows by their times
         return [{"": key, **row} for key, row in value.items()]
-    found = [table for part in value.values() if isinstance(part, dict | list) and (table := _table(part, depth - 1))]
+    parts = [part for key, part in value.items() if isinstance(part, dict | list) and not (key == "schema" and "data" in value)]
+    found = [table for part in parts if (table := _table(part, depth - 1))]
     return found[0] if len(found) == 1 else None
 
 
@@ -88,15 +94,28 @@ def _columns(value: dict[str, Any]) -> list[Any] | None:
     return None
 
 
-def _symbols(value: dict[str, Any], depth: int) -> Iterator[str]:
-    """Yield what the objects around the table call their symbol."""
+def _headed(value: dict[str, Any]) -> list[Any] | None:
+    """Return a list of rows below the names of their columns, which stand beside it, with its index where pandas saved one."""
+    rows = [part for part in value.values() if isinstance(part, list) and part and all(isinstance(row, list) for row in part)]
+    names = [value[key] for key in HEADERS if isinstance(value.get(key), list)]
+    if len(rows) != 1 or len(names) != 1 or not all(isinstance(name, str) for name in names[0]):
+        return None
+    if {len(row) for row in rows[0]} != {len(names[0])}:
+        return None
+    index = value.get("index")
+    if isinstance(index, list) and len(index) == len(rows[0]):
+        return [["", *names[0]], *([at, *row] for at, row in zip(index, rows[0]))]
+    return [names[0], *rows[0]]
+
+
+def _said(value: dict[str, Any], depth: int, names: tuple[str, ...]) -> Iterator[str]:
+    """Yield the texts that the objects around the table hold under one of the names."""
     for key, part in value.items():
-        name = re.sub(r"^\d+\. ", "", key.strip().lower()).replace(" ", "_")
-        if isinstance(part, str) and name in SYMBOLS and re.search("[A-Za-z]", part):
+        if isinstance(part, str) and re.sub(r"^\d+\. ", "", key.strip().lower()).replace(" ", "_") in names:
             yield part.strip()
     for part in value.values():
         if isinstance(part, dict) and depth:
-            yield from _symbols(part, depth - 1)
+            yield from _said(part, depth - 1, names)
 
 
 def _keys(value: dict[str, Any], depth: int) -> Iterator[str]:

@@ -20,6 +20,7 @@ import pyarrow.csv as pacsv
 
 from research.data.json_tables import JSON, as_csv
 from research.data.schema import TIME_NAMES, find_columns, plain
+from research.data.stamps import ZONE
 from research.data.zones import Reading
 from research.errors import UserError
 from research.files import reason
@@ -180,7 +181,7 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
     names = _of_exchange(rows) or _names(fields, name)
     _check_order(rows, names, name)
     reading.note(f"no header line; the columns are read as {', '.join(n for n in names if n != 'more')}")
-    if reading.zone is None and not EPOCH.fullmatch(fields[0].strip()):
+    if reading.zone is None and not EPOCH.fullmatch(fields[0].strip()) and not re.search(ZONE, fields[0].strip()):
         reading.note("its times are read as UTC; where they are of a broker's or an exchange's clock say so with --time-zone")
     return Layout(names, delimiter, start)
 

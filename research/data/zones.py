@@ -20,7 +20,8 @@ class Reading:
 
     zone: of naive times, None is UTC. day_start: of dated bars, in ns after midnight, and its zone. is_adjusted: prices are those of
     `Adj Close`. notes: a sentence on each assumption. forms: how its parts were written so far; None does not remember. What a document
-    says around its table: symbol; made: when it was written, ns UTC, 0 unknown. label: whether its times are opens.
+    says around its table: symbol; made: when it was written, ns UTC, 0 unknown; clock: the zone of its times; place: that of its exchange.
+    label: whether its times are opens.
     """
 
     zone: str | None = None
@@ -30,6 +31,8 @@ class Reading:
     forms: dict[str, str] | None = None
     symbol: str = ""
     made: int = 0
+    clock: str = ""
+    place: str = ""
     label: str = "open"
 
     def note(self, sentence: str) -> None:
