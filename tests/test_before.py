@@ -1,0 +1,90 @@
+"""Files of version 0.1.0: do they open, verify, reproduce and go on with today's code, to the same bits?"""
+
+import gzip
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import research
+from research.cli import app
+from tests.conftest import assert_same_bits
+
+BEFORE = Path(__file__).parent / "data" / "before"
+FIRST, SWITCH, CUT, END = "2000-02-28T08:00", "2000-03-03T12:00", "2000-03-05T04:00", "2000-03-05T14:00"  # the journal ends at CUT
+
+
+@pytest.fixture
+def before(tmp_path, monkeypatch):
+    """A copy of the folder with its files unpacked; its ledger is the one in use."""
+    folder = tmp_path / "before"
+    shutil.copytree(BEFORE, folder)
+    for packed in folder.rglob("*.gz"):
+        packed.with_suffix("").write_bytes(gzip.decompress(packed.read_bytes()))
+    monkeypatch.setenv("QT_HOME", str(folder / "home"))
+    return folder
+
+
+def qt(*words: object, code: int = 0) -> str:
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def test_run_comes_back_with_its_figures_and_arrays(before):
+    run = research.load_run(before / "run")
+    figures = json.loads((BEFORE / "run" / "summary.json").read_text())
+    assert len(run.trades) > 200
+    assert json.loads(json.dumps(run.summary["pnl"])) == figures["pnl"]
+    assert run.summary["verdict"] == figures["verdict"] == "no edge"
+
+
+def test_run_verifies_and_its_models_train_again_to_the_same_hashes(before):
+    assert "verified: " in qt("verify", before / "run")
+    found = json.loads(qt("reproduce", before / "run", "--json"))
+    assert found["equal"], found
+    assert {stage["stage"]: stage["arrays"] for stage in found["stages"]}["training"] == 4
+    assert found["verdict"]["stored"] == found["verdict"]["again"]
+
+
+def test_models_and_meta_layer_serve_the_votes_they_gave(before):
+    stored = research.load_run(before / "run")
+    out = before / "again"
+    qt("backtest", before / "run" / "bars.parquet", "--models", before / "run" / "models", "--meta", before / "run" / "models" / "meta",
+       "--set", "governor.min_confidence=0.5", "--no-verify", "--quiet", "--out", out)  # fmt: skip
+    again = research.load_run(out)
+    for name in ("action", "confidence", "probs"):
+        assert_same_bits(getattr(again.predictions, name), getattr(stored.predictions, name), name)
+    for name in ("equity", "final_action", "governor_reason"):
+        assert_same_bits(getattr(again.result, name), getattr(stored.result, name), name)
+
+
+def test_journal_goes_on_as_one_that_was_never_stopped(before):
+    def live(journal: Path, until: str) -> None:
+        qt("live", "--feed", f"replay:{before / 'run' / 'bars.parquet'}", "--models", before / "run" / "models",
+           "--meta", before / "run" / "models" / "meta", "--allow-rejected", "--journal", journal, "--from", FIRST, "--to", until,
+           "--live-from", SWITCH, "--set", "governor.min_confidence=0.4", "--quiet")  # fmt: skip
+
+    journal, whole = before / "journal.sqlite", before / "whole.sqlite"
+    assert json.loads(qt("status", journal))["last_bar"] == f"{CUT}:00Z"
+    live(journal, END)
+    live(whole, END)
+    for each in (journal, whole):
+        qt("status", each, "--export", each.with_suffix(""))
+    for table in ("bars", "predictions", "decisions", "trades", "fills", "equity"):
+        went_on, at_once = (pd.read_parquet(each.with_suffix("") / f"{table}.parquet") for each in (journal, whole))
+        pd.testing.assert_frame_equal(went_on, at_once, check_exact=True)
+    assert len(at_once) == 50
+
+
+def test_ledger_keeps_its_trial_and_knows_the_run_again(before):
+    def tried() -> list[int]:
+        return [told["trials"] for told in json.loads(qt("trials", "--json"))["lineages"]]
+
+    assert tried() == [1]
+    qt("verify", before / "run")
+    research.load_run(before / "run").save(before / "again")
+    assert tried() == [1]
