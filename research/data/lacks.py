@@ -20,7 +20,7 @@ BLOCK = 1_024  # rows of features at a time
 def measure(bars: Bars, came: NDArray[np.bool_] | None = None) -> list[Issue]:
     """Count what never stops a run, symbol by symbol. came [n, S]: rows that the source had, where some of them are holes now."""
     issues = []
-    rest, jumped = _movers(bars.close), jump_plane(bars)
+    rest, jumped, same = _movers(bars.close), jump_plane(bars), _same(bars.close)
     for s, name in enumerate(bars.symbols):
         rows = np.flatnonzero(~np.isnan(bars.close[:, s]))
         there = rows if came is None else np.flatnonzero(came[:, s])
@@ -35,10 +35,18 @@ def measure(bars: Bars, came: NDArray[np.bool_] | None = None) -> list[Issue]:
             "zero_volume": (rows[bars.volume[rows, s] == 0.0], len(rows)),
             "jump": (np.flatnonzero(jumped[:, s]), len(rows)),
             "split": (rows[split], len(rows)),
+            "same": (rows if same[s] else rows[:0], len(rows)),
             "frozen": (rows[_long_runs(np.append(False, still))], len(rows)),
         }
         issues += [Issue(name, what, len(at), of, int(bars.open_time[at[0]]), "told") for what, (at, of) in told.items() if len(at)]
     return issues
+
+
+def _same(close: F8) -> list[bool]:
+    """Say which symbols have the closes of one before them, bar by bar; one price alone says nothing."""
+    columns = [close[:, s].tobytes() for s in range(close.shape[1])]
+    moves = [bool(np.any(np.diff(close[~np.isnan(close[:, s]), s]))) for s in range(close.shape[1])]
+    return [moves[s] and columns[s] in columns[:s] for s in range(len(columns))]
 
 
 def jump_plane(bars: Bars) -> NDArray[np.bool_]:

@@ -40,6 +40,7 @@ PROBLEMS: dict[str, tuple[str, str, str]] = {
     "jump": ("close more than 10 % and 20 usual moves away from the close before", "told", ""),
     "split": ("close at a round multiple or fraction of the close before, as after a split that prices are not adjusted for", "told", ""),
     "frozen": ("repeat one price for 10 bars or longer", "told", ""),
+    "same": ("have the closes of another symbol", "told", ""),
     "unclosed": ("close after the present time", "told", ""),
 }
 VALUE_RULES = ("incomplete", "not_finite", "not_positive", "negative_volume", "too_large", "high_below_low", "outside_range")

@@ -230,9 +230,9 @@ def symbol_codes(column: pa.ChunkedArray, source: str) -> tuple[NDArray[np.int32
     flat = column.combine_chunks()
     if not pa.types.is_dictionary(flat.type):
         flat = flat.cast(pa.string()).dictionary_encode()
-    names = [str(name) for name in flat.dictionary.to_pylist()]
+    names = [str(name).strip() for name in flat.dictionary.to_pylist()]
     codes = flat.indices.cast(pa.int32()).fill_null(-1).to_numpy(zero_copy_only=False)
-    nameless = (codes < 0) | np.isin(codes, [i for i, name in enumerate(names) if name.strip() in ("", "None")])
+    nameless = (codes < 0) | np.isin(codes, [i for i, name in enumerate(names) if name in ("", "None")])
     if np.any(nameless):
         first = int(np.argmax(nameless)) + 1
         raise UserError(f"{source}: column symbol must name every row, {int(nameless.sum()):,} are empty, the first is row {first}")
@@ -343,6 +343,9 @@ def _values(table: pa.Table, found: Mapping[str, str], wanted: Sequence[str], so
         and not np.isnan(read["close"]).all()
     ):
         reading.note(f"column {found['volume']} is empty; volume is read as 0")
+        read["volume"] = np.zeros(table.num_rows)
+    if reading.forms is None and "volume" in here and table.num_rows and np.all(read["volume"] == -1.0):  # Interactive Brokers
+        reading.note(f"column {found['volume']} is -1 in every row; volume is read as 0")
         read["volume"] = np.zeros(table.num_rows)
     if "ticks" in extra:
         is_ticks = not np.any(read["volume"] > 0.0)

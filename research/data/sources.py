@@ -4,8 +4,10 @@ import datetime as dt
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -37,6 +39,10 @@ TAIL = re.compile(
     re.IGNORECASE,
 )
 
+PART = re.compile(r"(part|chunk|shard|batch)[-_.]?\d+", re.IGNORECASE)  # of a table that was written in several files
+COPY = re.compile(r" ?\(\d{1,2}\)$")  # a browser's second download: BTCUSDT (1)
+MONTH = r"[-_ .](jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*"
+
 
 def read_rows(source: Any, lone: str | None = None, reading: Reading | None = None, wanted: tuple[str, ...] = VALUES) -> Rows:
     """Read candles (or `wanted`) from a path, a frame or a dict; `lone` names the symbol where the data does not. Raises UserError."""
@@ -57,10 +63,30 @@ def read_rows(source: Any, lone: str | None = None, reading: Reading | None = No
         if name == own.symbol != named and rows.symbols == (name,) and bare(name) != bare(named):
             own.note(f"the symbol is {name}, as the document says; the file is called {file.name}")
         parts.append(replace(rows, notes=tuple(note.replace(f" of {file.name}", "") for note in own.notes)))
+    check_parts([(file, part) for file, part in zip(files, parts) if part.symbols == (symbol_of(file),)], path.name)
     rows = join(parts, path.name)
     if not rows.n:
         raise UserError(f"{path.name} must have rows, was {'a header alone' if len(files) == 1 else 'a folder of headers alone'}")
     return rows
+
+
+def check_parts(named: list[tuple[Path, Rows]], source: str) -> None:
+    """Refuse files, named as their symbols are, that are parts of one. Raises UserError.
+
+    They are called `part-0`, or differ in numbers and months alone and follow each other in time.
+    """
+    files = [file for file, rows in sorted(named, key=lambda pair: int(pair[1].time.min()) if pair[1].n else 0) if rows.n]
+    symbols = {symbol_of(file) for file in files}
+    if len(symbols) < 2:
+        return
+    spans = sorted((int(rows.time.min()), int(rows.time.max())) for _, rows in named if rows.n)
+    follow = all(before[1] < after[0] for before, after in pairwise(spans))
+    stems = {re.sub(MONTH, "", re.sub(r"\d+", "", symbol), flags=re.IGNORECASE) for symbol in symbols}
+    if all(PART.match(symbol) for symbol in symbols) or (follow and len(stems) == 1):
+        raise UserError(
+            f"{source} must have a column symbol, or files named after their symbols, was parts alone ({files[0].name}, {files[1].name}); "
+            "name parts of one symbol with a date (BTCUSDT-2024-01.csv) or put them into a folder symbol=BTCUSDT"
+        )
 
 
 def closed_when_made(rows: Rows, reading: Reading) -> Rows:
@@ -108,9 +134,16 @@ def symbol_of(path: Path) -> str:
 
     >>> symbol_of(Path("BTC_USDT-1h.parquet")), symbol_of(Path("EURUSD_5m_2024.csv.gz"))
     ('BTC_USDT', 'EURUSD')
+
+    A folder of a partitioned table says it before: `symbol=BTCUSDT/part-0.parquet`.
     """
+    for folder in reversed(path.parts[:-1]):
+        key, _, value = folder.partition("=")
+        if value and plain(key) in ALIASES["symbol"]:
+            return unquote(value)
     stem = re.sub(r"(\.(parquet|pq|feather|arrow|ipc|csv|txt|tsv|json|jsonl|ndjson))?(\.(gz|zip))?$", "", path.name, flags=re.IGNORECASE)
     stem = re.sub(r"^DAT_[A-Z]+_", "", stem)
+    stem = COPY.sub("", stem) or stem
     return TAIL.sub("", stem) or stem
 
 
