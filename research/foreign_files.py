@@ -5,12 +5,16 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.data import schema
+from research.data.schema import plain
 from research.errors import UserError
 from research.files import reason
 from research.predictions import SIDES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+TIMES = (*schema.TIME_NAMES, *schema.NAMELESS, *schema.ALIASES["close_time"])  # read as they are written, like symbols: 0700, NA, TRUE
 
 
 def read_file(path: Path) -> tuple["pd.DataFrame", int]:
@@ -25,7 +29,9 @@ def read_file(path: Path) -> tuple["pd.DataFrame", int]:
         if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
             return _read_lines(path)
         if path.name.lower().endswith((".csv", ".csv.gz")):
-            return pacsv.read_csv(path).to_pandas(), 0
+            with pacsv.open_csv(path) as reader:
+                texts = {name: pa.string() for name in reader.schema.names if plain(name) in (*TIMES, *schema.ALIASES["symbol"])}
+            return pacsv.read_csv(path, convert_options=pacsv.ConvertOptions(column_types=texts)).to_pandas(), 0
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
         raise UserError(f"predictions must be a readable file, was {str(path)!r} ({reason(error)})") from error
     raise UserError(f"predictions must be a .parquet, .csv or .jsonl file, was {str(path)!r}")

@@ -57,11 +57,13 @@ PARTS = ("action", "confidence", *SIDES, "status", "version")
 PREDICTIONS = Kind("a readable file of predictions, Parquet, CSV or JSON lines", "name another with --predictions")
 
 
-def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", broker: Broker | None = None) -> Predictions:
+def import_predictions(
+    source: Any, bars: Bars, label: str | Label = "auto", broker: Broker | None = None, time_zone: str | None = None
+) -> Predictions:
     """Place predictions on the bars. Raises UserError where they cannot be read, match no bar, may mean several things or hold no vote.
 
     source: path of a Parquet, CSV or JSON-lines file, or a pandas or polars frame. A file that this program stored keeps its folds and,
-    with label "auto", its labels.
+    with label "auto", its labels. time_zone: IANA name of the zone of times that name none, as that of the candles; None: UTC.
     """
     if isinstance(source, str | Path):
         check_file(source, PREDICTIONS)
@@ -70,7 +72,7 @@ def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", bro
         return stored if label == "auto" else _relabelled(stored, bars, label, broker)
     notes: list[str] = []
     try:
-        action, confidence, probs = _planes(source, bars, notes)
+        action, confidence, probs = _planes(source, bars, notes, Reading(time_zone))
     except UserError as error:
         raise UserError(f"{error}; data/README.md lists the accepted forms") from error
     complete = not (np.isnan(probs).any(axis=-1) & (action >= 0)).any()
@@ -90,12 +92,12 @@ def import_predictions(source: Any, bars: Bars, label: str | Label = "auto", bro
     )
 
 
-def _planes(source: Any, bars: Bars, notes: list[str]) -> tuple[NDArray[np.int8], F8, F8]:
+def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> tuple[NDArray[np.int8], F8, F8]:
     """Read what others wrote: action and confidence [5, n, S], probabilities [5, n, S, 3]. Raises UserError."""
     frame, skipped = _read(source)
     notes += [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
     frame = _with_roles(frame, bars, notes)
-    row, column, keep = _place(frame, bars, notes)
+    row, column, keep = _place(frame, bars, notes, reading)
     shape = (N_MODELS, bars.n, len(bars.symbols))
     action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
     last = _last(row * len(bars.symbols) + column)
@@ -217,14 +219,14 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
     return found
 
 
-def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> tuple[I8, I8, I8]:
+def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str], reading: Reading) -> tuple[I8, I8, I8]:
     """Find the bar and symbol of each row: (rows of bars, columns of bars, numbers of the frame's rows that have both)."""
     name = next((name for name in TIME_NAMES if name in frame.columns), None)
     if name is None or "symbol" not in frame.columns:
         held = ", ".join(map(str, frame.columns[:12]))
         raise UserError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
-    times, has_time = _times(frame, name, notes)
     names = frame["symbol"].astype(str).str.strip()
+    times, has_time = _times(frame, name, notes, reading, names)
     column = _columns_of(names, bars, notes)
     grid = bars.open_time if name == "open_time" else bars.close_time
     if name == "open_time":
@@ -254,7 +256,7 @@ def _columns_of(names: "pd.Series", bars: Bars, notes: list[str]) -> I8:
     return np.asarray(names.map(dict(zip(distinct, found.tolist()))).to_numpy(np.int64))
 
 
-def _times(frame: "pd.DataFrame", name: str, notes: list[str]) -> tuple[I8, NDArray[np.bool_]]:
+def _times(frame: "pd.DataFrame", name: str, notes: list[str], reading: Reading, names: "pd.Series") -> tuple[I8, NDArray[np.bool_]]:
     """Return ns UTC and which rows have a time at all. Raises UserError where none has, or one cannot be read."""
     import pandas as pd
     import pyarrow as pa
@@ -270,8 +272,10 @@ def _times(frame: "pd.DataFrame", name: str, notes: list[str]) -> tuple[I8, NDAr
     except pa.ArrowException as error:
         raise UserError(f"predictions must have times of one kind in {name}, was otherwise ({reason(error)})") from error
     times = np.full(len(frame), np.iinfo(np.int64).min)
-    reading = Reading()
-    times[has_time] = utc_ns(read, f"column {name} of the predictions", reading)
+    code = pd.factorize(names[has_time])[0].astype(np.int32)
+    times[has_time] = utc_ns(read, f"column {name} of the predictions", reading, code)
+    if reading.zone is not None and not reading.notes:
+        reading.note(f"times of {name} are of {reading.zone}, as those of the candles (--time-zone)")
     notes += reading.notes
     return times, has_time
 

@@ -131,11 +131,13 @@ class Predictions:
         return cls.from_probs(bars, probs, np.full(bars.n, -1, np.int16), labels, rule, imported=True, notes=("random predictions",))
 
     @classmethod
-    def import_file(cls, path: str | Path, bars: Bars, label: str | Label = "auto", params: Params | None = None) -> "Predictions":
+    def import_file(
+        cls, path: str | Path, bars: Bars, label: str | Label = "auto", params: Params | None = None, time_zone: str | None = None
+    ) -> "Predictions":
         """Read predictions of the user's own (Parquet, CSV or JSON lines) onto the bars; see `research.imported`."""
         from research.imported import import_predictions
 
-        made: Predictions = import_predictions(path, bars, label, (params or Params()).broker)
+        made: Predictions = import_predictions(path, bars, label, (params or Params()).broker, time_zone)
         return made
 
     def align(self, bars: Bars) -> "Predictions":

@@ -144,7 +144,7 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
 
     options, params = job.config.run, job.config.params
     if job.predictions is not None:
-        return Predictions.import_file(job.predictions, bars, label=options.label)
+        return Predictions.import_file(job.predictions, bars, label=options.label, time_zone=job.time_zone)
     if job.models is not None:
         return Predictions.from_models(resolve(job.models), bars, params, progress=progress)
     return _train(job, bars, progress, TREES)

@@ -12,11 +12,13 @@ import pytest
 from qtcore.check import as_votes
 from qtcore.types import MODELS
 from research.data import simulate
+from research.data.frames import to_pandas
 from research.errors import UserError
 from research.labels import LABELS
 from research.predictions import Predictions
 from research.predictions_file import stream_predictions
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.test_cli import qt
 
 BARS = awkward_bars(80, seed=4, n_symbols=3)
 TIMES = pd.to_datetime(BARS.close_time, utc=True)
@@ -318,3 +320,63 @@ def test_a_refusal_of_a_file_of_others_names_the_page_of_accepted_forms(tmp_path
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=r"; data/README.md lists the accepted forms$"):
             Predictions.import_file(tmp_path / name, bars)
+
+
+def votes(bars, name="close_time", zone=None) -> tuple[pd.DataFrame, np.ndarray]:
+    """Random votes of every bar and symbol, as a table and as a plane; zone: times of its clock that name none."""
+    action = np.random.default_rng(7).integers(0, 3, (bars.n, len(bars.symbols)))
+    times = pd.to_datetime(np.repeat(bars.close_time, len(bars.symbols)), utc=True)
+    times = times if zone is None else times.tz_convert(zone).tz_localize(None)
+    table = pd.DataFrame({name: times, "symbol": np.tile(bars.symbols, bars.n), "xgb_action": action.ravel(), "xgb_confidence": 0.7})
+    return table, action
+
+
+@pytest.mark.parametrize("symbols", [("000001", "600519"), ("NA", "NULL"), ("TRUE", "FALSE"), ("1E5", "INF")])
+def test_symbols_of_a_csv_file_are_read_as_they_are_written(symbols, tmp_path):
+    bars = dataclasses.replace(simulate("random_walk", n_bars=60, n_symbols=2), symbols=symbols)
+    table, action = votes(bars)
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    made = Predictions.import_file(tmp_path / "mine.csv", bars)
+    assert (made.action[MODELS.index("xgb")] == action).all()
+    assert made.notes == ()
+
+
+def test_rounded_times_of_a_csv_file_are_refused(tmp_path):
+    bars = simulate("random_walk", n_bars=60, n_symbols=2)
+    table, _ = votes(bars)
+    table.assign(close_time=(table["close_time"].astype("int64") // 10**6).astype("f4")).to_csv(tmp_path / "mine.csv", index=False)
+    with pytest.raises(UserError, match="must be written to the second, was rounded"):
+        Predictions.import_file(tmp_path / "mine.csv", bars)
+
+
+@pytest.mark.parametrize("name", ["close_time", "date", ""])
+def test_times_without_a_zone_are_of_the_zone_of_the_candles(name, tmp_path):
+    bars = simulate("random_walk", n_bars=24 * 300, n_symbols=2, interval="1h")  # both changes of the clock
+    table, action = votes(bars, name, "America/New_York")
+    told = "are of America/New_York, as those of the candles (--time-zone)"
+    for path in (tmp_path / "mine.csv", tmp_path / "mine.parquet"):
+        table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path, index=False)
+        made = Predictions.import_file(path, bars, time_zone="America/New_York")
+        assert (made.action[MODELS.index("xgb")] == action).all()
+        assert any(told in note for note in made.notes)
+    votes(bars)[0].to_csv(tmp_path / "mine.csv", index=False)  # they name UTC
+    made = Predictions.import_file(tmp_path / "mine.csv", bars, time_zone="America/New_York")
+    assert (made.action[MODELS.index("xgb")] == action).all()
+    assert any("says its own zone; --time-zone America/New_York was not needed" in note for note in made.notes)
+
+
+def test_backtest_and_live_read_predictions_in_the_zone_of_the_candles(tmp_path, monkeypatch, capsys):
+    bars = simulate("random_walk", n_bars=24 * 20, n_symbols=2, interval="1h")
+    table, action = votes(bars, zone="America/New_York")
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    candles = to_pandas(bars).reset_index().drop(columns="close_time")
+    naive = candles["open_time"].dt.tz_convert("America/New_York").dt.tz_localize(None)
+    candles.assign(open_time=naive).to_csv(tmp_path / "candles.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    flags = ["--time-zone", "America/New_York", "--predictions", "mine.csv", "--quiet"]
+    assert qt("backtest", "candles.csv", *flags, "--out", "run", "--no-verify", monkeypatch=monkeypatch) == 0
+    stored = Predictions.load(tmp_path / "run" / "predictions.parquet").align(bars)
+    assert (stored.action[MODELS.index("xgb")] == action).all()
+    capsys.readouterr()
+    assert qt("live", "--feed", "replay:candles.csv", *flags, "--journal", "j.db", "--json", monkeypatch=monkeypatch) == 0
+    assert "times of close_time are of America/New_York, as those of the candles (--time-zone)" in capsys.readouterr().out
