@@ -55,6 +55,20 @@ def files(tmp_path):
     return log, outcomes
 
 
+def test_symbols_are_read_as_they_are_written(tmp_path):
+    log, outcomes = tmp_path / "predictions.jsonl", tmp_path / "outcomes.csv"
+    names = ("NA", "null", "0700", "1E5", "BTCUSDT ")
+    log.write_text("\n".join(json.dumps(line("2026-02-05T01:00:00Z", name)) for name in names))
+    outcomes.write_text(HEADER + "".join(f"2026-02-05T01:00:00Z, {name},BUY,win,1.0,60\n" for name in names))
+    read = read_log(log, outcomes)
+    assert [read.counts[name] for name in ("lines", "invalid outcomes", "lines without an outcome", "outcomes without a line")] == [
+        5,
+        0,
+        0,
+        0,
+    ]
+
+
 def test_every_odd_line_is_counted_and_the_last_double_wins(files):
     read = read_log(*files, min_date="2026-02-05")
     assert read.counts == {

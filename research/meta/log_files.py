@@ -79,7 +79,7 @@ def _line(text: str) -> list[tuple[Any, ...]]:
         votes = {MODELS.index(ALIASES.get(name, name)): (v["action"], v["confidence"]) for name, v in given["base_predictions"].items()}
         regime = given.get("regime") or {}
         slices = [float(regime.get(name, np.nan)) for name in ("volatility", "trend_strength")]
-        return [(given["timestamp"], str(given["symbol"]), votes, given["ensemble_action"], slices)]
+        return [(given["timestamp"], str(given["symbol"]).strip(), votes, given["ensemble_action"], slices)]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
@@ -99,21 +99,20 @@ def read_outcome_lines(path: Path, counts: dict[str, int]) -> pd.DataFrame:
     """
     check_file(path, OUTCOMES)
     try:
-        frame = pd.read_csv(path, dtype={"symbol": str})
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # `NA` and `0700` are symbols
     except (OSError, ValueError, UnicodeDecodeError) as error:
         raise UserError(f"--outcomes must be a readable CSV file, was {str(path)!r} ({error})") from error
     if missing := [name for name in COLUMNS if name not in frame.columns]:
         raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, was without {', '.join(missing)}")
+    symbol = frame["symbol"].str.strip()
     time = _times(frame["timestamp"].to_list(), f"timestamp of {path}")
     traded = read_actions(frame["action"].to_numpy(), f"column action of {path}").actions()
     outcome = read_outcomes(frame["outcome"].to_numpy(), f"column outcome of {path}")
     minutes = read_numbers(frame["hold_duration_minutes"].to_numpy())
     is_trade = (traded == Action.BUY) | (traded == Action.SELL)
-    good = (time != PAST) & is_trade & (outcome != "") & (minutes >= 0.0) & (minutes <= LONGEST) & frame["symbol"].notna().to_numpy(bool)
+    good = (time != PAST) & is_trade & (outcome != "") & (minutes >= 0.0) & (minutes <= LONGEST) & (symbol != "").to_numpy(bool)
     counts |= {"outcomes": len(frame), "invalid outcomes": int((~good).sum())}
-    table = pd.DataFrame({"timestamp": _utc(time), "symbol": frame["symbol"], "traded": traded, "outcome": outcome, "minutes": minutes})[
-        good
-    ]
+    table = pd.DataFrame({"timestamp": _utc(time), "symbol": symbol, "traded": traded, "outcome": outcome, "minutes": minutes})[good]
     counts["doubled outcomes"] = int(table.duplicated(["timestamp", "symbol"], keep="last").sum())
     table = table.drop_duplicates(["timestamp", "symbol"], keep="last").sort_values("timestamp", kind="stable")
     return table.assign(opened=table["timestamp"])
