@@ -144,6 +144,16 @@ def classify(returns: F8, label: Label, low: F8, high: F8) -> NDArray[np.int8]:
     return out
 
 
+def limits(label: Label, fitted: Mapping[str, Mapping[str, float | None]], symbols: Sequence[str]) -> tuple[F8, F8]:
+    """Give the thresholds (sell, buy) of symbols, float64 [S]: those that were fitted, else the rule's own; NaN where it is of percentiles.
+
+    fitted: returns by `sell` and `buy`, then symbol.
+    """
+    own = {"sell": None, "buy": None} if label.is_percentile else {"sell": label.sell, "buy": label.buy}
+    low, high = (np.array([fitted[side].get(name, own[side]) for name in symbols], np.float64) for side in ("sell", "buy"))
+    return low, high
+
+
 def make_labels(bars: Bars, label: str | Label, thresholds: tuple[F8, F8] | None = None) -> tuple[NDArray[np.int8], I8]:
     """Label every cell: (int8 [n, S] SELL 0 HOLD 1 BUY 2, -1 invalid; row in which each row's labels end, int64 [n]).
 

@@ -18,6 +18,7 @@ from research.labels import (
     forward_return,
     get_label,
     label_end,
+    limits,
     make_labels,
     outcome_labels,
     resolve_label,
@@ -25,6 +26,7 @@ from research.labels import (
     uniqueness,
     with_horizon,
 )
+from research.live.envelope import Envelope
 from tests.conftest import START, awkward_bars
 from tests.naive import labels as naive
 
@@ -186,3 +188,12 @@ def test_mistakes_are_told_in_a_sentence():
     assert with_horizon(LABELS["L3"], 4) is LABELS["L3"]
     assert Label(**LABELS["L4"].to_dict()) == LABELS["L4"]
     assert label_end(3, LABELS["L5"]).tolist() == [1, 2, 3]
+
+
+def test_a_symbol_without_fitted_thresholds_has_the_rules_own_or_no_label():
+    close, known = np.cumprod(np.full((50, 2), 1.01), axis=0), {"sell": {"A": -0.001}, "buy": {"A": 0.001}}
+    for name, want in (("L3", 2), ("L4", -1)):
+        low, high = limits(LABELS[name], known, ("A", "NEW"))
+        assert (low[0], high[0]) == (-0.001, 0.001)
+        said = Envelope({"label": LABELS[name].to_dict(), "thresholds": known}).labels(close, ("A", "NEW"))
+        assert said[0].tolist() == [2, want], name

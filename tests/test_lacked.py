@@ -272,3 +272,17 @@ def test_clean_data_lacks_nothing():
     run = research.backtest(bars, Predictions.random(bars, seed=1))
     assert lacked(run) == ["random predictions"]
     assert funding_payments(run) == 0
+
+
+@pytest.mark.parametrize(("label", "has_labels"), [("L3", True), ("L4", False)])
+def test_symbols_that_the_models_were_not_trained_on_are_told(label, has_labels):
+    bars = simulate("random_walk", n_bars=900, n_symbols=2)
+    models = train(bars, models=("lgbm",), label=label, n_folds=2, processes=1).models
+    other = replace(bars, symbols=("NEW", bars.symbols[1]))
+    run = research.backtest(other, Predictions.from_models(models, other))
+    (told,) = [text for text in lacked(run) if "not trained on" in text]
+    assert told.startswith("the models were not trained on 1 of 2 symbols, the first NEW")
+    assert ("no labels and no accuracy" in told) != has_labels
+    assert (run.labels[:, 0] >= 0).any() == has_labels
+    assert (run.labels[:, 1] >= 0).any()
+    assert not any("not trained on" in text for text in lacked(research.backtest(bars, Predictions.from_models(models, bars))))

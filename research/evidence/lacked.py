@@ -13,7 +13,7 @@ from research.tables import tested_rows
 def lacked(run: Any) -> list[str]:
     """Say what was dropped or assumed when the candles and predictions were read, what the bars lack, and which symbols never voted."""
     told = [*run.lacked, *(run.predictions.notes if run.predictions.imported else ())]
-    return list(dict.fromkeys([*silent(run), *told, *sentences(measure(run.bars))]))
+    return list(dict.fromkeys([*silent(run), *strange(run), *told, *sentences(measure(run.bars))]))
 
 
 def silent(run: Any) -> list[str]:
@@ -26,6 +26,21 @@ def silent(run: Any) -> list[str]:
         return [f"{', '.join(names)}: no prediction counts for it in the tested bars, so it is never traded"]
     causes = mute(run.bars, run.params)
     return [causes.get(name, f"{name} never voted: no model had a prediction for it in the tested bars") for name in names]
+
+
+def strange(run: Any) -> list[str]:
+    """Say how many symbols the models were not trained on; nothing where they were trained on all, or the predictions were imported."""
+    models = run.predictions.models
+    if models is None:
+        return []
+    known = {name for thresholds in models.config["thresholds"] for name in thresholds["sell"]}
+    new = [name for name in run.bars.symbols if name not in known]
+    if not new:
+        return []
+    told = f"the models were not trained on {len(new):,} of {len(run.bars.symbols):,} symbols, the first {new[0]}"
+    if models.config["label"].get("is_percentile"):
+        told += "; without percentiles of a training they have no labels and no accuracy"
+    return [told]
 
 
 def funding_payments(run: Any) -> int:

@@ -31,7 +31,7 @@ from qtcore.params import Params
 from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
-from research.labels import LABEL_SHAPE, Label, classify, forward_return
+from research.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 from research.live.tally import MIN_RATE, PERMITTED
 
 SCHEMA_VERSION = 1
@@ -90,10 +90,7 @@ class Envelope:
     def labels(self, close: F8, symbols: tuple[str, ...]) -> NDArray[np.int8]:
         """Label closes [n, S] as the backtest's last fold did; -1 where that is not known yet."""
         label, known = Label.from_dict(self.document["label"]), self.document["thresholds"]
-        if label.is_percentile and not known["sell"]:
-            return np.full(close.shape, -1, np.int8)  # nobody knows the percentiles of imported predictions' training
-        low, high = (np.array([known[side].get(name, getattr(label, side)) for name in symbols], float) for side in ("sell", "buy"))
-        return classify(forward_return(close, label.horizon), label, low, high)
+        return classify(forward_return(close, label.horizon), label, *limits(label, known, symbols))
 
     def compare(self, counts: Counts) -> list[dict[str, Any]]:
         """Compare summed counts of a live window: name, value, band (low, high), n, usual value, and whether the value is outside."""

@@ -17,7 +17,7 @@ from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
 from research.errors import UserError
 from research.files import Kind, read_bytes, read_json
-from research.labels import LABEL_SHAPE, Label, classify, forward_return
+from research.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 from research.models.base import (
     F4,
     MODEL,
@@ -284,6 +284,5 @@ def labels_of(models: ModelSet, bars: Bars) -> tuple[NDArray[np.int8], Label]:
     out = np.full(bars.close.shape, -1, np.int8)
     returns = forward_return(bars.close, label.horizon)
     for k, thresholds in enumerate(models.config["thresholds"]):
-        low, high = (np.array([thresholds[side].get(symbol) for symbol in bars.symbols], np.float64) for side in ("sell", "buy"))
-        out[fold == k] = classify(returns[fold == k], label, low, high)
+        out[fold == k] = classify(returns[fold == k], label, *limits(label, thresholds, bars.symbols))
     return out, label
