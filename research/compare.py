@@ -33,6 +33,12 @@ def bases(runs: Sequence[str | Path]) -> list[tuple[str, str]]:
     return [(", ".join(names), text) for text, names in same.items()]
 
 
+def mixed(table: pd.DataFrame) -> list[str]:
+    """Say that the runs of a table of `compare` are of different candles; nothing where they are of the same."""
+    text = "These runs are of different candles: their figures are not of the same market."
+    return [text] if len(set(table.loc["data"])) > 1 else []
+
+
 def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
     """Write the comparison as one self-contained HTML page and return its path. Errors as in `compare`."""
     from research.report import render
@@ -40,13 +46,11 @@ def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
 
     opened = _opened(runs)
     names, figures, differing = list(opened), _figures(opened), _differing(opened)
-    is_mixed = len(set(figures.loc["data"])) > 1
-    warning = ("warn", "These runs are of different candles: their figures are not of the same market.")
     content = {
         "title": f"{len(names)} runs side by side",
         "subtitle": ", ".join(names),
         "verdicts": [{"name": name, **verdict_parts(files.summary["evidence"])} for name, files in opened.items()],
-        "notices": [warning] if is_mixed else [],
+        "notices": [("warn", text) for text in mixed(figures)],
         "bases": bases(runs),
         "lines": _lines(opened),
         "figures": _rows(figures, names) | {"muted": [i + 1 for i, files in enumerate(opened.values()) if files.summary["figures"]]},

@@ -147,6 +147,16 @@ def test_what_the_figures_rest_on_is_said_for_each_that_differs(bars, imported, 
     assert "fee 0.200 %, slippage 0.010 %" in said["dear"]
 
 
+def test_runs_of_different_candles_say_so_in_the_terminal_and_on_the_page(bars, imported, tmp_path):
+    short = bars[:600]
+    other = research.backtest(short, research.Predictions.random(short, seed=1)).save(tmp_path / "short", record=False)
+    shown = RUNNER.invoke(app, ["compare", str(imported / "strict"), str(other), "--out", str(tmp_path / "page.html")])
+    text = "These runs are of different candles: their figures are not of the same market."
+    assert text in shown.output
+    assert text in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text not in RUNNER.invoke(app, ["compare", str(imported / "strict"), str(imported / "loose")]).output
+
+
 def test_too_few_or_missing_runs_are_one_sentence(imported, tmp_path):
     with pytest.raises(UserError, match="two runs or more, was 1"):
         compare([imported / "strict"])

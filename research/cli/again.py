@@ -43,7 +43,7 @@ def compare(
     json: Json = False,
 ) -> None:
     """Show several runs side by side: verdict, figures, and the parameters in which they differ."""
-    from research.compare import bases, write_page
+    from research.compare import bases, mixed, write_page
     from research.compare import compare as side_by_side
 
     table = side_by_side(runs)
@@ -54,6 +54,8 @@ def compare(
     elif not quiet:
         for names, text in bases(runs):
             console.print(f"{names}: {text}", soft_wrap=True, markup=False)
+        for text in mixed(table):
+            console.print(text, soft_wrap=True)
         drawn = Table("", box=None, padding=(0, 2, 0, 0))
         for name in table.columns:
             drawn.add_column(name, style=MUTED if table.loc["figures", name] else "")

@@ -62,12 +62,10 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
         console.print(
             f"{n_voting} of 4 models voted; `qt train DATA --out DIR`, then `qt backtest DATA --models DIR`, has all four", soft_wrap=True
         )
-    for text in _remarks(summary):
+    for text in _remarks(summary, finished.verification):
         console.print(text, soft_wrap=True, markup=False)
     if finished.verification:
         certificate(finished.verification, quiet=True)
-    else:
-        console.print("not proven (--no-verify)")
     console.print()
     console.print(f"verdict: {summary['evidence']['sentence']}", soft_wrap=True, markup=False)
     console.print("report: ", end="")
@@ -136,18 +134,15 @@ def _rejected(models: Any) -> dict[str, str]:
     return out
 
 
-def _remarks(summary: dict[str, Any]) -> list[str]:
-    """Say why there were no trades, which figures are above a ceiling, if a learned meta layer helped, and what was not sound."""
-    from research.evidence.plausibility import told
+def _remarks(summary: dict[str, Any], proof: dict[str, Any]) -> list[str]:
+    """Say what the report warns of above its figures, if a learned meta layer helped, and how much was missing."""
+    from research.report.page import notices
 
-    out = [f"the account was {gone['text']}"] if (gone := summary["pnl"].get("liquidation")) else []
-    out += [summary["evidence"]["no_trades"]] if summary["evidence"]["no_trades"] else []
-    found = summary["evidence"]["plausibility"]
-    out += [text for kind, text in told(found) if kind != "note" or found["findings"]]
+    told = notices(summary, proof, {})
+    out = [text for kind, text in told if kind != "note" or summary["evidence"]["plausibility"]["findings"]]
     out += [row["sentence"] for row in summary["meta_against"]]
-    total = summary["provenance"]["total"]
-    unsound = [f"{percent(total[kind], 2)} {kind}" for kind in ("absent", "stale", "synthetic") if total[kind]]
-    return out + ([f"of the base predictions that were due: {', '.join(unsound)}"] if unsound else [])
+    absent = summary["provenance"]["total"]["absent"]
+    return out + ([f"{percent(absent, 2)} of the base predictions that were due are absent."] if absent else [])
 
 
 def failure(sentence: str) -> None:

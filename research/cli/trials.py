@@ -65,6 +65,8 @@ def trials(
             "invalid and implausible trials earned counts for nothing",
             soft_wrap=True,
         )
+        for lineage, row in table[table["best"] != ""].iterrows():
+            console.print(f"best of market {lineage}: {row['best']}", soft_wrap=True, markup=False)
     else:
         console.print("no trials yet" if data is None else "no trials on these candles yet")
     for earlier in ledger.resets():

@@ -114,7 +114,8 @@ def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any])
         text = "of the predictions come from models that were trained on synthetic labels: no figure here is evidence"
         out.append(("bad", f"{percent(found)} {text}."))
     if found := s["provenance"]["total"]["stale"]:
-        out.append(("warn", f"{percent(found)} of the predictions are stale: made later than their models were meant for."))
+        text = "of the predictions are stale: made after the test period that their models were trained for"
+        out.append(("warn", f"{percent(found)} {text}."))
     out += told(s["evidence"].get("plausibility", {}))
     if s["assumptions"]["imported_predictions"]:
         out.append(("warn", "The base predictions were imported: that they were made out of sample cannot be proven here."))
