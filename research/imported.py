@@ -42,6 +42,7 @@ from research.foreign_codes import (
 from research.foreign_files import read_file
 from research.labels import Label, score_labels
 from research.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
+from research.report.words import several
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,7 +211,8 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
         has_probs = all(side in parts for side in SIDES)
         if not has_probs and not ("action" in parts and "confidence" in parts):
             raise UserError(
-                f"predictions must hold {slot}_action and {slot}_confidence, or {slot}_p_sell, _p_hold, _p_buy, was {sorted(parts)}"
+                f"predictions must hold {slot}_action and {slot}_confidence, or {slot}_p_sell, _p_hold, _p_buy, was "
+                f"{' and '.join(f'{slot}_{part}' for part in sorted(parts))} alone; add what is missing"
             )
     if not found:
         raise UserError(
@@ -392,7 +394,7 @@ def _model(
     spoken = Counter(status[silent & ((action != ABSENT) | bad)].tolist())
     for name, count in sorted(spoken.items()):
         why = " (unknown action, or a confidence or probability outside [0, 1])" if name == "error" else ""
-        notes.append(f"{count} predictions of {slot} have the status {name} and do not vote{why}")
+        notes.append(f"{several(count, 'predictions')} of {slot} without a vote: status {name}{why}")
     silent |= action < 0
     return np.where(silent, -1, action).astype(np.int8), np.where(silent, np.nan, confidence), np.where(silent[:, None], np.nan, probs)
 

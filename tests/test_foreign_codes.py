@@ -208,7 +208,7 @@ def test_words_in_a_column_of_numbers_are_refused_with_column_row_and_value(colu
 
 
 def test_a_file_without_any_vote_is_refused_with_the_reason():
-    with pytest.raises(UserError, match="must hold a vote, was without: 80 predictions of xgb have the status error"):
+    with pytest.raises(UserError, match="must hold a vote, was without: 80 predictions of xgb without a vote: status error"):
         Predictions.import_file(frame(xgb_action="BUY", xgb_confidence=0.7, xgb_status="running"), BARS)
     with pytest.raises(UserError, match="must hold a vote, was without: every action is absent"):
         Predictions.import_file(frame(xgb_action=None, xgb_confidence=0.7), BARS)

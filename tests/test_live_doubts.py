@@ -158,7 +158,7 @@ def test_of_two_candles_the_first_counts_and_the_second_is_told(on_exchange):
 def test_status_and_alerts_know_of_them(on_exchange):
     said = {alarm["name"]: alarm["text"] for alarm in status(JournalSource(on_exchange))["alarms"]}
     assert "11 bad candles became holes" in said["candles"]
-    assert "1 closes far from the one before" in said["jumps"]
+    assert "1 close far from the one before" in said["jumps"]
     assert {"jump", "quality", "liquidated"} <= set(TOLD)
 
 

@@ -1,6 +1,7 @@
 """Do the base models keep their protocol: same bits alone and in a batch, same hash when fitted again, absent rather than wrong?"""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -343,6 +344,8 @@ def test_a_model_that_knows_is_accepted_and_a_constant_one_is_named():
     constant = score(np.tile([0.1, 0.8, 0.1], (300, 2, 1)), labels, counts, ones, regime, 5, 42)
     assert constant["status"] == "rejected"
     assert "within chance and log loss" in constant["warnings"][0]
+    losses = r"log loss [\d.]+ \([\d.]+ without class weights\) is above the base rates' [\d.]+"
+    assert re.search(losses, constant["warnings"][0])
     assert "100.0% of its answers are HOLD, which is a constant output above 99%" in constant["warnings"][0]
     assert any("in volatility_medium is below 0.57" in text for text in constant["warnings"])
     assert score(np.full((5, 2, 3), np.nan), labels[:5], counts, ones, regime[:, :5], 5, 42)["n_scored"] == 0

@@ -191,13 +191,13 @@ def test_what_may_not_vote_is_counted(tmp_path):
     assert made.action[4, :3, 0].tolist() == [2, -1, 2]
     text = " | ".join(made.notes)
     for part in (
-        "4 predictions of xgb have the status error",
-        "1 predictions of lgbm have the status shadow",
-        "2 predictions of lgbm have the status error",
+        "4 predictions of xgb without a vote: status error",
+        "1 prediction of lgbm without a vote: status shadow",
+        "2 predictions of lgbm without a vote: status error",
     ):
         assert part in text
-    assert "1 predictions of nhits have the status insufficient" in text
-    assert "1 predictions of tft have the status error" in text
+    assert "1 prediction of nhits without a vote: status insufficient" in text
+    assert "1 prediction of tft without a vote: status error" in text
 
 
 def test_import_of_json_lines_as_the_chain_logs_them(tmp_path):
@@ -270,7 +270,7 @@ def test_import_mistakes_are_told_in_a_sentence(tmp_path):
         (good.assign(close_time=good.close_time - pd.Timedelta("1h")).iloc[:1], r"must be the close of each bar, was its open"),
         (good.assign(close_time=good.close_time + pd.Timedelta("9min")), r"load the same period and bar length"),
         (good.drop(columns="symbol"), r"must have the columns close_time \(or timestamp, or open_time alone\) and symbol"),
-        (good.drop(columns="xgb_confidence"), r"must hold xgb_action and xgb_confidence, or xgb_p_sell"),
+        (good.drop(columns="xgb_confidence"), r"must hold xgb_action and xgb_confidence, or xgb_p_sell, .* was xgb_action alone; add"),
         (good[["close_time", "symbol"]], r"must hold columns such as xgb_action"),
         (good.assign(close_time="noon"), r"column close_time of the predictions must hold times, was 'noon'"),
         (good.iloc[:0], r"must have at least one row"),

@@ -13,7 +13,7 @@ from qtcore.types import DECISION_COLUMNS, FILL, Action, Consensus, Reason, Sour
 from research.errors import UserError
 from research.report import build
 from research.report.rows import score_table
-from research.report.words import count, number, percent, slice_name, span
+from research.report.words import count, number, ordinal, percent, several, slice_name, span
 from research.store import write_certificate, write_run
 from tests.fake_run import fake_run
 
@@ -144,6 +144,8 @@ def test_figures_on_too_few_events_are_not_claimed():
 def test_missing_figures_are_a_dash():
     assert percent(None) == number(float("nan")) == count(None) == span([None, None]) == "-"
     assert percent(0.1234) == "12.3 %"
+    assert [several(n, "bars") for n in (0, 1, 1500)] == ["0 bars", "1 bar", "1,500 bars"]
+    assert [ordinal(n) for n in (1, 2, 3, 11, 25, 33, 67, 112)] == ["1st", "2nd", "3rd", "11th", "25th", "33rd", "67th", "112th"]
     assert slice_name("volatility_low.trend_uptrend") == "low volatility, uptrend"
 
 

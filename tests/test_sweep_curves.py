@@ -8,7 +8,8 @@ import research
 from qtcore import Params
 from research.errors import UserError
 from research.evidence.verdict import judge_picks
-from research.sweep.curves import threshold_curve
+from research.sweep.curves import Curve, threshold_curve
+from research.sweep.page import _curve_words
 from research.sweep.walk import _from as since
 from research.sweep.walk import pick_table, walk, walk_forward
 
@@ -73,6 +74,20 @@ def test_plateau_and_cliff_of_the_chosen_value(world):
             moved = research.backtest(*world, BASE.with_values({"governor.min_confidence": value + away if away > 0 else value}))
             assert moved.result.equity[-1] / 10_000.0 - 1.0 < row["total_return"] - 0.005
     assert curve.cliff(9.0) == (np.inf, np.inf)
+
+
+@pytest.mark.parametrize(
+    ("returns", "said"),
+    [
+        ([0.1, 0.1, 0.1], "nowhere does the return fall by more than 1 % of the initial equity."),
+        ([0.0, 0.1, 0.1], "0.1000 below that value does the return fall by more than 1 % of the initial equity."),
+        ([0.0, 0.1, 0.0], "0.1000 below and 0.1000 above that value does the return fall by more than 1 % of the initial equity."),
+    ],
+)
+def test_where_the_return_falls_is_said_for_the_sides_where_it_does(returns, said):
+    table = pd.DataFrame({"above": [0.0, 0.4, 0.6], "to": [0.4, 0.6, 1.0], "total_return": returns})
+    words = _curve_words(Curve("governor.min_confidence", 0.5, table))
+    assert words == f"3 plateaus. At 0.5 not one bit changes over a width of 0.2; {said}"
 
 
 def test_the_nearest_breakpoints_are_a_part_of_the_curve(world):

@@ -23,6 +23,7 @@ from research.cli.common import (
     split_symbols,
 )
 from research.cli.show import console, lacked, path
+from research.report.words import several
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, describe, resample and simulate candles.")
 
@@ -65,7 +66,8 @@ def check(
         for text in (*report.mute, *report.notes):
             console.print(text, soft_wrap=True, markup=False)
         verdict = "a run stops" if report.stops else "fit to run"
-        console.print(f"{verdict}: {report.n_rows:,} rows, {len(report.symbols)} symbols, {len(report.issues)} findings", soft_wrap=True)
+        sizes = several(report.n_rows, "rows"), several(len(report.symbols), "symbols"), several(len(report.issues), "findings")
+        console.print(f"{verdict}: {', '.join(sizes)}", soft_wrap=True)
     if report.stops:
         raise typer.Exit(1)
 

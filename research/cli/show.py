@@ -177,13 +177,16 @@ def proof(certified: dict[str, Any], summary: dict[str, Any], quiet: bool, json:
 
 def training(predictions: Any, lacks: list[str], out: Path, quiet: bool, json: bool) -> None:
     """Show what training left: one row a fold and model, what its data lacked, then the folder."""
+    from research.report.terms import training_basis
+
     rows = predictions.models.table()
     if json:
         print_json(rows)
         return
     if not quiet:
+        console.print(training_basis(predictions), soft_wrap=True, markup=False)
         names = ("accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
-        heads = ("model", "fold", "scored", "accuracy", "majority", "balanced", "log loss", "of shares", "status")
+        heads = ("model", "fold", "scored", "accuracy", "majority", "balanced", "log loss", "base rates", "status")
         table = Table(*heads, box=None, padding=(0, 1, 0, 0))
         for row in rows:
             shown = ("-" if row[name] is None else f"{row[name]:.3f}" if "loss" in name else f"{row[name]:.1%}" for name in names)

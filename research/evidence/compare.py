@@ -83,4 +83,5 @@ def sentence(row: dict[str, Any], is_best: bool) -> str:
     low, high = balanced["ci95"]
     verb = "beats" if low > 0.0 else ("is worse than" if high < 0.0 else "cannot be told from")
     points = f"{100 * balanced['difference']:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
-    return f"{row['layer']} {verb} {other} in balanced accuracy: {balanced['a']:.1%} against {balanced['b']:.1%} ({points})."
+    cells = f"on the {row['n']:,} cells that all were scored on"
+    return f"{row['layer']} {verb} {other} in balanced accuracy {cells}: {balanced['a']:.1%} against {balanced['b']:.1%} ({points})."

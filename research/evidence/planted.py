@@ -62,7 +62,7 @@ def unnoticed(found: "dict[str, Sequence[Figure]]", ceilings: "Ceilings", n_bars
     name = max(times, key=lambda each: times[each])
     if times[name] <= 1.0:
         return None
-    needed = "it always could with this label"
+    needed = "with this label more bars would not change that"
     if np.isfinite(times[name]):
         needed = f"about {float(f'{times[name] * n_bars:.2g}'):,.0f} bars like these are needed"
     return f"on these {n_bars:,} bars {name} could stay below every ceiling, so an edge cannot be told from a leak; {needed}"

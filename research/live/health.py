@@ -11,6 +11,7 @@ from qtcore.types import Action, Reason
 from research.live.looks import looked
 from research.live.tally import MIN_RATE, Tally
 from research.live.watched import Book, Watched, iso
+from research.report.words import several
 
 LEVELS = ("healthy", "warning", "critical")
 LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "warning": "warning", "critical": "critical"}
@@ -196,9 +197,9 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     if n := counts["quality"]:
         found.append(("critical", "candles", f"{n} times a symbol had more bad candles than a backtest accepts; see the notes"))
     if n := counts["bad"]:
-        found.append(("warning", "candles", f"{n} bad candles became holes; see the notes"))
+        found.append(("warning", "candles", f"{several(n, 'bad candles')} became holes; see the notes"))
     if n := counts["jump"]:
-        found.append(("warning", "jumps", f"{n} closes far from the one before, such as a split leaves; see the notes"))
+        found.append(("warning", "jumps", f"{several(n, 'closes')} far from the one before, such as a split leaves; see the notes"))
     if n := counts["mismatch"]:
         found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
     if len(source.active()) < 2 and source.tally().newest >= 0:

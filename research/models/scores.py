@@ -113,7 +113,7 @@ def _failures(balanced: float, chance: float, error: float, losses: dict[str, fl
     """Say what a model failed of D-74."""
     reasons = [] if balanced > chance + 2.0 * error else [f"balanced accuracy {balanced:.3f} +- {error:.3f} is within chance"]
     if losses["log_loss"] >= losses["base_rate_log_loss"]:
-        text = "log loss {log_loss:.3f} is above the base rates' {base_rate_log_loss:.3f}, {log_loss_unweighted:.3f} without class weights"
+        text = "log loss {log_loss:.3f} ({log_loss_unweighted:.3f} without class weights) is above the base rates' {base_rate_log_loss:.3f}"
         reasons.append(text.format(**losses))
     return reasons
 

@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from qtcore.types import NS_PER_HOUR
+from research.data.clock import iso
 from research.report.rows import changed_params, stage_texts
-from research.report.words import count, layer_name, percent, signed_percent
+from research.report.words import count, layer_name, ordinal, percent, several, signed_percent
 
 
 def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:
@@ -25,7 +29,7 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     stages = stage_texts(p)
     return [
         ("Models", f"{len(a['models_voting'])} of {a['models_expected']} voted: {voting}"),
-        ("Data", f"{count(d['n_candles'])} candles of {d['n_symbols']} symbols, {d['start'][:10]} to {d['end'][:10]}"),
+        ("Data", f"{count(d['n_candles'])} candles of {several(d['n_symbols'], 'symbols')}, {d['start'][:10]} to {d['end'][:10]}"),
         ("Label", label_text(a)),
         ("Fills", f"{fills_text(a)}; stop {percent(a['stop_loss'])} from entry; out after {a['max_holding_bars']} bars{shorts}"),
         ("Costs a side", costs_text(a)),
@@ -50,7 +54,7 @@ def label_text(a: Mapping[str, Any]) -> str:
     length = f"{hours_ahead:g} h" if hours_ahead < 24.0 else f"{hours_ahead / 24.0:g} d"
     ahead = f"{label['id']}, {label['horizon']} bar{'' if label['horizon'] == 1 else 's'} ({length}) ahead"
     if label.get("is_percentile"):
-        return f"{ahead}: BUY above the {100 * label['buy']:.0f}th, SELL below the {100 * label['sell']:.0f}rd percentile of training"
+        return f"{ahead}: BUY above the {ordinal(100 * label['buy'])}, SELL below the {ordinal(100 * label['sell'])} percentile of training"
     return f"{ahead}: BUY above {signed_percent(label['buy'])}, SELL below {signed_percent(label['sell'])}"
 
 
@@ -74,8 +78,17 @@ def funding_text(a: Mapping[str, Any]) -> str:
     return f"charged {count(n)} time{'' if n == 1 else 's'}" if n else "never charged: no position was open when a rate was due"
 
 
+def training_basis(predictions: Any) -> str:
+    """Say in one sentence what a training rests on, for a terminal."""
+    opens, closes, label = predictions.open_time, predictions.close_time, predictions.label
+    hours = label.horizon * float(np.median(closes - opens)) / NS_PER_HOUR
+    rule = label_text({"label": label.to_dict(), "label_span_hours": hours})
+    size = f"{several(len(opens), 'bars')} of {several(len(predictions.symbols), 'symbols')}"
+    return f"{size}, {iso(int(opens[0]))[:10]} to {iso(int(closes[-1]))[:10]}; label {rule}"
+
+
 def basis(s: Mapping[str, Any]) -> str:
     """Say in one sentence what the figures rest on, for a terminal."""
     a, d = s["assumptions"], s["data"]
-    data = f"{count(d['n_candles'])} candles of {d['n_symbols']} symbols, {d['start'][:10]} to {d['end'][:10]}"
+    data = f"{count(d['n_candles'])} candles of {several(d['n_symbols'], 'symbols')}, {d['start'][:10]} to {d['end'][:10]}"
     return f"{data}; label {label_text(a)}; fills {fills_text(a)}; a side: {costs_text(a)}"

@@ -62,6 +62,17 @@ def count(x: float | None) -> str:
     return DASH if missing(x) else f"{round(x):,}"  # type: ignore[arg-type]
 
 
+def several(n: int, things: str) -> str:
+    """Write a number before its noun, which is given in the plural: 1 bar, 1,500 bars."""
+    return f"{n:,} {things.removesuffix('s') if n == 1 else things}"
+
+
+def ordinal(n: float) -> str:
+    """Write a whole number as a place: 1st, 33rd, 67th."""
+    whole = round(n)
+    return f"{whole}{'th' if 10 < whole % 100 < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(whole % 10, 'th')}"
+
+
 def span(limits: list[float | None], digits: int = 1) -> str:
     """Write an interval of fractions in per cent."""
     low, high = limits
@@ -70,7 +81,7 @@ def span(limits: list[float | None], digits: int = 1) -> str:
 
 def lacked_text(n: int) -> str:
     """Head the block of what the data lacked."""
-    return "nothing that was noticed" if n == 0 else f"{n} thing{'' if n == 1 else 's'} to know"
+    return "nothing that was noticed" if n == 0 else f"{several(n, 'things')} to know"
 
 
 def slice_name(key: str) -> str:

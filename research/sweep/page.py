@@ -14,7 +14,7 @@ from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
 from research.report.terms import assumptions, verdict_parts
-from research.report.words import lacked_text
+from research.report.words import lacked_text, several
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
 from research.sweep.drivers import driver_words
@@ -121,7 +121,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         {
             "label": "Trials counted",
             "value": "none" if tried is None else f"{tried['trials']:,}",
-            "note": "not counted" if tried is None else f"worth {tried['effective']:,.0f} independent ones",
+            "note": "not counted" if tried is None else f"worth {several(round(tried['effective']), 'independent ones')}",
         },
     ]
 
@@ -268,10 +268,10 @@ def _whole(text: str) -> str:
 
 def _curve_words(curve: Curve) -> str:
     down, up = curve.cliff()
-    far = [f"{d:.4f} {way}" if np.isfinite(d) else f"never {way}" for d, way in ((down, "down"), (up, "up"))]
-    return (
-        f"{len(curve.table):,} plateaus. At {curve.chosen:g} not one bit changes over a width of {curve.width:.4g}; the return falls by "
-        f"more than 1 % of the initial equity {far[0]} and {far[1]}."
+    far = [f"{d:.4f} {way}" for d, way in ((down, "below"), (up, "above")) if np.isfinite(d)]
+    fall = "the return fall by more than 1 % of the initial equity"
+    return f"{several(len(curve.table), 'plateaus')}. At {curve.chosen:g} not one bit changes over a width of {curve.width:.4g}; " + (
+        f"{' and '.join(far)} that value does {fall}." if far else f"nowhere does {fall}."
     )
 
 

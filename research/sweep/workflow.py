@@ -15,6 +15,7 @@ from research.files import save_json
 from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
+from research.report.words import several
 from research.store import RunFiles, read_run
 from research.sweep.asked import SweepJob, parse_grid
 from research.sweep.case import Case
@@ -178,9 +179,8 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("its closed trades", f"{best['n_trades']:,}"),
     ]
     if summary["tried"] is not None:
-        rows.append(
-            ("trials on these candles", f"{summary['tried']['trials']:,}, worth {summary['tried']['effective']:.0f} independent ones")
-        )
+        worth = several(round(summary["tried"]["effective"]), "independent ones")
+        rows.append(("trials on these candles", f"{summary['tried']['trials']:,}, worth {worth}"))
     if summary["walk_forward"] is not None:
         rows.append(("walk forward", f"{summary['walk_forward']['verdict']}, {summary['walk_forward']['n_folds']} picks"))
     return [*rows, *((what, f"{figure} ({judgement})") for what, figure, judgement, _ in search_words(summary["search"]))]

@@ -9,6 +9,7 @@ from research.ledger import Ledger
 from research.models.inputs import own_features
 from research.regime_weights import FACTORS
 from research.report import build
+from research.report.words import several
 from research.store import write_certificate
 from research.trials import name_trial
 from research.verify.accounting import check_accounting
@@ -74,7 +75,7 @@ def _certificate(run: Evidence, groups: dict[str, list[Claim]], models: Any, n_s
         {
             "name": f"{claim.id}: {claim.text}",
             "group": group,
-            "checked": f"{claim.checked:,} {claim.unit}" if claim.checked or claim.violated else "does not apply",
+            "checked": several(claim.checked, claim.unit) if claim.checked or claim.violated else "does not apply",
             "passed": claim.holds,
             "detail": claim.complaint,
             **claim.to_dict(),
