@@ -10,7 +10,7 @@ version or the new one, nothing between. `load_for_live` is the door to money: i
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,6 +190,16 @@ def check_meta_live(meta: Any, allow_rejected: bool, allow_synthetic: bool) -> N
     for artefact in meta.artefacts:
         if artefact.valid_until == FOREVER:
             check_live("the meta layer", artefact.meta, allow_rejected, allow_synthetic)
+
+
+def unfit(artefacts: Iterable[Any]) -> dict[str, list[str]]:
+    """Name by cause the artefacts that serve from now on and may do so only because it was allowed: `rejected`, `synthetic`."""
+    serving = [a for a in artefacts if a.valid_until == FOREVER]
+    found = {
+        "rejected": [getattr(a, "slot", "meta") for a in serving if a.meta.get("status") != "accepted"],
+        "synthetic": [getattr(a, "slot", "meta") for a in serving if a.meta.get("synthetic", True)],
+    }
+    return {cause: names for cause, names in found.items() if names}
 
 
 def live_refusal(folder: Path) -> str | None:

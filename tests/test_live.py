@@ -25,10 +25,12 @@ from research.live import controls
 from research.live.codec import CELL_COLUMNS, hash_state, pack_state, unpack_state
 from research.live.feeds import Arrival, Assembler, ReplayFeed, open_feed, parse_speed
 from research.live.gap import live_gap
+from research.live.health import status
 from research.live.journal import Journal
 from research.live.orders import Order
 from research.live.paper import PaperBroker, difference
 from research.live.runner import Options, Runner
+from research.live.source import JournalSource
 from research.live.start import Wish, start_live
 from research.meta import MetaSchedule, train_meta
 from research.predictions import Predictions
@@ -502,6 +504,10 @@ def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path):
     run = backtest(bars, Predictions.from_models(tmp_path / "models", bars), meta=meta)
     check_against(run, tmp_path / "j")
     assert start_live(replace(asked, journal=tmp_path / "k"))[0].meta.hash == meta.hash
+    source = JournalSource(tmp_path / "j")
+    assert source.allowed() == {"rejected": ["lgbm"]}
+    told = {"level": "warning", "name": "models", "text": "lgbm: served though rejected (--allow-rejected)"}
+    assert told in status(source)["alarms"]
 
 
 def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):

@@ -21,10 +21,11 @@ from research.cli.common import guarded
 from research.data import load_bars, save_bars, to_pandas
 from research.data.load import DataWarning
 from research.errors import UserError
+from research.live.bands import written
 from research.live.gap import live_gap
 from research.live.governor_file import export_governor, governor_state, read_governor
 from research.live.health import health, status, validate, worst
-from research.live.monitor import screen
+from research.live.monitor import _bands, screen
 from research.live.server import page
 from research.live.source import JournalSource, RunSource, open_source
 from research.live.start import Wish, start_live
@@ -136,6 +137,17 @@ def test_monitor_page_and_alarms_say_the_same_of_a_rate(watched):
     assert "65.1 %, outside 30-60 %" in drawn
     assert "50.1 %, outside 15-35 %" in drawn
     assert "healthy" not in drawn
+
+
+def test_80_columns_cut_no_band_and_no_judgement():
+    row = {"name": "patchtst: confidence above accuracy", "kind": "gap", "is_out": True}
+    row |= {"value": 0.142, "low": -0.616, "high": 0.568, "usual": -0.025}
+    due = {"cause": "weekly", "rule": "seldom", "text": "", "since": ""}
+    terminal = Console(file=io.StringIO(), width=80)
+    terminal.print(*_bands({"due": [due], "rows": [row], "inside": 0, "text": "last 24 bars"}))
+    drawn = terminal.file.getvalue()
+    assert "\u2026" not in drawn
+    assert all(text in drawn for text in (written(row, "high"), written(row, "usual"), " out "))
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def live(
     from research.live.feeds import ReplayFeed
     from research.live.lean import quiet_heap
     from research.live.start import Wish, start_live
+    from research.live.watched import ALLOWED, allowed_texts
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
     how: dict[str, Any] = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}
@@ -105,6 +106,8 @@ def live(
         lacked = runner.feed.lacked if isinstance(runner.feed, ReplayFeed) else None
         if lacked is not None and not (quiet or json):
             show.lacked(lacked)
+        if not (quiet or json):
+            show.served(allowed_texts(runner.models_about.get(ALLOWED, {})))
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, runner.stop)
         try:

@@ -228,6 +228,12 @@ def explanation(value: dict[str, Any]) -> None:
             console.print(f"    {name:<24} {f'{seen:.8g}' if isinstance(seen, float) else seen}")
 
 
+def served(sentences: Sequence[str]) -> None:
+    """Show before the first bar who serves only because it was allowed."""
+    for text in sentences:
+        console.print(text, soft_wrap=True, markup=False)
+
+
 def lived(told: dict[str, Any]) -> None:
     """Show what `qt live` did: bars, equity, latency."""
     begun = f", continued after bar {told['resumed']:,}" if told["resumed"] else ""

@@ -10,7 +10,7 @@ from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
 from research.live.looks import looked
 from research.live.tally import MIN_RATE, Tally
-from research.live.watched import Book, Watched, iso
+from research.live.watched import Book, Watched, allowed_texts, iso
 from research.report.words import several
 
 LEVELS = ("healthy", "warning", "critical")
@@ -204,6 +204,7 @@ def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
         found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
     if len(source.active()) < 2 and source.tally().newest >= 0:
         found.append(("critical", "models", f"models that vote: {len(source.active())}; meta layer and arbiter need two"))
+    found += [("warning", "models", text) for text in allowed_texts(source.allowed())]
     if n := source.tally().failed_closed:
         found.append(
             ("warning", "meta layer", f"{n} decisions held because it had no answer (META_FAIL_OPEN=false); see `fallback_reasons`")

@@ -151,6 +151,7 @@ def _bands(bands: dict[str, Any]) -> list[RenderableType]:
     if not bands["due"]:
         return []
     table = _table("figure", "now", "band", "usual", "is", right=("now", "band", "usual"))
+    table.columns[0].no_wrap = False  # a long name takes two lines before 80 columns cut a band or the judgement
     for row in bands["rows"]:
         state = Text("out", "yellow") if row["is_out"] else Text("in", "green")
         table.add_row(row["name"], written(row, "value"), f"{written(row, 'low')} to {written(row, 'high')}", written(row, "usual"), state)

@@ -20,7 +20,7 @@ from research.live.files import check_version, check_whole, guarded, is_held, re
 from research.live.reading import Reading
 from research.live.seal import check_seals
 from research.live.tally import COUNTED, Durations, Tally
-from research.live.watched import Book, iso, number_or_none, told
+from research.live.watched import ALLOWED, ALLOWED_WHY, Book, iso, number_or_none, told
 from research.store import RunFiles, read_run
 from research.verdict import stated
 
@@ -149,8 +149,17 @@ class JournalSource:
     @decoded
     def has_meta_model(self) -> bool:
         """Is the meta layer among the newest version's models?"""
+        return "meta" in self._models()
+
+    @decoded
+    def allowed(self) -> dict[str, list[str]]:
+        """Name by cause who of the newest version serves only because it was allowed; a journal of earlier days does not know."""
+        found: dict[str, list[str]] = self._models().get(ALLOWED, {})
+        return found
+
+    def _models(self) -> dict[str, Any]:
         found = self.rows("SELECT models FROM versions ORDER BY id DESC LIMIT 1")
-        return bool(found) and "meta" in parsed(found[0][0], dict, "models")
+        return parsed(found[0][0], {f"{ALLOWED}?": {f"{cause}?": [str] for cause in ALLOWED_WHY}}, "models") if found else {}
 
     @decoded
     def equity(self) -> tuple[I8, F8]:
@@ -289,6 +298,10 @@ class RunSource:
     def has_meta_model(self) -> bool:
         """Is one in the manifest?"""
         return self.run.manifest.get("meta_model") is not None
+
+    def allowed(self) -> dict[str, list[str]]:
+        """Return nobody: research refuses no models."""
+        return {}
 
     def equity(self) -> tuple[I8, F8]:
         """Return a curve of at most some hundred points."""

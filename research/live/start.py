@@ -29,6 +29,7 @@ from research.live.paper import PaperBroker
 from research.live.place import Made, check_apart, resolved
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
+from research.live.watched import ALLOWED
 from research.meta.schedule import MetaSchedule
 from research.models.schedule import ModelSet
 from research.predictions import Predictions
@@ -125,7 +126,7 @@ def served_by(wish: Wish, params: Params, feed: Any) -> tuple[Params, Served]:
         params = _with_horizon(params, predictions.label.horizon)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
         meta = load_meta(wish, params)
-        about |= _about_meta(wish, meta)
+        about |= _about_meta(wish, meta) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
         models, meta, about = load_served(begun, params)
@@ -152,13 +153,21 @@ def load_served(wish: Wish, params: Params) -> tuple[Any, MetaSchedule | None, d
     about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
     about |= {"label": dict(models.config["label"])}
-    return models, meta, about | _about_meta(wish, meta)
+    return models, meta, about | _about_meta(wish, meta) | _allowed(models, meta)
 
 
 def _about_meta(wish: Wish, meta: MetaSchedule | None) -> dict[str, Any]:
     if meta is None:
         return {}
     return {"meta": meta.hash} | ({} if wish.meta is None else {META_SOURCE: str(wish.meta.resolve())})
+
+
+def _allowed(*served: Any) -> dict[str, Any]:
+    """Say for the journal who serves only because it was allowed, where somebody does."""
+    from research.registry import unfit
+
+    found = unfit(a for part in served if part is not None for a in part.artefacts)
+    return {ALLOWED: found} if found else {}
 
 
 def assemble(

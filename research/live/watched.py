@@ -1,6 +1,7 @@
 """What does one see of a live journal or a finished run? The account, and every decision in words."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +11,12 @@ from qtcore import Params
 from qtcore.types import F8, I8, MODELS, Action, Source, Verdict
 from research.live.tally import Durations, Tally
 from research.reasons import reason_text
+
+ALLOWED = "allowed"  # in a journal's version: who serves only because it was allowed, by cause
+ALLOWED_WHY = {
+    "rejected": "served though rejected (--allow-rejected)",
+    "synthetic": "served though trained on synthetic labels (--allow-synthetic)",
+}
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,10 @@ class Watched(Protocol):
         """Is a learned model of the meta layer served?"""
         ...
 
+    def allowed(self) -> dict[str, list[str]]:
+        """Name by cause who serves only because it was allowed."""
+        ...
+
     def equity(self) -> tuple[I8, F8]:
         """Return close times, ns UTC, and equity of at most some hundred bars that span everything."""
         ...
@@ -140,6 +151,11 @@ def told(time: int, symbol: str, cell: dict[str, Any]) -> dict[str, Any]:
         "governor": reason_text(cell["governor_reason"]),
         "size": number_or_none(cell["size"]),
     }
+
+
+def allowed_texts(found: Mapping[str, list[str]]) -> list[str]:
+    """Say by cause who serves only because it was allowed."""
+    return [f"{', '.join(found[cause])}: {why}" for cause, why in ALLOWED_WHY.items() if cause in found]
 
 
 def iso(ns: int) -> str:
