@@ -148,7 +148,7 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
         (["explain", __file__, "AAA", "2024-01-01"], f"of a journal `qt status {__file__} --export FOLDER` makes one"),
         (["scenarios", "nowhere.json"], "nowhere.json"),
         (["scenarios", __file__], "write {schema_version: 1, cases: [{id, title, component, switches, config, input, expected}, ...]}"),
-        (["backtest", "sample", "--seed", "x"], "--seed must be a whole number, was 'x'. `qt --help`"),
+        (["backtest", "sample", "--seed", "x"], "--seed must be a whole number, was 'x'. `qt backtest --help`"),
         (["audit", "leakage", "sample", "--folds", "0"], "--folds must be at least 1, was '0'"),
         (["live", "--budget", "x"], "--budget must be a number, was 'x'"),
         (["live", "stage", "journal", "5"], "number must be at most 3, was '5'"),

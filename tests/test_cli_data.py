@@ -117,7 +117,7 @@ def test_resample_writes_our_own_schema(qt, candles, tmp_path):
     (("simulate", "random_walk", "--out", "x.parquet", "--bars", "0"), "n_bars (--bars) must be an int of at least 2, was 0"),
     (("simulate", "random_walk", "--out", "x.parquet", "--symbols", "0"), "n_symbols (--symbols) must be an int of at least 1, was 0"),
     (("simulate", "random_walk", "--bars", "x"),
-     "--bars must be a whole number, was 'x'. `qt --help` lists commands and flags."),
+     "--bars must be a whole number, was 'x'. `qt simulate --help` lists commands and flags."),
     (("info", "sample", "--from", "2030-01-01"), "start (--from) and end (--to) must meet the data, was 2030-01-01 00:00 to the end;"),
     (("resample", "sample", "--interval", "36h", "--out", "x.parquet"), "new interval must be a multiple of 1d above it, was 36h"),
     (("simulate", "random_walk"), "simulate needs a world and --out, was without --out"),

@@ -63,12 +63,14 @@ def test_a_sweep_of_a_finished_run(run_folder, tmp_path, capsys):
 
 
 def test_a_walk_forward_is_printed_and_shown(run_folder, tmp_path, capsys):
-    words = ["--grid", "governor.min_confidence=0.5:0.8:0.1", "--walk-forward", 3, "--out", tmp_path / "out"]
+    words = ["--grid", "governor.min_confidence=0.5:0.8:0.1", "--grid", "broker.max_holding_bars=2,5"]
+    words += ["--walk-forward", 3, "--out", tmp_path / "out"]
     assert qt("sweep", run_folder, *words) == 0
     told = " ".join(capsys.readouterr().out.split())
     walked = json.loads((tmp_path / "out" / "summary.json").read_text())["walk_forward"]
     assert walked["n_folds"] == len(walked["picks"]) == 2
     assert walked["sentence"] in told
+    assert "governor.min_confidence broker.max_holding_bars" in told  # heads of the table, whole
     page = (tmp_path / "out" / "sweep.html").read_text()
     assert walked["sentence"] in page
 

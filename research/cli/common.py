@@ -102,6 +102,15 @@ def say(sentence: str) -> None:
     sys.stderr.write(f"qt: {visible(sentence)}\n")
 
 
+def _command_of(error: Exception) -> str:
+    """Name the command that an error of usage is about: its help lists the flags that it takes."""
+    names, context = [], getattr(error, "ctx", None)
+    while context is not None and context.parent is not None:
+        names.append(context.info_name)
+        context = context.parent
+    return " ".join(["qt", *reversed(names)])
+
+
 def guarded(command: Callable[[], Any]) -> int:
     """Run a command and return its exit code: 0 done, 1 a check failed, 2 the user's mistake, 3 our fault.
 
@@ -114,7 +123,7 @@ def guarded(command: Callable[[], Any]) -> int:
         return 130
     except typer.exceptions.TyperException as error:  # an unknown command or flag, a missing argument
         message = _wrong_value(error) or (error.format_message() if hasattr(error, "format_message") else str(error))
-        say(f"{message.rstrip('. ')}. `qt --help` lists commands and flags.")
+        say(f"{message.rstrip('. ')}. `{_command_of(error)} --help` lists commands and flags.")
         return 2
     except InputError as error:
         say(str(error))

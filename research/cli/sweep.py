@@ -118,8 +118,10 @@ def _print_walk(walk: Any) -> None:
 
     headers, rows = pick_table(walk.table)
     table = Table(*headers, box=None, padding=(0, 1), title="walk forward", title_justify="left")
+    for column in table.columns:
+        column.no_wrap = "." in str(column.header)  # the name of a parameter
     for row in rows:
         table.add_row(*row)
     show.console.print()
     show.wide(table)
-    show.console.print(walk.verdict["sentence"])
+    show.console.print(walk.verdict["sentence"], soft_wrap=True)
