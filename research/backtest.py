@@ -8,7 +8,7 @@ from qtcore.meta import MetaSource
 from research.data import load
 from research.data.load import warn
 from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
+from research.predictions import Predictions, aligned
 from research.run import Run
 
 
@@ -43,7 +43,7 @@ def backtest(
         loaded = load(bars)
         warn(loaded.report.warnings, loaded.report.source)
         bars, lacked = loaded.bars, loaded.report.lacked
-    predictions = predictions.align(bars)
+    predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
     if stages := list(stages):
         params = params.with_values({"stages": stages})

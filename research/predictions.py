@@ -270,6 +270,14 @@ class Predictions:
         return f"<{kind} predictions of {', '.join(self.slots) or 'no model'}: {size}>"
 
 
+def aligned(predictions: Any, bars: Bars) -> Predictions:
+    """Bring a user's predictions onto the grid of `bars`. Raises UserError where they are none, or none match."""
+    if not isinstance(predictions, Predictions):
+        what = f"predictions must be research.Predictions, was {type(predictions).__name__}"
+        raise UserError(f"{what}; research.Predictions.import_file(source, bars) reads a file or a frame")
+    return predictions.align(bars)
+
+
 def matching(close_time: I8, symbols: tuple[str, ...], bars: Bars) -> tuple[I8, I8, I8, I8]:
     """Rows and columns of a grid that exist in `bars`, and where: (rows, columns, rows of bars, columns of bars).
 

@@ -15,7 +15,7 @@ from qtcore.declare import time_text
 from qtcore.types import F8, I8, MODELS, N_MODELS
 from research.errors import UserError
 from research.evidence.regimes import CELLS, N_CELLS, TREND, VOLATILITY, regime_cells
-from research.predictions import Predictions
+from research.predictions import Predictions, aligned
 
 FACTORS = "ensemble.regime_factors"
 ENOUGH = 30  # independent events of a model in a slice; with fewer its factor is 1
@@ -59,7 +59,7 @@ def fit_regime_weights(bars: Bars, predictions: Predictions, params: Params) -> 
     events (predictions over the label's horizon) in the slice. Only labels that end before the fold's first bar count. Raises UserError
     without folds: imported predictions say nothing of how they were made.
     """
-    predictions = predictions.align(bars)
+    predictions = aligned(predictions, bars)
     folds = np.unique(predictions.fold[predictions.fold >= 0])
     if predictions.imported or len(folds) < 2:
         raise UserError(f"run.regime_fit must have walk-forward predictions of two folds or more, was {predictions!r}; train models here")

@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+import research
 from qtcore.check import as_votes
 from qtcore.types import MODELS
 from research.data import simulate
@@ -380,3 +381,12 @@ def test_backtest_and_live_read_predictions_in_the_zone_of_the_candles(tmp_path,
     capsys.readouterr()
     assert qt("live", "--feed", "replay:candles.csv", *flags, "--journal", "j.db", "--json", monkeypatch=monkeypatch) == 0
     assert "times of close_time are of America/New_York, as those of the candles (--time-zone)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("said", [pd.DataFrame({"xgb_action": [1]}), "said.csv", None])
+def test_what_is_no_predictions_is_told_how_it_becomes_some(said):
+    match = rf"predictions must be research\.Predictions, was {type(said).__name__}; research\.Predictions\.import_file"
+    with pytest.raises(UserError, match=match):
+        research.backtest(BARS, said)
+    with pytest.raises(UserError, match=match):
+        research.sweep(BARS, said, grid={"governor.min_confidence": [0.5, 0.6]})

@@ -17,7 +17,7 @@ from research.errors import UserError
 from research.labels import score_labels
 from research.meta.train import Material, MetaPlan, fit_fold, prepare
 from research.models.base import ModelAbsentError
-from research.predictions import Predictions
+from research.predictions import Predictions, aligned
 
 # name -> what `train_meta` takes; `per_symbol` fits one model a symbol, `horizon` trains on labels of so many rows
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -56,7 +56,7 @@ def compare(
     `meta.variant=learned` escalates. `attrs["absent"]` says which variants could not be trained. Raises UserError when no cell has
     every answer.
     """
-    params, predictions = params or Params(), predictions.align(bars)
+    params, predictions = params or Params(), aligned(predictions, bars)
     if not predictions.slots:
         raise UserError("predictions must hold votes of a base model, was none; train models first")
     answers, absent = {}, {}

@@ -30,7 +30,7 @@ from research.meta.metadata import describe
 from research.meta.schedule import MetaArtefact, MetaSchedule, write_fit
 from research.models.base import ModelAbsentError
 from research.models.schedule import FOREVER
-from research.predictions import Predictions
+from research.predictions import Predictions, aligned
 from research.splits import walk_forward
 
 MIN_ROWS, HELD_SHARE = 1000, 0.2
@@ -113,7 +113,7 @@ def train_meta(
     'meta26'
     """
     params = params or Params()
-    predictions = predictions.align(bars)
+    predictions = aligned(predictions, bars)
     material, plan = prepare(bars, predictions, params, kind=kind, vector=vector, calibration=calibration, smote=smote, seed=seed)
     made = train_folds(material, plan, params)
     return made if out is None else made.save(out)
@@ -206,7 +206,7 @@ def refit(bars: Bars, predictions: Predictions, params: Params, schedule: MetaSc
     """
     plan = MetaPlan(**schedule.config["plan"])
     asked = {name: getattr(plan, name) for name in ("kind", "vector", "calibration", "smote", "seed")}
-    material, again = prepare(bars, predictions.align(bars), params, **asked)
+    material, again = prepare(bars, aligned(predictions, bars), params, **asked)
     boundary = int(np.searchsorted(material.close_time, schedule.config["boundaries"][schedule.config["folds"].index(fold)]))
     return fit_digest(fit_fold(material, again, boundary)[0])
 

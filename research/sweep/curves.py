@@ -18,7 +18,7 @@ from qtcore.params import PolicyBase
 from qtcore.types import F8, Action, Decisions, Reason
 from research.backtest import resolved
 from research.errors import UserError
-from research.predictions import Predictions
+from research.predictions import Predictions, aligned
 from research.sweep.case import Case
 from research.sweep.figures import figures, outcomes
 
@@ -95,7 +95,7 @@ def threshold_curve(
     """
     if name not in THRESHOLDS:
         raise UserError(f"an exact curve needs a threshold, was {name!r}; they are {', '.join(THRESHOLDS)}")
-    predictions = predictions.align(bars)
+    predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
     if name == "meta.low_confidence" and params.meta.policy_base != PolicyBase.SHARED:
         raise UserError("an exact curve of meta.low_confidence needs meta.policy_base shared, was score; sweep it on a grid")

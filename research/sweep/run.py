@@ -22,7 +22,7 @@ from research.errors import UserError
 from research.files import Kind, read_json, replacing, save_json
 from research.ledger import Ledger
 from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
+from research.predictions import Predictions, aligned
 from research.store import check_output
 from research.sweep.adaptive import Adaptive
 from research.sweep.case import Case
@@ -79,7 +79,7 @@ def sweep(
     2
     """
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
-    predictions = predictions.align(bars)
+    predictions = aligned(predictions, bars)
     space = Space.of(resolved(params or Params(), predictions), grid, search, settings, seed)
     check_wish(search, engine, objective, where, by_regime)
     _check_modes(space, meta)

@@ -17,7 +17,7 @@ from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.verdict import judge_picks
 from research.market import bar_returns
-from research.predictions import Predictions
+from research.predictions import Predictions, aligned
 from research.sweep.case import Case
 from research.sweep.counting import FoldCounter
 from research.sweep.run import sweep
@@ -84,7 +84,7 @@ def walk(
     in the trial ledger, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep` has counted on these bars.
     options: what else `sweep` takes (search, settings, seed). Raises UserError on fewer than two folds or too few bars.
     """
-    predictions = predictions.align(bars)
+    predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
     case = Case.of(bars, predictions, meta=meta)
     edges = fold_edges(case.first, case.bars.n, n_folds)
