@@ -1,6 +1,7 @@
 """Are figures too good to be true found, and honest ones left alone? Planted leaks, honest noise, and the parts against other libraries."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,13 +18,14 @@ from research.evidence.plausibility import (
     NAMES,
     Figure,
     ceilings_of,
+    fifths,
     mean_recall,
     overall,
     sharpe_figure,
     told,
     wilson,
 )
-from research.evidence.ranks import Z, correlations, fisher, independent, lean, standard_ranks, within
+from research.evidence.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
 from research.evidence.scoring import Opinion
 from research.labels import forward_return, score_labels
 from research.predictions import Predictions
@@ -127,6 +129,35 @@ def test_a_leak_in_a_few_weeks_is_found_there():
     assert [f["where"] for f in found] == [f"{name} from 2000-03-24 08:00 to 2000-04-14 04:00" for name in ("xgb", "lgbm", "ensemble")]
 
 
+def test_a_leak_in_wild_bars_alone_is_found_there():
+    """Seven calls of ten right in the most volatile fifth, noise elsewhere: a sixth of the ceiling in the whole."""
+    bars = candles(n_bars=6000)
+    rng, ahead = np.random.default_rng(0), forward_return(bars.close, 4)
+    right = np.where(rng.random(ahead.shape) < 0.7, np.sign(ahead), -np.sign(ahead))
+    side = np.where(fifths(bars.close)[4], right, rng.choice([-1.0, 1.0], ahead.shape))
+    found = judged(bars, predict(bars, side))["findings"]
+    assert [f["where"] for f in found] == [f"{name} in the most volatile fifth of the bars" for name in ("xgb", "lgbm", "ensemble")]
+
+
+@pytest.mark.parametrize(("n", "told"), [(24, "24"), (168, "120")])
+def test_who_knows_the_returns_beyond_the_label_is_found(n, told):
+    bars = candles(n_bars=6000)
+    found = judged(bars, predict(bars, np.sign(forward_return(bars.close, n))))["findings"]
+    assert {"xgb", "lgbm", "ensemble"} <= {f["where"] for f in found}
+    assert any(f"xgb: rank correlation with the return of the next {told} bars is " in f["text"] for f in found) or n == 24
+    assert not any(f"next {told} bars" in f["text"] and "that the label reads" in f["text"] for f in found)
+
+
+def test_fifths_part_the_cells_by_past_moves_alone():
+    bars = candles(n_bars=1000, n_symbols=1)
+    parts = [part[24:] for part in fifths(bars.close)]
+    assert (sum(part.astype(int) for part in parts) == 1).all()
+    assert [int(part.sum()) for part in parts] == pytest.approx([195] * 5, abs=20)
+    moves = np.abs(np.diff(bars.close, axis=0) / bars.close[:-1])
+    means = np.array([moves[t - 24 : t].mean(axis=0) for t in range(24, 1000)])
+    assert all(means[calmer].max() <= means[wilder].min() for calmer, wilder in pairwise(parts))
+
+
 @pytest.mark.parametrize(
     ("ahead", "where"),
     [
@@ -181,6 +212,16 @@ def test_features_of_the_past_are_no_knowledge():
     profile = dict(zip(found["lags"]["xgb"]["lag"], found["lags"]["xgb"]["correlation"]))
     assert profile[0] > 0.9
     assert found["findings"] == []
+
+
+@pytest.mark.parametrize("past", [5, 50, 500])
+def test_slow_features_of_the_past_are_no_knowledge_of_the_bars_to_come(past):
+    for seed, sign in ((0, 1.0), (1, -1.0), (2, 1.0), (3, -1.0)):
+        bars = candles(n_bars=4000, seed=seed)
+        price = np.log(bars.close)
+        side = np.full(price.shape, np.nan)
+        side[past:] = sign * np.tanh((price[past:] - price[:-past]) / np.std(price[past:] - price[:-past]))
+        assert judged(bars, predict(bars, side))["findings"] == []
 
 
 # who is exempt
@@ -364,12 +405,13 @@ def test_pairs_are_independent_as_far_as_neither_side_stays_what_it_was():
 def test_many_looks_have_wider_intervals():
     rng = np.random.default_rng(0)
     said, came = rng.standard_normal((2, 1000, 10))
-    one = within(said, came, [(slice(None), slice(0, 1))], 1)[0]
-    ten = within(said, came, [(slice(None), slice(s, s + 1)) for s in range(10)], 1)
+    parts = [(slice(None), slice(s, s + 1)) for s in range(10)]
+    one = within(ranks_in(said, parts[:1]), ranks_in(came, parts[:1]), 1)[0]
+    ten = within(ranks_in(said, parts), ranks_in(came, parts), 1)
     assert ten[0][0] == one[0] == pytest.approx(spearmanr(said[:, 0], came[:, 0])[0])
     assert one[1] == pytest.approx(fisher(one[0], 1000, Z))
     assert ten[0][1] == pytest.approx(fisher(one[0], 1000, norm.isf(norm.sf(Z) / 10)))
-    assert np.isnan(within(np.full((40, 1), 2.0), came[:40, :1], [(slice(None), slice(None))], 1)[0]).all()
+    assert np.isnan(within([standard_ranks(np.full((40, 1), 2.0))], ranks_in(came[:40], parts[:1]), 1)[0]).all()
 
 
 def test_a_lean_is_the_difference_of_probabilities_or_the_signed_confidence():

@@ -14,6 +14,8 @@ from research.evidence.bootstrap import Bootstrap
 from research.evidence.scoring import Opinion
 
 Z = 2.58  # standard errors from a figure to the lower end of its interval: one-sided 99.5 %
+Part = tuple[slice, slice] | NDArray[np.bool_]  # rows and symbols, or a mask of cells [n, S]
+MOST_LAGS = 128  # at which the memory of a lean is looked at; farther ones are stepped over
 MIN_CELLS = 30  # of a symbol, below which it has no ranks
 
 
@@ -66,17 +68,21 @@ def correlations(pairs: Sequence[tuple[F8, F8, int]], horizon: int, bootstrap: B
     return [(r, min(r - Z * float(error), most)) for (r, most), error in zip(found, errors)]
 
 
-def within(said: F8, came: F8, parts: Sequence[tuple[slice, slice]], horizon: int) -> list[tuple[float, float]]:
-    """Correlate the ranks of two planes [n, S] within parts of them, each (rows, symbols): value and lower end of each, NaN without ranks.
+def ranks_in(plane: F8, parts: Sequence[Part]) -> list[F8]:
+    """Rank a plane [n, S] within each of the parts."""
+    return [standard_ranks(np.where(part, plane, np.nan) if isinstance(part, np.ndarray) else plane[part]) for part in parts]
+
+
+def within(said: Sequence[F8], came: Sequence[F8], horizon: int) -> list[tuple[float, float]]:
+    """Correlate the ranks of two planes within parts of them (`ranks_in`): value and lower end of each, NaN without ranks.
 
     The lower ends are those of as many looks: all of them together are wrong as seldom as one figure is.
     """
     from scipy.stats import norm
 
-    z = float(norm.isf(norm.sf(Z) / max(len(parts), 1)))
+    z = float(norm.isf(norm.sf(Z) / max(len(said), 1)))
     found = []
-    for part in parts:
-        u, v = standard_ranks(said[part]), standard_ranks(came[part])
+    for u, v in zip(said, came):
         both = ~(np.isnan(u) | np.isnan(v))
         u, v = np.where(both, u, 0.0), np.where(both, v, 0.0)
         size = float(np.sqrt(np.vdot(u, u) * np.vdot(v, v)))
@@ -100,8 +106,8 @@ def independent(x: F8, known: NDArray[np.bool_], horizon: int) -> float:
     >>> round(independent(kept, kept > 0.0, 4)), round(independent(anew, kept > 0.0, 4))
     (100, 342)
     """
-    squares, shared = x * x, 1.0
-    for k in range(1, min(horizon, len(x))):
+    squares, shared, step = x * x, 1.0, -(-horizon // MOST_LAGS)
+    for k in range(step, min(horizon, len(x)), step):
         size = np.sqrt(float(np.vdot(squares[k:], known[:-k])) * float(np.vdot(squares[:-k], known[k:])))
-        shared += 2.0 * (1.0 - k / horizon) * max(float(np.vdot(x[k:], x[:-k])) / size, 0.0) if size > 0.0 else 0.0
+        shared += 2.0 * step * (1.0 - k / horizon) * max(float(np.vdot(x[k:], x[:-k])) / size, 0.0) if size > 0.0 else 0.0
     return float(np.count_nonzero(known.any(axis=1)) / shared)
