@@ -18,7 +18,7 @@ from research.errors import UserError
 from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.compare import difference
 from research.evidence.scoring import Opinion, blocks, tally
-from research.evidence.summary import plain
+from research.files import plain
 from research.models.base import BaseModel, lookback_of, make_model, model_target
 from research.models.inputs import Inputs, model_inputs
 from research.train import train

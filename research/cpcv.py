@@ -19,7 +19,7 @@ from research.audit import row_model
 from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.sharpe import ABSURD
-from research.evidence.summary import plain
+from research.files import plain
 from research.labels import classify, fit_thresholds, forward_return, get_label, label_end
 from research.models.inputs import Inputs, model_inputs
 from research.predictions import Predictions

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qtcore import jit
-from research.ledger import home
+from research.files import home
 from research.machine import memory
 from research.models import fits
 

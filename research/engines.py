@@ -22,8 +22,8 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
-from importlib.metadata import version
+from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,10 +31,10 @@ from typing import Any, Protocol
 from qtcore.jit import source_hash, use_threads
 from qtcore.types import InputError
 from research.errors import UserError
-from research.models.fits import versions
 
 Results = Generator[tuple[Any, Any], None, None]
 ENGINES = ("local", "ray")
+LIBRARIES = ("numpy", "scipy", "xgboost", "lightgbm", "torch", "safetensors")
 RETRIES = 3  # deaths that one worker is forgiven
 PATIENCE, TRUST = 3.0, 20.0  # seconds for an address to answer: one that is new to us, one that has answered before
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"  # of a client of HTTP/2, which Ray speaks: preface, settings (4)
@@ -208,6 +208,15 @@ def code() -> dict[str, str]:
     """Name everything that moves bits: sources and libraries."""
     packages = {name: source_hash(Path(__file__).resolve().parents[1] / name) for name in ("qtcore", "research")}
     return packages | versions() | {name: version(name) for name in ("numba", "pandas")}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that fit and store models; those that are not installed are left out."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def n_processors() -> int:

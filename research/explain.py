@@ -10,7 +10,7 @@ from qtcore import Engine, Params, Result
 from qtcore.params import MacdUnits, MetaMode
 from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
 from research.errors import UserError
-from research.evidence.summary import plain
+from research.files import plain
 from research.reasons import entropy_text, reason_text
 from research.store import read_run
 from research.verdict import stated

@@ -392,3 +392,23 @@ def put_in_place(draft: Path, folder: Path) -> None:
         folder.rename(old)
     draft.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def home() -> Path:
+    """Folder of what outlives a run: `QT_HOME`, else `~/.qt`."""
+    return Path(os.environ.get("QT_HOME") or Path.home() / ".qt")
+
+
+def plain(value: Any) -> Any:
+    """Turn NumPy values into Python's, NaN and infinities into None."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -15,7 +15,6 @@ folder deletes the witness too; nothing on the machine can tell.
 
 import json
 import math
-import os
 import sqlite3
 import time
 import uuid
@@ -29,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.errors import UserError
-from research.files import Kind, read_json, save_json
+from research.files import Kind, home, read_json, save_json
 from research.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
 from research.lineage import Sketch, shared
 from research.standing import IMPLAUSIBLE, INVALID, PENDING, SPOILT, Result, Standings, append
@@ -41,7 +40,7 @@ WITNESS = Kind(
 )
 T = TypeVar("T")
 
-__all__ = ["Ledger", "Result", "Trial", "Tried", "home", "trial_of"]
+__all__ = ["Ledger", "Result", "Trial", "Tried", "trial_of"]
 
 
 class Ledger:
@@ -320,11 +319,6 @@ class Ledger:
                     f"trial ledger must be {what}, was damaged at {self.path} ({error}); put a copy back, or `qt trials --reset` "
                     "sets it aside and says so from then on"
                 ) from error
-
-
-def home() -> Path:
-    """Folder of what outlives a run: `QT_HOME`, else `~/.qt`."""
-    return Path(os.environ.get("QT_HOME") or Path.home() / ".qt")
 
 
 def _gone(path: Path, witness: Mapping[str, Any]) -> UserError:

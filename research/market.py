@@ -8,6 +8,8 @@ costs.
 import numpy as np
 from numpy.typing import NDArray
 
+from research.data.grid import filled
+
 
 def buy_and_hold(close: NDArray[np.float64], exposure: float = 1.0) -> NDArray[np.float64]:
     """Wealth per bar [n] from closes [n, S] (NaN where there is no bar), 1.0 at the first."""
@@ -28,13 +30,6 @@ def buy_and_hold(close: NDArray[np.float64], exposure: float = 1.0) -> NDArray[n
         else:
             wealth[start : stop + 1] = wealth[start]
     return wealth
-
-
-def filled(plane: NDArray[np.float64], start: float) -> NDArray[np.float64]:
-    """Carry the last known value down each column [n, S]; `start` before the first."""
-    known = ~np.isnan(plane)
-    row = np.maximum.accumulate(np.where(known, np.arange(len(plane))[:, None], -1), axis=0)
-    return np.where(row < 0, start, np.take_along_axis(plane, np.maximum(row, 0), axis=0))
 
 
 def drawdown(equity: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from qtcore.params import FillAt
 from qtcore.types import F8, Reason
+from research.data.grid import filled
 from research.errors import UserError
-from research.market import filled
 
 
 def to_vectorbt(run: Any) -> Any:

@@ -5,6 +5,7 @@ Rows before the first test fold are absent: a bar that a model was fitted on is 
 `xgb_p_hold`, `xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`. Row t * S + s is bar t and symbol s.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -307,3 +308,12 @@ def mismatch(n_matched: int, n_rows: int, close_time: I8, symbols: tuple[str, ..
 
 def _some(names: tuple[str, ...]) -> str:
     return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def hash_votes(votes: Votes) -> str:
+    """Name what the base models said, by content."""
+    digest = hashlib.sha256()
+    for plane in (votes.action, votes.confidence, votes.probs):
+        if plane is not None:
+            digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()[:32]

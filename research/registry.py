@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 
 from research.errors import UserError
-from research.files import Kind, read_json, save_json, writable
-from research.ledger import home
+from research.files import Kind, home, read_json, save_json, writable
 from research.models.schedule import FOREVER, ModelSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

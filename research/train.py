@@ -25,7 +25,7 @@ from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
-from research.engines import check_engine, n_processors, opened
+from research.engines import check_engine, n_processors, opened, versions
 from research.errors import UserError
 from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.models import fits
@@ -360,7 +360,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job,
         "symbols": list(bars.symbols),
         "interval": bars.interval,
         "seed": plan.seed,
-        "libraries": fits.versions(),
+        "libraries": versions(),
         **figures,
     }
 

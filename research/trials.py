@@ -14,6 +14,7 @@ from qtcore.params import Params
 from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.lineage import Sketch, sketch
 from research.market import growth
+from research.predictions import hash_votes
 
 COMPARED = 200  # latest trials whose returns are correlated for the effective number
 MIN_COMMON_DAYS = 30
@@ -62,15 +63,6 @@ class Tried:
 def hash_params(values: Mapping[str, Any]) -> str:
     """Name a set of resolved parameters."""
     return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:32]
-
-
-def hash_votes(votes: Votes) -> str:
-    """Name what the base models said, by content."""
-    digest = hashlib.sha256()
-    for plane in (votes.action, votes.confidence, votes.probs):
-        if plane is not None:
-            digest.update(np.ascontiguousarray(plane).data)
-    return digest.hexdigest()[:32]
 
 
 def daily_returns(close_time: NDArray[np.int64], equity: NDArray[np.float64]) -> tuple[int, NDArray[np.float32]]:

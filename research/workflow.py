@@ -17,8 +17,7 @@ from research.data import Loaded
 from research.data import load as load_data
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
-from research.files import put_in_place
-from research.ledger import home
+from research.files import home, put_in_place
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.regime_weights import fit_regime_weights
@@ -209,16 +208,23 @@ def train_from_files(
     config: Config, files: tuple[str, Path | None, Path | None], out: Path, min_date: str | None, tolerance_minutes: float
 ) -> tuple[MetaSchedule, dict[str, int]]:
     """Do everything `qt train --from-log` does: the meta layer lands in `out`, for `qt backtest --meta`. Returns it and the counts."""
+    from research.live.outcomes import is_journal, read_outcomes
     from research.meta import train_from_log
 
     data, log, outcomes = files
     if data or log is None:
         raise UserError("--from-log must come without DATA, and with --outcomes unless it is a live journal, was otherwise")
+    if outcomes is None and not log.exists():
+        raise UserError(f"--from-log must exist, was {str(log)!r} (not found); name a journal of `qt live` or a log of --export-log")
+    if is_journal(log) != (outcomes is None):
+        raise UserError(
+            "--from-log must be a journal of `qt live`, or JSON lines that come with --outcomes, was otherwise; see `qt train --help`"
+        )
     check_output(out, "schedule.json")
     options = config.run
     asked: dict[str, Any] = {name: getattr(options, f"meta_{name}") for name in ("vector", "calibration", "smote")}
     asked |= {"kind": options.meta, "seed": options.seed, "min_date": min_date, "tolerance_minutes": tolerance_minutes}
-    made, counts = train_from_log(log, outcomes, config.params, **asked)
+    made, counts = train_from_log(log if outcomes else read_outcomes(log), outcomes, config.params, **asked)
     return made.save(out), counts
 
 

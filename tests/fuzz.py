@@ -617,7 +617,7 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     import research
     from research.data import load_bars, to_pandas
     from research.evidence.nullworlds import _key
-    from research.live.governor_file import export_governor
+    from research.live.governor_export import export_governor
     from research.live.source import JournalSource
     from research.meta.train import train_meta
     from tests.live_world import replay

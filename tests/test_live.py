@@ -27,8 +27,8 @@ from research.live.feeds import Arrival, Assembler, ReplayFeed, open_feed, parse
 from research.live.gap import live_gap
 from research.live.health import status
 from research.live.journal import Journal
-from research.live.orders import Order
 from research.live.paper import PaperBroker, difference
+from research.live.records import Order
 from research.live.runner import Options, Runner
 from research.live.source import JournalSource
 from research.live.start import Wish, start_live

@@ -17,7 +17,7 @@ from research.live import alerts
 from research.live.alerts import WAITING, Alerts
 from research.live.controls import command
 from research.live.feeds import Arrival
-from research.live.journal import Event
+from research.live.records import Event
 from research.live.start import Wish, start_live
 from research.predictions import Predictions
 from tests.test_live import content

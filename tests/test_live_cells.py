@@ -15,7 +15,7 @@ from research.cli.common import guarded
 from research.errors import UserError
 from research.live.cells import FIELDS, DamagedError, check, command_of, parsed
 from research.live.gap import live_gap
-from research.live.governor_file import governor_state
+from research.live.governor_export import governor_state
 from research.live.monitor import screen
 from research.live.outcomes import read_outcomes
 from research.live.runner import Runner

@@ -23,9 +23,9 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
 from research.live import lines as logging_
-from research.live.journal import Event
 from research.live.lines import LogFile, lines_of
 from research.live.monitor import screen, share_bar
+from research.live.records import Event
 from research.live.source import open_source
 from research.run import Run
 from tests.live_world import WORLD, replay, traded

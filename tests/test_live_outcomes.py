@@ -59,7 +59,7 @@ def without_unfinished(run, log, outcomes, folder):
 def test_a_journal_teaches_what_its_own_rows_teach_as_a_log(traded, tmp_path):
     journal, run, log, outcomes = traded
     log, outcomes, gone = without_unfinished(run, log, outcomes, tmp_path)
-    mine, theirs = read_log(journal), read_log(log, outcomes)
+    mine, theirs = read_log(read_outcomes(journal)), read_log(log, outcomes)
     assert len(gone) > 0
     assert mine.counts["unfinished trades, left out"] == len(gone)
     assert mine.counts["outcomes"] == theirs.counts["outcomes"] == int((run.result.fills["is_entry"] == 0).sum())
@@ -67,14 +67,14 @@ def test_a_journal_teaches_what_its_own_rows_teach_as_a_log(traded, tmp_path):
     for name in ("close_time", "labels", "end", "regime", "ensemble_action"):
         assert_same_bits(getattr(mine, name), getattr(theirs, name), name)
     assert_same_bits(mine.votes.confidence, theirs.votes.confidence, "confidence")
-    live, counts = train_from_log(journal)
+    live, counts = train_from_log(read_outcomes(journal))
     assert live.hash == train_from_log(log, outcomes)[0].hash
     assert counts == mine.counts
 
 
 def test_the_view_shows_the_same_rows(traded):
     journal, *_ = traded
-    lines, outcomes, counts, _ = read_outcomes(journal)
+    _, lines, outcomes, counts, _ = read_outcomes(journal)
     with sqlite3.connect(journal) as db:
         shown = pd.read_sql("SELECT * FROM metav2_decisions", db)
     assert len(shown) == counts["decisions"]
@@ -98,7 +98,7 @@ def test_the_command_takes_a_journal_alone(traded, tmp_path, capsys):
     assert "unfinished trades, left out" in said
     assert "orders never filled" in said
     stored = MetaSchedule.load(tmp_path / "meta")
-    assert stored.hash == train_from_log(journal)[0].hash
+    assert stored.hash == train_from_log(read_outcomes(journal))[0].hash
     assert stored.config["label"]["id"] == "L6"
     for bad in (["--from-log", str(journal), "--outcomes", str(outcomes)], ["--from-log", str(log)]):
         assert guarded(lambda bad=bad: app(["train", *bad, "--out", str(tmp_path / "no")], standalone_mode=False)) == 2
@@ -116,7 +116,7 @@ def test_a_holed_market_leaves_orders_that_were_never_filled(traded, tmp_path):
     predictions.save(tmp_path / "predictions.parquet")
     how = {"symbols": list(bars.symbols)}
     run_live(Wish(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=tmp_path / "predictions.parquet", how=how))
-    _, _, counts, _ = read_outcomes(tmp_path / "j")
+    counts = read_outcomes(tmp_path / "j").counts
     approved = int((backtest(holed, predictions).result.governor_reason == Reason.APPROVED).sum())
     assert sum(counts[name] for name in ("outcomes", "unfinished trades, left out", "orders never filled")) == approved
     assert counts["orders never filled"] > 0
@@ -126,6 +126,6 @@ def test_what_is_no_journal_is_refused(traded, tmp_path):
     with sqlite3.connect(tmp_path / "other") as db:
         db.execute("CREATE TABLE t (x)")
     with pytest.raises(UserError, match="must be a file that `qt live` wrote, was another SQLite file"):
-        train_from_log(tmp_path / "other")
+        read_outcomes(tmp_path / "other")
     with pytest.raises(UserError, match="must have lines of predictions, was without a usable one"):
-        train_from_log(traded[0], min_date="2030-01-01")
+        train_from_log(read_outcomes(traded[0]), min_date="2030-01-01")

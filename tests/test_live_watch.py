@@ -23,7 +23,8 @@ from research.data.load import DataWarning
 from research.errors import UserError
 from research.live.bands import written
 from research.live.gap import live_gap
-from research.live.governor_file import export_governor, governor_state, read_governor
+from research.live.governor_export import export_governor, governor_state
+from research.live.governor_file import read_governor
 from research.live.health import health, status, validate, worst
 from research.live.monitor import _bands, screen
 from research.live.server import page

@@ -8,7 +8,7 @@ import pytest
 from research.backtest import backtest
 from research.data import simulate
 from research.errors import UserError
-from research.meta import best_variant, compare
+from research.meta.compare import best_variant, compare
 from research.meta.tried import try_on_run
 from research.predictions import Predictions
 from research.report import build

@@ -24,9 +24,9 @@ from research.data.exchange import Trouble
 from research.data.load import warn
 from research.errors import UserError, visible
 from research.live.files import connect
-from research.live.journal import Event
 from research.live.lines import LogFile
 from research.live.monitor import screen
+from research.live.records import Event
 from research.live.source import open_source
 from research.live.start import Wish, start_live
 from research.predictions import Predictions

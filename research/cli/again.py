@@ -48,7 +48,7 @@ def compare(
 
     table = side_by_side(runs)
     if json:
-        from research.evidence.summary import plain
+        from research.files import plain
 
         print_json(plain(table.to_dict()))
     elif not quiet:

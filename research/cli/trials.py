@@ -100,7 +100,7 @@ def _figure(value: float) -> str:
 
 
 def _plain(rows: Any) -> list[dict[str, Any]]:
-    from research.evidence.summary import plain
+    from research.files import plain
 
     found: list[dict[str, Any]] = plain(rows.to_dict(orient="records"))
     return found

@@ -22,7 +22,7 @@ def status(
     export: Annotated[Path | None, typer.Option("--export", help="write the journal as a run's folder, for report and verify")] = None,
 ) -> None:
     """Print the state of a live journal or a finished run as JSON; with --export also write a journal as a run's folder."""
-    from research.live.governor_file import export_governor
+    from research.live.governor_export import export_governor
     from research.live.health import status as status_of
     from research.live.source import open_source
 

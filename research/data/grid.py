@@ -166,3 +166,10 @@ def fill_planes(grid: Grid, rows: Rows) -> Bars:
         plane[at] = values if i < len(VALUES) else np.nan_to_num(values, nan=0.0)
         planes.append(plane.reshape(n, n_symbols))
     return bars_of((grid.open_time, grid.close_time), planes, rows.symbols, grid.interval)
+
+
+def filled(plane: NDArray[np.float64], start: float) -> NDArray[np.float64]:
+    """Carry the last known value down each column [n, S]; `start` before the first."""
+    known = ~np.isnan(plane)
+    row = np.maximum.accumulate(np.where(known, np.arange(len(plane))[:, None], -1), axis=0)
+    return np.where(row < 0, start, np.take_along_axis(plane, np.maximum(row, 0), axis=0))

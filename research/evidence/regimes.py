@@ -7,7 +7,7 @@ and the total are sums of them, so no slice can disagree with another.
 import numpy as np
 from numpy.typing import NDArray
 
-from research.market import filled
+from research.data.grid import filled
 
 VOLATILITY = ("volatility_low", "volatility_medium", "volatility_high")
 TREND = ("trend_downtrend", "trend_sideways", "trend_uptrend")

@@ -24,6 +24,7 @@ from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.evidence.scoring import ECE_BINS
 from research.evidence.thresholds import sentences, thresholds
 from research.evidence.verdict import decide, excess, independent_trades, no_trades, reason
+from research.files import plain
 from research.ledger import Ledger, Tried, trial_of
 from research.market import bar_returns, drawdown
 from research.ruin import ruin_of
@@ -291,18 +292,3 @@ def _assumptions(run: Any, models: list[str]) -> dict[str, Any]:
 
 def _iso(ns: Any) -> str:
     return str(pd.Timestamp(int(ns), tz="UTC").isoformat())
-
-
-def plain(value: Any) -> Any:
-    """Turn NumPy values into Python's, NaN and infinities into None."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

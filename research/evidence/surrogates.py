@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, Bars
+from research.data.grid import filled
 from research.errors import UserError
-from research.market import filled
 
 KINDS = ("sign_flip", "phase", "bootstrap")
 

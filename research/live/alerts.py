@@ -32,9 +32,9 @@ import numpy as np
 from qtcore.types import NS_PER_MINUTE
 from research.errors import UserError, visible
 from research.live.feeds import Arrival
-from research.live.journal import Entry, Event
+from research.live.journal import Entry
+from research.live.records import Event, iso
 from research.live.runner import Runner
-from research.live.watched import iso
 
 WAITING, SECONDS, ATTEMPTS, PAUSE = 64, 10.0, 2, 2.0
 LOST = 2 * NS_PER_MINUTE  # who answers again within this was not lost

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from research.live.watched import iso
+from research.live.records import iso
 
 DRIFTS = 5  # features shown by name: those that are nearest to leaving their band
 CAUSES = {  # of a training that is due (`spec` 12.4)

@@ -10,7 +10,7 @@ from qtcore.types import F8
 from research.data.clock import iso
 from research.data.rules import FEW, PROBLEMS, VALUE_RULES, Issue, broken_rule
 from research.live.cells import DamagedError
-from research.live.journal import Event
+from research.live.records import Event
 
 KINDS = {  # of events, by problem
     **dict.fromkeys(VALUE_RULES, "bad"),

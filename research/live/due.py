@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from qtcore.types import NS_PER_DAY
-from research.live.watched import iso
+from research.live.records import iso
 
 WEEK, DROP = 7 * NS_PER_DAY, 0.05
 

@@ -32,9 +32,10 @@ from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
 from research.labels import LABEL_SHAPE, Label, classify, forward_return, limits
-from research.live.tally import MIN_RATE, PERMITTED
 
 SCHEMA_VERSION = 1
+MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)
+PERMITTED = (Reason.HOLD_SIGNAL, Reason.EXIT_SIGNAL, Reason.APPROVED)  # the governor's answers that are no refusal
 FILE = "envelope.json"
 ENVELOPE = Kind(
     "the envelope of a run as the backtest wrote it",

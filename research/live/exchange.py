@@ -26,7 +26,7 @@ from research.data.stamps import NS_PER_SECOND
 from research.errors import UserError
 from research.live.doubts import KINDS
 from research.live.feeds import GRACE, SKEW, Arrival
-from research.live.journal import Event
+from research.live.records import Event
 from research.live.stream import Stream
 from research.live.trades import TradeSource
 

@@ -25,7 +25,7 @@ from research.data.rules import Issue
 from research.errors import UserError
 from research.live.codec import one_bar
 from research.live.doubts import KINDS, Doubts
-from research.live.journal import Event
+from research.live.records import Event
 
 SKEW = 2_000_000_000  # ns that a candle may be ahead of the feed's clock
 GRACE = 30_000_000_000  # ns after its close that a bar waits for symbols that are missing

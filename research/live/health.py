@@ -8,9 +8,11 @@ from typing import Any
 from qtcore import Params
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
+from research.live.envelope import MIN_RATE
 from research.live.looks import looked
-from research.live.tally import MIN_RATE, Tally
-from research.live.watched import Book, Watched, allowed_texts, iso
+from research.live.records import iso
+from research.live.tally import Tally
+from research.live.watched import Book, Watched, allowed_texts
 from research.report.words import several
 
 LEVELS = ("healthy", "warning", "critical")

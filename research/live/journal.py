@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params, Result, Votes
 from qtcore.types import FILL, MODELS, Reason
-from research.errors import UserError, visible
+from research.errors import UserError
 from research.live import seal
 from research.live.cells import DamagedError, Row, command_of, params_of, parsed, rows_of
 from research.live.codec import (
@@ -47,8 +47,9 @@ from research.live.files import (
     hold,
     read_about,
 )
-from research.live.orders import Order, order_of
+from research.live.orders import order_of
 from research.live.place import Made, Place, resolved
+from research.live.records import Event, Order
 
 DOUBTS = "CREATE TABLE IF NOT EXISTS doubts (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)"
 COUNTS = {"bar": int, "rows": [int], "found": [list], "told": [list]}
@@ -93,21 +94,6 @@ CREATE VIEW metav2_decisions AS
 CREATE INDEX fills_of_orders ON fills (order_id);
 CREATE INDEX fills_of_trades ON fills (trade_id);
 """
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something worth knowing later, safe to show. time: ns UTC; kind: one word, such as `late`, `stop`; symbol: empty for all."""
-
-    time: int
-    kind: str
-    text: str
-    symbol: str = ""
-
-    def __post_init__(self) -> None:
-        """Keep what exchanges and files say as it is shown."""
-        object.__setattr__(self, "text", visible(self.text))
-        object.__setattr__(self, "symbol", visible(self.symbol))
 
 
 @dataclass

@@ -15,7 +15,7 @@ from qtcore.types import MODELS, NS_PER_MINUTE, Action, Reason, Source, Verdict
 from research.errors import UserError, visible
 from research.live.journal import Entry
 from research.live.place import Made, private
-from research.live.watched import iso
+from research.live.records import iso
 from research.reasons import reason_text
 
 AGENTS = {"xgb": "XGB-Agent", "lgbm": "LGBM-Agent", "nhits": "NHiTS-Agent", "patchtst": "PatchTST-Agent", "tft": "TFT-Agent"}

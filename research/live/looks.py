@@ -23,7 +23,8 @@ from research.live.due import causes
 from research.live.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, Envelope, bar_counts
 from research.live.files import guarded
 from research.live.gap import joined
-from research.live.journal import Entry, Event, Journal
+from research.live.journal import Entry, Journal
+from research.live.records import Event
 from research.live.reload import SOURCE
 from research.live.runner import Runner
 from research.live.source import JournalSource

@@ -1,28 +1,13 @@
 """What is sent to a broker, and what comes back? Orders with ids that a repeated bar repeats, so that none is doubled."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from research.live.cells import DamagedError
-
-
-@dataclass(frozen=True)
-class Order:
-    """A wish for the next open.
-
-    id: made of symbol, decision time and kind, so that deciding a bar again gives the same one. kind: `entry` or `exit`. notional: quote to
-    open, signed, 0.0 for an exit, which closes all. reason: `Reason` code.
-    """
-
-    id: str
-    symbol: str
-    kind: str
-    notional: float
-    reason: int
+from research.live.records import Order
 
 
 def order_id(symbol: str, close_time: int, kind: str) -> str:

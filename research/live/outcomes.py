@@ -17,6 +17,7 @@ from research.live.cells import rows_of
 from research.live.codec import VOTE_COLUMNS
 from research.live.files import MAGIC, check_version, guarded
 from research.live.reading import Reading
+from research.meta.log_files import LogLines
 
 MINUTE = 60e9  # ns
 DECIDED = f"""
@@ -41,8 +42,8 @@ def is_journal(path: Path) -> bool:
         return False
 
 
-def read_outcomes(journal: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, int], str]:
-    """Read a journal that may be growing: lines, closed trades, counts and a hash of the rows, in the form of `research.meta.logs`.
+def read_outcomes(journal: Path) -> LogLines:
+    """Read a journal that may be growing: its decisions and closed trades as `research.meta.read_log` takes them.
 
     Raises UserError where the file is no journal of this version, or damaged.
     """
@@ -70,7 +71,7 @@ def read_outcomes(journal: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, 
         "orders never filled": len(entered) - len(closed) - len(unfinished),
     }
     digest = hashlib.sha256(repr((decided, entered)).encode()).hexdigest()
-    return lines[~waiting], _traded(closed), counts, digest
+    return LogLines(str(journal), lines[~waiting], _traded(closed), counts, digest)
 
 
 def _lines(rows: list[tuple]) -> pd.DataFrame:

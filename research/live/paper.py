@@ -27,9 +27,9 @@ from research.errors import UserError
 from research.live.cells import FILLS, DamagedError, Row, parsed, rows_of
 from research.live.codec import pack_bar, unpack_bar
 from research.live.files import check_whole, connect, guarded, has_tables
-from research.live.journal import Event
-from research.live.orders import Order, order_of
+from research.live.orders import order_of
 from research.live.place import Made, Place
+from research.live.records import Event, Order
 from research.ruin import ruined
 
 APPLICATION_ID = 0x71747031  # "qtp1"

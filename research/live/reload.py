@@ -24,8 +24,9 @@ from qtcore.meta import MetaSource
 from research.errors import UserError
 from research.live.cells import parsed, rows_of
 from research.live.files import guarded
-from research.live.journal import Entry, Event
+from research.live.journal import Entry
 from research.live.reading import Reading
+from research.live.records import Event
 from research.live.runner import Runner, check_rows
 from research.meta.schedule import MetaSchedule
 from research.registry import NAME, find, pointer, resolve

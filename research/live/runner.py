@@ -23,10 +23,10 @@ from research.errors import UserError
 from research.live.codec import digest_of
 from research.live.feeds import GRACE, Arrival, Assembler, Feed
 from research.live.files import guarded
-from research.live.journal import Entry, Event, Journal
-from research.live.orders import Broker, Order, order_id
+from research.live.journal import Entry, Journal
+from research.live.orders import Broker, order_id
 from research.live.paper import audited
-from research.live.watched import iso
+from research.live.records import Event, Order, iso
 from research.predictions import Predictions
 
 SNAPSHOT_BARS = 24  # bars between full snapshots of a replay; live keeps one every bar

@@ -16,7 +16,7 @@ from qtcore.types import F8
 from research.live.cells import DamagedError, check
 from research.live.codec import CELL_COLUMNS
 from research.live.files import damaged
-from research.live.watched import iso
+from research.live.records import iso
 
 TABLE = (
     "CREATE TABLE IF NOT EXISTS seals (bar INTEGER PRIMARY KEY, first_fill INTEGER NOT NULL, fills INTEGER NOT NULL, seal BLOB NOT NULL)"

@@ -18,9 +18,10 @@ from research.live.codec import CELL_COLUMNS, digest_of, unpack_book
 from research.live.controls import command
 from research.live.files import check_version, check_whole, guarded, is_held, read_about
 from research.live.reading import Reading
+from research.live.records import iso
 from research.live.seal import check_seals
 from research.live.tally import COUNTED, Durations, Tally
-from research.live.watched import ALLOWED, ALLOWED_WHY, Book, iso, number_or_none, told
+from research.live.watched import ALLOWED, ALLOWED_WHY, Book, number_or_none, told
 from research.store import RunFiles, read_run
 from research.verdict import stated
 

@@ -21,12 +21,13 @@ from research.live.envelope import FILE as ENVELOPE
 from research.live.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
 from research.live.files import lock_of
 from research.live.governor_file import read_governor, take_over
-from research.live.journal import Entry, Event, Journal
+from research.live.journal import Entry, Journal
 from research.live.lean import import_lean
 from research.live.lines import LogFile
 from research.live.looks import EVERY, REPLAY_EVERY, Looks
 from research.live.paper import PaperBroker
 from research.live.place import Made, check_apart, resolved
+from research.live.records import Event
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.live.watched import ALLOWED

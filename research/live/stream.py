@@ -8,7 +8,7 @@ import asyncio
 import math
 
 from research.data.exchange import MS, Exchange
-from research.live.journal import Event
+from research.live.records import Event
 
 CACHED = 64  # candles of a symbol that the client keeps
 

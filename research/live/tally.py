@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
+from research.live.envelope import PERMITTED
 from research.reasons import reason_text
 
 COUNTED = (
@@ -20,9 +21,7 @@ COUNTED = (
 )  # fmt: skip
 FEATURE_ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
 ERRORS = (*FEATURE_ERRORS, Reason.PREDICTION_ERROR, Reason.HIERARCHY_ERROR)
-MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # bounds of the latency's buckets
-PERMITTED = (Reason.HOLD_SIGNAL, Reason.EXIT_SIGNAL, Reason.APPROVED)  # the governor's answers that are no refusal
 
 
 @dataclass

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from qtcore import Params
 from qtcore.types import F8, I8, MODELS, Action, Source, Verdict
+from research.live.records import iso
 from research.live.tally import Durations, Tally
 from research.reasons import reason_text
 
@@ -156,11 +155,6 @@ def told(time: int, symbol: str, cell: dict[str, Any]) -> dict[str, Any]:
 def allowed_texts(found: Mapping[str, list[str]]) -> list[str]:
     """Say by cause who serves only because it was allowed."""
     return [f"{', '.join(found[cause])}: {why}" for cause, why in ALLOWED_WHY.items() if cause in found]
-
-
-def iso(ns: int) -> str:
-    """Print ns UTC to the second."""
-    return f"{np.datetime64(int(ns), 'ns').astype('M8[s]')}Z"
 
 
 def number_or_none(x: Any) -> float | None:

@@ -3,13 +3,11 @@
 - `train_meta(bars, predictions, params)` fits walk-forward on out-of-sample base predictions and returns a `MetaSchedule`, which
   `Engine(meta_model=...)` and `research.backtest(..., meta=...)` take;
 - `train_from_log(predictions.jsonl, outcomes.csv)` fits the same from what was logged;
-- `compare(bars, predictions)` scores kinds, vectors, per-symbol models and label horizons beside base models and ensemble;
 - `MetaPredictor(schedule).predict(votes, symbol)` is the interface of one answer at a time;
 - `MetaSchedule.save` and `load` keep it in inert files;
 - `meta_scores(run)` says what the model thinks of every cell, asked or not.
 """
 
-from research.meta.compare import VARIANTS, best_variant, compare
 from research.meta.logs import read_log, train_from_log
 from research.meta.predictor import V1_THRESHOLD, MetaPredictor
 from research.meta.schedule import MetaArtefact, MetaSchedule
@@ -18,12 +16,9 @@ from research.meta.train import train_meta
 
 __all__ = [
     "V1_THRESHOLD",
-    "VARIANTS",
     "MetaArtefact",
     "MetaPredictor",
     "MetaSchedule",
-    "best_variant",
-    "compare",
     "meta_scores",
     "read_log",
     "train_from_log",

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,19 @@ COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration
 LONGEST = 10 * 366 * 24 * 60.0  # minutes: no trade is held for ten years
 ZONED = re.compile(r"\d\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)$", re.IGNORECASE)
 PAST = np.iinfo(np.int64).min
+
+
+class LogLines(NamedTuple):
+    """What a log or a journal holds.
+
+    lines, traded: rows of votes and of closed trades; counts: lines by what became of them; digest: of everything read.
+    """
+
+    source: str
+    lines: pd.DataFrame
+    traded: pd.DataFrame
+    counts: dict[str, int]
+    digest: str
 
 
 def read_log_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:

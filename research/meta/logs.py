@@ -21,7 +21,7 @@ from qtcore.types import F8, I8, MODELS, N_MODELS, Votes
 from research.data.clock import parse_time
 from research.errors import UserError
 from research.labels import outcome_labels
-from research.meta.log_files import meet, read_log_lines, read_outcome_lines
+from research.meta.log_files import LogLines, meet, read_log_lines, read_outcome_lines
 from research.meta.schedule import MetaSchedule
 from research.meta.train import MIN_ROWS, Material, MetaPlan, build_table, resolve_plan, train_folds
 from research.splits import walk_forward
@@ -46,11 +46,12 @@ class Log:
     labels: NDArray[np.int8]
     end: I8
     counts: dict[str, int]
+    source: str = ""
     hash: str = ""  # of everything that was read
 
 
 def train_from_log(
-    log: str | Path,
+    log: str | Path | LogLines,
     outcomes: str | Path | None = None,
     params: Params | None = None,
     *,
@@ -58,9 +59,10 @@ def train_from_log(
     tolerance_minutes: float = 0.0,
     **asked: Any,
 ) -> tuple[MetaSchedule, dict[str, int]]:
-    """Train the meta layer of `params.meta.mode` from a log and its outcomes, or from a live journal alone; return schedule and counts.
+    """Train the meta layer of `params.meta.mode` from a log and its outcomes; return schedule and counts.
 
-    Five expanding, purged folds. min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector,
+    log: a file of JSON lines, or what `research.live.outcomes.read_outcomes` read of a journal, which holds its outcomes. Five
+    expanding, purged folds. min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector,
     calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows with an outcome:
     nothing synthetic takes their place.
     """
@@ -69,7 +71,7 @@ def train_from_log(
     has_outcome, n_voters = read.labels >= 0, (read.votes.action >= 0).sum(axis=0)
     n_rows, n_alone = int(np.sum(has_outcome & (n_voters >= 2))), int(np.sum(has_outcome & (n_voters < 2)))
     if n_rows < MIN_ROWS:
-        text = f"{log} must have at least {MIN_ROWS:,} lines with an outcome and two voters or more, was {n_rows:,}"
+        text = f"{read.source} must have at least {MIN_ROWS:,} lines with an outcome and two voters or more, was {n_rows:,}"
         if n_rows + n_alone >= MIN_ROWS:  # more of the same would not help
             named = ", ".join(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any()) or "none"
             raise UserError(f"{text} and {n_alone:,} with an outcome but one voter at most ({named}); log two base models or more")
@@ -90,49 +92,48 @@ def train_from_log(
     material = Material(table, read.labels, read.end, read.close_time, read.regime, spans, 0, about, read.traded)
     made = train_folds(material, plan, params)
     if not made.artefacts:
-        raise UserError(f"{log} must be enough for a meta model, was not: {made.notes[0]}")
+        raise UserError(f"{read.source} must be enough for a meta model, was not: {made.notes[0]}")
     return made, read.counts
 
 
-def read_log(log: str | Path, outcomes: str | Path | None = None, min_date: str | None = None, tolerance_minutes: float = 0.0) -> Log:
-    """Read and join a prediction log (JSON lines) and its outcomes (CSV), or a live journal, which holds both.
+def read_log(
+    log: str | Path | LogLines, outcomes: str | Path | None = None, min_date: str | None = None, tolerance_minutes: float = 0.0
+) -> Log:
+    """Read and join a prediction log (JSON lines) and its outcomes (CSV), or take what a journal held of both.
 
     Each line takes the outcome of its symbol with its timestamp, or with a tolerance the nearest one opened up to so many minutes before
     it; of doubled lines and outcomes the last one counts (D-72). Naive timestamps are UTC. Raises UserError where nothing can be read.
     """
-    from research.live.outcomes import is_journal, read_outcomes
-
-    if outcomes is None and not Path(log).exists():
-        raise UserError(f"--from-log must exist, was {str(log)!r} (not found); name a journal of `qt live` or a log of --export-log")
-    if is_journal(Path(log)) != (outcomes is None):
-        raise UserError(
-            "--from-log must be a journal of `qt live`, or JSON lines that come with --outcomes, was otherwise; see `qt train --help`"
-        )
-    if outcomes is None:
-        lines, traded, counts, digest = read_outcomes(Path(log))
-    else:
-        lines, counts = read_log_lines(Path(log))
-        traded = meet(lines, read_outcome_lines(Path(outcomes), counts))
-        digest = hashlib.sha256(Path(log).read_bytes() + Path(outcomes).read_bytes()).hexdigest()
+    held = log if isinstance(log, LogLines) else _lines_of(Path(log), outcomes)
+    lines, counts = held.lines, held.counts
     if min_date is not None:
         start = pd.Timestamp(parse_time(min_date, "min_date (--min-date)"), tz="UTC")
         counts["lines before the first date"] = int((lines["timestamp"] < start).sum())
         lines = lines[lines["timestamp"] >= start]
     if lines.empty:
-        raise UserError(f"{log} must have lines of predictions, was without a usable one: {counts}")
+        raise UserError(f"{held.source} must have lines of predictions, was without a usable one: {counts}")
     counts["lines out of order"] = int((lines["timestamp"].diff().dt.total_seconds() < 0).sum())
     counts["doubled lines"] = int(lines.duplicated(["timestamp", "symbol"], keep="last").sum())
     lines = lines.drop_duplicates(["timestamp", "symbol"], keep="last").sort_values("timestamp", kind="stable")
     width = pd.Timedelta(minutes=tolerance_minutes)
-    joined = pd.merge_asof(lines, traded, on="timestamp", by="symbol", tolerance=width, direction="backward")
+    joined = pd.merge_asof(lines, held.traded, on="timestamp", by="symbol", tolerance=width, direction="backward")
     counts["lines without an outcome"] = int(joined["outcome"].isna().sum())
     used = joined.dropna(subset=["opened"]).drop_duplicates(["opened", "symbol"])
-    counts["outcomes without a line"] = len(traded) - len(used)
+    counts["outcomes without a line"] = len(held.traded) - len(used)
     counts["rows"] = len(joined)
-    return _on_grid(joined, counts, digest)
+    return _on_grid(joined, held)
 
 
-def _on_grid(joined: pd.DataFrame, counts: dict[str, int], digest: str) -> Log:
+def _lines_of(log: Path, outcomes: str | Path | None) -> LogLines:
+    if outcomes is None:
+        text = f"a log must come with its outcomes, was {log} alone; research.live.outcomes.read_outcomes reads a journal"
+        raise UserError(text)
+    lines, counts = read_log_lines(log)
+    traded = meet(lines, read_outcome_lines(Path(outcomes), counts))
+    return LogLines(str(log), lines, traded, counts, hashlib.sha256(log.read_bytes() + Path(outcomes).read_bytes()).hexdigest())
+
+
+def _on_grid(joined: pd.DataFrame, held: LogLines) -> Log:
     times = joined["timestamp"].to_numpy("datetime64[ns]").astype(np.int64)
     close_time, row = np.unique(times, return_inverse=True)
     symbols, column = np.unique(joined["symbol"].to_numpy(str), return_inverse=True)
@@ -150,4 +151,16 @@ def _on_grid(joined: pd.DataFrame, counts: dict[str, int], digest: str) -> Log:
     traded = np.full(shape, -1, np.int8)
     traded[row[has], column[has]] = side
     labels, last = outcome_labels(shape, row[has], column[has], side, won, end)
-    return Log(close_time, tuple(symbols.tolist()), Votes(action, confidence), regime, ensemble, traded, labels, last, counts, digest)
+    return Log(
+        close_time,
+        tuple(symbols.tolist()),
+        Votes(action, confidence),
+        regime,
+        ensemble,
+        traded,
+        labels,
+        last,
+        held.counts,
+        held.source,
+        held.digest,
+    )

@@ -17,7 +17,6 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.jit import source_hash
+from research.engines import versions
 from research.errors import UserError
-from research.files import Kind, read_bytes, read_json
-from research.ledger import home
+from research.files import Kind, home, read_bytes, read_json
 from research.models.base import F4, scaler_path
 from research.splits import Fold
 
 SCHEMA_VERSION = 1
 LIMIT = 2 << 30  # bytes kept after a training; the fits that were asked for longest ago leave first
-LIBRARIES = ("numpy", "scipy", "xgboost", "lightgbm", "torch", "safetensors")
 READ = (
     "slot",
     "target",
@@ -58,15 +56,6 @@ Job = Mapping[str, Any]
 def folder() -> Path:
     """Folder of the stored fits."""
     return home() / "store" / "fits"
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that fit and store models; those that are not installed are left out."""
-    found = {}
-    for name in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def fit_key(job: Job, content: str) -> str:

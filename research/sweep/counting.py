@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 from qtcore import Params
 from research.ledger import Ledger
 from research.lineage import sketch
+from research.predictions import hash_votes
 from research.sweep.case import Case
 from research.sweep.figures import outcomes
 from research.sweep.space import BLOCK, Listed, Space
 from research.sweep.trials import Trials
 from research.sweep.work import Settings
-from research.trials import Trial, Tried, daily_returns, hash_votes
+from research.trials import Trial, Tried, daily_returns
 
 SAMPLE = 200  # rows that are run again alone
 AT_ONCE = 20_000  # trials of one transaction of the ledger

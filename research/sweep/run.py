@@ -22,7 +22,7 @@ from research.errors import UserError
 from research.files import Kind, read_json, replacing, save_json
 from research.ledger import Ledger
 from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions, aligned
+from research.predictions import Predictions, aligned, hash_votes
 from research.store import check_output
 from research.sweep.adaptive import Adaptive
 from research.sweep.case import Case
@@ -32,7 +32,7 @@ from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.space import BLOCK, Space
 from research.sweep.trials import PART, Trials, read_part
 from research.sweep.work import LANES, Piece, Settings
-from research.trials import Tried, hash_votes
+from research.trials import Tried
 
 SCHEMA_VERSION = 1
 MARK = "sweep.json"  # by which the folder of a sweep is known
