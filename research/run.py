@@ -145,9 +145,9 @@ class Run:
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""
         from research.live.envelope import write_envelope
-        from research.store import write_run
+        from research.recording import save_run
 
-        self.folder = write_run(self, Path(folder), record=record)
+        self.folder = save_run(self, Path(folder), record=record)
         write_envelope(self, self.folder)
         return self.folder
 
@@ -155,7 +155,7 @@ class Run:
         """Prove the run (see `research.verify`); an unsaved one is written to a temporary folder first."""
         import tempfile
 
-        from research.verify import verify_run
+        from research.recording import verify_run
 
         if self.folder is not None:
             self.verification = verify_run(self.folder, progress=progress)

@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from research.trials import Trial, TrialName
+from research.verdict import IMPLAUSIBLE, INVALID, OWN_WORK, too_good
 
-PENDING, PROVEN, INVALID, IMPLAUSIBLE = "pending", "proven", "invalid", "implausible"
+PENDING, PROVEN = "pending", "proven"
 SPOILT = (INVALID, IMPLAUSIBLE)
 VOTES = "COALESCE(NULLIF(votes, ''), predictions)"  # rows of an older ledger do not tell the two apart
 
@@ -47,6 +48,16 @@ class Result:
     of_predictions: bool = False
     detail: str = ""
     source: str = ""
+
+
+def result_of(summary: Mapping[str, Any], certificate: Mapping[str, Any], source: str) -> Result:
+    """Say what became of a run as the trial ledger keeps it. summary: with its verdict; source: hash of the source code that proved."""
+    if summary["verdict"] == INVALID:
+        failed = [check for check in certificate.get("checks", []) if not check["passed"]]
+        return Result(INVALID, any(check.get("group") not in OWN_WORK for check in failed), summary["failed_check"] or "", source)
+    if summary["verdict"] == IMPLAUSIBLE:
+        return Result(IMPLAUSIBLE, True, too_good(summary["evidence"]) or "", source)
+    return Result(PROVEN if summary["proven"] else PENDING, source=source)
 
 
 class Standings:

@@ -28,13 +28,11 @@ from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import UserError
 from research.files import Kind, count_rows, hash_file, put_in_place, read_json, read_table, save_json
-from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.store_kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
-from research.trials import TrialName
-from research.verdict import UNPROVEN, combined, result_of
+from research.verdict import UNPROVEN, combined
 
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
@@ -69,20 +67,16 @@ def check_output(folder: Path, marker: str = "manifest.json") -> None:
         raise UserError(f"--out must be writable, was {folder} below {parent}; choose another")
 
 
-def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
-    """Write a run's folder, whole or not at all, and return it; an earlier run of that name is replaced.
+def write_run(run: Any, folder: Path, summary: dict[str, Any], certificate: dict[str, Any]) -> Path:
+    """Write a run's folder with its summary and proof, whole or not at all, and return it; an earlier run of that name is replaced.
 
-    record: count the run in the trial ledger. Sets `run.manifest`. Raises UserError when the disk is full or the folder is not ours.
+    Sets `run.manifest`. Raises UserError when the disk is full or the folder is not ours.
     """
     check_output(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        certificate = run.verification or UNPROVEN
-        summary = combined(run.summary, certificate) | {"run_id": folder.name}
-        if record:
-            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), result_of(summary, certificate, _own_source()))
         run.manifest = manifest_of(run, folder.name, summary["evidence"]["trials"]) | {"figures": figures_hash(summary)}
         _write_tables(run, partial)
         if run.predictions.models is not None:
@@ -103,11 +97,11 @@ def write_run(run: Any, folder: Path, *, record: bool = True) -> Path:
     return folder
 
 
-def write_certificate(folder: Path, certificate: dict[str, Any], trial: TrialName | None = None) -> bool:
-    """Put a proof into a finished run: `verify.json`, and the verdict that follows into `summary.json` and the ledger.
+def write_certificate(folder: Path, certificate: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Put a proof into a finished run: `verify.json`, and the verdict that follows into `summary.json`; return the summary.
 
-    trial: the run as the ledger may know it. The certificate comes first: whoever reads the folder in between combines it with the evidence
-    himself (`RunFiles.summary`). The page cannot and is removed; the result says whether there was one to make anew.
+    The certificate comes first: whoever reads the folder in between combines it with the evidence himself (`RunFiles.summary`). The page
+    cannot and is removed; the second result says whether there was one to make anew.
     """
     page = folder / "report.html"
     summary, had_page = read_run(folder).measured, page.exists()
@@ -115,9 +109,7 @@ def write_certificate(folder: Path, certificate: dict[str, Any], trial: TrialNam
     save_json(folder / "verify.json", certificate)
     summary = combined(summary, certificate)
     save_json(folder / "summary.json", summary)
-    if trial is not None:
-        Ledger().settle(trial, result_of(summary, certificate, _own_source()))
-    return had_page
+    return summary, had_page
 
 
 def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +176,8 @@ def _sources() -> dict[str, str]:
     return {package: source_hash(Path(__file__).resolve().parents[1] / package) for package in ("qtcore", "research")}
 
 
-def _own_source() -> str:
+def own_source() -> str:
+    """Name the source code that is running, by the hashes of its packages."""
     return " ".join(f"{name} {value}" for name, value in _sources().items())
 
 

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from research.standing import IMPLAUSIBLE, INVALID, PENDING, PROVEN, Result
-
+INVALID, IMPLAUSIBLE = "invalid", "implausible"
 FAILING = (INVALID, IMPLAUSIBLE)  # verdicts with which a command exits 1
 NOT_PROVEN = "not proven"
 OWN_WORK = ("parity", "causality", "invariants", "accounting")  # groups of checks of what a run did, whoever predicted
@@ -108,16 +107,6 @@ def proof_text(certificate: Mapping[str, Any]) -> str:
     if certificate.get("passed") is False:
         return f"proof FAILED: {_failure(certificate)[0] or 'a check'}"
     return "proof passed" if certificate.get("passed") else NOT_PROVEN
-
-
-def result_of(summary: Mapping[str, Any], certificate: Mapping[str, Any], source: str) -> Result:
-    """Say what became of a run as the trial ledger keeps it. summary: with its verdict; source: hash of the source code that proved."""
-    if summary["verdict"] == INVALID:
-        failed = [check for check in certificate.get("checks", []) if not check["passed"]]
-        return Result(INVALID, any(check.get("group") not in OWN_WORK for check in failed), summary["failed_check"] or "", source)
-    if summary["verdict"] == IMPLAUSIBLE:
-        return Result(IMPLAUSIBLE, True, too_good(summary["evidence"]) or "", source)
-    return Result(PROVEN if summary["proven"] else PENDING, source=source)
 
 
 def _failure(certificate: Mapping[str, Any]) -> tuple[str | None, str]:

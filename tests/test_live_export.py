@@ -16,8 +16,8 @@ from research.live.controls import command
 from research.live.export import export_run
 from research.live.start import Wish, start_live
 from research.predictions import Predictions
+from research.recording import verify_run
 from research.store import read_run
-from research.verify import verify_run
 from tests.conftest import assert_same_bits
 from tests.test_live import run_live
 

@@ -15,8 +15,9 @@ from qtcore.types import NS_PER_DAY, NS_PER_HOUR, InputError
 from research.data import simulate
 from research.errors import UserError
 from research.own_layers import OwnLayerWarning
+from research.recording import verify_run
 from research.train import train as train_untried
-from research.verify import check_layer, verify_run
+from research.verify import check_layer
 from research.verify.own import try_features
 
 

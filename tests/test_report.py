@@ -11,10 +11,10 @@ import pytest
 
 from qtcore.types import DECISION_COLUMNS, FILL, Action, Consensus, Reason, Source, Verdict
 from research.errors import UserError
+from research.recording import save_certificate, save_run
 from research.report import build
 from research.report.rows import score_table
 from research.report.words import count, number, ordinal, percent, several, slice_name, span
-from research.store import write_certificate, write_run
 from tests.fake_run import fake_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,8 +34,8 @@ def folder(tmp_path_factory):
         run = fake_run(seed=1)
         run.result.governor_reason[1_200, 1] = Reason.MAX_DRAWDOWN_EXCEEDED
         run.without_breaker = run.ensemble_only
-        out = write_run(run, tmp_path_factory.mktemp("reports") / "sample-20240101")
-    write_certificate(out, CERTIFICATE)
+        out = save_run(run, tmp_path_factory.mktemp("reports") / "sample-20240101")
+    save_certificate(out, CERTIFICATE)
     return out
 
 
@@ -106,7 +106,7 @@ def test_a_run_without_a_proof_or_trades_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
     run = fake_run(n=500, seed=3, min_confidence=1.0)
     assert len(run.result.fills) == 0
-    text = build(write_run(run, tmp_path / "<b>quiet & still", record=False)).read_text(encoding="utf-8")
+    text = build(save_run(run, tmp_path / "<b>quiet & still", record=False)).read_text(encoding="utf-8")
     assert "No trades, because the rule LOW_CONFIDENCE blocked" in first_screen(text)
     assert "not verified" in first_screen(text)
     assert "Not enough data" in first_screen(text)
@@ -116,7 +116,7 @@ def test_a_run_without_a_proof_or_trades_says_so(tmp_path, monkeypatch):
 def test_a_failed_proof_is_told_on_the_first_screen(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "failed")
     check = {"name": "replay", "checked": "10 bars", "passed": False, "detail": "bar 7, SYM1, equity off by 0.5"}
-    write_certificate(copy, {"passed": False, "checks": [check], "not_covered": []})
+    save_certificate(copy, {"passed": False, "checks": [check], "not_covered": []})
     text = build(copy).read_text(encoding="utf-8")
     assert "bar 7, SYM1, equity off by 0.5" in first_screen(text)
 
@@ -126,7 +126,7 @@ def test_imported_predictions_and_notes_are_told(tmp_path, monkeypatch):
     run = fake_run(n=500, seed=3)
     imported = replace(run.predictions, imported=True)
     run = replace(run, predictions=imported, notes=("lgbm: 3 rows had no match",))
-    text = first_screen(build(write_run(run, tmp_path / "run", record=False)).read_text(encoding="utf-8"))
+    text = first_screen(build(save_run(run, tmp_path / "run", record=False)).read_text(encoding="utf-8"))
     assert "cannot be proven" in text
     assert "lgbm: 3 rows had no match" in text
 

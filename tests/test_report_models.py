@@ -9,9 +9,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
+from research.recording import save_run
 from research.report import build, model_figures
 from research.report.models import artefacts, importance_table, model_table, status_text
-from research.store import write_run
 from tests.fake_run import fake_run
 
 FEATURES = [f"feature_{i}" for i in range(14)]
@@ -36,7 +36,7 @@ def recorded(seed):
 def folder(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
-        return write_run(fake_run(n=500, seed=1), tmp_path_factory.mktemp("reports") / "run", record=False)
+        return save_run(fake_run(n=500, seed=1), tmp_path_factory.mktemp("reports") / "run", record=False)
 
 
 def with_models(folder, tmp_path, metas):

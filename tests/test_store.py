@@ -14,7 +14,8 @@ from qtcore.types import DECISION_COLUMNS, FILL, Reason
 from research import store, tables
 from research.errors import UserError
 from research.ledger import Ledger
-from research.store import array_hashes, check_output, read_run, write_certificate, write_run
+from research.recording import save_certificate, save_run
+from research.store import array_hashes, check_output, read_run
 from research.tables import decisions_frame, equity_frame, fills_frame, trades_frame
 from tests.conftest import assert_same_bits
 from tests.fake_run import fake_run
@@ -34,7 +35,7 @@ def run():
 def written(run, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
-        return write_run(run, tmp_path_factory.mktemp("reports") / "first")
+        return save_run(run, tmp_path_factory.mktemp("reports") / "first")
 
 
 @pytest.fixture
@@ -64,7 +65,7 @@ def test_bars_and_decisions_come_back_to_the_bit(run, written):
 def test_funding_comes_back(run, tmp_path):
     funding = np.where(np.arange(run.bars.n)[:, None] % 8 == 0, 1e-4, 0.0) * np.ones((1, len(run.bars.symbols)))
     funded = replace(run, bars=replace(run.bars, funding=funding), manifest={})
-    assert_same_bits(read_run(write_run(funded, tmp_path / "funded", record=False)).bars().funding, funding)
+    assert_same_bits(read_run(save_run(funded, tmp_path / "funded", record=False)).bars().funding, funding)
 
 
 def test_equity_and_fills_come_back_to_the_bit(run, written):
@@ -87,7 +88,7 @@ def test_one_row_per_bar_and_symbol_in_order(run, written, monkeypatch, tmp_path
     assert table["symbol"].tolist()[: len(run.bars.symbols)] == list(run.bars.symbols)
     assert str(table["close_time"].dtype) == "datetime64[ns, UTC]"
     monkeypatch.setattr(store, "ROWS_AT_ONCE", 37)  # written in parts, the same rows
-    again = write_run(replace(run, manifest={}), tmp_path / "parts", record=False)
+    again = save_run(replace(run, manifest={}), tmp_path / "parts", record=False)
     for name in ("decisions", "bars"):
         assert read_run(again).frame(name).equals(read_run(written).frame(name))
 
@@ -119,16 +120,16 @@ def test_own_models_travel_with_the_run(run, tmp_path):
             (folder / "schedule.json").write_text("{}")
 
     trained = replace(run, predictions=replace(run.predictions, models=Models()), manifest={})
-    target = write_run(trained, tmp_path / "own", record=False)
+    target = save_run(trained, tmp_path / "own", record=False)
     assert (target / "models" / "schedule.json").exists()
-    assert not (write_run(replace(run, manifest={}), tmp_path / "bought", record=False) / "models").exists()
+    assert not (save_run(replace(run, manifest={}), tmp_path / "bought", record=False) / "models").exists()
 
 
 # whole or not at all
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypatch):
-    target = write_run(replace(run, manifest={}), tmp_path / "out", record=False)
+    target = save_run(replace(run, manifest={}), tmp_path / "out", record=False)
     stamp = (target / "manifest.json").read_text()
 
     def full(*_, **__):
@@ -137,21 +138,21 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(run, tmp_path, monkeypat
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     for name in ("out", "other"):
         with pytest.raises(UserError, match="free space or choose another --out"):
-            write_run(replace(run, manifest={}), tmp_path / name, record=False)
+            save_run(replace(run, manifest={}), tmp_path / name, record=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
     assert (target / "manifest.json").read_text() == stamp
     read_run(target)
 
 
 def test_an_earlier_run_is_replaced_and_other_folders_are_not_touched(run, tmp_path):
-    target = write_run(replace(run, manifest={}), tmp_path / "out", record=False)
+    target = save_run(replace(run, manifest={}), tmp_path / "out", record=False)
     (target / "stale.txt").write_text("from the earlier run")
-    write_run(replace(run, manifest={}), target, record=False)
+    save_run(replace(run, manifest={}), target, record=False)
     assert not (target / "stale.txt").exists()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="other files in it"):
-        write_run(replace(run, manifest={}), tmp_path / "mine", record=False)
+        save_run(replace(run, manifest={}), tmp_path / "mine", record=False)
     (tmp_path / "plain").write_text("a file")
     with pytest.raises(UserError, match="must be a folder"):
         check_output(tmp_path / "plain")
@@ -162,7 +163,7 @@ def test_an_earlier_run_is_replaced_and_other_folders_are_not_touched(run, tmp_p
 def test_a_leftover_of_a_killed_run_is_cleared(run, tmp_path):
     (tmp_path / ".out.partial").mkdir()
     (tmp_path / ".out.partial" / "bars.parquet").write_text("half")
-    write_run(replace(run, manifest={}), tmp_path / "out", record=False)
+    save_run(replace(run, manifest={}), tmp_path / "out", record=False)
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -196,7 +197,7 @@ def test_an_unknown_table_is_refused(written):
 def test_a_certificate_is_put_into_a_finished_run(folder):
     files = read_run(folder)
     assert files.verify == {"passed": None, "checks": []}
-    write_certificate(folder, {"passed": True, "checks": [{"name": "parity", "passed": True}]})
+    save_certificate(folder, {"passed": True, "checks": [{"name": "parity", "passed": True}]})
     assert files.verify["passed"] is True
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["verify"] == {"passed": True}
@@ -225,7 +226,7 @@ def test_a_summary_with_other_figures_is_refused(folder, change):
         _ = read_run(folder).summary
     before = (folder / "verify.json").read_bytes()
     with pytest.raises(UserError, match="was with other figures"):
-        write_certificate(folder, {"passed": True, "checks": []})
+        save_certificate(folder, {"passed": True, "checks": []})
     assert (folder / "verify.json").read_bytes() == before
 
 
@@ -235,21 +236,21 @@ def test_a_verdict_in_a_summary_is_read_anew(folder):
 
 
 def test_a_proof_that_contradicts_itself_or_is_of_another_run_is_refused(folder):
-    write_certificate(folder, {"passed": False, "checks": [{"name": "parity", "passed": False}], "proves": read_run(folder).proves})
+    save_certificate(folder, {"passed": False, "checks": [{"name": "parity", "passed": False}], "proves": read_run(folder).proves})
     assert read_run(folder).summary["verdict"] == "invalid"
     edited(folder / "verify.json", lambda proof: proof.update(passed=True))
     with pytest.raises(UserError, match="as `qt verify` wrote it, was without its failed checks; run it again"):
         _ = read_run(folder).summary
-    write_certificate(folder, {"passed": True, "checks": [], "proves": "0" * 64})
+    save_certificate(folder, {"passed": True, "checks": [], "proves": "0" * 64})
     with pytest.raises(UserError, match="was that of another run"):
         _ = read_run(folder).summary
 
 
 def test_a_saved_run_is_counted_once_and_an_unrecorded_one_never(run, tmp_path):
-    write_run(replace(run, manifest={}), tmp_path / "a", record=False)
+    save_run(replace(run, manifest={}), tmp_path / "a", record=False)
     assert Ledger().count() == 0
     for name in ("a", "b"):
-        write_run(replace(run, manifest={}), tmp_path / name)
+        save_run(replace(run, manifest={}), tmp_path / name)
     assert Ledger().count() == 1
     assert read_run(tmp_path / "b").manifest["trials"]["trials"] == 1
 

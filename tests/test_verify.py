@@ -14,7 +14,7 @@ from qtcore.types import MODELS, Action, Reason, Source, Verdict
 from research.backtest import backtest
 from research.errors import UserError
 from research.predictions import Predictions
-from research.verify import verify_run
+from research.recording import verify_run
 from research.verify.accounting import check_accounting
 from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants

@@ -172,8 +172,8 @@ def train(
 @app.command()
 def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
     """Prove a finished run: parity, causality, invariants, accounting; exit 1 when a check fails. Its verdict and page follow the proof."""
+    from research.recording import verify_run
     from research.store import read_run
-    from research.verify import verify_run
 
     with progress(quiet or json) as update:
         certificate = verify_run(run, progress=update)

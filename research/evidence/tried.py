@@ -8,7 +8,8 @@ import pandas as pd
 from research.evidence import sharpe as sr
 from research.ledger import Ledger
 from research.lineage import Sketch
-from research.standing import IMPLAUSIBLE, INVALID, PENDING, PROVEN
+from research.standing import PENDING, PROVEN
+from research.verdict import IMPLAUSIBLE, INVALID
 
 
 def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.report.words import several
+from research.standing import result_of
 from research.store import RunFiles, read_run
 from research.sweep.asked import SweepJob, parse_grid
 from research.sweep.case import Case
@@ -26,7 +27,7 @@ from research.sweep.run import sweep
 from research.sweep.trials import Trials
 from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
-from research.verdict import FAILING, result_of
+from research.verdict import FAILING
 from research.workflow import inputs_of, load
 
 Progress = Any  # callback (done, total, text)

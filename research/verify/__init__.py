@@ -1,14 +1,14 @@
 """Proof: what can be shown about a finished run, a feature, a split or a layer of one's own.
 
-- `verify_run(folder)` proves a run from its files: parity, causality, invariants, accounting (`certificate`);
+- `certify(folder)` proves a run from its files: parity, causality, invariants, accounting (`certificate`);
 - `leaks` holds one named detector for each known way of looking ahead;
 - `check_layer(mine)` gives a researcher's own layer the proof that ours have (`layers`).
 
 Nothing but `layers` imports a layer: the engine is driven from outside, and the arithmetic is done again in NumPy.
 """
 
-from research.verify.certificate import verify_run
+from research.verify.certificate import certify
 from research.verify.claims import Claim
 from research.verify.layers import LayerReport, check_layer
 
-__all__ = ["Claim", "LayerReport", "check_layer", "verify_run"]
+__all__ = ["Claim", "LayerReport", "certify", "check_layer"]

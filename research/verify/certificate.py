@@ -5,13 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from research.ledger import Ledger
 from research.models.inputs import own_features
 from research.regime_weights import FACTORS
-from research.report import build
 from research.report.words import several
-from research.store import write_certificate
-from research.trials import name_trial
 from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence, read_evidence
@@ -28,15 +24,15 @@ N_STEPS = 10
 Progress = Callable[[int, int, str], Any]
 
 
-def verify_run(folder: Path | str, progress: Progress | None = None, seed: int = 0) -> dict[str, Any]:
-    """Prove a finished run and write `verify.json` into its folder; verdict, page and ledger follow (`research.store.write_certificate`).
+def certify(folder: Path | str, progress: Progress | None = None, seed: int = 0) -> tuple[Evidence, dict[str, Any], bool]:
+    """Prove a finished run from its folder alone; nothing is written.
 
-    Reads the folder alone. progress(done, total, text) is called before each step. Returns the certificate: `passed`, `checks` (name,
-    checked, passed, detail, first offender), `covers` and `not_covered` in sentences. A run with layers of the user's own cannot be run
-    again from its folder, and own features that were never tried prove nothing: `passed` is None unless something is wrong, and
-    `not_covered` says so first. Raises UserError when the folder is incomplete, or the trial ledger damaged or gone.
+    progress(done, total, text) is called before each step. Returns what was read of the run, the certificate, and whether the folder is
+    the run that its manifest names. The certificate: `passed`, `checks` (name, checked, passed, detail, first offender), `covers` and
+    `not_covered` in sentences. A run with layers of the user's own cannot be run again from its folder, and own features that were never
+    tried prove nothing: `passed` is None unless something is wrong, and `not_covered` says so first. Raises UserError when the folder is
+    incomplete.
     """
-    Ledger().resets()  # one that is damaged or gone is told before the work
     started, done = time.perf_counter(), 0
 
     def report(text: str) -> None:
@@ -62,12 +58,8 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     groups["accounting"] = check_accounting(run)
     certificate = _certificate(run, groups, models, n_single, seed) | {"proves": run.files.proves}
     certificate["seconds"] = round(time.perf_counter() - started, 2)
-    # a copy that was altered says nothing of the trial
     is_the_run = all(claim.holds for claim in groups["parity"] if claim.id in ("files", "tables"))
-    trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"]) if is_the_run else None
-    if write_certificate(run.files.path, certificate, trial):
-        build(run.files.path)
-    return certificate
+    return run, certificate, is_the_run
 
 
 def _certificate(run: Evidence, groups: dict[str, list[Claim]], models: Any, n_single: int, seed: int) -> dict[str, Any]:

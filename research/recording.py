@@ -1,0 +1,54 @@
+"""Recording of runs and proofs: what each leaves in the run's folder, in its verdict and in the trial ledger.
+
+A run is in the ledger before its folder is whole and before its proof: an interrupt hides nothing; what the proof finds is appended.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from research.ledger import Ledger, trial_of
+from research.report import build
+from research.standing import result_of
+from research.store import check_output, own_source, write_certificate, write_run
+from research.trials import TrialName, name_trial
+from research.verdict import UNPROVEN, combined
+from research.verify.certificate import Progress, certify
+
+
+def save_run(run: Any, folder: Path, *, record: bool = True) -> Path:
+    """Write a run's folder, whole or not at all, and return it; an earlier run of that name is replaced.
+
+    record: count the run in the trial ledger. Sets `run.manifest`. Raises UserError when the disk is full or the folder is not ours.
+    """
+    check_output(folder)
+    certificate = run.verification or UNPROVEN
+    summary = combined(run.summary, certificate) | {"run_id": folder.name}
+    if record:
+        Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), result_of(summary, certificate, own_source()))
+    return write_run(run, folder, summary, certificate)
+
+
+def save_certificate(folder: Path, certificate: dict[str, Any], trial: TrialName | None = None) -> bool:
+    """Put a proof into a finished run, and the verdict that follows into its summary and the ledger; say whether it had a page.
+
+    trial: the run as the ledger may know it.
+    """
+    summary, had_page = write_certificate(folder, certificate)
+    if trial is not None:
+        Ledger().settle(trial, result_of(summary, certificate, own_source()))
+    return had_page
+
+
+def verify_run(folder: Path | str, progress: Progress | None = None, seed: int = 0) -> dict[str, Any]:
+    """Prove a finished run and write `verify.json` into its folder; verdict, page and ledger follow.
+
+    Returns the certificate of `research.verify.certify`, which says what the parameters mean. Raises UserError when the folder is
+    incomplete, or the trial ledger damaged or gone.
+    """
+    Ledger().resets()  # one that is damaged or gone is told before the work
+    run, certificate, is_the_run = certify(folder, progress, seed)
+    # a copy that was altered says nothing of the trial
+    trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"]) if is_the_run else None
+    if save_certificate(run.files.path, certificate, trial):
+        build(run.files.path)
+    return certificate
