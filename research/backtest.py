@@ -1,4 +1,4 @@
-"""What would the chain have done? One call from bars and predictions to a `Run`; the engine is the one that runs live."""
+"""What would the chain have done? One call from bars and predictions to a record; the engine is the one that runs live."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +9,7 @@ from research.data import load
 from research.data.load import warn
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions, aligned
-from research.run import Run
+from research.record import RunRecord
 
 
 def backtest(
@@ -22,7 +22,7 @@ def backtest(
     judge: Any = None,
     trade: Callable[..., int] | None = None,
     ceilings: bool = True,
-) -> Run:
+) -> RunRecord:
     """Run the decision chain over `bars` with stored predictions.
 
     bars: `Bars`, or whatever `load_bars` reads. predictions: out-of-sample votes on the same bars (`train`, or imported); bars without a
@@ -56,7 +56,7 @@ def backtest(
     own_layers = (*own, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
     about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "ceilings": ceilings}
-    return Run(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
+    return RunRecord(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

@@ -9,12 +9,12 @@ import pandas as pd
 
 from qtcore.types import MODELS, Action
 from research.files import replacing
-from research.run import Run
+from research.record import RunRecord
 
 OUTCOME_COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration_minutes")
 
 
-def export_log(run: Run, folder: Path) -> tuple[Path, Path]:
+def export_log(run: RunRecord, folder: Path) -> tuple[Path, Path]:
     """Write `predictions.jsonl` (a line for each cell with a vote) and `outcomes.csv` (a line for each closed trade) into `folder`.
 
     The timestamp of both is the decision time, so that they join exactly. Returns the two paths.
@@ -30,7 +30,7 @@ def _stamp(ns: int) -> str:
     return pd.Timestamp(ns, tz="UTC").isoformat().replace("+00:00", "Z")
 
 
-def _write_log(run: Run, path: Path) -> None:
+def _write_log(run: RunRecord, path: Path) -> None:
     result = run.result
     votes, decisions, regime = result.votes, result.decisions, result.planes.regime
     with path.open("w", encoding="utf-8") as file:
@@ -51,7 +51,7 @@ def _write_log(run: Run, path: Path) -> None:
             file.write(json.dumps(line) + "\n")
 
 
-def _write_outcomes(run: Run, path: Path) -> None:
+def _write_outcomes(run: RunRecord, path: Path) -> None:
     trades = run.trades.reset_index()
     trades = trades[trades["pnl"].notna()]
     minutes = (trades["exit_time"] - trades["entry_time"]).dt.total_seconds() / 60.0

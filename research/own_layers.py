@@ -38,7 +38,7 @@ def backtest(*args: Any, **options: Any) -> Run:
     params = given.get("params") or Params()
     own = {kind: layer for kind, layer in layers.items() if layer is not None and not isinstance(layer, MetaSchedule)}
     checked = _told([try_layer(kind, layer, params) for kind, layer in own.items()])
-    run = _backtest(*args, **options)
+    run = Run.of(_backtest(*args, **options))
     run.own_checks = tuple(checked)
     return run
 

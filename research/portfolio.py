@@ -14,9 +14,10 @@ from qtcore.params import FillAt
 from qtcore.types import F8, Reason
 from research.data.grid import filled
 from research.errors import UserError
+from research.record import RunRecord
 
 
-def to_vectorbt(run: Any) -> Any:
+def to_vectorbt(run: RunRecord) -> Any:
     """Return the `vectorbt.Portfolio` of a run: one cash account, one column a symbol, `rows_per_bar(run)` rows a bar.
 
     Its value in the last row of each bar, indexed by the bar's close, is the run's equity to 1e-9 of it. Positions that are open at the end
@@ -51,7 +52,7 @@ def to_vectorbt(run: Any) -> Any:
     )
 
 
-def rows_per_bar(run: Any) -> int:
+def rows_per_bar(run: RunRecord) -> int:
     """Count the rows that one bar takes: 4, or 6 where something is filled at closes."""
     fills = run.result.fills
     late = fills["time"] == run.bars.close_time[fills["bar"]]
@@ -59,7 +60,7 @@ def rows_per_bar(run: Any) -> int:
     return 6 if is_close or bool(np.any(late & (fills["reason"] != Reason.STOP))) else 4
 
 
-def _orders(run: Any, rows: int) -> tuple[F8, F8]:
+def _orders(run: RunRecord, rows: int) -> tuple[F8, F8]:
     """Spread the ledger over the rows [n * rows, S]: signed base units and prices, NaN where nothing is ordered."""
     fills, (n, width) = run.result.fills, run.bars.close.shape
     late, entry = fills["time"] == run.bars.close_time[fills["bar"]], fills["is_entry"].astype(np.int64)
@@ -70,7 +71,7 @@ def _orders(run: Any, rows: int) -> tuple[F8, F8]:
     return out[0].reshape(n * rows, width), out[1].reshape(n * rows, width)
 
 
-def _index(run: Any, rows: int) -> pd.DatetimeIndex:
+def _index(run: RunRecord, rows: int) -> pd.DatetimeIndex:
     """Spread the rows evenly inside their bar, the last at its close."""
     step = run.bars.interval // rows
     times = run.bars.close_time[:, None] - step * np.arange(rows - 1, -1, -1)

@@ -4,18 +4,23 @@ A run is in the ledger before its folder is whole and before its proof: an inter
 """
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from research.evidence import summarise
 from research.ledger import Ledger, trial_of
 from research.report import build
+from research.reproduce import make_again
 from research.standing import result_of
 from research.store import check_output, own_source, write_certificate, write_run
 from research.trials import TrialName, name_trial
 from research.verdict import UNPROVEN, combined
 from research.verify.certificate import Progress, certify
 
+if TYPE_CHECKING:
+    from research.run import Run
 
-def save_run(run: Any, folder: Path, *, record: bool = True) -> Path:
+
+def save_run(run: "Run", folder: Path, *, record: bool = True) -> Path:
     """Write a run's folder, whole or not at all, and return it; an earlier run of that name is replaced.
 
     record: count the run in the trial ledger. Sets `run.manifest`. Raises UserError when the disk is full or the folder is not ours.
@@ -52,3 +57,9 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     if save_certificate(run.files.path, certificate, trial):
         build(run.files.path)
     return certificate
+
+
+def reproduce(folder: Path | str, *, is_training: bool = True, progress: Any = None) -> dict[str, Any]:
+    """Make a run again: the report of `research.reproduce.make_again`, with the `verdict` (stored, again)."""
+    record, report = make_again(folder, is_training=is_training, progress=progress)
+    return report | {"verdict": {"stored": report.pop("stored"), "again": combined(summarise(record), record.verification)["verdict"]}}

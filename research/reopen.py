@@ -17,7 +17,7 @@ def load_run(folder: str | Path) -> Run:
     """
     files = read_run(folder)
     bars, predictions, params, meta = files.chain()
-    run = backtest(bars, predictions, params, meta=meta, ceilings=files.ceilings)
+    run = Run.of(backtest(bars, predictions, params, meta=meta, ceilings=files.ceilings))
     run.profile, run.command, run.folder = files.manifest["profile"], files.manifest["command"], files.path
     run.manifest, run.verification = files.manifest, files.verify
     run.notes, run.lacked = tuple(files.manifest["notes"]), tuple(files.manifest.get("lacked", ()))
@@ -25,4 +25,15 @@ def load_run(folder: str | Path) -> Run:
     if differing := [name for name, value in files.manifest["arrays"].items() if again.get(name) != value]:
         text = f"run must come out again as it was written, was {files.path} with {len(differing)} other arrays ({differing[0]} first)"
         raise UserError(f"{text}; see `qt reproduce {files.path}`")
+    return run
+
+
+def export_run(journal: Path, folder: Path) -> Run:
+    """Write a journal as a run's folder and return the run. Raises UserError where the journal is empty or does not give itself again."""
+    from research.live.export import journal_record
+
+    run = Run.of(journal_record(journal))
+    run.command = f"{run.command} --export {folder}"
+    run.save(folder, record=False)
+    run.report(folder / "report.html")
     return run

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from qtcore import Bars
 from research.backtest import backtest
 from research.predictions import Predictions
+from research.record import RunRecord
 from research.store import RunFiles, array_hashes, manifest_of, read_run
 from research.tables import decision_planes
 
@@ -31,11 +32,11 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 
 
-def reproduce(folder: str | Path, *, is_training: bool = True, progress: Any = None) -> dict[str, Any]:
-    """Make a finished run again and compare every array's hash.
+def make_again(folder: str | Path, *, is_training: bool = True, progress: Any = None) -> tuple[RunRecord, dict[str, Any]]:
+    """Make a finished run again and compare every array's hash; return the new record and the report.
 
-    is_training: fit the base models again; else the stored ones serve. progress(done, total, text) is called before each part. Returns
-    `equal`, `first` (the first stage that differs, None), `stages` (stage, arrays, differing, distance, where), `verdict` (stored, again),
+    is_training: fit the base models again; else the stored ones serve. progress(done, total, text) is called before each part. The report:
+    `equal`, `first` (the first stage that differs, None), `stages` (stage, arrays, differing, distance, where), `stored` (the verdict),
     `changed` (source, versions: what is not as it was), `notes` (what was taken as stored). Nothing is written; the trial ledger does not
     count it. Raises UserError when the folder is incomplete or used layers of the user's own.
     """
@@ -59,12 +60,12 @@ def reproduce(folder: str | Path, *, is_training: bool = True, progress: Any = N
     if first is None:
         run.verification = files.verify  # a proof of the same bits
     report(3, 3, "compare")
-    return {
+    return run, {
         "run": str(files.path),
         "equal": first is None,
         "first": first,
         "stages": stages,
-        "verdict": {"stored": files.summary["verdict"], "again": run.summary["verdict"]},
+        "stored": files.summary["verdict"],
         "trials": manifest["trials"]["trials"],
         "changed": _changed(manifest, manifest_of(run, files.path.name, manifest["trials"])),
         "notes": notes,
@@ -110,7 +111,7 @@ def _predictions(
     return Predictions.from_models(models, bars, files.params()), {}
 
 
-def _stage(name: str, files: RunFiles, run: Any, again: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, Any]:
+def _stage(name: str, files: RunFiles, run: RunRecord, again: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, Any]:
     """Compare the arrays of one stage: how many, which differ, how far at most, and where the first difference is."""
     mine = [key for key in stored if key.startswith(STAGES[name])]
     differing = [key for key in mine if again.get(key) != stored[key]]
@@ -123,7 +124,7 @@ def _stage(name: str, files: RunFiles, run: Any, again: Mapping[str, str], store
     return out
 
 
-def _distance(key: str, files: RunFiles, run: Any) -> tuple[float | None, str | None]:
+def _distance(key: str, files: RunFiles, run: RunRecord) -> tuple[float | None, str | None]:
     """Largest distance between the stored and the new array, and the first bar that differs; None where that has no meaning."""
     stored, new = _pair(key, files, run)
     if stored is None or new is None:
@@ -140,7 +141,7 @@ def _distance(key: str, files: RunFiles, run: Any) -> tuple[float | None, str | 
     return float(np.inf if np.isnan(gap).any() else gap.max()), f"bar {row}, closed {time} UTC"
 
 
-def _pair(key: str, files: RunFiles, run: Any) -> tuple[NDArray | None, NDArray | None]:
+def _pair(key: str, files: RunFiles, run: RunRecord) -> tuple[NDArray | None, NDArray | None]:
     """Return the stored and the new array of a manifest name, bars first; fills and times have none."""
     group, _, name = key.partition(".")
     if group == "decisions":

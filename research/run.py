@@ -1,21 +1,14 @@
-"""What does one backtest hold? `Run`: arrays of the chain, tables for people, and the way to its report, proof and folder.
+"""A backtest as users hold it, `Run`: its record, statistics, report, proof and folder. Nothing is computed before it is asked for."""
 
-Nothing is computed before it is asked for: a backtest costs the chain alone, tables and statistics come on first use.
-"""
-
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import pandas as pd
 
-from qtcore import Bars, Engine, Params, Result
-from qtcore.types import Reason
 from research.errors import UserError
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
+from research.record import RunRecord
 from research.verdict import combined, proof_text
 
 if TYPE_CHECKING:
@@ -25,52 +18,13 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Run:
-    """One backtest.
+class Run(RunRecord):
+    """One backtest, as users hold it: the record, what was measured of it, and the way to its report, proof and folder."""
 
-    result: what the chain did, `[n, S]` arrays. closing_fills: END_OF_DATA fills of what was open at the last close, on a copy of the
-    account: trades show them, the equity does not. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
-    meta: the learned meta layer that was served, None where the rules alone acted. own_layers: names of layers that are not the chain's;
-    own_checks: what their trials found.
-    ceilings: whether figures that no honest run reaches make the verdict implausible (`research.evidence.plausibility`).
-    manifest, verification: filled by `save` and `verify`; folder: where the run lies, None while it is in memory only.
-    """
-
-    bars: Bars
-    predictions: Predictions
-    params: Params
-    result: Result
-    closing_fills: np.ndarray
-    notes: tuple[str, ...] = ()  # sentences about what is absent or refused of models and layers
-    lacked: tuple[str, ...] = ()  # counted sentences about what was lost or assumed when the candles were read
-    command: str = "research.backtest"
-    profile: str = "default"
-    folder: Path | None = None
-    meta: MetaSchedule | None = None
-    own_layers: tuple[str, ...] = ()
-    own_checks: tuple[dict[str, Any], ...] = ()
-    ceilings: bool = True
-    manifest: dict[str, Any] = field(default_factory=dict)
-    verification: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Labels that every layer is scored on, int8 [n, S], -1 invalid."""
-        return self.predictions.labels
-
-    @cached_property
-    def ensemble_only(self) -> Result:
-        """The same run without meta layer and arbiter."""
-        return self._again({"meta.enabled": False, "arbiter.enabled": False})
-
-    @cached_property
-    def without_breaker(self) -> Result | None:
-        """The same run without the drawdown halt; None when nothing was halted."""
-        halted = np.any(self.result.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED)
-        return self._again({"governor.max_drawdown": 1.0}) if halted else None
-
-    def _again(self, values: dict[str, Any]) -> Result:
-        return Engine(self.params.with_values(values), meta_model=self.meta).run(self.bars, self.result.votes)
+    @classmethod
+    def of(cls, record: RunRecord) -> Self:
+        """Hold a record."""
+        return cls(**{f.name: getattr(record, f.name) for f in fields(record)})
 
     @cached_property
     def measured(self) -> dict[str, Any]:
@@ -113,34 +67,6 @@ class Run:
             raise UserError(f"attribution must replay the chain's own layers, was a run with an own {', '.join(self.own_layers)}")
         table = self.layers.table
         return table if regimes else table.xs("total", level="regime")
-
-    @cached_property
-    def trades(self) -> pd.DataFrame:
-        """Round trips, one row a position, indexed by entry time."""
-        from research.store import trades_frame
-
-        return trades_frame(self)
-
-    @cached_property
-    def fills(self) -> pd.DataFrame:
-        """Executions with fee and slippage, indexed by time."""
-        from research.store import fills_frame
-
-        return fills_frame(self)
-
-    @cached_property
-    def decisions(self) -> pd.DataFrame:
-        """One row per bar and symbol: every layer's opinion, the governor's answer, the label."""
-        from research.store import decisions_frame
-
-        return decisions_frame(self)
-
-    @cached_property
-    def equity(self) -> pd.DataFrame:
-        """Equity, balance, exposure and drawdown per bar, indexed by bar open time."""
-        from research.store import equity_frame
-
-        return equity_frame(self)
 
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""

@@ -30,6 +30,7 @@ from research.errors import UserError
 from research.files import Kind, count_rows, hash_file, put_in_place, read_json, read_table, save_json
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
+from research.record import RunRecord
 from research.store_kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
 from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
 from research.verdict import UNPROVEN, combined
@@ -67,7 +68,7 @@ def check_output(folder: Path, marker: str = "manifest.json") -> None:
         raise UserError(f"--out must be writable, was {folder} below {parent}; choose another")
 
 
-def write_run(run: Any, folder: Path, summary: dict[str, Any], certificate: dict[str, Any]) -> Path:
+def write_run(run: RunRecord, folder: Path, summary: dict[str, Any], certificate: dict[str, Any]) -> Path:
     """Write a run's folder with its summary and proof, whole or not at all, and return it; an earlier run of that name is replaced.
 
     Sets `run.manifest`. Raises UserError when the disk is full or the folder is not ours.
@@ -112,7 +113,7 @@ def write_certificate(folder: Path, certificate: dict[str, Any]) -> tuple[dict[s
     return summary, had_page
 
 
-def manifest_of(run: Any, name: str, trials: dict[str, Any]) -> dict[str, Any]:
+def manifest_of(run: RunRecord, name: str, trials: dict[str, Any]) -> dict[str, Any]:
     """Describe what made a run and what it holds: enough to run it again and to notice a changed bit."""
     from research.data import fingerprint
 
@@ -151,7 +152,7 @@ def figures_hash(summary: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def array_hashes(run: Any) -> dict[str, str]:
+def array_hashes(run: RunRecord) -> dict[str, str]:
     """sha256 of the bytes of every array of a run, by name: what `qt reproduce` compares."""
     result = run.result
     arrays = {f"bars.{name}": getattr(run.bars, name) for name in ("open_time", "close_time", *PRICES)}
@@ -191,7 +192,7 @@ def _versions(names: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
-def _write_tables(run: Any, folder: Path) -> None:
+def _write_tables(run: RunRecord, folder: Path) -> None:
     bars = {name: getattr(run.bars, name) for name in PRICES}
     if run.bars.funding is not None:
         bars["funding"] = run.bars.funding

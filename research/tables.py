@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from qtcore.params import FillAt
 from qtcore.types import DECISION_COLUMNS, MODELS, Action, Source
 from research.market import buy_and_hold, drawdown
+from research.record import RunRecord
 
 UTC_NS = pd.DatetimeTZDtype("ns", "UTC")
 
 
-def tested_rows(run: Any) -> slice:
+def tested_rows(run: RunRecord) -> slice:
     """Bars that count as evidence: from the first vote until positions opened on the last vote have run out; all bars without a vote."""
     voted = np.flatnonzero((run.result.decisions.n_voters > 0).any(axis=1))
     n = len(run.bars.open_time)
@@ -25,14 +26,14 @@ def tested_rows(run: Any) -> slice:
     return slice(int(voted[0]), min(n, int(voted[-1]) + run.params.broker.max_holding_bars + 2))
 
 
-def final_source(run: Any) -> NDArray[np.int8]:
+def final_source(run: RunRecord) -> NDArray[np.int8]:
     """Layer that each final action comes from, `Source` codes [n, S]: the governor's where it turned a trade into HOLD."""
     decisions = run.result.decisions
     refused = (decisions.raw_action != Action.HOLD) & (run.result.final_action == Action.HOLD)
     return np.where(refused, np.int8(Source.GOVERNOR_HOLD), decisions.source).astype(np.int8)
 
 
-def decision_planes(run: Any) -> dict[str, NDArray]:
+def decision_planes(run: RunRecord) -> dict[str, NDArray]:
     """Every column of the decision table as a plane [n, S], in the order of the chain."""
     result = run.result
     planes: dict[str, NDArray] = {}
@@ -55,7 +56,7 @@ def decision_planes(run: Any) -> dict[str, NDArray]:
     }
 
 
-def decisions_frame(run: Any) -> pd.DataFrame:
+def decisions_frame(run: RunRecord) -> pd.DataFrame:
     """One row per bar and symbol: what every layer said, the governor's answer, the label; indexed by (open_time, symbol)."""
     n_symbols = len(run.bars.symbols)
     index = pd.MultiIndex.from_product([_times(run.bars.open_time), list(run.bars.symbols)], names=["open_time", "symbol"])
@@ -64,10 +65,10 @@ def decisions_frame(run: Any) -> pd.DataFrame:
     return pd.DataFrame(columns, index=index, copy=False)
 
 
-def fills_frame(run: Any) -> pd.DataFrame:
+def fills_frame(run: RunRecord) -> pd.DataFrame:
     """List executions in the order they were booked, indexed by time; `side` is +1 bought, -1 sold."""
     fills = run.result.fills
-    columns: dict[str, Any] = {name: fills[name] for name in fills.dtype.names if name not in ("time", "symbol")}
+    columns: dict[str, Any] = {name: fills[name] for name in fills.dtype.names or () if name not in ("time", "symbol")}
     columns["reason"] = columns["reason"].astype(np.uint8)
     columns["is_entry"] = columns["is_entry"].astype(bool)
     frame = pd.DataFrame(columns, index=pd.Index(_times(fills["time"]), name="time"))
@@ -75,7 +76,7 @@ def fills_frame(run: Any) -> pd.DataFrame:
     return frame
 
 
-def trades_frame(run: Any) -> pd.DataFrame:
+def trades_frame(run: RunRecord) -> pd.DataFrame:
     """Round trips built from the fills, in the order of entry, indexed by entry time.
 
     What `run.closing_fills` closes at the last bar ends as END_OF_DATA. A trade that is still open has NaN and NaT exits and `exit_reason`
@@ -128,7 +129,7 @@ def trades_frame(run: Any) -> pd.DataFrame:
     return frame
 
 
-def equity_frame(run: Any) -> pd.DataFrame:
+def equity_frame(run: RunRecord) -> pd.DataFrame:
     """Equity of the chain and of what it is compared with, per bar, indexed by bar open time; all values at the bar's close.
 
     `buy_hold` is fully invested, `buy_hold_matched` at the chain's mean gross exposure; both start at the first tested bar with the same
@@ -153,13 +154,13 @@ def equity_frame(run: Any) -> pd.DataFrame:
     return frame
 
 
-def mean_exposure(run: Any, rows: slice) -> float:
+def mean_exposure(run: RunRecord, rows: slice) -> float:
     """Mean of gross exposure over equity while tested, a fraction."""
     equity = run.result.equity[rows]
     return float(np.mean(run.result.exposure[rows] / np.where(equity > 0.0, equity, np.inf)))
 
 
-def held(run: Any, rows: slice, exposure: float) -> NDArray[np.float64]:
+def held(run: RunRecord, rows: slice, exposure: float) -> NDArray[np.float64]:
     """Equity [n] of buy and hold over the tested rows at `exposure`; flat before and after."""
     wealth = np.ones(len(run.bars.open_time))
     wealth[rows] = buy_and_hold(run.bars.close[rows], exposure)
@@ -171,5 +172,5 @@ def _times(ns: NDArray[np.int64]) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(np.asarray(ns).view("M8[ns]")).tz_localize("UTC")
 
 
-def _symbols(run: Any, columns: NDArray[np.int64]) -> pd.Categorical:
+def _symbols(run: RunRecord, columns: NDArray[np.int64]) -> pd.Categorical:
     return pd.Categorical.from_codes(columns.astype(np.intp), categories=list(run.bars.symbols))

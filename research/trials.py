@@ -15,6 +15,7 @@ from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.lineage import Sketch, sketch
 from research.market import growth
 from research.predictions import hash_votes
+from research.record import RunRecord
 
 COMPARED = 200  # latest trials whose returns are correlated for the effective number
 MIN_COMMON_DAYS = 30
@@ -77,7 +78,7 @@ def daily_returns(close_time: NDArray[np.int64], equity: NDArray[np.float64]) ->
     return int(day[0]), out
 
 
-def trial_of(run: Any, figures: Mapping[str, Any]) -> Trial:
+def trial_of(run: RunRecord, figures: Mapping[str, Any]) -> Trial:
     """Describe a run as a trial.
 
     figures: `per_bar`, `n_bars`, `skew`, `kurtosis`, `bars_per_year` of its tested bars, as `summary["evidence"]["sharpe"]` holds them.

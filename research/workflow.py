@@ -96,7 +96,7 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     check_output(folder)
     loaded = load(job)
     predictions, params, meta, absent = inputs_of(job, loaded.bars, progress)
-    run = backtest(loaded.bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings)
+    run = Run.of(backtest(loaded.bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings))
     notes = (*run.notes, *absent)
     over = over_budget(provenance(run, tested_rows(run)), job.config.run.provenance_budget)
     notes = (*notes, over) if over else notes

@@ -153,13 +153,13 @@ def test_scores_of_a_model_that_no_rule_asks(bars):
     preds = Predictions.random(bars, seed=2)
     run = backtest(bars, preds, meta=train_meta(bars, preds))
     assert (run.result.decisions.meta_action == -1).all()
-    action, confidence, probs = meta_scores(run)["meta_policy"]
+    action, confidence, probs = meta_scores(run.result, run.params)["meta_policy"]
     known = action >= 0
     assert_same_bits(confidence[known], probs[known].max(axis=-1))
     assert_same_bits(np.argmax(probs[known], axis=-1).astype(np.int8), action[known])
     assert "meta_policy" in run.summary["models"]
     assert run.summary["models"]["meta_policy"]["n"] == int((known & (run.labels >= 0)).sum())
-    assert meta_scores(backtest(bars, preds)) == {}
+    assert meta_scores(backtest(bars, preds).result, Params()) == {}
 
 
 @pytest.fixture(scope="module")

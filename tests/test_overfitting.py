@@ -159,17 +159,17 @@ def test_bad_tables_are_one_sentence(work, words):
 
 def test_a_search_is_judged_by_its_best_run_and_its_trials():
     run = fake_run(seed=2, skill=0.5)
-    alone = judge_search(run)
+    alone = judge_search(run.summary["evidence"])
     assert alone["verdict"] == run.summary["evidence"]["verdict"]
     assert alone["pbo"] is None
-    beside = judge_search(run, noise(300, 8))
+    beside = judge_search(run.summary["evidence"], noise(300, 8))
     assert 0.0 <= beside["pbo"] <= 1.0
     assert 0.0 <= beside["spa"] <= 1.0
     assert beside["sentence"] == alone["sentence"]
 
 
 def test_what_was_found_is_said_by_rules():
-    found = judge_search(fake_run(seed=2, skill=0.5), noise(300, 8))
+    found = judge_search(fake_run(seed=2, skill=0.5).summary["evidence"], noise(300, 8))
     rows = {what: (figure, judgement) for what, figure, judgement, _ in search_words(found)}
     assert len(rows) == 6
     assert rows["picking the best fails"][0] == f"{100 * found['pbo']:.1f} %"
@@ -177,7 +177,7 @@ def test_what_was_found_is_said_by_rules():
     assert [judged[p]["picking the best fails"] for p in (0.49, 0.5)] == ["noise gives 50 %", "no better than noise"]
     chance = [judged[p]["chance of such a best without skill"] for p in (0.049, 0.05)]
     assert chance == ["more than luck", "luck explains the best"]
-    none = search_words(judge_search(fake_run(seed=2)))
+    none = search_words(judge_search(fake_run(seed=2).summary["evidence"]))
     assert "picking the best fails" not in {row[0] for row in none}
 
 

@@ -12,19 +12,9 @@ import research
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data import load, load_bars, made_again, save_bars
 from research.evidence.bootstrap import Bootstrap
+from research.evidence.ceilings import CEILINGS, ceilings_of
 from research.evidence.planted import enlargement, plants, unnoticed
-from research.evidence.plausibility import (
-    CEILINGS,
-    NAMES,
-    Figure,
-    ceilings_of,
-    fifths,
-    mean_recall,
-    overall,
-    sharpe_figure,
-    told,
-    wilson,
-)
+from research.evidence.plausibility import NAMES, Figure, fifths, mean_recall, overall, sharpe_figure, told, wilson
 from research.evidence.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
 from research.evidence.scoring import Opinion
 from research.labels import forward_return, score_labels

@@ -12,7 +12,8 @@ from qtcore import Params
 from research.cli import app
 from research.compare import bases, compare, write_page
 from research.errors import UserError
-from research.reproduce import STAGES, reproduce, sentence
+from research.recording import reproduce
+from research.reproduce import STAGES, sentence
 
 RUNNER = CliRunner()
 

@@ -57,7 +57,7 @@ def test_a_large_sweep_is_judged_by_an_even_draw(trials, monkeypatch):
 def test_a_sweep_is_judged_by_its_trials(world, trials):
     best = trials.best()
     run = research.backtest(*world, trials.params(int(best["trial"])))
-    found = worth.judge(trials, run)
+    found = worth.judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)
     chosen, _ = worth.sample(trials)
     returns = worth.returns_of(trials, chosen, worth.periods(trials.case)[0])
     assert found["pbo"] == overfitting(returns, found["blocks"]).probability

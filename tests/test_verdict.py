@@ -23,9 +23,8 @@ from research.ledger import Ledger
 from research.live.server import Dashboard
 from research.live.source import open_source
 from research.predictions import Predictions
-from research.recording import verify_run
+from research.recording import reproduce, verify_run
 from research.report import build
-from research.reproduce import reproduce
 from research.store import read_run
 from research.trials import name_trial
 from research.verdict import UNPROVEN, combined, judge

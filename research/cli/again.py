@@ -21,7 +21,7 @@ def reproduce(
     json: Json = False,
 ) -> None:
     """Make a run again from its manifest and compare every array's hash; exit 1 when one differs."""
-    from research.reproduce import reproduce as again
+    from research.recording import reproduce as again
     from research.reproduce import sentence
 
     with progress(quiet or json) as update:

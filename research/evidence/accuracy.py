@@ -15,6 +15,7 @@ from research.evidence.calibration import reliability
 from research.evidence.compare import meta_against
 from research.evidence.scoring import Opinion, Tally, blocks, tally
 from research.meta.scores import meta_scores
+from research.record import RunRecord
 
 LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
 SYMBOLS_AT_ONCE = 10  # columns whose sums are resampled together
@@ -45,7 +46,7 @@ class Scores:
         return {"models": models, "layers": {layer: self.by_slice[layer][name] for layer in LAYERS}}
 
 
-def scores(run: Any, regime: NDArray[np.int8], rows: slice, more: NDArray[np.float64]) -> Scores:
+def scores(run: RunRecord, regime: NDArray[np.int8], rows: slice, more: NDArray[np.float64]) -> Scores:
     """Score everybody. regime: cells; rows: tested bars; more: a series per bar whose dependence counts for the block length too."""
     said, labels = opinions(run), run.labels
     tallies = {name: tally(opinion, labels, regime) for name, opinion in said.items()}
@@ -79,7 +80,7 @@ def symbol_blocks(
     return out
 
 
-def opinions(run: Any) -> dict[str, Opinion]:
+def opinions(run: RunRecord) -> dict[str, Opinion]:
     """Say who is scored, and where (`spec` D-91, D-23).
 
     Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals.
@@ -95,7 +96,7 @@ def opinions(run: Any) -> dict[str, Opinion]:
     for m in voting:
         probs = None if votes.probs is None or np.isnan(votes.probs[m][everyone]).any() else votes.probs[m]
         out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
-    if learned := meta_scores(run):
+    if learned := meta_scores(run.result, run.params):
         out |= {name: Opinion(where(everyone, said[0]), said[1], said[2]) for name, said in learned.items()}
     replaced = (decisions.source == Source.META) & (
         decisions.verdict != Verdict.NONE

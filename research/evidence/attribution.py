@@ -28,6 +28,7 @@ from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.evidence.scoring import ENOUGH
 from research.evidence.verdict import independent_trades
 from research.market import bar_returns, drawdown
+from research.record import RunRecord
 from research.tables import tested_rows
 
 # Rules in the order of asking, and the values that switch each one off.
@@ -76,7 +77,7 @@ class Attribution:
         return found
 
 
-def attribute(run: Any) -> Attribution:
+def attribute(run: RunRecord) -> Attribution:
     """Replay `run` step by step; see the head of this module. A run of 100,000 cells takes about a second."""
     rows, regime = tested_rows(run), regime_cells(*run.result.planes.regime[:2])
     rules = {name: off for name, off in RULES.items() if _changes(run.params, off)}
@@ -101,7 +102,7 @@ def attribute(run: Any) -> Attribution:
     return Attribution(pd.concat(parts), never_worse(run, bootstrap, rows))
 
 
-def never_worse(run: Any, bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
+def never_worse(run: RunRecord, bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
     """Answer whether meta layer and arbiter ever cost against the ensemble alone under the same governor."""
     from research.data import bars_per_year
 
@@ -128,14 +129,14 @@ def _changes(params: Any, off: dict[str, Any]) -> bool:
     return any(known[name] != value for name, value in off.items())
 
 
-def _trade(run: Any, decisions: Decisions, values: dict[str, Any]) -> tuple[Any, Decisions]:
+def _trade(run: RunRecord, decisions: Decisions, values: dict[str, Any]) -> tuple[Any, Decisions]:
     """Trade an opinion on a fresh account, the run's parameters with `values`."""
     params = run.params.with_values(values)
     state = TradeState.fresh(params, len(run.bars.symbols))
     return run_trade(run.bars, decisions.raw_action, decisions.raw_confidence, params, state), decisions
 
 
-def _bootstrap(run: Any, rows: slice, ensemble: Any) -> Bootstrap:
+def _bootstrap(run: RunRecord, rows: slice, ensemble: Any) -> Bootstrap:
     net = bar_returns(run.result.equity[rows])
     block = block_length([net, net - bar_returns(ensemble.equity[rows])], run.params.broker.max_holding_bars)
     return Bootstrap(rows.stop - rows.start, block)
@@ -146,7 +147,7 @@ def _result(step: Any) -> tuple[Any, Decisions]:
     return step if isinstance(step, tuple) else (step, step.decisions)
 
 
-def _per_bar(run: Any, result: Any) -> F8:
+def _per_bar(run: RunRecord, result: Any) -> F8:
     """PnL of every bar [n], quote."""
     return np.diff(result.equity, prepend=run.params.broker.initial_cash)
 
@@ -156,8 +157,10 @@ def _bounds(per_bar: F8, bootstrap: Bootstrap) -> F8:
     return bounds
 
 
-def _rows(run: Any, name: str, regime: NDArray[np.int8], replays: tuple[Any, Any, Any], tools: tuple[Bootstrap, slice]) -> pd.DataFrame:
-    """Sixteen rows of one step. replays: the step before, the step, the run without it; None where there is none."""
+def _rows(
+    run: RunRecord, name: str, regime: NDArray[np.int8], replays: tuple[Any, Any, Any], tools: tuple[Bootstrap, slice]
+) -> pd.DataFrame:
+    """Sixteen rows of one step. replays: the step before, the step, the run without it, or None."""
     before, step, without = replays
     bootstrap, tested = tools
     out = pd.DataFrame(math.nan, index=pd.MultiIndex.from_product([[name], SLICES], names=["layer", "regime"]), columns=list(FIGURES))
@@ -177,7 +180,7 @@ def _rows(run: Any, name: str, regime: NDArray[np.int8], replays: tuple[Any, Any
     return out
 
 
-def _describe(out: pd.DataFrame, run: Any, result: Any, decisions: Decisions, regime: NDArray[np.int8]) -> None:
+def _describe(out: pd.DataFrame, run: RunRecord, result: Any, decisions: Decisions, regime: NDArray[np.int8]) -> None:
     """Fill in accuracy of approvals, trades, fees and turnover by slice, and the drawdown of the whole."""
     approved = (result.governor_reason == Reason.APPROVED) & (run.labels >= 0)
     scored = slice_sums(np.bincount(regime[approved], minlength=len(CELLS)))

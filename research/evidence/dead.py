@@ -19,6 +19,7 @@ from qtcore.chain.patterns import pattern_table
 from qtcore.params import Meta, MetaMode, MetaVariant, Params, PolicyBase
 from qtcore.types import MODELS, N_MODELS, NS_PER_DAY, Action, Reason, Verdict
 from research.evidence.rates import ARBITER_RULES, CONSENSUS, ERRORS, FEW, GOVERNOR_RULES, META_ORDER, META_RULES, rule_counts
+from research.record import RunRecord
 
 DECIDED, NEVER, UNREACHABLE, OFF = "decided", "never here", "unreachable", "off"
 LEARNED = (*ERRORS, Reason.PREDICTION_ERROR, Reason.UNDECIDED_MARKET, Reason.CLEAR_ENSEMBLE)  # answers of a loaded model, in policy mode
@@ -41,7 +42,7 @@ class Scene:
     daily: int
 
 
-def scenes_of(run: Any) -> list[Scene]:
+def scenes_of(run: RunRecord) -> list[Scene]:
     """Read the scenes of a run, one for each stage of its parameters; the first alone where nothing ever voted."""
     votes, bars, meta_action = run.result.votes, run.bars, run.result.decisions.meta_action
     bits = sum((votes.action[m] >= 0).astype(np.int64) << m for m in range(N_MODELS))
@@ -199,7 +200,7 @@ def governor_limits(scene: Scene) -> dict[Reason, str]:
     return dead
 
 
-def rules(run: Any) -> dict[str, list[dict[str, Any]]]:
+def rules(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
     """Tell of every rule, in the order of asking: cells that `reached` it, cells it `decided`, its `status`, and `why` it is dead."""
     scenes = scenes_of(run)
     d, voted = run.result.decisions, run.result.decisions.n_voters > 0

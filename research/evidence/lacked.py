@@ -1,25 +1,24 @@
 """What did the data of a run lack? Everything of the input that was lost, assumed or suspicious, in counted sentences."""
 
-from typing import Any
-
 import numpy as np
 
 from qtcore.params import FillAt
 from qtcore.types import Reason
 from research.data.lacks import measure, mute, sentences
+from research.record import RunRecord
 from research.tables import tested_rows
 
 
-def lacked(run: Any) -> list[str]:
+def lacked(run: RunRecord) -> list[str]:
     """Say what was dropped or assumed when the candles and predictions were read, what the bars lack, and which symbols never voted."""
     told = [*run.lacked, *(run.predictions.notes if run.predictions.imported else ())]
     return list(dict.fromkeys([*silent(run), *strange(run), *told, *sentences(measure(run.bars))]))
 
 
-def silent(run: Any) -> list[str]:
+def silent(run: RunRecord) -> list[str]:
     """Name the symbols without a vote in the tested bars, each with its cause."""
-    votes = run.result.decisions.n_voters[tested_rows(run)] > 0
-    names = [name for name, voted in zip(run.bars.symbols, votes.any(axis=0)) if not voted]
+    has_voted = np.any(run.result.decisions.n_voters[tested_rows(run)] > 0, axis=0)
+    names = [name for s, name in enumerate(run.bars.symbols) if not has_voted[s]]
     if not names:
         return []
     if run.predictions.imported:
@@ -28,7 +27,7 @@ def silent(run: Any) -> list[str]:
     return [causes.get(name, f"{name} never voted: no model had a prediction for it in the tested bars") for name in names]
 
 
-def strange(run: Any) -> list[str]:
+def strange(run: RunRecord) -> list[str]:
     """Say how many symbols the models were not trained on; nothing where they were trained on all, or the predictions were imported."""
     models = run.predictions.models
     if models is None:
@@ -43,7 +42,7 @@ def strange(run: Any) -> list[str]:
     return [told]
 
 
-def funding_payments(run: Any) -> int:
+def funding_payments(run: RunRecord) -> int:
     """Count the rates that were charged: those, not zero, of the bars at whose funding a position was open.
 
     Funding is paid after the fills at a bar's open and its stops, before the fills at its close and a liquidation.

@@ -12,7 +12,7 @@ one and does not studentise its SPA; it and ffn are the oracles of the tests. Me
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -201,15 +201,15 @@ def discoveries(p_values: F8, rate: float = 0.10) -> NDArray[np.bool_]:
     return out
 
 
-def judge_search(run: Any, returns: F8 | None = None, n_blocks: int = 16, block: float = 10.0) -> dict[str, Any]:
-    """Judge a search by its best setting, run as `run`, after all its trials were recorded: the verdict of `spec` D-98.
+def judge_search(evidence: Mapping[str, Any], returns: F8 | None = None, n_blocks: int = 16, block: float = 10.0) -> dict[str, Any]:
+    """Judge a search by its best setting, run after all its trials were recorded: the verdict of `spec` D-98.
 
-    returns [T, N]: net returns, one column a trial (daily ones, or a sample of the trials); PBO, SPA and StepM stand beside the verdict,
-    None without them. Result: `verdict`, `sentence`, `excess`, `trials`; of the best one `deflated`, `probabilistic` and the
-    `minimum_track_record_bars` with its `n_bars`; `pbo`, the winner's `mean_rank` out of sample (0 to 1) over `halves` of `blocks`; `spa`
-    (the consistent p-value) with `spa_lower`, `spa_upper`; `better`, the trials that StepM calls better than doing nothing; `block`.
+    evidence: that of the best run's summary. returns [T, N]: net returns, one column a trial (daily ones, or a sample of the trials);
+    PBO, SPA and StepM stand beside the verdict, None without them. Result: `verdict`, `sentence`, `excess`, `trials`; of the best one
+    `deflated`, `probabilistic` and the `minimum_track_record_bars` with its `n_bars`; `pbo`, the winner's `mean_rank` out of sample
+    (0 to 1) over `halves` of `blocks`; `spa` (the consistent p-value) with `spa_lower`, `spa_upper`; `better`, the trials that StepM
+    calls better than doing nothing; `block`.
     """
-    evidence = run.summary["evidence"]
     sharpe = evidence["sharpe"]
     out = {name: evidence[name] for name in ("verdict", "sentence", "excess", "trials")}
     out |= {name: sharpe.get(name) for name in ("deflated", "probabilistic", "minimum_track_record_bars", "n_bars")}

@@ -18,7 +18,8 @@ from research.evidence.scoring import Opinion
 from research.labels import forward_return
 
 if TYPE_CHECKING:
-    from research.evidence.plausibility import Ceilings, Figure
+    from research.evidence.ceilings import Ceilings
+    from research.evidence.plausibility import Figure
 
 RIGHT = 0.6  # share of its cells in which the first plant is the label
 WEIGHT = 0.3  # of the future return in the second one, beside 0.7 of noise; both of variance 1

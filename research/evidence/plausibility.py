@@ -57,15 +57,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Action, Bars
+from qtcore.types import F8, Action, Bars
 from research.data.clock import iso
 from research.evidence.accuracy import opinions
 from research.evidence.bootstrap import Bootstrap
+from research.evidence.ceilings import Ceilings, ceilings_of
 from research.evidence.planted import plants, unnoticed
 from research.evidence.ranks import Part, Z, correlations, lean, ranks_in, standard_ranks, within
 from research.evidence.scoring import Opinion
 from research.evidence.sharpe import MIN_BARS, Moments, moments
 from research.labels import forward_return
+from research.record import RunRecord
 
 UNPROFILED = ("meta", "arbiter", "arbiter_calls", "final")  # layers that pass on the lean of another one on most cells
 LONGEST_PAST = 24  # bars of the past in a lag profile
@@ -83,32 +85,6 @@ NAMES = {  # of the figures, in the order of findings: first those that say wher
     "balanced_accuracy": "balanced accuracy",
     "sharpe": "net Sharpe ratio a year",
 }
-
-
-@dataclass(frozen=True)
-class Ceilings:
-    """The most that an honest run can show on bars of up to `until` ns."""
-
-    until: int
-    balanced_accuracy: float
-    direction_accuracy: float
-    rank_correlation: float
-    lag_correlation: float
-    sharpe: float
-
-
-CEILINGS = (
-    Ceilings(15 * NS_PER_MINUTE, 0.70, 0.60, 0.25, 0.35, 12.0),
-    Ceilings(NS_PER_HOUR, 0.70, 0.60, 0.15, 0.20, 8.0),
-    Ceilings(NS_PER_DAY - 1, 0.70, 0.60, 0.15, 0.20, 6.0),
-    Ceilings(NS_PER_DAY, 0.70, 0.60, 0.15, 0.25, 5.0),
-    Ceilings(2**63 - 1, 0.70, 0.62, 0.20, 0.30, 4.0),
-)
-
-
-def ceilings_of(interval: int) -> Ceilings:
-    """Return the ceilings of bars of `interval` ns."""
-    return next(row for row in CEILINGS if interval <= row.until)
 
 
 @dataclass(frozen=True)
@@ -281,7 +257,7 @@ def standard_error(m: Moments) -> float:
 # ------------------------------------------------------------------ against the ceilings
 
 
-def plausibility(run: Any, rows: slice, net: F8, drawn: tuple[Bootstrap, Bootstrap]) -> dict[str, Any]:
+def plausibility(run: RunRecord, rows: slice, net: F8, drawn: tuple[Bootstrap, Bootstrap]) -> dict[str, Any]:
     """Compare a run with the ceilings of its bars.
 
     rows: tested bars; net: net returns per bar; drawn: bootstraps of rows and of `net`. Result: `exempt`, a sentence where the candles are

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from qtcore.types import MODELS
 from research.errors import UserError
+from research.record import RunRecord
 
 NOT_DUE, REAL, ABSENT, IMPORTED, STALE, SYNTHETIC = range(6)  # the larger, the worse
 KINDS = ("real", "absent", "imported", "stale", "synthetic")
 UNSOUND = ("absent", "stale", "synthetic")  # what a budget limits
 
 
-def planes(run: Any, rows: slice) -> dict[str, NDArray[np.int8]]:
+def planes(run: RunRecord, rows: slice) -> dict[str, NDArray[np.int8]]:
     """Code of every prediction by model, int8 [n, S], `NOT_DUE` outside the tested rows and where there is no candle."""
     votes, bars = run.result.votes, run.bars
     due = ~np.isnan(bars.close)
@@ -56,7 +57,7 @@ def _meant_until(meta: Mapping[str, Any], valid_until: int) -> int:
     return int(test[1]) if test else int(valid_until)
 
 
-def provenance(run: Any, rows: slice) -> dict[str, Any]:
+def provenance(run: RunRecord, rows: slice) -> dict[str, Any]:
     """Count predictions and decisions by where they came from.
 
     `models{name}` and `total`: share of the due predictions of each kind, and `due`; `decisions{kind}`: `cells`, `share`, `trades`, `pnl`,
@@ -80,7 +81,7 @@ def _shares(plane: NDArray) -> dict[str, Any]:
     return {kind: float(n / due) if due else float("nan") for kind, n in zip(KINDS, counts)} | {"due": due}
 
 
-def _decisions(run: Any, worst: NDArray[np.int8]) -> dict[str, dict[str, Any]]:
+def _decisions(run: RunRecord, worst: NDArray[np.int8]) -> dict[str, dict[str, Any]]:
     counts = np.bincount(worst.reshape(-1), minlength=6)
     trades: pd.DataFrame = run.trades[run.trades["exit_reason"] > 0]
     row = np.searchsorted(run.bars.close_time, pd.DatetimeIndex(trades["decision_time"]).asi8)

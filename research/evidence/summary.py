@@ -27,13 +27,14 @@ from research.evidence.verdict import decide, excess, independent_trades, no_tra
 from research.files import plain
 from research.ledger import Ledger, Tried, trial_of
 from research.market import bar_returns, drawdown
+from research.record import RunRecord
 from research.ruin import ruin_of
 from research.tables import final_source, held, mean_exposure, tested_rows
 
 SCHEMA_VERSION = 1
 
 
-def summarise(run: Any) -> dict[str, Any]:
+def summarise(run: RunRecord) -> dict[str, Any]:
     """Measure a run; the verdict comes of this and the proof (`research.verdict`). Raises UserError when the ledger cannot be read."""
     result, rows = run.result, tested_rows(run)
     regime = regime_cells(result.planes.regime[0], result.planes.regime[1])
@@ -76,13 +77,13 @@ def summarise(run: Any) -> dict[str, Any]:
     return known
 
 
-def dead_parts(run: Any, asked: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def dead_parts(run: RunRecord, asked: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Say who voted together, what every threshold did, and in words what could never act."""
     voters, steered = voter_table(scenes_of(run)), thresholds(run, asked)
     return {"voters": voters, "thresholds": steered, "sentences": sentences(asked, steered, voters)}
 
 
-def money(run: Any, regime: Any) -> dict[str, Any]:
+def money(run: RunRecord, regime: Any) -> dict[str, Any]:
     """Say what was earned and paid, in total, per symbol, exit and regime (`spec` D-94: the slices add up to the total)."""
     result, trades, rows = run.result, run.trades, tested_rows(run)
     initial = run.params.broker.initial_cash
@@ -121,7 +122,7 @@ def money(run: Any, regime: Any) -> dict[str, Any]:
     return out
 
 
-def performance(run: Any, result: Any, rows: slice) -> dict[str, Any]:
+def performance(run: RunRecord, result: Any, rows: slice) -> dict[str, Any]:
     """Return, drawdown and number of trades of one result over the tested bars."""
     equity = result.equity[rows]
     return {
@@ -132,7 +133,7 @@ def performance(run: Any, result: Any, rows: slice) -> dict[str, Any]:
     }
 
 
-def _halt(run: Any, rows: slice) -> dict[str, Any] | None:
+def _halt(run: RunRecord, rows: slice) -> dict[str, Any] | None:
     """When and for how long the drawdown breaker blocked entries, and the same run without it (`spec` D-68p)."""
     governor, blocked = run.params.governor, (run.result.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED).any(axis=1)
     basis = run.result.balance if governor.drawdown_basis == DrawdownBasis.BALANCE else run.result.equity
@@ -151,7 +152,7 @@ def _halt(run: Any, rows: slice) -> dict[str, Any] | None:
     }
 
 
-def _liquidation(run: Any) -> dict[str, Any] | None:
+def _liquidation(run: RunRecord) -> dict[str, Any] | None:
     """When nothing was left of the account, and what it owed then; None where it lived."""
     ruin = ruin_of(run.bars.close_time, run.result.equity, run.result.fills, run.params.broker.initial_cash)
     if ruin is None:
@@ -159,7 +160,7 @@ def _liquidation(run: Any) -> dict[str, Any] | None:
     return {"time": _iso(ruin.time), "written_off": ruin.written_off, "n_positions": ruin.n_positions, "text": ruin.text}
 
 
-def _by_symbol(run: Any) -> list[dict[str, Any]]:
+def _by_symbol(run: RunRecord) -> list[dict[str, Any]]:
     close, trades, pnl = run.bars.close, run.trades, run.result.cell_pnl.sum(axis=0)
     groups = dict(list(trades.groupby("symbol", observed=True)))
     out = []
@@ -188,7 +189,7 @@ def _by(closed: pd.DataFrame, column: str, names: Any) -> dict[str, dict[str, fl
     }
 
 
-def attribution(run: Any) -> dict[str, Any]:
+def attribution(run: RunRecord) -> dict[str, Any]:
     """Say which layer's decisions earned what, and what the meta layer and the arbiter changed against the ensemble alone."""
     closed = run.trades[run.trades["exit_reason"] > 0]
     return {
@@ -200,7 +201,7 @@ def attribution(run: Any) -> dict[str, Any]:
     }
 
 
-def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap) -> dict[str, Any]:
+def _evidence(run: RunRecord, rows: slice, net: Any, market: Any, bootstrap: Bootstrap) -> dict[str, Any]:
     from research.data import bars_per_year
 
     per_year = float(bars_per_year(run.bars))
@@ -238,7 +239,7 @@ def _evidence(run: Any, rows: slice, net: Any, market: Any, bootstrap: Bootstrap
     return out
 
 
-def _tried(run: Any, m: sr.Moments, per_year: float) -> Tried:
+def _tried(run: RunRecord, m: sr.Moments, per_year: float) -> Tried:
     """Trials of the run's lineage; a reproduced run keeps the number that was recorded (`spec` D-97)."""
     if recorded := run.manifest.get("trials"):
         return Tried(**recorded)
@@ -246,7 +247,7 @@ def _tried(run: Any, m: sr.Moments, per_year: float) -> Tried:
     return Ledger().look(trial_of(run, figures))
 
 
-def _data(run: Any, rows: slice) -> dict[str, Any]:
+def _data(run: RunRecord, rows: slice) -> dict[str, Any]:
     bars = run.bars
     return {
         "symbols": list(bars.symbols),
@@ -263,7 +264,7 @@ def _data(run: Any, rows: slice) -> dict[str, Any]:
     }
 
 
-def _assumptions(run: Any, models: list[str]) -> dict[str, Any]:
+def _assumptions(run: RunRecord, models: list[str]) -> dict[str, Any]:
     p, label = run.params, run.predictions.label
     voting = [m for m in models if m in MODELS]
     stop_only = (

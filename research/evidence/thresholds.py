@@ -26,6 +26,7 @@ from research.evidence.dead import (
     scenes_of,
 )
 from research.evidence.rates import CONSENSUS
+from research.record import RunRecord
 
 SHARES = sorted({k / n for n in range(1, 6) for k in range(n + 1)} | {1.0 - k / n for n in range(1, 6) for k in range(n + 1)})
 ACTS = (Reason.META_OVERRIDE_SELL, Reason.META_OVERRIDE_HOLD, Reason.META_OVERRIDE_BUY, Reason.META_V5_OVERRIDE)
@@ -67,7 +68,7 @@ def steered(scenes: list[Scene]) -> list[Steered]:
     ]
 
 
-def thresholds(run: Any, rules: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def thresholds(run: RunRecord, rules: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Describe every threshold; `rules` is what `dead.rules` gave.
 
     One row: `parameter`, `value`, `rules`, `reached`, `decided`, `status`, `why`, and `same` [low, high], values between which nothing
@@ -88,7 +89,7 @@ def thresholds(run: Any, rules: dict[str, list[dict[str, Any]]]) -> list[dict[st
     return out
 
 
-def _same(name: str, scenes: list[Scene], run: Any) -> dict[str, Any]:
+def _same(name: str, scenes: list[Scene], run: RunRecord) -> dict[str, Any]:
     """Span of equal values, where it can be proven."""
     policy = scenes[0].params.meta.mode == MetaMode.POLICY
     judged = [scene for scene in scenes if scene.params.meta.enabled]
@@ -138,7 +139,7 @@ def _answers(scenes: list[Scene], name: str, value: float) -> bytes:
     return b"".join(out)
 
 
-def gate_row(scenes: list[Scene], run: Any) -> dict[str, Any]:
+def gate_row(scenes: list[Scene], run: RunRecord) -> dict[str, Any]:
     """Say what the gate can do: below the least confidence of a BUY or SELL it turns away HOLD alone, above the highest everything."""
     arbiter = run.params.arbiter
     least = min(TOP, 0.70 + 0.5 * arbiter.score_threshold)

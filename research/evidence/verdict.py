@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qtcore.types import Reason
 from research.evidence.bootstrap import Bootstrap, block_length, interval
 from research.evidence.scoring import ENOUGH
+from research.record import RunRecord
 from research.standing import others_text
 
 EDGE_PROBABILITY = 0.95
@@ -33,7 +34,7 @@ def effective_trades(ret: NDArray[np.float64], row: NDArray[np.int64], bootstrap
     return min(float(n), float(np.var(ret)) / variance) if variance > 0.0 else 1.0
 
 
-def independent_trades(run: Any, rows: slice, bootstrap: Bootstrap) -> tuple[int, float]:
+def independent_trades(run: RunRecord, rows: slice, bootstrap: Bootstrap) -> tuple[int, float]:
     """Count a run's closed trades, those that the end of the data closed left out, and what they are worth (`effective_trades`)."""
     closed = run.trades[(run.trades["exit_reason"] > 0) & (run.trades["exit_reason"] != Reason.END_OF_DATA)]
     row = np.searchsorted(run.bars.close_time[rows], closed.index.asi8, side="right")

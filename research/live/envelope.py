@@ -32,6 +32,7 @@ from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
 from research.labels import LABEL_SHAPE, Label, classify, forward_return, limits
+from research.record import RunRecord
 
 SCHEMA_VERSION = 1
 MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)
@@ -228,7 +229,7 @@ def _scaled(kind: str, value: float) -> float:
     return value if kind == "calibration" else math.asin(math.sqrt(min(max(value, 0.0), 1.0)))
 
 
-def envelope_of(run: Any) -> Envelope | None:
+def envelope_of(run: RunRecord) -> Envelope | None:
     """Describe a run, from its first vote on; None where it is too short for eight windows of a day or more."""
     voted = np.flatnonzero((run.result.decisions.n_voters > 0).any(axis=1))
     rows = slice(int(voted[0]), run.bars.n) if len(voted) else slice(0, 0)
@@ -298,7 +299,7 @@ def _usual(counts: Counts, shares: Mapping[str, F8], window: int) -> dict[str, d
     return out
 
 
-def write_envelope(run: Any, folder: Path) -> None:
+def write_envelope(run: RunRecord, folder: Path) -> None:
     """Put `envelope.json` into a run's folder, and beside its models, where `qt live` looks for it."""
     found = envelope_of(run)
     if found is not None:

@@ -22,11 +22,11 @@ from research.live.gap import Inputs, engine_of, first_difference, joined, joine
 from research.live.source import JournalSource
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
-from research.run import Run
+from research.record import RunRecord
 
 
-def export_run(journal: Path, folder: Path) -> Run:
-    """Write a journal as a run's folder and return the run. Raises UserError where the journal is empty or does not give itself again."""
+def journal_record(journal: Path) -> RunRecord:
+    """Return a journal as the record of a run. Raises UserError where the journal is empty or does not give itself again."""
     source = JournalSource(journal)
     inputs = read_inputs(source)
     engine, (first_bar,) = engine_of(inputs), source.rows("SELECT MIN(bar) AS first_bar FROM bars")[0]
@@ -44,21 +44,18 @@ def export_run(journal: Path, folder: Path) -> Run:
     when, said = (inputs.bars.open_time, inputs.bars.close_time, inputs.bars.symbols), (votes.probs, votes.action, votes.confidence)
     predictions = Predictions(*when, *said, nobody, labels, label, imported=True)
     meta = engine.meta_model
-    run = Run(
+    return RunRecord(
         inputs.bars,
         predictions,
         inputs.params[-1][1],
         result,
         closing,
         notes=(f"exported from the journal {journal.name}",),
-        command=f"qt status {journal} --export {folder}",
+        command=f"qt status {journal}",
         profile=str(source.about.get("profile", "default")),
         meta=meta if isinstance(meta, MetaSchedule) else None,
         own_layers=tuple(_missing(inputs)),
     )
-    run.save(folder, record=False)
-    run.report(folder / "report.html")
-    return run
 
 
 def _missing(inputs: Inputs) -> list[str]:

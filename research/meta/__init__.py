@@ -5,7 +5,7 @@
 - `train_from_log(predictions.jsonl, outcomes.csv)` fits the same from what was logged;
 - `MetaPredictor(schedule).predict(votes, symbol)` is the interface of one answer at a time;
 - `MetaSchedule.save` and `load` keep it in inert files;
-- `meta_scores(run)` says what the model thinks of every cell, asked or not.
+- `meta_scores(run.result, run.params)` says what the model thinks of every cell, asked or not.
 """
 
 from research.meta.logs import read_log, train_from_log

@@ -1,25 +1,24 @@
 """How good is the learned meta model, whether a rule asked it or not?"""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore import Params, Result
 from qtcore.types import F8
 
 
-def meta_scores(run: Any) -> dict[str, tuple[NDArray[np.int8], F8, F8]]:
+def meta_scores(result: Result, params: Params) -> dict[str, tuple[NDArray[np.int8], F8, F8]]:
     """Return what the learned meta model says of every cell that it could answer: `{"meta_policy": (action, confidence, probs)}`.
 
     The key is `meta_` and the mode. action int8 [n, S]: the first most likely class, -1 where the model is not ready or fewer than two
     voted. confidence [n, S]: its probability, NaN there. probs [n, S, 3]: SELL HOLD BUY. Every cell is out of sample for the model. With
     four voters the published policy never asks it: these figures then stand apart from what the chain did. Empty without a learned model.
     """
-    asked = getattr(run.result, "meta_probs", None)
+    asked = getattr(result, "meta_probs", None)
     if asked is None or np.isnan(asked[0]).all():
         return {}
     probs = np.ascontiguousarray(np.moveaxis(asked, 0, -1))
     known = ~np.isnan(probs[..., 0])
     action = np.where(known, np.argmax(np.where(known[..., None], probs, 0.0), axis=-1), -1).astype(np.int8)
     confidence = np.where(known, probs.max(axis=-1), np.nan)
-    return {f"meta_{run.params.meta.mode.name.lower()}": (action, confidence, probs)}
+    return {f"meta_{params.meta.mode.name.lower()}": (action, confidence, probs)}

@@ -16,6 +16,7 @@ from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
 from research.report.words import several
+from research.run import Run
 from research.standing import result_of
 from research.store import RunFiles, read_run
 from research.sweep.asked import SweepJob, parse_grid
@@ -64,9 +65,10 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
     best = trials.best(asked.objective)
     params = trials.params(int(best["trial"]))
-    run = backtest(bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings)
+    run = Run.of(backtest(bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings))
     run.verification, run.lacked = certificate, lacked
-    summary = summary_of(trials, best, run.summary, asked.objective) | {"search": judge(trials, run)}
+    summary = summary_of(trials, best, run.summary, asked.objective)
+    summary["search"] = judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
     )

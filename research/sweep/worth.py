@@ -4,6 +4,7 @@ The trials are run once more for their equity at the end of each day: all distin
 knows nothing of their figures (the best trial is not put in, which would make luck look rare). Memory does not grow with the trials.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,8 @@ MIN_PERIODS = 60  # fewer days than this, and time is cut finer: CUTS equal piec
 CUTS = 240
 
 
-def judge(trials: Trials, run: Any) -> dict[str, Any]:
-    """Judge a sweep by its best trial, run as `run` after all were recorded: `judge_search` over the trials' own returns.
+def judge(trials: Trials, evidence: Mapping[str, Any], max_holding_bars: int) -> dict[str, Any]:
+    """Judge a sweep by the evidence of its best trial, run after all were recorded: `judge_search` over the trials' own returns.
 
     Further keys: `sampled` (trials in the table), `distinct` (outcomes there are), `periods` and `period` of the returns.
     """
@@ -32,12 +33,12 @@ def judge(trials: Trials, run: Any) -> dict[str, Any]:
     ends, period = periods(trials.case)
     about = {"sampled": len(chosen), "distinct": n_distinct, "periods": len(ends), "period": period}
     if len(chosen) < 2 or len(ends) < MIN_PERIODS:
-        return judge_search(run) | about
+        return judge_search(evidence) | about
     returns = returns_of(trials, chosen, ends)
     spread = returns.std(axis=0)
     best = int(np.argmax(returns.mean(axis=0) / np.where(spread > 0.0, spread, np.inf)))
-    held = int(run.params.broker.max_holding_bars * len(ends) / trials.case.bars.n) + 1
-    return judge_search(run, returns, block=block_length([returns[:, best]], held)) | about
+    held = int(max_holding_bars * len(ends) / trials.case.bars.n) + 1
+    return judge_search(evidence, returns, block=block_length([returns[:, best]], held)) | about
 
 
 def sample(trials: Trials) -> tuple[NDArray[np.int64], int]:
