@@ -269,9 +269,10 @@ def _check_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
 
 
 def read_table(path: Path | str, kind: Kind, columns: list[str] | None = None) -> "pa.Table":
-    """Read a Parquet file, or some of its columns; kind.shape is `{column: int, float, TIME, TEXT or Arrow's name of a type}`.
+    """Read a Parquet file, or some of its columns.
 
-    Raises UserError where it is cut, damaged (pages that were written with a checksum), or a column is missing or of another type.
+    kind.shape is `{column: int, float, TIME, TEXT or Arrow's name of a type}`; a column `name?` may be absent. Raises UserError
+    where it is cut, damaged (pages that were written with a checksum), or a column is missing or of another type.
     """
     import pyarrow.parquet as pq
 
@@ -310,8 +311,9 @@ def check_columns(schema: Any, kind: Kind, where: Any, columns: list[str] | None
     """Raise UserError unless an Arrow schema has the columns of `kind.shape`, and `columns` beside, by name and type."""
     import pyarrow as pa
 
-    shape: Mapping[str, Any] = {} if kind.shape in (None, dict) else kind.shape
-    for name in dict.fromkeys([*(columns if columns is not None else shape)]):
+    asked: Mapping[str, Any] = {} if kind.shape in (None, dict) else kind.shape
+    shape = {name.removesuffix("?"): wanted for name, wanted in asked.items() if not name.endswith("?") or name[:-1] in schema.names}
+    for name in columns if columns is not None else shape:
         if schema.names.count(name) != 1:
             raise kind.error(where, f"without the column {name}" if name not in schema.names else f"with the column {name} twice")
         found, wanted = schema.field(name).type, shape.get(name)

@@ -277,7 +277,7 @@ class RunFiles:
         """Read one of the tables bars, decisions, trades, fills, equity, predictions as it lies on disk."""
         if name not in TABLES:
             raise UserError(f"table must be one of {', '.join(TABLES)}, was {name!r}")
-        read = self._table(name, columns).to_pandas()
+        read = self._table(name, columns).replace_schema_metadata(None).to_pandas()  # pandas' own words there may be damaged
         if other := [str(found) for found in read["symbol"].unique() if found not in self.symbols] if "symbol" in read else []:
             raise self._altered(name, f"with the symbol {other[0][:40]!r}")
         return read

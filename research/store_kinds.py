@@ -37,7 +37,7 @@ MANIFEST = Kind(
 KEYS = {"open_time": TIME, "close_time": TIME, "symbol": TEXT}
 CODES = {"raw_action", "final_action", "final_source", *(name for name in DECISION_COLUMNS if not name.endswith(("confidence", "score")))}
 COLUMNS: dict[str, dict[str, Any]] = {
-    "bars": KEYS | dict.fromkeys(PRICES, "double"),
+    "bars": KEYS | dict.fromkeys((*PRICES, "funding?"), "double"),
     "decisions": KEYS
     | {name: int if name in CODES else float for name in DECISION_COLUMNS}
     | {f"{m}_action": "int8" for m in MODELS}
@@ -47,7 +47,21 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "trades": {
         **dict.fromkeys(("entry_time", "decision_time", "exit_time"), TIME),
         **dict.fromkeys(
-            ("entry_price", "exit_price", "qty", "notional", "fee", "slippage", "funding", "pnl", "ret", "confidence"), "double"
+            (
+                "entry_price",
+                "exit_price",
+                "qty",
+                "notional",
+                "fee",
+                "slippage",
+                "funding",
+                "pnl",
+                "ret",
+                "confidence",
+                "volatility",
+                "trend_strength",
+            ),
+            "double",
         ),
         "trade_id": int,
         "symbol": TEXT,
@@ -68,7 +82,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "equity": {
         "open_time": TIME,
         "close_time": TIME,
-        **dict.fromkeys(("equity", "balance", "exposure", "drawdown", "ensemble_only", "buy_hold"), "double"),
+        **dict.fromkeys(("equity", "balance", "exposure", "drawdown", "ensemble_only", "buy_hold", "buy_hold_matched"), "double"),
+        "without_breaker?": "double",
     },
     "predictions": {},
 }

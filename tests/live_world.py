@@ -6,7 +6,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from research.backtest import backtest
+from research import backtest
 from research.data import load_bars
 from research.live.server import Dashboard
 from research.live.start import Wish, start_live

@@ -15,7 +15,7 @@ import pytest
 import qtcore as qt
 import research
 from qtcore.types import FILL, NS_PER_HOUR, Bars, Reason
-from research.backtest import backtest
+from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.config import load_config

@@ -14,7 +14,7 @@ import pytest
 
 import qtcore as qt
 from qtcore.types import NS_PER_MINUTE, Bars
-from research.backtest import backtest
+from research import backtest
 from research.data import Loaded, load
 from research.data.rules import PROBLEMS, VALUE_RULES
 from research.errors import UserError

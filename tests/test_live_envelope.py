@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtcore.types import NS_PER_DAY
-from research.backtest import backtest
+from research import backtest
 from research.data import load_bars
 from research.data.frames import save_bars
 from research.errors import UserError

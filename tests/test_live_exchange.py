@@ -21,7 +21,7 @@ import pytest
 import qtcore as qt
 import research
 from qtcore.types import NS_PER_MINUTE, Bars
-from research.backtest import backtest
+from research import backtest
 from research.data import save_bars, simulate
 from research.errors import UserError
 from research.live.codec import CELL_COLUMNS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from research.backtest import backtest
+from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.compare import compare

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import research
-from research.backtest import backtest
+from research import backtest
 from research.data import load_bars, save_bars
 from research.live.start import Wish
 from research.predictions import Predictions

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from qtcore.types import Reason
-from research.backtest import backtest
+from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.config import Config

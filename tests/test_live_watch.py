@@ -15,7 +15,7 @@ from rich.console import Console
 import qtcore as qt
 from qtcore.params import MetaMode
 from qtcore.types import Reason, Verdict
-from research.backtest import backtest
+from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load_bars, save_bars, to_pandas

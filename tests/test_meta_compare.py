@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from research.backtest import backtest
+from research import backtest
 from research.data import simulate
 from research.errors import UserError
 from research.meta.compare import best_variant, compare

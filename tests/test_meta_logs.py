@@ -9,7 +9,7 @@ import pytest
 
 from qtcore import Engine, Params
 from qtcore.meta import VECTORS, MetaModel
-from research.backtest import backtest
+from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import simulate

@@ -11,7 +11,7 @@ import pytest
 import research
 from qtcore import Engine, Params
 from qtcore.types import DECISION_COLUMNS, Action, Reason
-from research.backtest import backtest
+from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.config import load_config

@@ -9,7 +9,7 @@ import pytest
 from qtcore import Engine, InputError, Params
 from qtcore.chain.trade import cell_pnl, finish
 from qtcore.types import LEAST_PRICE, MOST, Bars, Reason
-from research.backtest import backtest
+from research import backtest
 from research.data import load
 from research.errors import UserError
 from research.live.alerts import TOLD

@@ -172,3 +172,12 @@ def test_refusals(source, text):
     with pytest.raises(UserError) as error:
         load_bars(source)
     assert str(error.value) == text
+
+
+@pytest.mark.parametrize("size", [{"n_bars": 10**9, "n_symbols": 10**4}, {"n_bars": 2, "n_symbols": 10**9}])
+def test_a_world_that_no_memory_holds_is_refused_before_it_is_made(size):
+    with pytest.raises(UserError, match=r"bars must fit into 50% of the memory here .* load a shorter span, fewer symbols"):
+        simulate("random_walk", **size)
+    if size["n_bars"] == 2:
+        with pytest.raises(UserError, match="bars must fit into"):
+            next(simulate_blocks("random_walk", **size))

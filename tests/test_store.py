@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -16,6 +17,7 @@ from research.errors import UserError
 from research.ledger import Ledger
 from research.recording import save_certificate, save_run
 from research.store import array_hashes, check_output, read_run
+from research.store_kinds import COLUMNS
 from research.tables import decisions_frame, equity_frame, fills_frame, trades_frame
 from tests.conftest import assert_same_bits
 from tests.fake_run import fake_run
@@ -228,6 +230,30 @@ def test_a_summary_with_other_figures_is_refused(folder, change):
     with pytest.raises(UserError, match="was with other figures"):
         save_certificate(folder, {"passed": True, "checks": []})
     assert (folder / "verify.json").read_bytes() == before
+
+
+def test_every_column_that_is_written_is_declared_with_its_type(written):
+    for name, shape in COLUMNS.items():
+        if shape:
+            columns = set(pq.read_schema(written / f"{name}.parquet").names)
+            assert columns <= {declared.removesuffix("?") for declared in shape}, name
+
+
+@pytest.mark.parametrize("column", ["equity", "buy_hold_matched"])
+def test_a_column_of_another_type_is_refused(folder, column):
+    path = folder / "equity.parquet"
+    table = pq.read_table(path)
+    lists = pa.array([[1.0]] * len(table))
+    pq.write_table(table.set_column(table.schema.names.index(column), column, lists), path)
+    with pytest.raises(UserError, match=rf"equity\.parquet must be .*, was {column} as list.*; run the backtest again"):
+        read_run(folder).frame("equity")
+
+
+def test_damaged_words_of_pandas_in_a_table_change_nothing(folder):
+    path = folder / "trades.parquet"
+    before, table = read_run(folder).frame("trades"), pq.read_table(path)
+    pq.write_table(table.replace_schema_metadata({b"pandas": b"\xe5\xff"}), path)
+    pd.testing.assert_frame_equal(read_run(folder).frame("trades"), before)
 
 
 def test_a_verdict_in_a_summary_is_read_anew(folder):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qtcore.types import Bars, Votes
-from research.backtest import backtest
+from research import backtest
 from research.predictions import Predictions
 from research.stream import backtest_stream, paired
 from tests.conftest import assert_same_bits, awkward_bars

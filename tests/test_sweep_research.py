@@ -256,6 +256,16 @@ def test_a_locked_ledger_loses_no_result(world, tmp_path, monkeypatch):
     assert (len(again), again.tried.trials) == (24, 25)
 
 
+@pytest.mark.parametrize("change", [lambda column: column + np.uint64(1), lambda column: column.astype(float)])
+def test_a_stored_outcome_that_its_setting_does_not_give_is_refused(world, tmp_path, change):
+    sweep(world, out=tmp_path / "out")
+    (part,) = (tmp_path / "out" / "trials").iterdir()
+    table = pd.read_parquet(part)
+    table.assign(outcome=change(table["outcome"])).to_parquet(part, index=False)
+    with pytest.raises(UserError, match=r"part-000000000\.parquet must be results as `qt sweep` wrote them, was .*outcome.*; remove it"):
+        sweep(world, out=tmp_path / "out", resume=True)
+
+
 def test_the_best_trial_keeps_the_constraints(world):
     trials = sweep(world, where=["max_drawdown < 0.9", "n_trades >= 10"], by_regime=True, record=False)
     table = trials.table()

@@ -11,7 +11,7 @@ import pytest
 
 from qtcore import Params
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
-from research.backtest import backtest
+from research import backtest
 from research.errors import UserError
 from research.predictions import Predictions
 from research.recording import verify_run

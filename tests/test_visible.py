@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from qtcore import Bars
-from research.backtest import backtest
+from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.cli.terminal import Terminal

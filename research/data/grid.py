@@ -97,8 +97,6 @@ def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symb
 
 def check_size(times: I8, n_candles: int, n: int, interval: int, n_symbols: int, block_rows: int | None) -> None:
     """Refuse n rows of n_symbols where hardly a cell has a candle, or that do not fit into memory, before they are made."""
-    available = memory()
-    size = 16 * n + 8 * len(VALUES) * n_symbols * min(n, block_rows or n)
     span = f"from {iso(times[0])} to {iso(times[-1])}"
     grid = f"{n:,} rows of {interval_text(interval)} x {n_symbols:,} symbol{'s' * (n_symbols > 1)}"
     if n * n_symbols > SMALL and n_candles < MIN_FULL * n * n_symbols:
@@ -109,10 +107,16 @@ def check_size(times: I8, n_candles: int, n: int, interval: int, n_symbols: int,
             f"candles must fill {MIN_FULL:.0%} of the grid {span}, were {n_candles:,} in {grid}, {hole}; leave out times that are wrong "
             f"(--from, --to), or {remedy}"
         )
+    check_memory(16 * n + 8 * len(VALUES) * n_symbols * min(n, block_rows or n), f"{grid} {span}")
+
+
+def check_memory(size: int, what: str) -> None:
+    """Refuse bars of `size` bytes that do not fit into memory, before they are made."""
+    available = memory()
     if available is not None and size > MAX_MEMORY * available:
         raise UserError(
             f"bars must fit into {MAX_MEMORY:.0%} of the memory here ({available / 2**30:,.1f} GiB), would take {size / 2**30:,.1f} GiB "
-            f"for {grid} {span}; load a shorter span, fewer symbols or longer bars"
+            f"for {what}; load a shorter span, fewer symbols or longer bars"
         )
 
 

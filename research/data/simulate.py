@@ -10,6 +10,7 @@ import numpy as np
 from qtcore.types import Bars
 from research.data import worlds
 from research.data.clock import interval_text, parse_interval
+from research.data.grid import check_memory
 from research.data.schema import VALUES, bars_of
 from research.errors import UserError
 
@@ -33,6 +34,8 @@ def simulate(name: str, seed: int = 0, n_bars: int = 6_000, n_symbols: int = 5, 
     >>> simulate("random_walk", seed=1, n_bars=3, n_symbols=1).symbols
     ('SIM01',)
     """
+    if isinstance(n_bars, int) and isinstance(n_symbols, int):
+        check_memory(8 * len(VALUES) * n_bars * n_symbols, f"{n_bars:,} rows x {n_symbols:,} symbols")
     blocks = list(simulate_blocks(name, seed, n_bars, n_symbols, interval, **params))
     if len(blocks) == 1:
         return blocks[0]
@@ -60,6 +63,7 @@ def simulate_blocks(
     ns = parse_interval(interval)
     if n_bars * ns > 2**63 - 1 - START:
         raise UserError(f"simulated bars must end before 2262, was {n_bars:,} of {interval}; ask for fewer or shorter ones")
+    check_memory(8 * 2 * len(VALUES) * worlds.BLOCK * n_symbols, f"{worlds.BLOCK:,} rows x {n_symbols:,} symbols")
     shape = {"seed": seed, "n_bars": n_bars, "n_symbols": n_symbols, "interval": interval_text(ns)}
     origin = f"simulated:{name}?" + "&".join(f"{key}={value}" for key, value in (shape | params).items())
     symbols = tuple(f"SIM{i + 1:0{max(2, len(str(n_symbols)))}d}" for i in range(n_symbols))

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore import Params
@@ -22,7 +21,7 @@ from research.predictions import hash_votes
 from research.sweep.case import Case
 from research.sweep.figures import outcomes
 from research.sweep.space import BLOCK, Listed, Space
-from research.sweep.trials import Trials
+from research.sweep.trials import PART, Trials
 from research.sweep.work import Settings
 from research.trials import Trial, Tried, daily_returns
 
@@ -79,7 +78,8 @@ def count(trials: Trials, what: str = "sweep of", n_alone: int = SAMPLE) -> Trie
         for row, (sharpe, skew, kurtosis, n_bars) in enumerate(figures):
             first_day, returns = 0, np.empty(0, np.float32)
             if seen in wanted:
-                first_day, returns = _alone(case, space.base.with_values(space.values(drawn, row)), table.iloc[row])
+                known = int(table["trial"].iloc[row]), int(table["outcome"].iloc[row])
+                first_day, returns = _alone(trials, space.base.with_values(space.values(drawn, row)), *known)
             key = hashes.of(space.values(drawn, row))
             shape = int(n_bars), skew, kurtosis, case.bars_per_year
             batch.append(Trial(mine, key, predictions, sharpe, first_day, returns, name, *shape, votes=votes))
@@ -92,14 +92,15 @@ def count(trials: Trials, what: str = "sweep of", n_alone: int = SAMPLE) -> Trie
     return ledger.tried(mine)
 
 
-def _alone(case: Case, params: Params, row: "pd.Series[Any]") -> tuple[int, NDArray[np.float32]]:
+def _alone(trials: Trials, params: Params, trial: int, outcome: int) -> tuple[int, NDArray[np.float32]]:
     """Run one setting alone and compare its bits with its row; return the daily returns."""
-    result, metrics = case.single(params)
-    if outcomes(metrics)[0] != row["outcome"]:
-        raise RuntimeError(
-            f"trial {row['trial']} gave other bits alone: equity {metrics['last_equity'][0]!r} against {row['last_equity']!r}"
-        )
-    return daily_returns(case.bars.close_time, result.equity)
+    result, metrics = trials.case.single(params)
+    if int(outcomes(metrics)[0]) != outcome:
+        first = max(first for first in trials.parts if first <= trial)
+        if first in trials.resumed:
+            raise PART.error(trials.parts[first], f"with another outcome of trial {trial:,} than its setting gives")
+        raise RuntimeError(f"trial {trial:,} gave other bits alone: {outcomes(metrics)[0]} against {outcome}")
+    return daily_returns(trials.case.bars.close_time, result.equity)
 
 
 class ParamsHash:

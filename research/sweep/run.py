@@ -92,7 +92,7 @@ def sweep(
         progress(0, space.size, "sweep: connecting")
     with opened(engine, address) as pool:
         store = Store(None if out is None else Path(out), space, case, resume)
-        trials = Trials(space, case, store.parts, tuple(where), folder=store.folder)
+        trials = Trials(space, case, store.parts, tuple(where), folder=store.folder, resumed=frozenset(store.parts))
         try:
             if isinstance(space, Adaptive):
                 space.run(store, Settings(space, case).rows, progress)

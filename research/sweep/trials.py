@@ -22,7 +22,7 @@ from research.sweep.space import Space
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PART = Kind("results as `qt sweep` wrote them", "remove it and use --resume", {"trial": int})
+PART = Kind("results as `qt sweep` wrote them", "remove it and use --resume", {"trial": int, "n_bars": int, "outcome": int})
 
 
 def read_part(part: pd.DataFrame | Path, columns: list[str] | None = None) -> pd.DataFrame:
@@ -36,8 +36,8 @@ def read_part(part: pd.DataFrame | Path, columns: list[str] | None = None) -> pd
 class Trials:
     """The finished settings of a sweep, in order.
 
-    parts: tables by their first setting, in memory or as Parquet files. where: constraints that `best` keeps. tried: what the ledger has
-    seen on these candles, None when the rows were not counted.
+    parts: tables by their first setting, in memory or as Parquet files; resumed: those that another process wrote. where: constraints
+    that `best` keeps. tried: what the ledger has seen on these candles, None when the rows were not counted.
     """
 
     space: Space
@@ -45,6 +45,7 @@ class Trials:
     parts: Mapping[int, pd.DataFrame | Path]
     where: tuple[str, ...] = ()
     folder: Path | None = None
+    resumed: frozenset[int] = frozenset()
     tried: Any = field(default=None)
 
     def __len__(self) -> int:

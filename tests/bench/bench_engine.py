@@ -16,7 +16,7 @@ import pytest
 
 import qtcore as qt
 from qtcore.types import Bars, Votes
-from research.backtest import backtest
+from research import backtest
 from research.data import load_bars, save_bars, stream_bars
 from research.data.simulate import simulate_blocks
 from research.predictions import Predictions
