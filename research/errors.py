@@ -29,6 +29,17 @@ def escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def several(n: int, things: str) -> str:
+    """Write a number before its noun, which is given in the plural: 1 bar, 1,500 bars."""
+    return f"{n:,} {things.removesuffix('s') if n == 1 else things}"
+
+
+def ordinal(n: float) -> str:
+    """Write a whole number as a place: 1st, 33rd, 67th."""
+    whole = round(n)
+    return f"{whole}{'th' if 10 < whole % 100 < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(whole % 10, 'th')}"
+
+
 class UserError(InputError):
     """A mistake of the user; the text names the thing, the rule, the value and the remedy, and is safe to show."""
 

@@ -26,7 +26,7 @@ from research.data.funding import match, spelling
 from research.data.schema import plain
 from research.data.unread import NAMES
 from research.data.zones import Reading
-from research.errors import UserError
+from research.errors import UserError, several
 from research.files import Kind, check_file, reason
 from research.foreign_codes import (
     ABSENT,
@@ -42,7 +42,6 @@ from research.foreign_codes import (
 from research.foreign_files import read_file
 from research.labels import Label, score_labels
 from research.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
-from research.report.words import several
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -23,7 +23,7 @@ from research.cli.common import (
     split_symbols,
 )
 from research.cli.show import console, lacked, path
-from research.report.words import several
+from research.errors import several
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, describe, resample and simulate candles.")
 

@@ -8,12 +8,12 @@ from typing import Any
 from qtcore import Params
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
+from research.errors import several
 from research.live.envelope import MIN_RATE
 from research.live.looks import looked
 from research.live.records import iso
 from research.live.tally import Tally
 from research.live.watched import Book, Watched, allowed_texts
-from research.report.words import several
 
 LEVELS = ("healthy", "warning", "critical")
 LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "warning": "warning", "critical": "critical"}

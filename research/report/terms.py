@@ -7,8 +7,9 @@ import numpy as np
 
 from qtcore.types import NS_PER_HOUR
 from research.data.clock import iso
+from research.errors import ordinal, several
 from research.report.rows import changed_params, stage_texts
-from research.report.words import count, layer_name, ordinal, percent, several, signed_percent
+from research.report.words import count, layer_name, percent, signed_percent
 
 
 def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from research.errors import several
+
 LAYERS = {
     "xgb": "XGBoost",
     "lgbm": "LightGBM",
@@ -60,17 +62,6 @@ def signed(x: float | None, digits: int = 2) -> str:
 def count(x: float | None) -> str:
     """Write a whole number with thousands separated."""
     return DASH if missing(x) else f"{round(x):,}"  # type: ignore[arg-type]
-
-
-def several(n: int, things: str) -> str:
-    """Write a number before its noun, which is given in the plural: 1 bar, 1,500 bars."""
-    return f"{n:,} {things.removesuffix('s') if n == 1 else things}"
-
-
-def ordinal(n: float) -> str:
-    """Write a whole number as a place: 1st, 33rd, 67th."""
-    whole = round(n)
-    return f"{whole}{'th' if 10 < whole % 100 < 20 else {1: 'st', 2: 'nd', 3: 'rd'}.get(whole % 10, 'th')}"
 
 
 def span(limits: list[float | None], digits: int = 1) -> str:

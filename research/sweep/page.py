@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from research.errors import several
 from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
 from research.report.terms import assumptions, verdict_parts
-from research.report.words import lacked_text, several
+from research.report.words import lacked_text
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
 from research.sweep.drivers import driver_words

@@ -10,12 +10,12 @@ import pandas as pd
 
 from qtcore import Bars, Params
 from research.backtest import backtest
+from research.errors import several
 from research.evidence.overfitting import search_words
 from research.files import save_json
 from research.ledger import Ledger, trial_of
 from research.meta.schedule import MetaSchedule
 from research.predictions import Predictions
-from research.report.words import several
 from research.run import Run
 from research.standing import result_of
 from research.store import RunFiles, read_run

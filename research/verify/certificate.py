@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from research.errors import several
 from research.models.inputs import own_features
 from research.regime_weights import FACTORS
-from research.report.words import several
 from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence, read_evidence
