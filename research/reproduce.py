@@ -99,7 +99,7 @@ def _predictions(
     models = ModelSet.load(folder)
     is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in models.artefacts)
     if is_training and is_own:
-        from research.engines import n_processors
+        from research.parallel import n_processors
         from research.train import Plan, follow
 
         made = follow(bars, Plan(**models.config["plan"]), store=None, workers=(n_processors(), "local", None))

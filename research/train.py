@@ -25,7 +25,6 @@ from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
-from research.engines import check_engine, n_processors, opened, versions
 from research.errors import UserError
 from research.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.models import fits
@@ -35,6 +34,7 @@ from research.models.inputs import Inputs, model_inputs
 from research.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
 from research.models.scores import score
 from research.models.worker import Job, Report, run_jobs
+from research.parallel import check_engine, n_processors, opened, versions
 from research.predictions import Predictions
 from research.splits import NO_SHUFFLE, SPLITS, VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
 
@@ -113,7 +113,7 @@ def train(
     length of time such as `7d`. calibration: one of `research.models.calibration.KINDS`. custom: features of the researcher's own;
     own_checks: what their trials found, kept with the schedule.
     processes: fits at a time, all cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs
-    (`research.engines.opened`); a cluster does as many fits at a time as it has processors. progress(done, total, text) is called after
+    (`research.parallel.opened`); a cluster does as many fits at a time as it has processors. progress(done, total, text) is called after
     each fit.
     out: folder for artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
 

@@ -45,7 +45,7 @@ class Job:
     models: Path | None = None
     out: Path | None = None
     meta: Path | None = None  # folder of a trained meta schedule
-    engine: str = "local"  # that trains, and where it runs: `research.engines.opened`
+    engine: str = "local"  # that trains, and where it runs: `research.parallel.opened`
     address: str | None = None
     update: bool = False  # go on with the training in `out`
     time_zone: str | None = None
@@ -168,8 +168,8 @@ def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[st
 
 def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
     """Do everything `qt train --update` does: the folder holds the longer training when it is whole, the earlier one until then."""
-    from research.engines import n_processors
     from research.models.schedule import ModelSet
+    from research.parallel import n_processors
     from research.update import update
 
     assert job.out is not None

@@ -16,11 +16,11 @@ import pytest
 
 import research
 from qtcore import Params
-from research import engines
-from research.engines import RayPool, code, opened, private_folder
+from research import parallel
 from research.errors import UserError
 from research.ledger import Ledger
 from research.models.schedule import ModelSet
+from research.parallel import RayPool, code, opened, private_folder
 from research.sweep import run as run_module
 from tests.conftest import assert_same_bits, awkward_bars
 
@@ -143,14 +143,14 @@ class Odd:
     ],
 )
 def test_work_that_fails_is_told(cluster, how, error, sentence, monkeypatch):
-    monkeypatch.setattr(engines, "RETRIES", 1)
+    monkeypatch.setattr(parallel, "RETRIES", 1)
     with opened("ray", cluster) as pool, pytest.raises(error, match=sentence):
         list(pool.map(Odd(how), [1]))
 
 
 def test_a_worker_with_other_code_refuses(cluster, monkeypatch):
     mine = code()
-    monkeypatch.setattr(engines, "code", lambda: mine | {"research": "0123456789ab"})
+    monkeypatch.setattr(parallel, "code", lambda: mine | {"research": "0123456789ab"})
     with opened("ray", cluster) as pool:
         assert isinstance(pool, RayPool)
         assert pool.n_workers == 3
@@ -169,7 +169,7 @@ def test_a_worker_with_other_code_refuses(cluster, monkeypatch):
     ],
 )
 def test_an_address_without_ray_is_told_at_once(address, sentence, monkeypatch):
-    monkeypatch.setattr(engines, "PATIENCE", 0.3)
+    monkeypatch.setattr(parallel, "PATIENCE", 0.3)
     with socket.socket() as line:
         line.bind(("127.0.0.1", 0))
         line.listen()
@@ -205,7 +205,7 @@ def test_the_folder_of_ray_is_private_and_goes_also_after_a_fault(monkeypatch):
 
 def test_a_place_without_a_short_path_is_told(monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(Path("/tmp") / ("x" * 100)))
-    monkeypatch.setattr(engines, "LONGEST", 3)
+    monkeypatch.setattr(parallel, "LONGEST", 3)
     with pytest.raises(UserError, match=r"RAY_TMPDIR must be a folder with a path of at most 3 bytes, was .*xxx"), private_folder():
         pass
 
@@ -263,8 +263,8 @@ def test_a_process_that_started_a_ray_of_its_own_is_told_that_it_can_use_no_clus
     ray = pytest.importorskip("ray", reason="ray is not installed; it is the extra `ray`")
     if ray.is_initialized():
         ray.shutdown()
-    monkeypatch.setattr(engines, "_BEGUN", set())
+    monkeypatch.setattr(parallel, "_BEGUN", set())
     with opened("ray") as pool:
         assert pool.n_workers > 0
     with pytest.raises(UserError, match=r"--address must come before a Ray .* use a new process"):
-        engines.check_engine("ray", "127.0.0.1:1")
+        parallel.check_engine("ray", "127.0.0.1:1")

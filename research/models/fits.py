@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.jit import source_hash
-from research.engines import versions
 from research.errors import UserError
 from research.files import Kind, home, read_bytes, read_json
 from research.models.base import F4, scaler_path
+from research.parallel import versions
 from research.splits import Fold
 
 SCHEMA_VERSION = 1

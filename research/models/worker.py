@@ -6,7 +6,7 @@ answers go as lines to its standard output. That needs no `if __name__ == "__mai
 which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
 
 A worker puts each finished fit into the store (`research.models.fits`) itself: what it finished outlives an interrupt of its caller.
-Workers of a cluster (`Fits`, on a pool of `research.engines`) send the files back instead, and the caller puts them where they belong. A
+Workers of a cluster (`Fits`, on a pool of `research.parallel`) send the files back instead, and the caller puts them where they belong. A
 model with an attribute `on_progress` tells how far it is: an answer `{"progress": [done, total, text]}` before the last one; a cluster's
 tell the last one alone.
 """
@@ -30,13 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8
-from research.engines import Pool
 from research.errors import UserError
 from research.models import fits
 from research.models.base import F4, ModelAbsentError, TreeModel, class_weights, lookback_of, make_model
 from research.models.calibration import calibrated, fit_calibration
 from research.models.importance import permutation
 from research.models.windows import complete, inputs_of
+from research.parallel import Pool
 from research.splits import FIT, TEST, VALID
 
 CALIBRATED = 10_000  # cells of the validation slice that a calibration of at most four numbers is fitted on

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from qtcore import Params
-from research.engines import check_engine
 from research.errors import UserError
+from research.parallel import check_engine
 from research.store import RunFiles, check_output
 from research.sweep.run import MARK, check_resume, check_wish
 from research.sweep.space import Space

@@ -17,11 +17,11 @@ from qtcore import Bars, Params
 from qtcore.meta import MetaSource
 from research.backtest import resolved
 from research.data import fingerprint, load_bars
-from research.engines import Pool, opened
 from research.errors import UserError
 from research.files import Kind, read_json, replacing, save_json
 from research.ledger import Ledger
 from research.meta.schedule import MetaSchedule
+from research.parallel import Pool, opened
 from research.predictions import Predictions, aligned, hash_votes
 from research.store import check_output
 from research.sweep.adaptive import Adaptive
@@ -68,7 +68,7 @@ def sweep(
     the grid does not name. search: `grid`; `random` with that many `settings` from `seed`; or `adaptive`, which looks for the largest
     `objective` that keeps `where`. by_regime: also figures of the fifteen regime
     slices. where: constraints such as `max_drawdown < 0.15`, for `Trials.best`. out: folder that results stream to; `resume` goes on with
-    what lies there. engine, address: `local`, or `ray` and where it runs, as `research.engines.opened` takes them; the results are the
+    what lies there. engine, address: `local`, or `ray` and where it runs, as `research.parallel.opened` takes them; the results are the
     same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger, or the function
     that is given the finished rows to count them. Raises UserError on a grid, folder or ledger that does not do.
 

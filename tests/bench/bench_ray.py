@@ -12,7 +12,7 @@ import pytest
 
 import research
 from qtcore import Params
-from research.engines import Here, n_processors, opened
+from research.parallel import Here, n_processors, opened
 from research.sweep.case import Case
 from research.sweep.space import Space
 from research.sweep.work import Settings
