@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from qtcore import jit
+from research.data.machine import memory
 from research.files import home
-from research.machine import memory
 from research.models import fits
 
 LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch")

@@ -2,7 +2,7 @@
 
 `spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite
 file in `QT_HOME` (default `~/.qt`); several processes may write at once. Data sets that share half of their candles make one lineage
-(`research.lineage`), and so do data sets linked by a third. What is tried on a part of the candles, a fold, is tried on their lineage: it
+(`research.data.sketch`), and so do data sets linked by a third. What is tried on a part of the candles, a fold, is tried on their lineage: it
 counts as the trial that it is on all of them (`research.sweep.counting`).
 
 A run is counted before its proof, so that an interrupt hides nothing; what the proof found is a row of its own (`research.standing`).
@@ -27,10 +27,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from research.data.sketch import Sketch, shared
 from research.errors import UserError
 from research.files import Kind, home, read_json, save_json
 from research.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
-from research.lineage import Sketch, shared
 from research.standing import PENDING, SPOILT, Result, Standings, append
 from research.trials import COMPARED, Trial, TrialName, Tried, effective_trials, trial_of
 from research.verdict import IMPLAUSIBLE, INVALID

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import Params
 from qtcore.types import NS_PER_DAY, Bars, Votes
-from research.lineage import Sketch, sketch
+from research.data.sketch import Sketch, sketch
 from research.market import growth
 from research.predictions import hash_votes
 from research.record import RunRecord

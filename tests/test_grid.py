@@ -11,13 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE, Bars
-from research import machine
-from research.data import bars_per_year, closes_of, grid, load, load_bars, save_bars, simulate, stream_bars
+from research.data import bars_per_year, closes_of, grid, load, load_bars, machine, save_bars, simulate, stream_bars
 from research.data.load import CLOSES, FIRSTS, DataWarning
+from research.data.machine import memory
 from research.data.quality import quality
 from research.errors import UserError
 from research.live.journal import Journal
-from research.machine import memory
 from tests.test_data import FIELDS, PLANES, assert_same_bars, frame
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, Bars, Votes
+from research.data.sketch import SKETCH_SIZE, shared, sketch
 from research.errors import UserError
 from research.ledger import Ledger, Result
-from research.lineage import SKETCH_SIZE, shared, sketch
 from research.predictions import hash_votes
 from research.trials import Trial, daily_returns, effective_trials, hash_params, trial_of
 from tests.fake_run import fake_run, walk
@@ -167,7 +167,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from research.ledger import Ledger, Trial
-from research.lineage import Sketch
+from research.data.sketch import Sketch
 ledger, name = Ledger(Path(sys.argv[1])), sys.argv[2]
 sketch = Sketch(np.arange(1, 50, dtype=np.uint64), 0, 49)
 for i in range(25):

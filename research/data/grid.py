@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from qtcore.types import I8, NS_PER_DAY, Bars
 from research.data.clock import interval_text, iso, month_ends
 from research.data.lengths import SHORTEST, TICKS
+from research.data.machine import memory
 from research.data.schema import VALUES, Rows, bars_of
 from research.errors import UserError
-from research.machine import memory
 
 CALENDARS = ("regular", "sessions")
 MAX_EMPTY = 0.05  # of the rows of a regular grid (D-82)

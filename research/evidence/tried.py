@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
+from research.data.sketch import Sketch
 from research.evidence import sharpe as sr
 from research.ledger import Ledger
-from research.lineage import Sketch
 from research.standing import PENDING, PROVEN
 from research.verdict import IMPLAUSIBLE, INVALID
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Params
+from research.data.sketch import sketch
 from research.ledger import Ledger
-from research.lineage import sketch
 from research.predictions import hash_votes
 from research.sweep.case import Case
 from research.sweep.figures import outcomes
