@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from research.data.resample import resample
     from research.errors import UserError
     from research.evidence.nullworlds import null_worlds
-    from research.meta import train_meta
     from research.own_layers import backtest, train
-    from research.predictions import Predictions
-    from research.regime_weights import fit_regime_weights, regime_factors
     from research.reopen import load_run
     from research.run import Run
     from research.sweep import Trials, sweep
+    from research.training.meta import train_meta
+    from research.training.predictions import Predictions
+    from research.training.regime_weights import fit_regime_weights, regime_factors
     from research.verify import check_layer
 
 __all__ = [
@@ -60,10 +60,10 @@ import_lazily(
         "data.resample": ("resample",),
         "errors": ("UserError",),
         "evidence.nullworlds": ("null_worlds",),
-        "meta": ("train_meta",),
+        "training.meta": ("train_meta",),
         "own_layers": ("backtest", "train"),
-        "predictions": ("Predictions",),
-        "regime_weights": ("fit_regime_weights", "regime_factors"),
+        "training.predictions": ("Predictions",),
+        "training.regime_weights": ("fit_regime_weights", "regime_factors"),
         "reopen": ("load_run",),
         "run": ("Run",),
         "sweep": ("Trials", "sweep"),

@@ -2,7 +2,7 @@
 
 Same candles, features, label, model class, parameters and scored cells; only the split differs. Labels of neighbouring bars share bars and
 prices carry the time, so a shuffled split trains on the neighbours of what it scores: a figure of 40 % becomes 50 to 80 % without any skill
-(`spec` 14.2). The shuffled split exists in this module only; `research.splits` refuses to shuffle.
+(`spec` 14.2). The shuffled split exists in this module only; `research.training.splits` refuses to shuffle.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from qtcore.params import FeatureSet, Params
 from qtcore.types import F8, MODELS, Bars, Votes
 from research.errors import UserError
-from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.compare import difference
 from research.evidence.scoring import Opinion, blocks, tally
 from research.files import plain
-from research.models.base import BaseModel, lookback_of, make_model, model_target
-from research.models.inputs import Inputs, model_inputs
-from research.train import train
+from research.training.models.base import BaseModel, lookback_of, make_model, model_target
+from research.training.models.inputs import Inputs, model_inputs
+from research.training.scoring.bootstrap import Bootstrap, block_length
+from research.training.walk_forward import train
 
 Progress = Callable[[int, int, str], Any]
 TEST, VALID = 0.25, 0.15  # shares of all cells that are held out, and of the rest that stop the training

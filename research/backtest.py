@@ -7,9 +7,9 @@ from qtcore import Bars, Engine, Params
 from qtcore.meta import MetaSource
 from research.data import load
 from research.data.load import warn
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions, aligned
 from research.record import RunRecord
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions, aligned
 
 
 def backtest(

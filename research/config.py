@@ -35,9 +35,9 @@ from qtcore.params import describe as describe_layers
 from qtcore.stages import stages_text
 from research.errors import UserError
 from research.files import Kind, read_toml
-from research.models.base import PRESETS
-from research.models.calibration import KINDS
-from research.splits import NO_SHUFFLE, SPLITS
+from research.training.models.base import PRESETS
+from research.training.models.calibration import KINDS
+from research.training.splits import NO_SHUFFLE, SPLITS
 
 MOST_ROWS = 2**31 - 1
 BOUNDS = {
@@ -67,7 +67,7 @@ MEANINGS = {
     "regime_fit": "weights by regime are fitted on earlier folds (spec D-36)",
     "provenance_budget": "share of the due predictions that may be absent, stale or synthetic before the command fails",
     "allow_synthetic": "models of synthetic labels may vote (spec D-24)",
-    "meta": "learned meta layer: auto (a network in mode v5, else a logistic regression), none, or a kind of research.meta",
+    "meta": "learned meta layer: auto (a network in mode v5, else a logistic regression), none, or a kind of research.training.meta",
     "meta_vector": "rows of the meta layer; auto by kind",
     "meta_calibration": "of the meta layer; auto by kind",
     "meta_smote": "synthetic training rows of the meta layer for the rarer classes",
@@ -115,7 +115,7 @@ class RunOptions:
             raise UserError(f"run.embargo must be auto or a number of rows up to {MOST_ROWS}, was {self.embargo[:40]!r}")
 
     def training(self, models: tuple[str, ...]) -> dict[str, Any]:
-        """Return what `research.train.train` takes; `models` where none were named."""
+        """Return what `research.training.walk_forward.train` takes; `models` where none were named."""
         return {
             "models": self.models or models,
             "label": self.label,
@@ -199,7 +199,7 @@ def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
         if not isinstance(table, dict):
             raise UserError(f"{origin}: {layer} must be a table such as [governor], was {table!r}")
         if layer == "ensemble" and isinstance(table.get("regime_weights"), dict):
-            from research.regime_weights import FACTORS, regime_factors
+            from research.training.regime_weights import FACTORS, regime_factors
 
             table = dict(table)
             values[FACTORS] = regime_factors(table.pop("regime_weights"))

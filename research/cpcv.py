@@ -1,7 +1,7 @@
 """How much of a backtest is the luck of one history? Combinatorial purged cross-validation: many histories instead of one.
 
 Time is cut into groups; every choice of some of them is tested by a model that trained on the others, purged by the end of the labels
-(`research.splits.combinatorial`). The tested groups make up whole out-of-sample histories, the paths: 10 groups, 2 tested, give 45 fits
+(`research.training.splits.combinatorial`). The tested groups make up whole out-of-sample histories, the paths: 10 groups, 2 tested, give 45 fits
 and 9 paths (Lopez de Prado 2018, ch. 12). Each path is traded by the chain. Most fits know the future of what they test, so a path is no
 track record: the spread of its figures says how far one history can be trusted, and nothing here is ever traded.
 """
@@ -20,12 +20,12 @@ from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.sharpe import ABSURD
 from research.files import plain
-from research.labels import classify, fit_thresholds, forward_return, get_label, label_end
-from research.models.inputs import Inputs, model_inputs
-from research.predictions import Predictions
-from research.splits import combinatorial, paths
 from research.sweep.case import Case
 from research.sweep.figures import figures
+from research.training.labels import classify, fit_thresholds, forward_return, get_label, label_end
+from research.training.models.inputs import Inputs, model_inputs
+from research.training.predictions import Predictions
+from research.training.splits import combinatorial, paths
 
 VALID = 0.15  # share of the training rows, the latest, that stop the training
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")

@@ -13,7 +13,7 @@ from typing import Any
 from qtcore import jit
 from research.data.machine import memory
 from research.files import home
-from research.models import fits
+from research.training.models import fits
 
 LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch")
 

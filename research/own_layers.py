@@ -10,10 +10,10 @@ from qtcore.check import as_bars
 from qtcore.features.custom import own_features
 from qtcore.params import Params
 from research.backtest import backtest as _backtest
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
 from research.run import Run
-from research.train import train as _train
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions
+from research.training.walk_forward import train as _train
 from research.verify.own import Checked, sentences, try_features, try_layer
 
 
@@ -23,7 +23,7 @@ class OwnLayerWarning(UserWarning):
 
 @wraps(_train)
 def train(*args: Any, **options: Any) -> Predictions:
-    """Try the own features, then train; see `research.train.train`."""
+    """Try the own features, then train; see `research.training.walk_forward.train`."""
     given = inspect.signature(_train).bind(*args, **options).arguments
     if custom := own_features(given.get("custom", ())):
         options["own_checks"] = _told(try_features(custom, as_bars(given["bars"]), given.get("params") or Params()))

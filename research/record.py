@@ -12,8 +12,8 @@ import numpy as np
 
 from qtcore import Bars, Engine, Params, Result
 from qtcore.types import Reason
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd

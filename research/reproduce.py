@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from qtcore import Bars
 from research.backtest import backtest
-from research.predictions import Predictions
 from research.record import RunRecord
 from research.store import RunFiles, array_hashes, manifest_of, read_run
 from research.tables import decision_planes
+from research.training.predictions import Predictions
 
 # Stages in the order of the chain, and the arrays of the manifest that each one makes.
 STAGES: dict[str, tuple[str, ...]] = {
@@ -89,7 +89,7 @@ def _predictions(
 ) -> tuple[Predictions, dict[str, bool]]:
     """Train or serve again; also which artefacts are the same, by name."""
     from research.data.facts import fingerprint
-    from research.models.schedule import ModelSet
+    from research.training.models.schedule import ModelSet
 
     folder = files.path / "models"
     if stored.imported or not (folder / "schedule.json").exists():
@@ -100,7 +100,7 @@ def _predictions(
     is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in models.artefacts)
     if is_training and is_own:
         from research.parallel import n_processors
-        from research.train import Plan, follow
+        from research.training.walk_forward import Plan, follow
 
         made = follow(bars, Plan(**models.config["plan"]), store=None, workers=(n_processors(), "local", None))
         assert made.models is not None

@@ -26,9 +26,9 @@ from qtcore.types import (
     Verdict,
 )
 from research.governor_state import GovernorState, position_pct, with_risk
-from research.labels import Label, make_labels
 from research.reasons import reason_text
 from research.scenario_layers import Case, analyse, ensemble_vote, is_accepted, market, policy_result, votes_of
+from research.training.labels import Label, make_labels
 
 NOW, SYMBOL = "2026-01-12T12:00:00", "BTCUSDT"  # of the chain cases
 

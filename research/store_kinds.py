@@ -4,7 +4,7 @@ from typing import Any
 
 from qtcore.types import DECISION_COLUMNS, MODELS
 from research.files import TEXT, TIME, Kind
-from research.labels import LABEL_SHAPE
+from research.training.labels import LABEL_SHAPE
 
 PRICES = ("open", "high", "low", "close", "volume")
 AGAIN = "run the backtest again"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Engine, Params, Votes
 from qtcore.types import F8, I8, N_MODELS, InputError
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 
 
 @dataclass(frozen=True)

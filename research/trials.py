@@ -14,8 +14,8 @@ from qtcore.params import Params
 from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.data.sketch import Sketch, sketch
 from research.market import growth
-from research.predictions import hash_votes
 from research.record import RunRecord
+from research.training.predictions import hash_votes
 
 COMPARED = 200  # latest trials whose returns are correlated for the effective number
 MIN_COMMON_DAYS = 30

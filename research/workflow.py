@@ -18,12 +18,12 @@ from research.data import load as load_data
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import home, put_in_place
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
-from research.regime_weights import fit_regime_weights
 from research.run import Run
 from research.store import check_output
 from research.tables import tested_rows
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions
+from research.training.regime_weights import fit_regime_weights
 
 TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
 Progress = Any  # callback (done, total, text)
@@ -130,7 +130,7 @@ def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predicti
 
 def _check_meta(config: Config) -> None:
     """Raise UserError on options of the meta layer that no training takes, before the base models are trained."""
-    from research.meta.train import resolve_plan
+    from research.training.meta.train import resolve_plan
 
     options = config.run
     if options.meta != "none":
@@ -139,7 +139,7 @@ def _check_meta(config: Config) -> None:
 
 
 def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
-    from research.registry import resolve
+    from research.training.registry import resolve
 
     options, params = job.config.run, job.config.params
     if job.predictions is not None:
@@ -154,7 +154,7 @@ def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[st
 
     Also returns what the data lacked.
     """
-    from research.models.base import registered
+    from research.training.models.base import registered
 
     assert job.out is not None
     check_output(job.out, "schedule.json")
@@ -168,9 +168,9 @@ def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[st
 
 def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
     """Do everything `qt train --update` does: the folder holds the longer training when it is whole, the earlier one until then."""
-    from research.models.schedule import ModelSet
     from research.parallel import n_processors
-    from research.update import update
+    from research.training.models.schedule import ModelSet
+    from research.training.update import update
 
     assert job.out is not None
     out, known = job.out, ModelSet.load(job.out)
@@ -209,7 +209,7 @@ def train_from_files(
 ) -> tuple[MetaSchedule, dict[str, int]]:
     """Do everything `qt train --from-log` does: the meta layer lands in `out`, for `qt backtest --meta`. Returns it and the counts."""
     from research.live.outcomes import is_journal, read_outcomes
-    from research.meta import train_from_log
+    from research.training.meta import train_from_log
 
     data, log, outcomes = files
     if data or log is None:
@@ -234,8 +234,8 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
     is_on = any(part.meta.enabled for _, part in params.spans(bars.close_time))
     if options.meta == "none" or not is_on:
         return None, ()
-    from research.meta import train_meta
-    from research.registry import resolve
+    from research.training.meta import train_meta
+    from research.training.registry import resolve
 
     if job.meta is not None:
         return MetaSchedule.load(job.meta), ()
@@ -261,7 +261,7 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 
 
 def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:
-    from research.train import train
+    from research.training.walk_forward import train
 
     options = job.config.run.training(models) | {"engine": job.engine, "address": job.address}
     return train(bars, params=job.config.params, progress=progress, out=out, **options)

@@ -38,10 +38,10 @@ def own_home(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def fits_here() -> Iterator[None]:
     """Fit in the test's own process, unless it asks for more: two workers cost 5 s to start, a fit on a test's data 0.2 s (2026-11)."""
-    from research import train
+    from research.training import walk_forward
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[train.__module__], "n_processors", lambda: 1)
+        patch.setattr(sys.modules[walk_forward.__module__], "n_processors", lambda: 1)
         yield
 
 

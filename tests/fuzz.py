@@ -360,7 +360,7 @@ def naive_number(text: str) -> float | None:
 
 def models(folder: Path) -> None:
     """Load a trained set and ask it."""
-    from research.models.schedule import ModelSet
+    from research.training.models.schedule import ModelSet
 
     known = ModelSet.load(folder)
     matrix = np.random.default_rng(0).normal(size=(30, 2, len(known.feature_names))).astype(np.float32)
@@ -370,7 +370,7 @@ def models(folder: Path) -> None:
 
 def metas(folder: Path) -> None:
     """Load a meta layer and ask it."""
-    from research.meta.schedule import MetaSchedule
+    from research.training.meta.schedule import MetaSchedule
 
     known = MetaSchedule.load(folder)
     known.answer(np.zeros((3, len(known.feature_names))), np.full(3, max((a.valid_from for a in known.artefacts), default=0)))
@@ -397,7 +397,7 @@ def run_tables(folder: Path) -> None:
 def imported(path: Path) -> None:
     """Import predictions and compare the votes with what a naive reader finds in the same bytes."""
     from research.data import load_bars
-    from research.predictions import Predictions
+    from research.training.predictions import Predictions
 
     naive_votes(path, Predictions.import_file(path, load_bars(WORLD)))
 
@@ -444,7 +444,7 @@ def naive_votes(path: Path, found: Any) -> None:
 
 
 def logged(folder: Path) -> None:
-    from research.meta.logs import read_log
+    from research.training.meta.logs import read_log
 
     read_log(folder / "predictions.jsonl", folder / "outcomes.csv")
 
@@ -459,7 +459,7 @@ def governor(path: Path) -> None:
     from qtcore import Engine
     from research.data import load_bars
     from research.live.governor_file import read_governor, take_over
-    from research.predictions import Predictions
+    from research.training.predictions import Predictions
 
     state, engine = read_governor(path), Engine()
     bars = load_bars("simulated:random_walk?n_bars=30&n_symbols=2")
@@ -483,7 +483,7 @@ def ledger(folder: Path) -> None:
 
 
 def fits(folder: Path) -> None:
-    from research.models.fits import fetch
+    from research.training.models.fits import fetch
 
     for entry in sorted(folder.iterdir()):
         fetch(folder, entry.name, folder.parent / "fetched")
@@ -619,7 +619,7 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     from research.evidence.nullworlds import _key
     from research.live.governor_export import export_governor
     from research.live.source import JournalSource
-    from research.meta.train import train_meta
+    from research.training.meta.train import train_meta
     from tests.live_world import replay
 
     os.environ["QT_HOME"] = str(folder / "home")

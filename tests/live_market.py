@@ -10,13 +10,13 @@ from typing import Any
 
 from qtcore import Params
 from qtcore.types import Bars
-from research import registry
 from research.data import load_bars, save_bars
 from research.live.codec import hash_state
 from research.live.controls import Controls
 from research.live.runner import Runner
 from research.live.start import Wish, start_live
-from research.predictions import Predictions
+from research.training import registry
+from research.training.predictions import Predictions
 from tests.conftest import awkward_bars
 
 COUNTED = ("bars", "decisions", "orders", "fills", "book")

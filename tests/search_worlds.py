@@ -14,9 +14,9 @@ from qtcore import Engine, Params
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import N_MODELS, Bars, Votes
 from research.evidence import sharpe as sr
-from research.evidence.bootstrap import Bootstrap, block_length
 from research.evidence.verdict import decide, effective_trades, excess
 from research.market import bar_returns, buy_and_hold
+from research.training.scoring.bootstrap import Bootstrap, block_length
 
 DAYS = 365.0
 FREE = {"broker.fee_rate": 0.0, "broker.slippage_rate": 0.0}

@@ -8,7 +8,7 @@ import research
 from qtcore import Params
 from qtcore.types import MODELS, N_MODELS, Bars
 from research.evidence.attribution import RULES, attribute
-from research.evidence.regimes import CELLS, SLICES
+from research.training.regimes import CELLS, SLICES
 from tests.conftest import assert_same_bits
 
 

@@ -11,7 +11,7 @@ from research.audit import SPLITS, audit_leakage, shuffled_probs
 from research.cli.app import app
 from research.data import simulate
 from research.errors import UserError
-from research.models.inputs import Inputs
+from research.training.models.inputs import Inputs
 
 
 @pytest.fixture(scope="module")

@@ -8,12 +8,12 @@ from scipy.special import softmax
 from sklearn.metrics import log_loss
 
 from research.errors import UserError
-from research.models.base import make_model, model_target, scaler_path
-from research.models.calibration import KINDS, Calibration, calibrated, fit_calibration
-from research.models.importance import permutation
-from research.models.schedule import ModelSet
-from research.predictions import Predictions
-from research.train import retrain_fold, train
+from research.training.models.base import make_model, model_target, scaler_path
+from research.training.models.calibration import KINDS, Calibration, calibrated, fit_calibration
+from research.training.models.importance import permutation
+from research.training.models.schedule import ModelSet
+from research.training.predictions import Predictions
+from research.training.walk_forward import retrain_fold, train
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(600, seed=0, n_symbols=4)

@@ -12,7 +12,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.cpcv import Paths, audit_cpcv
 from research.errors import UserError
-from research.splits import combinatorial, paths
+from research.training.splits import combinatorial, paths
 
 FREE = Params().with_values(
     {"governor.max_drawdown": 1.0, "governor.min_confidence": 0.4, "broker.fee_rate": 0.0, "broker.slippage_rate": 0.0}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import qtcore as qt
 from qtcore.types import DECISION_COLUMNS, Bars, Votes
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, awkward_bars
 
 N = 400

@@ -19,9 +19,9 @@ from qtcore import Params
 from research import parallel
 from research.errors import UserError
 from research.ledger import Ledger
-from research.models.schedule import ModelSet
 from research.parallel import RayPool, code, opened, private_folder
 from research.sweep import run as run_module
+from research.training.models.schedule import ModelSet
 from tests.conftest import assert_same_bits, awkward_bars
 
 GRID = {"governor.min_confidence": "0.50:0.80:0.01", "governor.order": "symbols,by_confidence", "arbiter.score_threshold": "0.05:0.30:0.05"}

@@ -11,12 +11,12 @@ import pytest
 from qtcore.types import Reason
 from research.evidence import headline, regime_table, summarise
 from research.evidence import sharpe as sr
-from research.evidence.bootstrap import Bootstrap, block_length, interval
 from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, rule_counts
-from research.evidence.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
 from research.evidence.scoring import ECE_BINS, Opinion, blocks, share, tally
 from research.evidence.verdict import decide, effective_trades, excess, no_trades, reason
 from research.market import bar_returns, buy_and_hold, drawdown
+from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
+from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from tests.fake_run import fake_run
 
 
@@ -216,7 +216,7 @@ def test_the_spread_of_means_equals_that_of_arch():
 
 
 def test_long_histories_are_drawn_in_groups(monkeypatch):
-    monkeypatch.setattr("research.evidence.bootstrap.MAX_GROUPS", 100)
+    monkeypatch.setattr("research.training.scoring.bootstrap.MAX_GROUPS", 100)
     x = np.arange(1_003, dtype=float)[:, None]
     boot = Bootstrap(1_003, 50.0, n_resamples=300)
     assert boot.step == 11

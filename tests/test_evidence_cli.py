@@ -11,8 +11,8 @@ from research.cli.app import app
 from research.data import load_bars
 from research.errors import UserError
 from research.evidence import summarise
-from research.models.schedule import ModelSet
-from research.predictions import Predictions
+from research.training.models.schedule import ModelSet
+from research.training.predictions import Predictions
 from research.verdict import combined
 from research.workflow import Job, run_job
 from tests.fake_run import fake_run

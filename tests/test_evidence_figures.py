@@ -13,11 +13,11 @@ from research import tables
 from research.errors import UserError
 from research.evidence import summarise
 from research.evidence.accuracy import opinions, symbol_blocks
-from research.evidence.bootstrap import Bootstrap
 from research.evidence.calibration import reliability
 from research.evidence.compare import common, difference, meta_against, sentence
 from research.evidence.provenance import KINDS, over_budget, planes, provenance, refuse_synthetic
 from research.evidence.scoring import ECE_BINS, Opinion, blocks, tally
+from research.training.scoring.bootstrap import Bootstrap
 from tests.fake_run import fake_run
 from tests.naive import evidence as naive
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from research.models import fits, worker
-from research.models.schedule import ModelSet
-from research.predictions import Predictions
-from research.train import retrain_fold, train
+from research.training.models import fits, worker
+from research.training.models.schedule import ModelSet
+from research.training.predictions import Predictions
+from research.training.walk_forward import retrain_fold, train
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(600, seed=0, n_symbols=4)
@@ -83,7 +83,7 @@ def test_later_bars_leave_earlier_folds_known():
 
 
 def test_the_code_of_the_models_and_the_libraries_are_part_of_the_name(monkeypatch):
-    job = dict.fromkeys(fits.READ, 1) | {"target": "research.models.xgboost:XGBoost"}
+    job = dict.fromkeys(fits.READ, 1) | {"target": "research.training.models.xgboost:XGBoost"}
     name = fits.fit_key(job, "content")
     assert fits.fit_key(job, "other") != name
     monkeypatch.setattr(fits, "_source", lambda target: "edited")

@@ -11,8 +11,8 @@ import pytest
 from qtcore.types import MODELS
 from research.data import simulate
 from research.errors import UserError
-from research.foreign_codes import read_outcomes
-from research.predictions import Predictions
+from research.training.foreign_codes import read_outcomes
+from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.test_predictions import BARS, TIMES, frame, imported
 

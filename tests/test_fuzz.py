@@ -109,7 +109,7 @@ def test_the_naive_reader_notices_a_wrong_reading(tmp_path, lines):
 
 def test_the_naive_reader_of_votes_notices_a_wrong_vote(seeds):
     from research.data import load_bars
-    from research.predictions import Predictions
+    from research.training.predictions import Predictions
 
     for name in ("votes.jsonl", "stored.parquet"):
         read = Predictions.import_file(seeds / name, load_bars(WORLD))

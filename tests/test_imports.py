@@ -165,7 +165,7 @@ def test_a_package_holds_the_names_it_says_it_has(package):
 
 def test_a_public_function_wins_over_the_module_of_its_name():
     """The import of a module puts it into its package; what a user calls stays the function."""
-    code = "import research.train, research.backtest, research.sweep.run\nassert all(map(callable, names))"
+    code = "import research.training.walk_forward, research.backtest, research.sweep.run\nassert all(map(callable, names))"
     assert loaded_by(f"import research\n{code.replace('names', '(research.train, research.backtest, research.sweep)')}")
 
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 import qtcore as qt
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.conftest import awkward_bars
 
 

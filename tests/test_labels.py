@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from qtcore.params import Broker
 from qtcore.types import Bars
 from research.errors import UserError
-from research.labels import (
+from research.live.envelope import Envelope
+from research.training.labels import (
     LABELS,
     Label,
     cost_label,
@@ -26,7 +27,6 @@ from research.labels import (
     uniqueness,
     with_horizon,
 )
-from research.live.envelope import Envelope
 from tests.conftest import START, awkward_bars
 from tests.naive import labels as naive
 

@@ -21,9 +21,9 @@ from research.data.load import DataWarning
 from research.data.quality import quality
 from research.errors import UserError
 from research.evidence.lacked import funding_payments, lacked
-from research.predictions import Predictions
 from research.report import build
-from research.train import train
+from research.training.predictions import Predictions
+from research.training.walk_forward import train
 from tests.test_data import PLANES, frame
 
 

@@ -15,7 +15,7 @@ from qtcore.types import NS_PER_DAY, NS_PER_HOUR, Bars, Votes
 from research.data.sketch import SKETCH_SIZE, shared, sketch
 from research.errors import UserError
 from research.ledger import Ledger, Result
-from research.predictions import hash_votes
+from research.training.predictions import hash_votes
 from research.trials import Trial, daily_returns, effective_trials, hash_params, trial_of
 from tests.fake_run import fake_run, walk
 

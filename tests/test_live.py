@@ -32,9 +32,9 @@ from research.live.records import Order
 from research.live.runner import Options, Runner
 from research.live.source import JournalSource
 from research.live.start import Wish, start_live
-from research.meta import MetaSchedule, train_meta
-from research.predictions import Predictions
 from research.tables import decision_planes
+from research.training.meta import MetaSchedule, train_meta
+from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
 from tests.live_market import content, make_market, replay_of, run_live
 

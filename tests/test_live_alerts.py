@@ -19,7 +19,7 @@ from research.live.controls import command
 from research.live.feeds import Arrival
 from research.live.records import Event
 from research.live.start import Wish, start_live
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.test_live import content
 
 WORLD = "simulated:random_walk?n_bars=160&n_symbols=2"

@@ -14,7 +14,7 @@ from research.errors import UserError
 from research.live import controls
 from research.live.runner import Runner
 from research.live.start import start_live
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.live_market import content, events_of, make_market, paper_content, replay_of, run_live
 
 N = 160

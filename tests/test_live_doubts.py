@@ -25,7 +25,7 @@ from research.live.journal import Journal
 from research.live.paper import PaperBroker
 from research.live.runner import Options, Runner
 from research.live.source import JournalSource
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
 from tests.local_exchange import LocalExchange, Row, market_id
 from tests.test_live_exchange import FIRST, MINUTE, NAMES, key, market, opened

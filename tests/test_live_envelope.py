@@ -22,7 +22,7 @@ from research.live.health import status
 from research.live.looks import LiveWindow, looked
 from research.live.source import JournalSource, open_source
 from research.live.start import Wish, start_live
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, shared_data
 from tests.test_live import run_live
 

@@ -12,7 +12,7 @@ from research.cli.common import guarded
 from research.data import load_bars
 from research.live.health import status
 from research.live.source import open_source
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.test_live import planes_of
 
 WORLD = "simulated:random_walk?n_bars=90&n_symbols=2"

@@ -13,10 +13,10 @@ import pytest
 
 import qtcore as qt
 import research
-from research import registry
 from research.data import load_bars, save_bars
-from research.meta import train_meta
-from research.predictions import Predictions
+from research.training import registry
+from research.training.meta import train_meta
+from research.training.predictions import Predictions
 from tests.conftest import shared_data
 from tests.live_market import STEERING, content, events_of, make_market, notes, paper_content, run_market
 from tests.live_victim import POINTS

@@ -12,8 +12,8 @@ from research.data import load_bars
 from research.errors import UserError
 from research.live.lean import quiet_heap
 from research.live.start import Wish
-from research.models.schedule import Artefact
-from research.registry import load_for_live
+from research.training.models.schedule import Artefact
+from research.training.registry import load_for_live
 from tests.live_market import content, run_live
 
 WORLD = "simulated:random_walk?n_bars=260&n_symbols=2"

@@ -11,7 +11,7 @@ import research
 from research import backtest
 from research.data import load_bars, save_bars
 from research.live.start import Wish
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.conftest import shared_data
 from tests.live_market import run_live
 from tests.test_live import check_against

@@ -18,8 +18,8 @@ from research.errors import UserError
 from research.export import export_log
 from research.live.outcomes import read_outcomes
 from research.live.start import Wish
-from research.meta import MetaSchedule, read_log, train_from_log
-from research.predictions import Predictions
+from research.training.meta import MetaSchedule, read_log, train_from_log
+from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.test_live import run_live
 from tests.test_meta_logs import BUSY

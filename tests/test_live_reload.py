@@ -10,15 +10,15 @@ import pytest
 
 import qtcore as qt
 import research
-from research import registry
 from research.data import load_bars
 from research.errors import UserError
 from research.live.gap import live_gap
 from research.live.reload import Reload
 from research.live.start import Wish, start_live
-from research.meta import train_meta
-from research.models.schedule import ModelSet
-from research.predictions import Predictions
+from research.training import registry
+from research.training.meta import train_meta
+from research.training.models.schedule import ModelSet
+from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.test_live import content, planes_of, run_live
 

@@ -31,9 +31,9 @@ from research.live.server import page
 from research.live.source import JournalSource, RunSource, open_source
 from research.live.start import Wish, start_live
 from research.live.tally import COUNTED, Tally
-from research.predictions import Predictions
 from research.run import Run
 from research.tables import decision_planes
+from research.training.predictions import Predictions
 from tests.live_world import WORLD, replay, traded
 
 

@@ -10,8 +10,8 @@ from research.data import simulate
 from research.errors import UserError
 from research.meta.compare import best_variant, compare
 from research.meta.tried import try_on_run
-from research.predictions import Predictions
 from research.report import build
+from research.training.predictions import Predictions
 
 PLAIN = {
     "plain": {"calibration": "none"},

@@ -15,8 +15,8 @@ from research.cli.common import guarded
 from research.data import simulate
 from research.errors import UserError
 from research.export import export_log
-from research.meta import V1_THRESHOLD, MetaPredictor, MetaSchedule, read_log, train_from_log, train_meta
-from research.predictions import Predictions
+from research.training.meta import V1_THRESHOLD, MetaPredictor, MetaSchedule, read_log, train_from_log, train_meta
+from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 
 BUSY = Params().with_values({"governor.max_daily_trades": 10_000, "broker.max_holding_bars": 1})  # a trade in every second cell

@@ -19,10 +19,10 @@ from research.data import save_bars, simulate
 from research.errors import UserError
 from research.explain import explain_decision
 from research.live.controls import command_set
-from research.meta import MetaSchedule, meta_scores, train_meta
-from research.predictions import Predictions
 from research.recording import verify_run
 from research.store import read_run
+from research.training.meta import MetaSchedule, meta_scores, train_meta
+from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
 from research.verify.meta import meta_claims
 from research.workflow import Job, run_job, train_job

@@ -10,12 +10,21 @@ from qtcore import Params
 from qtcore.meta import VECTORS, MetaModel
 from research.data import simulate
 from research.errors import UserError
-from research.meta import MetaSchedule, train_meta
-from research.meta import train as training
-from research.meta.estimators import CALIBRATIONS, ForestFit, KernelFit, Rows, check_classes, fit_digest, fit_meta, resolve_calibration
-from research.models.base import ModelAbsentError, Scaler, scaler_path
-from research.models.folder import meta_path
-from research.predictions import Predictions
+from research.training.meta import MetaSchedule, train_meta
+from research.training.meta import train as training
+from research.training.meta.estimators import (
+    CALIBRATIONS,
+    ForestFit,
+    KernelFit,
+    Rows,
+    check_classes,
+    fit_digest,
+    fit_meta,
+    resolve_calibration,
+)
+from research.training.models.base import ModelAbsentError, Scaler, scaler_path
+from research.training.models.folder import meta_path
+from research.training.predictions import Predictions
 from research.verify.causality import rewrite_future
 from tests.conftest import assert_same_bits
 

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from qtcore.types import MODELS
 from research.errors import UserError
-from research.models.base import (
+from research.training.models.base import (
     PRESETS,
     ModelAbsentError,
     Scaler,
@@ -26,9 +26,9 @@ from research.models.base import (
     register,
     scaler_path,
 )
-from research.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
-from research.models.scores import score
-from research.models.worker import run_jobs
+from research.training.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
+from research.training.models.scores import score
+from research.training.models.worker import run_jobs
 from tests.conftest import assert_same_bits
 
 NAMES = ("alpha", "beta", "gamma", "delta")
@@ -402,7 +402,7 @@ def test_a_worker_that_fails_says_why():
 
 def test_model_libraries_are_imported_only_where_needed():
     code = (
-        "import sys, research.train, research.predictions, research.imported, research.models.xgboost, research.models.lightgbm\n"
+        "import sys, research.train, research.training.predictions, research.training.import_predictions, research.training.models.xgboost, research.training.models.lightgbm\n"
         "print([m for m in ('xgboost', 'lightgbm', 'torch', 'sklearn', 'matplotlib') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from research.errors import UserError
-from research.models.base import ModelAbsentError, class_weights, make_model, model_target, scaler_path
-from research.models.neural import BATCH, CLIP, reproducibly, spread
-from research.models.nhits import NHiTSBlock, NHiTSNetwork, interpolation, max_pool
-from research.models.patchtst import PatchTSTNetwork, rev_in
-from research.models.schedule import artefact_hash
-from research.models.windows import Windows
+from research.training.models.base import ModelAbsentError, class_weights, make_model, model_target, scaler_path
+from research.training.models.neural import BATCH, CLIP, reproducibly, spread
+from research.training.models.nhits import NHiTSBlock, NHiTSNetwork, interpolation, max_pool
+from research.training.models.patchtst import PatchTSTNetwork, rev_in
+from research.training.models.schedule import artefact_hash
+from research.training.models.windows import Windows
 from tests.conftest import assert_same_bits
 
 NAMES = ("alpha", "beta", "gamma", "delta")

@@ -8,12 +8,12 @@ import pytest
 import qtcore as qt
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS
-from research.models import schedule
-from research.models.inputs import model_inputs
-from research.models.schedule import ModelSet
-from research.models.windows import complete
-from research.predictions import Predictions
-from research.train import retrain_fold, train
+from research.training.models import schedule
+from research.training.models.inputs import model_inputs
+from research.training.models.schedule import ModelSet
+from research.training.models.windows import complete
+from research.training.predictions import Predictions
+from research.training.walk_forward import retrain_fold, train
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.test_train import with_new_future
 

@@ -16,7 +16,7 @@ from research.data import simulate
 from research.errors import UserError
 from research.own_layers import OwnLayerWarning
 from research.recording import verify_run
-from research.train import train as train_untried
+from research.training.walk_forward import train as train_untried
 from research.verify import check_layer
 from research.verify.own import try_features
 

@@ -11,14 +11,14 @@ from statsmodels.stats.proportion import proportion_confint
 import research
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data import load, load_bars, made_again, save_bars
-from research.evidence.bootstrap import Bootstrap
-from research.evidence.ceilings import CEILINGS, ceilings_of
 from research.evidence.planted import enlargement, plants, unnoticed
 from research.evidence.plausibility import NAMES, Figure, fifths, mean_recall, overall, sharpe_figure, told, wilson
 from research.evidence.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
 from research.evidence.scoring import Opinion
-from research.labels import forward_return, score_labels
-from research.predictions import Predictions
+from research.training.labels import forward_return, score_labels
+from research.training.predictions import Predictions
+from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.ceilings import CEILINGS, ceilings_of
 
 INTERVALS = ("5m", "1h", "4h", "1d", "1w")
 PLANTED = ("the label", "right in 60 of 100", "a share of the future")

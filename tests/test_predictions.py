@@ -15,9 +15,9 @@ from qtcore.types import MODELS
 from research.data import simulate
 from research.data.frames import to_pandas
 from research.errors import UserError
-from research.labels import LABELS
-from research.predictions import Predictions
-from research.predictions_file import stream_predictions
+from research.training.labels import LABELS
+from research.training.predictions import Predictions
+from research.training.predictions_file import stream_predictions
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.test_cli import qt
 
@@ -62,7 +62,7 @@ def test_what_is_stored_is_read_back_to_the_bit(tmp_path, monkeypatch):
     path = made.save(tmp_path / "deep" / "p.parquet")
     same(made, Predictions.load(path))
     assert not list(tmp_path.rglob("*.tmp"))
-    monkeypatch.setattr("research.predictions.CELLS_PER_GROUP", 30)  # ten bars a row group
+    monkeypatch.setattr("research.training.predictions.CELLS_PER_GROUP", 30)  # ten bars a row group
     path = made.save(tmp_path / "blocks.parquet")
     blocks = list(stream_predictions(path))
     assert [block.n for block in blocks] == [10] * 8

@@ -10,10 +10,10 @@ from qtcore import MODELS, Params
 from research.config import load_config
 from research.data import simulate
 from research.errors import UserError
-from research.evidence.regimes import CELLS
-from research.labels import Label
-from research.predictions import Predictions
-from research.regime_weights import FACTORS, fit_factors, fit_regime_weights, regime_factors
+from research.training.labels import Label
+from research.training.predictions import Predictions
+from research.training.regime_weights import FACTORS, fit_factors, fit_regime_weights, regime_factors
+from research.training.regimes import CELLS
 from tests.conftest import assert_same_bits
 
 HIGH_UP, LOW_SIDEWAYS = CELLS.index("volatility_high.trend_uptrend"), CELLS.index("volatility_low.trend_sideways")

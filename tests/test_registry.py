@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from research import registry
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data.frames import save_bars
 from research.errors import UserError
-from research.models.folder import meta_path
-from research.models.schedule import FOREVER, ModelSet
-from research.predictions import Predictions
-from research.train import train
+from research.training import registry
+from research.training.models.folder import meta_path
+from research.training.models.schedule import FOREVER, ModelSet
+from research.training.predictions import Predictions
+from research.training.walk_forward import train
 from research.workflow import Job, run_job
 from tests.conftest import assert_same_bits, awkward_bars
 
@@ -165,7 +165,7 @@ def test_other_features_and_other_code_are_refused(trained):
     with pytest.raises(UserError, match=r"must have the features .* was in another order"):
         registry.load_for_live(turned)
     with pytest.raises(
-        UserError, match=r"xgb must be of the registered class research.models.xgboost:XGBoost, was os:system; register it first"
+        UserError, match=r"xgb must be of the registered class research.training.models.xgboost:XGBoost, was os:system; register it first"
     ):
         registry.load_for_live(with_meta(models, target="os:system"))
 

@@ -14,8 +14,8 @@ from research.config import load_config
 from research.data import load_bars
 from research.data.clock import parse_interval
 from research.errors import UserError
-from research.splits import retraining_edges, walk_forward
 from research.sweep.rules import parse_rules
+from research.training.splits import retraining_edges, walk_forward
 from tests.fuzz import cli
 
 LONG = "1" * 5000

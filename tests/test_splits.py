@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import TimeSeriesSplit
 
 from research.errors import UserError
-from research.splits import FIT, TEST, UNUSED, VALID, combinatorial, paths, retraining_edges, single_split, walk_forward
+from research.training.splits import FIT, TEST, UNUSED, VALID, combinatorial, paths, retraining_edges, single_split, walk_forward
 from tests.naive import labels as naive
 
 

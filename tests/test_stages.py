@@ -14,9 +14,9 @@ from qtcore.declare import time_text
 from qtcore.stages import stages_text
 from qtcore.types import DECISION_COLUMNS, Source, Verdict
 from research.config import load_config
-from research.predictions import Predictions
 from research.recording import verify_run
 from research.report import build
+from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
 from research.verify.invariants import check_invariants
 from tests.conftest import assert_same_bits, awkward_bars

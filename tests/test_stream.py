@@ -5,8 +5,8 @@ import pytest
 
 from qtcore.types import Bars, Votes
 from research import backtest
-from research.predictions import Predictions
 from research.stream import backtest_stream, paired
+from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(500)

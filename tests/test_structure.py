@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from research.meta.estimators import FITS, Rows, fit_meta
-from research.models.base import ModelAbsentError, Scaler, make_model, model_target, scaler_path
-from research.models.structure import check_lightgbm, check_safetensors, check_xgboost
+from research.training.meta.estimators import FITS, Rows, fit_meta
+from research.training.models.base import ModelAbsentError, Scaler, make_model, model_target, scaler_path
+from research.training.models.structure import check_lightgbm, check_safetensors, check_xgboost
 
 NAMES = ("alpha", "beta", "gamma", "delta")
 ASKED = np.random.default_rng(3).normal(size=(8, 4)).astype(np.float32)

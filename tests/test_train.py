@@ -14,12 +14,12 @@ from qtcore.types import MODELS, Bars
 from research.data import simulate
 from research.data.facts import fingerprint
 from research.errors import UserError
-from research.labels import LABELS, Label, make_labels
-from research.models.base import names_hash, register
-from research.models.inputs import model_inputs
-from research.models.schedule import FOREVER, ModelSet
-from research.predictions import Predictions
-from research.train import Plan, prepare, retrain_fold, train
+from research.training.labels import LABELS, Label, make_labels
+from research.training.models.base import names_hash, register
+from research.training.models.inputs import model_inputs
+from research.training.models.schedule import FOREVER, ModelSet
+from research.training.predictions import Predictions
+from research.training.walk_forward import Plan, prepare, retrain_fold, train
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(600, seed=0, n_symbols=4)
@@ -250,7 +250,7 @@ def test_embargo_and_own_label():
 OWN_MODEL = '''
 import json
 import numpy as np
-from research.models.base import ModelAbsentError
+from research.training.models.base import ModelAbsentError
 
 class Majority:
     """Answers the shares of the training labels, always."""
@@ -282,7 +282,7 @@ class Majority:
 def test_a_researchers_own_model_takes_a_slot(processes, tmp_path, monkeypatch):
     (tmp_path / "own_model.py").write_text(OWN_MODEL)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("research.models.base._REGISTRY", {"lgbm": "research.models.lightgbm:LightGBM"})
+    monkeypatch.setattr("research.training.models.base._REGISTRY", {"lgbm": "research.training.models.lightgbm:LightGBM"})
     register("tft", "own_model:Majority")
     made = quick(models=("tft", "lgbm"), processes=processes)
     sys.modules.pop("own_model", None)

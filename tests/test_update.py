@@ -15,9 +15,9 @@ from research.data import load_bars
 from research.data.frames import save_bars
 from research.errors import UserError
 from research.live.envelope import FILE
-from research.models.schedule import FOREVER, ModelSet
-from research.predictions import Predictions
-from research.update import update
+from research.training.models.schedule import FOREVER, ModelSet
+from research.training.predictions import Predictions
+from research.training.update import update
 from tests.conftest import assert_same_bits
 
 BARS = load_bars("simulated:random_walk?n_bars=760&n_symbols=3")

@@ -22,10 +22,10 @@ from research.evidence import sharpe as sr
 from research.ledger import Ledger
 from research.live.server import Dashboard
 from research.live.source import open_source
-from research.predictions import Predictions
 from research.recording import reproduce, verify_run
 from research.report import build
 from research.store import read_run
+from research.training.predictions import Predictions
 from research.trials import name_trial
 from research.verdict import UNPROVEN, combined, judge
 from research.verify.claims import Claim

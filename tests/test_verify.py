@@ -13,8 +13,8 @@ from qtcore import Params
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
 from research import backtest
 from research.errors import UserError
-from research.predictions import Predictions
 from research.recording import verify_run
+from research.training.predictions import Predictions
 from research.verify.accounting import check_accounting
 from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants
@@ -343,7 +343,7 @@ def test_a_half_written_folder_is_the_users_mistake(folder, tmp_path):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A run on predictions of own models, small ones; their artefacts lie in the run's folder."""
-    from research.train import train
+    from research.training.walk_forward import train
 
     bars = awkward_bars(600, seed=4, n_symbols=3)
     predictions = train(bars, models=("lgbm",), n_folds=2, label="L3", processes=1)

@@ -29,8 +29,8 @@ from research.live.monitor import screen
 from research.live.records import Event
 from research.live.source import open_source
 from research.live.start import Wish, start_live
-from research.predictions import Predictions
 from research.report import build
+from research.training.predictions import Predictions
 from tests.live_world import replay, traded
 
 ESC = "\x1b[31mEVIL\x1b[0m"

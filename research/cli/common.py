@@ -16,7 +16,7 @@ from qtcore.types import InputError
 from research.cli.terminal import Terminal
 from research.config import Config, load_config
 from research.errors import visible
-from research.models.base import PRESETS
+from research.training.models.base import PRESETS
 
 Data = Annotated[str, typer.Argument(help="Parquet or CSV file, a folder of them, `sample`, or `simulated:NAME`", metavar="DATA")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with a table per layer")]

@@ -18,7 +18,7 @@ Registry = Annotated[Path | None, typer.Option("--registry", help="folder of the
 @models_app.command("list")
 def list_(registry: Registry = None, json: Json = False) -> None:
     """List every name: current version, models, label, data, balanced accuracy out of sample, acceptance."""
-    from research.registry import describe, entries
+    from research.training.registry import describe, entries
 
     rows = [describe(entry) for entry in entries(registry)]
     if json:
@@ -37,7 +37,7 @@ def list_(registry: Registry = None, json: Json = False) -> None:
 @models_app.command()
 def show(name: Name, registry: Registry = None, json: Json = False) -> None:
     """Show one name: its current version, or the one of NAME@VERSION, what was done before, problems."""
-    from research.registry import describe, find
+    from research.training.registry import describe, find
 
     facts = describe(find(name, registry))
     if json:
@@ -63,8 +63,8 @@ def promote(
     quiet: Quiet = False,
 ) -> None:
     """Copy trained models into the registry and make them the current version of a name."""
-    from research.registry import describe
-    from research.registry import promote as do
+    from research.training.registry import describe
+    from research.training.registry import promote as do
 
     entry = do(folder, name, registry)
     if not quiet:
@@ -79,7 +79,7 @@ def promote(
 @models_app.command()
 def rollback(name: Name, registry: Registry = None, quiet: Quiet = False) -> None:
     """Go back to the version before the current one, or to that of NAME@VERSION; nothing is deleted."""
-    from research.registry import rollback as do
+    from research.training.registry import rollback as do
 
     entry = do(name, registry)
     if not quiet:
@@ -92,7 +92,7 @@ def clean(
     gib: Annotated[float, typer.Option("--keep", min=0.0, help="GiB of stored fits to keep, those asked for last")] = 0.0,
 ) -> None:
     """Remove stored fits, which only save time: what is missing is fitted again. The registry is not touched."""
-    from research.models import fits
+    from research.training.models import fits
 
     count, freed = fits.trim(int(gib * 2**30))
     left, size = fits.usage()

@@ -136,7 +136,7 @@ def live_gap(
     from research.data import load
     from research.live.gap import live_gap as gap_of
     from research.live.source import JournalSource
-    from research.meta.schedule import MetaSchedule
+    from research.training.meta.schedule import MetaSchedule
 
     learned = None if meta is None else MetaSchedule.load(meta)
     JournalSource(journal).check()

@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import F8, Decisions, Reason
-from research.evidence.bootstrap import Bootstrap, block_length, interval
-from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.evidence.scoring import ENOUGH
 from research.evidence.verdict import independent_trades
 from research.market import bar_returns, drawdown
 from research.record import RunRecord
 from research.tables import tested_rows
+from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
+from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 
 # Rules in the order of asking, and the values that switch each one off.
 RULES: dict[str, dict[str, Any]] = {

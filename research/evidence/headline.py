@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from research.evidence.regimes import SLICES
+from research.training.regimes import SLICES
 from research.verdict import NOT_PROVEN
 
 

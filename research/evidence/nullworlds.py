@@ -48,7 +48,7 @@ class Procedure:
 
     def __call__(self, bars: Bars) -> float:
         """Train and search on `bars`; return the best Sharpe ratio a year, 0.0 when no setting trades."""
-        from research.train import train
+        from research.training.walk_forward import train
 
         params = Params().with_values(self.values)
         predictions = train(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8
 from research.errors import UserError
-from research.evidence.bootstrap import Bootstrap
+from research.training.scoring.bootstrap import Bootstrap
 
 HALVES_AT_ONCE = 1_000_000  # cells (halves of time x trials) that are in memory at once
 SIGNIFICANT = 0.05

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from qtcore.types import F8, Action
 from research.evidence.ranks import Z
 from research.evidence.scoring import Opinion
-from research.labels import forward_return
+from research.training.labels import forward_return
 
 if TYPE_CHECKING:
-    from research.evidence.ceilings import Ceilings
     from research.evidence.plausibility import Figure
+    from research.training.scoring.ceilings import Ceilings
 
 RIGHT = 0.6  # share of its cells in which the first plant is the label
 WEIGHT = 0.3  # of the future return in the second one, beside 0.7 of noise; both of variance 1

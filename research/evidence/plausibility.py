@@ -60,14 +60,14 @@ from numpy.typing import NDArray
 from qtcore.types import F8, Action, Bars
 from research.data.clock import iso
 from research.evidence.accuracy import opinions
-from research.evidence.bootstrap import Bootstrap
-from research.evidence.ceilings import Ceilings, ceilings_of
 from research.evidence.planted import plants, unnoticed
 from research.evidence.ranks import Part, Z, correlations, lean, ranks_in, standard_ranks, within
 from research.evidence.scoring import Opinion
 from research.evidence.sharpe import MIN_BARS, Moments, moments
-from research.labels import forward_return
 from research.record import RunRecord
+from research.training.labels import forward_return
+from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.ceilings import Ceilings, ceilings_of
 
 UNPROFILED = ("meta", "arbiter", "arbiter_calls", "final")  # layers that pass on the lean of another one on most cells
 LONGEST_PAST = 24  # bars of the past in a lag profile

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import MetaMode
 from qtcore.types import Action, Decisions, Reason, Source, Verdict
-from research.evidence.regimes import N_CELLS, SLICES, slice_sums
+from research.training.regimes import N_CELLS, SLICES, slice_sums
 
 # The order in which the rules are asked; what one decides, the next never sees.
 FEW = (Reason.NO_VALID_MODELS, Reason.NO_PREDICTIONS, Reason.TOO_FEW_VOTERS)

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import Action
-from research.evidence.bootstrap import Bootstrap, interval
-from research.evidence.regimes import GROUPS, N_CELLS, SLICES
+from research.training.regimes import GROUPS, N_CELLS, SLICES
+from research.training.scoring.bootstrap import Bootstrap, interval
 
 ECE_BINS = 15
 ENOUGH = 30  # independent events below which a figure reads "not enough data"

@@ -14,13 +14,11 @@ from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset
 from qtcore.types import MODELS, NS_PER_HOUR, Reason, Source
 from research.evidence import sharpe as sr
 from research.evidence.accuracy import scores
-from research.evidence.bootstrap import Bootstrap
 from research.evidence.dead import rules, scenes_of, voter_table
 from research.evidence.lacked import funding_payments, lacked
 from research.evidence.plausibility import in_doubt, plausibility
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
-from research.evidence.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.evidence.scoring import ECE_BINS
 from research.evidence.thresholds import sentences, thresholds
 from research.evidence.verdict import decide, excess, independent_trades, no_trades, reason
@@ -30,6 +28,8 @@ from research.market import bar_returns, drawdown
 from research.record import RunRecord
 from research.ruin import ruin_of
 from research.tables import final_source, held, mean_exposure, tested_rows
+from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
+from research.training.scoring.bootstrap import Bootstrap
 
 SCHEMA_VERSION = 1
 

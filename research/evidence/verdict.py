@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import Reason
-from research.evidence.bootstrap import Bootstrap, block_length, interval
 from research.evidence.scoring import ENOUGH
 from research.record import RunRecord
 from research.standing import others_text
+from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 
 EDGE_PROBABILITY = 0.95
 

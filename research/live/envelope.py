@@ -31,8 +31,8 @@ from qtcore.params import Params
 from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
-from research.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 from research.record import RunRecord
+from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 
 SCHEMA_VERSION = 1
 MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)

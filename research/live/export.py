@@ -16,13 +16,13 @@ from qtcore import Result
 from qtcore.features import Planes
 from qtcore.types import Decisions
 from research.errors import UserError
-from research.labels import Label, score_labels
 from research.live.codec import cell_columns
 from research.live.gap import Inputs, engine_of, first_difference, joined, joined_votes, read_inputs, results
 from research.live.source import JournalSource
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
 from research.record import RunRecord
+from research.training.labels import Label, score_labels
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions
 
 
 def journal_record(journal: Path) -> RunRecord:

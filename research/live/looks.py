@@ -29,7 +29,7 @@ from research.live.reload import SOURCE
 from research.live.runner import Runner
 from research.live.source import JournalSource
 from research.live.watched import Watched
-from research.registry import resolve
+from research.training.registry import resolve
 
 EVERY, REPLAY_EVERY = 24, 168  # bars between looks; a look takes about ten milliseconds, which a replay at full speed would notice
 WARM = 400  # bars before a window that exponential means need to come within a bin's width of a full history

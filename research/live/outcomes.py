@@ -17,7 +17,7 @@ from research.live.cells import rows_of
 from research.live.codec import VOTE_COLUMNS
 from research.live.files import MAGIC, check_version, guarded
 from research.live.reading import Reading
-from research.meta.log_files import LogLines
+from research.training.meta.log_files import LogLines
 
 MINUTE = 60e9  # ns
 DECIDED = f"""
@@ -43,7 +43,7 @@ def is_journal(path: Path) -> bool:
 
 
 def read_outcomes(journal: Path) -> LogLines:
-    """Read a journal that may be growing: its decisions and closed trades as `research.meta.read_log` takes them.
+    """Read a journal that may be growing: its decisions and closed trades as `research.training.meta.read_log` takes them.
 
     Raises UserError where the file is no journal of this version, or damaged.
     """

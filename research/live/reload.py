@@ -28,8 +28,8 @@ from research.live.journal import Entry
 from research.live.reading import Reading
 from research.live.records import Event
 from research.live.runner import Runner, check_rows
-from research.meta.schedule import MetaSchedule
-from research.registry import NAME, find, pointer, resolve
+from research.training.meta.schedule import MetaSchedule
+from research.training.registry import NAME, find, pointer, resolve
 
 SOURCE, META_SOURCE = "source", "meta_source"  # where the models of a version come from, beside their hashes
 

@@ -27,7 +27,7 @@ from research.live.journal import Entry, Journal
 from research.live.orders import Broker, order_id
 from research.live.paper import audited
 from research.live.records import Event, Order, iso
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 
 SNAPSHOT_BARS = 24  # bars between full snapshots of a replay; live keeps one every bar
 CHECKPOINT_BARS = 240  # bars between checkpoints of a replay: each syncs the disk

@@ -31,10 +31,10 @@ from research.live.records import Event
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.live.watched import ALLOWED
-from research.meta.schedule import MetaSchedule
-from research.models.schedule import ModelSet
-from research.predictions import Predictions
-from research.registry import find
+from research.training.meta.schedule import MetaSchedule
+from research.training.models.schedule import ModelSet
+from research.training.predictions import Predictions
+from research.training.registry import find
 
 ROUNDING = 1e-9  # by which a confidence may differ that was written as text in between
 
@@ -165,7 +165,7 @@ def _about_meta(wish: Wish, meta: MetaSchedule | None) -> dict[str, Any]:
 
 def _allowed(*served: Any) -> dict[str, Any]:
     """Say for the journal who serves only because it was allowed, where somebody does."""
-    from research.registry import unfit
+    from research.training.registry import unfit
 
     found = unfit(a for part in served if part is not None for a in part.artefacts)
     return {ALLOWED: found} if found else {}
@@ -291,7 +291,7 @@ def reload_of(wish: Wish, params: Params, served: Served, is_replay: bool) -> Re
 
 def load_models(wish: Wish, params: Params) -> Any:
     """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features."""
-    from research.registry import load_for_live, resolve
+    from research.training.registry import load_for_live, resolve
 
     assert wish.models is not None
     found = ModelSet.load(resolve(wish.models), is_checked=False)
@@ -308,7 +308,7 @@ def load_meta(wish: Wish, params: Params) -> MetaSchedule | None:
     Raises UserError where it was trained for another mode, or where the artefact that serves from now on is rejected or synthetic and that
     was not allowed.
     """
-    from research.registry import check_meta_live, resolve
+    from research.training.registry import check_meta_live, resolve
 
     folder = wish.meta
     if folder is None and wish.models is not None and wish.config.run.meta == "auto":

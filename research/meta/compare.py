@@ -14,10 +14,10 @@ import pandas as pd
 from qtcore import Bars, Engine, Params
 from qtcore.types import F8, MODELS
 from research.errors import UserError
-from research.labels import score_labels
-from research.meta.train import Material, MetaPlan, fit_fold, prepare
-from research.models.base import ModelAbsentError
-from research.predictions import Predictions, aligned
+from research.training.labels import score_labels
+from research.training.meta.train import Material, MetaPlan, fit_fold, prepare
+from research.training.models.base import ModelAbsentError
+from research.training.predictions import Predictions, aligned
 
 # name -> what `train_meta` takes; `per_symbol` fits one model a symbol, `horizon` trains on labels of so many rows
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
@@ -127,9 +127,9 @@ def _opinions(bars: Bars, predictions: Predictions, params: Params, answers: Map
 
 
 def _score(said: dict[str, Any], predictions: Predictions, params: Params, answers: Mapping[str, F8]) -> pd.DataFrame:
-    from research.evidence.bootstrap import Bootstrap, block_length, interval
     from research.evidence.compare import common, difference
     from research.evidence.scoring import recall, tally
+    from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 
     labels, group = predictions.labels, np.zeros(predictions.labels.shape, np.int8)
     cells = common(said.values()) & (labels >= 0)

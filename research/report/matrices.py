@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evidence.regimes import TREND, VOLATILITY
 from research.report.svg import BAD, CHAIN, GOOD, INK, MUTED, NARROW, WIDE, Picture, picture
 from research.report.words import layer_name
+from research.training.regimes import TREND, VOLATILITY
 
 CENTRES = (0.0, 1.0, 2.0, 3.2)  # of rows and columns; a fourth is the margin and stands apart
 FEW = "few"

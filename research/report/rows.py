@@ -9,7 +9,6 @@ import pandas as pd
 from qtcore.params import Params, describe
 from qtcore.types import Reason, Source
 from research.evidence.plausibility import NAMES, figure_text
-from research.evidence.regimes import CELLS, VOLATILITY
 from research.report.words import (
     DASH,
     NOT_ENOUGH,
@@ -25,6 +24,7 @@ from research.report.words import (
     words,
 )
 from research.standing import others_text
+from research.training.regimes import CELLS, VOLATILITY
 
 STATUS = {"decided": "", "never here": "never here", "unreachable": "unreachable", "off": "off"}
 SIDES = ("SELL", "HOLD", "BUY")

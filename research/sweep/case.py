@@ -17,8 +17,8 @@ from qtcore.metrics import metrics_of
 from qtcore.sweep import Market, sweep
 from qtcore.types import I8
 from research.data import bars_per_year
-from research.evidence.regimes import regime_cells
-from research.predictions import Predictions, hash_votes
+from research.training.predictions import Predictions, hash_votes
+from research.training.regimes import regime_cells
 
 MARKETS = 4  # that are kept: 60 MB each for 19 symbols and a year of hours
 CELLS_AT_ONCE = 400_000_000  # cells times settings of one kernel call, about a second: Ctrl-C is heard between calls

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from qtcore import Params
 from research.data.sketch import sketch
 from research.ledger import Ledger
-from research.predictions import hash_votes
 from research.sweep.case import Case
 from research.sweep.figures import outcomes
 from research.sweep.space import BLOCK, Listed, Space
 from research.sweep.trials import PART, Trials
 from research.sweep.work import Settings
+from research.training.predictions import hash_votes
 from research.trials import Trial, Tried, daily_returns
 
 SAMPLE = 200  # rows that are run again alone

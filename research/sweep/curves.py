@@ -18,9 +18,9 @@ from qtcore.params import PolicyBase
 from qtcore.types import F8, Action, Decisions, Reason
 from research.backtest import resolved
 from research.errors import UserError
-from research.predictions import Predictions, aligned
 from research.sweep.case import Case
 from research.sweep.figures import figures, outcomes
+from research.training.predictions import Predictions, aligned
 
 MAX_POINTS = 100_000
 SHARES = tuple(sorted({k / n for n in range(2, 6) for k in range(1, n + 1)} | {1.0 - k / n for n in range(2, 6) for k in range(1, n + 1)}))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evidence.regimes import CELLS, TREND, VOLATILITY
+from research.training.regimes import CELLS, TREND, VOLATILITY
 
 REGIMES = (*CELLS, *VOLATILITY, *TREND)  # in the order of `qtcore.sweep`
 COPIED = ("last_equity", "max_drawdown", "max_underwater", "fees", "slippage", "funding", "n_fills", "n_trades", "n_shorts", "n_stops")

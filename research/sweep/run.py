@@ -20,9 +20,7 @@ from research.data import fingerprint, load_bars
 from research.errors import UserError
 from research.files import Kind, read_json, replacing, save_json
 from research.ledger import Ledger
-from research.meta.schedule import MetaSchedule
 from research.parallel import Pool, opened
-from research.predictions import Predictions, aligned, hash_votes
 from research.store import check_output
 from research.sweep.adaptive import Adaptive
 from research.sweep.case import Case
@@ -32,6 +30,8 @@ from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.space import BLOCK, Space
 from research.sweep.trials import PART, Trials, read_part
 from research.sweep.work import LANES, Piece, Settings
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions, aligned, hash_votes
 from research.trials import Tried
 
 SCHEMA_VERSION = 1

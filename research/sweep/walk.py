@@ -17,13 +17,13 @@ from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.verdict import judge_picks
 from research.market import bar_returns
-from research.predictions import Predictions, aligned
 from research.sweep.case import Case
 from research.sweep.counting import FoldCounter
 from research.sweep.run import sweep
 from research.sweep.trials import Trials
 from research.sweep.work import Settings
 from research.sweep.worth import MIN_PERIODS, day_ends
+from research.training.predictions import Predictions, aligned
 from research.trials import Tried
 
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")

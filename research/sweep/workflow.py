@@ -14,8 +14,6 @@ from research.errors import several
 from research.evidence.overfitting import search_words
 from research.files import save_json
 from research.ledger import Ledger, trial_of
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
 from research.run import Run
 from research.standing import result_of
 from research.store import RunFiles, read_run
@@ -28,6 +26,8 @@ from research.sweep.run import sweep
 from research.sweep.trials import Trials
 from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions
 from research.verdict import FAILING
 from research.workflow import inputs_of, load
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from qtcore.sweep import equity_at
 from qtcore.types import F8, NS_PER_DAY
-from research.evidence.bootstrap import block_length
 from research.evidence.overfitting import judge_search
 from research.sweep.case import Case
 from research.sweep.trials import Trials
+from research.training.scoring.bootstrap import block_length
 
 SAMPLE = 10_000  # distinct outcomes that are judged at most
 CELLS = 10_000_000  # of their table of returns: 80 MB

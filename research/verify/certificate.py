@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import several
-from research.models.inputs import own_features
-from research.regime_weights import FACTORS
+from research.training.models.inputs import own_features
+from research.training.regime_weights import FACTORS
 from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence, read_evidence

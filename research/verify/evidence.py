@@ -12,9 +12,9 @@ from qtcore import Engine
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, F8, FILL, I8, MODELS, Bars, Votes
 from research.errors import UserError
-from research.meta.schedule import MetaSchedule
-from research.predictions import Predictions
 from research.store import RunFiles, read_run
+from research.training.meta.schedule import MetaSchedule
+from research.training.predictions import Predictions
 from research.verify.claims import Clock
 
 OUTCOMES = ("final_action", "governor_reason", "size", "cell_pnl")  # per cell, after the governor

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from qtcore.types import N_MODELS
-from research.meta.schedule import MetaSchedule
-from research.models.base import ModelAbsentError
-from research.predictions import Predictions
+from research.training.meta.schedule import MetaSchedule
+from research.training.models.base import ModelAbsentError
+from research.training.predictions import Predictions
 from research.verify.causality import rewrite_future
 from research.verify.claims import Claim, Offender
 from research.verify.evidence import Evidence
@@ -43,7 +43,7 @@ def retrainable(run: Evidence) -> bool:
 
 def retraining_claim(run: Evidence, meta: MetaSchedule, seed: int) -> Claim:
     """Fit one fold again after a rewritten future: the same model, by hash. The last fold whose training is not too long for a proof."""
-    from research.meta.train import refit
+    from research.training.meta.train import refit
 
     rows = np.searchsorted(run.bars.close_time, [a.valid_from for a in meta.artefacts])
     affordable = [i for i, row in enumerate(rows) if row * len(run.bars.symbols) <= MAX_CELLS]

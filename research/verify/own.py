@@ -25,7 +25,7 @@ from qtcore import Feature, Params
 from qtcore.types import F8, NS_PER_DAY, Bars
 from research.data import made_again
 from research.errors import UserError
-from research.evidence.ceilings import ceilings_of
+from research.training.scoring.ceilings import ceilings_of
 from research.verify.causality import known, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
 from research.verify.layers import check_layer, one_plane

@@ -37,7 +37,7 @@ class SomeBars:
 
 def load_models(run: Evidence) -> Any:
     """Return the schedule in the run's folder, None where there is none."""
-    from research.models.schedule import ModelSet
+    from research.training.models.schedule import ModelSet
 
     folder = run.files.path / "models"
     return ModelSet.load(folder) if (folder / "schedule.json").exists() else None
@@ -112,7 +112,7 @@ def serving_claim(run: Evidence, models: Any, seed: int) -> Claim:
 
 def retraining_claim(run: Evidence, models: Any, seed: int) -> Claim:
     """Fit the first fold again on bars whose future is rewritten from its boundary on: the same artefacts, by hash."""
-    from research.train import retrain_fold
+    from research.training.walk_forward import retrain_fold
 
     fold = 0
     expected = models.hashes(fold)

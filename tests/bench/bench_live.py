@@ -17,7 +17,7 @@ import pytest
 
 import research
 from research.data import load_bars, save_bars
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 
 S, YEAR = 19, 8_760
 MODELS = {"trees": ("xgb", "lgbm"), "four models": ("xgb", "lgbm", "nhits", "patchtst")}

@@ -6,8 +6,8 @@ Run with `pytest tests/bench/bench_models.py --benchmark-enable`. That both give
 import numpy as np
 import pytest
 
-from research.models.base import lookback_of, make_model, model_target
-from research.models.windows import inputs_of
+from research.training.models.base import lookback_of, make_model, model_target
+from research.training.models.windows import inputs_of
 from tests.bench.bench_engine import S, best_of
 from tests.conftest import assert_same_bits
 

@@ -12,7 +12,7 @@ import pytest
 from research.data import load_bars
 from research.live.server import page
 from research.live.source import open_source
-from research.predictions import Predictions
+from research.training.predictions import Predictions
 from tests.conftest import shared_data
 from tests.live_world import replay, served
 

@@ -1,0 +1,418 @@
+"""Predictions of the user's own on the bars: a Parquet, CSV or JSON-lines file or a frame, one row per close and symbol.
+
+Columns: `close_time` (or `timestamp`, meaning the close, or `open_time` alone), `symbol` and per model `xgb_action` and `xgb_confidence`,
+or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. JSON lines may nest them as the chain's own log does:
+`{"timestamp": ..., "symbol": ..., "base_predictions": {"xgb": {"action": "BUY", "confidence": 0.7}}}` (`spec` 12.1).
+
+Only the status `active` votes (D-37). An unknown action, or a confidence or probability outside [0, 1], is an `error`: it does not vote
+and is counted in the notes; `foreign_codes` says which codes are read. Where these predictions come from cannot be proven (D-99).
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import Broker
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
+from research.data import closes_of, schema
+from research.data.clock import iso, utc_ns
+from research.data.funding import match, spelling
+from research.data.schema import plain
+from research.data.unread import NAMES
+from research.data.zones import Reading
+from research.errors import UserError, several
+from research.files import Kind, check_file, reason
+from research.training.foreign_codes import (
+    ABSENT,
+    MOST_ODD,
+    UNKNOWN,
+    ActionColumn,
+    agreed_coding,
+    plain_numbers,
+    read_actions,
+    read_shares,
+    signed_numbers,
+)
+from research.training.foreign_files import read_file
+from research.training.labels import Label, score_labels
+from research.training.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ALIASES = {"patch": "patchtst", "lightgbm": "lgbm", "xgboost": "xgb"}
+STATUSES = ("active", "shadow", "fallback", "insufficient", "error")
+TIME_NAMES = ("close_time", "timestamp", "open_time")
+OPENS = ("open_time", "opentime", "timeopen", "time_open")
+CLOSES = tuple(name for name in (*schema.TIME_NAMES, *schema.NAMELESS) if not re.search("open|start|begin", name))
+MOST_ROUNDED = 0.0151  # that the sum of three probabilities of two decimals may be off 1
+PARTS = ("action", "confidence", *SIDES, "status", "version")
+
+PREDICTIONS = Kind("a readable file of predictions, Parquet, CSV or JSON lines", "name another with --predictions")
+
+
+def import_predictions(
+    source: Any, bars: Bars, label: str | Label = "auto", broker: Broker | None = None, time_zone: str | None = None
+) -> Predictions:
+    """Place predictions on the bars. Raises UserError where they cannot be read, match no bar, may mean several things or hold no vote.
+
+    source: path of a Parquet, CSV or JSON-lines file, or a pandas or polars frame. A file that this program stored keeps its folds and,
+    with label "auto", its labels. time_zone: IANA name of the zone of times that name none, as that of the candles; None: UTC.
+    """
+    if isinstance(source, str | Path):
+        check_file(source, PREDICTIONS)
+    if isinstance(source, str | Path) and _is_ours(Path(source)):
+        stored = _stored(Path(source), bars)
+        return stored if label == "auto" else _relabelled(stored, bars, label, broker)
+    notes: list[str] = []
+    try:
+        action, confidence, probs = _planes(source, bars, notes, Reading(time_zone))
+    except UserError as error:
+        raise UserError(f"{error}; data/README.md lists the accepted forms") from error
+    complete = not (np.isnan(probs).any(axis=-1) & (action >= 0)).any()
+    labels, rule = score_labels(bars, label, broker)
+    return Predictions(
+        bars.open_time,
+        bars.close_time,
+        bars.symbols,
+        probs if complete else None,
+        action,
+        confidence,
+        np.full(bars.n, -1, np.int16),
+        labels,
+        rule,
+        imported=True,
+        notes=tuple(notes),
+    )
+
+
+def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> tuple[NDArray[np.int8], F8, F8]:
+    """Read what others wrote: action and confidence [5, n, S], probabilities [5, n, S, 3]. Raises UserError."""
+    frame, skipped = _read(source)
+    notes += [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
+    frame = _with_roles(frame, bars, notes)
+    row, column, keep = _place(frame, bars, notes, reading)
+    shape = (N_MODELS, bars.n, len(bars.symbols))
+    action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
+    last = _last(row * len(bars.symbols) + column)
+    differs = np.zeros(len(row), bool)
+    for m, votes in _votes(frame, keep, notes):
+        for plane, values in zip((action, confidence, probs), map(np.asarray, votes)):
+            counted = values[last]
+            plane[m][row, column] = counted
+            differs |= ~((values == counted) | ((values != values) & (counted != counted))).reshape(len(row), -1).all(axis=1)
+    if twice := int(np.count_nonzero(last != np.arange(len(last)))):
+        other = f"{int(differs.sum())} of them with another prediction" if differs.any() else "with the same predictions"
+        notes.append(f"{twice} rows repeat a close_time and symbol, {other}; the last one counts")
+    if not (action >= 0).any():
+        raise UserError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
+    return action, confidence, probs
+
+
+def _last(cell: I8) -> I8:
+    """Return for each row the number of the last row of its cell [k]."""
+    last = np.zeros(int(cell.max()) + 1, np.int64)
+    np.maximum.at(last, cell, np.arange(len(cell)))
+    return last[cell]
+
+
+def _stored(path: Path, bars: Bars) -> Predictions:
+    """Read a file of our own onto the bars."""
+    stored = Predictions.load(path)
+    placed = stored.align(bars)
+    n_cells, rows, columns = stored.n * len(stored.symbols), *matching(stored.close_time, stored.symbols, bars)[:2]
+    if ignored := n_cells - len(rows) * len(columns):
+        placed = replace(placed, notes=(*placed.notes, f"{ignored} of {n_cells} rows match no bar and were ignored"))
+    return placed
+
+
+def _is_ours(path: Path) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return b"qt_predictions" in (pq.read_schema(path).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def _relabelled(stored: Predictions, bars: Bars, label: str | Label, broker: Broker | None) -> Predictions:
+    labels, rule = score_labels(bars, label, broker)
+    return replace(stored, labels=labels, label=rule)
+
+
+def _read(source: Any) -> tuple["pd.DataFrame", int]:
+    """Return the table with lower-case column names, each once, and the number of lines that could not be read."""
+    import pandas as pd
+
+    skipped = 0
+    if isinstance(source, str | Path):
+        frame, skipped = read_file(Path(source))
+    elif hasattr(source, "to_pandas"):
+        frame = source.to_pandas()
+    elif isinstance(source, pd.DataFrame):
+        frame = source if isinstance(source.index, pd.RangeIndex) else source.reset_index()
+    else:
+        raise UserError(f"predictions must be a path, a pandas or a polars frame, was {type(source).__name__}")
+    if len(frame) == 0:
+        raise UserError(f"predictions must have at least one row, was empty: {source if isinstance(source, str | Path) else 'frame'}")
+    frame = frame.rename(columns=lambda name: str(name).strip().lower())
+    if twice := frame.columns[frame.columns.duplicated()].tolist():
+        raise UserError(f"predictions must name a column once, capital letters or not, was {twice[0]!r} twice; rename one or leave it out")
+    return frame, skipped
+
+
+def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.DataFrame":
+    """Name the columns of the time and the symbol, whatever their source calls them; what was assumed is noted."""
+    by_name = {plain(name): name for name in reversed(frame.columns.tolist())}
+    roles = {"close_time": schema.ALIASES["close_time"], "open_time": OPENS, "symbol": schema.ALIASES["symbol"]}
+    found = {role: next((by_name[name] for name in names if name in by_name), None) for role, names in roles.items()}
+    if found["close_time"] is None and "timestamp" not in frame.columns:
+        found["timestamp"] = next((by_name[name] for name in CLOSES if name in by_name), None)
+        if found["timestamp"] is not None:
+            notes.append(f"column {found['timestamp'] or 1} is read as the close of each bar")
+    if "symbol" not in frame.columns and plain(found["symbol"] or "") in NAMES:
+        notes.append(f"symbol is column {found['symbol']}")
+    frame = frame.rename(columns={name: role for role, name in found.items() if name is not None and role not in frame.columns})
+    if "symbol" not in frame.columns and len(bars.symbols) == 1:
+        notes.append(f"no column of symbols; every row is of {bars.symbols[0]}")
+        frame = frame.assign(symbol=bars.symbols[0])
+    return frame
+
+
+def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str]]:
+    """Find the columns of each model: {slot: {part: column}}."""
+    found: dict[str, dict[str, str]] = {}
+    unknown = set()
+    for name in frame.columns:
+        for part in PARTS:
+            if name.endswith(f"_{part}") and not name.startswith(("ensemble_", "final_", "raw_", "meta_", "arbiter_")):
+                model = ALIASES.get(name.removesuffix(f"_{part}"), name.removesuffix(f"_{part}"))
+                if model in MODELS:
+                    found.setdefault(model, {})[part] = name
+                else:
+                    unknown.add(model)
+    if unknown:
+        notes.append(f"columns of unknown models were ignored: {', '.join(sorted(unknown))}")
+    read = {name for parts in found.values() for name in parts.values()}
+    named = tuple(plain(name) for name in (*MODELS, *ALIASES))
+    if unread := [str(name) for name in frame.columns if name not in read and plain(name).startswith(named)]:
+        notes.append(
+            f"columns that name a model were not read: {', '.join(unread[:8])}; they must end in {', '.join(map('_{}'.format, PARTS))}"
+        )
+    for slot, parts in found.items():
+        has_probs = all(side in parts for side in SIDES)
+        if not has_probs and not ("action" in parts and "confidence" in parts):
+            raise UserError(
+                f"predictions must hold {slot}_action and {slot}_confidence, or {slot}_p_sell, _p_hold, _p_buy, was "
+                f"{' and '.join(f'{slot}_{part}' for part in sorted(parts))} alone; add what is missing"
+            )
+    if not found:
+        raise UserError(
+            f"predictions must hold columns such as xgb_action and xgb_confidence, was {', '.join(map(str, frame.columns[:12]))}"
+        )
+    return found
+
+
+def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str], reading: Reading) -> tuple[I8, I8, I8]:
+    """Find the bar and symbol of each row: (rows of bars, columns of bars, numbers of the frame's rows that have both)."""
+    name = next((name for name in TIME_NAMES if name in frame.columns), None)
+    if name is None or "symbol" not in frame.columns:
+        held = ", ".join(map(str, frame.columns[:12]))
+        raise UserError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
+    names = frame["symbol"].astype(str).str.strip()
+    times, has_time = _times(frame, name, notes, reading, names)
+    column = _columns_of(names, bars, notes)
+    grid = bars.open_time if name == "open_time" else bars.close_time
+    if name == "open_time":
+        notes.append("rows are placed by open_time: each predicts at the close of the bar that opens then")
+    else:
+        _refuse_open_times(frame, times[has_time & (column >= 0)], name, bars)
+        stamps = closes_of(times, grid, bars.interval)
+        if moved := int(np.count_nonzero(stamps != times)):
+            notes.append(f"{moved} values of {name} lie just before a close, as exchanges write it, and mean that close")
+        times = stamps
+    row = np.minimum(np.searchsorted(grid, times), max(bars.n - 1, 0))
+    keep = np.flatnonzero(has_time & (grid[row] == times) & (column >= 0)) if bars.n else np.empty(0, np.int64)
+    if len(keep) == 0:
+        raise UserError(mismatch(0, len(frame), np.unique(times[has_time]), tuple(dict.fromkeys(names)), bars))
+    if len(keep) < len(frame):
+        notes.append(f"{len(frame) - len(keep)} of {len(frame)} rows match no bar and were ignored")
+    return row[keep].astype(np.int64), column[keep], keep
+
+
+def _columns_of(names: "pd.Series", bars: Bars, notes: list[str]) -> I8:
+    """Return the number of each row's symbol, -1 for none; another way of writing it is noted."""
+    distinct, spelled = list(dict.fromkeys(names)), {spelling(symbol) for symbol in bars.symbols}
+    if not any(name in bars.symbols or spelling(name) in spelled for name in distinct):
+        return np.full(len(names), -1, np.int64)
+    found, told = match(distinct, bars.symbols, "a prediction")
+    notes += told
+    return np.asarray(names.map(dict(zip(distinct, found.tolist()))).to_numpy(np.int64))
+
+
+def _times(frame: "pd.DataFrame", name: str, notes: list[str], reading: Reading, names: "pd.Series") -> tuple[I8, NDArray[np.bool_]]:
+    """Return ns UTC and which rows have a time at all. Raises UserError where none has, or one cannot be read."""
+    import pandas as pd
+    import pyarrow as pa
+
+    given = frame[name]
+    has_time = given.notna().to_numpy(bool)
+    if not (pd.api.types.is_numeric_dtype(given) or pd.api.types.is_datetime64_any_dtype(given)):
+        has_time = has_time & ~given.astype(str).str.strip().isin(["", "None", "NaT", "nan", "null"]).to_numpy(bool)
+    if not has_time.any():
+        raise UserError(f"predictions must have a time in {name}, was empty in every row")
+    try:
+        read = pa.Array.from_pandas(given[has_time])
+    except pa.ArrowException as error:
+        raise UserError(f"predictions must have times of one kind in {name}, was otherwise ({reason(error)})") from error
+    times = np.full(len(frame), np.iinfo(np.int64).min)
+    code = pd.factorize(names[has_time])[0].astype(np.int32)
+    times[has_time] = utc_ns(read, f"column {name} of the predictions", reading, code)
+    if reading.zone is not None and not reading.notes:
+        reading.note(f"times of {name} are of {reading.zone}, as those of the candles (--time-zone)")
+    notes += reading.notes
+    return times, has_time
+
+
+def _refuse_open_times(frame: "pd.DataFrame", times: I8, name: str, bars: Bars) -> None:
+    """Raise UserError where times are those of the opens: each would vote a bar early, knowing the bar that it votes on.
+
+    Where bars touch, an open is the close before it. What tells them apart are opens that no bar closes at (the first one, those after a
+    pause) and closes that no bar opens at (the last one).
+    """
+    remedy = "add the bar's length, or name the column open_time"
+    if "open_time" in frame.columns and (frame[name] == frame["open_time"]).any():
+        raise UserError(f"{name} of the predictions must be the close of each bar, was its open_time; {remedy}")
+    opens, closes = np.setdiff1d(bars.open_time, bars.close_time), np.setdiff1d(bars.close_time, bars.open_time)
+    only_opens = times[np.isin(times, opens)]
+    if len(only_opens) and not np.isin(times, closes).any() and times.min() >= bars.open_time[0]:
+        where = f"{iso(only_opens[0])} opens a bar and closes none"
+        raise UserError(f"{name} of the predictions must be the close of each bar, was its open ({where}); {remedy}")
+
+
+def _votes(frame: "pd.DataFrame", keep: I8, notes: list[str]) -> Iterator[tuple[int, tuple[NDArray[np.int8], F8, F8]]]:
+    """Read each model's columns as a whole; yield its number and (action int8, confidence, probs [k, 3]) of the rows `keep`."""
+    found = _columns(frame, notes)
+    said = {slot: {part: frame[name].to_numpy() for part, name in found[slot].items()} for slot in MODELS if slot in found}
+    probs = {slot: _probs(slot, parts, notes) for slot, parts in said.items()}
+    actions = {slot: _actions(slot, parts, probs[slot][1]) for slot, parts in said.items() if "action" in parts}
+    coding = agreed_coding(actions.values())
+    for slot, parts in said.items():
+        given = None
+        if slot in actions:
+            action = actions[slot].actions(coding)
+            notes += actions[slot].notes
+            notes += _differing(slot, action[keep], probs[slot][1][keep], "confidence" in parts)
+            if "confidence" in parts:
+                given = action, read_shares(parts["confidence"], f"{slot}_confidence", action != ABSENT, notes)
+        elif "confidence" in parts:
+            notes.append(f"{slot}_confidence is not read without {slot}_action; the probabilities count")
+        yield MODELS.index(slot), _model(slot, parts, given, probs[slot], keep, notes)
+
+
+def _differing(slot: str, action: NDArray[np.int64], likely: NDArray[np.int8], is_read: bool) -> list[str]:
+    """Tell how many actions are not of the largest probability, as where a threshold made them, and which of the two count.
+
+    Raises UserError where many are its opposite: no threshold does that.
+    """
+    both = (action >= 0) & (likely >= 0)
+    n, differ, opposite = (int(np.count_nonzero(both & (np.abs(action - likely) >= least))) for least in (0, 1, 2))
+    if opposite > MOST_ODD * n:
+        raise UserError(
+            f"{slot}_action must agree with {slot}_p_sell, _p_hold and _p_buy, was the opposite of the largest probability in "
+            f"{opposite:,} of {n:,} rows; leave out what is wrong, or name the probabilities in their order"
+        )
+    counted = "actions" if is_read else "probabilities"
+    return [f"{differ:,} of {n:,} actions of {slot} differ from the largest probability; the {counted} count"] if differ else []
+
+
+def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8, NDArray[np.int8], NDArray[np.bool_]]:
+    """Return probabilities [k, 3], the class of the largest (-1 absent) and which rows are no probabilities."""
+    k = len(next(iter(said.values())))
+    if not all(side in said for side in SIDES):
+        return np.full((k, 3), np.nan), np.full(k, -1, np.int8), np.zeros(k, bool)
+    read = [signed_numbers(said[side], f"{slot}_{side}") for side in SIDES]
+    probs = np.column_stack([numbers for numbers, _ in read])
+    if any(is_percent for _, is_percent in read) and not all(is_percent for _, is_percent in read):
+        raise UserError(f"{slot}_p_sell, _p_hold and _p_buy must all be written with a per cent sign, or none of them, was a mix")
+    given, total = ~np.isnan(probs).all(axis=1), probs.sum(axis=1)
+    if read[0][1] or (given.any() and (np.abs(total[given] - 100.0) <= 100.0 * MOST_ROUNDED).all()):
+        notes.append(f"{slot}_p_sell, _p_hold and _p_buy are read as per cent")
+        probs, total = probs / 100.0, total / 100.0
+    off = np.abs(total - 1.0)
+    if (off[given] > SUM_TOLERANCE).any() and (off[given] <= MOST_ROUNDED).all():
+        notes.append(
+            f"{slot}_p_sell, _p_hold and _p_buy are rounded (sums of {total[given].min():g} to {total[given].max():g}); divided by them"
+        )
+        probs, total = probs / total[:, None], np.where(given, 1.0, total)
+    bad = given & ~((np.abs(total - 1.0) <= SUM_TOLERANCE) & (probs >= 0.0).all(axis=1) & (probs <= 1.0).all(axis=1))
+    if 2 * int(bad.sum()) > int(given.sum()):
+        where = f"a sum of {total[bad][0]:g} in row {int(np.argmax(bad)) + 1} and others in {int(bad.sum()):,} rows"
+        raise UserError(
+            f"{slot}_p_sell, _p_hold, _p_buy must be probabilities that sum to 1, or per cent that sum to 100, was with {where}"
+        )
+    votes = Votes.from_probs(np.where((given & ~bad)[:, None], probs, np.nan)[None, :, None])
+    return probs, votes.action[0, :, 0], bad
+
+
+def _actions(slot: str, said: Mapping[str, NDArray], likely: NDArray[np.int8]) -> ActionColumn:
+    silent = np.isnan(plain_numbers(said["confidence"])[0]) if "confidence" in said else False
+    return read_actions(said["action"], f"{slot}_action", silent, likely)
+
+
+def _model(
+    slot: str,
+    said: Mapping[str, NDArray],
+    given: tuple[NDArray[np.int64], F8] | None,
+    probable: tuple[F8, NDArray[np.int8], NDArray[np.bool_]],
+    keep: I8,
+    notes: list[str],
+) -> tuple[NDArray[np.int8], F8, F8]:
+    """Settle one model's rows `keep`: (action int8, confidence, probs [k, 3]), absent where it may not vote.
+
+    given: action and confidence of every row where the file has them; probable: what `_probs` returned.
+    """
+    probs, likely, bad = (part[keep] for part in probable)
+    action = likely.astype(np.int64)
+    confidence = np.where(likely >= 0, np.max(np.where(np.isnan(probs), -1.0, probs), axis=1), np.nan)
+    if given is not None:
+        own, sure = given[0][keep], given[1][keep]
+        voted = own != ABSENT
+        bad |= voted & ((own == UNKNOWN) | ~((sure >= 0.0) & (sure <= 1.0)))
+        action, confidence = np.where(voted, own, action), np.where(voted, sure, confidence)
+    status = _statuses(said, len(probable[1]))[keep]
+    status[bad & (status == "active")] = "error"
+    silent = status != "active"
+    spoken = Counter(status[silent & ((action != ABSENT) | bad)].tolist())
+    for name, count in sorted(spoken.items()):
+        why = " (unknown action, or a confidence or probability outside [0, 1])" if name == "error" else ""
+        notes.append(f"{several(count, 'predictions')} of {slot} without a vote: status {name}{why}")
+    silent |= action < 0
+    return np.where(silent, -1, action).astype(np.int8), np.where(silent, np.nan, confidence), np.where(silent[:, None], np.nan, probs)
+
+
+def _statuses(said: Mapping[str, NDArray], k: int) -> NDArray:
+    status = _each(said["status"], _status).astype(object) if "status" in said else np.full(k, "active", dtype=object)
+    if "version" in said:
+        status[_each(said["version"], lambda value: "INSUFFICIENT" in str(value).upper())] = "insufficient"
+    return status
+
+
+def _status(value: Any) -> str:
+    text = "" if value is None or value != value else str(value).strip().lower()
+    return "active" if text in ("", "none", "nan", "<na>") else text if text in STATUSES else "error"
+
+
+def _each(values: NDArray, read: Callable[[Any], Any]) -> NDArray:
+    """Read every value; a column has few different ones, so each is read once."""
+    import pandas as pd
+
+    codes, different = pd.factorize(values, use_na_sentinel=False)
+    return np.array([read(value) for value in different])[codes]

@@ -1,0 +1,421 @@
+"""How is a meta model fitted, asked and stored? One small class a kind; rows go in, probabilities of SELL, HOLD, BUY come out.
+
+| kind     | model                                              | calibration               | file  |
+| -------- | -------------------------------------------------- | ------------------------- | ----- |
+| logistic | multinomial regression, C 0.1, balanced (12.4)     | platt, temperature, none  | npz   |
+| mlp      | F-32-32-3, ReLU, dropout 0.2 (5)                   | none, temperature         | npz   |
+| forest   | 100 trees, at least 50 rows a leaf, balanced       | none                      | skops |
+| xgboost  | trees of depth 3, early stopping, balanced         | none                      | ubj   |
+
+Regression and network are answered by our own kernels, forest and boosting by their libraries; each gives one row the bits of the batch.
+Everything is fitted on the scaled rows of the training part; its purged last 20 % calibrates, or stops the training (`spec` D-89). No
+file holds code (D-76).
+"""
+
+import hashlib
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.meta import MetaModel
+from qtcore.meta.model import SHAPES
+from qtcore.types import F8, InputError
+from research.errors import UserError
+from research.files import Kind, check_archive, reason, unpack_arrays
+from research.training.models.base import CLASSES, ModelAbsentError, Scaler, class_weights
+from research.training.models.structure import check_forest, check_xgboost
+
+Labels = NDArray[np.int8]
+CALIBRATIONS = {"logistic": ("platt", "temperature", "none"), "mlp": ("none", "temperature"), "forest": ("none",), "xgboost": ("none",)}
+KINDS = tuple(CALIBRATIONS)
+ARCHIVE, MAX_ARCHIVE = Kind("an archive of a meta model", "train again", None), 1 << 28
+TRUSTED = {"sklearn.tree._tree.Tree"}  # all that a forest holds beside scikit-learn's and NumPy's plain types
+HIDDEN, DROPOUT, EPOCHS, PATIENCE, BATCH = 32, 0.2, 50, 5, 512  # of the network
+ROUNDS, STOP_AFTER = 300, 20  # of the boosted trees
+PROBED, MIN_PROBED, ABLE, MAX_KNOWN = 10_000, 20, 0.75, 0.85  # of `check_labels`: newest rows, held rows of a class, mean shares known
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Feature rows [k, F] without NaN and their classes [k]."""
+
+    x: F8
+    y: Labels
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Rows of each class [3]."""
+        return np.bincount(self.y, minlength=3)
+
+
+class MetaFit(Protocol):
+    """A fitted meta model; suffix: of its file."""
+
+    suffix: ClassVar[str]
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+
+    @property
+    def scaler(self) -> Scaler:
+        """Means and deviations of the training rows."""
+
+    def answer(self, rows: F8) -> F8:
+        """Return probabilities [k, 3] of rows [k, F], NaN where a feature is NaN."""
+
+    def dump(self) -> bytes:
+        """Return the model without its scaler, as its file holds it."""
+
+    def digest(self) -> bytes:
+        """Return bytes that are equal for equal models."""
+
+    @classmethod
+    def parse(cls, data: bytes, feature_names: tuple[str, ...], scaler: Scaler) -> Self:
+        """Read what `dump` returned. Raises ModelAbsentError on anything else."""
+
+
+@dataclass(frozen=True)
+class KernelFit:
+    """A regression or a network: arrays that our own kernels evaluate."""
+
+    model: MetaModel
+    suffix: ClassVar[str] = ".npz"
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        return self.model.feature_names
+
+    @property
+    def scaler(self) -> Scaler:
+        """Means and deviations of the training rows."""
+        return Scaler(self.model.arrays["mean"], self.model.arrays["scale"])
+
+    def answer(self, rows: F8) -> F8:
+        """Return probabilities [k, 3], see `MetaFit`."""
+        return self.model.answer(rows, np.zeros(len(rows), np.int64))
+
+    def dump(self) -> bytes:
+        """Return kind and arrays as an npz archive; equal models give equal bytes."""
+        out = io.BytesIO()
+        arrays: dict[str, Any] = {name: array for name, array in self.model.arrays.items() if name not in ("mean", "scale")}
+        np.savez(out, kind=np.array(self.model.kind), **arrays)
+        return out.getvalue()
+
+    digest = dump
+
+    @classmethod
+    def parse(cls, data: bytes, feature_names: tuple[str, ...], scaler: Scaler) -> Self:
+        """Read an npz archive, see `MetaFit`."""
+        try:
+            arrays = unpack_arrays(data, ARCHIVE, "the file", MAX_ARCHIVE)
+            kind = str(arrays.pop("kind", ""))
+            if set(arrays) != set(SHAPES.get(kind, ())) - {"mean", "scale"} or any(a.dtype != np.float64 for a in arrays.values()):
+                raise ValueError(f"kind {kind[:40]!r} with {', '.join(sorted(arrays))[:80]}")
+            return cls(MetaModel(kind, feature_names, arrays | {"mean": scaler.mean, "scale": scaler.scale}))
+        except (ValueError, InputError) as error:
+            raise ModelAbsentError(f"meta model must be an npz archive of its arrays, was not ({reason(error)}); train again") from error
+
+
+@dataclass(frozen=True)
+class LibraryFit(ABC):
+    """What forest and boosting share: only rows without NaN reach the library, scaled."""
+
+    estimator: Any
+    feature_names: tuple[str, ...]
+    scaler: Scaler
+
+    def answer(self, rows: F8) -> F8:
+        """Return probabilities [k, 3], see `MetaFit`."""
+        out, known = np.full((len(rows), 3), np.nan), ~np.isnan(rows).any(axis=1)
+        if known.any():
+            out[known] = self.predict((rows[known] - self.scaler.mean) / self.scaler.scale)
+        return out
+
+    @abstractmethod
+    def predict(self, scaled: F8) -> F8:
+        """Ask the library about scaled rows."""
+
+
+@dataclass(frozen=True)
+class ForestFit(LibraryFit):
+    """A random forest of scikit-learn, stored by skops."""
+
+    suffix: ClassVar[str] = ".skops"
+
+    def predict(self, scaled: F8) -> F8:
+        """Average the trees, in their order."""
+        return np.asarray(self.estimator.predict_proba(scaled), np.float64)
+
+    def dump(self) -> bytes:
+        """Return a skops archive; its bytes differ from time to time, which is why `digest` reads the trees."""
+        from skops import io as skops
+
+        return bytes(skops.dumps(self.estimator))
+
+    def digest(self) -> bytes:
+        """Return the arrays of every tree, one after the other."""
+        parts = []
+        for tree in (member.tree_ for member in self.estimator.estimators_):
+            parts += [
+                np.ascontiguousarray(a).tobytes()
+                for a in (tree.children_left, tree.children_right, tree.feature, tree.threshold, tree.value)
+            ]
+        return b"".join(parts)
+
+    @classmethod
+    def parse(cls, data: bytes, feature_names: tuple[str, ...], scaler: Scaler) -> Self:
+        """Read a skops archive that holds nothing but trees, see `MetaFit`."""
+        from skops import io as skops
+
+        try:
+            check_archive(data, ARCHIVE, "the file", MAX_ARCHIVE)
+            foreign = set(skops.get_untrusted_types(data=data)) - TRUSTED
+            if foreign:
+                raise ModelAbsentError(f"forest must hold trees only, was with {', '.join(sorted(foreign))}; train again")
+            forest = skops.loads(data, trusted=sorted(TRUSTED))
+            check_forest(forest, len(feature_names))
+            return cls(forest, feature_names, scaler)
+        except ModelAbsentError:
+            raise
+        except Exception as error:  # the library has errors of its own; whatever it is, the model is absent
+            raise ModelAbsentError(f"forest must be a skops archive, was not ({reason(error)}); train again") from error
+
+
+@dataclass(frozen=True)
+class BoostedFit(LibraryFit):
+    """Boosted trees of XGBoost in its own format."""
+
+    suffix: ClassVar[str] = ".ubj"
+
+    def predict(self, scaled: F8) -> F8:
+        """Add the trees, in their order."""
+        return np.asarray(self.estimator.inplace_predict(scaled.astype(np.float32), validate_features=False), np.float64)
+
+    def dump(self) -> bytes:
+        """Return the booster as UBJSON; equal models give equal bytes."""
+        return bytes(self.estimator.save_raw("ubj"))
+
+    digest = dump
+
+    @classmethod
+    def parse(cls, data: bytes, feature_names: tuple[str, ...], scaler: Scaler) -> Self:
+        """Read UBJSON, see `MetaFit`."""
+        import xgboost
+
+        booster = xgboost.Booster({"nthread": 1})
+        try:
+            check_xgboost(data, len(feature_names))
+            booster.load_model(bytearray(data))
+        except Exception as error:
+            raise ModelAbsentError(f"meta model must be a ubj file of XGBoost, was not ({reason(error)}); train again") from error
+        return cls(booster, feature_names, scaler)
+
+
+FITS: Mapping[str, type[Any]] = {"logistic": KernelFit, "mlp": KernelFit, "forest": ForestFit, "xgboost": BoostedFit}
+
+
+def resolve_calibration(kind: str, calibration: str) -> str:
+    """Return the calibration that `auto` means for a kind. Raises UserError on an unknown kind, or a calibration it does not have."""
+    if kind not in CALIBRATIONS:
+        raise UserError(f"run.meta must be one of {', '.join(KINDS)}, was {kind!r}")
+    own = CALIBRATIONS[kind]
+    if calibration not in ("auto", *own):
+        raise UserError(f"run.meta_calibration must be auto or one of {', '.join(own)} for kind {kind}, was {calibration!r}")
+    return own[0] if calibration == "auto" else calibration
+
+
+def fit_meta(
+    kind: str, names: tuple[str, ...], train: Rows, held: Rows, *, calibration: str = "auto", smote: bool = False, seed: int = 42
+) -> MetaFit:
+    """Fit a meta model on `train`; `held`, later and purged, calibrates it or stops its training.
+
+    smote: fill up the rarer classes with synthetic training rows (D-53). Raises ModelAbsentError where a class is missing, or where the
+    fitted model always says the same (D-42); UserError on an unknown kind or calibration.
+    """
+    calibration = resolve_calibration(kind, calibration)
+    for part, rows in (("training", train), ("calibration", held)):
+        if rows.counts.min() == 0:
+            lacking = ", ".join(name for name, count in zip(CLASSES, rows.counts) if count == 0)
+            raise ModelAbsentError(f"{part} rows of the meta model must hold every class, was without {lacking}; load a longer period")
+    scaler = Scaler.fit(train.x)  # type: ignore[arg-type]
+    scaled, later = (Rows((rows.x - scaler.mean) / scaler.scale, rows.y) for rows in (train, held))
+    if smote:
+        scaled = _oversampled(scaled, seed)
+    made: MetaFit
+    if kind == "logistic":
+        made = KernelFit(_logistic(names, scaler, scaled, later, calibration, seed))
+    elif kind == "mlp":
+        made = KernelFit(_network(names, scaler, scaled, later, calibration, seed))
+    elif kind == "forest":
+        made = ForestFit(_forest(scaled, seed), names, scaler)
+    else:
+        made = BoostedFit(_boosted(scaled, later, seed), names, scaler)
+    check_varies(made)
+    return made
+
+
+def check_classes(fit: MetaFit, held: Rows) -> None:
+    """Raise ModelAbsentError where the model says one class of all its calibration rows (D-42): it would replace every decision by that."""
+    if len(np.unique(np.argmax(fit.answer(held.x), axis=1))) < 2:
+        raise ModelAbsentError("meta model must predict more than one class on its calibration rows, was one only; train on more rows")
+
+
+def check_labels(train: Rows, held: Rows, seed: int) -> None:
+    """Raise ModelAbsentError where the labels are a function of the rows: nothing that the market decides can be told from them so well.
+
+    A tree and a regression learn the newest training rows and say the class of the held ones, later and purged; where one of them looks too
+    able, a forest does as well. The limit is 85 % known, the mean over classes with at least 20 held rows. Real labels stay far below it
+    (who only repeats a trade's side knows 67 % of L6); the recorded ensemble action or the sign of a feature come out at 90 to 100 %.
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.tree import DecisionTreeClassifier
+
+    x, y = train.x[-PROBED:], train.y[-PROBED:]
+    classes = np.flatnonzero(np.bincount(held.y, minlength=3) >= MIN_PROBED)
+    if len(classes) < 2 or len(np.unique(y)) < 2:
+        return
+    scaler = Scaler.fit(x)  # type: ignore[arg-type]
+    scaled, later = ((rows - scaler.mean) / scaler.scale for rows in (x, held.x))
+
+    def known(probe: Any) -> float:
+        said = probe.fit(scaled, y).predict(later)
+        return float(np.mean([np.mean(said[held.y == k] == k) for k in classes]))
+
+    tree = DecisionTreeClassifier(class_weight="balanced", min_samples_leaf=3, random_state=seed)
+    best = max(known(tree), known(LogisticRegression(max_iter=1000, class_weight="balanced")))
+    if ABLE < best <= MAX_KNOWN:
+        best = max(best, known(RandomForestClassifier(50, max_features=0.5, class_weight="balanced", random_state=seed, n_jobs=1)))
+    if best > MAX_KNOWN:
+        raise ModelAbsentError(
+            f"labels must be decided by the market, were a function of the model's inputs: {best:.1%} of later rows are known from "
+            f"them, at most {MAX_KNOWN:.0%} may be; train on outcomes"
+        )
+
+
+def check_varies(fit: MetaFit) -> None:
+    """Raise ModelAbsentError when random inputs, drawn in scaled space, all get the same answer within 1e-4 (D-42)."""
+    drawn = np.random.default_rng(42).normal(size=(8, len(fit.feature_names)))  # two would do for anything but trees
+    answers = fit.answer(drawn * fit.scaler.scale + fit.scaler.mean)
+    if not np.isfinite(answers).all() or float(np.ptp(answers, axis=0).max()) < 1e-4:
+        raise ModelAbsentError("meta model must answer different inputs differently, was constant; train again")
+
+
+def fit_digest(fit: MetaFit) -> str:
+    """Hash a model with its scaler and feature names: equal hashes answer equally."""
+    text = "\n".join(fit.feature_names).encode()
+    return hashlib.sha256(b"|".join([fit.digest(), fit.scaler.mean.tobytes(), fit.scaler.scale.tobytes(), text])).hexdigest()
+
+
+def _oversampled(rows: Rows, seed: int) -> Rows:
+    """Fill every class up to the largest between neighbours of its own; calibration and test rows never come here."""
+    from imblearn.over_sampling import SMOTE
+
+    try:
+        x, y = SMOTE(random_state=seed).fit_resample(rows.x, rows.y)
+    except ValueError as error:
+        raise ModelAbsentError(f"training rows must be enough for SMOTE, was not: {error}") from error
+    return Rows(np.ascontiguousarray(x), np.asarray(y, np.int8))
+
+
+def _logistic(names: tuple[str, ...], scaler: Scaler, train: Rows, held: Rows, calibration: str, seed: int) -> MetaModel:
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced", random_state=seed).fit(train.x, train.y)
+    arrays = {"mean": scaler.mean, "scale": scaler.scale, "coef": fitted.coef_, "intercept": fitted.intercept_}
+    if calibration == "none":
+        return MetaModel("logistic_softmax", names, arrays)
+    method = "sigmoid" if calibration == "platt" else "temperature"
+    calibrated = CalibratedClassifierCV(FrozenEstimator(fitted), method=method).fit(held.x, held.y)
+    found = calibrated.calibrated_classifiers_[0].calibrators
+    if calibration == "temperature":
+        beta = float(found[0].beta_)
+        return MetaModel("logistic_softmax", names, arrays | {"coef": fitted.coef_ * beta, "intercept": fitted.intercept_ * beta})
+    sigmoids = {"slope": np.array([s.a_ for s in found]), "offset": np.array([s.b_ for s in found])}
+    return MetaModel("logistic_platt", names, arrays | sigmoids)
+
+
+def _network(names: tuple[str, ...], scaler: Scaler, train: Rows, held: Rows, calibration: str, seed: int) -> MetaModel:
+    """Adam, weight decay 1e-4, balanced cross-entropy; the weights of the best epoch on the held rows are kept. One thread: same bits."""
+    import torch
+    from torch import nn
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            first, second = ((nn.Linear(width, HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT)) for width in (len(names), HIDDEN))
+            net = nn.Sequential(*first, *second, nn.Linear(HIDDEN, 3)).double()
+            x, y, late_x, late_y = (
+                torch.from_numpy(np.ascontiguousarray(a)) for a in (train.x, train.y.astype(np.int64), held.x, held.y.astype(np.int64))
+            )
+            loss = nn.CrossEntropyLoss(torch.from_numpy(class_weights(train.counts, "balanced")))
+            optimiser = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4)
+            best, kept, waited = np.inf, {k: v.clone() for k, v in net.state_dict().items()}, 0
+            for _ in range(EPOCHS):
+                net.train()
+                for batch in torch.randperm(len(x)).split(BATCH):
+                    optimiser.zero_grad()
+                    loss(net(x[batch]), y[batch]).backward()
+                    optimiser.step()
+                net.eval()
+                with torch.no_grad():
+                    now = float(loss(net(late_x), late_y))
+                waited = 0 if now < best else waited + 1
+                if now < best:
+                    best, kept = now, {k: v.clone() for k, v in net.state_dict().items()}
+                if waited >= PATIENCE:
+                    break
+            net.load_state_dict(kept)
+            with torch.no_grad():
+                scores = np.asarray(net.forward(late_x))
+                beta = _temperature(scores, held.y) if calibration == "temperature" else 1.0
+    finally:
+        torch.set_num_threads(threads)
+    arrays = {"mean": scaler.mean, "scale": scaler.scale}
+    learned = net.state_dict()
+    for k, layer in enumerate((0, 3, 6)):
+        factor = beta if k == 2 else 1.0
+        weight, bias = (learned[f"{layer}.{name}"].numpy() * factor for name in ("weight", "bias"))
+        arrays |= {f"w{k + 1}": np.ascontiguousarray(weight.T), f"b{k + 1}": bias}
+    return MetaModel("mlp", names, arrays)
+
+
+def _temperature(scores: F8, labels: Labels) -> float:
+    """Return the factor on scores [k, 3] with the least cross-entropy (Guo et al. 2017)."""
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    truth = labels.astype(np.int64)
+    found = minimize_scalar(
+        lambda b: -log_softmax(np.exp(b) * scores, axis=1)[np.arange(len(truth)), truth].mean(), bounds=(-10, 10), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def _forest(train: Rows, seed: int) -> Any:
+    from sklearn.ensemble import RandomForestClassifier
+
+    made = RandomForestClassifier(100, min_samples_leaf=50, max_depth=8, class_weight="balanced", random_state=seed, n_jobs=1)
+    return made.fit(train.x, train.y)
+
+
+def _boosted(train: Rows, held: Rows, seed: int) -> Any:
+    import xgboost
+
+    weights = class_weights(train.counts, "balanced")
+    first, watch = (xgboost.DMatrix(rows.x.astype(np.float32), label=rows.y, weight=weights[rows.y], nthread=1) for rows in (train, held))
+    params = {"objective": "multi:softprob", "num_class": 3, "eta": 0.05, "max_depth": 3, "subsample": 0.8, "colsample_bytree": 0.8}
+    params |= {"eval_metric": "mlogloss", "seed": seed, "nthread": 1}
+    booster = xgboost.train(params, first, ROUNDS, evals=[(watch, "held")], early_stopping_rounds=STOP_AFTER, verbose_eval=False)
+    return booster[: booster.best_iteration + 1]

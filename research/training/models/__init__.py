@@ -1,0 +1,14 @@
+"""Base models: how they are fitted, stored and served.
+
+- `base`: the protocol, the scaler, what boosted trees share, and `register`, which hands a researcher's own class to training.
+- `xgboost`, `lightgbm`: the two tree models; their libraries are imported when one is fitted or loaded.
+- `inputs`: bars become the matrix that the models see.
+- `worker`: one fit in a process of its own; several at a time, nothing pickled.
+- `schedule`: which artefact serves which bar, on disk and in memory.
+- `scores`: the figures and warnings of an artefact's metadata.
+"""
+
+from research.training.models.base import BaseModel, ModelAbsentError, register
+from research.training.models.schedule import Artefact, ModelSet
+
+__all__ = ["Artefact", "BaseModel", "ModelAbsentError", "ModelSet", "register"]

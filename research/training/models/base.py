@@ -1,0 +1,346 @@
+"""What is a base model? The protocol, the scaler, and what our models share.
+
+A model turns feature rows into probabilities of SELL, HOLD, BUY. It knows its ordered feature names and refuses others; it is fitted with a
+validation slice that stops the training; it is saved in its library's own format beside a JSON scaler, never pickled (`spec` D-76).
+Libraries are imported inside the methods that need them.
+
+To add one: write a class with these methods and `register("nhits", "my_package.my_module:MyModel")`.
+"""
+
+import hashlib
+import importlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.types import F8, MODELS
+from research.errors import UserError
+from research.files import Kind, parse_json, read_bytes, read_text, save_text
+from research.training.models.calibration import Calibration
+
+F4 = NDArray[np.float32]
+PRESETS = ("default", "published", "original", "fast", "tiny")  # what each of our models knows by these names
+MODEL = Kind("a model file as the training wrote it", "train again")
+CALIBRATION = {"kind": str, "scale": float, "factors": [float]}
+SCALER = Kind(
+    "the means and deviations of a model as the training wrote them",
+    "train again",
+    {"features": [str], "model_sha256": str, "mean": [float], "scale": [float], "calibration?": (CALIBRATION, None)},
+)
+CLASSES = ("SELL", "HOLD", "BUY")
+CHUNK = 65_536  # rows scaled and predicted at a time, so that no second copy of the whole matrix exists
+
+
+class ModelAbsentError(ValueError):
+    """The model cannot be fitted or loaded; the chain goes on without it (`spec` D-23, D-28)."""
+
+
+class BaseModel(Protocol):
+    """What training and serving ask of a model.
+
+    slot: one of qtcore's MODELS. stem: the name in file names. suffix: of the model file. preset: which parameters.
+    feature_names: the columns of every matrix, in order. The constructor takes (feature_names, preset). A model that sees more than one row
+    has `lookback` rows, and is given `Windows` [N, lookback, F] where others get arrays [N, F].
+    """
+
+    slot: ClassVar[str]
+    stem: ClassVar[str]
+    suffix: ClassVar[str]
+    feature_names: tuple[str, ...]
+    preset: str
+
+    def fit(self, rows: Any, labels: NDArray[np.int8], valid_rows: Any, valid_labels: NDArray[np.int8], seed: int) -> None:
+        """Fit on finite rows [N, F] with classes [N]; may scale `rows` in place. Raises ModelAbsentError where that is impossible."""
+
+    def predict_proba(self, matrix: Any) -> F8:
+        """Return probabilities [N, 3] in the order SELL HOLD BUY; one row gives the same bits as a batch."""
+
+    def save(self, path: Path) -> None:
+        """Write the model to `path` and its scaler beside it."""
+
+    def load(self, path: Path) -> Self:
+        """Read what `save` wrote. Raises ModelAbsentError on a file of another kind."""
+
+    def params(self) -> dict[str, Any]:
+        """Return the parameters in use, as plain values."""
+
+
+_REGISTRY = {
+    "xgb": "research.training.models.xgboost:XGBoost",
+    "lgbm": "research.training.models.lightgbm:LightGBM",
+    "nhits": "research.training.models.nhits:NHiTS",
+    "patchtst": "research.training.models.patchtst:PatchTST",
+}
+
+
+def register(slot: str, target: str) -> None:
+    """Name the class of a slot as `module:Class`; the module is imported when a model is trained or loaded."""
+    if slot not in MODELS:
+        raise UserError(f"model slot must be one of {', '.join(MODELS)}, was {slot!r}")
+    module, colon, name = target.partition(":")
+    if not (module and colon and name):
+        raise UserError(f"model class must be given as 'module:Class', was {target!r}")
+    _REGISTRY[slot] = target
+
+
+def registered() -> tuple[str, ...]:
+    """Slots for which a class is registered, in slot order."""
+    return tuple(slot for slot in MODELS if slot in _REGISTRY)
+
+
+def model_target(slot: str) -> str:
+    """Return `module:Class` of a slot. Raises UserError when no class is registered for it."""
+    if slot not in _REGISTRY:
+        raise UserError(f"models must be among {', '.join(_REGISTRY)}, was {slot!r}")
+    return _REGISTRY[slot]
+
+
+def make_model(target: str, feature_names: Sequence[str], preset: str = "default") -> BaseModel:
+    """Import `module:Class` and build an unfitted model."""
+    module, _, name = target.partition(":")
+    model: BaseModel = getattr(importlib.import_module(module), name)(tuple(feature_names), preset)
+    return model
+
+
+def lookback_of(model: BaseModel) -> int:
+    """Rows of one symbol that a prediction sees, its own included; 1 unless the model says otherwise."""
+    return int(getattr(model, "lookback", 1))
+
+
+def names_hash(names: Sequence[str]) -> str:
+    """Hash ordered feature names, 16 hex digits: two models agree on their input when these agree.
+
+    >>> names_hash(["rsi", "macd_rel"]) == names_hash(["macd_rel", "rsi"])
+    False
+    """
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Mean and standard deviation per column, fitted on training rows only; a constant column is divided by 1."""
+
+    mean: F8
+    scale: F8
+
+    @classmethod
+    def fit(cls, rows: F4) -> "Scaler":
+        """Fit on finite rows [N, F]; population standard deviation, two passes in float64."""
+        mean: F8 = np.asarray(np.mean(rows, axis=0, dtype=np.float64))
+        total = np.zeros(rows.shape[1])
+        for start in range(0, len(rows), CHUNK):
+            total += np.sum(np.square(rows[start : start + CHUNK] - mean), axis=0)
+        deviation = np.sqrt(total / max(len(rows), 1))
+        return cls(mean, np.where(deviation > 0.0, deviation, 1.0))
+
+    def transform(self, rows: F4, out: F4 | None = None) -> F4:
+        """Return `(rows - mean) / scale` as float32; `out=rows` works in place. Cell by cell, so the cut of the input changes nothing."""
+        target = np.empty(rows.shape, np.float32) if out is None else out
+        for start in range(0, len(rows), CHUNK):
+            part = slice(start, start + CHUNK)
+            target[part] = (rows[part] - self.mean) / self.scale
+        return target
+
+    def to_json(self, names: Sequence[str], model: bytes, calibration: Calibration | None = None) -> str:
+        """Write names, means, deviations, calibration and the hash of the model they belong to; float text reads back to the same bits."""
+        more: dict[str, Any] = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+        if calibration is not None:
+            more["calibration"] = calibration.to_dict()
+        return json.dumps({"features": list(names), "model_sha256": hashlib.sha256(model).hexdigest(), **more}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str, names: Sequence[str], model: bytes) -> "Scaler":
+        """Read `to_json`. Raises ModelAbsentError where it is damaged or belongs to another model or other features.
+
+        The hash keeps a damaged model from its library: xgboost 3.2 ends the whole process on a truncated file.
+        """
+        try:
+            stored = parse_json(text, SCALER, "scaler")
+        except UserError as error:
+            raise ModelAbsentError(str(error)) from error
+        mean, scale = np.array(stored["mean"], np.float64), np.array(stored["scale"], np.float64)
+        if stored["model_sha256"] != hashlib.sha256(model).hexdigest():
+            raise ModelAbsentError("model file must be the one its scaler was written with, was altered or cut short; train again")
+        check_names("scaler", stored["features"], names)
+        if mean.shape != (len(names),) or scale.shape != (len(names),) or not (np.isfinite(mean).all() and (scale > 0.0).all()):
+            raise ModelAbsentError(f"scaler must hold {len(names)} finite means and positive scales, was otherwise; train again")
+        return cls(mean, scale)
+
+
+def check_names(what: str, have: Sequence[str], want: Sequence[str]) -> None:
+    """Raise ModelAbsentError unless both name lists are equal, order included."""
+    if tuple(have) == tuple(want):
+        return
+    missing, extra = [n for n in want if n not in have], [n for n in have if n not in want]
+    detail = f"missing {', '.join(missing) or 'none'}, unknown {', '.join(extra) or 'none'}" if missing or extra else "in another order"
+    raise ModelAbsentError(f"{what} must have the features {', '.join(want)}, was {detail}; assemble the matrix by name")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Parameters of a model: of trees as their library spells them, of networks sizes and optimiser.
+
+    rounds: largest number of boosting rounds or epochs.
+    patience: rounds without improvement on the validation slice before it stops, 0 never.
+    weights: `balanced` N / (3 n_c), `max_share` max(n) / n_c, or `none`; the validation slice is weighed with the training part's figures.
+    """
+
+    params: Mapping[str, Any]
+    rounds: int
+    patience: int
+    weights: str
+
+
+def class_weights(counts: Any, rule: str) -> F8:
+    """Weight of each class [3] from training counts [3], all above 0."""
+    n = np.asarray(counts, np.float64)
+    rules: dict[str, F8] = {"none": np.ones(3), "balanced": n.sum() / (3.0 * n), "max_share": n.max() / n}
+    return rules[rule]
+
+
+@dataclass
+class StoredModel(ABC):
+    """What our models share: presets, scaler, refusal of missing classes, files."""
+
+    feature_names: tuple[str, ...]
+    preset: str = "default"
+    rounds: int = 0  # used after early stopping
+    scaler: Scaler | None = field(default=None, repr=False)
+    calibration: Calibration | None = field(default=None, repr=False)  # fitted and applied by whoever trains and serves
+    slot: ClassVar[str]
+    stem: ClassVar[str]
+    suffix: ClassVar[str]
+    presets: ClassVar[Mapping[str, Preset]]
+
+    def __post_init__(self) -> None:
+        if self.preset not in self.presets:
+            raise UserError(f"preset (--preset) must be one of {', '.join(self.presets)}, was {self.preset!r}")
+
+    @abstractmethod
+    def _write(self) -> bytes:
+        """Return the model in the library's own format."""
+
+    @abstractmethod
+    def _read(self, data: bytes) -> None:
+        """Load what `_write` returned."""
+
+    def params(self) -> dict[str, Any]:
+        """Return preset, parameters, largest and used number of rounds, patience and weighting."""
+        preset = self.presets[self.preset]
+        own = {"max_rounds": preset.rounds, "rounds": self.rounds, "patience": preset.patience, "class_weights": preset.weights}
+        return {"preset": self.preset, **preset.params, **own}
+
+    def save(self, path: Path) -> None:
+        """Write `path` (the library's format) and `<stem>_scaler.json` beside it."""
+        assert self.scaler is not None
+        data = self._write()
+        path.write_bytes(data)
+        save_text(scaler_path(path), self.scaler.to_json(self.feature_names, data, self.calibration))
+
+    def load(self, path: Path) -> Self:
+        """Read what `save` wrote. Raises ModelAbsentError where files are missing, damaged, or of other features."""
+        try:
+            data, text = read_bytes(path, MODEL), read_text(scaler_path(path), SCALER)
+        except UserError as error:
+            raise ModelAbsentError(str(error)) from error
+        self.scaler = Scaler.from_json(text, self.feature_names, data)
+        try:
+            stored = parse_json(text, SCALER, scaler_path(path)).get("calibration")
+            self.calibration = None if stored is None else Calibration.from_dict(stored)
+            self._read(data)
+        except ModelAbsentError:
+            raise
+        except Exception as error:  # each library has errors of its own; whatever it is, the model is absent
+            first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ModelAbsentError(f"{self.slot} must be a {self.suffix} file of its library, was not: {first}") from error
+        return self
+
+    def _fitted(self) -> Scaler:
+        """Return the scaler of a fitted or loaded model."""
+        if self.scaler is None:
+            raise ValueError(f"{self.slot} must be fitted or loaded before it predicts, was neither")
+        return self.scaler
+
+    def _counts(self, labels: NDArray[np.int8], valid_rows: Any) -> NDArray[np.int64]:
+        """Training cells of each class [3]. Raises ModelAbsentError where one is missing, or nothing could stop the training."""
+        counts = np.bincount(labels, minlength=3)
+        if counts.sum() == 0:
+            raise ModelAbsentError(
+                "training rows must exist, was none with whole features and a label: too many holes, see `qt data check`"
+            )
+        if counts.min() == 0:
+            lacking = ", ".join(name for name, count in zip(CLASSES, counts) if count == 0)
+            raise ModelAbsentError(
+                f"training rows must hold every class, {len(labels):,} were without {lacking}; see `qt data check`, or choose another label"
+            )
+        if len(valid_rows) == 0:
+            raise ModelAbsentError("validation rows must exist, was 0; load a longer period")
+        return counts
+
+
+@dataclass
+class TreeModel(StoredModel):
+    """What boosted trees share: rows scaled in place, class weights, prediction in chunks.
+
+    history: weighted log loss per round on the fitted ("train") and the validation rows ("valid"), and the round kept ("best"), from 0.
+    """
+
+    history: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @abstractmethod
+    def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
+        """Fit on scaled rows and keep the rounds up to the best one."""
+
+    @abstractmethod
+    def _predict(self, rows: F4) -> F8:
+        """Probabilities of scaled rows, [N, 3]."""
+
+    @abstractmethod
+    def _gains(self) -> F8:
+        """Sum of the gains of each feature's splits, [F]."""
+
+    def gains(self) -> dict[str, float]:
+        """Return each feature's share of the gain of all splits; zeros where nothing was split."""
+        total = self._gains()
+        return dict(zip(self.feature_names, (total / max(total.sum(), 1e-300)).round(6).tolist()))
+
+    def _remember(self, train: Sequence[float], valid: Sequence[float]) -> None:
+        """Keep the learning curves; six digits show all there is to see."""
+        self.history = {"train": [round(x, 6) for x in train], "valid": [round(x, 6) for x in valid], "best": self.rounds - 1}
+
+    def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
+        """Fit scaler and trees; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
+        self._check(rows)
+        counts = self._counts(labels, valid_rows)
+        self.scaler = Scaler.fit(rows)
+        weights = class_weights(counts, self.presets[self.preset].weights)
+        valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, weights[valid_labels])
+        self._fit(self.scaler.transform(rows, rows), labels, weights[labels], valid, seed)
+
+    def predict_proba(self, matrix: F4) -> F8:
+        """Return probabilities [N, 3] float64 of finite rows [N, F]."""
+        self._check(matrix)
+        scaler = self._fitted()
+        out = np.empty((len(matrix), 3))
+        for start in range(0, len(matrix), CHUNK):
+            part = slice(start, start + CHUNK)
+            out[part] = self._predict(scaler.transform(matrix[part]))
+        return out
+
+    def _check(self, matrix: F4) -> None:
+        if matrix.dtype != np.float32 or matrix.ndim != 2 or matrix.shape[1] != len(self.feature_names):
+            raise ValueError(
+                f"{self.slot} must get a float32 matrix [N, {len(self.feature_names)}] of {', '.join(self.feature_names)}, "
+                f"was {matrix.dtype} {list(matrix.shape)}; assemble it by name with qtcore.features.matrix"
+            )
+
+
+def scaler_path(model_path: Path) -> Path:
+    """Path of the scaler that belongs to a model file."""
+    return model_path.with_name(f"{model_path.stem}_scaler.json")

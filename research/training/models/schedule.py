@@ -1,0 +1,288 @@
+"""Which model answers for which bar? A schedule of artefacts, each valid for a span of decision times (`spec` D-88).
+
+Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)` holds `close_time[t]`. `folder` says how it lies on disk.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import Params
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
+from research.errors import UserError
+from research.files import Kind, read_bytes, read_json
+from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
+from research.training.models.base import (
+    F4,
+    MODEL,
+    BaseModel,
+    ModelAbsentError,
+    check_names,
+    lookback_of,
+    make_model,
+    model_target,
+    names_hash,
+    scaler_path,
+)
+from research.training.models.calibration import calibrated
+from research.training.models.folder import ENTRY, check_meta, check_whole, read_schedule, write_schedule
+from research.training.models.windows import complete, inputs_of
+
+SCHEMA_VERSION = 2
+FOREVER = int(np.iinfo(np.int64).max)
+SERVED = 4_096  # cells predicted between two reports: seconds of the slowest network
+THRESHOLDS = {side: {...: (float, None)} for side in ("sell", "buy")}
+SHAPE = {
+    "config": {"label": LABEL_SHAPE, "thresholds": [THRESHOLDS], "plan?": {"params?": dict, "seed?": int}, "boundaries?": [int]},
+    "artefacts": [{**ENTRY, "slot": str}],
+}
+METADATA = Kind(
+    "the metadata of a model as the training wrote it",
+    "train again",
+    {
+        "slot": str, "target": str, "suffix": str, "hash": str, "features": [str], "params": {"preset": str}, "valid_from": int,
+        "label": LABEL_SHAPE, "label_thresholds": THRESHOLDS, "feature_params?": dict,
+    },
+)  # fmt: skip
+STAMP = re.compile(r"_v(\d{8}_\d{6})_v5_meta\.json$")
+Progress = Callable[[int, int, str], Any]
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One fitted model on disk.
+
+    valid_from, valid_until: decision times, ns UTC, the second exclusive. hash: of model and scaler file. meta: `spec` 3.4. meta_hash: of
+    the file with the metadata, empty where none was written yet.
+    """
+
+    slot: str
+    fold: int
+    valid_from: int
+    valid_until: int
+    path: Path
+    hash: str
+    meta: Mapping[str, Any]
+    meta_hash: str = ""
+
+    def load(self) -> BaseModel:
+        """Load the model. Raises ModelAbsentError where a file is missing, damaged, altered, or of other features."""
+        if not self.path.exists() or not scaler_path(self.path).exists():
+            raise ModelAbsentError(
+                f"{self.slot} of fold {self.fold} must have the file {self.path.name} and its scaler, was without; train again"
+            )
+        if artefact_hash(self.path) != self.hash:
+            raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was altered; train again")
+        check_meta(self)
+        _check_class(self.slot, self.meta["target"])
+        model = make_model(self.meta["target"], self.meta["features"], self.meta["params"]["preset"])
+        return model.load(self.path)
+
+
+def artefact_hash(path: Path) -> str:
+    """Hash a model file together with its scaler (which names the features): equal hashes answer equally."""
+    digest = hashlib.sha256(read_bytes(path, MODEL))
+    digest.update(read_bytes(scaler_path(path), MODEL))
+    return digest.hexdigest()
+
+
+def _check_class(slot: str, target: str) -> None:
+    """Raise ModelAbsentError unless the metadata name the class that is registered: a file never chooses which code runs."""
+    try:
+        wanted = model_target(slot)
+    except UserError as error:
+        raise ModelAbsentError(str(error)) from error
+    if target != wanted:
+        raise ModelAbsentError(f"{slot} must be of the registered class {wanted}, was {target}; register it first")
+
+
+@dataclass(frozen=True)
+class ModelSet:
+    """A trained set of models: artefacts in order of time, the features they take, and how they were made.
+
+    config: what `train` was told, enough to fit a fold again. notes: sentences about models that are absent. n_stored: fits that came from
+    the store when this set was trained. scratch: keeps the temporary folder of an unsaved set alive.
+    """
+
+    artefacts: tuple[Artefact, ...]
+    feature_names: tuple[str, ...]
+    config: Mapping[str, Any]
+    notes: tuple[str, ...] = ()
+    n_stored: int = field(default=0, compare=False)
+    scratch: Any = field(default=None, repr=False, compare=False)
+    _loaded: dict[Path, BaseModel | None] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Models that have at least one artefact, in slot order."""
+        return tuple(slot for slot in MODELS if any(a.slot == slot for a in self.artefacts))
+
+    @property
+    def lookback(self) -> int:
+        """Rows of one symbol that the longest-sighted model sees, the bar itself included."""
+        return max((int(a.meta.get("lookback", 1)) for a in self.artefacts), default=1)
+
+    @property
+    def horizon(self) -> int:
+        """Rows that the label looks ahead: how long the chain holds a position unless told otherwise."""
+        return int(self.config["label"]["horizon"])
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the metadata of the artefacts warn of, one sentence each."""
+        return tuple(f"{a.slot}, fold {a.fold + 1}: {text}" for a in self.artefacts for text in a.meta.get("warnings", ()))
+
+    def table(self) -> list[dict[str, Any]]:
+        """Figures of every artefact on its test fold, one row each, for reports."""
+        wanted = ("status", "n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
+        return [{"model": a.slot, "fold": a.fold, "hash": a.hash} | {name: a.meta.get(name) for name in wanted} for a in self.artefacts]
+
+    def params(self) -> Params:
+        """Return the parameters that the training was given."""
+        return Params().with_values(self.config.get("plan", {}).get("params", {}))
+
+    def check_params(self, params: Params) -> None:
+        """Raise UserError when `params` compute features otherwise than the training did; the choice of the set does not matter."""
+        mine, theirs = self.params().flat(), params.flat()
+        for name in mine:
+            if name.startswith("features.") and name != "features.feature_set" and mine[name] != theirs[name]:
+                raise UserError(f"{name} must be {mine[name]!r} as when the models were trained, was {theirs[name]!r}; train again")
+
+    def hashes(self, fold: int) -> dict[str, str]:
+        """Return the artefact hash of every model of a fold."""
+        return {a.slot: a.hash for a in self.artefacts if a.fold == fold}
+
+    def serve(self, matrix: F4, close_time: I8, names: Sequence[str] | None = None, progress: Progress | None = None) -> F8:
+        """Predict every bar with the artefact valid at its close.
+
+        matrix [h + n, S, F]: float32, columns `feature_names`; h earlier rows may stand in front for windows of sequence models. A row or
+        window with a NaN gets no prediction. close_time [n]: decision times, ns UTC. progress(done, total, text) is called now and then.
+        Returns [5, n, S, 3] float64, NaN absent; one bar gives the same bits as all of them.
+        """
+        if names is not None:
+            check_names("matrix", names, self.feature_names)
+        n, n_symbols = len(close_time), matrix.shape[1]
+        n_before = len(matrix) - n
+        out = np.full((N_MODELS, n, n_symbols, 3), np.nan)
+        usable = np.asarray(np.isfinite(matrix).all(axis=2))
+        for i, artefact in enumerate(self.artefacts):
+            rows = np.flatnonzero((close_time >= artefact.valid_from) & (close_time < artefact.valid_until))
+            if len(rows) == 0 or not usable[n_before + rows].any():
+                continue
+            model = self._model(artefact)
+            if model is not None:
+                lookback = lookback_of(model)
+                t, s = np.nonzero(complete(usable, lookback)[n_before + rows])
+                for start in range(0, len(t), SERVED):
+                    if progress is not None:
+                        share = f"{start / len(t):.0%}"
+                        progress(i, len(self.artefacts), f"predicting: {artefact.slot}, fold {artefact.fold + 1}, {share}")
+                    row, column = rows[t[start : start + SERVED]], s[start : start + SERVED]
+                    probs = model.predict_proba(inputs_of(matrix, (n_before + row) * n_symbols + column, lookback))
+                    out[MODELS.index(artefact.slot), row, column] = calibrated(model, probs)
+        return out
+
+    def _model(self, artefact: Artefact) -> BaseModel | None:
+        """Load on first use; a model that cannot be loaded is absent, never a dummy vote (`spec` D-28)."""
+        if artefact.path not in self._loaded:
+            self._load(artefact)
+        return self._loaded[artefact.path]
+
+    def _load(self, artefact: Artefact) -> str | None:
+        """Load an artefact; return why it is absent, None where it is not."""
+        self._loaded[artefact.path] = None
+        try:
+            model = artefact.load()
+            check_names(artefact.path.name, artefact.meta["features"], self.feature_names)
+        except ModelAbsentError as error:
+            return str(error)
+        self._loaded[artefact.path] = model
+        return None
+
+    def check(self) -> tuple[str, ...]:
+        """Load every artefact now; return one sentence for each that is absent."""
+        return tuple(why for why in map(self._load, self.artefacts) if why is not None)
+
+    def save(self, folder: str | Path) -> "ModelSet":
+        """Write all artefacts and then `schedule.json`; return the set that lives there. Raises UserError when that is impossible."""
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            "feature_names": self.feature_names,
+            "feature_hash": names_hash(self.feature_names),
+            "config": self.config,
+            "notes": self.notes,
+        }
+        moved = write_schedule(Path(folder), self.artefacts, document, "models")
+        return ModelSet(moved, self.feature_names, self.config, self.notes, self.n_stored)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, is_checked: bool = True) -> "ModelSet":
+        """Read a schedule's folder, or a folder of single artefacts: then the latest time stamp in the names serves all bars.
+
+        Raises UserError where there is nothing to read or another version wrote it. A damaged artefact is absent and named in `notes`;
+        is_checked=False opens none and leaves that to `check`.
+        """
+        source = Path(folder)
+        models = cls._load_schedule(source) if (source / "schedule.json").exists() else cls._load_latest(source)
+        return replace(models, notes=(*models.notes, *models.check())) if is_checked else models
+
+    @classmethod
+    def _load_schedule(cls, source: Path) -> "ModelSet":
+        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule", SHAPE)
+        check_whole(source, document)
+        artefacts = tuple(_artefact(*entry) for entry in entries)
+        return cls(artefacts, tuple(document["feature_names"]), document["config"], tuple(document["notes"]))
+
+    @classmethod
+    def _load_latest(cls, source: Path) -> "ModelSet":
+        found: dict[str, tuple[str, Path]] = {}
+        for path in sorted(source.rglob("*_meta.json")):
+            if match := STAMP.search(path.name):
+                stem = path.name[: match.start()]
+                found[stem] = max(found.get(stem, ("", path)), (match[1], path))
+        artefacts = []
+        for _, path in found.values():
+            meta = read_json(path, METADATA)
+            file = path.with_name(path.name.removesuffix("_meta.json") + meta["suffix"])
+            artefacts.append(Artefact(meta["slot"], 0, meta["valid_from"], FOREVER, file, meta["hash"], meta))
+        if not artefacts:
+            raise UserError(f"models must be a folder with schedule.json or artefacts as `qt train` writes them, was {str(source)!r}")
+        names = tuple(artefacts[0].meta["features"])
+        for artefact in artefacts[1:]:
+            check_names(artefact.path.name, artefact.meta["features"], names)
+        first = artefacts[0].meta
+        config = {"label": first["label"], "thresholds": [first["label_thresholds"]], "plan": {"params": first.get("feature_params", {})}}
+        return cls(tuple(artefacts), names, config)
+
+
+def _artefact(entry: Mapping[str, Any], path: Path, meta: Mapping[str, Any]) -> Artefact:
+    known = {"target": model_target(entry["slot"]), "features": [], "params": {"preset": "default"}}  # what a check of the files asks for
+    return Artefact(**entry, path=path, meta=known | dict(meta))
+
+
+def fold_of(models: ModelSet, close_time: I8) -> NDArray[np.int16]:
+    """Fold whose artefacts serve each decision time, int16 [n], -1 none."""
+    out = np.full(len(close_time), -1, np.int16)
+    for artefact in models.artefacts:
+        out[(close_time >= artefact.valid_from) & (close_time < artefact.valid_until)] = artefact.fold
+    return out
+
+
+def labels_of(models: ModelSet, bars: Bars) -> tuple[NDArray[np.int8], Label]:
+    """Label bars as the schedule was trained: each row by the thresholds of the fold that serves it, the first fold's before that.
+
+    Returns (int8 [n, S], label). A symbol that a percentile label was not fitted on has no labels.
+    """
+    label = Label.from_dict(models.config["label"])
+    fold = np.maximum(fold_of(models, bars.close_time), 0)
+    out = np.full(bars.close.shape, -1, np.int8)
+    returns = forward_return(bars.close, label.horizon)
+    for k, thresholds in enumerate(models.config["thresholds"]):
+        out[fold == k] = classify(returns[fold == k], label, *limits(label, thresholds, bars.symbols))
+    return out, label

@@ -1,0 +1,319 @@
+"""What did the base models say, out of sample? Frozen arrays on the grid of the bars, stored as Parquet.
+
+Rows before the first test fold are absent: a bar that a model was fitted on is never predicted. Column names of the file: `close_time`,
+`open_time`, `symbol`, `fold` (-1 none), `provenance` (`walk_forward`, `imported`, `none`), `label` (-1 none) and per model `xgb_p_sell`,
+`xgb_p_hold`, `xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`. Row t * S + s is bar t and symbol s.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.params import Params
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
+from research.data.clock import iso
+from research.data.grid import closes_of
+from research.errors import UserError
+from research.files import replacing
+from research.training.labels import Label, score_labels
+from research.training.models.schedule import ModelSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+
+SCHEMA_VERSION = 1  # of the stored file
+CELLS_PER_GROUP = 131_072  # rows of a row group in the file, so that a long history is read in blocks
+SIDES = ("p_sell", "p_hold", "p_buy")
+SUM_TOLERANCE = 1e-3  # of the sum of three probabilities: some were rounded to three digits
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Out-of-sample predictions of up to five models.
+
+    open_time, close_time [n]: ns UTC. probs [5, n, S, 3]: SELL HOLD BUY, NaN absent; None when only actions are known.
+    action [5, n, S]: int8, -1 absent. confidence [5, n, S]: NaN absent. fold [n]: int16, -1 where nothing was predicted.
+    labels [n, S]: int8, -1 invalid, of the resolved `label`. models: the schedule that made them, None when imported.
+    notes: sentences about what is absent, refused or ignored.
+    """
+
+    open_time: I8
+    close_time: I8
+    symbols: tuple[str, ...]
+    probs: F8 | None
+    action: NDArray[np.int8]
+    confidence: F8
+    fold: NDArray[np.int16]
+    labels: NDArray[np.int8]
+    label: Label
+    models: ModelSet | None = None
+    imported: bool = False
+    notes: tuple[str, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Number of bars."""
+        return len(self.close_time)
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Models that voted at least once, in slot order."""
+        return tuple(slot for m, slot in enumerate(MODELS) if (self.action[m] >= 0).any())
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the training; None when these were not trained here."""
+        return None if self.models is None else self.models.config.get("plan", {}).get("seed")
+
+    def votes(self) -> Votes:
+        """Return what the engine takes."""
+        return Votes(self.action, self.confidence, self.probs)
+
+    def __getitem__(self, rows: slice) -> "Predictions":
+        """Cut a block of rows; arrays are views."""
+        per_row = {name: getattr(self, name)[rows] for name in ("open_time", "close_time", "fold", "labels")}
+        per_model = {name: getattr(self, name)[:, rows] for name in ("action", "confidence")}
+        return replace(self, probs=None if self.probs is None else self.probs[:, rows], **per_row, **per_model)
+
+    @classmethod
+    def from_probs(
+        cls, bars: Bars, probs: F8, fold: NDArray[np.int16], labels: NDArray[np.int8], label: Label, **rest: Any
+    ) -> "Predictions":
+        """Make predictions of probabilities [5, n, S, 3]: the action is the first largest, the confidence its probability."""
+        votes = Votes.from_probs(probs)
+        return cls(bars.open_time, bars.close_time, bars.symbols, probs, votes.action, votes.confidence, fold, labels, label, **rest)
+
+    @classmethod
+    def from_models(
+        cls,
+        models: ModelSet | str | Path,
+        bars: Bars,
+        params: Params | None = None,
+        custom: Any = (),
+        progress: Callable[[int, int, str], Any] | None = None,
+    ) -> "Predictions":
+        """Serve bars from a trained schedule: each by the artefact valid at its close, none before the first.
+
+        params: the chain's; by default those of the training. progress(done, total, text) is called now and then. Raises UserError where
+        the parameters would give the models other features.
+        """
+        from research.training.models.inputs import model_inputs
+        from research.training.models.schedule import fold_of, labels_of
+
+        known = models if isinstance(models, ModelSet) else ModelSet.load(models)
+        if params is not None:
+            known.check_params(params)
+        inputs = model_inputs(bars, params or known.params(), custom, known.feature_names)
+        labels, label = labels_of(known, bars)
+        probs = known.serve(inputs.matrix, bars.close_time, inputs.names, progress)
+        return cls.from_probs(bars, probs, fold_of(known, bars.close_time), labels, label, models=known, notes=known.notes)
+
+    @classmethod
+    def random(cls, bars: Bars, seed: int = 0, models: tuple[str, ...] = MODELS[:4], label: str | Label = "L3") -> "Predictions":
+        """Return seeded predictions without content, for trials of the chain; a hole has none. They count as imported.
+
+        >>> from research.data import simulate
+        >>> Predictions.random(simulate("random_walk", n_bars=50), seed=1)
+        <imported predictions of xgb, lgbm, nhits, patchtst: 50 bars, 5 symbols, 100% voted, L3>
+        """
+        rng = np.random.default_rng(seed)
+        probs = np.full((N_MODELS, bars.n, len(bars.symbols), 3), np.nan)
+        for slot in models:
+            probs[MODELS.index(slot)] = rng.dirichlet((1.0, 1.0, 1.0), (bars.n, len(bars.symbols)))
+        probs[:, np.isnan(bars.close)] = np.nan
+        labels, rule = score_labels(bars, label)
+        return cls.from_probs(bars, probs, np.full(bars.n, -1, np.int16), labels, rule, imported=True, notes=("random predictions",))
+
+    @classmethod
+    def import_file(
+        cls, path: str | Path, bars: Bars, label: str | Label = "auto", params: Params | None = None, time_zone: str | None = None
+    ) -> "Predictions":
+        """Read predictions of the user's own (Parquet, CSV or JSON lines) onto the bars; see `research.training.import_predictions`."""
+        from research.training.import_predictions import import_predictions
+
+        made: Predictions = import_predictions(path, bars, label, (params or Params()).broker, time_zone)
+        return made
+
+    def align(self, bars: Bars) -> "Predictions":
+        """Return these predictions on the grid of `bars`, absent where they say nothing. Raises UserError when none match.
+
+        Labels travel with their cells, so a part of the bars keeps the labels that it was trained and scored with.
+        """
+        if self.symbols == bars.symbols and np.array_equal(self.close_time, bars.close_time):
+            return self
+        row, column, here, there = matching(self.close_time, self.symbols, bars)
+        n_matched = len(row) * len(column)
+        if n_matched == 0:
+            raise UserError(mismatch(0, self.n * len(self.symbols), self.close_time, self.symbols, bars))
+        shape = (bars.n, len(bars.symbols))
+        to, source = np.ix_(here, there), np.ix_(row, column)
+
+        def placed(plane: NDArray, empty: Any) -> NDArray:
+            out = np.full(shape + plane.shape[2:], empty, plane.dtype)
+            out[to] = plane[source]
+            return out
+
+        fold = np.full(bars.n, -1, np.int16)
+        fold[here] = self.fold[row]
+        return replace(
+            self,
+            open_time=bars.open_time,
+            close_time=bars.close_time,
+            symbols=bars.symbols,
+            probs=None if self.probs is None else np.stack([placed(p, np.nan) for p in self.probs]),
+            action=np.stack([placed(a, -1) for a in self.action]),
+            confidence=np.stack([placed(c, np.nan) for c in self.confidence]),
+            fold=fold,
+            labels=placed(self.labels, -1),
+        )
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of the stored table, [n * S] each; times as int64 ns."""
+        n_symbols = len(self.symbols)
+        fold = np.repeat(self.fold, n_symbols)
+        out: dict[str, Any] = {
+            "close_time": np.repeat(self.close_time, n_symbols),
+            "open_time": np.repeat(self.open_time, n_symbols),
+            "symbol": np.tile(np.arange(n_symbols, dtype=np.int32), self.n),
+            "fold": fold,
+            "provenance": np.where(fold >= 0, 1, 2 if self.imported else 0).astype(np.int8),
+            "label": self.labels.ravel(),
+        }
+        for m, slot in enumerate(MODELS):
+            if self.probs is not None:
+                out |= {f"{slot}_{side}": self.probs[m, :, :, i].ravel() for i, side in enumerate(SIDES)}
+            out[f"{slot}_action"] = self.action[m].ravel()
+            out[f"{slot}_confidence"] = self.confidence[m].ravel()
+        return out
+
+    def save(self, path: str | Path) -> Path:
+        """Write Parquet: to a temporary file first, renamed when it is complete. The models are saved by `models.save(folder)`."""
+        import pyarrow.parquet as pq
+
+        target = Path(path)
+        block = max(1, CELLS_PER_GROUP // max(1, len(self.symbols)))
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with (
+                replacing(target) as draft,
+                pq.ParquetWriter(draft, self._schema(), compression="zstd", write_page_checksum=True) as writer,
+            ):
+                for start in range(0, max(self.n, 1), block):
+                    writer.write_table(self[start : start + block]._table())
+        except OSError as error:
+            raise UserError(f"predictions must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
+        return target
+
+    def _schema(self) -> Any:
+        about = {
+            "schema_version": SCHEMA_VERSION,
+            "symbols": self.symbols,
+            "label": self.label.to_dict(),
+            "imported": self.imported,
+            "has_probs": self.probs is not None,
+            "notes": self.notes,
+        }
+        return self[:0]._table().schema.with_metadata({"qt_predictions": json.dumps(about)})
+
+    def _table(self) -> Any:
+        import pyarrow as pa
+
+        columns = {name: pa.array(values) for name, values in self.columns().items()}
+        for name in ("close_time", "open_time"):
+            columns[name] = columns[name].cast(pa.timestamp("ns", tz="UTC"))
+        columns["symbol"] = pa.DictionaryArray.from_arrays(columns["symbol"], list(self.symbols)).cast(pa.string())
+        columns["provenance"] = pa.DictionaryArray.from_arrays(columns["provenance"], ["none", "walk_forward", "imported"]).cast(
+            pa.string()
+        )
+        return pa.table(columns)
+
+    @classmethod
+    def load(cls, path: str | Path, models: ModelSet | None = None) -> "Predictions":
+        """Read what `save` wrote. Raises UserError on another file or version."""
+        from research.training.predictions_file import stream_predictions
+
+        blocks = list(stream_predictions(path, models=models))
+        first = blocks[0]
+        if len(blocks) == 1:
+            return first
+        merged: dict[str, Any] = {}
+        for name, axis in (("open_time", 0), ("close_time", 0), ("fold", 0), ("labels", 0), ("action", 1), ("confidence", 1), ("probs", 1)):
+            parts = [getattr(block, name) for block in blocks]
+            merged[name] = None if parts[0] is None else np.concatenate(parts, axis=axis)
+        return replace(first, **merged)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the stored table, indexed by `open_time` and `symbol`."""
+        import pandas as pd
+
+        frame: pd.DataFrame = self._table().to_pandas()
+        return frame.set_index(["open_time", "symbol"])
+
+    def to_polars(self) -> "pl.DataFrame":
+        """Return the stored table as a polars frame."""
+        import polars as pl
+
+        frame = pl.from_arrow(self._table())
+        assert isinstance(frame, pl.DataFrame)
+        return frame
+
+    def __repr__(self) -> str:
+        share = float((self.action >= 0).any(axis=0).mean()) if self.action.size else 0.0
+        kind = "imported" if self.imported else "walk-forward"
+        size = f"{self.n} bars, {len(self.symbols)} symbols, {share:.0%} voted, {self.label.id}"
+        return f"<{kind} predictions of {', '.join(self.slots) or 'no model'}: {size}>"
+
+
+def aligned(predictions: Any, bars: Bars) -> Predictions:
+    """Bring a user's predictions onto the grid of `bars`. Raises UserError where they are none, or none match."""
+    if not isinstance(predictions, Predictions):
+        what = f"predictions must be research.Predictions, was {type(predictions).__name__}"
+        raise UserError(f"{what}; research.Predictions.import_file(source, bars) reads a file or a frame")
+    return predictions.align(bars)
+
+
+def matching(close_time: I8, symbols: tuple[str, ...], bars: Bars) -> tuple[I8, I8, I8, I8]:
+    """Rows and columns of a grid that exist in `bars`, and where: (rows, columns, rows of bars, columns of bars).
+
+    A close just before the full bar, as exchanges write it, is that close.
+    """
+    meant = closes_of(close_time, bars.close_time, bars.interval)
+    _, row, here = np.intersect1d(meant, bars.close_time, return_indices=True)
+    at = {name: s for s, name in enumerate(bars.symbols)}
+    column = np.array([s for s, name in enumerate(symbols) if name in at], np.int64)
+    there = np.array([at[symbols[s]] for s in column], np.int64)
+    return row.astype(np.int64), column, here.astype(np.int64), there
+
+
+def mismatch(n_matched: int, n_rows: int, close_time: I8, symbols: tuple[str, ...], bars: Bars) -> str:
+    """Say how predictions and bars differ, how many rows matched, and what to do."""
+    if not len(close_time):
+        return "predictions must have at least one row, was empty; make them again"
+    common = sorted(set(symbols) & set(bars.symbols))
+    head = f"predictions must match the bars by close_time and symbol, {n_matched} of {n_rows} rows did"
+    if not common:
+        return f"{head}: their symbols are {_some(symbols)}, those of the bars {_some(bars.symbols)}; rename or select symbols"
+    if np.isin(close_time, bars.open_time).any() and not np.isin(close_time, bars.close_time).any():
+        return f"{head}: their times are the bars' open times; write the close (open plus the bar's length) into close_time"
+    span = [iso(int(t)) for t in (close_time.min(), close_time.max(), bars.close_time[0], bars.close_time[-1])]
+    return f"{head}: they cover {span[0]} to {span[1]}, the bars {span[2]} to {span[3]} (UTC); load the same period and bar length"
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
+
+
+def hash_votes(votes: Votes) -> str:
+    """Name what the base models said, by content."""
+    digest = hashlib.sha256()
+    for plane in (votes.action, votes.confidence, votes.probs):
+        if plane is not None:
+            digest.update(np.ascontiguousarray(plane).data)
+    return digest.hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Statistics of predictions that need no run: bootstrap, intervals, losses."""

@@ -1,0 +1,381 @@
+"""How do bars become out-of-sample predictions? Features, one label, walk-forward folds, one fit per model and fold, a schedule.
+
+Nothing at or after a fold's first test row reaches its models: features look back, label choice and percentiles come from training rows,
+training ends where labels would touch the test, early stopping has its own purged slice. `retrain_fold` fits one fold again so that this
+can be proven on rewritten bars (`spec` D-99).
+
+Measured 2026-11 on two shared cores, both models as run, six folds: 19 symbols x 5,856 bars 52 s; 13 symbols x 58,440 bars, 440,000
+training cells in the last fold, 6 minutes. So no fit is capped by default; `max_train_rows` caps it where that is too long.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.check import as_bars
+from qtcore.params import Params
+from qtcore.types import F8, MODELS, N_MODELS, Bars
+from research.data.facts import fingerprint
+from research.data.lacks import mute, no_vote, rare
+from research.errors import UserError
+from research.parallel import check_engine, n_processors, opened, versions
+from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
+from research.training.models import fits
+from research.training.models.base import CLASSES, class_weights, lookback_of, make_model, model_target, names_hash
+from research.training.models.calibration import check_kind
+from research.training.models.inputs import Inputs, model_inputs
+from research.training.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
+from research.training.models.scores import score
+from research.training.models.worker import Job, Report, run_jobs
+from research.training.predictions import Predictions
+from research.training.splits import NO_SHUFFLE, SPLITS, VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
+
+N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
+WINDOW_COST = 12  # what a fit of a sequence model takes longer than one of trees, about
+Progress = Callable[[int, int, str], Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `train` was told; stored with the schedule, so that any fold can be fitted again.
+
+    label: as asked for (`auto`, an id, or a Label's fields). embargo: rows, None for the label's horizon. max_train_rows: most recent
+    training cells (bar and symbol) a fit may use, None for all. split: `walk_forward`, or `single_split` (70/15/15 by time). retrain_every:
+    rows, or a length of time such as `7d`, instead of `n_folds`. periods: of a training that was updated (`research.training.update`), one a fold:
+    close of the first test row and of the last bar that was known when the fold was made, ns UTC.
+    """
+
+    models: tuple[str, ...]
+    label: str | Mapping[str, Any]
+    params: Mapping[str, Any]
+    n_folds: int
+    train_share: float
+    embargo: int | None
+    is_rolling: bool
+    seed: int
+    preset: str
+    max_train_rows: int | None
+    split: str = "walk_forward"
+    retrain_every: str | int | None = None
+    calibration: str = "none"
+    periods: Sequence[Sequence[int]] = ()
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S]."""
+
+    inputs: Inputs
+    folds: tuple[Fold, ...]
+    label: Label
+    thresholds: tuple[tuple[F8, F8], ...]
+    labels: NDArray[np.int8]
+
+
+def train(
+    bars: Bars,
+    models: Sequence[str] = ("xgb", "lgbm"),
+    label: str | Label = "auto",
+    params: Params | None = None,
+    *,
+    n_folds: int | None = None,
+    train_share: float = 0.4,
+    embargo: int | None = None,
+    is_rolling: bool = False,
+    split: str = "walk_forward",
+    retrain_every: str | int | None = None,
+    shuffle: bool = False,
+    seed: int = 42,
+    preset: str = "default",
+    calibration: str = "none",
+    max_train_rows: int | None = None,
+    use_store: bool = True,
+    custom: Sequence[Any] = (),
+    own_checks: Sequence[Mapping[str, Any]] = (),
+    processes: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    progress: Progress | None = None,
+    out: str | Path | None = None,
+) -> Predictions:
+    """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
+
+    models: slots. label: `auto`, an id of `research.training.labels`, or a Label. embargo: rows between parts beyond the purge, the horizon by
+    default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`, rows or a
+    length of time such as `7d`. calibration: one of `research.training.models.calibration.KINDS`. custom: features of the researcher's own;
+    own_checks: what their trials found, kept with the schedule.
+    processes: fits at a time, all cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs
+    (`research.parallel.opened`); a cluster does as many fits at a time as it has processors. progress(done, total, text) is called after
+    each fit.
+    out: folder for artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
+
+    A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a training that
+    was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is unknown, or for
+    `shuffle`; KeyboardInterrupt says how many fits are kept.
+
+    >>> from research.data import simulate
+    >>> train(simulate("random_walk", n_bars=400), models=["lgbm"], n_folds=2, processes=1)
+    <walk-forward predictions of lgbm: 400 bars, 5 symbols, 60% voted, L1>
+    """
+    bars = as_bars(bars)
+    asked = label.to_dict() if isinstance(label, Label) else label
+    flat = (params or Params()).flat()
+    if shuffle:
+        raise UserError(NO_SHUFFLE.format("shuffle=True"))
+    check_kind(calibration)
+    check_engine(engine, address)
+    if split not in SPLITS:
+        raise UserError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
+    folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
+    plan = Plan(
+        _slots(models), asked, flat, folds, train_share, embargo, is_rolling, seed=seed, preset=preset, max_train_rows=max_train_rows,
+        split=split, retrain_every=retrain_every, calibration=calibration,
+    )  # fmt: skip
+    store = fits.folder() if use_store else None
+    workers = (processes or n_processors(), engine, address)
+    return follow(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
+
+
+def follow(
+    bars: Bars,
+    plan: Plan,
+    custom: Sequence[Any] = (),
+    *,
+    own_checks: Sequence[Mapping[str, Any]] = (),
+    store: Path | None,
+    workers: tuple[int, str, str | None],
+    progress: Progress | None = None,
+    out: str | Path | None = None,
+) -> Predictions:
+    """Carry out a plan on bars, as `train` does. store: folder of known fits, None for none; workers: fits at a time, engine, address."""
+    processes, engine, address = workers
+    prepared = prepare(bars, plan, custom)
+    ready = prepared.inputs.usable.any(axis=0)
+    params = Params().with_values(plan.params)
+    silent = () if np.all(ready) else tuple(mute(bars, params).values())
+    silent += rare(bars, prepared.inputs.usable, params.features.warmup)
+    if not np.any(ready):
+        raise UserError(no_vote(silent))
+    scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
+    jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), store)
+    answers, n_known = _answers(jobs, processes, (engine, address), progress)
+    probs = np.full((N_MODELS, *prepared.inputs.matrix.shape[:2], 3), np.nan)
+    for job, answer in zip(jobs, answers):
+        if answer["absent"] is None:
+            with np.load(f"{job['path']}.npz", allow_pickle=False) as stored:
+                probs[MODELS.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
+    schedule = replace(_schedule(bars, prepared, plan, jobs, answers, probs, scratch), n_stored=n_known)
+    if own_checks:
+        schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
+    if out is not None:
+        schedule = schedule.save(Path(out))
+    fold, labels = np.full(bars.n, -1, np.int16), prepared.labels[0].copy()
+    for part in prepared.folds:
+        fold[part.test] = part.number
+        labels[part.test] = prepared.labels[part.number][part.test]
+    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, models=schedule, notes=(*schedule.notes, *silent))
+    if out is not None:
+        made.save(Path(out) / "predictions.parquet")
+    return made
+
+
+def prepare(bars: Bars, plan: Plan, custom: Sequence[Any] = ()) -> Prepared:
+    """Compute features, settle the label, cut the folds, fit thresholds inside each and label the bars with them."""
+    params = Params().with_values(plan.params)
+
+    def cut(label: Label) -> tuple[Fold, ...]:
+        gap = label.horizon if plan.embargo is None else plan.embargo
+        end = label_end(bars.n, label)
+        if plan.periods:
+            starts = [int(np.searchsorted(bars.close_time, first)) for first, _ in plan.periods]
+            share = VALID_SHARES[plan.split]
+            return walk_forward(end, valid_share=share, embargo=gap, is_rolling=plan.is_rolling, edges=[*starts, bars.n])
+        if plan.split == "single_split":
+            return single_split(end, gap)
+        edges = None if plan.retrain_every is None else retraining_edges(bars.close_time, plan.train_share, plan.retrain_every)
+        return walk_forward(end, n_folds=plan.n_folds, train_share=plan.train_share, embargo=gap, is_rolling=plan.is_rolling, edges=edges)
+
+    asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
+    rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)
+    folds = cut(rule)
+    returns = forward_return(bars.close, rule.horizon)
+    thresholds = tuple(fit_thresholds(returns, rule, fold.train) for fold in folds)
+    labels = np.stack([classify(returns, rule, *pair) for pair in thresholds])
+    for k, (_, last) in enumerate(plan.periods):  # a fold keeps the labels that were known when it was made, so its fits stay known
+        labels[k, max(0, int(np.searchsorted(bars.close_time, last)) + 1 - rule.horizon) :] = -1
+    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels)
+
+
+def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
+    """Fit one fold of a trained schedule again on `bars` and return the artefact hash of each model.
+
+    With every bar at or after the fold's boundary rewritten, the hashes must equal `models.hashes(fold)` (`spec` D-99); the boundary is the
+    row whose close is the fold's `valid_from`. A model that is absent is missing from both.
+    """
+    known = dict(models.config["plan"])
+    plan = Plan(**known | {"models": tuple(slots or known["models"])})
+    prepared = prepare(as_bars(bars), plan, custom)
+    with tempfile.TemporaryDirectory(prefix="qt_retrain_") as scratch:
+        jobs = _jobs(prepared, plan, Path(scratch), [fold])
+        answers = run_jobs(jobs, 1)
+        return {job["slot"]: artefact_hash(Path(job["path"])) for job, answer in zip(jobs, answers) if answer["absent"] is None}
+
+
+def _slots(models: Sequence[str]) -> tuple[str, ...]:
+    wanted = (models,) if isinstance(models, str) else tuple(models)
+    for slot in wanted:
+        model_target(slot)
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise UserError(f"models must be one or more different names, was {list(wanted)}")
+    return tuple(slot for slot in MODELS if slot in wanted)
+
+
+def _jobs(prepared: Prepared, plan: Plan, folder: Path, folds: Sequence[int], store: Path | None = None) -> list[Job]:
+    """Write the arrays that workers read, and one job per fold and model; each names its fit in the store."""
+    n = prepared.labels.shape[1]
+    np.save(folder / "matrix.npy", prepared.inputs.matrix)
+    np.save(folder / "usable.npy", prepared.inputs.usable)
+    np.save(folder / "labels.npy", prepared.labels)
+    np.save(folder / "roles.npy", np.stack([fold.roles(n) for fold in prepared.folds]))
+    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    more = {"features": list(prepared.inputs.names), "preset": plan.preset, "seed": plan.seed, "max_train_rows": plan.max_train_rows}
+    more |= {"calibration": plan.calibration, "horizon": prepared.label.horizon}
+    more |= {"folder": str(folder), "stamp": stamp, "store": None if store is None else str(store)}
+    jobs = []
+    for k in folds:
+        (folder / f"fold_{k:02d}").mkdir()
+        fold, contents = prepared.folds[k], dict[int, str]()
+        for slot in plan.models:
+            target = model_target(slot)
+            model = make_model(target, prepared.inputs.names, plan.preset)
+            lookback = lookback_of(model)
+            path = folder / f"fold_{k:02d}" / f"{model.stem}_v{stamp}_v5{model.suffix}"
+            job = more | {"slot": slot, "fold": k, "target": target, "path": str(path)}
+            job["cost"] = len(fold.fit) * (1 if lookback == 1 else WINDOW_COST)
+            if store is not None:
+                if lookback not in contents:
+                    contents[lookback] = fits.content_of(prepared.inputs.matrix, prepared.labels[k], fold, lookback)
+                job["key"] = fits.fit_key(job, contents[lookback])
+            jobs.append(job)
+    return jobs
+
+
+def _answers(jobs: Sequence[Job], processes: int, engine: tuple[str, str | None], progress: Progress | None) -> tuple[list[Job], int]:
+    """Take from the store what is there, fit the rest; return the answers in the order of `jobs`, and how many were in the store."""
+    found = [fits.fetch(Path(job["store"]), job["key"], Path(job["path"])) if job["store"] else None for job in jobs]
+    missing = [i for i, answer in enumerate(found) if answer is None]
+    report = Report(progress, [jobs[i] for i in missing], len(jobs) - len(missing))
+    try:
+        with opened(*engine) if missing else nullcontext() as pool:
+            fitted = run_jobs([jobs[i] for i in missing], processes, report, None if engine[0] == "local" else pool)
+    except KeyboardInterrupt:
+        kept = len(jobs) - len(missing) + report.parts.count(1.0)
+        remedy = "; the same command goes on from there" if jobs[0]["store"] else ""
+        raise KeyboardInterrupt(f"stopped with {kept} of {len(jobs)} fits kept{remedy}") from None
+    for i, answer in zip(missing, fitted):
+        found[i] = answer
+    if missing and jobs[0]["store"]:
+        fits.trim()
+    return [answer for answer in found if answer is not None], len(jobs) - len(missing)
+
+
+def _schedule(bars: Bars, prepared: Prepared, plan: Plan, jobs: Sequence[Job], answers: Sequence[Job], probs: F8, scratch: Any) -> ModelSet:
+    """Gather artefacts, each with its metadata and the span of decision times it serves."""
+    artefacts, notes = [], []
+    last = len(prepared.folds) - 1
+    for job, answer in zip(jobs, answers):
+        fold = prepared.folds[job["fold"]]
+        if answer["absent"] is not None:
+            notes.append(f"{job['slot']} is absent in fold {fold.number + 1}: {answer['absent']}")
+            continue
+        start = int(bars.close_time[fold.test[0]])
+        stop = FOREVER if fold.number == last else int(bars.close_time[fold.test[-1] + 1])
+        path = Path(job["path"])
+        digest = artefact_hash(path)
+        meta = _metadata(bars, prepared, plan, job, answer, probs) | {"hash": digest, "valid_from": start, "valid_until": stop}
+        artefacts.append(Artefact(job["slot"], fold.number, start, stop, path, digest, meta))
+    config = {
+        "plan": dict(plan.__dict__),
+        "label": prepared.label.to_dict(),
+        "thresholds": [_by_symbol(bars, pair) for pair in prepared.thresholds],
+        "boundaries": [int(bars.close_time[fold.boundary]) for fold in prepared.folds],
+    }
+    return ModelSet(tuple(artefacts), prepared.inputs.names, json.loads(json.dumps(config)), tuple(notes), scratch=scratch)
+
+
+def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job, probs: F8) -> dict[str, Any]:
+    """Describe one artefact (`spec` 3.4); the score is on its own test fold."""
+    fold, names = prepared.folds[job["fold"]], prepared.inputs.names
+    span = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}
+    labels = prepared.labels[fold.number][fold.test]
+    served = probs[MODELS.index(job["slot"]), fold.test]
+    is_undone = plan.calibration in ("prior", "vector")
+    weights = class_weights(answer["fit_counts"], "none" if is_undone else answer["params"].get("class_weights", "none"))
+    counts, regime = np.array(answer["train_counts"]), prepared.inputs.regime[:, fold.test]
+    figures = score(served, labels, counts, weights, regime, prepared.label.horizon, plan.seed)
+    if plan.max_train_rows and answer["n_fit"] == plan.max_train_rows:
+        figures["warnings"].append(f"fitted on the {plan.max_train_rows} most recent training rows only")
+    if answer["n_fit"] < 1000:
+        figures["warnings"].append(f"fitted on {answer['n_fit']} rows, fewer than 1000")
+    return {
+        "version": f"v{job['stamp']}_v5",
+        "timestamp": job["stamp"],
+        "slot": job["slot"],
+        "target": job["target"],
+        "suffix": answer["suffix"],
+        "lookback": answer["lookback"],
+        "features": list(names),
+        "feature_hash": names_hash(names),
+        "feature_params": {name: value for name, value in plan.params.items() if name.startswith("features.")},
+        "class_mapping": {name: i for i, name in enumerate(CLASSES)},
+        "params": answer["params"],
+        "calibration": answer.get("calibration"),
+        "history": answer["history"],
+        "importance": answer["importance"],
+        "split": {
+            "kind": plan.split if plan.split == "single_split" else f"walk_forward, {'rolling' if plan.is_rolling else 'expanding'}",
+            "fold": fold.number,
+            "n_folds": len(prepared.folds),
+            "retrain_every": plan.retrain_every,
+            "embargo_rows": fold.embargo,
+            "rows": fold.sizes(),
+            "cells": {"fit": answer["n_fit"], "valid": answer["n_valid"], "test": answer["n_test"]},
+            "fit_cells_effective": _effective(prepared, fold),
+            "max_train_rows": plan.max_train_rows,
+            "close_time": span,
+        },
+        "label": prepared.label.to_dict(),
+        "label_thresholds": _by_symbol(bars, prepared.thresholds[fold.number]),
+        "fit_counts": answer["fit_counts"],
+        "synthetic": False,
+        "data_fingerprint": fingerprint(bars),
+        "symbols": list(bars.symbols),
+        "interval": bars.interval,
+        "seed": plan.seed,
+        "libraries": versions(),
+        **figures,
+    }
+
+
+def _effective(prepared: Prepared, fold: Fold) -> float:
+    """Count training labels by their uniqueness: those of one symbol that share bars count as fewer."""
+    labels = np.where(prepared.inputs.usable[fold.fit], prepared.labels[fold.number][fold.fit], np.int8(-1))
+    return float(np.nansum(uniqueness(labels, label_end(len(labels), prepared.label))))
+
+
+def _by_symbol(bars: Bars, thresholds: tuple[F8, F8]) -> dict[str, dict[str, float | None]]:
+    """Thresholds as JSON holds them: null where a symbol has none."""
+    known = [[None if value != value else value for value in values.tolist()] for values in thresholds]
+    return {side: dict(zip(bars.symbols, values)) for side, values in zip(("sell", "buy"), known)}
+
+
+def _parts(fold: Fold) -> tuple[tuple[str, Any], ...]:
+    return (("fit", fold.fit), ("valid", fold.valid), ("test", fold.test))
