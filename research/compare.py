@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from research.errors import UserError
-from research.store import RunFiles, read_run
+from research.runs.folder import RunFiles, read_run
 
 POINTS = 400  # of a drawn line
 

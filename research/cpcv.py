@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.audit import row_model
-from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.sharpe import ABSURD
 from research.files import plain
-from research.sweep.case import Case
-from research.sweep.figures import figures
+from research.runs.backtest import resolved
+from research.runs.case import Case
+from research.runs.metrics import figures
 from research.training.labels import classify, fit_thresholds, forward_return, get_label, label_end
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.predictions import Predictions

@@ -31,9 +31,9 @@ from research.data.sketch import Sketch, shared
 from research.errors import UserError
 from research.files import Kind, home, read_json, save_json
 from research.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
+from research.runs.verdict import IMPLAUSIBLE, INVALID
 from research.standing import PENDING, SPOILT, Result, Standings, append
 from research.trials import COMPARED, Trial, TrialName, Tried, effective_trials, trial_of
-from research.verdict import IMPLAUSIBLE, INVALID
 
 BUSY_SECONDS = 60.0
 WITNESS = Kind(

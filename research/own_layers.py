@@ -9,8 +9,8 @@ from typing import Any
 from qtcore.check import as_bars
 from qtcore.features.custom import own_features
 from qtcore.params import Params
-from research.backtest import backtest as _backtest
 from research.run import Run
+from research.runs.backtest import backtest as _backtest
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 from research.training.walk_forward import train as _train
@@ -32,7 +32,7 @@ def train(*args: Any, **options: Any) -> Predictions:
 
 @wraps(_backtest)
 def backtest(*args: Any, **options: Any) -> Run:
-    """Try the own layers, then run the chain; see `research.backtest.backtest`."""
+    """Try the own layers, then run the chain; see `research.runs.backtest.backtest`."""
     given = inspect.signature(_backtest).bind(*args, **options).arguments
     layers = {kind: given.get(key) for kind, key in (("judge", "judge"), ("trade", "trade"), ("meta_model", "meta"))}
     params = given.get("params") or Params()

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from research.backtest import backtest
 from research.errors import UserError
 from research.run import Run
-from research.store import array_hashes, read_run
+from research.runs.backtest import backtest
+from research.runs.folder import array_hashes, read_run
 
 
 def load_run(folder: str | Path) -> Run:

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars
-from research.backtest import backtest
-from research.record import RunRecord
-from research.store import RunFiles, array_hashes, manifest_of, read_run
-from research.tables import decision_planes
+from research.runs.backtest import backtest
+from research.runs.folder import RunFiles, array_hashes, manifest_of, read_run
+from research.runs.record import RunRecord
+from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 
 # Stages in the order of the chain, and the arrays of the manifest that each one makes.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import pandas as pd
 
 from research.errors import UserError
-from research.record import RunRecord
-from research.verdict import combined, proof_text
+from research.runs.record import RunRecord
+from research.runs.verdict import combined, proof_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -113,8 +113,8 @@ class Run(RunRecord):
         return axes
 
     def to_vectorbt(self) -> Any:
-        """Return the run as a `vectorbt.Portfolio` made of our fills, with the same equity (`research.portfolio`)."""
-        from research.portfolio import to_vectorbt
+        """Return the run as a `vectorbt.Portfolio` made of our fills, with the same equity (`research.runs.to_vectorbt`)."""
+        from research.runs.to_vectorbt import to_vectorbt
 
         return to_vectorbt(self)
 

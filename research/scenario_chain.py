@@ -25,8 +25,8 @@ from qtcore.types import (
     Source,
     Verdict,
 )
-from research.governor_state import GovernorState, position_pct, with_risk
-from research.reasons import reason_text
+from research.runs.governor_state import GovernorState, position_pct, with_risk
+from research.runs.reason_text import reason_text
 from research.scenario_layers import Case, analyse, ensemble_vote, is_accepted, market, policy_result, votes_of
 from research.training.labels import Label, make_labels
 

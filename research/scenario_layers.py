@@ -17,7 +17,7 @@ from qtcore.meta.vectors import VECTORS, one_hot_row, slot_order
 from qtcore.params import Params, PolicyBase
 from qtcore.slots import most_rule, tally_rule, weigh_rule
 from qtcore.types import ARBITER_INPUTS, F8, MODELS, N_MODELS, Action, Code, Consensus, Reason, Source, Value, Verdict, Votes
-from research.reasons import arbiter_text, reason_text
+from research.runs.reason_text import arbiter_text, reason_text
 
 Case = Mapping[str, Any]
 ALIASES = {"patch": "patchtst"}

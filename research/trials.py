@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from qtcore.params import Params
 from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.data.sketch import Sketch, sketch
-from research.market import growth
-from research.record import RunRecord
+from research.runs.benchmark import growth
+from research.runs.record import RunRecord
 from research.training.predictions import hash_votes
 
 COMPARED = 200  # latest trials whose returns are correlated for the effective number

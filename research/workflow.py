@@ -11,16 +11,16 @@ import pandas as pd
 
 from qtcore import Bars, Params
 from qtcore.types import MODELS
-from research.backtest import backtest
-from research.config import Config
 from research.data import Loaded
 from research.data import load as load_data
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import home, put_in_place
 from research.run import Run
-from research.store import check_output
-from research.tables import tested_rows
+from research.runs.backtest import backtest
+from research.runs.config import Config
+from research.runs.folder import check_output
+from research.runs.tables import tested_rows
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 from research.training.regime_weights import fit_regime_weights
@@ -103,7 +103,7 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     run = replace(run, notes=notes, lacked=tuple(loaded.report.lacked), command=job.command(), profile=job.config.profile)
     run.save(folder)
     if export_log:
-        from research.export import export_log as write_log
+        from research.runs.prediction_log import export_log as write_log
 
         write_log(run, folder)
     if verify:
@@ -269,7 +269,7 @@ def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], ou
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:
     """Run the main job, all four models in their quickest form, on the candles of `arch`; its trials have a ledger of their own."""
-    from research.config import load_config
+    from research.runs.config import load_config
 
     os.environ["QT_HOME"] = str(home() / "demo")
     config = load_config(sets=["run.models=xgb,lgbm,nhits,patchtst", "run.preset=fast", f"run.seed={seed}"])

@@ -69,14 +69,14 @@ class FakeRun:
 
     @property
     def trades(self) -> pd.DataFrame:
-        from research.tables import trades_frame
+        from research.runs.tables import trades_frame
 
         return trades_frame(self)
 
     @property
     def summary(self) -> dict[str, Any]:
         from research.evidence import summarise
-        from research.verdict import combined
+        from research.runs.verdict import combined
 
         return combined(summarise(self), self.verification)
 

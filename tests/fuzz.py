@@ -379,7 +379,7 @@ def metas(folder: Path) -> None:
 def run_tables(folder: Path) -> None:
     """Read everything that a run's folder holds."""
     from research.live.source import open_source
-    from research.store import TABLES, read_run
+    from research.runs.folder import TABLES, read_run
 
     files = read_run(folder)
     assert files.summary
@@ -495,7 +495,7 @@ def registry(folder: Path) -> None:
 
 
 def config(path: Path) -> None:
-    from research.config import load_config
+    from research.runs.config import load_config
 
     load_config(path=path).changes()
 

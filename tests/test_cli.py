@@ -14,8 +14,8 @@ import pytest
 import research
 from research.cli.app import app
 from research.cli.common import guarded
-from research.config import RunOptions
-from research.store import read_run
+from research.runs.config import RunOptions
+from research.runs.folder import read_run
 
 SMALL = ["--set", "run.models=lgbm", "--set", "run.folds=2"]
 WORLD = "simulated:planted_edge?n_bars=1200&n_symbols=2"

@@ -4,8 +4,8 @@ import pytest
 
 from qtcore import Params
 from qtcore.params import PARAMS, describe
-from research.config import load_config
 from research.errors import UserError
+from research.runs.config import load_config
 
 
 def test_later_wins(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import research
 from qtcore import Params
 from research.ledger import Ledger
-from research.store import read_run
+from research.runs.folder import read_run
 from research.sweep import run as run_module
 
 psutil = pytest.importorskip("psutil", reason="psutil is not installed; ray brings it")

@@ -14,7 +14,7 @@ from research.evidence import sharpe as sr
 from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, rule_counts
 from research.evidence.scoring import ECE_BINS, Opinion, blocks, share, tally
 from research.evidence.verdict import decide, effective_trades, excess, no_trades, reason
-from research.market import bar_returns, buy_and_hold, drawdown
+from research.runs.benchmark import bar_returns, buy_and_hold, drawdown
 from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from tests.fake_run import fake_run

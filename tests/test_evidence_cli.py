@@ -11,9 +11,9 @@ from research.cli.app import app
 from research.data import load_bars
 from research.errors import UserError
 from research.evidence import summarise
+from research.runs.verdict import combined
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
-from research.verdict import combined
 from research.workflow import Job, run_job
 from tests.fake_run import fake_run
 
@@ -37,7 +37,7 @@ def test_a_budget_that_is_overdrawn_fails_the_run_after_its_report(tmp_path, mon
 
 def test_models_of_synthetic_labels_are_refused_unless_allowed(tmp_path, monkeypatch):
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
-    from research.config import load_config
+    from research.runs.config import load_config
 
     sets = SETS[1::2]
     run = run_job(Job(WORLD, load_config(sets=sets), out=tmp_path / "first"), verify=False, report=False)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from research import tables
 from research.errors import UserError
 from research.evidence import summarise
 from research.evidence.accuracy import opinions, symbol_blocks
@@ -17,6 +16,7 @@ from research.evidence.calibration import reliability
 from research.evidence.compare import common, difference, meta_against, sentence
 from research.evidence.provenance import KINDS, over_budget, planes, provenance, refuse_synthetic
 from research.evidence.scoring import ECE_BINS, Opinion, blocks, tally
+from research.runs import tables
 from research.training.scoring.bootstrap import Bootstrap
 from tests.fake_run import fake_run
 from tests.naive import evidence as naive

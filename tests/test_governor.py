@@ -24,7 +24,7 @@ from qtcore.governor import (
 from qtcore.jit import kernel, rebind
 from qtcore.params import Params
 from qtcore.types import CLOSED, N_CLOSED, NEVER, Reason, zeros
-from research.governor_state import GovernorState, position_pct, with_risk
+from research.runs.governor_state import GovernorState, position_pct, with_risk
 from tests.conftest import awkward_bars
 
 SCENARIOS = Path(os.environ.get("QT_SPEC", Path(__file__).resolve().parents[2] / "shared" / "spec" / "scenarios.json"))

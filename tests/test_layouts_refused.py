@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR
-from research.config import Config
 from research.data import load_bars, save_bars, simulate, stream_bars
 from research.data.clock import interval_text, iso
 from research.data.load import DataWarning, load
@@ -17,6 +16,7 @@ from research.data.quality import quality
 from research.data.resample import bars_from_ticks, resample
 from research.data.sources import symbol_of
 from research.errors import UserError
+from research.runs.config import Config
 from research.workflow import Job
 from tests.test_data import assert_same_bars, frame
 

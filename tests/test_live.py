@@ -18,7 +18,6 @@ from qtcore.types import FILL, NS_PER_HOUR, Bars, Reason
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
-from research.config import load_config
 from research.data import load_bars
 from research.errors import UserError
 from research.live import controls
@@ -32,7 +31,8 @@ from research.live.records import Order
 from research.live.runner import Options, Runner
 from research.live.source import JournalSource
 from research.live.start import Wish, start_live
-from research.tables import decision_planes
+from research.runs.config import load_config
+from research.runs.tables import decision_planes
 from research.training.meta import MetaSchedule, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data

@@ -125,7 +125,7 @@ def test_a_drifted_market_names_the_feature(market):
 
 def test_a_changed_rule_is_a_rate_out_of_its_band(market):
     bars, predictions, cut, envelope, folder = market
-    from research.config import load_config
+    from research.runs.config import load_config
 
     config = load_config(sets=["meta.disagreement_threshold=0.2", "meta.consensus_threshold=0.99"])
     journal = live_on(bars, predictions, cut, envelope, folder / "ruled", config=config)

@@ -77,7 +77,7 @@ def test_the_environment_beats_a_profile_and_only_what_is_set_counts(predictions
 
 
 def test_research_reads_no_environment(monkeypatch):
-    from research.config import load_config
+    from research.runs.config import load_config
 
     for name, (text, _, _) in VARIABLES.items():
         monkeypatch.setenv(name, text)

@@ -29,7 +29,7 @@ from research.live.feeds import GRACE, Assembler, open_feed
 from research.live.gap import joined, live_gap
 from research.live.start import Wish, start_live
 from research.live.trades import TradeBars
-from research.tables import decision_planes
+from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
 from tests.local_exchange import LocalExchange, Row, market_id

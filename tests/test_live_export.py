@@ -11,12 +11,12 @@ from research.cli.common import guarded
 from research.compare import compare
 from research.data import load_bars
 from research.errors import UserError
-from research.explain import explain_decision
 from research.live.controls import command
 from research.live.start import Wish, start_live
 from research.recording import verify_run
 from research.reopen import export_run
-from research.store import read_run
+from research.runs.explain import explain_decision
+from research.runs.folder import read_run
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.test_live import run_live

@@ -11,13 +11,13 @@ from qtcore.types import Reason
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
-from research.config import Config
 from research.data import simulate
 from research.data.frames import save_bars
 from research.errors import UserError
-from research.export import export_log
 from research.live.outcomes import read_outcomes
 from research.live.start import Wish
+from research.runs.config import Config
+from research.runs.prediction_log import export_log
 from research.training.meta import MetaSchedule, read_log, train_from_log
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits

@@ -14,7 +14,7 @@ from research.live.files import connect
 from research.live.monitor import screen
 from research.live.source import open_source
 from research.run import Run
-from research.store import read_run
+from research.runs.folder import read_run
 from tests.live_world import replay, served, traded
 
 pytestmark = pytest.mark.browser

@@ -26,7 +26,7 @@ from research.live.server import Dashboard
 from research.live.source import open_source
 from research.live.tally import SECONDS, Durations
 from research.run import Run
-from research.tables import final_source
+from research.runs.tables import final_source
 from tests.live_market import content
 from tests.live_world import ask, replay, served, traded
 

@@ -32,7 +32,7 @@ from research.live.source import JournalSource, RunSource, open_source
 from research.live.start import Wish, start_live
 from research.live.tally import COUNTED, Tally
 from research.run import Run
-from research.tables import decision_planes
+from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from tests.live_world import WORLD, replay, traded
 

@@ -14,7 +14,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.data import simulate
 from research.errors import UserError
-from research.export import export_log
+from research.runs.prediction_log import export_log
 from research.training.meta import V1_THRESHOLD, MetaPredictor, MetaSchedule, read_log, train_from_log, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits

@@ -14,13 +14,13 @@ from qtcore.types import DECISION_COLUMNS, Action, Reason
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
-from research.config import load_config
 from research.data import save_bars, simulate
 from research.errors import UserError
-from research.explain import explain_decision
 from research.live.controls import command_set
 from research.recording import verify_run
-from research.store import read_run
+from research.runs.config import load_config
+from research.runs.explain import explain_decision
+from research.runs.folder import read_run
 from research.training.meta import MetaSchedule, meta_scores, train_meta
 from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from research.config import load_config
+from research.runs.config import load_config
 from research.workflow import Job, run_job
 
 SLOTS = ("nhits", "patchtst")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import research
-from research.config import load_config
+from research.runs.config import load_config
 from research.workflow import Job, run_job
 
 QUICK = ["run.models=lgbm", "run.folds=3"]

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from research.config import load_config
 from research.errors import UserError
 from research.files import (
     TEXT,
@@ -27,6 +26,7 @@ from research.files import (
     read_toml,
     unpack_arrays,
 )
+from research.runs.config import load_config
 
 KIND = Kind("a thing", "make it again")
 TABLE = Kind("a table", "make it again", {"time": TIME, "symbol": TEXT, "x": float, "n": int})

@@ -7,9 +7,9 @@ import pytest
 
 import research
 from qtcore import MODELS, Params
-from research.config import load_config
 from research.data import simulate
 from research.errors import UserError
+from research.runs.config import load_config
 from research.training.labels import Label
 from research.training.predictions import Predictions
 from research.training.regime_weights import FACTORS, fit_factors, fit_regime_weights, regime_factors

@@ -151,7 +151,7 @@ def test_missing_figures_are_a_dash():
 
 def test_the_description_of_the_folder_names_every_column_and_file(folder):
     text = (ROOT / "reports" / "README.md").read_text(encoding="utf-8")
-    from research.store import read_run
+    from research.runs.folder import read_run
 
     files = read_run(folder)
     for path in files.path.iterdir():

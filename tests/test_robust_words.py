@@ -10,10 +10,10 @@ import pytest
 
 import research
 from research.cli.common import guarded
-from research.config import load_config
 from research.data import load_bars
 from research.data.clock import parse_interval
 from research.errors import UserError
+from research.runs.config import load_config
 from research.sweep.rules import parse_rules
 from research.training.splits import retraining_edges, walk_forward
 from tests.fuzz import cli

@@ -20,7 +20,7 @@ from research.live.paper import PaperBroker
 from research.live.runner import Options, Runner
 from research.live.source import JournalSource
 from research.report.page import notices
-from research.ruin import ruin_of
+from research.runs.ruin import ruin_of
 from research.training.predictions import Predictions
 from tests.conftest import START
 from tests.test_live import check_against

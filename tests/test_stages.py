@@ -13,9 +13,9 @@ from qtcore import InputError, Params
 from qtcore.declare import time_text
 from qtcore.stages import stages_text
 from qtcore.types import DECISION_COLUMNS, Source, Verdict
-from research.config import load_config
 from research.recording import verify_run
 from research.report import build
+from research.runs.config import load_config
 from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
 from research.verify.invariants import check_invariants

@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from qtcore.types import DECISION_COLUMNS, FILL, Reason
-from research import store, tables
 from research.errors import UserError
 from research.ledger import Ledger
 from research.recording import save_certificate, save_run
-from research.store import array_hashes, check_output, read_run
-from research.store_kinds import COLUMNS
-from research.tables import decisions_frame, equity_frame, fills_frame, trades_frame
+from research.runs import folder as run_folder
+from research.runs import tables
+from research.runs.folder import array_hashes, check_output, read_run
+from research.runs.kinds import COLUMNS
+from research.runs.tables import decisions_frame, equity_frame, fills_frame, trades_frame
 from tests.conftest import assert_same_bits
 from tests.fake_run import fake_run
 
@@ -89,7 +90,7 @@ def test_one_row_per_bar_and_symbol_in_order(run, written, monkeypatch, tmp_path
     assert len(table) == run.bars.n * len(run.bars.symbols)
     assert table["symbol"].tolist()[: len(run.bars.symbols)] == list(run.bars.symbols)
     assert str(table["close_time"].dtype) == "datetime64[ns, UTC]"
-    monkeypatch.setattr(store, "ROWS_AT_ONCE", 37)  # written in parts, the same rows
+    monkeypatch.setattr(run_folder, "ROWS_AT_ONCE", 37)  # written in parts, the same rows
     again = save_run(replace(run, manifest={}), tmp_path / "parts", record=False)
     for name in ("decisions", "bars"):
         assert read_run(again).frame(name).equals(read_run(written).frame(name))

@@ -5,7 +5,7 @@ import pytest
 
 from qtcore.types import Bars, Votes
 from research import backtest
-from research.stream import backtest_stream, paired
+from research.runs.streaming import backtest_stream, paired
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, awkward_bars
 

@@ -8,8 +8,8 @@ import research
 from qtcore import Params
 from research.errors import UserError
 from research.ledger import Ledger
+from research.runs.space import Space
 from research.sweep.adaptive import BATCH, HEARD, UNKNOWN, Adaptive
-from research.sweep.space import Space
 
 pytest.importorskip("optuna")
 

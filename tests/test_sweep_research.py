@@ -13,13 +13,13 @@ from qtcore.metrics import metrics_of, summarise
 from research.errors import UserError
 from research.evidence.sharpe import Moments, deflated_sharpe
 from research.ledger import Ledger
+from research.runs.case import Case
+from research.runs.metrics import FIGURES, REGIMES
+from research.runs.space import BLOCK, Space
 from research.sweep import run as run_module
-from research.sweep.case import Case
 from research.sweep.counting import ParamsHash
 from research.sweep.drivers import driver_words
-from research.sweep.figures import FIGURES, REGIMES
 from research.sweep.rules import parse_rules
-from research.sweep.space import BLOCK, Space
 from research.trials import hash_params
 
 GRID = {"governor.min_confidence": "0.5:0.8:0.1", "arbiter.score_threshold": [0.05, 0.15, 0.3], "governor.max_daily_trades": [2, 20]}

@@ -6,8 +6,8 @@ import pytest
 import research
 from qtcore import Params
 from research.evidence.overfitting import overfitting, superiority
+from research.runs.space import BLOCK, Space
 from research.sweep import worth
-from research.sweep.space import BLOCK, Space
 from research.trials import daily_returns
 
 BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})

@@ -115,7 +115,7 @@ def small(values, world="gaps", n_bars=700):
 @pytest.mark.parametrize("values", [{}, {"broker.fill": "close"}, {"governor.stop_loss": 0.003, "broker.delist_after": 2}], ids=str)
 def test_a_run_becomes_a_portfolio_with_the_same_equity(values):
     pytest.importorskip("vectorbt", reason="vectorbt is not installed; it is the extra `vectorbt`")
-    from research.portfolio import rows_per_bar
+    from research.runs.to_vectorbt import rows_per_bar
 
     run = small(values)
     theirs, rows = run.to_vectorbt(), rows_per_bar(run)

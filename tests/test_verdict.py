@@ -24,10 +24,10 @@ from research.live.server import Dashboard
 from research.live.source import open_source
 from research.recording import reproduce, verify_run
 from research.report import build
-from research.store import read_run
+from research.runs.folder import read_run
+from research.runs.verdict import UNPROVEN, combined, judge
 from research.training.predictions import Predictions
 from research.trials import name_trial
-from research.verdict import UNPROVEN, combined, judge
 from research.verify.claims import Claim
 from research.verify.evidence import read_evidence
 

@@ -173,7 +173,7 @@ def train(
 def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
     """Prove a finished run: parity, causality, invariants, accounting; exit 1 when a check fails. Its verdict and page follow the proof."""
     from research.recording import verify_run
-    from research.store import read_run
+    from research.runs.folder import read_run
 
     with progress(quiet or json) as update:
         certificate = verify_run(run, progress=update)
@@ -187,7 +187,7 @@ def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
 def report(run: RunFolder, quiet: Quiet = False) -> None:
     """Rebuild the HTML report of a finished run; prints its verdict and the path, with --quiet the path alone."""
     from research.report import build
-    from research.store import read_run
+    from research.runs.folder import read_run
 
     page, said = build(run), read_run(run).summary["evidence"]
     if quiet:
@@ -205,7 +205,7 @@ def explain(
     json: Json = False,
 ) -> None:
     """Explain one decision layer by layer: what each saw, said and why."""
-    from research.explain import explain_decision
+    from research.runs.explain import explain_decision
 
     explanation = explain_decision(run, symbol, time)
     if json:
@@ -236,8 +236,8 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Say what this machine has: versions, threads, GPU, caches, writable folders, known problems."""
-    from research.config import describe
     from research.doctor import examine
+    from research.runs.config import describe
 
     if json:
         print_json(describe() if params else examine())

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qtcore.types import InputError
 from research.cli.terminal import Terminal
-from research.config import Config, load_config
 from research.errors import visible
+from research.runs.config import Config, load_config
 from research.training.models.base import PRESETS
 
 Data = Annotated[str, typer.Argument(help="Parquet or CSV file, a folder of them, `sample`, or `simulated:NAME`", metavar="DATA")]

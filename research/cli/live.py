@@ -69,12 +69,12 @@ def live(
     """Run the chain on paper; Ctrl-C ends after the bar that is being decided, the next start continues."""
     if context.invoked_subcommand is not None:
         return
-    from research.config import load_config
     from research.live.controls import from_environment
     from research.live.feeds import ReplayFeed
     from research.live.lean import quiet_heap
     from research.live.start import Wish, start_live
     from research.live.watched import ALLOWED, allowed_texts
+    from research.runs.config import load_config
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
     how: dict[str, Any] = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}

@@ -11,7 +11,7 @@ from rich.text import Text
 from research.cli.common import print_json
 from research.cli.terminal import Terminal
 from research.report.words import NOT_ENOUGH, lacked_text, percent, span
-from research.verdict import FAILING
+from research.runs.verdict import FAILING
 
 console = Terminal()
 MUTED = "dim"  # of figures that are in doubt

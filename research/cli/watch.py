@@ -11,7 +11,7 @@ import typer
 from research.cli import show
 from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
 from research.errors import UserError
-from research.verdict import FAILING
+from research.runs.verdict import FAILING
 
 Source = Annotated[Path, typer.Argument(help="journal of `qt live`, or a run's folder", metavar="SRC")]
 

@@ -13,7 +13,7 @@ from qtcore.types import MODELS, Reason, Source, Verdict
 from research.evidence.calibration import reliability
 from research.evidence.compare import meta_against
 from research.evidence.scoring import Opinion, Tally, blocks, tally
-from research.record import RunRecord
+from research.runs.record import RunRecord
 from research.training.meta.scores import meta_scores
 from research.training.scoring.bootstrap import Bootstrap, block_length
 

@@ -25,9 +25,9 @@ from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import F8, Decisions, Reason
 from research.evidence.scoring import ENOUGH
 from research.evidence.verdict import independent_trades
-from research.market import bar_returns, drawdown
-from research.record import RunRecord
-from research.tables import tested_rows
+from research.runs.benchmark import bar_returns, drawdown
+from research.runs.record import RunRecord
+from research.runs.tables import tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 

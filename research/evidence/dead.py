@@ -19,7 +19,7 @@ from qtcore.chain.patterns import pattern_table
 from qtcore.params import Meta, MetaMode, MetaVariant, Params, PolicyBase
 from qtcore.types import MODELS, N_MODELS, NS_PER_DAY, Action, Reason, Verdict
 from research.evidence.rates import ARBITER_RULES, CONSENSUS, ERRORS, FEW, GOVERNOR_RULES, META_ORDER, META_RULES, rule_counts
-from research.record import RunRecord
+from research.runs.record import RunRecord
 
 DECIDED, NEVER, UNREACHABLE, OFF = "decided", "never here", "unreachable", "off"
 LEARNED = (*ERRORS, Reason.PREDICTION_ERROR, Reason.UNDECIDED_MARKET, Reason.CLEAR_ENSEMBLE)  # answers of a loaded model, in policy mode

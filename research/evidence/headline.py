@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
+from research.runs.verdict import NOT_PROVEN
 from research.training.regimes import SLICES
-from research.verdict import NOT_PROVEN
 
 
 def headline(summary: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import numpy as np
 from qtcore.params import FillAt
 from qtcore.types import Reason
 from research.data.lacks import measure, mute, sentences
-from research.record import RunRecord
-from research.tables import tested_rows
+from research.runs.record import RunRecord
+from research.runs.tables import tested_rows
 
 
 def lacked(run: RunRecord) -> list[str]:

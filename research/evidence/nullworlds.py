@@ -131,11 +131,11 @@ def search(bars: Bars, predictions: Any, params: Params, grid: Mapping[str, tupl
     """Trade every setting of a grid; return the Sharpe ratio a year of each, after costs, over the tested bars; 0.0 where it is refused."""
     from itertools import product
 
-    from research.backtest import backtest
     from research.data import bars_per_year
     from research.evidence import sharpe as sr
-    from research.market import bar_returns
-    from research.tables import tested_rows
+    from research.runs.backtest import backtest
+    from research.runs.benchmark import bar_returns
+    from research.runs.tables import tested_rows
 
     per_year, out = float(bars_per_year(bars)), []
     for setting in product(*grid.values()):

@@ -64,7 +64,7 @@ from research.evidence.planted import plants, unnoticed
 from research.evidence.ranks import Part, Z, correlations, lean, ranks_in, standard_ranks, within
 from research.evidence.scoring import Opinion
 from research.evidence.sharpe import MIN_BARS, Moments, moments
-from research.record import RunRecord
+from research.runs.record import RunRecord
 from research.training.labels import forward_return
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.ceilings import Ceilings, ceilings_of

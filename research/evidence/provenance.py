@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import MODELS
 from research.errors import UserError
-from research.record import RunRecord
+from research.runs.record import RunRecord
 
 NOT_DUE, REAL, ABSENT, IMPORTED, STALE, SYNTHETIC = range(6)  # the larger, the worse
 KINDS = ("real", "absent", "imported", "stale", "synthetic")

@@ -24,10 +24,10 @@ from research.evidence.thresholds import sentences, thresholds
 from research.evidence.verdict import decide, excess, independent_trades, no_trades, reason
 from research.files import plain
 from research.ledger import Ledger, Tried, trial_of
-from research.market import bar_returns, drawdown
-from research.record import RunRecord
-from research.ruin import ruin_of
-from research.tables import final_source, held, mean_exposure, tested_rows
+from research.runs.benchmark import bar_returns, drawdown
+from research.runs.record import RunRecord
+from research.runs.ruin import ruin_of
+from research.runs.tables import final_source, held, mean_exposure, tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap
 
@@ -35,7 +35,7 @@ SCHEMA_VERSION = 1
 
 
 def summarise(run: RunRecord) -> dict[str, Any]:
-    """Measure a run; the verdict comes of this and the proof (`research.verdict`). Raises UserError when the ledger cannot be read."""
+    """Measure a run; the verdict comes of this and the proof (`research.runs.verdict`). Raises UserError when the ledger cannot be read."""
     result, rows = run.result, tested_rows(run)
     regime = regime_cells(result.planes.regime[0], result.planes.regime[1])
     net = bar_returns(result.equity[rows])

@@ -26,7 +26,7 @@ from research.evidence.dead import (
     scenes_of,
 )
 from research.evidence.rates import CONSENSUS
-from research.record import RunRecord
+from research.runs.record import RunRecord
 
 SHARES = sorted({k / n for n in range(1, 6) for k in range(n + 1)} | {1.0 - k / n for n in range(1, 6) for k in range(n + 1)})
 ACTS = (Reason.META_OVERRIDE_SELL, Reason.META_OVERRIDE_HOLD, Reason.META_OVERRIDE_BUY, Reason.META_V5_OVERRIDE)

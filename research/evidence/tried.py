@@ -8,8 +8,8 @@ import pandas as pd
 from research.data.sketch import Sketch
 from research.evidence import sharpe as sr
 from research.ledger import Ledger
+from research.runs.verdict import IMPLAUSIBLE, INVALID
 from research.standing import PENDING, PROVEN
-from research.verdict import IMPLAUSIBLE, INVALID
 
 
 def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 `spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net
 minus exposure-matched market return above 0 is `edge`; everything else is `no edge`. An `edge` on bars where a leak would not be noticed is
-`not enough data` too (`research.evidence.planted`). What a reader may believe of it also hangs on the proof: `research.verdict`.
+`not enough data` too (`research.evidence.planted`). What a reader may believe of it also hangs on the proof: `research.runs.verdict`.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import Reason
 from research.evidence.scoring import ENOUGH
-from research.record import RunRecord
+from research.runs.record import RunRecord
 from research.standing import others_text
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 

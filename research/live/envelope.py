@@ -31,7 +31,7 @@ from qtcore.params import Params
 from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
-from research.record import RunRecord
+from research.runs.record import RunRecord
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 
 SCHEMA_VERSION = 1

@@ -19,7 +19,7 @@ from research.errors import UserError
 from research.live.codec import cell_columns
 from research.live.gap import Inputs, engine_of, first_difference, joined, joined_votes, read_inputs, results
 from research.live.source import JournalSource
-from research.record import RunRecord
+from research.runs.record import RunRecord
 from research.training.labels import Label, score_labels
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions

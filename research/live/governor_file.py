@@ -8,7 +8,7 @@ from qtcore.declare import time_ns
 from qtcore.types import NEVER, InputError
 from research.errors import UserError
 from research.files import Kind, read_json
-from research.governor_state import GovernorState
+from research.runs.governor_state import GovernorState
 
 STATE = Kind(
     "a governor's state of schema 1",

@@ -16,7 +16,7 @@ from research.errors import UserError, visible
 from research.live.journal import Entry
 from research.live.place import Made, private
 from research.live.records import iso
-from research.reasons import reason_text
+from research.runs.reason_text import reason_text
 
 AGENTS = {"xgb": "XGB-Agent", "lgbm": "LGBM-Agent", "nhits": "NHiTS-Agent", "patchtst": "PatchTST-Agent", "tft": "TFT-Agent"}
 SHORT = {"xgb": "XGB", "lgbm": "LGBM", "nhits": "NH", "patchtst": "PT", "tft": "TFT"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qtcore.types import Action, Reason, Source
 from research.live.tally import SECONDS
 from research.live.watched import Watched
-from research.reasons import reason_text
+from research.runs.reason_text import reason_text
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -16,7 +16,7 @@ from qtcore.types import MODELS, Action
 from research.live.bands import bands_of, written
 from research.live.health import LEVEL_WORDS, LEVELS, status
 from research.live.source import JournalSource, RunSource
-from research.verdict import FAILING
+from research.runs.verdict import FAILING
 
 CELLS = 20  # of a share's bar
 WIDE = 120  # columns from which two parts stand side by side

@@ -30,7 +30,7 @@ from research.live.files import check_whole, connect, guarded, has_tables
 from research.live.orders import order_of
 from research.live.place import Made, Place
 from research.live.records import Event, Order
-from research.ruin import ruined
+from research.runs.ruin import ruined
 
 APPLICATION_ID = 0x71747031  # "qtp1"
 REPORTED = ("time", "symbol", "is_entry", "reason", "qty", "price", "reference_price", "notional", "stop_price", "fee", "funding", "pnl")

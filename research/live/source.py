@@ -22,8 +22,8 @@ from research.live.records import iso
 from research.live.seal import check_seals
 from research.live.tally import COUNTED, Durations, Tally
 from research.live.watched import ALLOWED, ALLOWED_WHY, Book, number_or_none, told
-from research.store import RunFiles, read_run
-from research.verdict import stated
+from research.runs.folder import RunFiles, read_run
+from research.runs.verdict import stated
 
 RECENT = 20  # closed trades of the recent win rate (`spec` 10.5)
 POINTS = 600  # of the equity curve on a page

@@ -12,7 +12,6 @@ import numpy as np
 
 from qtcore import Bars, Params
 from qtcore.types import MODELS
-from research.config import Config
 from research.data.clock import iso
 from research.errors import UserError
 from research.live.alerts import Alerts
@@ -31,6 +30,7 @@ from research.live.records import Event
 from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.live.watched import ALLOWED
+from research.runs.config import Config
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions

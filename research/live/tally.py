@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
 from research.live.envelope import PERMITTED
-from research.reasons import reason_text
+from research.runs.reason_text import reason_text
 
 COUNTED = (
     *(f"{model}_action" for model in MODELS),

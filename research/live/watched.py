@@ -9,7 +9,7 @@ from qtcore import Params
 from qtcore.types import F8, I8, MODELS, Action, Source, Verdict
 from research.live.records import iso
 from research.live.tally import Durations, Tally
-from research.reasons import reason_text
+from research.runs.reason_text import reason_text
 
 ALLOWED = "allowed"  # in a journal's version: who serves only because it was allowed, by cause
 ALLOWED_WHY = {
@@ -64,7 +64,7 @@ class Watched(Protocol):
         ...
 
     def verdict(self) -> dict[str, str | None]:
-        """Return `verdict`, `sentence` and `figures` of a finished run (`research.verdict.stated`), each None for a journal."""
+        """Return `verdict`, `sentence` and `figures` of a finished run (`research.runs.verdict.stated`), each None for a journal."""
         ...
 
     def tally(self) -> Tally:

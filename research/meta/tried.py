@@ -9,7 +9,7 @@ import pandas as pd
 
 from research.files import save_json, writable
 from research.meta.compare import VARIANTS, Progress, best_variant, compare
-from research.store import META_TRIED, read_run
+from research.runs.folder import META_TRIED, read_run
 
 
 def try_on_run(

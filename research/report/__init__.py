@@ -23,7 +23,7 @@ def build(folder: str | Path, path: str | Path | None = None) -> Path:
     Reads the folder only. Raises UserError when the folder is missing, half-written or of another schema.
     """
     from research.report.page import page
-    from research.store import read_run
+    from research.runs.folder import read_run
 
     files = read_run(folder)
     return render("report.html", page(files), files.path / "report.html" if path is None else Path(path))

@@ -7,7 +7,7 @@ from qtcore.types import MODELS
 from research.files import Kind, read_json
 from research.report.rows import Table
 from research.report.words import DASH, count, layer_name, number, percent, signed_percent, span
-from research.store import META_TRIED
+from research.runs.folder import META_TRIED
 from research.training.models.folder import METADATA
 
 TRIED = Kind("what `qt audit meta` wrote", "run it again", {"rows": {...: {...: Any}}, "absent": {...: str}, "sentence": str})

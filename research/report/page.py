@@ -28,8 +28,8 @@ from research.report.rows import (
 )
 from research.report.terms import assumptions, verdict_parts
 from research.report.words import count, hours, lacked_text, number, percent, signed_percent, slice_name
-from research.store import RunFiles
-from research.verdict import INVALID
+from research.runs.folder import RunFiles
+from research.runs.verdict import INVALID
 
 SHOWN_TRADES = 12
 

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from research.runs.space import Listed, Space
 from research.sweep.rules import Rule, parse_objective, parse_rules
-from research.sweep.space import Listed, Space
 from research.sweep.trials import read_part
 
 BATCH = 64  # settings that are asked for at once: the lanes of the kernel

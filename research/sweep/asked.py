@@ -7,9 +7,9 @@ from typing import Any
 from qtcore import Params
 from research.errors import UserError
 from research.parallel import check_engine
-from research.store import RunFiles, check_output
+from research.runs.folder import RunFiles, check_output
+from research.runs.space import Space
 from research.sweep.run import MARK, check_resume, check_wish
-from research.sweep.space import Space
 from research.workflow import Job
 
 USUAL = 1_000  # settings of a random or adaptive search

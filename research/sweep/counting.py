@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from qtcore import Params
 from research.data.sketch import sketch
 from research.ledger import Ledger
-from research.sweep.case import Case
-from research.sweep.figures import outcomes
-from research.sweep.space import BLOCK, Listed, Space
+from research.runs.case import Case
+from research.runs.metrics import outcomes
+from research.runs.space import BLOCK, Listed, Space
 from research.sweep.trials import PART, Trials
 from research.sweep.work import Settings
 from research.training.predictions import hash_votes

@@ -16,10 +16,10 @@ from qtcore.chain.decide import decide
 from qtcore.meta import MetaSource, meta_problems
 from qtcore.params import PolicyBase
 from qtcore.types import F8, Action, Decisions, Reason
-from research.backtest import resolved
 from research.errors import UserError
-from research.sweep.case import Case
-from research.sweep.figures import figures, outcomes
+from research.runs.backtest import resolved
+from research.runs.case import Case
+from research.runs.metrics import figures, outcomes
 from research.training.predictions import Predictions, aligned
 
 MAX_POINTS = 100_000

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from research.runs.space import Axis, Space
 from research.sweep.rules import Rule, kept
-from research.sweep.space import Axis, Space
 from research.sweep.trials import Trials
 
 CELLS = 60  # values of an axis that a map shows; more are put together

@@ -6,8 +6,8 @@ import numpy as np
 
 from qtcore.sweep import Driver, drivers
 from qtcore.sweep.rows import LEAST
-from research.sweep.case import Case
-from research.sweep.space import Space
+from research.runs.case import Case
+from research.runs.space import Space
 
 WHY = {  # why a setting does not run beside 63 others
     Driver.REGIMES: "figures by regime are kept",

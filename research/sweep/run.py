@@ -15,19 +15,19 @@ import pandas as pd
 
 from qtcore import Bars, Params
 from qtcore.meta import MetaSource
-from research.backtest import resolved
 from research.data import fingerprint, load_bars
 from research.errors import UserError
 from research.files import Kind, read_json, replacing, save_json
 from research.ledger import Ledger
 from research.parallel import Pool, opened
-from research.store import check_output
+from research.runs.backtest import resolved
+from research.runs.case import Case
+from research.runs.folder import check_output
+from research.runs.metrics import figure_names
+from research.runs.space import BLOCK, Space
 from research.sweep.adaptive import Adaptive
-from research.sweep.case import Case
 from research.sweep.counting import count
-from research.sweep.figures import figure_names
 from research.sweep.rules import parse_objective, parse_rules
-from research.sweep.space import BLOCK, Space
 from research.sweep.trials import PART, Trials, read_part
 from research.sweep.work import LANES, Piece, Settings
 from research.training.meta.schedule import MetaSchedule

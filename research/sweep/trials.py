@@ -13,11 +13,11 @@ from qtcore import Params
 from research.errors import UserError
 from research.evidence.sharpe import Moments, deflated_sharpe
 from research.files import Kind, count_rows, read_table
-from research.sweep.case import Case
+from research.runs.case import Case
+from research.runs.metrics import figure_names
+from research.runs.space import Space
 from research.sweep.drivers import count_drivers
-from research.sweep.figures import figure_names
 from research.sweep.rules import best_row, kept, known_column, parse_rules
-from research.sweep.space import Space
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,11 +13,11 @@ from qtcore import Bars, Params
 from qtcore.meta import MetaSource
 from qtcore.sweep import equity_at
 from qtcore.types import F8
-from research.backtest import resolved
 from research.errors import UserError
 from research.evidence.verdict import judge_picks
-from research.market import bar_returns
-from research.sweep.case import Case
+from research.runs.backtest import resolved
+from research.runs.benchmark import bar_returns
+from research.runs.case import Case
 from research.sweep.counting import FoldCounter
 from research.sweep.run import sweep
 from research.sweep.trials import Trials

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from qtcore.sweep import run_order
 from qtcore.types import I8, METRICS
-from research.sweep.case import Case
-from research.sweep.figures import figures, outcomes, regime_figures
-from research.sweep.space import Space
+from research.runs.case import Case
+from research.runs.metrics import figures, outcomes, regime_figures
+from research.runs.space import Space
 
 LANES = 64  # settings that the kernels run side by side: pieces are multiples
 Piece = tuple[I8 | None, NDArray, NDArray]  # places of the settings in their part, None for all; METRICS and REGIME_METRICS

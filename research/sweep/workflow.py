@@ -9,16 +9,17 @@ from typing import Any
 import pandas as pd
 
 from qtcore import Bars, Params
-from research.backtest import backtest
 from research.errors import several
 from research.evidence.overfitting import search_words
 from research.files import save_json
 from research.ledger import Ledger, trial_of
 from research.run import Run
+from research.runs.backtest import backtest
+from research.runs.case import Case
+from research.runs.folder import RunFiles, read_run
+from research.runs.verdict import FAILING
 from research.standing import result_of
-from research.store import RunFiles, read_run
 from research.sweep.asked import SweepJob, parse_grid
-from research.sweep.case import Case
 from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
 from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_objective
@@ -28,7 +29,6 @@ from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
-from research.verdict import FAILING
 from research.workflow import inputs_of, load
 
 Progress = Any  # callback (done, total, text)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qtcore.sweep import equity_at
 from qtcore.types import F8, NS_PER_DAY
 from research.evidence.overfitting import judge_search
-from research.sweep.case import Case
+from research.runs.case import Case
 from research.sweep.trials import Trials
 from research.training.scoring.bootstrap import block_length
 

@@ -12,7 +12,7 @@ from qtcore import Engine
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, F8, FILL, I8, MODELS, Bars, Votes
 from research.errors import UserError
-from research.store import RunFiles, read_run
+from research.runs.folder import RunFiles, read_run
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 from research.verify.claims import Clock

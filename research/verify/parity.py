@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qtcore import Engine, Result
 from qtcore.types import DECISION_COLUMNS, FILL, Bars, Votes
-from research.store import file_hashes
+from research.runs.folder import file_hashes
 from research.verify.causality import first_difference, same_bits
 from research.verify.claims import Claim, Clock, Offender
 from research.verify.evidence import LINES, OUTCOMES, Evidence

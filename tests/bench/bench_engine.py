@@ -19,7 +19,7 @@ from qtcore.types import Bars, Votes
 from research import backtest
 from research.data import load_bars, save_bars, stream_bars
 from research.data.simulate import simulate_blocks
-from research.stream import backtest_stream, paired
+from research.runs.streaming import backtest_stream, paired
 from research.training.predictions import Predictions
 from research.training.predictions_file import stream_predictions
 

@@ -13,8 +13,8 @@ import pytest
 import research
 from qtcore import Params
 from research.parallel import Here, n_processors, opened
-from research.sweep.case import Case
-from research.sweep.space import Space
+from research.runs.case import Case
+from research.runs.space import Space
 from research.sweep.work import Settings
 from tests.bench.bench_trade import N, S
 

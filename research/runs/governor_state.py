@@ -16,7 +16,7 @@ from qtcore.governor import base_of, drawdown_rule, empirical_odds, govern_step,
 from qtcore.params import CooldownScope, ExposureMode, Params, SizingMode
 from qtcore.portfolio import init_account
 from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
-from research.reasons import reason_text
+from research.runs.reason_text import reason_text
 
 RISK_FIELDS = {
     "max_position_size_pct": "governor.max_position",
@@ -226,7 +226,7 @@ class GovernorState:
         return self.positions[column]
 
     def _numbers(self, code: int, symbol: str, confidence: float, now: int) -> tuple[float, ...]:
-        """Return what `research.reasons` prints with a refusal."""
+        """Return what `research.runs.reason_text` prints with a refusal."""
         g, account = self.params.governor, self.account[0]
         base = float(base_of(account, self._record[0]))
         if code == Reason.LOW_CONFIDENCE:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from qtcore.params import FillAt
 from qtcore.types import DECISION_COLUMNS, MODELS, Action, Source
-from research.market import buy_and_hold, drawdown
-from research.record import RunRecord
+from research.runs.benchmark import buy_and_hold, drawdown
+from research.runs.record import RunRecord
 
 UTC_NS = pd.DatetimeTZDtype("ns", "UTC")
 

@@ -14,7 +14,7 @@ from qtcore.params import FillAt
 from qtcore.types import F8, Reason
 from research.data.grid import filled
 from research.errors import UserError
-from research.record import RunRecord
+from research.runs.record import RunRecord
 
 
 def to_vectorbt(run: RunRecord) -> Any:

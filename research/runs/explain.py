@@ -11,9 +11,9 @@ from qtcore.params import MacdUnits, MetaMode
 from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
 from research.errors import UserError
 from research.files import plain
-from research.reasons import entropy_text, reason_text
-from research.store import read_run
-from research.verdict import stated
+from research.runs.folder import read_run
+from research.runs.reason_text import entropy_text, reason_text
+from research.runs.verdict import stated
 
 SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_units`
     "rsi": " (0 to 100)",

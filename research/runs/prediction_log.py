@@ -9,7 +9,7 @@ import pandas as pd
 
 from qtcore.types import MODELS, Action
 from research.files import replacing
-from research.record import RunRecord
+from research.runs.record import RunRecord
 
 OUTCOME_COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration_minutes")
 

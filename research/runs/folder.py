@@ -28,12 +28,12 @@ from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import UserError
 from research.files import Kind, count_rows, hash_file, put_in_place, read_json, read_table, save_json
-from research.record import RunRecord
-from research.store_kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
-from research.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
+from research.runs.kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
+from research.runs.record import RunRecord
+from research.runs.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
+from research.runs.verdict import UNPROVEN, combined
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
-from research.verdict import UNPROVEN, combined
 
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run

@@ -70,27 +70,27 @@ class RunRecord:
     @cached_property
     def trades(self) -> "pd.DataFrame":
         """Round trips, one row a position, indexed by entry time."""
-        from research.tables import trades_frame
+        from research.runs.tables import trades_frame
 
         return trades_frame(self)
 
     @cached_property
     def fills(self) -> "pd.DataFrame":
         """Executions with fee and slippage, indexed by time."""
-        from research.tables import fills_frame
+        from research.runs.tables import fills_frame
 
         return fills_frame(self)
 
     @cached_property
     def decisions(self) -> "pd.DataFrame":
         """One row per bar and symbol: every layer's opinion, the governor's answer, the label."""
-        from research.tables import decisions_frame
+        from research.runs.tables import decisions_frame
 
         return decisions_frame(self)
 
     @cached_property
     def equity(self) -> "pd.DataFrame":
         """Equity, balance, exposure and drawdown per bar, indexed by bar open time."""
-        from research.tables import equity_frame
+        from research.runs.tables import equity_frame
 
         return equity_frame(self)

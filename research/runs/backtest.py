@@ -7,7 +7,7 @@ from qtcore import Bars, Engine, Params
 from qtcore.meta import MetaSource
 from research.data import load
 from research.data.load import warn
-from research.record import RunRecord
+from research.runs.record import RunRecord
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions, aligned
 

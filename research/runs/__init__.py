@@ -1,0 +1,1 @@
+"""One pass of the chain, and its tables on disk."""
