@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from research.evidence import summarise
-from research.ledger import Ledger, trial_of
+from research.evidence.ledger import Ledger, trial_of
+from research.evidence.standing import result_of
+from research.evidence.trials import TrialName, name_trial
 from research.report import build
 from research.reproduce import make_again
 from research.runs.folder import check_output, own_source, write_certificate, write_run
 from research.runs.verdict import UNPROVEN, combined
-from research.standing import result_of
-from research.trials import TrialName, name_trial
 from research.verify.certificate import Progress, certify
 
 if TYPE_CHECKING:

@@ -70,7 +70,7 @@ class Run(RunRecord):
 
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""
-        from research.live.envelope import write_envelope
+        from research.evidence.envelope import write_envelope
         from research.recording import save_run
 
         self.folder = save_run(self, Path(folder), record=record)

@@ -194,7 +194,7 @@ def _features(known: Any) -> dict[str, Any]:
 
 def _with_meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) -> Predictions:
     """Train the meta layer of a training and put it and the envelope beside the base models."""
-    from research.live.envelope import write_envelope
+    from research.evidence.envelope import write_envelope
 
     assert job.out is not None
     meta, absent = _meta(job, bars, predictions, progress)

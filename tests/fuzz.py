@@ -468,7 +468,7 @@ def governor(path: Path) -> None:
 
 
 def envelope(path: Path) -> None:
-    from research.live.envelope import Envelope
+    from research.evidence.envelope import Envelope
 
     found = Envelope.load(path)
     if found is not None:

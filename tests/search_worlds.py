@@ -14,7 +14,7 @@ from qtcore import Engine, Params
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import N_MODELS, Bars, Votes
 from research.evidence import sharpe as sr
-from research.evidence.verdict import decide, effective_trades, excess
+from research.evidence.finding import decide, effective_trades, excess
 from research.runs.benchmark import bar_returns, buy_and_hold
 from research.training.scoring.bootstrap import Bootstrap, block_length
 

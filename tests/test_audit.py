@@ -7,10 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from qtcore.types import Bars
-from research.audit import SPLITS, audit_leakage, shuffled_probs
 from research.cli.app import app
 from research.data import simulate
 from research.errors import UserError
+from research.evidence.leakage import SPLITS, audit_leakage, shuffled_probs
 from research.training.models.inputs import Inputs
 
 

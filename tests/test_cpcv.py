@@ -10,8 +10,8 @@ import research
 from qtcore import Params
 from research.cli.app import app
 from research.cli.common import guarded
-from research.cpcv import Paths, audit_cpcv
 from research.errors import UserError
+from research.evidence.cpcv import Paths, audit_cpcv
 from research.training.splits import combinatorial, paths
 
 FREE = Params().with_values(

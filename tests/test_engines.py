@@ -18,7 +18,7 @@ import research
 from qtcore import Params
 from research import parallel
 from research.errors import UserError
-from research.ledger import Ledger
+from research.evidence.ledger import Ledger
 from research.parallel import RayPool, code, opened, private_folder
 from research.sweep import run as run_module
 from research.training.models.schedule import ModelSet

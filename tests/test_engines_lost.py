@@ -13,7 +13,7 @@ import pytest
 
 import research
 from qtcore import Params
-from research.ledger import Ledger
+from research.evidence.ledger import Ledger
 from research.runs.folder import read_run
 from research.sweep import run as run_module
 

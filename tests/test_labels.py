@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from qtcore.params import Broker
 from qtcore.types import Bars
 from research.errors import UserError
-from research.live.envelope import Envelope
+from research.evidence.envelope import Envelope
 from research.training.labels import (
     LABELS,
     Label,

@@ -14,9 +14,9 @@ import pytest
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, Bars, Votes
 from research.data.sketch import SKETCH_SIZE, shared, sketch
 from research.errors import UserError
-from research.ledger import Ledger, Result
+from research.evidence.ledger import Ledger, Result
+from research.evidence.trials import Trial, daily_returns, effective_trials, hash_params, trial_of
 from research.training.predictions import hash_votes
-from research.trials import Trial, daily_returns, effective_trials, hash_params, trial_of
 from tests.fake_run import fake_run, walk
 
 
@@ -166,7 +166,7 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from research.ledger import Ledger, Trial
+from research.evidence.ledger import Ledger, Trial
 from research.data.sketch import Sketch
 ledger, name = Ledger(Path(sys.argv[1])), sys.argv[2]
 sketch = Sketch(np.arange(1, 50, dtype=np.uint64), 0, 49)
@@ -349,7 +349,7 @@ def test_the_database_refuses_to_delete_or_change_a_trial(ledger):
 def test_a_ledger_of_the_first_version_is_brought_up_to_date(ledger):
     import sqlite3
 
-    from research.ledger import SCHEMA
+    from research.evidence.ledger import SCHEMA
 
     ledger.path.parent.mkdir(parents=True)
     bars = candles()
@@ -491,7 +491,7 @@ def test_a_ledger_of_the_second_version_is_brought_up_to_date_and_counts_as_befo
     import json
     import sqlite3
 
-    from research.ledger import SCHEMA
+    from research.evidence.ledger import SCHEMA
 
     ledger.path.parent.mkdir(parents=True)
     bars = candles()
@@ -518,7 +518,7 @@ def test_a_ledger_of_the_second_version_is_brought_up_to_date_and_counts_as_befo
 SETTLER = (
     WRITER.split("for i")[0]
     + """
-from research.ledger import Result
+from research.evidence.ledger import Result
 for i in range(8):
     trial = Trial(sketch, f"{name}-{i}", f"v{name}", 0.01, 0, np.zeros(3, np.float32))
     ledger.record(trial, Result())

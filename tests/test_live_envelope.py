@@ -16,8 +16,8 @@ from research import backtest
 from research.data import load_bars
 from research.data.frames import save_bars
 from research.errors import UserError
+from research.evidence.envelope import BINS, FILE, Envelope, band, envelope_of, figures, psi
 from research.live import due
-from research.live.envelope import BINS, FILE, Envelope, band, envelope_of, figures, psi
 from research.live.health import status
 from research.live.looks import LiveWindow, looked
 from research.live.source import JournalSource, open_source

@@ -8,8 +8,8 @@ import pytest
 from research import backtest
 from research.data import simulate
 from research.errors import UserError
-from research.meta.compare import best_variant, compare
-from research.meta.tried import try_on_run
+from research.evidence.meta_comparison import best_variant, compare
+from research.evidence.meta_trials import try_on_run
 from research.report import build
 from research.training.predictions import Predictions
 

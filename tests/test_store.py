@@ -13,7 +13,7 @@ import pytest
 
 from qtcore.types import DECISION_COLUMNS, FILL, Reason
 from research.errors import UserError
-from research.ledger import Ledger
+from research.evidence.ledger import Ledger
 from research.recording import save_certificate, save_run
 from research.runs import folder as run_folder
 from research.runs import tables

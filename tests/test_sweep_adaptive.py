@@ -7,7 +7,7 @@ import pytest
 import research
 from qtcore import Params
 from research.errors import UserError
-from research.ledger import Ledger
+from research.evidence.ledger import Ledger
 from research.runs.space import Space
 from research.sweep.adaptive import BATCH, HEARD, UNKNOWN, Adaptive
 

@@ -7,7 +7,7 @@ import pytest
 import research
 from qtcore import Params
 from research.errors import UserError
-from research.evidence.verdict import judge_picks
+from research.evidence.finding import judge_picks
 from research.sweep.curves import Curve, threshold_curve
 from research.sweep.page import _curve_words
 from research.sweep.walk import _from as since

@@ -11,8 +11,9 @@ import research
 from qtcore import InputError, Params
 from qtcore.metrics import metrics_of, summarise
 from research.errors import UserError
+from research.evidence.ledger import Ledger
 from research.evidence.sharpe import Moments, deflated_sharpe
-from research.ledger import Ledger
+from research.evidence.trials import hash_params
 from research.runs.case import Case
 from research.runs.metrics import FIGURES, REGIMES
 from research.runs.space import BLOCK, Space
@@ -20,7 +21,6 @@ from research.sweep import run as run_module
 from research.sweep.counting import ParamsHash
 from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_rules
-from research.trials import hash_params
 
 GRID = {"governor.min_confidence": "0.5:0.8:0.1", "arbiter.score_threshold": [0.05, 0.15, 0.3], "governor.max_daily_trades": [2, 20]}
 BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
@@ -243,7 +243,7 @@ def test_a_damaged_ledger_is_told_before_the_work(world, tmp_path):
 def test_a_locked_ledger_loses_no_result(world, tmp_path, monkeypatch):
     Ledger().reset()
     sweep(world, {"governor.min_confidence": [0.9]})
-    monkeypatch.setattr("research.ledger.BUSY_SECONDS", 0.2)
+    monkeypatch.setattr("research.evidence.ledger.BUSY_SECONDS", 0.2)
     other = sqlite3.connect(Ledger().path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(UserError, match=r"trial ledger must be free within 0 s, was locked"):

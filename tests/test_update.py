@@ -14,7 +14,7 @@ from research.cli.common import guarded
 from research.data import load_bars
 from research.data.frames import save_bars
 from research.errors import UserError
-from research.live.envelope import FILE
+from research.evidence.envelope import FILE
 from research.training.models.schedule import FOREVER, ModelSet
 from research.training.predictions import Predictions
 from research.training.update import update

@@ -19,7 +19,8 @@ from qtcore.types import MODELS
 from research.cli.app import app
 from research.cli.common import guarded
 from research.evidence import sharpe as sr
-from research.ledger import Ledger
+from research.evidence.ledger import Ledger
+from research.evidence.trials import name_trial
 from research.live.server import Dashboard
 from research.live.source import open_source
 from research.recording import reproduce, verify_run
@@ -27,7 +28,6 @@ from research.report import build
 from research.runs.folder import read_run
 from research.runs.verdict import UNPROVEN, combined, judge
 from research.training.predictions import Predictions
-from research.trials import name_trial
 from research.verify.claims import Claim
 from research.verify.evidence import read_evidence
 

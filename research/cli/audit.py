@@ -54,8 +54,8 @@ def leakage(
     json: Json = False,
 ) -> None:
     """Train the same pipeline on a shuffled split, the wrong one, and walk-forward; show what the mistake would claim."""
-    from research.audit import audit_leakage
     from research.errors import UserError
+    from research.evidence.leakage import audit_leakage
     from research.workflow import Job, load
 
     if features not in FEATURES:
@@ -104,7 +104,7 @@ def cpcv(
     json: Json = False,
 ) -> None:
     """Train by combinatorial purged cross-validation; show how the result spreads over the histories that could have been."""
-    from research.cpcv import FIGURES, audit_cpcv
+    from research.evidence.cpcv import FIGURES, audit_cpcv
     from research.report.words import number, percent
     from research.workflow import Job, load
 
@@ -140,8 +140,8 @@ def meta(
     json: Json = False,
 ) -> None:
     """Try every learned meta layer walk-forward on a run's predictions; the run's report then shows what was tried."""
-    from research.meta.compare import best_variant
-    from research.meta.tried import try_on_run
+    from research.evidence.meta_comparison import best_variant
+    from research.evidence.meta_trials import try_on_run
     from research.report import build
     from research.report.models import tried_on, tried_table
 

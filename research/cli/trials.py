@@ -24,10 +24,10 @@ def trials(
     """List the markets that were tried: trials, effective number, best Sharpe ratio, and its probability of skill after all of them."""
     from research.data import load
     from research.data.sketch import sketch
+    from research.evidence.ledger import Ledger
     from research.evidence.sharpe import ABSURD
+    from research.evidence.standing import others_text
     from research.evidence.tried import tried_table
-    from research.ledger import Ledger
-    from research.standing import others_text
 
     ledger = Ledger()
     if reset:

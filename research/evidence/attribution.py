@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import F8, Decisions, Reason
+from research.evidence.finding import independent_trades
 from research.evidence.scoring import ENOUGH
-from research.evidence.verdict import independent_trades
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
 from research.runs.tables import tested_rows

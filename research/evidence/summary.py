@@ -15,15 +15,15 @@ from qtcore.types import MODELS, NS_PER_HOUR, Reason, Source
 from research.evidence import sharpe as sr
 from research.evidence.accuracy import scores
 from research.evidence.dead import rules, scenes_of, voter_table
+from research.evidence.finding import decide, excess, independent_trades, no_trades, reason
 from research.evidence.lacked import funding_payments, lacked
+from research.evidence.ledger import Ledger, Tried, trial_of
 from research.evidence.plausibility import in_doubt, plausibility
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
 from research.evidence.scoring import ECE_BINS
 from research.evidence.thresholds import sentences, thresholds
-from research.evidence.verdict import decide, excess, independent_trades, no_trades, reason
 from research.files import plain
-from research.ledger import Ledger, Tried, trial_of
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
 from research.runs.ruin import ruin_of

@@ -7,9 +7,9 @@ import pandas as pd
 
 from research.data.sketch import Sketch
 from research.evidence import sharpe as sr
-from research.ledger import Ledger
+from research.evidence.ledger import Ledger
+from research.evidence.standing import PENDING, PROVEN
 from research.runs.verdict import IMPLAUSIBLE, INVALID
-from research.standing import PENDING, PROVEN
 
 
 def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from qtcore import Params
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
 from research.errors import several
-from research.live.envelope import MIN_RATE
+from research.evidence.envelope import MIN_RATE
 from research.live.looks import looked
 from research.live.records import iso
 from research.live.tally import Tally

@@ -16,11 +16,11 @@ import numpy as np
 
 from qtcore.features import FEATURES, FeatureBank
 from research.errors import UserError
+from research.evidence.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, Envelope, bar_counts
 from research.files import misfit
 from research.live.cells import DamagedError, Row, parsed, rows_of
 from research.live.codec import unpack_bar
 from research.live.due import causes
-from research.live.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, Envelope, bar_counts
 from research.live.files import guarded
 from research.live.gap import joined
 from research.live.journal import Entry, Journal

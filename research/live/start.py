@@ -14,9 +14,9 @@ from qtcore import Bars, Params
 from qtcore.types import MODELS
 from research.data.clock import iso
 from research.errors import UserError
+from research.evidence.envelope import FILE as ENVELOPE
 from research.live.alerts import Alerts
 from research.live.controls import STAGES, Controls, kill_file_of
-from research.live.envelope import FILE as ENVELOPE
 from research.live.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
 from research.live.files import lock_of
 from research.live.governor_file import read_governor, take_over

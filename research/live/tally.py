@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
-from research.live.envelope import PERMITTED
+from research.evidence.envelope import PERMITTED
 from research.runs.reason_text import reason_text
 
 COUNTED = (

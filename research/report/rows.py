@@ -9,6 +9,7 @@ import pandas as pd
 from qtcore.params import Params, describe
 from qtcore.types import Reason, Source
 from research.evidence.plausibility import NAMES, figure_text
+from research.evidence.standing import others_text
 from research.report.words import (
     DASH,
     NOT_ENOUGH,
@@ -23,7 +24,6 @@ from research.report.words import (
     span,
     words,
 )
-from research.standing import others_text
 from research.training.regimes import CELLS, VOLATILITY
 
 STATUS = {"decided": "", "never here": "never here", "unreachable": "unreachable", "off": "off"}

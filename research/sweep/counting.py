@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from qtcore import Params
 from research.data.sketch import sketch
-from research.ledger import Ledger
+from research.evidence.ledger import Ledger
+from research.evidence.trials import Trial, Tried, daily_returns
 from research.runs.case import Case
 from research.runs.metrics import outcomes
 from research.runs.space import BLOCK, Listed, Space
 from research.sweep.trials import PART, Trials
 from research.sweep.work import Settings
 from research.training.predictions import hash_votes
-from research.trials import Trial, Tried, daily_returns
 
 SAMPLE = 200  # rows that are run again alone
 AT_ONCE = 20_000  # trials of one transaction of the ledger

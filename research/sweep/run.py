@@ -17,8 +17,9 @@ from qtcore import Bars, Params
 from qtcore.meta import MetaSource
 from research.data import fingerprint, load_bars
 from research.errors import UserError
+from research.evidence.ledger import Ledger
+from research.evidence.trials import Tried
 from research.files import Kind, read_json, replacing, save_json
-from research.ledger import Ledger
 from research.parallel import Pool, opened
 from research.runs.backtest import resolved
 from research.runs.case import Case
@@ -32,7 +33,6 @@ from research.sweep.trials import PART, Trials, read_part
 from research.sweep.work import LANES, Piece, Settings
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions, aligned, hash_votes
-from research.trials import Tried
 
 SCHEMA_VERSION = 1
 MARK = "sweep.json"  # by which the folder of a sweep is known

@@ -14,7 +14,8 @@ from qtcore.meta import MetaSource
 from qtcore.sweep import equity_at
 from qtcore.types import F8
 from research.errors import UserError
-from research.evidence.verdict import judge_picks
+from research.evidence.finding import judge_picks
+from research.evidence.trials import Tried
 from research.runs.backtest import resolved
 from research.runs.benchmark import bar_returns
 from research.runs.case import Case
@@ -24,7 +25,6 @@ from research.sweep.trials import Trials
 from research.sweep.work import Settings
 from research.sweep.worth import MIN_PERIODS, day_ends
 from research.training.predictions import Predictions, aligned
-from research.trials import Tried
 
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")
 MIN_BARS = 30  # of a fold

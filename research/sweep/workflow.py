@@ -10,15 +10,15 @@ import pandas as pd
 
 from qtcore import Bars, Params
 from research.errors import several
+from research.evidence.ledger import Ledger, trial_of
 from research.evidence.overfitting import search_words
+from research.evidence.standing import result_of
 from research.files import save_json
-from research.ledger import Ledger, trial_of
 from research.run import Run
 from research.runs.backtest import backtest
 from research.runs.case import Case
 from research.runs.folder import RunFiles, read_run
 from research.runs.verdict import FAILING
-from research.standing import result_of
 from research.sweep.asked import SweepJob, parse_grid
 from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
 from research.sweep.drivers import driver_words

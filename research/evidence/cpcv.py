@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
-from research.audit import row_model
 from research.errors import UserError
+from research.evidence.leakage import row_model
 from research.evidence.sharpe import ABSURD
 from research.files import plain
 from research.runs.backtest import resolved

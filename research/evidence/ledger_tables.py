@@ -5,8 +5,8 @@ import sqlite3
 import uuid
 from typing import Any
 
-from research.standing import TABLE as RESULTS
-from research.trials import Trial
+from research.evidence.standing import TABLE as RESULTS
+from research.evidence.trials import Trial
 
 # One tuple of statements per version of the file; an older file gets those it has not seen.
 SCHEMA: tuple[tuple[str, ...], ...] = (

@@ -5,7 +5,7 @@ file in `QT_HOME` (default `~/.qt`); several processes may write at once. Data s
 (`research.data.sketch`), and so do data sets linked by a third. What is tried on a part of the candles, a fold, is tried on their lineage: it
 counts as the trial that it is on all of them (`research.sweep.counting`).
 
-A run is counted before its proof, so that an interrupt hides nothing; what the proof found is a row of its own (`research.standing`).
+A run is counted before its proof, so that an interrupt hides nothing; what the proof found is a row of its own (`research.evidence.standing`).
 
 **It does not shrink unnoticed.** The database refuses to change or delete a row. Beside it lies `trials.witness` with the ledger's name
 and the least number of trials and results it must hold, written after every commit: a ledger that is gone, another one, or older than
@@ -29,11 +29,11 @@ from numpy.typing import NDArray
 
 from research.data.sketch import Sketch, shared
 from research.errors import UserError
+from research.evidence.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
+from research.evidence.standing import PENDING, SPOILT, Result, Standings, append
+from research.evidence.trials import COMPARED, Trial, TrialName, Tried, effective_trials, trial_of
 from research.files import Kind, home, read_json, save_json
-from research.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
 from research.runs.verdict import IMPLAUSIBLE, INVALID
-from research.standing import PENDING, SPOILT, Result, Standings, append
-from research.trials import COMPARED, Trial, TrialName, Tried, effective_trials, trial_of
 
 BUSY_SECONDS = 60.0
 WITNESS = Kind(
@@ -129,7 +129,7 @@ class Ledger:
     def lineages(self, data: Sketch | None = None) -> list[dict[str, Any]]:
         """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), `Tried`, best trial.
 
-        The best is of the trials whose returns count; its `standing` is as in `research.standing`.
+        The best is of the trials whose returns count; its `standing` is as in `research.evidence.standing`.
         """
         return [] if self._is_new() else self._guarded("readable", lambda: self._describe(data))
 

@@ -1,4 +1,4 @@
-"""Which learned meta layers were tried on a run? The comparison of `research.meta.compare`, kept in the run's folder for its report."""
+"""Which learned meta layers were tried on a run? The comparison of `research.evidence.meta_comparison`, kept in the run's folder for its report."""
 
 import json
 from collections.abc import Mapping
@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
+from research.evidence.meta_comparison import VARIANTS, Progress, best_variant, compare
 from research.files import save_json, writable
-from research.meta.compare import VARIANTS, Progress, best_variant, compare
 from research.runs.folder import META_TRIED, read_run
 
 

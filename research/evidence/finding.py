@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from qtcore.types import Reason
 from research.evidence.scoring import ENOUGH
+from research.evidence.standing import others_text
 from research.runs.record import RunRecord
-from research.standing import others_text
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 
 EDGE_PROBABILITY = 0.95

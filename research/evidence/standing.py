@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from research.evidence.trials import Trial, TrialName
 from research.runs.verdict import IMPLAUSIBLE, INVALID, OWN_WORK, too_good
-from research.trials import Trial, TrialName
 
 PENDING, PROVEN = "pending", "proven"
 SPOILT = (INVALID, IMPLAUSIBLE)
