@@ -11,10 +11,10 @@ from research.evidence.ledger import Ledger, trial_of
 from research.evidence.standing import result_of
 from research.evidence.trials import TrialName, name_trial
 from research.report import build
-from research.reproduce import make_again
 from research.runs.folder import check_output, own_source, write_certificate, write_run
 from research.runs.verdict import UNPROVEN, combined
 from research.verify.certificate import Progress, certify
+from research.verify.reproduce import make_again
 
 if TYPE_CHECKING:
     from research.run import Run
@@ -60,6 +60,6 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
 
 
 def reproduce(folder: Path | str, *, is_training: bool = True, progress: Any = None) -> dict[str, Any]:
-    """Make a run again: the report of `research.reproduce.make_again`, with the `verdict` (stored, again)."""
+    """Make a run again: the report of `research.verify.reproduce.make_again`, with the `verdict` (stored, again)."""
     record, report = make_again(folder, is_training=is_training, progress=progress)
     return report | {"verdict": {"stored": report.pop("stored"), "again": combined(summarise(record), record.verification)["verdict"]}}

@@ -505,7 +505,7 @@ def resumed(folder: Path) -> None:
 
 
 def scenarios(path: Path) -> None:
-    from research.scenarios import run_scenarios
+    from research.verify.scenarios import run_scenarios
 
     run_scenarios(path)
 

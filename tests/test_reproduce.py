@@ -13,7 +13,7 @@ from research.cli import app
 from research.compare import bases, compare, write_page
 from research.errors import UserError
 from research.recording import reproduce
-from research.reproduce import STAGES, sentence
+from research.verify.reproduce import STAGES, sentence
 
 RUNNER = CliRunner()
 

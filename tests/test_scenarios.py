@@ -11,8 +11,8 @@ import pytest
 from qtcore.params import Params
 from research.errors import UserError
 from research.runs.reason_text import arbiter_text, entropy_text, reason_text
-from research.scenario_chain import meta_features_32_original
-from research.scenarios import DEFECTS, run_scenarios
+from research.verify.scenario_chain import meta_features_32_original
+from research.verify.scenarios import DEFECTS, run_scenarios
 
 NAN = float("nan")
 

@@ -22,7 +22,7 @@ def reproduce(
 ) -> None:
     """Make a run again from its manifest and compare every array's hash; exit 1 when one differs."""
     from research.recording import reproduce as again
-    from research.reproduce import sentence
+    from research.verify.reproduce import sentence
 
     with progress(quiet or json) as update:
         report = again(run, is_training=not no_train, progress=update)

@@ -222,7 +222,7 @@ def scenarios(
     quiet: Quiet = False,
 ) -> None:
     """Run a scenario file through the kernels; exit 1 when a case fails."""
-    from research.scenarios import run_scenarios
+    from research.verify.scenarios import run_scenarios
 
     outcome = run_scenarios(file, profile=profile)
     show.scenarios(outcome, out, quiet)

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from qtcore.params import PROFILES, Params
-from research import scenario_chain, scenario_layers
 from research.errors import UserError
 from research.files import Kind, read_json
-from research.scenario_layers import Case
+from research.verify import scenario_chain, scenario_layers
+from research.verify.scenario_layers import Case
 
 SCHEMA_VERSION = 1
 SCENARIOS = Kind(

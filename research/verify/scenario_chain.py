@@ -27,8 +27,8 @@ from qtcore.types import (
 )
 from research.runs.governor_state import GovernorState, position_pct, with_risk
 from research.runs.reason_text import reason_text
-from research.scenario_layers import Case, analyse, ensemble_vote, is_accepted, market, policy_result, votes_of
 from research.training.labels import Label, make_labels
+from research.verify.scenario_layers import Case, analyse, ensemble_vote, is_accepted, market, policy_result, votes_of
 
 NOW, SYMBOL = "2026-01-12T12:00:00", "BTCUSDT"  # of the chain cases
 
