@@ -8,13 +8,13 @@ import pytest
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
-from research.compare import compare
 from research.data import load_bars
 from research.errors import UserError
 from research.live.controls import command
 from research.live.start import Wish, start_live
 from research.recording import verify_run
 from research.reopen import export_run
+from research.report.compare import compare
 from research.runs.explain import explain_decision
 from research.runs.folder import read_run
 from research.training.predictions import Predictions

@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 import research
 from qtcore import Params
 from research.cli import app
-from research.compare import bases, compare, write_page
 from research.errors import UserError
 from research.recording import reproduce
+from research.report.compare import bases, compare, write_page
 from research.verify.reproduce import STAGES, sentence
 
 RUNNER = CliRunner()

@@ -43,8 +43,8 @@ def compare(
     json: Json = False,
 ) -> None:
     """Show several runs side by side: verdict, figures, and the parameters in which they differ."""
-    from research.compare import bases, mixed, write_page
-    from research.compare import compare as side_by_side
+    from research.report.compare import bases, mixed, write_page
+    from research.report.compare import compare as side_by_side
 
     table = side_by_side(runs)
     if json:
