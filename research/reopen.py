@@ -30,7 +30,7 @@ def load_run(folder: str | Path) -> Run:
 
 def export_run(journal: Path, folder: Path) -> Run:
     """Write a journal as a run's folder and return the run. Raises UserError where the journal is empty or does not give itself again."""
-    from research.live.export import journal_record
+    from research.live.monitoring.export import journal_record
 
     run = Run.of(journal_record(journal))
     run.command = f"{run.command} --export {folder}"

@@ -208,7 +208,7 @@ def train_from_files(
     config: Config, files: tuple[str, Path | None, Path | None], out: Path, min_date: str | None, tolerance_minutes: float
 ) -> tuple[MetaSchedule, dict[str, int]]:
     """Do everything `qt train --from-log` does: the meta layer lands in `out`, for `qt backtest --meta`. Returns it and the counts."""
-    from research.live.outcomes import is_journal, read_outcomes
+    from research.live.journal.outcomes import is_journal, read_outcomes
     from research.training.meta import train_from_log
 
     data, log, outcomes = files

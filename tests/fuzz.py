@@ -378,7 +378,7 @@ def metas(folder: Path) -> None:
 
 def run_tables(folder: Path) -> None:
     """Read everything that a run's folder holds."""
-    from research.live.source import open_source
+    from research.live.monitoring.status_source import open_source
     from research.runs.folder import TABLES, read_run
 
     files = read_run(folder)
@@ -458,7 +458,7 @@ def worlds(path: Path) -> None:
 def governor(path: Path) -> None:
     from qtcore import Engine
     from research.data import load_bars
-    from research.live.governor_file import read_governor, take_over
+    from research.live.session.governor_file import read_governor, take_over
     from research.training.predictions import Predictions
 
     state, engine = read_governor(path), Engine()
@@ -617,8 +617,8 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     import research
     from research.data import load_bars, to_pandas
     from research.evidence.nullworlds import _key
-    from research.live.governor_export import export_governor
-    from research.live.source import JournalSource
+    from research.live.monitoring.governor_export import export_governor
+    from research.live.monitoring.status_source import JournalSource
     from research.training.meta.train import train_meta
     from tests.live_world import replay
 

@@ -11,10 +11,10 @@ from typing import Any
 from qtcore import Params
 from qtcore.types import Bars
 from research.data import load_bars, save_bars
-from research.live.codec import hash_state
-from research.live.controls import Controls
-from research.live.runner import Runner
+from research.live.session.controls import Controls
+from research.live.session.runner import Runner
 from research.live.start import Wish, start_live
+from research.live.storage.codec import hash_state
 from research.training import registry
 from research.training.predictions import Predictions
 from tests.conftest import awkward_bars

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from research.live.lean import quiet_heap
+from research.live.session.fast_start import quiet_heap
 from research.live.start import Wish, start_live
 
 PR_SET_THP_DISABLE = 41

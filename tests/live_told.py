@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from research.cli import main
-from research.live.runner import Runner
+from research.live.session.runner import Runner
 
 
 def tell(path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from research import backtest
 from research.data import load_bars
-from research.live.server import Dashboard
+from research.live.dashboard.server import Dashboard
 from research.live.start import Wish, start_live
 from research.run import Run
 from research.training.predictions import Predictions

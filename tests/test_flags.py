@@ -57,7 +57,7 @@ def test_a_mistake_is_told_before_anything_is_read_or_trained(monkeypatch, tmp_p
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(import_module("research.train"), "_answers", begins)  # `research.train` is the function
-    monkeypatch.setattr("research.live.feeds.ReplayFeed.__init__", begins)
+    monkeypatch.setattr("research.live.feeds.feeds.ReplayFeed.__init__", begins)
     assert guarded(lambda: app(words, standalone_mode=False)) == 2
     said = capsys.readouterr().err
     assert sentence in said

@@ -16,7 +16,7 @@ from research.data.load import CLOSES, FIRSTS, DataWarning
 from research.data.machine import memory
 from research.data.quality import quality
 from research.errors import UserError
-from research.live.journal import Journal
+from research.live.journal.journal import Journal
 from tests.test_data import FIELDS, PLANES, assert_same_bars, frame
 
 

@@ -20,17 +20,17 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load_bars
 from research.errors import UserError
-from research.live import controls
-from research.live.codec import CELL_COLUMNS, hash_state, pack_state, unpack_state
-from research.live.feeds import Arrival, Assembler, ReplayFeed, open_feed, parse_speed
-from research.live.gap import live_gap
-from research.live.health import status
-from research.live.journal import Journal
-from research.live.paper import PaperBroker, difference
+from research.live.broker.paper import PaperBroker, difference
+from research.live.feeds.feeds import Arrival, Assembler, ReplayFeed, open_feed, parse_speed
+from research.live.journal.journal import Journal
+from research.live.monitoring.gap import live_gap
+from research.live.monitoring.health import status
+from research.live.monitoring.status_source import JournalSource
 from research.live.records import Order
-from research.live.runner import Options, Runner
-from research.live.source import JournalSource
+from research.live.session import controls
+from research.live.session.runner import Options, Runner
 from research.live.start import Wish, start_live
+from research.live.storage.codec import CELL_COLUMNS, hash_state, pack_state, unpack_state
 from research.runs.config import load_config
 from research.runs.tables import decision_planes
 from research.training.meta import MetaSchedule, train_meta

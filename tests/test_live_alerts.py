@@ -13,11 +13,11 @@ import pytest
 
 from research.data import load_bars
 from research.errors import UserError
-from research.live import alerts
-from research.live.alerts import WAITING, Alerts
-from research.live.controls import command
-from research.live.feeds import Arrival
+from research.live.feeds.feeds import Arrival
+from research.live.monitoring import alerts
+from research.live.monitoring.alerts import WAITING, Alerts
 from research.live.records import Event
+from research.live.session.controls import command
 from research.live.start import Wish, start_live
 from research.training.predictions import Predictions
 from tests.test_live import content

@@ -11,8 +11,8 @@ import pytest
 
 from research.data import load_bars, save_bars
 from research.errors import UserError
-from research.live import controls
-from research.live.runner import Runner
+from research.live.session import controls
+from research.live.session.runner import Runner
 from research.live.start import start_live
 from research.training.predictions import Predictions
 from tests.live_market import content, events_of, make_market, paper_content, replay_of, run_live

@@ -13,15 +13,15 @@ from qtcore import Engine
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
-from research.live.cells import FIELDS, DamagedError, check, command_of, parsed
-from research.live.gap import live_gap
-from research.live.governor_export import governor_state
-from research.live.monitor import screen
-from research.live.outcomes import read_outcomes
-from research.live.runner import Runner
-from research.live.server import page
-from research.live.source import open_source
-from research.live.tally import Tally
+from research.live.dashboard.monitor import screen
+from research.live.dashboard.server import page
+from research.live.journal.outcomes import read_outcomes
+from research.live.monitoring.counts import Tally
+from research.live.monitoring.gap import live_gap
+from research.live.monitoring.governor_export import governor_state
+from research.live.monitoring.status_source import open_source
+from research.live.session.runner import Runner
+from research.live.storage.cells import FIELDS, DamagedError, check, command_of, parsed
 from tests.live_market import make_market, replay_of, run_live
 
 UNTIL = 60

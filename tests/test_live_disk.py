@@ -13,9 +13,9 @@ import pytest
 
 from qtcore import Params
 from research.errors import UserError
-from research.live import files
-from research.live.paper import PaperBroker
+from research.live.broker.paper import PaperBroker
 from research.live.start import start_live
+from research.live.storage import files
 from tests.live_market import content, events_of, make_market, paper_content, replay_of, run_live
 
 N = 110

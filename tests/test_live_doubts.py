@@ -18,13 +18,13 @@ from research import backtest
 from research.data import Loaded, load
 from research.data.rules import PROBLEMS, VALUE_RULES
 from research.errors import UserError
-from research.live.alerts import TOLD
-from research.live.feeds import Arrival, Assembler, ReplayFeed
-from research.live.health import status
-from research.live.journal import Journal
-from research.live.paper import PaperBroker
-from research.live.runner import Options, Runner
-from research.live.source import JournalSource
+from research.live.broker.paper import PaperBroker
+from research.live.feeds.feeds import Arrival, Assembler, ReplayFeed
+from research.live.journal.journal import Journal
+from research.live.monitoring.alerts import TOLD
+from research.live.monitoring.health import status
+from research.live.monitoring.status_source import JournalSource
+from research.live.session.runner import Options, Runner
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
 from tests.local_exchange import LocalExchange, Row, market_id

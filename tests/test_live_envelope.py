@@ -17,10 +17,10 @@ from research.data import load_bars
 from research.data.frames import save_bars
 from research.errors import UserError
 from research.evidence.envelope import BINS, FILE, Envelope, band, envelope_of, figures, psi
-from research.live import due
-from research.live.health import status
-from research.live.looks import LiveWindow, looked
-from research.live.source import JournalSource, open_source
+from research.live.monitoring import retraining
+from research.live.monitoring.health import status
+from research.live.monitoring.self_checks import LiveWindow, looked
+from research.live.monitoring.status_source import JournalSource, open_source
 from research.live.start import Wish, start_live
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, shared_data
@@ -206,13 +206,13 @@ def test_training_is_due_for_each_cause_alone():
     drift = {"name": "drift.rsi", "value": 2.0, "usual": 0.1, "is_out": True}
     meta = SimpleNamespace(config={"base_artefacts": ["a"]})
     fresh = models_of(0)
-    assert list(due.causes(fresh, meta, [], 7 * NS_PER_DAY)) == []
-    assert [cause for cause, _ in due.causes(fresh, meta, [], 7 * NS_PER_DAY + 1)] == ["weekly"]
-    assert [cause for cause, _ in due.causes(models_of(0, ("b",)), meta, [], 0)] == ["base_retrained"]
-    assert list(due.causes(fresh, meta, [row], 0)) == [("accuracy", "accuracy fell by more than 5 points: xgb 40.0% after 50.0%")]
-    assert list(due.causes(fresh, meta, [row | {"value": 0.46}], 0)) == []  # outside its band, but less than 5 points
-    assert list(due.causes(fresh, meta, [row | {"is_out": False}], 0)) == []  # 5 points that chance explains
-    assert [cause for cause, _ in due.causes(None, None, [drift], 0)] == ["drift"]
+    assert list(retraining.causes(fresh, meta, [], 7 * NS_PER_DAY)) == []
+    assert [cause for cause, _ in retraining.causes(fresh, meta, [], 7 * NS_PER_DAY + 1)] == ["weekly"]
+    assert [cause for cause, _ in retraining.causes(models_of(0, ("b",)), meta, [], 0)] == ["base_retrained"]
+    assert list(retraining.causes(fresh, meta, [row], 0)) == [("accuracy", "accuracy fell by more than 5 points: xgb 40.0% after 50.0%")]
+    assert list(retraining.causes(fresh, meta, [row | {"value": 0.46}], 0)) == []  # outside its band, but less than 5 points
+    assert list(retraining.causes(fresh, meta, [row | {"is_out": False}], 0)) == []  # 5 points that chance explains
+    assert [cause for cause, _ in retraining.causes(None, None, [drift], 0)] == ["drift"]
 
 
 def test_figures_of_nothing_are_none():

@@ -10,8 +10,8 @@ from qtcore.types import Action, Reason, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load_bars
-from research.live.health import status
-from research.live.source import open_source
+from research.live.monitoring.health import status
+from research.live.monitoring.status_source import open_source
 from research.training.predictions import Predictions
 from tests.test_live import planes_of
 

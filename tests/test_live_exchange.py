@@ -24,11 +24,11 @@ from qtcore.types import NS_PER_MINUTE, Bars
 from research import backtest
 from research.data import save_bars, simulate
 from research.errors import UserError
-from research.live.codec import CELL_COLUMNS
-from research.live.feeds import GRACE, Assembler, open_feed
-from research.live.gap import joined, live_gap
+from research.live.feeds.feeds import GRACE, Assembler, open_feed
+from research.live.feeds.trades import TradeBars
+from research.live.monitoring.gap import joined, live_gap
 from research.live.start import Wish, start_live
-from research.live.trades import TradeBars
+from research.live.storage.codec import CELL_COLUMNS
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
@@ -188,7 +188,7 @@ def test_what_is_no_answer_is_waited_out(bars, monkeypatch):
     with LocalExchange(bars, FIRST + 100 * MINUTE + 1_000, step=5_000) as exchange:
         monkeypatch.setenv("QT_EXCHANGE_URL", exchange.url)
         exchange.faults.retry_after = 0.01
-        monkeypatch.setattr("research.live.exchange.FIRST_PATIENCE", 0.015)
+        monkeypatch.setattr("research.live.feeds.exchange.FIRST_PATIENCE", 0.015)
         exchange.faults.answers.extend([503] * 6)
         with pytest.raises(UserError, match="binance must answer"):
             opened()
@@ -444,6 +444,6 @@ def test_a_mistake_is_one_sentence(bars, tmp_path, monkeypatch):
         asked = Wish("ccxt:binance", tmp_path / "j", predictions=tmp_path / "p.parquet", how={"symbols": list(NAMES)})
         with pytest.raises(UserError, match="--predictions must go with replay:FILE"):
             start_live(asked)
-    monkeypatch.setattr("research.live.exchange.FIRST_PATIENCE", 0.1)
+    monkeypatch.setattr("research.live.feeds.exchange.FIRST_PATIENCE", 0.1)
     with pytest.raises(UserError, match=r"binance must answer, did not within 0\.1 s"):
         opened()

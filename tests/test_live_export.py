@@ -10,7 +10,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load_bars
 from research.errors import UserError
-from research.live.controls import command
+from research.live.session.controls import command
 from research.live.start import Wish, start_live
 from research.recording import verify_run
 from research.reopen import export_run

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from research.cli.app import app
-from research.live.metrics import metrics_text
-from research.live.source import open_source
+from research.live.monitoring.metrics import metrics_text
+from research.live.monitoring.status_source import open_source
 from research.run import Run
 from tests.live_world import traded
 

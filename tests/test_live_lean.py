@@ -10,7 +10,7 @@ import pytest
 import research
 from research.data import load_bars
 from research.errors import UserError
-from research.live.lean import quiet_heap
+from research.live.session.fast_start import quiet_heap
 from research.live.start import Wish
 from research.training.models.schedule import Artefact
 from research.training.registry import load_for_live
@@ -19,7 +19,7 @@ from tests.live_market import content, run_live
 WORLD = "simulated:random_walk?n_bars=260&n_symbols=2"
 ALONE = """
 import json, sys
-from research.live.lean import import_lean
+from research.live.session.fast_start import import_lean
 from tests.live_measure import measure
 
 told = measure(json.loads(sys.argv[1]))

@@ -22,11 +22,11 @@ from qtcore.types import ACCOUNT, NS_PER_MINUTE, POSITION, Action, Reason, Sourc
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
-from research.live import lines as logging_
-from research.live.lines import LogFile, lines_of
-from research.live.monitor import screen, share_bar
+from research.live.dashboard.monitor import screen, share_bar
+from research.live.monitoring import bar_log as logging_
+from research.live.monitoring.bar_log import LogFile, lines_of
+from research.live.monitoring.status_source import open_source
 from research.live.records import Event
-from research.live.source import open_source
 from research.run import Run
 from tests.live_world import WORLD, replay, traded
 

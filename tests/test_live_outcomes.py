@@ -14,7 +14,7 @@ from research.cli.common import guarded
 from research.data import simulate
 from research.data.frames import save_bars
 from research.errors import UserError
-from research.live.outcomes import read_outcomes
+from research.live.journal.outcomes import read_outcomes
 from research.live.start import Wish
 from research.runs.config import Config
 from research.runs.prediction_log import export_log

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from research.live import server as serving
-from research.live.files import connect
-from research.live.monitor import screen
-from research.live.source import open_source
+from research.live.dashboard import server as serving
+from research.live.dashboard.monitor import screen
+from research.live.monitoring.status_source import open_source
+from research.live.storage.files import connect
 from research.run import Run
 from research.runs.folder import read_run
 from tests.live_world import replay, served, traded

@@ -16,12 +16,12 @@ import pytest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
-from research.live import files
-from research.live.controls import command, kill_file_of
-from research.live.files import hold
-from research.live.place import check_apart
-from research.live.source import open_source
+from research.live.monitoring.status_source import open_source
+from research.live.session.controls import command, kill_file_of
 from research.live.start import Wish, start_live
+from research.live.storage import files
+from research.live.storage.files import hold
+from research.live.storage.place import check_apart
 from tests.live_market import content, make_market, paper_content, replay_of, run_live
 
 N = 80
@@ -286,7 +286,7 @@ def test_who_is_told_to_stop_waits_no_longer(market, tmp_path):
 
 def test_a_command_waits_ten_seconds_only(market, tmp_path, monkeypatch):
     shutil.copy(market[0] / "whole", tmp_path / "j")
-    monkeypatch.setattr("research.live.controls.COMMAND_SECONDS", 0.3)
+    monkeypatch.setattr("research.live.session.controls.COMMAND_SECONDS", 0.3)
     other = sqlite3.connect(tmp_path / "j", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(UserError, match="was held by another process"):
@@ -548,7 +548,7 @@ def test_a_journal_on_a_disk_that_cannot_be_written_is_read_to_its_last_bar(mark
 
 
 def test_a_view_without_a_log_follows_when_a_runner_begins(market, tmp_path, monkeypatch):
-    from research.live import reading
+    from research.live.journal.journal import reading
 
     folder, _ = market
     run_live(replay_of(folder, tmp_path / "j"), 30)

@@ -12,8 +12,8 @@ import qtcore as qt
 import research
 from research.data import load_bars
 from research.errors import UserError
-from research.live.gap import live_gap
-from research.live.reload import Reload
+from research.live.monitoring.gap import live_gap
+from research.live.session.reload import Reload
 from research.live.start import Wish, start_live
 from research.training import registry
 from research.training.meta import train_meta

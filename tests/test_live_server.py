@@ -18,13 +18,13 @@ from research.cli import show
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
-from research.live import server as serving
-from research.live.files import connect, hold, is_held
-from research.live.health import status
-from research.live.metrics import metrics_text
-from research.live.server import Dashboard
-from research.live.source import open_source
-from research.live.tally import SECONDS, Durations
+from research.live.dashboard import server as serving
+from research.live.dashboard.server import Dashboard
+from research.live.monitoring.counts import SECONDS, Durations
+from research.live.monitoring.health import status
+from research.live.monitoring.metrics import metrics_text
+from research.live.monitoring.status_source import open_source
+from research.live.storage.files import connect, hold, is_held
 from research.run import Run
 from research.runs.tables import final_source
 from tests.live_market import content

@@ -21,16 +21,16 @@ from research.cli.common import guarded
 from research.data import load_bars, save_bars, to_pandas
 from research.data.load import DataWarning
 from research.errors import UserError
-from research.live.bands import written
-from research.live.gap import live_gap
-from research.live.governor_export import export_governor, governor_state
-from research.live.governor_file import read_governor
-from research.live.health import health, status, validate, worst
-from research.live.monitor import _bands, screen
-from research.live.server import page
-from research.live.source import JournalSource, RunSource, open_source
+from research.live.dashboard.monitor import _bands, screen
+from research.live.dashboard.server import page
+from research.live.monitoring.counts import COUNTED, Tally
+from research.live.monitoring.envelope_view import written
+from research.live.monitoring.gap import live_gap
+from research.live.monitoring.governor_export import export_governor, governor_state
+from research.live.monitoring.health import health, status, validate, worst
+from research.live.monitoring.status_source import JournalSource, RunSource, open_source
+from research.live.session.governor_file import read_governor
 from research.live.start import Wish, start_live
-from research.live.tally import COUNTED, Tally
 from research.run import Run
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
@@ -266,7 +266,7 @@ def test_a_changed_decision_is_found(watched, tmp_path):
 
 
 def test_changed_parameters_are_replayed_too(watched, tmp_path):
-    from research.live.controls import command, command_set
+    from research.live.session.controls import command, command_set
 
     folder = watched[0].parent
     replay(folder, tmp_path / "j", until=90)

@@ -16,7 +16,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.data import save_bars, simulate
 from research.errors import UserError
-from research.live.controls import command_set
+from research.live.session.controls import command_set
 from research.recording import verify_run
 from research.runs.config import load_config
 from research.runs.explain import explain_decision

@@ -12,13 +12,13 @@ from qtcore.types import LEAST_PRICE, MOST, Bars, Reason
 from research import backtest
 from research.data import load
 from research.errors import UserError
-from research.live.alerts import TOLD
-from research.live.feeds import ReplayFeed
-from research.live.health import status
-from research.live.journal import Journal
-from research.live.paper import PaperBroker
-from research.live.runner import Options, Runner
-from research.live.source import JournalSource
+from research.live.broker.paper import PaperBroker
+from research.live.feeds.feeds import ReplayFeed
+from research.live.journal.journal import Journal
+from research.live.monitoring.alerts import TOLD
+from research.live.monitoring.health import status
+from research.live.monitoring.status_source import JournalSource
+from research.live.session.runner import Options, Runner
 from research.report.page import notices
 from research.runs.ruin import ruin_of
 from research.training.predictions import Predictions

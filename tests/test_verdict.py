@@ -21,8 +21,8 @@ from research.cli.common import guarded
 from research.evidence import sharpe as sr
 from research.evidence.ledger import Ledger
 from research.evidence.trials import name_trial
-from research.live.server import Dashboard
-from research.live.source import open_source
+from research.live.dashboard.server import Dashboard
+from research.live.monitoring.status_source import open_source
 from research.recording import reproduce, verify_run
 from research.report import build
 from research.runs.folder import read_run

@@ -23,12 +23,12 @@ from research.data import load_bars
 from research.data.exchange import Trouble
 from research.data.load import warn
 from research.errors import UserError, visible
-from research.live.files import connect
-from research.live.lines import LogFile
-from research.live.monitor import screen
+from research.live.dashboard.monitor import screen
+from research.live.monitoring.bar_log import LogFile
+from research.live.monitoring.status_source import open_source
 from research.live.records import Event
-from research.live.source import open_source
 from research.live.start import Wish, start_live
+from research.live.storage.files import connect
 from research.report import build
 from research.training.predictions import Predictions
 from tests.live_world import replay, traded

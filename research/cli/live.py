@@ -69,11 +69,11 @@ def live(
     """Run the chain on paper; Ctrl-C ends after the bar that is being decided, the next start continues."""
     if context.invoked_subcommand is not None:
         return
-    from research.live.controls import from_environment
-    from research.live.feeds import ReplayFeed
-    from research.live.lean import quiet_heap
+    from research.live.feeds.feeds import ReplayFeed
+    from research.live.monitoring.watched import ALLOWED, allowed_texts
+    from research.live.session.controls import from_environment
+    from research.live.session.fast_start import quiet_heap
     from research.live.start import Wish, start_live
-    from research.live.watched import ALLOWED, allowed_texts
     from research.runs.config import load_config
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
@@ -139,7 +139,7 @@ def stop(
     lift: Annotated[bool, typer.Option("--lift", help="allow entries again")] = False,
 ) -> None:
     """Throw the kill switch: no entries from the next bar on, exits go on."""
-    from research.live.controls import command
+    from research.live.session.controls import command
 
     command(journal, {"do": "lift"} if lift else {"do": "stop", "now": now})
     show.console.print("entries are allowed again from the next bar on" if lift else "no entries from the next bar on")
@@ -148,7 +148,7 @@ def stop(
 @live_app.command("set")
 def set_values(journal: JournalFile, values: Values) -> None:
     """Change parameters of the running chain at the next bar: `qt live set JOURNAL arbiter.enabled=false`."""
-    from research.live.controls import command, command_set
+    from research.live.session.controls import command, command_set
 
     command(journal, command_set(values))
     show.console.print("in effect at the next bar")
@@ -157,7 +157,7 @@ def set_values(journal: JournalFile, values: Values) -> None:
 @live_app.command()
 def stage(journal: JournalFile, number: Stage) -> None:
     """Move the staged rollout: meta layer and arbiter on or off at the next bar, positions untouched."""
-    from research.live.controls import STAGES, command
+    from research.live.session.controls import STAGES, command
 
     meta, arbiter = STAGES[number]
     command(journal, {"do": "set", "values": {"meta.enabled": meta, "arbiter.enabled": arbiter}})

@@ -22,9 +22,9 @@ def status(
     export: Annotated[Path | None, typer.Option("--export", help="write the journal as a run's folder, for report and verify")] = None,
 ) -> None:
     """Print the state of a live journal or a finished run as JSON; with --export also write a journal as a run's folder."""
-    from research.live.governor_export import export_governor
-    from research.live.health import status as status_of
-    from research.live.source import open_source
+    from research.live.monitoring.governor_export import export_governor
+    from research.live.monitoring.health import status as status_of
+    from research.live.monitoring.status_source import open_source
 
     opened = open_source(source)
     opened.check()
@@ -47,8 +47,8 @@ def monitor(
     """Watch a live journal or a finished run in the terminal; Ctrl-C ends."""
     from rich.live import Live
 
-    from research.live.monitor import screen
-    from research.live.source import open_source
+    from research.live.dashboard.monitor import screen
+    from research.live.monitoring.status_source import open_source
 
     opened = open_source(source)
     if once or not show.console.is_terminal:
@@ -72,8 +72,8 @@ def dashboard(
     ] = None,
 ) -> None:
     """Serve the web view, the status API and Prometheus metrics of a live journal or a finished run; Ctrl-C ends."""
-    from research.live.server import LOOPBACK, Dashboard, check_token, page
-    from research.live.source import open_source
+    from research.live.dashboard.server import LOOPBACK, Dashboard, check_token, page
+    from research.live.monitoring.status_source import open_source
 
     token = os.environ.get("QT_TOKEN") if token is None else token  # one that is set to nothing is a mistake too
     if token is not None:
@@ -103,8 +103,8 @@ def validate(source: Source, json: Json = False) -> None:
 
     A finished run whose verdict is invalid or implausible exits 1 too, whatever its layers do.
     """
-    from research.live.health import validate as validate_source
-    from research.live.source import open_source
+    from research.live.monitoring.health import validate as validate_source
+    from research.live.monitoring.status_source import open_source
 
     opened = open_source(source)
     opened.check()
@@ -134,8 +134,8 @@ def live_gap(
 ) -> None:
     """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
     from research.data import load
-    from research.live.gap import live_gap as gap_of
-    from research.live.source import JournalSource
+    from research.live.monitoring.gap import live_gap as gap_of
+    from research.live.monitoring.status_source import JournalSource
     from research.training.meta.schedule import MetaSchedule
 
     learned = None if meta is None else MetaSchedule.load(meta)

@@ -15,21 +15,21 @@ from qtcore.types import MODELS
 from research.data.clock import iso
 from research.errors import UserError
 from research.evidence.envelope import FILE as ENVELOPE
-from research.live.alerts import Alerts
-from research.live.controls import STAGES, Controls, kill_file_of
-from research.live.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
-from research.live.files import lock_of
-from research.live.governor_file import read_governor, take_over
-from research.live.journal import Entry, Journal
-from research.live.lean import import_lean
-from research.live.lines import LogFile
-from research.live.looks import EVERY, REPLAY_EVERY, Looks
-from research.live.paper import PaperBroker
-from research.live.place import Made, check_apart, resolved
+from research.live.broker.paper import PaperBroker
+from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
+from research.live.journal.journal import Entry, Journal
+from research.live.monitoring.alerts import Alerts
+from research.live.monitoring.bar_log import LogFile
+from research.live.monitoring.self_checks import EVERY, REPLAY_EVERY, Looks
+from research.live.monitoring.watched import ALLOWED
 from research.live.records import Event
-from research.live.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
-from research.live.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
-from research.live.watched import ALLOWED
+from research.live.session.controls import STAGES, Controls, kill_file_of
+from research.live.session.fast_start import import_lean
+from research.live.session.governor_file import read_governor, take_over
+from research.live.session.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
+from research.live.session.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
+from research.live.storage.files import lock_of
+from research.live.storage.place import Made, check_apart, resolved
 from research.runs.config import Config
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.schedule import ModelSet

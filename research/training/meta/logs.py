@@ -61,7 +61,7 @@ def train_from_log(
 ) -> tuple[MetaSchedule, dict[str, int]]:
     """Train the meta layer of `params.meta.mode` from a log and its outcomes; return schedule and counts.
 
-    log: a file of JSON lines, or what `research.live.outcomes.read_outcomes` read of a journal, which holds its outcomes. Five
+    log: a file of JSON lines, or what `research.live.journal.outcomes.read_outcomes` read of a journal, which holds its outcomes. Five
     expanding, purged folds. min_date: lines before it, in UTC, are left out. tolerance_minutes: see `read_log`. asked: kind, vector,
     calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows with an outcome:
     nothing synthetic takes their place.
@@ -126,7 +126,7 @@ def read_log(
 
 def _lines_of(log: Path, outcomes: str | Path | None) -> LogLines:
     if outcomes is None:
-        text = f"a log must come with its outcomes, was {log} alone; research.live.outcomes.read_outcomes reads a journal"
+        text = f"a log must come with its outcomes, was {log} alone; research.live.journal.outcomes.read_outcomes reads a journal"
         raise UserError(text)
     lines, counts = read_log_lines(log)
     traded = meet(lines, read_outcome_lines(Path(outcomes), counts))

@@ -1,0 +1,1 @@
+"""The pages and terminal that show a session."""

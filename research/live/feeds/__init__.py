@@ -1,0 +1,1 @@
+"""Candles as they close: replays, exchanges, streams of trades."""

@@ -1,0 +1,1 @@
+"""The journal: every bar that live trading decided, sealed."""

@@ -1,0 +1,1 @@
+"""One process that trades: start, runner, controls."""

@@ -1,0 +1,134 @@
+"""Who may change parameters while the chain runs, and when does it hold? Commands in the journal and a kill-switch file.
+
+Everything takes effect at the next bar and touches no position (`spec` 11.4). The kill switch blocks entries and drops pending ones, exits
+go on; `now` also closes what is open at the next open. What was commanded survives a restart; the file acts while it exists.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from qtcore import Params
+from qtcore.types import InputError
+from research.errors import UserError
+from research.live.journal.journal import Journal
+from research.live.storage.files import COMMAND_SECONDS, check_version, connect, guarded
+from research.live.storage.place import resolved
+
+FIXED = ("features.", "broker.", "meta.mode")  # what cannot change under a running account; a meta layer is trained for one mode
+STAGES = {0: (False, False), 1: (True, False), 2: (True, True), 3: (True, True)}  # meta, arbiter (`spec` 11.4)
+STOP = {"governor.emergency_stop": True}
+STOP_NOW = {**STOP, "governor.flatten_on_kill": True}
+ENVIRONMENT = {
+    "META_AGENT_ENABLED": "meta.enabled",
+    "META_OVERRIDE_THRESHOLD": "meta.override_threshold",
+    "META_V5_THRESHOLD": "meta.v5_threshold",
+    "META_FAIL_OPEN": "meta.fail_open",
+    "ARBITER_ENABLED": "arbiter.enabled",
+    "ARBITER_THRESHOLD": "arbiter.gate_confidence",
+    "GOVERNOR_MAX_DAILY_TRADES": "governor.max_daily_trades",
+}
+BOOLEANS = ("META_AGENT_ENABLED", "META_FAIL_OPEN", "ARBITER_ENABLED")
+
+
+def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parameters that the original's variables set; only what is set counts (`spec` 11.3, D-85).
+
+    A boolean is on for `true` in any case and off for anything else. Raises UserError naming the variable that is out of bounds.
+
+    >>> from_environment({"META_AGENT_ENABLED": "TRUE", "ARBITER_THRESHOLD": "0.8", "HOME": "x"})
+    {'meta.enabled': True, 'arbiter.gate_confidence': 0.8}
+    """
+    found: dict[str, Any] = {}
+    for name, parameter in ENVIRONMENT.items():
+        if (text := environment.get(name)) is not None:
+            value: Any = text.strip().lower() == "true" if name in BOOLEANS else text.strip()
+            try:
+                found[parameter] = Params().with_values({parameter: value}).flat()[parameter]
+            except InputError as error:
+                raise UserError(f"environment variable {name}: {error}") from error
+    return found
+
+
+@dataclass
+class Controls:
+    """Parameters between bars: `base`, then commands, then the kill-switch file; the later one wins.
+
+    A commanded stage ends a schedule of stages.
+    """
+
+    journal: Journal
+    base: Params
+    kill_file: Path
+    _set: dict[str, Any] = field(default_factory=dict)
+    _is_killed: bool | None = None
+
+    def __post_init__(self) -> None:
+        for _, command in self.journal.commands(is_applied=True):
+            self._take(command)
+
+    def params(self, bar: int) -> tuple[Params, str] | None:
+        """Return the parameters from `bar` on and why they differ, None where nothing changed."""
+        commands = self.journal.commands()
+        causes = [self._take(command) for _, command in commands]
+        if commands:
+            self.journal.applied([i for i, _ in commands], bar)
+        is_killed = self.kill_file.exists()
+        if not commands and self._is_killed == is_killed:
+            return None
+        if self._is_killed is None and not causes:
+            causes.append("started")
+        if is_killed != bool(self._is_killed):
+            causes.append(f"kill-switch file {'found' if is_killed else 'gone'}")
+        self._is_killed = is_killed
+        return self.base.with_values(self._set | (STOP if is_killed else {})), "; ".join(causes)
+
+    def _take(self, command: dict[str, Any]) -> str:
+        if command["do"] == "set":
+            self._set |= command["values"]
+        elif command["do"] == "stop":
+            self._set |= STOP_NOW if command["now"] else STOP
+        elif command["do"] == "lift":
+            self._set = {name: value for name, value in self._set.items() if name not in STOP_NOW}
+        return "command: " + " ".join(str(x) for x in command.values())
+
+
+def kill_file_of(journal: Path) -> Path:
+    """Name the file whose existence is the kill switch of a journal."""
+    return journal.with_name(f"{journal.name}.kill")
+
+
+def command(journal: Path, what: Mapping[str, Any]) -> None:
+    """Leave a command for the runner of `journal`; it takes effect at the next bar. Raises UserError where there is no journal."""
+    journal = resolved(journal)
+    if not journal.exists():
+        raise UserError(f"journal must be a file that `qt live` wrote, was missing: {journal}")
+    with guarded(journal):
+        db = connect(journal, patience=COMMAND_SECONDS, check=lambda db: check_version(db, journal))
+        try:
+            check_version(db, journal)
+            db.execute("INSERT INTO control (time, command) VALUES (?, ?)", (time.time_ns(), json.dumps(dict(what))))
+        except sqlite3.OperationalError as error:
+            raise UserError(f"journal must be free for writing, was held by another process: {journal} ({error}); try again") from error
+        finally:
+            db.close()
+
+
+def command_set(texts: list[str]) -> dict[str, Any]:
+    """Check `layer.name=value` texts and return them as a command. Raises UserError on what cannot change while running.
+
+    >>> command_set(["arbiter.enabled=false"])
+    {'do': 'set', 'values': {'arbiter.enabled': False}}
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        name = name.strip()
+        if not sign or name.startswith(FIXED):
+            raise UserError(f"a running chain takes layer.name=value of ensemble, meta (but its mode), arbiter or governor, was {text!r}")
+        values[name] = Params().with_values({name: value.strip()}).flat()[name]
+    return {"do": "set", "values": values}

@@ -1,0 +1,414 @@
+"""How does a closed bar become a decision, an order and a line in the journal, and what happens after a crash?
+
+One bar, in this order: the broker lets it pass and reports fills; the engine runs it; both ledgers are compared; the journal commits
+everything as one transaction; then orders are sent. A crash between two of these steps is repaired at the start: the engine returns to
+the newest snapshot, runs the journalled bars after it again, the account must come out with the journalled bits, and what the broker may
+have missed is sent once more under the same ids. The bar that was not committed is decided again, from the same state, with the same ids;
+if the broker has let it pass already, from the candles that the broker saw and before anything that was commanded since.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from qtcore import Bars, Engine, Params, Result, Votes
+from qtcore.engine import Models
+from qtcore.meta import MetaSource
+from qtcore.types import N_MODELS, Reason
+from research.data.jumps import REMEMBERED
+from research.errors import UserError
+from research.live.broker.orders import Broker, order_id
+from research.live.broker.paper import audited
+from research.live.feeds.feeds import GRACE, Arrival, Assembler, Feed
+from research.live.journal.journal import Entry, Journal
+from research.live.records import Event, Order, iso
+from research.live.storage.codec import digest_of
+from research.live.storage.files import guarded
+from research.training.predictions import Predictions
+
+SNAPSHOT_BARS = 24  # bars between full snapshots of a replay; live keeps one every bar
+CHECKPOINT_BARS = 240  # bars between checkpoints of a replay: each syncs the disk
+
+
+class Controls(Protocol):
+    """Who may change parameters between bars."""
+
+    def params(self, bar: int) -> tuple[Params, str] | None:
+        """Return other parameters from `bar` on with their cause, None for no change."""
+        ...
+
+
+class Duty(Protocol):
+    """Something done between bars, such as serving promoted models or raising an alarm. What it returns is noted with the next commit."""
+
+    def before(self, runner: "Runner", bar: int, now: int) -> Iterable[Event]:
+        """Act before `bar`, which closed at `now` ns UTC, is decided."""
+        ...
+
+    def after(self, runner: "Runner", entry: Entry) -> Iterable[Event]:
+        """Act after a bar is in the journal and its orders are sent."""
+        ...
+
+
+@dataclass
+class Options:
+    """How the runner works.
+
+    snapshot_bars, checkpoint_bars: bars between full states, and between moves of the log into the file. budget: ns allowed from a closed
+    bar to the journal.
+    """
+
+    snapshot_bars: int = 1
+    checkpoint_bars: int = 1
+    grace: int = GRACE
+    budget: int = 250_000_000
+    fills_gaps: bool = True
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a runner did. bars: decided in this process; latency: ns of each, newest 10,000; resumed: bars that the journal already held."""
+
+    bars: int
+    resumed: int
+    equity: float
+    latency: tuple[int, ...] = ()
+    is_stopped: bool = False
+
+
+Watcher = Callable[[Entry], None]
+Passed = Callable[[str], None]
+
+
+@dataclass
+class Runner:
+    """The chain on paper.
+
+    predictions: stored votes on the bars of a replay; models: asked where there are none. meta: learned model of the meta layer.
+    models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
+    the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
+    meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. ready: called when history
+    or journal are done with and the first bar is awaited. heard: called with whatever the feed yields. passed: called at points where a
+    crash must be harmless (`changed`, `filled`, `committed`, `submitted`), for tests.
+    """
+
+    params: Params
+    feed: Feed
+    journal: Journal
+    broker: Broker
+    predictions: Predictions | None = None
+    models: Models | None = None
+    meta: MetaSource | None = None
+    models_about: Mapping[str, Any] = field(default_factory=dict)
+    options: Options = field(default_factory=Options)
+    controls: Controls | None = None
+    prepare: Callable[[Engine], None] = lambda engine: None
+    watchers: tuple[Watcher, ...] = ()
+    duties: tuple[Duty, ...] = ()
+    meta_of: Callable[[Mapping[str, Any]], MetaSource | None] | None = None
+    ready: Callable[[], None] = lambda: None
+    heard: Callable[[Arrival], None] = lambda arrival: None
+    passed: Passed = lambda point: None
+
+    def __post_init__(self) -> None:
+        self.stopping = False
+        self.engine = Engine(self.params, models=self.models, meta_model=self.meta)
+        self.params = self.engine.params
+        self._row = {} if self.predictions is None else {int(t): i for i, t in enumerate(self.predictions.close_time)}
+        self._votes = None if self.predictions is None else self.predictions.votes()
+        if self.predictions is not None and self.predictions.symbols != self.feed.symbols:
+            raise UserError(
+                f"predictions must be on the symbols of the feed {self.feed.symbols}, was {self.predictions.symbols}; choose --symbols"
+            )
+        self._assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
+        self._working: dict[tuple[str, str], Order] = {}
+        self._version, self._clock, self._bar = 1, 0, -1
+        self._told = 1  # last version that an event tells of
+        self._is_killing = False
+        self._since_snapshot, self._since_checkpoint = 0, 0
+        self._pending_events: list[Event] = []
+
+    def stop(self, *_: Any) -> None:
+        """End after the bar that is being decided; usable as a signal handler."""
+        self.stopping = True
+
+    def serve(self, bar: int, models: Models | None, meta: MetaSource | None, about: Mapping[str, Any], cause: str) -> None:
+        """Ask other models from `bar` on. Positions, features and the rows that windows see stay; the caller knows that the models fit."""
+        self.models = self.engine.models = models
+        self.meta = self.engine.meta_model = meta
+        self.models_about = about
+        self._version = self.journal.change(bar, self.params, about, cause)
+        self.passed("changed")
+
+    def run(self) -> Outcome:
+        """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
+        with guarded(self.journal.path):
+            resumed = self._resume()
+        self.ready()
+        latency: list[int] = []
+        n_bars, begun, clock = 0, self.broker.last_bar(), self._clock
+        if begun is not None and 0 < self._clock == int(begun.open_time[0]):  # it died between the broker's file and the journal
+            latency.append(self._decide(begun, [], time.time_ns()))
+            n_bars += 1
+        assembler = self._assembler
+        assembler.clock = clock or None  # of a bar that was begun and decided again the feed says once more what was wrong
+        for arrival in self.feed.arrivals(clock):
+            received = time.time_ns()
+            assembler.add(arrival)
+            if told := [*arrival.events, *assembler.settle()]:  # at once: what was said of a decided bar is not said again after a crash
+                self.journal.note(told, self._bar, self._doubts(self._bar))
+            self.heard(arrival)
+            while not self.stopping and (ready := assembler.ready(arrival.now)) is not None:
+                if int(ready[0].close_time[0]) <= self._clock:
+                    self.journal.note(ready[1], self._bar, self._doubts(self._bar))
+                    continue
+                latency.append(self._decide(*ready, received))
+                n_bars += 1
+            if len(latency) > 10_000:
+                del latency[:5_000]
+            if self.stopping:
+                break
+        if self._pending_events:
+            self.journal.note(self._pending_events, self._bar)
+        if self._since_snapshot and n_bars:
+            self._keep_state()
+        equity = float(self.engine.account.account[0]["equity"])
+        return Outcome(n_bars, resumed, equity, tuple(latency), self.stopping)
+
+    def _decide(self, bars: Bars, events: list[Event], received: int) -> int:
+        start = time.perf_counter_ns()
+        bar = self._bar + 1
+        events += self._pending_events
+        self._pending_events = []
+        self._change_params(bar, int(bars.close_time[0]))
+        for duty in self.duties:
+            events += duty.before(self, bar, int(bars.close_time[0]))
+        events += self._announced(int(bars.close_time[0]))
+        self._cancel_killed()
+        reported = self.broker.advance(bars, self.params)
+        self.passed("filled")
+        before = self.engine.account.account[0].copy()
+        result = self.engine.run(bars, self._votes_at(int(bars.close_time[0])))
+        account = self.engine.account
+        events += audited(before, account.account[0], result, reported)
+        self._since_snapshot += 1
+        is_snapshot = self._since_snapshot >= self.options.snapshot_bars
+        entry = Entry(
+            bar, result, received, 0, self._version, account.account, account.positions, events=events,
+            state=self.engine.state if is_snapshot else None, doubts=self._doubts(bar),
+        )  # fmt: skip
+        self._settle(entry)
+        entry.latency = time.perf_counter_ns() - start
+        self.journal.commit(entry)
+        latency = time.perf_counter_ns() - start
+        self.passed("committed")
+        self._note_latency(bar, int(bars.close_time[0]), latency)
+        self.broker.cancel([id_ for id_, state in entry.done if state != "filled"])
+        self.broker.submit(entry.orders)
+        self.passed("submitted")
+        self._bar, self._clock = bar, int(bars.close_time[0])
+        if is_snapshot:
+            self._since_snapshot = 0
+        self._since_checkpoint += 1
+        if self._since_checkpoint >= self.options.checkpoint_bars:
+            self._checkpoint()
+        for watch in self.watchers:
+            watch(entry)
+        for duty in self.duties:
+            self._pending_events += duty.after(self, entry)
+        return latency
+
+    def _doubts(self, bar: int) -> dict[str, Any] | None:
+        """Return the counts of candles after `bar` where they are more than the candles since: a page of the disk, not with every bar."""
+        doubts = self._assembler.doubts
+        return doubts.state(bar) if doubts.is_changed or bar % CHECKPOINT_BARS == 0 else None
+
+    def _note_latency(self, bar: int, now: int, latency: int) -> None:
+        """Leave what a bar took, its own commit included, to the transaction of the next one."""
+        self.journal.measured = (bar, latency)
+        if latency > self.options.budget:
+            text = f"bar {bar}: {latency / 1e6:.0f} ms from the closed bar to the journal, allowed are {self.options.budget / 1e6:.0f}"
+            self._pending_events.append(Event(now, "slow", text))
+
+    def _settle(self, entry: Entry) -> None:
+        """Match fills with orders, drop what was cancelled, name what is new."""
+        result, names = entry.result, self.feed.symbols
+        for fill in result.fills:
+            name, kind = names[int(fill["symbol"])], "entry" if fill["is_entry"] else "exit"
+            order = self._working.get((name, kind))
+            is_ordered = order is not None and (kind == "entry" or order.reason == fill["reason"])
+            entry.fill_orders.append(order.id if order is not None and is_ordered else "")
+            if order is not None:  # an exit that a stop or a delisting came before is superseded
+                entry.done.append((order.id, "filled" if is_ordered else "superseded"))
+                del self._working[name, kind]
+        pending = {(name, "entry" if notional else "exit"): (notional, reason) for name, notional, reason in self._pending(result)}
+        for key in [
+            key for key in self._working if key not in pending or (key[1] == "entry" and self._working[key].id != self._id(key, result))
+        ]:
+            entry.done.append((self._working.pop(key).id, "cancelled"))
+        for key, (notional, reason) in pending.items():
+            if key not in self._working:
+                order = Order(self._id(key, result), key[0], key[1], notional, reason)
+                self._working[key] = order
+                entry.orders.append(order)
+
+    @staticmethod
+    def _id(key: tuple[str, str], result: Result) -> str:
+        return order_id(key[0], int(result.close_time[0]), key[1])
+
+    @staticmethod
+    def _pending(result: Result) -> Iterator[tuple[str, float, int]]:
+        """Split what the engine wants at the next open into exits and entries; a symbol may have both."""
+        for name, notional, code in result.orders:
+            if code:
+                yield name, 0.0, code
+            if notional:
+                yield name, notional, int(Reason.APPROVED)
+
+    def _cancel_killed(self) -> None:
+        """Drop pending entries under the kill switch before the market can fill them, as the engine does at its next bar."""
+        if self.params.governor.emergency_stop:
+            self.broker.cancel([order.id for (_, kind), order in self._working.items() if kind == "entry"])
+
+    def _change_params(self, bar: int, now: int) -> None:
+        """Ask for other parameters; not at a bar that the broker saw with these ones, or dropped entries for, before a crash."""
+        is_begun, self._is_killing = self._is_killing or self.broker.clock >= now, False
+        if self.controls is None or is_begun:
+            return
+        with self.journal.transaction():  # a command is taken together with what it changes
+            if (changed := self.controls.params(bar)) is None or changed[0] == self.params:
+                return
+            self.params, cause = changed
+            self.engine.params = self.params
+            self._version = self.journal.change(bar, self.params, self.models_about, cause)
+        self.passed("changed")
+
+    def _announced(self, now: int) -> list[Event]:
+        """Tell of versions that no event tells of yet, one of a change before a crash included."""
+        if self._version == self._told:
+            return []
+        causes, self._told = self.journal.causes(self._told), self._version
+        return [Event(now, kind, cause) for kind, cause in causes]
+
+    def _votes_at(self, close_time: int) -> Votes | None:
+        if self._votes is None:
+            return None
+        if (row := self._row.get(close_time)) is not None:
+            return self._votes[row : row + 1]
+        return absent_votes(1, len(self.feed.symbols))
+
+    def _checkpoint(self) -> None:
+        self.journal.checkpoint()
+        self.broker.checkpoint()
+        self._since_checkpoint = 0
+
+    def _keep_state(self) -> None:
+        """Write the state where the run ends, so that the next start has nothing to run again."""
+        self.journal.keep(self._bar, self._clock, self.engine.state)
+        self._since_snapshot = 0
+        self._checkpoint()
+
+    def _resume(self) -> int:
+        """Stand where the journal ends: state, account, open orders. Returns the number of bars that it holds."""
+        kept = self.journal.snapshot()
+        if kept is None:
+            self._begin()
+            return 0
+        bar, self._clock, state = kept
+        check_rows(self.models, state)
+        self.engine.restore(state, self.feed.symbols, self.feed.interval)
+        versions = self.journal.versions()
+        wanted, wanted_models = self.params, dict(self.models_about)
+        for number, bars, votes, version in self.journal.bars_after(bar):
+            self.engine.params = versions[version][0]
+            if self.meta_of is not None:
+                self.engine.meta_model = self.meta_of(versions[version][1])
+            self.engine.run(bars, votes)
+            bar, self._clock = number, int(bars.close_time[0])
+        self.engine.meta_model = self.meta
+        self._check_account(bar)
+        self._bar = bar
+        for _, bars, *_ in self.journal.bars_after(bar - REMEMBERED):
+            self._assembler.remember(bars)
+        if (counts := self.journal.doubts()) is not None:
+            self._assembler.doubts.restore(counts)
+            for _, bars, *_ in self.journal.bars_after(counts["bar"]):
+                self._assembler.doubts.rows += ~np.isnan(bars.close[0])
+        self._version, self._told = max(versions), self.journal.last_version()
+        self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
+        self._catch_up()
+        if self._clock < (seen := self.broker.clock) - self.feed.interval:
+            text = f"the journal ends at bar {bar}, the broker saw bars until {iso(seen)}: the end of its log was lost and is decided again"
+            self._pending_events.append(Event(self._clock, "lost_bars", text))
+        known, known_models = versions[self._version]
+        self.params = self.engine.params = known
+        self._is_killing = known.governor.emergency_stop and not versions[self._told][0].governor.emergency_stop
+        if (wanted != known and self.controls is None) or wanted_models != known_models:
+            self._check_continues(known, wanted)
+            self.params = self.engine.params = wanted
+            self._version = self.journal.change(bar + 1, wanted, wanted_models, "restarted with other parameters or models")
+        return self._bar + 1
+
+    @staticmethod
+    def _check_continues(known: Params, wanted: Params) -> None:
+        if known.features != wanted.features:
+            raise UserError("features.* must stay those of the journal, was changed; start a new --journal for other features")
+
+    def _begin(self) -> None:
+        """Run history through features and regime as one block; nobody votes, so the account stays flat."""
+        history = self.feed.history()
+        if history is None:
+            empty, none = np.empty((0, len(self.feed.symbols))), np.empty(0, np.int64)
+            history = Bars(none, none, empty, empty, empty, empty, empty, self.feed.symbols, self.feed.interval)
+        self.engine.run(history, absent_votes(history.n, len(history.symbols)))
+        self._assembler.remember(history)
+        self.prepare(self.engine)
+        self._bar = history.n - 1
+        self._clock = int(history.close_time[-1]) if history.n else 0
+        self.journal.begin(
+            self._bar, self._clock, self.engine.state, self.params, self.models_about, self._assembler.doubts.state(self._bar)
+        )
+
+    def _check_account(self, bar: int) -> None:
+        last, account = self.journal.last_bar(), self.engine.account
+        if last is not None and (last[0] != bar or last[2] != digest_of(account.account, account.positions)):
+            raise UserError(
+                f"journal must give its own account again, did not at bar {bar} in {self.journal.path}; it was written by another "
+                "version of this program, use that one or a new --journal"
+            )
+
+    def _catch_up(self) -> None:
+        """Give the broker what it may have missed: after a power loss bars and orders, after a crash the orders of the last bar."""
+        last = self._bar if self.broker.clock >= self._clock else self.journal.bar_at(self.broker.clock)
+        given, dropped = self.journal.given(last), self.journal.dropped(last)
+        versions = self.journal.versions()
+        for number, bars, _, version in self.journal.bars_after(last):
+            params = versions[version][0]
+            self.broker.cancel(dropped.get(number - 1, []))
+            self.broker.submit(given.get(number - 1, []))
+            if params.governor.emergency_stop:
+                self.broker.cancel(dropped.get(number, []))
+            self.broker.advance(bars, params)
+        self.broker.cancel(dropped.get(self._bar, []))
+        self.broker.submit(list(self._working.values()))
+
+
+def check_rows(models: Models | None, state: Mapping[str, Any]) -> None:
+    """Raise UserError where a state, kept or running, does not hold what the models' windows look at. models: None for stored votes."""
+    if models is None:
+        return
+    n_rows, _, n_columns = state["models.rows"].shape
+    lookback = getattr(models, "lookback", 1)
+    if lookback > n_rows + 1 or len(models.feature_names) != n_columns:
+        raise UserError(
+            f"models must take {n_columns} features and see at most {n_rows + 1} bars, as the journal keeps them, was "
+            f"{len(models.feature_names)} and {lookback}; start a new --journal with them"
+        )
+
+
+def absent_votes(n: int, n_symbols: int) -> Votes:
+    """Votes of nobody on n bars."""
+    return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))
