@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from research.data.resample import resample
     from research.errors import UserError
     from research.evidence.nullworlds import null_worlds
-    from research.own_layers import backtest, train
-    from research.reopen import load_run
-    from research.run import Run
     from research.sweep import Trials, sweep
     from research.training.meta import train_meta
     from research.training.predictions import Predictions
     from research.training.regime_weights import fit_regime_weights, regime_factors
     from research.verify import check_layer
+    from research.workflow.load import load_run
+    from research.workflow.own_layers import backtest, train
+    from research.workflow.run import Run
 
 __all__ = [
     "Predictions",
@@ -61,11 +61,11 @@ import_lazily(
         "errors": ("UserError",),
         "evidence.nullworlds": ("null_worlds",),
         "training.meta": ("train_meta",),
-        "own_layers": ("backtest", "train"),
+        "workflow.own_layers": ("backtest", "train"),
         "training.predictions": ("Predictions",),
         "training.regime_weights": ("fit_regime_weights", "regime_factors"),
-        "reopen": ("load_run",),
-        "run": ("Run",),
+        "workflow.load": ("load_run",),
+        "workflow.run": ("Run",),
         "sweep": ("Trials", "sweep"),
         "verify": ("check_layer",),
     },

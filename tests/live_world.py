@@ -10,8 +10,8 @@ from research import backtest
 from research.data import load_bars
 from research.live.dashboard.server import Dashboard
 from research.live.start import Wish, start_live
-from research.run import Run
 from research.training.predictions import Predictions
+from research.workflow.run import Run
 
 WORLD = "simulated:random_walk?n_bars=300&n_symbols=4"
 

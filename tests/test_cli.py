@@ -206,7 +206,7 @@ def test_doctor_lists_machine_and_parameters(monkeypatch: pytest.MonkeyPatch, ca
     rows = json.loads(capsys.readouterr().out)
     names = {row["name"] for row in rows}
     run = {f"run.{spec.name}" for spec in dataclasses.fields(RunOptions)}
-    assert names == set(research.run.Params().flat()) | run | {"stages"}
+    assert names == set(research.workflow.run.Params().flat()) | run | {"stages"}
     monkeypatch.setenv("COLUMNS", "80")
     assert qt("doctor", "--params", monkeypatch=monkeypatch) == 0
     lines = capsys.readouterr().out.splitlines()

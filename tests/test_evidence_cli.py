@@ -14,7 +14,7 @@ from research.evidence import summarise
 from research.runs.verdict import combined
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
-from research.workflow import Job, run_job
+from research.workflow.backtest_job import Job, run_job
 from tests.fake_run import fake_run
 
 WORLD = "simulated:random_walk?n_bars=420&n_symbols=2"

@@ -173,6 +173,8 @@ def test_a_module_is_found_in_its_package():
     assert loaded_by("import qtcore, research\nqtcore.chain.trade.trade\nresearch.registry.find")
 
 
-@pytest.mark.parametrize("name", ["research.own_layers", "research.reopen", "research.live.start", "research.live.dashboard.server"])
+@pytest.mark.parametrize(
+    "name", ["research.workflow.own_layers", "research.workflow.load", "research.live.start", "research.live.dashboard.server"]
+)
 def test_importing_research_loads_no_library_of_some_commands(name):
     assert loaded_by(f"import {name}") & set(HEAVY) == set()

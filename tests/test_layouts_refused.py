@@ -17,7 +17,7 @@ from research.data.resample import bars_from_ticks, resample
 from research.data.sources import symbol_of
 from research.errors import UserError
 from research.runs.config import Config
-from research.workflow import Job
+from research.workflow.backtest_job import Job
 from tests.test_data import assert_same_bars, frame
 
 HEAD = "timestamp,open,high,low,close,volume"

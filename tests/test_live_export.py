@@ -12,12 +12,12 @@ from research.data import load_bars
 from research.errors import UserError
 from research.live.session.controls import command
 from research.live.start import Wish, start_live
-from research.recording import verify_run
-from research.reopen import export_run
 from research.report.compare import compare
 from research.runs.explain import explain_decision
 from research.runs.folder import read_run
 from research.training.predictions import Predictions
+from research.workflow.load import export_run
+from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits
 from tests.test_live import run_live
 

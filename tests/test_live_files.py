@@ -11,7 +11,7 @@ import pytest
 from research.cli.app import app
 from research.live.monitoring.metrics import metrics_text
 from research.live.monitoring.status_source import open_source
-from research.run import Run
+from research.workflow.run import Run
 from tests.live_world import traded
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "live"

@@ -27,7 +27,7 @@ from research.live.monitoring import bar_log as logging_
 from research.live.monitoring.bar_log import LogFile, lines_of
 from research.live.monitoring.status_source import open_source
 from research.live.records import Event
-from research.run import Run
+from research.workflow.run import Run
 from tests.live_world import WORLD, replay, traded
 
 NOON = 1_704_110_400_000_000_000  # 2024-01-01T12:00:00Z

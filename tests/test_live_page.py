@@ -13,8 +13,8 @@ from research.live.dashboard import server as serving
 from research.live.dashboard.monitor import screen
 from research.live.monitoring.status_source import open_source
 from research.live.storage.files import connect
-from research.run import Run
 from research.runs.folder import read_run
+from research.workflow.run import Run
 from tests.live_world import replay, served, traded
 
 pytestmark = pytest.mark.browser

@@ -25,8 +25,8 @@ from research.live.monitoring.health import status
 from research.live.monitoring.metrics import metrics_text
 from research.live.monitoring.status_source import open_source
 from research.live.storage.files import connect, hold, is_held
-from research.run import Run
 from research.runs.tables import final_source
+from research.workflow.run import Run
 from tests.live_market import content
 from tests.live_world import ask, replay, served, traded
 

@@ -31,9 +31,9 @@ from research.live.monitoring.health import health, status, validate, worst
 from research.live.monitoring.status_source import JournalSource, RunSource, open_source
 from research.live.session.governor_file import read_governor
 from research.live.start import Wish, start_live
-from research.run import Run
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
+from research.workflow.run import Run
 from tests.live_world import WORLD, replay, traded
 
 

@@ -17,7 +17,6 @@ from research.cli.common import guarded
 from research.data import save_bars, simulate
 from research.errors import UserError
 from research.live.session.controls import command_set
-from research.recording import verify_run
 from research.runs.config import load_config
 from research.runs.explain import explain_decision
 from research.runs.folder import read_run
@@ -25,7 +24,8 @@ from research.training.meta import MetaSchedule, meta_scores, train_meta
 from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
 from research.verify.meta import meta_claims
-from research.workflow import Job, run_job, train_job
+from research.workflow.backtest_job import Job, run_job, train_job
+from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits
 
 MODES = {"override": ("meta26", "logistic"), "v5": ("v5", "mlp"), "policy": ("meta32", "xgboost")}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from research.runs.config import load_config
-from research.workflow import Job, run_job
+from research.workflow.backtest_job import Job, run_job
 
 SLOTS = ("nhits", "patchtst")
 SMALL = ["run.models=nhits,patchtst", "run.preset=tiny", "run.folds=3"]

@@ -7,7 +7,7 @@ import pytest
 
 import research
 from research.runs.config import load_config
-from research.workflow import Job, run_job
+from research.workflow.backtest_job import Job, run_job
 
 QUICK = ["run.models=lgbm", "run.folds=3"]
 

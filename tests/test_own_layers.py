@@ -14,11 +14,11 @@ from qtcore.features import Feature
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, InputError
 from research.data import simulate
 from research.errors import UserError
-from research.own_layers import OwnLayerWarning
-from research.recording import verify_run
 from research.training.walk_forward import train as train_untried
 from research.verify import check_layer
 from research.verify.own import try_features
+from research.workflow.own_layers import OwnLayerWarning
+from research.workflow.recording import verify_run
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.data import save_bars, simulate
 from research.errors import UserError
-from research.reopen import load_run
 from research.training.labels import LABELS
 from research.training.predictions import Predictions
 from research.training.predictions_file import stream_predictions
+from research.workflow.load import load_run
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.test_predictions import same
 

@@ -16,7 +16,7 @@ from research.training.models.folder import meta_path
 from research.training.models.schedule import FOREVER, ModelSet
 from research.training.predictions import Predictions
 from research.training.walk_forward import train
-from research.workflow import Job, run_job
+from research.workflow.backtest_job import Job, run_job
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(600, seed=0, n_symbols=4)

@@ -11,10 +11,10 @@ import pytest
 
 from qtcore.types import DECISION_COLUMNS, FILL, Action, Consensus, Reason, Source, Verdict
 from research.errors import UserError, ordinal, several
-from research.recording import save_certificate, save_run
 from research.report import build
 from research.report.rows import score_table
 from research.report.words import count, number, percent, slice_name, span
+from research.workflow.recording import save_certificate, save_run
 from tests.fake_run import fake_run
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,9 +9,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from research.recording import save_run
 from research.report import build, model_figures
 from research.report.models import artefacts, importance_table, model_table, status_text
+from research.workflow.recording import save_run
 from tests.fake_run import fake_run
 
 FEATURES = [f"feature_{i}" for i in range(14)]

@@ -11,9 +11,9 @@ import research
 from qtcore import Params
 from research.cli import app
 from research.errors import UserError
-from research.recording import reproduce
 from research.report.compare import bases, compare, write_page
 from research.verify.reproduce import STAGES, sentence
+from research.workflow.recording import reproduce
 
 RUNNER = CliRunner()
 

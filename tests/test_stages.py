@@ -13,12 +13,12 @@ from qtcore import InputError, Params
 from qtcore.declare import time_text
 from qtcore.stages import stages_text
 from qtcore.types import DECISION_COLUMNS, Source, Verdict
-from research.recording import verify_run
 from research.report import build
 from research.runs.config import load_config
 from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
 from research.verify.invariants import check_invariants
+from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.test_engine import run_in_blocks
 

@@ -14,12 +14,12 @@ import pytest
 from qtcore.types import DECISION_COLUMNS, FILL, Reason
 from research.errors import UserError
 from research.evidence.ledger import Ledger
-from research.recording import save_certificate, save_run
 from research.runs import folder as run_folder
 from research.runs import tables
 from research.runs.folder import array_hashes, check_output, read_run
 from research.runs.kinds import COLUMNS
 from research.runs.tables import decisions_frame, equity_frame, fills_frame, trades_frame
+from research.workflow.recording import save_certificate, save_run
 from tests.conftest import assert_same_bits
 from tests.fake_run import fake_run
 

@@ -130,7 +130,7 @@ def test_a_mistake_is_told_before_anything_is_trained(monkeypatch, tmp_path, cap
     def trains(*_):
         raise AssertionError("training began")
 
-    monkeypatch.setattr("research.workflow._train", trains)
+    monkeypatch.setattr("research.workflow.backtest_job._train", trains)
     assert qt("sweep", DATA, *words, "--out", tmp_path / "out") == 2
     assert sentence in capsys.readouterr().err
 

@@ -23,13 +23,13 @@ from research.evidence.ledger import Ledger
 from research.evidence.trials import name_trial
 from research.live.dashboard.server import Dashboard
 from research.live.monitoring.status_source import open_source
-from research.recording import reproduce, verify_run
 from research.report import build
 from research.runs.folder import read_run
 from research.runs.verdict import UNPROVEN, combined, judge
 from research.training.predictions import Predictions
 from research.verify.claims import Claim
 from research.verify.evidence import read_evidence
+from research.workflow.recording import reproduce, verify_run
 
 WORLD = "simulated:random_walk?n_bars=700&n_symbols=2&seed=3"
 PASSED = {"passed": True, "checks": [{"name": "replay: the same bits", "group": "parity", "passed": True, "detail": ""}]}

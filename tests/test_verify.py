@@ -13,13 +13,13 @@ from qtcore import Params
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
 from research import backtest
 from research.errors import UserError
-from research.recording import verify_run
 from research.training.predictions import Predictions
 from research.verify.accounting import check_accounting
 from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants
 from research.verify.parity import compare, replay, single_edges, stored_outputs
 from research.verify.rerun import future_claims, order_claim
+from research.workflow.recording import verify_run
 from tests.conftest import awkward_bars
 
 N = 400

@@ -21,8 +21,8 @@ def reproduce(
     json: Json = False,
 ) -> None:
     """Make a run again from its manifest and compare every array's hash; exit 1 when one differs."""
-    from research.recording import reproduce as again
     from research.verify.reproduce import sentence
+    from research.workflow.recording import reproduce as again
 
     with progress(quiet or json) as update:
         report = again(run, is_training=not no_train, progress=update)

@@ -63,7 +63,7 @@ NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the
 @app.command()
 def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = False) -> None:
     """Train, run the chain, verify and report on embedded real data: S&P 500 and NASDAQ daily candles."""
-    from research.workflow import run_demo
+    from research.workflow.backtest_job import run_demo
 
     with progress(quiet or json) as update:
         run = run_demo(out, seed, update)
@@ -103,7 +103,7 @@ def backtest(
     All four models: `--set run.models=xgb,lgbm,nhits,patchtst`, or `qt train` once and `--models`.
     """
     from research.evidence.provenance import over_budget
-    from research.workflow import Job, run_job
+    from research.workflow.backtest_job import Job, run_job
 
     settings = resolve(profile, config, set_, seed, preset)
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out, meta)
@@ -149,7 +149,7 @@ def train(
 
     Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted again.
     """
-    from research.workflow import Job, train_from_files, train_job
+    from research.workflow.backtest_job import Job, train_from_files, train_job
 
     settings = resolve(profile, config, set_, seed, preset)
     if from_log is not None or outcomes is not None:
@@ -172,8 +172,8 @@ def train(
 @app.command()
 def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
     """Prove a finished run: parity, causality, invariants, accounting; exit 1 when a check fails. Its verdict and page follow the proof."""
-    from research.recording import verify_run
     from research.runs.folder import read_run
+    from research.workflow.recording import verify_run
 
     with progress(quiet or json) as update:
         certificate = verify_run(run, progress=update)

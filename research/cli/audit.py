@@ -56,7 +56,7 @@ def leakage(
     """Train the same pipeline on a shuffled split, the wrong one, and walk-forward; show what the mistake would claim."""
     from research.errors import UserError
     from research.evidence.leakage import audit_leakage
-    from research.workflow import Job, load
+    from research.workflow.backtest_job import Job, load
 
     if features not in FEATURES:
         raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
@@ -106,7 +106,7 @@ def cpcv(
     """Train by combinatorial purged cross-validation; show how the result spreads over the histories that could have been."""
     from research.evidence.cpcv import FIGURES, audit_cpcv
     from research.report.words import number, percent
-    from research.workflow import Job, load
+    from research.workflow.backtest_job import Job, load
 
     asked = resolve(profile, config, set_, seed)
     if out is not None:

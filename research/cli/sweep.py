@@ -67,9 +67,9 @@ def sweep(
 ) -> None:
     """Run the chain for every setting of a grid; each counts as a trial."""
     from research.report.terms import basis
-    from research.sweep.asked import SweepJob
-    from research.sweep.workflow import run_sweep
-    from research.workflow import Job
+    from research.workflow.asked import SweepJob
+    from research.workflow.backtest_job import Job
+    from research.workflow.sweep_job import run_sweep
 
     job = Job(
         data,

@@ -31,7 +31,7 @@ def status(
     if governor is not None:
         export_governor(opened, governor)
     if export is not None:
-        from research.reopen import export_run
+        from research.workflow.load import export_run
 
         if source.is_dir():
             raise UserError(f"--export must get a journal of `qt live`, was the run {source}; it is a run's folder already")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from research.errors import UserError
-from research.run import Run
 from research.runs.backtest import backtest
 from research.runs.folder import array_hashes, read_run
+from research.workflow.run import Run
 
 
 def load_run(folder: str | Path) -> Run:

@@ -9,12 +9,12 @@ from typing import Any
 from qtcore.check import as_bars
 from qtcore.features.custom import own_features
 from qtcore.params import Params
-from research.run import Run
 from research.runs.backtest import backtest as _backtest
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 from research.training.walk_forward import train as _train
 from research.verify.own import Checked, sentences, try_features, try_layer
+from research.workflow.run import Run
 
 
 class OwnLayerWarning(UserWarning):

@@ -10,7 +10,7 @@ from research.parallel import check_engine
 from research.runs.folder import RunFiles, check_output
 from research.runs.space import Space
 from research.sweep.run import MARK, check_resume, check_wish
-from research.workflow import Job
+from research.workflow.backtest_job import Job
 
 USUAL = 1_000  # settings of a random or adaptive search
 SEARCHING = ("run.seed", "run.ceilings")  # what a sweep of a finished run takes of the table [run]

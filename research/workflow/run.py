@@ -71,7 +71,7 @@ class Run(RunRecord):
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""
         from research.evidence.envelope import write_envelope
-        from research.recording import save_run
+        from research.workflow.recording import save_run
 
         self.folder = save_run(self, Path(folder), record=record)
         write_envelope(self, self.folder)
@@ -81,7 +81,7 @@ class Run(RunRecord):
         """Prove the run (see `research.verify`); an unsaved one is written to a temporary folder first."""
         import tempfile
 
-        from research.recording import verify_run
+        from research.workflow.recording import verify_run
 
         if self.folder is not None:
             self.verification = verify_run(self.folder, progress=progress)

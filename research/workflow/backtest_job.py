@@ -16,7 +16,6 @@ from research.data import load as load_data
 from research.errors import UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import home, put_in_place
-from research.run import Run
 from research.runs.backtest import backtest
 from research.runs.config import Config
 from research.runs.folder import check_output
@@ -24,6 +23,7 @@ from research.runs.tables import tested_rows
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 from research.training.regime_weights import fit_regime_weights
+from research.workflow.run import Run
 
 TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
 Progress = Any  # callback (done, total, text)

@@ -14,12 +14,10 @@ from research.evidence.ledger import Ledger, trial_of
 from research.evidence.overfitting import search_words
 from research.evidence.standing import result_of
 from research.files import save_json
-from research.run import Run
 from research.runs.backtest import backtest
 from research.runs.case import Case
 from research.runs.folder import RunFiles, read_run
 from research.runs.verdict import FAILING
-from research.sweep.asked import SweepJob, parse_grid
 from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
 from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_objective
@@ -29,7 +27,9 @@ from research.sweep.walk import Walk, fold_edges, walk
 from research.sweep.worth import judge
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
-from research.workflow import inputs_of, load
+from research.workflow.asked import SweepJob, parse_grid
+from research.workflow.backtest_job import inputs_of, load
+from research.workflow.run import Run
 
 Progress = Any  # callback (done, total, text)
 NEAREST = 5_000  # breakpoints of a curve on the page: seconds

@@ -17,7 +17,7 @@ from research.verify.certificate import Progress, certify
 from research.verify.reproduce import make_again
 
 if TYPE_CHECKING:
-    from research.run import Run
+    from research.workflow.run import Run
 
 
 def save_run(run: "Run", folder: Path, *, record: bool = True) -> Path:

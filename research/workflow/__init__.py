@@ -1,0 +1,1 @@
+"""Stages put in order: what the command line and notebooks ask for."""
