@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from research.cli import again, show, watch
+from research.cli import reproduce, show, watch
 from research.cli.audit import audit_app
 from research.cli.common import (
     Address,
@@ -50,8 +50,8 @@ app.add_typer(models_app, name="models")
 app.add_typer(live_app, name="live")
 app.add_typer(audit_app, name="audit")
 audit_app.command()(nullworlds)
-app.command()(again.reproduce)
-app.command()(again.compare)
+app.command()(reproduce.reproduce)
+app.command()(reproduce.compare)
 for look in (watch.status, watch.monitor, watch.dashboard, watch.validate):
     app.command()(look)
 app.command("live-gap")(watch.live_gap)
@@ -147,7 +147,7 @@ def train(
 ) -> None:
     """Train all base models walk-forward; writes artefacts and out-of-sample predictions.
 
-    Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted again.
+    Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted reproduce.
     """
     from research.workflow.backtest_job import Job, train_from_files, train_job
 
@@ -236,7 +236,7 @@ def doctor(
     json: Json = False,
 ) -> None:
     """Say what this machine has: versions, threads, GPU, caches, writable folders, known problems."""
-    from research.doctor import examine
+    from research.cli.doctor import examine
     from research.runs.config import describe
 
     if json:
