@@ -548,7 +548,7 @@ def test_a_journal_on_a_disk_that_cannot_be_written_is_read_to_its_last_bar(mark
 
 
 def test_a_view_without_a_log_follows_when_a_runner_begins(market, tmp_path, monkeypatch):
-    from research.live.journal.journal import reading
+    from research.live.journal import reading
 
     folder, _ = market
     run_live(replay_of(folder, tmp_path / "j"), 30)

@@ -11,7 +11,7 @@ import pytest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
-from research.live.journal.journal import seal
+from research.live.journal import seal
 from research.live.monitoring.status_source import open_source
 from research.live.session import controls
 from research.live.start import start_live

@@ -402,7 +402,8 @@ def test_a_worker_that_fails_says_why():
 
 def test_model_libraries_are_imported_only_where_needed():
     code = (
-        "import sys, research.train, research.training.predictions, research.training.import_predictions, research.training.models.xgboost, research.training.models.lightgbm\n"
+        "import sys\nfrom research.training import import_predictions, predictions, walk_forward\n"
+        "from research.training.models import lightgbm, xgboost\n"
         "print([m for m in ('xgboost', 'lightgbm', 'torch', 'sklearn', 'matplotlib') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -1,9 +1,9 @@
 """How much of a backtest is the luck of one history? Combinatorial purged cross-validation: many histories instead of one.
 
 Time is cut into groups; every choice of some of them is tested by a model that trained on the others, purged by the end of the labels
-(`research.training.splits.combinatorial`). The tested groups make up whole out-of-sample histories, the paths: 10 groups, 2 tested, give 45 fits
-and 9 paths (Lopez de Prado 2018, ch. 12). Each path is traded by the chain. Most fits know the future of what they test, so a path is no
-track record: the spread of its figures says how far one history can be trusted, and nothing here is ever traded.
+(`research.training.splits.combinatorial`). The tested groups make up whole out-of-sample histories, the paths: 10 groups, 2 tested, give 45
+fits and 9 paths (Lopez de Prado 2018, ch. 12). Each path is traded by the chain. Most fits know the future of what they test, so a path is
+no track record: the spread of its figures says how far one history can be trusted, and nothing here is ever traded.
 """
 
 from collections.abc import Callable

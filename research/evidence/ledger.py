@@ -1,11 +1,12 @@
 """How many tries did it take? The ledger of everything that was ever tried on the same candles.
 
-`spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite
-file in `QT_HOME` (default `~/.qt`); several processes may write at once. Data sets that share half of their candles make one lineage
-(`research.data.sketch`), and so do data sets linked by a third. What is tried on a part of the candles, a fold, is tried on their lineage: it
-counts as the trial that it is on all of them (`research.sweep.counting`).
+`spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite file
+in `QT_HOME` (default `~/.qt`); several processes may write at once. Data sets that share half of their candles make one lineage
+(`research.data.sketch`), and so do data sets linked by a third. What is tried on a part of the candles, a fold, is tried on their lineage:
+it counts as the trial that it is on all of them (`research.sweep.counting`).
 
-A run is counted before its proof, so that an interrupt hides nothing; what the proof found is a row of its own (`research.evidence.standing`).
+A run is counted before its proof, so that an interrupt hides nothing; what the proof found is a row of its own
+(`research.evidence.standing`).
 
 **It does not shrink unnoticed.** The database refuses to change or delete a row. Beside it lies `trials.witness` with the ledger's name
 and the least number of trials and results it must hold, written after every commit: a ledger that is gone, another one, or older than

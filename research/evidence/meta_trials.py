@@ -1,4 +1,4 @@
-"""Which learned meta layers were tried on a run? The comparison of `research.evidence.meta_comparison`, kept in the run's folder for its report."""
+"""Learned meta layers that were tried on a run: their comparison, kept in the run's folder for its report."""
 
 import json
 from collections.abc import Mapping

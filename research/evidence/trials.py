@@ -48,8 +48,8 @@ class Tried:
     """What has been tried on a lineage.
 
     variance: of the trials' per-bar Sharpe ratios. effective: trials worth of independent ones. set_aside: trials of all lineages that
-    resets put aside before. invalid, implausible: how many of the trials are known to be that (`research.evidence.standing`); they were tries and
-    count, their ratios and returns enter neither variance nor effective number. pending: how many other runs nobody has proven.
+    resets put aside before. invalid, implausible: how many of the trials are known to be that (`research.evidence.standing`); they were
+    tries and count, their ratios and returns enter neither variance nor effective number. pending: how many other runs nobody has proven.
     """
 
     trials: int

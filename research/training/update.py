@@ -3,9 +3,9 @@
     first     | train | fold 0 | fold 1 |
     update    | train | fold 0 | fold 1 | fold 2 |      fold 2 trains up to the end of the first training and serves from there on
 
-Earlier folds keep their periods and the labels that were known when they were made, so the store of fits (`research.training.models.fits`) knows
-every one of them, unless the history itself was changed: then what it touches is fitted again. The newest fold is scored on bars that it
-never saw, as any other, so acceptance (`spec` 12.5) means the same. The meta layer learns anew from all out-of-sample predictions.
+Earlier folds keep their periods and the labels that were known when they were made, so the store of fits (`research.training.models.fits`)
+knows every one of them, unless the history itself was changed: then what it touches is fitted again. The newest fold is scored on bars that
+it never saw, as any other, so acceptance (`spec` 12.5) means the same. The meta layer learns anew from all out-of-sample predictions.
 """
 
 from collections.abc import Callable

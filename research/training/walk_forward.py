@@ -49,8 +49,8 @@ class Plan:
 
     label: as asked for (`auto`, an id, or a Label's fields). embargo: rows, None for the label's horizon. max_train_rows: most recent
     training cells (bar and symbol) a fit may use, None for all. split: `walk_forward`, or `single_split` (70/15/15 by time). retrain_every:
-    rows, or a length of time such as `7d`, instead of `n_folds`. periods: of a training that was updated (`research.training.update`), one a fold:
-    close of the first test row and of the last bar that was known when the fold was made, ns UTC.
+    rows, or a length of time such as `7d`, instead of `n_folds`. periods: of a training that was updated (`research.training.update`), one
+    a fold: close of the first test row and of the last bar that was known when the fold was made, ns UTC.
     """
 
     models: tuple[str, ...]
@@ -108,18 +108,17 @@ def train(
 ) -> Predictions:
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
-    models: slots. label: `auto`, an id of `research.training.labels`, or a Label. embargo: rows between parts beyond the purge, the horizon by
-    default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`, rows or a
-    length of time such as `7d`. calibration: one of `research.training.models.calibration.KINDS`. custom: features of the researcher's own;
-    own_checks: what their trials found, kept with the schedule.
-    processes: fits at a time, all cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs
-    (`research.parallel.opened`); a cluster does as many fits at a time as it has processors. progress(done, total, text) is called after
-    each fit.
-    out: folder for artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
+    models: slots. label: `auto`, an id of `research.training.labels`, or a Label. embargo: rows between parts beyond the purge, the horizon
+    by default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`, rows or
+    a length of time such as `7d`. calibration: one of `research.training.models.calibration.KINDS`. custom: features of the researcher's
+    own; own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not
+    depend on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time
+    as it has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else
+    they live in a temporary folder as long as the predictions do.
 
-    A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a training that
-    was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is unknown, or for
-    `shuffle`; KeyboardInterrupt says how many fits are kept.
+    A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a
+    training that was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is
+    unknown, or for `shuffle`; KeyboardInterrupt says how many fits are kept.
 
     >>> from research.data import simulate
     >>> train(simulate("random_walk", n_bars=400), models=["lgbm"], n_folds=2, processes=1)

@@ -23,7 +23,7 @@ from qtcore import Bars, Params, Result, Votes
 from qtcore.types import FILL, MODELS, Reason
 from research.errors import UserError
 from research.live.broker.orders import order_of
-from research.live.journal.journal import seal
+from research.live.journal import seal
 from research.live.records import Event, Order
 from research.live.storage.cells import DamagedError, Row, command_of, params_of, parsed, rows_of
 from research.live.storage.codec import (

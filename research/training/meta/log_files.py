@@ -1,6 +1,7 @@
 """Files of a prediction log: JSON lines of votes and a CSV of outcomes (`spec` 12.1), read into tables; what is left out is counted.
 
-Times are read as those of candles are, a naive one is UTC. Actions and outcomes may be spelled in the ways of `research.training.foreign_codes`.
+Times are read as those of candles are, a naive one is UTC. Actions and outcomes may be spelled in the ways of
+`research.training.foreign_codes`.
 """
 
 import json

@@ -5,10 +5,10 @@ A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F]
 answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in the caller's script and works in notebooks,
 which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
 
-A worker puts each finished fit into the store (`research.training.models.fits`) itself: what it finished outlives an interrupt of its caller.
-Workers of a cluster (`Fits`, on a pool of `research.parallel`) send the files back instead, and the caller puts them where they belong. A
-model with an attribute `on_progress` tells how far it is: an answer `{"progress": [done, total, text]}` before the last one; a cluster's
-tell the last one alone.
+A worker puts each finished fit into the store (`research.training.models.fits`) itself: what it finished outlives an interrupt of its
+caller. Workers of a cluster (`Fits`, on a pool of `research.parallel`) send the files back instead, and the caller puts them where they
+belong. A model with an attribute `on_progress` tells how far it is: an answer `{"progress": [done, total, text]}` before the last one; a
+cluster's tell the last one alone.
 """
 
 import contextlib
