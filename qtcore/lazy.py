@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Package(ModuleType):
-    """A package that imports what is asked of it. A name wins over a module that is called the same (`research.train`)."""
+    """A package that imports what is asked of it. A name wins over a module that is called the same (`research.sweep`)."""
 
     home_of: Mapping[str, str]
 

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def fits_here() -> Iterator[None]:
     from research.training import walk_forward
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[walk_forward.__module__], "n_processors", lambda: 1)
+        patch.setattr(walk_forward, "n_processors", lambda: 1)
         yield
 
 
