@@ -378,7 +378,7 @@ def metas(folder: Path) -> None:
 
 def run_tables(folder: Path) -> None:
     """Read everything that a run's folder holds."""
-    from research.live.monitoring.status_source import open_source
+    from research.live.monitoring.sources import open_source
     from research.runs.folder import TABLES, read_run
 
     files = read_run(folder)
@@ -618,7 +618,7 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     from research.data import load_bars, to_pandas
     from research.evidence.nullworlds import _key
     from research.live.monitoring.governor_export import export_governor
-    from research.live.monitoring.status_source import JournalSource
+    from research.live.monitoring.sources import JournalSource
     from research.training.meta.train import train_meta
     from tests.live_world import replay
 

@@ -13,10 +13,10 @@ from research.evidence import headline, regime_table, summarise
 from research.evidence import sharpe as sr
 from research.evidence.finding import decide, effective_trades, excess, no_trades, reason
 from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, rule_counts
-from research.evidence.scoring import ECE_BINS, Opinion, blocks, share, tally
 from research.runs.benchmark import bar_returns, buy_and_hold, drawdown
 from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
+from research.training.scoring.opinions import ECE_BINS, Opinion, blocks, share, tally
 from tests.fake_run import fake_run
 
 

@@ -9,7 +9,8 @@ import pytest
 from qtcore.chain.decide import decide
 from qtcore.params import Params
 from qtcore.types import MODELS, NS_PER_DAY, NS_PER_HOUR, Reason, Votes
-from research.evidence.dead import (
+from research.evidence.rates import META_ORDER, META_RULES
+from research.evidence.reachability import (
     DECIDED,
     NEVER,
     OFF,
@@ -27,7 +28,6 @@ from research.evidence.dead import (
     scenes_of,
     voter_table,
 )
-from research.evidence.rates import META_ORDER, META_RULES
 from research.evidence.thresholds import SHARES, same_shares, thresholds
 from tests.fake_run import fake_run
 from tests.naive.evidence import policy_reason, vote_counts

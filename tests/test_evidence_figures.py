@@ -12,12 +12,12 @@ import pytest
 from research.errors import UserError
 from research.evidence import summarise
 from research.evidence.accuracy import opinions, symbol_blocks
-from research.evidence.calibration import reliability
-from research.evidence.compare import common, difference, meta_against, sentence
 from research.evidence.provenance import KINDS, over_budget, planes, provenance, refuse_synthetic
-from research.evidence.scoring import ECE_BINS, Opinion, blocks, tally
 from research.runs import tables
 from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.differences import common, difference, meta_against, sentence
+from research.training.scoring.opinions import ECE_BINS, Opinion, blocks, tally
+from research.training.scoring.reliability import reliability
 from tests.fake_run import fake_run
 from tests.naive import evidence as naive
 

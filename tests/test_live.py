@@ -25,7 +25,7 @@ from research.live.feeds.feeds import Arrival, Assembler, ReplayFeed, open_feed,
 from research.live.journal.journal import Journal
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.health import status
-from research.live.monitoring.status_source import JournalSource
+from research.live.monitoring.sources import JournalSource
 from research.live.records import Order
 from research.live.session import controls
 from research.live.session.runner import Options, Runner

@@ -19,7 +19,7 @@ from research.live.journal.outcomes import read_outcomes
 from research.live.monitoring.counts import Tally
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.governor_export import governor_state
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.live.session.runner import Runner
 from research.live.storage.cells import FIELDS, DamagedError, check, command_of, parsed
 from tests.live_market import make_market, replay_of, run_live

@@ -20,7 +20,7 @@ from research.evidence.envelope import BINS, FILE, Envelope, band, envelope_of, 
 from research.live.monitoring import retraining
 from research.live.monitoring.health import status
 from research.live.monitoring.self_checks import LiveWindow, looked
-from research.live.monitoring.status_source import JournalSource, open_source
+from research.live.monitoring.sources import JournalSource, open_source
 from research.live.start import Wish, start_live
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, shared_data

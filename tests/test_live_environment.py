@@ -11,7 +11,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load_bars
 from research.live.monitoring.health import status
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.training.predictions import Predictions
 from tests.test_live import planes_of
 

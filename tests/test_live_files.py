@@ -10,7 +10,7 @@ import pytest
 
 from research.cli.app import app
 from research.live.monitoring.metrics import metrics_text
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.workflow.run import Run
 from tests.live_world import traded
 

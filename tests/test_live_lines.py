@@ -25,7 +25,7 @@ from research.errors import UserError
 from research.live.dashboard.monitor import screen, share_bar
 from research.live.monitoring import bar_log as logging_
 from research.live.monitoring.bar_log import LogFile, lines_of
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.live.records import Event
 from research.workflow.run import Run
 from tests.live_world import WORLD, replay, traded

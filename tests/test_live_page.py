@@ -11,7 +11,7 @@ from rich.console import Console
 
 from research.live.dashboard import server as serving
 from research.live.dashboard.monitor import screen
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.live.storage.files import connect
 from research.runs.folder import read_run
 from research.workflow.run import Run

@@ -16,7 +16,7 @@ import pytest
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.live.session.controls import command, kill_file_of
 from research.live.start import Wish, start_live
 from research.live.storage import files

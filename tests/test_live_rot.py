@@ -12,7 +12,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
 from research.live.journal import seal
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.live.session import controls
 from research.live.start import start_live
 from tests.live_market import content, make_market, paper_content, replay_of, run_live

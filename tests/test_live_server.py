@@ -23,7 +23,7 @@ from research.live.dashboard.server import Dashboard
 from research.live.monitoring.counts import SECONDS, Durations
 from research.live.monitoring.health import status
 from research.live.monitoring.metrics import metrics_text
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.live.storage.files import connect, hold, is_held
 from research.runs.tables import final_source
 from research.workflow.run import Run

@@ -13,12 +13,12 @@ from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data import load, load_bars, made_again, save_bars
 from research.evidence.planted import enlargement, plants, unnoticed
 from research.evidence.plausibility import NAMES, Figure, fifths, mean_recall, overall, sharpe_figure, told, wilson
-from research.evidence.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
-from research.evidence.scoring import Opinion
 from research.training.labels import forward_return, score_labels
 from research.training.predictions import Predictions
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.ceilings import CEILINGS, ceilings_of
+from research.training.scoring.opinions import Opinion
+from research.training.scoring.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
 
 INTERVALS = ("5m", "1h", "4h", "1d", "1w")
 PLANTED = ("the label", "right in 60 of 100", "a share of the future")

@@ -8,7 +8,7 @@ from qtcore import Params
 from research.evidence.overfitting import overfitting, superiority
 from research.evidence.trials import daily_returns
 from research.runs.space import BLOCK, Space
-from research.sweep import worth
+from research.sweep import search_significance
 
 BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 GRID = {"governor.min_confidence": "0.5:0.8:0.1", "arbiter.gate_confidence": [0.5, 0.7], "governor.max_daily_trades": [2, 20]}
@@ -29,10 +29,10 @@ def trials(world):
 
 
 def test_returns_are_those_of_the_run(world, trials):
-    ends, period = worth.periods(trials.case)
+    ends, period = search_significance.periods(trials.case)
     assert period == "day"
     assert len(ends) == 1 + -(-(1_550 - 18) // 24)  # the first vote, bar 150, falls on 6:00
-    got = worth.returns_of(trials, np.array([0, 5, 11]), ends)
+    got = search_significance.returns_of(trials, np.array([0, 5, 11]), ends)
     for column, trial in zip(got.T, (0, 5, 11), strict=True):
         run = research.backtest(*world, trials.params(trial))
         _, want = daily_returns(run.bars.close_time[trials.case.first :], run.result.equity[trials.case.first :])
@@ -41,25 +41,25 @@ def test_returns_are_those_of_the_run(world, trials):
 
 
 def test_settings_that_differ_in_nothing_are_judged_once(trials):
-    chosen, n_distinct = worth.sample(trials)
+    chosen, n_distinct = search_significance.sample(trials)
     assert len(chosen) == n_distinct == trials.n_distinct == 8  # the gate differs in nothing
     assert len(trials) == 16
 
 
 def test_a_large_sweep_is_judged_by_an_even_draw(trials, monkeypatch):
-    monkeypatch.setattr(worth, "SAMPLE", 5)
-    chosen, n_distinct = worth.sample(trials)
+    monkeypatch.setattr(search_significance, "SAMPLE", 5)
+    chosen, n_distinct = search_significance.sample(trials)
     assert (len(chosen), n_distinct) == (5, 8)
     assert np.all(np.diff(chosen) > 0)
-    assert worth.sample(trials)[0].tolist() == chosen.tolist()
+    assert search_significance.sample(trials)[0].tolist() == chosen.tolist()
 
 
 def test_a_sweep_is_judged_by_its_trials(world, trials):
     best = trials.best()
     run = research.backtest(*world, trials.params(int(best["trial"])))
-    found = worth.judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)
-    chosen, _ = worth.sample(trials)
-    returns = worth.returns_of(trials, chosen, worth.periods(trials.case)[0])
+    found = search_significance.judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)
+    chosen, _ = search_significance.sample(trials)
+    returns = search_significance.returns_of(trials, chosen, search_significance.periods(trials.case)[0])
     assert found["pbo"] == overfitting(returns, found["blocks"]).probability
     assert found["spa"] == superiority(returns, block=found["block"]).consistent
     assert found["deflated"] == run.summary["evidence"]["sharpe"]["deflated"]
@@ -70,7 +70,7 @@ def test_a_sweep_is_judged_by_its_trials(world, trials):
 def test_a_short_test_is_cut_finer_than_days(world):
     bars, predictions = world
     case = research.sweep(bars[:400], predictions[:400], {"governor.min_confidence": [0.5, 0.6]}, BASE, record=False).case
-    ends, period = worth.periods(case)
+    ends, period = search_significance.periods(case)
     assert period == "bar"
     assert len(ends) == 250
     assert ends[-1] == 249

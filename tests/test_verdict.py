@@ -22,7 +22,7 @@ from research.evidence import sharpe as sr
 from research.evidence.ledger import Ledger
 from research.evidence.trials import name_trial
 from research.live.dashboard.server import Dashboard
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.report import build
 from research.runs.folder import read_run
 from research.runs.verdict import UNPROVEN, combined, judge

@@ -25,7 +25,7 @@ from research.data.load import warn
 from research.errors import UserError, visible
 from research.live.dashboard.monitor import screen
 from research.live.monitoring.bar_log import LogFile
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.live.records import Event
 from research.live.start import Wish, start_live
 from research.live.storage.files import connect

@@ -70,7 +70,7 @@ def live(
     if context.invoked_subcommand is not None:
         return
     from research.live.feeds.feeds import ReplayFeed
-    from research.live.monitoring.watched import ALLOWED, allowed_texts
+    from research.live.monitoring.status_source import ALLOWED, allowed_texts
     from research.live.session.controls import from_environment
     from research.live.session.fast_start import quiet_heap
     from research.live.start import Wish, start_live

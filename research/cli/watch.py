@@ -24,7 +24,7 @@ def status(
     """Print the state of a live journal or a finished run as JSON; with --export also write a journal as a run's folder."""
     from research.live.monitoring.governor_export import export_governor
     from research.live.monitoring.health import status as status_of
-    from research.live.monitoring.status_source import open_source
+    from research.live.monitoring.sources import open_source
 
     opened = open_source(source)
     opened.check()
@@ -48,7 +48,7 @@ def monitor(
     from rich.live import Live
 
     from research.live.dashboard.monitor import screen
-    from research.live.monitoring.status_source import open_source
+    from research.live.monitoring.sources import open_source
 
     opened = open_source(source)
     if once or not show.console.is_terminal:
@@ -73,7 +73,7 @@ def dashboard(
 ) -> None:
     """Serve the web view, the status API and Prometheus metrics of a live journal or a finished run; Ctrl-C ends."""
     from research.live.dashboard.server import LOOPBACK, Dashboard, check_token, page
-    from research.live.monitoring.status_source import open_source
+    from research.live.monitoring.sources import open_source
 
     token = os.environ.get("QT_TOKEN") if token is None else token  # one that is set to nothing is a mistake too
     if token is not None:
@@ -104,7 +104,7 @@ def validate(source: Source, json: Json = False) -> None:
     A finished run whose verdict is invalid or implausible exits 1 too, whatever its layers do.
     """
     from research.live.monitoring.health import validate as validate_source
-    from research.live.monitoring.status_source import open_source
+    from research.live.monitoring.sources import open_source
 
     opened = open_source(source)
     opened.check()
@@ -135,7 +135,7 @@ def live_gap(
     """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
     from research.data import load
     from research.live.monitoring.gap import live_gap as gap_of
-    from research.live.monitoring.status_source import JournalSource
+    from research.live.monitoring.sources import JournalSource
     from research.training.meta.schedule import MetaSchedule
 
     learned = None if meta is None else MetaSchedule.load(meta)

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import MODELS, Reason, Source, Verdict
-from research.evidence.calibration import reliability
-from research.evidence.compare import meta_against
-from research.evidence.scoring import Opinion, Tally, blocks, tally
 from research.runs.record import RunRecord
 from research.training.meta.scores import meta_scores
 from research.training.scoring.bootstrap import Bootstrap, block_length
+from research.training.scoring.differences import meta_against
+from research.training.scoring.opinions import Opinion, Tally, blocks, tally
+from research.training.scoring.reliability import reliability
 
 LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
 SYMBOLS_AT_ONCE = 10  # columns whose sums are resampled together

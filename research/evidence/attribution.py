@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import F8, Decisions, Reason
 from research.evidence.finding import independent_trades
-from research.evidence.scoring import ENOUGH
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
 from research.runs.tables import tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
+from research.training.scoring.opinions import ENOUGH
 
 # Rules in the order of asking, and the values that switch each one off.
 RULES: dict[str, dict[str, Any]] = {

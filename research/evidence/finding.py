@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import Reason
-from research.evidence.scoring import ENOUGH
 from research.evidence.standing import others_text
 from research.runs.record import RunRecord
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
+from research.training.scoring.opinions import ENOUGH
 
 EDGE_PROBABILITY = 0.95
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from qtcore.params import FeatureSet, Params
 from qtcore.types import F8, MODELS, Bars, Votes
 from research.errors import UserError
-from research.evidence.compare import difference
-from research.evidence.scoring import Opinion, blocks, tally
 from research.files import plain
 from research.training.models.base import BaseModel, lookback_of, make_model, model_target
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.scoring.bootstrap import Bootstrap, block_length
+from research.training.scoring.differences import difference
+from research.training.scoring.opinions import Opinion, blocks, tally
 from research.training.walk_forward import train
 
 Progress = Callable[[int, int, str], Any]
@@ -33,7 +33,7 @@ class Audit:
     """What the two splits scored.
 
     rows: one a split and feature set, `split`, `features` and the figures of an accuracy block. gaps: shuffled less honest, one a feature
-    set, as `research.evidence.compare.difference` gives them. config: model, label, cells.
+    set, as `research.training.scoring.differences.difference` gives them. config: model, label, cells.
     """
 
     rows: list[dict[str, Any]]

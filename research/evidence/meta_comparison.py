@@ -114,7 +114,7 @@ def _relabelled(bars: Bars, predictions: Predictions, horizon: int) -> Predictio
 
 
 def _opinions(bars: Bars, predictions: Predictions, params: Params, answers: Mapping[str, F8]) -> dict[str, Any]:
-    from research.evidence.scoring import Opinion
+    from research.training.scoring.opinions import Opinion
 
     decisions = Engine(params).run(bars, predictions.votes()).decisions
     out = {slot: Opinion(predictions.action[m], predictions.confidence[m]) for m, slot in enumerate(MODELS) if slot in predictions.slots}
@@ -127,9 +127,9 @@ def _opinions(bars: Bars, predictions: Predictions, params: Params, answers: Map
 
 
 def _score(said: dict[str, Any], predictions: Predictions, params: Params, answers: Mapping[str, F8]) -> pd.DataFrame:
-    from research.evidence.compare import common, difference
-    from research.evidence.scoring import recall, tally
     from research.training.scoring.bootstrap import Bootstrap, block_length, interval
+    from research.training.scoring.differences import common, difference
+    from research.training.scoring.opinions import recall, tally
 
     labels, group = predictions.labels, np.zeros(predictions.labels.shape, np.int8)
     cells = common(said.values()) & (labels >= 0)

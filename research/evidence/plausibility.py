@@ -61,13 +61,13 @@ from qtcore.types import F8, Action, Bars
 from research.data.clock import iso
 from research.evidence.accuracy import opinions
 from research.evidence.planted import plants, unnoticed
-from research.evidence.ranks import Part, Z, correlations, lean, ranks_in, standard_ranks, within
-from research.evidence.scoring import Opinion
 from research.evidence.sharpe import MIN_BARS, Moments, moments
 from research.runs.record import RunRecord
 from research.training.labels import forward_return
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.ceilings import Ceilings, ceilings_of
+from research.training.scoring.opinions import Opinion
+from research.training.scoring.ranks import Part, Z, correlations, lean, ranks_in, standard_ranks, within
 
 UNPROFILED = ("meta", "arbiter", "arbiter_calls", "final")  # layers that pass on the lean of another one on most cells
 LONGEST_PAST = 24  # bars of the past in a lag profile

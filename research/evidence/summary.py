@@ -14,14 +14,13 @@ from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset
 from qtcore.types import MODELS, NS_PER_HOUR, Reason, Source
 from research.evidence import sharpe as sr
 from research.evidence.accuracy import scores
-from research.evidence.dead import rules, scenes_of, voter_table
 from research.evidence.finding import decide, excess, independent_trades, no_trades, reason
 from research.evidence.lacked import funding_payments, lacked
 from research.evidence.ledger import Ledger, Tried, trial_of
 from research.evidence.plausibility import in_doubt, plausibility
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
-from research.evidence.scoring import ECE_BINS
+from research.evidence.reachability import rules, scenes_of, voter_table
 from research.evidence.thresholds import sentences, thresholds
 from research.files import plain
 from research.runs.benchmark import bar_returns, drawdown
@@ -30,6 +29,7 @@ from research.runs.ruin import ruin_of
 from research.runs.tables import final_source, held, mean_exposure, tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.opinions import ECE_BINS
 
 SCHEMA_VERSION = 1
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason, Verdict
-from research.evidence.dead import (
+from research.evidence.rates import CONSENSUS
+from research.evidence.reachability import (
     DECIDED,
     NEVER,
     UNREACHABLE,
@@ -25,7 +26,6 @@ from research.evidence.dead import (
     reasons_of,
     scenes_of,
 )
-from research.evidence.rates import CONSENSUS
 from research.runs.record import RunRecord
 
 SHARES = sorted({k / n for n in range(1, 6) for k in range(n + 1)} | {1.0 - k / n for n in range(1, 6) for k in range(n + 1)})

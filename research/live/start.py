@@ -21,7 +21,7 @@ from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.alerts import Alerts
 from research.live.monitoring.bar_log import LogFile
 from research.live.monitoring.self_checks import EVERY, REPLAY_EVERY, Looks
-from research.live.monitoring.watched import ALLOWED
+from research.live.monitoring.status_source import ALLOWED
 from research.live.records import Event
 from research.live.session.controls import STAGES, Controls, kill_file_of
 from research.live.session.fast_start import import_lean

@@ -6,7 +6,7 @@ import pandas as pd
 
 from research.evidence.plausibility import told
 from research.report import figures, matrices, model_figures
-from research.report.earned import earned_table
+from research.report.attribution_table import earned_table
 from research.report.models import artefacts, importance_table, model_table, status_text, tried_on, tried_table
 from research.report.rows import (
     by_table,

@@ -21,9 +21,9 @@ from research.runs.benchmark import bar_returns
 from research.runs.case import Case
 from research.sweep.counting import FoldCounter
 from research.sweep.run import sweep
+from research.sweep.search_significance import MIN_PERIODS, day_ends
 from research.sweep.trials import Trials
 from research.sweep.work import Settings
-from research.sweep.worth import MIN_PERIODS, day_ends
 from research.training.predictions import Predictions, aligned
 
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")

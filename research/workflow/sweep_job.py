@@ -22,9 +22,9 @@ from research.sweep.curves import THRESHOLDS, Curve, threshold_curve
 from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_objective
 from research.sweep.run import sweep
+from research.sweep.search_significance import judge
 from research.sweep.trials import Trials
 from research.sweep.walk import Walk, fold_edges, walk
-from research.sweep.worth import judge
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 from research.workflow.asked import SweepJob, parse_grid

@@ -11,7 +11,7 @@ import pytest
 
 from research.data import load_bars
 from research.live.dashboard.server import page
-from research.live.monitoring.status_source import open_source
+from research.live.monitoring.sources import open_source
 from research.training.predictions import Predictions
 from tests.conftest import shared_data
 from tests.live_world import replay, served

@@ -27,7 +27,7 @@ from research.errors import UserError, visible
 from research.live.monitoring.envelope_view import bands_of
 from research.live.monitoring.health import status
 from research.live.monitoring.metrics import CONTENT_TYPE, metrics_text
-from research.live.monitoring.status_source import JournalSource, RunSource
+from research.live.monitoring.sources import JournalSource, RunSource
 from research.live.session.controls import command
 
 WEB = Path(__file__).parent / "web"

@@ -9,7 +9,7 @@ import numpy as np
 from qtcore.types import NEVER, Action
 from research.errors import UserError
 from research.files import save_json, writable
-from research.live.monitoring.status_source import JournalSource, RunSource
+from research.live.monitoring.sources import JournalSource, RunSource
 from research.live.records import iso
 from research.live.storage.cells import FILLS
 from research.live.storage.codec import unpack_book

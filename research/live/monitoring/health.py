@@ -12,7 +12,7 @@ from research.errors import several
 from research.evidence.envelope import MIN_RATE
 from research.live.monitoring.counts import Tally
 from research.live.monitoring.self_checks import looked
-from research.live.monitoring.watched import Book, Watched, allowed_texts
+from research.live.monitoring.status_source import Book, Watched, allowed_texts
 from research.live.records import iso
 
 LEVELS = ("healthy", "warning", "critical")

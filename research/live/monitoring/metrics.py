@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from qtcore.types import Action, Reason, Source
 from research.live.monitoring.counts import SECONDS
-from research.live.monitoring.watched import Watched
+from research.live.monitoring.status_source import Watched
 from research.runs.reason_text import reason_text
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from research.files import misfit
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.gap import joined
 from research.live.monitoring.retraining import causes
-from research.live.monitoring.status_source import JournalSource
-from research.live.monitoring.watched import Watched
+from research.live.monitoring.sources import JournalSource
+from research.live.monitoring.status_source import Watched
 from research.live.records import Event
 from research.live.session.reload import SOURCE
 from research.live.session.runner import Runner

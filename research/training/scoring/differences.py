@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evidence.scoring import DIRECTED, DIRECTION_HITS, ENOUGH, HITS, Opinion, Tally, recall, share, tally
 from research.training.scoring.bootstrap import Bootstrap, interval
+from research.training.scoring.opinions import DIRECTED, DIRECTION_HITS, ENOUGH, HITS, Opinion, Tally, recall, share, tally
 
 
 def difference(a: Tally, b: Tally, bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, Action
-from research.evidence.scoring import Opinion
 from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.opinions import Opinion
 
 Z = 2.58  # standard errors from a figure to the lower end of its interval: one-sided 99.5 %
 Part = tuple[slice, slice] | NDArray[np.bool_]  # rows and symbols, or a mask of cells [n, S]

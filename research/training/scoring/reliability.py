@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from research.evidence.scoring import ECE_BINS, ENOUGH, Opinion, bin_of, known_confidence, share
 from research.training.scoring.bootstrap import Bootstrap, interval
+from research.training.scoring.opinions import ECE_BINS, ENOUGH, Opinion, bin_of, known_confidence, share
 
 
 def reliability(opinion: Opinion, labels: NDArray[np.int8], bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
