@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from research.data.resample import resample
     from research.errors import UserError
     from research.evidence.nullworlds import null_worlds
-    from research.sweep import Trials, sweep
+    from research.sweep import SweepResult, sweep
     from research.training.meta import train_meta
     from research.training.predictions import Predictions
     from research.training.regime_weights import fit_regime_weights, regime_factors
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Predictions",
     "Run",
-    "Trials",
+    "SweepResult",
     "UserError",
     "backtest",
     "check_layer",
@@ -66,7 +66,7 @@ import_lazily(
         "training.regime_weights": ("fit_regime_weights", "regime_factors"),
         "workflow.load": ("load_run",),
         "workflow.run": ("Run",),
-        "sweep": ("Trials", "sweep"),
+        "sweep": ("SweepResult", "sweep"),
         "verify": ("check_layer",),
     },
 )

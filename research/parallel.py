@@ -55,7 +55,7 @@ class Work(Protocol):
         """Return the result of one item; nothing else may change."""
         ...
 
-    def moved(self) -> Callable[[Any], Any]:
+    def for_worker(self) -> Callable[[Any], Any]:
         """Make ready in another process, where all arrays are read-only."""
         ...
 
@@ -146,7 +146,7 @@ class Worker:
 
         self.check()
         if self.held is None or self.held[0] != shared[0]:
-            self.held = shared[0], ray.get(shared[0]).moved()
+            self.held = shared[0], ray.get(shared[0]).for_worker()
         return self.held[1](item)
 
 

@@ -13,7 +13,7 @@ from qtcore.types import Bars
 from research.data import load_bars, save_bars
 from research.live.session.controls import Controls
 from research.live.session.runner import Runner
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.live.storage.codec import hash_state
 from research.training import registry
 from research.training.predictions import Predictions
@@ -39,12 +39,12 @@ def make_market(folder: Path, n: int) -> tuple[Bars, Predictions]:
     return load_bars(folder / "bars.parquet", symbols=bars.symbols), predictions
 
 
-def replay_of(folder: Path, journal: Path, **how) -> Wish:
+def replay_of(folder: Path, journal: Path, **how) -> LiveOptions:
     """Replay the market of `folder`, with models where it was not given predictions; without symbols in alphabetical order."""
     feed, predictions = f"replay:{folder / 'bars.parquet'}", folder / "predictions.parquet"
     if predictions.exists():
-        return Wish(feed, journal, predictions=predictions, **how)
-    return Wish(feed, journal, models="mine", allow_rejected=True, allow_synthetic=True, **how)
+        return LiveOptions(feed, journal, predictions=predictions, **how)
+    return LiveOptions(feed, journal, models="mine", allow_rejected=True, allow_synthetic=True, **how)
 
 
 @dataclass
@@ -81,7 +81,7 @@ def run_market(folder: Path, journal: Path):
         close()
 
 
-def run_live(asked: Wish, until: int | None = None):
+def run_live(asked: LiveOptions, until: int | None = None):
     """Run and close; returns (outcome, hash of the state). until: stop after this many bars."""
     runner, close = start_live(asked)
     try:

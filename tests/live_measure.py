@@ -1,4 +1,4 @@
-"""A paper-trading process that is watched: `python -m tests.live_measure WISH`, a JSON object of `Wish` and what to measure.
+"""A paper-trading process that is watched: `python -m tests.live_measure WISH`, a JSON object of `LiveOptions` and what to measure.
 
 Prints one JSON object: `ready`, seconds from the start of the process to the first bar's commit, and `ready_cpu`, of processor time; `own`,
 MiB of resident memory at the bars of `marks`, without what the rest of the machine decides: pages of library files come and go, and the
@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from research.live.session.fast_start import quiet_heap
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 
 PR_SET_THP_DISABLE = 41
 
@@ -48,7 +48,7 @@ def measure(said: dict[str, Any]) -> dict[str, Any]:
         refuse_huge_pages()
     paths = {name: Path(said[name]) for name in ("journal", "predictions") if name in said}
     with quiet_heap() as settle:
-        runner, close = start_live(Wish(**said | paths, allow_rejected=True, allow_synthetic=True, is_alone=True))
+        runner, close = start_live(LiveOptions(**said | paths, allow_rejected=True, allow_synthetic=True, is_alone=True))
         runner.ready = settle
         told = watched(runner, asked)
         close()

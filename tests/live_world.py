@@ -9,7 +9,7 @@ from pathlib import Path
 from research import backtest
 from research.data import load_bars
 from research.live.dashboard.server import Dashboard
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.training.predictions import Predictions
 from research.workflow.run import Run
 
@@ -29,7 +29,7 @@ def traded(folder: Path) -> tuple[Path, Path, Run]:
 
 def replay(folder: Path, journal: Path, until: int | None = None, feed: str = WORLD, **how) -> None:
     """Trade, or trade on, until a bar or the end."""
-    runner, close = start_live(Wish(f"replay:{feed}", journal, predictions=folder / "predictions.parquet", **how))
+    runner, close = start_live(LiveOptions(f"replay:{feed}", journal, predictions=folder / "predictions.parquet", **how))
     if until is not None:
         runner.watchers = (*runner.watchers, lambda entry: runner.stop() if entry.bar + 1 >= until else None)
     runner.run()

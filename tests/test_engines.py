@@ -130,7 +130,7 @@ class Odd:
             return 1 // 0
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def moved(self):
+    def for_worker(self):
         return self
 
 

@@ -15,7 +15,7 @@ from research.evidence.reachability import (
     NEVER,
     OFF,
     UNREACHABLE,
-    Scene,
+    RuleContext,
     arbiter_answers,
     arbiter_limits,
     governor_limits,
@@ -37,7 +37,7 @@ FOUR, THREE, TWO, FIVE = 0b01111, 0b00111, 0b00011, 0b11111
 
 def scene(*voters, has_model=True, has_probs=False, daily=24, **values):
     params = Params().with_values({name.replace("__", "."): value for name, value in values.items()})
-    return Scene(params, dict.fromkeys(voters, 100), has_model, has_probs, daily)
+    return RuleContext(params, dict.fromkeys(voters, 100), has_model, has_probs, daily)
 
 
 def names(found):
@@ -129,7 +129,7 @@ def test_what_the_chain_decides_is_never_called_unreachable():
         confidence = np.where(action >= 0, rng.uniform(0.34, 1.0, action.shape), np.nan)
         probs = rng.dirichlet((1.0, 1.0, 1.0), (400, 1)).transpose(2, 0, 1).copy() if has_model else None
         d = decide(Votes(action, confidence), rng.normal(0, 1, (6, 400, 1)), rng.random((2, 400, 1)), params, probs)
-        case = Scene(params, {voters: 400}, has_model, False, 24)
+        case = RuleContext(params, {voters: 400}, has_model, False, 24)
         dead, off = meta_limits(case)
         decided = {Reason(r) for r in np.unique(d.meta_reason)}
         assert decided <= set(META_ORDER[params.meta.mode])

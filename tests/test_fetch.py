@@ -18,7 +18,7 @@ from research.cli.common import guarded
 from research.cli.data import data_app
 from research.data import load, load_bars, quality
 from research.data.clock import iso
-from research.data.exchange import Exchange, Trouble
+from research.data.exchange import Exchange, ExchangeError
 from research.data.fetch import fetch
 from research.errors import UserError
 from tests.conftest import START, assert_same_bits, awkward_bars
@@ -216,7 +216,7 @@ def test_half_an_answer_is_trouble(exchange):
     try:
         source.run(source.open())
         source.ccxt.fetch_ohlcv = lambda *_: _later("<html>no</html>")
-        with pytest.raises(Trouble, match="cannot be read"):
+        with pytest.raises(ExchangeError, match="cannot be read"):
             source.run(source.candles("BTC/USDT", START, 10))
     finally:
         source.close()

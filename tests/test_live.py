@@ -29,7 +29,7 @@ from research.live.monitoring.sources import JournalSource
 from research.live.records import Order
 from research.live.session import controls
 from research.live.session.runner import Options, Runner
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.live.storage.codec import CELL_COLUMNS, hash_state, pack_state, unpack_state
 from research.runs.config import load_config
 from research.runs.tables import decision_planes
@@ -45,7 +45,7 @@ def market(tmp_path_factory) -> tuple[Bars, Predictions, Path]:
     return *make_market(folder, 260), folder
 
 
-def wish(folder: Path, bars: Bars, journal: Path, **how) -> Wish:
+def wish(folder: Path, bars: Bars, journal: Path, **how) -> LiveOptions:
     return replay_of(folder, journal, how={"symbols": list(bars.symbols)}, **how)
 
 
@@ -101,7 +101,9 @@ def test_a_replay_of_real_candles_is_the_backtest(tmp_path):
     predictions = Predictions.random(bars, seed=2)
     predictions.save(tmp_path / "predictions.parquet")
     how = {"symbols": list(names), "start": "2024-03-01", "end": "2024-04-01"}
-    outcome, _ = run_live(Wish(f"replay:{source}", tmp_path / "journal.sqlite", predictions=tmp_path / "predictions.parquet", how=how))
+    outcome, _ = run_live(
+        LiveOptions(f"replay:{source}", tmp_path / "journal.sqlite", predictions=tmp_path / "predictions.parquet", how=how)
+    )
     assert outcome.bars == bars.n == 744
     check_against(backtest(bars, predictions), tmp_path / "journal.sqlite")
 
@@ -497,7 +499,7 @@ def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path):
     trained = research.train(bars, models=("lgbm",), n_folds=2)
     trained.models.save(tmp_path / "models")
     train_meta(bars, Predictions.random(bars, seed=8), qt.Params(), kind="logistic").save(tmp_path / "models" / "meta")
-    asked = Wish(f"replay:{world}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, allow_synthetic=True)
+    asked = LiveOptions(f"replay:{world}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, allow_synthetic=True)
     run_live(asked, until=350)
     run_live(asked)
     meta = MetaSchedule.load(tmp_path / "models" / "meta")  # lies with the models, so it is served with them
@@ -518,7 +520,7 @@ def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
     config = load_config(sets=["meta.mode=override", "meta.override_threshold=0.3"])
     meta = train_meta(bars, predictions, config.params, kind="logistic")
     meta.save(tmp_path / "meta")
-    asked = Wish(f"replay:{world}", tmp_path / "j", config, tmp_path / "predictions.parquet", meta=tmp_path / "meta")
+    asked = LiveOptions(f"replay:{world}", tmp_path / "j", config, tmp_path / "predictions.parquet", meta=tmp_path / "meta")
     with pytest.raises(UserError, match="the meta layer must be accepted to go live, was not: rejected"):
         start_live(asked)
     asked = replace(asked, allow_rejected=True)

@@ -16,7 +16,7 @@ from research.errors import UserError
 from research.live.dashboard.monitor import screen
 from research.live.dashboard.server import page
 from research.live.journal.outcomes import read_outcomes
-from research.live.monitoring.counts import Tally
+from research.live.monitoring.counts import LiveCounts
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.governor_export import governor_state
 from research.live.monitoring.sources import open_source
@@ -119,7 +119,7 @@ def test_a_fault_of_ours_is_not_called_a_damaged_file(folder, tmp_path, monkeypa
         raise TypeError("a fault of ours")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Tally, "add", broken)
+        patch.setattr(LiveCounts, "add", broken)
         assert guarded(lambda: app(["status", str(journal)], standalone_mode=False)) == 3
         assert "our fault, TypeError" in capsys.readouterr().err
     for owner, name in ((Engine, "restore"), (Runner, "_check_account"), (Runner, "_catch_up")):

@@ -21,7 +21,7 @@ from research.live.monitoring import retraining
 from research.live.monitoring.health import status
 from research.live.monitoring.self_checks import LiveWindow, looked
 from research.live.monitoring.sources import JournalSource, open_source
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, shared_data
 from tests.test_live import run_live
@@ -90,7 +90,7 @@ def live_on(bars, predictions, cut, envelope, folder: Path, **how) -> Path:
         envelope.save(folder)
     start = str(np.datetime64(int(bars.open_time[cut]), "ns"))
     how = {"live_from": start, "how": {"symbols": list(bars.symbols)}, **how}
-    run_live(Wish(f"replay:{folder / 'bars.parquet'}", folder / "j", predictions=folder / "predictions.parquet", **how))
+    run_live(LiveOptions(f"replay:{folder / 'bars.parquet'}", folder / "j", predictions=folder / "predictions.parquet", **how))
     return folder / "j"
 
 
@@ -183,7 +183,9 @@ def test_what_was_noticed_survives_a_restart(market):
     journal = folder / "ruled" / "j"
     before = events(journal, "envelope")
     how = {"symbols": list(bars.symbols)}
-    asked = Wish(f"replay:{folder / 'ruled' / 'bars.parquet'}", journal, predictions=folder / "ruled" / "predictions.parquet", how=how)
+    asked = LiveOptions(
+        f"replay:{folder / 'ruled' / 'bars.parquet'}", journal, predictions=folder / "ruled" / "predictions.parquet", how=how
+    )
     runner, close = start_live(asked)
     (looks,) = [duty for duty in runner.duties if hasattr(duty, "envelope_file")]
     runner._resume()
@@ -206,13 +208,15 @@ def test_training_is_due_for_each_cause_alone():
     drift = {"name": "drift.rsi", "value": 2.0, "usual": 0.1, "is_out": True}
     meta = SimpleNamespace(config={"base_artefacts": ["a"]})
     fresh = models_of(0)
-    assert list(retraining.causes(fresh, meta, [], 7 * NS_PER_DAY)) == []
-    assert [cause for cause, _ in retraining.causes(fresh, meta, [], 7 * NS_PER_DAY + 1)] == ["weekly"]
-    assert [cause for cause, _ in retraining.causes(models_of(0, ("b",)), meta, [], 0)] == ["base_retrained"]
-    assert list(retraining.causes(fresh, meta, [row], 0)) == [("accuracy", "accuracy fell by more than 5 points: xgb 40.0% after 50.0%")]
-    assert list(retraining.causes(fresh, meta, [row | {"value": 0.46}], 0)) == []  # outside its band, but less than 5 points
-    assert list(retraining.causes(fresh, meta, [row | {"is_out": False}], 0)) == []  # 5 points that chance explains
-    assert [cause for cause, _ in retraining.causes(None, None, [drift], 0)] == ["drift"]
+    assert list(retraining.retrain_reasons(fresh, meta, [], 7 * NS_PER_DAY)) == []
+    assert [cause for cause, _ in retraining.retrain_reasons(fresh, meta, [], 7 * NS_PER_DAY + 1)] == ["weekly"]
+    assert [cause for cause, _ in retraining.retrain_reasons(models_of(0, ("b",)), meta, [], 0)] == ["base_retrained"]
+    assert list(retraining.retrain_reasons(fresh, meta, [row], 0)) == [
+        ("accuracy", "accuracy fell by more than 5 points: xgb 40.0% after 50.0%")
+    ]
+    assert list(retraining.retrain_reasons(fresh, meta, [row | {"value": 0.46}], 0)) == []  # outside its band, but less than 5 points
+    assert list(retraining.retrain_reasons(fresh, meta, [row | {"is_out": False}], 0)) == []  # 5 points that chance explains
+    assert [cause for cause, _ in retraining.retrain_reasons(None, None, [drift], 0)] == ["drift"]
 
 
 def test_figures_of_nothing_are_none():

@@ -27,7 +27,7 @@ from research.errors import UserError
 from research.live.feeds.feeds import GRACE, Assembler, open_feed
 from research.live.feeds.trades import TradeBars
 from research.live.monitoring.gap import joined, live_gap
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.live.storage.codec import CELL_COLUMNS
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
@@ -441,7 +441,7 @@ def test_a_mistake_is_one_sentence(bars, tmp_path, monkeypatch):
         ):
             with pytest.raises(UserError, match=expected):
                 open_feed(text, **{"symbols": list(NAMES), **how})
-        asked = Wish("ccxt:binance", tmp_path / "j", predictions=tmp_path / "p.parquet", how={"symbols": list(NAMES)})
+        asked = LiveOptions("ccxt:binance", tmp_path / "j", predictions=tmp_path / "p.parquet", how={"symbols": list(NAMES)})
         with pytest.raises(UserError, match="--predictions must go with replay:FILE"):
             start_live(asked)
     monkeypatch.setattr("research.live.feeds.exchange.FIRST_PATIENCE", 0.1)

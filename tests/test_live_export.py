@@ -11,7 +11,7 @@ from research.cli.common import guarded
 from research.data import load_bars
 from research.errors import UserError
 from research.live.session.controls import command
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.report.compare import compare
 from research.runs.explain import explain_decision
 from research.runs.folder import read_run
@@ -28,7 +28,7 @@ WORLD = "simulated:planted_edge?n_bars=420&n_symbols=3"
 def replayed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("replayed")
     Predictions.random(load_bars(WORLD), seed=4).save(folder / "predictions.parquet")
-    run_live(Wish(f"replay:{WORLD}", folder / "journal.sqlite", predictions=folder / "predictions.parquet"))
+    run_live(LiveOptions(f"replay:{WORLD}", folder / "journal.sqlite", predictions=folder / "predictions.parquet"))
     return folder
 
 
@@ -59,7 +59,7 @@ def test_what_changed_on_the_way_is_said_and_not_proven(replayed, tmp_path):
     bars = load_bars(WORLD)
     journal = tmp_path / "j"
     late = str(bars.open_time[100].astype("M8[ns]"))
-    runner, close = start_live(Wish(f"replay:{WORLD}", journal, predictions=replayed / "predictions.parquet", live_from=late))
+    runner, close = start_live(LiveOptions(f"replay:{WORLD}", journal, predictions=replayed / "predictions.parquet", live_from=late))
     values = {"do": "set", "values": {"arbiter.enabled": False}}
     runner.watchers = (lambda entry: command(journal, values) if entry.bar == 300 else None,)
     runner.run()
@@ -75,7 +75,7 @@ def test_what_changed_on_the_way_is_said_and_not_proven(replayed, tmp_path):
 
 
 def test_what_cannot_be_exported_is_told(replayed, tmp_path, capsys):
-    _, close = start_live(Wish(f"replay:{WORLD}", tmp_path / "j", predictions=replayed / "predictions.parquet"))
+    _, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "j", predictions=replayed / "predictions.parquet"))
     close()
     with pytest.raises(UserError, match="must be a journal of `qt live` or a run's folder, was missing"):
         export_run(tmp_path / "j", tmp_path / "run")

@@ -11,7 +11,7 @@ import research
 from research.data import load_bars
 from research.errors import UserError
 from research.live.session.fast_start import quiet_heap
-from research.live.start import Wish
+from research.live.start import LiveOptions
 from research.training.models.schedule import Artefact
 from research.training.registry import load_for_live
 from tests.live_market import content, run_live
@@ -42,7 +42,7 @@ def test_without_scikit_learn_every_bit_is_the_same(trained, tmp_path):
     done = subprocess.run([sys.executable, "-c", ALONE, json.dumps(said)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [260, True, True, False]
-    run_live(Wish(f"replay:{WORLD}", tmp_path / "beside", models=str(trained), allow_rejected=True, allow_synthetic=True))
+    run_live(LiveOptions(f"replay:{WORLD}", tmp_path / "beside", models=str(trained), allow_rejected=True, allow_synthetic=True))
     alone = content(tmp_path / "alone")
     assert len(alone["bars"]) == 260
     assert alone == content(tmp_path / "beside")

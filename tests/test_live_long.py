@@ -10,7 +10,7 @@ import pytest
 import research
 from research import backtest
 from research.data import load_bars, save_bars
-from research.live.start import Wish
+from research.live.start import LiveOptions
 from research.training.predictions import Predictions
 from tests.conftest import shared_data
 from tests.live_market import run_live
@@ -51,7 +51,7 @@ def test_a_month_with_four_models_is_the_backtest(tmp_path):
     )  # fmt: skip
     trained.models.save(tmp_path / "models")
     how = {"symbols": list(names), "start": "2024-03-01", "end": "2024-04-01"}
-    asked = Wish(f"replay:{source}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, how=how)
+    asked = LiveOptions(f"replay:{source}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, how=how)
     for until in (250, 251, None):
         outcome, _ = run_live(asked, until)
     bars = load_bars(source, **how)

@@ -15,7 +15,7 @@ from research.data import simulate
 from research.data.frames import save_bars
 from research.errors import UserError
 from research.live.journal.outcomes import read_outcomes
-from research.live.start import Wish
+from research.live.start import LiveOptions
 from research.runs.config import Config
 from research.runs.prediction_log import export_log
 from research.training.meta import MetaSchedule, read_log, train_from_log
@@ -37,7 +37,7 @@ def traded(tmp_path_factory):
     predictions.save(folder / "predictions.parquet")
     how = {"symbols": list(bars.symbols)}
     stored = folder / "predictions.parquet"
-    run_live(Wish(f"replay:{folder / 'bars.parquet'}", folder / "journal.sqlite", Config(BUSY), predictions=stored, how=how))
+    run_live(LiveOptions(f"replay:{folder / 'bars.parquet'}", folder / "journal.sqlite", Config(BUSY), predictions=stored, how=how))
     run = backtest(bars, predictions, BUSY)
     return folder / "journal.sqlite", run, *export_log(run, folder)
 
@@ -115,7 +115,7 @@ def test_a_holed_market_leaves_orders_that_were_never_filled(traded, tmp_path):
     save_bars(holed, tmp_path / "bars.parquet")
     predictions.save(tmp_path / "predictions.parquet")
     how = {"symbols": list(bars.symbols)}
-    run_live(Wish(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=tmp_path / "predictions.parquet", how=how))
+    run_live(LiveOptions(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=tmp_path / "predictions.parquet", how=how))
     counts = read_outcomes(tmp_path / "j").counts
     approved = int((backtest(holed, predictions).result.governor_reason == Reason.APPROVED).sum())
     assert sum(counts[name] for name in ("outcomes", "unfinished trades, left out", "orders never filled")) == approved

@@ -18,7 +18,7 @@ from research.cli.common import guarded
 from research.errors import UserError
 from research.live.monitoring.sources import open_source
 from research.live.session.controls import command, kill_file_of
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.live.storage import files
 from research.live.storage.files import hold
 from research.live.storage.place import check_apart
@@ -481,7 +481,7 @@ def test_files_are_for_their_user_alone(market, tmp_path):
     old = os.umask(0)
     modes = {}
     try:
-        runner, close = start_live(Wish(**{**vars(replay_of(folder, tmp_path / "j")), "log": tmp_path / "log"}))
+        runner, close = start_live(LiveOptions(**{**vars(replay_of(folder, tmp_path / "j")), "log": tmp_path / "log"}))
         runner.watchers += (lambda entry: modes.update({p.name: p.stat().st_mode & 0o777 for p in tmp_path.iterdir()}),)
         runner.run()
         close()

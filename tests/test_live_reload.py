@@ -14,7 +14,7 @@ from research.data import load_bars
 from research.errors import UserError
 from research.live.monitoring.gap import live_gap
 from research.live.session.reload import Reload
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.training import registry
 from research.training.meta import train_meta
 from research.training.models.schedule import ModelSet
@@ -44,8 +44,8 @@ def trained(bars, tmp_path_factory) -> list[Path]:
     return made
 
 
-def asked(journal: Path) -> Wish:
-    return Wish(f"replay:{WORLD}", journal, models="mine", allow_rejected=True, allow_synthetic=True)
+def asked(journal: Path) -> LiveOptions:
+    return LiveOptions(f"replay:{WORLD}", journal, models="mine", allow_rejected=True, allow_synthetic=True)
 
 
 def run_with_a_swap(journal: Path, new: Path, at: int = SWAP, until: int | None = None):

@@ -23,14 +23,14 @@ from research.data.load import DataWarning
 from research.errors import UserError
 from research.live.dashboard.monitor import _bands, screen
 from research.live.dashboard.server import page
-from research.live.monitoring.counts import COUNTED, Tally
+from research.live.monitoring.counts import COUNTED, LiveCounts
 from research.live.monitoring.envelope_view import written
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.governor_export import export_governor, governor_state
 from research.live.monitoring.health import health, status, validate, worst
 from research.live.monitoring.sources import JournalSource, RunSource, open_source
 from research.live.session.governor_file import read_governor
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from research.workflow.run import Run
@@ -73,7 +73,7 @@ def test_counts_are_those_of_the_decisions(watched):
 
 def test_counts_in_parts_are_counts_of_the_whole(watched):
     planes = {name: plane for name, plane in decision_planes(watched[2]).items() if name in COUNTED}
-    whole, parts = Tally(), Tally()
+    whole, parts = LiveCounts(), LiveCounts()
     bar = np.broadcast_to(np.arange(300)[:, None], planes["verdict"].shape)
     whole.add(planes, bar)
     for a, b in ((0, 7), (7, 8), (8, 300)):
@@ -83,8 +83,8 @@ def test_counts_in_parts_are_counts_of_the_whole(watched):
     assert parts.rates() == whole.rates()
 
 
-def tally_of(**counts) -> Tally:
-    return replace(Tally(cells=1000, judged=1000, called=1000, accepted=400, arbiter_holds=10, escalated=250), **counts)
+def tally_of(**counts) -> LiveCounts:
+    return replace(LiveCounts(cells=1000, judged=1000, called=1000, accepted=400, arbiter_holds=10, escalated=250), **counts)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_status_and_validation_count_the_same_overrides(watched, monkeypatch, mo
 def test_the_worst_level_counts():
     assert worst(health(tally_of())) == "healthy"
     assert worst(health(tally_of(errors=20))) == "critical"
-    assert worst(health(Tally())) == "unknown"
+    assert worst(health(LiveCounts())) == "unknown"
 
 
 def test_validation_passes_and_fails(watched):
@@ -180,7 +180,7 @@ def test_validation_passes_and_fails(watched):
     assert report["active_agents"] == 4
     assert report["metrics"]["confidence_std"] > 0.02
     source = JournalSource(watched[0])
-    source._tally, source._seen = Tally(cells=10), 10**9
+    source._tally, source._seen = LiveCounts(cells=10), 10**9
     assert validate(source)["validation"]["verdict"] == "FAILED"
 
 
@@ -293,7 +293,7 @@ def test_a_fault_lands_in_its_bucket(watched, tmp_path, fault, bucket):
     save_bars(faulty(reference, fault), tmp_path / "bars.parquet")
     how = {"symbols": list(reference.symbols)}
     runner, close = start_live(
-        Wish(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet", how=how)
+        LiveOptions(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet", how=how)
     )
     runner.run()
     close()
@@ -321,7 +321,7 @@ def late_entries(broker) -> None:
 
 @pytest.mark.parametrize("fault", ["fees", "fills", "latency"])
 def test_what_the_broker_does_otherwise_lands_in_its_bucket(watched, tmp_path, fault):
-    runner, close = start_live(Wish(f"replay:{WORLD}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet"))
+    runner, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet"))
     if fault == "latency":
         late_entries(runner.broker)
     else:
@@ -344,7 +344,7 @@ def test_what_the_broker_does_otherwise_lands_in_its_bucket(watched, tmp_path, f
 
 
 def test_a_lost_order_is_a_matter_of_fills(watched, tmp_path):
-    runner, close = start_live(Wish(f"replay:{WORLD}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet"))
+    runner, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet"))
     submit, lost = runner.broker.submit, []
 
     def lose_one(orders):

@@ -20,14 +20,14 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.cli.terminal import Terminal
 from research.data import load_bars
-from research.data.exchange import Trouble
+from research.data.exchange import ExchangeError
 from research.data.load import warn
 from research.errors import UserError, visible
 from research.live.dashboard.monitor import screen
 from research.live.monitoring.bar_log import LogFile
 from research.live.monitoring.sources import open_source
 from research.live.records import Event
-from research.live.start import Wish, start_live
+from research.live.start import LiveOptions, start_live
 from research.live.storage.files import connect
 from research.report import build
 from research.training.predictions import Predictions
@@ -82,7 +82,7 @@ def test_an_error_and_an_event_say_it_as_it_is_shown(name):
     assert str(UserError(f"symbols must be known, was {name}")) == f"symbols must be known, was {visible(name)}"
     event = Event(0, "late", f"it said {name}", name)
     assert (event.text, event.symbol) == (f"it said {visible(name)}", visible(name))
-    assert str(Trouble(name)) == visible(name)
+    assert str(ExchangeError(name)) == visible(name)
 
 
 @pytest.mark.parametrize("name", EVIL)
@@ -189,7 +189,7 @@ def test_a_log_has_one_harmless_line_an_event(watched, tmp_path, is_json):
     folder = watched[0].parent
     entries = []
     runner, close = start_live(
-        Wish("replay:simulated:random_walk?n_bars=300&n_symbols=4", tmp_path / "j", predictions=folder / "predictions.parquet")
+        LiveOptions("replay:simulated:random_walk?n_bars=300&n_symbols=4", tmp_path / "j", predictions=folder / "predictions.parquet")
     )
     runner.watchers = (lambda entry: entries.append(entry) if entry.bar > 250 else None,)
     runner.run()

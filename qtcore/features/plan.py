@@ -47,7 +47,7 @@ class Graph:
     def __init__(self, n_symbols: int) -> None:
         self.n_symbols = n_symbols
         self.inputs = [Node(_INPUT) for _ in range(tb.N_INPUTS)]
-        self.close, self.inverse, self.mask, self.moved, self.volume, self.last_volume, self.high, self.low = self.inputs
+        self.close, self.inverse, self.mask, self.for_worker, self.volume, self.last_volume, self.high, self.low = self.inputs
         self.optional = (self.last_volume, self.high, self.low)  # not copied where nobody reads them
         self.zero = Node(_INPUT)
         self.close.past = 1

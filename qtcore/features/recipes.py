@@ -40,9 +40,9 @@ class Recipes:
         g = self.graph
         up, down = g.pair(op.MOVES, g.close, (g.close, 1))
         if self.params.features.rsi_variant == RsiVariant.WILDER:
-            means = [g.node(tb.WILDER, move, g.moved, k=1.0 / n) for move in (up, down)]
+            means = [g.node(tb.WILDER, move, g.for_worker, k=1.0 / n) for move in (up, down)]
             return g.node(op.RATIO, means[0], g.zero, *means, k=100.0, empty=50.0)
-        sums = [g.window_sum(move, n, g.moved) for move in (up, down)]
+        sums = [g.window_sum(move, n, g.for_worker) for move in (up, down)]
         general = g.node(op.RATIO, sums[0], g.zero, *sums, k=100.0, empty=50.0)
         if n != 14:
             return general
@@ -92,7 +92,7 @@ class Recipes:
         """Return STD_n of log returns, NaN where unknown."""
         g = self.graph
         ret = g.node(op.LOG_RATIO, g.close, (g.close, 1))
-        return g.node(op.ROOT, g.window_moments(ret, n, g.moved)[1], g.mask, k=1.0 / (n - 1))
+        return g.node(op.ROOT, g.window_moments(ret, n, g.for_worker)[1], g.mask, k=1.0 / (n - 1))
 
     def volatility_20(self) -> Node:
         """Return STD_20 of the close, ddof 1, over the close."""

@@ -31,7 +31,7 @@ def copy(source, start, memory, to, size):
 def load_holes(high, low, close, volume, table, memory, at, start, size):
     """Copy bars with holes: the last close and volume stay, a volume to be summed is 0."""
     symbols, quiet = table[tb.SYMBOLS], table[table[tb.COUNTERS] + tb.QUIET]
-    x, mask, moved = table[tb.HEAD + tb.CLOSE] + at, table[tb.HEAD + tb.MASK] + at, table[tb.HEAD + tb.MOVED] + at
+    x, mask, for_worker = table[tb.HEAD + tb.CLOSE] + at, table[tb.HEAD + tb.MASK] + at, table[tb.HEAD + tb.MOVED] + at
     v, last_v = table[tb.HEAD + tb.VOLUME] + at, table[tb.HEAD + tb.LAST_VOLUME] + at
     h, lo = table[tb.HEAD + tb.HIGH] + at, table[tb.HEAD + tb.LOW] + at
     for first in range(0, size, symbols):
@@ -41,7 +41,7 @@ def load_holes(high, low, close, volume, table, memory, at, start, size):
             has_bar, has_old = new == new, old == old
             memory[x + i] = new if has_bar else (old if has_old else math.nan)
             memory[mask + i] = 1.0 if has_bar else 0.0
-            memory[moved + i] = 1.0 if has_bar and has_old else 0.0
+            memory[for_worker + i] = 1.0 if has_bar and has_old else 0.0
             memory[v + i] = volume[start + i] if has_bar else 0.0
             memory[last_v + i] = volume[start + i] if has_bar else (memory[last_v + i - symbols] if has_old else math.nan)
             memory[h + i] = high[start + i] if has_bar else math.nan

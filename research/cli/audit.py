@@ -170,7 +170,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
     def cell(b: dict[str, Any], name: str, limits: str, enough: str) -> str:
         return f"{percent(b[name])} ({span(b[limits])})" if b[enough] else NOT_ENOUGH
 
-    out = Table("split", "features", "accuracy (95 %)", "majority", "balanced (95 %)", "direction (95 %)", "cells", "worth", box=None)
+    out = Table("split", "features", "accuracy (95 %)", "majority", "balanced (95 %)", "direction (95 %)", "cells", "n_eff", box=None)
     for b in rows:
         figures = [cell(b, "accuracy", "ci95", "enough"), percent(b["majority_accuracy"])]
         figures += [

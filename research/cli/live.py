@@ -73,13 +73,13 @@ def live(
     from research.live.monitoring.status_source import ALLOWED, allowed_texts
     from research.live.session.controls import from_environment
     from research.live.session.fast_start import quiet_heap
-    from research.live.start import Wish, start_live
+    from research.live.start import LiveOptions, start_live
     from research.runs.config import load_config
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
     how: dict[str, Any] = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}
     how |= {"time_zone": time_zone, "day_start": day_start, "adjusted": adjusted}
-    wish = Wish(
+    wish = LiveOptions(
         feed,
         journal,
         settings,

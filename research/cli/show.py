@@ -106,7 +106,7 @@ def lacked(sentences: Sequence[str], beside: bool = False) -> None:
 
 def _layers(summary: dict[str, Any], rejected: dict[str, str], style: str) -> Table:
     table = Table(
-        "layer", "accuracy", "95 % interval", "majority", "balanced", "direction", "n", "worth", "", box=None, padding=(0, 2, 0, 0)
+        "layer", "accuracy", "95 % interval", "majority", "balanced", "direction", "n", "n_eff", "", box=None, padding=(0, 2, 0, 0)
     )
     for column in table.columns:
         column.no_wrap = True

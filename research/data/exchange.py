@@ -1,7 +1,7 @@
 """How is an exchange asked? Through ccxt's asynchronous client, from plain code: one question at a time, or a few at once.
 
-The client keeps the exchange's own rate limit (ccxt's throttle). What goes wrong on the way is `Trouble`: it says how long the exchange
-wants to be left alone, where it says so. The clock is the exchange's: its time as of its last answer, plus what has passed since.
+The client keeps the exchange's own rate limit (ccxt's throttle). What goes wrong on the way is `ExchangeError`: it says how long the
+exchange wants to be left alone, where it says so. The clock is the exchange's: its time as of its last answer, plus what has passed since.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ MONDAY = 4 * NS_PER_DAY  # the epoch began on a Thursday
 Candle = Sequence[Any]  # open time in ms, open, high, low, close, volume
 
 
-class Trouble(Exception):  # noqa: N818 - it is not an error of ours
+class ExchangeError(Exception):
     """The exchange did not answer as it should. wait: s it asked for, None where it said nothing; is_final: asking again is no use."""
 
     def __init__(self, text: str, wait: float | None = None, is_final: bool = False) -> None:
@@ -117,7 +117,7 @@ class Exchange:
         """Return up to `limit` candles that open at or after `since`, ns UTC; the last may still be forming. Raises Trouble."""
         found = await self.ask(self.ccxt.fetch_ohlcv(symbol, self.timeframe, since // MS, limit))
         if not isinstance(found, list) or not all(isinstance(row, list) and len(row) >= 6 and isinstance(row[0], int) for row in found):
-            raise Trouble(f"{self.name} gave candles of {symbol} that cannot be read")
+            raise ExchangeError(f"{self.name} gave candles of {symbol} that cannot be read")
         return found
 
     async def ask(self, question: Coroutine[Any, Any, Any]) -> Any:
@@ -129,11 +129,11 @@ class Exchange:
             answer = await question
         except ccxt.OperationFailed as error:
             wait = str((self.ccxt.last_response_headers or {}).get("Retry-After", ""))
-            raise Trouble(_text(error), float(wait) if wait.replace(".", "", 1).isdigit() else None) from None
+            raise ExchangeError(_text(error), float(wait) if wait.replace(".", "", 1).isdigit() else None) from None
         except (ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError) as error:
-            raise Trouble(_text(error), is_final=True) from None
+            raise ExchangeError(_text(error), is_final=True) from None
         except Exception as error:  # half an answer, a page of a proxy: what comes over a network may be anything
-            raise Trouble(_text(error)) from None
+            raise ExchangeError(_text(error)) from None
         return answer
 
     def run(self, question: Coroutine[Any, Any, Any]) -> Any:

@@ -18,7 +18,7 @@ import numpy as np
 
 from qtcore.types import Bars
 from research.data.clock import interval_text, iso
-from research.data.exchange import MS, Candle, Exchange, Trouble
+from research.data.exchange import MS, Candle, Exchange, ExchangeError
 from research.data.frames import save_bars
 from research.data.load import Span
 from research.data.schema import VALUES, bars_of
@@ -44,7 +44,7 @@ SELECT open_time - step, (step - :interval) / :interval FROM (
 
 
 @dataclass
-class Talk:
+class RetryingClient:
     """Ask until there is an answer; tell how far it is and what is waited for.
 
     patience: s without an answer after which it is given up; advice: what the user can do then.
@@ -62,13 +62,13 @@ class Talk:
         self.at, self.text = (done, total), text
         self.progress(done, total, text)
 
-    def answer(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    def request(self, ask: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         """Return the answer. Raises UserError when there was none for `patience` seconds, or asking again is no use."""
         name, began, attempt = self.exchange.name, time.monotonic(), 0
         while True:
             try:
                 return self.exchange.run(ask())
-            except Trouble as trouble:
+            except ExchangeError as trouble:
                 attempt += 1
                 pause = trouble.pause(attempt)
                 if trouble.is_final:
@@ -94,8 +94,8 @@ def fetch(
     if start is None:
         raise UserError("--from must say where to begin, was missing; give a time such as 2024-01-01")
     part = out.with_name(f"{out.name}.part")
-    talk = Talk(exchange, progress, min(patience, FIRST_PATIENCE), "check the network and the exchange's name")
-    talk.answer(exchange.open)
+    talk = RetryingClient(exchange, progress, min(patience, FIRST_PATIENCE), "check the network and the exchange's name")
+    talk.request(exchange.open)
     end = min(end if end is not None else 2**63 - 1, exchange.closed(exchange.clock()) + 1)
     if start >= end:
         raise UserError(
@@ -114,7 +114,7 @@ def fetch(
     return {"path": str(out), **report}
 
 
-def _collect(db: sqlite3.Connection, talk: Talk, s: int, span: tuple[int, int]) -> None:
+def _collect(db: sqlite3.Connection, talk: RetryingClient, s: int, span: tuple[int, int]) -> None:
     """Bring one symbol up to the end of the span, a transaction per page."""
     exchange, (start, end) = talk.exchange, span
     name, length, page = exchange.symbols[s], exchange.interval, exchange.page
@@ -123,7 +123,7 @@ def _collect(db: sqlite3.Connection, talk: Talk, s: int, span: tuple[int, int]) 
     since = start if row is None else int(row[0])
     while since < end:
         talk.show(s * n_bars + (since - start) // length, len(exchange.symbols) * n_bars, f"candles: {name}")
-        candles = talk.answer(partial(exchange.candles, name, since, page))
+        candles = talk.request(partial(exchange.candles, name, since, page))
         found = [(name, *_values(candle)) for candle in candles if since <= candle[0] * MS < end]
         if any(candle[0] * MS >= end for candle in candles):
             since = end

@@ -18,7 +18,7 @@ from research.data.funding import add_funding
 from research.data.grid import MAX_EMPTY, Grid, check_calendar, distinct_times, fill_planes, find_grid
 from research.data.lacks import jumps, measure, mute, sentences, unclosed
 from research.data.lengths import are_closes, check_lengths, check_longer, check_series, count_steps, find_interval, opens_of, whole_length
-from research.data.rules import Issue, Tally, drop_rows, mask_rows, sort_rows, wrong_clock
+from research.data.rules import Issue, IssueCounts, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import Rows
 from research.data.sources import read_rows
 from research.data.stretches import check_phases, check_stretches
@@ -291,14 +291,14 @@ class Judged:
     rows: Rows
     as_came: Rows
     grid: Grid
-    tally: Tally
+    tally: IssueCounts
     n_rows: int
 
 
 def judge(rows: Rows, interval: int, calendar: str | None, stop: bool = True) -> Judged:
     """Sort, drop and blank what must be, and choose the grid. Raises UserError where a run stops; `stop=False` only counts."""
     counts = np.bincount(rows.code, minlength=len(rows.symbols))
-    tally, n_rows = Tally(), rows.n
+    tally, n_rows = IssueCounts(), rows.n
     rows, issues = sort_rows(rows, counts)
     tally.add(issues, stop)
     rows, issues = drop_rows(rows, counts, "clock", wrong_clock(rows.time))

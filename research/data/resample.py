@@ -9,7 +9,7 @@ from research.data.clock import interval_text, month_starts, parse_interval, par
 from research.data.facts import calendar_of
 from research.data.grid import close_times, distinct_times, fill_planes, find_grid, most_common
 from research.data.load import parse_symbols, warn
-from research.data.rules import Tally, found
+from research.data.rules import IssueCounts, found
 from research.data.schema import Rows, bars_of, plain
 from research.data.sources import column_names, read_rows
 from research.errors import UserError
@@ -135,9 +135,9 @@ def is_ticks(source: Any) -> bool:
     return "price" in names and not names & {"close", "open"}
 
 
-def _clean_ticks(rows: Rows) -> tuple[Rows, Tally]:
+def _clean_ticks(rows: Rows) -> tuple[Rows, IssueCounts]:
     """Sort by symbol and time, trades of one time in their order, and drop what is no trade; many of either raise UserError."""
-    counts, tally = np.bincount(rows.code, minlength=len(rows.symbols)), Tally()
+    counts, tally = np.bincount(rows.code, minlength=len(rows.symbols)), IssueCounts()
     back = np.flatnonzero((np.diff(rows.code) == 0) & (np.diff(rows.time) < 0)) + 1
     if len(back):
         tally.add(found("unsorted", back, rows, counts))

@@ -77,7 +77,7 @@ def few(n_rows: int) -> int:
     return min(max(FEW, n_rows // 100), max(n_rows // 2 - 1, 0))
 
 
-class Tally:
+class IssueCounts:
     """Issues of one history, whole or in parts: the parts of one symbol and problem are added up."""
 
     def __init__(self) -> None:

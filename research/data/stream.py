@@ -35,7 +35,7 @@ from research.data.load import (
     parse_symbols,
     warn,
 )
-from research.data.rules import Issue, Tally, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
+from research.data.rules import Issue, IssueCounts, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
 from research.data.schema import VALUES, Rows, find_columns, numbers, own_facts, rows_of, stack
 from research.data.sources import open_parquet, symbol_of
 from research.data.unread import is_text
@@ -107,7 +107,7 @@ def stream_bars(
 
 
 def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
-    tally, unclosed_rows = Tally(), Tally()
+    tally, unclosed_rows = IssueCounts(), IssueCounts()
     tally.add(facts.issues)
     candles = np.zeros(len(facts.symbols), np.int64)
     try:
@@ -123,7 +123,7 @@ def _blocks(path: Path, facts: Survey, block_rows: int) -> Iterator[Bars]:
         warn([*(issue.text for issue in issues), *notes, *facts.notes], str(path))
 
 
-def _judged(path: Path, facts: Survey, block_rows: int, tally: Tally) -> Iterator[Bars]:
+def _judged(path: Path, facts: Survey, block_rows: int, tally: IssueCounts) -> Iterator[Bars]:
     """Yield the blocks; what is wrong with their rows goes to `tally`."""
     cursors = [_Cursor(path, facts, s) for s in ([None] if facts.by_time else range(len(facts.symbols)))]
     n = len(facts.grid.open_time)

@@ -14,7 +14,7 @@ from research.runs.record import RunRecord
 from research.training.meta.scores import meta_scores
 from research.training.scoring.bootstrap import Bootstrap, block_length
 from research.training.scoring.differences import meta_against
-from research.training.scoring.opinions import Opinion, Tally, blocks, tally
+from research.training.scoring.opinions import Opinion, ScoreSums, blocks, tally
 from research.training.scoring.reliability import reliability
 
 LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
@@ -72,7 +72,7 @@ def symbol_blocks(
         names = symbols[part]
         group = np.broadcast_to(np.arange(len(names), dtype=np.int8), (len(labels), len(names)))
         for name, opinion in said.items():
-            counted: Tally = tally(opinion.symbols(part), labels[:, part], group, len(names))
+            counted: ScoreSums = tally(opinion.symbols(part), labels[:, part], group, len(names))
             kind = "layers" if name in LAYERS else "models"
             for symbol, block in blocks(counted, bootstrap, rows, np.eye(len(names)), names).items():
                 del block["confusion"]

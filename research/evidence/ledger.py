@@ -32,7 +32,7 @@ from research.data.sketch import Sketch, shared
 from research.errors import UserError
 from research.evidence.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
 from research.evidence.standing import PENDING, SPOILT, Result, Standings, append
-from research.evidence.trials import COMPARED, Trial, TrialName, Tried, effective_trials, trial_of
+from research.evidence.trials import COMPARED, Trial, TrialName, TrialSummary, effective_trials, trial_of
 from research.files import Kind, home, read_json, save_json
 from research.runs.verdict import IMPLAUSIBLE, INVALID
 
@@ -42,7 +42,7 @@ WITNESS = Kind(
 )
 T = TypeVar("T")
 
-__all__ = ["Ledger", "Result", "Trial", "Tried", "trial_of"]
+__all__ = ["Ledger", "Result", "Trial", "TrialSummary", "trial_of"]
 
 
 class Ledger:
@@ -55,7 +55,7 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.path = home() / "trials.sqlite" if path is None else path
 
-    def record(self, trial: Trial, result: Result | None = None) -> Tried:
+    def record(self, trial: Trial, result: Result | None = None) -> TrialSummary:
         """Count a trial, once, and say what its lineage has seen so far, itself included.
 
         result: what became of it, `Result()` for a run whose proof is due, None for a trial that nobody is to prove. Raises UserError when
@@ -69,7 +69,7 @@ class Ledger:
             return False
         return self._write(lambda: self._settle(name, result))
 
-    def record_many(self, trials: Sequence[Trial]) -> Tried:
+    def record_many(self, trials: Sequence[Trial]) -> TrialSummary:
         """Count the trials of one data set, each once, in one transaction, and say what the lineage has seen so far, these included.
 
         For the rows of a sweep: 10,000 take 0.2 s. `returns` may be empty for most; the effective number needs some of them. Raises
@@ -98,16 +98,16 @@ class Ledger:
         self._check(trials)
         self._write(lambda: self._record(trials, is_last=False))
 
-    def look(self, trial: Trial) -> Tried:
+    def look(self, trial: Trial) -> TrialSummary:
         """Say what `record` would, and write nothing."""
         if self._is_new():
             return _tried(np.array([trial.sharpe]), [trial], 1, 0)
         return self._guarded("readable", lambda: self._look(trial))
 
-    def tried(self, data: Sketch) -> Tried:
+    def tried(self, data: Sketch) -> TrialSummary:
         """Say what the lineage of `data` has seen so far, without a trial of one's own."""
         if self._is_new():
-            return Tried(0, 0.0, 0.0)
+            return TrialSummary(0, 0.0, 0.0)
         return self._guarded("readable", lambda: self._look(None, data))
 
     def count(self) -> int:
@@ -128,7 +128,7 @@ class Ledger:
         return [] if self._is_new() else [dict(zip(columns, row)) for row in self._guarded("readable", lambda: self._fetch(query))]
 
     def lineages(self, data: Sketch | None = None) -> list[dict[str, Any]]:
-        """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), `Tried`, best trial.
+        """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), trials, best one.
 
         The best is of the trials whose returns count; its `standing` is as in `research.evidence.standing`.
         """
@@ -162,7 +162,7 @@ class Ledger:
                 self._testify(holdings(db))
         return aside if aside.exists() else None
 
-    def _record(self, trials: Sequence[Trial], result: Result | None = None, is_last: bool = True) -> tuple[Tried, dict[str, Any]]:
+    def _record(self, trials: Sequence[Trial], result: Result | None = None, is_last: bool = True) -> tuple[TrialSummary, dict[str, Any]]:
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             mine, now = trials[0].sketch, time.time_ns()
@@ -180,7 +180,7 @@ class Ledger:
             if result is not None:
                 for trial in trials:
                     append(db, trial, result, now)
-            tried = self._tried(db, {lineage}, trials[0] if len(trials) == 1 else None) if is_last else Tried(0, 0.0, 0.0)
+            tried = self._tried(db, {lineage}, trials[0] if len(trials) == 1 else None) if is_last else TrialSummary(0, 0.0, 0.0)
             least = holdings(db)
             db.execute("COMMIT")
         return tried, least
@@ -193,13 +193,13 @@ class Ledger:
             db.execute("COMMIT")
         return known, least
 
-    def _look(self, trial: Trial | None, data: Sketch | None = None) -> Tried:
+    def _look(self, trial: Trial | None, data: Sketch | None = None) -> TrialSummary:
         with self._open() as db:
             wanted = data if trial is None else trial.sketch
             assert wanted is not None
             return self._tried(db, self._lineages(db, wanted), trial)
 
-    def _tried(self, db: sqlite3.Connection, lineages: set[int], extra: Trial | None = None) -> Tried:
+    def _tried(self, db: sqlite3.Connection, lineages: set[int], extra: Trial | None = None) -> TrialSummary:
         """Sum up lineages; `extra`, the trial that asks, counts too unless it is known, and is not told among the others' standings."""
         data = _data_of(db, lineages)
         marks, standings = ", ".join("?" * len(data)), Standings(db, data)
@@ -343,7 +343,7 @@ def _sampled(first_day: int, blob: bytes) -> Trial:
 _NO_SKETCH = Sketch(np.empty(0, np.uint64), 0, 0)
 
 
-def _tried(sharpes: NDArray[np.float64], sampled: Sequence[Trial], n: int, set_aside: int) -> Tried:
+def _tried(sharpes: NDArray[np.float64], sampled: Sequence[Trial], n: int, set_aside: int) -> TrialSummary:
     known = sharpes[~np.isnan(sharpes)]
     variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
-    return Tried(n, variance, effective_trials(sampled, n), set_aside)
+    return TrialSummary(n, variance, effective_trials(sampled, n), set_aside)

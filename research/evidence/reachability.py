@@ -28,7 +28,7 @@ THIRD = 0.333  # the largest of three probabilities is never below, whatever the
 
 
 @dataclass(frozen=True)
-class Scene:
+class RuleContext:
     """What a proof may use: the parameters, who voted together, and whether a learned meta model and probabilities were there.
 
     voters: sets of models that voted together, as bits (1 << slot), with the number of cells. daily: most entries that a UTC day can ask
@@ -42,7 +42,7 @@ class Scene:
     daily: int
 
 
-def scenes_of(run: RunRecord) -> list[Scene]:
+def scenes_of(run: RunRecord) -> list[RuleContext]:
     """Read the scenes of a run, one for each stage of its parameters; the first alone where nothing ever voted."""
     votes, bars, meta_action = run.result.votes, run.bars, run.result.decisions.meta_action
     bits = sum((votes.action[m] >= 0).astype(np.int64) << m for m in range(N_MODELS))
@@ -52,7 +52,7 @@ def scenes_of(run: RunRecord) -> list[Scene]:
     for rows, params in run.params.spans(bars.close_time):
         present, cells = np.unique(bits[rows][bits[rows] > 0], return_counts=True)
         voters = dict(zip(present.tolist(), cells.tolist()))
-        out.append(Scene(params, voters, answered, votes.probs is not None, daily))
+        out.append(RuleContext(params, voters, answered, votes.probs is not None, daily))
     return [scene for scene in out if scene.voters] or out[:1]
 
 
@@ -69,7 +69,7 @@ def reasons_of(params: Params, voters: int, is_low: bool) -> NDArray[np.int64]:
     return np.asarray(table >> (18 if is_low else 11) & 31)
 
 
-def possible(scene: Scene) -> set[Reason]:
+def possible(scene: RuleContext) -> set[Reason]:
     """Reasons that the policy's head-count rules can give with the voters present; LOW_ENSEMBLE_CONFIDENCE stands for `is low`."""
     meta = scene.params.meta
     floor = THIRD * min(1.0, *scene.params.ensemble.multipliers) if scene.has_probs and meta.policy_base == PolicyBase.SHARED else 0.0
@@ -77,7 +77,7 @@ def possible(scene: Scene) -> set[Reason]:
     return {Reason(r) for voters in scene.voters for low in lows for r in np.unique(reasons_of(scene.params, voters, low))}
 
 
-def voter_table(scenes: list[Scene]) -> list[dict[str, Any]]:
+def voter_table(scenes: list[RuleContext]) -> list[dict[str, Any]]:
     """For each set of models that voted together: its cells, its patterns, and how many of them lead to each reason of the policy."""
     out = []
     together = sum((Counter(scene.voters) for scene in scenes), Counter[int]())
@@ -89,7 +89,7 @@ def voter_table(scenes: list[Scene]) -> list[dict[str, Any]]:
     return out
 
 
-def meta_limits(scene: Scene) -> tuple[dict[Reason, str], set[Reason]]:
+def meta_limits(scene: RuleContext) -> tuple[dict[Reason, str], set[Reason]]:
     """Name the meta rules that are unreachable, with the reason, and those that are off in this mode."""
     meta = scene.params.meta
     order = META_ORDER[meta.mode]
@@ -115,7 +115,7 @@ def meta_limits(scene: Scene) -> tuple[dict[Reason, str], set[Reason]]:
     return {r: why for r, why in dead.items() if r not in off}, off
 
 
-def _learned_limits(scene: Scene, sizes: set[int]) -> dict[Reason, str]:
+def _learned_limits(scene: RuleContext, sizes: set[int]) -> dict[Reason, str]:
     """Override and v5: what a class probability between a third and one can reach."""
     meta, dead = scene.params.meta, {}
     is_v5 = meta.mode == MetaMode.V5
@@ -156,7 +156,7 @@ def arbiter_answers(threshold: float, gate: float) -> set[Reason]:
     return found
 
 
-def arbiter_limits(scene: Scene) -> dict[Reason, str]:
+def arbiter_limits(scene: RuleContext) -> dict[Reason, str]:
     """Name the arbiter rules that are unreachable, with the reason."""
     arbiter = scene.params.arbiter
     if not may_escalate(scene):
@@ -168,7 +168,7 @@ def arbiter_limits(scene: Scene) -> dict[Reason, str]:
     return {Reason.NOT_AVAILABLE: "the arbiter is on"} | {r: "no score leads here" for r in asked if r not in found}
 
 
-def may_escalate(scene: Scene) -> bool:
+def may_escalate(scene: RuleContext) -> bool:
     """Can any cell be escalated?"""
     meta = scene.params.meta
     if not meta.enabled or meta.mode != MetaMode.POLICY:
@@ -183,7 +183,7 @@ def asks_model(meta: Meta, found: set[Reason]) -> bool:
     return Reason.CLEAR_ENSEMBLE_NO_MODEL in found or (meta.variant == MetaVariant.LEARNED and bool(found & ESCALATES))
 
 
-def governor_limits(scene: Scene) -> dict[Reason, str]:
+def governor_limits(scene: RuleContext) -> dict[Reason, str]:
     """Name the governor rules that are unreachable, with the reason."""
     g, broker = scene.params.governor, scene.params.broker
     dead = {Reason.HOLD_SIGNAL: "counted on BUY and SELL", Reason.GOVERNOR_ERROR: "the compiled governor raises nothing"}

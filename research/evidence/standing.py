@@ -101,7 +101,7 @@ class Standings:
 
 
 def others_text(told: Mapping[str, Any]) -> str:
-    """Say how many trials are not what a trial should be; empty when all are. told: `Tried` as a table of names and values."""
+    """Say how many trials are not what a trial should be; empty when all are. told: `TrialSummary` as a table of names and values."""
     named = ((INVALID, "invalid"), (IMPLAUSIBLE, "implausible"), (PENDING, "not proven"))
     parts = [f"{told[name]:,} {word}" for name, word in named if told.get(name)]
     return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))

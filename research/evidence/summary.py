@@ -16,7 +16,7 @@ from research.evidence import sharpe as sr
 from research.evidence.accuracy import scores
 from research.evidence.finding import decide, excess, independent_trades, no_trades, reason
 from research.evidence.lacked import funding_payments, lacked
-from research.evidence.ledger import Ledger, Tried, trial_of
+from research.evidence.ledger import Ledger, TrialSummary, trial_of
 from research.evidence.plausibility import in_doubt, plausibility
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
@@ -239,10 +239,10 @@ def _evidence(run: RunRecord, rows: slice, net: Any, market: Any, bootstrap: Boo
     return out
 
 
-def _tried(run: RunRecord, m: sr.Moments, per_year: float) -> Tried:
+def _tried(run: RunRecord, m: sr.Moments, per_year: float) -> TrialSummary:
     """Trials of the run's lineage; a reproduced run keeps the number that was recorded (`spec` D-97)."""
     if recorded := run.manifest.get("trials"):
-        return Tried(**recorded)
+        return TrialSummary(**recorded)
     figures = {"per_bar": m.sharpe, "n_bars": m.n, "skew": m.skew, "kurtosis": m.kurtosis, "bars_per_year": per_year}
     return Ledger().look(trial_of(run, figures))
 

@@ -18,7 +18,7 @@ from research.evidence.reachability import (
     DECIDED,
     NEVER,
     UNREACHABLE,
-    Scene,
+    RuleContext,
     arbiter_answers,
     asks_model,
     may_escalate,
@@ -34,7 +34,7 @@ TOP = 0.95  # the arbiter's highest confidence (`spec` 9.3)
 
 
 @dataclass(frozen=True)
-class Steered:
+class ThresholdRule:
     """A threshold and the rules it decides by; layer: which table of rules they stand in."""
 
     name: str
@@ -42,29 +42,29 @@ class Steered:
     rules: tuple[Reason, ...]
 
 
-def steered(scenes: list[Scene]) -> list[Steered]:
+def steered(scenes: list[RuleContext]) -> list[ThresholdRule]:
     """List the thresholds that the mode asks."""
     mode = scenes[0].params.meta.mode
-    head = Steered("meta.consensus_threshold", "meta", CONSENSUS)
+    head = ThresholdRule("meta.consensus_threshold", "meta", CONSENSUS)
     own = {
         MetaMode.POLICY: [
             head,
-            Steered("meta.disagreement_threshold", "meta", (Reason.HIGH_DISAGREEMENT,)),
-            Steered("meta.low_confidence", "meta", (Reason.LOW_ENSEMBLE_CONFIDENCE,)),
-            Steered("meta.entropy_threshold", "meta", (Reason.UNDECIDED_MARKET,)),
+            ThresholdRule("meta.disagreement_threshold", "meta", (Reason.HIGH_DISAGREEMENT,)),
+            ThresholdRule("meta.low_confidence", "meta", (Reason.LOW_ENSEMBLE_CONFIDENCE,)),
+            ThresholdRule("meta.entropy_threshold", "meta", (Reason.UNDECIDED_MARKET,)),
         ],
-        MetaMode.OVERRIDE: [head, Steered("meta.override_threshold", "meta", ACTS[:3])],
-        MetaMode.V5: [Steered("meta.v5_threshold", "meta", ACTS[3:])],
+        MetaMode.OVERRIDE: [head, ThresholdRule("meta.override_threshold", "meta", ACTS[:3])],
+        MetaMode.V5: [ThresholdRule("meta.v5_threshold", "meta", ACTS[3:])],
     }[mode]
     return [
         *(own if any(scene.params.meta.enabled for scene in scenes) else []),
-        Steered("arbiter.score_threshold", "arbiter", (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL)),
-        Steered("arbiter.gate_confidence", "arbiter", (Reason.DEFER_LOW_CONFIDENCE,)),
-        Steered("governor.min_confidence", "governor", (Reason.LOW_CONFIDENCE,)),
-        Steered("governor.max_drawdown", "governor", (Reason.MAX_DRAWDOWN_EXCEEDED,)),
-        Steered("governor.max_daily_trades", "governor", (Reason.DAILY_TRADE_LIMIT_REACHED,)),
-        Steered("governor.max_exposure", "governor", (Reason.MAX_EXPOSURE_EXCEEDED,)),
-        Steered("governor.cooldown_minutes", "governor", (Reason.COOLDOWN_ACTIVE,)),
+        ThresholdRule("arbiter.score_threshold", "arbiter", (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL)),
+        ThresholdRule("arbiter.gate_confidence", "arbiter", (Reason.DEFER_LOW_CONFIDENCE,)),
+        ThresholdRule("governor.min_confidence", "governor", (Reason.LOW_CONFIDENCE,)),
+        ThresholdRule("governor.max_drawdown", "governor", (Reason.MAX_DRAWDOWN_EXCEEDED,)),
+        ThresholdRule("governor.max_daily_trades", "governor", (Reason.DAILY_TRADE_LIMIT_REACHED,)),
+        ThresholdRule("governor.max_exposure", "governor", (Reason.MAX_EXPOSURE_EXCEEDED,)),
+        ThresholdRule("governor.cooldown_minutes", "governor", (Reason.COOLDOWN_ACTIVE,)),
     ]
 
 
@@ -89,7 +89,7 @@ def thresholds(run: RunRecord, rules: dict[str, list[dict[str, Any]]]) -> list[d
     return out
 
 
-def _same(name: str, scenes: list[Scene], run: RunRecord) -> dict[str, Any]:
+def _same(name: str, scenes: list[RuleContext], run: RunRecord) -> dict[str, Any]:
     """Span of equal values, where it can be proven."""
     policy = scenes[0].params.meta.mode == MetaMode.POLICY
     judged = [scene for scene in scenes if scene.params.meta.enabled]
@@ -104,12 +104,12 @@ def _same(name: str, scenes: list[Scene], run: RunRecord) -> dict[str, Any]:
     return {}
 
 
-def low_reasons(scene: Scene) -> set[Reason]:
+def low_reasons(scene: RuleContext) -> set[Reason]:
     """Reasons that the head-count rules can give where the base confidence is low."""
     return {Reason(r) for voters in scene.voters for r in np.unique(reasons_of(scene.params, voters, True))}
 
 
-def same_shares(scenes: list[Scene], name: str) -> dict[str, Any]:
+def same_shares(scenes: list[RuleContext], name: str) -> dict[str, Any]:
     """Find the span around a share's value in which every vote pattern of the models present gets the same answer."""
     value = float(scenes[0].params.flat()[name])
     points = sorted({*SHARES, value, *((a + b) / 2.0 for a, b in pairwise(SHARES))})
@@ -131,7 +131,7 @@ def same_shares(scenes: list[Scene], name: str) -> dict[str, Any]:
     return {"same": [start, stop], "same_text": text}
 
 
-def _answers(scenes: list[Scene], name: str, value: float) -> bytes:
+def _answers(scenes: list[RuleContext], name: str, value: float) -> bytes:
     out = []
     for scene in scenes:
         params = scene.params.with_values({name: value})
@@ -139,7 +139,7 @@ def _answers(scenes: list[Scene], name: str, value: float) -> bytes:
     return b"".join(out)
 
 
-def gate_row(scenes: list[Scene], run: RunRecord) -> dict[str, Any]:
+def gate_row(scenes: list[RuleContext], run: RunRecord) -> dict[str, Any]:
     """Say what the gate can do: below the least confidence of a BUY or SELL it turns away HOLD alone, above the highest everything."""
     arbiter = run.params.arbiter
     least = min(TOP, 0.70 + 0.5 * arbiter.score_threshold)

@@ -44,7 +44,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Tried:
+class TrialSummary:
     """What has been tried on a lineage.
 
     variance: of the trials' per-bar Sharpe ratios. effective: trials worth of independent ones. set_aside: trials of all lineages that

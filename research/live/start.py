@@ -20,7 +20,7 @@ from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.alerts import Alerts
 from research.live.monitoring.bar_log import LogFile
-from research.live.monitoring.self_checks import EVERY, REPLAY_EVERY, Looks
+from research.live.monitoring.self_checks import EVERY, REPLAY_EVERY, SelfChecks
 from research.live.monitoring.status_source import ALLOWED
 from research.live.records import Event
 from research.live.session.controls import STAGES, Controls, kill_file_of
@@ -42,7 +42,7 @@ Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]] 
 
 
 @dataclass(frozen=True)
-class Wish:
+class LiveOptions:
     """What the user asked for; flags of `qt live`. how: flags of loading; exchange: timeframe and poll of a live feed.
 
     is_alone: the process does nothing else, so libraries may leave out what only others need (`lean`).
@@ -69,7 +69,7 @@ class Wish:
     is_alone: bool = False
 
 
-def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
+def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
     """Put a runner together; returns it and what closes its files. Raises UserError naming what is missing or wrong."""
     if wish.feed is None or wish.journal is None:
         given = {"--feed": wish.feed, "--journal": wish.journal}
@@ -95,7 +95,7 @@ def start_live(wish: Wish, progress: Any = None) -> tuple[Runner, Callable[[], N
         return runner, open_.pop_all().close
 
 
-def check_files(wish: Wish) -> None:
+def check_files(wish: LiveOptions) -> None:
     """Raise UserError where the log would be written into a file that is something else."""
     assert wish.journal is not None
     if wish.log is None:
@@ -113,7 +113,7 @@ def paper_of(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.paper")
 
 
-def served_by(wish: Wish, params: Params, feed: Any) -> tuple[Params, Served]:
+def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Served]:
     """Find who votes: stored predictions, or models with their meta layer. Returns the parameters with the horizon of their labels too."""
     assert wish.journal is not None
     predictions, models = None, None
@@ -145,7 +145,7 @@ def first_models(models: str, journal: Path) -> str:
     return last if last is not None and last.partition("@")[0] == name else f"{name}@{find(name).version}"
 
 
-def load_served(wish: Wish, params: Params) -> tuple[Any, MetaSchedule | None, dict[str, Any]]:
+def load_served(wish: LiveOptions, params: Params) -> tuple[Any, MetaSchedule | None, dict[str, Any]]:
     """Load base models, their meta layer, and what the journal says of both. Raises UserError where they may not trade."""
     assert wish.models is not None
     models = load_models(wish, params)
@@ -157,7 +157,7 @@ def load_served(wish: Wish, params: Params) -> tuple[Any, MetaSchedule | None, d
     return models, meta, about | _about_meta(wish, meta) | _allowed(models, meta)
 
 
-def _about_meta(wish: Wish, meta: MetaSchedule | None) -> dict[str, Any]:
+def _about_meta(wish: LiveOptions, meta: MetaSchedule | None) -> dict[str, Any]:
     if meta is None:
         return {}
     return {"meta": meta.hash} | ({} if wish.meta is None else {META_SOURCE: str(wish.meta.resolve())})
@@ -172,7 +172,7 @@ def _allowed(*served: Any) -> dict[str, Any]:
 
 
 def assemble(
-    wish: Wish,
+    wish: LiveOptions,
     params: Params,
     feed: Any,
     served: Served,
@@ -204,7 +204,8 @@ def assemble(
     runner = Runner(params, feed, journal, broker, *served, options, controls)
     note_waits(runner, journal, broker)
     runner.meta_of = lambda about: meta_of(about, served[2])
-    looks = Looks(journal, None if wish.predictions is None else wish.predictions.with_name(ENVELOPE), REPLAY_EVERY if is_replay else EVERY)
+    envelope = None if wish.predictions is None else wish.predictions.with_name(ENVELOPE)
+    looks = SelfChecks(journal, envelope, REPLAY_EVERY if is_replay else EVERY)
     runner.duties = (looks,)
     if wish.log is not None:
         log = LogFile(wish.log, is_json=wish.log_json, made=made)
@@ -281,7 +282,7 @@ def note_waits(runner: Runner, journal: Journal, broker: PaperBroker) -> None:
     runner.watchers = (*runner.watchers, note)
 
 
-def reload_of(wish: Wish, params: Params, served: Served, is_replay: bool) -> Reload | None:
+def reload_of(wish: LiveOptions, params: Params, served: Served, is_replay: bool) -> Reload | None:
     """Return what serves promoted models; None where --models names no name of the registry, or one version of it."""
     if wish.models is None or (name := split_name(wish.models)) is None:
         return None
@@ -289,7 +290,7 @@ def reload_of(wish: Wish, params: Params, served: Served, is_replay: bool) -> Re
     return Reload(name, version, lambda source: load_served(replace(wish, models=source), params), waits=is_replay)
 
 
-def load_models(wish: Wish, params: Params) -> Any:
+def load_models(wish: LiveOptions, params: Params) -> Any:
     """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features."""
     from research.training.registry import load_for_live, resolve
 
@@ -302,7 +303,7 @@ def load_models(wish: Wish, params: Params) -> Any:
     return models
 
 
-def load_meta(wish: Wish, params: Params) -> MetaSchedule | None:
+def load_meta(wish: LiveOptions, params: Params) -> MetaSchedule | None:
     """Load the learned meta layer: of `--meta`, or the one that lies with the models, as a backtest serves it.
 
     Raises UserError where it was trained for another mode, or where the artefact that serves from now on is rejected or synthetic and that
@@ -325,7 +326,7 @@ def load_meta(wish: Wish, params: Params) -> MetaSchedule | None:
     return meta
 
 
-def _governor(wish: Wish, journal: Journal) -> dict[str, Any] | None:
+def _governor(wish: LiveOptions, journal: Journal) -> dict[str, Any] | None:
     if wish.import_governor is None:
         return None
     if journal.snapshot() is not None:

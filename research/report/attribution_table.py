@@ -28,7 +28,7 @@ def earned_table(rows: list[dict[str, Any]]) -> Table:
         "PnL so far",
         "contribution",
         "95 % interval",
-        "worth in the run",
+        "marginal effect",
         "accuracy of trades",
         "trades",
         "drawdown",

@@ -252,7 +252,7 @@ def _forest(ax: Any, scored: dict[str, Any], keys: tuple[str, str, str, str], ba
         ax.plot([low, high], [y, y], color=colour, lw=2.0)
         ax.plot([100 * block[value]], [y], "o", color=colour, ms=5.5, mec=PAPER, mew=0.8)
         ax.annotate(count(block[worth]), (1.0, y), xytext=(6, 0), **beside)
-    ax.annotate("worth", (1.0, len(scored) - 0.35), xytext=(6, 0), **beside)
+    ax.annotate("n_eff", (1.0, len(scored) - 0.35), xytext=(6, 0), **beside)
     ax.set_yticks(range(len(scored)), [layer_name(name) for name in reversed(scored)], color=INK)
     ax.set_ylim(-0.7, len(scored) - 0.3)
     ax.margins(x=0.08)

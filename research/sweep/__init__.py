@@ -9,12 +9,12 @@
 - `drivers`: who ran the settings, and why not the quick one
 - `digest`: what a page needs of a million rows; `page`: the sweep in HTML; `workflow`: what `qt sweep` does
 
-Read here: `sweep(bars, predictions, grid)` returns `Trials`; `threshold_curve`, `walk_forward`.
+Read here: `sweep(bars, predictions, grid)` returns `SweepResult`; `threshold_curve`, `walk_forward`.
 """
 
 from research.sweep.curves import threshold_curve
 from research.sweep.run import sweep
-from research.sweep.trials import Trials
+from research.sweep.trials import SweepResult
 from research.sweep.walk import walk_forward
 
-__all__ = ["Trials", "sweep", "threshold_curve", "walk_forward"]
+__all__ = ["SweepResult", "sweep", "threshold_curve", "walk_forward"]

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from qtcore import Params
 from research.data.sketch import sketch
 from research.evidence.ledger import Ledger
-from research.evidence.trials import Trial, Tried, daily_returns
+from research.evidence.trials import Trial, TrialSummary, daily_returns
 from research.runs.case import Case
 from research.runs.metrics import outcomes
 from research.runs.space import BLOCK, Listed, Space
-from research.sweep.trials import PART, Trials
+from research.sweep.trials import PART, SweepResult
 from research.sweep.work import Settings
 from research.training.predictions import hash_votes
 
@@ -39,9 +39,9 @@ class FoldCounter:
     case: Case
     n_folds: int
     known: set[bytes] = field(default_factory=set)
-    tried: Tried | None = None
+    tried: TrialSummary | None = None
 
-    def __call__(self, fold: Trials) -> Tried:
+    def __call__(self, fold: SweepResult) -> TrialSummary:
         """Count the finished trials of a fold that are not known, also when it was stopped; return what the lineage has seen."""
         space = fold.space
         drawn = [space.draw(first, first + len(table)) for first, table in zip(sorted(fold.parts), fold.blocks(["trial"]), strict=True)]
@@ -54,12 +54,12 @@ class FoldCounter:
         if new or self.tried is None:
             listed = Listed(space.base, space.axes, space.search, len(new), space.seed, [column[new] for column in chosen])
             work, parts = Settings(listed, self.case), range(0, len(new), BLOCK)
-            whole = Trials(listed, self.case, {first: work.rows(first, min(first + BLOCK, len(new))) for first in parts})
+            whole = SweepResult(listed, self.case, {first: work.rows(first, min(first + BLOCK, len(new))) for first in parts})
             self.tried = count(whole, "walk forward over", -(-SAMPLE // self.n_folds))
         return self.tried
 
 
-def count(trials: Trials, what: str = "sweep of", n_alone: int = SAMPLE) -> Tried:
+def count(trials: SweepResult, what: str = "sweep of", n_alone: int = SAMPLE) -> TrialSummary:
     """Count every finished row in the ledger, and return what the lineage has seen.
 
     what: begins the name of the trials. n_alone: rows that are run again alone: their bits must be the same, their daily returns tell how
@@ -92,7 +92,7 @@ def count(trials: Trials, what: str = "sweep of", n_alone: int = SAMPLE) -> Trie
     return ledger.tried(mine)
 
 
-def _alone(trials: Trials, params: Params, trial: int, outcome: int) -> tuple[int, NDArray[np.float32]]:
+def _alone(trials: SweepResult, params: Params, trial: int, outcome: int) -> tuple[int, NDArray[np.float32]]:
     """Run one setting alone and compare its bits with its row; return the daily returns."""
     result, metrics = trials.case.single(params)
     if int(outcomes(metrics)[0]) != outcome:

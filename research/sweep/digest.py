@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from research.runs.space import Axis, Space
 from research.sweep.rules import Rule, kept
-from research.sweep.trials import Trials
+from research.sweep.trials import SweepResult
 
 CELLS = 60  # values of an axis that a map shows; more are put together
 FEWEST, IN_A_CELL = 8, 5  # bins of a range at least; settings that a cell of bins should hold
@@ -70,7 +70,7 @@ class Digest:
 
 
 def digest(
-    trials: Trials,
+    trials: SweepResult,
     columns: Sequence[str],
     objective: tuple[str, float],
     pairs: Sequence[tuple[str, str]],

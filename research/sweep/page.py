@@ -20,7 +20,7 @@ from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
 from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_objective, parse_rules
-from research.sweep.trials import Trials
+from research.sweep.trials import SweepResult
 from research.sweep.walk import Walk, pick_table
 
 TOP = 20  # rows of the table of trials
@@ -35,7 +35,7 @@ SHOWN = ("sharpe", "total_return", "max_drawdown", "n_trades", "win_rate", "turn
 PER_CENT = {"total_return", "annual_return", "max_drawdown", "win_rate", "mean_exposure", "time_in_market", "volatility"}
 
 
-def build(trials: Trials, summary: Mapping[str, Any], path: Path, curves: tuple[Curve, ...] = (), walked: Walk | None = None) -> Path:
+def build(trials: SweepResult, summary: Mapping[str, Any], path: Path, curves: tuple[Curve, ...] = (), walked: Walk | None = None) -> Path:
     """Write the page of a sweep to `path` and return it.
 
     summary: what `workflow.summary_of` made; curves: exact ones to show; walked: a walk forward over the same settings.
@@ -53,7 +53,7 @@ def _walk(walked: Walk) -> dict[str, Any]:
     }
 
 
-def _content(trials: Trials, summary: Mapping[str, Any], curves: tuple[Curve, ...]) -> dict[str, Any]:
+def _content(trials: SweepResult, summary: Mapping[str, Any], curves: tuple[Curve, ...]) -> dict[str, Any]:
     objective, sign = parse_objective(summary["objective"], trials.columns)
     columns, best = list(dict.fromkeys(["trial", *trials.space.names, objective, *SHOWN])), summary["best"]
     rules = parse_rules(trials.where, trials.columns)

@@ -18,7 +18,7 @@ from qtcore.meta import MetaSource
 from research.data import fingerprint, load_bars
 from research.errors import UserError
 from research.evidence.ledger import Ledger
-from research.evidence.trials import Tried
+from research.evidence.trials import TrialSummary
 from research.files import Kind, read_json, replacing, save_json
 from research.parallel import Pool, opened
 from research.runs.backtest import resolved
@@ -29,7 +29,7 @@ from research.runs.space import BLOCK, Space
 from research.sweep.adaptive import Adaptive
 from research.sweep.counting import count
 from research.sweep.rules import parse_objective, parse_rules
-from research.sweep.trials import PART, Trials, read_part
+from research.sweep.trials import PART, SweepResult, read_part
 from research.sweep.work import LANES, Piece, Settings
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions, aligned, hash_votes
@@ -59,18 +59,18 @@ def sweep(
     engine: str = "local",
     address: str | None = None,
     meta: MetaSource | None = None,
-    record: bool | Callable[[Trials], Tried] = True,
+    record: bool | Callable[[SweepResult], TrialSummary] = True,
     progress: Any = None,
-) -> Trials:
+) -> SweepResult:
     """Run the chain over `bars` once for every setting of `grid` and return the trials.
 
     grid: `{"layer.name": values}`, values as a sequence or as text `low:high:step`, `a,b,c`; `low:high` in a random search. params: what
     the grid does not name. search: `grid`; `random` with that many `settings` from `seed`; or `adaptive`, which looks for the largest
-    `objective` that keeps `where`. by_regime: also figures of the fifteen regime
-    slices. where: constraints such as `max_drawdown < 0.15`, for `Trials.best`. out: folder that results stream to; `resume` goes on with
-    what lies there. engine, address: `local`, or `ray` and where it runs, as `research.parallel.opened` takes them; the results are the
-    same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger, or the function
-    that is given the finished rows to count them. Raises UserError on a grid, folder or ledger that does not do.
+    `objective` that keeps `where`. by_regime: also figures of the fifteen regime slices. where: constraints such as `max_drawdown < 0.15`,
+    for `SweepResult.best`. out: folder that results stream to; `resume` goes on with what lies there. engine, address: `local`, or `ray`
+    and where it runs, as `research.parallel.opened` takes them; the results are the same bits. meta: a learned meta layer, as `backtest`
+    takes it. record: count every row in the trial ledger, or the function that is given the finished rows to count them. Raises UserError
+    on a grid, folder or ledger that does not do.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -92,7 +92,7 @@ def sweep(
         progress(0, space.size, "sweep: connecting")
     with opened(engine, address) as pool:
         store = Store(None if out is None else Path(out), space, case, resume)
-        trials = Trials(space, case, store.parts, tuple(where), folder=store.folder, resumed=frozenset(store.parts))
+        trials = SweepResult(space, case, store.parts, tuple(where), folder=store.folder, resumed=frozenset(store.parts))
         try:
             if isinstance(space, Adaptive):
                 space.run(store, Settings(space, case).rows, progress)
@@ -200,7 +200,7 @@ class Store:
             "rows_per_part": self.step,
         }
         self._open(folder, about, resume)
-        names = Trials(space, case, self.parts).columns
+        names = SweepResult(space, case, self.parts).columns
         for first, part in self.parts.items():
             _check_part(read_part(part), part, first, min(first + self.step, self.size), space, names)
         self._check_space(folder, len(figure_names(case.by_regime)) + len(space.axes) + 3)

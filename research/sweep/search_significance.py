@@ -14,7 +14,7 @@ from qtcore.sweep import equity_at
 from qtcore.types import F8, NS_PER_DAY
 from research.evidence.overfitting import judge_search
 from research.runs.case import Case
-from research.sweep.trials import Trials
+from research.sweep.trials import SweepResult
 from research.training.scoring.bootstrap import block_length
 
 SAMPLE = 10_000  # distinct outcomes that are judged at most
@@ -24,7 +24,7 @@ MIN_PERIODS = 60  # fewer days than this, and time is cut finer: CUTS equal piec
 CUTS = 240
 
 
-def judge(trials: Trials, evidence: Mapping[str, Any], max_holding_bars: int) -> dict[str, Any]:
+def judge(trials: SweepResult, evidence: Mapping[str, Any], max_holding_bars: int) -> dict[str, Any]:
     """Judge a sweep by the evidence of its best trial, run after all were recorded: `judge_search` over the trials' own returns.
 
     Further keys: `sampled` (trials in the table), `distinct` (outcomes there are), `periods` and `period` of the returns.
@@ -41,7 +41,7 @@ def judge(trials: Trials, evidence: Mapping[str, Any], max_holding_bars: int) ->
     return judge_search(evidence, returns, block=block_length([returns[:, best]], held)) | about
 
 
-def sample(trials: Trials) -> tuple[NDArray[np.int64], int]:
+def sample(trials: SweepResult) -> tuple[NDArray[np.int64], int]:
     """Return trials of distinct outcomes, ascending, at most SAMPLE and as many as fit the table; and how many outcomes there are."""
     table = trials.table(["trial", "outcome"])
     _, first = np.unique(table["outcome"].to_numpy(np.uint64), return_index=True)
@@ -67,7 +67,7 @@ def day_ends(case: Case) -> NDArray[np.int64]:
     return np.flatnonzero(np.append(day[1:] != day[:-1], True))
 
 
-def returns_of(trials: Trials, chosen: NDArray[np.int64], ends: NDArray[np.int64]) -> F8:
+def returns_of(trials: SweepResult, chosen: NDArray[np.int64], ends: NDArray[np.int64]) -> F8:
     """Run trials once more: net returns [len(ends), len(chosen)] from each of the bars `ends` to the next, the first from the start."""
     space, out = trials.space, np.empty((len(ends), len(chosen)))
     for start in range(0, len(chosen), AT_ONCE):

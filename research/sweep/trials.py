@@ -1,4 +1,4 @@
-"""What came out? `Trials`: the table of a sweep, its best rows, its pictures, and the way back to a single run."""
+"""What came out? `SweepResult`: the table of a sweep, its best rows, its pictures, and the way back to a single run."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ def read_part(part: pd.DataFrame | Path, columns: list[str] | None = None) -> pd
 
 
 @dataclass
-class Trials:
+class SweepResult:
     """The finished settings of a sweep, in order.
 
     parts: tables by their first setting, in memory or as Parquet files; resumed: those that another process wrote. where: constraints

@@ -15,14 +15,14 @@ from qtcore.sweep import equity_at
 from qtcore.types import F8
 from research.errors import UserError
 from research.evidence.finding import judge_picks
-from research.evidence.trials import Tried
+from research.evidence.trials import TrialSummary
 from research.runs.backtest import resolved
 from research.runs.benchmark import bar_returns
 from research.runs.case import Case
 from research.sweep.counting import FoldCounter
 from research.sweep.run import sweep
 from research.sweep.search_significance import MIN_PERIODS, day_ends
-from research.sweep.trials import Trials
+from research.sweep.trials import SweepResult
 from research.sweep.work import Settings
 from research.training.predictions import Predictions, aligned
 
@@ -42,7 +42,7 @@ class Walk:
     table: pd.DataFrame
     returns: F8
     verdict: dict[str, Any]
-    tried: Tried | None = None
+    tried: TrialSummary | None = None
 
 
 def walk_forward(
@@ -80,9 +80,9 @@ def walk(
     """Pick on one fold, score on the next, and judge the picks.
 
     The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it.
-    objective, where: as in `Trials.best`; a fold whose trials keep no constraint is left out. record: count every setting that a fold tries
-    in the trial ledger, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep` has counted on these bars.
-    options: what else `sweep` takes (search, settings, seed). Raises UserError on fewer than two folds or too few bars.
+    objective, where: as in `SweepResult.best`; a fold whose trials keep no constraint is left out. record: count every setting that a fold
+    tries in the trial ledger, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep` has counted on these
+    bars. options: what else `sweep` takes (search, settings, seed). Raises UserError on fewer than two folds or too few bars.
     """
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
@@ -90,7 +90,7 @@ def walk(
     edges = fold_edges(case.first, case.bars.n, n_folds)
     counter = FoldCounter(case, n_folds)
     rows, returns, whole = [], [], {**options, "record": counter if record else False, "objective": objective, "where": where, "meta": meta}
-    now: Trials | None = None
+    now: SweepResult | None = None
     for fold, (start, end) in enumerate(itertools.pairwise(edges)):
         then = sweep(bars[:end], _from(predictions[:end], start), grid, params, **whole)
         if now is not None and (best := _best(now, objective)) is not None:
@@ -133,7 +133,7 @@ def _from(predictions: Predictions, start: int) -> Predictions:
     return replace(predictions, action=action, confidence=confidence, probs=probs)
 
 
-def _best(trials: Trials, objective: str) -> "pd.Series[Any] | None":
+def _best(trials: SweepResult, objective: str) -> "pd.Series[Any] | None":
     try:
         return trials.best(objective)
     except UserError:  # no trial keeps the constraints

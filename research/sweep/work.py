@@ -47,7 +47,7 @@ class Settings:
         sliced = np.concatenate(regimes)
         return metrics, sliced[np.argsort(np.concatenate(order))] if len(sliced) else sliced
 
-    def moved(self) -> Self:
+    def for_worker(self) -> Self:
         """Copy every array: kernels want writeable ones."""
         return copy.deepcopy(self)
 

@@ -20,7 +20,7 @@ from research.errors import UserError
 from research.training.models import fits
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
-from research.training.walk_forward import Plan, follow
+from research.training.walk_forward import Plan, run_plan
 
 Progress = Callable[[int, int, str], Any]
 
@@ -45,7 +45,7 @@ def update(
         when = np.datetime64(last, "ns").astype("M8[s]")
         raise UserError(f"--update must get at least {needed} bars after {when}Z, was {bars.n - start}; wait for more")
     plan = replace(plan, periods=(*plan.periods[:-1], (int(bars.close_time[start]), int(bars.close_time[-1]))))
-    return follow(bars, plan, store=fits.folder(), workers=(processes, "local", None), progress=progress, out=out)
+    return run_plan(bars, plan, store=fits.folder(), workers=(processes, "local", None), progress=progress, out=out)
 
 
 def _periods(known: ModelSet) -> tuple[tuple[int, int], ...]:

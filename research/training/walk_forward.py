@@ -140,10 +140,10 @@ def train(
     )  # fmt: skip
     store = fits.folder() if use_store else None
     workers = (processes or n_processors(), engine, address)
-    return follow(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
+    return run_plan(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
 
 
-def follow(
+def run_plan(
     bars: Bars,
     plan: Plan,
     custom: Sequence[Any] = (),

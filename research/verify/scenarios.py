@@ -61,7 +61,7 @@ PINNED_COMPONENTS = ("chain_v5", "features_v5_original")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CaseResult:
     """What became of one case. outcome: `passed`, `failed` or `skipped`; detail: differences, or why it was skipped."""
 
     id: str
@@ -77,7 +77,7 @@ class ScenarioReport:
 
     path: str
     profile: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[CaseResult, ...]
 
     def count(self, outcome: str) -> int:
         """Count the cases that `passed`, `failed` or were `skipped`."""
@@ -94,7 +94,7 @@ class ScenarioReport:
         part = {name: ScenarioReport(self.path, self.profile, tuple(c for c in self.outcomes if c.component == name)) for name in names}
         return [{"component": name, **{o: r.count(o) for o in ("passed", "failed", "skipped")}} for name, r in part.items()]
 
-    def notable(self) -> list[Outcome]:
+    def notable(self) -> list[CaseResult]:
         """List the failed cases, then the skipped ones."""
         return [c for wanted in ("failed", "skipped") for c in self.outcomes if c.outcome == wanted]
 
@@ -115,7 +115,7 @@ def run_scenarios(path: str | Path, profile: str = "original") -> ScenarioReport
     return ScenarioReport(str(path), profile, outcomes)
 
 
-def _attempt(number: int, case: Any, params: Params, original: Mapping[str, Any], tolerance: Mapping[str, float]) -> Outcome:
+def _attempt(number: int, case: Any, params: Params, original: Mapping[str, Any], tolerance: Mapping[str, float]) -> CaseResult:
     """Run one case, so that a malformed one does not keep the others from running."""
     try:
         return _run_case(case, params, original, tolerance)
@@ -123,7 +123,7 @@ def _attempt(number: int, case: Any, params: Params, original: Mapping[str, Any]
         about = case if isinstance(case, dict) else {}
         id_ = str(about.get("id", f"number {number}"))
         detail = f"case {id_} must hold what its component needs (spec 15), was malformed: {type(error).__name__}: {error}"
-        return Outcome(id_, str(about.get("component", "?")), str(about.get("title", "")), "failed", (detail,))
+        return CaseResult(id_, str(about.get("component", "?")), str(about.get("title", "")), "failed", (detail,))
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -133,13 +133,13 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _run_case(case: Case, params: Params, original: Mapping[str, Any], tolerance: Mapping[str, float]) -> Outcome:
+def _run_case(case: Case, params: Params, original: Mapping[str, Any], tolerance: Mapping[str, float]) -> CaseResult:
     component = case["component"]
     if component not in COMPONENTS:
         raise ValueError(f"component must be one of {', '.join(COMPONENTS)}, was {component!r}")
     about = (case["id"], component, case["title"])
     if reasons := _reasons_to_skip(case, params, original):
-        return Outcome(*about, "skipped", tuple(reasons))
+        return CaseResult(*about, "skipped", tuple(reasons))
     if component in PINNED_COMPONENTS:
         params = params.with_values(PINNED)
     got, expected = COMPONENTS[component](case, params), case["expected"]
@@ -147,7 +147,7 @@ def _run_case(case: Case, params: Params, original: Mapping[str, Any], tolerance
     differences = list(_differences(got, expected, "", bounds))
     if "cooldown_reason" in case["switches"]:
         differences = [line for line in differences if not (line.split(":")[0].endswith("reason") and "COOLDOWN_ACTIVE" in line)]
-    return Outcome(*about, "failed" if differences else "passed", tuple(differences))
+    return CaseResult(*about, "failed" if differences else "passed", tuple(differences))
 
 
 def _reasons_to_skip(case: Case, params: Params, original: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_objective
 from research.sweep.run import sweep
 from research.sweep.search_significance import judge
-from research.sweep.trials import Trials
+from research.sweep.trials import SweepResult
 from research.sweep.walk import Walk, fold_edges, walk
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
@@ -36,17 +36,17 @@ NEAREST = 5_000  # breakpoints of a curve on the page: seconds
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SweepReport:
     """What to show: the page's path, the summary, and its main figures as words."""
 
-    trials: Trials
+    trials: SweepResult
     page: Path
     summary: dict[str, Any]
     rows: tuple[tuple[str, str], ...]
     walk: Walk | None = None
 
 
-def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
+def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
     """Do everything `qt sweep` does; results, summary and page lie in the folder of the job."""
     job = asked.job
     stem = Path(job.data).stem.replace(":", "-") or "sweep"
@@ -76,10 +76,10 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> Outcome:
     from research.sweep.page import build
 
     page = build(trials, summary, folder / "sweep.html", tuple(_curves(trials, predictions, params)), walked)
-    return Outcome(trials, page, summary, tuple(_rows(summary)), walked)
+    return SweepReport(trials, page, summary, tuple(_rows(summary)), walked)
 
 
-def _walked(asked: SweepJob, trials: Trials, predictions: Predictions, params: Params, meta: Any, progress: Progress) -> Walk:
+def _walked(asked: SweepJob, trials: SweepResult, predictions: Predictions, params: Params, meta: Any, progress: Progress) -> Walk:
     """Walk forward over the same settings; an adaptive search tries others in each fold, which the verdict on the best trial counts too."""
     options = {"search": asked.search, "settings": asked.n_settings, "seed": asked.job.config.run.seed, "by_regime": asked.by_regime}
     found: Walk = walk(
@@ -90,7 +90,7 @@ def _walked(asked: SweepJob, trials: Trials, predictions: Predictions, params: P
     return found
 
 
-def _curves(trials: Trials, predictions: Predictions, params: Params) -> Iterator[Curve]:
+def _curves(trials: SweepResult, predictions: Predictions, params: Params) -> Iterator[Curve]:
     """Exact curves of the swept thresholds over the range that was swept, everything else as in the best trial."""
     for axis in trials.space.axes:
         low, high = (axis.low, axis.high) if axis.is_free else (axis.values[0], axis.values[-1])
@@ -130,7 +130,7 @@ def _inherited(swept: RunFiles | None, bars: Bars, predictions: Predictions, met
     return {"passed": False if failed else None, "checks": failed, "why": f"the run that is swept is {summary['verdict']}"}
 
 
-def summary_of(trials: Trials, best: "pd.Series[Any]", of_best: Mapping[str, Any], objective: str) -> dict[str, Any]:
+def summary_of(trials: SweepResult, best: "pd.Series[Any]", of_best: Mapping[str, Any], objective: str) -> dict[str, Any]:
     """Describe a sweep as JSON holds it. of_best: the summary of the best trial's own run."""
     evidence, tried, figure = of_best["evidence"], trials.tried, parse_objective(objective, trials.columns)[0]
     setting = trials.space.setting(int(best["trial"]))

@@ -18,8 +18,8 @@ import numpy as np
 from qtcore import Bars
 from qtcore.types import F8
 from research.data.clock import parse_time
-from research.data.exchange import MS, Candle, Exchange, Trouble
-from research.data.fetch import FIRST_PATIENCE, PATIENCE, Talk
+from research.data.exchange import MS, Candle, Exchange, ExchangeError
+from research.data.fetch import FIRST_PATIENCE, PATIENCE, RetryingClient
 from research.data.rules import PROBLEMS, drop_rows, mask_rows, sort_rows
 from research.data.schema import Rows, bars_of
 from research.data.stamps import NS_PER_SECOND
@@ -82,14 +82,14 @@ class ExchangeFeed:
     def history(self) -> Bars | None:
         """Fetch the bars before the first live one. Raises UserError where the exchange does not answer for long."""
         exchange, length = self.exchange, self.interval
-        talk = Talk(exchange, lambda done, total, text: None, PATIENCE, "check the network")
-        last = exchange.closed(talk.answer(exchange.sync) - SETTLE)
+        talk = RetryingClient(exchange, lambda done, total, text: None, PATIENCE, "check the network")
+        last = exchange.closed(talk.request(exchange.sync) - SETTLE)
         first = last - (WARM_UP - 1) * length if self._start is None else self._start
         table: list[tuple[int, int, tuple[float, ...]]] = []  # open time, symbol, values
         for s, name in enumerate(self.symbols):
             since = first
             while since <= last:
-                rows = talk.answer(partial(exchange.candles, name, since, exchange.page))
+                rows = talk.request(partial(exchange.candles, name, since, exchange.page))
                 found = [(int(row[0]) * MS, s, _values(row)) for row in rows if since <= row[0] * MS <= last]
                 table += [row for row in found if not self._is_hole(row[2])]
                 is_over = any(row[0] * MS > last for row in rows)
@@ -127,7 +127,7 @@ class ExchangeFeed:
         while True:
             try:
                 yield from self._look()
-            except Trouble as trouble:
+            except ExchangeError as trouble:
                 yield from self._lost(trouble)
             else:
                 yield from self._rest()
@@ -199,7 +199,7 @@ class ExchangeFeed:
 
     def _pause(self, s: int, error: Exception, now: int) -> None:
         """Leave a symbol alone for a while, the others go on."""
-        if not isinstance(error, Trouble):
+        if not isinstance(error, ExchangeError):
             raise error
         if s not in self._paused:
             self._events.append(Event(now, "lost", f"{self.exchange.name} gives no candles: {error}", self.symbols[s]))
@@ -276,7 +276,7 @@ class ExchangeFeed:
             if self._stream is not None and self._stream.has_news:
                 return
 
-    def _lost(self, trouble: Trouble) -> Iterator[Arrival]:
+    def _lost(self, trouble: ExchangeError) -> Iterator[Arrival]:
         """Note that nobody answers, and wait."""
         now = self.exchange.clock()
         self._attempt += 1
@@ -323,7 +323,8 @@ def open_exchange(
     exchange = Exchange(name, symbols, timeframe or "1h", is_stream="ws" in kinds)
     try:
         patience = FIRST_PATIENCE if patience is None else patience
-        Talk(exchange, lambda done, total, text: None, patience, "check the network and the exchange's name").answer(exchange.open)
+        talk = RetryingClient(exchange, lambda done, total, text: None, patience, "check the network and the exchange's name")
+        talk.request(exchange.open)
         needed = {"ws": "watchOHLCV", "trades": "fetchTrades"}
         for what in ("fetchOHLCV", *(needed[kind] for kind in kinds)):
             if not exchange.ccxt.has.get(what):

@@ -6,7 +6,7 @@ The sum is the exactly rounded one (`math.fsum`), so it does not depend on how t
 import math
 from collections.abc import Iterable, Sequence
 
-from research.data.exchange import MS, Candle, Exchange, Trouble
+from research.data.exchange import MS, Candle, Exchange, ExchangeError
 
 Trade = tuple[str, int, float, float]  # id, ms, price, size
 HOUR = 3_600_000  # ms; some exchanges answer no wider question
@@ -80,7 +80,7 @@ class TradeSource:
             except (KeyError, TypeError, ValueError):
                 trades = []
             if len(trades) < len(found):
-                raise Trouble(f"{exchange.name} gave trades of {symbol} that cannot be counted")
+                raise ExchangeError(f"{exchange.name} gave trades of {symbol} that cannot be counted")
             if book.add(trades):
                 at = book.reached
             else:  # nothing new in what one answer covers

@@ -25,7 +25,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 
 @dataclass
-class Tally:
+class LiveCounts:
     """Counts over decided cells; a cell is a bar of a symbol with at least one vote."""
 
     cells: int = 0
@@ -87,9 +87,9 @@ class Tally:
         self.confidence_sum += float(confidence.sum())
         self.confidence_sum2 += float((confidence**2).sum())
 
-    def emptied(self) -> "Tally":
+    def emptied(self) -> "LiveCounts":
         """Return zero counts that remember who voted when."""
-        return Tally(newest=self.newest, last_vote=dict(self.last_vote))
+        return LiveCounts(newest=self.newest, last_vote=dict(self.last_vote))
 
     def active(self, n_bars: int) -> list[str]:
         """Models that voted in the last n bars."""

@@ -10,9 +10,9 @@ from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
 from research.errors import several
 from research.evidence.envelope import MIN_RATE
-from research.live.monitoring.counts import Tally
+from research.live.monitoring.counts import LiveCounts
 from research.live.monitoring.self_checks import looked
-from research.live.monitoring.status_source import Book, Watched, allowed_texts
+from research.live.monitoring.status_source import Book, StatusSource, allowed_texts
 from research.live.records import iso
 
 LEVELS = ("healthy", "warning", "critical")
@@ -20,7 +20,7 @@ LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "war
 LIMITS = {"overrides": 0.40, "escalations": 0.80}  # shares of 13.5 above which the meta layer does not work as it should
 
 
-def health(tally: Tally, mode: MetaMode = MetaMode.POLICY) -> list[dict[str, Any]]:
+def health(tally: LiveCounts, mode: MetaMode = MetaMode.POLICY) -> list[dict[str, Any]]:
     """Judge every rate: name, value, observations, level, band, and `said`: the value and how it lies to the band, in words.
 
     level: `healthy`, `warning`, `critical`, or `unknown` below 50 observations; a value between two bands of `spec` 13.5 counts as the
@@ -63,7 +63,7 @@ def _band(band: tuple[float, float]) -> str:
     return f"{low}-{high} %" if low != high else f"{low} %"
 
 
-def overrides(tally: Tally, mode: MetaMode) -> tuple[str, int]:
+def overrides(tally: LiveCounts, mode: MetaMode) -> tuple[str, int]:
     """Return what the published names `meta_overrides` and `override_rate` count, and the count.
 
     That is overrides, or in policy mode, which never overrides, escalations (`spec` 7.5).
@@ -83,21 +83,21 @@ def _above(value: float | None, warning: float, critical: float) -> str:
     return "critical" if value > critical else "warning"
 
 
-def _arbiter(tally: Tally) -> str:
+def _arbiter(tally: LiveCounts) -> str:
     if tally.called and tally.arbiter_holds == tally.called:
         return "critical"
     share = tally.rates()["arbiter_accept"]
     return "warning" if share is not None and share < 0.10 else "healthy"
 
 
-def _errors(tally: Tally) -> str:
+def _errors(tally: LiveCounts) -> str:
     """Errors are healthy at 0 and critical above 1 % of the cells; what lies between is the milder neighbour of the critical band."""
     if tally.errors == 0:
         return "healthy"
     return "critical" if tally.errors > 0.01 * tally.cells else "warning"
 
 
-def status(source: Watched) -> dict[str, Any]:
+def status(source: StatusSource) -> dict[str, Any]:
     """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 6.4, 7.5, 13.4): one JSON object.
 
     A finished run's verdict stands first. `total_predictions` counts what the meta layer judged, `decisions` every cell with a vote.
@@ -143,7 +143,7 @@ def status(source: Watched) -> dict[str, Any]:
     }
 
 
-def _arbiter_counts(tally: Tally, params: Params) -> dict[str, Any]:
+def _arbiter_counts(tally: LiveCounts, params: Params) -> dict[str, Any]:
     """Return the arbiter's statistics, 9.7 with D-57: `accepted`, the rejections and `errors` are disjoint and sum to the calls."""
     reasons = tally.arbiter_reasons
     errors = reasons[Reason.ANALYSIS_ERROR] + reasons[Reason.NO_MARKET_DATA] + reasons[Reason.HIERARCHY_ERROR]
@@ -182,7 +182,7 @@ def _governor(book: Book, params: Params) -> dict[str, Any]:
     }
 
 
-def alarms(source: Watched, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+def alarms(source: StatusSource, rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Say what a person should look at, the worst first: `level`, `name`, `text`."""
     found: list[tuple[str, str, str]] = []
     runner, book, counts = source.runner(), source.book(), source.event_counts()
@@ -232,7 +232,7 @@ def _version() -> str:
         return "not installed"
 
 
-def validate(source: Watched) -> dict[str, Any]:
+def validate(source: StatusSource) -> dict[str, Any]:
     """Run the checks of `spec` 13.7; the report's `validation.verdict` is PASSED, PARTIAL (one missing) or FAILED."""
     tally, params, book = source.tally(), source.params(), source.book()
     active, n_errors = source.active(), tally.errors

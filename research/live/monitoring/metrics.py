@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from qtcore.types import Action, Reason, Source
 from research.live.monitoring.counts import SECONDS
-from research.live.monitoring.status_source import Watched
+from research.live.monitoring.status_source import StatusSource
 from research.runs.reason_text import reason_text
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ KINDS = ("mismatch", "missing", "late", "revised", "slow", "bad", "jump", "quali
 REFUSALS = range(Reason.LOW_CONFIDENCE, Reason.NO_BAR)  # with KINDS shown from the start: a counter that appears at 1 hides its first step
 
 
-def metrics_text(source: Watched) -> str:
+def metrics_text(source: StatusSource) -> str:
     """Return every metric of a journal or run."""
     from prometheus_client import CollectorRegistry, generate_latest
 
@@ -37,7 +37,7 @@ def metrics_text(source: Watched) -> str:
 class _Collected:
     """What the client library asks for metrics."""
 
-    def __init__(self, source: Watched) -> None:
+    def __init__(self, source: StatusSource) -> None:
         self.source = source
 
     def collect(self) -> "Iterator[Metric]":
@@ -46,7 +46,7 @@ class _Collected:
         yield from _latency(self.source)
 
 
-def _counters(source: Watched) -> "Iterator[Metric]":
+def _counters(source: StatusSource) -> "Iterator[Metric]":
     from prometheus_client.core import CounterMetricFamily
 
     def counter(name: str, meaning: str, label: str, values: Mapping[str, int]) -> "Metric":
@@ -71,7 +71,7 @@ def _counters(source: Watched) -> "Iterator[Metric]":
     yield counter("journal_events", "Notes of feed and runner.", "kind", dict.fromkeys(KINDS, 0) | source.event_counts())
 
 
-def _gauges(source: Watched) -> "Iterator[Metric]":
+def _gauges(source: StatusSource) -> "Iterator[Metric]":
     from prometheus_client.core import GaugeMetricFamily
 
     rates, book = source.tally().rates(), source.book()
@@ -97,7 +97,7 @@ def _gauges(source: Watched) -> "Iterator[Metric]":
             yield GaugeMetricFamily(name, meaning, value=float(value))
 
 
-def _latency(source: Watched) -> "Iterator[Metric]":
+def _latency(source: StatusSource) -> "Iterator[Metric]":
     from prometheus_client.core import HistogramMetricFamily
 
     if (durations := source.durations()) is not None:

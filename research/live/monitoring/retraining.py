@@ -19,7 +19,7 @@ from research.live.records import iso
 WEEK, DROP = 7 * NS_PER_DAY, 0.05
 
 
-def causes(models: Any, meta: Any, rows: list[dict[str, Any]], now: int) -> Iterator[tuple[str, str]]:
+def retrain_reasons(models: Any, meta: Any, rows: list[dict[str, Any]], now: int) -> Iterator[tuple[str, str]]:
     """Yield each cause with a sentence. models, meta: what is served, None for stored votes and no layer; rows: of `Envelope.compare`."""
     if models is not None:
         if (last := trained_to(models)) is not None and now - last > WEEK:

@@ -20,9 +20,9 @@ from research.evidence.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, 
 from research.files import misfit
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.gap import joined
-from research.live.monitoring.retraining import causes
+from research.live.monitoring.retraining import retrain_reasons
 from research.live.monitoring.sources import JournalSource
-from research.live.monitoring.status_source import Watched
+from research.live.monitoring.status_source import StatusSource
 from research.live.records import Event
 from research.live.session.reload import SOURCE
 from research.live.session.runner import Runner
@@ -108,7 +108,7 @@ class LiveWindow:
 
 
 @dataclass
-class Looks:
+class SelfChecks:
     """The duty that looks. envelope: where it lies, None for what the models bring along."""
 
     journal: Journal
@@ -139,7 +139,7 @@ class Looks:
         counts = None if self._window is None else self._window.advance()
         rows = [] if counts is None or self._window is None else self._window.envelope.compare(counts)
         yield from self._noticed(rows, now)
-        found = dict(causes(runner.models, runner.meta, rows, now))
+        found = dict(retrain_reasons(runner.models, runner.meta, rows, now))
         yield from (Event(now, "due", f"retraining is due: {text}") for cause, text in found.items() if cause not in self._due)
         self._due = {cause: {"text": text, "since": self._due.get(cause, {"since": now})["since"]} for cause, text in found.items()}
         said = {"bar": entry.bar, "time": now, "window": self._window.envelope.window if self._window else None, "rows": rows}
@@ -183,7 +183,7 @@ def said(row: dict[str, Any]) -> str:
     return f"{row['name']} is {row['value']:.3f} over the last {row['n']} cells, {side} its band of {row['low']:.3f} to {row['high']:.3f}"
 
 
-def looked(source: Watched) -> dict[str, Any]:
+def looked(source: StatusSource) -> dict[str, Any]:
     """Return what the status says of budget, envelope and training: from a journal, empty answers for a finished run."""
     out: dict[str, Any] = {"budget": None, "envelope": None, "retrain_due": []}
     if not isinstance(source, JournalSource) or not source.rows("SELECT COUNT(*) AS n FROM sqlite_master WHERE name = 'looks'")[0][0]:

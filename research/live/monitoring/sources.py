@@ -15,7 +15,7 @@ from qtcore import Params
 from qtcore.types import F8, I8, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
 from research.live.journal.reading import Reading
 from research.live.journal.seal import check_seals
-from research.live.monitoring.counts import COUNTED, Durations, Tally
+from research.live.monitoring.counts import COUNTED, Durations, LiveCounts
 from research.live.monitoring.status_source import ALLOWED, ALLOWED_WHY, Book, number_or_none, told
 from research.live.records import iso
 from research.live.session.controls import command
@@ -52,7 +52,7 @@ class JournalSource:
 
     path: Path
     is_live: bool = True
-    _tally: Tally = field(default_factory=Tally)
+    _tally: LiveCounts = field(default_factory=LiveCounts)
     _seen: int = -1
     _reset: int = -1  # last cell before the counts begin
     _durations: Durations = field(default_factory=Durations)
@@ -89,12 +89,12 @@ class JournalSource:
         return dict.fromkeys(("verdict", "sentence", "figures"))
 
     @decoded
-    def tally(self) -> Tally:
+    def tally(self) -> LiveCounts:
         """Count what came since the last call, and return the whole: all since the last `reset`, whichever process did it."""
         commands = [command_of(text) for (text,) in self.rows("SELECT command FROM control")]
         reset = max((command["cell"] for command in commands if command["do"] == RESET), default=-1)
         if reset > self._reset:
-            self._tally, self._seen, self._reset = Tally(), reset - self._recent_bars() * len(self.symbols), reset
+            self._tally, self._seen, self._reset = LiveCounts(), reset - self._recent_bars() * len(self.symbols), reset
             self._count(reset)
             self._tally = self._tally.emptied()
         self._count(NEWEST)
@@ -245,7 +245,7 @@ class RunSource:
         self._equity = self.run.frame("equity")
         self._trades = self.run.frame("trades")
         self._close = self._equity["close_time"].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64)
-        self._tally = Tally()
+        self._tally = LiveCounts()
         counted = {name: self._planes[name] for name in COUNTED}
         self._tally.add(counted, np.broadcast_to(np.arange(len(self._close))[:, None], counted["n_voters"].shape))
 
@@ -261,7 +261,7 @@ class RunSource:
         """Return the verdict as it is now: a proof may have been added."""
         return stated(self.run.summary)
 
-    def tally(self) -> Tally:
+    def tally(self) -> LiveCounts:
         """Return the counts of the whole run."""
         return self._tally
 

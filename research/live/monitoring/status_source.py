@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from qtcore import Params
 from qtcore.types import F8, I8, MODELS, Action, Source, Verdict
-from research.live.monitoring.counts import Durations, Tally
+from research.live.monitoring.counts import Durations, LiveCounts
 from research.live.records import iso
 from research.runs.reason_text import reason_text
 
@@ -45,7 +45,7 @@ class Book:
         return sum(pnl > 0.0 for pnl in self.recent) / len(self.recent) if self.recent else 0.0
 
 
-class Watched(Protocol):
+class StatusSource(Protocol):
     """What monitor, dashboard and validation look at."""
 
     @property
@@ -67,7 +67,7 @@ class Watched(Protocol):
         """Return `verdict`, `sentence` and `figures` of a finished run (`research.runs.verdict.stated`), each None for a journal."""
         ...
 
-    def tally(self) -> Tally:
+    def tally(self) -> LiveCounts:
         """Return the counts so far."""
         ...
 

@@ -41,7 +41,7 @@ class Controls(Protocol):
         ...
 
 
-class Duty(Protocol):
+class BarHook(Protocol):
     """Something done between bars, such as serving promoted models or raising an alarm. What it returns is noted with the next commit."""
 
     def before(self, runner: "Runner", bar: int, now: int) -> Iterable[Event]:
@@ -69,7 +69,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LiveResult:
     """What a runner did. bars: decided in this process; latency: ns of each, newest 10,000; resumed: bars that the journal already held."""
 
     bars: int
@@ -107,7 +107,7 @@ class Runner:
     controls: Controls | None = None
     prepare: Callable[[Engine], None] = lambda engine: None
     watchers: tuple[Watcher, ...] = ()
-    duties: tuple[Duty, ...] = ()
+    duties: tuple[BarHook, ...] = ()
     meta_of: Callable[[Mapping[str, Any]], MetaSource | None] | None = None
     ready: Callable[[], None] = lambda: None
     heard: Callable[[Arrival], None] = lambda arrival: None
@@ -143,7 +143,7 @@ class Runner:
         self._version = self.journal.change(bar, self.params, about, cause)
         self.passed("changed")
 
-    def run(self) -> Outcome:
+    def run(self) -> LiveResult:
         """Take bars until the feed ends or `stop` is called. Raises UserError where the journal cannot be continued."""
         with guarded(self.journal.path):
             resumed = self._resume()
@@ -176,7 +176,7 @@ class Runner:
         if self._since_snapshot and n_bars:
             self._keep_state()
         equity = float(self.engine.account.account[0]["equity"])
-        return Outcome(n_bars, resumed, equity, tuple(latency), self.stopping)
+        return LiveResult(n_bars, resumed, equity, tuple(latency), self.stopping)
 
     def _decide(self, bars: Bars, events: list[Event], received: int) -> int:
         start = time.perf_counter_ns()

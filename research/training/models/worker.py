@@ -142,7 +142,7 @@ class Fits:
             files = {name: file.read_bytes() for name, file in fits.files_of(path).items() if file.exists()}
         return answer, files, fits.machine()
 
-    def moved(self) -> "Fits":
+    def for_worker(self) -> "Fits":
         """Read the arrays where they are: fits change none, and no kernel sees them."""
         return self
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.training.scoring.bootstrap import Bootstrap, interval
-from research.training.scoring.opinions import DIRECTED, DIRECTION_HITS, ENOUGH, HITS, Opinion, Tally, recall, share, tally
+from research.training.scoring.opinions import DIRECTED, DIRECTION_HITS, ENOUGH, HITS, Opinion, ScoreSums, recall, share, tally
 
 
-def difference(a: Tally, b: Tally, bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
+def difference(a: ScoreSums, b: ScoreSums, bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
     """Subtract the figures of `b` from those of `a`; both were counted on the same cells.
 
     Returns `balanced_accuracy`, `accuracy` and `direction_accuracy`, each `{"a", "b", "difference", "ci95"}`, with `n` cells and
@@ -34,7 +34,7 @@ def difference(a: Tally, b: Tally, bootstrap: Bootstrap, rows: slice) -> dict[st
     return out | {"n": int(n), "n_effective": worth, "enough": worth >= ENOUGH}
 
 
-def _sums(counted: Tally, bootstrap: Bootstrap, rows: slice) -> tuple[NDArray, NDArray]:
+def _sums(counted: ScoreSums, bootstrap: Bootstrap, rows: slice) -> tuple[NDArray, NDArray]:
     per_bar = counted.rows.sum(axis=1, dtype=np.int64)
     return per_bar.sum(axis=0).astype(float), bootstrap.sums(per_bar[rows])
 

@@ -1,6 +1,6 @@
 """How often was a model or a layer right, and is that more than luck? Accuracy blocks, in total, per regime slice and per symbol.
 
-Every figure of a block is a quotient of sums, and the sums are kept per bar and group (`Tally`), so slices add up and the bootstrap
+Every figure of a block is a quotient of sums, and the sums are kept per bar and group (`ScoreSums`), so slices add up and the bootstrap
 resamples bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).
 
 Direction (SELL against BUY where the price moved) and activity (HOLD against a move) are different skills: volatility clusters, so activity
@@ -57,7 +57,7 @@ class Opinion:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ScoreSums:
     """Sums from which every figure of an opinion follows, over C groups of cells.
 
     rows [n, C, 9] int32: cells and hits by label, directed cells and their hits, activity hits. losses [n, C, 2]: log loss in nats, Brier.
@@ -77,7 +77,7 @@ class Tally:
         return np.asarray(hits - cells * (hits.sum() / max(cells.sum(), 1.0)))
 
 
-def tally(opinion: Opinion, labels: NDArray[np.int8], group: NDArray[np.int8], n_groups: int = N_CELLS) -> Tally:
+def tally(opinion: Opinion, labels: NDArray[np.int8], group: NDArray[np.int8], n_groups: int = N_CELLS) -> ScoreSums:
     """Count an opinion against labels [n, S] (-1 unknown) by group [n, S], its regime; cells without action or label are left out."""
     n, n_symbols = labels.shape
     at = np.flatnonzero((opinion.action.reshape(-1) >= 0) & (labels.reshape(-1) >= 0))
@@ -96,7 +96,7 @@ def tally(opinion: Opinion, labels: NDArray[np.int8], group: NDArray[np.int8], n
     confidence = known_confidence(opinion, at)
     slot = of * ECE_BINS + bin_of(confidence)
     bins = [np.bincount(slot, w, minlength=n_groups * ECE_BINS) for w in (np.ones(len(at)), hit, confidence)]
-    return Tally(
+    return ScoreSums(
         rows, np.asarray(losses, np.float64), confusion.astype(float), np.stack(bins, axis=-1).reshape(n_groups, ECE_BINS, 3).astype(float)
     )
 
@@ -135,7 +135,7 @@ def bin_of(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def blocks(
-    counted: Tally, bootstrap: Bootstrap, rows: slice, groups: NDArray[np.float64] = GROUPS, names: Sequence[str] = SLICES
+    counted: ScoreSums, bootstrap: Bootstrap, rows: slice, groups: NDArray[np.float64] = GROUPS, names: Sequence[str] = SLICES
 ) -> dict[str, dict[str, Any]]:
     """Turn sums into one accuracy block per slice, `{"total": {...}, "volatility_low": {...}, ...}`; NaN where nothing was counted.
 
