@@ -30,7 +30,7 @@ test: $(STAMP)  ## lint, types and tests, ten minutes on two cores after set-up
 test-all: $(STAMP)  ## every test, bounds checks and long property runs included
 	$(BIN)/python -m pip install --quiet --only-binary=:all: "atheris>=3,<4" || echo "no wheel of atheris here: fuzzing by branches is skipped"
 	HYPOTHESIS_PROFILE=new $(TESTS)
-	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/test_engine.py tests/test_trade.py tests/test_features.py tests/test_decide.py
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/qtcore/test_engine.py tests/qtcore/test_trade.py tests/qtcore/test_features.py tests/qtcore/test_decide.py
 
 lint: $(STAMP)  ## format check, lint and types
 	$(BIN)/ruff check .

@@ -620,7 +620,7 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     from research.live.monitoring.governor_export import export_governor
     from research.live.monitoring.sources import JournalSource
     from research.training.meta.train import train_meta
-    from tests.live_world import replay
+    from tests.support.live_world import replay
 
     os.environ["QT_HOME"] = str(folder / "home")
     bars = load_bars(WORLD)

@@ -31,7 +31,7 @@ from research.live.start import LiveOptions, start_live
 from research.live.storage.files import connect
 from research.report import build
 from research.training.predictions import Predictions
-from tests.live_world import replay, traded
+from tests.support.live_world import replay, traded
 
 ESC = "\x1b[31mEVIL\x1b[0m"
 EVIL = (ESC, "A\u202eB", "A\u2066B\u2069", "A\u200fB", "A\x9b31mB", "A\rB", "A\nB", "A\x00B", "A\u2028B", "A\u061cB", "A\x7fB", "A\ufeffB")

@@ -1,7 +1,7 @@
 """How long does an opinion take? ns per cell of the vote and of the decision, us per row of a meta model; NumPy and scikit-learn beside.
 
-Run with `pytest tests/bench/bench_decide.py --benchmark-enable`. What is timed is checked against the naive twins in tests/test_decide.py
-and tests/test_meta.py, and against the competitor here; ratios are of one run.
+Run with `pytest tests/bench/bench_decide.py --benchmark-enable`. What is timed is checked against the naive twins in
+tests/qtcore/test_decide.py and tests/qtcore/test_meta.py, and against the competitor here; ratios are of one run.
 """
 
 import time

@@ -1,6 +1,7 @@
 """What does a user wait for? The public backtest, one live bar, the first start, the memory of a long history.
 
-Run with `pytest tests/bench/bench_engine.py --benchmark-enable`. What is timed is checked in tests/test_engine.py and tests/test_stream.py.
+Run with `pytest tests/bench/bench_engine.py --benchmark-enable`. What is timed is checked in tests/qtcore/test_engine.py and
+tests/research/runs/test_stream.py.
 """
 
 import os

@@ -1,9 +1,9 @@
 """How long from a closed bar to its line in the journal, how fast a replay, how long to be ready?
 
-Run with `pytest tests/bench/bench_live.py --benchmark-enable`. What is timed is checked in tests/test_live.py; flat memory and the models'
-bits in tests/test_live_long.py. 19 symbols; `live` syncs the disk and writes a full state at every bar, `replay` at every 24th. Wanted of a
-machine that does nothing else: a replay of 500 bars a second with stored predictions and 10 with four models; a live bar in 10 ms (99 %:
-50) with trees, in 100 ms (250) with four models; ready within 5 s of the start, after a kill too.
+Run with `pytest tests/bench/bench_live.py --benchmark-enable`. What is timed is checked in tests/research/live/test_live.py; flat memory
+and the models' bits in tests/research/live/test_long.py. 19 symbols; `live` syncs the disk and writes a full state at every bar, `replay`
+at every 24th. Wanted of a machine that does nothing else: a replay of 500 bars a second with stored predictions and 10 with four models; a
+live bar in 10 ms (99 %: 50) with trees, in 100 ms (250) with four models; ready within 5 s of the start, after a kill too.
 """
 
 import json
@@ -30,7 +30,9 @@ def world(n: int, n_symbols: int = S) -> str:
 def measured(**said) -> dict:
     """Run a process of its own; Python's cache of compiled modules is in use, as with every user."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run([sys.executable, "-m", "tests.live_measure", json.dumps(said)], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.live_measure", json.dumps(said)], capture_output=True, text=True, env=environment
+    )
     assert done.returncode in (0, -9), done.stderr
     return json.loads(done.stdout)
 

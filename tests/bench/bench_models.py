@@ -1,6 +1,7 @@
 """How long do the base models take to answer? One closed bar of 19 symbols, and a history, on one thread.
 
-Run with `pytest tests/bench/bench_models.py --benchmark-enable`. That both give the same bits is checked here and in tests/test_neural.py.
+Run with `pytest tests/bench/bench_models.py --benchmark-enable`. That both give the same bits is checked here and in
+tests/research/training/test_neural.py.
 """
 
 import numpy as np

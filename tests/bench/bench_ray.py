@@ -1,8 +1,8 @@
 """What does a cluster cost? The same settings in 64 chunks through Ray on this machine, as a multiple of the time of a local sweep.
 
 4,096 settings x 19 symbols x 4,380 bars: one worker a processor, each on one thread, against kernels on all threads. The start of the
-workers is not counted; the market on its way to them, 64 results on their way back and the table of them are.
-`pytest tests/bench/bench_ray.py --benchmark-enable`. That the results are the same bits is checked in tests/test_engines.py, and here.
+workers is not counted; the market on its way to them, 64 results on their way back and the table of them are. `pytest
+tests/bench/bench_ray.py --benchmark-enable`. That the results are the same bits is checked in tests/research/test_engines.py, and here.
 """
 
 import time

@@ -1,8 +1,8 @@
 """How fast is a sweep? ns per setting, bar and symbol, and against vectorbt's Rust engine in chunks of 50 settings.
 
 1,000 settings x 19 symbols x 4,380 bars, shared cash. `pytest tests/bench/bench_sweep.py --benchmark-enable`. That a row is its own
-backtest is checked in tests/test_sweep.py, and for some rows here. Time of the processor is told beside the clock's: a machine that does
-other work stretches the second more than the first.
+backtest is checked in tests/qtcore/test_sweep.py, and for some rows here. Time of the processor is told beside the clock's: a machine that
+does other work stretches the second more than the first.
 """
 
 import time

@@ -1,7 +1,7 @@
 """How long does money take? ns per bar and symbol for 19 symbols x 4,380 bars, and against vectorbt on the same fills.
 
-Run with `pytest tests/bench/bench_trade.py --benchmark-enable`. What is timed is checked against the naive chain in tests/test_trade.py,
-and against vectorbt here.
+Run with `pytest tests/bench/bench_trade.py --benchmark-enable`. What is timed is checked against the naive chain in
+tests/qtcore/test_trade.py, and against vectorbt here.
 """
 
 import time
@@ -17,7 +17,7 @@ from qtcore.jit import kernel
 from qtcore.params import Params
 from qtcore.types import FILL, NS_PER_HOUR, Bars, Decisions, Votes
 from tests.conftest import START
-from tests.test_vectorbt import as_orders
+from tests.research.runs.test_vectorbt import as_orders
 
 N, S = 4_380, 19
 BUSY = {"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0}  # the daily limit binds all year: 9 % of cells fill

@@ -1,7 +1,7 @@
 """How fast is the page with a month of hourly bars of 19 real symbols behind it: first paint, refresh, the server's part?
 
-Run with `pytest tests/bench/bench_watch.py --benchmark-enable`. That the page is right is checked in tests/test_live_page.py. Without
-`--benchmark-enable` a day of bars is enough, and only the ratio of a month to a day is asserted when measured.
+Run with `pytest tests/bench/bench_watch.py --benchmark-enable`. That the page is right is checked in tests/research/live/test_page.py.
+Without `--benchmark-enable` a day of bars is enough, and only the ratio of a month to a day is asserted when measured.
 """
 
 import time
@@ -14,7 +14,7 @@ from research.live.dashboard.server import page
 from research.live.monitoring.sources import open_source
 from research.training.predictions import Predictions
 from tests.conftest import shared_data
-from tests.live_world import replay, served
+from tests.support.live_world import replay, served
 
 S, MONTH, DAY = 19, 720, 24
 
