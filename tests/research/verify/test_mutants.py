@@ -1,4 +1,4 @@
-"""Mutants: does the suite notice twenty-odd seeded faults? Each is put into a copy of qtcore; the checks of `tests.support.mutants` must fail."""
+"""Mutants: does the suite notice twenty-odd seeded faults? Each is put into a copy of qtcore: `tests.support.mutants` must fail."""
 
 import os
 import shutil
