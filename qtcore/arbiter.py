@@ -1,4 +1,4 @@
-"""What does the market say when the models disagree? Five indicators, one score, one gate (`spec` 9).
+"""Arbiter: five market indicators, one score and one gate, for cells on which the models disagree (`spec` 9).
 
 The base signals are context here, never votes. Every test on a NaN is false, so an unknown indicator adds nothing. The arbiter is worked
 out for every cell of a chunk that holds an escalated one, in SIMD, and masked (2026-11: 2.2 ns a cell against 30 ns for each escalated

@@ -1,4 +1,4 @@
-"""At which price is an order filled, and what does it cost? Simulated fills; live replaces them by the exchange's reports.
+"""Simulated broker: fill prices, fees and slippage of orders; live replaces them by the exchange's reports.
 
 The rules are scalars in, scalars out. `enter` and `leave` complete one row of the ledger and hand it to `apply_fill`, the only
 place that books. Own fills: `rebind(trade, fill_step=mine)`.
@@ -38,19 +38,19 @@ def stop_level_rule(side, entry_price, stop_loss):
 
 @kernel(inline=True)
 def gap_rule(qty, stop_price, price):
-    """Has the market opened beyond the stop? A price equal to it has not; NaN never has."""
+    """Whether the market opened beyond the stop. A price equal to it has not; NaN never has."""
     return (price - stop_price) * qty < 0.0
 
 
 @kernel(inline=True)
 def stop_rule(qty, stop_price, low, high):
-    """Is the stop touched inside the bar? NaN prices touch nothing."""
+    """Whether the stop is touched inside the bar. NaN prices touch nothing."""
     return ((qty > 0.0) & (low <= stop_price)) | ((qty < 0.0) & (high >= stop_price))
 
 
 @kernel(inline=True)
 def stop_fill_rule(qty, stop_price, open_price):
-    """Where does a touched stop fill? At its level, or at the open if that is worse."""
+    """Fill price of a touched stop: its level, or at the open if that is worse."""
     return min(stop_price, open_price) if qty > 0.0 else max(stop_price, open_price)
 
 

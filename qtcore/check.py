@@ -1,4 +1,4 @@
-"""Is the data fit to run? The only place of qtcore that raises about data; kernels trust what passed here."""
+"""Input validation of bars and votes. The only place of qtcore that raises about data; kernels trust what passed here."""
 
 import numpy as np
 

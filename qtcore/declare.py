@@ -1,4 +1,4 @@
-"""How is a parameter declared, and when is a value refused?
+"""Parameter declarations: how a parameter is declared, and when a value is refused.
 
 One line of a `ParamSet` carries default, bounds and meaning; this module reads them. It knows no layer.
 """

@@ -1,4 +1,4 @@
-"""How does a block of bars go through the whole chain? One driver: research passes every bar at once, live passes one."""
+"""Engine: the driver that takes a block of bars through the whole chain. Research passes every bar at once, live passes one."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace

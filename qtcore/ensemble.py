@@ -1,4 +1,4 @@
-"""What do the models say together? A vote by weight; the confidence is the mean of the winner's voters (`spec` 4).
+"""Weighted ensemble vote of the models; the confidence is the mean of the winner's voters (`spec` 4).
 
 Winner and agreement depend on the pattern of the votes alone, so `chain.patterns` asks these rules once for each of the 1,024 patterns of
 five models and cells look the answer up. A vote adds left to right in slot order; adding nothing for the others is exact.

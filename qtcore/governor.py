@@ -1,4 +1,4 @@
-"""May this trade be made, and how large? The only code that says no.
+"""Risk governor: whether a trade may be made, and how large. The only code that says no.
 
 A cell is judged in two steps. The *screen* needs no account: HOLD, low confidence, shorts switched off, no bar, kill switch; it runs
 over a whole block as SIMD. What passes it is *governed* in order: drawdown halt and daily limit (the same for every candidate of a
@@ -50,7 +50,7 @@ def exit_rule(side, wish, bars_held, horizon, is_flatten):
 
 @kernel(inline=True)
 def open_cell_rule(reason, code, is_ordered, side, wish):
-    """Reason of a cell whose position is open. reason: what the screen said; code: of the exit; is_ordered: has it just been ordered?
+    """Reason of a cell whose position is open. reason: what the screen said; code: of the exit; is_ordered: whether it was just ordered.
 
     An exit-only cell says its exit. A same-direction signal is refused, unless the position has just been ordered to leave.
     """

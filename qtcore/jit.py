@@ -1,4 +1,4 @@
-"""How is a kernel compiled, and when is its machine code thrown away?
+"""Kernel compilation and its disk cache: how a kernel is compiled, and when its machine code is discarded.
 
 Every kernel of qtcore is compiled by `@kernel`; nothing else imports numba. Two traps of numba's disk cache are closed here
 (both measured, 2026-11):
@@ -147,7 +147,7 @@ def _names(code: types.CodeType) -> tuple[str, ...]:
 
 
 def _is_kernel(value: Any) -> bool:
-    """Is it one of ours? With the JIT switched off a kernel is a plain function."""
+    """Whether it is one of ours. With the JIT switched off a kernel is a plain function."""
     if not COMPILED:
         return isinstance(value, types.FunctionType) and value.__module__.startswith("qtcore")
     return hasattr(value, "py_func")

@@ -1,4 +1,4 @@
-"""Packages whose public names are imported when they are first asked for, as their modules are."""
+"""Lazy imports: packages whose public names are imported when they are first asked for, as their modules are."""
 
 from collections.abc import Mapping
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""How did it go? One record of running sums per run: the same bits under any cutting, and nothing to keep per bar.
+"""Performance metrics: one record of running sums per run, the same bits under any cutting, and nothing to keep per bar.
 
 A sweep carries one METRICS record per parameter row; a backtest's statistics come from the same record.
 """

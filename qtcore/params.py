@@ -1,4 +1,4 @@
-"""What can be set, within which bounds, and what does it mean? The only place of a default.
+"""Parameters of the chain: what can be set, within which bounds, and what it means. The only place of a default.
 
 One declaration per parameter gives validation, the nested `PARAMS` record that kernels receive, the TOML configuration, the command line
 (`--set layer.name=value`) and the report's table. Fractions are fractions (0.15, not 15).
@@ -77,7 +77,7 @@ class CooldownScope(IntEnum):
 
 
 class ExposureMode(IntEnum):
-    """Is the new position part of the exposure check (`spec` 10.3)?"""
+    """Whether the new position is part of the exposure check (`spec` 10.3)."""
 
     PROJECTED = 0
     EXISTING = 1

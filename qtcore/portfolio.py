@@ -1,4 +1,4 @@
-"""Where is the money? The account and the positions; the only code that books a fill, in simulation and live alike.
+"""Portfolio accounting: the account and the positions; the only code that books a fill, in simulation and live alike.
 
 `balance` changes once per closed position, by `(gross - exit fee) - entry fee`, and once per funding payment. The unrealised PnL of an
 open position is `qty * (close - entry price) - entry fee`, so equity falls by the fee and the slippage the moment a position opens.
@@ -148,7 +148,7 @@ def sum_up(account, unrealised, exposure, funding, params):
 
 @kernel(inline=True)
 def ruin_rule(equity, before):
-    """Has a mark, quote, just brought equity from above zero to zero or below?"""
+    """Whether a mark, quote, just brought equity from above zero to zero or below."""
     return (equity <= 0.0) & (before > 0.0)
 
 

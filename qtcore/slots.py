@@ -1,4 +1,4 @@
-"""How is a cell's vote read? Rules over the five model slots, shared by every opinion layer; -1 is an absent model."""
+"""Model slots of a cell: rules that read its five votes, shared by every opinion layer; -1 is an absent model."""
 
 from qtcore.jit import kernel
 

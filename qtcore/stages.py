@@ -1,4 +1,4 @@
-"""What of the parameters changes with time? Stages of a rollout, and weights that were fitted along the way (`spec` D-85, D-36)."""
+"""Parameter schedules: stages of a rollout, and weights that were fitted along the way (`spec` D-85, D-36)."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

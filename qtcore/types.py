@@ -1,4 +1,4 @@
-"""What do the arrays mean? The vocabulary that every layer shares: enums, reason codes, records, bars.
+"""Shared types: the vocabulary of every layer, that is enums, reason codes, records and bars.
 
 Sizes: n bars in a block, S symbols, M model slots, K fills. Time is int64 ns UTC. NaN means "not known": not listed, a hole, warm-up,
 model absent. Whole-block arrays are `[n, S]`; whatever has one value per model or feature keeps one plane each, `[M, n, S]`.

@@ -1,4 +1,4 @@
-"""How does one closed bar cost microseconds? Features, opinion and account in one compiled call on arrays that are made once.
+"""Single-bar kernel: features, opinion and account of one closed bar in one compiled call, on arrays that are made once.
 
 Nothing is decided here: `advance` calls the functions that a block goes through, on the same state, so its bits are the same.
 """

@@ -1,4 +1,4 @@
-"""What does the chain make of the votes, looking at the market only? Ensemble, meta layer and arbiter, in this order (`spec` 11).
+"""Decision kernel: ensemble, meta layer and arbiter, in this order, from votes and the market alone (`spec` 11).
 
 Opinion comes before permission: no cell knows of a position or of another cell, so a block may be cut anywhere and everything here is
 computed once for a whole sweep. Inside, cells are flat and pass the layers in chunks that stay in the second-level cache.

@@ -1,4 +1,4 @@
-"""How do votes become equity, when nobody has asked yet why? The opinion of a block of bars goes straight into the trade loop.
+"""Fused decision and trade loop: votes become equity block by block, and what each layer said is not stored.
 
 `decide` writes down what every layer said, 51 bytes a cell. A backtest's money needs 9 of them, and those only until the next block: here
 they stay in the second-level cache, which takes a sixth to a fifth off the time from votes to equity (2026-11). The rules are the same,
@@ -64,7 +64,7 @@ def opine_block(action, confidence, arbiter, regime, params_slab, table, found, 
 
 
 def flows(params: Params, n_cells: int) -> bool:
-    """Is `opine_block` all there is to the opinion of a block of `n_cells`, and the block worth it?
+    """Whether `opine_block` is all there is to the opinion of a block of `n_cells`, and the block worth it.
 
     Nothing but the rules of the policy, and no weights by which a large majority could lose the vote (D-70).
     """

@@ -1,4 +1,4 @@
-"""What does every possible vote lead to? The answers of the rules to all 1,024 patterns of five votes, worked out once.
+"""Lookup tables of vote patterns: the answers of the rules to all 1,024 patterns of five votes, computed once.
 
 Winner, agreement and the policy's reason depend on who voted what, not on the market or the confidences (only whether the base confidence
 is low). A cell therefore looks up one number in a table of 4 KB that stays in the first-level cache (2026-11: 0.5 ns a cell, where the

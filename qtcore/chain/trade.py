@@ -1,4 +1,4 @@
-"""What happens to the account, bar by bar? The only sequential loop: symbols are coupled by shared cash.
+"""Trade loop: what happens to the account, bar by bar. The only sequential loop: symbols are coupled by shared cash.
 
 Inside a bar, in this order (`spec` 10.6 b): exits ordered at the last close leave at the open, and positions whose open lies beyond
 their stop; ordered entries are filled; stops are tried with high and low; funding; mark at the close, and liquidation where equity is

@@ -1,4 +1,4 @@
-"""What does the market look like? Bars in, one plane `[n, S]` per feature out, never looking ahead (`spec` 1).
+"""Feature bank: bars in, one plane `[n, S]` per feature out, never looking ahead (`spec` 1).
 
     bank = FeatureBank(params, symbols, interval_ns)         # the set of params.features, arbiter and regime inputs
     planes = bank.compute(bars)                              # the next block; what it leaves behind is in bank.state

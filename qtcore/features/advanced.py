@@ -1,4 +1,4 @@
-"""What about the two features that need more than sums? The slope of the last volumes, the correlation with the benchmark (`spec` 1.6).
+"""Features that need more than sums: the slope of the last volumes, the correlation with the benchmark (`spec` 1.6).
 
 They are compiled when somebody asks for them. Windows are summed anew for every bar; the rows before the block stand in front of it.
 """

@@ -1,4 +1,4 @@
-"""What did the market look like at every bar? One object that turns blocks of bars into feature planes."""
+"""Feature bank: the object that turns blocks of bars into feature planes and keeps the state between blocks."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How does a researcher add a feature? A function of bars and how many bars it looks back.
+"""Custom features: a researcher adds one as a function of bars and the number of bars that it looks back.
 
 >>> import numpy as np
 >>> def gap(bars):

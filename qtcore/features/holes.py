@@ -1,4 +1,4 @@
-"""What becomes of a window with holes in it? It uses the values it has, if they are at least 80 % (`spec` D-82).
+"""Missing values in windows: a window uses the values it has, if they are at least 80 % (`spec` D-82).
 
 The loops over windows know nothing of holes: a hole adds 0. `mend` runs afterwards, on pieces whose windows may reach a hole, and repairs
 the cells concerned; a cell whose window is full keeps its bits.

@@ -1,4 +1,4 @@
-"""What does a model read? Planes packed by name into one float32 row per cell."""
+"""Feature matrix: planes packed by name into one float32 row per cell, as a model reads them."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING

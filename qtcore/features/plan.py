@@ -1,4 +1,4 @@
-"""Which operations make the wanted planes, in which order, and where does each number live?
+"""Execution plan of the feature bank: which operations make the wanted planes, in which order, and where each number lies.
 
 Recipes describe a plane as a node: an operation on other nodes, each as it was `lag` rows ago. Equal nodes are one node, so a window is
 summed once however many features read it. `lay_out` turns the nodes that are wanted into the `table` and the `memory` of `tape`.

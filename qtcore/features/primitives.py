@@ -1,4 +1,4 @@
-"""Which arithmetic are features made of? One loop per operation, over flat cells of one memory.
+"""Feature primitives: the arithmetic that features are made of. One loop per operation, over flat cells of one memory.
 
 An operand is an address: the position in `memory` of the first cell of a piece of a plane (rows of S symbols, one after the other), so a
 lag of k rows is an address k * S lower, and SIMD never meets the end of a row. Every output is made anew from its inputs: nothing runs on

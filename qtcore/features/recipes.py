@@ -1,4 +1,4 @@
-"""How is each feature made? One line per name, from the primitives; formulas in `registry`, places in `plan`."""
+"""Feature recipes: how each feature is made. One line per name, from the primitives; formulas in `registry`, places in `plan`."""
 
 from collections.abc import Callable, Iterable
 

@@ -1,4 +1,4 @@
-"""Which features remember for ever? Exponential means: one value per symbol, unmoved by a hole, carried from block to block."""
+"""Recursive features: exponential means, one value per symbol, unmoved by a hole, carried from block to block."""
 
 import math
 

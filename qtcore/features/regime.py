@@ -1,4 +1,4 @@
-"""Is the market wild or calm? The share of the last 720 deviations that are not above the present one (`spec` D-22).
+"""Volatility regime: the share of the last 720 deviations that are not above the present one (`spec` D-22).
 
 A ring of 720 per symbol holds the deviations, so that a count is 90 vector compares; four bars share the loads. Many bars at once are
 counted by 15-bit keys in the order of the values, 45 vector compares; values that share a key with an earlier one are set right one by

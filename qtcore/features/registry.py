@@ -1,4 +1,4 @@
-"""Which features exist, under which names, and which of them does a model see?
+"""Feature registry: which features exist, under which names, and which of them a model sees.
 
 One row of `FEATURES` per feature: its name, look-back in bars and formula. Prices are in quote units, ratios and changes are fractions;
 `_rel` columns are free of the price level (`spec` D-10). A name of `ALIASES` is another word for the same plane.

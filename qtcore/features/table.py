@@ -1,4 +1,4 @@
-"""What do the numbers of a bank's table mean, and where does an operand lie?"""
+"""Table layout of the feature bank: what its numbers mean, and where an operand lies."""
 
 from qtcore.features.primitives import RATIOS
 from qtcore.jit import kernel

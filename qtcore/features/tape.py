@@ -1,4 +1,4 @@
-"""How does a block of bars become planes? Piece by piece through the list of operations that the plan wrote.
+"""Feature interpreter: a block of bars becomes planes, piece by piece through the list of operations that the plan wrote.
 
 `memory` (float64) holds everything that is computed: planes with a past, recursive means, the regime's rings, planes without a past,
 constants, and at the end the wanted planes `[slots, n, S]`. A plane with a past has its last rows in front of the present chunk: row r

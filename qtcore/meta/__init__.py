@@ -1,4 +1,4 @@
-"""Is the ensemble's opinion kept, replaced or escalated?
+"""Meta layer: whether the ensemble's opinion is kept, replaced or escalated.
 
 `policy` keeps or asks the arbiter, `override` and `predictor` let a learned model replace the ensemble; each is a rule over scalars and a
 `judge_*` kernel over cells. `vectors` builds the rows a learned model sees, `linear` and `mlp` evaluate it in a fixed order of sums, and

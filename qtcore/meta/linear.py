@@ -1,4 +1,4 @@
-"""What are the class probabilities of a logistic regression? One row at a time, summed in a fixed order.
+"""Logistic regression inference: class probabilities, one row at a time, summed in a fixed order.
 
 A library's matrix product gives other last bits for one row than for a batch; these kernels give the same. `logistic_platt` has one
 sigmoid a class, normalised (`spec` D-89); `logistic_softmax` is the plain one, and the one with a temperature, which divides the

@@ -1,4 +1,4 @@
-"""What is a learned meta model, and what does it say about a block? Arrays and names: data, no code (`spec` D-76)."""
+"""Learned meta model: its artefact, and what it says about a block. Arrays and names: data, no code (`spec` D-76)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""May a confident learned model replace the ensemble? (`spec` 6.3)"""
+"""Meta override: whether a confident learned model may replace the ensemble (`spec` 6.3)."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Is the ensemble clear enough, or must the arbiter be asked? The policy never proposes a trade (`spec` 7).
+"""Escalation policy: keep a clear ensemble or ask the arbiter. The policy never proposes a trade (`spec` 7).
 
 The rules need head counts only, so `chain.patterns` asks them once for each pattern of votes. The learned model is asked where every
 rule has passed, which with four voters is never (7.4); its entropy is worked out cell by cell.

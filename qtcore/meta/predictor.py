@@ -1,4 +1,4 @@
-"""May MetaPredictor v5 replace the ensemble? (`spec` 5)"""
+"""MetaPredictor v5: the rule by which it may replace the ensemble (`spec` 5)."""
 
 import numpy as np
 

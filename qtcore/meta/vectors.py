@@ -1,4 +1,4 @@
-"""What does a learned meta model see? Its input rows, each set of features with its fixed order of names (`spec` 5, 6.1, 8).
+"""Input vectors of learned meta models: each set of features with its fixed order of names (`spec` 5, 6.1, 8).
 
 A model is served only rows whose ordered names are its own (D-41); `VECTORS` lists all that exist. A missing model stands as HOLD at 0.5
 in its own columns and is not counted in the aggregates.

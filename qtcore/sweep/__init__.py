@@ -1,4 +1,4 @@
-"""What would each of a million settings have earned?
+"""Parameter sweep kernels: what each of a million settings would have earned.
 
 Votes, their patterns, features and the arbiter's score are computed once (`market`). Two drivers inline the same rules: settings as SIMD
 lanes (`lanes`), and the backtest's own kernels under a parallel loop over settings (`plain`); `rows` says which one a setting takes. A

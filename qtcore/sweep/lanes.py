@@ -1,4 +1,4 @@
-"""How are 64 settings run at once? Bars outside, symbols next, settings as SIMD lanes innermost.
+"""SIMD driver: 64 settings run at once. Bars outside, symbols next, settings as SIMD lanes innermost.
 
 The rules are those of a backtest, inlined: scalars in, scalars out, selects only. What no lane changes is worked out once for all 64, and
 a pass over the lanes is made only where one of them can be concerned: a symbol that some lane holds, a price beyond the nearest stop, a

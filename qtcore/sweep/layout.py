@@ -1,4 +1,4 @@
-"""Where does what lie in the flat arrays of a chunk of lanes? Every row is 64 float64, at a constant offset from the array's start."""
+"""Memory layout of a chunk of lanes: every row is 64 float64, at a constant offset from the start of its flat array."""
 
 LANES = 64  # 8 are too few to be worth the scalar part of a pass, 64 were best (2026-11)
 

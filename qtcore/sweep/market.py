@@ -1,4 +1,4 @@
-"""What do all settings of a sweep share? Bars, votes and indicators in blocks, with everything that no setting changes worked out."""
+"""Shared market data of a sweep: bars, votes and indicators in blocks, with everything that no setting changes computed once."""
 
 from dataclasses import dataclass, field
 from typing import Self

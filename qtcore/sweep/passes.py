@@ -1,4 +1,4 @@
-"""What is done for 64 settings at once? One pass over the lanes for each thing that happens to a symbol or to the account.
+"""Passes over SIMD lanes: one for each thing that happens to a symbol or to the account, for 64 settings at once.
 
 The arithmetic is that of the rules of a backtest; a pass loads, asks the rules and selects. p [S, N_POSITION * 64], a [N_ACCOUNT * 64] and
 own [N_SETTINGS * 64] are the lanes' positions, accounts and settings, rows as in `layout`; s: the symbol.
@@ -124,7 +124,7 @@ def reset_lanes(p, a, own):
 
 @kernel(inline=True)
 def leave_lanes(p, s, a, own, time):
-    """Close symbol s in the lanes that LEAVES names, at their REFERENCE; BY_STOP: was it the stop? Returns how many still hold it."""
+    """Close symbol s in the lanes that LEAVES names, at their REFERENCE; BY_STOP: whether by the stop. Returns how many still hold it."""
     n_open = 0
     for i in range(LANES):
         qty, entry, reference, rate = p[s, QTY + i], p[s, ENTRY + i], a[REFERENCE + i], own[FEE_RATE + i]

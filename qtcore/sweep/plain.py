@@ -1,4 +1,4 @@
-"""The plain driver: the kernels of a backtest under a parallel loop over rows of parameters.
+"""Plain driver: the kernels of a backtest under a parallel loop over rows of parameters.
 
 A row compares its thresholds with what was computed once, unless the row before had the same opinion, trades block by block with its own
 account, and leaves one METRICS record. Cutting a run into blocks changes no bit, so a row is the backtest of its parameters.

@@ -1,4 +1,4 @@
-"""Which driver runs a setting, and beside which others? Settings that differ only in thresholds share lanes.
+"""Driver assignment: which driver runs a setting, and beside which others. Settings that differ only in thresholds share lanes.
 
 Lanes take every opinion and every rule of the governor but the rare ones below; what chooses a branch instead of a number must be the
 same in all lanes of a chunk. Lanes that are alike act in the same bars, so settings are sorted before they are cut.

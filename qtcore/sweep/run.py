@@ -1,4 +1,4 @@
-"""How are settings handed to the drivers, and their results put back in the caller's order?"""
+"""Dispatch of a sweep: settings are handed to the drivers, and their results put back in the caller's order."""
 
 import numpy as np
 from numpy.typing import NDArray
