@@ -1,4 +1,4 @@
-"""The user's mistakes, and text that is safe to show. `UserError` is the user's: one sentence, exit code 2, no traceback.
+"""User errors, and text that is safe to show. `UserError` is the user's: one sentence, exit code 2, no traceback.
 
 What users, files and exchanges call things is shown in terminals, logs and alerts. `visible` is the one way there: nothing that a
 terminal obeys, and nothing that makes text look like another, gets through as it is.

@@ -1,4 +1,4 @@
-"""Files of ours, read and written: checked before they are believed, and on the disk whole or not at all.
+"""File input and output: our files are checked before they are believed, and written to the disk whole or not at all.
 
 Every reader takes a `Kind`, which says what the file is, how its content looks and what helps when it is not so. Whatever is wrong (no
 file, a folder or a pipe in its place, cut, not UTF-8, too large, too deep, a key missing or double, text where a number belongs) is one

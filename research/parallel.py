@@ -1,12 +1,12 @@
-"""Who does the work of a sweep or a training? This process, or the workers of a Ray cluster; the results are the same bits.
+"""Worker pools for sweeps and trainings: this process, or the workers of a Ray cluster; the results are the same bits.
 
 A pool maps work over items and hands each result back when it is done. `Here` does one item after the other; `RayPool` keeps one worker a
 processor, started with what all items share: that is put into Ray's object store once, and read from there by every worker. Arrays in
-that store are read-only, and kernels would be compiled a second time for them, so `Work.moved` makes a worker's own copy, once.
+that store are read-only, and kernels would be compiled a second time for them, so `Work.for_worker` makes a worker's own copy, once.
 
 A worker that dies is started again, and its item given to it again, by Ray, up to RETRIES times. Items change nothing outside their
 result, so a second try is harmless; ledger, files and store are written by the caller alone. Ray itself is not started again: where its
-head is gone, the work ends with one sentence within seconds, and what is done stays done.
+head is gone, the work ends with one sentence within seconds, and finished items are kept.
 
 Ray is started here for the time of the work, or found at an address (`ray start --head`). A worker refuses to work unless its sources and
 libraries are those of the caller: the same code or no run. On other machines qtcore must therefore be installed beside Ray. Nothing is

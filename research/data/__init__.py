@@ -1,4 +1,4 @@
-"""Candles in, Bars out: read, judge, align, stream, resample, simulate.
+"""Market data: candles in, Bars out. Read, judge, align, stream, resample, simulate.
 
 `load_bars` reads anything into Bars; `load` returns the report beside them; `stream_bars` yields the same bars in blocks. `save_bars`
 writes them so that they come back to the bit. Nothing here fills a hole.

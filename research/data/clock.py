@@ -1,4 +1,4 @@
-"""What time does a column, a text or a flag say? Everything ends as int64 ns UTC; a naive time is UTC unless its source has a clock."""
+"""Times and intervals: what columns, texts and flags say, as int64 ns UTC; a naive time is UTC unless its source has a clock."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""How is an exchange asked? Through ccxt's asynchronous client, from plain code: one question at a time, or a few at once.
+"""Exchange client: ccxt's asynchronous client, called from plain code, one request at a time or a few at once.
 
 The client keeps the exchange's own rate limit (ccxt's throttle). What goes wrong on the way is `ExchangeError`: it says how long the
 exchange wants to be left alone, where it says so. The clock is the exchange's: its time as of its last answer, plus what has passed since.

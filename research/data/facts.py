@@ -1,4 +1,4 @@
-"""What is in these bars? Fingerprint, annual factor, and the table of `qt data info`."""
+"""Data summary: fingerprint and annual factor of bars, and the table of `qt data info`."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""How does an exchange's history become a file? Page by page into a file beside it (`FILE.part`), which takes its place when all is there.
+"""Download of an exchange's history: page by page into a file beside the target (`FILE.part`), which replaces it when all is there.
 
 A fetch that was killed goes on where it stopped. The exchange's rate limit is kept; where it still says no, or nothing, the fetch waits as
 long as it was told to, or twice as long each time. The bar that is still forming is never written. What the exchange does not have stays

@@ -1,4 +1,4 @@
-"""How do Bars leave? As pandas and polars frames, and as Parquet files in our own schema."""
+"""Export of Bars: pandas and polars frames, and Parquet files in our own schema."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Which funding rate is due in which bar? Rates of perpetuals, whatever their exchange calls them, on the bars of their symbol.
+"""Funding rates of perpetuals, whatever their exchange calls them, on the bars of their symbol.
 
 Names are matched as they are written, else by spelling: upper and lower case, the separators `/ - _ . :` and blanks are one; what follows a
 colon (the settlement of `BTC/USDT:USDT`) and the words SWAP, PERP, PERPETUAL and P at the end (`BTC-USDT-SWAP`, `BTCUSDT_PERP`,

@@ -1,4 +1,4 @@
-"""On which rows do the bars stand? The choice between a regular grid and sessions (`spec` D-82), and the planes."""
+"""Time grid: the rows on which bars stand, the choice between a regular grid and sessions (`spec` D-82), and the planes."""
 
 from dataclasses import dataclass, replace
 

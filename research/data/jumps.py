@@ -1,4 +1,4 @@
-"""Which closes jump? A candle is judged by itself and by what came before it, so that a file and a live feed name the same ones.
+"""Price jumps: a candle is judged by itself and by what came before it, so that a file and a live feed name the same ones.
 
 A move is how many times larger the larger of two closes is than the smaller, less 1; candles that are masked are no closes. It is a jump
 where it is above 10 % and above 20 times the usual move, the median of the symbol's last 100 moves before it (at least 5 of them).

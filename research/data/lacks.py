@@ -1,4 +1,4 @@
-"""What do these bars lack? Holes, missing volume, jumps, prices that stand still, and symbols that can never vote; in counted sentences."""
+"""Data deficiencies in counted sentences: holes, missing volume, jumps, prices that stand still, and symbols that can never vote."""
 
 from collections.abc import Iterable, Sequence
 

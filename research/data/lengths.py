@@ -1,4 +1,4 @@
-"""How long is a bar? The most common step between candles, what is missing of a written close, and two lengths in one history."""
+"""Bar interval detection: the most common step between candles, what is missing of a written close, and two lengths in one history."""
 
 import math
 from collections import Counter

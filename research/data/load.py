@@ -1,4 +1,4 @@
-"""How do candles become Bars? Read, pick, sort, judge, put on the grid; what was not clean is in the report."""
+"""Candle loader: read, pick, sort, judge, put on the grid as Bars; what was not clean is in the report."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Memory that this process may use."""
+"""Memory limit: the memory that this machine, or the container that holds less, gives to a process."""
 
 import os
 from pathlib import Path

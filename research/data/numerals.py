@@ -1,4 +1,4 @@
-"""What number does a text say? Decimal points and commas, thousands, `$`, `12.5K`; the columns of one file are written in one way."""
+"""Number parsing: decimal points and commas, thousands, `$`, `12.5K`; the columns of one file are written in one way."""
 
 from collections.abc import Mapping
 

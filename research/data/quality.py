@@ -1,4 +1,4 @@
-"""Is the data fit to run? What `qt data check` prints: every problem of every symbol, and which of them stop a run.
+"""Data quality report: what `qt data check` prints, every problem of every symbol, and which of them stop a run.
 
 What stops a run is decided by the same code as in `load_bars`; what is only told is counted here.
 """

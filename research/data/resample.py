@@ -1,4 +1,4 @@
-"""What do longer bars look like? Bars or trade ticks gathered into bars; a longer bar is known only at its close."""
+"""Resampling: bars or trade ticks gathered into longer bars; a longer bar is known only at its close."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which rows can be used? A few bad rows of a symbol become holes and are reported; many stop the run with one sentence.
+"""Candle validation rules: a few bad rows of a symbol become holes and are reported; many stop the run with one sentence.
 
 What is wrong with one candle is decided by `broken_rule` from that candle alone and by `Moves` from it and its past, in a file and live.
 """

@@ -1,4 +1,4 @@
-"""Which real candles come with the product? S&P 500 and NASDAQ, daily, 1999-2018, from the data sets of the `arch` library."""
+"""Bundled sample data: real candles of S&P 500 and NASDAQ, daily, 1999-2018, from the data sets of the `arch` library."""
 
 from importlib.util import find_spec
 from pathlib import Path

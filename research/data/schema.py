@@ -1,4 +1,4 @@
-"""Which column is what? Rows: candles as they came, before any of them is judged."""
+"""Column schema: the names by which columns are known; and `Rows`, candles as they came, before any of them is judged."""
 
 import difflib
 import json

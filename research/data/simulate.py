@@ -1,4 +1,4 @@
-"""What would a market with a known answer look like? Seeded worlds; the same seed gives the same bits, a longer run the same beginning."""
+"""Simulated markets with a known answer: seeded worlds. The same seed gives the same bits, a longer run the same beginning."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence

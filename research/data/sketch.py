@@ -1,4 +1,4 @@
-"""Which data sets are the same market? A sketch of the candles by content, and the share that two sketches have in common.
+"""Content sketches of candles: whether two data sets are the same market, by the share that their sketches have in common.
 
 `spec` D-97. Two data sets that share half of the smaller one's candles belong together, whatever symbols and files are called. A data set
 is remembered by a sketch: every candle is hashed (open, high, low, close, volume to six significant digits; neither time nor name), and

@@ -1,4 +1,4 @@
-"""Where do candles come from? Parquet, Arrow, text files, folders of them, pandas, polars and NumPy, all read into Rows."""
+"""Candle sources: Parquet, Arrow, text files, folders of them, pandas, polars and NumPy, all read into Rows."""
 
 import datetime as dt
 import re

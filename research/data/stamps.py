@@ -1,4 +1,4 @@
-"""What does a written time say? Texts and numbers become wall-clock times: ISO 8601, epochs, dates in digits, and the forms of exports."""
+"""Formats of written times, read as wall-clock times: ISO 8601, epochs, dates in digits, and the forms of exports."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""How does a history run that does not fit in memory? Twice through a Parquet file: once for the grid, once for blocks of Bars.
+"""Out-of-core streaming of a history: two passes through a Parquet file, one for the grid, one for blocks of Bars.
 
 The file is sorted by symbol, then time, or by time. Each symbol (or the whole file) has a cursor that decodes one batch at a time; memory
 holds the batches of all cursors, one block, and the distinct timestamps (8 bytes a row).

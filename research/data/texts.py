@@ -1,4 +1,4 @@
-"""Which layout has a text file? What is packed is unpacked, what stands before the table is skipped, columns without a name get one.
+"""Text file layouts: what is packed is unpacked, what stands before the table is skipped, columns without a name get one.
 
 pyarrow reads the table itself, pandas the one with several header lines.
 """

@@ -1,4 +1,4 @@
-"""How does each simulated market move? Generators of blocks of candles; `simulate.py` lists them with their known answers.
+"""Simulation models: how each simulated market moves. Generators of blocks of candles; `simulate.py` lists them with their known answers.
 
 A generator takes (rng, number of symbols, interval in ns, its parameters) and yields blocks for ever. It draws whole blocks, so how many
 bars are asked for changes no bit of the ones before. Only + - * / and square roots are used.

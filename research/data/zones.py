@@ -1,4 +1,4 @@
-"""What instant is a time of the wall clock? Zones with their changes of the clock, and days that begin at another hour than midnight."""
+"""Time zones: the instant of a wall-clock time, daylight saving, and days that begin at another hour than midnight."""
 
 import re
 from dataclasses import dataclass, field
