@@ -215,7 +215,7 @@ def test_a_public_function_wins_over_the_package_of_its_name():
 
 
 def test_a_module_is_found_in_its_package():
-    assert loaded_by("import qtcore, research\nqtcore.chain.trade.trade\nresearch.training.registry.find")
+    assert loaded_by("import qtcore, research\nqtcore.chain.trade.trade\nresearch.parallel.Here")
 
 
 @pytest.mark.parametrize(
