@@ -1,1 +1,1 @@
-"""Everything that learns, and what it said out of sample: labels, splits, models, the learned meta layer, predictions."""
+"""Training and out-of-sample predictions: labels, splits, models, the learned meta layer, predictions."""

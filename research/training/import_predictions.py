@@ -1,4 +1,4 @@
-"""Predictions of the user's own on the bars: a Parquet, CSV or JSON-lines file or a frame, one row per close and symbol.
+"""Import of the user's own predictions: a Parquet, CSV or JSON-lines file or a frame, one row per close and symbol.
 
 Columns: `close_time` (or `timestamp`, meaning the close, or `open_time` alone), `symbol` and per model `xgb_action` and `xgb_confidence`,
 or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. JSON lines may nest them as the chain's own log does:

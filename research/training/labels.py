@@ -1,4 +1,4 @@
-"""What would have been right at each bar? Targets; the only module that looks forward.
+"""Labels: the targets, which say what would have been right at each bar. The only module that looks forward.
 
 A fixed-horizon label reads the return `r = close[t + h] / close[t] - 1` over exactly h rows of the grid: without a valid bar at both
 ends it is invalid, never HOLD (`spec` 2, D-23, D-82). One label per run trains and scores every layer.

@@ -1,4 +1,4 @@
-"""What did the base models say, out of sample? Frozen arrays on the grid of the bars, stored as Parquet.
+"""Out-of-sample predictions of the base models: frozen arrays on the grid of the bars, stored as Parquet.
 
 Rows before the first test fold are absent: a bar that a model was fitted on is never predicted. Column names of the file: `close_time`,
 `open_time`, `symbol`, `fold` (-1 none), `provenance` (`walk_forward`, `imported`, `none`), `label` (-1 none) and per model `xgb_p_sell`,

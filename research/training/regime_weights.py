@@ -1,4 +1,4 @@
-"""Who is listened to in which market? Weights of the base models by regime (`spec` 4.6, D-36): a user's table, or fitted ones.
+"""Ensemble weights by regime: factors for the base models, from a user's table or fitted (`spec` 4.6, D-36).
 
 Both are factors on `ensemble.weights`, which the ensemble scales back to the original sum. Fitted factors follow from what the models said
 out of sample in earlier folds, never from our own trades, and hold from the first bar of a fold on, like the fold's models.

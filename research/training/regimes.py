@@ -1,4 +1,4 @@
-"""Which kind of market was it? The regime of every cell, and the sixteen slices that figures are given for.
+"""Market regimes: the regime of every cell, and the sixteen slices that figures are given for.
 
 A cell's regime is one of 3 volatilities times 3 trends (`spec` 1.9). Sufficient statistics are gathered for the nine only; the six margins
 and the total are sums of them, so no slice can disagree with another.

@@ -1,4 +1,4 @@
-"""Which trained models are in use? A registry on disk: versions by name, one of them current.
+"""Model registry: trained models in use, on disk. Versions by name, one of them current.
 
     <QT_HOME>/registry/<name>/1/schedule.json ...      a version is a copy of a trained set, never changed again
     <QT_HOME>/registry/<name>/current.json             {"version": 2, "history": [...]}

@@ -1,4 +1,4 @@
-"""Which rows train, which stop the training, which are scored? Walk-forward folds, purged by label end, with an embargo.
+"""Purged walk-forward splits: which rows train, which stop the training, which are scored. Purged by label end, with an embargo.
 
     rows  0 ........................ first test row .................. n
     fold  |    fit    |gap| valid |gap|   test   |

@@ -1,4 +1,4 @@
-"""How does a training go on with the bars since? One more fold: tested on what came since, trained on all before, nothing else refitted.
+"""Incremental training with the bars since: one more fold, tested on what came since, trained on all before; nothing else is refitted.
 
     first     | train | fold 0 | fold 1 |
     update    | train | fold 0 | fold 1 | fold 2 |      fold 2 trains up to the end of the first training and serves from there on

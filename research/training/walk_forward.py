@@ -1,4 +1,4 @@
-"""How do bars become out-of-sample predictions? Features, one label, walk-forward folds, one fit per model and fold, a schedule.
+"""Walk-forward training: bars become out-of-sample predictions. Features, one label, folds, one fit per model and fold, a schedule.
 
 Nothing at or after a fold's first test row reaches its models: features look back, label choice and percentiles come from training rows,
 training ends where labels would touch the test, early stopping has its own purged slice. `retrain_fold` fits one fold again so that this

@@ -1,4 +1,4 @@
-"""How does the meta layer learn, and is it worth it? Training, artefacts and use of the learned models of `qtcore.meta`.
+"""Meta learning: training, artefacts and use of the learned models of `qtcore.meta`.
 
 - `train_meta(bars, predictions, params)` fits walk-forward on out-of-sample base predictions and returns a `MetaSchedule`, which
   `Engine(meta_model=...)` and `research.backtest(..., meta=...)` take;

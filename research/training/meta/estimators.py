@@ -1,4 +1,4 @@
-"""How is a meta model fitted, asked and stored? One small class a kind; rows go in, probabilities of SELL, HOLD, BUY come out.
+"""Meta estimators: fit, answer and storage. One small class a kind; rows go in, probabilities of SELL, HOLD, BUY come out.
 
 | kind     | model                                              | calibration               | file  |
 | -------- | -------------------------------------------------- | ------------------------- | ----- |

@@ -1,4 +1,4 @@
-"""What does a meta model's `..._meta.json` say? The fields of `spec` 12.6, the acceptance of 12.5 and D-74."""
+"""Metadata of a meta model, its `..._meta.json`: the fields of `spec` 12.6, the acceptance of 12.5 and D-74."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""What does MetaPredictor v5 say of one set of votes? The interface that other programs call (`spec` 5)."""
+"""MetaPredictor v5: its answer to one set of votes. The interface that other programs call (`spec` 5)."""
 
 from collections.abc import Mapping
 from pathlib import Path

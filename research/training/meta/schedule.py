@@ -1,4 +1,4 @@
-"""Which meta model answers for which bar? A schedule of artefacts, each valid for a span of decision times (`spec` D-88).
+"""Meta model schedule: which artefact answers for which bar, each valid for a span of decision times (`spec` D-88).
 
 `Engine(meta_model=schedule)` serves bar t with the model whose `[valid_from, valid_until)` holds its close; before the first no model is
 loaded and the rules alone act. `research.training.models.folder` says how it lies on disk (`spec` 3.4, 12.6, D-31).

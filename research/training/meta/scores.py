@@ -1,4 +1,4 @@
-"""How good is the learned meta model, whether a rule asked it or not?"""
+"""Scores of the learned meta model on every cell, whether a rule asked it or not."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""How does the meta layer learn? Walk-forward, on out-of-sample base predictions of earlier folds only (`spec` D-87).
+"""Meta model training: walk-forward, on out-of-sample base predictions of earlier folds only (`spec` D-87).
 
     base folds   | train | fold 0 | fold 1 | fold 2 | fold 3 ...
     meta model 2           |    fit      |gap|held|gap| serves fold 2

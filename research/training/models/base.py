@@ -1,4 +1,4 @@
-"""What is a base model? The protocol, the scaler, and what our models share.
+"""Base model interface: the protocol, the scaler, and what our models share.
 
 A model turns feature rows into probabilities of SELL, HOLD, BUY. It knows its ordered feature names and refuses others; it is fitted with a
 validation slice that stops the training; it is saved in its library's own format beside a JSON scaler, never pickled (`spec` D-76).

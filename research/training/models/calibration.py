@@ -1,4 +1,4 @@
-"""Can a model's probabilities be believed? At most four numbers, fitted on the validation slice, put them right (`spec` D-86).
+"""Probability calibration: at most four numbers, fitted on the validation slice, correct a model's probabilities (`spec` D-86).
 
     q_c = f_c * exp(a * log p_c) / sum over classes
 

@@ -1,4 +1,4 @@
-"""Which fits are known already? A store on disk, keyed by the content of everything that a fit reads.
+"""Fit store: fits that are known already, on disk, keyed by the content of everything that a fit reads.
 
 An entry is a folder `<QT_HOME>/store/fits/<key>/`: the model and its scaler, the test fold's probabilities, and `entry.json` with the
 answer of the fit and the hash of each file. It is written under another name and renamed, so half an entry is never found; an altered one

@@ -1,4 +1,4 @@
-"""How does a schedule of fitted models lie on disk? Artefacts by fold, then `schedule.json`, which vouches for every other file.
+"""Model folder: a schedule of fitted models on disk. Artefacts by fold, then `schedule.json`, which vouches for every other file.
 
     schedule.json                          written last: a folder without it is half-written; holds its own hash
     fold_00/xgb_v20260112_120000_v5.ubj    and `..._scaler.json`, which holds the model's hash; `..._meta.json`, whose hash the entry holds

@@ -1,4 +1,4 @@
-"""What does a model look at? How much worse it answers on its held-out fold when one feature's values change places."""
+"""Permutation feature importance: how much worse a model answers on its held-out fold when one feature's values change places."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""What do the models see? Bars become one float32 matrix with columns by name, and the regime that slices its scores."""
+"""Model inputs: bars become one float32 matrix with columns by name, and the regime that slices its scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

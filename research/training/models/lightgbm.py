@@ -1,4 +1,4 @@
-"""How is the LightGBM base model built? Leaf-wise trees, one thread, as the original system ran them (`spec` 3.2, D-27)."""
+"""LightGBM base model: leaf-wise trees, one thread, as the original system ran them (`spec` 3.2, D-27)."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

@@ -1,4 +1,4 @@
-"""What do the sequence models share? Scaling, training with early stopping, prediction that never depends on its company, files.
+"""Neural network base: scaling, training with early stopping, prediction that never depends on its company, files.
 
 Training: AdamW, balanced class weights, up to a number of epochs, stopped by the loss on the validation slice. The loss and not the
 accuracy: with unequal classes the most accurate network may answer HOLD throughout, accuracy moves in steps, and a model is accepted by its

@@ -1,4 +1,4 @@
-"""How is the N-HiTS base model built? Stacks that look at the window at several rates, as a classifier (`spec` 3.3, D-30).
+"""N-HiTS base model: stacks that look at the window at several rates, as a classifier (`spec` 3.3, D-30).
 
 After Challu et al. 2022 (N-HiTS). A window is embedded, row by row, into a few channels. A block sees what the blocks before it left
 unexplained, max-pooled by its stack's kernel, and its small network gives coefficients: points in time, fewer the larger the kernel,

@@ -1,4 +1,4 @@
-"""How is the PatchTST base model built? A transformer over patches of each feature's window, as a classifier (`spec` 3.3, D-29, D-30).
+"""PatchTST base model: a transformer over patches of each feature's window, as a classifier (`spec` 3.3, D-29, D-30).
 
 After Nie et al. 2023 (PatchTST). Each channel (feature) of a window is normalised by its own mean and deviation (RevIN), cut into patches,
 and goes alone through the same encoder; the channels meet only in the head, which reads the mean over the patches of every channel.

@@ -1,4 +1,4 @@
-"""Which model answers for which bar? A schedule of artefacts, each valid for a span of decision times (`spec` D-88).
+"""Model schedule: which artefact answers for which bar, each valid for a span of decision times (`spec` D-88).
 
 Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)` holds `close_time[t]`. `folder` says how it lies on disk.
 """

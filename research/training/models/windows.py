@@ -1,4 +1,4 @@
-"""What does a sequence model see? The last L feature rows of one symbol, gathered only when a batch asks for them.
+"""Sequence windows: the last L feature rows of one symbol, gathered only when a batch asks for them.
 
 A window that is incomplete or holds an invalid row gives no prediction (`spec` D-29); its label is the one of its last bar.
 """

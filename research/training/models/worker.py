@@ -1,4 +1,4 @@
-"""How is one model of one fold fitted, and how do several run at once? Jobs in files, workers as plain processes, nothing pickled.
+"""Fit workers: one model of one fold each, several at once. Jobs in files, workers as plain processes, nothing pickled.
 
 A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F] float32, `usable.npy` [n, S] bool, `labels.npy`
 [K, n, S] int8 and `roles.npy` [K, n] int8. A worker is a Python process that runs `main`: jobs come as lines on its standard input,

@@ -1,4 +1,4 @@
-"""How is the XGBoost base model built? Histogram trees, one thread, as the original system ran them (`spec` 3.2, D-27)."""
+"""XGBoost base model: histogram trees, one thread, as the original system ran them (`spec` 3.2, D-27)."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar

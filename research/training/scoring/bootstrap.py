@@ -1,4 +1,4 @@
-"""How uncertain is a figure when neighbouring bars and all symbols move together? A stationary bootstrap cut in time.
+"""Stationary bootstrap cut in time: the uncertainty of a figure where neighbouring bars and all symbols move together.
 
 Blocks of consecutive bars, of geometric length, are drawn with replacement; a block takes every symbol with it (`spec` D-93). What is
 resampled are sums per bar (cells, hits, returns), never cells: a resample is a count of how often each bar was drawn, and all resampled

@@ -1,4 +1,4 @@
-"""Is one opinion better than another? The difference of their balanced accuracies on the cells that both were scored on.
+"""Paired comparison of two opinions: the difference of their balanced accuracies on the cells that both were scored on.
 
 Both are resampled by the same blocks of bars, so what they share cancels. The best base model is picked on the cells that it is judged on,
 which flatters it: a meta layer that beats it has earned that.

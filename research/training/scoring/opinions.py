@@ -1,4 +1,4 @@
-"""How often was a model or a layer right, and is that more than luck? Accuracy blocks, in total, per regime slice and per symbol.
+"""Accuracy of a model or a layer, and whether it is more than luck: blocks in total, per regime slice and per symbol.
 
 Every figure of a block is a quotient of sums, and the sums are kept per bar and group (`ScoreSums`), so slices add up and the bootstrap
 resamples bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).

@@ -1,4 +1,4 @@
-"""Is a confidence of 0.7 right in 70 of 100 cases? Reliability per bin of confidence, and the expected calibration error.
+"""Reliability diagram data: accuracy per bin of confidence, and the expected calibration error. Is 0.7 right in 70 of 100 cases?
 
 ECE: 15 equal bins of the confidence in [0, 1], gaps between confidence and accuracy weighted by cells (Guo et al. 2017). Few independent
 cells give a gap by luck alone, so the ECE of a perfectly calibrated opinion with the same confidences and as many independent cells stands
