@@ -1,12 +1,13 @@
-"""What does a run prove? Accuracy with intervals, rates, money and the verdict (`spec` section 17).
+"""Evidence of a run: accuracy with intervals, rates, money and the finding (`spec` section 17).
 
-- `regimes`: which of nine kinds of market each cell was in; sixteen slices
-- `scoring`: accuracy blocks from sums per bar; `bootstrap`: their intervals, blocks cut in time; `accuracy`: who is scored where
-- `calibration`: is a confidence of 0.7 right in 70 of 100 cases; `compare`: is one opinion better than another
-- `rates`: how often each layer and each rule acted; `dead`, `thresholds`: which rules and settings never can
-- `provenance`: where every prediction came from
-- `sharpe`: probabilistic and deflated Sharpe ratio; `verdict`: edge, no edge, not enough data
-- `summary`: all of it as one dictionary
+- `accuracy`: who is scored on which cells, by the statistics of `research.training.scoring`
+- `rates`: how often each layer and each rule acted; `reachability`, `thresholds`: which rules and settings never can
+- `attribution`: PnL by layer and rule; `provenance`: where every prediction came from; `lacked`: what the data lacked
+- `sharpe`: probabilistic and deflated Sharpe ratio; `finding`: edge, no edge, not enough data
+- `plausibility`, `planted`: figures too good to be honest, and whether a leak would be noticed
+- `ledger`, `trials`, `standing`, `tried`: what was tried on the same market; `overfitting`: what a search is worth
+- `cpcv`, `leakage`, `nullworlds`, `surrogates`, `meta_comparison`: experiments that train again; `envelope`: bands for live
+- `summary`: all of it as one dictionary; `headline`: its short tables
 
 Read here: `summarise(run)`, `headline(summary)`, `regime_table(summary)`.
 """

@@ -1,4 +1,4 @@
-"""Whose opinions are scored, on which cells, and cut in which ways? Total and regimes, symbols, reliability, meta against base.
+"""Accuracy tables: whose opinions are scored, on which cells. Total and regimes, symbols, reliability, meta against base.
 
 All of it is drawn by one bootstrap, whose block length is the longest that any of the opinions asks for.
 """

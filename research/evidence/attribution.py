@@ -1,4 +1,4 @@
-"""Which layer and which rule earned what? The run again, exactly, with layers and rules put in one at a time.
+"""PnL attribution to layers and rules: the run again, exactly, with layers and rules put in one at a time.
 
 The ladder begins with the ensemble alone: its votes are traded with the run's sizes, costs and holding time, and no rule of the governor.
 Then come meta layer, arbiter, and the governor's rules in the order in which they are asked. Each step is a full replay through the same

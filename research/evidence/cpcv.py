@@ -1,4 +1,4 @@
-"""How much of a backtest is the luck of one history? Combinatorial purged cross-validation: many histories instead of one.
+"""Combinatorial purged cross-validation: many histories instead of one. How much of a backtest is the luck of one history?
 
 Time is cut into groups; every choice of some of them is tested by a model that trained on the others, purged by the end of the labels
 (`research.training.splits.combinatorial`). The tested groups make up whole out-of-sample histories, the paths: 10 groups, 2 tested, give 45

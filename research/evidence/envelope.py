@@ -1,4 +1,4 @@
-"""How did the chain behave in its backtest, week by week, and does it still? Bands for rates, calibration, accuracy and feature drift.
+"""Behaviour envelope of a backtest, against which live is held: bands for rates, calibration, accuracy and feature drift.
 
 A backtest is cut into windows of `window` bars, one behind the other. Each figure of a window (a share, a calibration gap, the drift of a
 feature) is one observation: a window holds what follows itself in time and what symbols do together, so that no cell is taken for

@@ -1,4 +1,4 @@
-"""Do the figures show an edge? One of three findings, and the two numbers that decided; the verdict is made of it and the proof.
+"""Finding: whether the figures show an edge. One of three, and the two numbers that decided; the verdict is made of it and the proof.
 
 `spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net
 minus exposure-matched market return above 0 is `edge`; everything else is `no edge`. An `edge` on bars where a leak would not be noticed is

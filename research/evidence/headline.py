@@ -1,4 +1,4 @@
-"""What are the figures that people ask for first? Short tables made from a summary."""
+"""Headline figures: what people ask for first, as short tables made from a summary."""
 
 from typing import Any
 

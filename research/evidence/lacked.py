@@ -1,4 +1,4 @@
-"""What did the data of a run lack? Everything of the input that was lost, assumed or suspicious, in counted sentences."""
+"""Data deficiencies of a run: everything of its input that was lost, assumed or suspicious, in counted sentences."""
 
 import numpy as np
 

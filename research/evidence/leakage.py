@@ -1,4 +1,4 @@
-"""How much of a figure is leakage? The same pipeline with a shuffled split, the wrong one, beside the purged walk-forward one.
+"""Leakage audit: the same pipeline with a shuffled split, the wrong one, beside the purged walk-forward one.
 
 Same candles, features, label, model class, parameters and scored cells; only the split differs. Labels of neighbouring bars share bars and
 prices carry the time, so a shuffled split trains on the neighbours of what it scores: a figure of 40 % becomes 50 to 80 % without any skill

@@ -1,4 +1,4 @@
-"""How many tries did it take? The ledger of everything that was ever tried on the same candles.
+"""Trial ledger: append-only record of everything that was ever tried on the same candles. How many tries did it take?
 
 `spec` D-97. One trial = (data lineage, resolved parameters, hash of predictions); an identical rerun is none. The ledger is one SQLite file
 in `QT_HOME` (default `~/.qt`); several processes may write at once. Data sets that share half of their candles make one lineage

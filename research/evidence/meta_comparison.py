@@ -1,4 +1,4 @@
-"""Which learned meta layer is worth having? Kinds, vectors and options walk-forward, beside the base models and the ensemble.
+"""Comparison of learned meta layers: kinds, vectors and options walk-forward, beside the base models and the ensemble.
 
 Every variant is scored on the same cells: those that all of them, every base model and the ensemble answered out of sample. No backtest
 runs, so nothing here is a trial; the one that is then served is.

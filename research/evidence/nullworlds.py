@@ -1,4 +1,4 @@
-"""Would the whole procedure find as much where there is nothing? It is repeated on surrogate markets, and a p-value says how it compares.
+"""Surrogate data test of the whole procedure: it is repeated on surrogate markets, and a p-value says how it compares.
 
 The procedure is everything that a researcher does: train walk-forward, try every setting of a grid, keep the best. Its statistic, the best
 Sharpe ratio a year after costs, is measured on the real candles and on K surrogate ones (`surrogates`), each trained from scratch. With

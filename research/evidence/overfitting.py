@@ -1,4 +1,4 @@
-"""Is the best of many settings better than luck? What a search as a whole is worth, from the returns of all its trials.
+"""Backtest overfitting tests: what a search as a whole is worth, from the returns of all its trials. Is the best better than luck?
 
 - `overfitting`: probability of backtest overfitting by combinatorially symmetric cross-validation (Bailey, Borwein, Lopez de Prado, Zhu
   2017): in how many ways of halving time does the best of one half fall into the worse half of the other?

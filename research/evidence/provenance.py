@@ -1,4 +1,4 @@
-"""Where did every prediction come from? Real, stale, imported, synthetic or absent: its share of the predictions, trades and PnL.
+"""Prediction provenance: real, stale, imported, synthetic or absent, and its share of the predictions, trades and PnL.
 
     real       a model fitted on real labels answered in the period it was meant for
     stale      it answered later than that: the schedule says it should have been fitted again

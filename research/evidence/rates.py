@@ -1,4 +1,4 @@
-"""How often did each layer act? Rates of `spec` D-95 and the count of every rule, in total and per regime slice."""
+"""Activity rates of layers: how often each acted (`spec` D-95), and the count of every rule, in total and per regime slice."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Which rules can never act? Every rule of meta layer, arbiter and governor: decided, never happened here, unreachable, or off.
+"""Rule reachability: whether each rule of meta layer, arbiter and governor decided, never happened here, is unreachable, or is off.
 
 *Unreachable* is proven, not observed. The head-count rules are asked about every vote pattern of the models that were present, by the
 chain's own pattern table; the arbiter's answers follow from its score, from -1 to 1 and at the edges of every rule; limits of the governor

@@ -1,4 +1,4 @@
-"""Is a Sharpe ratio skill, or the best of many tries? Ratios per bar first, annualised last by the data's own calendar.
+"""Probabilistic and deflated Sharpe ratio: ratios per bar first, annualised last by the data's own calendar.
 
 Bailey and Lopez de Prado, "The Sharpe ratio efficient frontier" (2012) and "The deflated Sharpe ratio" (2014). Skewness and **raw**
 kurtosis (3 for a normal), both of the population. The tests check against ffn and vectorbt to 1e-7 and against the published example.

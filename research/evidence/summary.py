@@ -1,4 +1,4 @@
-"""What did a run show? `summarise` turns a run into the dictionary that `summary.json` holds and the report is drawn from.
+"""Summary of a run: `summarise` makes the dictionary that `summary.json` holds and the report is drawn from.
 
 Plain values only; NaN becomes None, so that the file is strict JSON. Every figure is net of costs and over the tested bars (`tested_rows`).
 """

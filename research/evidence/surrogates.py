@@ -1,4 +1,4 @@
-"""What would this market look like if nothing could be foreseen in it? Surrogate candles from real ones, all symbols of a row together.
+"""Surrogate candles from real ones, all symbols of a row together: markets in which nothing can be foreseen.
 
 | kind      | what is done                                      | keeps                                   | destroys            |
 | --------- | ------------------------------------------------- | --------------------------------------- | ------------------- |

@@ -1,4 +1,4 @@
-"""Which thresholds matter? For each: the rule it steers, how often that rule was reached and decided, and the values that change nothing.
+"""Threshold sensitivity: the rule that each steers, how often that rule was reached and decided, and the values that change nothing.
 
 Head counts take few values (four votes agree to a half, three quarters or whole), so many values of a threshold are one and the same. The
 span of equal values is found by asking the chain's own pattern table at every share of up to five votes and between them.

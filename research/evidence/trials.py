@@ -1,4 +1,4 @@
-"""What is one try, and how many independent ones are many worth? A run or a row of a sweep, as the trial ledger keeps it (`spec` D-97)."""
+"""Trials: a run or a row of a sweep, as the trial ledger keeps it (`spec` D-97), and how many independent ones many are worth."""
 
 import hashlib
 import json

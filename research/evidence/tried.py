@@ -1,4 +1,4 @@
-"""What has been tried on which market, and what is the best of it worth? The table of `qt trials`."""
+"""Trial statistics by market: what has been tried, and what the best of it is worth. The table of `qt trials`."""
 
 import math
 from typing import Any

@@ -1,1 +1,1 @@
-"""One pass of the chain, and its tables on disk."""
+"""Backtest runs: one pass of the chain, and its tables on disk."""

@@ -1,4 +1,4 @@
-"""What would the chain have done? One call from bars and predictions to a record; the engine is the one that runs live."""
+"""Backtest: one call from bars and predictions to the record of a run; the engine is the one that runs live."""
 
 from collections.abc import Callable, Iterable
 from typing import Any

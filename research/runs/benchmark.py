@@ -1,4 +1,4 @@
-"""What would doing nothing have earned? Equal-weight buy and hold of the listed symbols, fully invested or at a given exposure.
+"""Benchmark: equal-weight buy and hold of the listed symbols, fully invested or at a given exposure.
 
 `spec` D-96. A symbol is listed from its first to its last valid close. The share `exposure` of wealth is spread equally over the symbols
 that are listed at this bar and the next; it is spread again whenever that set changes and left alone in between; the rest is cash. No

@@ -1,4 +1,4 @@
-"""What is swept? Bars and votes with everything that no setting changes, and the engine that a single setting is checked with."""
+"""Sweep case: bars and votes with everything that no setting changes, and the engine that a single setting is checked with."""
 
 import hashlib
 from collections import OrderedDict

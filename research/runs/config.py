@@ -1,4 +1,4 @@
-"""What did the user set, and where? Profile, then `qt.toml`, then `--set`: the later one wins, each is checked by `qtcore.params`.
+"""Configuration: profile, then `qt.toml`, then `--set`; the later one wins, each is checked by `qtcore.params`.
 
 A configuration file holds one table per layer and a table `[run]`:
 

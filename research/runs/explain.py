@@ -1,4 +1,4 @@
-"""Why did the chain decide this? One decision of a finished run, layer by layer: what each saw, said and why."""
+"""Explanation of one decision of a finished run, layer by layer: what each saw, said and why."""
 
 from pathlib import Path
 from typing import Any

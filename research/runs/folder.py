@@ -1,4 +1,4 @@
-"""What is kept of a run, and is it all there? Writes and reads a run's folder; `reports/README.md` describes every file and column.
+"""Run folder: writes what is kept of a run, reads it if it is all there; `reports/README.md` describes every file and column.
 
 A folder is written under the name `.<run>.partial` and renamed when it is complete, so a name without that is a whole run. The reader
 refuses half-written folders and other schemas with one sentence.

@@ -1,4 +1,4 @@
-"""What would the governor say, asked one request at a time? The compiled rules behind the interface of `spec` 10.2 and 10.5.
+"""Governor state, asked one request at a time: the compiled rules behind the interface of `spec` 10.2 and 10.5.
 
 For scenario files, `qt explain` and tests. It drives the rules that the trade loop inlines (`screen_rule`, `veto_rule`, `govern_step`) on
 the same ACCOUNT, POSITION and CLOSED records. One thing differs: a drawdown is judged at every request and halts nothing by itself.

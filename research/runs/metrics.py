@@ -1,4 +1,4 @@
-"""What does a row of a sweep say? METRICS records as columns of the usual figures, whole arrays at a time."""
+"""Performance figures of a sweep: METRICS records as columns of the usual figures, whole arrays at a time."""
 
 import hashlib
 from typing import Any

@@ -1,4 +1,4 @@
-"""How does a backtest feed meta training? It writes the prediction log and the outcomes of `spec` 12.1, from which training reads."""
+"""Prediction log of a backtest and its outcomes (`spec` 12.1), as meta training reads them."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What does a reason code mean in words? Kernels emit integers and numbers; every text is made here (`spec` 0.4)."""
+"""Reason texts: what each reason code means in words. Kernels emit integers and numbers; every text is made here (`spec` 0.4)."""
 
 from collections.abc import Sequence
 

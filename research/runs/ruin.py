@@ -1,4 +1,4 @@
-"""When was nothing left of an account, and what did it owe then? The one place that finds it, in a backtest and live.
+"""Account liquidation: when nothing was left, and what was owed then. The one place that finds it, in a backtest and live.
 
 At a close whose mark leaves no equity every position is closed at that mark (`LIQUIDATED`); what the account owes then is written off, its
 balance and equity are 0.0 from that bar on, and every later BUY and SELL is refused (`LIQUIDATED`).

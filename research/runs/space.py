@@ -1,4 +1,4 @@
-"""Which settings are tried? Axes of parameter values, and the settings that a grid or a random search makes of them."""
+"""Parameter space: axes of parameter values, and the settings that a grid or a random search makes of them."""
 
 import difflib
 import json

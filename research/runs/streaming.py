@@ -1,4 +1,4 @@
-"""How is a history run that does not fit in memory? Block after block through one engine, the same bits as at once.
+"""Streaming backtest of a history that does not fit in memory: block after block through one engine, the same bits as at once.
 
 What grows with time is one line a bar and one record a fill; bars, features, predictions and decisions of a block are dropped with it.
 """

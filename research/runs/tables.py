@@ -1,4 +1,4 @@
-"""Which tables does a run give? Decisions, trades, fills and equity as pandas frames; the same columns go to Parquet.
+"""Result tables: decisions, trades, fills and equity as pandas frames; the same columns go to Parquet.
 
 Enums are codes of `qtcore.types` (int8, uint8), times are UTC. Every frame is indexed by the time at which its row begins.
 """

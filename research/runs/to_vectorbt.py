@@ -1,4 +1,4 @@
-"""How does a run become a `vectorbt.Portfolio`? Our fills in its books: the same equity, and its plots and figures for who knows them.
+"""Export to `vectorbt.Portfolio`: our fills in its books, the same equity, and its plots and figures for who knows them.
 
 vectorbt fills one order a row and column, so a bar becomes a few rows: exits at the open, entries at the open, stops, then fills at the
 close where there are any, and last a row without orders at the bar's close. Prices carry our slippage; fees are a share of the notional.
