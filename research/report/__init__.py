@@ -1,4 +1,4 @@
-"""How is a run shown? One self-contained HTML page, made from nothing but the run's folder.
+"""Report of a run: one self-contained HTML page, made from nothing but the run's folder.
 
 `page` turns files into words and tables, `figures` draws, `svg` makes the drawings follow the reader's screen, `templates/` sets the pages,
 the sweep's too.

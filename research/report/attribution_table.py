@@ -1,4 +1,4 @@
-"""Which layer and which rule earned what? The table of the attribution, in words of the page."""
+"""Attribution table: what each layer and each rule earned, in words of the page."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How do several runs differ? Their figures, parameters and equity side by side; a table and one page."""
+"""Comparison of runs: their figures, parameters and equity side by side; a table and one page."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What do the pictures of a run look like? One function a figure: summary and tables in, a `Picture` out.
+"""Figures of the report: one function a figure, summary and tables in, a `Picture` out.
 
 Colours mean the same everywhere: blue the chain, amber the ensemble alone, grey the market and every baseline, green better, red worse.
 Margins are set by hand, in inches: matplotlib's automatic layout took three quarters of the time of a report.

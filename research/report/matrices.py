@@ -1,4 +1,4 @@
-"""Which small tables are best seen as colour? Confusion matrices and the figures of the nine regimes, drawn as squares on one canvas."""
+"""Heatmaps: confusion matrices and the figures of the nine regimes, drawn as squares on one canvas."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What do the models look like from inside? Reliability, learning curves and feature importance, one small panel a model."""
+"""Model diagnostics: reliability, learning curves and feature importance, one small panel a model."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

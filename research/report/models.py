@@ -1,4 +1,4 @@
-"""What is known of the models that voted? The metadata of their artefacts, read from the run's folder, as tables and sentences."""
+"""Model section of the report: the metadata of the artefacts that voted, read from the run's folder, as tables and sentences."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What stands on the page? The run's files turned into words, tables and pictures; the template only sets them."""
+"""Report page: the run's files turned into words, tables and pictures; the template only sets them."""
 
 from typing import Any
 

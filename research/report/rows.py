@@ -1,4 +1,4 @@
-"""Which tables stand on the page? One function a table: parts of the summary in, rows of text out."""
+"""Tables of the report: one function a table, parts of the summary in, rows of text out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How does a figure fit a page that may be light or dark, wide or narrow? SVG images whose colours are CSS variables.
+"""SVG figures whose colours are CSS variables, for pages that may be light or dark, wide or narrow.
 
 Figures are drawn with placeholder colours, one per role, which become variables with a light and a dark value inside the image. Each
 figure is drawn twice, for a laptop and for a phone; the browser takes the one that fits. Text stays text, so it is sharp at any size.

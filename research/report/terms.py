@@ -1,4 +1,4 @@
-"""What must a reader know first? The verdict, and what the figures rest on: data, label, fills, costs, limits."""
+"""Basis of a report: the verdict first, and what the figures rest on. Data, label, fills, costs, limits."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How are codes and numbers written for people? None and NaN are a dash, never a zero."""
+"""Text formatting: codes and numbers as they are written for people. None and NaN are a dash, never a zero."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which setting is worth trying next? An adaptive search: batches of settings that what is known makes promising (optuna's TPE).
+"""Adaptive search: batches of settings that what is known makes promising (tree-structured Parzen estimator of optuna).
 
 A batch is asked for at once, run side by side, and told. It depends on the seed, its place and what was told before it, on nothing else:
 a search that is interrupted goes on with the trials it would have had. Each is a trial of the ledger like any other; a search that looks

@@ -1,4 +1,4 @@
-"""How does a setting become a trial of the ledger? Every row of a sweep does, and every setting that a fold of a walk forward tried.
+"""Trial counting: every row of a sweep, and every setting that a fold of a walk forward tried, becomes a trial of the ledger.
 
 A trial is a setting on a lineage of candles (`spec` D-97). One that is tried on a fold has been tried on the lineage, so it counts as the
 trial that it is on all its candles, once, in however many folds it was tried, and not again when it is swept or run there. Its figures are

@@ -1,4 +1,4 @@
-"""Where are the cliffs? What a threshold earns is piecewise constant: between two breakpoints nothing changes, so a curve can be exact.
+"""Threshold curves: what a threshold earns is piecewise constant, between two breakpoints nothing changes, so a curve can be exact.
 
 A cell changes its mind where the threshold passes the cell's own figure (its confidence, its score), once. Those figures are all the
 breakpoints there are; the chain is run once between each pair of neighbours, and accuracy is counted cell by cell.

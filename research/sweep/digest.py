@@ -1,4 +1,4 @@
-"""What of a million rows does a page need? Sums over pairs of axes, the best rows, and an even sample, read part by part.
+"""Digest of a sweep for its page: sums over pairs of axes, the best rows, and an even sample, read part by part.
 
 Nothing grows with the number of settings: a map has at most 60 x 60 cells, a sample 5,000 rows.
 """

@@ -1,4 +1,4 @@
-"""Who ran the settings of a sweep? The two drivers of `qtcore.sweep` give the same bits, at speeds that differ several times over."""
+"""Driver report: which driver ran the settings of a sweep. Both give the same bits, at speeds that differ several times over."""
 
 from collections.abc import Iterable, Mapping
 

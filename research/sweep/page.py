@@ -1,4 +1,4 @@
-"""What does a sweep look like? One self-contained HTML page: the verdict, the funnel of trials, heatmaps, exact curves, the best rows."""
+"""Sweep page: one self-contained HTML page with the verdict, the funnel of trials, heatmaps, exact curves, the best rows."""
 
 import json
 import re

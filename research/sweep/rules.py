@@ -1,4 +1,4 @@
-"""Which trials are wanted? Constraints such as `max_drawdown < 0.15`, and the figure that is to be as large as possible."""
+"""Constraints and objective of a search: bounds such as `max_drawdown < 0.15`, and the figure that is to be as large as possible."""
 
 import difflib
 import math

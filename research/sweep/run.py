@@ -1,4 +1,4 @@
-"""How are a million settings run? Chunk by chunk: draw, run, write; what is done stays done, and every row counts as a trial."""
+"""Sweep runner: a million settings in chunks, each drawn, run and written; finished chunks are kept, and every row counts as a trial."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What is the search worth? PBO, SPA and StepM over the returns of its own trials, beside what the ledger says of the best one.
+"""Search significance: PBO, SPA and StepM over the returns of its own trials, beside what the ledger says of the best one.
 
 The trials are run once more for their equity at the end of each day: all distinct outcomes up to 10,000, beyond that an even draw that
 knows nothing of their figures (the best trial is not put in, which would make luck look rare). Memory does not grow with the trials.

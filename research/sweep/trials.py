@@ -1,4 +1,4 @@
-"""What came out? `SweepResult`: the table of a sweep, its best rows, its pictures, and the way back to a single run."""
+"""Sweep result, `SweepResult`: the table of a sweep, its best rows, its pictures, and the way back to a single run."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence

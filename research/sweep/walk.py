@@ -1,4 +1,4 @@
-"""Does picking pay? On each stretch of time the best setting of a sweep is picked, and scored on the next, which it has not seen."""
+"""Walk-forward optimisation: the best setting on each stretch of time is scored on the next, which it has not seen. Does picking pay?"""
 
 import itertools
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is done with settings? They are run, whole parts or pieces of one, here or by workers; the caller makes their table.
+"""Sweep work units: settings are run, whole parts or pieces of one, here or by workers; the caller makes their table.
 
 A worker hands back records of numbers alone: a table of 64 rows takes as long to make as one of 4,096 (2026-11).
 """

@@ -1,4 +1,4 @@
-"""Is money conserved? Balance, equity, fees and every cell's PnL, computed again from the fills and the candles alone.
+"""Accounting audit: balance, equity, fees and every cell's PnL, computed again from the fills and the candles alone.
 
 The kernel books bar by bar; here everything is worked out per position, in another order, so the two agree to 1e-9 of the initial cash
 (prices, quantities and fees of a single fill agree to the bit).

@@ -1,4 +1,4 @@
-"""Does the past move when the future is rewritten? Other bars after a cut, the same bits before it."""
+"""Causality check: the future is rewritten after a cut, and the past must keep its bits."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Is this run what it says it is? Everything that can be proven from a finished run's folder, and what cannot."""
+"""Certificate of a run: everything that can be proven from a finished run's folder, and what cannot."""
 
 import time
 from collections.abc import Callable

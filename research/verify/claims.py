@@ -1,4 +1,4 @@
-"""What was claimed, over how many cells, and which one broke it first? The vocabulary of a proof."""
+"""Claims of a proof: what was claimed, over how many cells, and which one broke it first."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What does a proof start from? The arrays of a finished run's folder, as they lie on disk; nothing is computed here."""
+"""Evidence loader of a proof: the arrays of a finished run's folder, as they lie on disk; nothing is computed here."""
 
 from dataclasses import dataclass
 from functools import cached_property

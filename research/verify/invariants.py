@@ -1,4 +1,4 @@
-"""Does every decision keep the promises O-1..O-7 and G-1..G-5 (`spec` 11.6, 10.6)? Counted in NumPy from the stored columns alone.
+"""Decision invariants O-1..O-7 and G-1..G-5 (`spec` 11.6, 10.6), counted in NumPy from the stored columns alone.
 
 O-8, O-9, O-10 and G-4 are claims about the function, not about its output: `parity` and `causality` test them by running it again.
 """

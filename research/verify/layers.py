@@ -1,4 +1,4 @@
-"""Does a layer of my own keep the promises that ours keep? Each broken rule is named.
+"""Custom layer check: whether a layer of one's own keeps the promises that ours keep. Each broken rule is named.
 
     check_layer(my_feature)          a function bars -> [n, S], or a `Feature` as `FeatureBank(custom=...)` takes it
     check_layer(my_judge)            f(votes, planes, params) -> (action [n, S], confidence [n, S]), as `Engine(judge=...)` takes it

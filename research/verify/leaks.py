@@ -1,4 +1,4 @@
-"""Which way did the future get in? One named detector for each known leak, on functions where possible, on artefacts elsewhere.
+"""Leak detectors: one named detector for each known leak, on functions where possible, on artefacts elsewhere.
 
 | detector               | looks at          | finds                              | cannot find       |
 | ---------------------- | ----------------- | ---------------------------------- | ----------------- |

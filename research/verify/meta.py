@@ -1,4 +1,4 @@
-"""Are the learned meta models those of the run, and do they know nothing of later bars (`spec` D-87, D-99)?
+"""Meta model check: the learned models are those of the run, and know nothing of later bars (`spec` D-87, D-99).
 
 That every decision is theirs follows from the replay, which asks them again. Here their files are compared with the manifest, and one
 fold is fitted again with bars, votes and labels from its boundary on rewritten.

@@ -1,4 +1,4 @@
-"""Does the chain say the same in one block, in random blocks and bar by bar? Bits, not tolerances, and the carried state counts.
+"""Parity check: the same bits in one block, in random blocks and bar by bar. No tolerances, and the carried state counts.
 
 Bar by bar costs Python calls, not arithmetic, so a long history is replayed bar by bar in stretches that start from carried state, and
 in random blocks between them; the certificate says how many bars that were.

@@ -1,4 +1,4 @@
-"""Does a run come out again? From its folder alone: the same bars, training, predictions, decisions and money, array by array.
+"""Reproduction of a run from its folder alone: the same bars, training, predictions, decisions and money, array by array.
 
 `manifest.json` holds a hash of every array. The run is made again from its bars, the plan of its training and its parameters; stages are
 compared in the order of the chain, and the first one that differs is named, with the largest distance and where it begins.

@@ -1,4 +1,4 @@
-"""Do the claims about the function hold: another future, other symbols' order, a kill switch (`spec` O-9, O-10, G-5)?"""
+"""Metamorphic checks of the chain: another future, other symbols' order, a kill switch (`spec` O-9, O-10, G-5)."""
 
 from dataclasses import replace
 from typing import Any

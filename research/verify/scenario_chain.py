@@ -1,4 +1,4 @@
-"""How are the scenario cases run that need more than an opinion layer: features, governor and the whole chain (`spec` 15)?"""
+"""Scenario runner of cases that need more than an opinion layer: features, governor and the whole chain (`spec` 15)."""
 
 from collections.abc import Mapping
 from typing import Any

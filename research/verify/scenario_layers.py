@@ -1,4 +1,4 @@
-"""How is each component of a scenario file run? Through the chain's own kernels, on one cell (`spec` 15).
+"""Scenario runner of single components: each goes through the chain's own kernels, on one cell (`spec` 15).
 
 Every function takes a case and the profile's parameters and returns what the file calls `expected`; nothing is compared here.
 """

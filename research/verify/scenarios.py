@@ -1,4 +1,4 @@
-"""Does the chain do what the scenario file says? Runs its cases through the chain's own kernels and compares (`spec` 15).
+"""Scenario tests: runs the cases of a scenario file through the chain's own kernels and compares (`spec` 15).
 
 A case is skipped, and says why, if it asks for a documented defect of the original system, or if it names a switch that the profile
 sets to another value than the original's.

@@ -1,4 +1,4 @@
-"""Are the predictions what the models say, bar by bar, and do the models know nothing of later bars (`spec` D-99)?
+"""Serving check: predictions are what the models say, bar by bar, and the models know nothing of later bars (`spec` D-99).
 
 Serving and training are proven for models whose artefacts lie in the run's folder (`models/`). The origin of imported predictions cannot
 be proven; what can be seen is whether they know the next bar as honest ones never do.

@@ -1,1 +1,1 @@
-"""Stages put in order: what the command line and notebooks ask for."""
+"""Workflows: stages put in order, what the command line and notebooks ask for."""

@@ -1,4 +1,4 @@
-"""What the user asks a sweep for. Every mistake of the flags is told before anything is read, trained or run."""
+"""Sweep request: what the user asks a sweep for. Every mistake of the flags is told before anything is read, trained or run."""
 
 from dataclasses import dataclass
 from pathlib import Path

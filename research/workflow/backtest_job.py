@@ -1,4 +1,4 @@
-"""What happens between a command and a run's folder? Load, train or import, run, prove, write, report: in this order, each stage once."""
+"""Backtest job: load, train or import, run, prove, write, report, in this order, each stage once."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""How does a finished run come back into Python? `load_run(folder)`: the chain again over what the folder holds, and the bits compared."""
+"""Run loader: `load_run(folder)` brings a finished run back. The chain runs again over what the folder holds, and the bits are compared."""
 
 from pathlib import Path
 

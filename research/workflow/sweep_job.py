@@ -1,4 +1,4 @@
-"""What does `qt sweep` do? Load candles and predictions (or a finished run), sweep, run the best trial alone, judge it, write the page."""
+"""Sweep job of `qt sweep`: load candles and predictions (or a run), sweep, run the best trial alone, judge it, write the page."""
 
 import json
 from collections.abc import Iterator, Mapping
