@@ -1,4 +1,4 @@
-"""Which commands exist? One function each: read flags, call the library, show the result."""
+"""Command table: the commands of `qt`, one function each. Read flags, call the library, show the result."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`qt audit`: what a mistake in the method is worth."""
+"""Commands `qt audit`: what a mistake in the method is worth."""
 
 from pathlib import Path
 from typing import Annotated, Any

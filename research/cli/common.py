@@ -1,4 +1,4 @@
-"""What every command shares: flags, progress, and how a mistake is told."""
+"""Shared parts of the commands: flags, progress, and how a mistake is told."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`qt data`: are these candles fit to run, what is in them, and how do they become longer bars or come from an exchange or a world?"""
+"""Commands `qt data`: check and describe candles, make longer bars, fetch from an exchange, simulate a market."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""What does this machine have, and what will hurt? The answer of `qt doctor`."""
+"""Command `qt doctor`: environment diagnosis, what this machine has and what will hurt."""
 
 import importlib.metadata
 import importlib.util

@@ -1,4 +1,4 @@
-"""Which commands run and steer paper trading? `qt live` and what is said to a running one."""
+"""Commands that run and steer paper trading: `qt live` and what is said to a running one."""
 
 import os
 import signal

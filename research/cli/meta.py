@@ -1,4 +1,4 @@
-"""What did a training from logs leave? Counts of what was read, then one row a fold."""
+"""Tables of a training from logs: counts of what was read, then one row a fold."""
 
 from pathlib import Path
 from typing import Any

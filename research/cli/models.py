@@ -1,4 +1,4 @@
-"""`qt models`: which trained models are in use, how good are they, and how does one go forward and back?"""
+"""Commands `qt models`: which trained models are in use, how good they are, and the way forward and back."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`qt audit nullworlds`: would the whole procedure find as much on markets without an edge?"""
+"""Command `qt audit nullworlds`: the whole procedure on surrogate markets without an edge. Would it find as much there?"""
 
 from pathlib import Path
 from typing import Annotated

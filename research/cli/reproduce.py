@@ -1,4 +1,4 @@
-"""`qt reproduce` and `qt compare`: does a run come out again, and how do several differ?"""
+"""Commands `qt reproduce` and `qt compare`: whether a run comes out again, and how several differ."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""How does a result look in a terminal? Tables for people; `--json` prints the same as JSON, `--quiet` only the path."""
+"""Terminal tables of results, for people; `--json` prints the same as JSON, `--quiet` only the path."""
 
 from collections.abc import Sequence
 from pathlib import Path

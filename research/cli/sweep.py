@@ -1,4 +1,4 @@
-"""How is a sweep asked for and shown? `qt sweep`."""
+"""Command `qt sweep`: how a sweep is asked for and shown."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""`qt trials`: what has been tried on which market, and what is the best of it worth?"""
+"""Command `qt trials`: what has been tried on which market, and what the best of it is worth."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Which commands look at paper trading or a finished run? One shot, in the terminal, in a browser, as a verdict."""
+"""Commands that look at paper trading or a finished run: one shot, in the terminal, in a browser, as a verdict."""
 
 import os
 import secrets

@@ -1,4 +1,4 @@
-"""What must be there before the first bar? Feed, models or predictions, journal, broker and controls, as the user asked."""
+"""Session start: what must be there before the first bar. Feed, models or predictions, journal, broker and controls, as asked."""
 
 import math
 from collections.abc import Callable, Mapping

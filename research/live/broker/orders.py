@@ -1,4 +1,4 @@
-"""What is sent to a broker, and what comes back? Orders with ids that a repeated bar repeats, so that none is doubled."""
+"""Orders and their reports: what is sent to a broker and what comes back. A repeated bar repeats its ids, so that none is doubled."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

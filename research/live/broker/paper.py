@@ -1,4 +1,4 @@
-"""What would an exchange have done with the orders? A paper account of its own, in its own file, with the fill rules of the simulator.
+"""Paper broker: an account of its own, in its own file, with the fill rules of the simulator.
 
 It knows orders and prices and nothing of the engine, so that an order lost or doubled shows: after every bar its fills are compared with
 the engine's, bit for bit. A protective stop goes with each entry. Every bar is one transaction; orders and bars that are known are not

@@ -1,1 +1,1 @@
-"""The pages and terminal that show a session."""
+"""Dashboards: the pages and terminal that show a session."""

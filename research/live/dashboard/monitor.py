@@ -1,4 +1,4 @@
-"""How does it look in a terminal? The text dashboard of `spec` 13.2, drawn once or again and again.
+"""Terminal dashboard of `spec` 13.2, drawn once or again and again.
 
 The parts that matter most come first, so that a low window cuts off what matters least; a wide one shows two parts side by side.
 """

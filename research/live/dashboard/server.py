@@ -1,4 +1,4 @@
-"""Who answers a browser, a script and Prometheus? One small server on the loopback interface; what changes state needs a token.
+"""HTTP server for a browser, a script and Prometheus: one, small, on the loopback interface; what changes state needs a token.
 
 `GET /` the page, `/api/page` its data, `/api/ai/meta/status` (`spec` 13.4), `/metrics` (13.6); `POST /api/ai/meta/reset_stats`,
 `/api/stop`, `/api/lift` with `Authorization: Bearer TOKEN`. No other site may embed it; a request that names another host (a name that was

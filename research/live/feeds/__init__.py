@@ -1,1 +1,1 @@
-"""Candles as they close: replays, exchanges, streams of trades."""
+"""Market data feeds: candles as they close, from replays, exchanges and streams of trades."""

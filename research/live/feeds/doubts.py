@@ -1,4 +1,4 @@
-"""What is said of a candle that cannot be used, came twice or jumps? The words of `qt data check`, counted as the candles come."""
+"""Candle quality warnings: what cannot be used, came twice or jumps. The words of `qt data check`, counted as the candles come."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

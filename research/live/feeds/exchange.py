@@ -1,4 +1,4 @@
-"""How do an exchange's candles become arrivals? Look when a bar has closed by the exchange's own clock, and fetch what is not there yet.
+"""Exchange feed: polls when a bar has closed by the exchange's own clock, and fetches the candles that are not there yet.
 
 Each look reads the exchange's time first, then the candles: a candle counts as closed only if it had closed at that time, so the one that
 is forming is never used. A look also reads back `LOOKBACK` bars, so that late candles and revisions are noticed. While nobody answers no

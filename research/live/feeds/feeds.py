@@ -1,4 +1,4 @@
-"""How do arriving candles become closed bars? A feed says what came in and when; the assembler decides when a bar is whole.
+"""Feeds and bar assembler: a feed says what came in and when; the assembler decides when a bar is whole.
 
 The rules. A bar is decided when every symbol's candle is there, or `grace` after its close; who is missing then stays a hole (`missing`).
 Of every symbol the first closed candle of a bar counts, before the decision and after it: one that repeats it is noted (`duplicate`), one

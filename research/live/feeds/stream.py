@@ -1,4 +1,4 @@
-"""Which candles does a websocket finish? A candle is final when a newer one of its symbol came after it on the same connection.
+"""Websocket stream of candles: one is final when a newer one of its symbol came after it on the same connection.
 
 What was seen before a connection broke is forgotten: the last update of its candle may have been missed. Connections are made again with
 growing pauses; what fell into the break is fetched by the looks of the feed.

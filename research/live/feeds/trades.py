@@ -1,4 +1,4 @@
-"""How do trades become bars? First, highest, lowest, last price and the sum of sizes of the trades in [open, close), nothing else.
+"""Bar aggregation from trades: first, highest, lowest, last price and the sum of sizes in [open, close), nothing else.
 
 The sum is the exactly rounded one (`math.fsum`), so it does not depend on how the trades came in pages. A bar without a trade is no candle.
 """

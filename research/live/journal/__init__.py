@@ -1,1 +1,1 @@
-"""The journal: every bar that live trading decided, sealed."""
+"""Journal: every bar that live trading decided, sealed."""

@@ -1,4 +1,4 @@
-"""What survives a crash? One SQLite file (WAL) in which every bar is one transaction: whole, or not there.
+"""Transaction journal: one SQLite file (WAL) in which every bar is one transaction, whole or not there, so that it survives a crash.
 
 A bar's transaction holds its candles as they were used, the votes, every layer's answer, new and finished orders, fills, what the feed
 noticed, and the account. `snapshots` keeps the first and the last two full states of the engine (npz, never pickled), the newer written

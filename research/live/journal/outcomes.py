@@ -1,4 +1,4 @@
-"""What did a live journal learn from its own trades? Its decisions and closed trades, as meta training reads logs (`spec` 12.1).
+"""Trade outcomes of a live journal: its decisions and closed trades, as meta training reads logs (`spec` 12.1).
 
 A journal covers the bars that its runner decided on paper: votes, ensemble, regime, and the outcome of each entry order, net of costs. The
 view `metav2_decisions` shows the same rows to people; its numbers have 15 digits, so training reads the columns, which have all. A trade

@@ -1,4 +1,4 @@
-"""Is an old bar still what was written? Each is sealed with a hash of all that its transaction said and that nobody changes later.
+"""Integrity seals: a hash of all that a bar's transaction said and that nobody changes later. Is an old bar still what was written?
 
 SQLite finds pages that contradict each other, not a number that rotted. A seal covers the bar, its decisions, orders and fills, the
 parameters and models that decided it and the commands that took effect with it. A start looks at the last bars and at those with commands,

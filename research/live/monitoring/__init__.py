@@ -1,1 +1,1 @@
-"""What is seen of a session: status, health, alerts, logs."""
+"""Monitoring of a session: status, health, alerts, logs."""

@@ -1,4 +1,4 @@
-"""Who is told when something happens that cannot wait? A command or a webhook, beside the bars and never before them.
+"""Alerts for what cannot wait: a command or a webhook, beside the bars and never before them.
 
     qt live ... --alert "notify-send qtcore"          a command: the JSON object on stdin, QT_ALERT_KIND and QT_ALERT_TEXT beside it
     qt live ... --alert https://hooks.example/...     a POST of the JSON object

@@ -1,4 +1,4 @@
-"""What is written to the log of a bar? One line per event, time stamp first (`spec` 13.1, D-77), or the same as JSON objects."""
+"""Bar log: one line per event, time stamp first (`spec` 13.1, D-77), or the same as JSON objects."""
 
 import json
 import logging

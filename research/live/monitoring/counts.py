@@ -1,4 +1,4 @@
-"""How often did each layer act? Counts that grow with every bar, so that a page over months of bars costs what the newest bars cost."""
+"""Running counts of what each layer did; they grow with every bar, so a page over months of bars costs what the newest bars cost."""
 
 import math
 from bisect import bisect_left

@@ -1,4 +1,4 @@
-"""How does the live envelope read? Every figure beside its band, what left it first, and whether a training is due and why."""
+"""Live envelope view: every figure beside its band, what left it first, and whether a training is due and why."""
 
 from typing import Any
 

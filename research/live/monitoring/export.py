@@ -1,4 +1,4 @@
-"""How does a live journal become a run's folder? Its inputs go through the engine once more; what comes out must be what was journalled.
+"""Journal export to a run's folder: its inputs go through the engine once more; what comes out must be what was journalled.
 
 `qt status JOURNAL --export DIR` writes what `qt backtest` writes, so `qt report`, `qt compare`, `qt explain`, `qt verify` read it. What one
 set of parameters and one meta layer decided from the first bar on, without history before it, is proven like any run. Any other journal

@@ -1,4 +1,4 @@
-"""Why do live and backtest differ? The journal's inputs go through the engine again, in blocks: every bit must come out as journalled.
+"""Live-backtest gap: the journal's inputs go through the engine again, in blocks; every bit must come out as journalled.
 
 What remains is what the market did to the inputs. With a reference of the same bars (candles as they are known today) the difference of the
 PnL to a backtest on the reference is split in steps, each changing one thing from what live saw to what the reference says: candles that

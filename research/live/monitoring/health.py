@@ -1,4 +1,4 @@
-"""Is it well? Bands of `spec` 13.5, the checks of 13.7, the status of 13.4: what a page, a script and a person ask."""
+"""Health checks: bands of `spec` 13.5, the checks of 13.7, the status of 13.4, for a page, a script and a person."""
 
 from datetime import UTC, datetime
 from functools import cache

@@ -1,4 +1,4 @@
-"""What does Prometheus scrape? The names of `spec` 13.6, with latency, equity and what alerts need, in the text format 0.0.4.
+"""Prometheus metrics: the names of `spec` 13.6, with latency, equity and what alerts need, in the text format 0.0.4.
 
 The names do not depend on what the scraper accepts: only the text format is offered. In OpenMetrics, and in the client library's own text,
 every counter ends in `_total`; two of the published names do not, and dashboards ask for them as they were published.

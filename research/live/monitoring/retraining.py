@@ -1,4 +1,4 @@
-"""When should models be trained again? Weekly, after their base models changed, when they got worse, when the market did (`spec` 12.6).
+"""Retraining triggers: weekly, after the base models changed, when models got worse, when the market did (`spec` 12.6).
 
 | cause | when |
 | --- | --- |

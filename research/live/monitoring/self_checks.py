@@ -1,4 +1,4 @@
-"""What does the runner notice about itself now and then? Envelope, budget and whether models are due for training, kept in the journal.
+"""Self-checks of the runner: envelope, budget and whether models are due for training, now and then, kept in the journal.
 
 Every 24 bars (168 of a replay), after a bar is in the journal, the last window is read back from there and compared with the backtest's
 envelope. What comes out lies in the table `looks`, one row a topic, so that a page or a script reads it without computing; what changes is

@@ -1,4 +1,4 @@
-"""What can be watched? A live journal or a finished run, seen the same way: account, positions, counts, equity, the last decisions."""
+"""Monitoring sources: a live journal or a finished run, seen the same way. Account, positions, counts, equity, the last decisions."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What does one see of a live journal or a finished run? The account, and every decision in words."""
+"""Status source, the view of a live journal or a finished run: the account, and every decision in words."""
 
 from collections import Counter
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""One process that trades: start, runner, controls."""
+"""Trading session: one process that trades, with its runner and controls."""

@@ -1,4 +1,4 @@
-"""Who may change parameters while the chain runs, and when does it hold? Commands in the journal and a kill-switch file.
+"""Runtime controls: who may change parameters while the chain runs, and when it holds. Commands in the journal, a kill-switch file.
 
 Everything takes effect at the next bar and touches no position (`spec` 11.4). The kill switch blocks entries and drops pending ones, exits
 go on; `now` also closes what is open at the next open. What was commanded survives a restart; the file acts while it exists.

@@ -1,4 +1,4 @@
-"""When do promoted models begin to trade? At the next bar, if they are fit to; what trades now goes on until then, or for good.
+"""Model reload: promoted models trade from the next bar on, if they are fit to; what trades now goes on until then, or for good.
 
 `qt live --models NAME` serves the registry's current version of NAME and looks at its pointer before every bar. Another version (promoted,
 or rolled back to) is loaded beside the running one, in a thread of its own where bars cannot wait, and takes over between two bars, the

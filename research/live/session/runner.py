@@ -1,4 +1,4 @@
-"""How does a closed bar become a decision, an order and a line in the journal, and what happens after a crash?
+"""Live runner: a closed bar becomes a decision, an order and a line in the journal, and what follows a crash is repaired.
 
 One bar, in this order: the broker lets it pass and reports fills; the engine runs it; both ledgers are compared; the journal commits
 everything as one transaction; then orders are sent. A crash between two of these steps is repaired at the start: the engine returns to

@@ -1,4 +1,4 @@
-"""How does a bar lie in the journal? Arrays to bytes and rows, and back to the same bits; nothing but numbers can come out."""
+"""Journal codec: arrays to bytes and rows, and back to the same bits; nothing but numbers can come out."""
 
 import hashlib
 import io
