@@ -1,9 +1,11 @@
 """What the tests share: one set of awkward bars, the real candles where they are present."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -20,6 +22,7 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 LONG = ["sweep_research", "mutants", "notebooks", "null_worlds", "live", "report", "cli", "features", "reproduce", "engines", "fits"]
 
 START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
+SCENARIOS = Path(__file__).parent / "data" / "scenarios.json"  # cases of docs/specification.md, section 15
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -48,6 +51,11 @@ def fits_here() -> Iterator[None]:
 def own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Count the tests' trials in a ledger of their own."""
     monkeypatch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+def scenario_cases(component: str) -> list[dict[str, Any]]:
+    """Cases of one component in the scenario file."""
+    return [case for case in json.loads(SCENARIOS.read_text(encoding="utf-8"))["cases"] if case["component"] == component]
 
 
 def shared_data(name: str) -> Path:

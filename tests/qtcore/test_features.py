@@ -1,6 +1,5 @@
 """Are the features what the specification says, whatever the cuts, the holes and the future?"""
 
-import json
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from qtcore.features.recursions import ema_bank, wilder
 from qtcore.features.regime import rank
 from qtcore.params import Params
 from qtcore.types import ADVANCED, ARBITER_INPUTS, NS_PER_HOUR, Bars, InputError
-from tests.conftest import assert_same_bits, awkward_bars
+from tests.conftest import assert_same_bits, awkward_bars, scenario_cases
 from tests.naive import features as naive
 
 DEFAULT = Params()
@@ -74,14 +73,6 @@ def test_every_feature_is_what_the_specification_says(params, n, n_symbols, inte
     for name in planes.names:  # sums are ordered differently: a price ratio near 1 keeps an absolute error of some 1e-16
         np.testing.assert_allclose(planes[name], should[name], rtol=1e-9, atol=1e-14, err_msg=name)
     np.testing.assert_array_equal(planes.valid, should["valid"])
-
-
-def scenario_cases(component):
-    folder = Path(os.environ.get("QT_SPEC", Path(__file__).resolve().parents[3] / "shared" / "spec"))
-    if not (folder / "scenarios.json").exists():
-        pytest.skip(f"scenarios.json is not in {folder}; set QT_SPEC to the folder with the specification")
-    content = json.loads((folder / "scenarios.json").read_text(encoding="utf-8"))
-    return [case for case in content["cases"] if case["component"] == component]
 
 
 def bars_of(*series):

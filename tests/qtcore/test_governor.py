@@ -1,9 +1,7 @@
 """Does the governor say what the specification says, case by case?"""
 
 import json
-import os
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,17 +23,9 @@ from qtcore.jit import kernel, rebind
 from qtcore.params import Params
 from qtcore.types import CLOSED, N_CLOSED, NEVER, Reason, zeros
 from research.runs.governor_state import GovernorState, position_pct, with_risk
-from tests.conftest import awkward_bars
+from tests.conftest import awkward_bars, scenario_cases
 
-SCENARIOS = Path(os.environ.get("QT_SPEC", Path(__file__).resolve().parents[3] / "shared" / "spec" / "scenarios.json"))
-SCENARIOS = SCENARIOS / "scenarios.json" if SCENARIOS.is_dir() else SCENARIOS
 TOLERANCE = 1e-9
-
-
-def cases(component: str) -> list[dict]:
-    if not SCENARIOS.exists():
-        pytest.skip(f"{SCENARIOS.name} is not in {SCENARIOS.parent}; set QT_SPEC to the folder with the scenario files")
-    return [case for case in json.loads(SCENARIOS.read_text())["cases"] if case["component"] == component]
 
 
 def differences(expected, got, path=""):
@@ -78,7 +68,7 @@ def without_cooldown_text(answer: dict) -> dict:
 
 @pytest.mark.parametrize("profile", ["original", "default"])
 def test_governor_scenarios(profile):
-    known = cases("governor")
+    known = scenario_cases("governor")
     assert len(known) == 39
     wrong = {}
     for case in known:
@@ -92,7 +82,7 @@ def test_governor_scenarios(profile):
 
 @pytest.mark.parametrize("profile", ["original", "default"])
 def test_kelly_scenarios(profile):
-    known = cases("kelly")
+    known = scenario_cases("kelly")
     assert len(known) == 19
     for case in known:
         if profile == "default" and case["switches"]:

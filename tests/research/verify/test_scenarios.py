@@ -1,8 +1,6 @@
 """Does the scenario file hold, and is a broken one refused in a sentence?"""
 
-import copy
 import json
-import os
 import re
 from pathlib import Path
 
@@ -13,38 +11,29 @@ from research.errors import UserError
 from research.runs.reason_text import arbiter_text, entropy_text, reason_text
 from research.verify.scenario_chain import meta_features_32_original
 from research.verify.scenarios import DEFECTS, run_scenarios
+from tests.conftest import SCENARIOS, scenario_cases
 
 NAN = float("nan")
 
 
-@pytest.fixture(scope="module")
-def scenario_file() -> Path:
-    folder = Path(os.environ.get("QT_SPEC", Path(__file__).resolve().parents[4] / "shared" / "spec"))
-    if not (folder / "scenarios.json").exists():
-        pytest.skip(f"scenarios.json is not in {folder}; set QT_SPEC to the folder with the specification")
-    return folder / "scenarios.json"
-
-
-def test_the_original_profile_holds(scenario_file):
-    report = run_scenarios(scenario_file, "original")
+def test_the_original_profile_holds():
+    report = run_scenarios(SCENARIOS, "original")
     assert [f"{case.id}: {case.detail}" for case in report.outcomes if case.outcome == "failed"] == []
     assert report.summary == "228 passed, 0 failed, 13 skipped"
     skipped = [case for case in report.outcomes if case.outcome == "skipped"]
     assert all(any(f"{name} (" in line for name in DEFECTS) for case in skipped for line in case.detail)
 
 
-def test_cases_without_switches_hold_in_the_default_profile(scenario_file):
-    report = run_scenarios(scenario_file, "default")
-    plain = {
-        c["id"] for c in json.loads(scenario_file.read_text())["cases"] if not c["switches"] and c["config"].get("order") != "model_first"
-    }
+def test_cases_without_switches_hold_in_the_default_profile():
+    report = run_scenarios(SCENARIOS, "default")
+    plain = {c["id"] for c in json.loads(SCENARIOS.read_text())["cases"] if not c["switches"] and c["config"].get("order") != "model_first"}
     assert len(plain) > 100
     assert {case.id for case in report.outcomes if case.outcome == "passed"} >= plain
     assert report.count("failed") == 0
 
 
-def test_the_report_is_a_table_and_json(scenario_file):
-    report = run_scenarios(scenario_file)
+def test_the_report_is_a_table_and_json():
+    report = run_scenarios(SCENARIOS)
     assert sum(row["passed"] + row["failed"] + row["skipped"] for row in report.table()) == len(report.outcomes) == 241
     content = json.loads(report.to_json())
     assert (content["passed"], content["skipped"], len(content["cases"])) == (228, 13, 241)
@@ -52,9 +41,8 @@ def test_the_report_is_a_table_and_json(scenario_file):
 
 
 @pytest.mark.parametrize("earlier", [None, {}, "absent"])
-def test_without_a_bar_before_the_change_rate_is_zero(scenario_file, earlier):
-    known = json.loads(scenario_file.read_text())["cases"]
-    case = copy.deepcopy(next(c for c in known if c["component"] == "meta_features_32_original"))
+def test_without_a_bar_before_the_change_rate_is_zero(earlier):
+    case = scenario_cases("meta_features_32_original")[0]
     del case["input"]["previous_predictions"]
     if earlier != "absent":
         case["input"]["previous_predictions"] = earlier
