@@ -1,4 +1,4 @@
-"""Are the house rules kept? What ruff cannot see: twins, docstrings of kernels, budgets, paths, loading of code, looking forward."""
+"""House rules that ruff cannot see: twins, docstrings of kernels, budgets, paths, loading of code, looking forward."""
 
 import ast
 import re
@@ -155,6 +155,51 @@ def test_every_kernel_says_what_it_does():
 def test_every_module_opens_with_a_docstring():
     bad = [str(p.relative_to(ROOT)) for p in python_files("qtcore", "research") if not ast.get_docstring(tree(p))]
     assert [name for name in bad if (ROOT / name).stat().st_size] == []
+
+
+ASKING = re.compile(
+    r"(what|which|who|whose|whom|where|when|why|how|is|are|was|were|do|does|did|has|have|had"
+    r"|can|could|may|might|must|shall|should|will|would)\b",
+    re.IGNORECASE,
+)
+
+
+def first_sentence(docstring: str) -> str:
+    return re.split(r"(?<=[.?!])\s", docstring.strip(), maxsplit=1)[0]
+
+
+def asks(docstring: str) -> bool:
+    """Whether the first sentence is a question, or begins as one: it must name the thing; a question may follow."""
+    first = first_sentence(docstring)
+    return first.endswith("?") or ASKING.match(first) is not None
+
+
+def test_first_lines_of_modules_name_the_thing():
+    """Search and API pages need the noun: `Trial ledger: record of every trial. How many tries did it take?`, never the question alone."""
+    lines = {str(p.relative_to(ROOT)): ast.get_docstring(tree(p)) or "." for p in python_files("qtcore", "research")}
+    assert {name: text.splitlines()[0] for name, text in lines.items() if asks(text)} == {}
+
+
+def test_docstrings_of_functions_and_classes_do_not_ask():
+    kinds = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [(p, node) for p in python_files("qtcore", "research") for node in ast.walk(tree(p)) if isinstance(node, kinds)]
+    bad = [where(p, node) for p, node in nodes if first_sentence(ast.get_docstring(node) or "").endswith("?")]
+    assert bad == [], "say `Whether ...`"
+
+
+@pytest.mark.parametrize(
+    ("line", "is_bad"),
+    [
+        ("What did a run show? `summarise` says it.", True),
+        ("How good is the model, whether a rule asked it or not?", True),
+        ("`qt trials`: what has been tried, and what is the best of it worth?", True),
+        ("Which driver runs a setting.", True),
+        ("Trial ledger: record of every trial (`spec` 12.1). How many tries did it take?", False),
+        ("Labels: what would have been right at each bar.", False),
+    ],
+)
+def test_a_question_may_follow_the_name_but_not_replace_it(line, is_bad):
+    assert asks(line) == is_bad
 
 
 def test_no_fastmath_and_no_parallel_outside_the_sweep():

@@ -113,7 +113,7 @@ def opine(
 ):  # fmt: skip
     """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N].
 
-    action ... problem: as in `Market`. is_new [3]: is the ensemble, the pattern table, the opinion another than before? codes [11, C],
+    action ... problem: as in `Market`. is_new [3]: ensemble, pattern table and opinion, whether each differs from before. codes [11, C],
     values [5, C], found [C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence of the ensemble. Both are kept.
     """
     params, size = record.view(PARAMS), len(found)

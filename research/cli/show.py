@@ -86,7 +86,7 @@ def verdict(said: dict[str, Any]) -> None:
 
 
 def fails(said: dict[str, Any], quiet: bool) -> bool:
-    """Must the command exit 1? Where standard output was not for people (`quiet`), the verdict that fails it goes to standard error.
+    """Whether the command must exit 1. Where standard output is not for people (`quiet`), a verdict that fails goes to standard error.
 
     said: `verdict` and its `sentence`.
     """

@@ -169,7 +169,7 @@ def arbiter_limits(scene: RuleContext) -> dict[Reason, str]:
 
 
 def may_escalate(scene: RuleContext) -> bool:
-    """Can any cell be escalated?"""
+    """Whether any cell can be escalated."""
     meta = scene.params.meta
     if not meta.enabled or meta.mode != MetaMode.POLICY:
         return False
@@ -179,7 +179,7 @@ def may_escalate(scene: RuleContext) -> bool:
 
 
 def asks_model(meta: Meta, found: set[Reason]) -> bool:
-    """Is the policy's learned model asked after any of the reasons `found`? The variant `learned` asks it about what would escalate too."""
+    """Whether a reason in `found` asks the policy's learned model. The variant `learned` asks it about what would escalate too."""
     return Reason.CLEAR_ENSEMBLE_NO_MODEL in found or (meta.variant == MetaVariant.LEARNED and bool(found & ESCALATES))
 
 

@@ -35,7 +35,7 @@ def words(code: str) -> str:
 
 
 def missing(x: Any) -> bool:
-    """Is there no figure?"""
+    """Whether there is no figure: None, NaN or infinite."""
     return x is None or (isinstance(x, float) and not math.isfinite(x))
 
 

@@ -266,7 +266,7 @@ class RunFiles:
 
     @property
     def ceilings(self) -> bool:
-        """Does a figure that no honest run reaches make the verdict implausible?"""
+        """Whether a figure that no honest run reaches makes the verdict implausible."""
         return bool(self.manifest.get("ceilings", True))
 
     def params(self) -> Params:

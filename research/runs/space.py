@@ -31,12 +31,12 @@ class Axis:
 
     @property
     def is_free(self) -> bool:
-        """Is it a range without a step?"""
+        """Whether it is a range without a step."""
         return not self.values
 
     @property
     def is_market(self) -> bool:
-        """Does it change what the opinion sees, so that planes are made again?"""
+        """Whether it changes what the opinion sees, so that planes are made again."""
         return self.name.startswith(MARKET)
 
 

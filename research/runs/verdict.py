@@ -33,7 +33,7 @@ class Judgement:
 
     @property
     def fails(self) -> bool:
-        """Must a command that ends with this verdict exit 1?"""
+        """Whether a command that ends with this verdict must exit 1."""
         return self.verdict in FAILING
 
 

@@ -41,7 +41,7 @@ class Claim:
 
     @property
     def holds(self) -> bool:
-        """Was nothing violated?"""
+        """Whether nothing was violated."""
         return self.violated == 0
 
     @property

@@ -78,7 +78,7 @@ def opinion_claims(run: Evidence) -> list[Claim]:
 
 
 def _switches(run: Evidence) -> tuple[Mask, Mask]:
-    """Are meta layer and arbiter on? One answer a bar [n, 1] each, as stages change them."""
+    """Whether meta layer and arbiter are on. One answer a bar [n, 1] each, as stages change them."""
     is_meta, is_arbiter = np.empty((run.bars.n, 1), bool), np.empty((run.bars.n, 1), bool)
     for rows, params in run.params.spans(run.bars.close_time):
         is_meta[rows], is_arbiter[rows] = params.meta.enabled, params.arbiter.enabled
@@ -86,7 +86,7 @@ def _switches(run: Evidence) -> tuple[Mask, Mask]:
 
 
 def _says(d: dict[str, NDArray], outvoted: Mask, accepted: Mask) -> Mask:
-    """Is the raw action said by a layer that policy mode listens to?"""
+    """Whether the raw action is said by a layer that policy mode listens to."""
     own = (d["source"] == Source.ENSEMBLE) & ((d["raw_action"] == d["ensemble_action"]) | outvoted)
     return np.asarray(own | accepted)
 

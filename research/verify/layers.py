@@ -40,7 +40,7 @@ class LayerReport:
 
     @property
     def passed(self) -> bool:
-        """Were all rules kept?"""
+        """Whether all rules were kept."""
         return not self.failed
 
     @property
@@ -185,7 +185,7 @@ def _too_short(layer: Any, params: Params, bars: Bars, seed: int) -> str:
 
 
 def _is_rounding(a: NDArray, b: NDArray) -> bool:
-    """Do two planes [n, S] know the same cells, and differ by little beside the largest value of each symbol?"""
+    """Whether two planes [n, S] know the same cells, and differ by little beside the largest value of each symbol."""
     known = ~np.isnan(a)
     if a.shape != b.shape or not np.array_equal(known, ~np.isnan(b)):
         return False

@@ -138,7 +138,7 @@ def _name_the_leak(
 
 
 def _is_affine(x: F8, y: F8) -> bool:
-    """Is y = a x + b in every column, with one a and b each?"""
+    """Whether y = a x + b in every column, with one a and b each."""
     for u, v in zip(x.T, y.T):
         both = known(u) & known(v)
         if np.count_nonzero(both) < 3 or np.ptp(u[both]) == 0.0:
@@ -150,7 +150,7 @@ def _is_affine(x: F8, y: F8) -> bool:
 
 
 def _has_walls(touched: list[int], pairs: list[tuple[int, int]]) -> bool:
-    """Is there a row that no look ahead crosses, while others do? Windows cross every row, longer bars stop at their close."""
+    """Whether there is a row that no look ahead crosses. Windows cross every row, longer bars stop at their close."""
     crossed = {row for u, t in pairs for row in range(t + 1, u + 1)}
     inner = [u for u in touched if min(u for u, _ in pairs) <= u <= max(u for u, _ in pairs)]
     return any(u not in crossed for u in inner)
@@ -314,7 +314,7 @@ def meta_in_sample(rows: Rows, voted_by: Rows, trained: Sequence[Rows], label_en
 
 
 def _same_values(a: Any, b: Any) -> bool:
-    """Are two results equal in every bit? Arrays, numbers, or tuples of them."""
+    """Whether two results are equal in every bit. Arrays, numbers, or tuples of them."""
     x, y = (value if isinstance(value, tuple | list) else (value,) for value in (a, b))
     return len(x) == len(y) and all(np.asarray(u).tobytes() == np.asarray(v).tobytes() for u, v in zip(x, y))
 

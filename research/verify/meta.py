@@ -37,7 +37,7 @@ def meta_claims(run: Evidence, seed: int, report: Any) -> list[Claim]:
 
 
 def retrainable(run: Evidence) -> bool:
-    """Were the meta models trained on this run's own bars and predictions?"""
+    """Whether the meta models were trained on this run's own bars and predictions."""
     return run.meta is not None and run.meta.config.get("data_fingerprint") == run.files.manifest["data_fingerprint"]
 
 

@@ -44,7 +44,7 @@ def load_models(run: Evidence) -> Any:
 
 
 def same_bars(run: Evidence, models: Any) -> bool:
-    """Were the base models trained on this run's bars?"""
+    """Whether the base models were trained on this run's bars."""
     return all(a.meta.get("data_fingerprint") == run.files.manifest["data_fingerprint"] for a in models.artefacts)
 
 

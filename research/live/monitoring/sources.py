@@ -149,7 +149,7 @@ class JournalSource:
 
     @decoded
     def has_meta_model(self) -> bool:
-        """Is the meta layer among the newest version's models?"""
+        """Whether the meta layer is among the newest version's models."""
         return "meta" in self._models()
 
     @decoded
@@ -297,7 +297,7 @@ class RunSource:
         return self.run.params()
 
     def has_meta_model(self) -> bool:
-        """Is one in the manifest?"""
+        """Whether a learned meta layer is in the manifest."""
         return self.run.manifest.get("meta_model") is not None
 
     def allowed(self) -> dict[str, list[str]]:

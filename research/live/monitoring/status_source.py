@@ -55,7 +55,7 @@ class StatusSource(Protocol):
 
     @property
     def is_live(self) -> bool:
-        """Can it grow?"""
+        """Whether it can grow."""
         ...
 
     @property
@@ -84,7 +84,7 @@ class StatusSource(Protocol):
         ...
 
     def has_meta_model(self) -> bool:
-        """Is a learned model of the meta layer served?"""
+        """Whether a learned model of the meta layer is served."""
         ...
 
     def allowed(self) -> dict[str, list[str]]:
