@@ -168,30 +168,33 @@ class Config:
 def load_config(
     profile: str = "default", path: Path | None = None, sets: Iterable[str] = (), environment: Mapping[str, Any] | None = None
 ) -> Config:
-    """Resolve profile, environment (`{"layer.name": value}`, live only), file and `layer.name=value` texts; the later one wins.
+    """Resolve profile, environment (`{"layer.name": value}`, live only), file and `layer.name=value` texts; of one name the later wins.
 
-    Raises UserError naming the first bad one.
+    Different names may come in any order: a stage holds from its time on, whatever was said before or after it. Raises UserError naming
+    the first bad one.
     """
-    config = Config(Params.profile(profile).with_values(environment or {}), RunOptions(), profile)
+    usual, run, values = Params.profile(profile), RunOptions(), dict(environment or {})
     if path is not None:
-        config = _with_tables(config, read_toml(path, CONFIG), str(path))
+        run = _read_tables(read_toml(path, CONFIG), str(path), values, run)
+    usual.with_values(values)
     for text in sets:
         name, sign, value = text.partition("=")
         layer, dot, key = name.strip().partition(".")
         if sign and layer == "stages":
-            config = replace(config, params=config.params.with_values({"stages": value}))
+            values["stages"] = value
+            usual.with_values(values)
             continue
         if not sign or not dot:
             near = [row["name"] for row in describe() if row["name"].rpartition(".")[2] == layer] if sign else []
             hint = f"; did you mean {' or '.join(near)}?" if near else "; `qt doctor --params` lists the names"
             raise UserError(f"--set must be layer.name=value, was {text!r}{hint}")
-        config = _with_tables(config, {layer: {key: value.strip()}}, "--set")
-    return config
+        run = _read_tables({layer: {key: value.strip()}}, "--set", values, run)
+        usual.with_values(values)  # what is wrong is told of the first that is
+    return Config(usual.with_values(values), run, profile)
 
 
-def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
-    values: dict[str, Any] = {}
-    run = config.run
+def _read_tables(tables: dict[str, Any], origin: str, values: dict[str, Any], run: RunOptions) -> RunOptions:
+    """Put what tables say of layers into `values`; return what they say of `[run]`."""
     for layer, table in tables.items():
         if layer == "stage":
             values["stages"] = table if isinstance(table, list) else [table]
@@ -206,8 +209,8 @@ def _with_tables(config: Config, tables: dict[str, Any], origin: str) -> Config:
         if layer == "run":
             run = _with_run(run, table, origin)
         else:
-            values |= {f"{layer}.{key}": value for key, value in table.items()}
-    return replace(config, params=config.params.with_values(values), run=run)
+            values.update({f"{layer}.{key}": value for key, value in table.items()})
+    return run
 
 
 _KINDS: dict[type, str] = {bool: "on or off", tuple: "names, comma-separated", int: "a whole number", float: "a number", str: "text"}

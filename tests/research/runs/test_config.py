@@ -1,3 +1,4 @@
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -93,3 +94,14 @@ def test_every_parameter_round_trips_through_the_record_and_text() -> None:
 
 def _as_list(value: object) -> tuple:
     return value if isinstance(value, tuple) else (value,)
+
+
+def test_config_is_the_same_in_whatever_order_names_are_set(tmp_path):
+    sets = ["stages=2024-03-01 meta=on arbiter=off; 2024-04-01 arbiter=on", "meta.enabled=off", "governor.min_confidence=0.6"]
+    told = [load_config(sets=order) for order in permutations(sets)]
+    assert all(config == told[0] for config in told)
+    assert len(told[0].params.stages) == 2
+    assert told[0].params.meta.enabled is False  # before the first stage, which turns it on
+    (tmp_path / "qt.toml").write_text("[[stage]]\nfrom = 2024-03-01\nmeta = true\n", encoding="utf-8")
+    mixed = load_config(path=tmp_path / "qt.toml", sets=["meta.enabled=off"])
+    assert [stage.values for stage in mixed.params.stages] == [(("meta.enabled", True),)]
