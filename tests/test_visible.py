@@ -264,6 +264,6 @@ def test_everything_printed_passes_there():
     assert found == {
         ("cli/common.py", "stdout.write"),
         ("cli/common.py", "stderr.write"),
-        ("live/lines.py", "stderr.write"),
-        ("live/server.py", "stderr.write"),  # of `visible` alone
+        ("live/monitoring/bar_log.py", "stderr.write"),
+        ("live/dashboard/server.py", "stderr.write"),  # of `visible` alone
     }

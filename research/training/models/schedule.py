@@ -32,6 +32,7 @@ from research.training.models.base import (
 )
 from research.training.models.calibration import calibrated
 from research.training.models.folder import ENTRY, check_meta, check_whole, read_schedule, write_schedule
+from research.training.models.former import present
 from research.training.models.windows import complete, inputs_of
 
 SCHEMA_VERSION = 2
@@ -250,6 +251,7 @@ class ModelSet:
         for _, path in found.values():
             meta = read_json(path, METADATA)
             file = path.with_name(path.name.removesuffix("_meta.json") + meta["suffix"])
+            meta["target"] = present(meta["target"])
             artefacts.append(Artefact(meta["slot"], 0, meta["valid_from"], FOREVER, file, meta["hash"], meta))
         if not artefacts:
             raise UserError(f"models must be a folder with schedule.json or artefacts as `qt train` writes them, was {str(source)!r}")
@@ -263,7 +265,8 @@ class ModelSet:
 
 def _artefact(entry: Mapping[str, Any], path: Path, meta: Mapping[str, Any]) -> Artefact:
     known = {"target": model_target(entry["slot"]), "features": [], "params": {"preset": "default"}}  # what a check of the files asks for
-    return Artefact(**entry, path=path, meta=known | dict(meta))
+    told = known | dict(meta)
+    return Artefact(**entry, path=path, meta=told | {"target": present(told["target"])})
 
 
 def fold_of(models: ModelSet, close_time: I8) -> NDArray[np.int16]:

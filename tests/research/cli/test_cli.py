@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import research
+from qtcore import Params
 from research.cli.app import app
 from research.cli.common import guarded
 from research.runs.config import RunOptions
@@ -206,7 +207,7 @@ def test_doctor_lists_machine_and_parameters(monkeypatch: pytest.MonkeyPatch, ca
     rows = json.loads(capsys.readouterr().out)
     names = {row["name"] for row in rows}
     run = {f"run.{spec.name}" for spec in dataclasses.fields(RunOptions)}
-    assert names == set(research.workflow.run.Params().flat()) | run | {"stages"}
+    assert names == set(Params().flat()) | run | {"stages"}
     monkeypatch.setenv("COLUMNS", "80")
     assert qt("doctor", "--params", monkeypatch=monkeypatch) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -1,12 +1,11 @@
 """Is a mistake in the flags told in one sentence, which names the flag, before anything is trained or written?"""
 
-from importlib import import_module
-
 import pytest
 
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load
+from research.training import walk_forward
 
 DATA = "simulated:random_walk?n_bars=600&n_symbols=2&seed=2"
 LIVE = ["live", "--feed", f"replay:{DATA}", "--journal", "journal"]
@@ -56,7 +55,7 @@ def test_a_mistake_is_told_before_anything_is_read_or_trained(monkeypatch, tmp_p
 
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(import_module("research.train"), "_answers", begins)  # `research.train` is the function
+    monkeypatch.setattr(walk_forward, "_answers", begins)
     monkeypatch.setattr("research.live.feeds.feeds.ReplayFeed.__init__", begins)
     assert guarded(lambda: app(words, standalone_mode=False)) == 2
     said = capsys.readouterr().err

@@ -4,6 +4,7 @@ import errno
 import json
 import shutil
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,8 @@ def test_one_changed_bit_changes_one_hash(run):
 
 def test_own_models_travel_with_the_run(run, tmp_path):
     class Models:
+        config: ClassVar[dict] = {"thresholds": [{"sell": dict.fromkeys(run.bars.symbols)}]}
+
         def save(self, folder):
             folder.mkdir()
             (folder / "schedule.json").write_text("{}")

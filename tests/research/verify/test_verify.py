@@ -1,6 +1,5 @@
 """Does the proof hold for an honest run, and does it name the exact cell of a dishonest one?"""
 
-import importlib
 import json
 import shutil
 from dataclasses import replace
@@ -13,6 +12,7 @@ from qtcore import Params
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
 from research import backtest
 from research.errors import UserError
+from research.training import walk_forward
 from research.training.predictions import Predictions
 from research.verify.accounting import check_accounting
 from research.verify.evidence import Evidence, read_evidence
@@ -402,7 +402,7 @@ def test_a_label_that_reaches_into_the_next_part_is_named(trained):
 
 
 def test_training_that_reads_later_bars_is_named(trained, monkeypatch):
-    training = importlib.import_module("research.train")  # `research.train` is the function
+    training = walk_forward
     honest = training.classify
     monkeypatch.setattr(training, "classify", lambda returns, *rest: honest(returns - np.nanmean(returns), *rest))
     claim = models_claims(trained)["D-99"]
