@@ -26,23 +26,12 @@ from qtcore.types import F8, Decisions, Reason
 from research.evidence.finding import independent_trades
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
+from research.runs.rules import switches
 from research.runs.tables import tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from research.training.scoring.opinions import ENOUGH
 
-# Rules in the order of asking, and the values that switch each one off.
-RULES: dict[str, dict[str, Any]] = {
-    "min_confidence": {"governor.min_confidence": 0.0},
-    "no_shorts": {"broker.allow_short": True},
-    "emergency_stop": {"governor.emergency_stop": False},
-    "max_drawdown": {"governor.max_drawdown": 1.0},
-    "max_daily_trades": {"governor.max_daily_trades": 1_000_000},
-    "max_exposure": {"governor.max_exposure": 10.0},
-    "cooldown": {"governor.cooldown_minutes": 0},
-    "stop_loss": {"governor.stop_loss": 1.0},
-}
-EXITS: dict[str, dict[str, Any]] = {"max_holding_bars": {"broker.max_holding_bars": 1_000_000}}  # in every step; only its effect is asked
 FIGURES = (
     "pnl",
     "contribution",
@@ -80,7 +69,8 @@ class Attribution:
 def attribute(run: RunRecord) -> Attribution:
     """Replay `run` step by step; see the head of this module. A run of 100,000 cells takes about a second."""
     rows, regime = tested_rows(run), regime_cells(*run.result.planes.regime[:2])
-    rules = {name: off for name, off in RULES.items() if _changes(run.params, off)}
+    rules = {name: off for name, off in switches(in_ladder=True).items() if _changes(run.params, off)}
+    others = switches(in_ladder=False)  # in every step; only their marginal effect is asked
     ensemble, meta = run.ensemble_only, run._again({"arbiter.enabled": False})
     free = {name: value for off in rules.values() for name, value in off.items()}
     steps: dict[str, Any] = {"ensemble": _trade(run, ensemble.decisions, free)}
@@ -92,11 +82,11 @@ def attribute(run: RunRecord) -> Attribution:
         free = {key: value for key, value in free.items() if key not in rules[name]}
         steps[name] = _trade(run, run.result.decisions, free)
     without: dict[str, Any] = {"meta": ensemble, "arbiter": meta} | {
-        name: _trade(run, run.result.decisions, off) for name, off in (rules | EXITS).items()
+        name: _trade(run, run.result.decisions, off) for name, off in (rules | others).items()
     }
     bootstrap = _bootstrap(run, rows, ensemble)
     parts, before = [], None
-    for name, step in (steps | {"max_holding_bars": None}).items():
+    for name, step in (steps | dict.fromkeys(others)).items():
         parts.append(_rows(run, name, regime, (before, step, without.get(name)), (bootstrap, rows)))
         before = step if step is not None else before
     return Attribution(pd.concat(parts), never_worse(run, bootstrap, rows))

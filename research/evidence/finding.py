@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qtcore.types import Reason
 from research.evidence.standing import others_text
 from research.runs.record import RunRecord
+from research.runs.rules import rule_of
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from research.training.scoring.opinions import ENOUGH
 
@@ -121,14 +122,10 @@ def no_trades(counts: dict[str, int], n_trades: int) -> str | None:
     if counts["wished"] == 0:
         return f"{opening}, because ensemble, meta layer and arbiter said HOLD on all {counts['cells']:,} cells with a vote."
     vetoes = {name.removeprefix("veto."): n for name, n in counts.items() if name.startswith("veto.")}
-    rule, n = max(vetoes.items(), key=lambda item: item[1])
+    name, n = max(vetoes.items(), key=lambda item: item[1])
     if n == 0:
         said = f"{counts['wished']:,} of {counts['cells']:,} cells with a vote said BUY or SELL"
         return f"{opening}, because only {said}; no rule of the governor blocked them."
-    remedy = {
-        Reason.LOW_CONFIDENCE.name: "; governor.min_confidence sets it",
-        Reason.DAILY_TRADE_LIMIT_REACHED.name: "; governor.max_daily_trades sets it",
-        Reason.MAX_DRAWDOWN_EXCEEDED.name: "; governor.max_drawdown sets it",
-        Reason.MAX_EXPOSURE_EXCEEDED.name: "; governor.max_exposure sets it",
-    }.get(rule, "")
-    return f"{opening}, because the rule {rule} blocked {n:,} of {counts['wished']:,} BUY and SELL decisions{remedy}."
+    rule = rule_of(Reason[name])
+    remedy = f"; {rule.parameter} sets it" if rule.parameter else ""
+    return f"{opening}, because the rule {name} blocked {n:,} of {counts['wished']:,} BUY and SELL decisions{remedy}."

@@ -18,10 +18,14 @@ from qtcore.arbiter import settle_rule
 from qtcore.chain.patterns import pattern_table
 from qtcore.params import Meta, MetaMode, MetaVariant, Params, PolicyBase
 from qtcore.types import MODELS, N_MODELS, NS_PER_DAY, Action, Reason, Verdict
-from research.evidence.rates import ARBITER_RULES, CONSENSUS, ERRORS, FEW, GOVERNOR_RULES, META_ORDER, META_RULES, rule_counts
+from research.evidence.rates import rule_counts
 from research.runs.record import RunRecord
+from research.runs.rules import codes, rules_of
 
 DECIDED, NEVER, UNREACHABLE, OFF = "decided", "never here", "unreachable", "off"
+FEW = (Reason.NO_VALID_MODELS, Reason.NO_PREDICTIONS, Reason.TOO_FEW_VOTERS)
+CONSENSUS = (Reason.STRONG_CONSENSUS_SELL, Reason.STRONG_CONSENSUS_HOLD, Reason.STRONG_CONSENSUS_BUY)
+ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
 LEARNED = (*ERRORS, Reason.PREDICTION_ERROR, Reason.UNDECIDED_MARKET, Reason.CLEAR_ENSEMBLE)  # answers of a loaded model, in policy mode
 ESCALATES = {Reason.SPLIT_VOTE, Reason.HIGH_DISAGREEMENT, Reason.LOW_ENSEMBLE_CONFIDENCE}
 THIRD = 0.333  # the largest of three probabilities is never below, whatever the rounding
@@ -91,14 +95,12 @@ def voter_table(scenes: list[RuleContext]) -> list[dict[str, Any]]:
 
 def meta_limits(scene: RuleContext) -> tuple[dict[Reason, str], set[Reason]]:
     """Name the meta rules that are unreachable, with the reason, and those that are off in this mode."""
-    meta = scene.params.meta
-    order = META_ORDER[meta.mode]
-    off = set(META_RULES) - set(order) if meta.enabled else set(META_RULES) - {Reason.NONE}
-    dead: dict[Reason, str] = {}
+    meta, every = scene.params.meta, set(codes(rules_of("meta")))
+    off = every - set(codes(rules_of("meta", meta.mode))) if meta.enabled else every - {Reason.NONE}
+    dead = declared_limits(scene, "meta")
     sizes = {bin(v).count("1") for v in scene.voters}
     if 1 not in sizes:
         dead[Reason.TOO_FEW_VOTERS] = "at least two models voted on every cell with a vote"
-    dead[Reason.NO_VALID_MODELS] = "counted on cells with a vote"
     if meta.mode == MetaMode.POLICY:
         found = possible(scene)
         head = (*CONSENSUS, Reason.SPLIT_VOTE, Reason.HIGH_DISAGREEMENT, Reason.LOW_ENSEMBLE_CONFIDENCE, Reason.CLEAR_ENSEMBLE_NO_MODEL)
@@ -111,7 +113,6 @@ def meta_limits(scene: RuleContext) -> tuple[dict[Reason, str], set[Reason]]:
             dead[Reason.UNDECIDED_MARKET] = "an entropy above 1 does not exist"
     else:
         dead |= _learned_limits(scene, sizes)
-    dead[Reason.NO_PREDICTIONS] = "no models at all is asked before"
     return {r: why for r, why in dead.items() if r not in off}, off
 
 
@@ -123,13 +124,11 @@ def _learned_limits(scene: RuleContext, sizes: set[int]) -> dict[Reason, str]:
     threshold = meta.v5_threshold if is_v5 else meta.override_threshold
     if not scene.has_model:
         before = (*FEW, Reason.MODEL_NOT_LOADED, Reason.NONE)
-        return dict.fromkeys((r for r in META_ORDER[meta.mode] if r not in before), "no learned meta model in this run")
+        return dict.fromkeys((r for r in codes(rules_of("meta", meta.mode)) if r not in before), "no learned meta model in this run")
     if threshold < THIRD:
         dead[Reason.META_LOW_CONFIDENCE] = "the largest of three probabilities is never below one third"
     if is_v5 and threshold >= 1.0:
         dead |= dict.fromkeys((*acts, Reason.CONSENSUS_GUARD), "no probability lies above 1")
-    if is_v5 and not meta.consensus_guard:
-        dead[Reason.CONSENSUS_GUARD] = "meta.consensus_guard is off"
     shares = {k / n for n in sizes if n >= 2 for k in range(-(-n // 3), n + 1)}
     if not is_v5 and shares and min(shares) >= meta.consensus_threshold:
         after = (*ERRORS, Reason.PREDICTION_ERROR, Reason.INVALID_CONFIDENCE, Reason.META_LOW_CONFIDENCE, *acts)
@@ -159,13 +158,14 @@ def arbiter_answers(threshold: float, gate: float) -> set[Reason]:
 def arbiter_limits(scene: RuleContext) -> dict[Reason, str]:
     """Name the arbiter rules that are unreachable, with the reason."""
     arbiter = scene.params.arbiter
+    every = codes(rules_of("arbiter"))
     if not may_escalate(scene):
-        return dict.fromkeys(ARBITER_RULES, "nothing is ever escalated")
+        return dict.fromkeys(every, "nothing is ever escalated")
     if not arbiter.enabled:
-        return {r: "arbiter.enabled is off" for r in ARBITER_RULES if r != Reason.NOT_AVAILABLE}
+        return {r: "arbiter.enabled is off" for r in every if r != Reason.NOT_AVAILABLE}
     found = arbiter_answers(arbiter.score_threshold, arbiter.gate_confidence)
     asked = (Reason.DEFER_LOW_CONFIDENCE, Reason.DEFER_ACTION_IS_HOLD, Reason.BUY_SIGNAL, Reason.SELL_SIGNAL)
-    return {Reason.NOT_AVAILABLE: "the arbiter is on"} | {r: "no score leads here" for r in asked if r not in found}
+    return declared_limits(scene, "arbiter") | {r: "no score leads here" for r in asked if r not in found}
 
 
 def may_escalate(scene: RuleContext) -> bool:
@@ -183,20 +183,17 @@ def asks_model(meta: Meta, found: set[Reason]) -> bool:
     return Reason.CLEAR_ENSEMBLE_NO_MODEL in found or (meta.variant == MetaVariant.LEARNED and bool(found & ESCALATES))
 
 
+def declared_limits(scene: RuleContext, layer: str) -> dict[Reason, str]:
+    """Name the rules of a layer that are switched off, or that the table says never decide a cell, with the reason."""
+    values = scene.params.flat()
+    return {rule.reason: why for rule in rules_of(layer) if (why := rule.why_never(values))}
+
+
 def governor_limits(scene: RuleContext) -> dict[Reason, str]:
     """Name the governor rules that are unreachable, with the reason."""
-    g, broker = scene.params.governor, scene.params.broker
-    dead = {Reason.HOLD_SIGNAL: "counted on BUY and SELL", Reason.GOVERNOR_ERROR: "the compiled governor raises nothing"}
-    if g.min_confidence <= 0.0:
-        dead[Reason.LOW_CONFIDENCE] = "no confidence is below 0"
-    if broker.allow_short:
-        dead[Reason.SHORTS_DISABLED] = "broker.allow_short is on"
-    if not g.emergency_stop:
-        dead[Reason.EMERGENCY_STOP_ACTIVE] = "governor.emergency_stop is off"
-    if g.max_daily_trades >= scene.daily:
-        dead[Reason.DAILY_TRADE_LIMIT_REACHED] = f"a day holds {scene.daily:,} decisions at most, the limit is {g.max_daily_trades:,}"
-    if g.cooldown_minutes == 0:
-        dead[Reason.COOLDOWN_ACTIVE] = "governor.cooldown_minutes is 0"
+    dead, limit = declared_limits(scene, "governor"), scene.params.governor.max_daily_trades
+    if limit >= scene.daily:
+        dead[Reason.DAILY_TRADE_LIMIT_REACHED] = f"a day holds {scene.daily:,} decisions at most, the limit is {limit:,}"
     return dead
 
 
@@ -206,14 +203,16 @@ def rules(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
     d, voted = run.result.decisions, run.result.decisions.n_voters > 0
     dead, off = _everywhere([meta_limits(scene) for scene in scenes])
     silent, _ = _everywhere([(arbiter_limits(scene), set()) for scene in scenes])
-    order = META_ORDER[scenes[0].params.meta.mode]
-    order = (*order, *(r for r in META_RULES if r not in order))
+    asked = codes(rules_of("meta", scenes[0].params.meta.mode))
+    order = (*asked, *(r for r in codes(rules_of("meta")) if r not in asked))
     called = voted & (d.verdict == Verdict.ESCALATE)
     wished = voted & (d.raw_action != Action.HOLD)
     return {
         "meta": _marked(rule_counts(d.meta_reason[voted], order), dead, off),
-        "arbiter": _marked(rule_counts(d.arbiter_reason[called], ARBITER_RULES), silent, set()),
-        "governor": _marked(rule_counts(run.result.governor_reason[wished], GOVERNOR_RULES), governor_limits(scenes[0]), set()),
+        "arbiter": _marked(rule_counts(d.arbiter_reason[called], codes(rules_of("arbiter"))), silent, set()),
+        "governor": _marked(
+            rule_counts(run.result.governor_reason[wished], codes(rules_of("governor"))), governor_limits(scenes[0]), set()
+        ),
     }
 
 

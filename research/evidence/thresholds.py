@@ -13,7 +13,6 @@ import numpy as np
 
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason, Verdict
-from research.evidence.rates import CONSENSUS
 from research.evidence.reachability import (
     DECIDED,
     NEVER,
@@ -27,9 +26,9 @@ from research.evidence.reachability import (
     scenes_of,
 )
 from research.runs.record import RunRecord
+from research.runs.rules import Rule, rules_of
 
 SHARES = sorted({k / n for n in range(1, 6) for k in range(n + 1)} | {1.0 - k / n for n in range(1, 6) for k in range(n + 1)})
-ACTS = (Reason.META_OVERRIDE_SELL, Reason.META_OVERRIDE_HOLD, Reason.META_OVERRIDE_BUY, Reason.META_V5_OVERRIDE)
 TOP = 0.95  # the arbiter's highest confidence (`spec` 9.3)
 
 
@@ -43,33 +42,18 @@ class ThresholdRule:
 
 
 def steered(scenes: list[RuleContext]) -> list[ThresholdRule]:
-    """List the thresholds that the mode asks."""
-    mode = scenes[0].params.meta.mode
-    head = ThresholdRule("meta.consensus_threshold", "meta", CONSENSUS)
-    own = {
-        MetaMode.POLICY: [
-            head,
-            ThresholdRule("meta.disagreement_threshold", "meta", (Reason.HIGH_DISAGREEMENT,)),
-            ThresholdRule("meta.low_confidence", "meta", (Reason.LOW_ENSEMBLE_CONFIDENCE,)),
-            ThresholdRule("meta.entropy_threshold", "meta", (Reason.UNDECIDED_MARKET,)),
-        ],
-        MetaMode.OVERRIDE: [head, ThresholdRule("meta.override_threshold", "meta", ACTS[:3])],
-        MetaMode.V5: [ThresholdRule("meta.v5_threshold", "meta", ACTS[3:])],
-    }[mode]
-    return [
-        *(own if any(scene.params.meta.enabled for scene in scenes) else []),
-        ThresholdRule("arbiter.score_threshold", "arbiter", (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL)),
-        ThresholdRule("arbiter.gate_confidence", "arbiter", (Reason.DEFER_LOW_CONFIDENCE,)),
-        ThresholdRule("governor.min_confidence", "governor", (Reason.LOW_CONFIDENCE,)),
-        ThresholdRule("governor.max_drawdown", "governor", (Reason.MAX_DRAWDOWN_EXCEEDED,)),
-        ThresholdRule("governor.max_daily_trades", "governor", (Reason.DAILY_TRADE_LIMIT_REACHED,)),
-        ThresholdRule("governor.max_exposure", "governor", (Reason.MAX_EXPOSURE_EXCEEDED,)),
-        ThresholdRule("governor.cooldown_minutes", "governor", (Reason.COOLDOWN_ACTIVE,)),
-    ]
+    """List the thresholds that the mode asks, in the order in which their rules are asked."""
+    mode, judges = scenes[0].params.meta.mode, any(scene.params.meta.enabled for scene in scenes)
+    asked = [*(rules_of("meta", mode) if judges else ()), *rules_of("arbiter"), *rules_of("governor")]
+    by_name: dict[str, list[Rule]] = {}
+    for rule in asked:
+        if rule.is_threshold:
+            by_name.setdefault(rule.parameter, []).append(rule)
+    return [ThresholdRule(name, rules[0].layer, tuple(rule.reason for rule in rules)) for name, rules in by_name.items()]
 
 
 def thresholds(run: RunRecord, rules: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Describe every threshold; `rules` is what `dead.rules` gave.
+    """Describe every threshold; `rules` is what `reachability.rules` gave.
 
     One row: `parameter`, `value`, `rules`, `reached`, `decided`, `status`, `why`, and `same` [low, high], values between which nothing
     differs (`same_text` says which ends belong to it); None where that is not known.

@@ -1,24 +1,22 @@
 """Attribution table: what each layer and each rule earned, in words of the page."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from research.report.rows import Table
 from research.report.words import DASH, count, number, percent, signed
+from research.runs.rules import step_words
 
-STEPS = {
-    "ensemble": "ensemble alone, no rules",
-    "meta": "+ meta layer",
-    "arbiter": "+ arbiter",
-    "min_confidence": "+ least confidence",
-    "no_shorts": "+ no shorts",
-    "emergency_stop": "+ kill switch",
-    "max_drawdown": "+ drawdown limit",
-    "max_daily_trades": "+ daily limit",
-    "max_exposure": "+ exposure limit",
-    "cooldown": "+ cooldown",
-    "stop_loss": "+ stop loss",
-    "max_holding_bars": "holding time (in every step)",
-}
+LAYERS = {"ensemble": "ensemble alone, no rules", "meta": "+ meta layer", "arbiter": "+ arbiter"}
+
+
+def step_text(row: Mapping[str, Any]) -> str:
+    """Name a step of the ladder; a rule without a PnL of its own is in every step."""
+    name = row["layer"]
+    words = LAYERS.get(name) or step_words(name)
+    if words is None or name in LAYERS:
+        return words or name
+    return f"{words} (in every step)" if row["pnl"] is None else f"+ {words}"
 
 
 def earned_table(rows: list[dict[str, Any]]) -> Table:
@@ -39,5 +37,5 @@ def earned_table(rows: list[dict[str, Any]]) -> Table:
         between = DASH if row["low"] is None else f"{signed(row['low'])} to {signed(row['high'])}"
         money = [signed(row[name]) for name in ("pnl", "contribution")]
         rest = [signed(row["effect"]), percent(row["accuracy"]), count(row["n_trades"]), percent(row["max_drawdown"]), number(row["fees"])]
-        out.append([STEPS.get(row["layer"], row["layer"]), *money, between, *rest])
+        out.append([step_text(row), *money, between, *rest])
     return Table(headers, out)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, INK, MARKET, MUTED, PAPER, Picture, picture
 from research.report.words import count, layer_name, percent, words
+from research.runs.rules import words_of
 
 BUCKETS = 240  # of a line: its lowest and highest value in each are drawn, so no spike is lost
 ROW = 0.27  # inches of a row of bars or intervals
@@ -76,7 +77,7 @@ def decisions(summary: dict[str, Any]) -> Picture:
         ("exits by opposite signal", counts["exit_signal"], CHAIN),
         ("entries approved", counts["approved"], GOOD),
     ]
-    refused = [(words(name.removeprefix("veto.")), n, BAD) for name, n in counts.items() if name.startswith("veto.") and n]
+    refused = [(words_of(name.removeprefix("veto.")), n, BAD) for name, n in counts.items() if name.startswith("veto.") and n]
     refused = sorted(refused, key=lambda row: -row[1])[:6] or [("none", 0, BAD)]
 
     def draw(figure: Any, is_narrow: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore.params import Params, describe
-from qtcore.types import Reason, Source
+from qtcore.types import Source
 from research.evidence.plausibility import NAMES, figure_text
 from research.evidence.standing import others_text
 from research.report.words import (
@@ -24,6 +24,7 @@ from research.report.words import (
     span,
     words,
 )
+from research.runs.rules import rule_of, words_of
 from research.training.regimes import CELLS, VOLATILITY
 
 STATUS = {"decided": "", "never here": "never here", "unreachable": "unreachable", "off": "off"}
@@ -79,7 +80,7 @@ def rule_table(rules: list[dict[str, Any]]) -> Table:
     rows = []
     for r in shown:
         share = percent(r["decided"] / total) if r["decided"] else ""
-        rows.append([words(r["rule"]), count(r["reached"]), count(r["decided"]), share, STATUS[r["status"]]])
+        rows.append([words_of(r["rule"]), count(r["reached"]), count(r["decided"]), share, STATUS[r["status"]]])
     return Table(["rule", "reached", "decided", "share", ""], rows, texts=(4,))
 
 
@@ -153,7 +154,7 @@ def slice_rates(s: dict[str, Any]) -> Table:
     """Rates of every layer, entries and PnL in every slice; vetoes that never occurred are left out."""
     vetoes = [name for name, share in s["rates"]["veto"].items() if share]
     headers = ["regime", "net PnL", "entries", "escalated", "arbiter accepted", "meta override", "approved", "exit signal"]
-    headers += [words(v) for v in vetoes] + [f"final from {words(source.name)}" for source in Source]
+    headers += [words_of(v) for v in vetoes] + [f"final from {words(source.name)}" for source in Source]
     rows = []
     for key, part in [
         *s["regimes"].items(),
@@ -208,7 +209,7 @@ def trade_table(trades: pd.DataFrame) -> Table:
                 signed(row.pnl),
                 signed_percent(row.ret, 2),
                 DASH if is_open else count(row.bars),
-                "open" if is_open else words(Reason(row.exit_reason).name),
+                "open" if is_open else rule_of(row.exit_reason).words,
                 words(Source(row.source).name),
             ]
         )

@@ -10,6 +10,7 @@ from research.data.clock import iso
 from research.errors import ordinal, several
 from research.report.rows import changed_params, stage_texts
 from research.report.words import count, layer_name, percent, signed_percent
+from research.runs.rules import refusals
 
 
 def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:
@@ -23,9 +24,7 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     a, d, p = s["assumptions"], s["data"], s["assumptions"]["params"]
     voting = ", ".join(layer_name(m) for m in a["models_voting"]) or "none"
     changed = len(changed_params(p, a["label"]["horizon"]))
-    cooldown = f"{p['governor.cooldown_minutes']} minutes after a loss"
-    if a["cooldown_blocks_after_stops_only"]:
-        cooldown += "; on bars of this length only a stop blocks, and one decision"
+    is_brief = a["cooldown_blocks_after_stops_only"]
     shorts = "" if a["allow_short"] else ", no shorts"
     stages = stage_texts(p)
     return [
@@ -34,18 +33,19 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Label", label_text(a)),
         ("Fills", f"{fills_text(a)}; stop {percent(a['stop_loss'])} from entry; out after {a['max_holding_bars']} bars{shorts}"),
         ("Costs a side", costs_text(a)),
-        (
-            "Limits",
-            f"{percent(p['governor.max_position'], 0)} a position, {percent(p['governor.max_exposure'], 0)} in all, "
-            f"{p['governor.max_daily_trades']} entries a day, halt at {percent(p['governor.max_drawdown'], 0)} drawdown",
-        ),
-        ("Cooldown", cooldown),
+        ("Limits", f"{percent(p['governor.max_position'], 0)} a position; {limits_text(p)}"),
+        *([("Cooldown", "on bars of this length only a stop blocks, and one decision")] if is_brief else []),
         (
             "Profile",
             f"{a['profile']}, {changed} parameter{'' if changed == 1 else 's'} off default; start {count(a['initial_cash'])} quote",
         ),
         *([("Stages", "; ".join(stages))] if stages else []),
     ]
+
+
+def limits_text(params: Mapping[str, Any]) -> str:
+    """Say the limits within which the governor lets a trade through; a run of an earlier version may not know all."""
+    return "; ".join(r.limit_text(params[r.parameter]) for r in refusals() if r.is_threshold and r.parameter in params)
 
 
 def label_text(a: Mapping[str, Any]) -> str:

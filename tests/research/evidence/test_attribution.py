@@ -7,7 +7,8 @@ import pytest
 import research
 from qtcore import Params
 from qtcore.types import MODELS, N_MODELS, Bars
-from research.evidence.attribution import RULES, attribute
+from research.evidence.attribution import attribute
+from research.runs.rules import switches
 from research.training.regimes import CELLS, SLICES
 from tests.conftest import assert_same_bits
 
@@ -55,11 +56,12 @@ def test_the_last_step_is_the_run_and_each_step_is_its_own_backtest(run):
     assert last["fees"] == pytest.approx(run.result.fills["fee"].sum())
     assert last["n_trades"] == (run.result.fills["is_entry"] == 1).sum()
     assert last["max_drawdown"] == pytest.approx(run.summary["pnl"]["max_drawdown"], abs=1e-12)
-    free = {key: value for off in RULES.values() for key, value in off.items()}
+    rules = switches(in_ladder=True)
+    free = {key: value for off in rules.values() for key, value in off.items()}
     base = run._again(free | {"meta.enabled": False, "arbiter.enabled": False})
     assert total.loc["ensemble", "pnl"] == pytest.approx(base.equity[-1] - run.params.broker.initial_cash, abs=1e-6)
     for name in ("stop_loss", "max_daily_trades", "cooldown"):
-        other = run._again(RULES[name])
+        other = run._again(rules[name])
         assert total.loc[name, "effect"] == pytest.approx(run.result.equity[-1] - other.equity[-1], abs=1e-6)
 
 

@@ -12,8 +12,9 @@ from qtcore.types import Reason
 from research.evidence import headline, regime_table, summarise
 from research.evidence import sharpe as sr
 from research.evidence.finding import decide, effective_trades, excess, no_trades, reason
-from research.evidence.rates import ARBITER_RULES, GOVERNOR_RULES, META_RULES, rule_counts
+from research.evidence.rates import rule_counts
 from research.runs.benchmark import bar_returns, buy_and_hold, drawdown
+from research.runs.rules import codes, rules_of
 from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from research.training.scoring.opinions import ECE_BINS, Opinion, blocks, share, tally
@@ -369,16 +370,9 @@ def test_no_trades_names_the_rule_that_blocked_most():
     assert no_trades(counts, 100) is None
 
 
-def test_rules_know_every_reason_they_can_meet():
-    vetoes = {r for r in Reason if 60 <= r <= 71} | {Reason.ZERO_SIZE, Reason.LIQUIDATED, Reason.GOVERNOR_ERROR}
-    assert set(GOVERNOR_RULES) == vetoes
-    assert {r for r in Reason if 40 <= r <= 47} - {Reason.NEUTRAL_MARKET} == set(ARBITER_RULES)
-    assert {r for r in Reason if r < 40 or r == Reason.HIERARCHY_ERROR} - {Reason.TIE} == set(META_RULES)
-
-
 def test_what_one_rule_decides_the_next_never_sees():
     reasons = np.array([61, 62, 62, 60, 60, 60])
-    rows = {row["rule"]: row for row in rule_counts(reasons, GOVERNOR_RULES)}
+    rows = {row["rule"]: row for row in rule_counts(reasons, codes(rules_of("governor")))}
     assert rows["HOLD_SIGNAL"] == {"rule": "HOLD_SIGNAL", "reached": 6, "decided": 1}
     assert rows["LOW_CONFIDENCE"] == {"rule": "LOW_CONFIDENCE", "reached": 5, "decided": 2}
     assert rows["APPROVED"] == {"rule": "APPROVED", "reached": 3, "decided": 3}

@@ -9,7 +9,6 @@ import pytest
 from qtcore.chain.decide import decide
 from qtcore.params import Params
 from qtcore.types import MODELS, NS_PER_DAY, NS_PER_HOUR, Reason, Votes
-from research.evidence.rates import META_ORDER, META_RULES
 from research.evidence.reachability import (
     DECIDED,
     NEVER,
@@ -29,6 +28,7 @@ from research.evidence.reachability import (
     voter_table,
 )
 from research.evidence.thresholds import SHARES, same_shares, thresholds
+from research.runs.rules import codes, rules_of
 from tests.naive.evidence import policy_reason, vote_counts
 from tests.support.fake_run import fake_run
 
@@ -132,7 +132,7 @@ def test_what_the_chain_decides_is_never_called_unreachable():
         case = RuleContext(params, {voters: 400}, has_model, False, 24)
         dead, off = meta_limits(case)
         decided = {Reason(r) for r in np.unique(d.meta_reason)}
-        assert decided <= set(META_ORDER[params.meta.mode])
+        assert decided <= set(codes(rules_of("meta", params.meta.mode)))
         assert not decided & (set(dead) | off), (mode, voters, has_model)
         asked = {Reason(r) for r in np.unique(d.arbiter_reason[d.verdict == 3])}
         assert not asked & set(arbiter_limits(case))
@@ -200,7 +200,7 @@ def test_inside_the_span_nothing_differs_and_outside_something_does(voters, name
 def test_a_whole_run_names_what_was_dead():
     run = fake_run(n=600, seed=1)
     table = rules(run)
-    assert {r["rule"] for r in table["meta"]} == {r.name for r in META_RULES}
+    assert {r["rule"] for r in table["meta"]} == {r.name for r in codes(rules_of("meta"))}
     for layer in table.values():
         for row in layer:
             assert row["status"] in {DECIDED, NEVER, UNREACHABLE, OFF}
