@@ -4,9 +4,12 @@ What users, files and exchanges call things is shown in terminals, logs and aler
 terminal obeys, and nothing that makes text look like another, gets through as it is.
 """
 
+import importlib.util
 import unicodedata
 
 from qtcore.types import InputError
+
+EXTRAS = {"torch": "neural", "safetensors": "neural", "ccxt": "exchange", "optuna": "search", "ray": "ray", "vectorbt": "vectorbt"}
 
 
 def visible(text: object, keep: str = "") -> str:
@@ -46,3 +49,9 @@ class UserError(InputError):
     def __init__(self, text: object = "") -> None:
         """Keep the text as it is shown."""
         super().__init__(visible(text))
+
+
+def need(library: str, wish: str) -> None:
+    """Raise UserError unless a library of EXTRAS, which says the extra of each, is installed. wish: what needs it, as users call it."""
+    if importlib.util.find_spec(library) is None:
+        raise UserError(f"{wish} needs the {library} library, was not installed; pip install 'qtcore[{EXTRAS[library]}]'")

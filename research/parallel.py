@@ -14,7 +14,6 @@ sent to anybody: no dashboard, no usage statistics.
 """
 
 import copy
-import importlib.util
 import logging
 import os
 import shutil
@@ -30,7 +29,7 @@ from typing import Any, Protocol
 
 from qtcore.jit import source_hash, use_threads
 from qtcore.types import InputError
-from research.errors import UserError
+from research.errors import UserError, need
 
 Results = Generator[tuple[Any, Any], None, None]
 ENGINES = ("local", "ray")
@@ -200,8 +199,7 @@ def check_engine(engine: str, address: str | None = None) -> None:
         if os.getpid() in _BEGUN:  # Ray cancels the work of other clusters in such a process
             raise UserError(f"--address must come before a Ray that a process starts for itself, was {address} after it; use a new process")
         _check_answer(address)
-    if importlib.util.find_spec("ray") is None:
-        raise UserError("--engine ray needs the ray library, was not installed; pip install 'qtcore[ray]'")
+    need("ray", "--engine ray")
 
 
 def code() -> dict[str, str]:
@@ -210,10 +208,10 @@ def code() -> dict[str, str]:
     return packages | versions() | {name: version(name) for name in ("numba", "pandas")}
 
 
-def versions() -> dict[str, str]:
-    """Versions of the libraries that fit and store models; those that are not installed are left out."""
+def versions(names: Iterable[str] = LIBRARIES) -> dict[str, str]:
+    """Versions of libraries, those that fit and store models unless told others; what is not installed is left out."""
     found = {}
-    for name in LIBRARIES:
+    for name in names:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

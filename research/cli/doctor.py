@@ -12,10 +12,11 @@ from typing import Any
 
 from qtcore import jit
 from research.data.machine import memory
+from research.errors import EXTRAS
 from research.files import home
 from research.training.models import fits
 
-LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "matplotlib", "arch")
+LIBRARIES = ("numpy", "numba", "pandas", "polars", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "matplotlib", "arch", *EXTRAS)
 
 
 def examine() -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _free_gib(path: Path) -> float:
 
 def _problems(report: dict[str, Any]) -> Any:
     for name, version in report["versions"].items():
-        if version is None:
+        if version is None and name not in EXTRAS:
             yield f"{name} is missing: run `make test` or install requirements.lock"
     for name, folder in report["folders"].items():
         if not folder["writable"]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from research.cli.common import print_json
 from research.cli.terminal import Terminal
+from research.errors import EXTRAS
 from research.report.words import NOT_ENOUGH, lacked_text, percent, span
 from research.runs.verdict import FAILING
 
@@ -283,7 +284,7 @@ def machine(report: dict[str, Any]) -> None:
     for name in ("qtcore", "source_hash", "python", "platform", "processors", "memory_gib", "gpu"):
         table.add_row(name.replace("_", " "), str(report[name] if report[name] is not None else "none"))
     for name, version in report["versions"].items():
-        table.add_row(name, version or "missing")
+        table.add_row(name, version or (f"not installed, extra {EXTRAS[name]}" if name in EXTRAS else "missing"))
     for name, folder in report["folders"].items():
         state = "writable" if folder["writable"] else "NOT writable"
         table.add_row(name, f"{folder['path']} ({state}, {folder['free_gib']} GiB free)")

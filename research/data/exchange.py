@@ -15,7 +15,7 @@ from typing import Any
 from qtcore.types import NS_PER_DAY
 from research.data.clock import parse_interval
 from research.data.stamps import NS_PER_SECOND
-from research.errors import UserError, visible
+from research.errors import UserError, need, visible
 
 URL = "QT_EXCHANGE_URL"  # where requests go instead, for tests and recording proxies; the original host becomes the first part of the path
 MS = 1_000_000
@@ -45,6 +45,7 @@ class Exchange:
     """
 
     def __init__(self, name: str, symbols: Sequence[str], timeframe: str, is_stream: bool = False) -> None:
+        need("ccxt", f"exchange {name}")
         ccxt = importlib.import_module("ccxt.pro" if is_stream else "ccxt.async_support")
         known = ccxt.exchanges
         if name not in known:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qtcore.params import FillAt
 from qtcore.types import F8, Reason
 from research.data.grid import filled
-from research.errors import UserError
+from research.errors import UserError, need
 from research.runs.record import RunRecord
 
 
@@ -23,11 +23,9 @@ def to_vectorbt(run: RunRecord) -> Any:
     Its value in the last row of each bar, indexed by the bar's close, is the run's equity to 1e-9 of it. Positions that are open at the end
     stay open. Raises UserError without vectorbt, and with funding or a debt that was written off, which vectorbt has no place for.
     """
-    try:
-        import vectorbt
-    except ImportError as error:
-        text = "to_vectorbt needs the package vectorbt, was not installed; pip install 'qtcore[vectorbt]'"
-        raise UserError(text) from error
+    need("vectorbt", "to_vectorbt")
+    import vectorbt
+
     if run.bars.funding is not None and np.nansum(np.abs(run.bars.funding)) > 0.0:
         raise UserError("to_vectorbt must have a run without funding, was one with; vectorbt cannot book it, use run.equity")
     if run.result.equity[-1] <= 0.0:

@@ -16,7 +16,7 @@ import pandas as pd
 from qtcore import Bars, Params
 from qtcore.meta import MetaSource
 from research.data import fingerprint, load_bars
-from research.errors import UserError
+from research.errors import UserError, need
 from research.evidence.ledger import Ledger
 from research.evidence.trials import TrialSummary
 from research.files import Kind, read_json, replacing, save_json
@@ -110,12 +110,14 @@ def sweep(
 
 
 def check_wish(search: str, engine: str, objective: str, where: Sequence[str], by_regime: bool) -> None:
-    """Raise UserError where no such figure exists, no trial can keep the constraints, or the engine cannot do the search."""
+    """Raise UserError where no such figure exists, no trial can keep the constraints, or the search cannot be done here."""
     names = figure_names(by_regime)
     parse_objective(objective, names)
     parse_rules(where, names)
-    if search == "adaptive" and engine != "local":
-        raise UserError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
+    if search == "adaptive":
+        if engine != "local":
+            raise UserError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
+        need("optuna", "--search adaptive")
 
 
 def check_resume(folder: Path) -> None:

@@ -29,7 +29,7 @@ from research.errors import UserError
 from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.training.models import fits
-from research.training.models.base import CLASSES, class_weights, lookback_of, make_model, model_target, names_hash
+from research.training.models.base import CLASSES, class_weights, lookback_of, make_model, model_class, model_target, names_hash
 from research.training.models.calibration import check_kind
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
@@ -231,7 +231,7 @@ def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] 
 def _slots(models: Sequence[str]) -> tuple[str, ...]:
     wanted = (models,) if isinstance(models, str) else tuple(models)
     for slot in wanted:
-        model_target(slot)
+        model_class(model_target(slot))
     if not wanted or len(set(wanted)) != len(wanted):
         raise UserError(f"models must be one or more different names, was {list(wanted)}")
     return tuple(slot for slot in MODELS if slot in wanted)

@@ -1,13 +1,13 @@
 """Metadata of a meta model, its `..._meta.json`: the fields of `spec` 12.6, the acceptance of 12.5 and D-74."""
 
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from qtcore import Params
 from qtcore.types import F8
+from research.parallel import versions
 from research.training.meta.estimators import MetaFit, Rows
 from research.training.models.base import CLASSES, names_hash
 from research.training.models.scores import score
@@ -60,7 +60,7 @@ def describe(
         "config": dict(plan.__dict__) | {"meta_params": {k: v for k, v in params.flat().items() if k.startswith("meta.")}},
         "split": {"kind": "walk_forward, expanding", "fold": number, "embargo_rows": plan.embargo, "rows": [material.first, start, stop]},
         "seed": plan.seed,
-        "libraries": {name: version(name) for name in ("numpy", "scikit-learn", "xgboost", "torch", "imbalanced-learn", "skops")},
+        "libraries": versions(("numpy", "scikit-learn", "xgboost", "torch", "imbalanced-learn", "skops")),
         "synthetic": False,
         **material.about,
         **figures,

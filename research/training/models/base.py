@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, MODELS
-from research.errors import UserError
+from research.errors import EXTRAS, UserError, need
 from research.files import Kind, parse_json, read_bytes, read_text, save_text
 from research.training.models.calibration import Calibration
 
@@ -102,10 +102,20 @@ def model_target(slot: str) -> str:
 
 
 def make_model(target: str, feature_names: Sequence[str], preset: str = "default") -> BaseModel:
-    """Import `module:Class` and build an unfitted model."""
+    """Import `module:Class` and build an unfitted model. Raises UserError as `model_class` does."""
+    return model_class(target)(tuple(feature_names), preset)
+
+
+def model_class(target: str) -> Callable[[tuple[str, ...], str], BaseModel]:
+    """Import `module:Class`. Raises UserError where it needs an extra that is not installed."""
     module, _, name = target.partition(":")
-    model: BaseModel = getattr(importlib.import_module(module), name)(tuple(feature_names), preset)
-    return model
+    try:
+        found: Callable[[tuple[str, ...], str], BaseModel] = getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (lacking := (error.name or "").partition(".")[0]) in EXTRAS:
+            need(lacking, f"the model {name}")
+        raise
+    return found
 
 
 def lookback_of(model: BaseModel) -> int:

@@ -139,5 +139,5 @@ def test_what_vectorbt_cannot_hold_is_one_sentence(monkeypatch):
     with pytest.raises(UserError, match="without funding, was one with"):
         paid.to_vectorbt()
     monkeypatch.setitem(sys.modules, "vectorbt", None)
-    with pytest.raises(UserError, match="needs the package vectorbt, was not installed"):
+    with pytest.raises(UserError, match="needs the vectorbt library, was not installed"):
         run.to_vectorbt()
