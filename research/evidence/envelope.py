@@ -32,11 +32,11 @@ from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
 from research.runs.record import RunRecord
+from research.runs.rules import codes, refusals
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 
 SCHEMA_VERSION = 1
 MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)
-PERMITTED = (Reason.HOLD_SIGNAL, Reason.EXIT_SIGNAL, Reason.APPROVED)  # the governor's answers that are no refusal
 FILE = "envelope.json"
 ENVELOPE = Kind(
     "the envelope of a run as the backtest wrote it",
@@ -143,7 +143,7 @@ def bar_counts(
     """
     judged, called = planes["n_voters"] >= 2, planes["arbiter_action"] >= 0
     approved = planes["governor_reason"] == Reason.APPROVED
-    refused = (planes["raw_action"] != Action.HOLD) & ~np.isin(planes["governor_reason"], PERMITTED)
+    refused = (planes["raw_action"] != Action.HOLD) & np.isin(planes["governor_reason"], codes(refusals()))
     pairs = {
         "escalation": (planes["verdict"] == Verdict.ESCALATE, judged),
         "defer": (planes["verdict"] == Verdict.DEFER, judged),

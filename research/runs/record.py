@@ -12,6 +12,7 @@ import numpy as np
 
 from qtcore import Bars, Engine, Params, Result
 from qtcore.types import Reason
+from research.runs.rules import rule_of
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 
@@ -61,8 +62,9 @@ class RunRecord:
     @cached_property
     def without_breaker(self) -> Result | None:
         """The same run without the drawdown halt; None when nothing was halted."""
-        halted = np.any(self.result.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED)
-        return self._again({"governor.max_drawdown": 1.0}) if halted else None
+        rule = rule_of(Reason.MAX_DRAWDOWN_EXCEEDED)
+        halted = np.any(self.result.governor_reason == rule.reason)
+        return self._again({rule.parameter: rule.off}) if halted else None
 
     def _again(self, values: dict[str, Any]) -> Result:
         return Engine(self.params.with_values(values), meta_model=self.meta).run(self.bars, self.result.votes)

@@ -220,6 +220,11 @@ def refusals() -> tuple[Rule, ...]:
     return tuple(rule for rule in RULES if rule.refuses)
 
 
+def failures(layer: str, *kinds: Kind) -> tuple[Rule, ...]:
+    """List the rules of a layer whose decision means that it failed; kinds: of failures, all where none is named."""
+    return tuple(rule for rule in rules_of(layer) if rule.fails and (not kinds or rule.kind in kinds))
+
+
 def codes(rules: tuple[Rule, ...]) -> tuple[Reason, ...]:
     """Return what rules decide."""
     return tuple(rule.reason for rule in rules)

@@ -136,7 +136,9 @@ def _governor(now: dict[str, Any], recent: tuple[float, ...]) -> Panel:
     table.add_row("exposure", f"{g['exposure_pct']:.1%}", "open positions", str(g["active_positions"]))
     table.add_row("recent win rate", f"{g['recent_win_rate']:.0%} ({wins}/{len(recent)})", "recent P&L", f"{sum(recent):+,.2f}")
     table.add_row("today's trades", f"{g['daily_trades']}/{g['max_daily_trades']}", "total trades", f"{g['total_trades']:,}")
-    return _panel(table, "GOVERNOR" + (" (halted)" if g["is_halted"] else ""))
+    refused = sorted((rule for rule in g["rules"] if rule["refused"]), key=lambda rule: -rule["refused"])
+    said = Text("refused: " + (", ".join(f"{rule['label']} {rule['refused']:,}" for rule in refused) or "none"), style="dim")
+    return _panel(Group(table, said), "GOVERNOR" + (" (halted)" if g["is_halted"] else ""))
 
 
 def _health(now: dict[str, Any]) -> Panel:

@@ -11,16 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import MODELS, Action, Reason, Source, Verdict
-from research.evidence.envelope import PERMITTED
 from research.runs.reason_text import reason_text
+from research.runs.rules import Kind, codes, failures, refusals
 
 COUNTED = (
     *(f"{model}_action" for model in MODELS),
     "ensemble_action", "ensemble_confidence", "n_voters", "verdict", "meta_reason", "arbiter_action", "source", "final_action",
     "final_source", "governor_reason", "raw_action", "arbiter_reason",
 )  # fmt: skip
-FEATURE_ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
-ERRORS = (*FEATURE_ERRORS, Reason.PREDICTION_ERROR, Reason.HIERARCHY_ERROR)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # bounds of the latency's buckets
 
 
@@ -67,8 +65,8 @@ class LiveCounts:
         self.called += int(called.sum())
         self.accepted += int((called & (at["source"] == Source.ARBITER)).sum())
         self.arbiter_holds += int((called & (at["arbiter_action"] == Action.HOLD)).sum())
-        self.errors += int(np.isin(at["meta_reason"], ERRORS).sum()) + int((at["governor_reason"] == Reason.GOVERNOR_ERROR).sum())
-        self.feature_errors += int(np.isin(at["meta_reason"], FEATURE_ERRORS).sum())
+        self.errors += sum(int(np.isin(at[f"{layer}_reason"], codes(failures(layer))).sum()) for layer in ("meta", "governor"))
+        self.feature_errors += int(np.isin(at["meta_reason"], codes(failures("meta", Kind.FEATURE_ERROR))).sum())
         _count(self.meta_reasons, at["meta_reason"][judged])
         _count(self.escalation_reasons, at["meta_reason"][escalated])
         _count(self.defer_reasons, at["meta_reason"][judged & (at["verdict"] == Verdict.DEFER)])
@@ -76,7 +74,7 @@ class LiveCounts:
         _count(self.sources, at["final_source"])
         _count(self.ensemble, at["ensemble_action"])
         wished = at["raw_action"] != Action.HOLD
-        _count(self.refusals, at["governor_reason"][wished & ~np.isin(at["governor_reason"], PERMITTED)])
+        _count(self.refusals, at["governor_reason"][wished & np.isin(at["governor_reason"], codes(refusals()))])
         self.approved += int((at["governor_reason"] == Reason.APPROVED).sum())
         for model, counter in self.models.items():
             action = np.asarray(planes[f"{model}_action"])

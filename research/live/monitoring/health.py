@@ -14,6 +14,7 @@ from research.live.monitoring.counts import LiveCounts
 from research.live.monitoring.self_checks import looked
 from research.live.monitoring.status_source import Book, StatusSource, allowed_texts
 from research.live.records import iso
+from research.runs.rules import refusals, rule_of
 
 LEVELS = ("healthy", "warning", "critical")
 LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "warning": "warning", "critical": "critical"}
@@ -135,7 +136,7 @@ def status(source: StatusSource) -> dict[str, Any]:
         "defer_reasons": counts["defer_reasons"],
         "escalation_reasons": counts["escalation_reasons"],
         "arbiter": _arbiter_counts(tally, params),
-        "governor": _governor(book, params) | {"approved": tally.approved, "refusals": counts["refusals"]},
+        "governor": _governor(book, params) | {"approved": tally.approved, "refusals": counts["refusals"], "rules": rules(tally, params)},
         "latency_seconds": None if latency is None else {"median": latency[0], "p99": latency[1]},
         "health": {"level": worst(rows), "said": LEVEL_WORDS[worst(rows)], "rows": rows},
         **looked(source),
@@ -143,10 +144,25 @@ def status(source: StatusSource) -> dict[str, Any]:
     }
 
 
+def rules(tally: LiveCounts, params: Params) -> list[dict[str, Any]]:
+    """Tell of every rule that can refuse a trade, in the order of asking: code, label, parameter and its value, and trades refused."""
+    values = params.flat()
+    return [
+        {
+            "reason": rule.name,
+            "label": rule.words,
+            "parameter": rule.parameter or None,
+            "value": values.get(rule.parameter),
+            "refused": tally.refusals[rule.reason],
+        }
+        for rule in refusals()
+    ]
+
+
 def _arbiter_counts(tally: LiveCounts, params: Params) -> dict[str, Any]:
     """Return the arbiter's statistics, 9.7 with D-57: `accepted`, the rejections and `errors` are disjoint and sum to the calls."""
     reasons = tally.arbiter_reasons
-    errors = reasons[Reason.ANALYSIS_ERROR] + reasons[Reason.NO_MARKET_DATA] + reasons[Reason.HIERARCHY_ERROR]
+    errors = sum(n for code, n in reasons.items() if rule_of(code).fails)
     calls = tally.escalated - reasons[Reason.NOT_AVAILABLE]
     made = tally.called - tally.arbiter_holds
     return {

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from qtcore.types import Action, Reason, Source
+from qtcore.types import Action, Source
 from research.live.monitoring.counts import SECONDS
 from research.live.monitoring.status_source import StatusSource
-from research.runs.reason_text import reason_text
+from research.runs.rules import refusals
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 AS_PUBLISHED = ("arbiter_invocation_count", "final_decision_source")  # counters without `_total`
-KINDS = ("mismatch", "missing", "late", "revised", "slow", "bad", "jump", "quality", "liquidated")  # of notes
-REFUSALS = range(Reason.LOW_CONFIDENCE, Reason.NO_BAR)  # with KINDS shown from the start: a counter that appears at 1 hides its first step
+# of notes; shown from the start, as refusals are: a counter that appears at 1 hides its first step
+KINDS = ("mismatch", "missing", "late", "revised", "slow", "bad", "jump", "quality", "liquidated")
 
 
 def metrics_text(source: StatusSource) -> str:
@@ -59,8 +59,8 @@ def _counters(source: StatusSource) -> "Iterator[Metric]":
     yield CounterMetricFamily("arbiter_invocation_count", "Calls of the arbiter.", value=float(tally.called))
     sources = {s.name.lower(): tally.sources[s] for s in Source}
     yield counter("final_decision_source", "Decisions by the layer that made them.", "source", sources)
-    refusals = {reason_text(code): tally.refusals[code] for code in sorted({*REFUSALS, *tally.refusals})}
-    yield counter("governor_rejections", "Trades that the governor refused.", "reason", refusals)
+    refused = {rule.name: tally.refusals[rule.reason] for rule in refusals()}
+    yield counter("governor_rejections", "Trades that the governor refused.", "reason", refused)
     yield CounterMetricFamily("governor_approvals", "Trades that the governor approved.", value=float(tally.approved))
     votes = CounterMetricFamily("base_predictions", "Votes of the base models.", labels=["model", "action"])
     for model, actions in tally.models.items():

@@ -1,10 +1,12 @@
 """Table of rules: every reason declared once and whole, and one more appears everywhere without touching anything else."""
 
+import io
 import re
 from collections import Counter
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import research
 from qtcore import Params
@@ -12,6 +14,10 @@ from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
 from research.evidence import reachability
 from research.evidence.finding import no_trades
+from research.live.dashboard.monitor import screen
+from research.live.dashboard.server import WEB, page
+from research.live.monitoring.metrics import metrics_text
+from research.live.monitoring.sources import open_source
 from research.report import build
 from research.report.attribution_table import earned_table
 from research.report.terms import limits_text
@@ -77,6 +83,29 @@ def test_one_more_rule_is_counted_measured_and_shown(monkeypatch, tmp_path):
     assert text.count("pretended rule") == 2  # the rates and the rules
     assert rule.parameter in text
     assert "25 % of pretence" in text
+
+
+def test_one_more_rule_is_seen_by_whoever_watches(monkeypatch, tmp_path):
+    """Status, the data of the dashboard's page, the terminal and Prometheus, of what one and the same run refused."""
+    rule = pretend_rule(monkeypatch)
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    run = fake_run(n=300, seed=1)
+    run.result.governor_reason[run.result.governor_reason == Reason.LOW_CONFIDENCE] = rule.reason
+    source = open_source(save_run(run, tmp_path / "run-20240101"))
+    shown = {row["label"]: row for row in page(source)["status"]["governor"]["rules"]}
+    assert list(shown) == [known.words for known in refusals()]
+    row = shown["pretended rule"]
+    assert (row["reason"], row["parameter"], row["value"]) == (NAME, "governor.kelly_fraction", 0.25)
+    assert row["refused"] == source.tally().refusals[rule.reason] > 10
+    console = Console(width=100, file=io.StringIO())
+    console.print(screen(source))
+    assert f"refused: pretended rule {row['refused']:,}" in console.file.getvalue()
+    assert f'governor_rejections_total{{reason="{NAME}"}} {row["refused"]}.0' in metrics_text(source)
+
+
+def test_the_page_names_no_rule_of_its_own():
+    text = (WEB / "app.js").read_text(encoding="utf-8")
+    assert [rule.words for rule in refusals() if rule.reason.name in text or (rule.label and rule.label in text)] == []
 
 
 def test_one_more_rule_is_a_step_of_the_ladder(monkeypatch):

@@ -175,7 +175,8 @@ function tables(page) {
       [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
       ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
   table("rates", [["rate"], ["value and band"], ["of", "n extra"], ["level"]], s.health.rows.map((r) => [r.name, r.said, number(r.n, 0), [["warning", "critical"].includes(r.level) ? r.level : "", r.level]]), "nothing to judge");
-  table("refusals", [["reason"], ["times", "n"]], Object.entries(s.governor.refusals).sort((a, b) => b[1] - a[1]).map(([name, n]) => [[name, "small"], number(n, 0)]), "none");
+  table("refusals", [["rule"], ["set by", "extra"], ["times", "n"]],
+    s.governor.rules.filter((r) => r.refused).sort((a, b) => b.refused - a.refused).map((r) => [r.label, [r.parameter ? `${r.parameter} = ${r.value}` : "", "small quiet"], number(r.refused, 0)]), "none");
   table("events", [["time"], ["kind"], ["symbol", "extra"], ["text", "wide"]], page.events.map((e) => [minute(e.time), e.kind, e.symbol || "", e.text]), "nothing was noted");
 }
 
