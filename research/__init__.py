@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from research.data import load_bars, simulate, to_pandas, to_polars
     from research.data.quality import quality
     from research.data.resample import resample
-    from research.errors import UserError
+    from research.errors import ConfigError, DataError, ModelError, ProofError, UserError
     from research.evidence.nullworlds import null_worlds
     from research.sweep import SweepResult, sweep
     from research.training.meta import train_meta
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from research.workflow.run import Run
 
 __all__ = [
+    "ConfigError",
+    "DataError",
+    "ModelError",
     "Predictions",
+    "ProofError",
     "Run",
     "SweepResult",
     "UserError",
@@ -58,7 +62,7 @@ import_lazily(
         "data": ("load_bars", "simulate", "to_pandas", "to_polars"),
         "data.quality": ("quality",),
         "data.resample": ("resample",),
-        "errors": ("UserError",),
+        "errors": ("ConfigError", "DataError", "ModelError", "ProofError", "UserError"),
         "evidence.nullworlds": ("null_worlds",),
         "training.meta": ("train_meta",),
         "workflow.own_layers": ("backtest", "train"),

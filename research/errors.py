@@ -51,6 +51,22 @@ class UserError(InputError):
         super().__init__(visible(text))
 
 
+class ConfigError(UserError):
+    """A flag, a setting, or a file of them; a parameter of the chain that `qtcore` itself refuses is its InputError, above UserError."""
+
+
+class DataError(UserError):
+    """Candles, and what comes with them: files, frames, exchanges."""
+
+
+class ModelError(UserError):
+    """Models and predictions: training, base models, meta layers, the registry."""
+
+
+class ProofError(UserError):
+    """What cannot be proved or reproduced as asked. A check that fails is no error: `verify` says it in its result."""
+
+
 def need(library: str, wish: str) -> None:
     """Raise UserError unless a library of EXTRAS, which says the extra of each, is installed. wish: what needs it, as users call it."""
     if importlib.util.find_spec(library) is None:

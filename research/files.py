@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -374,7 +374,7 @@ def check_target(path: Path) -> None:
         "a folder" if path.is_dir() else "in a folder that is not there" if not folder.is_dir() else "in a folder without leave to write"
     )
     if path.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--out must be a file that can be written, was {path}, {found}; choose another")
+        raise ConfigError(f"--out must be a file that can be written, was {path}, {found}; choose another")
 
 
 @contextmanager

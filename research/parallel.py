@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from qtcore.jit import source_hash, use_threads
 from qtcore.types import InputError
-from research.errors import UserError, need
+from research.errors import ConfigError, UserError, need
 
 Results = Generator[tuple[Any, Any], None, None]
 ENGINES = ("local", "ray")
@@ -165,7 +165,7 @@ def opened(engine: str, address: str | None = None) -> Iterator[Pool]:
         pool = RayPool(int(ray.cluster_resources().get("CPU", 0)), ray.get_runtime_context().gcs_address)
         open_.callback(ray.shutdown if is_ours else pool.close)  # with all that this process has running there
         if pool.n_workers < 1:
-            raise UserError("--engine ray needs a cluster with a processor, was one without; add a node with ray start --address")
+            raise ConfigError("--engine ray needs a cluster with a processor, was one without; add a node with ray start --address")
         yield pool
 
 
@@ -190,14 +190,16 @@ def private_folder() -> Iterator[str]:
 def check_engine(engine: str, address: str | None = None) -> None:
     """Raise UserError where `opened` would, as far as that is known without waiting: before hours of other work, say."""
     if engine not in ENGINES:
-        raise UserError(f"--engine must be one of {', '.join(ENGINES)}, was {engine!r}")
+        raise ConfigError(f"--engine must be one of {', '.join(ENGINES)}, was {engine!r}")
     if engine == "local":
         if address is not None:
-            raise UserError(f"--address must come with --engine ray, was {address!r} without; leave it out")
+            raise ConfigError(f"--address must come with --engine ray, was {address!r} without; leave it out")
         return
     if address := address or os.environ.get("RAY_ADDRESS"):
         if os.getpid() in _BEGUN:  # Ray cancels the work of other clusters in such a process
-            raise UserError(f"--address must come before a Ray that a process starts for itself, was {address} after it; use a new process")
+            raise ConfigError(
+                f"--address must come before a Ray that a process starts for itself, was {address} after it; use a new process"
+            )
         _check_answer(address)
     need("ray", "--engine ray")
 
@@ -231,7 +233,7 @@ def _connect(address: str | None, folder: Callable[[], str]) -> tuple[Any, bool]
     if ray.is_initialized():
         known = ray.get_runtime_context().gcs_address
         if address is not None and known.rpartition(":")[2] != address.rpartition(":")[2]:
-            raise UserError(f"--address must be {known}, to which this process is connected already, was {address}; leave it out")
+            raise ConfigError(f"--address must be {known}, to which this process is connected already, was {address}; leave it out")
         return ray, False
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     one_thread = {"OMP_NUM_THREADS": "1"}
@@ -270,7 +272,7 @@ def _check_answer(address: str) -> None:
     """Raise UserError unless something at `address` speaks as Ray does: Ray itself would end this process after a minute."""
     host, _, port = address.rpartition(":")
     if not host or "/" in host or not port.isdecimal():
-        raise UserError(f"--address must be host:port of a running Ray, was {address!r}; leave it out to start one here")
+        raise ConfigError(f"--address must be host:port of a running Ray, was {address!r}; leave it out to start one here")
     if reason := _silence(address, PATIENCE):
         raise UserError(f"Ray must answer at {address}, did not: {reason}; start it there with `ray start --head`, or leave --address out")
 
@@ -299,7 +301,8 @@ def _result(ray: Any, ref: Any, address: str) -> Any:
     try:
         return copy.deepcopy(ray.get(ref))
     except InputError as error:
-        raise UserError(str(error.cause)) from None  # type: ignore[attr-defined]
+        cause = error.cause  # type: ignore[attr-defined]
+        raise cause if isinstance(cause, UserError) else UserError(str(cause)) from None
     except ray.exceptions.RayTaskError as error:
         raise RuntimeError(f"a worker of Ray failed: {error.cause!r}") from error
     except ray.exceptions.RayError as error:

@@ -38,7 +38,7 @@ from research.cli.models import models_app
 from research.cli.nullworlds import nullworlds
 from research.cli.sweep import sweep
 from research.cli.trials import trials
-from research.errors import UserError
+from research.errors import ConfigError
 
 app = typer.Typer(
     name="qt", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Research and backtest trading decisions."
@@ -157,10 +157,10 @@ def train(
         show_log(schedule, counts, out, quiet, json)
         return
     if not data:
-        raise UserError("qt train must get DATA, or --from-log, was given neither")
+        raise ConfigError("qt train must get DATA, or --from-log, was given neither")
     if min_date is not None or tolerance:
         flag = "--tolerance" if tolerance else "--min-date"
-        raise UserError(f"{flag} must come with --from-log, was with DATA; leave it out, or cut the candles with --from")
+        raise ConfigError(f"{flag} must come with --from-log, was with DATA; leave it out, or cut the candles with --from")
     names = split_symbols(symbols)
     job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address, update=update)
     job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)

@@ -54,12 +54,12 @@ def leakage(
     json: Json = False,
 ) -> None:
     """Train the same pipeline on a shuffled split, the wrong one, and walk-forward; show what the mistake would claim."""
-    from research.errors import UserError
+    from research.errors import ConfigError
     from research.evidence.leakage import audit_leakage
     from research.workflow.backtest_job import Job, load
 
     if features not in FEATURES:
-        raise UserError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
+        raise ConfigError(f"--features must be one of {', '.join(FEATURES)}, was {features!r}")
     asked = resolve("default", None, None, seed)
     if out is not None:
         check_target(out)

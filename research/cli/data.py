@@ -23,7 +23,7 @@ from research.cli.common import (
     split_symbols,
 )
 from research.cli.show import console, lacked, path
-from research.errors import several
+from research.errors import ConfigError, several
 
 data_app = typer.Typer(no_args_is_help=True, help="Fetch, check, describe, resample and simulate candles.")
 
@@ -204,7 +204,6 @@ def simulate(
     """Write a simulated market with a known answer; DATA of other commands may also be `simulated:WORLD?seed=1&n_bars=6000`."""
     from research.data import save_bars
     from research.data.simulate import describe_worlds, parse_params, simulate_blocks
-    from research.errors import UserError
 
     if list_:
         if json:
@@ -216,7 +215,9 @@ def simulate(
         console.print(table)
         return
     if world is None or out is None:
-        raise UserError(f"simulate needs a world and --out, was without {'a world' if world is None else '--out'}; --list shows the worlds")
+        raise ConfigError(
+            f"simulate needs a world and --out, was without {'a world' if world is None else '--out'}; --list shows the worlds"
+        )
     blocks = simulate_blocks(world, seed, bars, symbols, interval, **parse_params(set_ or [], world))
     written = save_bars(blocks, out)
     if not quiet:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
 from research.cli.show import console, lacked, wide
-from research.errors import UserError
+from research.errors import ConfigError
 
 WORD = "forget"
 SomeData = Annotated[str | None, typer.Argument(help="only trials on these candles, whatever they were called", metavar="[DATA]")]
@@ -80,9 +80,9 @@ def _reset(ledger: Any) -> None:
     try:
         answer = input()
     except (EOFError, RuntimeError, ValueError) as error:  # the end of a file, no standard input, a closed one or no text
-        raise UserError(f"the word {WORD} must be typed, was no answer; the ledger is unchanged, use a terminal") from error
+        raise ConfigError(f"the word {WORD} must be typed, was no answer; the ledger is unchanged, use a terminal") from error
     if answer.strip() != WORD:
-        raise UserError(f"the word must be {WORD}, was {answer.strip()!r}; the ledger is unchanged")
+        raise ConfigError(f"the word must be {WORD}, was {answer.strip()!r}; the ledger is unchanged")
     aside = ledger.reset()
     console.print("there was no ledger" if aside is None else f"set aside: {aside}", soft_wrap=True)
 

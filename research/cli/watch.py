@@ -10,7 +10,7 @@ import typer
 
 from research.cli import show
 from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
-from research.errors import UserError
+from research.errors import ConfigError
 from research.runs.verdict import FAILING
 
 Source = Annotated[Path, typer.Argument(help="journal of `qt live`, or a run's folder", metavar="SRC")]
@@ -34,7 +34,7 @@ def status(
         from research.workflow.load import export_run
 
         if source.is_dir():
-            raise UserError(f"--export must get a journal of `qt live`, was the run {source}; it is a run's folder already")
+            raise ConfigError(f"--export must get a journal of `qt live`, was the run {source}; it is a run's folder already")
         export_run(source, export)
     print_json(status_of(opened))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qtcore.types import I8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data.stamps import NS_PER_SECOND, REMEDY, clock_times, from_numbers, from_texts, from_units, in_range
 from research.data.zones import Reading, Walls, settle
-from research.errors import UserError
+from research.errors import DataError
 from research.files import reason
 
 UNITS = {"s": NS_PER_SECOND, "m": NS_PER_MINUTE, "h": NS_PER_HOUR, "d": NS_PER_DAY, "w": 7 * NS_PER_DAY}
@@ -50,17 +50,17 @@ def parse_interval(text: str | int) -> int:
     4
     """
     if parse_months(text):
-        raise UserError(f"interval must have one length here, was {text!r} (calendar months); use 4w or 30d")
+        raise DataError(f"interval must have one length here, was {text!r} (calendar months); use 4w or 30d")
     if isinstance(text, int | np.integer) and not isinstance(text, bool) and text > 0:
         length = int(text)
     else:
         match = re.fullmatch(r"\s*(\d{1,19})\s*([A-Za-z]+)\s*", str(text))
         unit = UNIT_OF.get(match[2].lower()) if match else None
         if not match or unit is None or int(match[1]) == 0:
-            raise UserError(f"interval must be {FORMS}, was {text!r}")
+            raise DataError(f"interval must be {FORMS}, was {text!r}")
         length = int(match[1]) * UNITS[unit]
     if length > LONGEST:
-        raise UserError(f"interval must be 3660d at most, was {text!r}")
+        raise DataError(f"interval must be 3660d at most, was {text!r}")
     return length
 
 
@@ -73,7 +73,7 @@ def parse_length(text: str | int) -> int:
     if not (months := parse_months(text)):
         return parse_interval(text)
     if months > 120:
-        raise UserError(f"interval must be 120mo at most, was {text!r}")
+        raise DataError(f"interval must be 120mo at most, was {text!r}")
     starts = np.arange("2000-01", "2024-01", dtype="M8[M]")
     return int(((starts + months).astype("M8[D]") - starts.astype("M8[D]")).max().astype(np.int64)) * NS_PER_DAY
 
@@ -126,21 +126,21 @@ def parse_time(value: Any, name: str = "time") -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or value is pd.NaT:
-        raise UserError(f"{name} must be a time, was {value!r}; {REMEDY}")
+        raise DataError(f"{name} must be a time, was {value!r}; {REMEDY}")
     if isinstance(value, pd.Timestamp):
         zone = value.tz is not None
         value = (value.tz_convert("UTC").tz_localize(None) if zone else value).to_datetime64()
     if isinstance(value, np.datetime64) and not np.isnat(value):
         years = int(value.astype("M8[Y]").astype(np.int64)) + 1970
         if not 1900 <= years < 2200:
-            raise UserError(f"{name} must lie in the years 1900 to 2199, was {years}; {REMEDY}")
+            raise DataError(f"{name} must lie in the years 1900 to 2199, was {years}; {REMEDY}")
         return int(value.astype("M8[ns]").astype(np.int64))
     if isinstance(value, str | int | float | np.integer | np.floating | datetime | date):
         try:
             return int(utc_ns(pa.array([value.item() if isinstance(value, np.generic) else value]), name)[0])
         except (pa.ArrowInvalid, OverflowError):
             pass
-    raise UserError(f"{name} must be a time, was {value!r}; {REMEDY}")
+    raise DataError(f"{name} must be a time, was {value!r}; {REMEDY}")
 
 
 def utc_ns(
@@ -160,7 +160,7 @@ def utc_ns(
     if pa.types.is_floating(column.type):
         empty = empty | pc.is_nan(column).fill_null(True).to_numpy(zero_copy_only=False)
     if np.any(empty):
-        raise UserError(
+        raise DataError(
             f"{name} must have a time in every row, {int(empty.sum()):,} are empty, the first is row {int(np.argmax(empty)) + 1}"
         )
     walls = _read(column, name)
@@ -214,13 +214,13 @@ def _read(column: pa.Array, name: str) -> Walls:
         if pa.types.is_floating(kind):
             walls = from_numbers(column.cast(pa.float64()).to_numpy(), name, time.time_ns())
             if kind != pa.float64() and np.any(walls.wall % NS_PER_DAY):
-                raise UserError(f"{name} must hold times to the second, was float{kind.bit_width}, which rounds them to minutes; {REMEDY}")
+                raise DataError(f"{name} must hold times to the second, was float{kind.bit_width}, which rounds them to minutes; {REMEDY}")
             return walls
         if pa.types.is_string(kind):
             return from_texts(column, name, time.time_ns())
     except pa.ArrowInvalid as error:
-        raise UserError(f"{name} must hold times, was not so ({reason(error)}); {REMEDY}") from None
-    raise UserError(f"{name} must hold times, was {kind}; {REMEDY}")
+        raise DataError(f"{name} must hold times, was not so ({reason(error)}); {REMEDY}") from None
+    raise DataError(f"{name} must hold times, was {kind}; {REMEDY}")
 
 
 def _with_hours(walls: Walls, hours: pa.Array, name: str, reading: Reading) -> Walls:
@@ -233,7 +233,7 @@ def _with_hours(walls: Walls, hours: pa.Array, name: str, reading: Reading) -> W
     if of_day is None and is_dated and not hours.null_count:
         reading.note(f"the time beside {name} is a whole time and is read alone")
         return _read(hours, f"the time beside {name}")
-    raise UserError(f"{name} must be a date where a time of day stands beside it, was not so; keep one time column, named timestamp")
+    raise DataError(f"{name} must be a date where a time of day stands beside it, was not so; keep one time column, named timestamp")
 
 
 def _as_int(column: pa.Array) -> I8:

@@ -15,7 +15,7 @@ from typing import Any
 from qtcore.types import NS_PER_DAY
 from research.data.clock import parse_interval
 from research.data.stamps import NS_PER_SECOND
-from research.errors import UserError, need, visible
+from research.errors import ConfigError, DataError, need, visible
 
 URL = "QT_EXCHANGE_URL"  # where requests go instead, for tests and recording proxies; the original host becomes the first part of the path
 MS = 1_000_000
@@ -51,7 +51,7 @@ class Exchange:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             what = "that ccxt streams" if is_stream else "that ccxt knows"
-            raise UserError(
+            raise DataError(
                 f"exchange must be one {what}, was {name!r}" + (f"; did you mean {near[0]}?" if near else "; see docs.ccxt.com")
             )
         self.name, self.symbols, self.timeframe = name, tuple(symbols), timeframe
@@ -63,11 +63,11 @@ class Exchange:
         self.ccxt.timeout_on_exit = 0
         if not self.ccxt.timeframes or timeframe not in self.ccxt.timeframes:
             some = ", ".join(self.ccxt.timeframes or ()) or "none"
-            raise UserError(f"timeframe (--timeframe) must be one of {name} ({some}), was {timeframe!r}")
+            raise ConfigError(f"timeframe (--timeframe) must be one of {name} ({some}), was {timeframe!r}")
         if timeframe[-1] in "My":
-            raise UserError(f"timeframe must have one length, was {timeframe!r}; take a shorter one")
+            raise DataError(f"timeframe must have one length, was {timeframe!r}; take a shorter one")
         if len(set(self.symbols)) < len(self.symbols) or not self.symbols:
-            raise UserError(
+            raise DataError(
                 f"symbols must be named once each, was {', '.join(self.symbols) or 'without any'}; use --symbols BTC/USDT,ETH/USDT"
             )
         self.interval = parse_interval(timeframe)
@@ -86,7 +86,7 @@ class Exchange:
         for name in self.symbols:
             if name not in self.ccxt.markets and name not in self.ccxt.markets_by_id:
                 near = difflib.get_close_matches(name.upper(), [*self.ccxt.markets, *self.ccxt.markets_by_id], 1, 0.7)
-                raise UserError(f"symbols must be markets of {self.name}, was {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+                raise DataError(f"symbols must be markets of {self.name}, was {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
         await self.sync()
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from research.data.exchange import MS, Candle, Exchange, ExchangeError
 from research.data.frames import save_bars
 from research.data.load import Span
 from research.data.schema import VALUES, bars_of
-from research.errors import UserError
+from research.errors import ConfigError, DataError
 
 Progress = Callable[[int, int, str], None]
 PATIENCE = 600.0  # s without an answer before a fetch gives up
@@ -72,9 +72,9 @@ class RetryingClient:
                 attempt += 1
                 pause = trouble.pause(attempt)
                 if trouble.is_final:
-                    raise UserError(f"{name} must accept the question, did not: {trouble}") from None
+                    raise DataError(f"{name} must accept the question, did not: {trouble}") from None
                 if time.monotonic() - began + pause > self.patience:
-                    raise UserError(f"{name} must answer, did not within {self.patience:g} s: {trouble}; {self.advice}") from None
+                    raise DataError(f"{name} must answer, did not within {self.patience:g} s: {trouble}; {self.advice}") from None
                 self.progress(*self.at, f"{self.text}, waits {pause:.0f} s")
                 time.sleep(pause)
 
@@ -90,15 +90,15 @@ def fetch(
     out = Path(out)
     start, end = span
     if out.suffix != ".parquet":
-        raise UserError(f"output must end in .parquet, was {out.name!r}")
+        raise DataError(f"output must end in .parquet, was {out.name!r}")
     if start is None:
-        raise UserError("--from must say where to begin, was missing; give a time such as 2024-01-01")
+        raise ConfigError("--from must say where to begin, was missing; give a time such as 2024-01-01")
     part = out.with_name(f"{out.name}.part")
     talk = RetryingClient(exchange, progress, min(patience, FIRST_PATIENCE), "check the network and the exchange's name")
     talk.request(exchange.open)
     end = min(end if end is not None else 2**63 - 1, exchange.closed(exchange.clock()) + 1)
     if start >= end:
-        raise UserError(
+        raise ConfigError(
             f"--from must lie before the last closed bar, was {iso(start)}; {exchange.name} has closed bars up to {iso(end - 1)}"
         )
     talk.patience, talk.advice = patience, f"what came is kept in {part}, the same command goes on"
@@ -153,11 +153,11 @@ def _open_part(path: Path, exchange: Exchange, start: int) -> sqlite3.Connection
                 db.executemany("INSERT INTO about VALUES (?, ?)", about.items())
             found = dict(db.execute("SELECT what, value FROM about"))
     except (sqlite3.Error, OSError) as error:
-        raise UserError(f"{path} must be writable and of this fetch, was not ({error}); move it away or choose another --out") from None
+        raise DataError(f"{path} must be writable and of this fetch, was not ({error}); move it away or choose another --out") from None
     if found != about:
         db.close()
         said = f"{found.get('exchange')} {found.get('timeframe')} from {iso(int(found.get('start', 0)))}"
-        raise UserError(f"{path} must be what came of this fetch, was of another one ({said}); remove it or choose another --out")
+        raise DataError(f"{path} must be what came of this fetch, was of another one ({said}); remove it or choose another --out")
     return db
 
 
@@ -182,7 +182,7 @@ def _report(db: sqlite3.Connection, exchange: Exchange, start: int, end: int) ->
             "gaps": [{"from": iso(t + length), "bars": k} for t, k in gaps],
         }
     if lost:
-        raise UserError(f"every symbol must have candles in the span, was none of {', '.join(lost)}; leave it out or widen the span")
+        raise DataError(f"every symbol must have candles in the span, was none of {', '.join(lost)}; leave it out or widen the span")
     return {"rows": sum(row["rows"] for row in symbols.values()), "interval": interval_text(length), "symbols": symbols}, int(phases[0])
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from qtcore.types import Bars
 from research.data.facts import calendar_of
 from research.data.schema import VALUES
-from research.errors import UserError
+from research.errors import DataError
 from research.files import replacing
 
 if TYPE_CHECKING:
@@ -66,11 +66,11 @@ def save_bars(bars: Bars | Iterable[Bars], path: str | Path) -> Path:
     """
     path = Path(path)
     if path.suffix != ".parquet":
-        raise UserError(f"output must end in .parquet, was {path.name!r}")
+        raise DataError(f"output must end in .parquet, was {path.name!r}")
     blocks = iter((bars,) if isinstance(bars, Bars) else bars)
     first = next(blocks, None)
     if first is None:
-        raise UserError("bars must have blocks, was none")
+        raise DataError("bars must have blocks, was none")
     own = {"symbols": list(first.symbols), "interval": first.interval, "calendar": calendar_of(first)}
     own |= {"origin": first.origin} if first.origin else {}
     try:
@@ -87,5 +87,5 @@ def save_bars(bars: Bars | Iterable[Bars], path: str | Path) -> Path:
                 last = block.open_time[-1]
             writer.add_key_value_metadata({"qtcore": json.dumps(own)})
     except OSError as error:
-        raise UserError(f"{path} must be writable, was not ({error.strerror or error}); free space or choose another place") from None
+        raise DataError(f"{path} must be writable, was not ({error.strerror or error}); free space or choose another place") from None
     return path

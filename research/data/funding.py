@@ -25,7 +25,7 @@ from research.data.sources import arrow_table, candle_files, read_table, symbol_
 from research.data.stamps import NS_PER_SECOND
 from research.data.unread import bare, check_unread, names_nothing
 from research.data.zones import Reading
-from research.errors import UserError
+from research.errors import DataError
 
 WANTED = ("funding_rate",)
 SUSPECT = 0.005  # a usual rate of eight hours is 0.0001; half a per cent is more likely a rate in per cent
@@ -72,7 +72,7 @@ def add_funding(bars: Bars, source: Any, notes: list[str] | None = None, zone: s
         span = (
             f"{iso(int(time.min()))} to {iso(int(time.max()))}, the bars {iso(int(bars.open_time[0]))} to {iso(int(bars.close_time[-1]))}"
         )
-        raise UserError(f"funding must be due in the bars, was none of {len(time):,} rates; they span {span}")
+        raise DataError(f"funding must be due in the bars, was none of {len(time):,} rates; they span {span}")
     if n := int(np.sum(~within)):
         told.append(f"{n:,} of {len(time):,} funding rates are due before the first bar or after the last; left out")
     if n := int(np.sum(within & ~inside)):
@@ -100,9 +100,9 @@ def _read(source: Any, only: str, reading: Reading) -> Rates:
     time, rate = (np.concatenate([part[i] for part in parts]) for i in (0, 2))
     if not len(time):
         where = f" in {Path(source).name}" if isinstance(source, str | Path) else ""
-        raise UserError(f"funding must have rows, was an empty table{where}")
+        raise DataError(f"funding must have rows, was an empty table{where}")
     if not np.all(np.isfinite(rate)):
-        raise UserError(f"funding_rate must be finite, was not in {int(np.sum(~np.isfinite(rate))):,} rows; drop them")
+        raise DataError(f"funding_rate must be finite, was not in {int(np.sum(~np.isfinite(rate))):,} rows; drop them")
     return time, np.concatenate(codes), rate, names
 
 
@@ -127,7 +127,7 @@ def _rates(table: Any, source: str, lone: str, reading: Reading) -> Rates:
     if "symbol" in found and names_nothing(table[found["symbol"]], plain(found["symbol"])):
         reading.note(f"column {found.pop('symbol')} names no symbol and is not read")
     if "time" not in found or ("symbol" not in found and not lone):
-        raise UserError(f"{source} must have the columns timestamp, symbol, funding_rate, was {', '.join(table.column_names)}")
+        raise DataError(f"{source} must have the columns timestamp, symbol, funding_rate, was {', '.join(table.column_names)}")
     time = utc_ns(table[found["time"]], f"column {found['time']} of {source}", reading)
     rate = _fractions(table[found["funding_rate"]], found["funding_rate"], source, reading)
     if plain(found["funding_rate"]).startswith("real"):  # OKX has it beside the one that was predicted
@@ -163,15 +163,15 @@ def match(names: Sequence[str], symbols: Sequence[str], what: str = "funding") -
         if not fits:
             continue
         if len(fits) > 1:
-            raise UserError(f"{what} of {names[i]} must be of one symbol, was of {' or '.join(symbols[s] for s in fits)}; rename it")
+            raise DataError(f"{what} of {names[i]} must be of one symbol, was of {' or '.join(symbols[s] for s in fits)}; rename it")
         if fits[0] in taken:
-            raise UserError(
+            raise DataError(
                 f"{what} of {symbols[fits[0]]} must come under one name, was {taken[fits[0]]} and {names[i]}; drop or rename one"
             )
         column[i], taken[fits[0]] = fits[0], names[i]
         assumed.append(f"{names[i]} is {symbols[fits[0]]}")
     if np.all(column < 0):
-        raise UserError(f"{what} must be of the symbols of the bars, was of {_some(names)}; the bars have {_some(symbols)}; rename them")
+        raise DataError(f"{what} must be of the symbols of the bars, was of {_some(names)}; the bars have {_some(symbols)}; rename them")
     return column, [f"{what} was matched by spelling: {_some(assumed)}"] if assumed else []
 
 
@@ -189,7 +189,7 @@ def _once(time: I8, column: I8, rate: F8, symbols: Sequence[str]) -> tuple[I8, I
     if len(differing := again[rate[again] != rate[again - 1]]):
         i = int(differing[0])
         text = f"{symbols[column[i]]} at {iso(int(time[i]))}: {rate[i - 1]:g} and {rate[i]:g} ({len(differing):,} times)"
-        raise UserError(f"funding must have one rate a symbol and time, was two for {text}; keep one")
+        raise DataError(f"funding must have one rate a symbol and time, was two for {text}; keep one")
     keep = np.ones(len(time), bool)
     keep[again] = False
     return time[keep], column[keep], rate[keep], len(again)

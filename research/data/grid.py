@@ -10,7 +10,7 @@ from research.data.clock import interval_text, iso, month_ends
 from research.data.lengths import SHORTEST, TICKS
 from research.data.machine import memory
 from research.data.schema import VALUES, Rows, bars_of
-from research.errors import UserError
+from research.errors import ConfigError, DataError
 
 CALENDARS = ("regular", "sessions")
 MAX_EMPTY = 0.05  # of the rows of a regular grid (D-82)
@@ -64,7 +64,7 @@ def most_common(values: I8, weights: I8 | None = None) -> int:
 def check_calendar(calendar: str | None) -> None:
     """Raise UserError on an unknown kind of calendar; None means that it is measured."""
     if calendar not in (None, *CALENDARS):
-        raise UserError(f"calendar (--calendar) must be one of {', '.join(CALENDARS)}, was {calendar!r}")
+        raise ConfigError(f"calendar (--calendar) must be one of {', '.join(CALENDARS)}, was {calendar!r}")
 
 
 def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symbols: int, block_rows: int | None = None) -> Grid:
@@ -91,7 +91,7 @@ def find_grid(times: I8, counts: I8, interval: int, calendar: str | None, n_symb
         off = np.setdiff1d(times, open_time, assume_unique=True)
         grid = Grid(open_time, close_times(open_time, interval), interval, "sessions", off)
     if len(grid.open_time) < 2:
-        raise UserError(f"data must have at least 2 bars, was {len(grid.open_time)} (at {iso(grid.open_time[0])}); give more history")
+        raise DataError(f"data must have at least 2 bars, was {len(grid.open_time)} (at {iso(grid.open_time[0])}); give more history")
     return grid
 
 
@@ -103,7 +103,7 @@ def check_size(times: I8, n_candles: int, n: int, interval: int, n_symbols: int,
         at = int(np.argmax(np.diff(times)))
         hole = f"none between {iso(times[at])} and {iso(times[at + 1])}"
         remedy = "use --calendar sessions" if n > len(times) else "load fewer symbols"
-        raise UserError(
+        raise DataError(
             f"candles must fill {MIN_FULL:.0%} of the grid {span}, were {n_candles:,} in {grid}, {hole}; leave out times that are wrong "
             f"(--from, --to), or {remedy}"
         )
@@ -114,7 +114,7 @@ def check_memory(size: int, what: str) -> None:
     """Refuse bars of `size` bytes that do not fit into memory, before they are made."""
     available = memory()
     if available is not None and size > MAX_MEMORY * available:
-        raise UserError(
+        raise DataError(
             f"bars must fit into {MAX_MEMORY:.0%} of the memory here ({available / 2**30:,.1f} GiB), would take {size / 2**30:,.1f} GiB "
             f"for {what}; load a shorter span, fewer symbols or longer bars"
         )
@@ -145,7 +145,7 @@ def overlapping(times: I8, interval: int, phase: int) -> NDArray[np.bool_]:
         tight = np.diff(left) < shortest
         if np.any(tight):
             at = int(np.argmax(tight))
-            raise UserError(
+            raise DataError(
                 f"bars of {interval_text(interval)} must not overlap, was so at {iso(left[at])} and {iso(left[at + 1])} "
                 f"({int(tight.sum()):,} times); round the timestamps or give the interval"
             )

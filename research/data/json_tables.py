@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from research.data.zones import Reading, is_zone
-from research.errors import UserError
+from research.errors import DataError
 from research.files import reason
 
 JSON = (".json", ".jsonl", ".ndjson")
@@ -43,8 +43,8 @@ def as_csv(data: bytes, name: str, reading: Reading) -> bytes:
                 table = _closed(table, next(_lasts(whole, DEEPEST), ""), reading)
             return _written(table).encode()
     except (ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"{name} must be JSON, was not ({reason(error)}); {FORMS}") from None
-    raise UserError(f"{name} must hold one table, was none or several; {FORMS}")
+        raise DataError(f"{name} must be JSON, was not ({reason(error)}); {FORMS}") from None
+    raise DataError(f"{name} must hold one table, was none or several; {FORMS}")
 
 
 def _written(table: list[Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from qtcore.types import I8, NS_PER_DAY, NS_PER_MINUTE
 from research.data.clock import interval_text, iso, month_starts, months_later, months_of
 from research.data.schema import Rows
-from research.errors import UserError
+from research.errors import DataError
 
 TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open a source may write a close
 SHORTEST = 0.85  # of its interval that a bar of a day or more may last: a day of 23 hours, a month of 28 days
@@ -120,12 +120,12 @@ def find_interval(steps: Steps, symbols: tuple[str, ...]) -> int:
         total[length] += n
         of.setdefault(code, Counter())[length] += n
     if not total:
-        raise UserError("data must have at least 2 bars of a symbol, was 1; give more history")
+        raise DataError("data must have at least 2 bars of a symbol, was 1; give more history")
     common = _usual(total)
     for code, own in of.items():
         n, usual = sum(own.values()), _usual(own)
         if n >= MIN_STEPS and 2 * own[common] < n and usual != common:
-            raise UserError(
+            raise DataError(
                 f"symbols must have bars of one length, was {interval_text(usual)} for {symbols[code]} and {interval_text(common)} "
                 f"for most; resample first, or leave {symbols[code]} out"
             )
@@ -157,9 +157,9 @@ def check_lengths(steps: Steps, symbols: tuple[str, ...], interval: int) -> None
         name = symbols[code]
         if usual := steps.runs.get((code, interval)):
             text = two_lengths(name, (interval, usual[1:]), (length, span))
-            raise UserError(f"{text}; resample first, or keep one part of it with --from and --to")
+            raise DataError(f"{text}; resample first, or keep one part of it with --from and --to")
         text = f"symbols must have bars of one length, was {_of(length, span)} for {name} and {interval_text(interval)} for most"
-        raise UserError(f"{text}; resample first, or leave {name} out")
+        raise DataError(f"{text}; resample first, or leave {name} out")
 
 
 def check_series(rows: Rows, interval: int) -> None:
@@ -171,7 +171,7 @@ def check_series(rows: Rows, interval: int) -> None:
         if length > interval / SHORTEST and n >= math.log(max(int(differs.sum()), 2) / CHANCE, 4.0):
             whole = rows.time[rows.code == code]
             text = two_lengths(rows.symbols[code], (interval, whole[[0, -1]].tolist()), (length, span))
-            raise UserError(f"{text}, one among the other; keep the rows of one")
+            raise DataError(f"{text}, one among the other; keep the rows of one")
 
 
 def check_longer(rows: Rows, interval: int) -> None:
@@ -202,7 +202,7 @@ def check_longer(rows: Rows, interval: int) -> None:
             if goes_on or (is_day and np.quantile(wide, 0.25) >= 0.5 * bars):
                 spans = (interval, rows.time[rows.code == code][[0, -1]].tolist()), (length, rows.time[at[[0, -1]]].tolist())
                 text = f"{two_lengths(rows.symbols[code], *spans)}, {len(at):,} of these among the others"
-                raise UserError(f"{text}; keep the rows of one, or resample first")
+                raise DataError(f"{text}; keep the rows of one, or resample first")
 
 
 def two_lengths(name: str, usual: tuple[int, Sequence[int]], other: tuple[int, Sequence[int]]) -> str:

@@ -23,7 +23,7 @@ from research.data.schema import Rows
 from research.data.sources import read_rows
 from research.data.stretches import check_phases, check_stretches
 from research.data.zones import Reading, parse_reading
-from research.errors import UserError, visible
+from research.errors import ConfigError, DataError, visible
 
 FIRSTS = "the bars are calendar months dated by first days, read as the days they open; where they close there, use --time-label close"
 CLOSES = "the timestamps lie just before whole minutes, or are the last days of months, where bars close: they were read as closes"
@@ -156,7 +156,7 @@ def made_bars(source: Any) -> Bars | None:
     """Return Bars where the source is Bars, `sample` or a simulated world; None where rows must be read."""
     if isinstance(source, Bars):
         if not source.n:
-            raise UserError("bars must have rows, was none")
+            raise DataError("bars must have rows, was none")
         return as_bars(source)
     if not isinstance(source, str):
         return None
@@ -178,7 +178,7 @@ def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, i
     """
     check_label(label)
     if not rows.n:
-        raise UserError("data must have rows, was an empty table")
+        raise DataError("data must have rows, was an empty table")
     rows = known_grid(rows.pick(symbols))
     if not rows.calendar and np.any(empty := is_empty(rows)):
         named, rows = np.unique(rows.code), rows[~empty]
@@ -195,11 +195,11 @@ def prepare(rows: Rows, symbols: Sequence[str] | None, span: Span, label: str, i
     if span != (None, None):
         inside = in_span(rows.time, span)
         if not np.any(inside):
-            raise UserError(outside_text(span, int(rows.time.min()), int(rows.time.max())))
+            raise DataError(outside_text(span, int(rows.time.min()), int(rows.time.max())))
         rows = rows[inside]
     absent = [name for name, n in zip(rows.symbols, np.bincount(rows.code, minlength=len(rows.symbols))) if n == 0]
     if absent and symbols is not None:
-        raise UserError(absent_text(absent))
+        raise DataError(absent_text(absent))
     return rows.pick([name for name in rows.symbols if name not in absent]) if absent else rows, length
 
 
@@ -259,7 +259,7 @@ def outside_text(span: Span, first: int, last: int) -> str:
 def check_label(label: str) -> None:
     """Refuse a time label that is neither `open` nor `close`."""
     if label not in ("open", "close"):
-        raise UserError(f"time_label (--time-label) must be open or close, was {label!r}")
+        raise ConfigError(f"time_label (--time-label) must be open or close, was {label!r}")
 
 
 def has_candle(bars: Bars) -> NDArray[np.bool_]:
@@ -271,7 +271,7 @@ def check_seen(symbols: Sequence[str], seen: NDArray[np.bool_]) -> None:
     """Refuse bars in which a symbol never has a candle; seen [S]: which have one."""
     if not np.all(seen):
         empty = ", ".join([name for name, here in zip(symbols, seen) if not here][:8])
-        raise UserError(f"every symbol must have candles, was none that can be used of {empty}; leave it out with --symbols")
+        raise DataError(f"every symbol must have candles, was none that can be used of {empty}; leave it out with --symbols")
 
 
 def absent_text(absent: Sequence[str]) -> str:
@@ -304,7 +304,7 @@ def judge(rows: Rows, interval: int, calendar: str | None, stop: bool = True) ->
     rows, issues = drop_rows(rows, counts, "clock", wrong_clock(rows.time))
     tally.add(issues, stop)
     if not rows.n:
-        raise UserError("data must have rows that can be used, was none; see qt data check")
+        raise DataError("data must have rows that can be used, was none; see qt data check")
     times, candles = distinct_times(rows.time, interval)
     grid = find_grid(times, candles, interval, calendar or rows.calendar, len(rows.symbols))
     came, issues = drop_rows(rows, counts, "off_grid", np.isin(rows.time, grid.off_times))
@@ -329,7 +329,7 @@ def parse_span(start: Any, end: Any) -> Span:
     """Return start and end in ns UTC; None is no bound. Raises UserError when they are no times or hold nothing."""
     low, high = parse_time(start, "start (--from)"), parse_time(end, "end (--to)")
     if low is not None and high is not None and low >= high:
-        raise UserError(f"start (--from) must be before end (--to), was {iso(low)} and {iso(high)}")
+        raise ConfigError(f"start (--from) must be before end (--to), was {iso(low)} and {iso(high)}")
     return low, high
 
 
@@ -339,7 +339,7 @@ def parse_symbols(symbols: Sequence[str] | str | None) -> list[str] | None:
         return None
     names = [s.strip() for s in symbols.split(",")] if isinstance(symbols, str) else [str(s) for s in symbols]
     if not [s for s in names if s]:
-        raise UserError("symbols must name at least one, was empty")
+        raise DataError("symbols must name at least one, was empty")
     return [s for s in names if s]
 
 
@@ -347,7 +347,7 @@ def _cut(bars: Bars, symbols: list[str] | None, span: Span) -> Bars:
     if symbols is not None:
         for name in symbols:
             if name not in bars.symbols:
-                raise UserError(
+                raise ConfigError(
                     f"symbols (--symbols) must be in the data, was {name!r}; it has {', '.join(bars.symbols[:8])} ({len(bars.symbols)})"
                 )
         columns = [bars.symbols.index(name) for name in symbols]
@@ -357,8 +357,8 @@ def _cut(bars: Bars, symbols: list[str] | None, span: Span) -> Bars:
     first = 0 if span[0] is None else int(np.searchsorted(bars.open_time, span[0]))
     stop = bars.n if span[1] is None else int(np.searchsorted(bars.open_time, span[1]))
     if stop <= first:
-        raise UserError(outside_text(span, bars.open_time[0], bars.open_time[-1]))
+        raise DataError(outside_text(span, bars.open_time[0], bars.open_time[-1]))
     bars = bars[first:stop]
     if bars.n < 2:
-        raise UserError(f"data must have at least 2 bars, was {bars.n}; widen the span")
+        raise DataError(f"data must have at least 2 bars, was {bars.n}; widen the span")
     return bars

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from qtcore.types import F8
 from research.data.zones import Reading
-from research.errors import UserError
+from research.errors import DataError
 from research.files import reason
 
 EMPTY = pa.array(["", "-", "--", ".", "n/a", "na", "nan", "null", "none", "nil", "#n/a", "<na>"])
@@ -42,13 +42,13 @@ def _flat(column: pa.ChunkedArray) -> pa.Array:
 
 def _of_numbers(column: pa.Array, name: str, source: str) -> F8:
     if pa.types.is_boolean(column.type) or pa.types.is_temporal(column.type):
-        raise UserError(f"{source}: column {name} must hold numbers, was {column.type}; name the right column {name}")
+        raise DataError(f"{source}: column {name} must hold numbers, was {column.type}; name the right column {name}")
     try:
         if pa.types.is_decimal(column.type):
             column = column.cast(pa.string())  # a cast of its own would be off in the last bit
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), np.float64)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{source}: column {name} must hold numbers, was not so ({reason(error)})") from None
+        raise DataError(f"{source}: column {name} must hold numbers, was not so ({reason(error)})") from None
 
 
 def _bare(column: pa.Array, name: str) -> tuple[pa.Array, pa.Array]:
@@ -78,15 +78,15 @@ def _style(texts: Mapping[str, tuple[pa.Array, pa.Array]], source: str) -> str:
     if fits["comma"]:
         example = next(value.as_py() for text, _ in texts.values() for value in text if "," in (value.as_py() or ""))
         text = f"{source} must say whether a comma is decimal or stands between thousands, was {example!r} and the like"
-        raise UserError(f"{text}; write decimal points and no thousands")
+        raise DataError(f"{text}; write decimal points and no thousands")
     for name, (text, _) in texts.items():
         bad = pc.invert(pc.or_(pc.match_substring_regex(text, PLAIN), pc.match_substring_regex(text, COMMA if has_comma else PLAIN)))
         bad = pc.and_(bad, pc.invert(pc.match_substring_regex(text, THOUSANDS)))
         if (at := pc.index(bad, True).as_py()) >= 0:
-            raise UserError(
+            raise DataError(
                 f"{source} must be a table of numbers, was not: {text[at].as_py()!r} in column {name}, row {at + 1}; correct that row"
             )
-    raise UserError(f"{source} must have numbers written in one way, was a mix of decimal points and commas; write points alone")
+    raise DataError(f"{source} must have numbers written in one way, was a mix of decimal points and commas; write points alone")
 
 
 def _of_text(text: tuple[pa.Array, pa.Array], style: str) -> F8:

@@ -12,7 +12,7 @@ from research.data.load import parse_symbols, warn
 from research.data.rules import IssueCounts, found
 from research.data.schema import Rows, bars_of, plain
 from research.data.sources import column_names, read_rows
-from research.errors import UserError
+from research.errors import DataError
 
 WEEK = 7 * NS_PER_DAY
 MONDAY = 4 * NS_PER_DAY  # 1970-01-05
@@ -48,7 +48,7 @@ def resample(bars: Bars, interval: str | int, keep_incomplete: bool = False) -> 
         complete[-1] &= n_rows[-1] >= usual
     keep = count > 0 if keep_incomplete else complete & (count > 0)
     if not np.any(keep):
-        raise UserError(f"bars must fill at least one of {interval_text(length)}, was too short a history; see --keep-incomplete")
+        raise DataError(f"bars must fill at least one of {interval_text(length)}, was too short a history; see --keep-incomplete")
     planes = _gather(bars, first, here, keep)
     used = np.flatnonzero(keep.any(axis=1))
     rows = slice(used[0], used[-1] + 1)
@@ -78,11 +78,11 @@ def _multiple(bars: Bars, interval: str | int) -> int:
     text = interval_text(bars.interval)
     if parse_months(interval):
         if NS_PER_DAY % bars.interval:
-            raise UserError(f"bars must be of a day or a part of it to be gathered into months, was {text}; start from shorter bars")
+            raise DataError(f"bars must be of a day or a part of it to be gathered into months, was {text}; start from shorter bars")
         return parse_length(interval)
     length = parse_interval(interval)
     if length <= bars.interval or length % bars.interval:
-        raise UserError(f"new interval must be a multiple of {text} above it, was {interval_text(length)}; choose another")
+        raise DataError(f"new interval must be a multiple of {text} above it, was {interval_text(length)}; choose another")
     return length
 
 
@@ -107,11 +107,11 @@ def bars_from_ticks(source: Any, interval: str | int, symbols: Any = None, keep_
     unless `keep_incomplete`. Bars without a trade are holes. A few bad trades are dropped, as in `load_bars`.
     """
     if months := parse_months(interval):
-        raise UserError(f"ticks must be gathered into bars of one length first, was {months} calendar months; use 1d, then resample those")
+        raise DataError(f"ticks must be gathered into bars of one length first, was {months} calendar months; use 1d, then resample those")
     length = parse_interval(interval)
     rows = read_rows(source, wanted=("price", "size")).pick(parse_symbols(symbols))
     if not rows.n:
-        raise UserError("ticks must have rows, was an empty table")
+        raise DataError("ticks must have rows, was an empty table")
     rows, tally = _clean_ticks(rows[np.argsort(rows.code, kind="stable")])
     start = bin_start(rows.time, length)
     first = np.flatnonzero((np.diff(start, prepend=start[0] - 1) != 0) | (np.diff(rows.code, prepend=-1) != 0))
@@ -123,7 +123,7 @@ def bars_from_ticks(source: Any, interval: str | int, symbols: Any = None, keep_
     if not keep_incomplete:
         bars = bars[(bars.time > start.min()) & (bars.time < start.max())]
     if not bars.n:
-        raise UserError(f"ticks must span more than two bars of {interval_text(length)}, was fewer; see --keep-incomplete")
+        raise DataError(f"ticks must span more than two bars of {interval_text(length)}, was fewer; see --keep-incomplete")
     grid = find_grid(*distinct_times(bars.time, length), length, None, len(bars.symbols))
     warn([*(issue.text for issue in tally.issues), *rows.notes], "ticks")
     return fill_planes(grid, bars)

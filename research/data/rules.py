@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, LEAST_PRICE, MOST
 from research.data.clock import iso
 from research.data.schema import Rows
-from research.errors import UserError
+from research.errors import DataError
 
 FEW = 3  # bad rows that are always few; beyond it one row in a hundred
 ROUNDING = 1e-9  # an adjusted price may leave low..high by this share of itself: float rounding, not a broken candle
@@ -94,7 +94,7 @@ class IssueCounts:
             self._issues[key] = issue
         for issue in issues if stop else []:
             if (now := self._issues[issue.symbol, issue.problem]).action == "stops":
-                raise UserError(now.text)
+                raise DataError(now.text)
 
     @property
     def issues(self) -> list[Issue]:

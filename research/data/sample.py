@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from qtcore.types import Bars
-from research.errors import UserError
+from research.errors import DataError
 
 FILES = {"NASDAQ": "nasdaq", "SP500": "sp500"}
 
@@ -23,7 +23,7 @@ def sample() -> Bars:
 
     spec = find_spec("arch")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("sample needs the candles of the arch library, was not installed; pip install arch")
+        raise DataError("sample needs the candles of the arch library, was not installed; pip install arch")
     folder = Path(spec.submodule_search_locations[0]) / "data"
     frames = [pd.read_csv(folder / name / f"{name}.csv.gz").assign(symbol=symbol) for symbol, name in FILES.items()]
     long = pd.concat(frames).rename(columns={"Date": "timestamp"}).drop(columns="Adj Close")

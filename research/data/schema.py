@@ -17,7 +17,7 @@ from research.data.clock import utc_ns
 from research.data.numerals import read_numbers
 from research.data.unread import CLOSED, FORMING, NAMES, check_unread, closed_rows, names_nothing
 from research.data.zones import Reading
-from research.errors import UserError, visible
+from research.errors import ConfigError, DataError, UserError, visible
 
 VALUES = ("open", "high", "low", "close", "volume")
 TIME_NAMES = ("open_time", "opentime", "timeopen", "time_period_start", "window_start", "start_time", "starttime", "time_open", "ts_event",
@@ -101,9 +101,9 @@ class Rows:
         for name in order:
             if name not in self.symbols:
                 some = ", ".join(sorted(self.symbols)[:8]) + (", ..." if len(self.symbols) > 8 else "")
-                raise UserError(f"symbols (--symbols) must be in the data, was {name!r}; it has {some} ({len(self.symbols)})")
+                raise ConfigError(f"symbols (--symbols) must be in the data, was {name!r}; it has {some} ({len(self.symbols)})")
         if len(set(order)) != len(order):
-            raise UserError(f"symbols must be named once each, was {', '.join(order)}")
+            raise DataError(f"symbols must be named once each, was {', '.join(order)}")
         if tuple(order) == self.symbols:
             return self
         rank = np.full(len(self.symbols), -1, np.int32)
@@ -150,7 +150,7 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str, readi
     unclear: list[str] = []
     if is_candles and chosen["close"] == "price" and not (chosen["open"] or chosen["high"] or chosen["low"]):
         for size in (alias for alias in ALIASES["size"] if alias in by_name):
-            raise UserError(f"{source} must hold candles, was trades (columns price and {_shown(by_name[size][0])}); {TRADES}")
+            raise DataError(f"{source} must hold candles, was trades (columns price and {_shown(by_name[size][0])}); {TRADES}")
     if is_candles and chosen["volume"] is None:
         with noting(unclear):
             chosen["volume"] = _base_volume(by_name, source)
@@ -167,9 +167,9 @@ def find_columns(names: Iterable[str], wanted: Sequence[str], source: str, readi
         seen = ", ".join(_shown(name) for name in names[:12]) or "none"
         seen += ", ..." if len(names) > 12 else ""
         text = f"{source} must have the columns {need}; missing: {', '.join(missing)}; found: {seen}"
-        raise UserError("; ".join([text, *([again] if again else []), *unclear]))
+        raise DataError("; ".join([text, *([again] if again else []), *unclear]))
     if again or unclear:
-        raise UserError("; also: ".join([*([f"{again}; rename or drop one"] if again else []), *unclear]))
+        raise DataError("; also: ".join([*([f"{again}; rename or drop one"] if again else []), *unclear]))
     if reading is not None:
         _tell_choices(kept, aliases, by_name, reading)
     return {role: by_name[alias][0] for role, alias in kept.items()}
@@ -202,7 +202,7 @@ def _base_volume(by_name: Mapping[str, list[str]], source: str) -> str | None:
     base = [name for name in named if name.removeprefix("volume_") not in QUOTES]
     if len(base) > 1:
         written = " and ".join(_shown(by_name[name][0]) for name in named)
-        raise UserError(f"{source} must have one volume in base units, was {written}; rename that one to volume")
+        raise DataError(f"{source} must have one volume in base units, was {written}; rename that one to volume")
     if base:
         return base[0]
     known = {alias for role, names in ALIASES.items() if role != "size" for alias in names} | {*TIME_NAMES, *NAMELESS}
@@ -210,7 +210,7 @@ def _base_volume(by_name: Mapping[str, list[str]], source: str) -> str | None:
     near += [name for name in ("up", "down") if {"up", "down"} <= set(by_name)]  # TradeStation: volume is their sum
     if near:  # 0 would be wrong where a volume stands under another name
         written = " or ".join(_shown(by_name[name][0]) for name in near)
-        raise UserError(f"{source} must have a column volume, was {written}; rename the volume, or drop what is none")
+        raise DataError(f"{source} must have a column volume, was {written}; rename the volume, or drop what is none")
     return None
 
 
@@ -235,7 +235,7 @@ def symbol_codes(column: pa.ChunkedArray, source: str) -> tuple[NDArray[np.int32
     nameless = (codes < 0) | np.isin(codes, [i for i, name in enumerate(names) if name in ("", "None")])
     if np.any(nameless):
         first = int(np.argmax(nameless)) + 1
-        raise UserError(f"{source}: column symbol must name every row, {int(nameless.sum()):,} are empty, the first is row {first}")
+        raise DataError(f"{source}: column symbol must name every row, {int(nameless.sum()):,} are empty, the first is row {first}")
     used = np.unique(codes)  # a categorical may carry names that no row has
     if len(set(names)) < len(names) or len(used) < len(names):
         kept = sorted({names[i] for i in used})
@@ -248,7 +248,7 @@ def check_names(symbols: Sequence[str], source: str) -> None:
     """Raise UserError on a name that no terminal and no page can show as it is."""
     for name in symbols:
         if visible(name) != name:
-            raise UserError(f"symbols must have names of letters, digits and signs alone, was '{visible(name)}' in {source}; rename it")
+            raise DataError(f"symbols must have names of letters, digits and signs alone, was '{visible(name)}' in {source}; rename it")
 
 
 def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Sequence[str] = VALUES, reading: Reading | None = None) -> Rows:
@@ -293,13 +293,13 @@ def rows_of(table: pa.Table, source: str, lone: str | None = None, wanted: Seque
         with noting(problems):
             closed = closed_rows(table[found["closed"]], found["closed"], plain(found["closed"]) in FORMING, source, reading)
     if problems:
-        raise UserError("; also: ".join(problems))
+        raise DataError("; also: ".join(problems))
     interval = 0
     if len(close_time):
         steps, counts = np.unique(close_time - time, return_counts=True)
         interval = int(steps[counts == counts.max()][-1])  # of January and February the longer: months
         if interval <= 0:
-            raise UserError(f"{source}: close_time must lie after {found['time']}, was not so in most rows; swap or drop the column")
+            raise DataError(f"{source}: close_time must lie after {found['time']}, was not so in most rows; swap or drop the column")
     says_open = label == "open" and re.search("open|start|begin", plain(found["time"])) is not None
     rows = Rows(time, code, values, symbols, label, interval, says_open=says_open)
     if own is None or not set(symbols) <= set(own["symbols"]):
@@ -355,7 +355,7 @@ def _values(table: pa.Table, found: Mapping[str, str], wanted: Sequence[str], so
         read["volume"] = read["ticks"] if is_ticks else read["volume"]
     if reading.is_adjusted and "close" in roles:
         if "adjusted" not in found:
-            raise UserError(f"{source} must have a column Adj Close to be read adjusted, was without; leave --adjusted out")
+            raise DataError(f"{source} must have a column Adj Close to be read adjusted, was without; leave --adjusted out")
         factor = read["adjusted"] / read["close"]
         read |= {role: read[role] * factor for role in ("open", "high", "low")} | {"close": read["adjusted"]}
         reading.note("prices are adjusted: open, high and low are scaled as Adj Close is to the close; volume is as traded")
@@ -378,7 +378,7 @@ def join(parts: Sequence[Rows], source: str) -> Rows:
     if len(parts) == 1:
         return parts[0]
     if len({part.label for part in parts}) > 1:
-        raise UserError(f"{source}: all files must have an open time or all a close_time, was mixed; load them one by one")
+        raise DataError(f"{source}: all files must have an open time or all a close_time, was mixed; load them one by one")
     symbols = tuple(sorted({name for part in parts for name in part.symbols}))
     ranks = [np.array([symbols.index(name) for name in part.symbols], np.int32) for part in parts]
     intervals = {part.interval for part in parts}

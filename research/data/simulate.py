@@ -12,7 +12,7 @@ from research.data import worlds
 from research.data.clock import interval_text, parse_interval
 from research.data.grid import check_memory
 from research.data.schema import VALUES, bars_of
-from research.errors import UserError
+from research.errors import DataError
 
 MOST_MADE = 5_000_000  # cells that are simulated to compare bars with their origin, beyond twenty times their own
 START = 946_684_800_000_000_000  # 2000-01-01 UTC: room for many bars before the present
@@ -49,20 +49,20 @@ def simulate_blocks(
 ) -> Iterator[Bars]:
     """Yield the bars of `simulate` in blocks, for histories that do not fit in memory."""
     if name not in WORLDS:
-        raise UserError(f"world must be one of {', '.join(WORLDS)}, was {name!r}; see qt data simulate --list")
+        raise DataError(f"world must be one of {', '.join(WORLDS)}, was {name!r}; see qt data simulate --list")
     for key, value, low in (("n_bars (--bars)", n_bars, 2), ("n_symbols (--symbols)", n_symbols, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or value < low:
-            raise UserError(f"{key} must be an int of at least {low}, was {value!r}")
+            raise DataError(f"{key} must be an int of at least {low}, was {value!r}")
     world = WORLDS[name]
     known = parameters(world)
     for key in params:
         if key not in known:
-            raise UserError(f"parameter of {name} must be one of {', '.join(known) or 'none'}, was {key!r}")
+            raise DataError(f"parameter of {name} must be one of {', '.join(known) or 'none'}, was {key!r}")
         if isinstance(known[key], int) and not isinstance(params[key], int):
-            raise UserError(f"{key} must be an int, was {params[key]!r}")
+            raise DataError(f"{key} must be an int, was {params[key]!r}")
     ns = parse_interval(interval)
     if n_bars * ns > 2**63 - 1 - START:
-        raise UserError(f"simulated bars must end before 2262, was {n_bars:,} of {interval}; ask for fewer or shorter ones")
+        raise DataError(f"simulated bars must end before 2262, was {n_bars:,} of {interval}; ask for fewer or shorter ones")
     check_memory(8 * 2 * len(VALUES) * worlds.BLOCK * n_symbols, f"{worlds.BLOCK:,} rows x {n_symbols:,} symbols")
     shape = {"seed": seed, "n_bars": n_bars, "n_symbols": n_symbols, "interval": interval_text(ns)}
     origin = f"simulated:{name}?" + "&".join(f"{key}={value}" for key, value in (shape | params).items())
@@ -124,7 +124,7 @@ def parse_params(pairs: Sequence[str], name: str) -> dict[str, Any]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign:
-            raise UserError(f"parameter of {name} must be written key=value, was {pair!r}")
+            raise DataError(f"parameter of {name} must be written key=value, was {pair!r}")
         params[key] = value if key == "interval" else _number(key, value)
     return params
 
@@ -145,7 +145,7 @@ def _number(key: str, text: str) -> int | float:
             return kind(text)
         except ValueError:
             continue
-    raise UserError(f"{key} must be a number, was {text!r}")
+    raise DataError(f"{key} must be a number, was {text!r}")
 
 
 WORLDS: dict[str, World] = {

@@ -21,7 +21,7 @@ from research.data.texts import find_layout, is_text, read_text, stacked, unpack
 from research.data.unread import bare
 from research.data.unread import is_text as is_text_column
 from research.data.zones import Reading
-from research.errors import UserError
+from research.errors import DataError
 from research.files import reason
 
 PARQUET = (".parquet", ".pq")
@@ -66,7 +66,7 @@ def read_rows(source: Any, lone: str | None = None, reading: Reading | None = No
     check_parts([(file, part) for file, part in zip(files, parts) if part.symbols == (symbol_of(file),)], path.name)
     rows = join(parts, path.name)
     if not rows.n:
-        raise UserError(f"{path.name} must have rows, was {'a header alone' if len(files) == 1 else 'a folder of headers alone'}")
+        raise DataError(f"{path.name} must have rows, was {'a header alone' if len(files) == 1 else 'a folder of headers alone'}")
     return rows
 
 
@@ -83,7 +83,7 @@ def check_parts(named: list[tuple[Path, Rows]], source: str) -> None:
     follow = all(before[1] < after[0] for before, after in pairwise(spans))
     stems = {re.sub(MONTH, "", re.sub(r"\d+", "", symbol), flags=re.IGNORECASE) for symbol in symbols}
     if all(PART.match(symbol) for symbol in symbols) or (follow and len(stems) == 1):
-        raise UserError(
+        raise DataError(
             f"{source} must have a column symbol, or files named after their symbols, was parts alone ({files[0].name}, {files[1].name}); "
             "name parts of one symbol with a date (BTCUSDT-2024-01.csv) or put them into a folder symbol=BTCUSDT"
         )
@@ -116,16 +116,16 @@ def oldest_first(rows: Rows, reading: Reading) -> Rows:
 def candle_files(path: Path, what: str = "data") -> list[Path]:
     """Return the files that a path stands for, sorted by name. Raises UserError when there is none."""
     if not path.exists():
-        raise UserError(f"{what} must exist, was {str(path)!r} (not found); {EXPECTED}")
+        raise DataError(f"{what} must exist, was {str(path)!r} (not found); {EXPECTED}")
     if path.is_file():
         return [path]
     if not path.is_dir():
-        raise UserError(f"{what} must be a file or a folder, was a pipe or a device ({str(path)!r}); write it to a file first")
+        raise DataError(f"{what} must be a file or a folder, was a pipe or a device ({str(path)!r}); write it to a file first")
     files = sorted(f for f in path.iterdir() if f.is_file() and f.name.lower().endswith(IN_FOLDER) and not f.name.startswith("."))
     if not files:
         folders = sum(f.is_dir() for f in path.iterdir())
         more = f"; folders in it ({folders}) are not looked into, name one" if folders else ""
-        raise UserError(f"{path} must hold .parquet or .csv files, was a folder without any{more}")
+        raise DataError(f"{path} must hold .parquet or .csv files, was a folder without any{more}")
     return files
 
 
@@ -153,7 +153,7 @@ def read_table(path: Path, wanted: tuple[str, ...], reading: Reading | None = No
     Raises UserError when it is not what its name says.
     """
     if path.stat().st_size == 0:
-        raise UserError(f"{path.name} must hold candles, was an empty file (0 bytes)")
+        raise DataError(f"{path.name} must hold candles, was an empty file (0 bytes)")
     name = path.name.lower()
     try:
         if name.endswith(PARQUET):
@@ -163,9 +163,9 @@ def read_table(path: Path, wanted: tuple[str, ...], reading: Reading | None = No
         if is_text(name):
             return read_text(path, wanted, reading or Reading())
     except PermissionError:
-        raise UserError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
+        raise DataError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
     endings = ", ".join((*PARQUET, *CSV, ".zip", *ARROW, *JSON))
-    raise UserError(f"{path.name} must end in {endings}, was {path.suffix or 'without an ending'}; {EXPECTED}")
+    raise DataError(f"{path.name} must end in {endings}, was {path.suffix or 'without an ending'}; {EXPECTED}")
 
 
 def open_parquet(path: Path, symbol: str | None = None, **options: Any) -> pq.ParquetFile:
@@ -173,11 +173,11 @@ def open_parquet(path: Path, symbol: str | None = None, **options: Any) -> pq.Pa
     try:
         return pq.ParquetFile(path, read_dictionary=[symbol] if symbol else None, **options)
     except PermissionError:
-        raise UserError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
+        raise DataError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
     except KeyError:
-        raise UserError(f"{path.name} must hold text in its column {symbol}, was lists or tables; write one name a row") from None
+        raise DataError(f"{path.name} must hold text in its column {symbol}, was lists or tables; write one name a row") from None
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path.name} must be a whole Parquet file, was not ({reason(error).partition('. ')[0]}); write it again") from None
+        raise DataError(f"{path.name} must be a whole Parquet file, was not ({reason(error).partition('. ')[0]}); write it again") from None
 
 
 def _read_parquet(path: Path, wanted: tuple[str, ...], reading: Reading | None) -> pa.Table:
@@ -186,7 +186,7 @@ def _read_parquet(path: Path, wanted: tuple[str, ...], reading: Reading | None) 
         with open_parquet(path, found.get("symbol")) as file:
             return file.read(columns=_columns(file.schema_arrow, found))
     except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{path.name} must be a whole Parquet file, was damaged ({reason(error)}); write it again") from None
+        raise DataError(f"{path.name} must be a whole Parquet file, was damaged ({reason(error)}); write it again") from None
 
 
 def _read_arrow(path: Path, wanted: tuple[str, ...], reading: Reading | None) -> pa.Table:
@@ -199,7 +199,7 @@ def _read_arrow(path: Path, wanted: tuple[str, ...], reading: Reading | None) ->
             table = pa.ipc.open_stream(data).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError, MemoryError) as error:
-        raise UserError(f"{path.name} must be a whole Arrow file, was not ({reason(error)}); write it again") from None
+        raise DataError(f"{path.name} must be a whole Arrow file, was not ({reason(error)}); write it again") from None
     found = find_columns(table.column_names, wanted, path.name, reading)
     return table.select(_columns(table.schema, found))
 
@@ -235,7 +235,7 @@ def arrow_table(data: Any) -> pa.Table:
         return data.to_arrow()
     if isinstance(data, Mapping):
         return _from_arrays({str(name): np.asarray(values) for name, values in data.items()})
-    raise UserError(f"data must be candles, was {type(data).__name__}; {EXPECTED}")
+    raise DataError(f"data must be candles, was {type(data).__name__}; {EXPECTED}")
 
 
 def _from_pandas(frame: pd.DataFrame) -> pa.Table:
@@ -293,7 +293,7 @@ def _instants(column: pd.Series, name: str) -> pd.Series:
     """Read a column of objects: times with zones, which may differ, as UTC. Raises UserError on times with a zone among others without."""
     kinds = {isinstance(value, dt.datetime) and value.tzinfo is not None for value in column if isinstance(value, dt.datetime)}
     if kinds == {True, False}:
-        raise UserError(f"column {name} must have one time zone, was mixed; use pd.to_datetime(column, utc=True) first")
+        raise DataError(f"column {name} must have one time zone, was mixed; use pd.to_datetime(column, utc=True) first")
     return pd.to_datetime(column, utc=True) if kinds == {True} and all(isinstance(v, dt.datetime) for v in column) else column
 
 
@@ -304,14 +304,14 @@ def _from_arrays(arrays: dict[str, np.ndarray]) -> pa.Table:
         names = arrays.pop("symbols", None)
         shape = next(iter(wide.values())).shape
         if names is None or names.shape != shape[1:] or any(a.shape != shape for a in wide.values()):
-            raise UserError(f"planes must all be [n, S] with symbols [S], was { ({k: a.shape for k, a in wide.items()}) }")
+            raise DataError(f"planes must all be [n, S] with symbols [S], was { ({k: a.shape for k, a in wide.items()}) }")
         flat = {name: a.ravel() if a.ndim == 2 else np.repeat(a, shape[1]) for name, a in arrays.items()}
         arrays = {**flat, "symbol": np.tile(names, shape[0])}
     lengths = {name: len(a) if a.ndim == 1 else -1 for name, a in arrays.items()}
     if len(set(lengths.values())) > 1 or -1 in lengths.values():
-        raise UserError(f"arrays must be of one length, was {lengths}")
+        raise DataError(f"arrays must be of one length, was {lengths}")
     units = ("datetime64[Y]", "datetime64[M]", "datetime64[W]", "datetime64[h]", "datetime64[m]")  # Arrow does not know them
     try:
         return pa.table({name: pa.array(a.astype("M8[s]") if a.dtype.name in units else a) for name, a in arrays.items()})
     except (pa.ArrowException, OverflowError) as error:
-        raise UserError(f"arrays must hold numbers, times and names, was not so ({reason(error)})") from None
+        raise DataError(f"arrays must hold numbers, times and names, was not so ({reason(error)})") from None

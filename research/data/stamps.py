@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 
 from qtcore.types import F8, I8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data.zones import Walls, is_zone
-from research.errors import UserError
+from research.errors import DataError
 
 NS_PER_SECOND = 1_000_000_000
 REMEDY = "use ISO 8601 in UTC (2024-01-31T13:00:00Z) or whole epoch s, ms, us or ns"
@@ -47,7 +47,7 @@ def in_range(ns: I8, name: str) -> I8:
     """Return the times. Raises UserError for one outside the years that every time must lie in."""
     bad = (ns < FIRST) | (ns >= LAST)
     if np.any(bad):
-        raise UserError(_range_text(name, str(np.datetime64(int(ns[np.argmax(bad)]), "ns"))[:19].replace("T", " ")))
+        raise DataError(_range_text(name, str(np.datetime64(int(ns[np.argmax(bad)]), "ns"))[:19].replace("T", " ")))
     return ns
 
 
@@ -60,7 +60,7 @@ def from_units(values: I8, unit: str, name: str) -> I8:
     scale = {"s": NS_PER_SECOND, "ms": 10**6, "us": 10**3, "ns": 1}[unit]
     bad = (values < FIRST // scale) | (values >= LAST // scale)
     if np.any(bad):
-        raise UserError(_range_text(name, str(values[np.argmax(bad)].view(f"M8[{unit}]"))[:19].replace("T", " ")))
+        raise DataError(_range_text(name, str(values[np.argmax(bad)].view(f"M8[{unit}]"))[:19].replace("T", " ")))
     return np.asarray(values * scale, np.int64)
 
 
@@ -73,7 +73,7 @@ def from_numbers(values: I8 | F8, name: str, now: int) -> Walls:
         return Walls(np.empty(0, np.int64), 0, form="epochs")
     is_float = values.dtype.kind == "f"
     if is_float and not np.all(np.abs(values) < 2.0**63):
-        raise UserError(f"{name} must hold epoch times, was {values[np.argmax(~(np.abs(values) < 2.0**63))]}; {REMEDY}")
+        raise DataError(f"{name} must hold epoch times, was {values[np.argmax(~(np.abs(values) < 2.0**63))]}; {REMEDY}")
     whole = np.asarray(np.floor(values) if is_float else values, np.int64)
     has_fraction = bool(np.any(whole != values))
     dated = None if has_fraction else _in_digits(whole, name, now)
@@ -93,7 +93,7 @@ def _check_no_dates(values: I8, name: str, now: int) -> None:
         _, bad = _fields(values[here], n)
         if 2 * int(bad.sum()) <= int(here.sum()) and not np.all(here):
             dates, rest_of = int(values[np.argmax(here)]), int(values[np.argmin(here)])
-            raise UserError(f"{name} must hold dates or epochs, was {dates} (YYYYMMDD{rest}) and {rest_of}; {REMEDY}")
+            raise DataError(f"{name} must hold dates or epochs, was {dates} (YYYYMMDD{rest}) and {rest_of}; {REMEDY}")
 
 
 def _check_no_other(values: I8, name: str, now: int) -> None:
@@ -111,10 +111,10 @@ def _check_no_other(values: I8, name: str, now: int) -> None:
             walls = {order: _fields_in(distinct, order) for order in orders}
             fits += [order.upper() for order, (wall, bad) in walls.items() if not np.any(bad) and wall.max() <= now + NS_PER_DAY]
     if fits:
-        raise UserError(f"{name} must hold epochs, was {int(values[0])} and the like, which may be dates ({' or '.join(fits)}); {REMEDY}")
+        raise DataError(f"{name} must hold epochs, was {int(values[0])} and the like, which may be dates ({' or '.join(fits)}); {REMEDY}")
     for since, start in OTHER_COUNTS if scale == 1 else ():
         if low // 10**7 + start >= 0 and (high // 10**7 + start) * NS_PER_SECOND <= now:
-            raise UserError(f"{name} must hold epochs, was {low}, which may count 100 ns {since}; {REMEDY}")
+            raise DataError(f"{name} must hold epochs, was {low}, which may count 100 ns {since}; {REMEDY}")
 
 
 def _fields_in(values: I8, order: str) -> tuple[I8, np.ndarray]:
@@ -140,12 +140,12 @@ def _epochs(values: I8, name: str) -> Walls:
     low, high = int(size.min()), int(size.max())
     unit, scale = next(((unit, scale) for limit, unit, scale in EPOCHS if high < limit), ("nanoseconds", 1))
     if high > 10 * low and high // low >= 500:
-        raise UserError(f"{name} must have one unit, was mixed (from {low} to {high}); {REMEDY}")
+        raise DataError(f"{name} must have one unit, was mixed (from {low} to {high}); {REMEDY}")
     if low * scale < 10**8 * NS_PER_SECOND:
-        raise UserError(f"{name} must hold epoch times, was {low} (1973 or before, or a date written as a number); {REMEDY}")
+        raise DataError(f"{name} must hold epoch times, was {low} (1973 or before, or a date written as a number); {REMEDY}")
     bad = (values < FIRST // scale) | (values >= LAST // scale)
     if np.any(bad):
-        raise UserError(_range_text(name, f"{int(values[np.argmax(bad)])} (as epoch {unit})"))
+        raise DataError(_range_text(name, f"{int(values[np.argmax(bad)])} (as epoch {unit})"))
     return Walls(values * scale, 0, form=f"epoch {unit}")
 
 
@@ -154,7 +154,7 @@ def _fractions(values: F8, name: str) -> Walls:
     high = float(np.abs(values).max())
     per_us = 1e6 if high < 10**11 else 1e3
     if high >= 10**14 or float(np.abs(values[values != 0]).min()) < 10**8:
-        raise UserError(f"{name} must hold epoch times, was {float(values[np.argmax(values % 1.0 != 0)])!r}; {REMEDY}")
+        raise DataError(f"{name} must hold epoch times, was {float(values[np.argmax(values % 1.0 != 0)])!r}; {REMEDY}")
     return Walls(from_units(np.rint(values * per_us).astype(np.int64), "us", name), 0, form=f"epochs with a fraction, {high < 10**11}")
 
 
@@ -171,9 +171,9 @@ def _in_digits(values: I8, name: str, now: int) -> Walls | None:
     if n == 10 and np.any(bad):
         return None
     if np.any(bad):
-        raise UserError(f"{name} must hold dates, was {int(values[np.argmax(bad)])} (read as {form}); {REMEDY}")
+        raise DataError(f"{name} must hold dates, was {int(values[np.argmax(bad)])} (read as {form}); {REMEDY}")
     if n == 10 and int(values.max()) * NS_PER_SECOND <= now:
-        raise UserError(f"{name} must be clear, was {int(values[0])}, an epoch and a date with an hour; {REMEDY}")
+        raise DataError(f"{name} must be clear, was {int(values[0])}, an epoch and a date with an hour; {REMEDY}")
     return Walls(wall, form=form)
 
 
@@ -199,7 +199,7 @@ def from_texts(column: pa.Array, name: str, now: int) -> Walls:
     if zones.null_count < len(column):
         if zones.null_count:
             kinds = sorted(str(zone) for zone in pc.unique(zones.field("zone")).to_pylist() if zone)
-            raise UserError(f"{name} must have one time zone, was mixed ({', '.join([*kinds[:4], 'none'])}); convert it to UTC first")
+            raise DataError(f"{name} must have one time zone, was mixed ({', '.join([*kinds[:4], 'none'])}); convert it to UTC first")
         written = zones.field("zone").dictionary_encode()
         offsets = np.array([_offset(zone) for zone in written.dictionary.to_pylist()], np.int64)
         plain = pc.replace_substring_regex(column, r"\s*(Z|z|(UTC|GMT)(\s*[+-]\d{1,2}(:?\d{2})?)?|[+-]\d{2}(:?\d{2})?)$", "")
@@ -209,7 +209,7 @@ def from_texts(column: pa.Array, name: str, now: int) -> Walls:
     if names.null_count < len(column):
         found = [zone for zone in pc.unique(names.field("zone")).to_pylist() if zone]
         if names.null_count or len(found) > 1 or not is_zone(found[0]):
-            raise UserError(f"{name} must have one time zone, was {', '.join(map(str, found[:3]))}; convert it to UTC first")
+            raise DataError(f"{name} must have one time zone, was {', '.join(map(str, found[:3]))}; convert it to UTC first")
         wall, form = _walls(pc.replace_substring_regex(column, r"\s+\S+$", ""), name, now)
         return Walls(wall, zone=found[0], form=f"{form} in {found[0]}")
     wall, form = _walls(column, name, now)
@@ -222,7 +222,7 @@ def _from_number_texts(column: pa.Array, name: str, now: int) -> Walls:
     mantissa = pc.extract_regex(column, r"^\d\.?(?P<digits>\d*)[eE]\+?(?P<power>\d+)$").drop_null()
     power = mantissa.field("power").cast(pa.int64()).to_numpy(zero_copy_only=False)
     if np.any(pc.utf8_length(mantissa.field("digits")).to_numpy(zero_copy_only=False) < np.where(power % 3, 8, 9)):
-        raise UserError(f"{name} must be written to the second, was rounded ({column[0].as_py()}); write whole epochs or ISO 8601")
+        raise DataError(f"{name} must be written to the second, was rounded ({column[0].as_py()}); write whole epochs or ISO 8601")
     return from_numbers(column.cast(pa.float64()).to_numpy(), name, now)
 
 
@@ -244,7 +244,7 @@ def _walls(column: pa.Array, name: str, now: int) -> tuple[I8, str]:
     if pc.any(numbers).as_py():
         known = pc.or_(known, numbers)
     unread = pc.index(known, False).as_py()
-    raise UserError(f"{name} must hold times, was {column[unread].as_py() if unread >= 0 else 'a mix of formats'!r}; {REMEDY}")
+    raise DataError(f"{name} must hold times, was {column[unread].as_py() if unread >= 0 else 'a mix of formats'!r}; {REMEDY}")
 
 
 def _compose_texts(column: pa.Array, fields: pa.StructArray, form: str, name: str, now: int) -> tuple[I8, str]:
@@ -280,7 +280,7 @@ def _compose_texts(column: pa.Array, fields: pa.StructArray, form: str, name: st
     wall, wrong = compose([year, month, day, hour, number("M", "n"), number("S", "s")], fraction.to_numpy(zero_copy_only=False))
     bad |= wrong
     if np.any(bad):
-        raise UserError(f"{name} must hold times, was {column[int(np.argmax(bad))].as_py()!r} (no such date, read {form}); {REMEDY}")
+        raise DataError(f"{name} must hold times, was {column[int(np.argmax(bad))].as_py()!r} (no such date, read {form}); {REMEDY}")
     return wall, form
 
 
@@ -302,9 +302,9 @@ def _day_and_month(a: I8, b: I8, separator: pa.Array, column: pa.Array, name: st
     example = column[0].as_py()
     if day_first and month_first:
         first, second = column[int(np.argmax(a > 12))].as_py(), column[int(np.argmax(b > 12))].as_py()
-        raise UserError(f"{name} must have day and month in one order, was {first!r} and {second!r}; write YYYY-MM-DD")
+        raise DataError(f"{name} must have day and month in one order, was {first!r} and {second!r}; write YYYY-MM-DD")
     if not day_first and not month_first:
-        raise UserError(f"{name} must say which is the day and which the month, was {example!r} and the like; write YYYY-MM-DD")
+        raise DataError(f"{name} must say which is the day and which the month, was {example!r} and the like; write YYYY-MM-DD")
     return (b, a, "day first") if day_first else (a, b, "month first")
 
 
@@ -331,7 +331,7 @@ def _day_month_and_year(parts: list[I8], separator: pa.Array, column: pa.Array, 
     if len(left) != 1:
         which = "which is the day, which the month and which the year" if left else "dates with a year of two digits in one order"
         text = f"{name} must {'say' if left else 'have'} {which}, was {column[0].as_py()!r} and the like"
-        raise UserError(f"{text}; write YYYY-MM-DD")
+        raise DataError(f"{text}; write YYYY-MM-DD")
     y, m, d = orders[left[0]]
     return _full_years(parts[y]), parts[m], parts[d], left[0]
 
@@ -365,7 +365,7 @@ def clock_times(column: pa.Array, name: str) -> I8 | None:
             np.zeros(len(column), bool),
         )
     if np.any(bad):
-        raise UserError(f"{name} must hold times of day, was {column[int(np.argmax(bad))].as_py()!r}; use HH:MM:SS")
+        raise DataError(f"{name} must hold times of day, was {column[int(np.argmax(bad))].as_py()!r}; use HH:MM:SS")
     return ns
 
 

@@ -40,7 +40,7 @@ from research.data.schema import VALUES, Rows, find_columns, numbers, own_facts,
 from research.data.sources import open_parquet, symbol_of
 from research.data.unread import is_text
 from research.data.zones import Reading, parse_reading
-from research.errors import UserError
+from research.errors import DataError
 
 BATCH = 65_536  # rows of a cursor decoded at once
 SURVEY_BATCH = 2**20  # the survey reads two columns only
@@ -97,10 +97,10 @@ def stream_bars(
     """
     path = Path(path)
     if block_rows < 1:
-        raise UserError(f"block_rows must be at least 1, was {block_rows}")
+        raise DataError(f"block_rows must be at least 1, was {block_rows}")
     check_label(time_label)
     if not path.is_file():
-        raise UserError(f"stream_bars needs one Parquet file, was {str(path)!r}; load_bars reads the rest")
+        raise DataError(f"stream_bars needs one Parquet file, was {str(path)!r}; load_bars reads the rest")
     reading = replace(parse_reading(time_zone, day_start, adjusted), forms={})
     facts = survey(path, parse_symbols(symbols), parse_span(start, end), (time_label, calendar, interval), reading, block_rows)
     return _blocks(path, facts, block_rows)
@@ -164,7 +164,7 @@ def survey(
         counts, wrong = scan.count(span, wrong_times, lambda time: opens(time, length, is_close))
         inside = in_span(times, span)
         if not np.any(inside):
-            raise UserError(outside_text(span, int(times[0]), int(times[-1])))
+            raise DataError(outside_text(span, int(times[0]), int(times[-1])))
         for name, k, of in zip(scan.symbols, wrong.tolist(), counts.tolist()):
             if k:
                 issues.append(Issue(name, "clock", k, of, int(wrong_times[0]), action_on("clock", k, of)))
@@ -172,7 +172,7 @@ def survey(
         times, candles = times[inside], candles[inside]
     absent = [name for name, k in zip(scan.symbols, counts) if k == 0]
     if absent and symbols is not None:
-        raise UserError(absent_text(absent))
+        raise DataError(absent_text(absent))
     here = np.flatnonzero(counts)
     names, groups = tuple(scan.symbols[s] for s in here), tuple(scan.groups[s] for s in here)
     grid = find_grid(times, candles, length, calendar or scan.calendar, len(names), block_rows)
@@ -227,7 +227,7 @@ class _Scan:
         order = list(self._index) if own or symbols else sorted(self._index)
         Rows(np.empty(0, np.int64), np.empty(0, np.int32), np.empty((0, 0)), tuple(everyone)).pick(symbols)
         if not parts:
-            raise UserError(f"{path.name} must have candles, was an empty table")
+            raise DataError(f"{path.name} must have candles, was an empty table")
         places = [self._index[name] for name in order]
         self.symbols = tuple(order)
         self.counts = np.array([counts[i] for i in places])
@@ -289,7 +289,7 @@ class _Scan:
 def check_order(time: I8, path: Path) -> None:
     """Refuse times of one symbol that go back."""
     if np.any(np.diff(time) < 0):
-        raise UserError(f"{path.name} must be sorted by symbol and time to be streamed, was not; sort it, or use load_bars")
+        raise DataError(f"{path.name} must be sorted by symbol and time to be streamed, was not; sort it, or use load_bars")
 
 
 def _merge(parts: list[tuple[I8, I8]]) -> tuple[I8, I8]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, NS_PER_DAY, NS_PER_MINUTE
 from research.data.lengths import CHANCE, FEW, two_lengths
 from research.data.schema import Rows
-from research.errors import UserError
+from research.errors import DataError
 
 LONG = 3  # intervals that a step between longer bars has at least
 WIDE = 2.0  # times the usual range that longer bars have at least; the first and last bar of a session have less
@@ -69,7 +69,7 @@ def _check(rows: Rows, interval: int, own: I8, some: I8, remedy: str) -> None:
     if usual <= 0.0 or not len(spread) or np.median(spread) < max(WIDE, 0.7 * math.sqrt(n_bars)) * usual:
         return
     spans = (interval, rows.time[others[[0, -1]]].tolist()), (length, rows.time[some[[0, -1]]].tolist())
-    raise UserError(f"{two_lengths(rows.symbols[int(rows.code[some[0]])], *spans)}; {remedy}")
+    raise DataError(f"{two_lengths(rows.symbols[int(rows.code[some[0]])], *spans)}; {remedy}")
 
 
 def _ranges(rows: Rows, at: NDArray[np.int64]) -> F8:

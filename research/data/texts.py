@@ -22,7 +22,7 @@ from research.data.json_tables import JSON, as_csv
 from research.data.schema import TIME_NAMES, find_columns, plain
 from research.data.stamps import ZONE
 from research.data.zones import Reading
-from research.errors import UserError
+from research.errors import DataError
 from research.files import reason
 
 TEXT = (".csv", ".txt", ".tsv")
@@ -78,7 +78,7 @@ def unpack(path: Path, reading: Reading) -> pa.Buffer:
         else:
             data = pa.py_buffer(path.read_bytes())
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path.name} must be a whole packed file, was not ({reason(error)}); unpack it") from None
+        raise DataError(f"{path.name} must be a whole packed file, was not ({reason(error)}); unpack it") from None
     if re.sub(r"\.(gz|zip)$", "", name).endswith(JSON):
         data = pa.py_buffer(as_csv(bytes(data), path.name, reading))
     return _cut_at_blanks(_as_utf8(data, path), reading)
@@ -103,13 +103,13 @@ def _from_zip(path: Path) -> bytes:
         members = archive.infolist()
         if len(members) != 1:
             some = ", ".join(ascii(member.filename[:40]) for member in members[:3]) + (", ..." if len(members) > 3 else "")
-            raise UserError(f"{path.name} must hold one text file, was {len(members)} members ({some}); unpack it into a folder")
+            raise DataError(f"{path.name} must hold one text file, was {len(members)} members ({some}); unpack it into a folder")
         member = members[0]
         name = member.filename
         if re.search(r"[/\\:]|^\.", name) or not name.lower().endswith(TEXT) or not name.isprintable():
-            raise UserError(f"{path.name} must hold one {', '.join(TEXT)} file without a path, was {name[:60]!a}; unpack it")
+            raise DataError(f"{path.name} must hold one {', '.join(TEXT)} file without a path, was {name[:60]!a}; unpack it")
         if member.flag_bits & 1:
-            raise UserError(f"{path.name} must not be encrypted, was; unpack it")
+            raise DataError(f"{path.name} must not be encrypted, was; unpack it")
         with archive.open(member) as file:
             return _read_bounded(file, path)
 
@@ -121,7 +121,7 @@ def _read_bounded(file: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
     while chunk := file.read(2**20):
         out.write(chunk)
         if out.tell() > limit:
-            raise UserError(f"{path.name} must unpack to {limit:,} bytes at most, was more; unpack it and see what is in it")
+            raise DataError(f"{path.name} must unpack to {limit:,} bytes at most, was more; unpack it and see what is in it")
     return out.getvalue()
 
 
@@ -134,11 +134,11 @@ def _as_utf8(data: pa.Buffer, path: Path) -> pa.Buffer:
         try:
             data = pa.py_buffer(bytes(data).decode(encoding).encode())
         except UnicodeDecodeError:
-            raise UserError(f"{path.name} must be text, was not (broken UTF-16); save it as UTF-8") from None
+            raise DataError(f"{path.name} must be text, was not (broken UTF-16); save it as UTF-8") from None
     elif head[:3] == b"\xef\xbb\xbf":
         data = data.slice(3)
     if b"\0" in bytes(data[:HEAD]):
-        raise UserError(f"{path.name} must be text, was not (it has zero bytes); save it as CSV in UTF-8")
+        raise DataError(f"{path.name} must be text, was not (it has zero bytes); save it as CSV in UTF-8")
     return data
 
 
@@ -146,18 +146,18 @@ def find_layout(data: pa.Buffer, name: str, reading: Reading) -> Layout:
     """Find the header, or the names that a file without one means. Raises UserError where they are not clear."""
     lines = list(_lines(data))
     if not lines:
-        raise UserError(f"{name} must hold candles, was without a line of text")
+        raise DataError(f"{name} must hold candles, was without a line of text")
     said = re.fullmatch(r'"?sep=(.)"?', lines[0][2])
     before = [line for line in lines if re.match(r"(#|//|sep=|\"?sep=)", line[2])]
     rest = [line for line in lines if line not in before]
     if not rest:
-        raise UserError(f"{name} must hold candles, was without a line of a table")
+        raise DataError(f"{name} must hold candles, was without a line of a table")
     delimiter, width = _delimiter([line[2] for line in rest], said[1] if said else DELIMITERS)
     while len(rest) > 1 and width > 1 and len(_split(rest[0][2], delimiter)) == 1 and len(before) < MAX_BEFORE:
         before.append(rest.pop(0))
     if width == 1 and len(rest[0][2].split()) > 4:
         shown = ascii(rest[0][2].strip()[:40])
-        raise UserError(
+        raise DataError(
             f"{name} must have commas, semicolons, tabs, | or in every line as many blanks between its columns, was {shown}; save it as CSV"
         )
     if before:
@@ -248,7 +248,7 @@ def _names(fields: list[str], source: str) -> list[str]:
     after = AFTER.get(len(numbers))
     if after is None or not is_time or not all(NUMBER.fullmatch(field) for field in numbers) or (len(numbers) == 7 and not has_hours):
         shown = ", ".join(ascii(field[:20]) for field in fields[:8])
-        raise UserError(
+        raise DataError(
             f"{source} must have a header line or columns that are known without one ({KNOWN}), was {len(fields)} columns ({shown}); "
             "put a line timestamp,symbol,open,high,low,close,volume above them, in the order of the columns"
         )
@@ -267,7 +267,7 @@ def _check_order(rows: list[list[str]], names: list[str], source: str) -> None:
             wrong.append(row)
     if 2 * len(wrong) > len(rows):
         prices = ", ".join(ascii(field[:15]) for field in wrong[0][first : first + 4])
-        raise UserError(
+        raise DataError(
             f"{source} must have open, high, low, close in this order where no header names them, was {prices}; add a header line"
         )
 
@@ -295,7 +295,7 @@ def read_text(path: Path, wanted: tuple[str, ...], reading: Reading) -> pa.Table
     try:
         return _table(rows, layout, dict.fromkeys(at, pa.string()))
     except pa.ArrowInvalid as error:
-        raise UserError(f"{path.name} must be a table of numbers, was not: {reason(error)}; correct that row") from None
+        raise DataError(f"{path.name} must be a table of numbers, was not: {reason(error)}; correct that row") from None
 
 
 def _text_columns(data: pa.Buffer, layout: Layout) -> list[int]:
@@ -343,7 +343,7 @@ def _several_headers(data: pa.Buffer, layout: Layout, path: Path) -> pd.DataFram
     try:
         frame = pd.read_csv(pa.BufferReader(data.slice(layout.start)), sep=layout.delimiter, header=[0, 1], index_col=0, dtype=str)
     except (ValueError, pd.errors.ParserError) as error:
-        raise UserError(f"{path.name} must be a table, was not: {reason(error)}; write one header line") from None
+        raise DataError(f"{path.name} must be a table, was not: {reason(error)}; write one header line") from None
     if len(frame) and frame.iloc[0].isna().all():  # the line that names the index
         frame = frame.iloc[1:]
     return stacked(frame)
@@ -354,7 +354,7 @@ def stacked(frame: pd.DataFrame) -> pd.DataFrame:
     levels = [{plain(str(name)) for name in frame.columns.get_level_values(i)} for i in range(frame.columns.nlevels)]
     prices = [i for i, names in enumerate(levels) if {"open", "high", "low", "close"} <= names]
     if len(levels) != 2 or len(prices) != 1:
-        raise UserError(
+        raise DataError(
             "columns of two levels must be prices and symbols, was otherwise; use frame.stack() to get one row per time and symbol"
         )
     frame = frame.rename_axis(index="timestamp", columns=["symbol" if i != prices[0] else None for i in range(2)])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qtcore.types import I8
 from research.data.clock import iso
 from research.data.zones import Reading
-from research.errors import UserError
+from research.errors import DataError
 
 # of a column that is read as the symbol and told: they may name something else
 NAMES = ("product_id", "productid", "sym", "symbol_id", "symbol_name", "raw_symbol", "trading_symbol", "tradingsymbol", "trading_pair",
@@ -71,7 +71,7 @@ def closed_rows(column: pa.ChunkedArray, name: str, is_forming: bool, source: st
     open_ = yes if is_forming else no
     n = int(open_.sum())
     if n and n == len(flags) and reading.forms is None:
-        raise UserError(
+        raise DataError(
             f"{source} must have candles that have closed, was column {name} of {flags[0]} alone; drop it where it means something else"
         )
     if n:
@@ -103,7 +103,7 @@ def check_unread(table: pa.Table, names: Iterable[str], time: I8, lone: str, sou
         if np.any(same):
             i = order[int(np.argmax(same))]
             j = order[int(np.argmax(same)) + 1]
-            raise UserError(
+            raise DataError(
                 f"{source} must have one row a time where no column is called symbol, was {texts[codes[i]]!r} and {texts[codes[j]]!r} "
                 f"in column {name} at {iso(int(time[i]))}; call that column symbol, or keep the rows of one"
             )

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from qtcore.types import F8, NS_PER_HOUR
-from research.errors import UserError
+from research.errors import DataError
 
 BLOCK = 1024  # bars drawn at once
 STEPS = 8  # moves inside a bar
@@ -97,11 +97,11 @@ def planted_share(accuracy: float, horizon: int = 5, move: float = 0.015, drift:
     0.057
     """
     if not (horizon >= 1 and 0.0 < move < 1.0 and 0.0 <= drift < 0.05):
-        raise UserError(f"planted_edge needs horizon >= 1, move in (0, 1), drift in [0, 0.05), was {horizon}, {move:g}, {drift:g}")
+        raise DataError(f"planted_edge needs horizon >= 1, move in (0, 1), drift in [0, 0.05), was {horizon}, {move:g}, {drift:g}")
     low, high = 0.0, 0.9
     best = planted_accuracy(high, horizon, move, drift)
     if not 0.5 <= accuracy <= best:
-        raise UserError(f"accuracy must be in [0.5, {best:.3f}] for a drift of {drift:g} a bar, was {accuracy:g}")
+        raise DataError(f"accuracy must be in [0.5, {best:.3f}] for a drift of {drift:g} a bar, was {accuracy:g}")
     for _ in range(60):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if planted_accuracy(middle, horizon, move, drift) < accuracy else (low, middle)
@@ -207,7 +207,7 @@ def first_prices(n_symbols: int) -> F8:
 def draw(rng: np.random.Generator, n_symbols: int, correlation: float) -> tuple[F8, F8, F8]:
     """Draw a block's standard moves inside the bars [b, S, steps] with one common factor, its gaps and its noise in [0, 1) [b, S]."""
     if not 0.0 <= correlation <= 1.0:
-        raise UserError(f"correlation must be in [0, 1], was {correlation:g}")
+        raise DataError(f"correlation must be in [0, 1], was {correlation:g}")
     normal = rng.standard_normal((BLOCK, n_symbols + 1, STEPS))
     moves: F8 = math.sqrt(correlation) * normal[:, :1] + math.sqrt(1.0 - correlation) * normal[:, 1:]
     return moves, rng.standard_normal((BLOCK, n_symbols)), rng.random((BLOCK, n_symbols))
@@ -226,7 +226,7 @@ def candles(rng: np.random.Generator, price: F8, moves: F8, gap: F8, sigma: F8, 
     factors[0, 0] *= price
     path = np.asarray(np.cumprod(factors.reshape(-1, n_symbols), axis=0), np.float64).reshape(factors.shape)
     if not np.all(path[-1] > 0.0):
-        raise UserError(TOO_WILD)
+        raise DataError(TOO_WILD)
     price[:] = path[-1, -1]
     a, b = path[:, :-1], path[:, 1:]
     spread = 2.0 / STEPS * (a * sigma[:, None, :]) ** 2
@@ -234,11 +234,11 @@ def candles(rng: np.random.Generator, price: F8, moves: F8, gap: F8, sigma: F8, 
     high: F8 = np.maximum(0.5 * (a + b + np.sqrt((b - a) ** 2 + spread * up)), np.maximum(a, b)).max(axis=1)  # rounding must not
     low: F8 = np.minimum(0.5 * (a + b - np.sqrt((b - a) ** 2 + spread * down)), np.minimum(a, b)).min(axis=1)  # cut off the steps
     if not np.all(low > 0.0):
-        raise UserError(TOO_WILD)
+        raise DataError(TOO_WILD)
     return path[:, 0], high, low, path[:, -1], volume
 
 
 def _variance(volatility: float, ns: int) -> float:
     if not 0.0 < volatility <= 0.05:
-        raise UserError(f"volatility must be in (0, 0.05] an hour, was {volatility:g}")
+        raise DataError(f"volatility must be in (0, 0.05] an hour, was {volatility:g}")
     return volatility**2 * (ns / NS_PER_HOUR)

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore.types import I8, NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
-from research.errors import UserError
+from research.errors import ConfigError, DataError
 
 NOON = 12 * NS_PER_HOUR
 
@@ -43,7 +43,7 @@ class Reading:
     def remember(self, name: str, form: str) -> None:
         """Refuse a column that goes on in another form than it began: its parts must be read as the whole would be."""
         if self.forms is not None and self.forms.setdefault(name, form) != form:
-            raise UserError(f"{name} must be written in one form, was {self.forms[name]}, then {form}; load_bars reads what has several")
+            raise DataError(f"{name} must be written in one form, was {self.forms[name]}, then {form}; load_bars reads what has several")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def parse_reading(time_zone: str | None = None, day_start: str | None = None, ad
         return Reading(time_zone, None, adjusted)
     match = re.fullmatch(r"\s*(\d{1,2}):(\d{2})(?:\s+(\S+))?\s*", str(day_start))
     if not match or int(match[1]) > 23 or int(match[2]) > 59:
-        raise UserError(f"day_start (--day-start) must be a time and a zone such as '17:00 America/New_York', was {day_start!r}")
+        raise ConfigError(f"day_start (--day-start) must be a time and a zone such as '17:00 America/New_York', was {day_start!r}")
     zone = match[3] or time_zone or "UTC"
     check_zone(zone, "the zone of day_start (--day-start)")
     return Reading(time_zone, (int(match[1]) * NS_PER_HOUR + int(match[2]) * NS_PER_MINUTE, zone), adjusted)
@@ -81,7 +81,7 @@ def check_zone(zone: str, name: str) -> None:
     try:
         ZoneInfo(str(zone))
     except (KeyError, ValueError, OSError):
-        raise UserError(f"{name} must be a name of the IANA database such as UTC or America/New_York, was {zone!r}") from None
+        raise DataError(f"{name} must be a name of the IANA database such as UTC or America/New_York, was {zone!r}") from None
 
 
 def is_zone(zone: str) -> bool:
@@ -115,7 +115,7 @@ def _days(wall: I8, reading: Reading, name: str) -> I8:
     after, zone = reading.day_start
     if np.any(wall % NS_PER_DAY):
         first = np.datetime_as_string(wall[np.argmax(wall % NS_PER_DAY != 0)].view("M8[ns]"), unit="m").replace("T", " ")
-        raise UserError(f"day_start (--day-start) must go with bars that are dated by day, was with {name} at {first}; leave it out")
+        raise ConfigError(f"day_start (--day-start) must go with bars that are dated by day, was with {name} at {first}; leave it out")
     eve = after >= NOON
     hour = f"{after // NS_PER_HOUR:02d}:{after % NS_PER_HOUR // NS_PER_MINUTE:02d}"
     reading.note(f"the bar of a date opens at {hour} {zone} of {'the day before' if eve else 'that day'} (--day-start)")
@@ -137,7 +137,7 @@ def localise(wall: I8, zone: str, reading: Reading, name: str, code: NDArray[np.
         if np.any(wall % NS_PER_DAY):
             first = np.datetime_as_string(wall[np.argmax(skipped)].view("M8[ns]"), unit="m").replace("T", " ")
             text = f"{name} must hold times that the clock of {zone} shows, was {first} ({int(skipped.sum()):,} times are skipped there)"
-            raise UserError(f"{text}; choose another --time-zone")
+            raise DataError(f"{text}; choose another --time-zone")
         earlier = index.tz_localize(zone, ambiguous=np.ones(len(index), bool), nonexistent="shift_forward")
     later = index.tz_localize(zone, ambiguous=np.zeros(len(index), bool), nonexistent="shift_forward")
     first, second = _ns(earlier), _ns(later)
@@ -147,7 +147,7 @@ def localise(wall: I8, zone: str, reading: Reading, name: str, code: NDArray[np.
     if reading.forms is not None:
         when = np.datetime_as_string(wall[twice[0]].view("M8[ns]"), unit="m").replace("T", " ")
         text = f"{name} must hold times that the clock of {zone} shows once to be read in parts, was {when}"
-        raise UserError(f"{text}; load_bars reads it, or write times in UTC")
+        raise DataError(f"{text}; load_bars reads it, or write times in UTC")
     out = second.copy()
     code = np.zeros(len(wall), np.int32) if code is None else code
     once = 0
@@ -158,12 +158,12 @@ def localise(wall: I8, zone: str, reading: Reading, name: str, code: NDArray[np.
             rows, step = rows[::-1], -step[::-1]
         at = np.flatnonzero(np.isin(rows, twice, assume_unique=True))
         if np.any(step < -2 * NS_PER_HOUR):
-            raise UserError(f"{name} must be sorted by time where the clock of {zone} shows an hour twice, was not; sort the rows")
+            raise DataError(f"{name} must be sorted by time where the clock of {zone} shows an hour twice, was not; sort the rows")
         for stretch in np.split(at, np.flatnonzero(np.diff(wall[rows[at]]) > NS_PER_DAY // 2) + 1):
             back = np.flatnonzero(np.diff(wall[rows[stretch]]) <= 0)
             if len(back) > 1:
                 when = np.datetime_as_string(wall[rows[stretch[0]]].view("M8[ns]"), unit="m").replace("T", " ")
-                raise UserError(f"{name} must go through an hour twice at most, was more often at {when} in {zone}; drop repeated rows")
+                raise DataError(f"{name} must go through an hour twice at most, was more often at {when} in {zone}; drop repeated rows")
             if len(back):
                 head = rows[stretch[: back[0] + 1]]
                 out[head] = first[head]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import FeatureSet, Params
 from qtcore.types import F8, MODELS, Bars, Votes
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.files import plain
 from research.training.models.base import BaseModel, lookback_of, make_model, model_target
 from research.training.models.inputs import Inputs, model_inputs
@@ -130,7 +130,7 @@ def row_model(slot: str, names: Sequence[str], preset: str) -> BaseModel:
     """Make a model that looks at one row. Raises UserError for one that needs windows."""
     made = make_model(model_target(slot), names, preset)
     if lookback_of(made) > 1:
-        raise UserError(f"model (--model) must look at one row, was {slot}; take xgb or lgbm")
+        raise ConfigError(f"model (--model) must look at one row, was {slot}; take xgb or lgbm")
     return made
 
 

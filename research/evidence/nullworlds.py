@@ -20,7 +20,7 @@ import numpy as np
 from qtcore.params import Params
 from qtcore.types import Bars
 from research.data.facts import fingerprint
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.evidence.surrogates import KINDS, check_kind, surrogate
 from research.files import Kind, parse_json, read_text, save_text, writable
 
@@ -106,7 +106,7 @@ def null_worlds(
     """
     chosen = Procedure() if procedure is None else procedure
     if n_worlds < 1:
-        raise UserError(f"n_worlds (--worlds) must be 1 or more, was {n_worlds}; 39 can reach p = 0.025")
+        raise ConfigError(f"n_worlds (--worlds) must be 1 or more, was {n_worlds}; 39 can reach p = 0.025")
     for kind in kinds or ("",):
         check_kind(kind, block)
     config = {"market": fingerprint(bars), "procedure": _describe(chosen), "kinds": list(kinds), "block": block, "seed": seed}

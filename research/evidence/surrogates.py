@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, Bars
 from research.data.grid import filled
-from research.errors import UserError
+from research.errors import ConfigError
 
 KINDS = ("sign_flip", "phase", "bootstrap")
 
@@ -57,9 +57,9 @@ def surrogate(bars: Bars, kind: str = "sign_flip", seed: int = 0, block: float =
 def check_kind(kind: str, block: float) -> None:
     """Raise UserError on an unknown kind, or a mean length in rows below one."""
     if kind not in KINDS:
-        raise UserError(f"kind (--kind) must be one of {', '.join(KINDS)}, was {kind!r}")
+        raise ConfigError(f"kind (--kind) must be one of {', '.join(KINDS)}, was {kind!r}")
     if not 1.0 <= block < math.inf:
-        raise UserError(f"block (--block) must be 1 row or more, was {block:g}")
+        raise ConfigError(f"block (--block) must be 1 row or more, was {block:g}")
 
 
 def moves_of(bars: Bars) -> Moves:

@@ -13,7 +13,7 @@ import numpy as np
 from qtcore import Bars, Params
 from qtcore.types import MODELS
 from research.data.clock import iso
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.evidence.envelope import FILE as ENVELOPE
 from research.live.broker.paper import PaperBroker
 from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
@@ -76,7 +76,7 @@ def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callabl
         lacks = " and ".join(flag for flag, value in given.items() if value is None)
         raise UserError(f"qt live must have --feed and --journal, was without {lacks}; see `qt live --help`")
     if wish.predictions is not None and wish.models is not None:
-        raise UserError("--predictions and --models exclude each other, both were given; leave one out")
+        raise ConfigError("--predictions and --models exclude each other, both were given; leave one out")
     params, text = wish.config.params, wish.feed
     if wish.stages is not None:
         params = params.with_values({"stages": parse_stages(wish.stages)})
@@ -100,7 +100,7 @@ def check_files(wish: LiveOptions) -> None:
     assert wish.journal is not None
     if wish.log is None:
         if wish.log_json:
-            raise UserError("--log-json must come with --log, was without; name the file of the lines with --log")
+            raise ConfigError("--log-json must come with --log, was without; name the file of the lines with --log")
         return
     replayed = (wish.feed or "").removeprefix("replay:")
     parts = {"the journal": wish.journal, "the paper account": paper_of(wish.journal), "the lock": lock_of(wish.journal)}
@@ -120,7 +120,7 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
     about: dict[str, Any] = {}
     if wish.predictions is not None:
         if not isinstance(feed, ReplayFeed):
-            raise UserError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
+            raise ConfigError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
         predictions = Predictions.import_file(wish.predictions, feed.bars, label=wish.config.run.label, time_zone=wish.how.get("time_zone"))
         feed.notes += predictions.notes
         feed.lacked += predictions.notes
@@ -244,7 +244,7 @@ def check_continues(journal: Journal, bars: Bars, feed_text: str) -> None:
         if len(other := np.flatnonzero((mine != theirs) & ~np.isnan(mine) & ~np.isnan(theirs))):
             name, when = bars.symbols[int(other[0])], iso(int(known.open_time[0]))
             was = f"{mine[other[0]]:g} instead of {theirs[other[0]]:g} for {name} at {when}"
-            raise UserError(f"--feed must go on with the journal's candles, was {feed_text} with a close of {was}; use a new --journal")
+            raise ConfigError(f"--feed must go on with the journal's candles, was {feed_text} with a close of {was}; use a new --journal")
 
 
 def check_votes(journal: Journal, predictions: Predictions, file: Path) -> None:
@@ -330,7 +330,7 @@ def _governor(wish: LiveOptions, journal: Journal) -> dict[str, Any] | None:
     if wish.import_governor is None:
         return None
     if journal.snapshot() is not None:
-        raise UserError(
+        raise ConfigError(
             f"--import-governor must start an empty journal, was one in use: {wish.journal}; leave the flag out or use a new --journal"
         )
     return read_governor(wish.import_governor)
@@ -346,7 +346,7 @@ def parse_stages(text: str) -> list[tuple[str, bool, bool]]:
     for part in text.split(","):
         time, sign, number = part.rpartition("=")
         if not sign or number.strip() not in map(str, STAGES):
-            raise UserError(f"--stages must be TIME=STAGE with a stage of 0 to 3, was {part!r}")
+            raise ConfigError(f"--stages must be TIME=STAGE with a stage of 0 to 3, was {part!r}")
         found.append((time.strip(), *STAGES[int(number)]))
     return found
 

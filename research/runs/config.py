@@ -33,7 +33,7 @@ from qtcore.declare import as_bool
 from qtcore.params import Params
 from qtcore.params import describe as describe_layers
 from qtcore.stages import stages_text
-from research.errors import UserError
+from research.errors import ConfigError
 from research.files import Kind, read_toml
 from research.training.models.base import PRESETS
 from research.training.models.calibration import KINDS
@@ -103,16 +103,16 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.shuffle:
-            raise UserError(NO_SHUFFLE.format("run.shuffle=true"))
+            raise ConfigError(NO_SHUFFLE.format("run.shuffle=true"))
         for name, allowed in (("split", SPLITS), ("preset", PRESETS), ("calibration", KINDS)):
             if getattr(self, name) not in allowed:
-                raise UserError(f"run.{name} must be one of {', '.join(allowed)}, was {getattr(self, name)!r}")
+                raise ConfigError(f"run.{name} must be one of {', '.join(allowed)}, was {getattr(self, name)!r}")
         for name, (low, high) in BOUNDS.items():
             if not low <= getattr(self, name) <= high and (name, getattr(self, name)) != ("folds", 0):
                 flag = " (--seed)" if name == "seed" else ""
-                raise UserError(f"run.{name}{flag} must be in [{low}, {high}], was {getattr(self, name)!r}")
+                raise ConfigError(f"run.{name}{flag} must be in [{low}, {high}], was {getattr(self, name)!r}")
         if self.embargo != "auto" and not (re.fullmatch("[0-9]{1,10}", self.embargo) and int(self.embargo) <= MOST_ROWS):
-            raise UserError(f"run.embargo must be auto or a number of rows up to {MOST_ROWS}, was {self.embargo[:40]!r}")
+            raise ConfigError(f"run.embargo must be auto or a number of rows up to {MOST_ROWS}, was {self.embargo[:40]!r}")
 
     def training(self, models: tuple[str, ...]) -> dict[str, Any]:
         """Return what `research.training.walk_forward.train` takes; `models` where none were named."""
@@ -187,7 +187,7 @@ def load_config(
         if not sign or not dot:
             near = [row["name"] for row in describe() if row["name"].rpartition(".")[2] == layer] if sign else []
             hint = f"; did you mean {' or '.join(near)}?" if near else "; `qt doctor --params` lists the names"
-            raise UserError(f"--set must be layer.name=value, was {text!r}{hint}")
+            raise ConfigError(f"--set must be layer.name=value, was {text!r}{hint}")
         run = _read_tables({layer: {key: value.strip()}}, "--set", values, run)
         usual.with_values(values)  # what is wrong is told of the first that is
     return Config(usual.with_values(values), run, profile)
@@ -200,7 +200,7 @@ def _read_tables(tables: dict[str, Any], origin: str, values: dict[str, Any], ru
             values["stages"] = table if isinstance(table, list) else [table]
             continue
         if not isinstance(table, dict):
-            raise UserError(f"{origin}: {layer} must be a table such as [governor], was {table!r}")
+            raise ConfigError(f"{origin}: {layer} must be a table such as [governor], was {table!r}")
         if layer == "ensemble" and isinstance(table.get("regime_weights"), dict):
             from research.training.regime_weights import FACTORS, regime_factors
 
@@ -235,12 +235,12 @@ def _with_run(run: RunOptions, table: dict[str, Any], origin: str) -> RunOptions
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in kinds:
-            raise UserError(f"{origin}: run.{key} must be one of {', '.join(kinds)}")
+            raise ConfigError(f"{origin}: run.{key} must be one of {', '.join(kinds)}")
         kind = kinds[key]
         try:
             values[key] = _parsed(kind, key, value)
         except (TypeError, ValueError, OverflowError):
-            raise UserError(f"{origin}: run.{key} must be {_KINDS[kind]}, was {value!r}") from None
+            raise ConfigError(f"{origin}: run.{key} must be {_KINDS[kind]}, was {value!r}") from None
         if (key, values[key]) == ("folds", 0):
-            raise UserError(f"{origin}: run.folds must be 1 or more, was 0; leave it out for 6 folds, or 4 with the preset fast")
+            raise ConfigError(f"{origin}: run.folds must be 1 or more, was 0; leave it out for 6 folds, or 4 with the preset fast")
     return replace(run, **values)

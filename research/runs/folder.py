@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.files import Kind, count_rows, hash_file, put_in_place, read_json, read_table, save_json
 from research.runs.kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
 from research.runs.record import RunRecord
@@ -60,12 +60,12 @@ def check_output(folder: Path, marker: str = "manifest.json") -> None:
     marker: the file by which an earlier result is known; that may be replaced.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"--out must be a folder, was the file {folder}; choose another")
+        raise ConfigError(f"--out must be a folder, was the file {folder}; choose another")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
-        raise UserError(f"--out must be a new folder or an earlier result, was {folder} with other files in it; choose another")
+        raise ConfigError(f"--out must be a new folder or an earlier result, was {folder} with other files in it; choose another")
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not os.access(parent, os.W_OK):
-        raise UserError(f"--out must be writable, was {folder} below {parent}; choose another")
+        raise ConfigError(f"--out must be writable, was {folder} below {parent}; choose another")
 
 
 def write_run(run: RunRecord, folder: Path, summary: dict[str, Any], certificate: dict[str, Any]) -> Path:

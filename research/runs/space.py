@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import PARAMS, Params
 from qtcore.types import I8, InputError
-from research.errors import UserError
+from research.errors import ConfigError
 
 BLOCK = 4_096  # settings that are drawn, run and written together
 SEARCHES = ("grid", "random", "adaptive")
@@ -61,19 +61,21 @@ class Space:
         base: resolved parameters. n: settings of a random search. Raises UserError or InputError with one sentence.
         """
         if base.stages:
-            raise UserError(f"a sweep must have one set of parameters over time, was given {len(base.stages)} stages; leave them out")
+            raise ConfigError(f"a sweep must have one set of parameters over time, was given {len(base.stages)} stages; leave them out")
         if search not in SEARCHES:
-            raise UserError(f"--search must be one of {', '.join(SEARCHES)}, was {search!r}")
+            raise ConfigError(f"--search must be one of {', '.join(SEARCHES)}, was {search!r}")
         axes = tuple(_axis(base, name, given) for name, given in grid.items())
         if not axes:
-            raise UserError("a sweep must have at least one --grid, was none; name a parameter, e.g. governor.min_confidence=0.5:0.8:0.01")
+            raise ConfigError(
+                "a sweep must have at least one --grid, was none; name a parameter, e.g. governor.min_confidence=0.5:0.8:0.01"
+            )
         free = [axis.name for axis in axes if axis.is_free]
         if search == "grid" and free:
-            raise UserError(f"--grid {free[0]} must have a step, was a range without one; write low:high:step or use --search random")
+            raise ConfigError(f"--grid {free[0]} must have a step, was a range without one; write low:high:step or use --search random")
         if search == "grid" and n:
-            raise UserError(f"--settings must come with --search random or adaptive, was {n} with a grid, which tries all; leave it out")
+            raise ConfigError(f"--settings must come with --search random or adaptive, was {n} with a grid, which tries all; leave it out")
         if search != "grid" and n < 1:
-            raise UserError(f"--settings must be 1 or more, was {n}; a random or adaptive search tries so many")
+            raise ConfigError(f"--settings must be 1 or more, was {n}; a random or adaptive search tries so many")
         size = 1
         for axis in axes:
             size *= len(axis.values)
@@ -142,7 +144,7 @@ class Space:
     def setting(self, number: int) -> dict[str, Any]:
         """Return setting `number` of the search as `Params.with_values` takes it."""
         if not 0 <= number < self.size:
-            raise UserError(f"a trial must be one of the {self.size:,} of this sweep, was {number}; count from 0")
+            raise ConfigError(f"a trial must be one of the {self.size:,} of this sweep, was {number}; count from 0")
         return self.values(self.draw(number, number + 1), 0)
 
     def markets(self, drawn: Sequence[NDArray]) -> tuple[list[Params], I8]:
@@ -185,18 +187,18 @@ def _axis(base: Params, name: str, given: Any) -> Axis:
     known = base.flat()
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1)
-        raise UserError(
+        raise ConfigError(
             f"--grid must name a parameter, was {name!r}" + (f"; did you mean {near[0]}?" if near else "; qt doctor --params lists all")
         )
     if isinstance(given, str) and given.count(":") == 1:
         low, high = _numbers(name, given)
         checked = _checked(base, name, (low, high))
         if not isinstance(checked[0], float) or not low < high:
-            raise UserError(f"--grid {name} must be a rising range of a number, was {given!r}; write low:high")
+            raise ConfigError(f"--grid {name} must be a rising range of a number, was {given!r}; write low:high")
         return Axis(name, (), low, high)
     values = _listed(name, given) if isinstance(given, str) else list(given)
     if not values:
-        raise UserError(f"--grid {name} must have at least one value, was none")
+        raise ConfigError(f"--grid {name} must have at least one value, was none")
     checked = _checked(base, name, values)
     if name == "broker.max_holding_bars":
         checked = [value or base.broker.max_holding_bars for value in checked]
@@ -208,7 +210,7 @@ def _checked(base: Params, name: str, values: Iterable[Any]) -> list[Any]:
     try:
         return [base.with_values({name: value}).flat()[name] for value in values]
     except InputError as error:
-        raise UserError(f"--grid: {error}") from error
+        raise ConfigError(f"--grid: {error}") from error
 
 
 def _listed(name: str, text: str) -> list[Any]:
@@ -218,9 +220,9 @@ def _listed(name: str, text: str) -> list[Any]:
     low, high, step = (_numbers(name, text) + [0.0] * 3)[:3]
     count = (high - low) / step if step > 0.0 else -1.0
     if text.count(":") != 2 or not count >= 0.0:
-        raise UserError(f"--grid {name} must be low:high:step with low <= high and a step above 0, was {text!r}")
+        raise ConfigError(f"--grid {name} must be low:high:step with low <= high and a step above 0, was {text!r}")
     if count >= MAX_VALUES:
-        raise UserError(f"--grid {name} must have at most {MAX_VALUES:,} values, was {text!r}; take a larger step or --search random")
+        raise ConfigError(f"--grid {name} must have at most {MAX_VALUES:,} values, was {text!r}; take a larger step or --search random")
     return [round(low + step * k, 12) for k in range(int(count + 1e-9) + 1)]
 
 
@@ -228,4 +230,4 @@ def _numbers(name: str, text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(":")]
     except ValueError:
-        raise UserError(f"--grid {name} must be numbers between colons, was {text!r}; write low:high:step or a,b,c") from None
+        raise ConfigError(f"--grid {name} must be numbers between colons, was {text!r}; write low:high:step or a,b,c") from None

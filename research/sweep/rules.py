@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 PATTERN = re.compile(r"\s*([\w.]+)\s*(<=|>=|<|>)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", re.ASCII)
@@ -33,14 +33,14 @@ def parse_rules(texts: Iterable[str], columns: Sequence[str]) -> tuple[Rule, ...
         match = PATTERN.fullmatch(text)
         if match is None or not math.isfinite(float(match[3])):
             shown = repr(text if len(text) <= 80 else f"{text[:80]}...")
-            raise UserError(f"--where must be a figure, one of < <= > >=, and a finite number, was {shown}; e.g. max_drawdown < 0.15")
+            raise ConfigError(f"--where must be a figure, one of < <= > >=, and a finite number, was {shown}; e.g. max_drawdown < 0.15")
         rules.append(Rule(known_column(match[1], columns, "--where"), match[2], float(match[3])))
     for column in {rule.column for rule in rules}:
         low = max(((r.limit, r.sign == ">") for r in rules if r.column == column and r.sign[0] == ">"), default=(-math.inf, False))
         high = min(((r.limit, r.sign != "<") for r in rules if r.column == column and r.sign[0] == "<"), default=(math.inf, True))
         if low[0] > high[0] or (low[0] == high[0] and (low[1] or not high[1])):
             said = " and ".join(f"{r.column} {r.sign} {r.limit:g}" for r in rules if r.column == column)
-            raise UserError(f"--where must allow something, was {said}, which no trial can keep; drop one")
+            raise ConfigError(f"--where must allow something, was {said}, which no trial can keep; drop one")
     return tuple(rules)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from qtcore import Bars, Params
 from qtcore.meta import MetaSource
 from research.data import fingerprint, load_bars
-from research.errors import UserError, need
+from research.errors import ConfigError, UserError, need
 from research.evidence.ledger import Ledger
 from research.evidence.trials import TrialSummary
 from research.files import Kind, read_json, replacing, save_json
@@ -116,14 +116,14 @@ def check_wish(search: str, engine: str, objective: str, where: Sequence[str], b
     parse_rules(where, names)
     if search == "adaptive":
         if engine != "local":
-            raise UserError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
+            raise ConfigError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
         need("optuna", "--search adaptive")
 
 
 def check_resume(folder: Path) -> None:
     """Raise UserError where there is no sweep to go on with."""
     if not (folder / MARK).exists():
-        raise UserError(f"--resume must find a sweep, was {folder} without {MARK}; leave --resume out")
+        raise ConfigError(f"--resume must find a sweep, was {folder} without {MARK}; leave --resume out")
 
 
 def _check_modes(space: Space, meta: MetaSource | None) -> None:
@@ -242,7 +242,7 @@ class Store:
             known = read_json(marker, MARKER)
             changed = [name for name, value in about.items() if known.get(name) != json.loads(json.dumps(value))]
             if changed:
-                raise UserError(f"--resume must go on with the same sweep, was another {changed[0]} in {folder}; choose another --out")
+                raise ConfigError(f"--resume must go on with the same sweep, was another {changed[0]} in {folder}; choose another --out")
             known_parts = ((first, _part(folder, first)) for first in range(0, self.size, self.step))
             self.parts.update({first: path for first, path in known_parts if os.path.lexists(path)})
             (folder / "trials").mkdir(exist_ok=True)

@@ -13,7 +13,7 @@ from qtcore import Bars, Params
 from qtcore.meta import MetaSource
 from qtcore.sweep import equity_at
 from qtcore.types import F8
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.evidence.finding import judge_picks
 from research.evidence.trials import TrialSummary
 from research.runs.backtest import resolved
@@ -117,7 +117,7 @@ def fold_edges(first: int, n: int, n_folds: int) -> NDArray[np.int64]:
     """
     edges = np.linspace(first, n, max(n_folds, 1) + 1).astype(np.int64)
     if n_folds < 2 or int(np.diff(edges).min()) < MIN_BARS:
-        raise UserError(
+        raise ConfigError(
             f"--walk-forward must be 2 or more folds of {MIN_BARS} bars or more each, was {n_folds} over {n - first}; take other folds"
         )
     return edges

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, Action
-from research.errors import UserError
+from research.errors import ModelError
 
 ABSENT, UNKNOWN, NUMBER = -1, -2, -3
 MOST_ODD = 0.2  # share of the values that may be none: they do not vote; more are a way of writing that is not known
@@ -64,7 +64,7 @@ class ActionColumn:
             return self.code
         if (coding := self.coding or coding) is None:
             held = ", ".join(f"{value:g}" for value in np.unique(self.number[is_number])[:6])
-            raise UserError(f"{self.name} must say which number is which action, was {held} alone, which may mean several; {FORMS}")
+            raise ModelError(f"{self.name} must say which number is which action, was {held} alone, which may mean several; {FORMS}")
         out = self.code.copy()
         meaning = np.array([CODINGS[coding].get(value, UNKNOWN) for value in (-1.0, 0.0, 1.0, 2.0)])
         out[is_number] = meaning[self.number[is_number].astype(np.int64) + 1]
@@ -87,12 +87,12 @@ def read_actions(values: NDArray, name: str, is_silent: Any = False, likely: Any
     if np.sum(spoken == UNKNOWN) > MOST_ODD * len(spoken):
         odd = [word for word, code in zip(words, found) if code == UNKNOWN]
         where = f" in {np.sum(spoken == UNKNOWN):,} of {len(spoken):,} rows" if np.any(spoken != UNKNOWN) else ""
-        raise UserError(f"{name} must hold actions, was {_some(odd)}{where}; {FORMS}")
+        raise ModelError(f"{name} must hold actions, was {_some(odd)}{where}; {FORMS}")
     if (spoken == NUMBER).any() and (spoken >= 0).any():
-        raise UserError(f"{name} must hold words or numbers, was a mix ({_some(words)}); {FORMS}")
+        raise ModelError(f"{name} must hold words or numbers, was a mix ({_some(words)}); {FORMS}")
     held = set(numeric[~np.isnan(numeric)].tolist())
     if foreign := sorted(held - set(CODINGS["codes"])):
-        raise UserError(f"{name} must hold the numbers of one coding, was with {foreign[0]:g}; {FORMS}")
+        raise ModelError(f"{name} must hold the numbers of one coding, was with {foreign[0]:g}; {FORMS}")
     other = {word: Action(code).name for word, code in zip(words, found) if code >= 0 and word not in ("BUY", "SELL", "HOLD")}
     notes = [f"{name}: {', '.join(f'{word} is read as {action}' for word, action in sorted(other.items()))}"] if other else []
     if not held:
@@ -137,7 +137,7 @@ def read_shares(values: NDArray, name: str, counts: NDArray[np.bool_], notes: li
         odd = ~hundredths if 2 * int(hundredths.sum()) > len(given) else outside  # what is not written as most of them are
         text = f"from {given.min():g} to {given.max():g}, {given[odd][0]:g} in row {rows[odd][0] + 1}"
         more = f" and {int(odd.sum()) - 1:,} others like it" if odd.sum() > 1 else ""
-        raise UserError(f"{name} must be fractions in [0, 1], or per cent above 1 up to 100, was {text}{more}; write fractions")
+        raise ModelError(f"{name} must be fractions in [0, 1], or per cent above 1 up to 100, was {text}{more}; write fractions")
     return numbers
 
 
@@ -154,7 +154,7 @@ def read_outcomes(values: NDArray, name: str) -> NDArray:
     if len(rows) and (not any(read) or n_odd > MOST_ODD * len(rows)):
         where = f" in {n_odd:,} of {len(rows):,} rows" if any(read) else ""
         shown = _some(words[is_odd] if n_odd else words)
-        raise UserError(f"{name} must be win, loss or breakeven (or true and false, yes and no, 1 and 0), was {shown}{where}")
+        raise ModelError(f"{name} must be win, loss or breakeven (or true and false, yes and no, 1 and 0), was {shown}{where}")
     return read[rows]
 
 
@@ -186,7 +186,7 @@ def signed_numbers(values: NDArray, name: str, counts: Any = True) -> tuple[F8, 
     odd = np.flatnonzero(spoken & np.isnan(numbers))
     if len(odd) > MOST_ODD * int(spoken.sum()):
         text = f"{values[odd[0]]!r} in row {odd[0] + 1}" + (f" and others in {len(odd) - 1:,} rows" if len(odd) > 1 else "")
-        raise UserError(f"{name} must hold numbers such as 0.7, or 70% in every row, was {text}")
+        raise ModelError(f"{name} must hold numbers such as 0.7, or 70% in every row, was {text}")
     return numbers, is_percent
 
 
@@ -197,7 +197,7 @@ def _factorise(values: NDArray) -> tuple[NDArray[np.int64], NDArray]:
     try:
         codes, distinct = pd.factorize(np.asarray(values), use_na_sentinel=False)
     except TypeError as error:
-        raise UserError(f"a column of codes must hold words or numbers, was with lists or records ({error})") from error
+        raise ModelError(f"a column of codes must hold words or numbers, was with lists or records ({error})") from error
     return codes.astype(np.int64), distinct
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from research.data import schema
 from research.data.schema import plain
-from research.errors import UserError
+from research.errors import ModelError
 from research.files import reason
 from research.training.predictions import SIDES
 
@@ -33,8 +33,8 @@ def read_file(path: Path) -> tuple["pd.DataFrame", int]:
                 texts = {name: pa.string() for name in reader.schema.names if plain(name) in (*TIMES, *schema.ALIASES["symbol"])}
             return pacsv.read_csv(path, convert_options=pacsv.ConvertOptions(column_types=texts)).to_pandas(), 0
     except (OSError, EOFError, zlib.error, pa.ArrowException, ValueError) as error:
-        raise UserError(f"predictions must be a readable file, was {str(path)!r} ({reason(error)})") from error
-    raise UserError(f"predictions must be a .parquet, .csv or .jsonl file, was {str(path)!r}")
+        raise ModelError(f"predictions must be a readable file, was {str(path)!r} ({reason(error)})") from error
+    raise ModelError(f"predictions must be a .parquet, .csv or .jsonl file, was {str(path)!r}")
 
 
 def _read_lines(path: Path) -> tuple["pd.DataFrame", int]:

@@ -26,7 +26,7 @@ from research.data.funding import match, spelling
 from research.data.schema import plain
 from research.data.unread import NAMES
 from research.data.zones import Reading
-from research.errors import UserError, several
+from research.errors import ModelError, UserError, several
 from research.files import Kind, check_file, reason
 from research.training.foreign_codes import (
     ABSENT,
@@ -74,7 +74,7 @@ def import_predictions(
     try:
         action, confidence, probs = _planes(source, bars, notes, Reading(time_zone))
     except UserError as error:
-        raise UserError(f"{error}; data/README.md lists the accepted forms") from error
+        raise ModelError(f"{error}; data/README.md lists the accepted forms") from error
     complete = not (np.isnan(probs).any(axis=-1) & (action >= 0)).any()
     labels, rule = score_labels(bars, label, broker)
     return Predictions(
@@ -111,7 +111,7 @@ def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> tupl
         other = f"{int(differs.sum())} of them with another prediction" if differs.any() else "with the same predictions"
         notes.append(f"{twice} rows repeat a close_time and symbol, {other}; the last one counts")
     if not (action >= 0).any():
-        raise UserError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
+        raise ModelError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
     return action, confidence, probs
 
 
@@ -159,12 +159,12 @@ def _read(source: Any) -> tuple["pd.DataFrame", int]:
     elif isinstance(source, pd.DataFrame):
         frame = source if isinstance(source.index, pd.RangeIndex) else source.reset_index()
     else:
-        raise UserError(f"predictions must be a path, a pandas or a polars frame, was {type(source).__name__}")
+        raise ModelError(f"predictions must be a path, a pandas or a polars frame, was {type(source).__name__}")
     if len(frame) == 0:
-        raise UserError(f"predictions must have at least one row, was empty: {source if isinstance(source, str | Path) else 'frame'}")
+        raise ModelError(f"predictions must have at least one row, was empty: {source if isinstance(source, str | Path) else 'frame'}")
     frame = frame.rename(columns=lambda name: str(name).strip().lower())
     if twice := frame.columns[frame.columns.duplicated()].tolist():
-        raise UserError(f"predictions must name a column once, capital letters or not, was {twice[0]!r} twice; rename one or leave it out")
+        raise ModelError(f"predictions must name a column once, capital letters or not, was {twice[0]!r} twice; rename one or leave it out")
     return frame, skipped
 
 
@@ -209,12 +209,12 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
     for slot, parts in found.items():
         has_probs = all(side in parts for side in SIDES)
         if not has_probs and not ("action" in parts and "confidence" in parts):
-            raise UserError(
+            raise ModelError(
                 f"predictions must hold {slot}_action and {slot}_confidence, or {slot}_p_sell, _p_hold, _p_buy, was "
                 f"{' and '.join(f'{slot}_{part}' for part in sorted(parts))} alone; add what is missing"
             )
     if not found:
-        raise UserError(
+        raise ModelError(
             f"predictions must hold columns such as xgb_action and xgb_confidence, was {', '.join(map(str, frame.columns[:12]))}"
         )
     return found
@@ -225,7 +225,7 @@ def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str], reading: Reading
     name = next((name for name in TIME_NAMES if name in frame.columns), None)
     if name is None or "symbol" not in frame.columns:
         held = ", ".join(map(str, frame.columns[:12]))
-        raise UserError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
+        raise ModelError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
     names = frame["symbol"].astype(str).str.strip()
     times, has_time = _times(frame, name, notes, reading, names)
     column = _columns_of(names, bars, notes)
@@ -241,7 +241,7 @@ def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str], reading: Reading
     row = np.minimum(np.searchsorted(grid, times), max(bars.n - 1, 0))
     keep = np.flatnonzero(has_time & (grid[row] == times) & (column >= 0)) if bars.n else np.empty(0, np.int64)
     if len(keep) == 0:
-        raise UserError(mismatch(0, len(frame), np.unique(times[has_time]), tuple(dict.fromkeys(names)), bars))
+        raise ModelError(mismatch(0, len(frame), np.unique(times[has_time]), tuple(dict.fromkeys(names)), bars))
     if len(keep) < len(frame):
         notes.append(f"{len(frame) - len(keep)} of {len(frame)} rows match no bar and were ignored")
     return row[keep].astype(np.int64), column[keep], keep
@@ -267,11 +267,11 @@ def _times(frame: "pd.DataFrame", name: str, notes: list[str], reading: Reading,
     if not (pd.api.types.is_numeric_dtype(given) or pd.api.types.is_datetime64_any_dtype(given)):
         has_time = has_time & ~given.astype(str).str.strip().isin(["", "None", "NaT", "nan", "null"]).to_numpy(bool)
     if not has_time.any():
-        raise UserError(f"predictions must have a time in {name}, was empty in every row")
+        raise ModelError(f"predictions must have a time in {name}, was empty in every row")
     try:
         read = pa.Array.from_pandas(given[has_time])
     except pa.ArrowException as error:
-        raise UserError(f"predictions must have times of one kind in {name}, was otherwise ({reason(error)})") from error
+        raise ModelError(f"predictions must have times of one kind in {name}, was otherwise ({reason(error)})") from error
     times = np.full(len(frame), np.iinfo(np.int64).min)
     code = pd.factorize(names[has_time])[0].astype(np.int32)
     times[has_time] = utc_ns(read, f"column {name} of the predictions", reading, code)
@@ -289,12 +289,12 @@ def _refuse_open_times(frame: "pd.DataFrame", times: I8, name: str, bars: Bars) 
     """
     remedy = "add the bar's length, or name the column open_time"
     if "open_time" in frame.columns and (frame[name] == frame["open_time"]).any():
-        raise UserError(f"{name} of the predictions must be the close of each bar, was its open_time; {remedy}")
+        raise ModelError(f"{name} of the predictions must be the close of each bar, was its open_time; {remedy}")
     opens, closes = np.setdiff1d(bars.open_time, bars.close_time), np.setdiff1d(bars.close_time, bars.open_time)
     only_opens = times[np.isin(times, opens)]
     if len(only_opens) and not np.isin(times, closes).any() and times.min() >= bars.open_time[0]:
         where = f"{iso(only_opens[0])} opens a bar and closes none"
-        raise UserError(f"{name} of the predictions must be the close of each bar, was its open ({where}); {remedy}")
+        raise ModelError(f"{name} of the predictions must be the close of each bar, was its open ({where}); {remedy}")
 
 
 def _votes(frame: "pd.DataFrame", keep: I8, notes: list[str]) -> Iterator[tuple[int, tuple[NDArray[np.int8], F8, F8]]]:
@@ -325,7 +325,7 @@ def _differing(slot: str, action: NDArray[np.int64], likely: NDArray[np.int8], i
     both = (action >= 0) & (likely >= 0)
     n, differ, opposite = (int(np.count_nonzero(both & (np.abs(action - likely) >= least))) for least in (0, 1, 2))
     if opposite > MOST_ODD * n:
-        raise UserError(
+        raise ModelError(
             f"{slot}_action must agree with {slot}_p_sell, _p_hold and _p_buy, was the opposite of the largest probability in "
             f"{opposite:,} of {n:,} rows; leave out what is wrong, or name the probabilities in their order"
         )
@@ -341,7 +341,7 @@ def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8
     read = [signed_numbers(said[side], f"{slot}_{side}") for side in SIDES]
     probs = np.column_stack([numbers for numbers, _ in read])
     if any(is_percent for _, is_percent in read) and not all(is_percent for _, is_percent in read):
-        raise UserError(f"{slot}_p_sell, _p_hold and _p_buy must all be written with a per cent sign, or none of them, was a mix")
+        raise ModelError(f"{slot}_p_sell, _p_hold and _p_buy must all be written with a per cent sign, or none of them, was a mix")
     given, total = ~np.isnan(probs).all(axis=1), probs.sum(axis=1)
     if read[0][1] or (given.any() and (np.abs(total[given] - 100.0) <= 100.0 * MOST_ROUNDED).all()):
         notes.append(f"{slot}_p_sell, _p_hold and _p_buy are read as per cent")
@@ -355,7 +355,7 @@ def _probs(slot: str, said: Mapping[str, NDArray], notes: list[str]) -> tuple[F8
     bad = given & ~((np.abs(total - 1.0) <= SUM_TOLERANCE) & (probs >= 0.0).all(axis=1) & (probs <= 1.0).all(axis=1))
     if 2 * int(bad.sum()) > int(given.sum()):
         where = f"a sum of {total[bad][0]:g} in row {int(np.argmax(bad)) + 1} and others in {int(bad.sum()):,} rows"
-        raise UserError(
+        raise ModelError(
             f"{slot}_p_sell, _p_hold, _p_buy must be probabilities that sum to 1, or per cent that sum to 100, was with {where}"
         )
     votes = Votes.from_probs(np.where((given & ~bad)[:, None], probs, np.nan)[None, :, None])

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import Broker
 from qtcore.types import F8, I8, Action, Bars
-from research.errors import UserError
+from research.errors import ConfigError, ModelError
 
 MIN_CLASS_SHARE = 0.05  # of the training rows, for L1 to be taken by "auto" (D-23)
 MIN_OWN_RETURNS = 100  # below this many training returns a symbol takes the percentiles of all symbols together
@@ -90,9 +90,9 @@ def get_label(name: str | Label, broker: Broker | None = None) -> Label:
     if name == "L10":
         return cost_label(broker or Broker())
     if name == "L6":
-        raise UserError("label must be known before trading, was 'L6'; make it from recorded trades with labels.outcome_labels")
+        raise ModelError("label must be known before trading, was 'L6'; make it from recorded trades with labels.outcome_labels")
     if name not in LABELS:
-        raise UserError(f"label (--label, run.label) must be auto, {', '.join(LABELS)} or L10, was {name!r}")
+        raise ConfigError(f"label (--label, run.label) must be auto, {', '.join(LABELS)} or L10, was {name!r}")
     return LABELS[name]
 
 
@@ -243,5 +243,5 @@ def uniqueness(labels: NDArray[np.int8], end: I8) -> F8:
 def with_horizon(label: Label, horizon: int) -> Label:
     """Return the label with another horizon; its id says so (`L3@8`)."""
     if horizon < 1:
-        raise UserError(f"label horizon must be at least 1 row, was {horizon}")
+        raise ModelError(f"label horizon must be at least 1 row, was {horizon}")
     return label if horizon == label.horizon else replace(label, id=f"{label.id}@{horizon}", horizon=horizon)

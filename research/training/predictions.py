@@ -19,7 +19,7 @@ from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
 from research.data.clock import iso
 from research.data.grid import closes_of
-from research.errors import UserError
+from research.errors import ModelError
 from research.files import replacing
 from research.training.labels import Label, score_labels
 from research.training.models.schedule import ModelSet
@@ -151,7 +151,7 @@ class Predictions:
         row, column, here, there = matching(self.close_time, self.symbols, bars)
         n_matched = len(row) * len(column)
         if n_matched == 0:
-            raise UserError(mismatch(0, self.n * len(self.symbols), self.close_time, self.symbols, bars))
+            raise ModelError(mismatch(0, self.n * len(self.symbols), self.close_time, self.symbols, bars))
         shape = (bars.n, len(bars.symbols))
         to, source = np.ix_(here, there), np.ix_(row, column)
 
@@ -208,7 +208,7 @@ class Predictions:
                 for start in range(0, max(self.n, 1), block):
                     writer.write_table(self[start : start + block]._table())
         except OSError as error:
-            raise UserError(f"predictions must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
+            raise ModelError(f"predictions must be writable to {str(target)!r}, was not: {error.strerror or error}") from error
         return target
 
     def _schema(self) -> Any:
@@ -275,7 +275,7 @@ def aligned(predictions: Any, bars: Bars) -> Predictions:
     """Bring a user's predictions onto the grid of `bars`. Raises UserError where they are none, or none match."""
     if not isinstance(predictions, Predictions):
         what = f"predictions must be research.Predictions, was {type(predictions).__name__}"
-        raise UserError(f"{what}; research.Predictions.import_file(source, bars) reads a file or a frame")
+        raise ModelError(f"{what}; research.Predictions.import_file(source, bars) reads a file or a frame")
     return predictions.align(bars)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import I8, MODELS, N_MODELS, Votes
 from research.data.clock import iso, utc_ns
-from research.errors import UserError
+from research.errors import ModelError
 from research.files import Kind, check_file, parse_json, reason
 from research.training.labels import LABEL_SHAPE, Label
 from research.training.predictions import SCHEMA_VERSION, SIDES, SUM_TOLERANCE, Predictions
@@ -59,11 +59,11 @@ def stream_predictions(path: str | Path, models: "ModelSet | None" = None) -> It
 def _about(raw: bytes | None, path: str | Path) -> dict[str, Any]:
     """Read what `save` wrote beside the columns."""
     if raw is None:
-        raise UserError(f"{path} must be predictions that this program stored, was another file; import it with --predictions")
+        raise ModelError(f"{path} must be predictions that this program stored, was another file; import it with --predictions")
     where = f"the metadata qt_predictions of {path}"
     about: dict[str, Any] = parse_json(raw, ABOUT, where)
     if (version := about["schema_version"]) != SCHEMA_VERSION:
-        raise UserError(f"{path} must be of schema version {SCHEMA_VERSION}, was {version!r}; make it again")
+        raise ModelError(f"{path} must be of schema version {SCHEMA_VERSION}, was {version!r}; make it again")
     ABOUT_THIS.check(about, where)
     names, label = about["symbols"], about["label"]
     if not names or len(set(names)) < len(names):
@@ -79,9 +79,9 @@ def _check_columns(names: list[str], about: Mapping[str, Any], path: str | Path)
     parts = (*SIDES, "action", "confidence") if about["has_probs"] else ("action", "confidence")
     wanted = [*KEYS, "open_time", "fold", "label", *(f"{slot}_{part}" for slot in MODELS for part in parts)]
     if missing := [name for name in wanted if name not in names]:
-        raise UserError(f"{path} must have the columns that it was stored with, was without {', '.join(missing[:5])}; {REMEDY}")
+        raise ModelError(f"{path} must have the columns that it was stored with, was without {', '.join(missing[:5])}; {REMEDY}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{path} must have each column once, was with {twice[0]} twice; {REMEDY}")
+        raise ModelError(f"{path} must have each column once, was with {twice[0]} twice; {REMEDY}")
 
 
 def _keys(table: "pa.Table", about: Mapping[str, Any], path: str | Path) -> tuple[I8, I8]:
@@ -93,7 +93,7 @@ def _keys(table: "pa.Table", about: Mapping[str, Any], path: str | Path) -> tupl
     codes = pc.index_in(names, pa.array(about["symbols"])).combine_chunks()
     if codes.null_count:
         unknown = names.filter(pc.is_null(codes))[0].as_py()
-        raise UserError(f"{path} must hold the symbols {', '.join(about['symbols'])}, was with {unknown!r}; {REMEDY}")
+        raise ModelError(f"{path} must hold the symbols {', '.join(about['symbols'])}, was with {unknown!r}; {REMEDY}")
     return utc_ns(table["close_time"], f"column close_time of {path}"), codes.to_numpy().astype(np.int64)
 
 
@@ -121,7 +121,7 @@ def _in_order(table: "pa.Table", about: Mapping[str, Any], path: str | Path) -> 
         if n_wrong := int(np.count_nonzero(wrong)):
             t, s = divmod(int(np.argmax(wrong)), n_symbols)
             where = f"{n_wrong:,} of {len(counts):,} {text}, the first {about['symbols'][s]} at {iso(close_time[t])}"
-            raise UserError(f"{path} must hold every symbol at every close_time once, was with {where}; {REMEDY}")
+            raise ModelError(f"{path} must hold every symbol at every close_time once, was with {where}; {REMEDY}")
     return table.take(np.argsort(row * n_symbols + codes, kind="stable"))
 
 
@@ -138,7 +138,7 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
 
     def per_bar(name: str, values: NDArray) -> NDArray:
         if (values != values[:, :1]).any():
-            raise UserError(f"{path} must have one {name} for all symbols of a bar, was with several; {REMEDY}")
+            raise ModelError(f"{path} must have one {name} for all symbols of a bar, was with several; {REMEDY}")
         return np.ascontiguousarray(values[:, 0])
 
     action = np.stack([whole(f"{slot}_action", np.int8, 2, ACTION_CODES) for slot in MODELS])
@@ -147,7 +147,7 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
         per_bar(name, utc_ns(table[name], f"column {name} of {path}").reshape(shape)) for name in ("close_time", "open_time")
     )
     if (open_time >= close_time).any():
-        raise UserError(f"{path} must have open_time before close_time, was not so; {REMEDY}")
+        raise ModelError(f"{path} must have open_time before close_time, was not so; {REMEDY}")
     probs = None
     if about["has_probs"]:
         probs = np.empty((N_MODELS, *action.shape[1:], 3))
@@ -177,7 +177,7 @@ def _numbers(column: "pa.ChunkedArray", name: str, path: str | Path) -> NDArray:
 
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
-        raise UserError(f"{path} must hold numbers in {name}, was {kind}; {REMEDY}")
+        raise ModelError(f"{path} must hold numbers in {name}, was {kind}; {REMEDY}")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
 
 
@@ -187,7 +187,7 @@ def _whole(column: "pa.ChunkedArray", name: str, high: int, codes: str, path: st
     wrong = ~((values >= -1.0) & (values <= high) & (values == np.floor(values)))
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise UserError(f"{path} must hold {codes} in {name}, was {values[at]:g} in row {at + 1} of its block; {REMEDY}")
+        raise ModelError(f"{path} must hold {codes} in {name}, was {values[at]:g} in row {at + 1} of its block; {REMEDY}")
     return values
 
 
@@ -210,4 +210,4 @@ def _check_votes(action: NDArray, confidence: NDArray, probs: NDArray | None, is
             rule = "the most likely class as action and its probability as confidence"
     if bad.any():
         slot = MODELS[int(np.argmax(bad.any(axis=(1, 2))))]
-        raise UserError(f"{path} must hold {rule}, was otherwise in {int(bad.sum()):,} cells, first of {slot}; {REMEDY}")
+        raise ModelError(f"{path} must hold {rule}, was otherwise in {int(bad.sum()):,} cells, first of {slot}; {REMEDY}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qtcore import Bars, FeatureBank, Params
 from qtcore.declare import time_text
 from qtcore.types import F8, I8, MODELS, N_MODELS
-from research.errors import UserError
+from research.errors import ModelError
 from research.training.predictions import Predictions, aligned
 from research.training.regimes import CELLS, N_CELLS, TREND, VOLATILITY, regime_cells
 
@@ -37,7 +37,7 @@ def regime_factors(table: Mapping[str, Any]) -> list[float]:
 
 def _multiply(factors: F8, table: Any, cells: NDArray[np.bool_], path: str) -> None:
     if not isinstance(table, Mapping):
-        raise UserError(f"{path} must be a table such as {{xgb = 1.2}}, was {table!r}")
+        raise ModelError(f"{path} must be a table such as {{xgb = 1.2}}, was {table!r}")
     for key, value in table.items():
         name, _, rest = str(key).partition(".")
         if name in (*VOLATILITY, *TREND):
@@ -45,11 +45,11 @@ def _multiply(factors: F8, table: Any, cells: NDArray[np.bool_], path: str) -> N
             _multiply(factors, {rest: value} if rest else value, cells & inside, f"{path}.{name}")
         elif name in MODELS and path.count(".") > 1 and not rest:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 100.0:
-                raise UserError(f"{path}.{name} must be a number in [0, 100], was {value!r}")
+                raise ModelError(f"{path}.{name} must be a number in [0, 100], was {value!r}")
             factors[cells, MODELS.index(name)] *= value
         else:
             known = ", ".join((*VOLATILITY, *TREND) if path.count(".") == 1 else (*VOLATILITY, *TREND, *MODELS))
-            raise UserError(f"{path} must name some of {known}, was {key!r}")
+            raise ModelError(f"{path} must name some of {known}, was {key!r}")
 
 
 def fit_regime_weights(bars: Bars, predictions: Predictions, params: Params) -> Params:
@@ -62,7 +62,7 @@ def fit_regime_weights(bars: Bars, predictions: Predictions, params: Params) -> 
     predictions = aligned(predictions, bars)
     folds = np.unique(predictions.fold[predictions.fold >= 0])
     if predictions.imported or len(folds) < 2:
-        raise UserError(f"run.regime_fit must have walk-forward predictions of two folds or more, was {predictions!r}; train models here")
+        raise ModelError(f"run.regime_fit must have walk-forward predictions of two folds or more, was {predictions!r}; train models here")
     planes = FeatureBank(params, bars.symbols, bars.interval, ()).compute(bars)
     volatility, trend = planes.regime
     cells = regime_cells(np.where(np.isnan(volatility), 0.5, volatility), np.where(np.isnan(trend), 0.0, trend))

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from research.errors import UserError
+from research.errors import ConfigError, ModelError, UserError
 from research.files import Kind, home, read_json, save_json, writable
 from research.training.models.schedule import FOREVER, ModelSet
 
@@ -73,15 +73,15 @@ def find(name: str, root: Path | None = None) -> Entry:
     folder = base / name
     if not NAME.fullmatch(name) or not (folder / "current.json").exists():
         known = ", ".join(sorted(path.parent.name for path in base.glob("*/current.json"))) or "none"
-        raise UserError(f"model must be a name in the registry {base} ({known}), was {asked!r}; put it there with `qt models promote`")
+        raise ModelError(f"model must be a name in the registry {base} ({known}), was {asked!r}; put it there with `qt models promote`")
     stored = read_json(folder / "current.json", POINTER)
     entry = Entry(name, folder, stored["version"], tuple(stored["history"]), stored["version"])
     if not entry.path.is_dir():
-        raise UserError(f"{folder / 'current.json'} must name a version that is there, was {entry.version}; promote the models again")
+        raise ModelError(f"{folder / 'current.json'} must name a version that is there, was {entry.version}; promote the models again")
     if not at:
         return entry
     if not version.isdecimal() or int(version) not in entry.versions:
-        raise UserError(f"version of {name} must be one of {', '.join(map(str, entry.versions))}, was {version!r}")
+        raise ModelError(f"version of {name} must be one of {', '.join(map(str, entry.versions))}, was {version!r}")
     return replace(entry, version=int(version))
 
 
@@ -91,7 +91,7 @@ def resolve(models: str | Path, root: Path | None = None) -> Path:
     if path.is_dir():
         return path
     if path.parent != Path() or not NAME.fullmatch(str(models).partition("@")[0]):
-        raise UserError(f"models must be a folder that `qt train` wrote or a name in the registry, was {str(models)!r}")
+        raise ModelError(f"models must be a folder that `qt train` wrote or a name in the registry, was {str(models)!r}")
     return find(str(models), root).path
 
 
@@ -108,7 +108,7 @@ def promote(folder: str | Path, name: str | None = None, root: Path | None = Non
     label = name or own
     if not NAME.fullmatch(label):
         rule = "consist of letters, digits, dot, dash and underscore (the version gets its number by itself)"
-        raise UserError(f"name (--as) must {rule}, was {label!r}; give another with --as")
+        raise ConfigError(f"name (--as) must {rule}, was {label!r}; give another with --as")
     _whole(source)
     target = (root or registry_folder()) / label
     with writable("registry", target, "free space or choose --registry"):
@@ -131,10 +131,10 @@ def rollback(name: str, root: Path | None = None) -> Entry:
     entry = find(name, root)
     earlier = [version for version in entry.versions if version < entry.current]
     if not earlier:
-        raise UserError(f"{entry.name} must have an earlier version to go back to, was at {entry.current}, its first")
+        raise ModelError(f"{entry.name} must have an earlier version to go back to, was at {entry.current}, its first")
     target = entry.version if "@" in name else earlier[-1]
     if target not in earlier:
-        raise UserError(
+        raise ModelError(
             f"{entry.name} must go back to a version before the current {entry.current}, was {target}; `qt models promote` goes forward"
         )
     _whole(entry.folder / str(target))
@@ -175,10 +175,10 @@ def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False
     """
     known = models if isinstance(models, ModelSet) else ModelSet.load(resolve(models), is_checked=False)
     if broken := known.check():
-        raise UserError(f"models must be whole to go live, were not: {broken[0]}")
+        raise ModelError(f"models must be whole to go live, were not: {broken[0]}")
     serving = [a for a in known.artefacts if a.valid_until == FOREVER]
     if not serving:
-        raise UserError("models must have an artefact that is still valid to go live, was without; train again")
+        raise ModelError("models must have an artefact that is still valid to go live, was without; train again")
     for artefact in serving:
         check_live(artefact.slot, artefact.meta, allow_rejected, allow_synthetic)
     return known
@@ -217,19 +217,19 @@ def live_refusal(folder: Path) -> str | None:
 def check_live(name: str, meta: Mapping[str, Any], allow_rejected: bool, allow_synthetic: bool) -> None:
     """Raise UserError unless an artefact, base model or meta layer, may trade by its metadata."""
     if meta.get("synthetic", True) and not allow_synthetic:
-        raise UserError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
+        raise ModelError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
     status = meta.get("status")
     if status != "accepted" and not allow_rejected:
         why = next(iter(meta.get("warnings", ())), f"status is {status}")
-        raise UserError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
+        raise ModelError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
 
 
 def _whole(folder: Path) -> None:
     """Raise UserError unless the folder holds a complete, undamaged schedule."""
     if not (folder / "schedule.json").exists():
-        raise UserError(f"models must be a finished folder of `qt train`, was {folder} without schedule.json; train again")
+        raise ModelError(f"models must be a finished folder of `qt train`, was {folder} without schedule.json; train again")
     if broken := ModelSet.load(folder, is_checked=False).check():
-        raise UserError(f"models must be whole to be promoted, were not: {broken[0]}")
+        raise ModelError(f"models must be whole to be promoted, were not: {broken[0]}")
 
 
 def _point(folder: Path, version: int, history: tuple[dict[str, Any], ...], what: str) -> Entry:

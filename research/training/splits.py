@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8
-from research.errors import UserError
+from research.errors import ModelError, UserError
 
 SPLITS = ("walk_forward", "single_split")
 VALID_SHARES = dict(zip(SPLITS, (0.15, 0.15 / 0.85)))  # of what trains: stops the training
@@ -86,9 +86,9 @@ def walk_forward(
     """
     n = len(label_end)
     if shuffle:
-        raise UserError(NO_SHUFFLE.format("shuffle=True"))
+        raise ModelError(NO_SHUFFLE.format("shuffle=True"))
     if n_folds < 1 or embargo < 0 or not 0.0 < train_share < 1.0 or not 0.0 < valid_share < 1.0:
-        raise UserError(
+        raise ModelError(
             "splits must have n_folds >= 1, embargo >= 0 and shares inside (0, 1), "
             f"was n_folds={n_folds}, embargo={embargo}, train_share={train_share}, valid_share={valid_share}"
         )
@@ -105,7 +105,7 @@ def walk_forward(
         valid = _ending_before(label_end, middle, edges[k], gap)
         test = np.arange(edges[k], edges[k + 1], dtype=np.int64)
         if not (len(fit) and len(valid) and len(test)):
-            raise UserError(
+            raise ModelError(
                 f"bars must be enough rows for {len(edges) - 1} purged walk-forward folds, was {n} rows with labels of {longest} rows and "
                 f"an embargo of {embargo}; load a longer period or use fewer folds"
             )
@@ -130,7 +130,7 @@ def retraining_edges(close_time: I8, train_share: float, every: str | int) -> li
     try:
         length = parse_interval(text)
     except UserError:
-        raise UserError(f"retrain_every must be rows such as 168 or a length of time such as 7d, was {text[:40]!r}") from None
+        raise ModelError(f"retrain_every must be rows such as 168 or a length of time such as 7d, was {text[:40]!r}") from None
     steps = (close_time[first:] - close_time[first : first + 1]) // length
     return [*(first + np.flatnonzero(np.diff(steps, prepend=-1))).tolist(), n]
 
@@ -167,7 +167,7 @@ def combinatorial(label_end: I8, n_groups: int = 10, n_test: int = 2, embargo: i
     """
     n = len(label_end)
     if not 1 <= n_test < n_groups <= n or embargo < 0:
-        raise UserError(
+        raise ModelError(
             f"splits must have 1 <= n_test (--tested) < n_groups (--groups) <= {n} rows, embargo >= 0, was {n_test}, {n_groups}, {embargo}"
         )
     edges = [n * g // n_groups for g in range(n_groups + 1)]
@@ -180,7 +180,7 @@ def combinatorial(label_end: I8, n_groups: int = 10, n_test: int = 2, embargo: i
             usable[: edges[g]] &= label_end[: edges[g]] < edges[g]
         test = np.concatenate([np.arange(edges[g], edges[g + 1], dtype=np.int64) for g in groups])
         if not usable.any():
-            raise UserError(f"splits must leave rows to train, was none of {n} beside groups {list(groups)}; use shorter labels")
+            raise ModelError(f"splits must leave rows to train, was none of {n} beside groups {list(groups)}; use shorter labels")
         out.append(Combination(len(out), groups, np.flatnonzero(usable).astype(np.int64), test))
     return tuple(out)
 

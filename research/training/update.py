@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from qtcore import Bars
-from research.errors import UserError
+from research.errors import ConfigError
 from research.training.models import fits
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
@@ -40,10 +40,10 @@ def update(
     needed = 1 + horizon + (horizon if plan.embargo is None else plan.embargo)
     if bars.close_time[0] > first or start == 0:
         when = np.datetime64(first, "ns").astype("M8[s]")
-        raise UserError(f"--update must get the training's bars and those since, was without those from {when}Z on; give all of them")
+        raise ConfigError(f"--update must get the training's bars and those since, was without those from {when}Z on; give all of them")
     if bars.n - start < needed:
         when = np.datetime64(last, "ns").astype("M8[s]")
-        raise UserError(f"--update must get at least {needed} bars after {when}Z, was {bars.n - start}; wait for more")
+        raise ConfigError(f"--update must get at least {needed} bars after {when}Z, was {bars.n - start}; wait for more")
     plan = replace(plan, periods=(*plan.periods[:-1], (int(bars.close_time[start]), int(bars.close_time[-1]))))
     return run_plan(bars, plan, store=fits.folder(), workers=(processes, "local", None), progress=progress, out=out)
 

@@ -25,7 +25,7 @@ from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
 from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
-from research.errors import UserError
+from research.errors import ModelError
 from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.training.models import fits
@@ -128,11 +128,11 @@ def train(
     asked = label.to_dict() if isinstance(label, Label) else label
     flat = (params or Params()).flat()
     if shuffle:
-        raise UserError(NO_SHUFFLE.format("shuffle=True"))
+        raise ModelError(NO_SHUFFLE.format("shuffle=True"))
     check_kind(calibration)
     check_engine(engine, address)
     if split not in SPLITS:
-        raise UserError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
+        raise ModelError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
     folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
     plan = Plan(
         _slots(models), asked, flat, folds, train_share, embargo, is_rolling, seed=seed, preset=preset, max_train_rows=max_train_rows,
@@ -162,7 +162,7 @@ def run_plan(
     silent = () if np.all(ready) else tuple(mute(bars, params).values())
     silent += rare(bars, prepared.inputs.usable, params.features.warmup)
     if not np.any(ready):
-        raise UserError(no_vote(silent))
+        raise ModelError(no_vote(silent))
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
     jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), store)
     answers, n_known = _answers(jobs, processes, (engine, address), progress)
@@ -233,7 +233,7 @@ def _slots(models: Sequence[str]) -> tuple[str, ...]:
     for slot in wanted:
         model_class(model_target(slot))
     if not wanted or len(set(wanted)) != len(wanted):
-        raise UserError(f"models must be one or more different names, was {list(wanted)}")
+        raise ModelError(f"models must be one or more different names, was {list(wanted)}")
     return tuple(slot for slot in MODELS if slot in wanted)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qtcore import Engine
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, F8, FILL, I8, MODELS, Bars, Votes
-from research.errors import UserError
+from research.errors import ProofError
 from research.runs.folder import RunFiles, read_run
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
@@ -89,7 +89,7 @@ def read_evidence(folder: Path | str) -> Evidence:
     )
     for name, shape in (("decisions", planes["raw_action"].shape), ("predictions", predictions.labels.shape)):
         if shape != bars.close.shape:
-            raise UserError(f"{name}.parquet must have {bars.close.shape} bars and symbols, was {shape}; run the backtest again")
+            raise ProofError(f"{name}.parquet must have {bars.close.shape} bars and symbols, was {shape}; run the backtest again")
     lines = {name: np.ascontiguousarray(table[name].to_numpy(np.float64)) for name in LINES}
     return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols), files.meta())
 

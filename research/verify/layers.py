@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from qtcore import Engine, FeatureBank, Params
 from qtcore.types import Action, Bars, Votes
-from research.errors import UserError
+from research.errors import ProofError
 from research.verify.awkward import awkward_world, fresh, permuted
 from research.verify.causality import cut_points, rewrite_future
 from research.verify.parity import random_future
@@ -77,7 +77,7 @@ def check_layer(layer: Any, kind: str | None = None, params: Params | None = Non
     }
     kind = kind or _kind_of(layer)
     if kind not in kinds:
-        raise UserError(f"kind must be one of {', '.join(kinds)}, was {kind!r}")
+        raise ProofError(f"kind must be one of {', '.join(kinds)}, was {kind!r}")
     params = params or Params()
     params = params if params.broker.max_holding_bars else params.with_values({"broker.max_holding_bars": 5})
     return LayerReport(kind, tuple(kinds[kind](layer, params, seed, awkward_world(seed, like))))
@@ -89,7 +89,7 @@ def _kind_of(layer: Any) -> str:
     names = list(inspect.signature(getattr(layer, "py_func", layer)).parameters)
     kinds = {1: "feature", 3: "judge", len(step_arguments()): "govern_step"}
     if len(names) not in kinds:
-        raise UserError(
+        raise ProofError(
             f"kind must be told for a layer with {len(names)} arguments, was without; pass kind='feature', 'judge' or 'govern_step'"
         )
     return kinds[len(names)]

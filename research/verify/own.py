@@ -24,7 +24,7 @@ import pandas as pd
 from qtcore import Feature, Params
 from qtcore.types import F8, NS_PER_DAY, Bars
 from research.data import made_again
-from research.errors import UserError
+from research.errors import ProofError
 from research.training.scoring.ceilings import ceilings_of
 from research.verify.causality import known, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
@@ -116,7 +116,7 @@ def _sample(feature: Feature, compute: Callable[[Bars], F8], bars: Bars) -> tupl
                 return part, base
         else:
             return part, base
-    raise UserError(f"the own feature {feature.name} must have values on these bars, was not so: it {problem}; mend it before training")
+    raise ProofError(f"the own feature {feature.name} must have values on these bars, was not so: it {problem}; mend it before training")
 
 
 def _columns(bars: Bars, columns: Any) -> Bars:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from qtcore.params import PROFILES, Params
-from research.errors import UserError
+from research.errors import ConfigError, ProofError
 from research.files import Kind, read_json
 from research.verify import scenario_chain, scenario_layers
 from research.verify.scenario_layers import Case
@@ -108,7 +108,7 @@ class ScenarioReport:
 def run_scenarios(path: str | Path, profile: str = "original") -> ScenarioReport:
     """Run every case of a scenario file under a profile; a malformed case has failed. Raises UserError on an unreadable file."""
     if profile not in PROFILES:
-        raise UserError(f"profile (--profile) must be one of {', '.join(PROFILES)}, was {profile!r}")
+        raise ConfigError(f"profile (--profile) must be one of {', '.join(PROFILES)}, was {profile!r}")
     content = _read(Path(path))
     params, tolerance, original = Params.profile(profile), content["float_tolerance"], content["switch_values_in_profile_original"]
     outcomes = tuple(_attempt(number, case, params, original, tolerance) for number, case in enumerate(content["cases"]))
@@ -129,7 +129,7 @@ def _attempt(number: int, case: Any, params: Params, original: Mapping[str, Any]
 def _read(path: Path) -> dict[str, Any]:
     content: dict[str, Any] = {"float_tolerance": {}, "switch_values_in_profile_original": {}} | read_json(path, SCENARIOS)
     if content.get("schema_version") != SCHEMA_VERSION:
-        raise UserError(f"scenario file must have schema_version {SCHEMA_VERSION}, was {content.get('schema_version')!r} in {path}")
+        raise ProofError(f"scenario file must have schema_version {SCHEMA_VERSION}, was {content.get('schema_version')!r} in {path}")
     return content
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from qtcore import Params
-from research.errors import UserError
+from research.errors import ConfigError
 from research.parallel import check_engine
 from research.runs.folder import RunFiles, check_output
 from research.runs.space import Space
@@ -50,7 +50,7 @@ class SweepJob:
         check_wish(self.search, self.job.engine, self.objective, self.where, self.by_regime)
         Space.of(self.base(swept), parse_grid(self.grid), self.search, self.n_settings)
         if self.walk_forward == 1:
-            raise UserError(
+            raise ConfigError(
                 "--walk-forward must be 2 or more folds, was 1: the pick of one is scored on the next; take more or leave it out"
             )
         check_engine(self.job.engine, self.job.address)  # last: a cluster may take seconds to answer
@@ -63,14 +63,14 @@ class SweepJob:
         own: dict[str, Any] = {"--predictions": job.predictions, "--models": job.models}
         if swept is None:
             if all(own.values()):
-                raise UserError("--predictions and --models exclude each other, both were given; leave one out")
+                raise ConfigError("--predictions and --models exclude each other, both were given; leave one out")
             return
         own |= {"--symbols": job.symbols, "--from": job.start, "--to": job.end, "--funding": job.funding, "--time-zone": job.time_zone}
         own |= {"--day-start": job.day_start, "--adjusted": job.adjusted or None}
         own |= {"--profile": None if job.config.profile == "default" else job.config.profile}
         own |= {f"--set {name}": value for name, value in self._changes().items() if name.startswith("run.") and name not in SEARCHING}
         if given := [flag for flag, value in own.items() if value is not None]:
-            raise UserError(
+            raise ConfigError(
                 f"{given[0]} must come with candles, was given with the finished run {job.data}, which has its own; leave it out"
             )
 
@@ -81,8 +81,8 @@ def parse_grid(texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
         name, sign, values = (part.strip() for part in text.partition("="))
         if not sign:
-            raise UserError(f"--grid must be layer.name=values, was {text!r}; e.g. governor.min_confidence=0.5:0.8:0.01")
+            raise ConfigError(f"--grid must be layer.name=values, was {text!r}; e.g. governor.min_confidence=0.5:0.8:0.01")
         if name in out:
-            raise UserError(f"--grid must name a parameter once, was {name} twice; join its values")
+            raise ConfigError(f"--grid must name a parameter once, was {name} twice; join its values")
         out[name] = values
     return out

@@ -13,7 +13,7 @@ from qtcore import Bars, Params
 from qtcore.types import MODELS
 from research.data import Loaded
 from research.data import load as load_data
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import home, put_in_place
 from research.runs.backtest import backtest
@@ -91,7 +91,7 @@ def load(job: Job) -> Loaded:
 def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool = False, progress: Progress = None) -> Run:
     """Do everything `qt backtest` does and return the saved run; its folder holds report, tables and proof."""
     if job.predictions is not None and job.models is not None:
-        raise UserError("--predictions and --models exclude each other, both were given; leave one out")
+        raise ConfigError("--predictions and --models exclude each other, both were given; leave one out")
     folder = job.out or Path("reports") / _run_name(job)
     check_output(folder)
     loaded = load(job)
@@ -213,11 +213,11 @@ def train_from_files(
 
     data, log, outcomes = files
     if data or log is None:
-        raise UserError("--from-log must come without DATA, and with --outcomes unless it is a live journal, was otherwise")
+        raise ConfigError("--from-log must come without DATA, and with --outcomes unless it is a live journal, was otherwise")
     if outcomes is None and not log.exists():
-        raise UserError(f"--from-log must exist, was {str(log)!r} (not found); name a journal of `qt live` or a log of --export-log")
+        raise ConfigError(f"--from-log must exist, was {str(log)!r} (not found); name a journal of `qt live` or a log of --export-log")
     if is_journal(log) != (outcomes is None):
-        raise UserError(
+        raise ConfigError(
             "--from-log must be a journal of `qt live`, or JSON lines that come with --outcomes, was otherwise; see `qt train --help`"
         )
     check_output(out, "schedule.json")

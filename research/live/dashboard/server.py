@@ -23,7 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from research.errors import UserError, visible
+from research.errors import ConfigError, UserError, visible
 from research.live.monitoring.envelope_view import bands_of
 from research.live.monitoring.health import status
 from research.live.monitoring.metrics import CONTENT_TYPE, metrics_text
@@ -79,7 +79,9 @@ def check_token(token: str) -> str:
     if len(token) >= MIN_TOKEN and wrong is None:
         return token
     was = f"with {visible(repr(wrong))} in it" if wrong is not None else f"of {len(token)}" if token else "empty"
-    raise UserError(f"--token (QT_TOKEN) must be {MIN_TOKEN} or more ASCII letters, digits and signs, no space, was {was}; choose another")
+    raise ConfigError(
+        f"--token (QT_TOKEN) must be {MIN_TOKEN} or more ASCII letters, digits and signs, no space, was {was}; choose another"
+    )
 
 
 class Dashboard(ThreadingHTTPServer):
@@ -99,8 +101,8 @@ class Dashboard(ThreadingHTTPServer):
             super().__init__((host, port), Answer)
         except OSError as error:
             if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                raise UserError(f"--port must be free on {host}, was {port} ({error.strerror}); choose another") from error
-            raise UserError(f"--host must be an address of this machine, was {host} ({error.strerror}); try 127.0.0.1") from error
+                raise ConfigError(f"--port must be free on {host}, was {port} ({error.strerror}); choose another") from error
+            raise ConfigError(f"--host must be an address of this machine, was {host} ({error.strerror}); try 127.0.0.1") from error
         self.is_everywhere = host in ("0.0.0.0", "::")
         names = {f"[{name}]" if ":" in name else name for name in (*LOOPBACK, host)}
         self.hosts = {f"{name}:{self.server_port}" for name in names}

@@ -23,7 +23,7 @@ from research.data.fetch import FIRST_PATIENCE, PATIENCE, RetryingClient
 from research.data.rules import PROBLEMS, drop_rows, mask_rows, sort_rows
 from research.data.schema import Rows, bars_of
 from research.data.stamps import NS_PER_SECOND
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.live.feeds.doubts import KINDS
 from research.live.feeds.feeds import GRACE, SKEW, Arrival
 from research.live.feeds.stream import Stream
@@ -318,7 +318,7 @@ def open_exchange(
     """
     name, *kinds = text.split(",")
     if kinds not in ([], ["ws"], ["trades"]):
-        raise UserError(f"--feed must be ccxt:EXCHANGE, ccxt:EXCHANGE,ws or ccxt:EXCHANGE,trades, was {'ccxt:' + text!r}")
+        raise ConfigError(f"--feed must be ccxt:EXCHANGE, ccxt:EXCHANGE,ws or ccxt:EXCHANGE,trades, was {'ccxt:' + text!r}")
     first = parse_time(start, "--from")
     exchange = Exchange(name, symbols, timeframe or "1h", is_stream="ws" in kinds)
     try:

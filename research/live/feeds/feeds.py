@@ -22,7 +22,7 @@ from qtcore import Bars
 from qtcore.types import F8, NEVER
 from research.data.jumps import Moves
 from research.data.rules import Issue
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.live.feeds.doubts import KINDS, Doubts
 from research.live.records import Event
 from research.live.storage.codec import one_bar
@@ -291,7 +291,7 @@ def parse_speed(text: str) -> float | None:
     except ValueError:
         speed = 0.0
     if not 0.0 < speed < 1e9:
-        raise UserError(f"--speed must be max, or bars a second above 0, was {text!r}; e.g. 2.5")
+        raise ConfigError(f"--speed must be max, or bars a second above 0, was {text!r}; e.g. 2.5")
     return speed
 
 
@@ -313,7 +313,7 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
             raise UserError(f"{given[0]} must go with replay:FILE, was given with {text!r}; leave it out")
         return open_exchange(name, how.get("symbols") or (), how.get("start"), **(exchange or {}))
     if kind != "replay" or not name:
-        raise UserError(f"--feed must be replay:FILE or ccxt:EXCHANGE, was {text!r}")
+        raise ConfigError(f"--feed must be replay:FILE or ccxt:EXCHANGE, was {text!r}")
     if given := [f"--{flag}" for flag in ("timeframe", "poll") if (exchange or {}).get(flag) is not None]:
         raise UserError(f"{given[0]} must go with ccxt:EXCHANGE, was given with {text!r}; leave it out")
     pace, since = parse_speed(speed), None if live_from is None else parse_time(live_from, "--live-from")

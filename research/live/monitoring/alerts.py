@@ -30,7 +30,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from qtcore.types import NS_PER_MINUTE
-from research.errors import UserError, visible
+from research.errors import ConfigError, visible
 from research.live.feeds.feeds import Arrival
 from research.live.journal.journal import Entry
 from research.live.records import Event, iso
@@ -72,9 +72,11 @@ class Alerts:
         try:
             self._words = [] if self._is_url else shlex.split(self.target)
         except ValueError as error:
-            raise UserError(f"--alert must be a command or an http(s) address, was one that cannot be read ({error})") from error
+            raise ConfigError(f"--alert must be a command or an http(s) address, was one that cannot be read ({error})") from error
         if (self._is_url and not parts.hostname) or (not self._is_url and not (self._words and shutil.which(self._words[0]))):
-            raise UserError("--alert must be an http(s) address with a host, or a command that is found, was neither; check the first word")
+            raise ConfigError(
+                "--alert must be an http(s) address with a host, or a command that is found, was neither; check the first word"
+            )
         self.name = str(parts.hostname) if self._is_url else os.path.basename(self._words[0])
         self._queue: queue.Queue[dict[str, str] | None] = queue.Queue(WAITING)
         self._open = urllib.request.build_opener(_Stay).open

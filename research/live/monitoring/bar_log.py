@@ -12,7 +12,7 @@ from pathlib import Path
 
 from qtcore.params import DrawdownBasis, MetaMode, Params
 from qtcore.types import MODELS, NS_PER_MINUTE, Action, Reason, Source, Verdict
-from research.errors import UserError, visible
+from research.errors import ConfigError, visible
 from research.live.journal.journal import Entry
 from research.live.records import iso
 from research.live.storage.place import Made, private
@@ -158,7 +158,7 @@ class LogFile:
             (Made() if made is None else made).file(path)
             self._handler = _Handler(path, maxBytes=MAX_BYTES, backupCount=KEPT, encoding="utf-8")
         except OSError as error:
-            raise UserError(f"--log must be a writable file, was {path} ({error.strerror}); choose another") from error
+            raise ConfigError(f"--log must be a writable file, was {path} ({error.strerror}); choose another") from error
 
     def write(self, entry: Entry, params: Params) -> None:
         """Write the lines of a bar."""

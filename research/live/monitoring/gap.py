@@ -19,7 +19,7 @@ import numpy as np
 from qtcore import Bars, Engine, Params, Result, Votes
 from qtcore.meta import MetaSource
 from qtcore.types import F8
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.live.journal.journal import VERSIONS, versions_of
 from research.live.journal.reading import Reading
 from research.live.monitoring.sources import JournalSource
@@ -177,7 +177,7 @@ def on_grid(bars: Bars, reference: Bars) -> Bars:
     missing = sorted(set(bars.symbols) - set(reference.symbols))
     if len(here) == 0 or missing:
         what = "no bar of it is in the journal" if len(here) == 0 else f"{', '.join(missing)} are not in it"
-        raise UserError(f"--reference must hold the journal's bars and symbols, but {what}; take the same market and period")
+        raise ConfigError(f"--reference must hold the journal's bars and symbols, but {what}; take the same market and period")
     columns = [reference.symbols.index(name) for name in bars.symbols]
     planes: dict[str, Any] = {}
     for name in PRICES:

@@ -6,7 +6,7 @@ from typing import Any
 from qtcore import Engine
 from qtcore.declare import time_ns
 from qtcore.types import NEVER, InputError
-from research.errors import UserError
+from research.errors import ConfigError
 from research.files import Kind, read_json
 from research.runs.governor_state import GovernorState
 
@@ -28,14 +28,14 @@ def read_governor(path: Path) -> dict[str, Any]:
     """Read a state file. Raises UserError on one that cannot be trusted: unreadable, of a newer schema, or with open positions."""
     state: dict[str, Any] = read_json(path, STATE)
     if state.get("schema_version", 1) != 1:
-        raise UserError(f"--import-governor must be a JSON object of schema 1, was another: {path}")
+        raise ConfigError(f"--import-governor must be a JSON object of schema 1, was another: {path}")
     for name in NUMBERS:
         value = state.get(name, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 < value < float("inf"):
-            raise UserError(f"--import-governor: {name} must be a positive number, was {value!r} in {path}")
+            raise ConfigError(f"--import-governor: {name} must be a positive number, was {value!r} in {path}")
     if state.get("active_positions"):
         names = ", ".join(state["active_positions"])
-        raise UserError(f"--import-governor must be of a flat account, was with {names} open; their entry prices are not in the file")
+        raise ConfigError(f"--import-governor must be of a flat account, was with {names} open; their entry prices are not in the file")
     return state
 
 
@@ -44,7 +44,7 @@ def take_over(engine: Engine, state: dict[str, Any], symbols: tuple[str, ...], p
     try:
         governor = GovernorState.load(state, engine.params)
     except (InputError, LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"--import-governor must be a governor's state, was damaged: {path} ({error})") from error
+        raise ConfigError(f"--import-governor must be a governor's state, was damaged: {path} ({error})") from error
     mine, theirs = engine.account.account[0], governor.account[0]
     for name in ("balance", "peak", "trades_today", "day"):
         mine[name] = theirs[name]

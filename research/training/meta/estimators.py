@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from qtcore.meta import MetaModel
 from qtcore.meta.model import SHAPES
 from qtcore.types import F8, InputError
-from research.errors import UserError, need
+from research.errors import ModelError, need
 from research.files import Kind, check_archive, reason, unpack_arrays
 from research.training.models.base import CLASSES, ModelAbsentError, Scaler, class_weights
 from research.training.models.structure import check_forest, check_xgboost
@@ -227,12 +227,12 @@ def resolve_calibration(kind: str, calibration: str) -> str:
     Raises UserError on a kind that is unknown or needs an extra, and on a calibration it does not have.
     """
     if kind not in CALIBRATIONS:
-        raise UserError(f"run.meta must be one of {', '.join(KINDS)}, was {kind!r}")
+        raise ModelError(f"run.meta must be one of {', '.join(KINDS)}, was {kind!r}")
     if kind == "mlp":
         need("torch", "the meta model mlp")
     own = CALIBRATIONS[kind]
     if calibration not in ("auto", *own):
-        raise UserError(f"run.meta_calibration must be auto or one of {', '.join(own)} for kind {kind}, was {calibration!r}")
+        raise ModelError(f"run.meta_calibration must be auto or one of {', '.join(own)} for kind {kind}, was {calibration!r}")
     return own[0] if calibration == "auto" else calibration
 
 

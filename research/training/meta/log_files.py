@@ -19,7 +19,7 @@ from qtcore.types import I8, MODELS, N_MODELS, Action
 from research.data.clock import utc_ns
 from research.data.grid import closes_of, most_common
 from research.data.stamps import REMEDY
-from research.errors import UserError
+from research.errors import ConfigError, ModelError
 from research.files import Kind, check_file
 from research.training.foreign_codes import read_actions, read_numbers, read_outcomes, read_shares
 
@@ -59,7 +59,7 @@ def read_log_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
                     n_lines += 1
                     rows += _line(text)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--from-log must be a readable file of JSON lines, was {str(path)!r} ({error})") from error
+        raise ConfigError(f"--from-log must be a readable file of JSON lines, was {str(path)!r} ({error})") from error
     times, symbols, votes, ensembles, regimes = ([row[i] for row in rows] for i in range(5))
     flat = [(i, m, action, confidence) for i, vote in enumerate(votes) for m, (action, confidence) in vote.items()]
     of_row, model = (np.array([entry[i] for entry in flat], np.int64) for i in (0, 1))
@@ -115,9 +115,9 @@ def read_outcome_lines(path: Path, counts: dict[str, int]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)  # `NA` and `0700` are symbols
     except (OSError, ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"--outcomes must be a readable CSV file, was {str(path)!r} ({error})") from error
+        raise ConfigError(f"--outcomes must be a readable CSV file, was {str(path)!r} ({error})") from error
     if missing := [name for name in COLUMNS if name not in frame.columns]:
-        raise UserError(f"{path} must have the columns {', '.join(COLUMNS)}, was without {', '.join(missing)}")
+        raise ModelError(f"{path} must have the columns {', '.join(COLUMNS)}, was without {', '.join(missing)}")
     symbol = frame["symbol"].str.strip()
     time = _times(frame["timestamp"].to_list(), f"timestamp of {path}")
     traded = read_actions(frame["action"].to_numpy(), f"column action of {path}").actions()
@@ -158,7 +158,7 @@ def _times(values: Sequence[Any], name: str) -> I8:
                 out[kinds == kind] = utc_ns(pa.array(chosen), name)
             except OverflowError:  # a whole number that no column holds
                 largest = max((value for value in chosen if isinstance(value, int)), key=abs)
-                raise UserError(f"{name} must hold times, was {str(largest)[:40]}; {REMEDY}") from None
+                raise ModelError(f"{name} must hold times, was {str(largest)[:40]}; {REMEDY}") from None
     return out
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from qtcore import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Votes
 from research.data.clock import parse_time
-from research.errors import UserError
+from research.errors import ModelError
 from research.training.labels import outcome_labels
 from research.training.meta.log_files import LogLines, meet, read_log_lines, read_outcome_lines
 from research.training.meta.schedule import MetaSchedule
@@ -74,9 +74,9 @@ def train_from_log(
         text = f"{read.source} must have at least {MIN_ROWS:,} lines with an outcome and two voters or more, was {n_rows:,}"
         if n_rows + n_alone >= MIN_ROWS:  # more of the same would not help
             named = ", ".join(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any()) or "none"
-            raise UserError(f"{text} and {n_alone:,} with an outcome but one voter at most ({named}); log two base models or more")
+            raise ModelError(f"{text} and {n_alone:,} with an outcome but one voter at most ({named}); log two base models or more")
         more = "; log a longer period" if n_rows >= n_alone else f", beside {n_alone:,} with one voter at most; log two base models or more"
-        raise UserError(text + more)
+        raise ModelError(text + more)
     horizon = int(max(1, np.max(read.end - np.arange(len(read.end)))))
     slots = tuple(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any())
     plan: MetaPlan = resolve_plan(params, slots, False, horizon, **asked)
@@ -92,7 +92,7 @@ def train_from_log(
     material = Material(table, read.labels, read.end, read.close_time, read.regime, spans, 0, about, read.traded)
     made = train_folds(material, plan, params)
     if not made.artefacts:
-        raise UserError(f"{read.source} must be enough for a meta model, was not: {made.notes[0]}")
+        raise ModelError(f"{read.source} must be enough for a meta model, was not: {made.notes[0]}")
     return made, read.counts
 
 
@@ -111,7 +111,7 @@ def read_log(
         counts["lines before the first date"] = int((lines["timestamp"] < start).sum())
         lines = lines[lines["timestamp"] >= start]
     if lines.empty:
-        raise UserError(f"{held.source} must have lines of predictions, was without a usable one: {counts}")
+        raise ModelError(f"{held.source} must have lines of predictions, was without a usable one: {counts}")
     counts["lines out of order"] = int((lines["timestamp"].diff().dt.total_seconds() < 0).sum())
     counts["doubled lines"] = int(lines.duplicated(["timestamp", "symbol"], keep="last").sum())
     lines = lines.drop_duplicates(["timestamp", "symbol"], keep="last").sort_values("timestamp", kind="stable")
@@ -127,7 +127,7 @@ def read_log(
 def _lines_of(log: Path, outcomes: str | Path | None) -> LogLines:
     if outcomes is None:
         text = f"a log must come with its outcomes, was {log} alone; research.live.journal.outcomes.read_outcomes reads a journal"
-        raise UserError(text)
+        raise ModelError(text)
     lines, counts = read_log_lines(log)
     traded = meet(lines, read_outcome_lines(Path(outcomes), counts))
     return LogLines(str(log), lines, traded, counts, hashlib.sha256(log.read_bytes() + Path(outcomes).read_bytes()).hexdigest())

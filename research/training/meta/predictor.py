@@ -9,7 +9,7 @@ import numpy as np
 from qtcore.meta import VECTORS, MetaModel, MetaSource
 from qtcore.meta.vectors import slot_order, v5_row
 from qtcore.types import MODELS, N_MODELS
-from research.errors import UserError
+from research.errors import ModelError
 from research.training.meta.log_files import ALIASES
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.base import CLASSES
@@ -31,7 +31,7 @@ class MetaPredictor:
         self.source = MetaSchedule.load(source) if isinstance(source, str | Path) else source
         self.threshold = threshold
         if self.source is not None and self.source.vector != "v5":
-            raise UserError(
+            raise ModelError(
                 f"MetaPredictor must get a model on the v5 features, was {self.source.vector or 'others'}; train with meta.mode=v5"
             )
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from qtcore.meta.vectors import vector_of
 from qtcore.params import Params
 from qtcore.types import F8, I8
-from research.errors import UserError
+from research.errors import ModelError, UserError
 from research.files import read_bytes, read_text, save_text
 from research.training.meta.estimators import FITS, MetaFit, check_varies, fit_digest
 from research.training.models.base import MODEL, SCALER, ModelAbsentError, Scaler, names_hash, scaler_path
@@ -97,7 +97,7 @@ class MetaSchedule:
         """Raise UserError where `params` would serve it in another mode: there its answers are used for what they were not fitted to."""
         if (served := params.meta.mode.name.lower()) != self.mode:
             remedy = f"serve it with --set meta.mode={self.mode}, or train one for {served}"
-            raise UserError(f"the meta layer must be trained for meta.mode={served}, was trained for {self.mode}; {remedy}")
+            raise ModelError(f"the meta layer must be trained for meta.mode={served}, was trained for {self.mode}; {remedy}")
 
     @property
     def hash(self) -> str:
@@ -186,7 +186,7 @@ class MetaSchedule:
         document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule of meta models", {"config": {"plan": {"kind": str}}})
         names = tuple(document["feature_names"])
         if document["feature_hash"] != names_hash(names) or not vector_of(names):
-            raise UserError(f"{source / 'schedule.json'} must name the features of a known vector in their order, was others; train again")
+            raise ModelError(f"{source / 'schedule.json'} must name the features of a known vector in their order, was others; train again")
         check_whole(source, document)
         artefacts = tuple(MetaArtefact(**entry, path=path, meta=meta) for entry, path, meta in entries)
         made = cls(artefacts, names, document["config"], tuple(document["notes"]))
@@ -196,5 +196,5 @@ class MetaSchedule:
             if tuple(a.meta.get("features", names)) != names
         ]
         if foreign:
-            raise UserError(f"{foreign[0]}; train again")
+            raise ModelError(f"{foreign[0]}; train again")
         return replace(made, notes=(*made.notes, *made.check()))

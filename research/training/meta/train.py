@@ -23,7 +23,7 @@ from qtcore.meta import VECTORS, feature_rows
 from qtcore.params import MetaMode
 from qtcore.types import ADVANCED, F8, I8, MODELS, Votes
 from research.data.facts import fingerprint
-from research.errors import UserError
+from research.errors import ModelError
 from research.training.labels import label_end
 from research.training.meta.estimators import KINDS, MetaFit, Rows, check_classes, check_labels, fit_digest, fit_meta, resolve_calibration
 from research.training.meta.metadata import describe
@@ -230,11 +230,11 @@ def resolve_plan(
     if vector == "auto":
         vector = "v5" if is_v5 else "meta30" if MODELS[4] in slots else "meta26"
     if kind not in KINDS:
-        raise UserError(f"run.meta must be auto, none or one of {', '.join(KINDS)}, was {kind!r}")
+        raise ModelError(f"run.meta must be auto, none or one of {', '.join(KINDS)}, was {kind!r}")
     if vector not in VECTORS:
-        raise UserError(f"run.meta_vector must be auto or one of {', '.join(VECTORS)}, was {vector!r}")
+        raise ModelError(f"run.meta_vector must be auto or one of {', '.join(VECTORS)}, was {vector!r}")
     if not has_probs and vector.startswith(("meta32", "meta36")):
-        raise UserError(f"predictions must carry probabilities for the meta vector {vector}, was actions only; use meta26")
+        raise ModelError(f"predictions must carry probabilities for the meta vector {vector}, was actions only; use meta26")
     return MetaPlan(params.meta.mode.name.lower(), kind, vector, resolve_calibration(kind, calibration), smote, seed, horizon, horizon)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, MODELS
-from research.errors import EXTRAS, UserError, need
+from research.errors import EXTRAS, ConfigError, ModelError, UserError, need
 from research.files import Kind, parse_json, read_bytes, read_text, save_text
 from research.training.models.calibration import Calibration
 
@@ -82,10 +82,10 @@ _REGISTRY = {
 def register(slot: str, target: str) -> None:
     """Name the class of a slot as `module:Class`; the module is imported when a model is trained or loaded."""
     if slot not in MODELS:
-        raise UserError(f"model slot must be one of {', '.join(MODELS)}, was {slot!r}")
+        raise ModelError(f"model slot must be one of {', '.join(MODELS)}, was {slot!r}")
     module, colon, name = target.partition(":")
     if not (module and colon and name):
-        raise UserError(f"model class must be given as 'module:Class', was {target!r}")
+        raise ModelError(f"model class must be given as 'module:Class', was {target!r}")
     _REGISTRY[slot] = target
 
 
@@ -97,7 +97,7 @@ def registered() -> tuple[str, ...]:
 def model_target(slot: str) -> str:
     """Return `module:Class` of a slot. Raises UserError when no class is registered for it."""
     if slot not in _REGISTRY:
-        raise UserError(f"models must be among {', '.join(_REGISTRY)}, was {slot!r}")
+        raise ModelError(f"models must be among {', '.join(_REGISTRY)}, was {slot!r}")
     return _REGISTRY[slot]
 
 
@@ -230,7 +230,7 @@ class StoredModel(ABC):
 
     def __post_init__(self) -> None:
         if self.preset not in self.presets:
-            raise UserError(f"preset (--preset) must be one of {', '.join(self.presets)}, was {self.preset!r}")
+            raise ConfigError(f"preset (--preset) must be one of {', '.join(self.presets)}, was {self.preset!r}")
 
     @abstractmethod
     def _write(self) -> bytes:

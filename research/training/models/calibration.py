@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8
-from research.errors import UserError
+from research.errors import ModelError
 
 KINDS = ("none", "prior", "temperature", "vector")
 TINY = 1e-15  # probabilities are at least this before the logarithm
@@ -65,7 +65,7 @@ def calibrated(model: Any, probs: F8) -> F8:
 def check_kind(kind: str) -> None:
     """Raise UserError unless `kind` is one of KINDS."""
     if kind not in KINDS:
-        raise UserError(f"calibration must be one of {', '.join(KINDS)}, was {kind!r}")
+        raise ModelError(f"calibration must be one of {', '.join(KINDS)}, was {kind!r}")
 
 
 def fit_calibration(kind: str, probs: F8, labels: NDArray[np.int8], weights: F8) -> Calibration:

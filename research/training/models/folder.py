@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from research.errors import UserError
+from research.errors import ModelError
 from research.files import Kind, read_bytes, read_json, save_json, writable
 from research.training.models.base import ModelAbsentError, scaler_path
 
@@ -90,7 +90,7 @@ def read_schedule(folder: Path, version: int, what: str, shape: Mapping[str, Any
     kind = Kind(f"{what} as `qt train` writes it", "train again", SCHEDULE | dict(shape))
     document: dict[str, Any] = read_json(path, replace(kind, shape={"schema_version": int}))
     if document["schema_version"] != version:
-        raise UserError(f"{path} must be of schema version {version}, was {document['schema_version']}; train again")
+        raise ModelError(f"{path} must be of schema version {version}, was {document['schema_version']}; train again")
     kind.check(document, path)
     return document, [_entry(folder, dict(entry)) for entry in document["artefacts"]]
 
@@ -98,9 +98,9 @@ def read_schedule(folder: Path, version: int, what: str, shape: Mapping[str, Any
 def _entry(folder: Path, entry: dict[str, Any]) -> Entry:
     name = Path(entry.pop("file"))
     if name.is_absolute() or ".." in name.parts or "\0" in str(name):
-        raise UserError(f"{folder / 'schedule.json'} must name files in its own folder, was {str(name)!r}; train again")
+        raise ModelError(f"{folder / 'schedule.json'} must name files in its own folder, was {str(name)!r}; train again")
     if unknown := set(entry) - set(ENTRY) - {"slot"}:
-        raise UserError(
+        raise ModelError(
             f"{folder / 'schedule.json'} must describe models by known names, was with {', '.join(sorted(unknown))}; train again"
         )
     path = folder / name
@@ -111,7 +111,7 @@ def check_whole(folder: Path, document: Mapping[str, Any]) -> None:
     """Raise UserError unless the document of `read_schedule` has the hash that was written with it."""
     rest = {name: value for name, value in document.items() if name != "hash"}
     if document.get("hash") != hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest():
-        raise UserError(f"{folder / 'schedule.json'} must be as the training wrote it, was altered; train again")
+        raise ModelError(f"{folder / 'schedule.json'} must be as the training wrote it, was altered; train again")
 
 
 def check_meta(artefact: Any) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
-from research.errors import UserError
+from research.errors import ModelError, UserError
 from research.files import Kind, read_bytes, read_json
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 from research.training.models.base import (
@@ -153,7 +153,7 @@ class ModelSet:
         mine, theirs = self.params().flat(), params.flat()
         for name in mine:
             if name.startswith("features.") and name != "features.feature_set" and mine[name] != theirs[name]:
-                raise UserError(f"{name} must be {mine[name]!r} as when the models were trained, was {theirs[name]!r}; train again")
+                raise ModelError(f"{name} must be {mine[name]!r} as when the models were trained, was {theirs[name]!r}; train again")
 
     def hashes(self, fold: int) -> dict[str, str]:
         """Return the artefact hash of every model of a fold."""
@@ -254,7 +254,7 @@ class ModelSet:
             meta["target"] = present(meta["target"])
             artefacts.append(Artefact(meta["slot"], 0, meta["valid_from"], FOREVER, file, meta["hash"], meta))
         if not artefacts:
-            raise UserError(f"models must be a folder with schedule.json or artefacts as `qt train` writes them, was {str(source)!r}")
+            raise ModelError(f"models must be a folder with schedule.json or artefacts as `qt train` writes them, was {str(source)!r}")
         names = tuple(artefacts[0].meta["features"])
         for artefact in artefacts[1:]:
             check_names(artefact.path.name, artefact.meta["features"], names)

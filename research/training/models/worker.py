@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8
-from research.errors import UserError
+from research.errors import ModelError
 from research.parallel import Pool
 from research.training.models import fits
 from research.training.models.base import F4, ModelAbsentError, TreeModel, class_weights, lookback_of, make_model
@@ -197,7 +197,7 @@ def run_jobs(
         source = _here(jobs, order, hear) if processes <= 1 else _in_processes(jobs, order, processes)
     for i, answer in source:
         if "refused" in answer:
-            raise UserError(f"training must be able to write its temporary files, was not: {answer['refused']}; free space or set TMPDIR")
+            raise ModelError(f"training must be able to write its temporary files, was not: {answer['refused']}; free space or set TMPDIR")
         if "error" in answer:
             raise RuntimeError(f"fitting {jobs[i]['slot']} of fold {jobs[i]['fold']} failed: {answer['error']}")
         hear(i, jobs[i], answer)
