@@ -50,7 +50,7 @@ def test_a_pace_of_training_that_cannot_be_is_one_sentence(every):
 
 @pytest.mark.parametrize("embargo", ["0" * 12 + "999999999999", LONG, "0" * 5000, "-1", "nan", "1.5", "\u0661", "2147483648"])
 def test_an_embargo_beyond_every_file_is_one_sentence(embargo):
-    with pytest.raises(UserError, match=r"^run\.embargo must be auto or a number of rows up to"):
+    with pytest.raises(UserError, match=r"^run\.embargo must be auto or "):
         load_config(sets=[f"run.embargo={embargo}"])
 
 

@@ -121,7 +121,9 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
     if wish.predictions is not None:
         if not isinstance(feed, ReplayFeed):
             raise ConfigError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
-        predictions = Predictions.import_file(wish.predictions, feed.bars, label=wish.config.run.label, time_zone=wish.how.get("time_zone"))
+        predictions = Predictions.import_file(
+            wish.predictions, feed.bars, label=str(wish.config.run.label), time_zone=wish.how.get("time_zone")
+        )
         feed.notes += predictions.notes
         feed.lacked += predictions.notes
         params = _with_horizon(params, predictions.label.horizon)

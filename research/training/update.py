@@ -19,8 +19,9 @@ from qtcore import Bars
 from research.errors import ConfigError
 from research.training.models import fits
 from research.training.models.schedule import ModelSet
+from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
-from research.training.walk_forward import Plan, run_plan
+from research.training.walk_forward import run_plan
 
 Progress = Callable[[int, int, str], Any]
 
@@ -32,7 +33,7 @@ def update(
 
     bars: those of the training and what came since, the same symbols. Raises UserError where there is too little new, or history is gone.
     """
-    plan = Plan(**known.config["plan"])
+    plan = TrainingPlan(**known.config["plan"])
     plan = replace(plan, label=dict(known.config["label"]), periods=(*_periods(known), (0, int(bars.close_time[-1]))))
     first, last = _span(known)
     start = int(np.searchsorted(bars.close_time, last, side="right"))

@@ -30,43 +30,17 @@ from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.training.models import fits
 from research.training.models.base import CLASSES, class_weights, lookback_of, make_model, model_class, model_target, names_hash
-from research.training.models.calibration import check_kind
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
 from research.training.models.scores import score
 from research.training.models.worker import Job, Report, run_jobs
+from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
-from research.training.splits import NO_SHUFFLE, SPLITS, VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
+from research.training.splits import VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
 
-N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
+USUAL = ("xgb", "lgbm")  # base models that are trained unless others are named
 WINDOW_COST = 12  # what a fit of a sequence model takes longer than one of trees, about
 Progress = Callable[[int, int, str], Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `train` was told; stored with the schedule, so that any fold can be fitted again.
-
-    label: as asked for (`auto`, an id, or a Label's fields). embargo: rows, None for the label's horizon. max_train_rows: most recent
-    training cells (bar and symbol) a fit may use, None for all. split: `walk_forward`, or `single_split` (70/15/15 by time). retrain_every:
-    rows, or a length of time such as `7d`, instead of `n_folds`. periods: of a training that was updated (`research.training.update`), one
-    a fold: close of the first test row and of the last bar that was known when the fold was made, ns UTC.
-    """
-
-    models: tuple[str, ...]
-    label: str | Mapping[str, Any]
-    params: Mapping[str, Any]
-    n_folds: int
-    train_share: float
-    embargo: int | None
-    is_rolling: bool
-    seed: int
-    preset: str
-    max_train_rows: int | None
-    split: str = "walk_forward"
-    retrain_every: str | int | None = None
-    calibration: str = "none"
-    periods: Sequence[Sequence[int]] = ()
 
 
 @dataclass(frozen=True)
@@ -82,21 +56,11 @@ class Prepared:
 
 def train(
     bars: Bars,
-    models: Sequence[str] = ("xgb", "lgbm"),
-    label: str | Label = "auto",
+    models: Sequence[str] | None = None,
+    label: str | Label | None = None,
     params: Params | None = None,
     *,
-    n_folds: int | None = None,
-    train_share: float = 0.4,
-    embargo: int | None = None,
-    is_rolling: bool = False,
-    split: str = "walk_forward",
-    retrain_every: str | int | None = None,
-    shuffle: bool = False,
-    seed: int = 42,
-    preset: str = "default",
-    calibration: str = "none",
-    max_train_rows: int | None = None,
+    plan: TrainingPlan | None = None,
     use_store: bool = True,
     custom: Sequence[Any] = (),
     own_checks: Sequence[Mapping[str, Any]] = (),
@@ -105,16 +69,17 @@ def train(
     address: str | None = None,
     progress: Progress | None = None,
     out: str | Path | None = None,
+    **asked: Any,
 ) -> Predictions:
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
-    models: slots. label: `auto`, an id of `research.training.labels`, or a Label. embargo: rows between parts beyond the purge, the horizon
-    by default. n_folds: 6, or 4 with the preset `fast`; instead of it `split="single_split"` (70/15/15 by time) or `retrain_every`, rows or
-    a length of time such as `7d`. calibration: one of `research.training.models.calibration.KINDS`. custom: features of the researcher's
-    own; own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not
-    depend on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time
-    as it has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else
-    they live in a temporary folder as long as the predictions do.
+    models: slots, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or a Label. Further keywords
+    are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`, `is_rolling`, `seed`, `preset`,
+    `max_train_rows`, `split`, `retrain_every`, `calibration`. custom: features of the researcher's own; own_checks: what their trials
+    found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend on it. engine, address:
+    `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it has processors.
+    progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they live in a
+    temporary folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a
     training that was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is
@@ -125,19 +90,11 @@ def train(
     <walk-forward predictions of lgbm: 400 bars, 5 symbols, 60% voted, L1>
     """
     bars = as_bars(bars)
-    asked = label.to_dict() if isinstance(label, Label) else label
-    flat = (params or Params()).flat()
-    if shuffle:
-        raise ModelError(NO_SHUFFLE.format("shuffle=True"))
-    check_kind(calibration)
+    asked |= {} if models is None else {"models": models}
+    asked |= {} if label is None else {"label": label}
+    plan = TrainingPlan.told(**{**vars(plan or TrainingPlan(models=USUAL)), **asked})
+    plan = replace(plan, models=_slots(plan.models), params=(params or Params()).flat(), n_folds=plan.folds)
     check_engine(engine, address)
-    if split not in SPLITS:
-        raise ModelError(f"split must be one of {', '.join(SPLITS)}, was {split!r}")
-    folds = (1 if split == "single_split" else PRESET_FOLDS.get(preset, N_FOLDS)) if n_folds is None else n_folds
-    plan = Plan(
-        _slots(models), asked, flat, folds, train_share, embargo, is_rolling, seed=seed, preset=preset, max_train_rows=max_train_rows,
-        split=split, retrain_every=retrain_every, calibration=calibration,
-    )  # fmt: skip
     store = fits.folder() if use_store else None
     workers = (processes or n_processors(), engine, address)
     return run_plan(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
@@ -145,7 +102,7 @@ def train(
 
 def run_plan(
     bars: Bars,
-    plan: Plan,
+    plan: TrainingPlan,
     custom: Sequence[Any] = (),
     *,
     own_checks: Sequence[Mapping[str, Any]] = (),
@@ -186,7 +143,7 @@ def run_plan(
     return made
 
 
-def prepare(bars: Bars, plan: Plan, custom: Sequence[Any] = ()) -> Prepared:
+def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepared:
     """Compute features, settle the label, cut the folds, fit thresholds inside each and label the bars with them."""
     params = Params().with_values(plan.params)
 
@@ -200,7 +157,7 @@ def prepare(bars: Bars, plan: Plan, custom: Sequence[Any] = ()) -> Prepared:
         if plan.split == "single_split":
             return single_split(end, gap)
         edges = None if plan.retrain_every is None else retraining_edges(bars.close_time, plan.train_share, plan.retrain_every)
-        return walk_forward(end, n_folds=plan.n_folds, train_share=plan.train_share, embargo=gap, is_rolling=plan.is_rolling, edges=edges)
+        return walk_forward(end, n_folds=plan.folds, train_share=plan.train_share, embargo=gap, is_rolling=plan.is_rolling, edges=edges)
 
     asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
     rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)
@@ -220,7 +177,7 @@ def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] 
     row whose close is the fold's `valid_from`. A model that is absent is missing from both.
     """
     known = dict(models.config["plan"])
-    plan = Plan(**known | {"models": tuple(slots or known["models"])})
+    plan = TrainingPlan(**known | {"models": tuple(slots or known["models"])})
     prepared = prepare(as_bars(bars), plan, custom)
     with tempfile.TemporaryDirectory(prefix="qt_retrain_") as scratch:
         jobs = _jobs(prepared, plan, Path(scratch), [fold])
@@ -237,7 +194,7 @@ def _slots(models: Sequence[str]) -> tuple[str, ...]:
     return tuple(slot for slot in MODELS if slot in wanted)
 
 
-def _jobs(prepared: Prepared, plan: Plan, folder: Path, folds: Sequence[int], store: Path | None = None) -> list[Job]:
+def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[int], store: Path | None = None) -> list[Job]:
     """Write the arrays that workers read, and one job per fold and model; each names its fit in the store."""
     n = prepared.labels.shape[1]
     np.save(folder / "matrix.npy", prepared.inputs.matrix)
@@ -286,7 +243,9 @@ def _answers(jobs: Sequence[Job], processes: int, engine: tuple[str, str | None]
     return [answer for answer in found if answer is not None], len(jobs) - len(missing)
 
 
-def _schedule(bars: Bars, prepared: Prepared, plan: Plan, jobs: Sequence[Job], answers: Sequence[Job], probs: F8, scratch: Any) -> ModelSet:
+def _schedule(
+    bars: Bars, prepared: Prepared, plan: TrainingPlan, jobs: Sequence[Job], answers: Sequence[Job], probs: F8, scratch: Any
+) -> ModelSet:
     """Gather artefacts, each with its metadata and the span of decision times it serves."""
     artefacts, notes = [], []
     last = len(prepared.folds) - 1
@@ -310,7 +269,7 @@ def _schedule(bars: Bars, prepared: Prepared, plan: Plan, jobs: Sequence[Job], a
     return ModelSet(tuple(artefacts), prepared.inputs.names, json.loads(json.dumps(config)), tuple(notes), scratch=scratch)
 
 
-def _metadata(bars: Bars, prepared: Prepared, plan: Plan, job: Job, answer: Job, probs: F8) -> dict[str, Any]:
+def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answer: Job, probs: F8) -> dict[str, Any]:
     """Describe one artefact (`spec` 3.4); the score is on its own test fold."""
     fold, names = prepared.folds[job["fold"]], prepared.inputs.names
     span = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}

@@ -100,9 +100,10 @@ def _predictions(
     is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in models.artefacts)
     if is_training and is_own:
         from research.parallel import n_processors
-        from research.training.walk_forward import Plan, run_plan
+        from research.training.plan import TrainingPlan
+        from research.training.walk_forward import run_plan
 
-        made = run_plan(bars, Plan(**models.config["plan"]), store=None, workers=(n_processors(), "local", None))
+        made = run_plan(bars, TrainingPlan(**models.config["plan"]), store=None, workers=(n_processors(), "local", None))
         assert made.models is not None
         new = {(a.slot, a.fold): a.hash for a in made.models.artefacts}
         return made, {f"{a.slot} fold {a.fold + 1}": new.get((a.slot, a.fold)) == a.hash for a in models.artefacts}

@@ -143,7 +143,7 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
 
     options, params = job.config.run, job.config.params
     if job.predictions is not None:
-        return Predictions.import_file(job.predictions, bars, label=options.label, time_zone=job.time_zone)
+        return Predictions.import_file(job.predictions, bars, label=str(options.label), time_zone=job.time_zone)
     if job.models is not None:
         return Predictions.from_models(resolve(job.models), bars, params, progress=progress)
     return _train(job, bars, progress, TREES)
@@ -263,8 +263,8 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:
     from research.training.walk_forward import train
 
-    options = job.config.run.training(models) | {"engine": job.engine, "address": job.address}
-    return train(bars, params=job.config.params, progress=progress, out=out, **options)
+    plan = job.config.run.training(models)
+    return train(bars, params=job.config.params, plan=plan, engine=job.engine, address=job.address, progress=progress, out=out)
 
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:

@@ -18,8 +18,9 @@ from research.training.labels import LABELS, Label, make_labels
 from research.training.models.base import names_hash, register
 from research.training.models.inputs import model_inputs
 from research.training.models.schedule import FOREVER, ModelSet
+from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
-from research.training.walk_forward import Plan, prepare, retrain_fold, train
+from research.training.walk_forward import prepare, retrain_fold, train
 from tests.conftest import assert_same_bits, awkward_bars
 
 BARS = awkward_bars(600, seed=0, n_symbols=4)
@@ -123,7 +124,7 @@ def test_predictions_before_a_changed_bar_stay(both):
 def test_percentiles_are_those_of_each_fold():
     made = _percentile_run()
     assert made.label == LABELS["L4"]
-    plan = Plan(**made.models.config["plan"])
+    plan = TrainingPlan(**made.models.config["plan"])
     prepared = prepare(BARS, plan)
     for fold, thresholds in zip(prepared.folds, prepared.thresholds):
         want = make_labels(BARS, "L4", thresholds)[0]
