@@ -163,7 +163,7 @@ class TrainingPlan(Declared):
         False, "each fold is trained on as many bars as the first, instead of on all before it", kind=bool, said="rolling"
     )
     seed: int = option(42, "of everything random (--seed)", bounds=(0, 2**32 - 1), flag="--seed")
-    preset: str = option("default", "parameters of every base model", allowed=PRESETS)
+    preset: str = option("default", "parameters of every base model", allowed=PRESETS, flag="--preset")
     max_train_rows: int | None = option(
         None, "newest rows (bar and symbol) that a fit learns from; 0 for all", kind=int, bounds=(0, MOST_ROWS), absent=0
     )

@@ -51,7 +51,7 @@ def test_what_was_changed_can_be_said_again() -> None:
         ("run.label_=x", "run.label_ must be one of"),
         ("run.shuffle=true", "splits must keep the order of time, was run.shuffle=true; neighbouring labels share bars"),
         ("run.rolling=perhaps", "run.rolling must be on or off, was 'perhaps'"),
-        ("run.preset=slow", "run.preset must be one of default, published, original, fast, tiny, was 'slow'"),
+        ("run.preset=slow", r"run.preset \(--preset\) must be one of default, published, original, fast, tiny, was 'slow'"),
         ("run.split=random", "run.split must be one of walk_forward, single_split, was 'random'"),
         ("run.embargo=-3", r"run.embargo must be auto or in \[0, 2147483647\], was -3"),
     ],
