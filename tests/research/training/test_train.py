@@ -300,7 +300,7 @@ def test_mistakes_are_told_in_a_sentence():
         ({"models": ("xgb", "xgb")}, "models must be one or more different names"),
         ({"label": "L77"}, "must be auto, L1"),
         ({"preset": "slow"}, r"preset \(--preset\) must be one of default, published, original, fast, tiny, was 'slow'"),
-        ({"shuffle": True}, "splits must keep the order of time, was shuffle=True; neighbouring labels share bars"),
+        ({"shuffle": True}, "splits must keep the order of time, was run.shuffle=true; neighbouring labels share bars"),
         ({"split": "random"}, "split must be one of walk_forward, single_split, was 'random'"),
         ({"retrain_every": "often"}, "retrain_every must be rows such as 168 or a length of time such as 7d, was 'often'"),
         ({"bars": BARS[:60]}, "load a longer period or use fewer folds"),
