@@ -4,8 +4,8 @@ One line of a `ParamSet` carries default, bounds and meaning; this module reads 
 """
 
 from collections.abc import Mapping
-from dataclasses import field, fields
-from enum import IntEnum
+from dataclasses import dataclass, field, fields
+from enum import Enum, IntEnum
 from typing import Any
 
 import numpy as np
@@ -13,29 +13,73 @@ import numpy as np
 from qtcore.types import InputError
 
 
-def bounded(default: float, low: float, high: float, meaning: str) -> Any:
+class Lane(Enum):
+    """Ways in which settings that run side by side in SIMD lanes take a parameter (`qtcore.sweep`)."""
+
+    PLAIN = 0  # not at all: with another value than the default the plain driver runs the setting
+    ROW = 1  # every lane has its own value
+    SWITCH = 2  # chooses a branch: on or off for all lanes of a chunk
+    NUMBER = 3  # one number for all lanes of a chunk
+    OPINION = 4  # part of the opinion that a chunk shares: decided before lanes begin
+    MARKET = 5  # in the planes that votes and opinion read: made before any setting is run
+
+
+@dataclass(frozen=True)
+class InLanes:
+    """How lanes take one parameter.
+
+    row: name of the row that holds it, its own where empty. on: the value that switches a switch on; others: values that leave it off,
+    beside the default.
+    """
+
+    kind: Lane = Lane.PLAIN
+    row: str = ""
+    on: Any = None
+    others: tuple[Any, ...] = ()
+
+    def known(self, default: Any) -> tuple[Any, ...] | None:
+        """List the values with which lanes run a setting, None for all."""
+        if self.kind == Lane.PLAIN:
+            return (default,)
+        return (default, self.on, *self.others) if self.kind == Lane.SWITCH else None
+
+
+PLAIN, ROW, NUMBER, OPINION, MARKET = (InLanes(kind) for kind in (Lane.PLAIN, Lane.ROW, Lane.NUMBER, Lane.OPINION, Lane.MARKET))
+
+
+def row_of(name: str) -> InLanes:
+    """Take a parameter as a part of the row `name`."""
+    return InLanes(Lane.ROW, name)
+
+
+def switch_on(on: Any, *others: Any) -> InLanes:
+    """Take a parameter as a switch of a chunk, on for `on`, off for the default and `others`; the rest goes to the plain driver."""
+    return InLanes(Lane.SWITCH, "", on, others)
+
+
+def bounded(default: float, low: float, high: float, meaning: str, lanes: InLanes = PLAIN) -> Any:
     """Declare a number in [low, high]; an int default declares an int."""
-    return field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
+    return field(default=default, metadata={"low": low, "high": high, "meaning": meaning, "lanes": lanes})
 
 
-def choice(default: IntEnum, meaning: str) -> Any:
+def choice(default: IntEnum, meaning: str, lanes: InLanes = PLAIN) -> Any:
     """Declare one of the names of an enum, written in lower case by users."""
-    return field(default=default, metadata={"enum": type(default), "meaning": meaning})
+    return field(default=default, metadata={"enum": type(default), "meaning": meaning, "lanes": lanes})
 
 
-def switch(default: bool, meaning: str) -> Any:
+def switch(default: bool, meaning: str, lanes: InLanes = PLAIN) -> Any:
     """Declare an on/off parameter."""
-    return field(default=default, metadata={"meaning": meaning})
+    return field(default=default, metadata={"meaning": meaning, "lanes": lanes})
 
 
-def vector(default: tuple[float, ...], low: float, high: float, meaning: str) -> Any:
+def vector(default: tuple[float, ...], low: float, high: float, meaning: str, lanes: InLanes = PLAIN) -> Any:
     """Declare a fixed number of floats, each in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high, "length": len(default), "meaning": meaning})
+    return field(default=default, metadata={"low": low, "high": high, "length": len(default), "meaning": meaning, "lanes": lanes})
 
 
-def text(default: str, meaning: str) -> Any:
+def text(default: str, meaning: str, lanes: InLanes = PLAIN) -> Any:
     """Declare a text; it stays outside the kernels' record."""
-    return field(default=default, metadata={"text": True, "meaning": meaning})
+    return field(default=default, metadata={"text": True, "meaning": meaning, "lanes": lanes})
 
 
 class ParamSet:

@@ -13,7 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from qtcore.declare import ParamSet, bounded, choice, plain, switch, text, time_ns, time_text, vector
+from qtcore.declare import (
+    MARKET,
+    NUMBER,
+    OPINION,
+    ROW,
+    InLanes,
+    ParamSet,
+    bounded,
+    choice,
+    plain,
+    row_of,
+    switch,
+    switch_on,
+    text,
+    time_ns,
+    time_text,
+    vector,
+)  # fmt: skip
 from qtcore.stages import Stage, stage_tables
 from qtcore.types import I8, MODELS, N_MODELS, InputError
 
@@ -131,21 +148,23 @@ class RsiVariant(IntEnum):
 class Features(ParamSet):
     """What the models see."""
 
-    feature_set: FeatureSet = choice(FeatureSet.V5_REL, "the 18 features the base models see")
-    rsi_variant: RsiVariant = choice(RsiVariant.SMA, "average used by the RSI")
-    bb_ddof: int = bounded(1, 0, 1, "degrees of freedom lost by the Bollinger deviation")
-    warmup: int = bounded(50, 1, 5_000, "bars before a symbol's first valid row")
-    benchmark: str = text("", "symbol of btc_correlation; empty: the first that starts with BTC")
+    feature_set: FeatureSet = choice(FeatureSet.V5_REL, "the 18 features the base models see", MARKET)
+    rsi_variant: RsiVariant = choice(RsiVariant.SMA, "average used by the RSI", MARKET)
+    bb_ddof: int = bounded(1, 0, 1, "degrees of freedom lost by the Bollinger deviation", MARKET)
+    warmup: int = bounded(50, 1, 5_000, "bars before a symbol's first valid row", MARKET)
+    benchmark: str = text("", "symbol of btc_correlation; empty: the first that starts with BTC", MARKET)
 
 
 @dataclass(frozen=True)
 class Ensemble(ParamSet):
     """How votes become one opinion."""
 
-    weights: tuple[float, ...] = vector((0.25, 0.25, 0.30, 0.20, 0.0), 0.0, 100.0, f"vote weight of {', '.join(MODELS)}")
-    tie_break: TieBreak = choice(TieBreak.HOLD, "action of an exact tie")
-    multipliers: tuple[float, ...] = vector((1.0, 1.0, 1.0, 1.0), 0.0, 2.0, "confidence factor of weak, split, strong, unanimous")
-    regime_factors: tuple[float, ...] = vector((1.0,) * 45, 0.0, 100.0, "weight factor [volatility 3 x trend 3, model 5]; all 1: off")
+    weights: tuple[float, ...] = vector((0.25, 0.25, 0.30, 0.20, 0.0), 0.0, 100.0, f"vote weight of {', '.join(MODELS)}", OPINION)
+    tie_break: TieBreak = choice(TieBreak.HOLD, "action of an exact tie", OPINION)
+    multipliers: tuple[float, ...] = vector((1.0, 1.0, 1.0, 1.0), 0.0, 2.0, "confidence factor of weak, split, strong, unanimous", OPINION)
+    regime_factors: tuple[float, ...] = vector(
+        (1.0,) * 45, 0.0, 100.0, "weight factor [volatility 3 x trend 3, model 5]; all 1: off", OPINION
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.weights, tuple | list) and len(self.weights) == N_MODELS - 1:
@@ -159,54 +178,66 @@ class Ensemble(ParamSet):
 class Meta(ParamSet):
     """Whether the ensemble is kept, overridden or escalated."""
 
-    enabled: bool = switch(True, "the meta layer runs")
-    mode: MetaMode = choice(MetaMode.POLICY, "policy escalates, override and v5 replace")
-    variant: MetaVariant = choice(MetaVariant.PUBLISHED, "policy: head-count rules first, or the learned model where there is no consensus")
-    consensus_threshold: float = bounded(0.75, 0.0, 1.0, "share of votes from which the ensemble is kept")
-    disagreement_threshold: float = bounded(0.50, 0.0, 1.0, "share of dissent from which is escalated")
-    low_confidence: float = bounded(0.55, 0.0, 1.0, "ensemble confidence below which is escalated")
-    entropy_threshold: float = bounded(0.80, 0.0, 1.0, "entropy of the meta model above which is escalated")
-    override_threshold: float = bounded(0.65, 0.0, 1.0, "meta confidence from which override mode acts")
-    v5_threshold: float = bounded(0.60, 0.0, 1.0, "meta confidence above which v5 acts")
-    consensus_guard: bool = switch(True, "v5 may not change the action of a strong consensus")
-    fail_open: bool = switch(True, "an error of the meta model keeps the ensemble")
-    policy_base: PolicyBase = choice(PolicyBase.SHARED, "ensemble confidence or confidence-weighted score")
-    missing_fill: MissingFill = choice(MissingFill.OMIT, "absent models are not counted, or as HOLD 0.5")
+    enabled: bool = switch(True, "the meta layer runs", OPINION)
+    mode: MetaMode = choice(MetaMode.POLICY, "policy escalates, override and v5 replace", OPINION)
+    variant: MetaVariant = choice(
+        MetaVariant.PUBLISHED, "policy: head-count rules first, or the learned model where there is no consensus", OPINION
+    )
+    consensus_threshold: float = bounded(0.75, 0.0, 1.0, "share of votes from which the ensemble is kept", OPINION)
+    disagreement_threshold: float = bounded(0.50, 0.0, 1.0, "share of dissent from which is escalated", OPINION)
+    low_confidence: float = bounded(0.55, 0.0, 1.0, "ensemble confidence below which is escalated", ROW)
+    entropy_threshold: float = bounded(0.80, 0.0, 1.0, "entropy of the meta model above which is escalated", OPINION)
+    override_threshold: float = bounded(0.65, 0.0, 1.0, "meta confidence from which override mode acts", OPINION)
+    v5_threshold: float = bounded(0.60, 0.0, 1.0, "meta confidence above which v5 acts", OPINION)
+    consensus_guard: bool = switch(True, "v5 may not change the action of a strong consensus", OPINION)
+    fail_open: bool = switch(True, "an error of the meta model keeps the ensemble", OPINION)
+    policy_base: PolicyBase = choice(PolicyBase.SHARED, "ensemble confidence or confidence-weighted score", OPINION)
+    missing_fill: MissingFill = choice(MissingFill.OMIT, "absent models are not counted, or as HOLD 0.5", OPINION)
 
 
 @dataclass(frozen=True)
 class Arbiter(ParamSet):
     """Who reads the market when the votes disagree."""
 
-    enabled: bool = switch(True, "escalated cells are analysed")
-    gate_confidence: float = bounded(0.70, 0.0, 1.0, "confidence from which the arbiter replaces the ensemble")
-    score_threshold: float = bounded(0.15, 0.0, 2.0, "absolute score from which the arbiter trades")
-    macd_units: MacdUnits = choice(MacdUnits.PERCENT, "MACD in percent of price or in price units")
+    enabled: bool = switch(True, "escalated cells are analysed", row_of("gate_confidence"))
+    gate_confidence: float = bounded(0.70, 0.0, 1.0, "confidence from which the arbiter replaces the ensemble", ROW)
+    score_threshold: float = bounded(0.15, 0.0, 2.0, "absolute score from which the arbiter trades", ROW)
+    macd_units: MacdUnits = choice(MacdUnits.PERCENT, "MACD in percent of price or in price units", MARKET)
 
 
 @dataclass(frozen=True)
 class Governor(ParamSet):
     """Who sizes, limits or refuses the trade."""
 
-    max_position: float = bounded(0.10, 0.0, 1.0, "largest position, share of equity")
-    max_exposure: float = bounded(0.50, 0.0, 10.0, "largest sum of positions, share of equity")
-    max_drawdown: float = bounded(0.15, 0.0, 1.0, "no entries further below the peak than this share")
-    min_confidence: float = bounded(0.65, 0.0, 1.0, "no entries below this confidence")
-    kelly_fraction: float = bounded(0.25, 0.0, 1.0, "share of the Kelly size that is taken")
-    win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule")
-    payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule")
-    reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled")
+    max_position: float = bounded(0.10, 0.0, 1.0, "largest position, share of equity", ROW)
+    max_exposure: float = bounded(0.50, 0.0, 10.0, "largest sum of positions, share of equity", ROW)
+    max_drawdown: float = bounded(0.15, 0.0, 1.0, "no entries further below the peak than this share", ROW)
+    min_confidence: float = bounded(0.65, 0.0, 1.0, "no entries below this confidence", ROW)
+    kelly_fraction: float = bounded(0.25, 0.0, 1.0, "share of the Kelly size that is taken", ROW)
+    win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule", ROW)
+    payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule", ROW)
+    reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled", NUMBER)
     kelly_trades: int = bounded(30, 30, 64, "closed trades that kelly_empirical looks at")
-    sizing_mode: SizingMode = choice(SizingMode.KELLY_WIN_RATE, "where the Kelly rule takes its odds from")
-    cooldown_minutes: int = bounded(60, 0, 525_600, "minutes without an entry after a loss on the symbol")
+    sizing_mode: SizingMode = choice(
+        SizingMode.KELLY_WIN_RATE, "where the Kelly rule takes its odds from", switch_on(SizingMode.KELLY_CONFIDENCE)
+    )
+    cooldown_minutes: int = bounded(60, 0, 525_600, "minutes without an entry after a loss on the symbol", ROW)
     cooldown_scope: CooldownScope = choice(CooldownScope.SYMBOL_LAST_LOSS, "which losses count")
-    max_daily_trades: int = bounded(20, 0, 1_000_000, "approvals a UTC day")
-    exposure_mode: ExposureMode = choice(ExposureMode.PROJECTED, "the new position counts in the exposure check, or not")
-    drawdown_basis: DrawdownBasis = choice(DrawdownBasis.EQUITY, "series whose drawdown is limited, and base of sizes")
-    drawdown_reset: DrawdownReset = choice(DrawdownReset.NONE, "what lifts a drawdown halt")
-    emergency_stop: bool = switch(False, "kill switch: no entries")
+    max_daily_trades: int = bounded(20, 0, 1_000_000, "approvals a UTC day", ROW)
+    exposure_mode: ExposureMode = choice(
+        ExposureMode.PROJECTED,
+        "the new position counts in the exposure check, or not",
+        switch_on(ExposureMode.PROJECTED, ExposureMode.EXISTING),
+    )
+    drawdown_basis: DrawdownBasis = choice(
+        DrawdownBasis.EQUITY, "series whose drawdown is limited, and base of sizes", switch_on(DrawdownBasis.EQUITY, DrawdownBasis.BALANCE)
+    )
+    drawdown_reset: DrawdownReset = choice(
+        DrawdownReset.NONE, "what lifts a drawdown halt", switch_on(DrawdownReset.DAILY, DrawdownReset.MANUAL)
+    )
+    emergency_stop: bool = switch(False, "kill switch: no entries", switch_on(True))
     flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")
-    stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction")
+    stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction", ROW)
     order: GovernOrder = choice(GovernOrder.SYMBOLS, "order in which a bar's decisions are governed")
 
 
@@ -214,13 +245,13 @@ class Governor(ParamSet):
 class Broker(ParamSet):
     """How orders are filled and what they cost."""
 
-    initial_cash: float = bounded(10_000.0, 1.0, 1e12, "quote at the start")
-    fee_rate: float = bounded(0.0004, 0.0, 0.1, "fee per side, share of the notional")
-    slippage_rate: float = bounded(0.0001, 0.0, 0.1, "adverse price move per side, a fraction")
+    initial_cash: float = bounded(10_000.0, 1.0, 1e12, "quote at the start", ROW)
+    fee_rate: float = bounded(0.0004, 0.0, 0.1, "fee per side, share of the notional", ROW)
+    slippage_rate: float = bounded(0.0001, 0.0, 0.1, "adverse price move per side, a fraction", ROW)
     fill: FillAt = choice(FillAt.NEXT_OPEN, "where orders are filled")
-    allow_short: bool = switch(True, "SELL opens a short")
-    max_holding_bars: int = bounded(0, 0, 1_000_000, "bars until a position is closed; 0: the label's horizon")
-    delist_after: int = bounded(24, 1, 1_000_000, "holes in a row after which a position closes")
+    allow_short: bool = switch(True, "SELL opens a short", switch_on(True, False))
+    max_holding_bars: int = bounded(0, 0, 1_000_000, "bars until a position is closed; 0: the label's horizon", ROW)
+    delist_after: int = bounded(24, 1, 1_000_000, "holes in a row after which a position closes", ROW)
 
 
 @dataclass(frozen=True)
@@ -319,6 +350,11 @@ def _parsed(stages: Iterable[Any] | str) -> tuple[Stage, ...]:
             raise InputError(f"stages must be in order of time, was {time_text(start)} after {time_text(out[-1].start)}")
         out.append(Stage(start, tuple((name, getattr(getattr(params, name.split(".")[0]), name.split(".")[1])) for name in table)))
     return tuple(out)
+
+
+def lanes_of() -> dict[str, InLanes]:
+    """Return how SIMD lanes take every parameter, in declaration order (`qtcore.declare.Lane`)."""
+    return {f"{layer.name}.{spec.name}": spec.metadata["lanes"] for layer in LAYERS for spec in fields(layer.default)}  # type: ignore[arg-type]
 
 
 def describe() -> list[dict[str, Any]]:

@@ -2,9 +2,9 @@
 
 LANES = 64  # 8 are too few to be worth the scalar part of a pass, 64 were best (2026-11)
 
-SETTINGS = (  # rows of a chunk's parameters [N_SETTINGS * 64]
+SETTINGS = (  # rows of a chunk's parameters [N_SETTINGS * 64], by the names of those declared as rows; times in units of `rows.time_unit`
     "low_confidence", "score_threshold", "gate_confidence", "min_confidence", "max_position", "max_exposure", "max_drawdown",
-    "kelly_fraction", "win_rate", "payoff", "cooldown", "max_daily_trades", "stop_loss", "initial_cash",
+    "kelly_fraction", "win_rate", "payoff", "cooldown_minutes", "max_daily_trades", "stop_loss", "initial_cash",
     "fee_rate", "slippage_rate", "max_holding_bars", "delist_after",
 )  # fmt: skip
 (
@@ -30,5 +30,6 @@ RESULTS = (  # the first rows of a chunk's account: METRICS, counts as float64
 
 NOT_DUE = 2**62  # a bar that never comes
 
-# Switches of a chunk: what must be the same in all lanes.
+# Switches of a chunk: what must be the same in all lanes, by the names of the parameters that are declared so.
+SWITCHES = ("emergency_stop", "allow_short", "sizing_mode", "exposure_mode", "drawdown_basis", "drawdown_reset")
 IS_KILLED, ALLOWS_SHORT, IS_BY_CONFIDENCE, IS_PROJECTED, IS_ON_EQUITY, IS_RESET_DAILY, N_SWITCHES = range(7)

@@ -1,28 +1,20 @@
 """Driver assignment: which driver runs a setting, and beside which others. Settings that differ only in thresholds share lanes.
 
-Lanes take every opinion and every rule of the governor but the rare ones below; what chooses a branch instead of a number must be the
-same in all lanes of a chunk. Lanes that are alike act in the same bars, so settings are sorted before they are cut.
+Lanes take every opinion, and every parameter that its declaration does not leave to the plain driver (`qtcore.declare.Lane`); what
+chooses a branch instead of a number must be the same in all lanes of a chunk. Lanes that are alike act in the same bars, so settings are
+sorted before they are cut.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.params import (
-    CooldownScope,
-    DrawdownBasis,
-    DrawdownReset,
-    ExposureMode,
-    FillAt,
-    GovernOrder,
-    MetaMode,
-    MetaVariant,
-    PolicyBase,
-    SizingMode,
-)
-from qtcore.sweep.layout import LANES, N_SWITCHES, SETTINGS
+from qtcore.declare import Lane
+from qtcore.params import PARAMS, MetaMode, MetaVariant, Params, PolicyBase, lanes_of
+from qtcore.sweep.layout import LANES, N_SWITCHES, SETTINGS, SWITCHES
 from qtcore.types import F8, I8, N_MODELS, NS_PER_MINUTE, Bars
 
 LEAST = 24  # rows of a kind from which a chunk of lanes is quicker than the plain driver; 13 were twice as slow (2026-11)
@@ -39,11 +31,20 @@ class Driver(IntEnum):
     REGIMES = 1  # metrics by regime are kept
     TIMES = 2  # float64 cannot hold the times of the bars exactly
     HOLES = 3  # a bar has an open or a close without the other
-    ORDER = 4  # a bar's candidates are sorted
-    SIZING = 5  # the size depends on a list of trades
-    COOLDOWN = 6  # and so does the cooldown
-    FILL = 7  # orders are filled at the close
-    FEW = 8  # fewer than LEAST settings of its kind
+    FEW = 4  # fewer than LEAST settings of its kind
+    PARAMETER = 8  # and above: the first parameter whose value lanes do not take, 8 + its number in the order of declaration
+
+
+IN_LANES = lanes_of()
+
+
+def driver_name(code: int) -> str:
+    """Name a driver's code: that of `Driver`, or the parameter that needs the plain one.
+
+    >>> driver_name(Driver.FEW), driver_name(Driver.PARAMETER)
+    ('few', 'features.feature_set')
+    """
+    return Driver(code).name.lower() if code < Driver.PARAMETER else list(IN_LANES)[code - Driver.PARAMETER]
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,35 @@ def time_unit(bars: Bars, cooldown_minutes: int) -> int:
 
 
 def suited(bars: Bars, records: NDArray) -> NDArray[np.int8]:
-    """Return for every row of PARAMS [P] the `Driver` that its rules and the bars ask for: the one place that decides it."""
-    governor, broker = records["governor"], records["broker"]
+    """Return for every row of PARAMS [P] the `Driver` that its parameters, as they are declared, and the bars ask for."""
     out = np.full(len(records), Driver.LANES, np.int8)
-    if not time_unit(bars, int(governor["cooldown_minutes"].max(initial=0))):
+    if not time_unit(bars, int(records["governor"]["cooldown_minutes"].max(initial=0))):
         out[:] = Driver.TIMES
     elif np.any(np.isnan(bars.open) != np.isnan(bars.close)):
         out[:] = Driver.HOLES
     else:
-        out[broker["fill"] != FillAt.NEXT_OPEN] = Driver.FILL
-        out[governor["cooldown_scope"] != CooldownScope.SYMBOL_LAST_LOSS] = Driver.COOLDOWN
-        out[governor["sizing_mode"] == SizingMode.KELLY_EMPIRICAL] = Driver.SIZING
-        out[governor["order"] != GovernOrder.SYMBOLS] = Driver.ORDER
+        default = Params().record()[0]
+        for number, (name, lanes) in reversed(list(enumerate(IN_LANES.items()))):
+            layer, key = name.split(".")
+            if key in (PARAMS[layer].names or ()) and (known := lanes.known(default[layer][key])) is not None:
+                out[~_is_one_of(records[layer][key], known)] = Driver.PARAMETER + number
     return out
+
+
+def _is_one_of(column: NDArray, known: tuple[Any, ...]) -> NDArray[np.bool_]:
+    """Say which rows of a column [P] or [P, K] hold one of the values."""
+    return np.any([(column == value).reshape(len(column), -1).all(axis=1) for value in known], axis=0)
+
+
+def columns_of(rows: NDArray, kind: Lane) -> list[NDArray]:
+    """Return the columns of the parameters that lanes take in one way."""
+    names = [name.split(".") for name, lanes in IN_LANES.items() if lanes.kind == kind]
+    return [rows[layer][key] for layer, key in names]
+
+
+def opinion_columns(rows: NDArray) -> list[NDArray]:
+    """Return what makes an opinion; `low_confidence` is a row of the lanes, but not on every basis of the policy."""
+    return [*columns_of(rows, Lane.OPINION), rows["meta"]["low_confidence"]]
 
 
 def opinion_rows(records: NDArray, has_model: bool) -> NDArray:
@@ -125,9 +142,9 @@ def as_bytes(records: NDArray) -> NDArray[np.uint8]:
 def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
     """Cut the rows PARAMS [P] into chunks of lanes; few of a kind are left to the plain driver."""
     opinion = opinion_rows(records, has_model)
-    groups, switches = number_rows([opinion["ensemble"], opinion["meta"]]), _switches(records)
+    groups, switches = number_rows(opinion_columns(opinion)), _switches(records)
     references = records["governor"]["reference_confidence"]
-    kinds = number_rows([groups, switches, references])
+    kinds = number_rows([groups, switches, *columns_of(records, Lane.NUMBER)])
     settings = _settings(records, time_unit(bars, int(records["governor"]["cooldown_minutes"].max(initial=0))))
     is_suited = suited(bars, records) == Driver.LANES
     rows, plain, chunks = np.flatnonzero(is_suited), [np.flatnonzero(~is_suited)], []
@@ -147,7 +164,7 @@ def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
 
 def _names(opinion: NDArray) -> I8:
     """Name opinions [C] by their content, so that names mean the same in every call."""
-    content = np.concatenate([as_bytes(opinion["ensemble"]), as_bytes(opinion["meta"])], axis=1)
+    content = np.concatenate([as_bytes(column) for column in opinion_columns(opinion)], axis=1)
     return np.array([hash(row.tobytes()) for row in content], np.int64)
 
 
@@ -163,29 +180,17 @@ def put_alike_together(rows: I8, columns: list[F8]) -> I8:
 
 def _settings(records: NDArray, unit: int) -> F8:
     """Take what lanes compare with, [P, N_SETTINGS]."""
-    governor, broker, arbiter = records["governor"], records["broker"], records["arbiter"]
-    own = {
-        "low_confidence": records["meta"]["low_confidence"],
-        "score_threshold": arbiter["score_threshold"],
-        "gate_confidence": np.where(arbiter["enabled"] != 0, arbiter["gate_confidence"], np.inf),  # that nothing passes
-        "cooldown": governor["cooldown_minutes"] * (NS_PER_MINUTE // max(1, unit)),
-    }
-    for name in SETTINGS:
-        if name not in own:
-            own[name] = governor[name] if name in (governor.dtype.names or ()) else broker[name]
-    return np.stack([own[name].astype(np.float64) for name in SETTINGS], axis=1)
+    arbiter = records["arbiter"]
+    rows = {name.split(".")[1]: name.split(".")[0] for name, lanes in IN_LANES.items() if lanes.kind == Lane.ROW and not lanes.row}
+    columns = {key: records[layer][key] for key, layer in rows.items()}
+    columns["gate_confidence"] = np.where(arbiter["enabled"] != 0, arbiter["gate_confidence"], np.inf)  # that nothing passes
+    columns["cooldown_minutes"] = columns["cooldown_minutes"] * (NS_PER_MINUTE // max(1, unit))
+    return np.stack([columns[name].astype(np.float64) for name in SETTINGS], axis=1)
 
 
 def _switches(records: NDArray) -> I8:
-    """Take what must be the same in all lanes of a chunk, [P, N_SWITCHES]."""
-    governor = records["governor"]
-    columns = [
-        governor["emergency_stop"] != 0,
-        records["broker"]["allow_short"] != 0,
-        governor["sizing_mode"] == SizingMode.KELLY_CONFIDENCE,
-        governor["exposure_mode"] == ExposureMode.PROJECTED,
-        governor["drawdown_basis"] == DrawdownBasis.EQUITY,
-        governor["drawdown_reset"] == DrawdownReset.DAILY,
-    ]
+    """Take the switches that must be the same in all lanes of a chunk, [P, N_SWITCHES]."""
+    declared = {name.split(".")[1]: (name.split(".")[0], lanes.on) for name, lanes in IN_LANES.items() if lanes.kind == Lane.SWITCH}
+    columns = [records[declared[name][0]][name] == declared[name][1] for name in SWITCHES]
     assert len(columns) == N_SWITCHES
     return np.stack(columns, axis=1).astype(np.int64)

@@ -10,14 +10,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.params import PARAMS, Params
+from qtcore.declare import Lane
+from qtcore.params import PARAMS, Params, lanes_of
 from qtcore.types import I8, InputError
 from research.errors import ConfigError
 
 BLOCK = 4_096  # settings that are drawn, run and written together
 SEARCHES = ("grid", "random", "adaptive")
 MAX_VALUES = 1_000_000  # of one axis
-MARKET = ("features.", "arbiter.macd_units")  # what changes the planes that the opinion reads
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Axis:
     @property
     def is_market(self) -> bool:
         """Whether it changes what the opinion sees, so that planes are made again."""
-        return self.name.startswith(MARKET)
+        return lanes_of()[self.name].kind == Lane.MARKET
 
 
 @dataclass(frozen=True)

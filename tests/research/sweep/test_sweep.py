@@ -134,10 +134,10 @@ def test_it_is_told_who_ran_the_rows_and_why(world):
     grid = {"governor.min_confidence": "0.50:0.82:0.01", "arbiter.score_threshold": [0.05, 0.15]}  # 66 settings
     ordered = grid | {"governor.order": "symbols,by_confidence"}
     counts = sweep(world, ordered, record=False).drivers
-    assert counts == {"lanes": 64, "order": 66, "few": 2}
+    assert counts == {"lanes": 64, "few": 2, "governor.order": 66}
     assert driver_words(counts) == (
-        "SIMD lanes, 64 settings side by side: 64; the plain driver: 66 (governor.order by_confidence sorts the candidates of a bar), "
-        "2 (fewer than 24 settings that differ in thresholds alone)"
+        "SIMD lanes, 64 settings side by side: 64; the plain driver: 2 (fewer than 24 settings that differ in thresholds alone), "
+        "66 (a value of governor.order that lanes do not take)"
     )
     assert sweep(world, grid, by_regime=True, record=False).drivers == {"regimes": 66}
     markets = sweep(world, {"features.rsi_variant": ["sma", "wilder"], "governor.min_confidence": "0.50:0.74:0.01"}, record=False)
