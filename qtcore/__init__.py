@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from qtcore.lazy import import_lazily
 
 if TYPE_CHECKING:
+    from qtcore.chain.trade import trade
     from qtcore.engine import Engine, Result
     from qtcore.features import FEATURE_SETS, Feature, FeatureBank, Planes
     from qtcore.jit import kernel, rebind
@@ -42,11 +43,13 @@ __all__ = [
     "Votes",
     "kernel",
     "rebind",
+    "trade",
 ]
 
 import_lazily(
     __name__,
     {
+        "chain.trade": ("trade",),
         "engine": ("Engine", "Result"),
         "features": ("FEATURE_SETS", "Feature", "FeatureBank", "Planes"),
         "jit": ("kernel", "rebind"),

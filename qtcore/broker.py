@@ -1,7 +1,7 @@
 """Simulated broker: fill prices, fees and slippage of orders; live replaces them by the exchange's reports.
 
 The rules are scalars in, scalars out. `enter` and `leave` complete one row of the ledger and hand it to `apply_fill`, the only
-place that books. Own fills: `rebind(trade, fill_step=mine)`.
+place that books. Own fills: `qtcore.rebind(qtcore.trade, fill_step=mine)`.
 """
 
 import numpy as np

@@ -2,7 +2,8 @@
 
 A cell is judged in two steps. The *screen* needs no account: HOLD, low confidence, shorts switched off, no bar, kill switch; it runs
 over a whole block as SIMD. What passes it is *governed* in order: drawdown halt and daily limit (the same for every candidate of a
-bar), then exposure and cooldown. The first rule that hits gives the reason (`spec` 10.3). Own governor: `rebind(trade, govern_step=mine)`.
+bar), then exposure and cooldown. The first rule that hits gives the reason (`spec` 10.3).
+Own governor: `qtcore.rebind(qtcore.trade, govern_step=mine)`.
 """
 
 from qtcore.jit import kernel
@@ -184,8 +185,19 @@ def size_step(confidence, win_rate, payoff, governor):
 def govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """Judge one candidate that no veto of the bar stops. Returns the signed notional (0.0 if refused) and the reason.
 
-    side: 1 buys, -1 sells. symbol: column. now, loss_time: decision time and newest loss that counts, ns UTC. win_rate, payoff: the
-    odds of the sizing mode. account, position, params: records.
+    A governor of one's own takes these arguments in this order, by whatever names, and writes to none of the records:
+
+    side: 1 buys, -1 sells; an approved notional has its sign.
+    confidence: of the decision, from `governor.min_confidence` to 1.
+    symbol: column of the bars.
+    now: decision time, the close of the bar, ns UTC.
+    loss_time: newest losing exit of the symbol that the cooldown looks at, ns UTC; NEVER if none.
+    win_rate, payoff: the odds of the sizing mode, a fraction, and the mean win over the mean loss.
+    account: record ACCOUNT at this close: money in quote, what this bar approved before already in `exposure` and `trades_today`.
+    position: record POSITION of the symbol: flat, or ordered to leave at the next open.
+    params: record of every layer's parameters, `params["governor"]["max_position"]` for example.
+
+    The notional is in quote. The reason is APPROVED or the code of a refusal, never NONE; types.py declares records and codes.
     """
     g, base = params["governor"], base_of(account, params)
     notional = base * size_step(confidence, win_rate, payoff, g)

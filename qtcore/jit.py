@@ -103,7 +103,7 @@ def use_threads(n: int) -> None:
 
 
 def rebind(function: Any, **replacements: Any) -> Any:
-    """Rebuild a kernel with other callees: `rebind(trade, govern_step=mine)`.
+    """Rebuild a kernel with other callees: `rebind(qtcore.trade, govern_step=mine)`.
 
     The names are globals of the function's module. A kernel between `function` and the replaced callee is rebuilt too. Compiled
     without a disk cache, see the top of this module. Raises ValueError when a name is never reached.

@@ -2,7 +2,7 @@
 
     check_layer(my_feature)          a function bars -> [n, S], or a `Feature` as `FeatureBank(custom=...)` takes it
     check_layer(my_judge)            f(votes, planes, params) -> (action [n, S], confidence [n, S]), as `Engine(judge=...)` takes it
-    check_layer(my_govern_step)      a kernel with the arguments of `govern_step`, as `rebind(trade, govern_step=...)` takes it
+    check_layer(my_govern_step)      a kernel with the arguments of `govern_step`, as `rebind(qtcore.trade, govern_step=...)` takes it
     check_layer(my_trade, "trade")   a whole trade loop, as `Engine(trade=...)` takes it
     check_layer(my_model, "meta_model")   a learned meta layer, as `Engine(meta_model=...)` takes it
 
