@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from qtcore.params import Params
     from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Reason, Source, Verdict, Votes
 
+__version__ = "0.2.0"
+
 __all__ = [
     "FEATURE_SETS",
     "MODELS",

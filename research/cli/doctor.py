@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qtcore import jit
+from qtcore import __version__, jit
 from research.data.machine import memory
 from research.errors import EXTRAS
 from research.files import home
@@ -27,7 +27,7 @@ def examine() -> dict[str, Any]:
     report = {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "qtcore": _version("qtcore"),
+        "qtcore": __version__,
         "source_hash": jit.source_hash(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": None if (size := memory()) is None else round(size / 2**30, 1),

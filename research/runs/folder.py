@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from qtcore import __version__
 from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
@@ -38,7 +39,7 @@ from research.training.predictions import Predictions
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
 TABLES = ("bars", "decisions", "trades", "fills", "equity", "predictions")
-VERSIONED = ("qtcore", "numpy", "numba", "pandas", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "arch")
+VERSIONED = ("numpy", "numba", "pandas", "pyarrow", "scikit-learn", "xgboost", "lightgbm", "torch", "arch")
 ROWS_AT_ONCE = 250_000  # rows of a bar or decision table that are in memory as a table
 
 __all__ = [
@@ -131,7 +132,7 @@ def manifest_of(run: RunRecord, name: str, trials: dict[str, Any]) -> dict[str, 
         "origin": run.bars.origin,
         "ceilings": run.ceilings,
         "source_hash": _sources(),
-        "versions": {"python": platform.python_version(), **_versions(VERSIONED)},
+        "versions": {"python": platform.python_version(), "qtcore": __version__, **_versions(VERSIONED)},
         "platform": platform.platform(),
         "seeds": {"training": getattr(run.predictions, "seed", None), "bootstrap": 42},
         "threads": {"processors": os.cpu_count(), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS")},

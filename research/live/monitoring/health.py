@@ -1,11 +1,9 @@
 """Health checks: bands of `spec` 13.5, the checks of 13.7, the status of 13.4, for a page, a script and a person."""
 
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from qtcore import Params
+from qtcore import Params, __version__
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
 from research.errors import several
@@ -111,7 +109,7 @@ def status(source: StatusSource) -> dict[str, Any]:
     counted, n_counted = overrides(tally, params.meta.mode)
     return {
         **source.verdict(),
-        "version": _version(),
+        "version": __version__,
         "source": source.name,
         "is_live": source.is_live,
         "last_bar": iso(book.time) if book.time else None,
@@ -238,14 +236,6 @@ def _long(seconds: float) -> str:
     """Say a time as a person would."""
     minutes = seconds / 60.0
     return f"{minutes:.0f} min" if minutes < 120.0 else f"{minutes / 60.0:.0f} h" if minutes < 2_880.0 else f"{minutes / 1440.0:.0f} days"
-
-
-@cache
-def _version() -> str:
-    try:
-        return version("qtcore")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def validate(source: StatusSource) -> dict[str, Any]:
