@@ -1,5 +1,6 @@
 """Command `qt sweep`: how a sweep is asked for and shown."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,9 +38,10 @@ def sweep(
     ] = None,
     where: Annotated[list[str] | None, typer.Option(help="constraint, e.g. 'max_drawdown < 0.15'; repeatable")] = None,
     objective: Annotated[
-        str, typer.Option(help="figure that the best trial has the most of, and an adaptive search looks for; -NAME for the least")
-    ] = "sharpe",
-    search: Annotated[str, typer.Option(help="grid, random, or adaptive: settings that the trials so far make promising")] = "grid",
+        str | None,
+        typer.Option(help="figure that the best trial has the most of, and an adaptive search looks for; -NAME for the least; sharpe"),
+    ] = None,
+    search: Annotated[str | None, typer.Option(help="grid, random, or adaptive: settings that the trials so far make promising")] = None,
     trials: Annotated[int | None, typer.Option("--settings", help="settings of a random or adaptive search; default: 1,000")] = None,
     by_regime: Annotated[bool, typer.Option("--by-regime", help="also figures of each regime slice, as sharpe.volatility_low")] = False,
     engine: Engine = "local",
@@ -67,7 +69,7 @@ def sweep(
 ) -> None:
     """Run the chain for every setting of a grid; each counts as a trial."""
     from research.report.terms import basis
-    from research.workflow.asked import SweepJob
+    from research.workflow.asked import SweepJob, parse_grid
     from research.workflow.backtest_job import Job
     from research.workflow.sweep_job import run_sweep
 
@@ -87,7 +89,10 @@ def sweep(
         day_start=day_start,
         adjusted=adjusted,
     )
-    asked = SweepJob(job, tuple(grid or ()), tuple(where or ()), objective, search, trials, by_regime, resume, walk_forward)
+    flags: dict[str, Any] = {"objective": objective, "search": search, "settings": trials, "by_regime": by_regime or None}
+    given = {name: value for name, value in flags.items() if value is not None} | ({"where": tuple(where)} if where else {})
+    plan = replace(job.config.search, grid=parse_grid(tuple(grid or ())), seed=job.config.run.seed, **given)
+    asked = SweepJob(job, plan, resume, walk_forward)
     with progress(quiet or json) as update:
         outcome = run_sweep(asked, update)
     said = outcome.summary["verdict"]

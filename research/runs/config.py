@@ -33,6 +33,7 @@ from qtcore.params import describe as describe_layers
 from qtcore.stages import stages_text
 from research.errors import ConfigError
 from research.files import Kind, read_toml
+from research.runs.search_plan import SearchPlan
 from research.training.plan import TrainingPlan, option, shown
 
 CONFIG = Kind("a TOML file with a table per layer", "correct it or leave --config out")
@@ -63,9 +64,9 @@ class RunOptions(TrainingPlan):
 
 
 def describe() -> list[dict[str, Any]]:
-    """List everything that `--set` takes: the parameters of the layers, the stages, and the table `[run]`."""
+    """List everything that `--set` takes: the parameters of the layers, the stages, and the tables `[run]` and `[search]`."""
     stages = {"name": "stages", "default": "", "allowed": "text", "meaning": "TIME meta=on arbiter=off; TIME ..."}
-    return [*describe_layers(), stages, *RunOptions.describe()]
+    return [*describe_layers(), stages, *RunOptions.describe(), *SearchPlan.describe()]
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Config:
 
     params: Params = field(default_factory=Params)
     run: RunOptions = RunOptions()
+    search: SearchPlan = SearchPlan()
     profile: str = "default"
 
     def changes(self) -> list[str]:
@@ -96,9 +98,9 @@ def load_config(
     Different names may come in any order: a stage holds from its time on, whatever was said before or after it. Raises UserError naming
     the first bad one.
     """
-    usual, run, values = Params.profile(profile), RunOptions(), dict(environment or {})
+    usual, tables, values = Params.profile(profile), (RunOptions(), SearchPlan()), dict(environment or {})
     if path is not None:
-        run = _read_tables(read_toml(path, CONFIG), str(path), values, run)
+        tables = _read_tables(read_toml(path, CONFIG), str(path), values, *tables)
     usual.with_values(values)
     for text in sets:
         name, sign, value = text.partition("=")
@@ -111,13 +113,15 @@ def load_config(
             near = [row["name"] for row in describe() if row["name"].rpartition(".")[2] == layer] if sign else []
             hint = f"; did you mean {' or '.join(near)}?" if near else "; `qt doctor --params` lists the names"
             raise ConfigError(f"--set must be layer.name=value, was {text!r}{hint}")
-        run = _read_tables({layer: {key: value.strip()}}, "--set", values, run)
+        tables = _read_tables({layer: {key: value.strip()}}, "--set", values, *tables)
         usual.with_values(values)  # what is wrong is told of the first that is
-    return Config(usual.with_values(values), run, profile)
+    return Config(usual.with_values(values), *tables, profile)
 
 
-def _read_tables(tables: dict[str, Any], origin: str, values: dict[str, Any], run: RunOptions) -> RunOptions:
-    """Put what tables say of layers into `values`; return what they say of `[run]`."""
+def _read_tables(
+    tables: dict[str, Any], origin: str, values: dict[str, Any], run: RunOptions, search: SearchPlan
+) -> tuple[RunOptions, SearchPlan]:
+    """Put what tables say of layers into `values`; return what they say of `[run]` and `[search]`."""
     for layer, table in tables.items():
         if layer == "stage":
             values["stages"] = table if isinstance(table, list) else [table]
@@ -131,6 +135,8 @@ def _read_tables(tables: dict[str, Any], origin: str, values: dict[str, Any], ru
             values[FACTORS] = regime_factors(table.pop("regime_weights"))
         if layer == "run":
             run = replace(run, **RunOptions.read(table, origin))
+        elif layer == "search":
+            search = replace(search, **SearchPlan.read(table, origin))
         else:
             values.update({f"{layer}.{key}": value for key, value in table.items()})
-    return run
+    return run, search

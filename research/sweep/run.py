@@ -25,6 +25,7 @@ from research.runs.backtest import resolved
 from research.runs.case import Case
 from research.runs.folder import check_output
 from research.runs.metrics import figure_names
+from research.runs.search_plan import SearchPlan
 from research.runs.space import BLOCK, Space
 from research.sweep.adaptive import Adaptive
 from research.sweep.counting import count
@@ -45,15 +46,10 @@ PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is give
 def sweep(
     bars: Bars | Any,
     predictions: Predictions,
-    grid: Mapping[str, Any],
+    grid: Mapping[str, Any] | None = None,
     params: Params | None = None,
     *,
-    search: str = "grid",
-    settings: int = 0,
-    seed: int = 42,
-    objective: str = "sharpe",
-    by_regime: bool = False,
-    where: Sequence[str] = (),
+    plan: SearchPlan | None = None,
     out: str | Path | None = None,
     resume: bool = False,
     engine: str = "local",
@@ -61,16 +57,17 @@ def sweep(
     meta: MetaSource | None = None,
     record: bool | Callable[[SweepResult], TrialSummary] = True,
     progress: Any = None,
+    **asked: Any,
 ) -> SweepResult:
     """Run the chain over `bars` once for every setting of `grid` and return the trials.
 
     grid: `{"layer.name": values}`, values as a sequence or as text `low:high:step`, `a,b,c`; `low:high` in a random search. params: what
-    the grid does not name. search: `grid`; `random` with that many `settings` from `seed`; or `adaptive`, which looks for the largest
-    `objective` that keeps `where`. by_regime: also figures of the fifteen regime slices. where: constraints such as `max_drawdown < 0.15`,
-    for `SweepResult.best`. out: folder that results stream to; `resume` goes on with what lies there. engine, address: `local`, or `ray`
-    and where it runs, as `research.parallel.opened` takes them; the results are the same bits. meta: a learned meta layer, as `backtest`
-    takes it. record: count every row in the trial ledger, or the function that is given the finished rows to count them. Raises UserError
-    on a grid, folder or ledger that does not do.
+    the grid does not name. Further keywords are the fields of `SearchPlan`, in place of those of `plan`: `search` is `grid`; `random` with
+    that many `settings` from `seed`; or `adaptive`, which looks for the largest `objective` that keeps `where`. by_regime: also figures of
+    the fifteen regime slices. where: constraints such as `max_drawdown < 0.15`, for `SweepResult.best`. out: folder that results stream
+    to; `resume` goes on with what lies there. engine, address: `local`, or `ray` and where it runs, as `research.parallel.opened` takes
+    them; the results are the same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger,
+    or the function that is given the finished rows to count them. Raises UserError on a grid, folder or ledger that does not do.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -78,21 +75,22 @@ def sweep(
     >>> len(trials.table())
     2
     """
+    plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = aligned(predictions, bars)
-    space = Space.of(resolved(params or Params(), predictions), grid, search, settings, seed)
-    check_wish(search, engine, objective, where, by_regime)
+    space = plan.space(resolved(params or Params(), predictions))
+    check_plan(plan, engine)
     _check_modes(space, meta)
-    if search == "adaptive":
-        space = Adaptive.begin(space, objective, where, figure_names(by_regime))
+    if plan.search == "adaptive":
+        space = Adaptive.begin(space, plan.objective, plan.where, figure_names(plan.by_regime))
     if record:
         Ledger().resets()  # one that is damaged or gone is told before the work
-    case = Case.of(bars, predictions, by_regime, meta)
+    case = Case.of(bars, predictions, plan.by_regime, meta)
     if progress is not None and engine != "local":
         progress(0, space.size, "sweep: connecting")
     with opened(engine, address) as pool:
         store = Store(None if out is None else Path(out), space, case, resume)
-        trials = SweepResult(space, case, store.parts, tuple(where), folder=store.folder, resumed=frozenset(store.parts))
+        trials = SweepResult(space, case, store.parts, tuple(plan.where), folder=store.folder, resumed=frozenset(store.parts))
         try:
             if isinstance(space, Adaptive):
                 space.run(store, Settings(space, case).rows, progress)
@@ -109,12 +107,12 @@ def sweep(
     return trials
 
 
-def check_wish(search: str, engine: str, objective: str, where: Sequence[str], by_regime: bool) -> None:
+def check_plan(plan: SearchPlan, engine: str) -> None:
     """Raise UserError where no such figure exists, no trial can keep the constraints, or the search cannot be done here."""
-    names = figure_names(by_regime)
-    parse_objective(objective, names)
-    parse_rules(where, names)
-    if search == "adaptive":
+    names = figure_names(plan.by_regime)
+    parse_objective(plan.objective, names)
+    parse_rules(plan.where, names)
+    if plan.search == "adaptive":
         if engine != "local":
             raise ConfigError(f"--search adaptive must run on the local engine, was {engine}; each batch waits for the one before it")
         need("optuna", "--search adaptive")

@@ -1,7 +1,7 @@
 """Walk-forward optimisation: the best setting on each stretch of time is scored on the next, which it has not seen. Does picking pay?"""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from research.evidence.trials import TrialSummary
 from research.runs.backtest import resolved
 from research.runs.benchmark import bar_returns
 from research.runs.case import Case
+from research.runs.search_plan import SearchPlan
 from research.sweep.counting import FoldCounter
 from research.sweep.run import sweep
 from research.sweep.search_significance import MIN_PERIODS, day_ends
@@ -66,34 +67,34 @@ def walk_forward(
 def walk(
     bars: Bars,
     predictions: Predictions,
-    grid: Mapping[str, Any],
+    grid: Mapping[str, Any] | None = None,
     params: Params | None = None,
     *,
+    plan: SearchPlan | None = None,
     n_folds: int = 5,
-    objective: str = "sharpe",
-    where: Sequence[str] = (),
     meta: MetaSource | None = None,
     record: bool = True,
     progress: Any = None,
-    **options: Any,
+    **asked: Any,
 ) -> Walk:
     """Pick on one fold, score on the next, and judge the picks.
 
     The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it.
-    objective, where: as in `SweepResult.best`; a fold whose trials keep no constraint is left out. record: count every setting that a fold
+    plan, asked: as in `sweep`; a fold whose trials keep no constraint is left out. record: count every setting that a fold
     tries in the trial ledger, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep` has counted on these
-    bars. options: what else `sweep` takes (search, settings, seed). Raises UserError on fewer than two folds or too few bars.
+    bars. Raises UserError on fewer than two folds or too few bars.
     """
+    plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
     case = Case.of(bars, predictions, meta=meta)
     edges = fold_edges(case.first, case.bars.n, n_folds)
     counter = FoldCounter(case, n_folds)
-    rows, returns, whole = [], [], {**options, "record": counter if record else False, "objective": objective, "where": where, "meta": meta}
+    rows, returns = [], []
     now: SweepResult | None = None
     for fold, (start, end) in enumerate(itertools.pairwise(edges)):
-        then = sweep(bars[:end], _from(predictions[:end], start), grid, params, **whole)
-        if now is not None and (best := _best(now, objective)) is not None:
+        then = sweep(bars[:end], _from(predictions[:end], start), None, params, plan=plan, record=counter if record else False, meta=meta)
+        if now is not None and (best := _best(now, plan.objective)) is not None:
             number = int(best["trial"])
             table = then.table() if now.space.search != "adaptive" else Settings(now.space, then.case).rows(0, len(now))
             scored = table.iloc[number]

@@ -8,32 +8,21 @@ from qtcore import Params
 from research.errors import ConfigError
 from research.parallel import check_engine
 from research.runs.folder import RunFiles, check_output
-from research.runs.space import Space
-from research.sweep.run import MARK, check_resume, check_wish
+from research.runs.search_plan import SearchPlan
+from research.sweep.run import MARK, check_plan, check_resume
 from research.workflow.backtest_job import Job
 
-USUAL = 1_000  # settings of a random or adaptive search
 SEARCHING = ("run.seed", "run.ceilings")  # what a sweep of a finished run takes of the table [run]
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """What the user asked for. grid: `layer.name=values` texts; settings: of a random or adaptive search, None for the usual number."""
+    """What the user asked for: candles or a run, what is tried on them, and how it is done."""
 
     job: Job
-    grid: tuple[str, ...]
-    where: tuple[str, ...] = ()
-    objective: str = "sharpe"
-    search: str = "grid"
-    settings: int | None = None
-    by_regime: bool = False
+    plan: SearchPlan
     resume: bool = False
     walk_forward: int = 0
-
-    @property
-    def n_settings(self) -> int:
-        """Settings of the search; 0 for a grid, which tries all."""
-        return self.settings if self.settings is not None else 0 if self.search == "grid" else USUAL
 
     def base(self, swept: RunFiles | None) -> Params:
         """Return the parameters that the grid does not name: those of the run that is swept with what was set, else of the job."""
@@ -47,8 +36,8 @@ class SweepJob:
         if self.resume:
             check_resume(folder)
         self._check_sources(swept)
-        check_wish(self.search, self.job.engine, self.objective, self.where, self.by_regime)
-        Space.of(self.base(swept), parse_grid(self.grid), self.search, self.n_settings)
+        check_plan(self.plan, self.job.engine)
+        self.plan.space(self.base(swept))
         if self.walk_forward == 1:
             raise ConfigError(
                 "--walk-forward must be 2 or more folds, was 1: the pick of one is scored on the next; take more or leave it out"

@@ -27,7 +27,7 @@ from research.sweep.trials import SweepResult
 from research.sweep.walk import Walk, fold_edges, walk
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
-from research.workflow.asked import SweepJob, parse_grid
+from research.workflow.asked import SweepJob
 from research.workflow.backtest_job import inputs_of, load
 from research.workflow.run import Run
 
@@ -58,16 +58,15 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
         fold_edges(Case.of(bars, predictions).first, bars.n, asked.walk_forward)  # a mistake is told before the sweep
     certificate = _inherited(swept, bars, predictions, meta)
     trials = sweep(
-        bars, predictions, parse_grid(asked.grid), base, search=asked.search, settings=asked.n_settings, seed=job.config.run.seed,
-        objective=asked.objective, by_regime=asked.by_regime, where=asked.where, out=folder, resume=asked.resume, engine=job.engine,
-        address=job.address, meta=meta, progress=progress,
+        bars, predictions, None, base, plan=asked.plan, out=folder, resume=asked.resume, engine=job.engine, address=job.address, meta=meta,
+        progress=progress,
     )  # fmt: skip
     walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
-    best = trials.best(asked.objective)
+    best = trials.best(asked.plan.objective)
     params = trials.params(int(best["trial"]))
     run = Run.of(backtest(bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings))
     run.verification, run.lacked = certificate, lacked
-    summary = summary_of(trials, best, run.summary, asked.objective)
+    summary = summary_of(trials, best, run.summary, asked.plan.objective)
     summary["search"] = judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
@@ -81,10 +80,9 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
 
 def _walked(asked: SweepJob, trials: SweepResult, predictions: Predictions, params: Params, meta: Any, progress: Progress) -> Walk:
     """Walk forward over the same settings; an adaptive search tries others in each fold, which the verdict on the best trial counts too."""
-    options = {"search": asked.search, "settings": asked.n_settings, "seed": asked.job.config.run.seed, "by_regime": asked.by_regime}
     found: Walk = walk(
-        trials.case.bars, predictions, parse_grid(asked.grid), params, n_folds=asked.walk_forward, objective=asked.objective,
-        where=asked.where, meta=meta, record=asked.search == "adaptive", progress=progress, **options,
+        trials.case.bars, predictions, None, params, plan=asked.plan, n_folds=asked.walk_forward, meta=meta,
+        record=asked.plan.search == "adaptive", progress=progress,
     )  # fmt: skip
     trials.tried = found.tried or trials.tried
     return found

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.runs.config import RunOptions
 from research.runs.folder import read_run
+from research.runs.search_plan import SearchPlan
 
 SMALL = ["--set", "run.models=lgbm", "--set", "run.folds=2"]
 WORLD = "simulated:planted_edge?n_bars=1200&n_symbols=2"
@@ -206,7 +206,7 @@ def test_doctor_lists_machine_and_parameters(monkeypatch: pytest.MonkeyPatch, ca
     assert qt("doctor", "--params", "--json", monkeypatch=monkeypatch) == 0
     rows = json.loads(capsys.readouterr().out)
     names = {row["name"] for row in rows}
-    run = {f"run.{spec.name}" for spec in dataclasses.fields(RunOptions)}
+    run = {f"{plan.TABLE}.{name}" for plan in (RunOptions, SearchPlan) for name in plan.declared()}
     assert names == set(Params().flat()) | run | {"stages"}
     monkeypatch.setenv("COLUMNS", "80")
     assert qt("doctor", "--params", monkeypatch=monkeypatch) == 0

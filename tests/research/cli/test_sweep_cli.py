@@ -113,7 +113,7 @@ def test_a_mistake_is_one_sentence(run_folder, tmp_path, capsys, words, sentence
         ([*ONE, "--where", "luck < 1"], "--where must name a figure of the sweep, was 'luck'"),
         ([*ONE, "--where", "max_drawdown"], "--where must be a figure, one of < <= > >=, and a finite number"),
         ([*ONE, "--where", "sharpe < 1", "--where", "sharpe > 2"], "--where must allow something, was sharpe < 1 and sharpe > 2"),
-        ([*ONE, "--search", "all"], "--search must be one of grid, random, adaptive, was 'all'"),
+        ([*ONE, "--search", "all"], "search.method (--search) must be one of grid, random, adaptive, was 'all'"),
         ([*ONE, "--search", "random", "--settings", "0"], "--settings must be 1 or more, was 0"),
         ([*ONE, "--settings", "5"], "--settings must come with --search random or adaptive, was 5"),
         ([*ONE, "--search", "adaptive", "--engine", "ray"], "--search adaptive must run on the local engine, was ray"),

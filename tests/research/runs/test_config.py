@@ -105,3 +105,14 @@ def test_config_is_the_same_in_whatever_order_names_are_set(tmp_path):
     (tmp_path / "qt.toml").write_text("[[stage]]\nfrom = 2024-03-01\nmeta = true\n", encoding="utf-8")
     mixed = load_config(path=tmp_path / "qt.toml", sets=["meta.enabled=off"])
     assert [stage.values for stage in mixed.params.stages] == [(("meta.enabled", True),)]
+
+
+def test_search_is_set_as_everything_else_is(tmp_path):
+    (tmp_path / "qt.toml").write_text("[search]\nmethod = 'random'\nsettings = 20\n", encoding="utf-8")
+    search = load_config(path=tmp_path / "qt.toml", sets=["search.objective=-max_drawdown", "search.by_regime=on"]).search
+    assert (search.search, search.n_settings, search.objective, search.by_regime) == ("random", 20, "-max_drawdown", True)
+    assert load_config(sets=["search.method=adaptive"]).search.n_settings == 1_000
+    with pytest.raises(
+        UserError, match=r"search.settings must be auto or a number up to|search.settings \(--settings\) must be auto or in"
+    ):
+        load_config(sets=["search.settings=many"])
