@@ -11,7 +11,8 @@ from research.runs.config import load_config
 from tests.test_style import ROOT, tree
 
 ROOMS = {"data": DataError, "training": ModelError, "verify": ProofError, "cli": ConfigError}
-FILES = {"runs/config.py": ConfigError, "runs/space.py": ConfigError, "workflow/asked.py": ConfigError}
+CONFIGURATION = ("runs/config.py", "runs/space.py", "training/plan.py", "workflow/asked.py")
+FILES = dict.fromkeys(CONFIGURATION, ConfigError)
 WORLD = "simulated:random_walk?n_bars=400&n_symbols=2"
 
 
