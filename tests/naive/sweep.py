@@ -1,7 +1,7 @@
 """What should a sweep say? A slow twin: every row is a naive run of its own, money is booked by regime cell by cell."""
 
 from qtcore.types import Reason
-from tests.naive import chain, metrics
+from tests.naive import chain, metrics, trade
 
 
 def sweep_rows(bars, votes, market, regime, rows, funding=None, meta=None):
@@ -20,12 +20,8 @@ def sweep_rows(bars, votes, market, regime, rows, funding=None, meta=None):
         ]
         actions = [[cell["raw_action"] for cell in row] for row in cells]
         confidences = [[cell["raw_confidence"] for cell in row] for row in cells]
-        traded = chain.trade(bars, actions, confidences, params, funding)
-        for fill in traded["fills"]:  # an entry is filled at the next open for what was approved
-            ordered = traded["size"][fill["bar"] - 1][fill["symbol"]]
-            fill["notional"] = abs(ordered) if fill["is_entry"] else abs(fill["qty"]) * fill["price"]
-        cash = params["broker.initial_cash"]
-        out.append((metrics.metrics(traded["equity"], traded["exposure"], traded["fills"], cash), traded))
+        book, traded = trade.trade(bars, actions, confidences, params, None, funding)
+        out.append((metrics.metrics(traded["equity"], traded["exposure"], book.ledger, params["broker.initial_cash"]), traded))
     return out
 
 

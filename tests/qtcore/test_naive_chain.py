@@ -12,10 +12,10 @@ import pytest
 from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, cell_pnl, run_trade
 from qtcore.params import Params
-from qtcore.types import DECISION_COLUMNS, FILL, Bars, Reason, Votes
+from qtcore.types import DECISION_COLUMNS, Bars, Reason, Votes
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import chain
-from tests.qtcore.test_trade import RUINED
+from tests.qtcore.test_trade import RUINED, assert_same_as_naive, run_naive
 
 N, S = 2_000, 5
 FREE = {"governor.max_drawdown": 1.0, "broker.max_holding_bars": 5}
@@ -76,26 +76,6 @@ def naive_opinion(votes: Votes, arbiter: np.ndarray, regime: np.ndarray, params:
             for name, value in cell.items():
                 out[name][t, s] = value
     return out
-
-
-def naive_permission(bars: Bars, action: np.ndarray, confidence: np.ndarray, params: dict) -> dict:
-    names = ("open_time", "close_time", "open", "high", "low", "close")
-    funding = None if bars.funding is None else bars.funding.tolist()
-    return chain.trade({k: getattr(bars, k).tolist() for k in names}, action.tolist(), confidence.tolist(), params, funding)
-
-
-def assert_same_trading(naive: dict, result, state: TradeState) -> None:
-    for name in ("final_action", "governor_reason", "size", "equity", "balance", "exposure"):
-        mine = getattr(result, name)
-        assert_same_bits(np.array(naive[name]).astype(mine.dtype), mine, name)
-    assert_same_bits(np.array(naive["cell_pnl"]), cell_pnl(result.pnl), "cell_pnl")
-    assert len(naive["fills"]) == len(result.fills)
-    for name in FILL.names:
-        if naive["fills"] and name in naive["fills"][0]:
-            assert_same_bits(np.array([f[name] for f in naive["fills"]]).astype(FILL[name]), result.fills[name], f"fills.{name}")
-    for name in ("fees", "slippage", "funding", "peak", "trades_today", "n_trades"):
-        assert naive["account"][name] == state.account[0][name], name
-    assert [p["qty"] for p in naive["positions"]] == state.positions["qty"].tolist()
 
 
 @dataclass(frozen=True)
@@ -183,8 +163,9 @@ def test_the_naive_chain_equals_the_kernels(name):
     opinion = naive_opinion(world.votes, world.arbiter, world.regime, flat, world.meta)
     for column in DECISION_COLUMNS:
         assert_same_bits(opinion[column], getattr(decisions, column), column)
-    naive = naive_permission(world.bars, opinion["raw_action"], opinion["raw_confidence"], flat)
-    assert_same_trading(naive, result, state)
+    book, out = run_naive(world.bars, opinion["raw_action"], opinion["raw_confidence"], world.params)
+    assert_same_as_naive(result, state, book, out)
+    assert_same_bits(np.array(out["pnl"])[1:], cell_pnl(result.pnl)[:-1], "cell_pnl")
 
 
 def test_the_random_world_reaches_every_branch():

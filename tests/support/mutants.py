@@ -95,8 +95,9 @@ def check() -> None:
     """Raise AssertionError where chain and kernels disagree, or a cut changes a bit."""
     from qtcore.chain.trade import TradeState, run_trade
     from qtcore.types import DECISION_COLUMNS
-    from tests import test_naive_chain as naive
     from tests.conftest import assert_same_bits
+    from tests.qtcore import test_naive_chain as naive
+    from tests.qtcore.test_trade import assert_same_as_naive, run_naive
 
     for name, (values, rest) in naive.VARIANTS.items():
         world = naive.random_world(values, seed=len(name), n=N_BARS, **rest)
@@ -105,7 +106,7 @@ def check() -> None:
         opinion = naive.naive_opinion(world.votes, world.arbiter, world.regime, flat, world.meta)
         for column in DECISION_COLUMNS:
             assert_same_bits(opinion[column], getattr(decisions, column), f"{name}: {column}")
-        naive.assert_same_trading(naive.naive_permission(world.bars, opinion["raw_action"], opinion["raw_confidence"], flat), result, state)
+        assert_same_as_naive(result, state, *run_naive(world.bars, opinion["raw_action"], opinion["raw_confidence"], world.params))
         carried = TradeState.fresh(world.params, naive.S)
         action, confidence = decisions.raw_action, decisions.raw_confidence
         parts = []
