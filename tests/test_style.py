@@ -54,6 +54,8 @@ COVERED_BY: dict[str, str] = {
     "update_metrics": "metrics",
     "apply_fill": "note_fill",
     "clear": "leave",
+    "open_position": "enter",
+    "close_position": "leave",
     "mark_step": "mark",
     "sum_up": "mark",
     "number": "look_up",
