@@ -340,11 +340,12 @@ def naive_check(path: Path, loaded: Any) -> bool:
 
 
 def naive_time(text: str) -> int | None:
-    """Read an ISO 8601 time as ns UTC; None where it is none."""
+    """Read an ISO 8601 time as ns UTC, also with months and days of one digit; None where it is none."""
     from datetime import UTC, datetime
 
+    plain = re.sub(r"(?<=-)(\d)(?=-|T| |$)", r"0\1", text.strip().replace("/", "-"))
     try:
-        found = datetime.fromisoformat(text.strip().replace("/", "-"))
+        found = datetime.fromisoformat(plain)
     except ValueError:
         return None
     since = (found if found.tzinfo else found.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
