@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from research.training.meta import train_meta
     from research.training.predictions import Predictions
     from research.training.regime_weights import fit_regime_weights, regime_factors
-    from research.verify import check_layer
+    from research.verify import check_layer, check_model
     from research.workflow.load import load_run
     from research.workflow.own_layers import backtest, train
     from research.workflow.run import Run
@@ -41,6 +41,7 @@ __all__ = [
     "UserError",
     "backtest",
     "check_layer",
+    "check_model",
     "fit_regime_weights",
     "load_bars",
     "load_run",
@@ -71,6 +72,6 @@ import_lazily(
         "workflow.load": ("load_run",),
         "workflow.run": ("Run",),
         "sweep": ("SweepResult", "sweep"),
-        "verify": ("check_layer",),
+        "verify": ("check_layer", "check_model"),
     },
 )

@@ -56,21 +56,20 @@ def test_generated_folders_say_what_lands_in_them(name: str) -> None:
 OWN_MODEL = """
 import numpy as np
 class Model:
-    slot, stem, suffix, lookback = "tft", "shares", ".txt", 1
-    def __init__(self, feature_names, preset="default"):
-        self.feature_names, self.preset = tuple(feature_names), preset
+    stem, suffix = "shares", ".txt"
+    def __init__(self, feature_names):
+        self.feature_names = tuple(feature_names)
     def fit(self, rows, labels, valid_rows, valid_labels, seed):
-        self.shares = np.bincount(labels, minlength=3) / len(labels)
+        self.shares = np.bincount(labels, minlength=3) / max(len(labels), 1)
     def predict_proba(self, matrix):
         return np.tile(self.shares, (len(matrix), 1))
     def save(self, path):
         path.write_text(" ".join(map(repr, self.shares.tolist())))
-        path.with_name(f"{path.stem}_scaler.json").write_text("{}")
     def load(self, path):
         self.shares = np.array(path.read_text().split(), float)
         return self
     def params(self):
-        return {"preset": self.preset}
+        return {}
 """
 
 
@@ -125,6 +124,8 @@ def test_a_row_of_the_table_of_changes_runs_as_written(what: str, tmp_path: Path
             assert made.compute(bars)["body"].shape == bars.close.shape
     if scope["mine"] is not None:
         assert research.check_layer(scope["mine"])
+    else:
+        assert research.check_model(__import__("mine").Model).failed == ("learns", "other_features", "other_file", "absent_classes")
 
 
 def test_the_arguments_of_a_governor_step_are_explained() -> None:

@@ -171,7 +171,7 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
 
 
 def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
-    """Fit one fold of a trained schedule again on `bars` and return the artefact hash of each model.
+    """Fit one fold of a trained schedule again on `bars` and return the identity of each model.
 
     With every bar at or after the fold's boundary rewritten, the hashes must equal `models.hashes(fold)` (`spec` D-99); the boundary is the
     row whose close is the fold's `valid_from`. A model that is absent is missing from both.
@@ -182,7 +182,8 @@ def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] 
     with tempfile.TemporaryDirectory(prefix="qt_retrain_") as scratch:
         jobs = _jobs(prepared, plan, Path(scratch), [fold])
         answers = run_jobs(jobs, 1)
-        return {job["slot"]: artefact_hash(Path(job["path"])) for job, answer in zip(jobs, answers) if answer["absent"] is None}
+        fitted = [(job, answer) for job, answer in zip(jobs, answers) if answer["absent"] is None]
+        return {job["slot"]: answer.get("digest") or artefact_hash(Path(job["path"])) for job, answer in fitted}
 
 
 def _slots(models: Sequence[str]) -> tuple[str, ...]:
@@ -298,6 +299,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
         "calibration": answer.get("calibration"),
         "history": answer["history"],
         "importance": answer["importance"],
+        **({"digest": answer["digest"]} if "digest" in answer else {}),
         "split": {
             "kind": plan.split if plan.split == "single_split" else f"walk_forward, {'rolling' if plan.is_rolling else 'expanding'}",
             "fold": fold.number,

@@ -33,7 +33,7 @@ ROUNDING = 1e-6  # of a symbol's largest value: sums carried on in another order
 
 @dataclass(frozen=True)
 class LayerReport:
-    """What `check_layer` found."""
+    """What `check_layer` or `check_model` found."""
 
     kind: str
     rules: tuple[Rule, ...]

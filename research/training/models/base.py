@@ -1,14 +1,16 @@
 """Base model interface: the protocol, the scaler, and what our models share.
 
 A model turns feature rows into probabilities of SELL, HOLD, BUY. It knows its ordered feature names and refuses others; it is fitted with a
-validation slice that stops the training; it is saved in its library's own format beside a JSON scaler, never pickled (`spec` D-76).
+validation slice that stops the training; ours are saved in their library's own format beside a JSON scaler, never pickled (`spec` D-76).
 Libraries are imported inside the methods that need them.
 
-To add one: write a class with these methods and `register("nhits", "my_package.my_module:MyModel")`.
+To add one: write a class with the methods of `BaseModel`, try it with `research.check_model`, and
+`register("tft", "my_package.my_module:MyModel")`.
 """
 
 import hashlib
 import importlib
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -42,33 +44,35 @@ class ModelAbsentError(ValueError):
 
 
 class BaseModel(Protocol):
-    """What training and serving ask of a model.
+    """What training and serving ask of a model; nothing else is needed.
 
-    slot: one of qtcore's MODELS. stem: the name in file names. suffix: of the model file. preset: which parameters.
-    feature_names: the columns of every matrix, in order. The constructor takes (feature_names, preset). A model that sees more than one row
-    has `lookback` rows, and is given `Windows` [N, lookback, F] where others get arrays [N, F].
+    stem: the name in file names. suffix: of the model file. feature_names: the columns of every matrix, in order. The constructor takes the
+    names, and the preset where one of its arguments is called `preset`.
+
+    A model may also have any of these. `lookback`: the rows of a symbol that it sees, where that is more than one; it is given `Windows`
+    [N, lookback, F] then instead of arrays [N, F]. `digest() -> bytes`: what was fitted, where two files of the same fit differ (a time
+    stamp in them); a fold that is fitted again is compared by it. `calibration`: None, and saved and loaded where it is not; training fits
+    and applies it. `history`: learning curves. `on_progress`: called as `on_progress(done, total, text)` while it fits.
     """
 
-    slot: ClassVar[str]
     stem: ClassVar[str]
     suffix: ClassVar[str]
     feature_names: tuple[str, ...]
-    preset: str
 
     def fit(self, rows: Any, labels: NDArray[np.int8], valid_rows: Any, valid_labels: NDArray[np.int8], seed: int) -> None:
-        """Fit on finite rows [N, F] with classes [N]; may scale `rows` in place. Raises ModelAbsentError where that is impossible."""
+        """Fit on finite rows [N, F] float32 with classes [N]; may change `rows` in place. Raises ModelAbsentError where it cannot."""
 
     def predict_proba(self, matrix: Any) -> F8:
         """Return probabilities [N, 3] in the order SELL HOLD BUY; one row gives the same bits as a batch."""
 
     def save(self, path: Path) -> None:
-        """Write the model to `path` and its scaler beside it."""
+        """Write the model to `path`; a second file may lie at `scaler_path(path)`, as the scaler of ours does, and no other."""
 
     def load(self, path: Path) -> Self:
-        """Read what `save` wrote. Raises ModelAbsentError on a file of another kind."""
+        """Read what `save` wrote and return self. Raises ModelAbsentError on a file of another kind, or of other features."""
 
     def params(self) -> dict[str, Any]:
-        """Return the parameters in use, as plain values."""
+        """Return the parameters in use, as values that JSON holds."""
 
 
 _REGISTRY = {
@@ -103,14 +107,20 @@ def model_target(slot: str) -> str:
 
 def make_model(target: str, feature_names: Sequence[str], preset: str = "default") -> BaseModel:
     """Import `module:Class` and build an unfitted model. Raises UserError as `model_class` does."""
-    return model_class(target)(tuple(feature_names), preset)
+    return build(model_class(target), feature_names, preset)
 
 
-def model_class(target: str) -> Callable[[tuple[str, ...], str], BaseModel]:
+def build(made_by: Callable[..., BaseModel], feature_names: Sequence[str], preset: str = "default") -> BaseModel:
+    """Build an unfitted model of a class; one without presets is not told any."""
+    takes_preset = "preset" in inspect.signature(made_by).parameters
+    return made_by(tuple(feature_names), **({"preset": preset} if takes_preset else {}))
+
+
+def model_class(target: str) -> Callable[..., BaseModel]:
     """Import `module:Class`. Raises UserError where it needs an extra that is not installed."""
     module, _, name = target.partition(":")
     try:
-        found: Callable[[tuple[str, ...], str], BaseModel] = getattr(importlib.import_module(module), name)
+        found: Callable[..., BaseModel] = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if (lacking := (error.name or "").partition(".")[0]) in EXTRAS:
             need(lacking, f"the model {name}")
@@ -121,6 +131,12 @@ def model_class(target: str) -> Callable[[tuple[str, ...], str], BaseModel]:
 def lookback_of(model: BaseModel) -> int:
     """Rows of one symbol that a prediction sees, its own included; 1 unless the model says otherwise."""
     return int(getattr(model, "lookback", 1))
+
+
+def own_digest(model: BaseModel) -> dict[str, str]:
+    """Return `digest`, the hash of what a fitted model says it is, where it says so; else nothing."""
+    said: Callable[[], bytes] | None = getattr(model, "digest", None)
+    return {} if said is None else {"digest": hashlib.sha256(said()).hexdigest()}
 
 
 def names_hash(names: Sequence[str]) -> str:

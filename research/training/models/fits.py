@@ -1,21 +1,21 @@
 """Fit store: fits that are known already, on disk, keyed by the content of everything that a fit reads.
 
-An entry is a folder `<QT_HOME>/store/fits/<key>/`: the model and its scaler, the test fold's probabilities, and `entry.json` with the
-answer of the fit and the hash of each file. It is written under another name and renamed, so half an entry is never found; an altered one
-is noticed by its hashes and fitted again. So a second identical training fits nothing, and one that was stopped goes on where it was.
+An entry is a folder `<QT_HOME>/store/fits/<key>/`: the model and its scaler, if it has one, the test fold's probabilities, and `entry.json`
+with the answer of the fit and the hash of each file. It is written under another name and renamed, so half an entry is never found; an
+altered one is noticed by its hashes and fitted again. So a second identical training fits nothing, and one that was stopped goes on where
+it was.
 
 The proof that nothing looks ahead (`research.training.walk_forward.retrain_fold`) never reads the store.
 """
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.jit import source_hash
-from research.errors import UserError
+from research.errors import ModelError, UserError
 from research.files import Kind, home, read_bytes, read_json
 from research.parallel import versions
-from research.training.models.base import F4, scaler_path
+from research.training.models.base import F4, model_class, scaler_path
+from research.training.models.imports import imports_of
 from research.training.splits import Fold
 
 SCHEMA_VERSION = 1
@@ -51,6 +52,7 @@ ENTRY = Kind(
 )
 
 Job = Mapping[str, Any]
+_SEEN: dict[Callable[..., Any], str] = {}  # what a class in use here was made of
 
 
 def folder() -> Path:
@@ -78,13 +80,18 @@ def content_of(matrix: F4, labels: NDArray[np.int8], fold: Fold, lookback: int) 
     return digest.hexdigest()
 
 
-@cache
 def _source(target: str) -> str:
-    """Hash the code of the models and the file of the model's own class."""
-    spec = importlib.util.find_spec(target.partition(":")[0])
-    origin = Path(spec.origin) if spec is not None and spec.origin else None
-    own = hashlib.sha256(origin.read_bytes()).hexdigest() if origin is not None and origin.exists() else ""
-    return source_hash(Path(__file__).parent) + own
+    """Hash the code of the models and what the model's own class is made of. Raises ModelError where that changed after it was imported."""
+    own = json.dumps(imports_of(target.partition(":")[0]), sort_keys=True)
+    made_by = model_class(target)
+    if _SEEN.setdefault(made_by, own) != own:
+        raise ModelError(f"the source of {target} must be as it was when it was first used here, was changed since; start Python again")
+    return _models() + hashlib.sha256(own.encode()).hexdigest()
+
+
+@cache
+def _models() -> str:
+    return source_hash(Path(__file__).parent)
 
 
 @cache
@@ -102,6 +109,8 @@ def keep(root: Path, key: str, answer: Mapping[str, Any], path: Path) -> None:
         draft = Path(tempfile.mkdtemp(prefix=".", dir=root))
         hashes = {}
         for name, source in files_of(path).items() if answer["absent"] is None else ():
+            if name == "scaler.json" and not source.exists():
+                continue
             shutil.copyfile(source, draft / name)
             hashes[name] = _hash(draft / name)
         body = {"schema_version": SCHEMA_VERSION, "answer": answer, "files": hashes}
@@ -123,6 +132,8 @@ def fetch(root: Path, key: str, path: Path) -> dict[str, Any] | None:
         if said != _hash_of(body) or body["schema_version"] != SCHEMA_VERSION:
             raise ENTRY.error(entry, "altered")
         for name, target in files_of(path).items() if body["answer"]["absent"] is None else ():
+            if name == "scaler.json" and name not in body["files"]:
+                continue
             content = read_bytes(entry / name, ENTRY)
             if hashlib.sha256(content).hexdigest() != body["files"].get(name):
                 raise ENTRY.error(entry / name, "altered")

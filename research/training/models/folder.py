@@ -34,7 +34,7 @@ METADATA = Kind(
     "the metadata of a model as the training wrote it",
     "train again",
     {
-        **{f"{name}?": str for name in ("slot", "target", "suffix", "status", "kind", "vector")},
+        **{f"{name}?": str for name in ("slot", "target", "suffix", "status", "kind", "vector", "digest")},
         **{f"{name}?": [str] for name in ("features", "warnings", "symbols")},
         **{f"{name}?": (float, None) for name in (*FIGURES, "n_train")},
         "lookback?": int,
@@ -75,7 +75,8 @@ def _put(target: Path, artefact: Any) -> Any:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path != artefact.path:
         shutil.copyfile(artefact.path, path)
-        shutil.copyfile(scaler_path(artefact.path), scaler_path(path))
+        if scaler_path(artefact.path).exists():
+            shutil.copyfile(scaler_path(artefact.path), scaler_path(path))
     save_json(meta_path(path), artefact.meta)
     return replace(artefact, path=path, meta_hash=_hash(meta_path(path)))
 

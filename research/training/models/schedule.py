@@ -72,14 +72,18 @@ class Artefact:
     meta: Mapping[str, Any]
     meta_hash: str = ""
 
+    @property
+    def identity(self) -> str:
+        """What a second fit is compared by: the hash of what the model says it is, else of its files."""
+        return str(self.meta.get("digest", self.hash))
+
     def load(self) -> BaseModel:
         """Load the model. Raises ModelAbsentError where a file is missing, damaged, altered, or of other features."""
-        if not self.path.exists() or not scaler_path(self.path).exists():
-            raise ModelAbsentError(
-                f"{self.slot} of fold {self.fold} must have the file {self.path.name} and its scaler, was without; train again"
-            )
+        if not self.path.exists():
+            raise ModelAbsentError(f"{self.slot} of fold {self.fold} must have the file {self.path.name}, was without; train again")
         if artefact_hash(self.path) != self.hash:
-            raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was altered; train again")
+            was = "altered" if scaler_path(self.path).exists() else "altered, or its scaler is gone"
+            raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was {was}; train again")
         check_meta(self)
         _check_class(self.slot, self.meta["target"])
         model = make_model(self.meta["target"], self.meta["features"], self.meta["params"]["preset"])
@@ -87,9 +91,10 @@ class Artefact:
 
 
 def artefact_hash(path: Path) -> str:
-    """Hash a model file together with its scaler (which names the features): equal hashes answer equally."""
+    """Hash a model file together with its scaler (which names the features), if it has one: equal hashes answer equally."""
     digest = hashlib.sha256(read_bytes(path, MODEL))
-    digest.update(read_bytes(scaler_path(path), MODEL))
+    if scaler_path(path).exists():
+        digest.update(read_bytes(scaler_path(path), MODEL))
     return digest.hexdigest()
 
 
@@ -156,8 +161,8 @@ class ModelSet:
                 raise ModelError(f"{name} must be {mine[name]!r} as when the models were trained, was {theirs[name]!r}; train again")
 
     def hashes(self, fold: int) -> dict[str, str]:
-        """Return the artefact hash of every model of a fold."""
-        return {a.slot: a.hash for a in self.artefacts if a.fold == fold}
+        """Return the identity of every model of a fold."""
+        return {a.slot: a.identity for a in self.artefacts if a.fold == fold}
 
     def serve(self, matrix: F4, close_time: I8, names: Sequence[str] | None = None, progress: Progress | None = None) -> F8:
         """Predict every bar with the artefact valid at its close.

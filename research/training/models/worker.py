@@ -33,7 +33,7 @@ from qtcore.types import I8
 from research.errors import ModelError
 from research.parallel import Pool
 from research.training.models import fits
-from research.training.models.base import F4, ModelAbsentError, TreeModel, class_weights, lookback_of, make_model
+from research.training.models.base import F4, ModelAbsentError, TreeModel, class_weights, lookback_of, make_model, own_digest
 from research.training.models.calibration import calibrated, fit_calibration
 from research.training.models.importance import permutation
 from research.training.models.windows import complete, inputs_of
@@ -104,7 +104,7 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
     model.save(path)
     served = make_model(job["target"], job["features"], job["preset"]).load(path)
     np.savez(f"{path}.npz", cells=test, probs=calibrated(served, served.predict_proba(rows["test"])))
-    params = model.params()
+    params = {"preset": job["preset"]} | model.params()
     curves = params.pop("history", getattr(model, "history", {}))
     importance = {"gain": served.gains()} if isinstance(served, TreeModel) else {}
     if lookback == 1:  # windows: as many predictions as features, too slow
@@ -112,7 +112,7 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
         own = (rows["test"], classes[test], test, matrix.shape[1])
         importance["permutation"] = answers(*own, names=job["features"], block=job["horizon"], seed=job["seed"])
     more = {"params": params, "suffix": model.suffix, "lookback": lookback, "history": curves, "importance": importance}
-    return answer | more
+    return answer | more | own_digest(served)
 
 
 def answer_of(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) -> Job:

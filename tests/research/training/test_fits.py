@@ -1,6 +1,7 @@
 """Is a known fit taken from the store, an unknown or altered one fitted, and does a stopped training go on where it was?"""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from research.errors import ModelError
 from research.training.models import fits, worker
+from research.training.models.imports import imports_of
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.walk_forward import retrain_fold, train
@@ -93,6 +96,79 @@ def test_the_code_of_the_models_and_the_libraries_are_part_of_the_name(monkeypat
     assert fits.fit_key(job, "content") != name
     monkeypatch.undo()
     assert fits.fit_key(job, "content") == name
+
+
+def own(monkeypatch, target="tests.support.own_models:Sides") -> dict:
+    """Put a model of one's own into the free slot."""
+    monkeypatch.setattr("research.training.models.base._REGISTRY", {"tft": target})
+    return {"models": ("tft",)}
+
+
+def test_a_model_without_scaler_and_preset_is_stored_saved_and_served(monkeypatch, tmp_path, request):
+    first = quick(**own(monkeypatch), out=tmp_path / "models")
+    assert first.models.n_stored == 0
+    assert not list((tmp_path / "models").rglob("*_scaler.json"))
+    request.getfixturevalue("no_fit")
+    same(quick(**own(monkeypatch)), first)
+    loaded = ModelSet.load(tmp_path / "models")
+    assert loaded.notes == ()
+    file = loaded.artefacts[0].path
+    file.with_name(f"{file.stem}_scaler.json").write_text("{}")  # a file that was not there belongs to no model
+    assert "altered" in ModelSet.load(tmp_path / "models").notes[0]
+
+
+def test_a_model_that_says_what_it_is_is_fitted_again_to_the_same_identity(monkeypatch):
+    said = quick(**own(monkeypatch, "tests.support.own_models:SaysWhatItIs")).models
+    assert retrain_fold(BARS, said, 1) == said.hashes(1)
+    silent = quick(**own(monkeypatch, "tests.support.own_models:NotesTheTime")).models
+    assert retrain_fold(BARS, silent, 1) != silent.hashes(1)
+
+
+OWN = "import sklearn\nfrom own_parts import weights\nclass Mine:\n    def load(self):\n        from own_kit.shapes import size\n"
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A class in a file of its own, which imports a file beside it and, later, one in a package."""
+    (tmp_path / "own_kit").mkdir()
+    files = {
+        "own_class.py": OWN,
+        "own_kit/__init__.py": "",
+        "own_kit/shapes.py": "size = 1\n",
+        "else.py": "",
+        "own_parts.py": "weights = 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("own_class", "own_parts", "own_kit", "own_kit.shapes"):
+        sys.modules.pop(name, None)
+
+
+def test_a_model_is_known_by_its_own_files_and_the_versions_of_its_libraries(source):
+    before = imports_of("own_class")
+    assert set(before) == {"own_class", "own_parts", "own_kit", "own_kit.shapes", "sklearn"}
+    assert before["sklearn"] == importlib.metadata.version("scikit-learn")
+    (source / "else.py").write_text("y = 2\n")
+    assert imports_of("own_class") == before
+    for name in ("own_class.py", "own_parts.py", "own_kit/__init__.py", "own_kit/shapes.py"):
+        (source / name).write_text((source / name).read_text() + "# edited\n")
+        after = imports_of("own_class")
+        assert [module for module in before if after[module] != before[module]] == [
+            name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        ]
+        before = after
+
+
+def test_a_source_that_changed_after_its_import_is_not_taken_for_the_class_in_use(source):
+    job = dict.fromkeys(fits.READ, 1) | {"target": "own_class:Mine"}
+    assert fits.fit_key(job, "content") == fits.fit_key(job, "content")
+    (source / "own_parts.py").write_text("weights = 2\n")
+    with pytest.raises(ModelError, match="source of own_class:Mine must be as it was when it was first used here, was changed since"):
+        fits.fit_key(job, "content")
+    sys.modules.pop("own_class")  # as a new process, or a reload, has it
+    assert fits.fit_key(job, "content")
 
 
 def test_an_altered_or_half_written_entry_is_fitted_again():

@@ -133,7 +133,7 @@ DAMAGES = {
     "altered schedule": (lambda d: edit(d / "schedule.json", notes=["fine"]), "must be as the training wrote it, was altered"),
     "damaged schedule": (lambda d: (d / "schedule.json").write_text("{"), "must be a schedule as `qt train` writes it, was no JSON"),
     "altered model": (lambda d: file_of(d, "xgb", 1).write_bytes(b"x"), r"must have the hash \w{12} of its schedule, was altered"),
-    "missing scaler": (lambda d: next(d.rglob("lightgbm*_scaler.json")).unlink(), "and its scaler, was without; train again"),
+    "missing scaler": (lambda d: next(d.rglob("lightgbm*_scaler.json")).unlink(), "was altered, or its scaler is gone; train again"),
     "praised metadata": (
         lambda d: edit(meta_path(file_of(d, "lgbm", 0)), status="accepted", x=1),
         "_meta.json must be as the training wrote",
