@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from research.data.resample import resample
     from research.errors import ConfigError, DataError, ModelError, ProofError, UserError
     from research.evidence.nullworlds import null_worlds
+    from research.live.feeds.registry import register_feed
     from research.sweep import SweepResult, sweep
     from research.training.meta import train_meta
     from research.training.predictions import Predictions
@@ -48,6 +49,7 @@ __all__ = [
     "null_worlds",
     "quality",
     "regime_factors",
+    "register_feed",
     "resample",
     "simulate",
     "sweep",
@@ -65,6 +67,7 @@ import_lazily(
         "data.resample": ("resample",),
         "errors": ("ConfigError", "DataError", "ModelError", "ProofError", "UserError"),
         "evidence.nullworlds": ("null_worlds",),
+        "live.feeds.registry": ("register_feed",),
         "training.meta": ("train_meta",),
         "workflow.own_layers": ("backtest", "train"),
         "training.predictions": ("Predictions",),

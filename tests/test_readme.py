@@ -11,6 +11,9 @@ import research
 import research.training.models
 from qtcore.governor import govern_step
 from research.cli.app import app
+from research.live.feeds import registry
+from research.live.feeds.feeds import ReplayFeed
+from research.live.feeds.registry import open_feed
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -87,11 +90,16 @@ def first_voter(votes: Any, planes: Any, params: qt.Params) -> Any:
     return np.maximum(votes.action[0], 0).astype(np.int8), np.nan_to_num(votes.confidence[0])
 
 
+def opener(name: str) -> ReplayFeed:
+    return ReplayFeed(research.load_bars("simulated:planted_edge?n_bars=50&n_symbols=2"))
+
+
 ROWS = {
     "a feature": lambda: qt.Feature("body", body, 0),
     "a base model": lambda: None,
     "an opinion layer, in NumPy": lambda: first_voter,
     "a governor or fill step, compiled": lambda: small_bets,
+    "a feed of candles for `qt live`": lambda: opener,
 }
 
 
@@ -99,7 +107,7 @@ def table_of_changes() -> dict[str, list[str]]:
     """What each row is handed to, by the row's first cell."""
     part = README[README.index("| to change | write |") : README.index("`research.check_layer(mine)`")]
     rows = [line.strip("| \n").split(" | ") for line in part.strip().splitlines()[2:]]
-    return {row[0]: re.findall(r"`([^`]+)`", row[2]) for row in rows}
+    return {row[0]: [written for written in re.findall(r"`([^`]+)`", row[2]) if not written.startswith("--")] for row in rows}
 
 
 def test_every_row_of_the_table_of_changes_is_tried() -> None:
@@ -111,6 +119,7 @@ def test_a_row_of_the_table_of_changes_runs_as_written(what: str, tmp_path: Path
     (tmp_path / "mine.py").write_text(OWN_MODEL)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr("research.training.models.base._REGISTRY", dict(research.training.models.base._REGISTRY))
+    monkeypatch.setattr(registry, "_KINDS", dict(registry._KINDS))
     bars = research.load_bars("simulated:planted_edge?n_bars=500&n_symbols=2")
     scope: dict[str, Any] = {"qt": qt, "research": research, "bars": bars, "params": qt.Params(), "mine": ROWS[what]()}
     if "preds" in "".join(table_of_changes()[what]):
@@ -122,7 +131,9 @@ def test_a_row_of_the_table_of_changes_runs_as_written(what: str, tmp_path: Path
             made.run(bars, scope["preds"].votes() if "preds" in scope else None)
         elif isinstance(made, qt.FeatureBank):
             assert made.compute(bars)["body"].shape == bars.close.shape
-    if scope["mine"] is not None:
+    if what.startswith("a feed"):
+        assert open_feed("mine:a").symbols == bars.symbols
+    elif scope["mine"] is not None:
         assert research.check_layer(scope["mine"])
     else:
         assert research.check_model(__import__("mine").Model).failed == ("learns", "other_features", "other_file", "absent_classes")

@@ -16,7 +16,8 @@ from research.data.clock import iso
 from research.errors import ConfigError, UserError
 from research.evidence.envelope import FILE as ENVELOPE
 from research.live.broker.paper import PaperBroker
-from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed, open_feed
+from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed
+from research.live.feeds.registry import open_feed
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.alerts import Alerts
 from research.live.monitoring.bar_log import LogFile

@@ -9,11 +9,10 @@ close that jumps is used and noted (`jump`).
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,7 @@ from qtcore import Bars
 from qtcore.types import F8, NEVER
 from research.data.jumps import Moves
 from research.data.rules import Issue
-from research.errors import ConfigError, UserError
+from research.errors import ConfigError
 from research.live.feeds.doubts import KINDS, Doubts
 from research.live.records import Event
 from research.live.storage.codec import one_bar
@@ -293,35 +292,6 @@ def parse_speed(text: str) -> float | None:
     if not 0.0 < speed < 1e9:
         raise ConfigError(f"--speed must be max, or bars a second above 0, was {text!r}; e.g. 2.5")
     return speed
-
-
-def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Mapping[str, Any] | None = None, **how: Any) -> Any:
-    """Open what `--feed` names. how: flags of `load` (symbols, start, end, calendar, funding, ...); exchange: timeframe and poll.
-
-    Returns a ReplayFeed or an ExchangeFeed. Raises UserError on an unknown kind, and on flags that do not go with it.
-    """
-    from research.data import load
-    from research.data.clock import parse_time
-
-    kind, _, name = text.partition(":")
-    if kind == "ccxt" and name:
-        from research.live.feeds.exchange import open_exchange
-
-        unfit = {"--live-from": live_from, "--to": how.get("end"), "--calendar": how.get("calendar"), "--funding": how.get("funding")}
-        unfit |= {"--time-zone": how.get("time_zone"), "--day-start": how.get("day_start"), "--adjusted": how.get("adjusted") or None}
-        if given := [flag for flag, value in unfit.items() if value is not None] + ["--speed"] * (speed != "max"):
-            raise UserError(f"{given[0]} must go with replay:FILE, was given with {text!r}; leave it out")
-        return open_exchange(name, how.get("symbols") or (), how.get("start"), **(exchange or {}))
-    if kind != "replay" or not name:
-        raise ConfigError(f"--feed must be replay:FILE or ccxt:EXCHANGE, was {text!r}")
-    if given := [f"--{flag}" for flag in ("timeframe", "poll") if (exchange or {}).get(flag) is not None]:
-        raise UserError(f"{given[0]} must go with ccxt:EXCHANGE, was given with {text!r}; leave it out")
-    pace, since = parse_speed(speed), None if live_from is None else parse_time(live_from, "--live-from")
-    source = name if name == "sample" or name.startswith("simulated:") else str(Path(name))
-    loaded = load(source, **how)
-    feed = ReplayFeed(loaded.bars, pace, since, loaded.report.issues)
-    feed.notes, feed.lacked = list(loaded.report.notes), list(loaded.report.lacked)
-    return feed
 
 
 def _iso(ns: int) -> str:

@@ -24,7 +24,8 @@ from qtcore.types import NS_PER_MINUTE, Bars
 from research import backtest
 from research.data import save_bars, simulate
 from research.errors import UserError
-from research.live.feeds.feeds import GRACE, Assembler, open_feed
+from research.live.feeds.feeds import GRACE, Assembler
+from research.live.feeds.registry import open_feed
 from research.live.feeds.trades import TradeBars
 from research.live.monitoring.gap import joined, live_gap
 from research.live.start import LiveOptions, start_live

@@ -21,7 +21,8 @@ from research.cli.common import guarded
 from research.data import load_bars
 from research.errors import UserError
 from research.live.broker.paper import PaperBroker, difference
-from research.live.feeds.feeds import Arrival, Assembler, ReplayFeed, open_feed, parse_speed
+from research.live.feeds.feeds import Arrival, Assembler, ReplayFeed, parse_speed
+from research.live.feeds.registry import open_feed
 from research.live.journal.journal import Journal
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.health import status
