@@ -12,7 +12,7 @@ from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason
 from research.errors import UserError
 from research.files import plain
 from research.runs.folder import read_run
-from research.runs.reason_text import entropy_text, reason_text
+from research.runs.reason_text import arbiter_text, asked_about, cell_of, entropy_text, opinion_numbers, reason_text
 from research.runs.verdict import stated
 
 SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_units`
@@ -34,7 +34,8 @@ def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
     if symbol not in bars.symbols:
         raise UserError(f"symbol must be one of the run's {', '.join(bars.symbols)}, was {symbol!r}")
     t, s = _row(bars, time), bars.symbols.index(symbol)
-    result = Engine(params, meta_model=meta).run(bars[: t + 1], predictions.votes()[: t + 1])
+    engine = Engine(params, meta_model=meta)
+    result = engine.run(bars[: t + 1], predictions.votes()[: t + 1])
     layers = [
         _market(result, t, s, params),
         *_models(result, t, s),
@@ -42,7 +43,7 @@ def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
         _meta(result, t, s, params),
         _arbiter(result, t, s, params),
     ]
-    layers += [_governor(result, t, s), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
+    layers += [_governor(result, t, s, engine), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
     return {**stated(files.summary), "symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
 
 
@@ -109,8 +110,8 @@ def _ensemble(result: Result, t: int, s: int) -> dict[str, Any]:
 def _meta(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
     """Say what the layer did, and what its learned model answered: an entropy in policy mode, a probability in the others."""
     d, p = result.decisions, params.meta
-    verdict, reason = d.verdict[t, s], d.meta_reason[t, s]
-    says = "did not run" if verdict == Verdict.NONE else f"{_name(Verdict, verdict)}: {reason_text(reason)}"
+    verdict, reason, numbers = d.verdict[t, s], d.meta_reason[t, s], opinion_numbers(cell_of(d, t, s))
+    says = "did not run" if verdict == Verdict.NONE else f"{_name(Verdict, verdict)}: {reason_text(reason, params, numbers)}"
     saw = {}
     if d.meta_action[t, s] != Action.ABSENT:
         action, number = d.meta_action[t, s], float(d.meta_confidence[t, s])
@@ -130,18 +131,25 @@ def _arbiter(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
         return {"name": "arbiter", "says": "not invoked", "saw": {}}
     says = _said(d.arbiter_action[t, s], d.arbiter_confidence[t, s])
     score = f"{d.arbiter_score[t, s]:+.4f} (below 0 SELL, above 0 BUY; acts from {params.arbiter.score_threshold:g} away from 0 on)"
-    gate = "accepted" if d.source[t, s] == Source.ARBITER else "rejected: " + reason_text(d.arbiter_reason[t, s])
-    return {"name": "arbiter", "says": says, "saw": {"score": score, "gate": gate}}
+    spoke = arbiter_text(result.planes.arbiter[:, t, s].tolist(), int(d.arbiter_action[t, s]), float(d.arbiter_score[t, s]))
+    refused = reason_text(d.arbiter_reason[t, s], params, opinion_numbers(cell_of(d, t, s)))
+    gate = "accepted" if d.source[t, s] == Source.ARBITER else f"rejected: {refused}"
+    return {"name": "arbiter", "says": says, "saw": {"score": score, "reason": spoke, "gate": gate}}
 
 
-def _governor(result: Result, t: int, s: int) -> dict[str, Any]:
-    d = result.decisions
-    reason = Reason(int(result.governor_reason[t, s]))
+def _governor(result: Result, t: int, s: int, engine: Engine) -> dict[str, Any]:
+    """Say what the governor answered, with the numbers of the account; `engine` has just decided bar t."""
+    d, state, params = result.decisions, engine.account, engine.params
+    reason = int(result.governor_reason[t, s])
+    asked_about_it = asked_about(result, s, params, state.account[0], state.positions[s], state.closed)
+    numbers = opinion_numbers(cell_of(d, t, s))
+    if asked_about_it is not None:
+        numbers |= asked_about_it.numbers(reason, params, numbers["confidence"])
     asked = f"{_said(d.raw_action[t, s], d.raw_confidence[t, s])}, from {_name(Source, d.source[t, s]).lower()}"
     saw = {"asked": asked, "equity": f"{result.equity[t]:.2f} quote", "exposure": f"{result.exposure[t]:.2f} quote"}
     if reason == Reason.APPROVED:
         saw["size"] = f"{result.size[t, s]:+.2f} quote (below 0 sells)"
-    return {"name": "governor", "says": f"{_name(Action, result.final_action[t, s])}: {reason.name}", "saw": saw}
+    return {"name": "governor", "says": f"{_name(Action, result.final_action[t, s])}: {reason_text(reason, params, numbers)}", "saw": saw}
 
 
 def _trade(trades: pd.DataFrame, symbol: str, decision_time: int) -> dict[str, Any]:

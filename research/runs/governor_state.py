@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.declare import time_ns
-from qtcore.governor import base_of, drawdown_rule, empirical_odds, govern_step, last_loss, roll_day, screen_rule, size_step, veto_rule
-from qtcore.params import CooldownScope, ExposureMode, Params, SizingMode
+from qtcore.governor import base_of, drawdown_rule, govern_step, roll_day, screen_rule, veto_rule
+from qtcore.params import Params
 from qtcore.portfolio import init_account
-from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
-from research.runs.reason_text import reason_text
+from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, Action, Reason
+from research.runs.reason_text import Asked, asked_with, loss_time, odds_of, reason_text, size_of
 
 RISK_FIELDS = {
     "max_position_size_pct": "governor.max_position",
@@ -49,7 +49,7 @@ def position_pct(confidence: float, params: Params) -> float:
     0.075893
     """
     g = params.governor
-    return float(size_step(float(confidence), g.win_rate, g.payoff, params.record()[0]["governor"]))
+    return size_of(confidence, (g.win_rate, g.payoff), params)
 
 
 @dataclass
@@ -101,7 +101,7 @@ class GovernorState:
         notional, code = self._judge(symbol, Action[action], float(confidence), time)
         if code == Reason.APPROVED:
             account["trades_today"] += 1
-            share = float(size_step(float(confidence), *self._odds(), self._record[0]["governor"]))
+            share = size_of(confidence, self._odds(), self.params)
         return {
             "symbol": symbol,
             "action": action,
@@ -110,7 +110,9 @@ class GovernorState:
             "position_size_pct": share,
             "risk_amount_usd": self.params.governor.stop_loss * abs(notional),
             "confidence": confidence,
-            "reason": reason_text(code, *self._numbers(code, symbol, float(confidence), time)),
+            "reason": reason_text(
+                code, self.params, {"confidence": confidence} | self._asked(symbol, time).numbers(code, self.params, confidence)
+            ),
             "kelly_optimal": share,
             "timestamp": now,
         }
@@ -184,16 +186,13 @@ class GovernorState:
         return float(judged[0]), int(judged[1])
 
     def _odds(self) -> tuple[float, float]:
-        g = self.params.governor
-        if g.sizing_mode != SizingMode.KELLY_EMPIRICAL:
-            return g.win_rate, g.payoff
-        odds = empirical_odds(self.closed, int(self.account[0]["n_closed"]), g.win_rate, g.payoff, g.kelly_trades)
-        return float(odds[0]), float(odds[1])
+        odds = odds_of(self.params, self.closed, int(self.account[0]["n_closed"]))
+        assert odds is not None
+        return odds
 
     def _loss_time(self, symbol: str) -> int:
-        if self.params.governor.cooldown_scope == CooldownScope.SYMBOL_LAST_LOSS:
-            return int(self._position(symbol)["last_loss_time"])
-        return int(last_loss(self._column(symbol), self.closed, int(self.account[0]["n_closed"])))
+        position, column = self._position(symbol), self._column(symbol)
+        return loss_time(self.params, column, position, self.closed, int(self.account[0]["n_closed"]))
 
     def _drawdown(self) -> float:
         return float(drawdown_rule(self.account[0]["peak"], base_of(self.account[0], self._record[0])))
@@ -225,20 +224,7 @@ class GovernorState:
         column = self._column(symbol)  # may add a row
         return self.positions[column]
 
-    def _numbers(self, code: int, symbol: str, confidence: float, now: int) -> tuple[float, ...]:
-        """Return what `research.runs.reason_text` prints with a refusal."""
-        g, account = self.params.governor, self.account[0]
-        base = float(base_of(account, self._record[0]))
-        if code == Reason.LOW_CONFIDENCE:
-            return confidence, g.min_confidence
-        if code == Reason.MAX_DRAWDOWN_EXCEEDED:
-            return self._drawdown(), g.max_drawdown
-        if code == Reason.DAILY_TRADE_LIMIT_REACHED:
-            return account["trades_today"], g.max_daily_trades
-        if code == Reason.MAX_EXPOSURE_EXCEEDED:
-            planned = base * float(size_step(confidence, *self._odds(), self._record[0]["governor"]))
-            planned = planned if g.exposure_mode == ExposureMode.PROJECTED else 0.0
-            return account["exposure"] + planned, base * g.max_exposure
-        if code == Reason.COOLDOWN_ACTIVE:
-            return ((self._loss_time(symbol) + g.cooldown_minutes * NS_PER_MINUTE - now) / NS_PER_MINUTE,)
-        return ()
+    def _asked(self, symbol: str, now: int) -> Asked:
+        """Return the account as it is asked."""
+        position, column = self._position(symbol), self._column(symbol)
+        return asked_with(self.params, self.account[0], float(self.account[0]["exposure"]), column, position, self.closed, now)

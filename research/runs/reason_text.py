@@ -1,34 +1,46 @@
-"""Reason texts: what each reason code means in words. Kernels emit integers and numbers; every text is made here (`spec` 0.4)."""
+"""Reason texts: what each reason code means in words, with its numbers. Kernels emit integers; every text is made here (`spec` 0.4).
 
-from collections.abc import Sequence
+`reason_text` says any rule as the table declares it (`research.runs.rules`); `Asked` is the account as the governor saw it when it was
+asked about a cell, from which a refusal takes its numbers. A number that is not known leaves the code alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from qtcore.arbiter import signal_rule
-from qtcore.types import Action, Reason
+from qtcore.governor import empirical_odds, last_loss, size_step
+from qtcore.params import CooldownScope, DrawdownBasis, ExposureMode, FillAt, GovernOrder, Params, SizingMode
+from qtcore.types import NEVER, NS_PER_MINUTE, Action, Decisions, Reason
+from research.runs.rules import rule_of
 
-TEMPLATES = {
-    Reason.META_LOW_CONFIDENCE: "{name}_{0:.2f}",  # the model's confidence
-    Reason.NEUTRAL_MARKET: "{name}: score={0:.3f} in neutral zone",
-    Reason.DEFER_LOW_CONFIDENCE: "{name} ({0:.3f} < {1:.2f})",  # the arbiter's confidence, the gate
-    Reason.LOW_CONFIDENCE: "{name} ({0:.3f} < {1:.3f})",  # confidence, minimum
-    Reason.MAX_DRAWDOWN_EXCEEDED: "{name} ({0:.1%} > {1:.1%})",  # drawdown, limit
-    Reason.DAILY_TRADE_LIMIT_REACHED: "{name} ({0:.0f}/{1:.0f})",  # approvals, limit
-    Reason.MAX_EXPOSURE_EXCEEDED: "{name} ({0:.0f} > {1:.0f})",  # quote: exposure, limit
-    Reason.COOLDOWN_ACTIVE: "{name} ({0:.1f}m remaining)",  # minutes
+OPINION = {  # numbers of a cell's opinion, by the names that texts know them by
+    "confidence": "raw_confidence",
+    "ensemble_confidence": "ensemble_confidence",
+    "meta_confidence": "meta_confidence",
+    "arbiter_confidence": "arbiter_confidence",
+    "arbiter_score": "arbiter_score",
 }
 
 
-def reason_text(code: int, *numbers: float) -> str:
-    """Name a reason, with the numbers that made it if they are given; opinion in lower case, permission in upper case.
+def reason_text(code: int, params: Params | None = None, numbers: Mapping[str, float] | None = None) -> str:
+    """Name a reason, with the numbers that made it where they are all known; opinion in lower case, permission in upper case.
 
-    >>> reason_text(20), reason_text(62), reason_text(62, 0.6499, 0.65)
+    params: those that held, for `limit`, the rule's parameter. numbers: of the cell and of the account, by the names of the table.
+
+    >>> reason_text(20), reason_text(62), reason_text(62, Params(), {"confidence": 0.6499})
     ('split_vote', 'LOW_CONFIDENCE', 'LOW_CONFIDENCE (0.650 < 0.650)')
     """
-    reason = Reason(int(code))
-    name = reason.name if reason >= Reason.APPROVED else reason.name.lower()
-    if reason == Reason.DEFER_ACTION_IS_HOLD:
-        name = "defer_action_is_HOLD"
-    template = TEMPLATES.get(reason, "{name}") if numbers else "{name}"
-    return template.format(*numbers, name=name)
+    rule, known = rule_of(code), dict(numbers or {})
+    if params is not None and rule.parameter:
+        layer, key = rule.parameter.split(".")
+        known["limit"] = getattr(getattr(params, layer), key)
+    if not rule.text or any(name not in known or known[name] != known[name] for name in rule.needs):
+        return rule.name
+    return rule.text.format(name=rule.name, **known)
 
 
 def arbiter_text(inputs: Sequence[float], action: int, score: float) -> str:
@@ -40,7 +52,7 @@ def arbiter_text(inputs: Sequence[float], action: int, score: float) -> str:
     if score != score:
         return reason_text(Reason.ANALYSIS_ERROR if any(x == x for x in inputs) else Reason.NO_MARKET_DATA)
     if action == Action.HOLD:
-        return reason_text(Reason.NEUTRAL_MARKET, score)
+        return reason_text(Reason.NEUTRAL_MARKET, None, {"arbiter_score": score})
     rsi, macd, _, _, momentum = signal_rule(*(float(x) for x in inputs))
     side = 1.0 if action == Action.BUY else -1.0
     words = (
@@ -53,6 +65,132 @@ def arbiter_text(inputs: Sequence[float], action: int, score: float) -> str:
     return f"{reason_text(Reason.BUY_SIGNAL if action == Action.BUY else Reason.SELL_SIGNAL)}: {', '.join(said)}"
 
 
+def gate_text(cell: Mapping[str, Any], params: Params, inputs: Sequence[float] | None) -> str:
+    """Say why the arbiter's answer was taken or turned away; inputs: what it read, None where that is not known.
+
+    cell: columns of the decision table.
+    """
+    code, action, numbers = int(cell["arbiter_reason"]), int(cell["arbiter_action"]), opinion_numbers(cell)
+    if inputs is not None and code in (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL):
+        return arbiter_text(inputs, action, numbers["arbiter_score"])
+    return reason_text(code, params, numbers)
+
+
 def entropy_text(entropy: float) -> str:
     """Print an entropy, clamped to [0, 1]: a certain prediction may come out below zero by 1e-10 (`spec` D-47)."""
     return f"{min(max(entropy, 0.0), 1.0):.3f}"
+
+
+def opinion_numbers(cell: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a cell's opinion. cell: columns of the decision table; None for NaN."""
+    return {name: float("nan") if cell[column] is None else float(cell[column]) for name, column in OPINION.items()}
+
+
+def cell_of(decisions: Decisions, t: int, s: int) -> dict[str, Any]:
+    """Return one cell's columns of the decision table."""
+    return {name: getattr(decisions, name)[t, s] for name in (*OPINION.values(), "arbiter_reason", "arbiter_action", "meta_reason")}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The account when the governor was asked about a cell.
+
+    equity, balance, peak, exposure: quote, the last with what was approved before in the same bar. last_loss: the newest that counts, now:
+    decision time, ns UTC. odds: win rate and payoff of the sizing mode, None where they are not known.
+    """
+
+    equity: float
+    balance: float
+    peak: float
+    exposure: float
+    trades_today: int
+    last_loss: int
+    now: int
+    odds: tuple[float, float] | None
+
+    def numbers(self, code: int, params: Params, confidence: float) -> dict[str, float]:
+        """Return the numbers of the account that the text of a refusal needs, NaN where one does not exist. confidence: of the trade."""
+        known = {
+            "drawdown": lambda: self._drawdown(params),
+            "trades_today": lambda: float(self.trades_today),
+            "exposure": lambda: self.exposure + self._planned(params, confidence),
+            "most_exposure": lambda: self._base(params) * params.governor.max_exposure,
+            "cooldown_left": lambda: self._cooldown_left(params),
+        }
+        return {name: known[name]() for name in rule_of(code).needs if name in known}
+
+    def _base(self, params: Params) -> float:
+        return self.equity if params.governor.drawdown_basis == DrawdownBasis.EQUITY else self.balance
+
+    def _drawdown(self, params: Params) -> float:
+        """Return the drawdown that halts; NaN where a halt goes on though the loss has become smaller than the limit again."""
+        drawdown = (self.peak - self._base(params)) / self.peak if self.peak != 0.0 else 0.0
+        return drawdown if drawdown > params.governor.max_drawdown else float("nan")
+
+    def _planned(self, params: Params, confidence: float) -> float:
+        """Return the notional that was asked for, as far as the exposure check counts it."""
+        if params.governor.exposure_mode == ExposureMode.EXISTING:
+            return 0.0
+        return float("nan") if self.odds is None else self._base(params) * size_of(confidence, self.odds, params)
+
+    def _cooldown_left(self, params: Params) -> float:
+        ends = self.last_loss + params.governor.cooldown_minutes * NS_PER_MINUTE
+        return float("nan") if self.last_loss == NEVER else (ends - self.now) / NS_PER_MINUTE
+
+
+def size_of(confidence: float, odds: tuple[float, float], params: Params) -> float:
+    """Share of the base that a trade gets."""
+    return float(size_step(float(confidence), *odds, params.record()[0]["governor"]))
+
+
+def odds_of(params: Params, closed: NDArray | None, n_closed: int) -> tuple[float, float] | None:
+    """Return win rate and payoff of the sizing mode; closed: the ring of closed trades, None where it is not known."""
+    g = params.governor
+    if g.sizing_mode != SizingMode.KELLY_EMPIRICAL:
+        return g.win_rate, g.payoff
+    if closed is None:
+        return None
+    odds = empirical_odds(closed, n_closed, g.win_rate, g.payoff, g.kelly_trades)
+    return float(odds[0]), float(odds[1])
+
+
+def loss_time(params: Params, s: int, position: Any, closed: NDArray, n_closed: int) -> int:
+    """Return the time of the newest loss that counts for column s."""
+    if params.governor.cooldown_scope == CooldownScope.SYMBOL_LAST_LOSS:
+        return int(position["last_loss_time"])
+    return int(last_loss(s, closed, n_closed))
+
+
+def asked_later(size: NDArray, confidence: NDArray, s: int, params: Params) -> float:
+    """Sum what was approved after column s was asked in its bar, quote. size, confidence [S]: of that bar."""
+    columns = np.arange(len(size))
+    is_later = columns > s
+    if params.governor.order == GovernOrder.BY_CONFIDENCE:
+        is_later = (confidence < confidence[s]) | ((confidence == confidence[s]) & is_later)
+    return float(np.abs(size[is_later]).sum())
+
+
+def asked_about(result: Any, s: int, params: Params, account: Any, position: Any, closed: NDArray) -> Asked | None:
+    """Return the account as the governor saw it when it was asked about column s of a result's last bar.
+
+    None where orders fill at the close. account, position, closed: those after that bar, records and the ring of closed trades.
+    """
+    if params.broker.fill != FillAt.NEXT_OPEN:
+        return None  # what was filled after the question cannot be told from what was there before
+    later = asked_later(result.size[-1], result.decisions.raw_confidence[-1], s, params)
+    return asked_with(params, account, float(account["exposure"]) - later, s, position, closed, int(result.close_time[-1]))
+
+
+def asked_with(params: Params, account: Any, exposure: float, s: int, position: Any, closed: NDArray, now: int) -> Asked:
+    """Return an account as it is asked about column s at `now`, with this exposure; the rest as in `asked_about`."""
+    n_closed = int(account["n_closed"])
+    return Asked(
+        equity=float(account["equity"]),
+        balance=float(account["balance"]),
+        peak=float(account["peak"]),
+        exposure=exposure,
+        trades_today=int(account["trades_today"]),
+        last_loss=loss_time(params, s, position, closed, n_closed),
+        now=now,
+        odds=odds_of(params, closed, n_closed),
+    )

@@ -7,6 +7,7 @@ pages. So a new rule is one entry here, beside its parameter and its arithmetic 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from string import Formatter
 from typing import Any
 
 from qtcore.params import LAYERS, MetaMode
@@ -77,6 +78,11 @@ class Rule:
     def is_threshold(self) -> bool:
         """Say whether a number steers it."""
         return self.parameter in NUMBERS
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Name the numbers of its text."""
+        return frozenset(name for _, name, _, _ in Formatter().parse(self.text) if name) - {"name"}
 
     @property
     def switch(self) -> tuple[str, dict[str, Any]] | None:

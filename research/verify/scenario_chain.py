@@ -151,12 +151,11 @@ def _answered(decisions: Decisions, analysis: dict[str, Any], params: Params) ->
     """Return the arbiter's entries of the decision record."""
     confidence, reason = float(decisions.arbiter_confidence[0, 0]), Reason(int(decisions.arbiter_reason[0, 0]))
     accepted = decisions.source[0, 0] == Source.ARBITER
-    numbers = (confidence, params.arbiter.gate_confidence) if reason == Reason.DEFER_LOW_CONFIDENCE else ()
     return {
         "arbiter_override": bool(accepted),
         "arbiter_action": Action(int(decisions.arbiter_action[0, 0])).name,
         "arbiter_confidence": confidence,
-        "arbiter_reason": analysis["reason"] if accepted else reason_text(reason, *numbers),
+        "arbiter_reason": analysis["reason"] if accepted else reason_text(reason, params, {"arbiter_confidence": confidence}),
         "arbiter_result": analysis,
     }
 

@@ -207,7 +207,7 @@ def meta_override(case: Case, params: Params) -> dict[str, Any]:
     return {
         **result,
         "use_meta": Reason.META_OVERRIDE_SELL <= reason <= Reason.META_OVERRIDE_BUY,
-        "reason": reason_text(reason, confidence) if reason == Reason.META_LOW_CONFIDENCE else reason_text(reason),
+        "reason": reason_text(reason, params, {"meta_confidence": confidence}),
         "meta_confidence": confidence if is_known else None,
     }
 

@@ -111,6 +111,7 @@ class Entry:
     version: int
     account: NDArray
     positions: NDArray
+    closed: NDArray
     orders: list[Order] = field(default_factory=list)
     done: list[tuple[str, str]] = field(default_factory=list)
     fill_orders: list[str] = field(default_factory=list)

@@ -10,13 +10,13 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from qtcore.params import DrawdownBasis, MetaMode, Params
-from qtcore.types import MODELS, NS_PER_MINUTE, Action, Reason, Source, Verdict
+from qtcore.params import MetaMode, Params
+from qtcore.types import MODELS, Action, Reason, Source, Verdict
 from research.errors import ConfigError, visible
 from research.live.journal.journal import Entry
 from research.live.records import iso
 from research.live.storage.place import Made, private
-from research.runs.reason_text import reason_text
+from research.runs.reason_text import asked_about, cell_of, gate_text, opinion_numbers, reason_text
 
 AGENTS = {"xgb": "XGB-Agent", "lgbm": "LGBM-Agent", "nhits": "NHiTS-Agent", "patchtst": "PatchTST-Agent", "tft": "TFT-Agent"}
 SHORT = {"xgb": "XGB", "lgbm": "LGBM", "nhits": "NH", "patchtst": "PT", "tft": "TFT"}
@@ -67,7 +67,7 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
     base, confidence = Action(int(d.ensemble_action[0, s])).name, d.ensemble_confidence[0, s]
     if base != "HOLD" or confidence > 0.50:
         yield Line(now, "ENSEMBLE", symbol, f": {base} {confidence:.2f} | {' '.join(said)}")
-    verdict, reason = d.verdict[0, s], reason_text(d.meta_reason[0, s])
+    verdict, reason = d.verdict[0, s], reason_text(d.meta_reason[0, s], params, opinion_numbers(cell_of(d, 0, s)))
     raw, raw_confidence = Action(int(d.raw_action[0, s])).name, d.raw_confidence[0, s]
     before, after = f"{base}@{confidence:.3f}", f"{raw}@{raw_confidence:.3f}"
     mode = params.meta.mode
@@ -75,7 +75,7 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
         yield Line(now, "Meta-V2-Policy", symbol, f"DEFER: using base ensemble {before} | Reason: {reason}")
     if verdict == Verdict.ESCALATE:
         yield Line(now, "Meta-V2-Policy", symbol, f"ESCALATE: {reason} {ARROW} Calling Arbiter")
-        yield from _arbiter(entry, s, symbol, now, before, after)
+        yield from _arbiter(entry, params, s, symbol, now, before, after)
     if mode == MetaMode.OVERRIDE and verdict in (Verdict.OVERRIDE, Verdict.DEFER):
         short, new = f"{base}@{confidence:.2f}", f"{raw}@{raw_confidence:.2f}"
         is_closed = verdict == Verdict.DEFER and d.source[0, s] == Source.META
@@ -86,9 +86,9 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
         yield Line(now, "META", symbol, f"override: {base}{ARROW}{raw} (conf={raw_confidence:.3f})")
 
 
-def _arbiter(entry: Entry, s: int, symbol: str, now: int, before: str, after: str) -> Iterator[Line]:
+def _arbiter(entry: Entry, params: Params, s: int, symbol: str, now: int, before: str, after: str) -> Iterator[Line]:
     d = entry.result.decisions
-    reason = reason_text(d.arbiter_reason[0, s])
+    reason = gate_text(cell_of(d, 0, s), params, entry.result.planes.arbiter[:, 0, s].tolist())
     if d.arbiter_action[0, s] < 0:
         yield Line(now, "Arbiter", symbol, f"NOT AVAILABLE: keeping base ensemble {before} | Reason: {reason}")
         return
@@ -111,25 +111,16 @@ def _permission(entry: Entry, params: Params, s: int, symbol: str, now: int) -> 
         risk, share = params.governor.stop_loss * size, size / float(result.equity[0])
         yield Line(now, "GOVERNER", symbol, f"APPROVED: {action} | Size=${size:.2f} ({share:.1%}) | Risk=${risk:.2f}")
     else:
-        yield Line(
-            now, "GOVERNER", symbol, f"REJECTED: {action} {ARROW} HOLD | Reason: {reason_text(code, *_numbers(entry, params, s, code))}"
-        )
+        yield Line(now, "GOVERNER", symbol, f"REJECTED: {action} {ARROW} HOLD | Reason: {_refusal(entry, params, s, code)}")
 
 
-def _numbers(entry: Entry, params: Params, s: int, code: int) -> tuple[float, ...]:
-    """Numbers that made a refusal, as its text wants them; none where it says nothing more."""
-    g, account = params.governor, entry.account[0]
-    if code == Reason.LOW_CONFIDENCE:
-        return float(entry.result.decisions.raw_confidence[0, s]), g.min_confidence
-    if code == Reason.MAX_DRAWDOWN_EXCEEDED:
-        base = account["equity" if g.drawdown_basis == DrawdownBasis.EQUITY else "balance"]
-        return float(1.0 - base / account["peak"]), g.max_drawdown
-    if code == Reason.DAILY_TRADE_LIMIT_REACHED:
-        return float(account["trades_today"]), float(g.max_daily_trades)
-    if code == Reason.COOLDOWN_ACTIVE:
-        left = int(entry.positions[s]["last_loss_time"]) + g.cooldown_minutes * NS_PER_MINUTE - int(entry.result.close_time[0])
-        return (left / NS_PER_MINUTE,)
-    return ()
+def _refusal(entry: Entry, params: Params, s: int, code: int) -> str:
+    """Say why the governor refused, with the numbers of cell and account."""
+    result, numbers = entry.result, opinion_numbers(cell_of(entry.result.decisions, 0, s))
+    asked = asked_about(result, s, params, entry.account[0], entry.positions[s], entry.closed)
+    if asked is not None:
+        numbers |= asked.numbers(code, params, numbers["confidence"])
+    return reason_text(code, params, numbers)
 
 
 class _Handler(RotatingFileHandler):

@@ -16,9 +16,9 @@ from qtcore import Result
 from qtcore.features import Planes
 from qtcore.types import Decisions
 from research.errors import UserError
-from research.live.monitoring.gap import Inputs, engine_of, first_difference, joined, joined_votes, read_inputs, results
+from research.live.monitoring.gap import Inputs, engine_of, first_difference, joined_votes, read_inputs, results
 from research.live.monitoring.sources import JournalSource
-from research.live.storage.codec import cell_columns
+from research.live.storage.codec import cell_columns, joined
 from research.runs.record import RunRecord
 from research.training.labels import Label, score_labels
 from research.training.meta.schedule import MetaSchedule

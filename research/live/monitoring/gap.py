@@ -25,7 +25,7 @@ from research.live.journal.reading import Reading
 from research.live.monitoring.sources import JournalSource
 from research.live.session.reload import meta_of
 from research.live.storage.cells import FILLS, DamagedError
-from research.live.storage.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, unpack_bar, unpack_state, unpack_votes
+from research.live.storage.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, joined, unpack_bar, unpack_state, unpack_votes
 from research.live.storage.files import damaged, guarded
 
 BLOCK = 512  # bars that are run at once
@@ -93,13 +93,6 @@ def read_inputs(source: JournalSource) -> Inputs:
     spans = [(k, *versions[row[5]]) for k, row in enumerate(rows) if k == 0 or row[5] != rows[k - 1][5]]
     params, models = [(k, params) for k, params, _ in spans], [(k, models) for k, _, models in spans]
     return Inputs(joined(bars), joined_votes(votes), params, np.array([row[6] for row in rows]), unpack_state(start), models)
-
-
-def joined(parts: list[Bars]) -> Bars:
-    """Put blocks of bars behind one another."""
-    planes: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("open_time", "close_time", *PRICES)}
-    funding = None if parts[0].funding is None else np.concatenate([p.funding for p in parts if p.funding is not None])
-    return Bars(**planes, symbols=parts[0].symbols, interval=parts[0].interval, funding=funding)
 
 
 def joined_votes(parts: list[Votes]) -> Votes:

@@ -100,7 +100,8 @@ def status(source: StatusSource) -> dict[str, Any]:
     """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 6.4, 7.5, 13.4): one JSON object.
 
     A finished run's verdict stands first. `total_predictions` counts what the meta layer judged, `decisions` every cell with a vote.
-    `meta_overrides` and `override_rate` count what `meta_overrides_count` names (7.5). `alarms` are what a person should look at: level,
+    `meta_overrides` and `override_rate` count what `meta_overrides_count` names (7.5). `last_decision` is the newest that was no plain
+    HOLD, every layer's reason with its numbers. `alarms` are what a person should look at: level,
     name, text.
     """
     tally, params, counts = source.tally(), source.params(), source.tally().counts()
@@ -135,6 +136,7 @@ def status(source: StatusSource) -> dict[str, Any]:
         "escalation_reasons": counts["escalation_reasons"],
         "arbiter": _arbiter_counts(tally, params),
         "governor": _governor(book, params) | {"approved": tally.approved, "refusals": counts["refusals"], "rules": rules(tally, params)},
+        "last_decision": next(iter(source.last(1)), None),
         "latency_seconds": None if latency is None else {"median": latency[0], "p99": latency[1]},
         "health": {"level": worst(rows), "said": LEVEL_WORDS[worst(rows)], "rows": rows},
         **looked(source),

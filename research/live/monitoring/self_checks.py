@@ -19,7 +19,6 @@ from research.errors import UserError
 from research.evidence.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, Envelope, bar_counts
 from research.files import misfit
 from research.live.journal.journal import Entry, Journal
-from research.live.monitoring.gap import joined
 from research.live.monitoring.retraining import retrain_reasons
 from research.live.monitoring.sources import JournalSource
 from research.live.monitoring.status_source import StatusSource
@@ -27,7 +26,7 @@ from research.live.records import Event
 from research.live.session.reload import SOURCE
 from research.live.session.runner import Runner
 from research.live.storage.cells import DamagedError, Row, parsed, rows_of
-from research.live.storage.codec import unpack_bar
+from research.live.storage.codec import joined, unpack_bar
 from research.live.storage.files import guarded
 from research.training.registry import resolve
 

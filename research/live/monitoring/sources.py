@@ -11,16 +11,18 @@ from typing import Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore import Params
-from qtcore.types import F8, I8, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
+from qtcore import Bars, Params
+from qtcore.params import DrawdownBasis
+from qtcore.types import F8, I8, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
 from research.live.journal.reading import Reading
 from research.live.journal.seal import check_seals
+from research.live.monitoring.cell_history import SETTLED, DecidedBar, Money, arbiter_inputs, has_signal, peaks
 from research.live.monitoring.counts import COUNTED, Durations, LiveCounts
 from research.live.monitoring.status_source import ALLOWED, ALLOWED_WHY, Book, number_or_none, told
 from research.live.records import iso
 from research.live.session.controls import command
 from research.live.storage.cells import FIELDS, DamagedError, Field, Row, command_of, params_of, parsed
-from research.live.storage.codec import CELL_COLUMNS, digest_of, unpack_book
+from research.live.storage.codec import CELL_COLUMNS, digest_of, joined, unpack_bar, unpack_book
 from research.live.storage.files import check_version, check_whole, guarded, is_held, read_about
 from research.runs.folder import RunFiles, read_run
 from research.runs.verdict import stated
@@ -29,6 +31,7 @@ RECENT = 20  # closed trades of the recent win rate (`spec` 10.5)
 POINTS = 600  # of the equity curve on a page
 LATE = 2 * NS_PER_MINUTE  # after its close a bar of a live feed is overdue: grace, download and decision take less
 RESET, NEWEST = "reset_stats", 2**63 - 1  # a row of `control` that no runner acts on; the largest number of a cell
+KEPT_BARS = 64  # of the past that a page may show again
 RECENT_NS = 5 * NS_PER_MINUTE  # a model is active that voted in these, or in the last bar (`spec` 13.2)
 
 
@@ -59,6 +62,9 @@ class JournalSource:
     _timed: int = -1
     _events: Counter[str] = field(default_factory=Counter)
     _noted: int = -1
+    _versions: dict[int, Params] = field(default_factory=dict)
+    _bars: dict[int, DecidedBar] = field(default_factory=dict)
+    _read: dict[int, F8 | None] = field(default_factory=dict)  # by bar: what the arbiter read
 
     def __post_init__(self) -> None:
         self._reading = Reading(self.path)
@@ -176,10 +182,67 @@ class JournalSource:
     def last(self, n: int) -> list[dict[str, Any]]:
         """Return the newest cells that are no plain HOLD."""
         query = (
-            f"SELECT close_time, symbol, {', '.join(CELL_COLUMNS)} FROM decisions JOIN bars USING (bar)"
+            f"SELECT cell, version, close_time, symbol, {', '.join(CELL_COLUMNS)} FROM decisions JOIN bars USING (bar)"
             " WHERE raw_action != 1 OR final_action != 1 ORDER BY cell DESC LIMIT ?"
         )
-        return [told(time, symbol, dict(zip(CELL_COLUMNS, rest))) for time, symbol, *rest in self.rows(query, n)]
+        out = []
+        for number, version, close_time, symbol, *rest in self.rows(query, n):
+            cell, params, (bar, s) = dict(zip(CELL_COLUMNS, rest)), self._params_of(version), divmod(number, len(self.symbols))
+            asked = self._decided(bar).asked(s, cell["governor_reason"], params)
+            inputs = self._inputs(bar, params) if has_signal(cell) else None
+            out.append(told(close_time, symbol, cell, params, asked, None if inputs is None else inputs[:, s].tolist()))
+        return out
+
+    def _params_of(self, version: int) -> Params:
+        """Return the parameters of a version."""
+        if version not in self._versions:
+            found = self.rows("SELECT params FROM versions WHERE id = ?", version)
+            if not found:
+                raise DamagedError(f"bars of the version {version}, which is not there")
+            self._versions[version] = params_of(found[0][0])
+        return self._versions[version]
+
+    def _decided(self, bar: int) -> DecidedBar:
+        """Return a bar as it was decided; kept, since no bar that is written changes."""
+        if bar not in self._bars:
+            self._bars = dict(list(self._bars.items())[-KEPT_BARS:])
+            self._bars[bar] = self._read_bar(bar)
+        return self._bars[bar]
+
+    def _read_bar(self, bar: int) -> DecidedBar:
+        bars = self.rows("SELECT close_time, equity, balance, peak, exposure FROM bars WHERE bar = ?", bar)
+        first, width = bar * len(self.symbols), len(self.symbols)
+        cells = self.rows("SELECT size, raw_confidence FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell", first, first + width)
+        if not bars or len(cells) != width:
+            raise DamagedError(f"{len(bars)} bars and {len(cells)} decisions of the bar {bar}")
+        (now, *money), (size, confidence) = bars[0], np.array(cells, float).T
+
+        def trades_today() -> int:
+            day = now // NS_PER_DAY * NS_PER_DAY
+            earliest = first - (NS_PER_DAY // self.interval + 1) * width
+            query = (
+                "SELECT COUNT(*) AS n FROM decisions JOIN bars USING (bar)"
+                " WHERE cell >= ? AND cell < ? AND close_time >= ? AND governor_reason = ?"
+            )
+            return int(self.rows(query, earliest, first + width, day, int(Reason.APPROVED))[0][0])
+
+        def loss_of(s: int) -> int:
+            query = "SELECT MAX(time) AS left FROM fills WHERE symbol = ? AND is_entry = 0 AND pnl < 0 AND time <= ?"
+            (found,) = self.rows(query, s, now)[0]
+            return NEVER if found is None else int(found)
+
+        return DecidedBar(now, Money(*money), size, confidence, trades_today, loss_of)
+
+    def _inputs(self, bar: int, params: Params) -> F8 | None:
+        """Return what the arbiter read at a bar, [6, S]; None where the journal's bars before it are too few to tell."""
+        if bar not in self._read:
+            query = "SELECT open_time, close_time, candles FROM bars WHERE bar <= ? ORDER BY bar DESC LIMIT ?"
+            rows = self.rows(query, bar, SETTLED + 1)[::-1]
+            parts = [unpack_bar(candles, opens, closes, self.symbols, self.interval) for opens, closes, candles in rows]
+            self._read = dict(list(self._read.items())[-KEPT_BARS:])
+            is_enough = len(parts) > bar or len(parts) > SETTLED  # all bars from the first on, which is number 0 without history
+            self._read[bar] = arbiter_inputs(joined(parts), params) if is_enough else None
+        return self._read[bar]
 
     @decoded
     def orders(self) -> list[dict[str, Any]]:
@@ -238,6 +301,10 @@ class RunSource:
 
     run: RunFiles
     is_live: bool = False
+    _highs: F8 | None = None
+    _candles: Bars | None = None
+    _lost: dict[str, I8] | None = None
+    _read: dict[int, F8] = field(default_factory=dict)  # by bar: what the arbiter read
 
     def __post_init__(self) -> None:
         self.interval = int(self.run.manifest["interval"])
@@ -314,7 +381,54 @@ class RunSource:
         """Return the newest cells that are no plain HOLD."""
         acted = np.argwhere((self._planes["raw_action"] != Action.HOLD) | (self._planes["final_action"] != Action.HOLD))[::-1][:n]
         names = [name for name in CELL_COLUMNS if name in self._planes]
-        return [told(int(self._close[t]), self.run.symbols[s], {k: self._planes[k][t, s].item() for k in names}) for t, s in acted]
+        out, params = [], self.params()
+        for t, s in acted.tolist():
+            cell = {name: self._planes[name][t, s].item() for name in names}
+            asked = self._decided(t, params).asked(s, cell["governor_reason"], params)
+            inputs = self._inputs(t, params)[:, s].tolist() if has_signal(cell) else None
+            out.append(told(int(self._close[t]), self.run.symbols[s], cell, params, asked, inputs))
+        return out
+
+    def _decided(self, t: int, params: Params) -> DecidedBar:
+        """Return bar t as it was decided."""
+        frame, now = self._equity.iloc[t], int(self._close[t])
+        day = self._close // NS_PER_DAY == now // NS_PER_DAY
+        peak = self._peaks(params)[t]
+        size, confidence = self._planes["size"][t], self._planes["raw_confidence"][t]
+
+        def trades_today() -> int:
+            return int(np.count_nonzero(self._planes["governor_reason"][: t + 1][day[: t + 1]] == Reason.APPROVED))
+
+        def loss_of(s: int) -> int:
+            times = self._losses()[self.run.symbols[s]]
+            return int(times[times <= now].max(initial=NEVER))
+
+        money = Money(float(frame["equity"]), float(frame["balance"]), float(peak), float(frame["exposure"]))
+        return DecidedBar(now, money, size, confidence, trades_today, loss_of)
+
+    def _losses(self) -> dict[str, I8]:
+        """Return the times of losing exits by symbol, ns UTC."""
+        if self._lost is None:
+            exits = self.run.frame("fills", ["symbol", "time", "is_entry", "pnl"])
+            exits = exits[~exits["is_entry"] & (exits["pnl"] < 0.0)]
+            times = exits["time"].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64)
+            self._lost = {symbol: times[(exits["symbol"] == symbol).to_numpy()] for symbol in self.run.symbols}
+        return self._lost
+
+    def _peaks(self, params: Params) -> F8:
+        if self._highs is None:
+            basis = "equity" if params.governor.drawdown_basis == DrawdownBasis.EQUITY else "balance"
+            self._highs = peaks(self._equity[basis].to_numpy(), self._close, params)
+        return self._highs
+
+    def _inputs(self, t: int, params: Params) -> F8:
+        """Return what the arbiter read at bar t, [6, S]."""
+        if self._candles is None:
+            self._candles = self.run.bars()
+        if t not in self._read:
+            self._read = dict(list(self._read.items())[-KEPT_BARS:])
+            self._read[t] = arbiter_inputs(self._candles[max(0, t - SETTLED) : t + 1], params)
+        return self._read[t]
 
     def orders(self) -> list[dict[str, Any]]:
         """Return none: nothing is filled after the last bar."""

@@ -1,7 +1,7 @@
 """Status source, the view of a live journal or a finished run: the account, and every decision in words."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +9,7 @@ from qtcore import Params
 from qtcore.types import F8, I8, MODELS, Action, Source, Verdict
 from research.live.monitoring.counts import Durations, LiveCounts
 from research.live.records import iso
-from research.runs.reason_text import reason_text
+from research.runs.reason_text import Asked, gate_text, opinion_numbers, reason_text
 
 ALLOWED = "allowed"  # in a journal's version: who serves only because it was allowed, by cause
 ALLOWED_WHY = {
@@ -124,8 +124,15 @@ class StatusSource(Protocol):
         ...
 
 
-def told(time: int, symbol: str, cell: dict[str, Any]) -> dict[str, Any]:
-    """Say one decision in words and numbers, with every layer's reason."""
+def told(
+    time: int, symbol: str, cell: Mapping[str, Any], params: Params, asked: Asked | None, inputs: Sequence[float] | None
+) -> dict[str, Any]:
+    """Say one decision in words and numbers, with every layer's reason.
+
+    params: those that held. asked: the account when the governor was asked, inputs: what the arbiter read; None where that is not known.
+    """
+    numbers, refusal = opinion_numbers(cell), int(cell["governor_reason"])
+    account = {} if asked is None else asked.numbers(refusal, params, numbers["confidence"])
     votes = {
         model: {"action": Action(int(cell[f"{model}_action"])).name, "confidence": number_or_none(cell[f"{model}_confidence"])}
         for model in MODELS
@@ -136,18 +143,18 @@ def told(time: int, symbol: str, cell: dict[str, Any]) -> dict[str, Any]:
         "symbol": symbol,
         "votes": votes,
         "ensemble": {"action": Action(int(cell["ensemble_action"])).name, "confidence": number_or_none(cell["ensemble_confidence"])},
-        "meta": {"verdict": Verdict(int(cell["verdict"])).name, "reason": reason_text(cell["meta_reason"])},
+        "meta": {"verdict": Verdict(int(cell["verdict"])).name, "reason": reason_text(cell["meta_reason"], params, numbers)},
         "arbiter": None
         if cell["arbiter_action"] < 0
         else {
             "action": Action(int(cell["arbiter_action"])).name,
             "confidence": number_or_none(cell["arbiter_confidence"]),
-            "reason": reason_text(cell["arbiter_reason"]),
+            "reason": gate_text(cell, params, inputs),
         },
         "raw": {"action": Action(int(cell["raw_action"])).name, "confidence": number_or_none(cell["raw_confidence"])},
         "raw_source": Source(int(cell["source"])).name.lower(),
         "final": {"action": Action(int(cell["final_action"])).name, "source": Source(int(cell["final_source"])).name.lower()},
-        "governor": reason_text(cell["governor_reason"]),
+        "governor": reason_text(refusal, params, numbers | account),
         "size": number_or_none(cell["size"]),
     }
 

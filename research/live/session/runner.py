@@ -197,7 +197,7 @@ class Runner:
         self._since_snapshot += 1
         is_snapshot = self._since_snapshot >= self.options.snapshot_bars
         entry = Entry(
-            bar, result, received, 0, self._version, account.account, account.positions, events=events,
+            bar, result, received, 0, self._version, account.account, account.positions, account.closed, events=events,
             state=self.engine.state if is_snapshot else None, doubts=self._doubts(bar),
         )  # fmt: skip
         self._settle(entry)

@@ -50,7 +50,9 @@ FIELDS: dict[str, Field] = {
     **dict.fromkeys(("cell", "latency"), _field(int, within=range(2**62))),
     **dict.fromkeys(("open_time", "close_time", "received", "time", "clock"), TIME),
     **dict.fromkeys(("entered", "left"), _field(int, NONE)),
-    **dict.fromkeys(("equity", "balance", "exposure", "notional", "qty", "price", "entry_price", "exit_price", "fee", "funding"), MONEY),
+    **dict.fromkeys(
+        ("equity", "balance", "peak", "exposure", "notional", "qty", "price", "entry_price", "exit_price", "fee", "funding"), MONEY
+    ),
     **dict.fromkeys(("pnl", "reference_price", "stop_price"), REAL),
     "earned": MONEY,  # `pnl` of an exit
     **dict.fromkeys(("key", "value", "name", "symbol", "kind", "state", "cause", "params", "models", "command", "text", "hash"), TEXT),

@@ -74,6 +74,13 @@ def one_bar(prices: F8, open_time: int, close_time: int, symbols: tuple[str, ...
     return Bars(np.array([open_time], np.int64), np.array([close_time], np.int64), o, h, low, c, v, symbols, interval, funding)
 
 
+def joined(parts: list[Bars]) -> Bars:
+    """Put blocks of bars behind one another."""
+    planes: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("open_time", "close_time", *PRICES)}
+    funding = None if parts[0].funding is None else np.concatenate([p.funding for p in parts if p.funding is not None])
+    return Bars(**planes, symbols=parts[0].symbols, interval=parts[0].interval, funding=funding)
+
+
 def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: int) -> Votes:
     """Rebuild a bar's votes from the decision rows; NULL is NaN. Raises DamagedError where some are missing."""
     if len(cells) != n_symbols or (probs is not None and len(probs) != 8 * N_MODELS * n_symbols * 3):

@@ -27,9 +27,9 @@ from research.errors import UserError
 from research.live.feeds.feeds import GRACE, Assembler
 from research.live.feeds.registry import open_feed
 from research.live.feeds.trades import TradeBars
-from research.live.monitoring.gap import joined, live_gap
+from research.live.monitoring.gap import live_gap
 from research.live.start import LiveOptions, start_live
-from research.live.storage.codec import CELL_COLUMNS
+from research.live.storage.codec import CELL_COLUMNS, joined
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits

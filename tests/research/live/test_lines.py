@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from qtcore import Params
-from qtcore.types import ACCOUNT, NS_PER_MINUTE, POSITION, Action, Reason, Source, Verdict
+from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Reason, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
@@ -46,19 +46,21 @@ def said(
     known = {
         "n_voters": 3, "ensemble_action": Action.BUY, "ensemble_confidence": 0.72, "verdict": Verdict.NONE, "meta_reason": 0,
         "raw_action": Action.BUY, "raw_confidence": 0.72, "arbiter_action": -1, "arbiter_confidence": np.nan, "arbiter_reason": 0,
-        "source": Source.ENSEMBLE,
+        "arbiter_score": 0.3, "meta_confidence": np.nan, "source": Source.ENSEMBLE,
     }  # fmt: skip
     votes = SimpleNamespace(
         action=np.array([2, 2, 1, -1, -1]).reshape(5, 1, 1), confidence=np.array([0.812, 0.7, 0.65, np.nan, np.nan]).reshape(5, 1, 1)
     )
+    planes = SimpleNamespace(arbiter=np.array([80.0, -0.05, 0.02, 0.9, 1.5, -0.03]).reshape(6, 1, 1))
     result = SimpleNamespace(
-        symbols=("BTCUSDT",), close_time=np.array([NOON]), votes=votes, equity=np.array([10_000.0]), size=np.array([[-758.93]]),
+        planes=planes, symbols=("BTCUSDT",), close_time=np.array([NOON]), votes=votes, equity=np.array([10_000.0]),
+        size=np.array([[-758.93]]),
         governor_reason=np.array([[governor]]), decisions=SimpleNamespace(**{k: np.array([[v]]) for k, v in (known | cell).items()}),
     )  # fmt: skip
     accounts, positions = np.zeros(1, ACCOUNT), np.zeros(1, POSITION)
     for name, value in (account or {}).items():
         (accounts if name in ACCOUNT.names else positions)[name] = value
-    entry = SimpleNamespace(result=result, events=list(events), account=accounts, positions=positions)
+    entry = SimpleNamespace(result=result, events=list(events), account=accounts, positions=positions, closed=np.zeros(N_CLOSED, CLOSED))
     return [str(line).removeprefix(STAMP) for line in lines_of(entry, Params().with_values(params or {}))]
 
 
@@ -97,7 +99,7 @@ def test_votes_and_ensemble():
             [
                 "[Meta-V2-Policy] BTCUSDT ESCALATE: split_vote \u2192 Calling Arbiter",
                 "[Arbiter] BTCUSDT INVOKED (escalated from Meta-V2)",
-                "[Arbiter] BTCUSDT OVERRIDE: BUY@0.720 \u2192 SELL@0.760 | Reason: sell_signal",
+                "[Arbiter] BTCUSDT OVERRIDE: BUY@0.720 \u2192 SELL@0.760 | Reason: sell_signal: bearish_macd, negative_momentum",
             ],
         ),
         (
@@ -108,7 +110,8 @@ def test_votes_and_ensemble():
             [
                 "[Meta-V2-Policy] BTCUSDT ESCALATE: high_disagreement \u2192 Calling Arbiter",
                 "[Arbiter] BTCUSDT INVOKED (escalated from Meta-V2)",
-                "[Arbiter] BTCUSDT DEFER: keeping base ensemble BUY@0.720 | Arbiter: HOLD@0.695 | Reason: defer_low_confidence",
+                "[Arbiter] BTCUSDT DEFER: keeping base ensemble BUY@0.720 | Arbiter: HOLD@0.695"
+                " | Reason: defer_low_confidence (0.695 < 0.70)",
             ],
         ),
     ],
@@ -122,8 +125,9 @@ def test_override_and_v5_mode():
     changed = {"verdict": Verdict.OVERRIDE, "meta_reason": Reason.META_OVERRIDE_SELL, "raw_action": Action.SELL, "raw_confidence": 0.821}
     text = "[META-V2] BTCUSDT: OVERRIDE (base=BUY@0.72 \u2192 meta=SELL@0.82) | Reason: meta_override_sell"
     assert said({"meta.mode": "override"}, **changed)[4:] == [text]
-    kept = said({"meta.mode": "override"}, verdict=Verdict.DEFER, meta_reason=Reason.META_LOW_CONFIDENCE)[4:]
-    assert kept == ["[META-V2] BTCUSDT: FALLBACK (keeping base=BUY@0.72) | Reason: meta_low_confidence"]
+    low = {"verdict": Verdict.DEFER, "meta_reason": Reason.META_LOW_CONFIDENCE, "meta_confidence": 0.58}
+    kept = said({"meta.mode": "override"}, **low)[4:]
+    assert kept == ["[META-V2] BTCUSDT: FALLBACK (keeping base=BUY@0.72) | Reason: meta_low_confidence_0.58"]
     closed = {"verdict": Verdict.DEFER, "meta_reason": Reason.MODEL_NOT_LOADED, "source": Source.META, "raw_action": Action.HOLD}
     text = "[META-V2] BTCUSDT: FALLBACK (failed closed: HOLD@0.00 in place of base=BUY@0.72) | Reason: model_not_loaded"
     assert said({"meta.mode": "override"}, **closed, raw_confidence=0.0)[4:] == [text]
@@ -138,6 +142,9 @@ def test_override_and_v5_mode():
         (Reason.EMERGENCY_STOP_ACTIVE, {}, "EMERGENCY_STOP_ACTIVE"),
         (Reason.MAX_DRAWDOWN_EXCEEDED, {"equity": 8000.0, "peak": 10_000.0}, "MAX_DRAWDOWN_EXCEEDED (20.0% > 15.0%)"),
         (Reason.DAILY_TRADE_LIMIT_REACHED, {"trades_today": 20}, "DAILY_TRADE_LIMIT_REACHED (20/20)"),
+        (
+            Reason.MAX_EXPOSURE_EXCEEDED, {"equity": 10_000.0, "exposure": 4_900.0}, "MAX_EXPOSURE_EXCEEDED (5543 > 5000)",
+        ),
         (Reason.COOLDOWN_ACTIVE, {"last_loss_time": NOON - 15 * NS_PER_MINUTE}, "COOLDOWN_ACTIVE (45.0m remaining)"),
     ],
     ids=lambda value: value.name if isinstance(value, Reason) else "",
