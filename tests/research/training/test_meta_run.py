@@ -119,7 +119,7 @@ def explained(folder):
     t, s = np.argwhere(planes["meta_action"] >= 0)[-1]
     close = str(np.datetime64(int(files.bars().close_time[t]), "ns"))
     said = {layer["name"]: layer for layer in explain_decision(folder, files.symbols[s], close)["layers"]}
-    assert said["governor"]["says"].endswith(Reason(int(planes["governor_reason"][t, s])).name)
+    assert f": {Reason(int(planes['governor_reason'][t, s])).name}" in said["governor"]["says"]
     return Action(int(planes["meta_action"][t, s])).name, planes["meta_confidence"][t, s], said
 
 
