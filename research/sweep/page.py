@@ -167,6 +167,7 @@ def spread(found: Digest, name: str, best: float | None) -> Picture:
             ax.annotate("best", (best, ax.get_ylim()[1]), xytext=(-4, -9), textcoords="offset points", ha="right", color=BAD, fontsize=8.5)
         ax.set_xlabel(name)
         ax.set_ylabel("settings")
+        ax.yaxis.get_major_locator().set_params(integer=True)
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
 
     return picture(draw, f"Spread of {name} over the settings", (2.6, 2.6))
