@@ -10,6 +10,7 @@ report is no proof of profit.
 
 import importlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ from research.verify.rules import Rule, attempt
 NAMES = ("rsi", "macd_rel", "bb_position", "volatility", "return_1")
 N_FIT, N_VALID, N_TEST, N_SYMBOLS = 240, 60, 40, 3  # rows; cells are symbols times as many
 MEMBERS = ("stem", "suffix", "fit", "predict_proba", "save", "load", "params")
+MOST_ROWS = 10_000  # that a trial's windows may be long
 SUM = 1e-6  # by which three probabilities may miss 1
 
 
@@ -147,8 +149,12 @@ def _protocol(made_by: Callable[..., Any], names: tuple[str, ...], preset: str) 
         return f"must have {', '.join(MEMBERS)}, was without {', '.join(lacking)}"
     if tuple(getattr(model, "feature_names", ())) != names:
         return f"must keep the names it was built with as feature_names, was {getattr(model, 'feature_names', None)!r}"
-    if not model.suffix.startswith(".") or "/" in model.stem + model.suffix or not model.stem:
+    named = f"{model.stem}{model.suffix}"
+    if not re.fullmatch(r"\w[\w-]*\.\w+", named) or not str(model.suffix).startswith("."):
         return f"stem and suffix must be parts of a file's name such as 'forest' and '.skops', was {model.stem!r} and {model.suffix!r}"
+    rows = getattr(model, "lookback", 1)
+    if not isinstance(rows, int) or not 1 <= rows <= MOST_ROWS:
+        return f"lookback must be a whole number of rows from 1 to {MOST_ROWS:,}, was {rows!r}"
     return ""
 
 
@@ -196,8 +202,8 @@ def _in_parts(trial: _Trial, model: BaseModel, whole: F8) -> str:
 def _saved(trial: _Trial, model: BaseModel, whole: F8) -> str:
     path = trial.saved(model, "saved")
     wrote = {file.name for file in path.parent.iterdir()}
-    if path.name not in wrote:
-        return f"must write {path.name}, was without"
+    if not path.is_file():
+        return f"must write the file {path.name}, was {'a folder' if path.exists() else 'without'}"
     if others := sorted(wrote - {path.name, scaler_path(path).name}):
         return f"must write {path.name} and at most {scaler_path(path).name} beside it, was with {others[0]}"
     moved = trial.folder / "moved"

@@ -18,6 +18,23 @@ class ForgetsNames(Sides):
         super().__init__(())
 
 
+class SeesNoRow(Sides):
+    lookback = 0
+
+
+class SeesText(Sides):
+    lookback = "three"
+
+
+class NumberedStem(Sides):
+    stem, suffix = 3, "json"  # type: ignore[assignment]
+
+
+class SavesAFolder(Sides):
+    def save(self, path):
+        path.mkdir()
+
+
 class Raises(Sides):
     def fit(self, *args):
         raise RuntimeError("out of luck")
@@ -107,6 +124,10 @@ class OddParams(Sides):
 BAD = {
     WithoutLoad: {"protocol"},
     ForgetsNames: {"protocol"},
+    SeesNoRow: {"protocol"},
+    SeesText: {"protocol"},
+    NumberedStem: {"protocol"},
+    SavesAFolder: {"saved", "other_features", "other_file", "identity"},
     Raises: {"runs"},
     TwoColumns: {"range"},
     Unbounded: {"range"},
