@@ -1,16 +1,18 @@
 """Files of version 0.1.0: do they open, verify, reproduce and go on with today's code, to the same bits?"""
 
+import contextlib
 import gzip
+import io
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
 import research
-from research.cli import app
+from research.cli.app import app
+from research.cli.common import guarded
 from tests.conftest import assert_same_bits
 
 BEFORE = Path(__file__).parent / "data" / "before"
@@ -29,9 +31,11 @@ def before(tmp_path, monkeypatch):
 
 
 def qt(*words: object, code: int = 0) -> str:
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == code, result.output
-    return result.output
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        found = guarded(lambda: app([str(word) for word in words], standalone_mode=False))
+    assert found == code, out.getvalue()
+    return out.getvalue()
 
 
 def test_run_comes_back_with_its_figures_and_arrays(before):
@@ -88,3 +92,11 @@ def test_ledger_keeps_its_trial_and_knows_the_run_again(before):
     qt("verify", before / "run")
     research.load_run(before / "run").save(before / "again")
     assert tried() == [1]
+
+
+@pytest.mark.parametrize("pattern", ["fold_01/lightgbm_*_meta.json", "meta/fold_01/*_meta.json", "meta/schedule.json"])
+def test_report_refuses_metadata_that_no_schedule_vouches_for(before, pattern):
+    qt("report", before / "run", "--quiet")
+    (path,) = (before / "run" / "models").glob(pattern)
+    path.write_text(path.read_text().replace("0.", "1.", 1))
+    assert "must be as the training wrote it, was altered; train again" in qt("report", before / "run", "--quiet", code=2)

@@ -8,15 +8,14 @@ from research.files import Kind, read_json
 from research.report.rows import Table
 from research.report.words import DASH, count, layer_name, number, percent, signed_percent, span
 from research.runs.folder import META_TRIED
-from research.training.models.folder import METADATA
+from research.training.models.folder import read_metadata
 
 TRIED = Kind("what `qt audit meta` wrote", "run it again", {"rows": {...: {...: Any}}, "absent": {...: str}, "sentence": str})
 
 
 def artefacts(folder: Path) -> list[dict[str, Any]]:
     """Read the metadata of every artefact in a run's `models`, by model and fold; empty where the run holds none."""
-    models = folder / "models"
-    metas = [read_json(path, METADATA) for path in sorted(models.rglob("*_meta.json"))]
+    metas = read_metadata(folder / "models")
     order = [*MODELS, "meta"]
     return sorted((m for m in metas if m.get("slot") in order), key=lambda m: (order.index(m["slot"]), m.get("split", {}).get("fold", 0)))
 

@@ -115,6 +115,23 @@ def check_whole(folder: Path, document: Mapping[str, Any]) -> None:
         raise ModelError(f"{folder / 'schedule.json'} must be as the training wrote it, was altered; train again")
 
 
+def read_metadata(folder: Path) -> list[dict[str, Any]]:
+    """Read the metadata of every artefact below a folder, in the order of their names.
+
+    Raises UserError where a schedule there vouches for others, or was altered itself.
+    """
+    known: dict[Path, str] = {}
+    for schedule in sorted(folder.rglob("schedule.json")):
+        document = Kind("a schedule as `qt train` writes it", "train again", SCHEDULE).check(read_json(schedule, METADATA), schedule)
+        check_whole(schedule.parent, document)
+        known |= {meta_path(schedule.parent / entry["file"]): entry.get("meta_hash", "") for entry in document["artefacts"]}
+    found = sorted(folder.rglob("*_meta.json"))
+    for path in found:
+        if known.get(path) and _hash(path) != known[path]:
+            raise ModelError(f"{path} must be as the training wrote it, was altered; train again")
+    return [read_json(path, METADATA) for path in found]
+
+
 def check_meta(artefact: Any) -> None:
     """Raise ModelAbsentError unless the metadata, which say whether a model may trade, are those of the schedule."""
     if artefact.meta_hash and _hash(meta_path(artefact.path)) != artefact.meta_hash:
