@@ -619,7 +619,7 @@ def make_seeds(folder: Path, *, is_trained: bool) -> None:
     from research.data import load_bars, to_pandas
     from research.evidence.nullworlds import _key
     from research.live.monitoring.governor_export import export_governor
-    from research.live.monitoring.sources import JournalSource
+    from research.live.monitoring.journal_source import JournalSource
     from research.training.meta.train import train_meta
     from tests.support.live_world import replay
 

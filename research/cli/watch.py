@@ -135,7 +135,7 @@ def live_gap(
     """Say why live and backtest differ; exit 1 when a decision cannot be reproduced from the journal's own inputs."""
     from research.data import load
     from research.live.monitoring.gap import live_gap as gap_of
-    from research.live.monitoring.sources import JournalSource
+    from research.live.monitoring.journal_source import JournalSource
     from research.training.meta.schedule import MetaSchedule
 
     learned = None if meta is None else MetaSchedule.load(meta)

@@ -15,7 +15,8 @@ from rich.text import Text
 from qtcore.types import MODELS, Action
 from research.live.monitoring.envelope_view import bands_of, written
 from research.live.monitoring.health import LEVEL_WORDS, LEVELS, status
-from research.live.monitoring.sources import JournalSource, RunSource
+from research.live.monitoring.journal_source import JournalSource
+from research.live.monitoring.run_source import RunSource
 from research.runs.verdict import FAILING
 
 CELLS = 20  # of a share's bar

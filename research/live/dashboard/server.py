@@ -26,8 +26,9 @@ from typing import Any
 from research.errors import ConfigError, UserError, visible
 from research.live.monitoring.envelope_view import bands_of
 from research.live.monitoring.health import status
+from research.live.monitoring.journal_source import JournalSource
 from research.live.monitoring.metrics import CONTENT_TYPE, metrics_text
-from research.live.monitoring.sources import JournalSource, RunSource
+from research.live.monitoring.run_source import RunSource
 from research.live.session.controls import command
 
 WEB = Path(__file__).parent / "web"

@@ -17,7 +17,7 @@ from qtcore.features import Planes
 from qtcore.types import Decisions
 from research.errors import UserError
 from research.live.monitoring.gap import Inputs, engine_of, first_difference, joined_votes, read_inputs, results
-from research.live.monitoring.sources import JournalSource
+from research.live.monitoring.journal_source import JournalSource
 from research.live.storage.codec import cell_columns, joined
 from research.runs.record import RunRecord
 from research.training.labels import Label, score_labels

@@ -22,7 +22,7 @@ from qtcore.types import F8
 from research.errors import ConfigError, UserError
 from research.live.journal.journal import VERSIONS, versions_of
 from research.live.journal.reading import Reading
-from research.live.monitoring.sources import JournalSource
+from research.live.monitoring.journal_source import JournalSource
 from research.live.session.reload import meta_of
 from research.live.storage.cells import FILLS, DamagedError
 from research.live.storage.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, joined, unpack_bar, unpack_state, unpack_votes

@@ -9,7 +9,8 @@ import numpy as np
 from qtcore.types import NEVER, Action
 from research.errors import UserError
 from research.files import save_json, writable
-from research.live.monitoring.sources import JournalSource, RunSource
+from research.live.monitoring.journal_source import JournalSource
+from research.live.monitoring.run_source import RunSource
 from research.live.records import iso
 from research.live.storage.cells import FILLS
 from research.live.storage.codec import unpack_book

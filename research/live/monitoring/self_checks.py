@@ -19,8 +19,8 @@ from research.errors import UserError
 from research.evidence.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, Envelope, bar_counts
 from research.files import misfit
 from research.live.journal.journal import Entry, Journal
+from research.live.monitoring.journal_source import JournalSource
 from research.live.monitoring.retraining import retrain_reasons
-from research.live.monitoring.sources import JournalSource
 from research.live.monitoring.status_source import StatusSource
 from research.live.records import Event
 from research.live.session.reload import SOURCE

@@ -11,6 +11,10 @@ from research.live.monitoring.counts import Durations, LiveCounts
 from research.live.records import iso
 from research.runs.reason_text import Asked, gate_text, opinion_numbers, reason_text
 
+RECENT = 20  # closed trades of the recent win rate (`spec` 10.5)
+POINTS = 600  # of the equity curve on a page
+KEPT_BARS = 64  # of the past that a page may show again
+
 ALLOWED = "allowed"  # in a journal's version: who serves only because it was allowed, by cause
 ALLOWED_WHY = {
     "rejected": "served though rejected (--allow-rejected)",

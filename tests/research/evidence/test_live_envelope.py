@@ -19,8 +19,9 @@ from research.errors import UserError
 from research.evidence.envelope import BINS, FILE, Envelope, band, envelope_of, figures, psi
 from research.live.monitoring import retraining
 from research.live.monitoring.health import status
+from research.live.monitoring.journal_source import JournalSource
 from research.live.monitoring.self_checks import LiveWindow, looked
-from research.live.monitoring.sources import JournalSource, open_source
+from research.live.monitoring.sources import open_source
 from research.live.start import LiveOptions, start_live
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, shared_data

@@ -23,7 +23,7 @@ from research.live.feeds.feeds import Arrival, Assembler, ReplayFeed
 from research.live.journal.journal import Journal
 from research.live.monitoring.alerts import TOLD
 from research.live.monitoring.health import status
-from research.live.monitoring.sources import JournalSource
+from research.live.monitoring.journal_source import JournalSource
 from research.live.session.runner import Options, Runner
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits

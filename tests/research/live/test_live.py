@@ -26,7 +26,7 @@ from research.live.feeds.registry import open_feed
 from research.live.journal.journal import Journal
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.health import status
-from research.live.monitoring.sources import JournalSource
+from research.live.monitoring.journal_source import JournalSource
 from research.live.records import Order
 from research.live.session import controls
 from research.live.session.runner import Options, Runner

@@ -9,7 +9,7 @@ import pytest
 
 from research.cli.app import app
 from research.cli.common import guarded
-from research.live.monitoring.sources import JournalSource
+from research.live.monitoring.journal_source import JournalSource
 
 N = 200
 

@@ -28,7 +28,9 @@ from research.live.monitoring.envelope_view import written
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.governor_export import export_governor, governor_state
 from research.live.monitoring.health import health, status, validate, worst
-from research.live.monitoring.sources import JournalSource, RunSource, open_source
+from research.live.monitoring.journal_source import JournalSource
+from research.live.monitoring.run_source import RunSource
+from research.live.monitoring.sources import open_source
 from research.live.session.governor_file import read_governor
 from research.live.start import LiveOptions, start_live
 from research.runs.tables import decision_planes

@@ -17,7 +17,7 @@ from research.live.feeds.feeds import ReplayFeed
 from research.live.journal.journal import Journal
 from research.live.monitoring.alerts import TOLD
 from research.live.monitoring.health import status
-from research.live.monitoring.sources import JournalSource
+from research.live.monitoring.journal_source import JournalSource
 from research.live.session.runner import Options, Runner
 from research.report.page import notices
 from research.runs.ruin import ruin_of
