@@ -196,11 +196,11 @@ def check_engine(engine: str, address: str | None = None) -> None:
             raise ConfigError(f"--address must come with --engine ray, was {address!r} without; leave it out")
         return
     if address := address or os.environ.get("RAY_ADDRESS"):
+        _check_answer(address)
         if os.getpid() in _BEGUN:  # Ray cancels the work of other clusters in such a process
             raise ConfigError(
                 f"--address must come before a Ray that a process starts for itself, was {address} after it; use a new process"
             )
-        _check_answer(address)
     need("ray", "--engine ray")
 
 

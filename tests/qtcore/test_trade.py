@@ -115,7 +115,7 @@ def assert_same_as_naive(result, state, book, out):
 
 
 def assert_same_ledger(fills, ledger):
-    assert len(fills) == len(ledger)
+    assert len(fills) == len(ledger), "number of fills"
     for name in FILL.names:
         assert_same_bits(fills[name], np.array([row[name] for row in ledger], FILL[name]), name)
 
@@ -124,17 +124,18 @@ def assert_same_account(state, book):
     a = state.account[0]
     for name in ("balance", "equity", "peak", "exposure", "fees", "slippage", "funding", "trades_today", "n_trades", "n_cancelled"):
         assert a[name] == getattr(book, name), name
-    assert (a["day"], a["is_halted"], a["n_halted"], a["n_bars"]) == (book.day, book.halted, book.n_halted, book.t + 1)
-    assert a["halt_time"] == (NEVER if book.halt_time is None else book.halt_time)
-    assert (a["n_closed"], a["n_fills"]) == (len(book.history), len(book.ledger))
+    same = (a["day"], a["is_halted"], a["n_halted"], a["n_bars"]) == (book.day, book.halted, book.n_halted, book.t + 1)
+    assert same, "day, halts or bars"
+    assert a["halt_time"] == (NEVER if book.halt_time is None else book.halt_time), "halt_time"
+    assert (a["n_closed"], a["n_fills"]) == (len(book.history), len(book.ledger)), "n_closed, n_fills"
     for position, sym in zip(state.positions, book.symbols):
         pos = sym["pos"] or FLAT_POSITION
         for name, key in POSITION_KEYS.items():
             np.testing.assert_array_equal(position[name], pos[key], name)
         np.testing.assert_array_equal(position["last_close"], sym["last_close"])
-        assert (position["last_bar"], position["pending_exit"]) == (sym["last_bar"], sym["exit"] or 0)
-        assert position["pending_notional"] == (sym["pending"] or 0.0)
-        assert position["last_loss_time"] == (NEVER if sym["last_loss"] is None else sym["last_loss"])
+        assert (position["last_bar"], position["pending_exit"]) == (sym["last_bar"], sym["exit"] or 0), "last_bar, pending_exit"
+        assert position["pending_notional"] == (sym["pending"] or 0.0), "pending_notional"
+        assert position["last_loss_time"] == (NEVER if sym["last_loss"] is None else sym["last_loss"]), "last_loss_time"
 
 
 @pytest.mark.parametrize("name", OPTIONS)

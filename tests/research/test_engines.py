@@ -266,5 +266,6 @@ def test_a_process_that_started_a_ray_of_its_own_is_told_that_it_can_use_no_clus
     monkeypatch.setattr(parallel, "_BEGUN", set())
     with opened("ray") as pool:
         assert pool.n_workers > 0
+    monkeypatch.setattr(parallel, "_check_answer", lambda address: None)
     with pytest.raises(UserError, match=r"--address must come before a Ray .* use a new process"):
         parallel.check_engine("ray", "127.0.0.1:1")

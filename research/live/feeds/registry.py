@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.errors import ConfigError, UserError
+from research.errors import ConfigError
 from research.live.feeds.feeds import Feed, ReplayFeed, parse_speed
 
 USUAL: Mapping[str, Any] = {"speed": "max", "adjusted": False}  # values of flags that nobody gave; None of all others
@@ -57,7 +57,7 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
     for flag in given:
         if flag not in (*kind.flags, *UNSEEN):
             takers = _listed(other for other in _KINDS.values() if flag in other.flags) or "another feed"
-            raise UserError(f"--{SPELT.get(flag, flag).replace('_', '-')} must go with {takers}, was given with {text!r}; leave it out")
+            raise ConfigError(f"--{SPELT.get(flag, flag).replace('_', '-')} must go with {takers}, was given with {text!r}; leave it out")
     return kind.opener(name, **{flag: value for flag, value in given.items() if flag in kind.flags})
 
 
