@@ -102,7 +102,7 @@ def test_indicators_that_began_before_the_journal_are_not_guessed(world, monkeyp
     reasons = {row["arbiter"]["reason"] for row in open_source(journal).last(1_000) if row["arbiter"]}
     assert {"buy_signal", "sell_signal"} <= reasons
     monkeypatch.setattr(cell_history, "SETTLED", 10)
-    monkeypatch.setattr("research.live.monitoring.sources.SETTLED", 10)
+    monkeypatch.setattr("research.live.monitoring.journal_source.SETTLED", 10)
     reasons = {row["arbiter"]["reason"] for row in open_source(journal).last(1_000) if row["arbiter"]}
     assert any(":" in reason for reason in reasons)
 
