@@ -77,7 +77,7 @@ def test_journal_goes_on_as_one_that_was_never_stopped(before):
     live(journal, END)
     live(whole, END)
     for each in (journal, whole):
-        qt("status", each, "--export", each.with_suffix(""))
+        qt("status", each, "--export", each.with_suffix(""), "--meta", before / "run" / "models" / "meta")  # it was moved
     for table in ("bars", "predictions", "decisions", "trades", "fills", "equity"):
         went_on, at_once = (pd.read_parquet(each.with_suffix("") / f"{table}.parquet") for each in (journal, whole))
         pd.testing.assert_frame_equal(went_on, at_once, check_exact=True)

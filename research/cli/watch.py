@@ -20,12 +20,15 @@ def status(
     source: Source,
     governor: Annotated[Path | None, typer.Option("--governor", help="also write the governor's state file, for people")] = None,
     export: Annotated[Path | None, typer.Option("--export", help="write the journal as a run's folder, for report and verify")] = None,
+    meta: Annotated[Path | None, typer.Option(help="with --export: folder of the meta layer that live served, where it was moved")] = None,
 ) -> None:
     """Print the state of a live journal or a finished run as JSON; with --export also write a journal as a run's folder."""
     from research.live.monitoring.governor_export import export_governor
     from research.live.monitoring.health import status as status_of
     from research.live.monitoring.sources import open_source
 
+    if meta is not None and export is None:
+        raise ConfigError(f"--meta must come with --export, was {meta} without; leave it out")
     opened = open_source(source)
     opened.check()
     if governor is not None:
@@ -35,7 +38,7 @@ def status(
 
         if source.is_dir():
             raise ConfigError(f"--export must get a journal of `qt live`, was the run {source}; it is a run's folder already")
-        export_run(source, export)
+        export_run(source, export, meta)
     print_json(status_of(opened))
 
 

@@ -28,11 +28,15 @@ def load_run(folder: str | Path) -> Run:
     return run
 
 
-def export_run(journal: Path, folder: Path) -> Run:
-    """Write a journal as a run's folder and return the run. Raises UserError where the journal is empty or does not give itself again."""
-    from research.live.monitoring.export import journal_record
+def export_run(journal: Path, folder: Path, meta: Path | None = None) -> Run:
+    """Write a journal as a run's folder and return the run. meta: folder of its meta layer, where that lies elsewhere by now.
 
-    run = Run.of(journal_record(journal))
+    Raises UserError where the journal is empty or does not give itself again.
+    """
+    from research.live.monitoring.export import journal_record
+    from research.training.meta.schedule import MetaSchedule
+
+    run = Run.of(journal_record(journal, None if meta is None else MetaSchedule.load(meta)))
     run.command = f"{run.command} --export {folder}"
     run.save(folder, record=False)
     run.report(folder / "report.html")

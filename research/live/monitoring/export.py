@@ -25,12 +25,15 @@ from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 
 
-def journal_record(journal: Path) -> RunRecord:
-    """Return a journal as the record of a run. Raises UserError where the journal is empty or does not give itself again."""
+def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord:
+    """Return a journal as the record of a run. meta: the meta layer that it was decided with, where that lies elsewhere by now.
+
+    Raises UserError where the journal is empty or does not give itself again.
+    """
     source = JournalSource(journal)
     inputs = read_inputs(source)
-    engine, (first_bar,) = engine_of(inputs), source.rows("SELECT MIN(bar) AS first_bar FROM bars")[0]
-    parts = list(results(engine, inputs))
+    engine, (first_bar,) = engine_of(inputs, meta), source.rows("SELECT MIN(bar) AS first_bar FROM bars")[0]
+    parts = list(results(engine, inputs, meta=meta))
     equity = np.concatenate([part.equity for part in parts])
     if found := first_difference(source, inputs, equity, [cell_columns(part) for part in parts]):
         raise UserError(f"journal must give its own decisions again to be exported, did not: {found}; see `qt live-gap`")
@@ -43,7 +46,7 @@ def journal_record(journal: Path) -> RunRecord:
     votes = inputs.votes
     when, said = (inputs.bars.open_time, inputs.bars.close_time, inputs.bars.symbols), (votes.probs, votes.action, votes.confidence)
     predictions = Predictions(*when, *said, nobody, labels, label, imported=True)
-    meta = engine.meta_model
+    learned = engine.meta_model
     return RunRecord(
         inputs.bars,
         predictions,
@@ -53,7 +56,7 @@ def journal_record(journal: Path) -> RunRecord:
         notes=(f"exported from the journal {journal.name}",),
         command=f"qt status {journal}",
         profile=str(source.about.get("profile", "default")),
-        meta=meta if isinstance(meta, MetaSchedule) else None,
+        meta=learned if isinstance(learned, MetaSchedule) else None,
         own_layers=tuple(_missing(inputs)),
     )
 

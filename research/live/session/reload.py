@@ -143,7 +143,9 @@ def meta_of(about: Mapping[str, Any], served: MetaSchedule | None) -> MetaSchedu
     try:
         found = MetaSchedule.load(about[META_SOURCE] if META_SOURCE in about else resolve(str(source)) / "meta")
     except UserError as error:
-        raise UserError(f"journal must find the meta layer that decided its last bars, was without: {error}") from error
+        raise UserError(
+            f"journal must find the meta layer that decided its last bars, was without: {error}; name its folder with --meta"
+        ) from error
     if found.hash != wanted:
         raise UserError(f"the meta layer of {source} must be the one that decided the journal's last bars, was another; put that one back")
     return found
