@@ -8,6 +8,7 @@ declarations; the options of a run and the plan of a search are declared in the 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, ClassVar, Self
 
 from qtcore.declare import as_bool
@@ -81,7 +82,7 @@ class Declared:
                 raise ConfigError(f"{origin}: {cls.TABLE}.{name} must be one of {', '.join(known)}")
             rule = known[name].metadata
             try:
-                out[known[name].name] = None if _is_absent(rule, value) else _parsed(rule["kind"], name, value)
+                out[known[name].name] = None if _is_absent(rule, value) else _parsed(rule["kind"], f"{cls.TABLE}.{name}", value)
             except (TypeError, ValueError, OverflowError):
                 text = value if isinstance(value, str) else repr(value)
                 if rule["absent"] is not None and rule["kind"] is int:
@@ -102,14 +103,17 @@ class Declared:
         rule, full = spec.metadata, f"{self.TABLE}.{name}" + (f" ({spec.metadata['flag']})" if spec.metadata["flag"] else "")
         if value is None and rule["absent"] is not None:
             return None
+        if rule["kind"] is bool:
+            return as_bool(full, value)
         if rule["allowed"] and value not in rule["allowed"]:
             raise ConfigError(f"{full} must be one of {', '.join(rule['allowed'])}, was {value!r}")
         if rule["bounds"] is not None:
             low, high = rule["bounds"]
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers are Real too
             if not is_number or not low <= value <= high or (rule["kind"] is int and value != int(value)):
                 either = f"{rule['absent']} or " if rule["absent"] else ""
                 raise ConfigError(f"{full} must be {either}in [{low}, {high}], was {value!r}")
+            return rule["kind"](value)
         return value
 
 
@@ -125,7 +129,7 @@ def _is_absent(rule: Mapping[str, Any], value: Any) -> bool:
 def _parsed(kind: type, name: str, value: Any) -> Any:
     """Read one value. Raises ValueError, TypeError or OverflowError where it is of another kind."""
     if kind is bool:
-        return as_bool(f"run.{name}", value)
+        return as_bool(name, value)
     if kind is tuple:
         words = value.replace(",", " ").split() if isinstance(value, str) else value
         if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):

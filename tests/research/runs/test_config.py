@@ -1,12 +1,15 @@
 from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from qtcore import Params
 from qtcore.params import PARAMS, describe
+from qtcore.types import InputError
 from research.errors import UserError
 from research.runs.config import load_config
+from research.training.plan import TrainingPlan
 
 
 def test_later_wins(tmp_path: Path) -> None:
@@ -116,3 +119,23 @@ def test_search_is_set_as_everything_else_is(tmp_path):
         UserError, match=r"search.settings must be auto or a number up to|search.settings \(--settings\) must be auto or in"
     ):
         load_config(sets=["search.settings=many"])
+
+
+def test_plan_takes_numbers_of_numpy_and_switches_as_words_and_nothing_else():
+    plan = TrainingPlan.told(n_folds=np.int64(3), train_share=np.float32(0.5), seed=7.0, is_rolling="off", embargo=None)
+    assert (plan.n_folds, plan.train_share, plan.seed, plan.is_rolling) == (3, 0.5, 7, False)
+    assert [type(value) for value in (plan.n_folds, plan.train_share, plan.seed)] == [int, float, int]  # JSON keeps them
+    for asked in (
+        {"is_rolling": "perhaps"},
+        {"is_rolling": 2},
+        {"n_folds": True},
+        {"n_folds": 2.5},
+        {"seed": "7"},
+        {"train_share": np.nan},
+    ):
+        with pytest.raises((UserError, InputError), match=r"run\.\w+( \(--seed\))? must be"):
+            TrainingPlan.told(**asked)
+    with pytest.raises(UserError, match="folds must be one of"):
+        TrainingPlan.told(folds=3)
+    with pytest.raises(InputError, match=r"search\.by_regime must be on or off"):
+        load_config(sets=["search.by_regime=perhaps"])
