@@ -56,7 +56,6 @@ ENVELOPE = Kind(
 WINDOW, SHORTEST, PER_WINDOW = 168, 24, 40  # bars of a window: a week of hours, or a fortieth of a shorter backtest
 MIN_WINDOWS, BINS, LEVEL, USUAL_DRIFT = 8, 10, 0.001, 0.1
 REGIME = ("volatility", "trend_strength")
-RATES = ("escalation", "defer", "override", "arbiter_accept", "rejection")
 VOTERS = (*MODELS, "ensemble")
 DECISIONS = ("n_voters", "verdict", "arbiter_action", "source", "raw_action", "governor_reason")  # columns that `bar_counts` reads
 

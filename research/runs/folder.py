@@ -31,7 +31,7 @@ from research.errors import ConfigError, UserError
 from research.files import Kind, count_rows, hash_file, put_in_place, read_json, read_table, save_json
 from research.runs.kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
 from research.runs.record import RunRecord
-from research.runs.tables import decision_planes, decisions_frame, equity_frame, fills_frame, trades_frame
+from research.runs.tables import decision_planes, equity_frame, fills_frame, trades_frame
 from research.runs.verdict import UNPROVEN, combined
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
@@ -45,11 +45,7 @@ ROWS_AT_ONCE = 250_000  # rows of a bar or decision table that are in memory as 
 __all__ = [
     "RunFiles",
     "check_output",
-    "decisions_frame",
-    "equity_frame",
-    "fills_frame",
     "read_run",
-    "trades_frame",
     "write_certificate",
     "write_run",
 ]

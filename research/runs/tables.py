@@ -14,8 +14,6 @@ from qtcore.types import DECISION_COLUMNS, MODELS, Action, Source
 from research.runs.benchmark import buy_and_hold, drawdown
 from research.runs.record import RunRecord
 
-UTC_NS = pd.DatetimeTZDtype("ns", "UTC")
-
 
 def tested_rows(run: RunRecord) -> slice:
     """Bars that count as evidence: from the first vote until positions opened on the last vote have run out; all bars without a vote."""
@@ -135,7 +133,7 @@ def equity_frame(run: RunRecord) -> pd.DataFrame:
     `buy_hold` is fully invested, `buy_hold_matched` at the chain's mean gross exposure; both start at the first tested bar with the same
     cash.
     """
-    result, initial = run.result, run.params.broker.initial_cash
+    result = run.result
     rows = tested_rows(run)
     columns = {
         "close_time": _times(run.bars.close_time),
@@ -150,7 +148,6 @@ def equity_frame(run: RunRecord) -> pd.DataFrame:
     if (unbroken := getattr(run, "without_breaker", None)) is not None:
         columns["without_breaker"] = unbroken.equity
     frame = pd.DataFrame(columns, index=pd.Index(_times(run.bars.open_time), name="open_time"))
-    frame.attrs["initial_cash"] = initial
     return frame
 
 

@@ -1,6 +1,5 @@
 """Causality check: the future is rewritten after a cut, and the past must keep its bits."""
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -102,16 +101,6 @@ def cut_points(n: int, k: int, seed: int) -> list[int]:
     """Draw up to `k` different cut rows in [1, n), sorted."""
     rng = np.random.default_rng(seed)
     return sorted({int(c) for c in rng.integers(1, n, k)}) if n > 1 else []
-
-
-def past_differences(
-    compute: Callable[[Bars], Mapping[str, NDArray]], bars: Bars, cuts: list[int], seed: int, base: Mapping[str, NDArray] | None = None
-) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
-    """Yield (cut, past of the original, past after the future was rewritten) for each cut; time is the first axis of each array."""
-    original = compute(bars) if base is None else base
-    for cut in cuts:
-        changed = compute(rewrite_future(bars, cut, seed))
-        yield cut, {k: v[:cut] for k, v in original.items()}, {k: v[:cut] for k, v in changed.items()}
 
 
 def known(plane: F8) -> NDArray[np.bool_]:

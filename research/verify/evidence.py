@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qtcore import Engine
 from qtcore.params import Params
-from qtcore.types import DECISION_COLUMNS, F8, FILL, I8, MODELS, Bars, Votes
+from qtcore.types import F8, FILL, I8, MODELS, Bars, Votes
 from research.errors import ProofError
 from research.runs.folder import RunFiles, read_run
 from research.training.meta.schedule import MetaSchedule
@@ -120,8 +120,3 @@ def pair_fills(fills: NDArray, n: int) -> Trades:
     exit_ = np.zeros(len(entry), FILL)
     exit_[closed] = exits[exit_first[at[closed]]]
     return Trades(entry, exit_, closed, np.where(closed, exit_["bar"], n).astype(np.int64))
-
-
-def decision_columns(planes: dict[str, NDArray]) -> dict[str, NDArray]:
-    """Columns of the opinion layers alone."""
-    return {name: planes[name] for name in DECISION_COLUMNS}
