@@ -55,9 +55,9 @@ def test_models_of_synthetic_labels_are_refused_unless_allowed(tmp_path, monkeyp
 
 
 def shown_of(run, capsys, monkeypatch):
-    from rich.console import Console
+    from research.cli.terminal import Terminal
 
-    monkeypatch.setattr(show, "console", Console(highlight=False, width=130))
+    monkeypatch.setattr(show, "console", Terminal(width=130))
     run.folder, run.verification = SimpleNamespace(__truediv__=None), {}
     summary = combined(summarise(replace(run, folder=None)), {})
     monkeypatch.setattr(type(run), "summary", property(lambda self: summary))

@@ -15,12 +15,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from qtcore import Params
 from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Reason, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
+from research.cli.terminal import Terminal
 from research.errors import UserError
 from research.live.dashboard.monitor import screen, share_bar
 from research.live.monitoring import bar_log as logging_
@@ -226,7 +226,7 @@ def test_a_log_that_cannot_be_written_does_not_stop_trading(watched, tmp_path, c
 def test_the_terminal_shows_the_sections(watched, width):
     for path in watched[:2]:
         source = open_source(path)
-        console = Console(width=width, record=True, file=io.StringIO())
+        console = Terminal(width=width, record=True, file=io.StringIO())
         console.print(screen(source))
         text = console.export_text()
         assert all(len(line) <= width for line in text.splitlines())

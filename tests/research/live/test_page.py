@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from research.cli.terminal import Terminal
 from research.live.dashboard import server as serving
 from research.live.dashboard.monitor import screen
 from research.live.monitoring.sources import open_source
@@ -252,7 +252,7 @@ def test_a_finished_run_has_no_envelope_to_leave(browser, watched):
 def test_the_terminal_shows_the_envelope_too(watched, tmp_path):
     replay(watched[0].parent, tmp_path / "j", until=30)
     keep_looks(tmp_path / "j", looks(SEEN, DUE))
-    console = Console(width=100, record=True, file=io.StringIO())
+    console = Terminal(width=100, record=True, file=io.StringIO())
     console.print(screen(open_source(tmp_path / "j")))
     text = console.export_text()
     for part in (

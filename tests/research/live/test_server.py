@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
 
 from qtcore.types import Action, Reason, Source
 from research.cli import show
 from research.cli.app import app
 from research.cli.common import guarded
+from research.cli.terminal import Terminal
 from research.errors import UserError
 from research.live.dashboard import server as serving
 from research.live.dashboard.server import Dashboard
@@ -484,7 +484,7 @@ def test_a_server_on_every_address_answers_to_numbers_and_its_own_name_only(watc
 @pytest.mark.parametrize(("is_terminal", "environment"), [(False, None), (False, "s3cret-token"), (True, "s3cret-token"), (True, None)])
 def test_the_token_is_shown_on_a_terminal_only_and_only_a_new_one(watched, monkeypatch, is_terminal, environment):
     out, made = io.StringIO(), []
-    monkeypatch.setattr(show, "console", Console(file=out, force_terminal=is_terminal, width=200))
+    monkeypatch.setattr(show, "console", Terminal(file=out, force_terminal=is_terminal, width=200))
     monkeypatch.delenv("QT_TOKEN", raising=False)
     if environment is not None:
         monkeypatch.setenv("QT_TOKEN", environment)

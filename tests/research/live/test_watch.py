@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import qtcore as qt
 from qtcore.params import MetaMode
@@ -18,6 +17,7 @@ from qtcore.types import Reason, Verdict
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
+from research.cli.terminal import Terminal
 from research.data import load_bars, save_bars, to_pandas
 from research.data.load import DataWarning
 from research.errors import UserError
@@ -134,7 +134,7 @@ def test_monitor_page_and_alarms_say_the_same_of_a_rate(watched):
     rows = {row["name"]: row for row in said["health"]["rows"]}
     assert rows["arbiter override rate"]["said"] == "65.1 %, outside 30-60 %"
     assert {"level": "warning", "name": "escalation rate", "text": "50.1 %, outside 15-35 %"} in said["alarms"]
-    terminal = Console(file=io.StringIO(), width=160)
+    terminal = Terminal(file=io.StringIO(), width=160)
     terminal.print(screen(source))
     drawn = terminal.file.getvalue()
     assert "65.1 %, outside 30-60 %" in drawn
@@ -146,7 +146,7 @@ def test_80_columns_cut_no_band_and_no_judgement():
     row = {"name": "patchtst: confidence above accuracy", "kind": "gap", "is_out": True}
     row |= {"value": 0.142, "low": -0.616, "high": 0.568, "usual": -0.025}
     due = {"cause": "weekly", "rule": "seldom", "text": "", "since": ""}
-    terminal = Console(file=io.StringIO(), width=80)
+    terminal = Terminal(file=io.StringIO(), width=80)
     terminal.print(*_bands({"due": [due], "rows": [row], "inside": 0, "text": "last 24 bars"}))
     drawn = terminal.file.getvalue()
     assert "\u2026" not in drawn

@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import research
 from qtcore import Params
 from qtcore.params import MetaMode
 from qtcore.types import Action, Reason
+from research.cli.terminal import Terminal
 from research.evidence import reachability
 from research.evidence.finding import no_trades
 from research.live.dashboard.monitor import screen
@@ -97,7 +97,7 @@ def test_one_more_rule_is_seen_by_whoever_watches(monkeypatch, tmp_path):
     row = shown["pretended rule"]
     assert (row["reason"], row["parameter"], row["value"]) == (NAME, "governor.kelly_fraction", 0.25)
     assert row["refused"] == source.tally().refusals[rule.reason] > 10
-    console = Console(width=100, file=io.StringIO())
+    console = Terminal(width=100, file=io.StringIO())
     console.print(screen(source))
     assert f"refused: pretended rule {row['refused']:,}" in console.file.getvalue()
     assert f'governor_rejections_total{{reason="{NAME}"}} {row["refused"]}.0' in metrics_text(source)
