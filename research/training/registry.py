@@ -20,7 +20,8 @@ import numpy as np
 
 from research.errors import ConfigError, ModelError, UserError
 from research.files import Kind, home, read_json, save_json, writable
-from research.training.models.schedule import FOREVER, ModelSet
+from research.training.models.artefacts import FOREVER
+from research.training.models.schedule import ModelSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 POINTER = Kind("the pointer of a registry to a version", "promote the models again", {"version": int, "history": [dict]})
@@ -195,8 +196,8 @@ def unfit(artefacts: Iterable[Any]) -> dict[str, list[str]]:
     """Name by cause the artefacts that serve from now on and may do so only because it was allowed: `rejected`, `synthetic`."""
     serving = [a for a in artefacts if a.valid_until == FOREVER]
     found = {
-        "rejected": [getattr(a, "slot", "meta") for a in serving if a.meta.get("status") != "accepted"],
-        "synthetic": [getattr(a, "slot", "meta") for a in serving if a.meta.get("synthetic", True)],
+        "rejected": [a.slot for a in serving if a.meta.get("status") != "accepted"],
+        "synthetic": [a.slot for a in serving if a.meta.get("synthetic", True)],
     }
     return {cause: names for cause, names in found.items() if names}
 

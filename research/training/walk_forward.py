@@ -29,9 +29,10 @@ from research.errors import ModelError
 from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.training.models import fits
-from research.training.models.base import CLASSES, class_weights, lookback_of, make_model, model_class, model_target, names_hash
+from research.training.models.artefacts import known_by, span
+from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target
 from research.training.models.inputs import Inputs, model_inputs
-from research.training.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
+from research.training.models.schedule import Artefact, ModelSet, artefact_hash
 from research.training.models.scores import score
 from research.training.models.worker import Job, Report, run_jobs
 from research.training.plan import TrainingPlan
@@ -255,12 +256,11 @@ def _schedule(
         if answer["absent"] is not None:
             notes.append(f"{job['slot']} is absent in fold {fold.number + 1}: {answer['absent']}")
             continue
-        start = int(bars.close_time[fold.test[0]])
-        stop = FOREVER if fold.number == last else int(bars.close_time[fold.test[-1] + 1])
+        served = span(bars.close_time, fold.test[0], None if fold.number == last else fold.test[-1] + 1)
         path = Path(job["path"])
         digest = artefact_hash(path)
-        meta = _metadata(bars, prepared, plan, job, answer, probs) | {"hash": digest, "valid_from": start, "valid_until": stop}
-        artefacts.append(Artefact(job["slot"], fold.number, start, stop, path, digest, meta))
+        meta = known_by(job["stamp"], digest, served, prepared.inputs.names) | _metadata(bars, prepared, plan, job, answer, probs)
+        artefacts.append(Artefact(fold.number, *served, path, digest, meta, slot=job["slot"]))
     config = {
         "plan": dict(plan.__dict__),
         "label": prepared.label.to_dict(),
@@ -272,8 +272,8 @@ def _schedule(
 
 def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answer: Job, probs: F8) -> dict[str, Any]:
     """Describe one artefact (`spec` 3.4); the score is on its own test fold."""
-    fold, names = prepared.folds[job["fold"]], prepared.inputs.names
-    span = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}
+    fold = prepared.folds[job["fold"]]
+    times = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}
     labels = prepared.labels[fold.number][fold.test]
     served = probs[MODELS.index(job["slot"]), fold.test]
     is_undone = plan.calibration in ("prior", "vector")
@@ -285,16 +285,11 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
     if answer["n_fit"] < 1000:
         figures["warnings"].append(f"fitted on {answer['n_fit']} rows, fewer than 1000")
     return {
-        "version": f"v{job['stamp']}_v5",
-        "timestamp": job["stamp"],
         "slot": job["slot"],
         "target": job["target"],
         "suffix": answer["suffix"],
         "lookback": answer["lookback"],
-        "features": list(names),
-        "feature_hash": names_hash(names),
         "feature_params": {name: value for name, value in plan.params.items() if name.startswith("features.")},
-        "class_mapping": {name: i for i, name in enumerate(CLASSES)},
         "params": answer["params"],
         "calibration": answer.get("calibration"),
         "history": answer["history"],
@@ -310,12 +305,11 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
             "cells": {"fit": answer["n_fit"], "valid": answer["n_valid"], "test": answer["n_test"]},
             "fit_cells_effective": _effective(prepared, fold),
             "max_train_rows": plan.max_train_rows,
-            "close_time": span,
+            "close_time": times,
         },
         "label": prepared.label.to_dict(),
         "label_thresholds": _by_symbol(bars, prepared.thresholds[fold.number]),
         "fit_counts": answer["fit_counts"],
-        "synthetic": False,
         "data_fingerprint": fingerprint(bars),
         "symbols": list(bars.symbols),
         "interval": bars.interval,

@@ -9,7 +9,7 @@ from qtcore import Params
 from qtcore.types import F8
 from research.parallel import versions
 from research.training.meta.estimators import MetaFit, Rows
-from research.training.models.base import CLASSES, names_hash
+from research.training.models.base import CLASSES
 from research.training.models.scores import score
 
 
@@ -47,10 +47,7 @@ def describe(
         "n_train": len(train.y),
         "n_held": len(held.y),
         "fit_counts": train.counts.tolist(),
-        "features": list(fit.feature_names),
         "feature_names": list(fit.feature_names),
-        "feature_hash": names_hash(fit.feature_names),
-        "class_mapping": {name: i for i, name in enumerate(CLASSES)},
         "cv_accuracy": float(np.mean(accuracies)) if accuracies else None,
         "cv_std": float(np.std(accuracies)) if accuracies else None,
         "test_accuracy": figures.get("accuracy"),
@@ -61,7 +58,6 @@ def describe(
         "split": {"kind": "walk_forward, expanding", "fold": number, "embargo_rows": plan.embargo, "rows": [material.first, start, stop]},
         "seed": plan.seed,
         "libraries": versions(("numpy", "scikit-learn", "xgboost", "torch", "imbalanced-learn", "skops")),
-        "synthetic": False,
         **material.about,
         **figures,
     }

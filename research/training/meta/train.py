@@ -28,8 +28,8 @@ from research.training.labels import label_end
 from research.training.meta.estimators import KINDS, MetaFit, Rows, check_classes, check_labels, fit_digest, fit_meta, resolve_calibration
 from research.training.meta.metadata import describe
 from research.training.meta.schedule import MetaArtefact, MetaSchedule, write_fit
+from research.training.models.artefacts import known_by, span
 from research.training.models.base import ModelAbsentError
-from research.training.models.schedule import FOREVER
 from research.training.predictions import Predictions, aligned
 from research.training.splits import walk_forward
 
@@ -165,12 +165,10 @@ def train_folds(material: Material, plan: MetaPlan, params: Params, progress: Pr
         path = Path(scratch.name) / f"fold_{fold:02d}" / f"meta_v{stamp}_v5{fit.suffix}"
         path.parent.mkdir()
         write_fit(fit, path)
-        is_last = k + 1 == len(material.folds)
-        span = {"valid_from": int(material.close_time[start]), "valid_until": FOREVER if is_last else int(material.close_time[stop])}
-        earlier = [a.meta for a in artefacts]
-        meta = describe(material, plan, params, fit, (train, held), (fold, start, stop), earlier)
-        meta |= {"version": f"v{stamp}_v5", "timestamp": stamp, "hash": fit_digest(fit), **span}
-        artefacts.append(MetaArtefact(fold, span["valid_from"], span["valid_until"], path, meta["hash"], meta))
+        served, digest = span(material.close_time, start, None if k + 1 == len(material.folds) else stop), fit_digest(fit)
+        figures = describe(material, plan, params, fit, (train, held), (fold, start, stop), [a.meta for a in artefacts])
+        meta = known_by(stamp, digest, served, fit.feature_names) | figures
+        artefacts.append(MetaArtefact(fold, *served, path, digest, meta))
     config = {
         "plan": asdict(plan),
         "boundaries": [int(material.close_time[f[1]]) for f in material.folds],

@@ -4,7 +4,8 @@
 - `xgboost`, `lightgbm`: the two tree models; their libraries are imported when one is fitted or loaded.
 - `inputs`: bars become the matrix that the models see.
 - `worker`: one fit in a process of its own; several at a time, nothing pickled.
-- `schedule`: which artefact serves which bar, on disk and in memory.
+- `artefacts`, `folder`: which artefact serves which bar, in memory and on disk; meta models lie and are served alike.
+- `schedule`: what the base models of a schedule say of a bar.
 - `scores`: the figures and warnings of an artefact's metadata.
 """
 

@@ -1,14 +1,11 @@
-"""Model schedule: which artefact answers for which bar, each valid for a span of decision times (`spec` D-88).
-
-Backtest and live serve bar t from the artefact whose `[valid_from, valid_until)` holds `close_time[t]`. `folder` says how it lies on disk.
-"""
+"""Base model schedule: the trained models that vote, and what each says of a bar. `artefacts` says which serves when."""
 
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +15,7 @@ from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
 from research.errors import ModelError, UserError
 from research.files import Kind, read_bytes, read_json
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
+from research.training.models.artefacts import FOREVER, Schedule, StoredFit
 from research.training.models.base import (
     F4,
     MODEL,
@@ -27,16 +25,13 @@ from research.training.models.base import (
     lookback_of,
     make_model,
     model_target,
-    names_hash,
     scaler_path,
 )
 from research.training.models.calibration import calibrated
-from research.training.models.folder import ENTRY, check_meta, check_whole, read_schedule, write_schedule
+from research.training.models.folder import ENTRY, check_meta, read_schedule
 from research.training.models.former import present
 from research.training.models.windows import complete, inputs_of
 
-SCHEMA_VERSION = 2
-FOREVER = int(np.iinfo(np.int64).max)
 SERVED = 4_096  # cells predicted between two reports: seconds of the slowest network
 THRESHOLDS = {side: {...: (float, None)} for side in ("sell", "buy")}
 SHAPE = {
@@ -56,21 +51,15 @@ Progress = Callable[[int, int, str], Any]
 
 
 @dataclass(frozen=True)
-class Artefact:
-    """One fitted model on disk.
+class Artefact(StoredFit[BaseModel]):
+    """One fitted base model on disk. hash: of model and scaler file."""
 
-    valid_from, valid_until: decision times, ns UTC, the second exclusive. hash: of model and scaler file. meta: `spec` 3.4. meta_hash: of
-    the file with the metadata, empty where none was written yet.
-    """
+    slot: str = field(kw_only=True)
 
-    slot: str
-    fold: int
-    valid_from: int
-    valid_until: int
-    path: Path
-    hash: str
-    meta: Mapping[str, Any]
-    meta_hash: str = ""
+    @property
+    def title(self) -> str:
+        """Its slot."""
+        return self.slot
 
     @property
     def identity(self) -> str:
@@ -109,20 +98,13 @@ def _check_class(slot: str, target: str) -> None:
 
 
 @dataclass(frozen=True)
-class ModelSet:
-    """A trained set of models: artefacts in order of time, the features they take, and how they were made.
+class ModelSet(Schedule[Artefact, BaseModel]):
+    """A trained set of base models. config: what `train` was told. n_stored: fits that came from the store when it was trained."""
 
-    config: what `train` was told, enough to fit a fold again. notes: sentences about models that are absent. n_stored: fits that came from
-    the store when this set was trained. scratch: keeps the temporary folder of an unsaved set alive.
-    """
-
-    artefacts: tuple[Artefact, ...]
-    feature_names: tuple[str, ...]
-    config: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
     n_stored: int = field(default=0, compare=False)
-    scratch: Any = field(default=None, repr=False, compare=False)
-    _loaded: dict[Path, BaseModel | None] = field(default_factory=dict, repr=False, compare=False)
+
+    VERSION: ClassVar[int] = 2
+    WHAT: ClassVar[str] = "models"
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -138,16 +120,6 @@ class ModelSet:
     def horizon(self) -> int:
         """Rows that the label looks ahead: how long the chain holds a position unless told otherwise."""
         return int(self.config["label"]["horizon"])
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What the metadata of the artefacts warn of, one sentence each."""
-        return tuple(f"{a.slot}, fold {a.fold + 1}: {text}" for a in self.artefacts for text in a.meta.get("warnings", ()))
-
-    def table(self) -> list[dict[str, Any]]:
-        """Figures of every artefact on its test fold, one row each, for reports."""
-        wanted = ("status", "n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
-        return [{"model": a.slot, "fold": a.fold, "hash": a.hash} | {name: a.meta.get(name) for name in wanted} for a in self.artefacts]
 
     def params(self) -> Params:
         """Return the parameters that the training was given."""
@@ -178,10 +150,10 @@ class ModelSet:
         out = np.full((N_MODELS, n, n_symbols, 3), np.nan)
         usable = np.asarray(np.isfinite(matrix).all(axis=2))
         for i, artefact in enumerate(self.artefacts):
-            rows = np.flatnonzero((close_time >= artefact.valid_from) & (close_time < artefact.valid_until))
+            rows = np.flatnonzero(artefact.serves(close_time))
             if len(rows) == 0 or not usable[n_before + rows].any():
                 continue
-            model = self._model(artefact)
+            model = self.fitted(artefact)
             if model is not None:
                 lookback = lookback_of(model)
                 t, s = np.nonzero(complete(usable, lookback)[n_before + rows])
@@ -194,39 +166,6 @@ class ModelSet:
                     out[MODELS.index(artefact.slot), row, column] = calibrated(model, probs)
         return out
 
-    def _model(self, artefact: Artefact) -> BaseModel | None:
-        """Load on first use; a model that cannot be loaded is absent, never a dummy vote (`spec` D-28)."""
-        if artefact.path not in self._loaded:
-            self._load(artefact)
-        return self._loaded[artefact.path]
-
-    def _load(self, artefact: Artefact) -> str | None:
-        """Load an artefact; return why it is absent, None where it is not."""
-        self._loaded[artefact.path] = None
-        try:
-            model = artefact.load()
-            check_names(artefact.path.name, artefact.meta["features"], self.feature_names)
-        except ModelAbsentError as error:
-            return str(error)
-        self._loaded[artefact.path] = model
-        return None
-
-    def check(self) -> tuple[str, ...]:
-        """Load every artefact now; return one sentence for each that is absent."""
-        return tuple(why for why in map(self._load, self.artefacts) if why is not None)
-
-    def save(self, folder: str | Path) -> "ModelSet":
-        """Write all artefacts and then `schedule.json`; return the set that lives there. Raises UserError when that is impossible."""
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "feature_names": self.feature_names,
-            "feature_hash": names_hash(self.feature_names),
-            "config": self.config,
-            "notes": self.notes,
-        }
-        moved = write_schedule(Path(folder), self.artefacts, document, "models")
-        return ModelSet(moved, self.feature_names, self.config, self.notes, self.n_stored)
-
     @classmethod
     def load(cls, folder: str | Path, *, is_checked: bool = True) -> "ModelSet":
         """Read a schedule's folder, or a folder of single artefacts: then the latest time stamp in the names serves all bars.
@@ -236,14 +175,12 @@ class ModelSet:
         """
         source = Path(folder)
         models = cls._load_schedule(source) if (source / "schedule.json").exists() else cls._load_latest(source)
-        return replace(models, notes=(*models.notes, *models.check())) if is_checked else models
+        return models.checked() if is_checked else models
 
     @classmethod
     def _load_schedule(cls, source: Path) -> "ModelSet":
-        document, entries = read_schedule(source, SCHEMA_VERSION, "a schedule", SHAPE)
-        check_whole(source, document)
-        artefacts = tuple(_artefact(*entry) for entry in entries)
-        return cls(artefacts, tuple(document["feature_names"]), document["config"], tuple(document["notes"]))
+        document, entries = read_schedule(source, cls.VERSION, "a schedule", SHAPE)
+        return cls.stored(source, document, (_artefact(*entry) for entry in entries))
 
     @classmethod
     def _load_latest(cls, source: Path) -> "ModelSet":
@@ -257,7 +194,7 @@ class ModelSet:
             meta = read_json(path, METADATA)
             file = path.with_name(path.name.removesuffix("_meta.json") + meta["suffix"])
             meta["target"] = present(meta["target"])
-            artefacts.append(Artefact(meta["slot"], 0, meta["valid_from"], FOREVER, file, meta["hash"], meta))
+            artefacts.append(Artefact(0, meta["valid_from"], FOREVER, file, meta["hash"], meta, slot=meta["slot"]))
         if not artefacts:
             raise ModelError(f"models must be a folder with schedule.json or artefacts as `qt train` writes them, was {str(source)!r}")
         names = tuple(artefacts[0].meta["features"])
@@ -278,7 +215,7 @@ def fold_of(models: ModelSet, close_time: I8) -> NDArray[np.int16]:
     """Fold whose artefacts serve each decision time, int16 [n], -1 none."""
     out = np.full(len(close_time), -1, np.int16)
     for artefact in models.artefacts:
-        out[(close_time >= artefact.valid_from) & (close_time < artefact.valid_until)] = artefact.fold
+        out[artefact.serves(close_time)] = artefact.fold
     return out
 
 

@@ -14,6 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from qtcore.types import MODELS
 from research.errors import UserError
+from research.training.models.artefacts import FOREVER
 from research.training.models.base import (
     PRESETS,
     ModelAbsentError,
@@ -26,7 +27,7 @@ from research.training.models.base import (
     register,
     scaler_path,
 )
-from research.training.models.schedule import FOREVER, Artefact, ModelSet, artefact_hash
+from research.training.models.schedule import Artefact, ModelSet, artefact_hash
 from research.training.models.scores import score
 from research.training.models.worker import run_jobs
 from tests.conftest import assert_same_bits
@@ -218,7 +219,7 @@ def artefact(slot: str, fold: int, start: int, stop: int, folder, seed: int) -> 
     limits = {side: dict.fromkeys(("A", "B", "C"), rule[side]) for side in ("sell", "buy")}
     meta = {"slot": slot, "target": model_target(slot), "features": list(NAMES), "params": model.params(), "suffix": model.suffix}
     meta |= {"hash": artefact_hash(path), "valid_from": start, "label": rule, "label_thresholds": limits}
-    return Artefact(slot, fold, start, stop, path, meta["hash"], meta)
+    return Artefact(fold, start, stop, path, meta["hash"], meta, slot=slot)
 
 
 @pytest.fixture(scope="module")

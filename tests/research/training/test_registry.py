@@ -12,8 +12,9 @@ from research.cli.common import guarded
 from research.data.frames import save_bars
 from research.errors import UserError
 from research.training import registry
+from research.training.models.artefacts import FOREVER
 from research.training.models.folder import meta_path
-from research.training.models.schedule import FOREVER, ModelSet
+from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.walk_forward import train
 from research.workflow.backtest_job import Job, run_job

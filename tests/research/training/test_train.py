@@ -15,9 +15,10 @@ from research.data import simulate
 from research.data.facts import fingerprint
 from research.errors import UserError
 from research.training.labels import LABELS, Label, make_labels
+from research.training.models.artefacts import FOREVER
 from research.training.models.base import names_hash, register
 from research.training.models.inputs import model_inputs
-from research.training.models.schedule import FOREVER, ModelSet
+from research.training.models.schedule import ModelSet
 from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
 from research.training.walk_forward import prepare, retrain_fold, train

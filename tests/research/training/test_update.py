@@ -15,7 +15,8 @@ from research.data import load_bars
 from research.data.frames import save_bars
 from research.errors import UserError
 from research.evidence.envelope import FILE
-from research.training.models.schedule import FOREVER, ModelSet
+from research.training.models.artefacts import FOREVER
+from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.update import update
 from tests.conftest import assert_same_bits
