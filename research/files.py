@@ -325,7 +325,7 @@ def check_columns(schema: Any, kind: Kind, where: Any, columns: list[str] | None
             TEXT: pa.types.is_string(found) or pa.types.is_large_string(found),
         }.get(wanted, wanted is None or str(found) == wanted)
         if not is_right:
-            raise kind.error(where, f"{name} as {found}, not {wanted if isinstance(wanted, str) else 'numbers'}")
+            raise kind.error(where, f"{name} as {found}, not {'numbers' if wanted in (int, float) else wanted}")
 
 
 @contextmanager

@@ -309,9 +309,9 @@ def _text_columns(data: pa.Buffer, layout: Layout) -> list[int]:
 def _without_footer(data: pa.Buffer, layout: Layout, reading: Reading) -> pa.Buffer:
     """Cut what follows the table: lines without a value, and a sentence of the source."""
     tail = bytes(data[max(layout.start, data.size - FOOT) :])
-    lines, after = tail.rstrip(b"\r\n").split(b"\n"), list[str]()
+    lines, after = list(re.finditer(rb"[^\r\n]+", tail)), list[str]()
     while len(lines) > 1 and len(after) < MAX_BEFORE:
-        text = lines[-1].strip(b"\r").decode(errors="replace")
+        text = lines[-1][0].decode(errors="replace")
         fields = _split(text, layout.delimiter)
         if any(fields) and (len(fields) > 1 or len(layout.names) < 4 or _is_datum(fields[0])):
             break
@@ -320,7 +320,7 @@ def _without_footer(data: pa.Buffer, layout: Layout, reading: Reading) -> pa.Buf
     if not after:
         return data
     reading.note(f"{len(after)} line{'s' * (len(after) > 1)} after the table skipped ({after[-1][:60]!r})")
-    return data.slice(0, data.size - len(tail) + len(b"\n".join(lines)))
+    return data.slice(0, data.size - len(tail) + lines[-1].end())
 
 
 TEXTS = ("time", "close_time", "hours", "symbol", "closed")

@@ -85,5 +85,5 @@ COLUMNS: dict[str, dict[str, Any]] = {
         **dict.fromkeys(("equity", "balance", "exposure", "drawdown", "ensemble_only", "buy_hold", "buy_hold_matched"), "double"),
         "without_breaker?": "double",
     },
-    "predictions": {},
+    "predictions": {"close_time": TIME, "open_time": TIME, "symbol": TEXT, "fold": int, "label": int},  # votes: `Predictions.load`
 }

@@ -362,6 +362,18 @@ def test_only_what_holds_no_value_is_cut_from_the_end(tmp_path):
             load_bars(tmp_path / "A.csv")
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("last", [b"\n", b"\r"])
+def test_lines_may_end_in_every_way_and_in_several(tmp_path, end, last):
+    rows = [f"2024-01-{day},1,2,1,2,5".encode() for day in range(10, 20)]
+    text = end.join([b"date,open,high,low,close,volume", *rows]) + last
+    (tmp_path / "A.csv").write_bytes(text)
+    assert load_bars(tmp_path / "A.csv").n == 10
+    (tmp_path / "A.csv").write_bytes(text + b",,,,," + last + b"Data: as is" + end)
+    with pytest.warns(DataWarning, match="2 lines after the table skipped"):
+        assert load_bars(tmp_path / "A.csv").n == 10
+
+
 def test_a_volume_that_is_partly_empty_is_no_volume_of_zero(tmp_path):
     rows = pd.DataFrame(
         {"date": pd.date_range("2024-01-01", periods=40), "open": 1.0, "high": 2.0, "low": 1.0, "close": 1.5, "volume": np.nan}
