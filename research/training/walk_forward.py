@@ -32,7 +32,7 @@ from research.training.models import fits
 from research.training.models.artefacts import known_by, span
 from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target
 from research.training.models.inputs import Inputs, model_inputs
-from research.training.models.schedule import Artefact, ModelSet, artefact_hash
+from research.training.models.schedule import Artefact, ModelSet, artefact_hash, fit_hash
 from research.training.models.scores import score
 from research.training.models.worker import Job, Report, run_jobs
 from research.training.plan import TrainingPlan
@@ -174,7 +174,7 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
 def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
     """Fit one fold of a trained schedule again on `bars` and return the identity of each model.
 
-    With every bar at or after the fold's boundary rewritten, the hashes must equal `models.hashes(fold)` (`spec` D-99); the boundary is the
+    With every bar at or after the fold's boundary rewritten, they must equal `models.hashes(fold)` (`spec` D-99); the boundary is the
     row whose close is the fold's `valid_from`. A model that is absent is missing from both.
     """
     known = dict(models.config["plan"])
@@ -184,7 +184,7 @@ def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] 
         jobs = _jobs(prepared, plan, Path(scratch), [fold])
         answers = run_jobs(jobs, 1)
         fitted = [(job, answer) for job, answer in zip(jobs, answers) if answer["absent"] is None]
-        return {job["slot"]: answer.get("digest") or artefact_hash(Path(job["path"])) for job, answer in fitted}
+        return {job["slot"]: answer.get("digest") or fit_hash(Path(job["path"])) for job, answer in fitted}
 
 
 def _slots(models: Sequence[str]) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Base model schedule: the trained models that vote, and what each says of a bar. `artefacts` says which serves when."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from research.training.models.artefacts import FOREVER, Schedule, StoredFit
 from research.training.models.base import (
     F4,
     MODEL,
+    SCALER,
     BaseModel,
     ModelAbsentError,
     check_names,
@@ -63,8 +65,8 @@ class Artefact(StoredFit[BaseModel]):
 
     @property
     def identity(self) -> str:
-        """What a second fit is compared by: the hash of what the model says it is, else of its files."""
-        return str(self.meta.get("digest", self.hash))
+        """What a second fit is compared by: the hash of what the model says it is, else of its files as `fit_hash` reads them."""
+        return str(self.meta.get("digest") or (fit_hash(self.path) if self.path.exists() else self.hash))
 
     def load(self) -> BaseModel:
         """Load the model. Raises ModelAbsentError where a file is missing, damaged, altered, or of other features."""
@@ -84,6 +86,17 @@ def artefact_hash(path: Path) -> str:
     digest = hashlib.sha256(read_bytes(path, MODEL))
     if scaler_path(path).exists():
         digest.update(read_bytes(scaler_path(path), MODEL))
+    return digest.hexdigest()
+
+
+def fit_hash(path: Path) -> str:
+    """Hash a model file and its scaler with the calibration to nine digits: the optimiser's last ones are those of a processor's `exp`."""
+    digest = hashlib.sha256(read_bytes(path, MODEL))
+    if scaler_path(path).exists():
+        told = read_json(scaler_path(path), SCALER)
+        if (found := told.get("calibration")) is not None:
+            told["calibration"] = [found["kind"], *(f"{x:.9g}" for x in (found["scale"], *found["factors"]))]
+        digest.update(json.dumps(told).encode())
     return digest.hexdigest()
 
 

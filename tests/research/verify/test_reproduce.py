@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,6 +13,9 @@ from qtcore import Params
 from research.cli import app
 from research.errors import UserError
 from research.report.compare import bases, compare, write_page
+from research.training import walk_forward
+from research.training.models.base import scaler_path
+from research.training.models.schedule import artefact_hash
 from research.verify.reproduce import STAGES, sentence
 from research.workflow.recording import reproduce
 
@@ -56,6 +60,27 @@ def test_a_trained_run_comes_out_again(trained):
     assert by_stage["training"]["arrays"] == 2  # one model, two folds
     assert report["verdict"]["stored"] == report["verdict"]["again"]
     assert "have the bits of the first run" in sentence(report)
+
+
+@pytest.mark.parametrize(("change", "equal"), [(1e-14, True), (1e-6, False)])
+def test_calibration_may_differ_in_the_digits_of_another_processor_alone(trained, monkeypatch, change, equal):
+    train = walk_forward.run_plan
+
+    def elsewhere(artefact):
+        told = json.loads(scaler_path(artefact.path).read_text())
+        told["calibration"]["scale"] *= 1.0 + change
+        scaler_path(artefact.path).write_text(json.dumps(told))
+        return replace(artefact, hash=artefact_hash(artefact.path))
+
+    def run_plan(*args, **how):
+        made = train(*args, **how)
+        return replace(made, models=replace(made.models, artefacts=tuple(elsewhere(a) for a in made.models.artefacts)))
+
+    monkeypatch.setattr(walk_forward, "run_plan", run_plan)
+    report = reproduce(trained)
+    assert report["equal"] == equal
+    assert report["first"] == (None if equal else "training")
+    assert any("in the last digits, as on another processor" in note for note in report["notes"]) == equal
 
 
 def test_every_array_of_the_manifest_belongs_to_one_stage(trained):
