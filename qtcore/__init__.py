@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from qtcore.features import FEATURE_SETS, Feature, FeatureBank, Planes
     from qtcore.jit import kernel, rebind
     from qtcore.params import Params
-    from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Reason, Source, Verdict, Votes
+    from qtcore.rules import Reason
+    from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Source, Verdict, Votes
 
 __version__ = "0.2.0"
 
@@ -56,6 +57,7 @@ import_lazily(
         "features": ("FEATURE_SETS", "Feature", "FeatureBank", "Planes"),
         "jit": ("kernel", "rebind"),
         "params": ("Params",),
+        "rules": ("Reason",),
         "types": (
             "MODELS",
             "Action",
@@ -63,7 +65,6 @@ import_lazily(
             "Consensus",
             "Decisions",
             "InputError",
-            "Reason",
             "Source",
             "Verdict",
             "Votes",

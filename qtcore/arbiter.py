@@ -8,7 +8,8 @@ cell on its own).
 import numpy as np
 
 from qtcore.jit import kernel
-from qtcore.types import Code, Reason, Source, Value, Verdict
+from qtcore.rules import Reason
+from qtcore.types import Code, Source, Value, Verdict
 
 
 @kernel(inline=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from qtcore.jit import kernel
 from qtcore.portfolio import apply_fill
-from qtcore.types import Reason
+from qtcore.rules import Reason
 
 
 @kernel(inline=True)

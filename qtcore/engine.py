@@ -18,7 +18,8 @@ from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes
 from qtcore.features.custom import own_features
 from qtcore.meta import MetaSource, meta_problems, meta_probs
 from qtcore.params import Params
-from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Reason, Source, Votes
+from qtcore.rules import Reason
+from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
 
 DEFAULT_HORIZON = 5  # bars, of label L1
 

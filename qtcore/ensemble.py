@@ -6,8 +6,8 @@ five models and cells look the answer up. A vote adds left to right in slot orde
 
 import numpy as np
 
+from qtcore.choices import TieBreak
 from qtcore.jit import kernel
-from qtcore.params import TieBreak
 from qtcore.slots import slots, weigh_rule
 from qtcore.types import Code, Consensus, Value
 

@@ -6,9 +6,10 @@ bar), then exposure and cooldown. The first rule that hits gives the reason (`sp
 Own governor: `qtcore.rebind(qtcore.trade, govern_step=mine)`.
 """
 
+from qtcore.choices import DrawdownBasis, DrawdownReset, ExposureMode, SizingMode
 from qtcore.jit import kernel
-from qtcore.params import DrawdownBasis, DrawdownReset, ExposureMode, SizingMode
-from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action, Reason
+from qtcore.rules import Reason
+from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, NS_PER_MINUTE, Action
 
 LAST_TRADES = 50  # closed trades that `last_50` looks at
 
@@ -197,7 +198,7 @@ def govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, acco
     position: record POSITION of the symbol: flat, or ordered to leave at the next open.
     params: record of every layer's parameters, `params["governor"]["max_position"]` for example.
 
-    The notional is in quote. The reason is APPROVED or the code of a refusal, never NONE; types.py declares records and codes.
+    The notional is in quote. The reason is APPROVED or the code of a refusal, never NONE; types.py declares records, rules.py codes.
     """
     g, base = params["governor"], base_of(account, params)
     notional = base * size_step(confidence, win_rate, payoff, g)

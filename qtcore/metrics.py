@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.jit import kernel
-from qtcore.types import F8, FILL, METRICS, Reason, slab, zeros
+from qtcore.rules import Reason
+from qtcore.types import F8, FILL, METRICS, slab, zeros
 
 
 def init_metrics(initial_cash: float) -> NDArray:

@@ -6,142 +6,17 @@ One declaration per parameter gives validation, the nested `PARAMS` record that 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from qtcore.declare import (
-    MARKET,
-    NUMBER,
-    OPINION,
-    ROW,
-    InLanes,
-    ParamSet,
-    bounded,
-    choice,
-    plain,
-    row_of,
-    switch,
-    switch_on,
-    text,
-    time_ns,
-    time_text,
-    vector,
-)  # fmt: skip
+from qtcore.choices import FeatureSet, MacdUnits, MetaMode, MetaVariant, MissingFill, PolicyBase, RsiVariant, TieBreak
+from qtcore.declare import MARKET, OPINION, ROW, InLanes, ParamSet, bounded, choice, plain, row_of, switch, text, time_ns, time_text, vector
+from qtcore.rules import Broker, Governor
 from qtcore.stages import Stage, stage_tables
 from qtcore.types import I8, MODELS, N_MODELS, InputError
-
-
-class TieBreak(IntEnum):
-    """What an exact tie of the vote means (`spec` 4.3)."""
-
-    HOLD = 0
-    ORDER = 1
-
-
-class MetaMode(IntEnum):
-    """Which meta layer runs (`spec` 5-7)."""
-
-    POLICY = 0
-    OVERRIDE = 1
-    V5 = 2
-
-
-class MetaVariant(IntEnum):
-    """What policy mode does where there is no strong consensus: the published rules, or what the learned model says (`spec` 7.4)."""
-
-    PUBLISHED = 0
-    LEARNED = 1
-
-
-class PolicyBase(IntEnum):
-    """What the policy takes for the ensemble's opinion (`spec` 7.2)."""
-
-    SHARED = 0
-    SCORE = 1
-
-
-class MissingFill(IntEnum):
-    """How the policy counts absent models (`spec` 7.1)."""
-
-    OMIT = 0
-    HOLD_HALF = 1
-
-
-class MacdUnits(IntEnum):
-    """Units of the arbiter's MACD (`spec` 1.8)."""
-
-    PERCENT = 0
-    PRICE = 1
-
-
-class SizingMode(IntEnum):
-    """How a position is sized (`spec` 10.4)."""
-
-    KELLY_WIN_RATE = 0
-    KELLY_CONFIDENCE = 1
-    KELLY_EMPIRICAL = 2
-
-
-class CooldownScope(IntEnum):
-    """Which losses start a cooldown (`spec` 10.3)."""
-
-    SYMBOL_LAST_LOSS = 0
-    LAST_50 = 1
-
-
-class ExposureMode(IntEnum):
-    """Whether the new position is part of the exposure check (`spec` 10.3)."""
-
-    PROJECTED = 0
-    EXISTING = 1
-
-
-class DrawdownBasis(IntEnum):
-    """Equity with unrealised PnL, or realised balance only (`spec` 10.6 p)."""
-
-    EQUITY = 0
-    BALANCE = 1
-
-
-class DrawdownReset(IntEnum):
-    """What lifts a drawdown halt (`spec` 10.6 p)."""
-
-    NONE = 0
-    DAILY = 1
-    MANUAL = 2
-
-
-class GovernOrder(IntEnum):
-    """In which order a bar's decisions reach the governor (`spec` 10.6 c)."""
-
-    SYMBOLS = 0
-    BY_CONFIDENCE = 1
-
-
-class FillAt(IntEnum):
-    """Where an order of bar t is filled (`spec` 10.6 d)."""
-
-    NEXT_OPEN = 0
-    CLOSE = 1
-
-
-class FeatureSet(IntEnum):
-    """Which 18 features the models see (`spec` 1.1, D-10)."""
-
-    V5_REL = 0
-    V5 = 1
-    V5_TRAINED = 2
-
-
-class RsiVariant(IntEnum):
-    """Simple or Wilder's average in the RSI (`spec` D-02)."""
-
-    SMA = 0
-    WILDER = 1
 
 
 @dataclass(frozen=True)
@@ -203,55 +78,6 @@ class Arbiter(ParamSet):
     gate_confidence: float = bounded(0.70, 0.0, 1.0, "confidence from which the arbiter replaces the ensemble", ROW)
     score_threshold: float = bounded(0.15, 0.0, 2.0, "absolute score from which the arbiter trades", ROW)
     macd_units: MacdUnits = choice(MacdUnits.PERCENT, "MACD in percent of price or in price units", MARKET)
-
-
-@dataclass(frozen=True)
-class Governor(ParamSet):
-    """Who sizes, limits or refuses the trade."""
-
-    max_position: float = bounded(0.10, 0.0, 1.0, "largest position, share of equity", ROW)
-    max_exposure: float = bounded(0.50, 0.0, 10.0, "largest sum of positions, share of equity", ROW)
-    max_drawdown: float = bounded(0.15, 0.0, 1.0, "no entries further below the peak than this share", ROW)
-    min_confidence: float = bounded(0.65, 0.0, 1.0, "no entries below this confidence", ROW)
-    kelly_fraction: float = bounded(0.25, 0.0, 1.0, "share of the Kelly size that is taken", ROW)
-    win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule", ROW)
-    payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule", ROW)
-    reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled", NUMBER)
-    kelly_trades: int = bounded(30, 30, 64, "closed trades that kelly_empirical looks at")
-    sizing_mode: SizingMode = choice(
-        SizingMode.KELLY_WIN_RATE, "where the Kelly rule takes its odds from", switch_on(SizingMode.KELLY_CONFIDENCE)
-    )
-    cooldown_minutes: int = bounded(60, 0, 525_600, "minutes without an entry after a loss on the symbol", ROW)
-    cooldown_scope: CooldownScope = choice(CooldownScope.SYMBOL_LAST_LOSS, "which losses count")
-    max_daily_trades: int = bounded(20, 0, 1_000_000, "approvals a UTC day", ROW)
-    exposure_mode: ExposureMode = choice(
-        ExposureMode.PROJECTED,
-        "the new position counts in the exposure check, or not",
-        switch_on(ExposureMode.PROJECTED, ExposureMode.EXISTING),
-    )
-    drawdown_basis: DrawdownBasis = choice(
-        DrawdownBasis.EQUITY, "series whose drawdown is limited, and base of sizes", switch_on(DrawdownBasis.EQUITY, DrawdownBasis.BALANCE)
-    )
-    drawdown_reset: DrawdownReset = choice(
-        DrawdownReset.NONE, "what lifts a drawdown halt", switch_on(DrawdownReset.DAILY, DrawdownReset.MANUAL)
-    )
-    emergency_stop: bool = switch(False, "kill switch: no entries", switch_on(True))
-    flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")
-    stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction", ROW)
-    order: GovernOrder = choice(GovernOrder.SYMBOLS, "order in which a bar's decisions are governed")
-
-
-@dataclass(frozen=True)
-class Broker(ParamSet):
-    """How orders are filled and what they cost."""
-
-    initial_cash: float = bounded(10_000.0, 1.0, 1e12, "quote at the start", ROW)
-    fee_rate: float = bounded(0.0004, 0.0, 0.1, "fee per side, share of the notional", ROW)
-    slippage_rate: float = bounded(0.0001, 0.0, 0.1, "adverse price move per side, a fraction", ROW)
-    fill: FillAt = choice(FillAt.NEXT_OPEN, "where orders are filled")
-    allow_short: bool = switch(True, "SELL opens a short", switch_on(True, False))
-    max_holding_bars: int = bounded(0, 0, 1_000_000, "bars until a position is closed; 0: the label's horizon", ROW)
-    delist_after: int = bounded(24, 1, 1_000_000, "holes in a row after which a position closes", ROW)
 
 
 @dataclass(frozen=True)
@@ -339,6 +165,12 @@ class Params:
 
 
 LAYERS = fields(Params)[:-1]  # all but the stages
+NUMBERS = frozenset(  # names of the parameters that are one number
+    f"{layer.name}.{spec.name}"
+    for layer in LAYERS
+    for spec in fields(layer.default)  # type: ignore[arg-type]
+    if type(spec.default) in (int, float)
+)
 
 
 def _parsed(stages: Iterable[Any] | str) -> tuple[Stage, ...]:

@@ -12,8 +12,9 @@ to what the account lost.
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.choices import DrawdownBasis
 from qtcore.jit import kernel
-from qtcore.params import DrawdownBasis, Params
+from qtcore.params import Params
 from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NEVER, POSITION, zeros
 
 

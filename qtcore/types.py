@@ -1,4 +1,4 @@
-"""Shared types: the vocabulary of every layer, that is enums, reason codes, records and bars.
+"""Shared types: the vocabulary of every layer, that is enums, records and bars. Reason codes stand in `qtcore.rules`.
 
 Sizes: n bars in a block, S symbols, M model slots, K fills. Time is int64 ns UTC. NaN means "not known": not listed, a hole, warm-up,
 model absent. Whole-block arrays are `[n, S]`; whatever has one value per model or feature keeps one plane each, `[M, n, S]`.
@@ -74,65 +74,6 @@ class Source(IntEnum):
     META = 1
     ARBITER = 2
     GOVERNOR_HOLD = 3
-
-
-class Reason(IntEnum):
-    """Stable codes of `spec` 0.4; text is rendered outside the kernels."""
-
-    NONE = 0
-    STRONG_CONSENSUS_SELL = 1
-    STRONG_CONSENSUS_HOLD = 2
-    STRONG_CONSENSUS_BUY = 3
-    CLEAR_ENSEMBLE = 4
-    CLEAR_ENSEMBLE_NO_MODEL = 5
-    MODEL_NOT_LOADED = 6
-    FEATURE_EXTRACTION_ERROR = 7
-    FEATURE_DIM_MISMATCH = 8
-    SCALING_ERROR = 9
-    PREDICTION_ERROR = 10
-    NO_PREDICTIONS = 11
-    TIE = 12
-    NO_VALID_MODELS = 13
-    TOO_FEW_VOTERS = 14
-    CONSENSUS_GUARD = 15
-    SPLIT_VOTE = 20
-    HIGH_DISAGREEMENT = 21
-    LOW_ENSEMBLE_CONFIDENCE = 22
-    UNDECIDED_MARKET = 23
-    META_OVERRIDE_SELL = 30
-    META_OVERRIDE_HOLD = 31
-    META_OVERRIDE_BUY = 32
-    META_LOW_CONFIDENCE = 33
-    INVALID_CONFIDENCE = 34
-    META_V5_OVERRIDE = 35
-    BUY_SIGNAL = 40
-    SELL_SIGNAL = 41
-    NEUTRAL_MARKET = 42
-    NO_MARKET_DATA = 43
-    ANALYSIS_ERROR = 44
-    DEFER_LOW_CONFIDENCE = 45
-    DEFER_ACTION_IS_HOLD = 46
-    NOT_AVAILABLE = 47
-    HIERARCHY_ERROR = 48
-    APPROVED = 60
-    HOLD_SIGNAL = 61
-    LOW_CONFIDENCE = 62
-    EMERGENCY_STOP_ACTIVE = 63
-    MAX_DRAWDOWN_EXCEEDED = 64
-    DAILY_TRADE_LIMIT_REACHED = 65
-    MAX_EXPOSURE_EXCEEDED = 66
-    COOLDOWN_ACTIVE = 67
-    POSITION_ALREADY_OPEN = 68
-    SHORTS_DISABLED = 69
-    NO_BAR = 70
-    EXIT_SIGNAL = 71
-    STOP = 72
-    HORIZON = 73
-    DELISTED = 74
-    END_OF_DATA = 75
-    ZERO_SIZE = 76
-    LIQUIDATED = 77
-    GOVERNOR_ERROR = 79
 
 
 NEVER = -(2**63)  # a time before every bar

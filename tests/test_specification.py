@@ -8,7 +8,7 @@ import pytest
 
 from qtcore.features import FEATURE_SETS
 from qtcore.params import PROFILES, Params
-from qtcore.types import Reason
+from qtcore.rules import Reason
 from research.runs.reason_text import reason_text
 from tests.test_style import ROOT, python_files, tracked
 

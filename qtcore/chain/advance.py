@@ -15,7 +15,8 @@ from qtcore.features import OUT
 from qtcore.features import advance as compute_block
 from qtcore.jit import kernel
 from qtcore.params import PARAMS
-from qtcore.types import ACCOUNT, CLOSED, F8, FILL, I8, N_MODELS, POSITION, Code, Reason, Value, slab
+from qtcore.rules import Reason
+from qtcore.types import ACCOUNT, CLOSED, F8, FILL, I8, N_MODELS, POSITION, Code, Value, slab
 
 
 @kernel

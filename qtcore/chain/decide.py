@@ -9,13 +9,15 @@ import numpy as np
 from qtcore.arbiter import keep, settle
 from qtcore.chain.patterns import look_up, pattern_table
 from qtcore.check import as_array
+from qtcore.choices import MetaMode, MetaVariant, MissingFill, PolicyBase
 from qtcore.ensemble import average, weighted_score_rule
 from qtcore.jit import kernel
 from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, judge_policy
-from qtcore.params import MetaMode, MetaVariant, MissingFill, Params, PolicyBase
+from qtcore.params import Params
+from qtcore.rules import Reason
 from qtcore.slots import is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
-from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Reason, Value, Votes
+from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Value, Votes
 
 CHUNK = 4096  # cells that pass the layers together; 0.6 MB of inputs and outputs
 

@@ -13,12 +13,14 @@ from qtcore.arbiter import blank_rule, gate_rule, score_rule, settle_rule, signa
 from qtcore.chain.decide import CHUNK
 from qtcore.chain.patterns import OUTVOTED, number, pattern_table
 from qtcore.chain.trade import TradeResult, TradeState, fill_capacity, trade
+from qtcore.choices import MetaMode, MetaVariant, PolicyBase
 from qtcore.ensemble import confidence_rule, slice_rule
 from qtcore.features import Planes
 from qtcore.jit import kernel
-from qtcore.params import PARAMS, MetaMode, MetaVariant, Params, PolicyBase
+from qtcore.params import PARAMS, Params
+from qtcore.rules import Reason
 from qtcore.slots import slots, weigh_rule
-from qtcore.types import FILL, Bars, Reason, Votes, slab
+from qtcore.types import FILL, Bars, Votes, slab
 
 BLOCK = 4 * CHUNK  # cells that are decided, then traded: long enough that 15 us of Python do not count
 

@@ -14,12 +14,14 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.choices import MissingFill
 from qtcore.ensemble import consensus_rule, regime_weights, slice_rule, winner_rule
 from qtcore.jit import kernel
 from qtcore.meta.policy import policy_rule
-from qtcore.params import PARAMS, MissingFill
+from qtcore.params import PARAMS
+from qtcore.rules import Reason
 from qtcore.slots import is_outvoted_rule, tally_rule
-from qtcore.types import Code, Reason, Verdict
+from qtcore.types import Code, Verdict
 
 N_PATTERNS, N_SLICES = 1024, 9
 OUTVOTED = 25  # the highest bit of an entry

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.broker import enter, funding_rule, gap_rule, leave, stop_fill_rule, stop_rule
+from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, SizingMode
 from qtcore.governor import (
     empirical_odds,
     exit_rule,
@@ -26,9 +27,10 @@ from qtcore.governor import (
     veto_rule,
 )
 from qtcore.jit import kernel
-from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, Params, SizingMode
+from qtcore.params import Params
 from qtcore.portfolio import init_account, mark_step, ruin_rule, sum_up, write_off
-from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, Action, Bars, InputError, Reason
+from qtcore.rules import Reason
+from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, Action, Bars, InputError
 
 
 @kernel(inline=True)

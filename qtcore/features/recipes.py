@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable
 
+from qtcore.choices import MacdUnits, RsiVariant
 from qtcore.features import primitives as op
 from qtcore.features import table as tb
 from qtcore.features.plan import Graph, Node
-from qtcore.params import MacdUnits, Params, RsiVariant
+from qtcore.params import Params
 from qtcore.types import NS_PER_HOUR
 
 

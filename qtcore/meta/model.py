@@ -11,7 +11,8 @@ from qtcore.jit import kernel
 from qtcore.meta.linear import logistic_platt, logistic_softmax
 from qtcore.meta.mlp import mlp
 from qtcore.meta.vectors import VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
-from qtcore.types import ADVANCED, F8, I8, InputError, Reason, Votes
+from qtcore.rules import Reason
+from qtcore.types import ADVANCED, F8, I8, InputError, Votes
 
 SHAPES = {
     "logistic_platt": {"mean": "F", "scale": "F", "coef": "3F", "intercept": "3", "slope": "3", "offset": "3"},

@@ -2,11 +2,12 @@
 
 import numpy as np
 
+from qtcore.choices import MetaMode
 from qtcore.jit import kernel
 from qtcore.meta.predictor import v5_rule
-from qtcore.params import MetaMode
+from qtcore.rules import Reason
 from qtcore.slots import choose_rule, most_rule, slots, tally_rule
-from qtcore.types import Code, Reason, Source, Value, Verdict
+from qtcore.types import Code, Source, Value, Verdict
 
 
 @kernel

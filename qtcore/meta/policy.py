@@ -8,10 +8,11 @@ import math
 
 import numpy as np
 
+from qtcore.choices import MetaVariant
 from qtcore.jit import kernel
-from qtcore.params import MetaVariant
+from qtcore.rules import Reason
 from qtcore.slots import choose_rule, most_rule
-from qtcore.types import Code, Reason, Value, Verdict
+from qtcore.types import Code, Value, Verdict
 
 
 @kernel

@@ -3,8 +3,8 @@
 import numpy as np
 
 from qtcore.jit import kernel
+from qtcore.rules import Reason
 from qtcore.slots import choose_rule, most_rule
-from qtcore.types import Reason
 
 
 @kernel

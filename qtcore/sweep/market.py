@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from qtcore.arbiter import score_cells
 from qtcore.chain.patterns import number
 from qtcore.jit import kernel
-from qtcore.types import F8, I8, Bars, Reason, Votes
+from qtcore.rules import Reason
+from qtcore.types import F8, I8, Bars, Votes
 
 BLOCK = 8_192  # cells of a block: long enough that 40 ns an array and call do not count, short enough for the second-level cache
 

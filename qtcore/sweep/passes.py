@@ -17,6 +17,7 @@ from qtcore.governor import drawdown_rule, exit_rule, govern_rule, kelly_rule, o
 from qtcore.jit import kernel
 from qtcore.metrics import bar_rule
 from qtcore.portfolio import change_rule, ruin_rule, slippage_rule, value_rule
+from qtcore.rules import Reason
 from qtcore.sweep.layout import (
     BALANCE,
     BY_STOP,
@@ -89,7 +90,6 @@ from qtcore.sweep.layout import (
     WINS,
     WISH,
 )
-from qtcore.types import Reason
 
 
 @kernel(inline=True)

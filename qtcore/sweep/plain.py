@@ -13,10 +13,12 @@ from qtcore.arbiter import gate_rule, settle_rule
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.trade import trade
+from qtcore.choices import MetaMode, MetaVariant, PolicyBase
 from qtcore.jit import kernel, prange
 from qtcore.metrics import update_metrics
-from qtcore.params import PARAMS, MetaMode, MetaVariant, PolicyBase
-from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, POSITION, REGIME_METRICS, Code, Reason, Value
+from qtcore.params import PARAMS
+from qtcore.rules import Reason
+from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, POSITION, REGIME_METRICS, Code, Value
 
 N_REGIMES = 15  # nine regimes, three volatilities, three trends
 N_CODES, N_VALUES = len(Code), len(Value)

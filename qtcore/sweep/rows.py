@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.choices import MetaMode, MetaVariant, PolicyBase
 from qtcore.declare import Lane
-from qtcore.params import PARAMS, MetaMode, MetaVariant, Params, PolicyBase, lanes_of
+from qtcore.params import PARAMS, Params, lanes_of
 from qtcore.sweep.layout import LANES, N_SWITCHES, SETTINGS, SWITCHES
 from qtcore.types import F8, I8, N_MODELS, NS_PER_MINUTE, Bars
 

@@ -5,9 +5,10 @@ from numpy.typing import NDArray
 
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
+from qtcore.choices import MetaMode, PolicyBase
 from qtcore.jit import kernel, n_threads, prange
 from qtcore.metrics import init_metrics
-from qtcore.params import PARAMS, MetaMode, Params, PolicyBase
+from qtcore.params import PARAMS, Params
 from qtcore.portfolio import init_account
 from qtcore.sweep.lanes import run_lanes
 from qtcore.sweep.layout import LANES, N_ACCOUNT, N_POSITION, RESULTS

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import MODELS, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import MODELS, Source, Verdict
 from research.runs.record import RunRecord
 from research.training.meta.scores import meta_scores
 from research.training.scoring.bootstrap import Bootstrap, block_length

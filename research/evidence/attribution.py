@@ -22,11 +22,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore.chain.trade import TradeState, run_trade
-from qtcore.types import F8, Decisions, Reason
+from qtcore.rules import Reason, switches
+from qtcore.types import F8, Decisions
 from research.evidence.finding import independent_trades
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
-from research.runs.rules import switches
 from research.runs.tables import tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval

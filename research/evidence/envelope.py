@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from qtcore.features import FEATURE_SETS, FeatureBank
 from qtcore.params import Params
-from qtcore.types import F8, MODELS, Action, Bars, Reason, Source, Verdict
+from qtcore.rules import Reason, codes, refusals
+from qtcore.types import F8, MODELS, Action, Bars, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
 from research.runs.record import RunRecord
-from research.runs.rules import codes, refusals
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 
 SCHEMA_VERSION = 1

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import Reason
+from qtcore.rules import Reason, rule_of
 from research.evidence.standing import others_text
 from research.runs.record import RunRecord
-from research.runs.rules import rule_of
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from research.training.scoring.opinions import ENOUGH
 

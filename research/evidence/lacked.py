@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from qtcore.params import FillAt
-from qtcore.types import Reason
+from qtcore.choices import FillAt
+from qtcore.rules import Reason
 from research.data.lacks import measure, mute, sentences
 from research.runs.record import RunRecord
 from research.runs.tables import tested_rows

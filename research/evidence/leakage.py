@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.params import FeatureSet, Params
+from qtcore.choices import FeatureSet
+from qtcore.params import Params
 from qtcore.types import F8, MODELS, Bars, Votes
 from research.errors import ConfigError, UserError
 from research.files import plain

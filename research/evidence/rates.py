@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import Action, Decisions, Reason, Source, Verdict
-from research.runs.rules import refusals
+from qtcore.rules import Reason, refusals
+from qtcore.types import Action, Decisions, Source, Verdict
 from research.training.regimes import N_CELLS, SLICES, slice_sums
 
 

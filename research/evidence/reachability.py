@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from qtcore.arbiter import settle_rule
 from qtcore.chain.patterns import pattern_table
-from qtcore.params import Meta, MetaMode, MetaVariant, Params, PolicyBase
-from qtcore.types import MODELS, N_MODELS, NS_PER_DAY, Action, Reason, Verdict
+from qtcore.choices import MetaMode, MetaVariant, PolicyBase
+from qtcore.params import Meta, Params
+from qtcore.rules import Reason, codes, rules_of
+from qtcore.types import MODELS, N_MODELS, NS_PER_DAY, Action, Verdict
 from research.evidence.rates import rule_counts
 from research.runs.record import RunRecord
-from research.runs.rules import codes, rules_of
 
 DECIDED, NEVER, UNREACHABLE, OFF = "decided", "never here", "unreachable", "off"
 FEW = (Reason.NO_VALID_MODELS, Reason.NO_PREDICTIONS, Reason.TOO_FEW_VOTERS)

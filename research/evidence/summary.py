@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qtcore.params import CooldownScope, DrawdownBasis, DrawdownReset
-from qtcore.types import MODELS, NS_PER_HOUR, Reason, Source
+from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset
+from qtcore.rules import Reason
+from qtcore.types import MODELS, NS_PER_HOUR, Source
 from research.evidence import sharpe as sr
 from research.evidence.accuracy import scores
 from research.evidence.finding import decide, excess, independent_trades, no_trades, reason

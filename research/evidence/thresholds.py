@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from qtcore.params import MetaMode
-from qtcore.types import Action, Reason, Verdict
+from qtcore.choices import MetaMode
+from qtcore.params import NUMBERS
+from qtcore.rules import Reason, Rule, rules_of
+from qtcore.types import Action, Verdict
 from research.evidence.reachability import (
     DECIDED,
     NEVER,
@@ -26,7 +28,6 @@ from research.evidence.reachability import (
     scenes_of,
 )
 from research.runs.record import RunRecord
-from research.runs.rules import Rule, rules_of
 
 SHARES = sorted({k / n for n in range(1, 6) for k in range(n + 1)} | {1.0 - k / n for n in range(1, 6) for k in range(n + 1)})
 TOP = 0.95  # the arbiter's highest confidence (`spec` 9.3)
@@ -47,7 +48,7 @@ def steered(scenes: list[RuleContext]) -> list[ThresholdRule]:
     asked = [*(rules_of("meta", mode) if judges else ()), *rules_of("arbiter"), *rules_of("governor")]
     by_name: dict[str, list[Rule]] = {}
     for rule in asked:
-        if rule.is_threshold:
+        if rule.parameter in NUMBERS:
             by_name.setdefault(rule.parameter, []).append(rule)
     return [ThresholdRule(name, rules[0].layer, tuple(rule.reason for rule in rules)) for name, rules in by_name.items()]
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from qtcore.rules import step_words
 from research.report.rows import Table
 from research.report.words import DASH, count, number, percent, signed
-from research.runs.rules import step_words
 
 LAYERS = {"ensemble": "ensemble alone, no rules", "meta": "+ meta layer", "arbiter": "+ arbiter"}
 

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from qtcore.rules import words_of
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, INK, MARKET, MUTED, PAPER, Picture, picture
 from research.report.words import count, layer_name, percent, words
-from research.runs.rules import words_of
 
 BUCKETS = 240  # of a line: its lowest and highest value in each are drawn, so no spike is lost
 ROW = 0.27  # inches of a row of bars or intervals

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore.params import Params, describe
+from qtcore.rules import rule_of, words_of
 from qtcore.types import Source
 from research.evidence.plausibility import NAMES, figure_text
 from research.evidence.standing import others_text
@@ -24,7 +25,6 @@ from research.report.words import (
     span,
     words,
 )
-from research.runs.rules import rule_of, words_of
 from research.training.regimes import CELLS, VOLATILITY
 
 STATUS = {"decided": "", "never here": "never here", "unreachable": "unreachable", "off": "off"}

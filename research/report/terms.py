@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from qtcore.params import NUMBERS
+from qtcore.rules import refusals
 from qtcore.types import NS_PER_HOUR
 from research.data.clock import iso
 from research.errors import ordinal, several
 from research.report.rows import changed_params, stage_texts
 from research.report.words import count, layer_name, percent, signed_percent
-from research.runs.rules import refusals
 
 
 def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:
@@ -45,7 +46,7 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def limits_text(params: Mapping[str, Any]) -> str:
     """Say the limits within which the governor lets a trade through; a run of an earlier version may not know all."""
-    return "; ".join(r.limit_text(params[r.parameter]) for r in refusals() if r.is_threshold and r.parameter in params)
+    return "; ".join(r.limit_text(params[r.parameter]) for r in refusals() if r.parameter in NUMBERS and r.parameter in params)
 
 
 def label_text(a: Mapping[str, Any]) -> str:

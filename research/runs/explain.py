@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from qtcore import Engine, Params, Result
-from qtcore.params import MacdUnits, MetaMode
-from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Reason, Source, Verdict
+from qtcore.choices import MacdUnits, MetaMode
+from qtcore.rules import Reason
+from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Source, Verdict
 from research.errors import UserError
 from research.files import plain
 from research.runs.folder import read_run

@@ -15,7 +15,8 @@ from qtcore.declare import time_ns
 from qtcore.governor import base_of, drawdown_rule, govern_step, roll_day, screen_rule, veto_rule
 from qtcore.params import Params
 from qtcore.portfolio import init_account
-from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, Action, Reason
+from qtcore.rules import Reason
+from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, Action
 from research.runs.reason_text import Asked, asked_with, loss_time, odds_of, reason_text, size_of
 
 RISK_FIELDS = {

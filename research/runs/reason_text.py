@@ -1,6 +1,6 @@
 """Reason texts: what each reason code means in words, with its numbers. Kernels emit integers; every text is made here (`spec` 0.4).
 
-`reason_text` says any rule as the table declares it (`research.runs.rules`); `Asked` is the account as the governor saw it when it was
+`reason_text` says any rule as the table declares it (`qtcore.rules`); `Asked` is the account as the governor saw it when it was
 asked about a cell, from which a refusal takes its numbers. A number that is not known leaves the code alone.
 """
 
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.arbiter import signal_rule
+from qtcore.choices import CooldownScope, DrawdownBasis, ExposureMode, FillAt, GovernOrder, SizingMode
 from qtcore.governor import empirical_odds, last_loss, size_step
-from qtcore.params import CooldownScope, DrawdownBasis, ExposureMode, FillAt, GovernOrder, Params, SizingMode
-from qtcore.types import NEVER, NS_PER_MINUTE, Action, Decisions, Reason
-from research.runs.rules import rule_of
+from qtcore.params import Params
+from qtcore.rules import Reason, rule_of
+from qtcore.types import NEVER, NS_PER_MINUTE, Action, Decisions
 
 OPINION = {  # numbers of a cell's opinion, by the names that texts know them by
     "confidence": "raw_confidence",

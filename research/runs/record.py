@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qtcore import Bars, Engine, Params, Result
-from qtcore.types import Reason
-from research.runs.rules import rule_of
+from qtcore.rules import Reason, rule_of
 from research.training.meta.schedule import MetaSchedule
 from research.training.predictions import Predictions
 

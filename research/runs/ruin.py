@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import F8, I8, Reason
+from qtcore.rules import Reason
+from qtcore.types import F8, I8
 from research.data.clock import iso
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qtcore.params import FillAt
+from qtcore.choices import FillAt
 from qtcore.types import DECISION_COLUMNS, MODELS, Action, Source
 from research.runs.benchmark import buy_and_hold, drawdown
 from research.runs.record import RunRecord

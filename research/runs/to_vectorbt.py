@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qtcore.params import FillAt
-from qtcore.types import F8, Reason
+from qtcore.choices import FillAt
+from qtcore.rules import Reason
+from qtcore.types import F8
 from research.data.grid import filled
 from research.errors import UserError, need
 from research.runs.record import RunRecord

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from qtcore.chain.decide import decide
+from qtcore.choices import PolicyBase
 from qtcore.meta import MetaSource, meta_problems
-from qtcore.params import PolicyBase
-from qtcore.types import F8, Action, Decisions, Reason
+from qtcore.rules import Reason
+from qtcore.types import F8, Action, Decisions
 from research.errors import UserError
 from research.runs.backtest import resolved
 from research.runs.case import Case

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.params import Broker
+from qtcore.rules import Broker
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
 from research.data import closes_of, schema
 from research.data.clock import iso, utc_ns

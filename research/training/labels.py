@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.params import Broker
+from qtcore.rules import Broker
 from qtcore.types import F8, I8, Action, Bars
 from research.errors import ConfigError, ModelError
 

@@ -7,8 +7,9 @@ The kernel books bar by bar; here everything is worked out per position, in anot
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.params import FillAt
-from qtcore.types import F8, Reason
+from qtcore.choices import FillAt
+from qtcore.rules import Reason
+from qtcore.types import F8
 from research.verify.claims import Claim, Clock
 from research.verify.evidence import Evidence, Trades
 

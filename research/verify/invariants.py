@@ -6,8 +6,9 @@ O-8, O-9, O-10 and G-4 are claims about the function, not about its output: `par
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.params import DrawdownBasis, ExposureMode, FillAt, MetaMode, MissingFill
-from qtcore.types import F8, MODELS, Action, Reason, Source, Verdict
+from qtcore.choices import DrawdownBasis, ExposureMode, FillAt, MetaMode, MissingFill
+from qtcore.rules import Reason
+from qtcore.types import F8, MODELS, Action, Source, Verdict
 from research.verify.causality import same_bits
 from research.verify.claims import Claim, Mask
 from research.verify.evidence import Evidence

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from qtcore.chain.decide import decide
+from qtcore.choices import MissingFill
 from qtcore.declare import time_ns
 from qtcore.features import FEATURE_SETS, FeatureBank, Planes
 from qtcore.meta.vectors import VECTORS, probable_row, slot_order, spread
-from qtcore.params import MissingFill, Params
+from qtcore.params import Params
+from qtcore.rules import Reason
 from qtcore.types import (
     ADVANCED,
     ARBITER_INPUTS,
@@ -21,7 +23,6 @@ from qtcore.types import (
     Action,
     Bars,
     Decisions,
-    Reason,
     Source,
     Verdict,
 )

@@ -10,13 +10,15 @@ import numpy as np
 
 from qtcore.arbiter import gate_rule, settle, signal_rule, trend_rule
 from qtcore.chain.patterns import look_up, pattern_table
+from qtcore.choices import PolicyBase
 from qtcore.ensemble import average, weighted_score_rule
 from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, policy_rule
 from qtcore.meta.vectors import VECTORS, one_hot_row, slot_order
-from qtcore.params import Params, PolicyBase
+from qtcore.params import Params
+from qtcore.rules import Reason
 from qtcore.slots import most_rule, tally_rule, weigh_rule
-from qtcore.types import ARBITER_INPUTS, F8, MODELS, N_MODELS, Action, Code, Consensus, Reason, Source, Value, Verdict, Votes
+from qtcore.types import ARBITER_INPUTS, F8, MODELS, N_MODELS, Action, Code, Consensus, Source, Value, Verdict, Votes
 from research.runs.reason_text import arbiter_text, reason_text
 
 Case = Mapping[str, Any]

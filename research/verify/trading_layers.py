@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from qtcore import Params, rebind
 from qtcore.chain.trade import TradeState, run_trade, trade
 from qtcore.governor import govern_step
-from qtcore.types import NEVER, NS_PER_HOUR, Action, Bars, Reason
+from qtcore.rules import Reason
+from qtcore.types import NEVER, NS_PER_HOUR, Action, Bars
 from research.verify.causality import cut_points, first_difference, rewrite_future
 from research.verify.rules import Arrays, Rule, World, arrays_of, attempt, blocks_of, differs, mutates
 

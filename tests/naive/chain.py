@@ -6,7 +6,8 @@ left to right as `spec` 0.2 asks, so the comparison with the kernels is one of b
 
 import math
 
-from qtcore.types import Consensus, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import Consensus, Source, Verdict
 
 SELL, HOLD, BUY = 0, 1, 2
 NAN = math.nan

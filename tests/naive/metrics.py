@@ -1,6 +1,6 @@
 """What are the running figures of a run? A slow twin of the METRICS record."""
 
-from qtcore.types import Reason
+from qtcore.rules import Reason
 
 
 def metrics(equity, exposure, fills, cash):

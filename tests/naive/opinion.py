@@ -6,7 +6,8 @@ as a dict. Sums run left to right from 0.0, as `spec` 0.2 asks.
 
 import math
 
-from qtcore.types import Consensus, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import Consensus, Source, Verdict
 
 SELL, HOLD, BUY = 0, 1, 2
 NAN = math.nan

@@ -1,6 +1,6 @@
 """What should a sweep say? A slow twin: every row is a naive run of its own, money is booked by regime cell by cell."""
 
-from qtcore.types import Reason
+from qtcore.rules import Reason
 from tests.naive import chain, metrics, trade
 
 

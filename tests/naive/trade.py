@@ -15,7 +15,8 @@ decided here and there alike:
 
 import math
 
-from qtcore.types import FILL, Reason
+from qtcore.rules import Reason
+from qtcore.types import FILL
 
 SELL, HOLD, BUY = 0, 1, 2
 NAN = math.nan

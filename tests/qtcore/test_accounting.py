@@ -7,7 +7,8 @@ from qtcore.chain.trade import TradeState, cell_pnl, fill_capacity, finish, run_
 from qtcore.metrics import init_metrics, metrics_of, summarise, update_metrics
 from qtcore.params import Params
 from qtcore.portfolio import apply_fill, init_account
-from qtcore.types import N_CLOSED, Reason, slab
+from qtcore.rules import Reason
+from qtcore.types import N_CLOSED, slab
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import metrics as naive
 from tests.qtcore.test_trade import OPTIONS, funding_for, votes_for, with_funding

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from qtcore import arbiter
 from qtcore.params import Params
-from qtcore.types import Action, Code, Reason, Value, Verdict
+from qtcore.rules import Reason
+from qtcore.types import Action, Code, Value, Verdict
 from tests.conftest import assert_same_bits
 from tests.naive import opinion
 from tests.support.cells import empty_slabs, random_market

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from qtcore.chain.decide import decide
 from qtcore.params import Params
-from qtcore.types import DECISION_COLUMNS, Action, Consensus, Decisions, InputError, Reason, Source, Verdict, Votes
+from qtcore.rules import Reason
+from qtcore.types import DECISION_COLUMNS, Action, Consensus, Decisions, InputError, Source, Verdict, Votes
 from tests.conftest import assert_same_bits
 from tests.naive import opinion
 from tests.support.cells import cell_votes, random_market, random_probs, random_regime, random_votes

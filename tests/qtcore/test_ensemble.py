@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from qtcore import ensemble
 from qtcore.chain import patterns
-from qtcore.params import Params, TieBreak
+from qtcore.choices import TieBreak
+from qtcore.params import Params
 from qtcore.types import Action, Code, Consensus, Value
 from tests.conftest import assert_same_bits
 from tests.naive import opinion

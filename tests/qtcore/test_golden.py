@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import research
-from qtcore.types import Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import Source, Verdict
 
 FIGURES = {
     "final equity": 9658.415500661087,

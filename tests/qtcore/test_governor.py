@@ -21,7 +21,8 @@ from qtcore.governor import (
 )
 from qtcore.jit import kernel, rebind
 from qtcore.params import Params
-from qtcore.types import CLOSED, N_CLOSED, NEVER, Reason, zeros
+from qtcore.rules import Reason
+from qtcore.types import CLOSED, N_CLOSED, NEVER, zeros
 from research.runs.governor_state import GovernorState, position_pct, with_risk
 from tests.conftest import awkward_bars, scenario_cases
 

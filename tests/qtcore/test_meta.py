@@ -26,7 +26,8 @@ from qtcore.meta import (
 )
 from qtcore.meta.vectors import extremes, one_hot_row, probable_row, slot_order, spread, v5_row
 from qtcore.params import Params
-from qtcore.types import ADVANCED, Action, InputError, Reason, Votes
+from qtcore.rules import Reason
+from qtcore.types import ADVANCED, Action, InputError, Votes
 from tests.conftest import assert_same_bits
 from tests.naive import opinion
 from tests.support.cells import cell_votes, random_probs, random_regime, random_votes

@@ -12,7 +12,8 @@ import pytest
 from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, cell_pnl, run_trade
 from qtcore.params import Params
-from qtcore.types import DECISION_COLUMNS, Bars, Reason, Votes
+from qtcore.rules import Reason
+from qtcore.types import DECISION_COLUMNS, Bars, Votes
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import chain
 from tests.qtcore.test_trade import RUINED, assert_same_as_naive, run_naive

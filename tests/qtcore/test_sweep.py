@@ -14,11 +14,12 @@ from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
 from qtcore.metrics import metrics_of
+from qtcore.rules import Reason
 from qtcore.sweep import Driver, Market, drivers, equity_at, note_ends, run_order, sweep
 from qtcore.sweep import market as market_module
 from qtcore.sweep import rows as rows_module
 from qtcore.sweep.rows import driver_name
-from qtcore.types import METRICS, REGIME_METRICS, Reason
+from qtcore.types import METRICS, REGIME_METRICS
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import sweep as naive
 from tests.qtcore.test_naive_chain import random_market, random_meta, random_votes

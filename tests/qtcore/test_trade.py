@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
 from qtcore.params import Params
-from qtcore.types import FILL, NEVER, NS_PER_HOUR, Bars, Reason
+from qtcore.rules import Reason
+from qtcore.types import FILL, NEVER, NS_PER_HOUR, Bars
 from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from qtcore.types import Reason
-from research.runs import rules
-from research.runs.rules import Kind, Rule
+from qtcore import rules
+from qtcore.rules import Kind, Reason, Rule
 
 CODE, NAME = 90, "PRETEND_RULE"
 

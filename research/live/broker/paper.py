@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from qtcore import Bars, Params, Result
 from qtcore.broker import fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
 from qtcore.portfolio import value_rule
-from qtcore.types import FILL, NEVER, Reason
+from qtcore.rules import Reason
+from qtcore.types import FILL, NEVER
 from research.errors import UserError
 from research.live.broker.orders import order_of
 from research.live.records import Event, Order

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params, Result, Votes
-from qtcore.types import FILL, MODELS, Reason
+from qtcore.rules import Reason
+from qtcore.types import FILL, MODELS
 from research.errors import UserError
 from research.live.broker.orders import order_of
 from research.live.journal import seal

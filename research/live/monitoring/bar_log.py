@@ -10,8 +10,10 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from qtcore.params import MetaMode, Params
-from qtcore.types import MODELS, Action, Reason, Source, Verdict
+from qtcore.choices import MetaMode
+from qtcore.params import Params
+from qtcore.rules import Reason
+from qtcore.types import MODELS, Action, Source, Verdict
 from research.errors import ConfigError, visible
 from research.live.journal.journal import Entry
 from research.live.records import iso

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params
-from qtcore.params import CooldownScope, DrawdownReset, FillAt
-from qtcore.types import F8, NEVER, NS_PER_DAY, Reason
+from qtcore.choices import CooldownScope, DrawdownReset, FillAt
+from qtcore.rules import Reason, rule_of
+from qtcore.types import F8, NEVER, NS_PER_DAY
 from research.runs.reason_text import Asked, asked_later, odds_of
-from research.runs.rules import rule_of
 
 SETTLED = 1_000  # bars after which an indicator has forgotten where it began: (1 - 2/27)^1000 is below 1e-33
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import MODELS, Action, Reason, Source, Verdict
+from qtcore.rules import Kind, Reason, codes, failures, refusals
+from qtcore.types import MODELS, Action, Source, Verdict
 from research.runs.reason_text import reason_text
-from research.runs.rules import Kind, codes, failures, refusals
 
 COUNTED = (
     *(f"{model}_action" for model in MODELS),

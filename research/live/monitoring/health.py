@@ -4,15 +4,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qtcore import Params, __version__
-from qtcore.params import MetaMode
-from qtcore.types import Action, Reason
+from qtcore.choices import MetaMode
+from qtcore.rules import Reason, refusals, rule_of
+from qtcore.types import Action
 from research.errors import several
 from research.evidence.envelope import MIN_RATE
 from research.live.monitoring.counts import LiveCounts
 from research.live.monitoring.self_checks import looked
 from research.live.monitoring.status_source import Book, StatusSource, allowed_texts
 from research.live.records import iso
-from research.runs.rules import refusals, rule_of
 
 LEVELS = ("healthy", "warning", "critical")
 LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "warning": "warning", "critical": "critical"}

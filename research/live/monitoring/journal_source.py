@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Params
-from qtcore.types import F8, I8, NEVER, NS_PER_DAY, NS_PER_MINUTE, Reason
+from qtcore.rules import Reason
+from qtcore.types import F8, I8, NEVER, NS_PER_DAY, NS_PER_MINUTE
 from research.live.journal.reading import Reading
 from research.live.journal.seal import check_seals
 from research.live.monitoring.cell_history import SETTLED, DecidedBar, Money, arbiter_inputs, has_signal

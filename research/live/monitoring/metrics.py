@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from qtcore.rules import refusals
 from qtcore.types import Action, Source
 from research.live.monitoring.counts import SECONDS
 from research.live.monitoring.status_source import StatusSource
-from research.runs.rules import refusals
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from qtcore import Bars, Params
-from qtcore.params import DrawdownBasis
-from qtcore.types import F8, I8, NEVER, NS_PER_DAY, Action, Reason
+from qtcore.choices import DrawdownBasis
+from qtcore.rules import Reason
+from qtcore.types import F8, I8, NEVER, NS_PER_DAY, Action
 from research.live.monitoring.cell_history import SETTLED, DecidedBar, Money, arbiter_inputs, has_signal, peaks
 from research.live.monitoring.counts import COUNTED, LiveCounts
 from research.live.monitoring.status_source import KEPT_BARS, POINTS, RECENT, Book, number_or_none, told

@@ -17,7 +17,8 @@ import numpy as np
 from qtcore import Bars, Engine, Params, Result, Votes
 from qtcore.engine import Models
 from qtcore.meta import MetaSource
-from qtcore.types import N_MODELS, Reason
+from qtcore.rules import Reason
+from qtcore.types import N_MODELS
 from research.data.jumps import REMEMBERED
 from research.errors import UserError
 from research.live.broker.orders import Broker, order_id

@@ -12,7 +12,8 @@ from enum import IntEnum
 from typing import Any
 
 from qtcore import Params
-from qtcore.types import DECISION_COLUMNS, MODELS, Action, Consensus, InputError, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import DECISION_COLUMNS, MODELS, Action, Consensus, InputError, Source, Verdict
 from research.files import misfit, reason
 
 Row = tuple[Any, ...]

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params
+from qtcore.choices import MetaMode
 from qtcore.meta import VECTORS, feature_rows
-from qtcore.params import MetaMode
 from qtcore.types import ADVANCED, F8, I8, MODELS, Votes
 from research.data.facts import fingerprint
 from research.errors import ModelError

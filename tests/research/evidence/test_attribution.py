@@ -6,9 +6,9 @@ import pytest
 
 import research
 from qtcore import Params
+from qtcore.rules import switches
 from qtcore.types import MODELS, N_MODELS, Bars
 from research.evidence.attribution import attribute
-from research.runs.rules import switches
 from research.training.regimes import CELLS, SLICES
 from tests.conftest import assert_same_bits
 

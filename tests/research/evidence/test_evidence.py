@@ -8,13 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qtcore.types import Reason
+from qtcore.rules import Reason, codes, rules_of
 from research.evidence import headline, regime_table, summarise
 from research.evidence import sharpe as sr
 from research.evidence.finding import decide, effective_trades, excess, no_trades, reason
 from research.evidence.rates import rule_counts
 from research.runs.benchmark import bar_returns, buy_and_hold, drawdown
-from research.runs.rules import codes, rules_of
 from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from research.training.scoring.opinions import ECE_BINS, Opinion, blocks, share, tally

@@ -8,7 +8,8 @@ import pytest
 
 from qtcore.chain.decide import decide
 from qtcore.params import Params
-from qtcore.types import MODELS, NS_PER_DAY, NS_PER_HOUR, Reason, Votes
+from qtcore.rules import Reason, codes, rules_of
+from qtcore.types import MODELS, NS_PER_DAY, NS_PER_HOUR, Votes
 from research.evidence.reachability import (
     DECIDED,
     NEVER,
@@ -28,7 +29,6 @@ from research.evidence.reachability import (
     voter_table,
 )
 from research.evidence.thresholds import SHARES, same_shares, thresholds
-from research.runs.rules import codes, rules_of
 from tests.naive.evidence import policy_reason, vote_counts
 from tests.support.fake_run import fake_run
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from qtcore.types import Action, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import Action, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load_bars

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from qtcore import Params
-from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
 from research.cli.terminal import Terminal

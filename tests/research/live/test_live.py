@@ -14,7 +14,8 @@ import pytest
 
 import qtcore as qt
 import research
-from qtcore.types import FILL, NS_PER_HOUR, Bars, Reason
+from qtcore.rules import Reason
+from qtcore.types import FILL, NS_PER_HOUR, Bars
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qtcore.types import Reason
+from qtcore.rules import Reason
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded

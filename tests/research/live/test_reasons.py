@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qtcore import Params
-from qtcore.types import Reason
+from qtcore.rules import RULES, Reason
 from research import backtest
 from research.data import load_bars
 from research.live.dashboard.server import page
@@ -16,7 +16,6 @@ from research.live.monitoring.sources import open_source
 from research.runs.config import Config
 from research.runs.explain import explain_decision
 from research.runs.reason_text import Asked, reason_text
-from research.runs.rules import RULES
 from research.training.predictions import Predictions
 from tests.support.live_world import WORLD, replay
 

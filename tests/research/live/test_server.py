@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qtcore.types import Action, Reason, Source
+from qtcore.rules import Reason
+from qtcore.types import Action, Source
 from research.cli import show
 from research.cli.app import app
 from research.cli.common import guarded

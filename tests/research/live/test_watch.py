@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import qtcore as qt
-from qtcore.params import MetaMode
-from qtcore.types import Reason, Verdict
+from qtcore.choices import MetaMode
+from qtcore.rules import Reason
+from qtcore.types import Verdict
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qtcore.types import DECISION_COLUMNS, FILL, Action, Consensus, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import DECISION_COLUMNS, FILL, Action, Consensus, Source, Verdict
 from research.errors import UserError, ordinal, several
 from research.report import build
 from research.report.rows import score_table

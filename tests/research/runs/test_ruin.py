@@ -8,7 +8,8 @@ import pytest
 
 from qtcore import Engine, InputError, Params
 from qtcore.chain.trade import cell_pnl, finish
-from qtcore.types import LEAST_PRICE, MOST, Bars, Reason
+from qtcore.rules import Reason
+from qtcore.types import LEAST_PRICE, MOST, Bars
 from research import backtest
 from research.data import load
 from research.errors import UserError

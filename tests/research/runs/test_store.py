@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from qtcore.types import DECISION_COLUMNS, FILL, Reason
+from qtcore.rules import Reason
+from qtcore.types import DECISION_COLUMNS, FILL
 from research.data import simulate
 from research.errors import UserError
 from research.evidence.ledger import Ledger

@@ -6,7 +6,8 @@ import pytest
 
 from qtcore.chain.trade import TradeState, finish, run_trade
 from qtcore.params import Params
-from qtcore.types import NS_PER_HOUR, Bars, Reason
+from qtcore.rules import Reason
+from qtcore.types import NS_PER_HOUR, Bars
 from tests.conftest import shared_data
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "PEPEUSDT", "DOGEUSDT", "XRPUSDT", "ENAUSDT", "SHIBUSDT", "TAOUSDT", "AVAXUSDT")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtcore.params import Broker
+from qtcore.rules import Broker
 from qtcore.types import Bars
 from research.errors import UserError
 from research.evidence.envelope import Envelope

@@ -10,7 +10,8 @@ import pytest
 
 import research
 from qtcore import Engine, Params
-from qtcore.types import DECISION_COLUMNS, Action, Reason
+from qtcore.rules import Reason
+from qtcore.types import DECISION_COLUMNS, Action
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded

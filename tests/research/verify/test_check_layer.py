@@ -6,7 +6,7 @@ import pytest
 from qtcore import kernel
 from qtcore.features import Feature
 from qtcore.governor import govern_step
-from qtcore.types import Reason
+from qtcore.rules import Reason
 from research.errors import UserError
 from research.verify import check_layer
 from research.verify.awkward import awkward_world

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from qtcore import Params
-from qtcore.types import MODELS, Action, Reason, Source, Verdict
+from qtcore.rules import Reason
+from qtcore.types import MODELS, Action, Source, Verdict
 from research import backtest
 from research.errors import UserError
 from research.training import walk_forward

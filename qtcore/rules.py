@@ -1,20 +1,126 @@
-"""Table of rules: every rule of the chain, declared once, in the order in which they are asked.
+"""Rules of the chain, declared once: the code of each reason, the parameters of governor and broker, and the table of rules.
 
 Whoever speaks of rules reads it: rates, reachability, thresholds, attribution, verdicts, texts of reasons, logs, metrics, status and
-pages. So a new rule is one entry here, beside its parameter and its arithmetic in `qtcore`, and nobody can forget it.
+pages. So a new rule of the account is declared here alone, as a code, a parameter and a row; what it does is written in its kernel, and
+once more in the kernel's twin. The parameters of the other layers stand in `qtcore.params`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from enum import Enum
+from dataclasses import dataclass
+from enum import Enum, IntEnum
 from string import Formatter
 from typing import Any
 
-from qtcore.params import LAYERS, MetaMode
-from qtcore.types import Reason
+from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, ExposureMode, FillAt, GovernOrder, MetaMode, SizingMode
+from qtcore.declare import NUMBER, ROW, ParamSet, bounded, choice, switch, switch_on
 
-POLICY, OVERRIDE, V5 = MetaMode.POLICY, MetaMode.OVERRIDE, MetaMode.V5
-ALL = (POLICY, OVERRIDE, V5)
+
+class Reason(IntEnum):
+    """Stable codes of `spec` 0.4; text is rendered outside the kernels."""
+
+    NONE = 0
+    STRONG_CONSENSUS_SELL = 1
+    STRONG_CONSENSUS_HOLD = 2
+    STRONG_CONSENSUS_BUY = 3
+    CLEAR_ENSEMBLE = 4
+    CLEAR_ENSEMBLE_NO_MODEL = 5
+    MODEL_NOT_LOADED = 6
+    FEATURE_EXTRACTION_ERROR = 7
+    FEATURE_DIM_MISMATCH = 8
+    SCALING_ERROR = 9
+    PREDICTION_ERROR = 10
+    NO_PREDICTIONS = 11
+    TIE = 12
+    NO_VALID_MODELS = 13
+    TOO_FEW_VOTERS = 14
+    CONSENSUS_GUARD = 15
+    SPLIT_VOTE = 20
+    HIGH_DISAGREEMENT = 21
+    LOW_ENSEMBLE_CONFIDENCE = 22
+    UNDECIDED_MARKET = 23
+    META_OVERRIDE_SELL = 30
+    META_OVERRIDE_HOLD = 31
+    META_OVERRIDE_BUY = 32
+    META_LOW_CONFIDENCE = 33
+    INVALID_CONFIDENCE = 34
+    META_V5_OVERRIDE = 35
+    BUY_SIGNAL = 40
+    SELL_SIGNAL = 41
+    NEUTRAL_MARKET = 42
+    NO_MARKET_DATA = 43
+    ANALYSIS_ERROR = 44
+    DEFER_LOW_CONFIDENCE = 45
+    DEFER_ACTION_IS_HOLD = 46
+    NOT_AVAILABLE = 47
+    HIERARCHY_ERROR = 48
+    APPROVED = 60
+    HOLD_SIGNAL = 61
+    LOW_CONFIDENCE = 62
+    EMERGENCY_STOP_ACTIVE = 63
+    MAX_DRAWDOWN_EXCEEDED = 64
+    DAILY_TRADE_LIMIT_REACHED = 65
+    MAX_EXPOSURE_EXCEEDED = 66
+    COOLDOWN_ACTIVE = 67
+    POSITION_ALREADY_OPEN = 68
+    SHORTS_DISABLED = 69
+    NO_BAR = 70
+    EXIT_SIGNAL = 71
+    STOP = 72
+    HORIZON = 73
+    DELISTED = 74
+    END_OF_DATA = 75
+    ZERO_SIZE = 76
+    LIQUIDATED = 77
+    GOVERNOR_ERROR = 79
+
+
+@dataclass(frozen=True)
+class Governor(ParamSet):
+    """Who sizes, limits or refuses the trade."""
+
+    max_position: float = bounded(0.10, 0.0, 1.0, "largest position, share of equity", ROW)
+    max_exposure: float = bounded(0.50, 0.0, 10.0, "largest sum of positions, share of equity", ROW)
+    max_drawdown: float = bounded(0.15, 0.0, 1.0, "no entries further below the peak than this share", ROW)
+    min_confidence: float = bounded(0.65, 0.0, 1.0, "no entries below this confidence", ROW)
+    kelly_fraction: float = bounded(0.25, 0.0, 1.0, "share of the Kelly size that is taken", ROW)
+    win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule", ROW)
+    payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule", ROW)
+    reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled", NUMBER)
+    kelly_trades: int = bounded(30, 30, 64, "closed trades that kelly_empirical looks at")
+    sizing_mode: SizingMode = choice(
+        SizingMode.KELLY_WIN_RATE, "where the Kelly rule takes its odds from", switch_on(SizingMode.KELLY_CONFIDENCE)
+    )
+    cooldown_minutes: int = bounded(60, 0, 525_600, "minutes without an entry after a loss on the symbol", ROW)
+    cooldown_scope: CooldownScope = choice(CooldownScope.SYMBOL_LAST_LOSS, "which losses count")
+    max_daily_trades: int = bounded(20, 0, 1_000_000, "approvals a UTC day", ROW)
+    exposure_mode: ExposureMode = choice(
+        ExposureMode.PROJECTED,
+        "the new position counts in the exposure check, or not",
+        switch_on(ExposureMode.PROJECTED, ExposureMode.EXISTING),
+    )
+    drawdown_basis: DrawdownBasis = choice(
+        DrawdownBasis.EQUITY, "series whose drawdown is limited, and base of sizes", switch_on(DrawdownBasis.EQUITY, DrawdownBasis.BALANCE)
+    )
+    drawdown_reset: DrawdownReset = choice(
+        DrawdownReset.NONE, "what lifts a drawdown halt", switch_on(DrawdownReset.DAILY, DrawdownReset.MANUAL)
+    )
+    emergency_stop: bool = switch(False, "kill switch: no entries", switch_on(True))
+    flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")
+    stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction", ROW)
+    order: GovernOrder = choice(GovernOrder.SYMBOLS, "order in which a bar's decisions are governed")
+
+
+@dataclass(frozen=True)
+class Broker(ParamSet):
+    """How orders are filled and what they cost."""
+
+    initial_cash: float = bounded(10_000.0, 1.0, 1e12, "quote at the start", ROW)
+    fee_rate: float = bounded(0.0004, 0.0, 0.1, "fee per side, share of the notional", ROW)
+    slippage_rate: float = bounded(0.0001, 0.0, 0.1, "adverse price move per side, a fraction", ROW)
+    fill: FillAt = choice(FillAt.NEXT_OPEN, "where orders are filled")
+    allow_short: bool = switch(True, "SELL opens a short", switch_on(True, False))
+    max_holding_bars: int = bounded(0, 0, 1_000_000, "bars until a position is closed; 0: the label's horizon", ROW)
+    delist_after: int = bounded(24, 1, 1_000_000, "holes in a row after which a position closes", ROW)
 
 
 class Kind(Enum):
@@ -75,11 +181,6 @@ class Rule:
         return self.kind in (Kind.ERROR, Kind.FEATURE_ERROR)
 
     @property
-    def is_threshold(self) -> bool:
-        """Say whether a number steers it."""
-        return self.parameter in NUMBERS
-
-    @property
     def needs(self) -> frozenset[str]:
         """Name the numbers of its text."""
         return frozenset(name for _, name, _, _ in Formatter().parse(self.text) if name) - {"name"}
@@ -104,13 +205,8 @@ class Rule:
         return (self.limit or f"{self.words} {{limit:g}}").format(limit=value, percent=f"{100.0 * value:.0f} %")
 
 
-def _numbers() -> frozenset[str]:
-    """Name the parameters that are one number."""
-    specs = ((layer.name, spec) for layer in LAYERS for spec in fields(layer.default))  # type: ignore[arg-type]
-    return frozenset(f"{layer}.{spec.name}" for layer, spec in specs if type(spec.default) in (int, float))
-
-
-NUMBERS = _numbers()
+POLICY, OVERRIDE, V5 = MetaMode.POLICY, MetaMode.OVERRIDE, MetaMode.V5
+ALL = (POLICY, OVERRIDE, V5)
 RULES: tuple[Rule, ...] = (
     # meta: what one decides, the next never sees
     Rule(Reason.NO_VALID_MODELS, "meta", modes=ALL, never="counted on cells with a vote"),

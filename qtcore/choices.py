@@ -1,0 +1,112 @@
+"""Choices: the values of parameters that are one of several names."""
+
+from enum import IntEnum
+
+
+class TieBreak(IntEnum):
+    """What an exact tie of the vote means (`spec` 4.3)."""
+
+    HOLD = 0
+    ORDER = 1
+
+
+class MetaMode(IntEnum):
+    """Which meta layer runs (`spec` 5-7)."""
+
+    POLICY = 0
+    OVERRIDE = 1
+    V5 = 2
+
+
+class MetaVariant(IntEnum):
+    """What policy mode does where there is no strong consensus: the published rules, or what the learned model says (`spec` 7.4)."""
+
+    PUBLISHED = 0
+    LEARNED = 1
+
+
+class PolicyBase(IntEnum):
+    """What the policy takes for the ensemble's opinion (`spec` 7.2)."""
+
+    SHARED = 0
+    SCORE = 1
+
+
+class MissingFill(IntEnum):
+    """How the policy counts absent models (`spec` 7.1)."""
+
+    OMIT = 0
+    HOLD_HALF = 1
+
+
+class MacdUnits(IntEnum):
+    """Units of the arbiter's MACD (`spec` 1.8)."""
+
+    PERCENT = 0
+    PRICE = 1
+
+
+class SizingMode(IntEnum):
+    """How a position is sized (`spec` 10.4)."""
+
+    KELLY_WIN_RATE = 0
+    KELLY_CONFIDENCE = 1
+    KELLY_EMPIRICAL = 2
+
+
+class CooldownScope(IntEnum):
+    """Which losses start a cooldown (`spec` 10.3)."""
+
+    SYMBOL_LAST_LOSS = 0
+    LAST_50 = 1
+
+
+class ExposureMode(IntEnum):
+    """Whether the new position is part of the exposure check (`spec` 10.3)."""
+
+    PROJECTED = 0
+    EXISTING = 1
+
+
+class DrawdownBasis(IntEnum):
+    """Equity with unrealised PnL, or realised balance only (`spec` 10.6 p)."""
+
+    EQUITY = 0
+    BALANCE = 1
+
+
+class DrawdownReset(IntEnum):
+    """What lifts a drawdown halt (`spec` 10.6 p)."""
+
+    NONE = 0
+    DAILY = 1
+    MANUAL = 2
+
+
+class GovernOrder(IntEnum):
+    """In which order a bar's decisions reach the governor (`spec` 10.6 c)."""
+
+    SYMBOLS = 0
+    BY_CONFIDENCE = 1
+
+
+class FillAt(IntEnum):
+    """Where an order of bar t is filled (`spec` 10.6 d)."""
+
+    NEXT_OPEN = 0
+    CLOSE = 1
+
+
+class FeatureSet(IntEnum):
+    """Which 18 features the models see (`spec` 1.1, D-10)."""
+
+    V5_REL = 0
+    V5 = 1
+    V5_TRAINED = 2
+
+
+class RsiVariant(IntEnum):
+    """Simple or Wilder's average in the RSI (`spec` D-02)."""
+
+    SMA = 0
+    WILDER = 1
