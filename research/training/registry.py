@@ -10,7 +10,7 @@ version or the new one, nothing between. `load_for_live` is the door to money: i
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,6 @@ import numpy as np
 
 from research.errors import ConfigError, ModelError, UserError
 from research.files import Kind, home, read_json, save_json, writable
-from research.training.models.artefacts import FOREVER
 from research.training.models.schedule import ModelSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -177,24 +176,22 @@ def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False
     known = models if isinstance(models, ModelSet) else ModelSet.load(resolve(models), is_checked=False)
     if broken := known.check():
         raise ModelError(f"models must be whole to go live, were not: {broken[0]}")
-    serving = [a for a in known.artefacts if a.valid_until == FOREVER]
-    if not serving:
+    if not known.serving:
         raise ModelError("models must have an artefact that is still valid to go live, was without; train again")
-    for artefact in serving:
+    for artefact in known.serving:
         check_live(artefact.slot, artefact.meta, allow_rejected, allow_synthetic)
     return known
 
 
 def check_meta_live(meta: Any, allow_rejected: bool, allow_synthetic: bool) -> None:
     """Raise UserError unless a meta layer's artefact that serves from now on may trade."""
-    for artefact in meta.artefacts:
-        if artefact.valid_until == FOREVER:
-            check_live("the meta layer", artefact.meta, allow_rejected, allow_synthetic)
+    for artefact in meta.serving:
+        check_live("the meta layer", artefact.meta, allow_rejected, allow_synthetic)
 
 
-def unfit(artefacts: Iterable[Any]) -> dict[str, list[str]]:
-    """Name by cause the artefacts that serve from now on and may do so only because it was allowed: `rejected`, `synthetic`."""
-    serving = [a for a in artefacts if a.valid_until == FOREVER]
+def unfit(*served: Any) -> dict[str, list[str]]:
+    """Name by cause the artefacts of schedules that serve from now on only because it was allowed: `rejected`, `synthetic`."""
+    serving = [a for schedule in served if schedule is not None for a in schedule.serving]
     found = {
         "rejected": [a.slot for a in serving if a.meta.get("status") != "accepted"],
         "synthetic": [a.slot for a in serving if a.meta.get("synthetic", True)],

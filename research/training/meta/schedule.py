@@ -7,7 +7,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,9 +97,9 @@ class MetaSchedule(Schedule[MetaArtefact, MetaFit]):
             out.append(f"the meta models were trained on {', '.join(known)} and served with {', '.join(slots) or 'no model'}")
         return tuple(out)
 
-    def row_title(self, artefact: MetaArtefact) -> str:
-        """Name a model by its kind and vector."""
-        return f"meta {self.kind} {self.vector}"
+    def table(self) -> list[dict[str, Any]]:
+        """Figures of every model, which is named by kind and vector, see `Schedule`."""
+        return [row | {"model": f"meta {self.kind} {self.vector}"} for row in super().table()]
 
     def ready(self, close_time: I8) -> NDArray[np.bool_]:
         """Say for each decision time [k] whether a model that could be loaded serves it."""

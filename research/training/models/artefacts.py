@@ -72,18 +72,18 @@ class Schedule(Generic[Artefacts, Fitted]):
     WHAT: ClassVar[str]  # in the plural, for an error
 
     @property
+    def serving(self) -> tuple[Artefacts, ...]:
+        """Artefacts that serve from now on."""
+        return tuple(a for a in self.artefacts if a.valid_until == FOREVER)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What the metadata of the artefacts warn of, one sentence each."""
         return tuple(f"{a.title}, fold {a.fold + 1}: {text}" for a in self.artefacts for text in a.meta.get("warnings", ()))
 
-    def row_title(self, artefact: Artefacts) -> str:
-        """Return what `table` calls an artefact."""
-        return artefact.title
-
     def table(self) -> list[dict[str, Any]]:
         """Figures of every artefact on its test fold, one row each, for reports."""
-        heads = ({"model": self.row_title(a), "fold": a.fold, "hash": a.hash} for a in self.artefacts)
-        return [head | {name: a.meta.get(name) for name in FIGURES} for head, a in zip(heads, self.artefacts)]
+        return [{"model": a.title, "fold": a.fold, "hash": a.hash} | {name: a.meta.get(name) for name in FIGURES} for a in self.artefacts]
 
     def fitted(self, artefact: Artefacts) -> Fitted | None:
         """Load on first use; a model that cannot be loaded is absent, never a dummy vote (`spec` D-28)."""
