@@ -1,9 +1,10 @@
 """Parameter declarations: how a parameter is declared, and when a value is refused.
 
-One line of a `ParamSet` carries default, bounds and meaning; this module reads them. It knows no layer.
+One line of a `ParamSet` carries default, bounds and meaning; this module reads them. It knows no layer. Plans of trainings and searches are
+declared in the same way (`research.training.plan`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum
 from typing import Any
@@ -82,21 +83,44 @@ def text(default: str, meaning: str, lanes: InLanes = PLAIN) -> Any:
     return field(default=default, metadata={"text": True, "meaning": meaning, "lanes": lanes})
 
 
+def word(default: str, allowed: Sequence[str], meaning: str) -> Any:
+    """Declare one of some words."""
+    return field(default=default, metadata={"words": tuple(allowed), "meaning": meaning})
+
+
+def names(default: tuple[str, ...], meaning: str) -> Any:
+    """Declare any number of names."""
+    return field(default=default, metadata={"names": True, "meaning": meaning})
+
+
+def optional(declared: Any, absent: str | int) -> Any:
+    """Let a declared value be None, which is the default; users write `absent` for it."""
+    return field(default=None, metadata={**declared.metadata, "absent": absent, "usual": declared.default})
+
+
 class ParamSet:
     """A layer's parameters; every instance is valid."""
 
     def __post_init__(self) -> None:
         layer = type(self).__name__.lower()
         for spec in fields(self):  # type: ignore[arg-type]
-            value = _checked(f"{layer}.{spec.name}", getattr(self, spec.name), spec)
-            object.__setattr__(self, spec.name, value)
+            object.__setattr__(self, spec.name, checked(f"{layer}.{spec.name}", getattr(self, spec.name), spec))
 
 
-def _checked(name: str, value: Any, spec: Any) -> Any:
-    """Convert and check one value; InputError names the parameter, the rule and the value."""
-    meta, default = spec.metadata, spec.default
+def checked(name: str, value: Any, spec: Any) -> Any:
+    """Convert and check the value of a declared field; InputError names the field, the rule and the value."""
+    meta = spec.metadata
+    if "absent" in meta and (value is None or (type(value) in (str, int) and str(value) == str(meta["absent"]))):
+        return None
+    default, either = meta.get("usual", spec.default), f"{meta['absent']} or " if meta.get("absent") else ""
     if "enum" in meta:
         return _as_enum(name, value, meta["enum"])
+    if "words" in meta:
+        if value not in meta["words"]:
+            raise InputError(f"{name} must be one of {', '.join(meta['words'])}, was {value!r}")
+        return value
+    if meta.get("names"):
+        return _as_names(name, value)
     if meta.get("text"):
         return _as_text(name, value)
     if isinstance(default, bool):
@@ -107,8 +131,23 @@ def _checked(name: str, value: Any, spec: Any) -> Any:
     kind = "an int" if isinstance(default, int) else "a number"
     number = _as_number(value)
     if number is None or not meta["low"] <= number <= meta["high"] or (isinstance(default, int) and number != int(number)):
-        raise InputError(f"{name} must be {kind} {rule}, was {value!r}")
+        raise InputError(f"{name} must be {either}{kind} {rule}, was {value!r}")
     return int(number) if isinstance(default, int) else number
+
+
+def described(name: str, spec: Any) -> dict[str, Any]:
+    """Return name, default, what is allowed, and meaning of a declared field, as tables show them."""
+    meta = spec.metadata
+    choices = meta.get("words") or [member.name.lower() for member in meta.get("enum", ())]
+    if isinstance(spec.default, bool):
+        choices = ["on", "off"]
+    bounds = f"[{meta['low']:.15g}, {meta['high']:.15g}]" if "low" in meta else "names, comma-separated" if "names" in meta else "text"
+    return {"name": name, "default": shown(meta, spec.default), "allowed": " | ".join(choices) or bounds, "meaning": meta["meaning"]}
+
+
+def shown(meta: Mapping[str, Any], value: Any) -> Any:
+    """Return a checked value as users write it, in what JSON holds. meta: of the declaration."""
+    return meta["absent"] if value is None else ",".join(value) if "names" in meta else plain(value)
 
 
 def _as_enum(name: str, value: Any, enum: type[IntEnum]) -> IntEnum:
@@ -118,6 +157,13 @@ def _as_enum(name: str, value: Any, enum: type[IntEnum]) -> IntEnum:
     if isinstance(value, str) and value.lower() in names:
         return names[value.lower()]
     raise InputError(f"{name} must be one of {', '.join(names)}, was {value!r}")
+
+
+def _as_names(name: str, value: Any) -> tuple[str, ...]:
+    found = value.replace(",", " ").split() if isinstance(value, str) else value
+    if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+        raise InputError(f"{name} must be names, comma-separated, was {value!r}")
+    return tuple(found)
 
 
 def _as_text(name: str, value: Any) -> str:

@@ -13,7 +13,23 @@ from typing import Any
 import numpy as np
 
 from qtcore.choices import FeatureSet, MacdUnits, MetaMode, MetaVariant, MissingFill, PolicyBase, RsiVariant, TieBreak
-from qtcore.declare import MARKET, OPINION, ROW, InLanes, ParamSet, bounded, choice, plain, row_of, switch, text, time_ns, time_text, vector
+from qtcore.declare import (
+    MARKET,
+    OPINION,
+    ROW,
+    InLanes,
+    ParamSet,
+    bounded,
+    choice,
+    described,
+    plain,
+    row_of,
+    switch,
+    text,
+    time_ns,
+    time_text,
+    vector,
+)
 from qtcore.rules import Broker, Governor
 from qtcore.stages import Stage, stage_tables
 from qtcore.types import I8, MODELS, N_MODELS, InputError
@@ -191,21 +207,7 @@ def lanes_of() -> dict[str, InLanes]:
 
 def describe() -> list[dict[str, Any]]:
     """List every parameter with default, bounds or choices, and meaning: the table of docs, report and `--help`."""
-    rows = []
-    for layer in LAYERS:
-        for spec in fields(layer.default):  # type: ignore[arg-type]
-            meta = spec.metadata
-            if "enum" in meta:
-                allowed = " | ".join(member.name.lower() for member in meta["enum"])
-            elif isinstance(spec.default, bool):
-                allowed = "on | off"
-            elif "low" in meta:
-                allowed = f"[{meta['low']:g}, {meta['high']:g}]"
-            else:
-                allowed = "text"
-            name = f"{layer.name}.{spec.name}"
-            rows.append({"name": name, "default": plain(spec.default), "allowed": allowed, "meaning": meta["meaning"]})
-    return rows
+    return [described(f"{layer.name}.{spec.name}", spec) for layer in LAYERS for spec in fields(layer.default)]  # type: ignore[arg-type]
 
 
 def _unknown(name: str, known: list[str]) -> str:

@@ -28,13 +28,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from qtcore import declare
 from qtcore.params import Params
 from qtcore.params import describe as describe_layers
 from qtcore.stages import stages_text
 from research.errors import ConfigError
 from research.files import Kind, read_toml
 from research.runs.search_plan import SearchPlan
-from research.training.plan import TrainingPlan, option, shown
+from research.training.plan import TrainingPlan
 
 CONFIG = Kind("a TOML file with a table per layer", "correct it or leave --config out")
 
@@ -43,18 +44,18 @@ CONFIG = Kind("a TOML file with a table per layer", "correct it or leave --confi
 class RunOptions(TrainingPlan):
     """How predictions are made and used; the table `[run]`."""
 
-    regime_fit: bool = option(False, "weights by regime are fitted on earlier folds (spec D-36)")
-    provenance_budget: float = option(
-        1.0, "share of the due predictions that may be absent, stale or synthetic before the command fails", bounds=(0.0, 1.0)
+    regime_fit: bool = declare.switch(False, "weights by regime are fitted on earlier folds (spec D-36)")
+    provenance_budget: float = declare.bounded(
+        1.0, 0.0, 1.0, "share of the due predictions that may be absent, stale or synthetic before the command fails"
     )
-    allow_synthetic: bool = option(False, "models of synthetic labels may vote (spec D-24)")
-    meta: str = option(
+    allow_synthetic: bool = declare.switch(False, "models of synthetic labels may vote (spec D-24)")
+    meta: str = declare.text(
         "auto", "learned meta layer: auto (a network in mode v5, else a logistic regression), none, or a kind of research.training.meta"
     )
-    meta_vector: str = option("auto", "rows of the meta layer; auto by kind")
-    meta_calibration: str = option("auto", "of the meta layer; auto by kind")
-    meta_smote: bool = option(False, "synthetic training rows of the meta layer for the rarer classes")
-    ceilings: bool = option(
+    meta_vector: str = declare.text("auto", "rows of the meta layer; auto by kind")
+    meta_calibration: str = declare.text("auto", "of the meta layer; auto by kind")
+    meta_smote: bool = declare.switch(False, "synthetic training rows of the meta layer for the rarer classes")
+    ceilings: bool = declare.switch(
         True, "figures that no honest run reaches make the verdict implausible; off says that you know why they are right"
     )
 
@@ -84,7 +85,7 @@ class Config:
         values = {name: mine[name] for name in mine if mine[name] != usual.get(name)}
         for name, spec in RunOptions.declared().items():
             if (value := getattr(self.run, spec.name)) != spec.default:
-                values[f"run.{name}"] = shown(spec.metadata, value)
+                values[f"run.{name}"] = declare.shown(spec.metadata, value)
         if self.params.stages:
             values["stages"] = stages_text(self.params.stages)
         return [f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for name, value in values.items()]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from qtcore import Params
+from qtcore.declare import bounded, optional, switch, text, word
 from research.runs.space import SEARCHES, Space
 from research.training.plan import MOST_ROWS, Declared, option
 
@@ -21,12 +22,12 @@ class SearchPlan(Declared):
     TABLE: ClassVar[str] = "search"
 
     grid: Mapping[str, Any] = field(default_factory=dict)
-    search: str = option("grid", "adaptive tries what the trials so far make promising", said="method", allowed=SEARCHES, flag="--search")
+    search: str = option(word("grid", SEARCHES, "adaptive tries what the trials so far make promising"), said="method", flag="--search")
     settings: int | None = option(
-        None, "settings of a random or adaptive search; auto is 1,000", kind=int, bounds=(0, MOST_ROWS), absent="auto", flag="--settings"
+        optional(bounded(0, 0, MOST_ROWS, "settings of a random or adaptive search; auto is 1,000"), "auto"), flag="--settings"
     )
-    objective: str = option("sharpe", "figure that the best trial has the most of, and an adaptive search looks for; -NAME for the least")
-    by_regime: bool = option(False, "also figures of each regime slice, as sharpe.volatility_low")
+    objective: str = text("sharpe", "figure that the best trial has the most of, and an adaptive search looks for; -NAME for the least")
+    by_regime: bool = switch(False, "also figures of each regime slice, as sharpe.volatility_low")
     where: tuple[str, ...] = field(default=())
     seed: int = 42
 

@@ -5,13 +5,12 @@ A field's declaration holds its default, what it may be, its meaning and the nam
 declarations; the options of a run and the plan of a search are declared in the same way.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from numbers import Real
 from typing import Any, ClassVar, Self
 
-from qtcore.declare import as_bool
+from qtcore.declare import bounded, checked, described, names, optional, switch, text, word
+from qtcore.types import InputError
 from research.errors import ConfigError
 from research.training.labels import Label
 from research.training.models.base import PRESETS
@@ -20,26 +19,14 @@ from research.training.splits import NO_SHUFFLE, SPLITS
 
 N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
 MOST_ROWS = 2**31 - 1
-WORDS: dict[type, str] = {bool: "on or off", tuple: "names, comma-separated", int: "a whole number", float: "a number", str: "text"}
 
 
-def option(
-    default: Any,
-    meaning: str,
-    *,
-    kind: type | None = None,
-    said: str = "",
-    bounds: tuple[float, float] | None = None,
-    allowed: Sequence[str] = (),
-    absent: Any = None,
-    flag: str = "",
-) -> Any:
-    """Declare a field: its type (that of the default), the name that users say, numbers or words it may be.
+def option(declared: Any, *, said: str = "", flag: str = "", also: tuple[type, ...] = ()) -> Any:
+    """Add to a declaration of `qtcore.declare` the name that users say, where it is another, and its own flag on the command line.
 
-    absent: what users write where the value is None; flag: one of its own on the command line.
+    also: types that Python may hand in beside; who reads the field checks those.
     """
-    rule = {"kind": kind or type(default), "bounds": bounds, "allowed": tuple(allowed), "absent": absent, "flag": flag}
-    return field(default=default, metadata={"meaning": meaning, "said": said, **rule})
+    return field(default=declared.default, metadata={**declared.metadata, "said": said, "flag": flag, "also": also})
 
 
 class Declared:
@@ -49,47 +36,31 @@ class Declared:
 
     def __post_init__(self) -> None:
         for name, spec in self.declared().items():
-            object.__setattr__(self, spec.name, self._checked(name, spec, getattr(self, spec.name)))
+            value, flag = getattr(self, spec.name), spec.metadata.get("flag")
+            if isinstance(value, spec.metadata.get("also", ())) and not isinstance(value, str):
+                continue
+            try:
+                object.__setattr__(self, spec.name, checked(f"{self.TABLE}.{name}" + (f" ({flag})" if flag else ""), value, spec))
+            except InputError as error:
+                raise ConfigError(error) from None
 
     @classmethod
     def declared(cls) -> dict[str, Any]:
         """Fields by the name that users say."""
-        return {spec.metadata["said"] or spec.name: spec for spec in fields(cls) if "meaning" in spec.metadata}  # type: ignore[arg-type]
+        return {spec.metadata.get("said") or spec.name: spec for spec in fields(cls) if "meaning" in spec.metadata}  # type: ignore[arg-type]
 
     @classmethod
     def describe(cls) -> list[dict[str, Any]]:
         """List name, default, what is allowed, and meaning, one row a field."""
-        rows = []
-        for name, spec in cls.declared().items():
-            rule = spec.metadata
-            allowed = " | ".join(rule["allowed"]) or ("" if rule["bounds"] is None else "[{}, {}]".format(*rule["bounds"]))
-            rows.append(
-                {
-                    "name": f"{cls.TABLE}.{name}",
-                    "default": shown(rule, spec.default),
-                    "allowed": allowed or WORDS[rule["kind"]],
-                    "meaning": rule["meaning"],
-                }
-            )
-        return rows
+        return [described(f"{cls.TABLE}.{name}", spec) for name, spec in cls.declared().items()]
 
     @classmethod
     def read(cls, table: Mapping[str, Any], origin: str) -> dict[str, Any]:
-        """Return fields of a table of texts or TOML values. Raises ConfigError naming the first that is unknown or of another kind."""
-        known, out = cls.declared(), dict[str, Any]()
-        for name, value in table.items():
-            if name not in known:
-                raise ConfigError(f"{origin}: {cls.TABLE}.{name} must be one of {', '.join(known)}")
-            rule = known[name].metadata
-            try:
-                out[known[name].name] = None if _is_absent(rule, value) else _parsed(rule["kind"], f"{cls.TABLE}.{name}", value)
-            except (TypeError, ValueError, OverflowError):
-                text = value if isinstance(value, str) else repr(value)
-                if rule["absent"] is not None and rule["kind"] is int:
-                    most = rule["bounds"][1]
-                    raise ConfigError(f"{cls.TABLE}.{name} must be {rule['absent']} or a number up to {most}, was {text[:40]!r}") from None
-                raise ConfigError(f"{origin}: {cls.TABLE}.{name} must be {WORDS[rule['kind']]}, was {value!r}") from None
-        return out
+        """Return what a table sets by the names of the fields. Raises ConfigError naming the first that is unknown."""
+        known = cls.declared()
+        if unknown := [name for name in table if name not in known]:
+            raise ConfigError(f"{origin}: {cls.TABLE}.{unknown[0]} must be one of {', '.join(known)}")
+        return {known[name].name: value for name, value in table.items()}
 
     @classmethod
     def told(cls, **asked: Any) -> Self:
@@ -98,48 +69,6 @@ class Declared:
         if unknown := [name for name in asked if name not in known]:
             raise ConfigError(f"{unknown[0]} must be one of {', '.join(sorted(known))}")
         return cls(**asked)
-
-    def _checked(self, name: str, spec: Any, value: Any) -> Any:
-        rule, full = spec.metadata, f"{self.TABLE}.{name}" + (f" ({spec.metadata['flag']})" if spec.metadata["flag"] else "")
-        if value is None and rule["absent"] is not None:
-            return None
-        if rule["kind"] is bool:
-            return as_bool(full, value)
-        if rule["allowed"] and value not in rule["allowed"]:
-            raise ConfigError(f"{full} must be one of {', '.join(rule['allowed'])}, was {value!r}")
-        if rule["bounds"] is not None:
-            low, high = rule["bounds"]
-            is_number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's numbers are Real too
-            if not is_number or not low <= value <= high or (rule["kind"] is int and value != int(value)):
-                either = f"{rule['absent']} or " if rule["absent"] else ""
-                raise ConfigError(f"{full} must be {either}in [{low}, {high}], was {value!r}")
-            return rule["kind"](value)
-        return value
-
-
-def shown(rule: Mapping[str, Any], value: Any) -> Any:
-    """Return a value as users write it."""
-    return rule["absent"] if value is None else ",".join(value) if isinstance(value, tuple) else value
-
-
-def _is_absent(rule: Mapping[str, Any], value: Any) -> bool:
-    return rule["absent"] is not None and isinstance(value, str | int) and not isinstance(value, bool) and str(value) == str(rule["absent"])
-
-
-def _parsed(kind: type, name: str, value: Any) -> Any:
-    """Read one value. Raises ValueError, TypeError or OverflowError where it is of another kind."""
-    if kind is bool:
-        return as_bool(name, value)
-    if kind is tuple:
-        words = value.replace(",", " ").split() if isinstance(value, str) else value
-        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
-            raise TypeError
-        return tuple(words)
-    if isinstance(value, bool) or not isinstance(value, str | int | float) or (kind is int and isinstance(value, float)):
-        raise TypeError
-    if kind is int and isinstance(value, str) and not re.fullmatch(r"[-+]?[0-9]{1,20}", value.strip()):
-        raise ValueError
-    return kind(value)
 
 
 @dataclass(frozen=True)
@@ -153,28 +82,26 @@ class TrainingPlan(Declared):
 
     TABLE: ClassVar[str] = "run"
 
-    models: tuple[str, ...] = option((), "base models that are trained; empty for the command's own choice")
-    label: str | Mapping[str, Any] = option("auto", "label that the models learn; auto is L1, or L4 where a class of L1 is too rare")
+    models: tuple[str, ...] = names((), "base models that are trained; empty for the command's own choice")
+    label: str | Mapping[str, Any] = option(
+        text("auto", "label that the models learn; auto is L1, or L4 where a class of L1 is too rare"), also=(Mapping, Label)
+    )
     params: Mapping[str, Any] = field(default_factory=dict)
     n_folds: int | None = option(
-        None, "walk-forward folds; auto is 6, or 4 with the preset fast", kind=int, said="folds", bounds=(1, 10_000), absent="auto"
+        optional(bounded(N_FOLDS, 1, 10_000, "walk-forward folds; auto is 6, or 4 with the preset fast"), "auto"), said="folds"
     )
-    train_share: float = option(0.4, "share of the bars before the first fold", bounds=(0.01, 0.99))
-    embargo: int | None = option(
-        None, "rows between training and test; auto for the label's horizon", kind=int, bounds=(0, MOST_ROWS), absent="auto"
-    )
+    train_share: float = bounded(0.4, 0.01, 0.99, "share of the bars before the first fold")
+    embargo: int | None = optional(bounded(0, 0, MOST_ROWS, "rows between training and test; auto for the label's horizon"), "auto")
     is_rolling: bool = option(
-        False, "each fold is trained on as many bars as the first, instead of on all before it", kind=bool, said="rolling"
+        switch(False, "each fold is trained on as many bars as the first, instead of on all before it"), said="rolling"
     )
-    seed: int = option(42, "of everything random (--seed)", bounds=(0, 2**32 - 1), flag="--seed")
-    preset: str = option("default", "parameters of every base model", allowed=PRESETS, flag="--preset")
-    max_train_rows: int | None = option(
-        None, "newest rows (bar and symbol) that a fit learns from; 0 for all", kind=int, bounds=(0, MOST_ROWS), absent=0
-    )
-    split: str = option("walk_forward", "how training and test follow each other; single_split is 70/15/15 by time", allowed=SPLITS)
-    retrain_every: str | int | None = option(None, "rows, or a length of time such as 7d, instead of folds", kind=str, absent="")
-    calibration: str = option("none", "of the base models' probabilities", allowed=KINDS)
-    shuffle: bool = option(False, "refused: rows of the future would train")
+    seed: int = option(bounded(42, 0, 2**32 - 1, "of everything random (--seed)"), flag="--seed")
+    preset: str = option(word("default", PRESETS, "parameters of every base model"), flag="--preset")
+    max_train_rows: int | None = optional(bounded(0, 0, MOST_ROWS, "newest rows (bar and symbol) that a fit learns from; 0 for all"), 0)
+    split: str = word("walk_forward", SPLITS, "how training and test follow each other; single_split is 70/15/15 by time")
+    retrain_every: str | int | None = option(optional(text("", "rows, or a length of time such as 7d, instead of folds"), ""), also=(int,))
+    calibration: str = word("none", KINDS, "of the base models' probabilities")
+    shuffle: bool = switch(False, "refused: rows of the future would train")
     periods: Sequence[Sequence[int]] = ()
 
     def __post_init__(self) -> None:
