@@ -21,7 +21,8 @@ from research.data.clock import interval_text, iso
 from research.data.exchange import MS, Candle, Exchange, ExchangeError
 from research.data.frames import save_bars
 from research.data.load import Span
-from research.data.schema import VALUES, bars_of
+from research.data.rows import bars_of
+from research.data.schema import VALUES
 from research.errors import ConfigError, DataError
 
 Progress = Callable[[int, int, str], None]

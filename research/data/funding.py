@@ -20,7 +20,8 @@ from qtcore.types import F8, I8, Bars
 from research.data.clock import iso, utc_ns
 from research.data.grid import closes_of
 from research.data.owed import missing_rates
-from research.data.schema import find_columns, numbers, plain, symbol_codes
+from research.data.rows import numbers, symbol_codes
+from research.data.schema import find_columns, plain
 from research.data.sources import arrow_table, candle_files, read_table, symbol_of
 from research.data.stamps import NS_PER_SECOND
 from research.data.unread import bare, check_unread, names_nothing

@@ -9,7 +9,8 @@ from qtcore.types import I8, NS_PER_DAY, Bars
 from research.data.clock import interval_text, iso, month_ends
 from research.data.lengths import SHORTEST, TICKS
 from research.data.machine import memory
-from research.data.schema import VALUES, Rows, bars_of
+from research.data.rows import Rows, bars_of
+from research.data.schema import VALUES
 from research.errors import ConfigError, DataError
 
 CALENDARS = ("regular", "sessions")

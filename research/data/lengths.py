@@ -9,7 +9,7 @@ import numpy as np
 
 from qtcore.types import I8, NS_PER_DAY, NS_PER_MINUTE
 from research.data.clock import interval_text, iso, month_starts, months_later, months_of
-from research.data.schema import Rows
+from research.data.rows import Rows
 from research.errors import DataError
 
 TICKS = (1, 1_000, 1_000_000, 1_000_000_000)  # ns: how far before the next open a source may write a close

@@ -18,8 +18,8 @@ from research.data.funding import add_funding
 from research.data.grid import MAX_EMPTY, Grid, check_calendar, distinct_times, fill_planes, find_grid
 from research.data.lacks import jumps, measure, mute, sentences, unclosed
 from research.data.lengths import are_closes, check_lengths, check_longer, check_series, count_steps, find_interval, opens_of, whole_length
+from research.data.rows import Rows
 from research.data.rules import Issue, IssueCounts, drop_rows, mask_rows, sort_rows, wrong_clock
-from research.data.schema import Rows
 from research.data.sources import read_rows
 from research.data.stretches import check_phases, check_stretches
 from research.data.zones import Reading, parse_reading

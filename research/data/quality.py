@@ -15,8 +15,9 @@ from research.data.facts import calendar_of
 from research.data.grid import fill_planes
 from research.data.lacks import measure, mute, unclosed
 from research.data.load import is_empty, judge, made_bars, parse_span, parse_symbols, prepare
+from research.data.rows import Rows
 from research.data.rules import PROBLEMS, Issue
-from research.data.schema import VALUES, Rows
+from research.data.schema import VALUES
 from research.data.sources import read_rows
 from research.data.zones import parse_reading
 

@@ -9,8 +9,9 @@ from research.data.clock import interval_text, month_starts, parse_interval, par
 from research.data.facts import calendar_of
 from research.data.grid import close_times, distinct_times, fill_planes, find_grid, most_common
 from research.data.load import parse_symbols, warn
+from research.data.rows import Rows, bars_of
 from research.data.rules import IssueCounts, found
-from research.data.schema import Rows, bars_of, plain
+from research.data.schema import plain
 from research.data.sources import column_names, read_rows
 from research.errors import DataError
 

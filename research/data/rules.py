@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, I8, LEAST_PRICE, MOST
 from research.data.clock import iso
-from research.data.schema import Rows
+from research.data.rows import Rows
 from research.errors import DataError
 
 FEW = 3  # bad rows that are always few; beyond it one row in a hundred

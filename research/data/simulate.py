@@ -11,7 +11,8 @@ from qtcore.types import Bars
 from research.data import worlds
 from research.data.clock import interval_text, parse_interval
 from research.data.grid import check_memory
-from research.data.schema import VALUES, bars_of
+from research.data.rows import bars_of
+from research.data.schema import VALUES
 from research.errors import DataError
 
 MOST_MADE = 5_000_000  # cells that are simulated to compare bars with their origin, beyond twenty times their own

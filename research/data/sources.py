@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from research.data.clock import iso
 from research.data.json_tables import JSON
-from research.data.schema import ALIASES, NAMELESS, TIME_NAMES, VALUES, Rows, find_columns, join, plain, rows_of
+from research.data.rows import Rows, join, rows_of
+from research.data.schema import ALIASES, NAMELESS, TIME_NAMES, VALUES, find_columns, plain
 from research.data.texts import find_layout, is_text, read_text, stacked, unpack
 from research.data.unread import bare
 from research.data.unread import is_text as is_text_column

@@ -35,8 +35,9 @@ from research.data.load import (
     parse_symbols,
     warn,
 )
+from research.data.rows import Rows, numbers, own_facts, rows_of, stack
 from research.data.rules import Issue, IssueCounts, action_on, drop_rows, mask_rows, sort_rows, wrong_clock
-from research.data.schema import VALUES, Rows, find_columns, numbers, own_facts, rows_of, stack
+from research.data.schema import VALUES, find_columns
 from research.data.sources import open_parquet, symbol_of
 from research.data.unread import is_text
 from research.data.zones import Reading, parse_reading

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, I8, NS_PER_DAY, NS_PER_MINUTE
 from research.data.lengths import CHANCE, FEW, two_lengths
-from research.data.schema import Rows
+from research.data.rows import Rows
 from research.errors import DataError
 
 LONG = 3  # intervals that a step between longer bars has at least

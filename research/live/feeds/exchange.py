@@ -20,8 +20,8 @@ from qtcore.types import F8
 from research.data.clock import parse_time
 from research.data.exchange import MS, Candle, Exchange, ExchangeError
 from research.data.fetch import FIRST_PATIENCE, PATIENCE, RetryingClient
+from research.data.rows import Rows, bars_of
 from research.data.rules import PROBLEMS, drop_rows, mask_rows, sort_rows
-from research.data.schema import Rows, bars_of
 from research.data.stamps import NS_PER_SECOND
 from research.errors import ConfigError, UserError
 from research.live.feeds.doubts import KINDS

@@ -8,24 +8,24 @@ if the broker has let it pass already, from the candles that the broker saw and 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-from qtcore import Bars, Engine, Params, Result, Votes
+from qtcore import Bars, Engine, Params, Votes
 from qtcore.engine import Models
 from qtcore.meta import MetaSource
-from qtcore.rules import Reason
 from qtcore.types import N_MODELS
 from research.data.jumps import REMEMBERED
 from research.errors import UserError
-from research.live.broker.orders import Broker, order_id
+from research.live.broker.orders import Broker
 from research.live.broker.paper import audited
 from research.live.feeds.feeds import GRACE, Arrival, Assembler, Feed
 from research.live.journal.journal import Entry, Journal
-from research.live.records import Event, Order, iso
+from research.live.records import Event, iso
+from research.live.session.working import WorkingOrders
 from research.live.storage.codec import digest_of
 from research.live.storage.files import guarded
 from research.training.predictions import Predictions
@@ -125,7 +125,7 @@ class Runner:
                 f"predictions must be on the symbols of the feed {self.feed.symbols}, was {self.predictions.symbols}; choose --symbols"
             )
         self._assembler = Assembler(self.feed.symbols, self.feed.interval, self.options.grace, fills_gaps=self.options.fills_gaps)
-        self._working: dict[tuple[str, str], Order] = {}
+        self._orders = WorkingOrders(self.feed.symbols)
         self._version, self._clock, self._bar = 1, 0, -1
         self._told = 1  # last version that an event tells of
         self._is_killing = False
@@ -201,7 +201,7 @@ class Runner:
             bar, result, received, 0, self._version, account.account, account.positions, account.closed, events=events,
             state=self.engine.state if is_snapshot else None, doubts=self._doubts(bar),
         )  # fmt: skip
-        self._settle(entry)
+        self._orders.settle(entry)
         entry.latency = time.perf_counter_ns() - start
         self.journal.commit(entry)
         latency = time.perf_counter_ns() - start
@@ -234,45 +234,10 @@ class Runner:
             text = f"bar {bar}: {latency / 1e6:.0f} ms from the closed bar to the journal, allowed are {self.options.budget / 1e6:.0f}"
             self._pending_events.append(Event(now, "slow", text))
 
-    def _settle(self, entry: Entry) -> None:
-        """Match fills with orders, drop what was cancelled, name what is new."""
-        result, names = entry.result, self.feed.symbols
-        for fill in result.fills:
-            name, kind = names[int(fill["symbol"])], "entry" if fill["is_entry"] else "exit"
-            order = self._working.get((name, kind))
-            is_ordered = order is not None and (kind == "entry" or order.reason == fill["reason"])
-            entry.fill_orders.append(order.id if order is not None and is_ordered else "")
-            if order is not None:  # an exit that a stop or a delisting came before is superseded
-                entry.done.append((order.id, "filled" if is_ordered else "superseded"))
-                del self._working[name, kind]
-        pending = {(name, "entry" if notional else "exit"): (notional, reason) for name, notional, reason in self._pending(result)}
-        for key in [
-            key for key in self._working if key not in pending or (key[1] == "entry" and self._working[key].id != self._id(key, result))
-        ]:
-            entry.done.append((self._working.pop(key).id, "cancelled"))
-        for key, (notional, reason) in pending.items():
-            if key not in self._working:
-                order = Order(self._id(key, result), key[0], key[1], notional, reason)
-                self._working[key] = order
-                entry.orders.append(order)
-
-    @staticmethod
-    def _id(key: tuple[str, str], result: Result) -> str:
-        return order_id(key[0], int(result.close_time[0]), key[1])
-
-    @staticmethod
-    def _pending(result: Result) -> Iterator[tuple[str, float, int]]:
-        """Split what the engine wants at the next open into exits and entries; a symbol may have both."""
-        for name, notional, code in result.orders:
-            if code:
-                yield name, 0.0, code
-            if notional:
-                yield name, notional, int(Reason.APPROVED)
-
     def _cancel_killed(self) -> None:
         """Drop pending entries under the kill switch before the market can fill them, as the engine does at its next bar."""
         if self.params.governor.emergency_stop:
-            self.broker.cancel([order.id for (_, kind), order in self._working.items() if kind == "entry"])
+            self.broker.cancel([order.id for order in self._orders.all() if order.kind == "entry"])
 
     def _change_params(self, bar: int, now: int) -> None:
         """Ask for other parameters; not at a bar that the broker saw with these ones, or dropped entries for, before a crash."""
@@ -339,7 +304,7 @@ class Runner:
             for _, bars, *_ in self.journal.bars_after(counts["bar"]):
                 self._assembler.doubts.rows += ~np.isnan(bars.close[0])
         self._version, self._told = max(versions), self.journal.last_version()
-        self._working = {(o.symbol, o.kind): o for o in self.journal.open_orders()}
+        self._orders.restore(self.journal.open_orders())
         self._catch_up()
         if self._clock < (seen := self.broker.clock) - self.feed.interval:
             text = f"the journal ends at bar {bar}, the broker saw bars until {iso(seen)}: the end of its log was lost and is decided again"
@@ -394,7 +359,7 @@ class Runner:
                 self.broker.cancel(dropped.get(number, []))
             self.broker.advance(bars, params)
         self.broker.cancel(dropped.get(self._bar, []))
-        self.broker.submit(list(self._working.values()))
+        self.broker.submit(self._orders.all())
 
 
 def check_rows(models: Models | None, state: Mapping[str, Any]) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 from qtcore import Params
 from qtcore.types import F8
 from research.parallel import versions
-from research.training.meta.estimators import MetaFit, Rows
+from research.training.meta.estimators import Rows
+from research.training.meta.fitted import MetaFit
 from research.training.models.base import CLASSES
 from research.training.models.scores import score
 

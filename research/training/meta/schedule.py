@@ -17,7 +17,7 @@ from qtcore.params import Params
 from qtcore.types import F8, I8
 from research.errors import ModelError, UserError
 from research.files import read_bytes, read_text, save_text
-from research.training.meta.estimators import FITS, MetaFit, check_varies, fit_digest
+from research.training.meta.fitted import FITS, MetaFit, check_varies, fit_digest
 from research.training.models.artefacts import Schedule, StoredFit
 from research.training.models.base import MODEL, SCALER, ModelAbsentError, Scaler, names_hash, scaler_path
 from research.training.models.folder import check_meta, read_schedule

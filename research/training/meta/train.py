@@ -25,7 +25,8 @@ from qtcore.types import ADVANCED, F8, I8, MODELS, Votes
 from research.data.facts import fingerprint
 from research.errors import ModelError
 from research.training.labels import label_end
-from research.training.meta.estimators import KINDS, MetaFit, Rows, check_classes, check_labels, fit_digest, fit_meta, resolve_calibration
+from research.training.meta.estimators import KINDS, Rows, check_classes, check_labels, fit_meta, resolve_calibration
+from research.training.meta.fitted import MetaFit, fit_digest
 from research.training.meta.metadata import describe
 from research.training.meta.schedule import MetaArtefact, MetaSchedule, write_fit
 from research.training.models.artefacts import known_by, span

@@ -14,14 +14,12 @@ from research.training.meta import MetaSchedule, train_meta
 from research.training.meta import train as training
 from research.training.meta.estimators import (
     CALIBRATIONS,
-    ForestFit,
-    KernelFit,
     Rows,
     check_classes,
-    fit_digest,
     fit_meta,
     resolve_calibration,
 )
+from research.training.meta.fitted import ForestFit, KernelFit, fit_digest
 from research.training.models.base import ModelAbsentError, Scaler, scaler_path
 from research.training.models.folder import meta_path
 from research.training.predictions import Predictions

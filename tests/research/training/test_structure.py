@@ -8,7 +8,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from research.training.meta.estimators import FITS, Rows, fit_meta
+from research.training.meta.estimators import Rows, fit_meta
+from research.training.meta.fitted import FITS
 from research.training.models.base import ModelAbsentError, Scaler, make_model, model_target, scaler_path
 from research.training.models.structure import check_lightgbm, check_safetensors, check_xgboost
 
