@@ -31,13 +31,14 @@ AT_ONCE = 20_000  # trials of one transaction of the ledger
 
 @dataclass
 class FoldCounter:
-    """Counts what the folds of a walk forward tried, fold by fold. case: all candles; known: settings that were counted already.
+    """Counts what the folds of a walk forward tried, fold by fold. case: all candles, called `data`; known: settings counted already.
 
     tried: what the lineage has seen, None before the first fold.
     """
 
     case: Case
     n_folds: int
+    data: str = ""
     known: set[bytes] = field(default_factory=set)
     tried: TrialSummary | None = None
 
@@ -55,18 +56,18 @@ class FoldCounter:
             listed = Listed(space.base, space.axes, space.search, len(new), space.seed, [column[new] for column in chosen])
             work, parts = Settings(listed, self.case), range(0, len(new), BLOCK)
             whole = SweepResult(listed, self.case, {first: work.rows(first, min(first + BLOCK, len(new))) for first in parts})
-            self.tried = count(whole, "walk forward over", -(-SAMPLE // self.n_folds))
+            self.tried = count(whole, self.data, "walk forward", -(-SAMPLE // self.n_folds))
         return self.tried
 
 
-def count(trials: SweepResult, what: str = "sweep of", n_alone: int = SAMPLE) -> TrialSummary:
+def count(trials: SweepResult, data: str = "", what: str = "sweep", n_alone: int = SAMPLE) -> TrialSummary:
     """Count every finished row in the ledger, and return what the lineage has seen.
 
-    what: begins the name of the trials. n_alone: rows that are run again alone: their bits must be the same, their daily returns tell how
-    alike the trials are.
+    The trials are called `<what> of <data> over <parameters>`. n_alone: rows that are run again alone: their bits must be the same, their
+    daily returns tell how alike the trials are.
     """
     case, space, ledger = trials.case, trials.space, Ledger()
-    mine, name = sketch(case.bars), f"{what} {', '.join(space.names)}"
+    mine, name = sketch(case.bars), f"{what}{f' of {data}' if data else ''} over {', '.join(space.names)}"
     predictions, votes = case.predictions_hash(space.base), hash_votes(case.votes)
     hashes = ParamsHash(space)
     wanted = set(np.unique(np.linspace(0, len(trials) - 1, n_alone).astype(int)).tolist())

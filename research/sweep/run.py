@@ -55,7 +55,7 @@ def sweep(
     engine: str = "local",
     address: str | None = None,
     meta: MetaSource | None = None,
-    record: bool | Callable[[SweepResult], TrialSummary] = True,
+    record: bool | str | Callable[[SweepResult], TrialSummary] = True,
     progress: Any = None,
     **asked: Any,
 ) -> SweepResult:
@@ -64,10 +64,11 @@ def sweep(
     grid: `{"layer.name": values}`, values as a sequence or as text `low:high:step`, `a,b,c`; `low:high` in a random search. params: what
     the grid does not name. Further keywords are the fields of `SearchPlan`, in place of those of `plan`: `search` is `grid`; `random` with
     that many `settings` from `seed`; or `adaptive`, which looks for the largest `objective` that keeps `where`. by_regime: also figures of
-    the fifteen regime slices. where: constraints such as `max_drawdown < 0.15`, for `SweepResult.best`. out: folder that results stream
-    to; `resume` goes on with what lies there. engine, address: `local`, or `ray` and where it runs, as `research.parallel.opened` takes
-    them; the results are the same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger,
-    or the function that is given the finished rows to count them. Raises UserError on a grid, folder or ledger that does not do.
+    the fifteen regime slices. where: constraints such as `max_drawdown < 0.15`, for `SweepResult.best`. out: folder that results stream to;
+    `resume` goes on with what lies there. engine, address: `local`, or `ray` and where it runs, as `research.parallel.opened` takes them;
+    the results are the same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger; what the
+    candles are called there; or the function that is given the finished rows to count them. Raises UserError on a grid, folder or ledger
+    that does not do.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -101,7 +102,7 @@ def sweep(
             raise KeyboardInterrupt(f"stopped with {store.n_done:,} of {space.size:,} settings done{remedy}") from None
         finally:
             if record and len(trials):
-                trials.tried = count(trials) if record is True else record(trials)
+                trials.tried = record(trials) if callable(record) else count(trials, record if isinstance(record, str) else "")
         if store.folder is not None:
             store.note({"engine": engine, "workers": pool.n_workers, "drivers": trials.drivers})
     return trials

@@ -73,23 +73,23 @@ def walk(
     plan: SearchPlan | None = None,
     n_folds: int = 5,
     meta: MetaSource | None = None,
-    record: bool = True,
+    record: bool | str = True,
     progress: Any = None,
     **asked: Any,
 ) -> Walk:
     """Pick on one fold, score on the next, and judge the picks.
 
     The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it.
-    plan, asked: as in `sweep`; a fold whose trials keep no constraint is left out. record: count every setting that a fold
-    tries in the trial ledger, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep` has counted on these
-    bars. Raises UserError on fewer than two folds or too few bars.
+    plan, asked: as in `sweep`; a fold whose trials keep no constraint is left out. record: count every setting that a fold tries in the
+    trial ledger, where a text names the candles, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep`
+    has counted on these bars. Raises UserError on fewer than two folds or too few bars.
     """
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
     case = Case.of(bars, predictions, meta=meta)
     edges = fold_edges(case.first, case.bars.n, n_folds)
-    counter = FoldCounter(case, n_folds)
+    counter = FoldCounter(case, n_folds, record if isinstance(record, str) else "")
     rows, returns = [], []
     now: SweepResult | None = None
     for fold, (start, end) in enumerate(itertools.pairwise(edges)):

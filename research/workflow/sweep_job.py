@@ -59,7 +59,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
     certificate = _inherited(swept, bars, predictions, meta)
     trials = sweep(
         bars, predictions, None, base, plan=asked.plan, out=folder, resume=asked.resume, engine=job.engine, address=job.address, meta=meta,
-        progress=progress,
+        record=job.data, progress=progress,
     )  # fmt: skip
     walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
     best = trials.best(asked.plan.objective)
@@ -82,7 +82,7 @@ def _walked(asked: SweepJob, trials: SweepResult, predictions: Predictions, para
     """Walk forward over the same settings; an adaptive search tries others in each fold, which the verdict on the best trial counts too."""
     found: Walk = walk(
         trials.case.bars, predictions, None, params, plan=asked.plan, n_folds=asked.walk_forward, meta=meta,
-        record=asked.plan.search == "adaptive", progress=progress,
+        record=asked.job.data if asked.plan.search == "adaptive" else False, progress=progress,
     )  # fmt: skip
     trials.tried = found.tried or trials.tried
     return found

@@ -83,6 +83,9 @@ def test_the_verdict_of_an_adaptive_sweep_counts_what_its_folds_tried(world, tmp
     words = ["sweep", run, "--grid", "governor.min_confidence=0.4:0.8", "--search", "adaptive", "--settings", "70", "--walk-forward", FOLDS]
     assert guarded(lambda: app([str(word) for word in [*words, "--out", tmp_path / "out", "--json"]], standalone_mode=False)) == 0
     summary = json.loads(capsys.readouterr().out)
+    assert {f"{what} of {run} over governor.min_confidence" for what in ("sweep", "walk forward")} <= {
+        row["name"] for row in Ledger().table()
+    }
     assert (
         summary["tried"]["trials"] == summary["verdict"]["trials"]["trials"] == Ledger().count() > 80
     )  # 70, of which folds tried the first 64 too
