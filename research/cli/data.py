@@ -100,7 +100,7 @@ def info(
     share = f"{facts['empty_share_of_regular_grid']:.1%} of a regular one is empty"
     rows = {
         "span": f"{facts['first_open']} to {facts['last_close']} UTC",
-        "bars": f"{facts['rows']:,} of {facts['interval']}, {len(facts['symbols'])} symbols",
+        "bars": f"{facts['rows']:,} of {facts['interval']}, {several(len(facts['symbols']), 'symbols')}",
         "grid": f"{facts['calendar']}, as {share}",
         "holes": f"{facts['holes']:,} of {facts['cells']:,} cells, {facts['empty_rows']:,} rows without any bar",
         "bars a year": f"{facts['bars_per_year']:,.1f}",
@@ -147,7 +147,7 @@ def resample(
         bars = gather(shorter.bars, interval, keep_incomplete)
         lacked(shorter.lacks(), quiet)
     if not quiet:
-        console.print(f"{bars.n:,} bars of {interval}, {len(bars.symbols)} symbols")
+        console.print(f"{several(bars.n, 'bars')} of {interval}, {several(len(bars.symbols), 'symbols')}")
     path(save_bars(bars, out))
 
 
@@ -221,7 +221,7 @@ def simulate(
     blocks = simulate_blocks(world, seed, bars, symbols, interval, **parse_params(set_ or [], world))
     written = save_bars(blocks, out)
     if not quiet:
-        console.print(f"{bars:,} bars of {interval}, {symbols} symbols")
+        console.print(f"{several(bars, 'bars')} of {interval}, {several(symbols, 'symbols')}")
     path(written)
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from research.cli.common import Json, Quiet, print_json
 from research.cli.show import console, failure, path
+from research.errors import several
 
 models_app = typer.Typer(no_args_is_help=True, help="The registry of trained models, and the store of fits.")
 
@@ -71,7 +72,7 @@ def promote(
         console.print(f"{entry.name} is now version {entry.version}; use it with --models {entry.name}")
     facts = describe(entry)
     if facts["live_refuses"] is not None:
-        what = f"{facts['accepted']} of {facts['artefacts']} models of {entry.name} are accepted"
+        what = f"accepted: {facts['accepted']} of {several(facts['artefacts'], 'models')}"
         failure(f"warning: `qt live` will refuse version {entry.version}: {facts['live_refuses']} ({what}); backtests serve it, flagged")
     path(entry.path)
 
@@ -96,6 +97,5 @@ def clean(
 
     count, freed = fits.trim(int(gib * 2**30))
     left, size = fits.usage()
-    console.print(
-        f"removed {count} fits ({freed / 2**20:.0f} MiB); {left} left ({size / 2**20:.0f} MiB) in {fits.folder()}", soft_wrap=True
-    )
+    kept = f"{left} left ({size / 2**20:.0f} MiB) in {fits.folder()}"
+    console.print(f"removed {several(count, 'fits')} ({freed / 2**20:.0f} MiB); {kept}", soft_wrap=True)

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from research.cli.common import print_json
 from research.cli.terminal import Terminal
-from research.errors import EXTRAS
+from research.errors import EXTRAS, several
 from research.report.words import NOT_ENOUGH, lacked_text, percent, span
 from research.runs.verdict import FAILING
 
@@ -129,7 +129,7 @@ def _rejected(models: Any) -> dict[str, str]:
     for slot in models.slots if models is not None else ():
         metas = [a.meta for a in models.artefacts if a.slot == slot]
         n = sum(meta.get("status") == "rejected" for meta in metas)
-        parts = [f"rejected in {n} of {len(metas)} folds"] if n else []
+        parts = [f"rejected in {n} of {several(len(metas), 'folds')}"] if n else []
         parts += ["synthetic labels"] if any(meta.get("synthetic") for meta in metas) else []
         out[slot] = ", ".join(parts)
     return out
@@ -163,7 +163,9 @@ def certificate(proof: dict[str, Any], quiet: bool) -> None:
             console.print(f"not covered: {text}", soft_wrap=True, markup=False)
     for check in failed:
         console.print(f"FAILED {check['name']}: {check['detail']}", soft_wrap=True, markup=False)
-    console.print(f"verified: {len(proof['checks']) - len(failed)} checks passed" + (f", {len(failed)} FAILED" if failed else ""))
+    console.print(
+        f"verified: {several(len(proof['checks']) - len(failed), 'checks')} passed" + (f", {len(failed)} FAILED" if failed else "")
+    )
 
 
 def proof(certified: dict[str, Any], summary: dict[str, Any], quiet: bool, json: bool) -> None:
@@ -197,10 +199,10 @@ def training(predictions: Any, lacks: list[str], out: Path, quiet: bool, json: b
         for note in (text for text in predictions.notes if text not in lacks):
             console.print(note, soft_wrap=True, markup=False)
         if n_warnings := len(predictions.models.warnings):
-            console.print(f"{n_warnings} warnings, in the artefacts' metadata: {out}/fold_*/*_meta.json", soft_wrap=True)
+            console.print(f"{several(n_warnings, 'warnings')}, in the artefacts' metadata: {out}/fold_*/*_meta.json", soft_wrap=True)
         config = predictions.models.config
         n_fits = len(config["boundaries"]) * len(config["plan"]["models"])
-        console.print(f"{predictions.models.n_stored} of {n_fits} fits from the store")
+        console.print(f"{predictions.models.n_stored} of {several(n_fits, 'fits')} from the store")
     path(out)
 
 
@@ -238,7 +240,7 @@ def served(sentences: Sequence[str]) -> None:
 def lived(told: dict[str, Any]) -> None:
     """Show what `qt live` did: bars, equity, latency."""
     begun = f", continued after bar {told['resumed']:,}" if told["resumed"] else ""
-    console.print(f"{told['bars']:,} bars decided{begun}; equity {told['equity']:,.2f}{'; stopped' if told['stopped'] else ''}")
+    console.print(f"{several(told['bars'], 'bars')} decided{begun}; equity {told['equity']:,.2f}{'; stopped' if told['stopped'] else ''}")
     if told["median_ms"] is not None:
         console.print(f"closed bar to journal: median {told['median_ms']:.2f} ms, 99th percentile {told['p99_ms']:.2f} ms")
     path(Path(told["journal"]))
@@ -247,12 +249,14 @@ def lived(told: dict[str, Any]) -> None:
 def gap(report: dict[str, Any]) -> None:
     """Show whether a journal is its own backtest, and what the market changed."""
     same = "every decision and the equity are the same bits" if report["identical"] else f"DIFFERENT: {report['first_difference']}"
-    console.print(f"{report['bars']:,} bars run again: {same}", soft_wrap=True, markup=False)
+    console.print(f"{several(report['bars'], 'bars')} run again: {same}", soft_wrap=True, markup=False)
     if report["broker_mismatches"]:
-        console.print(f"{report['broker_mismatches']} bars on which the broker's fills were not the engine's; see the journal's events")
+        console.print(
+            f"{several(report['broker_mismatches'], 'bars')} on which the broker's fills were not the engine's; see the journal's events"
+        )
     if report["late_bars"]:
         console.print(
-            f"{report['late_bars']} bars were decided after the next one had closed: nobody could have traded where they are booked"
+            f"decided after the next bar had closed, where nobody could have traded as booked: {several(report['late_bars'], 'bars')}"
         )
     if (pnl := report.get("pnl")) is None:
         if any((report["broker"] or {}).values()):

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
 from research.cli.show import console, lacked, wide
-from research.errors import ConfigError
+from research.errors import ConfigError, several
 
 WORD = "forget"
 SomeData = Annotated[str | None, typer.Argument(help="only trials on these candles, whatever they were called", metavar="[DATA]")]
@@ -70,7 +70,7 @@ def trials(
     else:
         console.print("no trials yet" if data is None else "no trials on these candles yet")
     for earlier in ledger.resets():
-        console.print(f"{earlier['trials']:,} earlier trials were set aside in {earlier['file']}", soft_wrap=True)
+        console.print(f"{several(earlier['trials'], 'earlier trials')} set aside in {earlier['file']}", soft_wrap=True)
     console.print(f"ledger: {ledger.path}", soft_wrap=True)
 
 

@@ -121,7 +121,9 @@ def validate(source: Source, json: Json = False) -> None:
             word = "passed" if check["passed"] else "warns " if check.get("warning") else "FAILED"
             value = f"{check['value']:.4g}" if isinstance(check["value"], float) else str(check["value"])
             show.console.print(f"{word}  {name.replace('_', ' '):<18} {value:>8}   {check['rule']}", markup=False, highlight=False)
-        show.console.print(f"layers: {verdict}")
+        for text in report["allowed"]:
+            show.console.print(f"allowed  {text}", soft_wrap=True, markup=False)
+        show.console.print(f"layers: {verdict}{', with models that serve only because it was allowed' if report['allowed'] else ''}")
     if verdict != "PASSED" or report["verdict"] in FAILING:
         raise typer.Exit(1)
 

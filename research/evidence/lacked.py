@@ -1,42 +1,63 @@
 """Data deficiencies of a run: everything of its input that was lost, assumed or suspicious, in counted sentences."""
 
-import numpy as np
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore import Bars, Params
 from qtcore.choices import FillAt
 from qtcore.rules import Reason
 from research.data.lacks import measure, mute, sentences
 from research.runs.record import RunRecord
 from research.runs.tables import tested_rows
+from research.training.predictions import Predictions
 
 
 def lacked(run: RunRecord) -> list[str]:
     """Say what was dropped or assumed when the candles and predictions were read, what the bars lack, and which symbols never voted."""
-    told = [*run.lacked, *(run.predictions.notes if run.predictions.imported else ())]
-    return list(dict.fromkeys([*silent(run), *strange(run), *told, *sentences(measure(run.bars))]))
-
-
-def silent(run: RunRecord) -> list[str]:
-    """Name the symbols without a vote in the tested bars, each with its cause."""
     has_voted = np.any(run.result.decisions.n_voters[tested_rows(run)] > 0, axis=0)
-    names = [name for s, name in enumerate(run.bars.symbols) if not has_voted[s]]
+    return deficiencies(run.bars, run.params, run.lacked, run.predictions, run.predictions.models, has_voted)
+
+
+def deficiencies(
+    bars: Bars, params: Params, read: Sequence[str], predictions: Predictions | None, models: Any, has_voted: NDArray[np.bool_] | None
+) -> list[str]:
+    """Say what the input of a run lacks, before the run where `has_voted` [S], the symbols with a vote, is None.
+
+    read: what was told when the candles were read. predictions, models: who votes, the first None where models are asked bar by bar.
+    """
+    is_imported = predictions is not None and predictions.imported
+    if predictions is not None and has_voted is None:
+        has_voted = np.asarray((predictions.action >= 0).any(axis=(0, 1)))
+    told = [*silent(bars, params, is_imported, has_voted), *strange(models, bars.symbols), *read]
+    told += predictions.notes if predictions is not None and is_imported else ()
+    return list(dict.fromkeys([*told, *sentences(measure(bars))]))
+
+
+def silent(bars: Bars, params: Params, is_imported: bool, has_voted: NDArray[np.bool_] | None) -> list[str]:
+    """Name the symbols without a vote in the tested bars, each with its cause; those that can have none where votes are not known yet."""
+    if has_voted is None:
+        return list(mute(bars, params).values())
+    names = [name for s, name in enumerate(bars.symbols) if not has_voted[s]]
     if not names:
         return []
-    if run.predictions.imported:
+    if is_imported:
         return [f"{', '.join(names)}: no prediction counts for it in the tested bars, so it is never traded"]
-    causes = mute(run.bars, run.params)
+    causes = mute(bars, params)
     return [causes.get(name, f"{name} never voted: no model had a prediction for it in the tested bars") for name in names]
 
 
-def strange(run: RunRecord) -> list[str]:
-    """Say how many symbols the models were not trained on; nothing where they were trained on all, or the predictions were imported."""
-    models = run.predictions.models
+def strange(models: Any, symbols: Sequence[str]) -> list[str]:
+    """Say how many symbols the models were not trained on; nothing where they were trained on all, or there are none."""
     if models is None:
         return []
     known = {name for thresholds in models.config["thresholds"] for name in thresholds["sell"]}
-    new = [name for name in run.bars.symbols if name not in known]
+    new = [name for name in symbols if name not in known]
     if not new:
         return []
-    told = f"the models were not trained on {len(new):,} of {len(run.bars.symbols):,} symbols, the first {new[0]}"
+    told = f"the models were not trained on {len(new):,} of {len(symbols):,} symbols, the first {new[0]}"
     if models.config["label"].get("is_percentile"):
         told += "; without percentiles of a training they have no labels and no accuracy"
     return [told]

@@ -126,7 +126,6 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
             wish.predictions, feed.bars, label=str(wish.config.run.label), time_zone=wish.how.get("time_zone")
         )
         feed.notes += predictions.notes
-        feed.lacked += predictions.notes
         params = _with_horizon(params, predictions.label.horizon)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
         meta = load_meta(wish, params)
@@ -137,6 +136,10 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
         params = _with_horizon(params, models.horizon)
     else:
         raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
+    if isinstance(feed, ReplayFeed):
+        from research.evidence.lacked import deficiencies
+
+        feed.lacked = deficiencies(feed.bars, params, feed.lacked, predictions, models, None)
     return params, (predictions, models, meta, about)
 
 

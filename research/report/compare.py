@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from research.errors import UserError
+from research.errors import UserError, several
 from research.runs.folder import RunFiles, read_run
 
 POINTS = 400  # of a drawn line
@@ -47,7 +47,7 @@ def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
     opened = _opened(runs)
     names, figures, differing = list(opened), _figures(opened), _differing(opened)
     content = {
-        "title": f"{len(names)} runs side by side",
+        "title": f"{several(len(names), 'runs')} side by side",
         "subtitle": ", ".join(names),
         "verdicts": [{"name": name, **verdict_parts(files.summary["evidence"])} for name, files in opened.items()],
         "notices": [("warn", text) for text in mixed(figures)],

@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from research.errors import several
 from research.evidence.plausibility import told
 from research.report import figures, matrices, model_figures
 from research.report.attribution_table import earned_table
@@ -94,8 +95,8 @@ def _subtitle(s: dict[str, Any]) -> str:
     is_ours = not s["assumptions"]["imported_predictions"] and s["verdict"] != INVALID
     how = "tested out of sample" if is_ours else "tested" if s["verdict"] == INVALID else "tested on imported predictions"
     return (
-        f"{d['n_symbols']} symbol{'' if d['n_symbols'] == 1 else 's'}, {hours(d['interval_hours'])} bars, {how} "
-        f"from {d['test_start'][:10]} to {d['test_end'][:10]} ({count(d['test_bars'])} bars)"
+        f"{several(d['n_symbols'], 'symbols')}, {hours(d['interval_hours'])} bars, {how} "
+        f"from {d['test_start'][:10]} to {d['test_end'][:10]} ({several(d['test_bars'], 'bars')})"
     )
 
 
@@ -131,7 +132,9 @@ def _halt_text(halt: dict[str, Any], s: dict[str, Any]) -> str:
     free = halt["without_breaker"]
     if free is None:
         return text
-    fate = f"{signed_percent(free['net_return'])} in {count(free['n_trades'])} trades with a drawdown of {percent(free['max_drawdown'])}"
+    fate = (
+        f"{signed_percent(free['net_return'])} in {several(free['n_trades'], 'trades')} with a drawdown of {percent(free['max_drawdown'])}"
+    )
     return f"{text} Without the breaker the same run returns {fate}."
 
 

@@ -32,7 +32,10 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Models", f"{len(a['models_voting'])} of {a['models_expected']} voted: {voting}"),
         ("Data", f"{count(d['n_candles'])} candles of {several(d['n_symbols'], 'symbols')}, {d['start'][:10]} to {d['end'][:10]}"),
         ("Label", label_text(a)),
-        ("Fills", f"{fills_text(a)}; stop {percent(a['stop_loss'])} from entry; out after {a['max_holding_bars']} bars{shorts}"),
+        (
+            "Fills",
+            f"{fills_text(a)}; stop {percent(a['stop_loss'])} from entry; out after {several(a['max_holding_bars'], 'bars')}{shorts}",
+        ),
         ("Costs a side", costs_text(a)),
         ("Limits", f"{percent(p['governor.max_position'], 0)} a position; {limits_text(p)}"),
         *([("Cooldown", "on bars of this length only a stop blocks, and one decision")] if is_brief else []),

@@ -61,9 +61,10 @@ def _content(trials: SweepResult, summary: Mapping[str, Any], curves: tuple[Curv
     pairs = list(combinations(varied, 2))[:MAPS]
     found = digest(trials, columns, (objective, sign), pairs, TOP, rules)
     verdict = summary["verdict"]
+    size = f"{several(len(summary['symbols']), 'symbols')} and {several(summary['bars'], 'bars')}"
     return {
         "title": f"Sweep of {', '.join(trials.space.names)}",
-        "subtitle": f"{summary['n_done']:,} settings over {len(summary['symbols'])} symbols and {summary['bars']:,} bars",
+        "subtitle": f"{several(summary['n_done'], 'settings')} over {size}",
         "verdict": verdict_parts(verdict),
         "doubt": verdict["figures"],
         "notices": _notices(summary),

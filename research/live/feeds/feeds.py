@@ -234,7 +234,7 @@ class ReplayFeed:
     """Bars of a file, one at a time. speed: bars a second, None for as fast as they are taken.
 
     Bars that open before `live_from` (ns UTC) are history. issues: what was not clean in the file, noted before the first live bar.
-    notes: how the file was read, and later how what is served with it was, noted there too. lacked: both in the words of a backtest.
+    notes: how the file was read, and later how what is served with it was, noted there too. lacked: what they lack, in a backtest's words.
     """
 
     def __init__(self, bars: Bars, speed: float | None = None, live_from: int | None = None, issues: Sequence[Issue] = ()) -> None:

@@ -213,19 +213,23 @@ def alarms(source: StatusSource, rows: list[dict[str, Any]]) -> list[dict[str, s
     elif book.is_halted and book.equity > 0.0:
         found.append(("critical", "drawdown", f"{book.drawdown:.1%} below the peak: no entries"))
     if n := counts["quality"]:
-        found.append(("critical", "candles", f"{n} times a symbol had more bad candles than a backtest accepts; see the notes"))
+        found.append(("critical", "candles", f"{several(n, 'times')} a symbol had more bad candles than a backtest accepts; see the notes"))
     if n := counts["bad"]:
         found.append(("warning", "candles", f"{several(n, 'bad candles')} became holes; see the notes"))
     if n := counts["jump"]:
         found.append(("warning", "jumps", f"{several(n, 'closes')} far from the one before, such as a split leaves; see the notes"))
     if n := counts["mismatch"]:
-        found.append(("critical", "broker", f"{n} bars on which the broker's fills were not the engine's; see the notes"))
+        found.append(("critical", "broker", f"{several(n, 'bars')} on which the broker's fills were not the engine's; see the notes"))
     if len(source.active()) < 2 and source.tally().newest >= 0:
         found.append(("critical", "models", f"models that vote: {len(source.active())}; meta layer and arbiter need two"))
     found += [("warning", "models", text) for text in allowed_texts(source.allowed())]
     if n := source.tally().failed_closed:
         found.append(
-            ("warning", "meta layer", f"{n} decisions held because it had no answer (META_FAIL_OPEN=false); see `fallback_reasons`")
+            (
+                "warning",
+                "meta layer",
+                f"{several(n, 'decisions')} held because it had no answer (META_FAIL_OPEN=false); see `fallback_reasons`",
+            )
         )
     seen = looked(source)
     found += [("warning", "retrain", due["text"]) for due in seen["retrain_due"]]
@@ -270,6 +274,7 @@ def validate(source: StatusSource) -> dict[str, Any]:
         "active_agents": len(active),
         "agent_status": {model: "active" if model in active else "inactive" for model in tally.models},
         "predictions": tally.cells,
+        "allowed": allowed_texts(source.allowed()),
         "validation": {"verdict": ("PASSED", "PARTIAL")[missing] if missing < 2 and len(active) >= 2 else "FAILED", "checks": checks},
         "metrics": {
             "unique_actions": sorted(Action(code).name for code in tally.ensemble),

@@ -405,7 +405,7 @@ def test_the_command_lists_markets_and_asks_for_a_word(ledger, monkeypatch):
     assert ledger.count() == 12
     assert runner.invoke(app, ["trials", "--reset"], input="forget\n").exit_code == 0
     assert ledger.count() == 0
-    assert "12 earlier trials were set aside in trials-" in runner.invoke(app, ["trials"]).output
+    assert "12 earlier trials set aside in trials-" in runner.invoke(app, ["trials"]).output
 
 
 # what became of a run

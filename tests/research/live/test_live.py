@@ -26,7 +26,7 @@ from research.live.feeds.feeds import Arrival, Assembler, ReplayFeed, parse_spee
 from research.live.feeds.registry import open_feed
 from research.live.journal.journal import Journal
 from research.live.monitoring.gap import live_gap
-from research.live.monitoring.health import status
+from research.live.monitoring.health import status, validate
 from research.live.monitoring.journal_source import JournalSource
 from research.live.records import Order
 from research.live.session import controls
@@ -495,7 +495,7 @@ def test_a_mistake_is_one_sentence(tmp_path, capsys):
         assert expected in capsys.readouterr().err
 
 
-def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path):
+def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path, capsys):
     world = "simulated:random_walk?n_bars=500&n_symbols=2"
     bars = load_bars(world)
     trained = research.train(bars, models=("lgbm",), n_folds=2)
@@ -512,6 +512,11 @@ def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path):
     assert source.allowed() == {"rejected": ["lgbm"]}
     told = {"level": "warning", "name": "models", "text": "lgbm: served though rejected (--allow-rejected)"}
     assert told in status(source)["alarms"]
+    assert validate(source)["allowed"] == [told["text"]]
+    guarded(lambda: app(["validate", str(tmp_path / "j")], standalone_mode=False))
+    said = capsys.readouterr().out
+    assert f"allowed  {told['text']}\nlayers: " in said
+    assert said.endswith(", with models that serve only because it was allowed\n")
 
 
 def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):

@@ -117,7 +117,7 @@ def test_a_set_that_live_refuses_is_promoted_with_the_reason(trained, tmp_path, 
     assert out.strip() == str(registry.find("weak").path)
     assert "warning: `qt live` will refuse version 1: " in err
     assert "must be accepted to go live, was not: rejected: " in err
-    assert f"({n_accepted} of 4 models of weak are accepted)" in err
+    assert f"(accepted: {n_accepted} of 4 models)" in err
     assert registry.describe(registry.find("weak"))["live_refuses"] in err.replace("\n", " ")
     assert guarded(lambda: app(["models", "list"], standalone_mode=False)) == 0
     assert "not for live" in capsys.readouterr().out
