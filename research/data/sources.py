@@ -177,7 +177,7 @@ def open_parquet(path: Path, symbol: str | None = None, **options: Any) -> pq.Pa
         raise DataError(f"{path} must be readable, was not (permission denied); check its owner and mode") from None
     except KeyError:
         raise DataError(f"{path.name} must hold text in its column {symbol}, was lists or tables; write one name a row") from None
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path.name} must be a whole Parquet file, was not ({reason(error).partition('. ')[0]}); write it again") from None
 
 
@@ -186,7 +186,7 @@ def _read_parquet(path: Path, wanted: tuple[str, ...], reading: Reading | None) 
     try:
         with open_parquet(path, found.get("symbol")) as file:
             return file.read(columns=_columns(file.schema_arrow, found))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path.name} must be a whole Parquet file, was damaged ({reason(error)}); write it again") from None
 
 

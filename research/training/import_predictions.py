@@ -138,7 +138,7 @@ def _is_ours(path: Path) -> bool:
 
     try:
         return b"qt_predictions" in (pq.read_schema(path).metadata or {})
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return False
 
 

@@ -488,6 +488,10 @@ def test_refusals_of_files(tmp_path):
         UserError, match=r"^cut.parquet must be a whole Parquet file, was not \(Parquet magic bytes not found in footer\); write it again"
     ):
         load_bars(tmp_path / "cut.parquet")
+    (tmp_path / "names.parquet").write_bytes(whole.replace(b"volume", b"vol\xe7me"))
+    for read in (load_bars, lambda path: list(stream_bars(path))):
+        with pytest.raises(UserError, match=r"^names.parquet must be a whole Parquet file, was not \('utf-8' codec can't decode byte 0xe7"):
+            read(tmp_path / "names.parquet")
     (tmp_path / "notes.doc").write_text("x")
     with pytest.raises(
         UserError,

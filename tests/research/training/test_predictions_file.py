@@ -170,6 +170,14 @@ def test_a_rotten_page_is_refused(tmp_path):
         Predictions.load(tmp_path / "p.parquet")
 
 
+def test_a_name_of_a_column_that_is_no_text_is_refused(tmp_path):
+    data = MADE.save(tmp_path / "p.parquet").read_bytes()
+    (tmp_path / "p.parquet").write_bytes(data.replace(b"symbol", b"symb\xe7l"))
+    for read in (Predictions.load, lambda path: Predictions.import_file(path, BARS)):
+        with pytest.raises(UserError, match="'utf-8' codec can't decode byte 0xe7"):
+            read(tmp_path / "p.parquet")
+
+
 def test_imported_predictions_may_follow_thresholds_of_their_own(tmp_path):
     cautious = dataclasses.replace(Predictions.random(BARS, seed=1), probs=None)
     action = np.where(cautious.confidence > 0.6, cautious.action, np.where(cautious.action >= 0, 1, -1)).astype(np.int8)
