@@ -1,7 +1,6 @@
 """Do candles become the right bars, whatever they come in, and is what cannot be used refused in one sentence?"""
 
 import errno
-import warnings
 from datetime import UTC, date, datetime
 from itertools import pairwise
 
@@ -135,7 +134,7 @@ def test_load_is_a_pivot_on_a_date_range():
     assert_same_bits(bars.close_time, bars.open_time + NS_PER_HOUR)
 
 
-def test_what_leaves_comes_back():
+def test_frames_of_bars_load_as_the_bars():
     bars = awkward_bars(200)
     assert_same_bars(load_bars(to_pandas(bars)), load_bars(bars, symbols=sorted(bars.symbols)))
     assert_same_bars(load_bars(to_polars(bars)), load_bars(bars, symbols=sorted(bars.symbols)))
@@ -155,7 +154,7 @@ def test_own_file_keeps_order_grid_and_funding(tmp_path):
     assert_same_bars(load_bars(save_bars((daily[:6], daily[6:11]), tmp_path / "c.parquet")), daily[:11])
 
 
-def test_symbols_order_and_span():
+def test_load_keeps_the_order_of_symbols_and_the_span():
     rows = frame(48, ("CCC", "AAA", "BBB"))
     assert load_bars(rows).symbols == ("AAA", "BBB", "CCC")
     assert load_bars(rows, symbols=("CCC", "AAA")).symbols == ("CCC", "AAA")
@@ -182,7 +181,7 @@ def test_a_time_is_read_in_utc(value):
     assert parse_time(value) == NOON * 10**9
 
 
-def test_dates_and_texts_of_time():
+def test_time_is_read_from_dates_and_texts():
     assert parse_time(date(2024, 1, 31)) == parse_time("2024-01-31") == parse_time("20240131") == 1_706_659_200_000_000_000
     assert iso(1_706_659_200_000_000_000) == "2024-01-31 00:00"
     assert iso(1_706_659_201_500_000_000) == "2024-01-31 00:00:01.500000000"
@@ -359,7 +358,7 @@ def test_few_unsorted_rows_are_sorted_and_many_stop():
     assert_same_bars(load_bars(rows.sort_values("timestamp", kind="stable")), bars)
 
 
-def test_off_grid_and_future_rows():
+def test_rows_off_the_grid_or_in_the_future_are_dropped_or_stop():
     rows = frame(300)
     off = rows.copy()
     off.loc[[10, 11], "timestamp"] += pd.Timedelta("7min")
@@ -389,7 +388,7 @@ def refused(text: str, *args, **kwargs) -> None:
     assert str(error.value) == text
 
 
-def test_refusals_of_frames():
+def test_frames_that_are_no_candles_are_refused():
     rows = frame(30)
     need = "the data must have the columns timestamp, symbol, open, high, low, close, volume"
     refused(f"{need}; missing: low; found: timestamp, symbol, open, high, close", rows.drop(columns=["low", "volume"]))
@@ -428,7 +427,7 @@ def test_refusals_of_frames():
     refused(f"data must be candles, was int; {expected}", 5)
 
 
-def test_refusals_of_times():
+def test_times_that_are_not_clear_are_refused():
     rows = frame(30)
     remedy = "use ISO 8601 in UTC (2024-01-31T13:00:00Z) or whole epoch s, ms, us or ns"
     text = rows["timestamp"].map(lambda t: t.isoformat())
@@ -460,7 +459,7 @@ def test_refusals_of_times():
         load_bars(rows.assign(close="dear"))
 
 
-def test_refusals_of_bars_that_do_not_fit_together():
+def test_bars_that_do_not_fit_together_are_refused():
     hourly, daily = frame(240, ("AAA",)), frame(30, ("BBB",), step="1D")
     refused(
         "symbols must have bars of one length, was 1d for BBB and 1h for most; resample first, or leave BBB out", pd.concat([hourly, daily])
@@ -470,7 +469,7 @@ def test_refusals_of_bars_that_do_not_fit_together():
         load_bars(double)
 
 
-def test_refusals_of_files(tmp_path):
+def test_files_that_are_no_candles_are_refused(tmp_path):
     expected = "expected a Parquet or CSV file, a folder of them, sample, simulated:NAME, or a pandas or polars frame"
     refused(f"data must exist, was '{tmp_path}/no.parquet' (not found); {expected}", tmp_path / "no.parquet")
     (tmp_path / "empty.csv").touch()
@@ -536,153 +535,6 @@ def test_output_appears_whole_or_not_at_all(tmp_path, monkeypatch):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["file", "x.parquet"]
 
 
-# -- streaming ---------------------------------------------------------------------------------------------------------------
-
-
-def long_file(rows: pd.DataFrame, path, by: list[str], group: int):
-    rows.sort_values(by, kind="stable").to_parquet(path, row_group_size=group, index=False)
-    return path
-
-
-@settings(max_examples=8, deadline=None)
-@given(st.integers(0, 99), st.integers(1, 130), st.sampled_from([["symbol", "timestamp"], ["timestamp", "symbol"]]), st.integers(7, 200),
-       st.booleans(), st.booleans())  # fmt: skip
-def test_streaming_equals_loading(tmp_path_factory, seed, block_rows, by, group, sessions, dirty):
-    rng = np.random.default_rng(seed)
-    rows = frame(160, ("CCC", "AAA", "BBB"))
-    rows = rows[rng.random(len(rows)) > 0.03]
-    if sessions:
-        rows = rows[rows["timestamp"].dt.hour >= 3]
-    if dirty:
-        rows.iloc[5, 3] = -1.0
-        rows.iloc[100, 0] += pd.Timedelta("3min")
-        rows.iloc[200, 0] = pd.Timestamp("2150-01-01", tz="UTC")
-        rows.iloc[201, 0] = pd.Timestamp(0, tz="UTC")
-        rows = pd.concat([rows, rows[40:42]])
-    path = long_file(rows, tmp_path_factory.mktemp("s") / "x.parquet", by, group)
-    for options in (
-        {},
-        {"symbols": ["BBB", "CCC"]},
-        {"start": "2024-01-02", "end": "2024-01-05"},
-        {"calendar": "regular"},
-        {"time_label": "close"},
-    ):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            whole = load_bars(path, **options)
-        said, at = told(caught), 0
-        blocks, said_of_blocks = streamed(path, block_rows, **options)
-        assert said_of_blocks == said
-        for block in blocks:
-            assert_same_bars(block, whole[at : at + block_rows])
-            at += block.n
-        assert at == whole.n
-    assert fingerprint(streamed(path, block_rows)[0]) == fingerprint(load(path).bars)
-
-
-def told(caught) -> list[str]:
-    """The sentences of every DataWarning, without the lines that name the file."""
-    return sorted(line for one in caught if one.category is DataWarning for line in str(one.message).split("\n")[1:])
-
-
-def streamed(path, block_rows: int, **options) -> tuple[list[Bars], list[str]]:
-    """Stream a file; returns the blocks and what was told."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        return list(stream_bars(path, block_rows=block_rows, **options)), told(caught)
-
-
-def test_streaming_tells_what_loading_tells(tmp_path):
-    rows = frame(400, ("CCC", "AAA", "BBB"))
-    rows.loc[[5, 390], "close"] = -1.0
-    rows.loc[700, "timestamp"] += pd.Timedelta("3min")
-    rows = pd.concat([rows, rows[rows.index % 100 == 40]]).drop(columns="volume")
-    rows = rows[(rows["symbol"] != "BBB") | (rows["timestamp"] >= "2024-01-05")]
-    path = long_file(rows, tmp_path / "x.parquet", ["symbol", "timestamp"], 90)
-    for options in ({}, {"end": "2024-01-04"}, {"symbols": ["AAA"]}):
-        with pytest.warns(DataWarning) as caught:
-            load_bars(path, **options)
-        said = told(caught)
-        assert len(said) >= 2
-        for block_rows in (33, 10_000):
-            assert streamed(path, block_rows, **options)[1] == said
-    assert any("no column of volume" in line for line in said)
-
-
-def test_a_stream_that_is_left_early_tells_what_it_came_to(tmp_path):
-    rows = frame(400)
-    rows.loc[5, "close"] = -1.0
-    rows.loc[390, "close"] = -1.0
-    blocks = stream_bars(long_file(rows, tmp_path / "x.parquet", ["timestamp"], 90), block_rows=50)
-    next(blocks)
-    with pytest.warns(DataWarning, match="AAA: 1 of 400 rows have a price of zero or below"):
-        blocks.close()
-
-
-def test_bars_that_have_not_closed_are_told_by_a_stream_too(tmp_path):
-    now = pd.Timestamp.now("UTC").floor("h")
-    rows = frame(100, ("AAA",))
-    rows["timestamp"] = pd.date_range(end=now, periods=100, freq="h")
-    path = long_file(rows, tmp_path / "x.parquet", ["timestamp"], 90)
-    with pytest.warns(DataWarning, match="AAA: 1 of 100 rows close after the present time") as caught:
-        load_bars(path)
-    assert streamed(path, 30)[1] == told(caught)
-
-
-@pytest.mark.parametrize(
-    ("times", "options", "first"),
-    [
-        (pd.date_range("2024-01-02 09:30", periods=200, freq="15min"), {"time_zone": "America/New_York"}, "2024-01-02 14:30"),
-        (pd.date_range("2024-01-02", periods=200, freq="D"), {"day_start": "17:00 America/New_York"}, "2024-01-01 22:00"),
-        (pd.date_range("2024-01-02", periods=200, freq="D").strftime("%Y-%m-%d"), {"time_zone": "Asia/Tokyo"}, "2024-01-01 15:00"),
-        (pd.date_range("2024-01-02", periods=200, freq="h"), {"adjusted": True}, "2024-01-02 00:00"),
-    ],
-)
-def test_a_stream_reads_zones_days_and_adjusted_prices_as_loading_does(tmp_path, times, options, first):
-    rows = frame(200, ("AAA",))
-    rows = rows.assign(timestamp=times, **{"Adj Close": rows["close"] * np.linspace(0.5, 1.0, 200)})
-    path = long_file(rows, tmp_path / "x.parquet", ["timestamp"], 70)
-    with pytest.warns(DataWarning) as caught:
-        whole = load_bars(path, **options)
-    blocks, said = streamed(path, 64, **options)
-    assert whole.open_time[0] == pd.Timestamp(first, tz="UTC").as_unit("ns").value
-    for block, at in zip(blocks, range(0, 200, 64), strict=True):
-        assert_same_bars(block, whole[at : at + 64])
-    assert said == told(caught)
-
-
-def test_a_stream_refuses_an_hour_that_the_clock_shows_twice(tmp_path):
-    rows = frame(200, ("AAA",)).assign(timestamp=pd.date_range("2024-11-01", periods=200, freq="h"))
-    path = long_file(rows, tmp_path / "x.parquet", ["timestamp"], 70)
-    with pytest.raises(UserError, match="shows once to be read in parts, was 2024-11-03 01:00; load_bars reads it, or write times in UTC"):
-        stream_bars(path, time_zone="America/New_York")
-    with pytest.raises(UserError, match=r"time_zone \(--time-zone\) must be a name of the IANA database"):
-        stream_bars(path, time_zone="Nowhere")
-
-
-def test_streaming_own_files_and_refusals(tmp_path):
-    bars = awkward_bars(300)
-    funded = Bars(**{**vars(bars), "funding": np.ones(bars.close.shape)})
-    path = save_bars(funded, tmp_path / "own.parquet")
-    for block, at in zip(stream_bars(path, block_rows=100), range(0, 300, 100)):
-        assert_same_bars(block, funded[at : at + 100])
-    shuffled = frame(50).sample(frac=1.0, random_state=0)
-    shuffled.to_parquet(tmp_path / "s.parquet")
-    with pytest.raises(UserError, match=r"^s.parquet must be sorted by symbol and time to be streamed, was not; sort it, or use load_bars"):
-        stream_bars(tmp_path / "s.parquet")
-    broken = frame(50)
-    broken.loc[range(20, 30), "close"] = -1.0
-    broken.to_parquet(tmp_path / "b.parquet")
-    with pytest.raises(UserError, match=r"^AAA: 10 of 50 rows have a price of zero or below"):
-        list(stream_bars(tmp_path / "b.parquet"))
-    with pytest.raises(UserError, match=r"symbols \(--symbols\) must be in the data, was 'ZZZ'"):
-        stream_bars(path, symbols=["ZZZ"])
-    with pytest.raises(UserError, match="stream_bars needs one Parquet file"):
-        stream_bars(tmp_path)
-    with pytest.raises(UserError, match="block_rows must be at least 1, was 0"):
-        stream_bars(path, block_rows=0)
-
-
 # -- facts -------------------------------------------------------------------------------------------------------------------
 
 
@@ -722,7 +574,7 @@ def test_the_annual_factor_is_measured():
 @pytest.mark.parametrize(("name", "shape", "calendar", "per_year"), [
     ("crypto_spot_1h_long.parquet", (58_440, 13), "regular", 8_760.0), ("fx_1h.parquet", (40_504, 7), "sessions", 6_193.0),
     ("us_equity_1h.parquet", (28_549, 3), "sessions", 1_758.0)])  # fmt: skip
-def test_real_candles(name, shape, calendar, per_year):
+def test_load_reads_real_candles(name, shape, calendar, per_year):
     loaded = load(shared_data(name))
     assert (loaded.bars.close.shape, loaded.report.calendar, loaded.report.warnings) == (shape, calendar, [])
     assert bars_per_year(loaded.bars) == pytest.approx(per_year, abs=0.5)

@@ -41,7 +41,7 @@ def test_what_matches_nothing_is_refused(name):
         charged(rates(name), ("BTCUSDT",))
 
 
-def test_what_is_ambiguous_is_refused():
+def test_funding_that_may_be_of_two_symbols_is_refused():
     with pytest.raises(UserError, match="funding of BTCUSDT must be of one symbol, was of BTC/USDT or BTC/USDT:USDT; rename it"):
         charged(rates("BTCUSDT"), ("BTC/USDT", "BTC/USDT:USDT"))
     with pytest.raises(
@@ -85,7 +85,7 @@ def test_files_of_exchanges(tmp_path, names):
         charged(tmp_path / "funding.csv")
 
 
-def test_what_is_not_charged_is_counted():
+def test_funding_that_is_not_charged_is_counted():
     outside = rates(
         "BTCUSDT", "SOLUSDT", times=("2023-12-31 16:00", "2024-01-01 00:00", "2024-01-01 08:00", "2024-01-03 00:00", "2024-01-03 08:00")
     )

@@ -36,7 +36,7 @@ def test_a_stamp_just_before_a_close_means_it(tick):
     assert (closes_of(closes - tick, closes, NS_PER_HOUR) == closes).all()
 
 
-def test_other_stamps_mean_themselves():
+def test_stamps_beside_a_close_mean_themselves():
     closes = np.array([1, 2, 3, 5, 6]) * NS_PER_HOUR
     stamps = np.array([4 * NS_PER_HOUR, 2 * NS_PER_HOUR + 1, 2 * NS_PER_HOUR - 2, 7 * NS_PER_HOUR, np.iinfo(np.int64).min])
     assert (closes_of(stamps, closes, NS_PER_HOUR) == stamps).all()

@@ -34,7 +34,7 @@ def test_a_longer_run_begins_with_the_shorter(name, n_bars, seed):
     assert sum(block.n for block in simulate_blocks(name, seed, n_bars, 2)) == n_bars
 
 
-def test_the_bits_are_these():
+def test_simulated_worlds_keep_their_bits():
     """A change here changes every simulated result: say so in the CHANGELOG."""
     assert fingerprint(simulate("random_walk", seed=1, n_bars=50))[:16] == "3889cde105cf5502"
     assert fingerprint(simulate("planted_edge", seed=1, n_bars=50))[:16] == "76a4f9c3096ca13a"
@@ -126,7 +126,7 @@ def test_boosted_trees_find_the_planted_edge_in_plain_features():
     assert (probs.max(axis=1)[probs.argmax(axis=1) != 1] > 0.65).sum() > 100
 
 
-def test_small_worlds():
+def test_small_worlds_are_what_their_names_say():
     still = simulate("constant", n_bars=100, n_symbols=2)
     assert all(np.all(getattr(still, name) == getattr(still, name)[0]) for name in PLANES)
     up = simulate("trend", n_bars=100, n_symbols=1)
@@ -143,7 +143,7 @@ def test_small_worlds():
     assert 0.005 < holes[200:, 0].mean() < 0.03
 
 
-def test_a_world_by_name():
+def test_load_bars_takes_a_world_by_name():
     assert_same_bars(load_bars("simulated:planted_edge?seed=3&n_bars=50&accuracy=0.55&interval=15m"),
                      simulate("planted_edge", seed=3, n_bars=50, accuracy=0.55, interval="15m"))  # fmt: skip
     assert load_bars("simulated:random_walk", symbols=["SIM02"]).symbols == ("SIM02",)
@@ -168,7 +168,7 @@ def test_a_world_by_name():
     ("simulated:trend?drift=-9",
      "simulated prices must stay above 0, was not so; lower the volatility, the drift or the size of the jumps"),
 ])  # fmt: skip
-def test_refusals(source, text):
+def test_a_world_that_does_not_do_is_refused(source, text):
     with pytest.raises(UserError) as error:
         load_bars(source)
     assert str(error.value) == text

@@ -31,7 +31,7 @@ def world(n: int = 6_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.nda
     return honest, labels, softmax(1.8 * np.log(honest * weights), axis=1)
 
 
-def test_each_kind_mends_what_it_says():
+def test_calibration_of_each_kind_mends_what_it_says():
     honest, labels, said = world()
     weights = np.array([2.2, 0.5, 2.2])
     made = {kind: fit_calibration(kind, said, labels, weights) for kind in KINDS[1:]}

@@ -291,7 +291,7 @@ def constant_model(scores):
     return MetaModel("logistic_softmax", VECTORS["v5"], arrays, hash="0123456789abcdef")
 
 
-def test_the_interface_of_one_answer():
+def test_meta_predictor_answers_one_set_of_votes():
     votes = {name: {"action": "BUY", "confidence": 0.8} for name in ("xgb", "lgbm", "patch", "nhits")}
     answer = MetaPredictor(constant_model([0.1, 0.2, 0.7])).predict(votes, "BTCUSDT")
     assert answer["action"] == "BUY"

@@ -194,7 +194,7 @@ def test_class_weights_are_those_of_the_specification():
     assert class_weights(counts, "none").tolist() == [1.0, 1.0, 1.0]
 
 
-def test_mistakes_are_told_in_a_sentence():
+def test_registering_and_making_models_tell_a_mistake_in_a_sentence():
     with pytest.raises(UserError, match="models must be among xgb, lgbm, nhits, patchtst, was 'tft'"):
         model_target("tft")
     with pytest.raises(UserError, match=r"preset \(--preset\) must be one of default, published, original, fast, tiny, was 'slow'"):

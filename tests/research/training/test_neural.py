@@ -283,7 +283,7 @@ def test_a_network_that_answers_always_the_same_is_absent(model, tmp_path):
         unfitted(model.slot).load(path)
 
 
-def test_wild_values_are_clipped(model):
+def test_network_clips_wild_values(model):
     windows = some(1)
     wild = windows.matrix.copy()
     t, s = np.divmod(windows.cells[0], S)

@@ -92,7 +92,7 @@ def test_the_engine_asks_the_networks_bar_by_bar(made):
     assert_same_bits(np.concatenate([part.equity for part in parts]), whole.equity)
 
 
-def test_what_was_learned_is_told(made):
+def test_metadata_tell_what_a_network_learned(made):
     for artefact in made.models.artefacts:
         if artefact.slot in SLOTS[1:]:
             assert artefact.meta["lookback"] == L

@@ -19,7 +19,7 @@ from tests.conftest import assert_same_bits
 HIGH_UP, LOW_SIDEWAYS = CELLS.index("volatility_high.trend_uptrend"), CELLS.index("volatility_low.trend_sideways")
 
 
-def test_the_users_table() -> None:
+def test_regime_weights_are_read_from_the_users_table() -> None:
     table = {"volatility_high": {"xgb": 1.5, "trend_uptrend": {"xgb": 2.0}}, "trend_sideways": {"nhits": 0.0}}
     factors = np.reshape(regime_factors(table), (9, 5))
     xgb, nhits = MODELS.index("xgb"), MODELS.index("nhits")

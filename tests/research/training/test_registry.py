@@ -185,7 +185,7 @@ def test_only_accepted_models_of_real_labels_go_live(trained):
         registry.load_for_live(ended)
 
 
-def test_mistakes_are_told_in_a_sentence(trained, tmp_path):
+def test_registry_tells_a_mistake_in_a_sentence(trained, tmp_path):
     with pytest.raises(UserError, match=r"must be a name in the registry .* \(none\), was 'absent'; put it there with `qt models promote`"):
         registry.resolve("absent")
     with pytest.raises(UserError, match="must be a folder that `qt train` wrote or a name in the registry, was 'no/folder'"):
@@ -212,7 +212,7 @@ def test_a_backtest_takes_a_name(trained, tmp_path):
     assert registry.promote(tmp_path / "run", "again").version == 1  # a run's folder holds its models
 
 
-def test_the_commands(trained, capsys):
+def test_qt_models_lists_promotes_shows_and_rolls_back(trained, capsys):
     def qt(*words: str) -> str:
         app(["models", *words], standalone_mode=False)
         return capsys.readouterr().out

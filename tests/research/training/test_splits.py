@@ -62,7 +62,7 @@ def test_purged_folds_equal_scikit_learn_with_a_gap():
         assert fold.train.tolist() == [t for t in train if not inner - horizon <= t < inner]
 
 
-def test_roles_and_the_single_split():
+def test_single_split_gives_each_row_its_role():
     (fold,) = single_split(ends(1000, 5), embargo=5)
     assert (fold.test[0], fold.valid[0], fold.fit[0]) == (850, 700, 0)
     assert (fold.fit[-1], fold.valid[-1], fold.test[-1]) == (700 - 11, 850 - 11, 999)

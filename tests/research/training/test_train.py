@@ -294,7 +294,7 @@ def test_a_researchers_own_model_takes_a_slot(processes, tmp_path, monkeypatch):
     assert made.models.artefacts[1].path.name.startswith("majority_v")
 
 
-def test_mistakes_are_told_in_a_sentence():
+def test_train_tells_a_mistake_in_a_sentence():
     for options, match in (
         ({"models": ("xgb", "oracle")}, "models must be among .* was 'oracle'"),
         ({"models": ()}, "models must be one or more different names"),
