@@ -315,7 +315,7 @@ def load_meta(wish: LiveOptions, params: Params) -> MetaSchedule | None:
     Raises UserError where it was trained for another mode, or where the artefact that serves from now on is rejected or synthetic and that
     was not allowed.
     """
-    from research.training.registry import check_meta_live, resolve
+    from research.training.registry import check_live, resolve
 
     folder = wish.meta
     if folder is None and wish.models is not None and wish.config.run.meta == "auto":
@@ -328,7 +328,7 @@ def load_meta(wish: LiveOptions, params: Params) -> MetaSchedule | None:
         meta.check_mode(params)
     except UserError as error:
         raise UserError(f"{error}" + (", or serve none with --set run.meta=none" if wish.meta is None else "")) from error
-    check_meta_live(meta, wish.allow_rejected, wish.allow_synthetic)
+    check_live(meta, wish.allow_rejected, wish.allow_synthetic)
     return meta
 
 

@@ -10,7 +10,6 @@ version or the new one, nothing between. `load_for_live` is the door to money: i
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from research.errors import ConfigError, ModelError, UserError
 from research.files import Kind, home, read_json, save_json, writable
+from research.training.models.artefacts import Schedule
 from research.training.models.schedule import ModelSet
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -178,15 +178,8 @@ def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False
         raise ModelError(f"models must be whole to go live, were not: {broken[0]}")
     if not known.serving:
         raise ModelError("models must have an artefact that is still valid to go live, was without; train again")
-    for artefact in known.serving:
-        check_live(artefact.slot, artefact.meta, allow_rejected, allow_synthetic)
+    check_live(known, allow_rejected, allow_synthetic)
     return known
-
-
-def check_meta_live(meta: Any, allow_rejected: bool, allow_synthetic: bool) -> None:
-    """Raise UserError unless a meta layer's artefact that serves from now on may trade."""
-    for artefact in meta.serving:
-        check_live("the meta layer", artefact.meta, allow_rejected, allow_synthetic)
 
 
 def unfit(*served: Any) -> dict[str, list[str]]:
@@ -206,20 +199,21 @@ def live_refusal(folder: Path) -> str | None:
     try:
         load_for_live(ModelSet.load(folder, is_checked=False))
         if (folder / "meta" / "schedule.json").exists():
-            check_meta_live(MetaSchedule.load(folder / "meta"), False, False)
+            check_live(MetaSchedule.load(folder / "meta"), False, False)
     except UserError as error:
         return str(error)
     return None
 
 
-def check_live(name: str, meta: Mapping[str, Any], allow_rejected: bool, allow_synthetic: bool) -> None:
-    """Raise UserError unless an artefact, base model or meta layer, may trade by its metadata."""
-    if meta.get("synthetic", True) and not allow_synthetic:
-        raise ModelError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
-    status = meta.get("status")
-    if status != "accepted" and not allow_rejected:
-        why = next(iter(meta.get("warnings", ())), f"status is {status}")
-        raise ModelError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
+def check_live(schedule: Schedule[Any, Any], allow_rejected: bool, allow_synthetic: bool) -> None:
+    """Raise UserError unless every artefact that serves from now on, base model or meta layer, may trade by its metadata."""
+    for artefact in schedule.serving:
+        name, status = "the meta layer" if artefact.slot == "meta" else artefact.slot, artefact.meta.get("status")
+        if artefact.meta.get("synthetic", True) and not allow_synthetic:
+            raise ModelError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
+        if status != "accepted" and not allow_rejected:
+            why = next(iter(artefact.meta.get("warnings", ())), f"status is {status}")
+            raise ModelError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
 
 
 def _whole(folder: Path) -> None:
