@@ -257,7 +257,12 @@ class Engine:
     def _judged(self, decisions: Decisions, votes: Votes, planes: Planes) -> Decisions:
         """Put the own opinion in the place of the chain's; the ensemble's stays beside it for comparison."""
         assert self.judge is not None
-        action, confidence = self.judge(votes, planes, self.params)
+        try:
+            action, confidence = self.judge(votes, planes, self.params)
+        except InputError:
+            raise
+        except Exception as error:  # the judge is a stranger's code: whatever it raises is told
+            raise InputError(f"judge must return actions and confidences, raised {type(error).__name__}: {error}") from error
         shape = decisions.raw_action.shape
         action, confidence = np.require(action, np.int8, ["C", "W"]), np.require(confidence, np.float64, ["C", "W"])
         if action.shape != shape or confidence.shape != shape:

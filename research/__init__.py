@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from research.errors import ConfigError, DataError, ModelError, ProofError, UserError
     from research.evidence.nullworlds import null_worlds
     from research.live.feeds.registry import register_feed
-    from research.sweep import SweepResult, sweep
+    from research.sweep import SweepResult
     from research.training.meta import train_meta
+    from research.training.models.layers import load_layers
     from research.training.predictions import Predictions
     from research.training.regime_weights import fit_regime_weights, regime_factors
     from research.verify import check_layer, check_model
     from research.workflow.load import load_run
-    from research.workflow.own_layers import backtest, train
+    from research.workflow.own_layers import backtest, sweep, train
     from research.workflow.run import Run
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "check_model",
     "fit_regime_weights",
     "load_bars",
+    "load_layers",
     "load_run",
     "null_worlds",
     "quality",
@@ -68,13 +70,14 @@ import_lazily(
         "errors": ("ConfigError", "DataError", "ModelError", "ProofError", "UserError"),
         "evidence.nullworlds": ("null_worlds",),
         "live.feeds.registry": ("register_feed",),
+        "training.models.layers": ("load_layers",),
         "training.meta": ("train_meta",),
-        "workflow.own_layers": ("backtest", "train"),
+        "workflow.own_layers": ("backtest", "sweep", "train"),
         "training.predictions": ("Predictions",),
         "training.regime_weights": ("fit_regime_weights", "regime_factors"),
         "workflow.load": ("load_run",),
         "workflow.run": ("Run",),
-        "sweep": ("SweepResult", "sweep"),
+        "sweep": ("SweepResult",),
         "verify": ("check_layer", "check_model"),
     },
 )

@@ -17,6 +17,7 @@ from research.cli.common import (
     Engine,
     From,
     Json,
+    LayersFile,
     Out,
     Preset,
     Profile,
@@ -87,6 +88,7 @@ def backtest(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    layers: LayersFile = None,
     profile: Profile = "default",
     preset: Preset = None,
     config: ConfigFile = None,
@@ -103,12 +105,14 @@ def backtest(
     All four models: `--set run.models=xgb,lgbm,nhits,patchtst`, or `qt train` once and `--models`.
     """
     from research.evidence.provenance import over_budget
+    from research.training.models.layers import using
     from research.workflow.backtest_job import Job, run_job
 
     settings = resolve(profile, config, set_, seed, preset)
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out, meta)
     job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    with progress(quiet or json) as update:
+    with using(layers, settings.models) as own, progress(quiet or json) as update:
+        job = replace(job, layers=own)
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)
     show.run(run, quiet, json)
     failed = show.fails(run.summary["evidence"], quiet or json)
@@ -137,6 +141,7 @@ def train(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    layers: LayersFile = None,
     profile: Profile = "default",
     preset: Preset = None,
     config: ConfigFile = None,
@@ -149,6 +154,7 @@ def train(
 
     Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted reproduce.
     """
+    from research.training.models.layers import using
     from research.workflow.backtest_job import Job, train_from_files, train_job
 
     settings = resolve(profile, config, set_, seed, preset)
@@ -164,18 +170,19 @@ def train(
     names = split_symbols(symbols)
     job = Job(data, settings, names, start, end, time_label, calendar, out=out, engine=engine, address=address, update=update)
     job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
-    with progress(quiet or json) as report:
-        predictions, lacked = train_job(job, report)
+    with using(layers, settings.models) as own, progress(quiet or json) as report:
+        predictions, lacked = train_job(replace(job, layers=own), report)
     show.training(predictions, lacked, out, quiet, json)
 
 
 @app.command()
-def verify(run: RunFolder, quiet: Quiet = False, json: Json = False) -> None:
+def verify(run: RunFolder, layers: LayersFile = None, quiet: Quiet = False, json: Json = False) -> None:
     """Prove a finished run: parity, causality, invariants, accounting; exit 1 when a check fails. Its verdict and page follow the proof."""
     from research.runs.folder import read_run
+    from research.training.models.layers import using
     from research.workflow.recording import verify_run
 
-    with progress(quiet or json) as update:
+    with using(layers), progress(quiet or json) as update:
         certificate = verify_run(run, progress=update)
     summary = read_run(run).summary
     show.proof(certificate, summary, quiet, json)

@@ -33,6 +33,9 @@ Seed = Annotated[int, typer.Option(help="seed of everything random")]
 Preset = Annotated[str | None, typer.Option(help=f"parameters of every model: {', '.join(PRESETS)}; fast also means 4 folds")]
 Engine = Annotated[str, typer.Option(help="local, or ray: the workers of a Ray cluster")]
 Address = Annotated[str | None, typer.Option(help="host:port of a running Ray; without it one is started here")]
+LayersFile = Annotated[
+    Path | None, typer.Option("--layers", help="Python file with models, features, judge, trade or feeds of your own; it is run")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but the result's path")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 

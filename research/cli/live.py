@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from research.cli.common import (
     DayStart,
     From,
     Json,
+    LayersFile,
     Profile,
     Quiet,
     Sets,
@@ -35,7 +37,9 @@ JournalFile = Annotated[Path, typer.Argument(help="journal that `qt live` writes
 @live_app.callback()
 def live(
     context: typer.Context,
-    feed: Annotated[str | None, typer.Option(help="replay:FILE, ccxt:EXCHANGE, ccxt:EXCHANGE,ws or ccxt:EXCHANGE,trades")] = None,
+    feed: Annotated[
+        str | None, typer.Option(help="replay:FILE, ccxt:EXCHANGE (also EXCHANGE,ws or EXCHANGE,trades), or a feed of --layers")
+    ] = None,
     journal: Annotated[Path | None, typer.Option(help="file that keeps every bar; a known one is continued")] = None,
     predictions: Annotated[Path | None, typer.Option(help="a run's predictions.parquet, for replays")] = None,
     models: Annotated[str | None, typer.Option(help="folder that `qt train` wrote, or a name of the registry")] = None,
@@ -60,6 +64,7 @@ def live(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    layers: LayersFile = None,
     profile: Profile = "default",
     config: ConfigFile = None,
     set_: Sets = None,
@@ -75,6 +80,7 @@ def live(
     from research.live.session.fast_start import quiet_heap
     from research.live.start import LiveOptions, start_live
     from research.runs.config import load_config
+    from research.training.models.layers import using
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
     how: dict[str, Any] = {"symbols": split_symbols(symbols), "start": start, "end": end, "calendar": calendar, "funding": funding}
@@ -100,8 +106,8 @@ def live(
         {"timeframe": timeframe, "poll": poll},
         is_alone=True,
     )
-    with progress(quiet or json) as update, quiet_heap() as settle:
-        runner, close = start_live(wish, update)
+    with using(layers, settings.models) as own, progress(quiet or json) as update, quiet_heap() as settle:
+        runner, close = start_live(replace(wish, layers=own), update)
         runner.ready = settle
         lacked = runner.feed.lacked if isinstance(runner.feed, ReplayFeed) else None
         if lacked is not None and not (quiet or json):

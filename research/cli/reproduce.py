@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from research.cli.common import Json, Quiet, print_json, progress
+from research.cli.common import Json, LayersFile, Quiet, print_json, progress
 from research.cli.show import MUTED, console
 from research.cli.show import path as show_path
 
@@ -17,14 +17,16 @@ RunFolder = Annotated[Path, typer.Argument(help="folder of a finished run", meta
 def reproduce(
     run: RunFolder,
     no_train: Annotated[bool, typer.Option("--no-train", help="serve the stored models instead of fitting them again")] = False,
+    layers: LayersFile = None,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Make a run again from its manifest and compare every array's hash; exit 1 when one differs."""
+    from research.training.models.layers import using
     from research.verify.reproduce import sentence
     from research.workflow.recording import reproduce as again
 
-    with progress(quiet or json) as update:
+    with using(layers), progress(quiet or json) as update:
         report = again(run, is_training=not no_train, progress=update)
     if json:
         print_json(report | {"sentence": sentence(report), "stages": [_finite(stage) for stage in report["stages"]]})

@@ -16,6 +16,7 @@ from research.cli.common import (
     Engine,
     From,
     Json,
+    LayersFile,
     Out,
     Profile,
     Quiet,
@@ -58,6 +59,7 @@ def sweep(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    layers: LayersFile = None,
     profile: Profile = "default",
     config: ConfigFile = None,
     set_: Sets = None,
@@ -69,6 +71,7 @@ def sweep(
 ) -> None:
     """Run the chain for every setting of a grid; each counts as a trial."""
     from research.report.terms import basis
+    from research.training.models.layers import using
     from research.workflow.asked import SweepJob, parse_grid
     from research.workflow.backtest_job import Job
     from research.workflow.sweep_job import run_sweep
@@ -92,9 +95,8 @@ def sweep(
     flags: dict[str, Any] = {"objective": objective, "search": search, "settings": trials, "by_regime": by_regime or None}
     given = {name: value for name, value in flags.items() if value is not None} | ({"where": tuple(where)} if where else {})
     plan = replace(job.config.search, grid=parse_grid(tuple(grid or ())), seed=job.config.run.seed, **given)
-    asked = SweepJob(job, plan, resume, walk_forward)
-    with progress(quiet or json) as update:
-        outcome = run_sweep(asked, update)
+    with using(layers, job.config.models) as own, progress(quiet or json) as update:
+        outcome = run_sweep(SweepJob(replace(job, layers=own), plan, resume, walk_forward), update)
     said = outcome.summary["verdict"]
     if json:
         print_json(outcome.summary)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from research.cli import show
-from research.cli.common import Adjusted, DayStart, Json, TimeZone, print_json
+from research.cli.common import Adjusted, DayStart, Json, LayersFile, TimeZone, print_json
 from research.errors import ConfigError
 from research.runs.verdict import FAILING
 
@@ -21,24 +21,28 @@ def status(
     governor: Annotated[Path | None, typer.Option("--governor", help="also write the governor's state file, for people")] = None,
     export: Annotated[Path | None, typer.Option("--export", help="write the journal as a run's folder, for report and verify")] = None,
     meta: Annotated[Path | None, typer.Option(help="with --export: folder of the meta layer that live served, where it was moved")] = None,
+    layers: LayersFile = None,
 ) -> None:
     """Print the state of a live journal or a finished run as JSON; with --export also write a journal as a run's folder."""
     from research.live.monitoring.governor_export import export_governor
     from research.live.monitoring.health import status as status_of
     from research.live.monitoring.sources import open_source
 
-    if meta is not None and export is None:
-        raise ConfigError(f"--meta must come with --export, was {meta} without; leave it out")
+    for flag, value in (("--meta", meta), ("--layers", layers)):
+        if value is not None and export is None:
+            raise ConfigError(f"{flag} must come with --export, was {value} without; leave it out")
     opened = open_source(source)
     opened.check()
     if governor is not None:
         export_governor(opened, governor)
     if export is not None:
+        from research.training.models.layers import using
         from research.workflow.load import export_run
 
         if source.is_dir():
             raise ConfigError(f"--export must get a journal of `qt live`, was the run {source}; it is a run's folder already")
-        export_run(source, export, meta)
+        with using(layers):
+            export_run(source, export, meta)
     print_json(status_of(opened))
 
 
@@ -132,6 +136,7 @@ def live_gap(
     journal: Annotated[Path, typer.Argument(help="journal of `qt live`", metavar="JOURNAL")],
     reference: Annotated[Path | None, typer.Option(help="candles as they are known today: Parquet or CSV file")] = None,
     meta: Annotated[Path | None, typer.Option(help="folder of the meta layer that live served")] = None,
+    layers: LayersFile = None,
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
@@ -142,13 +147,15 @@ def live_gap(
     from research.live.monitoring.gap import live_gap as gap_of
     from research.live.monitoring.journal_source import JournalSource
     from research.training.meta.schedule import MetaSchedule
+    from research.training.models.layers import using
 
     learned = None if meta is None else MetaSchedule.load(meta)
     JournalSource(journal).check()
     known = None if reference is None else load(reference, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     if known is not None:
         show.lacked(known.lacks(), json)
-    report = gap_of(journal, None if known is None else known.bars, learned)
+    with using(layers):
+        report = gap_of(journal, None if known is None else known.bars, learned)
     if json:
         print_json(report)
     else:

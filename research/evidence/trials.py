@@ -84,7 +84,9 @@ def trial_of(run: RunRecord, figures: Mapping[str, Any]) -> Trial:
     figures: `per_bar`, `n_bars`, `skew`, `kurtosis`, `bars_per_year` of its tested bars, as `summary["evidence"]["sharpe"]` holds them.
     """
     first_day, returns = daily_returns(run.bars.close_time, run.result.equity)
-    name = name_trial(run.bars, run.params, run.result.votes, run.meta, run.result.decisions.meta_action)
+    name = name_trial(
+        run.bars, run.params, run.result.votes, run.meta, run.result.decisions.meta_action, run.own.hash if run.own.chain else ""
+    )
     sharpe, skew, kurtosis, bars_per_year = (_number(figures.get(key)) for key in ("per_bar", "skew", "kurtosis", "bars_per_year"))
     shape = {"n_bars": int(figures.get("n_bars") or 0), "skew": skew, "kurtosis": kurtosis, "bars_per_year": bars_per_year}
     return Trial(*name[:3], sharpe, first_day, returns, run.command, **shape, votes=name.votes)  # type: ignore[arg-type]
@@ -99,11 +101,16 @@ class TrialName(NamedTuple):
     votes: str
 
 
-def name_trial(bars: Bars, params: Params, votes: Votes, meta: Any, meta_action: NDArray[np.int8]) -> TrialName:
-    """Name a run by what it was made of. meta: the learned meta layer or None; meta_action [n, S]: what it said, -1 for nothing."""
+def name_trial(bars: Bars, params: Params, votes: Votes, meta: Any, meta_action: NDArray[np.int8], layers: str = "") -> TrialName:
+    """Name a run by what it was made of. meta: the learned meta layer or None; meta_action [n, S]: what it said, -1 for nothing.
+
+    layers: hash of the file whose layers decided in the place of the chain's, empty for none.
+    """
     base = predictions = hash_votes(votes)
     if meta is not None and (meta_action >= 0).any():  # what it said is a prediction too
         predictions = hashlib.sha256(f"{base} {meta.hash}".encode()).hexdigest()[: len(base)]
+    if layers:  # another opinion or governor is another try
+        predictions = hashlib.sha256(f"{predictions} {layers}".encode()).hexdigest()[: len(base)]
     return TrialName(sketch(bars), hash_params(params.flat()), predictions, base)
 
 

@@ -17,7 +17,7 @@ from research.errors import ConfigError, UserError
 from research.evidence.envelope import FILE as ENVELOPE
 from research.live.broker.paper import PaperBroker
 from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed
-from research.live.feeds.registry import open_feed
+from research.live.feeds.registry import flags_of, open_feed, register_feed
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.alerts import Alerts
 from research.live.monitoring.bar_log import LogFile
@@ -27,15 +27,17 @@ from research.live.records import Event
 from research.live.session.controls import STAGES, Controls, kill_file_of
 from research.live.session.fast_start import import_lean
 from research.live.session.governor_file import read_governor, take_over
-from research.live.session.reload import META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
+from research.live.session.reload import LAYERS, META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.session.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
 from research.live.storage.files import lock_of
 from research.live.storage.place import Made, check_apart, resolved
 from research.runs.config import Config
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import NONE, SHOWN, Layers
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.registry import find
+from research.verify.own import sentences, try_layer
 
 ROUNDING = 1e-9  # by which a confidence may differ that was written as text in between
 
@@ -46,7 +48,7 @@ Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]] 
 class LiveOptions:
     """What the user asked for; flags of `qt live`. how: flags of loading; exchange: timeframe and poll of a live feed.
 
-    is_alone: the process does nothing else, so libraries may leave out what only others need (`lean`).
+    is_alone: the process does nothing else, so libraries may leave out what only others need (`lean`). layers: of the file that was named.
     """
 
     feed: str | None
@@ -68,6 +70,7 @@ class LiveOptions:
     how: Mapping[str, Any] = field(default_factory=dict)
     exchange: Mapping[str, Any] = field(default_factory=dict)
     is_alone: bool = False
+    layers: Layers = NONE
 
 
 def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
@@ -85,6 +88,8 @@ def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callabl
     exchange = {**wish.exchange, "patience": math.inf} if journal.exists() else wish.exchange  # what runs for weeks waits for it
     wish = replace(wish, journal=journal)
     check_files(wish)
+    for prefix, opener in wish.layers.feeds.items():
+        register_feed(prefix, opener, flags_of(opener))
     with ExitStack() as open_:  # closes what was opened where the start is refused
         feed = open_feed(text, wish.speed, wish.live_from, exchange, **wish.how)
         open_.callback(feed.close)
@@ -129,7 +134,7 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
         params = _with_horizon(params, predictions.label.horizon)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
         meta = load_meta(wish, params)
-        about |= _about_meta(wish, meta) | _allowed(meta)
+        about |= _about_meta(wish, meta) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
         models, meta, about = load_served(begun, params)
@@ -160,13 +165,34 @@ def load_served(wish: LiveOptions, params: Params) -> tuple[Any, MetaSchedule | 
     about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
     about |= {"label": dict(models.config["label"])}
-    return models, meta, about | _about_meta(wish, meta) | _allowed(models, meta)
+    return models, meta, about | _about_meta(wish, meta) | _about_layers(wish) | _allowed(models, meta)
 
 
 def _about_meta(wish: LiveOptions, meta: MetaSchedule | None) -> dict[str, Any]:
     if meta is None:
         return {}
     return {"meta": meta.hash} | ({} if wish.meta is None else {META_SOURCE: str(wish.meta.resolve())})
+
+
+def _about_layers(wish: LiveOptions) -> dict[str, Any]:
+    return {LAYERS: wish.layers.about} if wish.layers.about is not None and wish.layers.decides else {}
+
+
+def check_own(wish: LiveOptions, params: Params, journal: Journal) -> None:
+    """Try the own judge and trade loop before the first bar of a journal; a later start must have the file that it was begun with.
+
+    Raises UserError where a rule is broken and that was not allowed, or the file is another.
+    """
+    if journal.snapshot() is not None:
+        versions = journal.versions()
+        known, mine = versions[max(versions)][1].get(LAYERS), _about_layers(wish).get(LAYERS)
+        if (known or {}).get("hash") != (mine or {}).get("hash"):
+            then, now = (f"{one['file']} ({one['hash'][:SHOWN]})" if one else "no file of layers" for one in (known, mine))
+            raise ConfigError(f"--layers must be what the journal was begun with, {then}, was {now}; give that, or use a new --journal")
+        return
+    checked = [try_layer(kind, layer, params, wish.layers.features) for kind, layer in wish.layers.chain.items()]
+    if not wish.allow_rejected and (broken := [line for found in checked if found["broken"] for line in sentences([found])]):
+        raise ConfigError(f"{broken[0]}; mend it, or pass --allow-rejected")
 
 
 def _allowed(*served: Any) -> dict[str, Any]:
@@ -200,6 +226,7 @@ def assemble(
         check_continues(journal, feed.bars, feed_text=wish.feed or "")
         if served[0] is not None and wish.predictions is not None:
             check_votes(journal, served[0], wish.predictions)
+    check_own(wish, params, journal)
     taken = _governor(wish, journal)
     cash = None if taken is None else taken.get("current_balance")
     broker = PaperBroker(paper_of(wish.journal), feed.symbols, params, cash=cash, made=made)
@@ -207,7 +234,7 @@ def assemble(
     options = Options(SNAPSHOT_BARS, CHECKPOINT_BARS, fills_gaps=False) if is_replay else Options()
     options.budget = round(wish.budget_ms * 1e6)
     controls = Controls(journal, params, kill_file_of(wish.journal))
-    runner = Runner(params, feed, journal, broker, *served, options, controls)
+    runner = Runner(params, feed, journal, broker, *served, options, controls, wish.layers)
     note_waits(runner, journal, broker)
     runner.meta_of = lambda about: meta_of(about, served[2])
     envelope = None if wish.predictions is None else wish.predictions.with_name(ENVELOPE)

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from qtcore import Bars, Engine, Params
+from qtcore.features.custom import Feature, own_features
 from qtcore.meta import MetaSource
 from research.data import load
 from research.data.load import warn
 from research.runs.record import RunRecord
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import given
 from research.training.predictions import Predictions, aligned
 
 
@@ -21,6 +23,7 @@ def backtest(
     meta: MetaSource | None = None,
     judge: Any = None,
     trade: Callable[..., int] | None = None,
+    custom: Iterable[Feature] = (),
     ceilings: bool = True,
 ) -> RunRecord:
     """Run the decision chain over `bars` with stored predictions.
@@ -28,7 +31,8 @@ def backtest(
     bars: `Bars`, or whatever `load_bars` reads. predictions: out-of-sample votes on the same bars (`train`, or imported); bars without a
     prediction have no voters. stages: `(from, meta, arbiter)` rows that turn the two layers on or off from a decision time on; `params` say
     what holds before the first. meta: a learned meta layer, as `research.train_meta` makes it; without one the rules alone act. judge,
-    trade: layers of your own, as `Engine` takes them; such a run cannot be replayed from its folder, and its certificate says so.
+    trade: layers of your own, as `Engine` takes them; `Run.verify` replays the run with them, and whoever verifies its folder needs them.
+    custom: own features that the judge reads.
     ceilings: False where you know why figures that no honest run reaches are right here; every page then says so.
     Raises UserError when bars and predictions do not match, or the meta layer was trained for another `meta.mode`.
 
@@ -50,12 +54,12 @@ def backtest(
     kept = meta if isinstance(meta, MetaSchedule) else None
     if kept is not None:
         kept.check_mode(params)
-    own: dict[str, Any] = {name: layer for name, layer in (("judge", judge), ("trade", trade)) if layer is not None}
-    engine = Engine(params, meta_model=meta, **own)
+    own = given(judge=judge, trade=trade, features=own_features(custom))
+    engine = Engine(params, meta_model=meta, **own.engine)
     result = engine.run(bars, predictions.votes())
-    own_layers = (*own, *(["meta_model"] if meta is not None and kept is None else []))
+    own_layers = (*own.chain, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
-    about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "ceilings": ceilings}
+    about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "own": own, "ceilings": ceilings}
     return RunRecord(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
@@ -15,8 +16,10 @@ from qtcore.engine import Result
 from qtcore.meta import MetaSource, meta_problems
 from qtcore.metrics import metrics_of
 from qtcore.sweep import Market, sweep
-from qtcore.types import I8
+from qtcore.sweep.plain import N_REGIMES, add_regimes
+from qtcore.types import F8, I8, METRICS, REGIME_METRICS, slab
 from research.data import bars_per_year
+from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions, hash_votes
 from research.training.regimes import regime_cells
 
@@ -29,7 +32,7 @@ class Case:
     """Bars and out-of-sample votes of one sweep.
 
     first: bar of the first vote; before it nothing can happen, so settings are run from there. last: bar of the last vote. meta: the
-    learned meta layer, None where the rules alone act.
+    learned meta layer, None where the rules alone act. own: layers of the user's in the place of the chain's; settings are then run alone.
     """
 
     bars: Bars
@@ -38,16 +41,17 @@ class Case:
     first: int
     last: int
     meta: MetaSource | None = None
+    own: Layers = NONE
     _markets: "OrderedDict[str, Market]" = field(default_factory=OrderedDict)
 
     @classmethod
-    def of(cls, bars: Bars, predictions: Predictions, by_regime: bool = False, meta: MetaSource | None = None) -> Self:
+    def of(cls, bars: Bars, predictions: Predictions, by_regime: bool = False, meta: MetaSource | None = None, own: Layers = NONE) -> Self:
         """Check bars and predictions on the same grid."""
         checked = as_bars(bars)
         votes = as_votes(predictions.votes(), *checked.close.shape)
         voted = np.flatnonzero((votes.action >= 0).any(axis=(0, 2)))
         first, last = (int(voted[0]), int(voted[-1])) if len(voted) else (0, checked.n - 1)
-        return cls(checked, votes, by_regime, first, last, meta)
+        return cls(checked, votes, by_regime, first, last, meta, own)
 
     @property
     def cells(self) -> int:
@@ -87,6 +91,23 @@ class Case:
         metrics, regimes = zip(*parts, strict=True)
         return np.concatenate(metrics), np.concatenate(regimes)
 
+    def run_own(self, settings: Sequence[Params]) -> tuple[NDArray, NDArray]:
+        """Run settings with own layers, one after the other through the engine: METRICS [P] and REGIME_METRICS [P, 15] or [0, 15]."""
+        metrics = np.empty(len(settings), METRICS)
+        regimes = np.zeros((len(settings) if self.by_regime else 0, N_REGIMES), REGIME_METRICS)
+        rest = slice(self.first, None)
+        for i, params in enumerate(settings):
+            result, metrics[i : i + 1] = self.single(params)
+            if self.by_regime:
+                cells = np.ascontiguousarray(regime_cells(*result.planes.regime[:2])[rest])
+                planes = (np.ascontiguousarray(plane[rest]) for plane in (result.governor_reason, result.pnl, result.equity))
+                add_regimes(cells, 0, *planes, params.broker.initial_cash, slab(regimes[i]))
+        return metrics, regimes
+
+    def equity_of(self, settings: Sequence[Params], ends: I8) -> F8:
+        """Run settings with own layers and return their equity at the closes of the bars `ends`, counted from the first vote, [P, D]."""
+        return np.stack([self.run_alone(params).equity[self.first :][ends] for params in settings])
+
     def cut(self, records: NDArray) -> list[NDArray]:
         """Cut PARAMS [P] into what one call of the kernels takes."""
         step = max(128, CELLS_AT_ONCE // max(1, self.cells))
@@ -95,13 +116,16 @@ class Case:
     def predictions_hash(self, params: Params) -> str:
         """Name what the models said, as a single run of `params` does in the ledger."""
         votes, own = hash_votes(self.votes), getattr(self.meta, "hash", "")
-        if self.meta is None or not (self.run_alone(params).decisions.meta_action >= 0).any():
-            return votes
-        return hashlib.sha256(f"{votes} {own}".encode()).hexdigest()[: len(votes)]
+        said = votes
+        if self.meta is not None and (self.run_alone(params).decisions.meta_action >= 0).any():
+            said = hashlib.sha256(f"{votes} {own}".encode()).hexdigest()[: len(votes)]
+        if self.own.chain and self.own.hash:
+            said = hashlib.sha256(f"{said} {self.own.hash}".encode()).hexdigest()[: len(votes)]
+        return said
 
     def run_alone(self, params: Params) -> Result:
         """Run one setting through the engine."""
-        return Engine(params, meta_model=self.meta).run(self.bars, self.votes)
+        return Engine(params, meta_model=self.meta, **self.own.engine).run(self.bars, self.votes)
 
     def single(self, params: Params) -> tuple[Result, NDArray]:
         """Run one setting through the engine: its result and the METRICS that its row must have."""

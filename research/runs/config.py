@@ -16,6 +16,11 @@ and, for a staged rollout, a table for each change of the two switches:
     meta = true
     arbiter = false
 
+Base models of one's own, each a class of the file that `--layers` names; no file is found through a configuration:
+
+    [models]
+    forest = "Forest"
+
 Weights that follow the regime are a table of slices and models, each a factor on `ensemble.weights`:
 
     [ensemble.regime_weights]
@@ -78,6 +83,7 @@ class Config:
     run: RunOptions = RunOptions()
     search: SearchPlan = SearchPlan()
     profile: str = "default"
+    models: Mapping[str, str] = field(default_factory=dict)  # classes of a file of layers, by the name they train under
 
     def changes(self) -> list[str]:
         """Return what differs from the profile's defaults, as `layer.name=value` texts that `--set` takes."""
@@ -86,6 +92,7 @@ class Config:
         for name, spec in RunOptions.declared().items():
             if (value := getattr(self.run, spec.name)) != spec.default:
                 values[f"run.{name}"] = declare.shown(spec.metadata, value)
+        values |= {f"models.{name}": value for name, value in self.models.items()}
         if self.params.stages:
             values["stages"] = stages_text(self.params.stages)
         return [f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for name, value in values.items()]
@@ -100,8 +107,11 @@ def load_config(
     the first bad one.
     """
     usual, tables, values = Params.profile(profile), (RunOptions(), SearchPlan()), dict(environment or {})
+    models: dict[str, str] = {}
     if path is not None:
-        tables = _read_tables(read_toml(path, CONFIG), str(path), values, *tables)
+        read = read_toml(path, CONFIG)
+        models |= _read_models(read.pop("models", {}), str(path))
+        tables = _read_tables(read, str(path), values, *tables)
     usual.with_values(values)
     for text in sets:
         name, sign, value = text.partition("=")
@@ -110,13 +120,23 @@ def load_config(
             values["stages"] = value
             usual.with_values(values)
             continue
+        if sign and layer == "models" and dot:
+            models |= _read_models({key: value.strip()}, "--set")
+            continue
         if not sign or not dot:
             near = [row["name"] for row in describe() if row["name"].rpartition(".")[2] == layer] if sign else []
             hint = f"; did you mean {' or '.join(near)}?" if near else "; `qt doctor --params` lists the names"
             raise ConfigError(f"--set must be layer.name=value, was {text!r}{hint}")
         tables = _read_tables({layer: {key: value.strip()}}, "--set", values, *tables)
         usual.with_values(values)  # what is wrong is told of the first that is
-    return Config(usual.with_values(values), *tables, profile)
+    return Config(usual.with_values(values), *tables, profile, models)
+
+
+def _read_models(table: Any, origin: str) -> dict[str, str]:
+    """Read names of models with the names of their classes; where a class is, the command line alone says (`--layers`)."""
+    if not isinstance(table, dict) or not all(isinstance(value, str) and value.isidentifier() for value in table.values()):
+        raise ConfigError(f'{origin}: [models] must name classes of the file of --layers, such as forest = "Forest", was {table!r:.80}')
+    return dict(table)
 
 
 def _read_tables(

@@ -10,7 +10,7 @@ import json
 import os
 import platform
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -34,6 +34,7 @@ from research.runs.record import RunRecord
 from research.runs.tables import decision_planes, equity_frame, fills_frame, trades_frame
 from research.runs.verdict import UNPROVEN, combined
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import NONE, SHOWN, Layers
 from research.training.predictions import Predictions
 
 SCHEMA_VERSION = 1
@@ -136,10 +137,17 @@ def manifest_of(run: RunRecord, name: str, trials: dict[str, Any]) -> dict[str, 
         "lacked": list(run.lacked),
         "meta_model": None if run.meta is None else {"kind": run.meta.kind, "vector": run.meta.vector, "hash": run.meta.hash},
         "own_layers": list(run.own_layers),
+        "layers": _layers(run),
         "own_checks": list(getattr(run, "own_checks", ())),
         "trials": trials,
         "arrays": array_hashes(run),
     }
+
+
+def _layers(run: RunRecord) -> Mapping[str, str] | None:
+    """Name and hash of the file of layers that the run, or a model of it, was made with."""
+    models = run.predictions.models
+    return run.own.about or (None if models is None else models.layers)
 
 
 def figures_hash(summary: dict[str, Any]) -> str:
@@ -329,11 +337,32 @@ class RunFiles:
         folder = self.path / "models" / "meta"
         return MetaSchedule.load(folder) if folder.exists() else None
 
-    def chain(self) -> tuple[Bars, Predictions, Params, MetaSchedule | None]:
-        """Read all that the chain needs to run again. Raises UserError for a run with layers of its user's own, which no folder holds."""
-        if own := self.manifest.get("own_layers"):
-            text = f"run must be of the chain alone to be made again, was {self.path} with an own {', '.join(own)}"
-            raise UserError(f"{text}; run its script again")
+    @property
+    def layers_hash(self) -> str:
+        """Hash of the file of layers that decided otherwise than the chain; empty where none did."""
+        known = self.manifest.get("layers")
+        return known["hash"] if known is not None and self.manifest.get("own_layers") else ""
+
+    def own(self, layers: Layers) -> Layers:
+        """Return those of the layers at hand that the run used. Raises UserError where they are of another file than the run's."""
+        known, mine = self.manifest.get("layers"), layers.about
+        if known is not None and mine is not None and known["hash"] != mine["hash"]:
+            file, other = f"{known['file']} ({known['hash'][:SHOWN]})", f"{mine['file']} ({mine['hash'][:SHOWN]})"
+            raise UserError(f"--layers must be the file that {self.path} was made with, {file}, was {other}; give that one")
+        used = self.manifest.get("own_layers", ())
+        judge, trade = (layers.chain.get(name) if name in used else None for name in ("judge", "trade"))
+        return replace(layers, judge=judge, trade=trade)
+
+    def lacking(self, layers: Layers) -> tuple[str, ...]:
+        """Name the own layers of the run that are not at hand."""
+        return tuple(name for name in self.manifest.get("own_layers", ()) if name not in layers.chain)
+
+    def chain(self, layers: Layers = NONE) -> tuple[Bars, Predictions, Params, MetaSchedule | None]:
+        """Read all that the chain needs to run again beside `layers`. Raises UserError where own layers of the run are lacking."""
+        if own := self.lacking(layers):
+            known = self.manifest.get("layers")
+            remedy = "run its script again" if known is None else f"name {known['file']} with --layers"
+            raise UserError(f"run must have its own {', '.join(own)} at hand to be made again, was {self.path} without; {remedy}")
         return self.bars(), self.predictions(), self.params(), self.meta()
 
     def decisions(self) -> dict[str, NDArray]:

@@ -27,6 +27,7 @@ MANIFEST = Kind(
         "notes": [str],
         "meta_model?": (None, {"kind": str, "vector": str, "hash": str}),
         "own_layers?": [str],
+        "layers?": (None, {"file": str, "hash": str}),
         "origin?": str,
         "ceilings?": bool,
         "figures?": str,

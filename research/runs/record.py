@@ -13,6 +13,7 @@ import numpy as np
 from qtcore import Bars, Engine, Params, Result
 from qtcore.rules import Reason, rule_of
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class RunRecord:
     result: what the chain did, `[n, S]` arrays. closing_fills: END_OF_DATA fills of what was open at the last close, on a copy of the
     account: trades show them, the equity does not. `params` are resolved: `broker.max_holding_bars` is the label's horizon where it was 0.
     meta: the learned meta layer that was served, None where the rules alone acted. own_layers: names of layers that are not the chain's;
-    own_checks: what their trials found.
+    own: the layers themselves, as far as they are at hand; own_checks: what their trials found.
     ceilings: whether figures that no honest run reaches make the verdict implausible (`research.evidence.plausibility`).
     manifest, verification: filled when the run is saved and proven; folder: where it lies, None while it is in memory only.
     """
@@ -43,6 +44,7 @@ class RunRecord:
     folder: Path | None = None
     meta: MetaSchedule | None = None
     own_layers: tuple[str, ...] = ()
+    own: Layers = NONE
     own_checks: tuple[dict[str, Any], ...] = ()
     ceilings: bool = True
     manifest: dict[str, Any] = field(default_factory=dict)

@@ -141,6 +141,10 @@ class Space:
         """Return one drawn setting as `Params.with_values` takes it."""
         return {axis.name: float(at[row]) if axis.is_free else axis.values[int(at[row])] for axis, at in zip(self.axes, drawn, strict=True)}
 
+    def settings(self, drawn: Sequence[NDArray]) -> list[Params]:
+        """Return drawn settings as whole parameters."""
+        return [self.base.with_values(self.values(drawn, row)) for row in range(len(drawn[0]))]
+
     def setting(self, number: int) -> dict[str, Any]:
         """Return setting `number` of the search as `Params.with_values` takes it."""
         if not 0 <= number < self.size:

@@ -10,6 +10,7 @@ from research.runs.case import Case
 from research.runs.space import Space
 
 LANES = driver_name(Driver.LANES)
+OWN = "own"
 WHY = {  # why a setting does not run beside 63 others
     "regimes": "figures by regime are kept",
     "times": "the times of the bars are not exact in float64",
@@ -26,6 +27,8 @@ def count_drivers(space: Space, case: Case, parts: Iterable[tuple[int, int]]) ->
     >>> driver_words({"lanes": 640, "few": 3})
     'SIMD lanes, 64 settings side by side: 640; the plain driver: 3 (fewer than 24 settings that differ in thresholds alone)'
     """
+    if case.own.chain:
+        return {OWN: sum(last - first for first, last in parts)}
     counts = np.zeros(128, np.int64)
     for first, last in parts:
         drawn = space.draw(first, last)
@@ -38,6 +41,8 @@ def count_drivers(space: Space, case: Case, parts: Iterable[tuple[int, int]]) ->
 
 def driver_words(counts: Mapping[str, int]) -> str:
     """Say who computed a sweep and, where it was not the quick driver, why."""
+    if OWN in counts:
+        return f"the engine, each setting alone, as the judge or the trade loop is your own: {counts[OWN]:,}"
     plain = [f"{n:,} ({WHY.get(name, f'a value of {name} that lanes do not take')})" for name, n in counts.items() if name != LANES]
     lanes = [f"SIMD lanes, 64 settings side by side: {counts[LANES]:,}"] if LANES in counts else []
     return "; ".join([*lanes, *(["the plain driver: " + ", ".join(plain)] if plain else [])]) or "nobody: no setting is done"

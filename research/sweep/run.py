@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from qtcore import Bars, Params
+from qtcore.features.custom import Feature, own_features
 from qtcore.meta import MetaSource
 from research.data import fingerprint, load_bars
 from research.errors import ConfigError, UserError, need
@@ -33,6 +34,7 @@ from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.trials import PART, SweepResult, read_part
 from research.sweep.work import LANES, Piece, Settings
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import given
 from research.training.predictions import Predictions, aligned, hash_votes
 
 SCHEMA_VERSION = 1
@@ -55,6 +57,9 @@ def sweep(
     engine: str = "local",
     address: str | None = None,
     meta: MetaSource | None = None,
+    judge: Any = None,
+    trade: Callable[..., int] | None = None,
+    custom: Iterable[Feature] = (),
     record: bool | str | Callable[[SweepResult], TrialSummary] = True,
     progress: Any = None,
     **asked: Any,
@@ -66,9 +71,10 @@ def sweep(
     that many `settings` from `seed`; or `adaptive`, which looks for the largest `objective` that keeps `where`. by_regime: also figures of
     the fifteen regime slices. where: constraints such as `max_drawdown < 0.15`, for `SweepResult.best`. out: folder that results stream to;
     `resume` goes on with what lies there. engine, address: `local`, or `ray` and where it runs, as `research.parallel.opened` takes them;
-    the results are the same bits. meta: a learned meta layer, as `backtest` takes it. record: count every row in the trial ledger; what the
-    candles are called there; or the function that is given the finished rows to count them. Raises UserError on a grid, folder or ledger
-    that does not do.
+    the results are the same bits. meta: a learned meta layer, as `backtest` takes it. judge, trade, custom: layers of your own, as
+    `backtest` takes them; each setting is then run alone, on this machine. record: count every row in the trial ledger; what the candles
+    are called there; or the function that is given the finished rows to count them. Raises UserError on a grid, folder or ledger that does
+    not do.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
@@ -80,13 +86,14 @@ def sweep(
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = aligned(predictions, bars)
     space = plan.space(resolved(params or Params(), predictions))
-    check_plan(plan, engine)
+    own = given(judge=judge, trade=trade, features=own_features(custom))
+    check_plan(plan, engine, is_own=bool(own.chain))
     _check_modes(space, meta)
     if plan.search == "adaptive":
         space = Adaptive.begin(space, plan.objective, plan.where, figure_names(plan.by_regime))
     if record:
         Ledger().resets()  # one that is damaged or gone is told before the work
-    case = Case.of(bars, predictions, plan.by_regime, meta)
+    case = Case.of(bars, predictions, plan.by_regime, meta, own)
     if progress is not None and engine != "local":
         progress(0, space.size, "sweep: connecting")
     with opened(engine, address) as pool:
@@ -108,8 +115,13 @@ def sweep(
     return trials
 
 
-def check_plan(plan: SearchPlan, engine: str) -> None:
-    """Raise UserError where no such figure exists, no trial can keep the constraints, or the search cannot be done here."""
+def check_plan(plan: SearchPlan, engine: str, is_own: bool = False) -> None:
+    """Raise UserError where no such figure exists, no trial can keep the constraints, or the search cannot be done here.
+
+    is_own: whether layers of the user's take the place of the chain's.
+    """
+    if is_own and engine != "local":
+        raise ConfigError(f"a sweep with an own judge or trade loop must run on the local engine, was {engine}; leave --engine out")
     names = figure_names(plan.by_regime)
     parse_objective(plan.objective, names)
     parse_rules(plan.where, names)
@@ -198,6 +210,7 @@ class Store:
             "data_fingerprint": fingerprint(case.bars),
             "votes": hash_votes(case.votes),
             "by_regime": case.by_regime,
+            "layers": {"own": sorted(case.own.chain), "hash": case.own.hash} if case.own.chain else None,
             "rows_per_part": self.step,
         }
         self._open(folder, about, resume)

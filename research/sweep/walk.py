@@ -25,6 +25,7 @@ from research.sweep.run import sweep
 from research.sweep.search_significance import MIN_PERIODS, day_ends
 from research.sweep.trials import SweepResult
 from research.sweep.work import Settings
+from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions, aligned
 
 FIGURES = ("sharpe", "total_return", "max_drawdown", "n_trades")
@@ -73,6 +74,7 @@ def walk(
     plan: SearchPlan | None = None,
     n_folds: int = 5,
     meta: MetaSource | None = None,
+    own: Layers = NONE,
     record: bool | str = True,
     progress: Any = None,
     **asked: Any,
@@ -80,20 +82,23 @@ def walk(
     """Pick on one fold, score on the next, and judge the picks.
 
     The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it.
-    plan, asked: as in `sweep`; a fold whose trials keep no constraint is left out. record: count every setting that a fold tries in the
-    trial ledger, where a text names the candles, once (`research.sweep.counting`); not needed for a grid or a random search that `sweep`
-    has counted on these bars. Raises UserError on fewer than two folds or too few bars.
+    plan, asked: as in `sweep`; own: layers of the user's; a fold whose trials keep no constraint is left out. record: count every setting
+    that a fold tries in the trial ledger, where a text names the candles, once (`research.sweep.counting`); not needed for a grid or a
+    random search that `sweep` has counted on these bars. Raises UserError on fewer than two folds or too few bars.
     """
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
-    case = Case.of(bars, predictions, meta=meta)
+    case = Case.of(bars, predictions, meta=meta, own=own)
+    layers: dict[str, Any] = own.engine
     edges = fold_edges(case.first, case.bars.n, n_folds)
     counter = FoldCounter(case, n_folds, record if isinstance(record, str) else "")
     rows, returns = [], []
     now: SweepResult | None = None
     for fold, (start, end) in enumerate(itertools.pairwise(edges)):
-        then = sweep(bars[:end], _from(predictions[:end], start), None, params, plan=plan, record=counter if record else False, meta=meta)
+        then = sweep(
+            bars[:end], _from(predictions[:end], start), None, params, plan=plan, record=counter if record else False, meta=meta, **layers
+        )
         if now is not None and (best := _best(now, plan.objective)) is not None:
             number = int(best["trial"])
             table = then.table() if now.space.search != "adaptive" else Settings(now.space, then.case).rows(0, len(now))
@@ -144,7 +149,8 @@ def _best(trials: SweepResult, objective: str) -> "pd.Series[Any] | None":
 def _returns(case: Case, params: Params) -> F8:
     """Net return of each day of a fold."""
     ends = day_ends(case)
-    equity: NDArray[np.float64] = np.append(params.broker.initial_cash, equity_at(case.market(params), params.record(), ends)[0])
+    at_ends = case.equity_of([params], ends) if case.own.chain else equity_at(case.market(params), params.record(), ends)
+    equity: NDArray[np.float64] = np.append(params.broker.initial_cash, at_ends[0])
     return bar_returns(equity)
 
 

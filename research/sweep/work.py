@@ -35,6 +35,8 @@ class Settings:
         drawn = self.space.draw(first, last)
         if picked is not None:
             drawn = [at[picked] for at in drawn]
+        if self.case.own.chain:
+            return self.case.run_own(self.space.settings(drawn))
         records = self.space.records(drawn)
         metrics, regimes = np.empty(len(records), METRICS), []
         markets, number = self.space.markets(drawn)

@@ -8,7 +8,7 @@ knows every one of them, unless the history itself was changed: then what it tou
 it never saw, as any other, so acceptance (`spec` 12.5) means the same. The meta layer learns anew from all out-of-sample predictions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,18 @@ Progress = Callable[[int, int, str], Any]
 
 
 def update(
-    bars: Bars, known: ModelSet, *, processes: int = 1, progress: Progress | None = None, out: str | Path | None = None
+    bars: Bars,
+    known: ModelSet,
+    custom: Sequence[Any] = (),
+    *,
+    processes: int = 1,
+    progress: Progress | None = None,
+    out: str | Path | None = None,
 ) -> Predictions:
     """Add a fold with the bars since to a training and return the predictions of all folds, as `train` does.
 
-    bars: those of the training and what came since, the same symbols. Raises UserError where there is too little new, or history is gone.
+    bars: those of the training and what came since, the same symbols. custom: own features that the models read. Raises
+    UserError where there is too little new, or history is gone.
     """
     plan = TrainingPlan(**known.config["plan"])
     plan = replace(plan, label=dict(known.config["label"]), periods=(*_periods(known), (0, int(bars.close_time[-1]))))
@@ -46,7 +53,10 @@ def update(
         when = np.datetime64(last, "ns").astype("M8[s]")
         raise ConfigError(f"--update must get at least {needed} bars after {when}Z, was {bars.n - start}; wait for more")
     plan = replace(plan, periods=(*plan.periods[:-1], (int(bars.close_time[start]), int(bars.close_time[-1]))))
-    return run_plan(bars, plan, store=fits.folder(), workers=(processes, "local", None), progress=progress, out=out)
+    checked = known.config.get("own_checks", ())
+    return run_plan(
+        bars, plan, custom, own_checks=checked, store=fits.folder(), workers=(processes, "local", None), progress=progress, out=out
+    )
 
 
 def _periods(known: ModelSet) -> tuple[tuple[int, int], ...]:

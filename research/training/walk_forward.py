@@ -32,6 +32,7 @@ from research.training.models import fits
 from research.training.models.artefacts import known_by, span
 from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target
 from research.training.models.inputs import Inputs, model_inputs
+from research.training.models.layers import in_use
 from research.training.models.schedule import Artefact, ModelSet, artefact_hash, fit_hash
 from research.training.models.scores import score
 from research.training.models.worker import Job, Report, run_jobs
@@ -207,6 +208,8 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
     more = {"features": list(prepared.inputs.names), "preset": plan.preset, "seed": plan.seed, "max_train_rows": plan.max_train_rows}
     more |= {"calibration": plan.calibration, "horizon": prepared.label.horizon}
     more |= {"folder": str(folder), "stamp": stamp, "store": None if store is None else str(store)}
+    own = in_use()
+    layers = own.about and own.about | {"path": str(own.path)}
     jobs = []
     for k in folds:
         (folder / f"fold_{k:02d}").mkdir()
@@ -216,7 +219,7 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
             model = make_model(target, prepared.inputs.names, plan.preset)
             lookback = lookback_of(model)
             path = folder / f"fold_{k:02d}" / f"{model.stem}_v{stamp}_v5{model.suffix}"
-            job = more | {"slot": slot, "fold": k, "target": target, "path": str(path)}
+            job = more | {"slot": slot, "fold": k, "target": target, "path": str(path), "layers": layers if own.holds(target) else None}
             job["cost"] = len(fold.fit) * (1 if lookback == 1 else WINDOW_COST)
             if store is not None:
                 if lookback not in contents:
@@ -272,7 +275,8 @@ def _schedule(
 
 def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answer: Job, probs: F8) -> dict[str, Any]:
     """Describe one artefact (`spec` 3.4); the score is on its own test fold."""
-    fold = prepared.folds[job["fold"]]
+    fold, names = prepared.folds[job["fold"]], prepared.inputs.names
+    made_with = in_use().about if in_use().needed_by(job["target"], names) else None
     times = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}
     labels = prepared.labels[fold.number][fold.test]
     served = probs[MODELS.index(job["slot"]), fold.test]
@@ -287,6 +291,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
     return {
         "slot": job["slot"],
         "target": job["target"],
+        **({} if made_with is None else {"layers": made_with}),
         "suffix": answer["suffix"],
         "lookback": answer["lookback"],
         "feature_params": {name: value for name, value in plan.params.items() if name.startswith("features.")},

@@ -7,6 +7,7 @@ from typing import Any
 
 from research.errors import several
 from research.training.models.inputs import own_features
+from research.training.models.layers import NONE, Layers, in_use
 from research.training.regime_weights import FACTORS
 from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
@@ -24,14 +25,17 @@ N_STEPS = 10
 Progress = Callable[[int, int, str], Any]
 
 
-def certify(folder: Path | str, progress: Progress | None = None, seed: int = 0) -> tuple[Evidence, dict[str, Any], bool]:
-    """Prove a finished run from its folder alone; nothing is written.
+def certify(
+    folder: Path | str, progress: Progress | None = None, seed: int = 0, layers: Layers = NONE
+) -> tuple[Evidence, dict[str, Any], bool]:
+    """Prove a finished run from its folder, and the user's own layers where they are at hand; nothing is written.
 
-    progress(done, total, text) is called before each step. Returns what was read of the run, the certificate, and whether the folder is
-    the run that its manifest names. The certificate: `passed`, `checks` (name, checked, passed, detail, first offender), `covers` and
-    `not_covered` in sentences. A run with layers of the user's own cannot be run again from its folder, and own features that were never
-    tried prove nothing: `passed` is None unless something is wrong, and `not_covered` says so first. Raises UserError when the folder is
-    incomplete.
+    progress(done, total, text) is called before each step. layers: those that the run, its features and models were made
+    with. Returns what was read of the run, the certificate, and whether the folder is the run that its manifest names. The certificate:
+    `passed`, `checks` (name, checked, passed, detail, first offender), `covers` and
+    `not_covered` in sentences. A run with layers of the user's own that are not at hand cannot be run again, and own features that were
+    never tried prove nothing: `passed` is None unless something is wrong, and `not_covered` says so first. Raises UserError when the folder
+    is incomplete, or the layers are of another file.
     """
     started, done = time.perf_counter(), 0
 
@@ -42,16 +46,18 @@ def certify(folder: Path | str, progress: Progress | None = None, seed: int = 0)
         done += 1
 
     report("read the folder")
-    run = read_evidence(folder)
+    run = read_evidence(folder, layers)
     models = None if run.predictions.imported else load_models(run)
-    own = () if models is None else own_features(models.feature_names)
     groups, n_single = {}, 0
-    if run.own_layers:
+    if run.lacking:
         groups["parity"] = file_claims(run)
     else:
         parity, whole, n_single = check_parity(run, seed, report)
         groups |= {"parity": parity, "causality": check_reruns(run, whole, seed, report), "invariants": check_invariants(run)}
-    groups["models"] = [early_claim(run), *(check_models(run, models, seed, report) if models is not None and not own else [])]
+    groups["models"] = [
+        early_claim(run),
+        *(check_models(run, models, seed, report) if models is not None and not codeless(run, models) else []),
+    ]
     groups["models"] += meta_claims(run, seed, report)
     groups["own"] = own_claims(own_checks(run, models))
     report("count the invariants and the money")
@@ -77,7 +83,11 @@ def _certificate(run: Evidence, groups: dict[str, list[Claim]], models: Any, n_s
     ]
     return {
         "schema_version": SCHEMA_VERSION,
-        "passed": False if not all(check["passed"] for check in checks) else None if run.own_layers or untried(models) else True,
+        "passed": False
+        if not all(check["passed"] for check in checks)
+        else None
+        if run.lacking or untried(models) or lost(models)
+        else True,
         "bars": run.bars.n,
         "symbols": len(run.bars.symbols),
         "seed": seed,
@@ -100,10 +110,22 @@ def untried(models: Any) -> tuple[str, ...]:
     return tuple(name for name in own_features(models.feature_names) if name not in tried)
 
 
+def lost(models: Any) -> bool:
+    """Whether the code of a base model is in a file of layers that is not at hand."""
+    return models is not None and models.layers is not None and models.layers["hash"] != in_use().hash
+
+
+def codeless(run: Evidence, models: Any) -> tuple[str, ...]:
+    """Name what the base models need and the folder does not hold, as far as it is not at hand: own features, the code of models."""
+    known = {feature.name for feature in run.own.features}
+    features = tuple(name for name in own_features(models.feature_names) if name not in known)
+    return (*features, models.layers["file"]) if lost(models) else features
+
+
 def covered(run: Evidence, n_single: int) -> list[str]:
     """Say what was proven, over how much."""
     n, width = run.bars.n, len(run.bars.symbols)
-    if run.own_layers:
+    if run.lacking:
         return ["every stored array compared with its hash; balance, equity and PnL worked out again from the fills"]
     how = "all of them" if n_single == n else f"{n_single:,} of them, in stretches that start from carried state"
     return [
@@ -117,9 +139,13 @@ def covered(run: Evidence, n_single: int) -> list[str]:
 def not_covered(run: Evidence, models: Any) -> list[str]:
     """Say where the proof ends."""
     out = []
-    if run.own_layers:
-        names = ", ".join(run.own_layers)
+    if run.lacking:
+        names = ", ".join(run.lacking)
         out.append(f"the decisions: the run used an own {names}, which the folder does not hold, so nothing could be run again")
+    if names := " and ".join(run.own.chain):
+        out.append(f"the rules of our own opinion or governor that the own {names} took the place of")
+    if models is not None and lost(models):
+        out.append(f"the base models: the code of some is in {models.layers['file']}, which was not at hand; name it with --layers")
     if names := ", ".join(untried(models)):
         out.append(f"the own features {names}: nobody tried them before the training; train with research.train")
     out += unproven(own_checks(run, models))
@@ -129,7 +155,9 @@ def not_covered(run: Evidence, models: Any) -> list[str]:
         out.append("the weights by regime that begin with a fold: they were taken as stored, not fitted again")
     if run.predictions.imported:
         out.append("the origin of the imported predictions: whether they were made before their bars closed cannot be seen in them")
-    elif models is not None and (own := own_features(models.feature_names)):
+    elif models is not None and lost(models):
+        pass  # said above
+    elif models is not None and (own := codeless(run, models)):
         names = ", ".join(own)
         out.append(f"the base models: they read own features ({names}), which the folder does not hold; predictions were taken as stored")
     elif models is not None and not same_bars(run, models):

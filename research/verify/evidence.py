@@ -14,6 +14,7 @@ from qtcore.types import F8, FILL, I8, MODELS, Bars, Votes
 from research.errors import ProofError
 from research.runs.folder import RunFiles, read_run
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
 from research.verify.claims import Clock
 
@@ -26,7 +27,7 @@ class Evidence:
     """A run as its folder tells it.
 
     planes: every column of the decisions [n, S]. lines: equity, balance, exposure [n]. fills: FILL records in the order they were booked.
-    meta: the learned meta layer, None where the rules alone acted.
+    meta: the learned meta layer, None where the rules alone acted. own: the own layers of the run that are at hand.
     """
 
     files: RunFiles
@@ -38,11 +39,12 @@ class Evidence:
     lines: dict[str, F8]
     fills: NDArray
     meta: MetaSchedule | None = None
+    own: Layers = NONE
 
     @property
-    def own_layers(self) -> tuple[str, ...]:
-        """Names of layers that were not the chain's, and so are not in the folder."""
-        return tuple(self.files.manifest.get("own_layers", ()))
+    def lacking(self) -> tuple[str, ...]:
+        """Names of layers that were not the chain's, and whose code is not at hand."""
+        return self.files.lacking(self.own)
 
     @property
     def own_checks(self) -> list[dict[str, Any]]:
@@ -50,8 +52,8 @@ class Evidence:
         return list(self.files.manifest.get("own_checks", ()))
 
     def engine(self, values: dict[str, Any] | None = None) -> Engine:
-        """Return a fresh engine with the run's parameters and meta models; values: parameters to change."""
-        return Engine(self.params.with_values(values or {}), meta_model=self.meta)
+        """Return a fresh engine with the run's parameters, meta models and own layers; values: parameters to change."""
+        return Engine(self.params.with_values(values or {}), meta_model=self.meta, **self.own.engine)
 
     @property
     def clock(self) -> Clock:
@@ -77,9 +79,13 @@ class Trades:
     last: I8
 
 
-def read_evidence(folder: Path | str) -> Evidence:
-    """Read a run's folder. Raises UserError when tables are missing or do not fit together, or the summary is another one."""
+def read_evidence(folder: Path | str, layers: Layers = NONE) -> Evidence:
+    """Read a run's folder. layers: of the user's own, at hand.
+
+    Raises UserError when tables are missing or do not fit together, or the summary is another one.
+    """
     files = read_run(folder)
+    own = files.own(layers)
     _ = files.measured  # refused before the work
     bars, planes = files.bars(), files.decisions()
     table = files.frame("equity", columns=list(LINES))
@@ -91,7 +97,7 @@ def read_evidence(folder: Path | str) -> Evidence:
         if shape != bars.close.shape:
             raise ProofError(f"{name}.parquet must have {bars.close.shape} bars and symbols, was {shape}; run the backtest again")
     lines = {name: np.ascontiguousarray(table[name].to_numpy(np.float64)) for name in LINES}
-    return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols), files.meta())
+    return Evidence(files, files.params(), bars, votes, predictions, planes, lines, _fills(files, bars.symbols), files.meta(), own)
 
 
 def _fills(files: RunFiles, symbols: tuple[str, ...]) -> NDArray:

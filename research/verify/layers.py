@@ -11,15 +11,17 @@ future, with symbols in another order, and its inputs are compared before and af
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore import Engine, FeatureBank, Params
+from qtcore import Engine, Feature, FeatureBank, Params
+from qtcore.features.custom import own_features
 from qtcore.types import Action, Bars, Votes
 from research.errors import ProofError
 from research.verify.awkward import awkward_world, fresh, permuted
@@ -55,12 +57,19 @@ class LayerReport:
         return "\n".join([f"{self.kind}: {'passed' if self.passed else 'FAILED'}", *(f"  {rule}" for rule in self.rules)])
 
 
-def check_layer(layer: Any, kind: str | None = None, params: Params | None = None, seed: int = 0, like: Bars | None = None) -> LayerReport:
+def check_layer(
+    layer: Any,
+    kind: str | None = None,
+    params: Params | None = None,
+    seed: int = 0,
+    like: Bars | None = None,
+    custom: Iterable[Feature] = (),
+) -> LayerReport:
     """Try a researcher's own layer and name the rules it breaks.
 
     kind: `feature`, `judge`, `govern_step`, `trade` or `meta_model`; one of the first three is told from the arguments. params: what the
     layer is run with. like: bars whose times and symbols the trial has, with other prices; a feature that looks values up by time needs
-    them. Raises UserError when the kind cannot be told.
+    them. custom: own features that a judge reads. Raises UserError when the kind cannot be told.
 
     >>> from research.verify import check_layer
     >>> check_layer(lambda bars: bars.high - bars.low).failed
@@ -70,7 +79,7 @@ def check_layer(layer: Any, kind: str | None = None, params: Params | None = Non
     """
     kinds: dict[str, Callable[[Any, Params, int, World], Iterator[Rule]]] = {
         "feature": _feature_rules,
-        "judge": _judge_rules,
+        "judge": partial(_judge_rules, custom=own_features(custom)),
         "govern_step": govern_rules,
         "trade": loop_rules,
         "meta_model": meta_rules,
@@ -105,7 +114,7 @@ def _feature_rules(layer: Any, params: Params, seed: int, world: World) -> Itera
 
     try:
         whole = np.asarray(compute(bars))
-    except Exception as error:  # see attempt
+    except (Exception, SystemExit) as error:  # see attempt
         yield Rule("runs", f"raised {type(error).__name__}: {error}")
         return
     yield Rule("runs")
@@ -163,7 +172,7 @@ def _cut_rule(layer: Any, compute: Callable[[Bars], Any], params: Params, bars: 
             if broken and not _is_rounding(whole[:rows], cut[:rows]):
                 return Rule("cutting", _too_short(layer, params, bars, seed) + broken)
             rounded = rounded or broken
-    except Exception as error:  # see attempt
+    except (Exception, SystemExit) as error:  # see attempt
         return Rule("cutting", f"raised {type(error).__name__}: {error}")
     return Rule("rounding", f"{rounded}, by rounding alone; the last digits of a live value may be others") if rounded else Rule("cutting")
 
@@ -210,7 +219,7 @@ def _cuttings(
         yield f"in {len(parts)} blocks", None, np.concatenate(parts)
 
 
-def _judge_rules(judge: Any, params: Params, seed: int, world: World) -> Iterator[Rule]:
+def _judge_rules(judge: Any, params: Params, seed: int, world: World, custom: tuple[Feature, ...]) -> Iterator[Rule]:
     bars, votes = world
     given: list[tuple[Any, ...]] = []
 
@@ -218,12 +227,12 @@ def _judge_rules(judge: Any, params: Params, seed: int, world: World) -> Iterato
         given.append(inputs)
         return np.full(bars.close.shape, Action.HOLD, np.int8), np.zeros(bars.close.shape)
 
-    Engine(params, judge=spy).run(fresh(bars), fresh(votes))
+    Engine(params, judge=spy, custom=custom).run(fresh(bars), fresh(votes))
     inputs = given[0]
     before = [array.tobytes() for array in arrays_of(*inputs[:2])]
     try:
         action, confidence = (np.array(x) for x in judge(*inputs))
-    except Exception as error:  # see attempt
+    except (Exception, SystemExit) as error:  # see attempt
         yield Rule("runs", f"raised {type(error).__name__}: {error}")
         return
     yield Rule("runs")
@@ -241,7 +250,7 @@ def _judge_rules(judge: Any, params: Params, seed: int, world: World) -> Iterato
         return  # the engine refuses such an opinion
 
     def opinion(world: Bars, voted: Votes, edges: list[int]) -> Arrays:
-        engine = Engine(params, judge=judge)
+        engine = Engine(params, judge=judge, custom=custom)
         parts = [engine.run(fresh(world[a:b]), fresh(voted[a:b])).decisions for a, b in pairwise(edges) if b > a]
         return {name: np.concatenate([getattr(d, name) for d in parts]) for name in ("raw_action", "raw_confidence")}
 

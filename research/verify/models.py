@@ -120,7 +120,7 @@ def _rules(made_by: Callable[..., Any], names: tuple[str, ...], preset: str, see
         before = matrix.copy()
         model = trial.fitted()
         whole = trial.answer(model)
-    except Exception as error:  # the model is a stranger's code: whatever it raises is the finding
+    except (Exception, SystemExit) as error:  # the model is a stranger's code: whatever it raises is the finding
         yield Rule("runs", f"raised {type(error).__name__}: {error}")
         return
     yield Rule("runs")
@@ -224,7 +224,7 @@ def _other_features(trial: _Trial, model: BaseModel) -> str:
     narrow = inputs_of(trial.matrix[..., :-1].copy(), trial.cells("test"), trial.lookback)
     try:
         model.predict_proba(narrow)
-    except Exception:
+    except (Exception, SystemExit):
         return ""
     return f"rows of {len(trial.names) - 1} columns must be refused, were predicted"
 
@@ -244,7 +244,7 @@ def _refusal(what: str, call: Callable[[], Any], given: str) -> str:
         call()
     except ModelAbsentError:
         return ""
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return f"{what} must raise ModelAbsentError on {given}, raised {type(error).__name__}: {error}"
     return f"{what} must raise ModelAbsentError on {given}, took it"
 
@@ -257,7 +257,7 @@ def _absent_classes(trial: _Trial) -> str:
             probs = trial.answer(trial.fitted(without))
         except ModelAbsentError:
             continue
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return f"without {lacking} it must raise ModelAbsentError or answer, raised {type(error).__name__}: {error}"
         if wrong := _shape(probs, len(trial.cells("test"))):
             return f"without {lacking}: {wrong}"

@@ -14,6 +14,7 @@ Broken rules that tell of awkward data, not of knowledge (an infinite value, ano
 fail nothing.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,12 +25,15 @@ import pandas as pd
 from qtcore import Feature, Params
 from qtcore.types import F8, NS_PER_DAY, Bars
 from research.data import made_again
-from research.errors import ProofError
+from research.errors import ConfigError, ModelError, ProofError
+from research.training.models.base import model_class, model_target
+from research.training.models.layers import JUDGED
 from research.training.scoring.ceilings import ceilings_of
 from research.verify.causality import known, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
 from research.verify.layers import check_layer, one_plane
 from research.verify.leaks import audit_features
+from research.verify.models import check_model
 
 ROWS = (240, 960, 3_840)  # of the trial: the first that leaves a feature a third of its rows after its warm-up
 SYMBOLS = 4  # of the trial, the best known ones; all where the feature cannot do without
@@ -48,12 +52,38 @@ def try_features(features: Sequence[Feature], bars: Bars, params: Params) -> lis
     return [_try_feature(feature, bars, params) for feature in features]
 
 
-def try_layer(kind: str, layer: Any, params: Params) -> Checked:
-    """Try an own `judge`, `trade` or `meta_model` by the rules of `check_layer`."""
-    report = check_layer(layer, kind, params)
+def try_layer(kind: str, layer: Any, params: Params, custom: Sequence[Feature] = ()) -> Checked:
+    """Try an own `judge`, `trade` or `meta_model` by the rules of `check_layer`. Raises ConfigError where it cannot be called at all.
+
+    custom: own features that a judge reads.
+    """
+    if kind == "judge":
+        _check_signature(layer)
+    report = check_layer(layer, kind, params, custom=custom)
+    if kind == "trade" and (stopped := [rule for rule in report.rules if rule.broken and rule.name == "runs"]):
+        raise ConfigError(f"the own trade must run as a trade loop, {stopped[0].broken}; see research.check_layer(mine, 'trade')")
     broken = [str(rule) for rule in report.rules if rule.broken and rule.name not in TOLD]
     told = [str(rule) for rule in report.rules if rule.broken and rule.name in TOLD]
     return {"kind": kind, "name": kind, "rules": len(report.rules), "broken": broken, "told": told, "looks_up": ""}
+
+
+def try_model(name: str, preset: str) -> Checked:
+    """Try an own base model by the rules of `check_model`. Raises ModelError where it cannot be fitted and asked at all."""
+    report = check_model(model_class(model_target(name)), preset=preset)
+    broken = [rule for rule in report.rules if rule.broken]
+    if stopped := [rule for rule in broken if rule.name in ("protocol", "runs", "range")]:
+        raise ModelError(f"the own model {name} must keep the rules of a base model, was not so, {stopped[0]}; see research.check_model")
+    told = {"kind": "model", "name": name, "rules": len(report.rules), "told": [], "looks_up": ""}
+    return told | {"broken": [str(rule) for rule in broken]}
+
+
+def _check_signature(judge: Any) -> None:
+    """Raise ConfigError unless a judge can be asked with three things."""
+    try:
+        inspect.signature(judge).bind(None, None, None)
+    except TypeError as error:
+        was = f"{getattr(judge, '__name__', judge)}{inspect.signature(judge)}" if callable(judge) else repr(judge)
+        raise ConfigError(f"the own judge must take {JUDGED}, was {was:.100}; see docs/extending.md") from error
 
 
 def own_claims(checked: Sequence[Mapping[str, Any]]) -> list[Claim]:
@@ -109,7 +139,7 @@ def _sample(feature: Feature, compute: Callable[[Bars], F8], bars: Bars) -> tupl
             part = _columns(bars[max(0, bars.n - n - feature.lookback) :], columns)
             try:
                 base = compute(part)
-            except Exception as error:  # the feature is a stranger's code: it may need the other symbols
+            except (Exception, SystemExit) as error:  # the feature is a stranger's code: it may need the other symbols
                 problem = f"raised {type(error).__name__}: {error}"
                 break
             if known(base).any(axis=1).mean() > 1 / 3 or part.n == bars.n:
@@ -133,7 +163,7 @@ def _looked_up(compute: Callable[[Bars], F8], part: Bars, base: F8) -> str:
     varies = bool(known(base).any()) and float(np.nanmax(base)) > float(np.nanmin(base))
     try:
         other = compute(rewrite_future(part, 0, 0))
-    except Exception:  # see _sample
+    except (Exception, SystemExit):  # see _sample
         return "price"
     both = known(base) & known(other)
     if not varies or not both.any():
@@ -147,7 +177,7 @@ def _looked_up(compute: Callable[[Bars], F8], part: Bars, base: F8) -> str:
 def _is_same(compute: Callable[[Bars], F8], world: Bars, expected: F8) -> bool:
     try:
         return bool(same_bits(compute(world), expected).all())
-    except Exception:  # a table that does not have these times
+    except (Exception, SystemExit):  # a table that does not have these times
         return False
 
 

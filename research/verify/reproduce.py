@@ -16,6 +16,7 @@ from research.runs.backtest import backtest
 from research.runs.folder import RunFiles, array_hashes, manifest_of, read_run
 from research.runs.record import RunRecord
 from research.runs.tables import decision_planes
+from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
 
 # Stages in the order of the chain, and the arrays of the manifest that each one makes.
@@ -32,25 +33,29 @@ STAGES: dict[str, tuple[str, ...]] = {
 }
 
 
-def make_again(folder: str | Path, *, is_training: bool = True, progress: Any = None) -> tuple[RunRecord, dict[str, Any]]:
+def make_again(
+    folder: str | Path, *, is_training: bool = True, layers: Layers = NONE, progress: Any = None
+) -> tuple[RunRecord, dict[str, Any]]:
     """Make a finished run again and compare every array's hash; return the new record and the report.
 
-    is_training: fit the base models again; else the stored ones serve. progress(done, total, text) is called before each part. The report:
-    `equal`, `first` (the first stage that differs, None), `stages` (stage, arrays, differing, distance, where), `stored` (the verdict),
+    is_training: fit the base models again; else the stored ones serve. layers: of the user's own, at hand. progress(done,
+    total, text) is called before each part. The report: `equal`, `first` (the first stage that differs, None),
+    `stages` (stage, arrays, differing, distance, where), `stored` (the verdict),
     `changed` (source, versions: what is not as it was), `notes` (what was taken as stored). Nothing is written; the trial ledger does not
-    count it. Raises UserError when the folder is incomplete or used layers of the user's own.
+    count it. Raises UserError when the folder is incomplete, or was made with layers of the user's own that are not at hand.
     """
     report = progress or (lambda done, total, text: None)
     files = read_run(folder)
     manifest, notes = files.manifest, list[str]()
     report(0, 3, "read the folder")
-    bars, stored, params, meta = files.chain()
+    own = files.own(layers)
+    bars, stored, params, meta = files.chain(own)
     report(1, 3, "train" if is_training else "serve the models")
-    predictions, fits = _predictions(files, bars, stored, is_training, notes)
+    predictions, fits = _predictions(files, bars, stored, is_training, own, notes)
     report(2, 3, "run the chain")
     if meta is not None:
         notes.append("the learned meta layer was taken as stored and served again")
-    run = backtest(bars, predictions, params, meta=meta, ceilings=files.ceilings)
+    run = backtest(bars, predictions, params, meta=meta, **own.engine, ceilings=files.ceilings)
     run.profile, run.command = manifest["profile"], manifest["command"]
     run.manifest = {"trials": manifest["trials"]}  # the number that was recorded (`spec` D-97)
     again, arrays = array_hashes(run), manifest["arrays"]
@@ -85,7 +90,7 @@ def sentence(report: Mapping[str, Any]) -> str:
 
 
 def _predictions(
-    files: RunFiles, bars: Bars, stored: Predictions, is_training: bool, notes: list[str]
+    files: RunFiles, bars: Bars, stored: Predictions, is_training: bool, own: Layers, notes: list[str]
 ) -> tuple[Predictions, dict[str, bool]]:
     """Train or serve again; also which artefacts are the same, by name."""
     from research.data.facts import fingerprint
@@ -96,25 +101,35 @@ def _predictions(
         why = "they were imported" if stored.imported else "their models are not in the folder"
         notes.append(f"predictions were taken as stored: {why}")
         return stored, {}
-    models = ModelSet.load(folder)
+    models = ModelSet.load(folder, is_checked=False)
+    for artefact in models.artefacts:
+        artefact.check_code()
     is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in models.artefacts)
     if is_training and is_own:
         from research.parallel import n_processors
         from research.training.plan import TrainingPlan
         from research.training.walk_forward import run_plan
 
-        made = run_plan(bars, TrainingPlan(**models.config["plan"]), store=None, workers=(n_processors(), "local", None))
+        made = run_plan(
+            bars, TrainingPlan(**models.config["plan"]), _own_features(own, models), store=None, workers=(n_processors(), "local", None)
+        )
         assert made.models is not None
         new = {(a.slot, a.fold): a for a in made.models.artefacts}
         fits = [(a, new.get((a.slot, a.fold), a)) for a in models.artefacts]
         same = {f"{a.slot} fold {a.fold + 1}": (a.slot, a.fold) in new and a.identity == again.identity for a, again in fits}
         if all(same.values()) and any("digest" not in a.meta and a.hash != again.hash for a, again in fits):
             notes.append("calibrations differ in the last digits, as on another processor; the stored models, otherwise the same, served")
-            return Predictions.from_models(models, bars, files.params()), same
+            return Predictions.from_models(models, bars, files.params(), _own_features(own, models)), same
         return made, same
     why = "they were trained on other bars than these" if not is_own else "training was not asked for"
     notes.append(f"models were taken as stored and served again: {why}")
-    return Predictions.from_models(models, bars, files.params()), {}
+    return Predictions.from_models(models, bars, files.params(), _own_features(own, models)), {}
+
+
+def _own_features(own: Layers, models: Any) -> tuple[Any, ...]:
+    """Return the own features that the models read, in their order."""
+    known = {feature.name: feature for feature in own.features}
+    return tuple(known[name] for name in models.feature_names if name in known)
 
 
 def _stage(name: str, files: RunFiles, run: RunRecord, again: Mapping[str, str], stored: Mapping[str, str]) -> dict[str, Any]:

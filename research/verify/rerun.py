@@ -12,6 +12,7 @@ from research.verify.evidence import Evidence
 from research.verify.parity import Outputs, compare, random_future, run_once
 
 N_CUTS = 4
+JUDGED = ("raw_action", "raw_confidence")  # an own judge may look at the symbols as they stand; `check_layer` tells of it
 OPINION = (*DECISION_COLUMNS, "volatility", "trend_strength")
 
 
@@ -48,8 +49,9 @@ def order_claim(run: Evidence, whole: Outputs, seed: int) -> Claim:
     probs = None if votes.probs is None else np.ascontiguousarray(votes.probs[:, :, order])
     votes = Votes(votes.action[:, :, order], votes.confidence[:, :, order], probs)
     permuted = run_once(run.engine(), bars, votes)
-    back = {name: permuted[name][:, np.argsort(order)] for name in OPINION}
-    return compare(run.clock, "O-10", "another order of the symbols changes no opinion", {name: whole[name] for name in OPINION}, back)
+    said = [name for name in OPINION if run.own.judge is None or name not in JUDGED]
+    back = {name: permuted[name][:, np.argsort(order)] for name in said}
+    return compare(run.clock, "O-10", "another order of the symbols changes no opinion", {name: whole[name] for name in said}, back)
 
 
 def kill_claim(run: Evidence) -> Claim:

@@ -44,7 +44,7 @@ def attempt(name: str, check: Callable[[], str]) -> Rule:
     """Run one check; an exception breaks its rule."""
     try:
         return Rule(name, check())
-    except Exception as error:  # the layer is a stranger's code: whatever it raises is the finding
+    except (Exception, SystemExit) as error:  # the layer is a stranger's code: whatever it raises is the finding
         return Rule(name, f"raised {type(error).__name__}: {error}")
 
 

@@ -40,7 +40,7 @@ def load_models(run: Evidence) -> Any:
     from research.training.models.schedule import ModelSet
 
     folder = run.files.path / "models"
-    return ModelSet.load(folder) if (folder / "schedule.json").exists() else None
+    return ModelSet.load(folder, is_checked=False) if (folder / "schedule.json").exists() else None
 
 
 def same_bars(run: Evidence, models: Any) -> bool:
@@ -90,7 +90,7 @@ def serving_claim(run: Evidence, models: Any, seed: int) -> Claim:
     """Features stream through the engine up to each sampled bar, which is then served alone: the stored probabilities, bit by bit."""
     predicted = np.flatnonzero(run.predictions.fold >= 0)
     chosen = sorted({int(predicted[i]) for i in cut_points(len(predicted), MAX_SERVED, seed + 5)})
-    engine = Engine(run.params, SomeBars(models))  # the meta layer reads the votes, and these are compared
+    engine = Engine(run.params, SomeBars(models), custom=run.own.features)  # the meta layer reads the votes, and these are compared
     stored = run.votes.probs
     assert stored is not None
     checked, bad, first, start = 0, 0, None, 0
@@ -120,7 +120,7 @@ def retraining_claim(run: Evidence, models: Any, seed: int) -> Claim:
     slots = tuple(expected)
     if boundary * len(run.bars.symbols) > MAX_CELLS:
         slots = slots[:1]
-    again = retrain_fold(rewrite_future(run.bars, boundary, seed), models, fold, slots=slots) if slots else {}
+    again = retrain_fold(rewrite_future(run.bars, boundary, seed), models, fold, run.own.features, slots) if slots else {}
     wrong = [slot for slot in slots if again.get(slot) != expected[slot]]
     first = (
         Offender(boundary, str(np.datetime64(int(run.bars.close_time[boundary]), "ns"))[:16] + " UTC", "", wrong[0], 1.0) if wrong else None

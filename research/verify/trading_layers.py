@@ -44,7 +44,7 @@ def loop_rules(loop: Any, params: Params, seed: int, world: World) -> Iterator[R
 
     try:
         whole = traded(bars, [0, bars.n])
-    except Exception as error:  # see attempt
+    except (Exception, SystemExit) as error:  # see attempt
         yield Rule("runs", f"raised {type(error).__name__}: {str(error).splitlines()[0]}")
         return
     yield Rule("runs")
@@ -76,7 +76,7 @@ def meta_rules(model: Any, params: Params, seed: int, world: World) -> Iterator[
     given = rows.copy()
     try:
         whole = np.asarray(model.answer(given, close_time))
-    except Exception as error:  # see attempt
+    except (Exception, SystemExit) as error:  # see attempt
         yield Rule("runs", f"raised {type(error).__name__}: {error}")
         return
     yield Rule("runs")

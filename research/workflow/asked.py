@@ -10,6 +10,7 @@ from research.parallel import check_engine
 from research.runs.folder import RunFiles, check_output
 from research.runs.search_plan import SearchPlan
 from research.sweep.run import MARK, check_plan, check_resume
+from research.training.models.layers import Layers
 from research.workflow.backtest_job import Job
 
 SEARCHING = ("run.seed", "run.ceilings")  # what a sweep of a finished run takes of the table [run]
@@ -30,13 +31,16 @@ class SweepJob:
             return self.job.config.params
         return swept.params().with_values({name: value for name, value in self._changes().items() if name not in SEARCHING})
 
-    def check(self, folder: Path, swept: RunFiles | None) -> None:
-        """Raise UserError on every mistake that can be told without candles. folder: of the result; swept: the run that DATA is."""
+    def check(self, folder: Path, swept: RunFiles | None, own: Layers) -> None:
+        """Raise UserError on every mistake that can be told without candles. folder: of the result; swept: the run that DATA is.
+
+        own: layers of the user's that the settings are run with.
+        """
         check_output(folder, MARK)
         if self.resume:
             check_resume(folder)
         self._check_sources(swept)
-        check_plan(self.plan, self.job.engine)
+        check_plan(self.plan, self.job.engine, is_own=bool(own.chain))
         self.plan.space(self.base(swept))
         if self.walk_forward == 1:
             raise ConfigError(

@@ -21,8 +21,11 @@ from research.runs.config import Config
 from research.runs.folder import check_output
 from research.runs.tables import tested_rows
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
 from research.training.regime_weights import fit_regime_weights
+from research.verify.own import sentences
+from research.workflow.own_layers import try_chain, try_training
 from research.workflow.run import Run
 
 TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
@@ -51,6 +54,7 @@ class Job:
     time_zone: str | None = None
     day_start: str | None = None
     adjusted: bool = False
+    layers: Layers = NONE  # of the file that the command named
 
     def command(self) -> str:
         """Return the job as the command line that reproduces it; defaults are left out."""
@@ -64,6 +68,7 @@ class Job:
         words += ["--adjusted"] if self.adjusted else []
         for flag, path in (("predictions", self.predictions), ("models", self.models), ("meta", self.meta)):
             words += [f"--{flag}", str(path)] if path is not None else []
+        words += ["--layers", str(self.layers.path)] if self.layers.path is not None else []
         words += ["--profile", self.config.profile] if self.config.profile != "default" else []
         return shlex.join(words) + "".join(f" --set {shlex.quote(text)}" for text in self.config.changes())
 
@@ -94,10 +99,12 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
         raise ConfigError("--predictions and --models exclude each other, both were given; leave one out")
     folder = job.out or Path("reports") / _run_name(job)
     check_output(folder)
+    checked = try_chain(job.layers, job.config.params)
     loaded = load(job)
     predictions, params, meta, absent = inputs_of(job, loaded.bars, progress)
-    run = Run.of(backtest(loaded.bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings))
-    notes = (*run.notes, *absent)
+    run = Run.of(backtest(loaded.bars, predictions, params, meta=meta, **job.layers.engine, ceilings=job.config.run.ceilings))
+    run.own_checks = tuple(checked)
+    notes = (*run.notes, *absent, *sentences(checked))
     over = over_budget(provenance(run, tested_rows(run)), job.config.run.provenance_budget)
     notes = (*notes, over) if over else notes
     run = replace(run, notes=notes, lacked=tuple(loaded.report.lacked), command=job.command(), profile=job.config.profile)
@@ -145,8 +152,8 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
     if job.predictions is not None:
         return Predictions.import_file(job.predictions, bars, label=str(options.label), time_zone=job.time_zone)
     if job.models is not None:
-        return Predictions.from_models(resolve(job.models), bars, params, progress=progress)
-    return _train(job, bars, progress, TREES)
+        return Predictions.from_models(resolve(job.models), bars, params, job.layers.features, progress)
+    return _train(job, bars, progress, (*TREES, *job.layers.models))
 
 
 def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
@@ -179,7 +186,7 @@ def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[s
     loaded, draft = load(job), out.with_name(f".{out.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        made = update(loaded.bars, known, processes=n_processors(), progress=progress, out=draft)
+        made = update(loaded.bars, known, job.layers.features, processes=n_processors(), progress=progress, out=draft)
         made = _with_meta(replace(job, out=draft), loaded.bars, made, progress)
         put_in_place(draft, out)
     finally:
@@ -263,8 +270,13 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:
     from research.training.walk_forward import train
 
-    plan = job.config.run.training(models)
-    return train(bars, params=job.config.params, plan=plan, engine=job.engine, address=job.address, progress=progress, out=out)
+    plan, own, params = job.config.run.training(tuple(dict.fromkeys(models))), job.layers, job.config.params
+    checked = try_training(own, plan.models, plan.preset, bars, params)
+    made = train(
+        bars, params=params, plan=plan, custom=own.features, own_checks=checked, engine=job.engine, address=job.address, progress=progress,
+        out=out,
+    )  # fmt: skip
+    return replace(made, notes=(*made.notes, *sentences(checked)))
 
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:

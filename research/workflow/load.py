@@ -5,19 +5,22 @@ from pathlib import Path
 from research.errors import UserError
 from research.runs.backtest import backtest
 from research.runs.folder import array_hashes, read_run
+from research.training.models.layers import NONE, Layers
 from research.workflow.run import Run
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path, layers: Layers = NONE) -> Run:
     """Return the `Run` of a folder that `qt backtest`, `Run.save` or `qt status --export` wrote.
 
     Candles, predictions, parameters and the learned meta layer are read, the chain runs again (milliseconds), and every array must have the
-    hash that the manifest names. Nothing is written, and the trial ledger does not count it. Raises UserError when the folder is
-    incomplete, when an array differs (`qt reproduce` names the first stage), and for a run with layers of its user's own.
+    hash that the manifest names. Nothing is written, and the trial ledger does not count it. layers: of `research.load_layers`, for a run
+    that was made with some. Raises UserError when the folder is incomplete, when an array differs (`qt reproduce` names the first stage),
+    and where layers are lacking.
     """
     files = read_run(folder)
-    bars, predictions, params, meta = files.chain()
-    run = Run.of(backtest(bars, predictions, params, meta=meta, ceilings=files.ceilings))
+    own = files.own(layers)
+    bars, predictions, params, meta = files.chain(own)
+    run = Run.of(backtest(bars, predictions, params, meta=meta, **own.engine, ceilings=files.ceilings))
     run.profile, run.command, run.folder = files.manifest["profile"], files.manifest["command"], files.path
     run.manifest, run.verification = files.manifest, files.verify
     run.notes, run.lacked = tuple(files.manifest["notes"]), tuple(files.manifest.get("lacked", ()))

@@ -13,6 +13,7 @@ from research.evidence.trials import TrialName, name_trial
 from research.report import build
 from research.runs.folder import check_output, own_source, write_certificate, write_run
 from research.runs.verdict import UNPROVEN, combined
+from research.training.models.layers import Layers, in_use
 from research.verify.certificate import Progress, certify
 from research.verify.reproduce import make_again
 
@@ -44,22 +45,25 @@ def save_certificate(folder: Path, certificate: dict[str, Any], trial: TrialName
     return had_page
 
 
-def verify_run(folder: Path | str, progress: Progress | None = None, seed: int = 0) -> dict[str, Any]:
+def verify_run(folder: Path | str, progress: Progress | None = None, seed: int = 0, layers: Layers | None = None) -> dict[str, Any]:
     """Prove a finished run and write `verify.json` into its folder; verdict, page and ledger follow.
 
-    Returns the certificate of `research.verify.certify`, which says what the parameters mean. Raises UserError when the folder is
-    incomplete, or the trial ledger damaged or gone.
+    Returns the certificate of `research.verify.certify`, which says what the parameters mean; layers: by default those of the file in
+    use. Raises UserError when the folder is incomplete, or the trial ledger damaged or gone.
     """
     Ledger().resets()  # one that is damaged or gone is told before the work
-    run, certificate, is_the_run = certify(folder, progress, seed)
+    run, certificate, is_the_run = certify(folder, progress, seed, in_use() if layers is None else layers)
     # a copy that was altered says nothing of the trial
-    trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"]) if is_the_run else None
+    trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"], run.files.layers_hash) if is_the_run else None
     if save_certificate(run.files.path, certificate, trial):
         build(run.files.path)
     return certificate
 
 
 def reproduce(folder: Path | str, *, is_training: bool = True, progress: Any = None) -> dict[str, Any]:
-    """Make a run again: the report of `research.verify.reproduce.make_again`, with the `verdict` (stored, again)."""
-    record, report = make_again(folder, is_training=is_training, progress=progress)
+    """Make a run again: the report of `research.verify.reproduce.make_again`, with the `verdict` (stored, again).
+
+    A run that was made with a file of layers needs that in use (`research.load_layers`).
+    """
+    record, report = make_again(folder, is_training=is_training, layers=in_use(), progress=progress)
     return report | {"verdict": {"stored": report.pop("stored"), "again": combined(summarise(record), record.verification)["verdict"]}}

@@ -81,14 +81,15 @@ class Run(RunRecord):
         """Prove the run (see `research.verify`); an unsaved one is written to a temporary folder first."""
         import tempfile
 
+        from research.training.models.layers import at_hand
         from research.workflow.recording import verify_run
 
         if self.folder is not None:
-            self.verification = verify_run(self.folder, progress=progress)
+            self.verification = verify_run(self.folder, progress=progress, layers=at_hand(self.own))
             return self.verification
         with tempfile.TemporaryDirectory() as scratch:
             unsaved = replace(self)
-            self.verification = verify_run(unsaved.save(Path(scratch) / "run", record=False), progress=progress)
+            self.verification = verify_run(unsaved.save(Path(scratch) / "run", record=False), progress=progress, layers=at_hand(self.own))
         return self.verification
 
     def report(self, path: str | Path) -> Path:

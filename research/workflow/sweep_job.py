@@ -26,9 +26,11 @@ from research.sweep.search_significance import judge
 from research.sweep.trials import SweepResult
 from research.sweep.walk import Walk, fold_edges, walk
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import Layers
 from research.training.predictions import Predictions
 from research.workflow.asked import SweepJob
 from research.workflow.backtest_job import inputs_of, load
+from research.workflow.own_layers import try_chain
 from research.workflow.run import Run
 
 Progress = Any  # callback (done, total, text)
@@ -52,19 +54,22 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
     stem = Path(job.data).stem.replace(":", "-") or "sweep"
     folder = job.out or Path("reports") / f"sweep-{stem}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
     swept = read_run(job.data) if (Path(job.data) / "manifest.json").exists() else None
-    asked.check(folder, swept)
-    bars, predictions, meta, base, lacked = _inputs(asked, swept, progress)
+    own = job.layers if swept is None else swept.own(job.layers)
+    asked.check(folder, swept, own)
+    checked = try_chain(own, asked.base(swept))
+    bars, predictions, meta, base, lacked = _inputs(asked, swept, own, progress)
     if asked.walk_forward:
         fold_edges(Case.of(bars, predictions).first, bars.n, asked.walk_forward)  # a mistake is told before the sweep
-    certificate = _inherited(swept, bars, predictions, meta)
+    certificate = _inherited(swept, bars, predictions, meta, own)
     trials = sweep(
         bars, predictions, None, base, plan=asked.plan, out=folder, resume=asked.resume, engine=job.engine, address=job.address, meta=meta,
-        record=job.data, progress=progress,
+        **own.engine, record=job.data, progress=progress,
     )  # fmt: skip
-    walked = _walked(asked, trials, predictions, base, meta, progress) if asked.walk_forward else None
+    walked = _walked(asked, trials, predictions, base, meta, own, progress) if asked.walk_forward else None
     best = trials.best(asked.plan.objective)
     params = trials.params(int(best["trial"]))
-    run = Run.of(backtest(bars, predictions, params, meta=meta, ceilings=job.config.run.ceilings))
+    run = Run.of(backtest(bars, predictions, params, meta=meta, **own.engine, ceilings=job.config.run.ceilings))
+    run.own_checks = tuple(checked)
     run.verification, run.lacked = certificate, lacked
     summary = summary_of(trials, best, run.summary, asked.plan.objective)
     summary["search"] = judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)
@@ -78,10 +83,12 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
     return SweepReport(trials, page, summary, tuple(_rows(summary)), walked)
 
 
-def _walked(asked: SweepJob, trials: SweepResult, predictions: Predictions, params: Params, meta: Any, progress: Progress) -> Walk:
+def _walked(
+    asked: SweepJob, trials: SweepResult, predictions: Predictions, params: Params, meta: Any, own: Layers, progress: Progress
+) -> Walk:
     """Walk forward over the same settings; an adaptive search tries others in each fold, which the verdict on the best trial counts too."""
     found: Walk = walk(
-        trials.case.bars, predictions, None, params, plan=asked.plan, n_folds=asked.walk_forward, meta=meta,
+        trials.case.bars, predictions, None, params, plan=asked.plan, n_folds=asked.walk_forward, meta=meta, own=own,
         record=asked.job.data if asked.plan.search == "adaptive" else False, progress=progress,
     )  # fmt: skip
     trials.tried = found.tried or trials.tried
@@ -89,8 +96,8 @@ def _walked(asked: SweepJob, trials: SweepResult, predictions: Predictions, para
 
 
 def _curves(trials: SweepResult, predictions: Predictions, params: Params) -> Iterator[Curve]:
-    """Exact curves of the swept thresholds over the range that was swept, everything else as in the best trial."""
-    for axis in trials.space.axes:
+    """Exact curves of the swept thresholds over the range that was swept, everything else as in the best trial; none of own layers."""
+    for axis in () if trials.case.own.chain else trials.space.axes:
         low, high = (axis.low, axis.high) if axis.is_free else (axis.values[0], axis.values[-1])
         if axis.name in THRESHOLDS and low < high:
             yield threshold_curve(
@@ -99,12 +106,12 @@ def _curves(trials: SweepResult, predictions: Predictions, params: Params) -> It
 
 
 def _inputs(
-    asked: SweepJob, swept: RunFiles | None, progress: Progress
+    asked: SweepJob, swept: RunFiles | None, own: Layers, progress: Progress
 ) -> tuple[Bars, Predictions, MetaSchedule | None, Params, tuple[str, ...]]:
     """Candles, predictions, meta layer, parameters and what the reading lost: of a finished run, or of data as a backtest takes them."""
     job = asked.job
     if swept is not None:
-        bars, predictions, _, meta = swept.chain()
+        bars, predictions, _, meta = swept.chain(own)
         return bars, predictions, meta, asked.base(swept), tuple(swept.manifest.get("lacked", ()))
     loaded = load(job)
     bars = loaded.bars
@@ -114,7 +121,7 @@ def _inputs(
     return bars, predictions, meta, params, tuple(loaded.report.lacked)
 
 
-def _inherited(swept: RunFiles | None, bars: Bars, predictions: Predictions, meta: MetaSchedule | None) -> dict[str, Any]:
+def _inherited(swept: RunFiles | None, bars: Bars, predictions: Predictions, meta: MetaSchedule | None, own: Layers) -> dict[str, Any]:
     """Say what is proven of the rows: nothing yet, and where the swept run is invalid they are too.
 
     Then the ledger gets to know that run and what became of it, so that no row of its predictions enters a statistic.
@@ -122,7 +129,7 @@ def _inherited(swept: RunFiles | None, bars: Bars, predictions: Predictions, met
     if swept is None or swept.summary["verdict"] not in FAILING:
         return {"passed": None, "checks": [], "why": "a row of a sweep is not proven; `qt backtest` with its setting proves it"}
     summary, certificate = swept.summary, swept.verify
-    run = backtest(bars, predictions, swept.params(), meta=meta)
+    run = backtest(bars, predictions, swept.params(), meta=meta, **own.engine)
     Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), replace(result_of(summary, certificate, ""), of_predictions=True))
     failed = [check | {"detail": f"{check['detail']}, in the run that is swept"} for check in certificate["checks"] if not check["passed"]]
     return {"passed": False if failed else None, "checks": failed, "why": f"the run that is swept is {summary['verdict']}"}

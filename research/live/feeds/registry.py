@@ -5,6 +5,7 @@
 The opener gets the name and the flags that the user gave, and returns a `Feed`; a flag that it does not take is refused by name.
 """
 
+import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ def register_feed(prefix: str, opener: Callable[..., Feed], flags: Sequence[str]
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", prefix):
         raise ConfigError(f"prefix of a feed must be a word of small letters, digits, - and _, was {prefix!r}")
     _KINDS[prefix] = Kind(opener, tuple(flags), form or f"{prefix}:NAME")
+
+
+def flags_of(opener: Callable[..., Feed]) -> tuple[str, ...]:
+    """Return the flags that an opener takes: the names of its arguments after the first."""
+    return tuple(inspect.signature(opener).parameters)[1:]
 
 
 def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Mapping[str, Any] | None = None, **how: Any) -> Feed:

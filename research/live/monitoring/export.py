@@ -18,10 +18,12 @@ from qtcore.types import Decisions
 from research.errors import UserError
 from research.live.monitoring.gap import Inputs, engine_of, first_difference, joined_votes, read_inputs, results
 from research.live.monitoring.journal_source import JournalSource
+from research.live.session.reload import LAYERS
 from research.live.storage.codec import cell_columns, joined
 from research.runs.record import RunRecord
 from research.training.labels import Label, score_labels
 from research.training.meta.schedule import MetaSchedule
+from research.training.models.layers import NONE, given, in_use
 from research.training.predictions import Predictions
 
 
@@ -46,7 +48,7 @@ def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord
     votes = inputs.votes
     when, said = (inputs.bars.open_time, inputs.bars.close_time, inputs.bars.symbols), (votes.probs, votes.action, votes.confidence)
     predictions = Predictions(*when, *said, nobody, labels, label, imported=True)
-    learned = engine.meta_model
+    learned, own = engine.meta_model, given(**in_use().chain) if LAYERS in told else NONE
     return RunRecord(
         inputs.bars,
         predictions,
@@ -57,7 +59,8 @@ def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord
         command=f"qt status {journal}",
         profile=str(source.about.get("profile", "default")),
         meta=learned if isinstance(learned, MetaSchedule) else None,
-        own_layers=tuple(_missing(inputs)),
+        own_layers=(*own.chain, *_missing(inputs)),
+        own=own,
     )
 
 

@@ -23,10 +23,11 @@ from research.errors import ConfigError, UserError
 from research.live.journal.journal import VERSIONS, versions_of
 from research.live.journal.reading import Reading
 from research.live.monitoring.journal_source import JournalSource
-from research.live.session.reload import meta_of
+from research.live.session.reload import LAYERS, meta_of
 from research.live.storage.cells import FILLS, DamagedError
 from research.live.storage.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, joined, unpack_bar, unpack_state, unpack_votes
 from research.live.storage.files import damaged, guarded
+from research.training.models.layers import check_layers, in_use
 
 BLOCK = 512  # bars that are run at once
 EXECUTION = ("order_id", "symbol", "time", "is_entry", "qty", "price", "fee", "funding")
@@ -102,10 +103,16 @@ def joined_votes(parts: list[Votes]) -> Votes:
 
 
 def engine_of(inputs: Inputs, meta: MetaSource | None = None) -> Engine:
-    """Return an engine that stands before the first bar. Raises UserError where its meta layer is not where the journal says."""
+    """Return an engine that stands before the first bar.
+
+    Raises UserError where its meta layer is not where the journal says, or its file of layers is not in use.
+    """
     names, kept = inputs.models[0][1].get("features"), inputs.state["models.rows"]
     heard = None if names is None else Heard(tuple(names), len(kept) + 1)
-    engine = Engine(inputs.params[0][1], models=heard, meta_model=meta or meta_of(inputs.models[0][1], None))
+    known = inputs.models[0][1].get(LAYERS)
+    check_layers(known, "the journal")
+    own = {} if known is None else in_use().chain | {"custom": in_use().features}
+    engine = Engine(inputs.params[0][1], models=heard, meta_model=meta or meta_of(inputs.models[0][1], None), **own)
     engine.restore(inputs.state, inputs.bars.symbols, inputs.bars.interval)
     return engine
 

@@ -32,6 +32,7 @@ from research.training.meta.schedule import MetaSchedule
 from research.training.registry import NAME, find, pointer, resolve
 
 SOURCE, META_SOURCE = "source", "meta_source"  # where the models of a version come from, beside their hashes
+LAYERS = "layers"  # name and hash of the file of own layers that a version was decided with
 
 Loaded = tuple[Any, MetaSchedule | None, Mapping[str, Any]]  # base models, meta layer, what the journal says of them
 

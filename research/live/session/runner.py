@@ -28,6 +28,7 @@ from research.live.records import Event, iso
 from research.live.session.working import WorkingOrders
 from research.live.storage.codec import digest_of
 from research.live.storage.files import guarded
+from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
 
 SNAPSHOT_BARS = 24  # bars between full snapshots of a replay; live keeps one every bar
@@ -89,7 +90,8 @@ class Runner:
     """The chain on paper.
 
     predictions: stored votes on the bars of a replay; models: asked where there are none. meta: learned model of the meta layer.
-    models_about: their versions, for the journal. controls: changes parameters between bars. prepare: called with the engine before
+    models_about: their versions, for the journal. controls: changes parameters between bars. layers: the user's own.
+    prepare: called with the engine before
     the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
     meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. ready: called when history
     or journal are done with and the first bar is awaited. heard: called with whatever the feed yields. passed: called at points where a
@@ -106,6 +108,7 @@ class Runner:
     models_about: Mapping[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     controls: Controls | None = None
+    layers: Layers = NONE
     prepare: Callable[[Engine], None] = lambda engine: None
     watchers: tuple[Watcher, ...] = ()
     duties: tuple[BarHook, ...] = ()
@@ -116,7 +119,8 @@ class Runner:
 
     def __post_init__(self) -> None:
         self.stopping = False
-        self.engine = Engine(self.params, models=self.models, meta_model=self.meta)
+        own = self.layers.chain | {"custom": self.layers.features}
+        self.engine = Engine(self.params, models=self.models, meta_model=self.meta, **own)
         self.params = self.engine.params
         self._row = {} if self.predictions is None else {int(t): i for i, t in enumerate(self.predictions.close_time)}
         self._votes = None if self.predictions is None else self.predictions.votes()

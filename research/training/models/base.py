@@ -93,6 +93,13 @@ def register(slot: str, target: str) -> None:
     _REGISTRY[slot] = target
 
 
+def unregister(slot: str, before: str | None = None) -> None:
+    """Take back what `register` named; before: what the slot meant until then, None for nothing."""
+    _REGISTRY.pop(slot, None)
+    if before is not None:
+        _REGISTRY[slot] = before
+
+
 def registered() -> tuple[str, ...]:
     """Slots for which a class is registered, in slot order."""
     return tuple(slot for slot in MODELS if slot in _REGISTRY)

@@ -13,10 +13,19 @@ from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import NamedTuple
 
 from research.parallel import versions
 
 OURS = ("qtcore", "research")
+
+
+class Found(NamedTuple):
+    """What a module reaches: the user's own files and ours by hash, libraries by version."""
+
+    own: dict[str, str]
+    ours: dict[str, str]
+    libraries: dict[str, str]
 
 
 def imports_of(module: str) -> dict[str, str]:
@@ -25,18 +34,37 @@ def imports_of(module: str) -> dict[str, str]:
     >>> sorted(imports_of("research.training.models.calibration"))[0]
     'numpy'
     """
-    found: dict[str, str] = {}
+    found = Found({}, {}, {})
     _follow(module, found, is_first=True)
-    return found
+    return {**found.own, **found.ours, **found.libraries}
 
 
-def _follow(module: str, found: dict[str, str], is_first: bool = False) -> None:
+def sources_of(module: str) -> dict[str, str]:
+    """Return the hash of every file of the user's own that a module is made of, itself included; no library, and nothing of ours."""
+    found = Found({}, {}, {})
+    _follow(module, found, is_first=True)
+    return found.own
+
+
+def hidden_by(module: str, folder: Path) -> tuple[str, Path] | None:
+    """Return the first file in `folder` that a module's source names, but that Python finds elsewhere, and where; None for none."""
+    root = _place(module)
+    for name in () if root is None else _named(root.read_bytes(), ""):
+        top = name.partition(".")[0]
+        beside = [folder / f"{top}.py", folder / top]
+        mine = next((path for path in beside if path.is_file() or (path / "__init__.py").is_file()), None)
+        if mine is not None and (place := _place(top)) is not None and place.resolve() not in beside:
+            return mine.name, place
+    return None
+
+
+def _follow(module: str, found: Found, is_first: bool = False) -> None:
     top, *parts = module.split(".")
     root = _place(top)
-    if root is None or module in found:
+    if root is None or any(module in part for part in found):
         return
     if top not in OURS and (names := _distributions().get(top)) and _lies_in(root, "purelib", "platlib"):
-        found[top] = ",".join(versions(names).values())
+        found.libraries[top] = ",".join(versions(names).values())
         return
     path = _file(root, parts)
     if path is None or (_lies_in(root, "stdlib", "platstdlib") and not _lies_in(root, "purelib", "platlib")):
@@ -44,7 +72,7 @@ def _follow(module: str, found: dict[str, str], is_first: bool = False) -> None:
     if parts and top not in OURS:
         _follow(".".join([top, *parts[:-1]]), found)  # a package runs before what is in it
     source = path.read_bytes()
-    found[module] = hashlib.sha256(source).hexdigest()
+    (found.ours if top in OURS else found.own)[module] = hashlib.sha256(source).hexdigest()
     if path.suffix == ".py" and (is_first or top not in OURS):
         for name in _named(source, module if path.name == "__init__.py" else module.rpartition(".")[0]):
             _follow(name, found)

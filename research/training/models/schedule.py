@@ -27,11 +27,13 @@ from research.training.models.base import (
     lookback_of,
     make_model,
     model_target,
+    registered,
     scaler_path,
 )
 from research.training.models.calibration import calibrated
 from research.training.models.folder import ENTRY, check_meta, read_schedule
 from research.training.models.former import present
+from research.training.models.layers import adopt, check_layers
 from research.training.models.windows import complete, inputs_of
 
 SERVED = 4_096  # cells predicted between two reports: seconds of the slowest network
@@ -69,16 +71,27 @@ class Artefact(StoredFit[BaseModel]):
         return str(self.meta.get("digest") or (fit_hash(self.path) if self.path.exists() else self.hash))
 
     def load(self) -> BaseModel:
-        """Load the model. Raises ModelAbsentError where a file is missing, damaged, altered, or of other features."""
+        """Load the model.
+
+        Raises ModelAbsentError where a file is missing, damaged, altered, or of other features; UserError where its class is in a file of
+        layers that is not in use.
+        """
         if not self.path.exists():
             raise ModelAbsentError(f"{self.slot} of fold {self.fold} must have the file {self.path.name}, was without; train again")
         if artefact_hash(self.path) != self.hash:
             was = "altered" if scaler_path(self.path).exists() else "altered, or its scaler is gone"
             raise ModelAbsentError(f"{self.path.name} must have the hash {self.hash[:12]} of its schedule, was {was}; train again")
         check_meta(self)
+        self.check_code()
         _check_class(self.slot, self.meta["target"])
         model = make_model(self.meta["target"], self.meta["features"], self.meta["params"]["preset"])
         return model.load(self.path)
+
+    def check_code(self) -> None:
+        """Raise ModelError unless the file of layers that the model was made with, if there was one, is in use."""
+        if (about := self.meta.get("layers")) is not None:
+            check_layers(about, f"{self.slot} of fold {self.fold + 1}")
+            adopt(self.slot, self.meta["target"])
 
 
 def artefact_hash(path: Path) -> str:
@@ -123,6 +136,11 @@ class ModelSet(Schedule[Artefact, BaseModel]):
     def slots(self) -> tuple[str, ...]:
         """Models that have at least one artefact, in slot order."""
         return tuple(slot for slot in MODELS if any(a.slot == slot for a in self.artefacts))
+
+    @property
+    def layers(self) -> Mapping[str, str] | None:
+        """Name and hash of the file of layers that some model was made with, None where none needs one."""
+        return next((a.meta["layers"] for a in self.artefacts if a.meta.get("layers")), None)
 
     @property
     def lookback(self) -> int:
@@ -219,7 +237,8 @@ class ModelSet(Schedule[Artefact, BaseModel]):
 
 
 def _artefact(entry: Mapping[str, Any], path: Path, meta: Mapping[str, Any]) -> Artefact:
-    known = {"target": model_target(entry["slot"]), "features": [], "params": {"preset": "default"}}  # what a check of the files asks for
+    target = model_target(entry["slot"]) if entry["slot"] in registered() else ""
+    known = {"target": target, "features": [], "params": {"preset": "default"}}  # what a check of the files asks for
     told = known | dict(meta)
     return Artefact(**entry, path=path, meta=told | {"target": present(told["target"])})
 

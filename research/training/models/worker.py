@@ -30,12 +30,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8
-from research.errors import ModelError
+from research.errors import ModelError, UserError
 from research.parallel import Pool
 from research.training.models import fits
 from research.training.models.base import F4, ModelAbsentError, TreeModel, class_weights, lookback_of, make_model, own_digest
 from research.training.models.calibration import calibrated, fit_calibration
 from research.training.models.importance import permutation
+from research.training.models.layers import hold
 from research.training.models.windows import complete, inputs_of
 from research.training.splits import FIT, TEST, VALID
 
@@ -65,6 +66,8 @@ def fit_job(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) ->
     `<path>.npz` with the test cells' flat numbers and probabilities, and all of it to the store `job["store"]` if there is one. arrays:
     read from `job["folder"]` unless given.
     """
+    if job.get("layers"):
+        hold(job["layers"])
     answer = _fit(job, tell, arrays)
     if job.get("store") is not None:
         fits.keep(Path(job["store"]), job["key"], answer, Path(job["path"]))
@@ -116,12 +119,14 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
 
 
 def answer_of(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) -> Job:
-    """Do a job; where it fails, answer `refused` (the disk) or `error` (anything else) with the reason."""
+    """Do a job; where it fails, answer `refused` (the disk), `told` (a mistake of the user's) or `error` with the reason."""
     try:
         return fit_job(job, tell, arrays)
     except OSError as error:
         return {"refused": str(error)}
-    except Exception as error:  # the caller raises it, in whichever process that is
+    except UserError as error:
+        return {"told": str(error)}
+    except (Exception, SystemExit) as error:  # the caller raises it, in whichever process that is
         return {"error": f"{type(error).__name__}: {error}"}
 
 
@@ -198,7 +203,13 @@ def run_jobs(
     for i, answer in source:
         if "refused" in answer:
             raise ModelError(f"training must be able to write its temporary files, was not: {answer['refused']}; free space or set TMPDIR")
+        if "told" in answer:
+            raise ModelError(answer["told"])
         if "error" in answer:
+            if jobs[i].get("layers"):
+                what = f"{jobs[i]['slot']} of {jobs[i]['layers']['file']} must be fitted on every fold"
+                why = f"was not on fold {jobs[i]['fold'] + 1}: {answer['error']}"
+                raise ModelError(f"{what}, {why}; raise ModelAbsentError where it cannot be")
             raise RuntimeError(f"fitting {jobs[i]['slot']} of fold {jobs[i]['fold']} failed: {answer['error']}")
         hear(i, jobs[i], answer)
         if "progress" not in answer:

@@ -44,5 +44,5 @@ def test_own_layers_are_refused(run, tmp_path):
         return np.ones(votes.action.shape[1:], np.int8), np.full(votes.action.shape[1:], 0.5)
 
     own = research.backtest(run.bars, run.predictions, judge=judge)
-    with pytest.raises(research.UserError, match=r"must be of the chain alone to be made again, was .* with an own judge"):
+    with pytest.raises(research.UserError, match=r"must have its own judge at hand to be made again, was .* without; run its script again"):
         research.load_run(own.save(tmp_path / "run", record=False))
