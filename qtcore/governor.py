@@ -1,8 +1,8 @@
 """Risk governor: whether a trade may be made, and how large. The only code that says no.
 
-A cell is judged in two steps. The *screen* needs no account: HOLD, low confidence, shorts switched off, no bar, kill switch; it runs
-over a whole block as SIMD. What passes it is *governed* in order: drawdown halt and daily limit (the same for every candidate of a
-bar), then exposure and cooldown. The first rule that hits gives the reason (`spec` 10.3).
+A cell is judged in three steps. `screen` needs no account: HOLD, low confidence, shorts switched off, no bar, kill switch; it runs
+over a whole block as SIMD. What passes it is governed: `veto_step` asks what holds for every candidate of a bar (drawdown halt, daily
+limit), `govern_step` what holds for one (exposure, cooldown). The first rule that hits gives the reason (`spec` 10.3).
 Own governor: `qtcore.rebind(qtcore.trade, govern_step=mine)`.
 """
 
@@ -80,6 +80,16 @@ def veto_rule(is_halted, trades_today, max_daily_trades):
     """Reason that holds for every candidate of the bar, 0 if there is none."""
     reason = Reason.DAILY_TRADE_LIMIT_REACHED.value if trades_today >= max_daily_trades else 0
     return Reason.MAX_DRAWDOWN_EXCEEDED.value if is_halted else reason
+
+
+@kernel
+def veto_step(is_halted, account, closed, params):
+    """Ask what stops every candidate of the bar. Returns its reason, 0 if there is none.
+
+    is_halted: whether a drawdown halt holds. account: record ACCOUNT, what this bar approved before already in `trades_today`. closed: the
+    ring of closed trades, the newest at `(n_closed - 1) % N_CLOSED`. params: record of every layer's parameters.
+    """
+    return veto_rule(is_halted, account["trades_today"], params["governor"]["max_daily_trades"])
 
 
 @kernel(inline=True)

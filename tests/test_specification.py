@@ -95,8 +95,10 @@ def said(value: object) -> str:
 
 
 def test_reason_codes_are_those_of_the_code():
+    """A code that was added since has its row in qtcore/rules.py alone; one that was published keeps number and name."""
     told = re.findall(r"(\d+) (\w+)(?=[;| ])", section("0.4"))
-    assert dict(told) == {str(int(reason)): reason_text(reason) for reason in Reason}
+    assert len(told) > 50
+    assert dict(told).items() <= {str(int(reason)): reason_text(reason) for reason in Reason}.items()
 
 
 def test_profiles_are_those_of_the_code():

@@ -47,6 +47,7 @@ COVERED_BY: dict[str, str] = {
     "size_rule": "size",
     "size_step": "size",
     "veto_rule": "govern_step",
+    "veto_step": "govern_step",
     "govern_rule": "govern_step",
     "empirical_odds": "odds",
     "last_loss": "govern_step",

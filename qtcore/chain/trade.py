@@ -24,7 +24,7 @@ from qtcore.governor import (
     open_cell_rule,
     roll_day,
     screen,
-    veto_rule,
+    veto_step,
 )
 from qtcore.jit import kernel
 from qtcore.params import Params
@@ -141,7 +141,7 @@ def trade(
     """
     params, account, n_symbols, zero = params_record[0], account_record[0], close.shape[1], np.int64(0)  # a literal 0 compiles twice
     g, broker = params["governor"], params["broker"]
-    is_killed, limit, is_by_confidence = g["emergency_stop"] != 0, g["max_daily_trades"], g["order"] == GovernOrder.BY_CONFIDENCE
+    is_killed, is_by_confidence = g["emergency_stop"] != 0, g["order"] == GovernOrder.BY_CONFIDENCE
     is_flatten, is_last_50 = is_killed and g["flatten_on_kill"] != 0, g["cooldown_scope"] == CooldownScope.LAST_50
     is_empirical, win_rate, payoff = g["sizing_mode"] == SizingMode.KELLY_EMPIRICAL, g["win_rate"], g["payoff"]
     is_close_fill, horizon, delist_after = broker["fill"] == FillAt.CLOSE, broker["max_holding_bars"], broker["delist_after"]
@@ -218,7 +218,7 @@ def trade(
 
         roll_day(account, now, params)  # 6
         halt(account, now, params)
-        veto = veto_rule(account["is_halted"] != 0, account["trades_today"], limit)
+        veto = veto_step(account["is_halted"] != 0, account, closed, params)
         veto = veto if account["equity"] > 0.0 else Reason.LIQUIDATED.value
         m = zero
         if veto == 0:  # 7 entries
@@ -243,7 +243,7 @@ def trade(
                 account["trades_today"] += 1
                 n_pending += 1
                 n_held = hold(held, n_held, s)
-                veto = veto_rule(account["is_halted"] != 0, account["trades_today"], limit)
+                veto = veto_step(account["is_halted"] != 0, account, closed, params)
                 if veto != 0:
                     break
         if veto != 0:

@@ -37,7 +37,7 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"{fills_text(a)}; stop {percent(a['stop_loss'])} from entry; out after {several(a['max_holding_bars'], 'bars')}{shorts}",
         ),
         ("Costs a side", costs_text(a)),
-        ("Limits", f"{percent(p['governor.max_position'], 0)} a position; {limits_text(p)}"),
+        ("Limits", "; ".join((f"{percent(p['governor.max_position'], 0)} a position", *limits(p)))),
         *([("Cooldown", "on bars of this length only a stop blocks, and one decision")] if is_brief else []),
         (
             "Profile",
@@ -47,9 +47,10 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def limits_text(params: Mapping[str, Any]) -> str:
-    """Say the limits within which the governor lets a trade through; a run of an earlier version may not know all."""
-    return "; ".join(r.limit_text(params[r.parameter]) for r in refusals() if r.parameter in NUMBERS and r.parameter in params)
+def limits(params: Mapping[str, Any]) -> list[str]:
+    """Say the limits within which the governor lets a trade through, but for those that are off or that the run did not know."""
+    rules = [rule for rule in refusals() if rule.parameter in NUMBERS and params.get(rule.parameter, rule.off) != rule.off]
+    return [rule.limit_text(params[rule.parameter]) for rule in rules]
 
 
 def label_text(a: Mapping[str, Any]) -> str:

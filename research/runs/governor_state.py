@@ -1,6 +1,6 @@
 """Governor state, asked one request at a time: the compiled rules behind the interface of `spec` 10.2 and 10.5.
 
-For scenario files, `qt explain` and tests. It drives the rules that the trade loop inlines (`screen_rule`, `veto_rule`, `govern_step`) on
+For scenario files, `qt explain` and tests. It drives the rules that the trade loop inlines (`screen_rule`, `veto_step`, `govern_step`) on
 the same ACCOUNT, POSITION and CLOSED records. One thing differs: a drawdown is judged at every request and halts nothing by itself.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.declare import time_ns
-from qtcore.governor import base_of, drawdown_rule, govern_step, roll_day, screen_rule, veto_rule
+from qtcore.governor import base_of, drawdown_rule, govern_step, roll_day, screen_rule, veto_step
 from qtcore.params import Params
 from qtcore.portfolio import init_account
 from qtcore.rules import Reason
@@ -176,7 +176,7 @@ class GovernorState:
             is_halted = bool(self._drawdown() > g.max_drawdown)
             if not is_halted:
                 roll_day(account, time, params)
-            code = veto_rule(is_halted, int(account["trades_today"]), g.max_daily_trades)
+            code = veto_step(is_halted, account, self.closed, params)
         if code != 0:
             return 0.0, int(code)
         column = self._column(symbol)

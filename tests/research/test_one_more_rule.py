@@ -17,7 +17,7 @@ from research.live.monitoring.metrics import metrics_text
 from research.live.monitoring.sources import open_source
 from research.report import build
 from research.report.attribution_table import earned_table
-from research.report.terms import limits_text
+from research.report.terms import limits
 from research.workflow.recording import save_certificate, save_run
 from tests.support.fake_run import fake_run
 from tests.support.pretend import NAME, pretend_rule
@@ -41,7 +41,7 @@ def test_one_more_rule_is_counted_measured_and_shown(monkeypatch, tmp_path):
     assert (row["decided"], row["status"]) == (n, reachability.DECIDED)
     assert f"the rule {NAME} blocked" in no_trades(summary["rates"]["counts"], 0)
     assert f"; {rule.parameter} sets it" in no_trades(summary["rates"]["counts"], 0)
-    assert "25 % of pretence" in limits_text(run.params.flat())
+    assert "25 % of pretence" in limits(run.params.flat())
     folder = save_run(run, tmp_path / "run-20240101")
     save_certificate(folder, {"passed": True, "checks": [], "covers": [], "not_covered": []})
     html = build(folder).read_text(encoding="utf-8")
