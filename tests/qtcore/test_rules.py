@@ -1,12 +1,16 @@
 """Table of rules: every reason declared once and whole."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from qtcore.choices import MetaMode
 from qtcore.params import NUMBERS, Params
 from qtcore.rules import RULES, Reason, refusals, rule_of, rules_of
+from tests.support.rule_gaps import gaps
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("reason", list(Reason), ids=lambda reason: reason.name)
@@ -37,3 +41,8 @@ def test_every_code_that_the_chain_writes_stands_in_the_layer_that_asks():
 def test_names_in_the_attribution_are_unique():
     names = Counter(rule.switch[0] for rule in RULES if rule.switch)
     assert set(names.values()) == {1}
+
+
+def test_no_rule_of_the_account_has_a_gap():
+    """Code, row, parameter, kernel, twin and case: what one file says, the others know."""
+    assert gaps(ROOT) == []

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
-from qtcore.params import Params
-from qtcore.rules import Reason
+from qtcore.params import PARAMS, Params
+from qtcore.rules import RULES, Reason
 from qtcore.types import FILL, NEVER, NS_PER_HOUR, Bars
 from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
@@ -43,6 +43,8 @@ OPTIONS = {
     "last_50": {"governor.cooldown_scope": "last_50", "governor.cooldown_minutes": 600, "broker.max_holding_bars": 2},
     "kelly_confidence": {"governor.sizing_mode": "kelly_confidence", "governor.kelly_fraction": 0.05},
     "kelly_empirical": {"governor.sizing_mode": "kelly_empirical", "broker.slippage_rate": 0.0, "broker.fee_rate": 0.0},
+    "odds": {"governor.sizing_mode": "kelly_empirical", "governor.kelly_trades": 40, "governor.payoff": 3.0, "broker.initial_cash": 500.0},
+    "scaled": {"governor.reference_confidence": 0.95, "governor.min_confidence": 0.9},
     "by_confidence": {"governor.order": "by_confidence", "governor.max_daily_trades": 6},
     "close": {"broker.fill": "close", "broker.max_holding_bars": 4},
     "close_balance": {"broker.fill": "close", "governor.drawdown_basis": "balance", "governor.max_drawdown": 0.01},
@@ -157,6 +159,32 @@ def test_equal_to_the_naive_chain(name, seed):
     assert_same_ledger(fills, book.ledger[n_before:])
     assert_same_account(end, book)
     assert np.all(end.positions["qty"] == 0.0)
+
+
+def outcome(values: dict[str, object]) -> tuple[set[Reason], bytes]:
+    """Reasons that the account gives under `values`, and what became of it, on awkward bars."""
+    bars = awkward_bars(420, 0, 8)
+    action, confidence = votes_for(bars, 0)
+    params = Params().with_values(values)
+    state = TradeState.fresh(params, len(bars.symbols))
+    result = run_trade(bars, action, confidence, params, state)
+    fills = np.concatenate([result.fills, finish(state, int(bars.close_time[-1]), params)[1]])
+    reasons = {*result.governor_reason.ravel().tolist(), *fills["reason"].tolist()}
+    return {Reason(code) for code in reasons}, result.governor_reason.tobytes() + fills.tobytes()
+
+
+def test_the_cases_reach_every_rule_of_the_account_and_move_something_by_every_parameter():
+    found = {name: outcome(values) for name, values in OPTIONS.items()}
+    reached = set().union(*(reasons for reasons, _ in found.values()))
+    asked = [rule for rule in RULES if rule.layer in ("governor", "exit") and not rule.fails]
+    assert [f"no case of OPTIONS reaches {rule.reason.name}" for rule in asked if rule.reason not in reached] == []
+    idle = {f"{layer}.{name}" for layer in ("governor", "broker") for name in PARAMS[layer].names}
+    idle -= {"governor.flatten_on_kill"}  # a kill switch that is on from the first bar finds nothing open
+    idle -= {"governor.cooldown_scope"}  # few losses are older than 50 trades and younger than a cooldown
+    for name, values in OPTIONS.items():
+        without = {key: {k: v for k, v in values.items() if k != key} for key in idle & set(values)}
+        idle -= {key for key, rest in without.items() if outcome(rest)[1] != found[name][1]}
+    assert [f"no case of OPTIONS moves anything by {key}" for key in sorted(idle)] == []
 
 
 MIXED = st.fixed_dictionaries(
