@@ -82,7 +82,7 @@ def veto_rule(is_halted, trades_today, max_daily_trades):
     return Reason.MAX_DRAWDOWN_EXCEEDED.value if is_halted else reason
 
 
-@kernel
+@kernel(inline=True)
 def veto_step(is_halted, account, closed, params):
     """Ask what stops every candidate of the bar. Returns its reason, 0 if there is none.
 
