@@ -1,5 +1,7 @@
 """Input validation of bars and votes. The only place of qtcore that raises about data; kernels trust what passed here."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from qtcore.types import LEAST_PRICE, MOST, N_MODELS, Bars, InputError, Votes
@@ -40,7 +42,7 @@ def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:
     voted, sure = action.reshape(-1), confidence.reshape(-1)
     for start in range(0, len(voted), _CHECKED):
         _check_votes(voted[start : start + _CHECKED], sure[start : start + _CHECKED])
-    return Votes(action, confidence, None if votes.probs is None else as_array(votes.probs, np.float64))
+    return replace(votes, action=action, confidence=confidence, probs=None if votes.probs is None else as_array(votes.probs, np.float64))
 
 
 def _check_votes(action: np.ndarray, confidence: np.ndarray) -> None:

@@ -19,7 +19,7 @@ from qtcore.features.custom import own_features
 from qtcore.meta import MetaSource, meta_problems, meta_probs
 from qtcore.params import Params
 from qtcore.rules import Reason
-from qtcore.types import F8, I8, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
+from qtcore.types import F8, I8, MODELS, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
 
 DEFAULT_HORIZON = 5  # bars, of label L1
 
@@ -40,7 +40,8 @@ class Models(Protocol):
     def serve(self, inputs: NDArray[np.float32], close_time: I8) -> F8:
         """Turn inputs [lookback - 1 + n, S, F], the earlier rows in front, into probabilities [5, n, S, 3], NaN where a model is absent.
 
-        lookback: rows of one symbol that a prediction sees, its own included; 1 where the models do not say.
+        Models may also say `lookback`: rows of one symbol that a prediction sees, its own included, else 1; and who they are: `names`, one
+        for each of the five slots (`qtcore.voters.slots_of`), else `MODELS`, and `slots`, those that take part, else all of `names`.
         """
         ...
 
@@ -134,6 +135,9 @@ class Engine:
         if params.broker.max_holding_bars == 0:
             horizon = DEFAULT_HORIZON if models is None else models.horizon
             params = params.with_values({"broker.max_holding_bars": horizon})
+        self._names: tuple[str, ...] = getattr(models, "names", MODELS)
+        if models is not None:
+            params = params.for_voters(self._names, getattr(models, "slots", self._names))
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
         self._symbols: tuple[str, ...] = ()
@@ -149,6 +153,8 @@ class Engine:
         self._continue(bars)
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes, votes)
+        if self.judge is None:
+            self.params.check_voters(votes.names)
         if self.judge is None and self.meta_model is None and flows(self.params, bars.close.size):
             traded = flow(bars, votes, planes, self.params, self.account, self._trade)
             later = partial(decide, votes, planes.arbiter, planes.regime, self.params)
@@ -178,6 +184,11 @@ class Engine:
     def finish(self) -> tuple[TradeState, NDArray]:
         """Close what is open at the last valid closes, on a copy of the account: END_OF_DATA (`spec` 10.6 m)."""
         return finish(self.account, int(self._clock[0]), self.params)
+
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Who its models are, a name for each slot."""
+        return self._names
 
     @property
     def state(self) -> dict[str, NDArray]:
@@ -230,10 +241,10 @@ class Engine:
             inputs = np.concatenate([self._rows, matrix(planes, self.models.feature_names)])
             self._rows = inputs[n:].copy()
             if votes is None:
-                return Votes.from_probs(self.models.serve(inputs, bars.close_time))
+                return Votes.from_probs(self.models.serve(inputs, bars.close_time), self._names)
         if votes is not None:
             return as_votes(votes, n, n_symbols)
-        return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))
+        return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan), None, self._names)
 
     def _asked(self, votes: Votes, planes: Planes, close_time: I8) -> tuple[F8 | None, NDArray[np.int64]]:
         """Ask the learned meta model about every cell; where it is silent, the second answer [n] says why."""

@@ -4,10 +4,11 @@ One declaration per parameter gives validation, the nested `PARAMS` record that 
 (`--set layer.name=value`) and the report's table. Fractions are fractions (0.15, not 15).
 """
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from qtcore.declare import (
 from qtcore.rules import Broker, Governor
 from qtcore.stages import Stage, stage_tables
 from qtcore.types import I8, MODELS, N_MODELS, InputError
+from qtcore.voters import check_name, weights_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Features(ParamSet):
 class Ensemble(ParamSet):
     """How votes become one opinion."""
 
-    weights: tuple[float, ...] = vector((0.25, 0.25, 0.30, 0.20, 0.0), 0.0, 100.0, f"vote weight of {', '.join(MODELS)}", OPINION)
+    weights: tuple[float, ...] = vector(
+        (0.25, 0.25, 0.30, 0.20, 0.0), 0.0, 100.0, "vote weight of every voter, in the order of the slots; of one: weights.NAME", OPINION
+    )
     tie_break: TieBreak = choice(TieBreak.HOLD, "action of an exact tie", OPINION)
     multipliers: tuple[float, ...] = vector((1.0, 1.0, 1.0, 1.0), 0.0, 2.0, "confidence factor of weak, split, strong, unanimous", OPINION)
     regime_factors: tuple[float, ...] = vector(
@@ -100,6 +104,8 @@ class Arbiter(ParamSet):
 class Params:
     """Every parameter of the chain.
 
+    named: `ensemble.weights.NAME` and `ensemble.regime_weights.SLICE.NAME`, which wait for the voters of a run (`for_voters`).
+    is_shared: whether a voter of another name than ours has an equal share unless told otherwise; not where the weights came as numbers.
     stages: what changes with time, in order of time; given as `stage_tables` reads it.
 
     >>> Params().with_values({"governor.max_daily_trades": 5}).governor.max_daily_trades
@@ -114,6 +120,8 @@ class Params:
     arbiter: Arbiter = Arbiter()
     governor: Governor = Governor()
     broker: Broker = Broker()
+    named: tuple[tuple[str, float], ...] = ()
+    is_shared: bool = field(default=True, compare=False)
     stages: tuple[Stage, ...] = ()
 
     @classmethod
@@ -129,27 +137,53 @@ class Params:
         Raises InputError on an unknown name or a bad value.
         """
         by_layer: dict[str, dict[str, Any]] = {}
-        known = self.flat()
-        for name, value in values.items():
+        known, named = self.flat(), dict(self.named)
+        for name, value in chain.from_iterable(_leaves(*item) for item in values.items()):
             if name == "stages":
+                continue
+            if name.startswith(tuple(BY_NAME.values())):
+                named[name] = _weight(name, value)
                 continue
             if name not in known:
                 raise InputError(_unknown(name, list(known)))
             layer, key = name.split(".")
             by_layer.setdefault(layer, {})[key] = value
+            if name in BY_NAME:
+                named = {path: weight for path, weight in named.items() if not path.startswith(BY_NAME[name])}
+        is_shared = self.is_shared and "weights" not in by_layer.get("ensemble", {})
         kept = (Stage(s.start, tuple(pair for pair in s.values if pair[0] not in values)) for s in self.stages)
         stages = _parsed(values["stages"]) if "stages" in values else tuple(stage for stage in kept if stage.values)
-        return replace(self, stages=stages, **{layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()})
+        layers = {layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()}
+        return replace(self, stages=stages, named=tuple(named.items()), is_shared=is_shared, **layers)
+
+    def for_voters(self, slots: tuple[str, ...], voting: Iterable[str]) -> "Params":
+        """Return a copy whose five weights are those of the voters in `slots`; voting: who of them takes part (`weights_of`)."""
+        first = BY_NAME["ensemble.weights"]
+        named = {path.removeprefix(first): weight for path, weight in self.named if path.startswith(first)}
+        is_shared = self.is_shared and self.ensemble.weights == Ensemble().weights
+        weights = weights_of(self.ensemble.weights, slots, tuple(voting), named, is_shared=is_shared)
+        rest = tuple(pair for pair in self.named if not pair[0].startswith(first))
+        return replace(self, ensemble=replace(self.ensemble, weights=weights), named=rest, is_shared=False)
+
+    def check_voters(self, slots: tuple[str, ...]) -> None:
+        """Raise InputError unless the five weights are those of the voters in `slots`."""
+        unsaid = [name for name, _ in self.named] or [f"the weight of {name}" for name in slots if name not in MODELS and self.is_shared]
+        if unsaid:
+            remedy = "take the `params` of a run, or Params.for_voters(names, slots) of its predictions"
+            raise InputError(f"params must be those of the voters, was without the five weights: {unsaid[0]} is open; {remedy}")
 
     def flat(self) -> dict[str, Any]:
-        """Return `{"layer.name": value}` in declaration order; enums as lower-case names, vectors as lists. `stages` come last, if any."""
+        """Return `{"layer.name": value}` in declaration order; enums as lower-case names, vectors as lists.
+
+        What waits for voters' names follows, and `stages` come last, if there are any.
+        """
         values = {
             f"{layer.name}.{spec.name}": plain(getattr(getattr(self, layer.name), spec.name))
             for layer in LAYERS
             for spec in fields(getattr(self, layer.name))
         }
         stages = [{"from": time_text(s.start)} | {name: plain(value) for name, value in s.values} for s in self.stages]
-        return values | ({"stages": stages} if stages else {})
+        return values | dict(self.named) | ({"stages": stages} if stages else {})
 
     def record(self) -> np.ndarray:
         """Return the one-element `PARAMS` array that kernels receive, as it is before the first stage; a copy each time."""
@@ -180,13 +214,37 @@ class Params:
         return out
 
 
-LAYERS = fields(Params)[:-1]  # all but the stages
+LAYERS = fields(Params)[:-3]  # all but what waits for names, and the stages
 NUMBERS = frozenset(  # names of the parameters that are one number
     f"{layer.name}.{spec.name}"
     for layer in LAYERS
     for spec in fields(layer.default)  # type: ignore[arg-type]
     if type(spec.default) in (int, float)
 )
+BY_NAME = {
+    "ensemble.weights": "ensemble.weights.",
+    "ensemble.regime_factors": "ensemble.regime_weights.",
+}  # numbers, and beginning of names
+
+
+def _leaves(name: str, value: Any) -> Iterable[tuple[str, Any]]:
+    """Write a table of weights as one dotted name for each."""
+    if isinstance(value, Mapping) and f"{name}.".startswith(tuple(BY_NAME.values())):
+        for key, inner in value.items():
+            yield from _leaves(f"{name}.{key}", inner)
+    else:
+        yield name, value
+
+
+def _weight(name: str, value: Any) -> float:
+    check_name(name.rpartition(".")[2])
+    try:
+        weight = float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if isinstance(value, bool) or not 0.0 <= weight <= 100.0:
+        raise InputError(f"{name} must be a number in [0, 100], was {value!r}")
+    return weight
 
 
 def _parsed(stages: Iterable[Any] | str) -> tuple[Stage, ...]:

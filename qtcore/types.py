@@ -16,7 +16,7 @@ NS_PER_MINUTE = 60_000_000_000
 NS_PER_HOUR = 60 * NS_PER_MINUTE
 NS_PER_DAY = 24 * NS_PER_HOUR
 
-MODELS = ("xgb", "lgbm", "nhits", "patchtst", "tft")  # slot order of every [M, ...] array; the fifth slot is optional
+MODELS = ("xgb", "lgbm", "nhits", "patchtst", "tft")  # known voters in the slots of every [M, ...] array; others: `qtcore.voters`
 N_MODELS = 5
 LEAST_PRICE, MOST = 1e-30, 1e30  # prices lie between, volumes below: no market leaves this, and a product of ten still fits a float64
 ARBITER_INPUTS = ("rsi", "macd", "macd_signal", "bb_position", "volume_trend", "momentum_1h")
@@ -251,25 +251,27 @@ class Votes:
 
     action [M, n, S]: int8, -1 absent. confidence [M, n, S]: float64 in [0, 1], NaN absent.
     probs [M, n, S, 3]: float64 SELL HOLD BUY, NaN absent; None when the models gave actions only.
+    names [M]: who votes in each slot, as `qtcore.voters.slots_of` gives them out.
     """
 
     action: NDArray[np.int8]
     confidence: F8
     probs: F8 | None = None
+    names: tuple[str, ...] = MODELS
 
     @classmethod
-    def from_probs(cls, probs: F8) -> "Votes":
+    def from_probs(cls, probs: F8, names: tuple[str, ...] = MODELS) -> "Votes":
         """Vote with probabilities [M, n, S, 3]: the action is the first largest, the confidence its probability (`spec` 3.1)."""
         known = ~np.isnan(probs).any(axis=3)
         action = np.where(known, np.argmax(np.where(np.isnan(probs), -1.0, probs), axis=3), -1).astype(np.int8)
         confidence = np.where(known, np.max(probs, axis=3, initial=-1.0, where=~np.isnan(probs)), np.nan)
-        return cls(action, confidence, probs)
+        return cls(action, confidence, probs, names)
 
     def __getitem__(self, rows: slice) -> "Votes":
         """Cut a block of rows; arrays are contiguous copies."""
         cut = np.ascontiguousarray
         probs = None if self.probs is None else cut(self.probs[:, rows])
-        return Votes(cut(self.action[:, rows]), cut(self.confidence[:, rows]), probs)
+        return Votes(cut(self.action[:, rows]), cut(self.confidence[:, rows]), probs, self.names)
 
 
 DECISION_COLUMNS: dict[str, str] = {

@@ -6,6 +6,8 @@ terminal obeys, and nothing that makes text look like another, gets through as i
 
 import importlib.util
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from qtcore.types import InputError
 
@@ -71,3 +73,14 @@ def need(library: str, wish: str) -> None:
     """Raise UserError unless a library of EXTRAS, which says the extra of each, is installed. wish: what needs it, as users call it."""
     if importlib.util.find_spec(library) is None:
         raise UserError(f"{wish} needs the {library} library, was not installed; pip install 'qtcore[{EXTRAS[library]}]'")
+
+
+@contextmanager
+def refusing(kind: type[UserError]) -> Iterator[None]:
+    """Turn what qtcore refuses inside into an error of the user's of this kind, with the same words."""
+    try:
+        yield
+    except UserError:
+        raise
+    except InputError as error:
+        raise kind(error) from error

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # One row per level; a module may import rows above its own, and its own package.
 LEVELS: tuple[tuple[str, ...], ...] = (
-    ("lazy", "jit", "types", "choices", "declare", "stages"),
+    ("lazy", "jit", "types", "voters", "choices", "declare", "stages"),
     ("rules",),
     ("params", "check", "slots"),
     ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics"),
@@ -24,7 +24,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 )
 LEVEL = {name: rank for rank, row in enumerate(LEVELS) for name in row}
 # The simulator books with the accounting that live uses; the vocabulary itself is layered.
-SIDEWAYS = {("broker", "portfolio"), ("declare", "types"), ("stages", "types"), ("stages", "declare")}
+SIDEWAYS = {("broker", "portfolio"), ("declare", "types"), ("voters", "types"), ("stages", "types"), ("stages", "declare")}
 
 CORE_FORBIDDEN = {"logging", "random", "time", "datetime", "pickle", "json", "csv", "sqlite3", "threading", "asyncio", "tempfile", "shutil"}
 JIT_ONLY = {"numba", "llvmlite", "os", "sys", "pathlib", "hashlib"}  # the cache folder is jit.py's business

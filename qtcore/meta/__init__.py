@@ -6,7 +6,17 @@
 about a block.
 """
 
-from qtcore.meta.model import MetaModel, MetaSource, check_names, feature_rows, meta_problem, meta_problems, meta_probs
+from qtcore.meta.model import MetaModel, MetaSource, check_names, check_voters, feature_rows, meta_problem, meta_problems, meta_probs
 from qtcore.meta.vectors import VECTORS
 
-__all__ = ["VECTORS", "MetaModel", "MetaSource", "check_names", "feature_rows", "meta_problem", "meta_problems", "meta_probs"]
+__all__ = [
+    "VECTORS",
+    "MetaModel",
+    "MetaSource",
+    "check_names",
+    "check_voters",
+    "feature_rows",
+    "meta_problem",
+    "meta_problems",
+    "meta_probs",
+]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from qtcore.jit import kernel
 from qtcore.meta.linear import logistic_platt, logistic_softmax
 from qtcore.meta.mlp import mlp
-from qtcore.meta.vectors import VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
+from qtcore.meta.vectors import SLOTS, VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
 from qtcore.rules import Reason
-from qtcore.types import ADVANCED, F8, I8, InputError, Votes
+from qtcore.types import ADVANCED, F8, I8, MODELS, InputError, Votes
 
 SHAPES = {
     "logistic_platt": {"mean": "F", "scale": "F", "coef": "3F", "intercept": "3", "slope": "3", "offset": "3"},
@@ -103,6 +103,18 @@ def check_names(model: MetaModel, expected: str) -> MetaModel:
     return model
 
 
+def check_voters(model: MetaSource, names: tuple[str, ...]) -> None:
+    """Raise InputError unless the voters in the slots that the model reads are those that it was trained on.
+
+    names: of the five slots. A source says its own as `voters`; one that does not was trained on the known ones.
+    """
+    own: tuple[str, ...] = getattr(model, "voters", MODELS)
+    for m in SLOTS.get(model.vector, ()):
+        if own[m] != names[m]:
+            text = f"the meta model must be served with the voters that it was trained on, was trained with {own[m]} in slot {m + 1}"
+            raise InputError(f"{text} and asked about {names[m]}; train it again, or leave it out")
+
+
 def meta_problem(model: MetaSource | None) -> Reason:
     """Return why `meta_probs` is NaN in a cell with voters: no model, a model of unknown features, or unknown features of the cell."""
     if model is None:
@@ -122,9 +134,12 @@ def meta_probs(model: MetaSource | None, votes: Votes, planes: Any, prev_mean_co
     confidence of each symbol's last bar with a voter, NaN at the start; updated in place. close_time `[n]`: decision times, which a
     schedule needs.
     Returns `[3, n, S]` SELL HOLD BUY; NaN where the model is not ready (`meta_problem` says why) or a feature is unknown.
-    Raises InputError when the 32 or 36 features are wanted and the votes carry no probabilities.
+    Raises InputError when the 32 or 36 features are wanted and the votes carry no probabilities, and where other voters have the slots
+    (`check_voters`).
     """
     n, n_symbols = votes.action.shape[1:]
+    if model is not None:
+        check_voters(model, votes.names)
     out = np.full((n * n_symbols, 3), np.nan)
     vector = "" if model is None else model.vector
     if model is not None and vector:

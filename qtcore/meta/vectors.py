@@ -12,7 +12,23 @@ import numpy as np
 from qtcore.jit import kernel
 from qtcore.types import ADVANCED, MODELS
 
-_ALPHABETICAL = tuple(sorted(MODELS))
+SLOTS = {  # that each vector reads, in its order: patchtst before nhits in v5, as its authors had it; the originals by the alphabet
+    "v5": (0, 1, 3, 2),
+    "meta26": (0, 1, 2, 3),
+    "meta30": (0, 1, 2, 3, 4),
+    "meta32": (0, 1, 2, 3),
+    "meta36": (0, 1, 2, 3, 4),
+    "meta32_original": (1, 2, 3, 0),
+    "meta36_original": (1, 2, 3, 4, 0),
+}
+
+
+def columns_of(vector: str, voters: Sequence[str] = MODELS) -> tuple[str, ...]:
+    """Return the ordered feature names of a vector; voters: the names of the five slots."""
+    names = [voters[m] for m in SLOTS[vector]]
+    if vector == "v5":
+        return (*(f"{m}_confidence" for m in names), *(f"{m}_action" for m in names))
+    return _one_hot(names) if vector in ("meta26", "meta30") else _probable(names)
 
 
 def _one_hot(models: Sequence[str]) -> tuple[str, ...]:
@@ -28,16 +44,7 @@ def _probable(models: Sequence[str]) -> tuple[str, ...]:
     return (*own, *aggregates, *ADVANCED, "prediction_change_rate")
 
 
-_V5_ORDER = ("xgb", "lgbm", "patchtst", "nhits")  # patchtst before nhits, as its authors had it
-VECTORS: dict[str, tuple[str, ...]] = {
-    "v5": (*(f"{m}_confidence" for m in _V5_ORDER), *(f"{m}_action" for m in _V5_ORDER)),
-    "meta26": _one_hot(MODELS[:4]),
-    "meta30": _one_hot(MODELS),
-    "meta32": _probable(MODELS[:4]),
-    "meta36": _probable(MODELS),
-    "meta32_original": _probable([m for m in _ALPHABETICAL if m != "tft"]),
-    "meta36_original": _probable(_ALPHABETICAL),
-}
+VECTORS: dict[str, tuple[str, ...]] = {vector: columns_of(vector) for vector in SLOTS}  # with the known voters
 
 
 def vector_of(names: Sequence[str]) -> str:
@@ -47,11 +54,7 @@ def vector_of(names: Sequence[str]) -> str:
 
 def slot_order(vector: str) -> np.ndarray:
     """Return the model slots of a vector in the order of its columns."""
-    if vector == "v5":
-        models: Sequence[str] = _V5_ORDER
-    else:
-        models = [name.removesuffix("_conf").removesuffix("_confidence") for name in VECTORS[vector] if name.split("_")[0] in MODELS][3::4]
-    return np.array([MODELS.index(m) for m in models], np.int64)
+    return np.array(SLOTS[vector], np.int64)
 
 
 @kernel

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.rules import Reason
-from qtcore.types import MODELS, Source, Verdict
+from qtcore.types import Source, Verdict
 from research.runs.record import RunRecord
 from research.training.meta.scores import meta_scores
 from research.training.scoring.bootstrap import Bootstrap, block_length
@@ -58,7 +58,7 @@ def scores(run: RunRecord, regime: NDArray[np.int8], rows: slice, more: NDArray[
         {name: blocks(counted, bootstrap, rows) for name, counted in tallies.items()},
         symbol_blocks(said, labels, bootstrap, rows, run.bars.symbols),
         {name: reliability(said[name], labels, bootstrap, rows) for name in (*models, "ensemble", "arbiter")},
-        meta_against(said, [m for m in models if m in MODELS], labels, bootstrap, rows),
+        meta_against(said, [m for m in models if m in run.result.votes.names], labels, bootstrap, rows),
         bootstrap,
     )
 
@@ -87,7 +87,7 @@ def opinions(run: RunRecord) -> dict[str, Opinion]:
     Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals.
     """
     decisions, votes = run.result.decisions, run.result.votes
-    voting = [m for m in range(len(MODELS)) if (votes.action[m] >= 0).any()]
+    voting = [m for m in range(len(votes.names)) if (votes.action[m] >= 0).any()]
     everyone = np.all(votes.action[voting] >= 0, axis=0) if voting else np.zeros(run.labels.shape, bool)
 
     def where(mask: Any, action: Any) -> Any:
@@ -96,7 +96,7 @@ def opinions(run: RunRecord) -> dict[str, Opinion]:
     out = {}
     for m in voting:
         probs = None if votes.probs is None or np.isnan(votes.probs[m][everyone]).any() else votes.probs[m]
-        out[MODELS[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
+        out[votes.names[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
     if learned := meta_scores(run.result, run.params):
         out |= {name: Opinion(where(everyone, said[0]), said[1], said[2]) for name, said in learned.items()}
     replaced = (decisions.source == Source.META) & (

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.params import Params
-from qtcore.types import F8, MODELS, N_MODELS, Bars
+from qtcore.types import F8, N_MODELS, Bars
+from qtcore.voters import slots_of
 from research.errors import UserError
 from research.evidence.leakage import row_model
 from research.evidence.sharpe import ABSURD
@@ -95,12 +96,13 @@ def audit_cpcv(
         if progress is not None:
             progress(len(answers), len(splits), f"{model}: combinations of groups")
     rows, edges = [], [bars.n * g // n_groups for g in range(n_groups + 1)]
+    names = slots_of([model])
     for number, chosen in enumerate(paths(n_groups, n_test)):
         probs, truth = np.full((N_MODELS, *bars.close.shape, 3), np.nan), np.full(bars.close.shape, -1, np.int8)
         for g, split in enumerate(chosen):
             at = slice(edges[g], edges[g + 1])
-            probs[MODELS.index(model), at], truth[at] = answers[split](at), labels[split][at]
-        path = Predictions.from_probs(bars, probs, np.full(bars.n, -1, np.int16), truth, rule, imported=True)
+            probs[names.index(model), at], truth[at] = answers[split](at), labels[split][at]
+        path = Predictions.from_probs(bars, probs, np.full(bars.n, -1, np.int16), truth, rule, imported=True, names=names)
         rows.append({"path": number} | _score(bars, path, params, model))
     config = {"model": model, "label": rule.id, "groups": n_groups, "tested": n_test, "fits": len(splits), "seed": seed, "preset": preset}
     return Paths(rows, config | {"symbols": list(bars.symbols), "bars": bars.n})
@@ -130,7 +132,7 @@ def _fit(
 
 def _score(bars: Bars, path: Predictions, params: Params, model: str) -> dict[str, Any]:
     """Share of right calls of a path, and what the chain earns with it."""
-    action = path.action[MODELS.index(model)]
+    action = path.action[path.names.index(model)]
     scored = (action >= 0) & (path.labels >= 0)
     params = resolved(params, path)
     case = Case.of(bars, path)

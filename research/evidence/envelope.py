@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from qtcore.features import FEATURE_SETS, FeatureBank
 from qtcore.params import Params
 from qtcore.rules import Reason, codes, refusals
-from qtcore.types import F8, MODELS, Action, Bars, Source, Verdict
+from qtcore.types import F8, Action, Bars, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
 from research.runs.record import RunRecord
@@ -56,7 +56,6 @@ ENVELOPE = Kind(
 WINDOW, SHORTEST, PER_WINDOW = 168, 24, 40  # bars of a window: a week of hours, or a fortieth of a shorter backtest
 MIN_WINDOWS, BINS, LEVEL, USUAL_DRIFT = 8, 10, 0.001, 0.1
 REGIME = ("volatility", "trend_strength")
-VOTERS = (*MODELS, "ensemble")
 DECISIONS = ("n_voters", "verdict", "arbiter_action", "source", "raw_action", "governor_reason")  # columns that `bar_counts` reads
 
 Counts = dict[str, F8]  # per figure [n, k]: what each bar adds to it
@@ -247,7 +246,7 @@ def envelope_of(run: RunRecord) -> Envelope | None:
     decisions, votes = run.result.decisions, run.result.votes
     columns = {name: getattr(decisions, name)[rows] for name in DECISIONS if name != "governor_reason"}
     columns["governor_reason"] = run.result.governor_reason[rows]
-    voters = {name: (votes.action[m, rows], votes.confidence[m, rows]) for m, name in enumerate(MODELS)}
+    voters = {name: (votes.action[m, rows], votes.confidence[m, rows]) for m, name in enumerate(votes.names)}
     voters["ensemble"] = (decisions.ensemble_action[rows], decisions.ensemble_confidence[rows])
     label = run.predictions.label
     counts = bar_counts(columns, voters, run.labels[rows], label.horizon, planes, edges)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qtcore.choices import FeatureSet
 from qtcore.params import Params
-from qtcore.types import F8, MODELS, Bars, Votes
+from qtcore.types import F8, Bars, Votes
 from research.errors import ConfigError, UserError
 from research.files import plain
 from research.training.models.base import BaseModel, lookback_of, make_model, model_target
@@ -96,7 +96,7 @@ def audit_leakage(
         if progress is not None:
             progress(1, 1, f"shuffled {name}: training the wrong way")
         assert made.probs is not None
-        scored, gap = _compare(wrong, made.probs[MODELS.index(model)], made.labels, made.label.horizon)
+        scored, gap = _compare(wrong, made.probs[made.names.index(model)], made.labels, made.label.horizon)
         rows += [{"split": split, "features": name} | block for split, block in zip(SPLITS, scored, strict=True)]
         gaps[name] = gap
     config = {

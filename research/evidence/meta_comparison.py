@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from qtcore import Bars, Engine, Params
-from qtcore.types import F8, MODELS
+from qtcore.types import F8
 from research.errors import UserError
 from research.training.labels import score_labels
 from research.training.meta.train import Material, MetaPlan, fit_fold, prepare
@@ -117,7 +117,8 @@ def _opinions(bars: Bars, predictions: Predictions, params: Params, answers: Map
     from research.training.scoring.opinions import Opinion
 
     decisions = Engine(params).run(bars, predictions.votes()).decisions
-    out = {slot: Opinion(predictions.action[m], predictions.confidence[m]) for m, slot in enumerate(MODELS) if slot in predictions.slots}
+    voted = [(m, name) for m, name in enumerate(predictions.names) if name in predictions.slots]
+    out = {name: Opinion(predictions.action[m], predictions.confidence[m]) for m, name in voted}
     out["ensemble"] = Opinion(decisions.ensemble_action, decisions.ensemble_confidence)
     for name, probs in answers.items():
         known = ~np.isnan(probs[..., 0])

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qtcore.types import MODELS
 from research.errors import UserError
 from research.runs.record import RunRecord
 
@@ -33,7 +32,7 @@ def planes(run: RunRecord, rows: slice) -> dict[str, NDArray[np.int8]]:
     due[: rows.start] = due[last_vote(votes) + 1 :] = False
     artefacts, imported = getattr(run.predictions.models, "artefacts", ()), bool(run.predictions.imported)
     out = {}
-    for m, slot in enumerate(MODELS):
+    for m, slot in enumerate(votes.names):
         spoke = votes.action[m] >= 0
         if spoke.any():
             kind = np.full(bars.n, IMPORTED if imported else REAL, np.int8)

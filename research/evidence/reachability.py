@@ -7,7 +7,7 @@ never asks its learned model, and the published gate can only turn away an arbit
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,13 +82,16 @@ def possible(scene: RuleContext) -> set[Reason]:
     return {Reason(r) for voters in scene.voters for low in lows for r in np.unique(reasons_of(scene.params, voters, low))}
 
 
-def voter_table(scenes: list[RuleContext]) -> list[dict[str, Any]]:
-    """For each set of models that voted together: its cells, its patterns, and how many of them lead to each reason of the policy."""
+def voter_table(scenes: list[RuleContext], voters_of: Sequence[str] = MODELS) -> list[dict[str, Any]]:
+    """For each set of models that voted together: its cells, its patterns, and how many of them lead to each reason of the policy.
+
+    voters_of: who votes in each of the five slots.
+    """
     out = []
     together = sum((Counter(scene.voters) for scene in scenes), Counter[int]())
     for voters, cells in together.most_common():
         reasons, n = np.unique(reasons_of(scenes[0].params, voters, False)[0], return_counts=True)
-        names = [slot for m, slot in enumerate(MODELS) if voters >> m & 1]
+        names = [slot for m, slot in enumerate(voters_of) if voters >> m & 1]
         leads = {Reason(r).name: int(k) for r, k in zip(reasons, n)}
         out.append({"models": names, "cells": cells, "patterns": 3 ** len(names), "leads_to": leads})
     return out

@@ -31,6 +31,7 @@ from research.runs.tables import final_source, held, mean_exposure, tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.opinions import ECE_BINS
+from research.training.weights import weights_by_name
 
 SCHEMA_VERSION = 1
 
@@ -80,7 +81,7 @@ def summarise(run: RunRecord) -> dict[str, Any]:
 
 def dead_parts(run: RunRecord, asked: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Say who voted together, what every threshold did, and in words what could never act."""
-    voters, steered = voter_table(scenes_of(run)), thresholds(run, asked)
+    voters, steered = voter_table(scenes_of(run), run.result.votes.names), thresholds(run, asked)
     return {"voters": voters, "thresholds": steered, "sentences": sentences(asked, steered, voters)}
 
 
@@ -267,7 +268,7 @@ def _data(run: RunRecord, rows: slice) -> dict[str, Any]:
 
 def _assumptions(run: RunRecord, models: list[str]) -> dict[str, Any]:
     p, label = run.params, run.predictions.label
-    voting = [m for m in models if m in MODELS]
+    voting = [m for m in models if m in run.result.votes.names]
     stop_only = (
         p.governor.cooldown_scope == CooldownScope.SYMBOL_LAST_LOSS and p.governor.cooldown_minutes * 60_000_000_000 <= run.bars.interval
     )
@@ -276,7 +277,8 @@ def _assumptions(run: RunRecord, models: list[str]) -> dict[str, Any]:
         "label": label.to_dict(),
         "label_span_hours": label.horizon * run.bars.interval / NS_PER_HOUR,
         "models_voting": voting,
-        "models_expected": 4,
+        "models_expected": max(len(MODELS) - 1, len(voting)),
+        "weights": weights_by_name(p, run.predictions),
         "imported_predictions": bool(run.predictions.imported),
         "fee_rate": p.broker.fee_rate,
         "slippage_rate": p.broker.slippage_rate,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from qtcore import Bars, Params
-from qtcore.types import MODELS
+from qtcore.meta import check_voters
 from research.data.clock import iso
-from research.errors import ConfigError, UserError
+from research.errors import ConfigError, ModelError, UserError, refusing
 from research.evidence.envelope import FILE as ENVELOPE
 from research.live.broker.paper import PaperBroker
 from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed
@@ -37,6 +37,7 @@ from research.training.models.layers import NONE, SHOWN, Layers
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.registry import find
+from research.training.weights import settled, silent
 from research.verify.own import sentences, try_layer
 
 ROUNDING = 1e-9  # by which a confidence may differ that was written as text in between
@@ -131,20 +132,22 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
             wish.predictions, feed.bars, label=str(wish.config.run.label), time_zone=wish.how.get("time_zone")
         )
         feed.notes += predictions.notes
-        params = _with_horizon(params, predictions.label.horizon)
+        params = _with_horizon(settled(params, predictions), predictions.label.horizon)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
-        meta = load_meta(wish, params)
+        meta = load_meta(wish, params, predictions.names)
         about |= _about_meta(wish, meta) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
         models, meta, about = load_served(begun, params)
-        params = _with_horizon(params, models.horizon)
+        params = _with_horizon(settled(params, models), models.horizon)
     else:
         raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
-    if isinstance(feed, ReplayFeed):
+    voters = models if predictions is None else predictions
+    if isinstance(feed, ReplayFeed) and voters is not None:
         from research.evidence.lacked import deficiencies
 
         feed.lacked = deficiencies(feed.bars, params, feed.lacked, predictions, models, None)
+        feed.notes += silent(params, voters)
     return params, (predictions, models, meta, about)
 
 
@@ -160,7 +163,7 @@ def load_served(wish: LiveOptions, params: Params) -> tuple[Any, MetaSchedule | 
     """Load base models, their meta layer, and what the journal says of both. Raises UserError where they may not trade."""
     assert wish.models is not None
     models = load_models(wish, params)
-    meta = load_meta(wish, params)
+    meta = load_meta(wish, params, models.names)
     folder = Path(wish.models)
     about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
@@ -219,6 +222,7 @@ def assemble(
     open_.callback(lambda: None if opened and opened[0].has_begun else made.undo())
     is_replay = isinstance(feed, ReplayFeed)
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
+    facts["voters"] = list((served[0] or served[1]).names)
     journal = Journal(wish.journal, facts, durable=not is_replay, made=made)
     open_.callback(journal.close)
     opened.append(journal)
@@ -295,7 +299,7 @@ def check_votes(journal: Journal, predictions: Predictions, file: Path) -> None:
         if len(other := np.argwhere(is_other)):
             model, symbol = other[0].tolist()
             when = f"{bars.symbols[symbol]} at {iso(int(bars.close_time[0]))}"
-            text = f"--predictions must go on with those of the journal, was {file} with another vote of {MODELS[model]} for {when}"
+            text = f"--predictions must go on with those of the journal, was {file} with another vote of {said.names[model]} for {when}"
             raise UserError(f"{text}; give the file that it was begun with, or a longer one of the same, or use a new --journal")
 
 
@@ -336,11 +340,11 @@ def load_models(wish: LiveOptions, params: Params) -> Any:
     return models
 
 
-def load_meta(wish: LiveOptions, params: Params) -> MetaSchedule | None:
+def load_meta(wish: LiveOptions, params: Params, voters: tuple[str, ...]) -> MetaSchedule | None:
     """Load the learned meta layer: of `--meta`, or the one that lies with the models, as a backtest serves it.
 
-    Raises UserError where it was trained for another mode, or where the artefact that serves from now on is rejected or synthetic and that
-    was not allowed.
+    voters: names of the five slots. Raises UserError where it was trained for another mode or on other voters, or where the artefact that
+    serves from now on is rejected or synthetic and that was not allowed.
     """
     from research.training.registry import check_live, resolve
 
@@ -355,6 +359,8 @@ def load_meta(wish: LiveOptions, params: Params) -> MetaSchedule | None:
         meta.check_mode(params)
     except UserError as error:
         raise UserError(f"{error}" + (", or serve none with --set run.meta=none" if wish.meta is None else "")) from error
+    with refusing(ModelError):
+        check_voters(meta, voters)
     check_live(meta, wish.allow_rejected, wish.allow_synthetic)
     return meta
 

@@ -1,5 +1,6 @@
 """Model section of the report: the metadata of the artefacts that voted, read from the run's folder, as tables and sentences."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,10 @@ from research.training.models.folder import read_metadata
 TRIED = Kind("what `qt audit meta` wrote", "run it again", {"rows": {...: {...: Any}}, "absent": {...: str}, "sentence": str})
 
 
-def artefacts(folder: Path) -> list[dict[str, Any]]:
-    """Read the metadata of every artefact in a run's `models`, by model and fold; empty where the run holds none."""
+def artefacts(folder: Path, voters: Sequence[str] = MODELS) -> list[dict[str, Any]]:
+    """Read the metadata of every artefact in a run's `models`, in the order of its voters and folds; empty where the run holds none."""
     metas = read_metadata(folder / "models")
-    order = [*MODELS, "meta"]
+    order = [*voters, "meta"]
     return sorted((m for m in metas if m.get("slot") in order), key=lambda m: (order.index(m["slot"]), m.get("split", {}).get("fold", 0)))
 
 

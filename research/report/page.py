@@ -42,7 +42,7 @@ def page(files: RunFiles) -> dict[str, Any]:
     is_tested = (equity["open_time"] >= s["data"]["test_start"]) & (equity["close_time"] <= s["data"]["test_end"])
     tested = equity[is_tested].reset_index(drop=True)
     trades = files.frame("trades")
-    metas, kept, params = artefacts(files.path), tried_on(files.path), files.params().flat()  # an older run lacks some
+    metas, kept, params = artefacts(files.path, files.voters), tried_on(files.path), files.params().flat()  # an older run lacks some
     return {
         "title": files.manifest["run_id"],
         "subtitle": _subtitle(s),

@@ -5,13 +5,15 @@ from typing import Any
 
 from qtcore import Bars, Engine, Params
 from qtcore.features.custom import Feature, own_features
-from qtcore.meta import MetaSource
+from qtcore.meta import MetaSource, check_voters
 from research.data import load
 from research.data.load import warn
+from research.errors import ModelError, refusing
 from research.runs.record import RunRecord
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import given
 from research.training.predictions import Predictions, aligned
+from research.training.weights import settled, silent
 
 
 def backtest(
@@ -54,17 +56,20 @@ def backtest(
     kept = meta if isinstance(meta, MetaSchedule) else None
     if kept is not None:
         kept.check_mode(params)
+        with refusing(ModelError):
+            check_voters(kept, predictions.names)
     own = given(judge=judge, trade=trade, features=own_features(custom))
     engine = Engine(params, meta_model=meta, **own.engine)
     result = engine.run(bars, predictions.votes())
     own_layers = (*own.chain, *(["meta_model"] if meta is not None and kept is None else []))
-    notes = (*predictions.notes, *(kept.remarks(predictions.slots) if kept is not None else ()))
+    notes = (*predictions.notes, *silent(params, predictions), *(kept.remarks(predictions.slots) if kept is not None else ()))
     about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "own": own, "ceilings": ceilings}
     return RunRecord(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:
-    """Put the label's horizon where the holding time was left to it."""
+    """Put the weights of the voters where they were given by name, and the label's horizon where the holding time was left to it."""
+    params = settled(params, predictions)
     if params.broker.max_holding_bars > 0:
         return params
     return params.with_values({"broker.max_holding_bars": predictions.label.horizon})

@@ -21,7 +21,12 @@ Base models of one's own, each a class of the file that `--layers` names; no fil
     [models]
     forest = "Forest"
 
-Weights that follow the regime are a table of slices and models, each a factor on `ensemble.weights`:
+The voters may be weighed by name; whoever is not named keeps the weight of its slot, a voter of a name of its own an equal share:
+
+    [ensemble.weights]
+    forest = 0.3
+
+Weights that follow the regime are a table of slices and voters, each a factor on `ensemble.weights`:
 
     [ensemble.regime_weights]
     volatility_high = {xgb = 1.2, nhits = 0.8}
@@ -93,6 +98,8 @@ class Config:
             if (value := getattr(self.run, spec.name)) != spec.default:
                 values[f"run.{name}"] = declare.shown(spec.metadata, value)
         values |= {f"models.{name}": value for name, value in self.models.items()}
+        if not self.params.is_shared:
+            values["ensemble.weights"] = mine["ensemble.weights"]
         if self.params.stages:
             values["stages"] = stages_text(self.params.stages)
         return [f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for name, value in values.items()]
@@ -150,14 +157,15 @@ def _read_tables(
         if not isinstance(table, dict):
             raise ConfigError(f"{origin}: {layer} must be a table such as [governor], was {table!r}")
         if layer == "ensemble" and isinstance(table.get("regime_weights"), dict):
-            from research.training.regime_weights import FACTORS, regime_factors
+            from research.training.regime_weights import regime_factors
 
-            table = dict(table)
-            values[FACTORS] = regime_factors(table.pop("regime_weights"))
+            regime_factors(table["regime_weights"], names=None)  # the voters are not known yet
         if layer == "run":
             run = replace(run, **RunOptions.read(table, origin))
         elif layer == "search":
             search = replace(search, **SearchPlan.read(table, origin))
         else:
-            values.update({f"{layer}.{key}": value for key, value in table.items()})
+            for name, value in ((f"{layer}.{key}", value) for key, value in table.items()):
+                values.pop(name, None)  # what is said later comes later
+                values[name] = value
     return run, search

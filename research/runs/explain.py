@@ -9,7 +9,7 @@ import pandas as pd
 from qtcore import Engine, Params, Result
 from qtcore.choices import MacdUnits, MetaMode
 from qtcore.rules import Reason
-from qtcore.types import ARBITER_INPUTS, MODELS, Action, Bars, Consensus, Source, Verdict
+from qtcore.types import ARBITER_INPUTS, Action, Bars, Consensus, Source, Verdict
 from research.errors import UserError
 from research.files import plain
 from research.runs.folder import read_run
@@ -85,7 +85,7 @@ def _market(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
 
 def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
     rows = []
-    for m, name in enumerate(MODELS):
+    for m, name in enumerate(result.votes.names):
         action, confidence = result.votes.action[m, t, s], result.votes.confidence[m, t, s]
         says = "absent" if action == Action.ABSENT else _said(action, confidence)
         saw = {}

@@ -28,14 +28,15 @@ from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import ConfigError, UserError
-from research.files import Kind, count_rows, hash_file, put_in_place, read_json, read_table, save_json
-from research.runs.kinds import AGAIN, CERTIFICATE, COLUMNS, MANIFEST, PRICES, RUN_JSON, SUMMARY
+from research.files import count_rows, hash_file, put_in_place, read_json, read_table, save_json
+from research.runs.kinds import AGAIN, CERTIFICATE, MANIFEST, PRICES, RUN_JSON, SUMMARY, kind_of
 from research.runs.record import RunRecord
-from research.runs.tables import decision_planes, equity_frame, fills_frame, trades_frame
+from research.runs.tables import decision_planes, equity_frame, fills_frame, layer_planes, trades_frame
 from research.runs.verdict import UNPROVEN, combined
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, SHOWN, Layers
 from research.training.predictions import Predictions
+from research.training.weights import weights_by_name
 
 SCHEMA_VERSION = 1
 META_TRIED = "meta_tried.json"  # what `qt audit meta` tried on a run
@@ -136,6 +137,8 @@ def manifest_of(run: RunRecord, name: str, trials: dict[str, Any]) -> dict[str, 
         "notes": list(run.notes),
         "lacked": list(run.lacked),
         "meta_model": None if run.meta is None else {"kind": run.meta.kind, "vector": run.meta.vector, "hash": run.meta.hash},
+        "voters": list(run.result.votes.names),
+        "weights": weights_by_name(run.params, run.predictions),
         "own_layers": list(run.own_layers),
         "layers": _layers(run),
         "own_checks": list(getattr(run, "own_checks", ())),
@@ -162,20 +165,16 @@ def array_hashes(run: RunRecord) -> dict[str, str]:
     result = run.result
     arrays = {f"bars.{name}": getattr(run.bars, name) for name in ("open_time", "close_time", *PRICES)}
     arrays |= {f"votes.{name}": getattr(result.votes, name) for name in ("action", "confidence", "probs")}
-    arrays |= {f"decisions.{name}": plane for name, plane in decision_planes(run).items() if name.split("_")[0] not in MODELS}
+    arrays |= {f"decisions.{name}": plane for name, plane in layer_planes(run).items()}
     arrays |= {name: getattr(result, name) for name in ("equity", "balance", "exposure", "fills")}
     if run.bars.funding is not None:
         arrays["bars.funding"] = run.bars.funding
     return {name: hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for name, array in arrays.items() if array is not None}
 
 
-def _kind(name: str) -> Kind:
-    return Kind(f"the {name} of a run as the backtest wrote them", AGAIN, COLUMNS[name])
-
-
 def file_hashes(folder: Path) -> dict[str, str]:
     """sha256 of every table of a run's folder, by name."""
-    return {f"{name}.parquet": hash_file(folder / f"{name}.parquet", _kind(name)) for name in TABLES}
+    return {f"{name}.parquet": hash_file(folder / f"{name}.parquet", kind_of(name)) for name in TABLES}
 
 
 def _sources() -> dict[str, str]:
@@ -270,6 +269,11 @@ class RunFiles:
         return tuple(self.manifest["symbols"])
 
     @property
+    def voters(self) -> tuple[str, ...]:
+        """Who voted in each of the five slots; the known voters in a run of an earlier version."""
+        return tuple(self.manifest.get("voters", MODELS))
+
+    @property
     def ceilings(self) -> bool:
         """Whether a figure that no honest run reaches makes the verdict implausible."""
         return bool(self.manifest.get("ceilings", True))
@@ -289,10 +293,10 @@ class RunFiles:
 
     def n_rows(self, name: str) -> int:
         """Rows of a table; its columns are checked too."""
-        return count_rows(self.path / f"{name}.parquet", _kind(name))
+        return count_rows(self.path / f"{name}.parquet", kind_of(name, self.voters))
 
     def _table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        return read_table(self.path / f"{name}.parquet", _kind(name), columns)
+        return read_table(self.path / f"{name}.parquet", kind_of(name, self.voters), columns)
 
     def planes(self, table: str, names: Iterable[str]) -> dict[str, NDArray]:
         """Read columns of `bars` or `decisions` as planes [n, S], with the bits and dtypes that were written."""
@@ -330,7 +334,10 @@ class RunFiles:
 
     def predictions(self) -> Predictions:
         """Read the predictions that voted; their models stay in the folder."""
-        return Predictions.load(self.path / "predictions.parquet")
+        read = Predictions.load(self.path / "predictions.parquet")
+        if read.names != self.voters:
+            raise self._altered("predictions", f"of the voters {', '.join(read.names)}")
+        return read
 
     def meta(self) -> MetaSchedule | None:
         """Read the learned meta layer that was served, None where the rules alone acted."""
@@ -367,7 +374,7 @@ class RunFiles:
 
     def decisions(self) -> dict[str, NDArray]:
         """Read every decision column as a plane [n, S]."""
-        own = [f"{m}_{part}" for m in MODELS for part in ("action", "confidence")]
+        own = [f"{name}_{part}" for name in self.voters for part in ("action", "confidence")]
         rest = (
             "final_action",
             "final_confidence",

@@ -1,8 +1,9 @@
 """Kinds of files in a run's folder: what each is called, and which names and types it must hold."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from qtcore.types import DECISION_COLUMNS, MODELS
+from qtcore.types import DECISION_COLUMNS
 from research.files import TEXT, TIME, Kind
 from research.training.labels import LABEL_SHAPE
 
@@ -28,6 +29,8 @@ MANIFEST = Kind(
         "meta_model?": (None, {"kind": str, "vector": str, "hash": str}),
         "own_layers?": [str],
         "layers?": (None, {"file": str, "hash": str}),
+        "voters?": [str],
+        "weights?": {...: float},
         "origin?": str,
         "ceilings?": bool,
         "figures?": str,
@@ -41,8 +44,6 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "bars": KEYS | dict.fromkeys((*PRICES, "funding?"), "double"),
     "decisions": KEYS
     | {name: int if name in CODES else float for name in DECISION_COLUMNS}
-    | {f"{m}_action": "int8" for m in MODELS}
-    | {f"{m}_confidence": "double" for m in MODELS}
     | {"final_action": "int8", "final_confidence": "double", "final_source": "int8", "governor_reason": "uint8", "size": "double"}
     | {"cell_pnl": "double", "volatility": "double", "trend_strength": "double", "label": "int8"},
     "trades": {
@@ -88,3 +89,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
     },
     "predictions": {"close_time": TIME, "open_time": TIME, "symbol": TEXT, "fold": int, "label": int},  # votes: `Predictions.load`
 }
+
+
+def kind_of(table: str, voters: Sequence[str] = ()) -> Kind:
+    """Return what a table of a run is called and must hold; voters: the names whose votes the decisions hold too."""
+    votes = {f"{name}_{part}": kind for name in voters for part, kind in (("action", "int8"), ("confidence", "double"))}
+    return Kind(f"the {table} of a run as the backtest wrote them", AGAIN, COLUMNS[table] | (votes if table == "decisions" else {}))

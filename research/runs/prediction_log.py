@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from qtcore.types import MODELS, Action
+from qtcore.types import Action
 from research.files import replacing
 from research.runs.record import RunRecord
 
@@ -35,12 +35,12 @@ def _write_log(run: RunRecord, path: Path) -> None:
     votes, decisions, regime = result.votes, result.decisions, result.planes.regime
     with path.open("w", encoding="utf-8") as file:
         for t, s in np.argwhere(decisions.n_voters > 0):
-            present = [m for m in range(len(MODELS)) if votes.action[m, t, s] != Action.ABSENT]
+            present = [m for m in range(len(votes.names)) if votes.action[m, t, s] != Action.ABSENT]
             line = {
                 "timestamp": _stamp(int(result.close_time[t])),
                 "symbol": result.symbols[s],
                 "base_predictions": {
-                    MODELS[m]: {"action": Action(int(votes.action[m, t, s])).name, "confidence": float(votes.confidence[m, t, s])}
+                    votes.names[m]: {"action": Action(int(votes.action[m, t, s])).name, "confidence": float(votes.confidence[m, t, s])}
                     for m in present
                 },
                 "ensemble_action": Action(int(decisions.ensemble_action[t, s])).name,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Engine, Params, Votes
-from qtcore.types import F8, I8, N_MODELS, InputError
+from qtcore.types import F8, I8, MODELS, N_MODELS, InputError
 from research.training.predictions import Predictions
 
 
@@ -69,4 +69,4 @@ def _votes(bars: Bars, parts: list[Predictions]) -> Votes:
             )
         _, here, there = np.intersect1d(bars.close_time, part.close_time, assume_unique=True, return_indices=True)
         action[:, here], confidence[:, here] = part.action[:, there], part.confidence[:, there]
-    return Votes(action, confidence)
+    return Votes(action, confidence, None, parts[0].names if parts else MODELS)

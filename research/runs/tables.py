@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore.choices import FillAt
-from qtcore.types import DECISION_COLUMNS, MODELS, Action, Source
+from qtcore.types import DECISION_COLUMNS, Action, Source
 from research.runs.benchmark import buy_and_hold, drawdown
 from research.runs.record import RunRecord
 
@@ -31,17 +31,24 @@ def final_source(run: RunRecord) -> NDArray[np.int8]:
     return np.where(refused, np.int8(Source.GOVERNOR_HOLD), decisions.source).astype(np.int8)
 
 
+def vote_planes(run: RunRecord) -> dict[str, NDArray]:
+    """Return what every slot voted, two planes [n, S] each, by the names of the voters."""
+    votes = run.result.votes
+    parts = (("action", votes.action), ("confidence", votes.confidence))
+    return {f"{name}_{part}": plane[m] for m, name in enumerate(votes.names) for part, plane in parts}
+
+
 def decision_planes(run: RunRecord) -> dict[str, NDArray]:
     """Every column of the decision table as a plane [n, S], in the order of the chain."""
+    return vote_planes(run) | layer_planes(run)
+
+
+def layer_planes(run: RunRecord) -> dict[str, NDArray]:
+    """Every column of the decision table behind the votes as a plane [n, S]."""
     result = run.result
-    planes: dict[str, NDArray] = {}
-    for m, name in enumerate(MODELS):
-        planes[f"{name}_action"] = result.votes.action[m]
-        planes[f"{name}_confidence"] = result.votes.confidence[m]
-    planes.update({name: getattr(result.decisions, name) for name in DECISION_COLUMNS})
     approved = result.final_action != Action.HOLD
     return {
-        **planes,
+        **{name: getattr(result.decisions, name) for name in DECISION_COLUMNS},
         "final_action": result.final_action,
         "final_confidence": np.where(approved | (result.decisions.raw_action == Action.HOLD), result.decisions.raw_confidence, 0.0),
         "final_source": final_source(run),

@@ -1,7 +1,8 @@
 """Import of the user's own predictions: a Parquet, CSV or JSON-lines file or a frame, one row per close and symbol.
 
-Columns: `close_time` (or `timestamp`, meaning the close, or `open_time` alone), `symbol` and per model `xgb_action` and `xgb_confidence`,
-or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. JSON lines may nest them as the chain's own log does:
+Columns: `close_time` (or `timestamp`, meaning the close, or `open_time` alone), `symbol` and per voter `xgb_action` and `xgb_confidence`,
+or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. The voter may have any name (`qtcore.voters`).
+JSON lines may nest them as the chain's own log does:
 `{"timestamp": ..., "symbol": ..., "base_predictions": {"xgb": {"action": "BUY", "confidence": 0.7}}}` (`spec` 12.1).
 
 Only the status `active` votes (D-37). An unknown action, or a confidence or probability outside [0, 1], is an `error`: it does not vote
@@ -19,15 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.rules import Broker
-from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
-from research.data import closes_of, schema
-from research.data.clock import iso, utc_ns
-from research.data.funding import match, spelling
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, InputError, Votes
+from qtcore.voters import ALIASES, LAYERS, slots_of
+from research.data import schema
 from research.data.schema import plain
 from research.data.unread import NAMES
 from research.data.zones import Reading
-from research.errors import ModelError, UserError, several
-from research.files import Kind, check_file, reason
+from research.errors import ModelError, several
+from research.files import Kind, check_file
 from research.training.foreign_codes import (
     ABSENT,
     MOST_ODD,
@@ -40,15 +40,14 @@ from research.training.foreign_codes import (
     signed_numbers,
 )
 from research.training.foreign_files import read_file
+from research.training.foreign_rows import place
 from research.training.labels import Label, score_labels
-from research.training.predictions import SIDES, SUM_TOLERANCE, Predictions, matching, mismatch
+from research.training.predictions import SIDES, SUM_TOLERANCE, Predictions, matching
 
 if TYPE_CHECKING:
     import pandas as pd
 
-ALIASES = {"patch": "patchtst", "lightgbm": "lgbm", "xgboost": "xgb"}
 STATUSES = ("active", "shadow", "fallback", "insufficient", "error")
-TIME_NAMES = ("close_time", "timestamp", "open_time")
 OPENS = ("open_time", "opentime", "timeopen", "time_open")
 CLOSES = tuple(name for name in (*schema.TIME_NAMES, *schema.NAMELESS) if not re.search("open|start|begin", name))
 MOST_ROUNDED = 0.0151  # that the sum of three probabilities of two decimals may be off 1
@@ -72,37 +71,41 @@ def import_predictions(
         return stored if label == "auto" else _relabelled(stored, bars, label, broker)
     notes: list[str] = []
     try:
-        action, confidence, probs = _planes(source, bars, notes, Reading(time_zone))
-    except UserError as error:
+        votes = _planes(source, bars, notes, Reading(time_zone))
+    except InputError as error:
         raise ModelError(f"{error}; data/README.md lists the accepted forms") from error
-    complete = not (np.isnan(probs).any(axis=-1) & (action >= 0)).any()
+    assert votes.probs is not None
+    complete = not (np.isnan(votes.probs).any(axis=-1) & (votes.action >= 0)).any()
     labels, rule = score_labels(bars, label, broker)
     return Predictions(
         bars.open_time,
         bars.close_time,
         bars.symbols,
-        probs if complete else None,
-        action,
-        confidence,
+        votes.probs if complete else None,
+        votes.action,
+        votes.confidence,
         np.full(bars.n, -1, np.int16),
         labels,
         rule,
         imported=True,
         notes=tuple(notes),
+        names=votes.names,
     )
 
 
-def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> tuple[NDArray[np.int8], F8, F8]:
-    """Read what others wrote: action and confidence [5, n, S], probabilities [5, n, S, 3]. Raises UserError."""
+def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> Votes:
+    """Read what others wrote; the probabilities are there, NaN where they were not given. Raises UserError."""
     frame, skipped = _read(source)
     notes += [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
     frame = _with_roles(frame, bars, notes)
-    row, column, keep = _place(frame, bars, notes, reading)
+    row, column, keep = place(frame, bars, notes, reading)
     shape = (N_MODELS, bars.n, len(bars.symbols))
     action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
     last = _last(row * len(bars.symbols) + column)
     differs = np.zeros(len(row), bool)
-    for m, votes in _votes(frame, keep, notes):
+    found = _columns(frame, notes)
+    names = slots_of(found)
+    for m, votes in _votes(frame, found, names, keep, notes):
         for plane, values in zip((action, confidence, probs), map(np.asarray, votes)):
             counted = values[last]
             plane[m][row, column] = counted
@@ -112,7 +115,7 @@ def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> tupl
         notes.append(f"{twice} rows repeat a close_time and symbol, {other}; the last one counts")
     if not (action >= 0).any():
         raise ModelError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
-    return action, confidence, probs
+    return Votes(action, confidence, probs, names)
 
 
 def _last(cell: I8) -> I8:
@@ -162,7 +165,9 @@ def _read(source: Any) -> tuple["pd.DataFrame", int]:
         raise ModelError(f"predictions must be a path, a pandas or a polars frame, was {type(source).__name__}")
     if len(frame) == 0:
         raise ModelError(f"predictions must have at least one row, was empty: {source if isinstance(source, str | Path) else 'frame'}")
+    spelled = {str(name).strip().lower(): str(name).strip() for name in frame.columns}
     frame = frame.rename(columns=lambda name: str(name).strip().lower())
+    frame.attrs["spelled"] = spelled
     if twice := frame.columns[frame.columns.duplicated()].tolist():
         raise ModelError(f"predictions must name a column once, capital letters or not, was {twice[0]!r} twice; rename one or leave it out")
     return frame, skipped
@@ -187,32 +192,36 @@ def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.Data
 
 
 def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str]]:
-    """Find the columns of each model: {slot: {part: column}}."""
+    """Find the columns of each voter, in the order in which they stand: {name: {part: column}}.
+
+    Raises UserError where a known voter lacks some. Of other names only whoever has all columns of a vote is a voter: a
+    table may hold other things that are called so.
+    """
     found: dict[str, dict[str, str]] = {}
-    unknown = set()
+    spelled = frame.attrs.get("spelled", {})
     for name in frame.columns:
         for part in PARTS:
-            if name.endswith(f"_{part}") and not name.startswith(("ensemble_", "final_", "raw_", "meta_", "arbiter_")):
-                model = ALIASES.get(name.removesuffix(f"_{part}"), name.removesuffix(f"_{part}"))
-                if model in MODELS:
-                    found.setdefault(model, {})[part] = name
-                else:
-                    unknown.add(model)
-    if unknown:
-        notes.append(f"columns of unknown models were ignored: {', '.join(sorted(unknown))}")
+            if name.endswith(f"_{part}") and name.partition("_")[0] not in LAYERS:
+                model = name.removesuffix(f"_{part}")
+                known = ALIASES.get(model, model)
+                found.setdefault(known if known in MODELS else spelled.get(name, name)[: len(model)], {})[part] = name
+    lacking = {voter: parts for voter, parts in found.items() if not (set(SIDES) <= set(parts) or {"action", "confidence"} <= set(parts))}
+    for voter, parts in lacking.items():
+        if voter in MODELS:
+            raise ModelError(
+                f"predictions must hold {voter}_action and {voter}_confidence, or {voter}_p_sell, _p_hold, _p_buy, was "
+                f"{' and '.join(f'{voter}_{part}' for part in sorted(parts))} alone; add what is missing"
+            )
+        del found[voter]
     read = {name for parts in found.values() for name in parts.values()}
+    if lacking:
+        whole = "a voter has NAME_action and NAME_confidence, or NAME_p_sell, NAME_p_hold and NAME_p_buy"
+        notes.append(f"columns of {', '.join(sorted(lacking))} were ignored: {whole}")
     named = tuple(plain(name) for name in (*MODELS, *ALIASES))
     if unread := [str(name) for name in frame.columns if name not in read and plain(name).startswith(named)]:
         notes.append(
             f"columns that name a model were not read: {', '.join(unread[:8])}; they must end in {', '.join(map('_{}'.format, PARTS))}"
         )
-    for slot, parts in found.items():
-        has_probs = all(side in parts for side in SIDES)
-        if not has_probs and not ("action" in parts and "confidence" in parts):
-            raise ModelError(
-                f"predictions must hold {slot}_action and {slot}_confidence, or {slot}_p_sell, _p_hold, _p_buy, was "
-                f"{' and '.join(f'{slot}_{part}' for part in sorted(parts))} alone; add what is missing"
-            )
     if not found:
         raise ModelError(
             f"predictions must hold columns such as xgb_action and xgb_confidence, was {', '.join(map(str, frame.columns[:12]))}"
@@ -220,87 +229,11 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
     return found
 
 
-def _place(frame: "pd.DataFrame", bars: Bars, notes: list[str], reading: Reading) -> tuple[I8, I8, I8]:
-    """Find the bar and symbol of each row: (rows of bars, columns of bars, numbers of the frame's rows that have both)."""
-    name = next((name for name in TIME_NAMES if name in frame.columns), None)
-    if name is None or "symbol" not in frame.columns:
-        held = ", ".join(map(str, frame.columns[:12]))
-        raise ModelError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
-    names = frame["symbol"].astype(str).str.strip()
-    times, has_time = _times(frame, name, notes, reading, names)
-    column = _columns_of(names, bars, notes)
-    grid = bars.open_time if name == "open_time" else bars.close_time
-    if name == "open_time":
-        notes.append("rows are placed by open_time: each predicts at the close of the bar that opens then")
-    else:
-        _refuse_open_times(frame, times[has_time & (column >= 0)], name, bars)
-        stamps = closes_of(times, grid, bars.interval)
-        if moved := int(np.count_nonzero(stamps != times)):
-            notes.append(f"{moved} values of {name} lie just before a close, as exchanges write it, and mean that close")
-        times = stamps
-    row = np.minimum(np.searchsorted(grid, times), max(bars.n - 1, 0))
-    keep = np.flatnonzero(has_time & (grid[row] == times) & (column >= 0)) if bars.n else np.empty(0, np.int64)
-    if len(keep) == 0:
-        raise ModelError(mismatch(0, len(frame), np.unique(times[has_time]), tuple(dict.fromkeys(names)), bars))
-    if len(keep) < len(frame):
-        notes.append(f"{len(frame) - len(keep)} of {len(frame)} rows match no bar and were ignored")
-    return row[keep].astype(np.int64), column[keep], keep
-
-
-def _columns_of(names: "pd.Series", bars: Bars, notes: list[str]) -> I8:
-    """Return the number of each row's symbol, -1 for none; another way of writing it is noted."""
-    distinct, spelled = list(dict.fromkeys(names)), {spelling(symbol) for symbol in bars.symbols}
-    if not any(name in bars.symbols or spelling(name) in spelled for name in distinct):
-        return np.full(len(names), -1, np.int64)
-    found, told = match(distinct, bars.symbols, "a prediction")
-    notes += told
-    return np.asarray(names.map(dict(zip(distinct, found.tolist()))).to_numpy(np.int64))
-
-
-def _times(frame: "pd.DataFrame", name: str, notes: list[str], reading: Reading, names: "pd.Series") -> tuple[I8, NDArray[np.bool_]]:
-    """Return ns UTC and which rows have a time at all. Raises UserError where none has, or one cannot be read."""
-    import pandas as pd
-    import pyarrow as pa
-
-    given = frame[name]
-    has_time = given.notna().to_numpy(bool)
-    if not (pd.api.types.is_numeric_dtype(given) or pd.api.types.is_datetime64_any_dtype(given)):
-        has_time = has_time & ~given.astype(str).str.strip().isin(["", "None", "NaT", "nan", "null"]).to_numpy(bool)
-    if not has_time.any():
-        raise ModelError(f"predictions must have a time in {name}, was empty in every row")
-    try:
-        read = pa.Array.from_pandas(given[has_time])
-    except pa.ArrowException as error:
-        raise ModelError(f"predictions must have times of one kind in {name}, was otherwise ({reason(error)})") from error
-    times = np.full(len(frame), np.iinfo(np.int64).min)
-    code = pd.factorize(names[has_time])[0].astype(np.int32)
-    times[has_time] = utc_ns(read, f"column {name} of the predictions", reading, code)
-    if reading.zone is not None and not reading.notes:
-        reading.note(f"times of {name} are of {reading.zone}, as those of the candles (--time-zone)")
-    notes += reading.notes
-    return times, has_time
-
-
-def _refuse_open_times(frame: "pd.DataFrame", times: I8, name: str, bars: Bars) -> None:
-    """Raise UserError where times are those of the opens: each would vote a bar early, knowing the bar that it votes on.
-
-    Where bars touch, an open is the close before it. What tells them apart are opens that no bar closes at (the first one, those after a
-    pause) and closes that no bar opens at (the last one).
-    """
-    remedy = "add the bar's length, or name the column open_time"
-    if "open_time" in frame.columns and (frame[name] == frame["open_time"]).any():
-        raise ModelError(f"{name} of the predictions must be the close of each bar, was its open_time; {remedy}")
-    opens, closes = np.setdiff1d(bars.open_time, bars.close_time), np.setdiff1d(bars.close_time, bars.open_time)
-    only_opens = times[np.isin(times, opens)]
-    if len(only_opens) and not np.isin(times, closes).any() and times.min() >= bars.open_time[0]:
-        where = f"{iso(only_opens[0])} opens a bar and closes none"
-        raise ModelError(f"{name} of the predictions must be the close of each bar, was its open ({where}); {remedy}")
-
-
-def _votes(frame: "pd.DataFrame", keep: I8, notes: list[str]) -> Iterator[tuple[int, tuple[NDArray[np.int8], F8, F8]]]:
-    """Read each model's columns as a whole; yield its number and (action int8, confidence, probs [k, 3]) of the rows `keep`."""
-    found = _columns(frame, notes)
-    said = {slot: {part: frame[name].to_numpy() for part, name in found[slot].items()} for slot in MODELS if slot in found}
+def _votes(
+    frame: "pd.DataFrame", found: Mapping[str, Mapping[str, str]], names: tuple[str, ...], keep: I8, notes: list[str]
+) -> Iterator[tuple[int, tuple[NDArray[np.int8], F8, F8]]]:
+    """Read each voter's columns as a whole; yield its slot and (action int8, confidence, probs [k, 3]) of the rows `keep`."""
+    said = {slot: {part: frame[name].to_numpy() for part, name in found[slot].items()} for slot in names if slot in found}
     probs = {slot: _probs(slot, parts, notes) for slot, parts in said.items()}
     actions = {slot: _actions(slot, parts, probs[slot][1]) for slot, parts in said.items() if "action" in parts}
     coding = agreed_coding(actions.values())
@@ -314,7 +247,7 @@ def _votes(frame: "pd.DataFrame", keep: I8, notes: list[str]) -> Iterator[tuple[
                 given = action, read_shares(parts["confidence"], f"{slot}_confidence", action != ABSENT, notes)
         elif "confidence" in parts:
             notes.append(f"{slot}_confidence is not read without {slot}_action; the probabilities count")
-        yield MODELS.index(slot), _model(slot, parts, given, probs[slot], keep, notes)
+        yield names.index(slot), _model(slot, parts, given, probs[slot], keep, notes)
 
 
 def _differing(slot: str, action: NDArray[np.int64], likely: NDArray[np.int8], is_read: bool) -> list[str]:

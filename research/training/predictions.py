@@ -1,8 +1,8 @@
 """Out-of-sample predictions of the base models: frozen arrays on the grid of the bars, stored as Parquet.
 
 Rows before the first test fold are absent: a bar that a model was fitted on is never predicted. Column names of the file: `close_time`,
-`open_time`, `symbol`, `fold` (-1 none), `provenance` (`walk_forward`, `imported`, `none`), `label` (-1 none) and per model `xgb_p_sell`,
-`xgb_p_hold`, `xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`. Row t * S + s is bar t and symbol s.
+`open_time`, `symbol`, `fold` (-1 none), `provenance` (`walk_forward`, `imported`, `none`), `label` (-1 none) and per slot `xgb_p_sell`,
+`xgb_p_hold`, `xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`, by the names of the voters. Row t * S + s is bar t and symbol s.
 """
 
 import hashlib
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from qtcore.params import Params
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
+from qtcore.voters import slots_of
 from research.data.clock import iso
 from research.data.grid import closes_of
-from research.errors import ModelError
+from research.errors import ModelError, refusing
 from research.files import replacing
 from research.training.labels import Label, score_labels
 from research.training.models.schedule import ModelSet
@@ -40,6 +41,7 @@ class Predictions:
 
     open_time, close_time [n]: ns UTC. probs [5, n, S, 3]: SELL HOLD BUY, NaN absent; None when only actions are known.
     action [5, n, S]: int8, -1 absent. confidence [5, n, S]: NaN absent. fold [n]: int16, -1 where nothing was predicted.
+    names [5]: who votes in each slot (`qtcore.voters.slots_of`).
     labels [n, S]: int8, -1 invalid, of the resolved `label`. models: the schedule that made them, None when imported.
     notes: sentences about what is absent, refused or ignored.
     """
@@ -56,6 +58,7 @@ class Predictions:
     models: ModelSet | None = None
     imported: bool = False
     notes: tuple[str, ...] = ()
+    names: tuple[str, ...] = MODELS
 
     @property
     def n(self) -> int:
@@ -65,7 +68,7 @@ class Predictions:
     @property
     def slots(self) -> tuple[str, ...]:
         """Models that voted at least once, in slot order."""
-        return tuple(slot for m, slot in enumerate(MODELS) if (self.action[m] >= 0).any())
+        return tuple(name for m, name in enumerate(self.names) if (self.action[m] >= 0).any())
 
     @property
     def seed(self) -> int | None:
@@ -74,7 +77,7 @@ class Predictions:
 
     def votes(self) -> Votes:
         """Return what the engine takes."""
-        return Votes(self.action, self.confidence, self.probs)
+        return Votes(self.action, self.confidence, self.probs, self.names)
 
     def __getitem__(self, rows: slice) -> "Predictions":
         """Cut a block of rows; arrays are views."""
@@ -113,7 +116,9 @@ class Predictions:
         inputs = model_inputs(bars, params or known.params(), custom, known.feature_names)
         labels, label = labels_of(known, bars)
         probs = known.serve(inputs.matrix, bars.close_time, inputs.names, progress)
-        return cls.from_probs(bars, probs, fold_of(known, bars.close_time), labels, label, models=known, notes=known.notes)
+        return cls.from_probs(
+            bars, probs, fold_of(known, bars.close_time), labels, label, models=known, names=known.names, notes=known.notes
+        )
 
     @classmethod
     def random(cls, bars: Bars, seed: int = 0, models: tuple[str, ...] = MODELS[:4], label: str | Label = "L3") -> "Predictions":
@@ -125,11 +130,14 @@ class Predictions:
         """
         rng = np.random.default_rng(seed)
         probs = np.full((N_MODELS, bars.n, len(bars.symbols), 3), np.nan)
-        for slot in models:
-            probs[MODELS.index(slot)] = rng.dirichlet((1.0, 1.0, 1.0), (bars.n, len(bars.symbols)))
+        with refusing(ModelError):
+            names = slots_of(models)
+        for name in models:
+            probs[names.index(name)] = rng.dirichlet((1.0, 1.0, 1.0), (bars.n, len(bars.symbols)))
         probs[:, np.isnan(bars.close)] = np.nan
         labels, rule = score_labels(bars, label)
-        return cls.from_probs(bars, probs, np.full(bars.n, -1, np.int16), labels, rule, imported=True, notes=("random predictions",))
+        about: dict[str, Any] = {"names": names, "imported": True, "notes": ("random predictions",)}
+        return cls.from_probs(bars, probs, np.full(bars.n, -1, np.int16), labels, rule, **about)
 
     @classmethod
     def import_file(
@@ -186,7 +194,7 @@ class Predictions:
             "provenance": np.where(fold >= 0, 1, 2 if self.imported else 0).astype(np.int8),
             "label": self.labels.ravel(),
         }
-        for m, slot in enumerate(MODELS):
+        for m, slot in enumerate(self.names):
             if self.probs is not None:
                 out |= {f"{slot}_{side}": self.probs[m, :, :, i].ravel() for i, side in enumerate(SIDES)}
             out[f"{slot}_action"] = self.action[m].ravel()
@@ -215,6 +223,7 @@ class Predictions:
         about = {
             "schema_version": SCHEMA_VERSION,
             "symbols": self.symbols,
+            "names": self.names,
             "label": self.label.to_dict(),
             "imported": self.imported,
             "has_probs": self.probs is not None,

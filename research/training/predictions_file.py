@@ -5,7 +5,7 @@ read a row group at a time. Rows in any other order are put in order, all of the
 holds a value that `save` never writes, is refused: a file that was altered says nothing for certain.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import I8, MODELS, N_MODELS, Votes
+from qtcore.types import I8, MODELS, N_MODELS, InputError, Votes
+from qtcore.voters import slots_of
 from research.data.clock import iso, utc_ns
 from research.errors import ModelError
 from research.files import Kind, check_file, parse_json, reason
@@ -29,7 +30,9 @@ KEYS = ("close_time", "symbol")
 REMEDY = "make it again, or import it without its metadata as predictions of your own"
 STORED = Kind("a Parquet file of predictions as this program stored them", REMEDY)
 ABOUT = Kind("JSON that says what the file holds", REMEDY, {"schema_version": int})
-ABOUT_THIS = replace(ABOUT, shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str]})
+ABOUT_THIS = replace(
+    ABOUT, shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str], "names?": [str]}
+)
 ACTION_CODES = "-1 (absent), 0 (SELL), 1 (HOLD) or 2 (BUY)"
 
 
@@ -72,12 +75,23 @@ def _about(raw: bytes | None, path: str | Path) -> dict[str, Any]:
         raise ABOUT.error(where, f"with {min(unknown)} in its label")
     if label["horizon"] < 1:
         raise ABOUT.error(where, f"with a label of {label['horizon']} bars")
-    return {**about, "label": Label(**label)}
+    return {**about, "label": Label(**label), "names": _names(about.get("names", MODELS), where)}
+
+
+def _names(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Check who votes in each slot; a file of an earlier version holds the known voters."""
+    try:
+        is_sound = slots_of(names) == tuple(names)
+    except InputError as error:
+        raise ABOUT.error(where, f"with other voters ({error})") from error
+    if not is_sound:
+        raise ABOUT.error(where, f"with the voters {', '.join(names)}")
+    return tuple(names)
 
 
 def _check_columns(names: list[str], about: Mapping[str, Any], path: str | Path) -> None:
     parts = (*SIDES, "action", "confidence") if about["has_probs"] else ("action", "confidence")
-    wanted = [*KEYS, "open_time", "fold", "label", *(f"{slot}_{part}" for slot in MODELS for part in parts)]
+    wanted = [*KEYS, "open_time", "fold", "label", *(f"{slot}_{part}" for slot in about["names"] for part in parts)]
     if missing := [name for name in wanted if name not in names]:
         raise ModelError(f"{path} must have the columns that it was stored with, was without {', '.join(missing[:5])}; {REMEDY}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -141,8 +155,8 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
             raise ModelError(f"{path} must have one {name} for all symbols of a bar, was with several; {REMEDY}")
         return np.ascontiguousarray(values[:, 0])
 
-    action = np.stack([whole(f"{slot}_action", np.int8, 2, ACTION_CODES) for slot in MODELS])
-    confidence = np.stack([plane(f"{slot}_confidence") for slot in MODELS])
+    action = np.stack([whole(f"{slot}_action", np.int8, 2, ACTION_CODES) for slot in about["names"]])
+    confidence = np.stack([plane(f"{slot}_confidence") for slot in about["names"]])
     close_time, open_time = (
         per_bar(name, utc_ns(table[name], f"column {name} of {path}").reshape(shape)) for name in ("close_time", "open_time")
     )
@@ -151,10 +165,10 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
     probs = None
     if about["has_probs"]:
         probs = np.empty((N_MODELS, *action.shape[1:], 3))
-        for m, slot in enumerate(MODELS):
+        for m, slot in enumerate(about["names"]):
             for i, side in enumerate(SIDES):
                 probs[m, :, :, i] = plane(f"{slot}_{side}")
-    _check_votes(action, confidence, probs, about["imported"], path)
+    _check_votes(Votes(action, confidence, probs, about["names"]), about["imported"], path)
     return Predictions(
         open_time=open_time,
         close_time=close_time,
@@ -166,6 +180,7 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
         labels=whole("label", np.int8, 2, ACTION_CODES.replace("absent", "none")),
         label=about["label"],
         models=models,
+        names=about["names"],
         imported=about["imported"],
         notes=tuple(about["notes"]),
     )
@@ -191,11 +206,12 @@ def _whole(column: "pa.ChunkedArray", name: str, high: int, codes: str, path: st
     return values
 
 
-def _check_votes(action: NDArray, confidence: NDArray, probs: NDArray | None, is_imported: bool, path: str | Path) -> None:
+def _check_votes(votes: Votes, is_imported: bool, path: str | Path) -> None:
     """Raise UserError on votes that contradict themselves.
 
     Predictions of our models name the first largest probability and its value. Imported ones may follow thresholds of their own.
     """
+    action, confidence, probs = votes.action, votes.confidence, votes.probs
     voted = action >= 0
     bad = np.where(voted, ~((confidence >= 0.0) & (confidence <= 1.0)), ~np.isnan(confidence))
     rule = "a confidence in [0, 1] for each vote and none without one"
@@ -209,5 +225,5 @@ def _check_votes(action: NDArray, confidence: NDArray, probs: NDArray | None, is
             bad = voted & ((action != said.action) | ~(np.abs(confidence - said.confidence) <= SUM_TOLERANCE))
             rule = "the most likely class as action and its probability as confidence"
     if bad.any():
-        slot = MODELS[int(np.argmax(bad.any(axis=(1, 2))))]
+        slot = votes.names[int(np.argmax(bad.any(axis=(1, 2))))]
         raise ModelError(f"{path} must hold {rule}, was otherwise in {int(bad.sum()):,} cells, first of {slot}; {REMEDY}")

@@ -4,7 +4,7 @@ Both are factors on `ensemble.weights`, which the ensemble scales back to the or
 out of sample in earlier folds, never from our own trades, and hold from the first bar of a fold on, like the fold's models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from qtcore import Bars, FeatureBank, Params
 from qtcore.declare import time_text
 from qtcore.types import F8, I8, MODELS, N_MODELS
-from research.errors import ModelError
+from qtcore.voters import check_name
+from research.errors import ModelError, refusing
 from research.training.predictions import Predictions, aligned
 from research.training.regimes import CELLS, N_CELLS, TREND, VOLATILITY, regime_cells
 
@@ -21,34 +22,38 @@ FACTORS = "ensemble.regime_factors"
 ENOUGH = 30  # independent events of a model in a slice; with fewer its factor is 1
 
 
-def regime_factors(table: Mapping[str, Any]) -> list[float]:
+def regime_factors(table: Mapping[str, Any], names: Sequence[str] | None = MODELS) -> list[float]:
     """Turn `{slice: {model: factor}}` into the 45 numbers of `ensemble.regime_factors`; what is not named is 1.
 
     A slice is a volatility, a trend, or both: `volatility_high.trend_uptrend`, nested or with the dot. Factors that meet in a cell are
-    multiplied. Raises UserError on an unknown name or a factor outside [0, 100].
+    multiplied. names: who votes in each of the five slots; None before they are known, then the table is checked alone. Raises UserError
+    on an unknown name or a factor outside [0, 100].
 
     >>> regime_factors({"volatility_high": {"xgb": 1.2}})[30:35]
     [1.2, 1.0, 1.0, 1.0, 1.0]
     """
     factors = np.ones((N_CELLS, N_MODELS))
-    _multiply(factors, table, np.ones(N_CELLS, bool), "ensemble.regime_weights")
+    _multiply(factors, table, np.ones(N_CELLS, bool), "ensemble.regime_weights", names)
     return [float(x) for x in factors.reshape(-1)]
 
 
-def _multiply(factors: F8, table: Any, cells: NDArray[np.bool_], path: str) -> None:
+def _multiply(factors: F8, table: Any, cells: NDArray[np.bool_], path: str, names: Sequence[str] | None) -> None:
     if not isinstance(table, Mapping):
         raise ModelError(f"{path} must be a table such as {{xgb = 1.2}}, was {table!r}")
     for key, value in table.items():
         name, _, rest = str(key).partition(".")
         if name in (*VOLATILITY, *TREND):
             inside = np.array([name in cell.split(".") for cell in CELLS])
-            _multiply(factors, {rest: value} if rest else value, cells & inside, f"{path}.{name}")
-        elif name in MODELS and path.count(".") > 1 and not rest:
+            _multiply(factors, {rest: value} if rest else value, cells & inside, f"{path}.{name}", names)
+        elif path.count(".") > 1 and not rest and (names is None or name in names):
+            with refusing(ModelError):
+                check_name(name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 100.0:
                 raise ModelError(f"{path}.{name} must be a number in [0, 100], was {value!r}")
-            factors[cells, MODELS.index(name)] *= value
+            if names is not None:
+                factors[cells, names.index(name)] *= value
         else:
-            known = ", ".join((*VOLATILITY, *TREND) if path.count(".") == 1 else (*VOLATILITY, *TREND, *MODELS))
+            known = ", ".join((*VOLATILITY, *TREND) if path.count(".") == 1 else (*VOLATILITY, *TREND, *(names or MODELS)))
             raise ModelError(f"{path} must name some of {known}, was {key!r}")
 
 

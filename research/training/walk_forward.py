@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from qtcore.check import as_bars
 from qtcore.params import Params
 from qtcore.types import F8, MODELS, N_MODELS, Bars
+from qtcore.voters import slots_of
 from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
-from research.errors import ModelError
+from research.errors import ModelError, refusing
 from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.training.models import fits
@@ -75,13 +76,13 @@ def train(
 ) -> Predictions:
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
-    models: slots, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or a Label. Further keywords
-    are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`, `is_rolling`, `seed`, `preset`,
-    `max_train_rows`, `split`, `retrain_every`, `calibration`. custom: features of the researcher's own; own_checks: what their trials
-    found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend on it. engine, address:
-    `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it has processors.
-    progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they live in a
-    temporary folder as long as the predictions do.
+    models: names of at most five registered models, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or
+    a Label. Further keywords are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
+    `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`. custom: features of the researcher's own;
+    own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend
+    on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it
+    has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they
+    live in a temporary folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a
     training that was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is
@@ -123,13 +124,14 @@ def run_plan(
     if not np.any(ready):
         raise ModelError(no_vote(silent))
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
+    names = slots_of(plan.models)
     jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), store)
     answers, n_known = _answers(jobs, processes, (engine, address), progress)
     probs = np.full((N_MODELS, *prepared.inputs.matrix.shape[:2], 3), np.nan)
     for job, answer in zip(jobs, answers):
         if answer["absent"] is None:
             with np.load(f"{job['path']}.npz", allow_pickle=False) as stored:
-                probs[MODELS.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
+                probs[names.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
     schedule = replace(_schedule(bars, prepared, plan, jobs, answers, probs, scratch), n_stored=n_known)
     if own_checks:
         schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
@@ -139,7 +141,8 @@ def run_plan(
     for part in prepared.folds:
         fold[part.test] = part.number
         labels[part.test] = prepared.labels[part.number][part.test]
-    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, models=schedule, notes=(*schedule.notes, *silent))
+    about: dict[str, Any] = {"models": schedule, "names": names, "notes": (*schedule.notes, *silent)}
+    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, **about)
     if out is not None:
         made.save(Path(out) / "predictions.parquet")
     return made
@@ -194,7 +197,8 @@ def _slots(models: Sequence[str]) -> tuple[str, ...]:
         model_class(model_target(slot))
     if not wanted or len(set(wanted)) != len(wanted):
         raise ModelError(f"models must be one or more different names, was {list(wanted)}")
-    return tuple(slot for slot in MODELS if slot in wanted)
+    with refusing(ModelError):
+        return tuple(name for name in slots_of(wanted) if name in wanted)
 
 
 def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[int], store: Path | None = None) -> list[Job]:
@@ -218,7 +222,7 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
             target = model_target(slot)
             model = make_model(target, prepared.inputs.names, plan.preset)
             lookback = lookback_of(model)
-            path = folder / f"fold_{k:02d}" / f"{model.stem}_v{stamp}_v5{model.suffix}"
+            path = folder / f"fold_{k:02d}" / f"{model.stem if slot in MODELS else slot}_v{stamp}_v5{model.suffix}"
             job = more | {"slot": slot, "fold": k, "target": target, "path": str(path), "layers": layers if own.holds(target) else None}
             job["cost"] = len(fold.fit) * (1 if lookback == 1 else WINDOW_COST)
             if store is not None:
@@ -279,7 +283,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
     made_with = in_use().about if in_use().needed_by(job["target"], names) else None
     times = {part: [int(bars.close_time[rows[0]]), int(bars.close_time[rows[-1]])] for part, rows in _parts(fold)}
     labels = prepared.labels[fold.number][fold.test]
-    served = probs[MODELS.index(job["slot"]), fold.test]
+    served = probs[slots_of(plan.models).index(job["slot"]), fold.test]
     is_undone = plan.calibration in ("prior", "vector")
     weights = class_weights(answer["fit_counts"], "none" if is_undone else answer["params"].get("class_weights", "none"))
     counts, regime = np.array(answer["train_counts"]), prepared.inputs.regime[:, fold.test]

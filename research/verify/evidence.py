@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qtcore import Engine
 from qtcore.params import Params
-from qtcore.types import F8, FILL, I8, MODELS, Bars, Votes
+from qtcore.types import F8, FILL, I8, Bars, Votes
 from research.errors import ProofError
 from research.runs.folder import RunFiles, read_run
 from research.training.meta.schedule import MetaSchedule
@@ -91,7 +91,10 @@ def read_evidence(folder: Path | str, layers: Layers = NONE) -> Evidence:
     table = files.frame("equity", columns=list(LINES))
     predictions = files.predictions()
     votes = Votes(
-        np.stack([planes[f"{m}_action"] for m in MODELS]), np.stack([planes[f"{m}_confidence"] for m in MODELS]), predictions.probs
+        np.stack([planes[f"{name}_action"] for name in files.voters]),
+        np.stack([planes[f"{name}_confidence"] for name in files.voters]),
+        predictions.probs,
+        files.voters,
     )
     for name, shape in (("decisions", planes["raw_action"].shape), ("predictions", predictions.labels.shape)):
         if shape != bars.close.shape:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qtcore.choices import DrawdownBasis, ExposureMode, FillAt, MetaMode, MissingFill
 from qtcore.rules import Reason
-from qtcore.types import F8, MODELS, Action, Source, Verdict
+from qtcore.types import F8, Action, Source, Verdict
 from research.verify.causality import same_bits
 from research.verify.claims import Claim, Mask
 from research.verify.evidence import Evidence
@@ -30,7 +30,7 @@ def check_invariants(run: Evidence) -> list[Claim]:
 def opinion_claims(run: Evidence) -> list[Claim]:
     """O-1 to O-7: what the opinion layers and the governor's last word may do."""
     d, meta, clock = run.planes, run.params.meta, run.clock
-    count = np.stack([sum((d[f"{m}_action"] == a).astype(np.int64) for m in MODELS) for a in (0, 1, 2)])
+    count = np.stack([sum((d[f"{m}_action"] == a).astype(np.int64) for m in run.votes.names) for a in (0, 1, 2)])
     voters = count.sum(axis=0)
     winner = count.argmax(axis=0)
     is_meta, is_arbiter = _switches(run)

@@ -270,7 +270,8 @@ def _judge_rules(judge: Any, params: Params, seed: int, world: World, custom: tu
     yield attempt("future", future)
     order = np.random.default_rng(seed).permutation(len(bars.symbols))
     moved = {name: np.ascontiguousarray(plane[:, order]) for name, plane in whole.items()}
-    shuffled = Votes(np.ascontiguousarray(votes.action[:, :, order]), np.ascontiguousarray(votes.confidence[:, :, order]))
+    action, confidence = np.ascontiguousarray(votes.action[:, :, order]), np.ascontiguousarray(votes.confidence[:, :, order])
+    shuffled = Votes(action, confidence, None, votes.names)
     yield attempt("symbol_order", lambda: differs("symbols permuted", moved, opinion(permuted(bars, order), shuffled, [0, bars.n]), bars))
 
 

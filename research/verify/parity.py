@@ -196,7 +196,8 @@ def random_future(votes: Votes, after: int, seed: int) -> Votes:
     """Return votes whose rows from `after` on are shuffled in time."""
     order = np.arange(votes.action.shape[1])
     order[after:] = np.random.default_rng([seed, after]).permutation(order[after:])
-    return Votes(votes.action[:, order], votes.confidence[:, order], None if votes.probs is None else votes.probs[:, order])
+    probs = None if votes.probs is None else votes.probs[:, order]
+    return Votes(votes.action[:, order], votes.confidence[:, order], probs, votes.names)
 
 
 def run_once(engine: Engine, bars: Bars, votes: Votes) -> Outputs:

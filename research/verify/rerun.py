@@ -47,7 +47,7 @@ def order_claim(run: Evidence, whole: Outputs, seed: int) -> Claim:
     bars: Bars = replace(run.bars, symbols=symbols, funding=funding, **planes)
     votes = run.votes
     probs = None if votes.probs is None else np.ascontiguousarray(votes.probs[:, :, order])
-    votes = Votes(votes.action[:, :, order], votes.confidence[:, :, order], probs)
+    votes = Votes(votes.action[:, :, order], votes.confidence[:, :, order], probs, votes.names)
     permuted = run_once(run.engine(), bars, votes)
     said = [name for name in OPINION if run.own.judge is None or name not in JUDGED]
     back = {name: permuted[name][:, np.argsort(order)] for name in said}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Engine
-from qtcore.types import F8, I8, MODELS, N_MODELS
+from qtcore.types import F8, I8, N_MODELS
 from research.verify.causality import cut_points, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
 from research.verify.evidence import Evidence
@@ -68,7 +68,7 @@ def early_claim(run: Evidence) -> Claim:
             score = run.votes.probs[m, :, :, 2] - run.votes.probs[m, :, :, 0]
         for found in predictions_early(score, run.bars):
             n_early += 1
-            first = first or Offender(-1, "over all bars", "", f"{MODELS[m]}: {found.message}", found.distance)
+            first = first or Offender(-1, "over all bars", "", f"{run.votes.names[m]}: {found.message}", found.distance)
     return Claim("leak", "no model's predictions look one bar early", len(slots), n_early, "models", first)
 
 
@@ -105,7 +105,7 @@ def serving_claim(run: Evidence, models: Any, seed: int) -> Claim:
         if differs.any() and first is None:
             m, s = (int(i) for i in np.argwhere(differs)[0])
             gap = np.nanmax(np.abs(mine[m, 0, s] - stored[m, row, s])) if np.isfinite(mine[m, 0, s]).any() else np.inf
-            first = run.clock.offender(row, s, f"{MODELS[m]} probabilities", float(gap))
+            first = run.clock.offender(row, s, f"{run.votes.names[m]} probabilities", float(gap))
     text = f"models asked one bar at a time answer what is stored ({len(chosen)} of {len(predicted)} predicted bars)"
     return Claim("serving", text, checked, bad, "predictions", first)
 

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from qtcore import Bars, Params
-from qtcore.types import MODELS
 from research.data import Loaded
 from research.data import load as load_data
 from research.errors import ConfigError, UserError
@@ -142,7 +141,7 @@ def _check_meta(config: Config) -> None:
     options = config.run
     if options.meta != "none":
         kind, vector, calibration = options.meta, options.meta_vector, options.meta_calibration
-        resolve_plan(config.params, MODELS, True, 1, kind=kind, vector=vector, calibration=calibration)
+        resolve_plan(config.params, True, True, 1, kind=kind, vector=vector, calibration=calibration)
 
 
 def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:

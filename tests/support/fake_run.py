@@ -13,7 +13,7 @@ import pandas as pd
 
 from qtcore.params import Params
 from qtcore.rules import Reason
-from qtcore.types import DECISION_COLUMNS, FILL, NS_PER_HOUR, Bars, Decisions, Source, Verdict, Votes
+from qtcore.types import DECISION_COLUMNS, FILL, MODELS, NS_PER_HOUR, Bars, Decisions, Source, Verdict, Votes
 
 START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
 FEE, SLIPPAGE, SIZE = 0.0004, 0.0001, 500.0
@@ -39,6 +39,8 @@ class FakePredictions:
     seed: int = 42
     notes: tuple[str, ...] = ()
     models: Any = None
+    names: tuple[str, ...] = MODELS
+    slots: tuple[str, ...] = MODELS[:4]
 
     def save(self, path: Path) -> None:
         pd.DataFrame({"label": self.labels.reshape(-1)}).to_parquet(path)

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from qtcore.types import MODELS, Action
+from qtcore.types import Action
 from research.live.monitoring.envelope_view import bands_of, written
 from research.live.monitoring.health import LEVEL_WORDS, LEVELS, status
 from research.live.monitoring.journal_source import JournalSource
@@ -111,8 +111,7 @@ def _table(*heads: str, right: tuple[str, ...] = (), gap: int = 2) -> Table:
 def _models(counts: dict[str, Any], now: dict[str, Any]) -> Panel:
     names = ("SELL", "HOLD", "BUY")
     table = _table("model", "status", "votes", *names, right=("votes", *names))
-    for model in MODELS:
-        votes = counts["models"][model]
+    for model, votes in counts["models"].items():
         is_active = model in now["active_models"]
         row = (f"{votes.get(name, 0):,}" for name in names)
         table.add_row(model, Text("active", "green") if is_active else Text("inactive", "dim"), f"{sum(votes.values()):,}", *row)

@@ -9,7 +9,7 @@ be repeated, at checkpoints only.
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -21,22 +21,24 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params, Result, Votes
 from qtcore.rules import Reason
-from qtcore.types import FILL, MODELS
+from qtcore.types import FILL
+from research.data.clock import interval_text
 from research.errors import UserError
 from research.live.broker.orders import order_of
 from research.live.journal import seal
+from research.live.journal.schema import statements
 from research.live.records import Event, Order
-from research.live.storage.cells import DamagedError, Row, command_of, params_of, parsed, rows_of
+from research.live.storage.cells import DamagedError, Row, command_of, params_of, parsed, rows_of, voters_of
 from research.live.storage.codec import (
-    CELL_COLUMNS,
-    VOTE_COLUMNS,
     cell_columns,
+    cell_names,
     digest_of,
     pack_bar,
     pack_state,
     unpack_bar,
     unpack_state,
     unpack_votes,
+    vote_names,
 )
 from research.live.storage.files import (
     APPLICATION_ID,
@@ -54,47 +56,13 @@ from research.live.storage.place import Made, Place, resolved
 
 DOUBTS = "CREATE TABLE IF NOT EXISTS doubts (id INTEGER PRIMARY KEY CHECK (id = 1), value TEXT NOT NULL)"
 COUNTS = {"bar": int, "rows": [int], "found": [list], "told": [list]}
+FACTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "symbols": lambda about: ", ".join(about["symbols"]),
+    "interval": lambda about: interval_text(about["interval"]),
+    "voters": lambda about: ", ".join(voters_of(about)),
+}
 VERSIONS = "SELECT id, params, models FROM versions ORDER BY id"
 START_SLOT, SLOTS = 0, (1, 2)  # the state of the beginning; two that take turns
-
-
-def _typed(name: str) -> str:
-    real = name in ("size", "volatility", "trend_strength", "arbiter_score") or name.endswith("_confidence")
-    return f"{name} {'REAL' if real else 'INTEGER'}"
-
-
-FILL_COLUMNS = ", ".join(f"{name} {'REAL' if FILL[name].kind == 'f' else 'INTEGER'}" for name in FILL.names or ())
-BASE_PREDICTIONS = ", ".join(f"'{m}', json_object('action', {m}_action, 'confidence', {m}_confidence)" for m in MODELS)
-SCHEMA = f"""
-CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE versions (id INTEGER PRIMARY KEY, from_bar INTEGER NOT NULL, params TEXT NOT NULL, models TEXT NOT NULL, cause TEXT NOT NULL);
-CREATE TABLE bars (
-    bar INTEGER PRIMARY KEY, open_time INTEGER NOT NULL, close_time INTEGER NOT NULL, received INTEGER NOT NULL, latency INTEGER,
-    candles BLOB NOT NULL, probs BLOB, equity REAL, balance REAL, exposure REAL, peak REAL, version INTEGER NOT NULL, digest BLOB NOT NULL);
-CREATE TABLE decisions (cell INTEGER PRIMARY KEY, bar INTEGER NOT NULL, symbol TEXT NOT NULL, {", ".join(map(_typed, CELL_COLUMNS))});
-CREATE TABLE orders (
-    id TEXT PRIMARY KEY, bar INTEGER NOT NULL, symbol TEXT NOT NULL, kind TEXT NOT NULL, notional REAL NOT NULL, reason INTEGER NOT NULL,
-    state TEXT NOT NULL, done_bar INTEGER) WITHOUT ROWID;
-CREATE INDEX open_orders ON orders (state) WHERE state = 'open';
-CREATE TABLE fills (seq INTEGER PRIMARY KEY, order_id TEXT, {FILL_COLUMNS});
-CREATE TABLE book (id INTEGER PRIMARY KEY CHECK (id = 1), account BLOB NOT NULL, positions BLOB NOT NULL);
-CREATE TABLE snapshots (
-    slot INTEGER PRIMARY KEY, bar INTEGER NOT NULL, close_time INTEGER NOT NULL, state BLOB NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE events (id INTEGER PRIMARY KEY, bar INTEGER, time INTEGER NOT NULL, kind TEXT NOT NULL, symbol TEXT, text TEXT NOT NULL);
-CREATE TABLE control (id INTEGER PRIMARY KEY, time INTEGER NOT NULL, command TEXT NOT NULL, applied_bar INTEGER);
-CREATE TABLE reasons (code INTEGER PRIMARY KEY, name TEXT NOT NULL);
-CREATE VIEW metav2_decisions AS
-    SELECT strftime('%Y-%m-%dT%H:%M:%SZ', bars.close_time / 1000000000, 'unixepoch') AS timestamp, decisions.symbol AS symbol,
-        CASE decisions.final_action WHEN 0 THEN 'SELL' WHEN 2 THEN 'BUY' ELSE 'HOLD' END AS decision,
-        json_object('base_predictions', json_object({BASE_PREDICTIONS}),
-            'ensemble_action', ensemble_action, 'ensemble_confidence', ensemble_confidence,
-            'regime', json_object('volatility', volatility, 'trend_strength', trend_strength)) AS features,
-        (SELECT exits.pnl FROM fills AS entries JOIN fills AS exits ON exits.trade_id = entries.trade_id AND exits.is_entry = 0
-            WHERE entries.order_id = decisions.symbol || '-' || (bars.close_time / 1000000000) || '-entry') AS actual_outcome
-    FROM decisions JOIN bars USING (bar);
-CREATE INDEX fills_of_orders ON fills (order_id);
-CREATE INDEX fills_of_trades ON fills (trade_id);
-"""
 
 
 @dataclass
@@ -148,9 +116,9 @@ class Journal:
         except BaseException:
             self.close()
             raise
-        self.symbols = tuple(self.about["symbols"])
+        self.symbols, self.voters = tuple(self.about["symbols"]), voters_of(self.about)
         self.measured: tuple[int, int] | None = None  # last bar and what it took, ns, written with the next one
-        columns = ", ".join("?" * (3 + len(CELL_COLUMNS)))
+        columns = ", ".join("?" * (3 + len(cell_names(self.voters))))
         self._insert_cell = f"INSERT INTO decisions VALUES ({columns})"
         self._insert_fill = f"INSERT INTO fills VALUES ({', '.join('?' * (2 + len(FILL.names or ())))})"
 
@@ -161,19 +129,18 @@ class Journal:
         check_whole(self.db, self.path)
         self.has_begun = bool(self._ask("SELECT bar FROM snapshots LIMIT 1"))
         self.about = read_about(self.db)
-        for name in ("symbols", "interval"):
-            if self.about[name] != json.loads(json.dumps(about[name])):
-                asked, held = (_fact(name, facts[name]) for facts in (about, self.about))
+        for name, fact in FACTS.items():
+            asked, held = fact(about), fact(self.about)
+            if asked != held:
                 raise UserError(f"journal must be of the same {name} {asked}, was {held} in {self.path}; use a new --journal")
         for statement in (seal.TABLE, seal.INDEX, DOUBTS):
             self.db.execute(statement)
-        seal.check_seals(self._ask, self.path, len(self.about["symbols"]), seal.RECENT)
+        seal.check_seals(self._ask, self.path, self.about, seal.RECENT)
 
     def _create(self, about: Mapping[str, Any]) -> None:
         self.db.execute("BEGIN IMMEDIATE")
-        for statement in SCHEMA.split(";\n"):
-            if statement.strip():
-                self.db.execute(statement)
+        for statement in statements(voters_of(about)):
+            self.db.execute(statement)
         self.db.executemany("INSERT INTO about VALUES (?, ?)", [(key, json.dumps(value)) for key, value in about.items()])
         self.db.executemany("INSERT INTO reasons VALUES (?, ?)", [(int(r), r.name) for r in Reason])
         self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -323,7 +290,7 @@ class Journal:
     def bars_after(self, bar: int) -> Iterator[tuple[int, Bars, Votes, int]]:
         """Yield (bar, candles, votes, version) of every later bar, in order."""
         n, interval = len(self.symbols), int(self.about["interval"])
-        of_bar = f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell"
+        of_bar = f"SELECT {', '.join(vote_names(self.voters))} FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell"
         of_row = (
             "SELECT open_time, close_time, candles, probs, versions.id AS version"
             " FROM bars LEFT JOIN versions ON versions.id = bars.version WHERE bar = ?"
@@ -331,7 +298,7 @@ class Journal:
         for (number,) in self._rows("SELECT bar FROM bars WHERE bar > ? ORDER BY bar", bar):
             with guarded(self.path):
                 ((open_time, close_time, candles, probs, version),) = self._rows(of_row, number)
-                votes = unpack_votes(self._rows(of_bar, number * n, (number + 1) * n), probs, n)
+                votes = unpack_votes(self._rows(of_bar, number * n, (number + 1) * n), probs, n, self.voters)
                 found = unpack_bar(candles, open_time, close_time, self.symbols, interval)
             yield number, found, votes, version
 
@@ -419,10 +386,3 @@ def _put_snapshot(db: sqlite3.Connection, slot: int, bar: int, close_time: int, 
     row = (bar, close_time, blob, hashlib.sha256(blob).hexdigest(), slot)
     if not db.execute("UPDATE snapshots SET bar = ?, close_time = ?, state = ?, hash = ? WHERE slot = ?", row).rowcount:
         db.execute("INSERT INTO snapshots (bar, close_time, state, hash, slot) VALUES (?, ?, ?, ?, ?)", row)
-
-
-def _fact(name: str, value: Any) -> str:
-    """Write a fact of a journal for people: a bar's length as `1h`."""
-    from research.data.clock import interval_text
-
-    return interval_text(value) if name == "interval" else ", ".join(value)

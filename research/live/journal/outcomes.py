@@ -14,14 +14,14 @@ import pandas as pd
 from qtcore.types import N_MODELS, Action
 from research.errors import UserError
 from research.live.journal.reading import Reading
-from research.live.storage.cells import rows_of
-from research.live.storage.codec import VOTE_COLUMNS
-from research.live.storage.files import MAGIC, check_version, guarded
+from research.live.storage.cells import rows_of, voters_of
+from research.live.storage.codec import vote_names
+from research.live.storage.files import MAGIC, check_version, guarded, read_about
 from research.training.meta.log_files import LogLines
 
 MINUTE = 60e9  # ns
-DECIDED = f"""
-SELECT bars.close_time, symbol, ensemble_action, volatility, trend_strength, {", ".join(VOTE_COLUMNS)}
+DECIDED = """
+SELECT bars.close_time, symbol, ensemble_action, volatility, trend_strength, {}
 FROM decisions JOIN bars USING (bar) WHERE n_voters > 0 ORDER BY cell"""
 ENTERED = """
 SELECT bars.close_time, orders.symbol, orders.notional, orders.state, entries.time AS entered, exits.time AS left, exits.pnl
@@ -52,9 +52,10 @@ def read_outcomes(journal: Path) -> LogLines:
         db = reading.db
         try:
             check_version(db, journal)
+            voters = voters_of(read_about(db))
             db.execute("BEGIN")  # one view of both tables
             n_decisions = int(db.execute("SELECT COUNT(*) FROM decisions").fetchone()[0])
-            decided, entered = rows_of(db.execute(DECIDED)), rows_of(db.execute(ENTERED))
+            decided, entered = rows_of(db.execute(DECIDED.format(", ".join(vote_names(voters))))), rows_of(db.execute(ENTERED))
         finally:
             reading.close()
     if not decided:
@@ -71,7 +72,7 @@ def read_outcomes(journal: Path) -> LogLines:
         "orders never filled": len(entered) - len(closed) - len(unfinished),
     }
     digest = hashlib.sha256(repr((decided, entered)).encode()).hexdigest()
-    return LogLines(str(journal), lines[~waiting], _traded(closed), counts, digest)
+    return LogLines(str(journal), lines[~waiting], _traded(closed), counts, digest, voters)
 
 
 def _lines(rows: list[tuple]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ all that can still act; `qt status`, `qt validate` and `qt live-gap` look at eve
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from qtcore.types import F8
 from research.live.records import iso
-from research.live.storage.cells import DamagedError, check
-from research.live.storage.codec import CELL_COLUMNS
+from research.live.storage.cells import DamagedError, check, voters_of
+from research.live.storage.codec import cell_names
 from research.live.storage.files import damaged
 
 TABLE = (
@@ -27,7 +27,7 @@ ROW = (
     "SELECT open_time, close_time, candles, probs, equity, balance, exposure, peak, digest, params, models"
     " FROM bars JOIN versions ON versions.id = bars.version WHERE bar = ?"
 )
-CELLS = f"SELECT symbol, {', '.join(CELL_COLUMNS)}, bar FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell"
+CELLS = "SELECT symbol, {}, bar FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell"
 ORDERS = "SELECT id, symbol, kind, notional, reason FROM orders WHERE bar = ? ORDER BY id"
 FILLS = "SELECT * FROM fills WHERE seq >= ? AND seq < ? ORDER BY seq"
 COMMANDS = "SELECT id, command FROM control WHERE applied_bar = ? ORDER BY id"
@@ -43,23 +43,27 @@ def seal_of(ask: Ask, bar: int, symbols: list[str], numbers: F8, first_fill: int
     return hashlib.blake2b(repr(texts).encode() + numbers.tobytes(), digest_size=16).digest()
 
 
-def read_again(ask: Ask, bar: int, n_symbols: int, first_fill: int, fills: int) -> bytes:
-    """Hash what can be read of a bar. Raises DamagedError where a number is none any more."""
+def read_again(ask: Ask, bar: int, about: Mapping[str, Any], first_fill: int, fills: int) -> bytes:
+    """Hash what can be read of a bar; about: the journal's facts. Raises DamagedError where a number is none any more."""
     check(("bar", "first_fill", "fills"), [(bar, first_fill, fills)])
-    cells = ask(CELLS, bar * n_symbols, (bar + 1) * n_symbols)
-    check(("symbol", *CELL_COLUMNS, "bar"), cells)
+    n_symbols, names = len(about["symbols"]), cell_names(voters_of(about))
+    cells = ask(CELLS.format(", ".join(names)), bar * n_symbols, (bar + 1) * n_symbols)
+    check(("symbol", *names, "bar"), cells)
     return seal_of(ask, bar, [row[0] for row in cells], np.array([row[1:] for row in cells], np.float64), first_fill, fills)
 
 
-def check_seals(ask: Ask, path: Path, n_symbols: int, recent: int | None = None) -> None:
-    """Raise UserError naming the first bar that is not what was written. recent: the last bars only, and those with commands."""
+def check_seals(ask: Ask, path: Path, about: Mapping[str, Any], recent: int | None = None) -> None:
+    """Raise UserError naming the first bar that is not what was written.
+
+    about: the journal's facts; recent: the last bars only, and those with commands.
+    """
     if not ask("SELECT 1 FROM sqlite_master WHERE name = 'seals'"):
         return  # of an earlier version
     where = "" if recent is None else "WHERE bar > (SELECT MAX(bar) FROM bars) - ? OR bar IN (SELECT applied_bar FROM control)"
     rows = ask(f"SELECT bar, first_fill, fills, seal FROM seals {where} ORDER BY bar", *(() if recent is None else (recent,)))
     for bar, first_fill, fills, seal in rows:
         try:
-            is_whole = read_again(ask, bar, n_symbols, first_fill, fills) == seal
+            is_whole = read_again(ask, bar, about, first_fill, fills) == seal
         except DamagedError:
             is_whole = False
         if not is_whole:

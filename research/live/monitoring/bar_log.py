@@ -13,7 +13,7 @@ from pathlib import Path
 from qtcore.choices import MetaMode
 from qtcore.params import Params
 from qtcore.rules import Reason
-from qtcore.types import MODELS, Action, Source, Verdict
+from qtcore.types import Action, Source, Verdict
 from research.errors import ConfigError, visible
 from research.live.journal.journal import Entry
 from research.live.records import iso
@@ -61,11 +61,11 @@ def lines_of(entry: Entry, params: Params) -> Iterator[Line]:
 def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Iterator[Line]:
     d, votes = entry.result.decisions, entry.result.votes
     said = []
-    for m, model in enumerate(MODELS):
+    for m, model in enumerate(votes.names):
         if votes.action[m, 0, s] >= 0:
             action, confidence = Action(int(votes.action[m, 0, s])).name, votes.confidence[m, 0, s]
-            said.append(f"{SHORT[model]}:{action}/{confidence:.2f}")
-            yield Line(now, AGENTS[model], symbol, f"{ARROW} {action} (conf={confidence:.3f})")
+            said.append(f"{SHORT.get(model, model)}:{action}/{confidence:.2f}")
+            yield Line(now, AGENTS.get(model, model), symbol, f"{ARROW} {action} (conf={confidence:.3f})")
     base, confidence = Action(int(d.ensemble_action[0, s])).name, d.ensemble_confidence[0, s]
     if base != "HOLD" or confidence > 0.50:
         yield Line(now, "ENSEMBLE", symbol, f": {base} {confidence:.2f} | {' '.join(said)}")

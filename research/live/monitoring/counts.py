@@ -3,19 +3,18 @@
 import math
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.rules import Kind, Reason, codes, failures, refusals
-from qtcore.types import MODELS, Action, Source, Verdict
+from qtcore.types import Action, Source, Verdict
 from research.runs.reason_text import reason_text
 
 COUNTED = (
-    *(f"{model}_action" for model in MODELS),
     "ensemble_action", "ensemble_confidence", "n_voters", "verdict", "meta_reason", "arbiter_action", "source", "final_action",
     "final_source", "governor_reason", "raw_action", "arbiter_reason",
 )  # fmt: skip
@@ -43,15 +42,25 @@ class LiveCounts:
     refusals: Counter[int] = field(default_factory=Counter)
     approved: int = 0
     sources: Counter[int] = field(default_factory=Counter)
-    models: dict[str, Counter[int]] = field(default_factory=lambda: {model: Counter() for model in MODELS})
+    models: dict[str, Counter[int]] = field(default_factory=dict)  # by the names of the five slots
     ensemble: Counter[int] = field(default_factory=Counter)
     confidence_sum: float = 0.0
     confidence_sum2: float = 0.0
     newest: int = -1  # number of the last bar
     last_vote: dict[str, int] = field(default_factory=dict)  # bar in which each model voted last
 
+    @classmethod
+    def of(cls, voters: Sequence[str]) -> Self:
+        """Count nothing yet. voters: names of the five slots."""
+        return cls(models={name: Counter() for name in voters})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns that `add` takes."""
+        return (*(f"{name}_action" for name in self.models), *COUNTED)
+
     def add(self, planes: Mapping[str, NDArray], bar: NDArray) -> None:
-        """Count cells; planes: the columns `COUNTED`, of one shape; bar: number of the bar of each cell, of that shape."""
+        """Count cells; planes: `columns`, of one shape; bar: number of the bar of each cell, of that shape."""
         self.newest = int(bar.max(initial=self.newest))
         voted = planes["n_voters"] > 0
         at = {name: np.asarray(plane)[voted] for name, plane in planes.items()}
@@ -87,7 +96,7 @@ class LiveCounts:
 
     def emptied(self) -> "LiveCounts":
         """Return zero counts that remember who voted when."""
-        return LiveCounts(newest=self.newest, last_vote=dict(self.last_vote))
+        return replace(LiveCounts.of(tuple(self.models)), newest=self.newest, last_vote=dict(self.last_vote))
 
     def active(self, n_bars: int) -> list[str]:
         """Models that voted in the last n bars."""

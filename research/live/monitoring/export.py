@@ -47,7 +47,7 @@ def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord
     nobody = np.full(inputs.bars.n, -1, np.int16)
     votes = inputs.votes
     when, said = (inputs.bars.open_time, inputs.bars.close_time, inputs.bars.symbols), (votes.probs, votes.action, votes.confidence)
-    predictions = Predictions(*when, *said, nobody, labels, label, imported=True)
+    predictions = Predictions(*when, *said, nobody, labels, label, imported=True, names=votes.names)
     learned, own = engine.meta_model, given(**in_use().chain) if LAYERS in told else NONE
     return RunRecord(
         inputs.bars,

@@ -25,7 +25,7 @@ from research.live.journal.reading import Reading
 from research.live.monitoring.journal_source import JournalSource
 from research.live.session.reload import LAYERS, meta_of
 from research.live.storage.cells import FILLS, DamagedError
-from research.live.storage.codec import CELL_COLUMNS, PRICES, VOTE_COLUMNS, cell_columns, joined, unpack_bar, unpack_state, unpack_votes
+from research.live.storage.codec import PRICES, cell_columns, cell_names, joined, unpack_bar, unpack_state, unpack_votes, vote_names
 from research.live.storage.files import damaged, guarded
 from research.training.models.layers import check_layers, in_use
 
@@ -84,10 +84,10 @@ def read_inputs(source: JournalSource) -> Inputs:
     _, start, name = begun[0]
     if hashlib.sha256(start).hexdigest() != name:
         raise damaged(source.path, f"the state before bar {rows[0][0]} is not what was written")
-    cells = source.rows(f"SELECT {', '.join(VOTE_COLUMNS)} FROM decisions ORDER BY cell")
+    cells = source.rows(f"SELECT {', '.join(vote_names(source.voters))} FROM decisions ORDER BY cell")
     with guarded(source.path):
         bars = [unpack_bar(candles, o, c, symbols, interval) for _, o, c, candles, *_ in rows]
-        votes = [unpack_votes(cells[k * n_symbols : (k + 1) * n_symbols], row[4], n_symbols) for k, row in enumerate(rows)]
+        votes = [unpack_votes(cells[k * n_symbols : (k + 1) * n_symbols], row[4], n_symbols, source.voters) for k, row in enumerate(rows)]
         versions = versions_of(source.rows(VERSIONS))
         if unknown := {row[5] for row in rows} - set(versions):
             raise DamagedError(f"bars of the version {min(unknown)}, which is not there")
@@ -99,7 +99,9 @@ def read_inputs(source: JournalSource) -> Inputs:
 def joined_votes(parts: list[Votes]) -> Votes:
     """Put blocks of votes behind one another."""
     probs = None if any(p.probs is None for p in parts) else np.concatenate([p.probs for p in parts if p.probs is not None], axis=1)
-    return Votes(np.concatenate([p.action for p in parts], axis=1), np.concatenate([p.confidence for p in parts], axis=1), probs)
+    return Votes(
+        np.concatenate([p.action for p in parts], axis=1), np.concatenate([p.confidence for p in parts], axis=1), probs, parts[0].names
+    )
 
 
 def engine_of(inputs: Inputs, meta: MetaSource | None = None) -> Engine:
@@ -158,10 +160,11 @@ def live_gap(journal: Path, reference: Bars | None = None, meta: MetaSource | No
 
 def first_difference(source: JournalSource, inputs: Inputs, equity: F8, cells: list[list[list[Any]]]) -> str | None:
     """Name the first bar, symbol and column that the replay decides otherwise; None where every bit is the same."""
-    rows = source.rows(f"SELECT symbol, {', '.join(CELL_COLUMNS)} FROM decisions ORDER BY cell")
+    names = cell_names(source.voters)
+    rows = source.rows(f"SELECT symbol, {', '.join(names)} FROM decisions ORDER BY cell")
     again = (values for block in cells for values in zip(*block))
     for k, (row, values) in enumerate(zip(rows, again)):
-        for name, was, now in zip(CELL_COLUMNS, row[1:], values):
+        for name, was, now in zip(names, row[1:], values):
             if was != now and not (was is None and now != now):
                 time = np.datetime64(int(inputs.bars.close_time[k // len(inputs.bars.symbols)]), "ns").astype("M8[s]")
                 return f"{row[0]} at {time}Z: {name} was {was!r} live, {now!r} in the replay"

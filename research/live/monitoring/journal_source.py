@@ -17,12 +17,12 @@ from qtcore.types import F8, I8, NEVER, NS_PER_DAY, NS_PER_MINUTE
 from research.live.journal.reading import Reading
 from research.live.journal.seal import check_seals
 from research.live.monitoring.cell_history import SETTLED, DecidedBar, Money, arbiter_inputs, has_signal
-from research.live.monitoring.counts import COUNTED, Durations, LiveCounts
+from research.live.monitoring.counts import Durations, LiveCounts
 from research.live.monitoring.status_source import ALLOWED, ALLOWED_WHY, KEPT_BARS, POINTS, RECENT, Book, told
 from research.live.records import iso
 from research.live.session.controls import command
-from research.live.storage.cells import FIELDS, DamagedError, Field, Row, command_of, params_of, parsed
-from research.live.storage.codec import CELL_COLUMNS, digest_of, joined, unpack_bar, unpack_book
+from research.live.storage.cells import FIELDS, DamagedError, Field, Row, command_of, params_of, parsed, voters_of
+from research.live.storage.codec import cell_names, digest_of, joined, unpack_bar, unpack_book
 from research.live.storage.files import check_version, check_whole, guarded, is_held, read_about
 
 LATE = 2 * NS_PER_MINUTE  # after its close a bar of a live feed is overdue: grace, download and decision take less
@@ -50,7 +50,7 @@ class JournalSource:
 
     path: Path
     is_live: bool = True
-    _tally: LiveCounts = field(default_factory=LiveCounts)
+    _tally: LiveCounts = field(init=False)
     _seen: int = -1
     _reset: int = -1  # last cell before the counts begin
     _durations: Durations = field(default_factory=Durations)
@@ -68,7 +68,8 @@ class JournalSource:
             check_version(self._reading.db, self.path)
             self.about = read_about(self._reading.db)
         self.symbols = tuple(self.about["symbols"])
-        self.interval = int(self.about["interval"])
+        self.interval, self.voters = int(self.about["interval"]), voters_of(self.about)
+        self._tally = LiveCounts.of(self.voters)
 
     @property
     def name(self) -> str:
@@ -83,7 +84,7 @@ class JournalSource:
         """Raise UserError naming the first bar that is not what was written, or the pages that are damaged. Reads the whole file."""
         with guarded(self.path):
             check_whole(self._reading.db, self.path)
-        check_seals(self._reading.raw, self.path, len(self.symbols))
+        check_seals(self._reading.raw, self.path, self.about)
 
     def verdict(self) -> dict[str, str | None]:
         """Return None for each: nobody has proven what goes on."""
@@ -95,7 +96,7 @@ class JournalSource:
         commands = [command_of(text) for (text,) in self.rows("SELECT command FROM control")]
         reset = max((command["cell"] for command in commands if command["do"] == RESET), default=-1)
         if reset > self._reset:
-            self._tally, self._seen, self._reset = LiveCounts(), reset - self._recent_bars() * len(self.symbols), reset
+            self._tally, self._seen, self._reset = LiveCounts.of(self.voters), reset - self._recent_bars() * len(self.symbols), reset
             self._count(reset)
             self._tally = self._tally.emptied()
         self._count(NEWEST)
@@ -103,10 +104,11 @@ class JournalSource:
 
     def _count(self, last: int) -> None:
         """Count what came since the last call, up to the cell `last`."""
-        query = f"SELECT cell, {', '.join(COUNTED)} FROM decisions WHERE cell > ? AND cell <= ? ORDER BY cell"
+        names = self._tally.columns
+        query = f"SELECT cell, {', '.join(names)} FROM decisions WHERE cell > ? AND cell <= ? ORDER BY cell"
         if rows := self.rows(query, self._seen, last):
             table = np.array(rows, float)
-            self._tally.add({name: table[:, k + 1] for k, name in enumerate(COUNTED)}, table[:, 0] // len(self.symbols))
+            self._tally.add({name: table[:, k + 1] for k, name in enumerate(names)}, table[:, 0] // len(self.symbols))
             self._seen = int(rows[-1][0])
 
     def _recent_bars(self) -> int:
@@ -176,16 +178,17 @@ class JournalSource:
     @decoded
     def last(self, n: int) -> list[dict[str, Any]]:
         """Return the newest cells that are no plain HOLD."""
+        names = cell_names(self.voters)
         query = (
-            f"SELECT cell, version, close_time, symbol, {', '.join(CELL_COLUMNS)} FROM decisions JOIN bars USING (bar)"
+            f"SELECT cell, version, close_time, symbol, {', '.join(names)} FROM decisions JOIN bars USING (bar)"
             " WHERE raw_action != 1 OR final_action != 1 ORDER BY cell DESC LIMIT ?"
         )
         out = []
         for number, version, close_time, symbol, *rest in self.rows(query, n):
-            cell, params, (bar, s) = dict(zip(CELL_COLUMNS, rest)), self._params_of(version), divmod(number, len(self.symbols))
+            cell, params, (bar, s) = dict(zip(names, rest)), self._params_of(version), divmod(number, len(self.symbols))
             asked = self._decided(bar).asked(s, cell["governor_reason"], params)
             inputs = self._inputs(bar, params) if has_signal(cell) else None
-            out.append(told(close_time, symbol, cell, params, asked, None if inputs is None else inputs[:, s].tolist()))
+            out.append(told(close_time, symbol, cell, self.voters, params, asked, None if inputs is None else inputs[:, s].tolist()))
         return out
 
     def _params_of(self, version: int) -> Params:

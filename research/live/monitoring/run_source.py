@@ -11,9 +11,9 @@ from qtcore.choices import DrawdownBasis
 from qtcore.rules import Reason
 from qtcore.types import F8, I8, NEVER, NS_PER_DAY, Action
 from research.live.monitoring.cell_history import SETTLED, DecidedBar, Money, arbiter_inputs, has_signal, peaks
-from research.live.monitoring.counts import COUNTED, LiveCounts
+from research.live.monitoring.counts import LiveCounts
 from research.live.monitoring.status_source import KEPT_BARS, POINTS, RECENT, Book, number_or_none, told
-from research.live.storage.codec import CELL_COLUMNS
+from research.live.storage.codec import cell_names
 from research.runs.folder import RunFiles
 from research.runs.verdict import stated
 
@@ -35,8 +35,8 @@ class RunSource:
         self._equity = self.run.frame("equity")
         self._trades = self.run.frame("trades")
         self._close = self._equity["close_time"].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64)
-        self._tally = LiveCounts()
-        counted = {name: self._planes[name] for name in COUNTED}
+        self._tally = LiveCounts.of(self.run.voters)
+        counted = {name: self._planes[name] for name in self._tally.columns}
         self._tally.add(counted, np.broadcast_to(np.arange(len(self._close))[:, None], counted["n_voters"].shape))
 
     @property
@@ -103,13 +103,13 @@ class RunSource:
     def last(self, n: int) -> list[dict[str, Any]]:
         """Return the newest cells that are no plain HOLD."""
         acted = np.argwhere((self._planes["raw_action"] != Action.HOLD) | (self._planes["final_action"] != Action.HOLD))[::-1][:n]
-        names = [name for name in CELL_COLUMNS if name in self._planes]
+        names = [name for name in cell_names(self.run.voters) if name in self._planes]
         out, params = [], self.params()
         for t, s in acted.tolist():
             cell = {name: self._planes[name][t, s].item() for name in names}
             asked = self._decided(t, params).asked(s, cell["governor_reason"], params)
             inputs = self._inputs(t, params)[:, s].tolist() if has_signal(cell) else None
-            out.append(told(int(self._close[t]), self.run.symbols[s], cell, params, asked, inputs))
+            out.append(told(int(self._close[t]), self.run.symbols[s], cell, self.run.voters, params, asked, inputs))
         return out
 
     def _decided(self, t: int, params: Params) -> DecidedBar:

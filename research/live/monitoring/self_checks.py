@@ -16,7 +16,7 @@ import numpy as np
 
 from qtcore.features import FEATURES, FeatureBank
 from research.errors import UserError
-from research.evidence.envelope import DECISIONS, FILE, REGIME, VOTERS, Counts, Envelope, bar_counts
+from research.evidence.envelope import DECISIONS, FILE, REGIME, Counts, Envelope, bar_counts
 from research.files import misfit
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.journal_source import JournalSource
@@ -26,7 +26,7 @@ from research.live.records import Event
 from research.live.session.reload import SOURCE
 from research.live.session.runner import Runner
 from research.live.storage.cells import DamagedError, Row, parsed, rows_of
-from research.live.storage.codec import joined, unpack_bar
+from research.live.storage.codec import joined, unpack_bar, vote_names
 from research.live.storage.files import guarded
 from research.training.registry import resolve
 
@@ -40,7 +40,6 @@ SHAPE = {
     "due?": {...: {"text": str, "since": int}},
     "budget?": {"ms": float},
 }
-COLUMNS = (*DECISIONS, *REGIME, *(f"{name}_{part}" for part in ("action", "confidence") for name in VOTERS))
 
 
 def known_of(rows: list[Row]) -> dict[str, Any]:
@@ -79,15 +78,17 @@ class LiveWindow:
 
     def _read(self, first: int, last: int) -> Counts:
         envelope, source = self.envelope, self.source
+        names_of_voters = (*source.voters, "ensemble")
+        columns = (*DECISIONS, *REGIME, *vote_names(names_of_voters))
         symbols, interval = source.symbols, int(source.about["interval"])
         rows = source.rows("SELECT open_time, close_time, candles FROM bars WHERE bar BETWEEN ? AND ? ORDER BY bar", first, last)
-        cells = source.rows(f"SELECT {', '.join(COLUMNS)} FROM decisions WHERE bar BETWEEN ? AND ? ORDER BY cell", first, last)
+        cells = source.rows(f"SELECT {', '.join(columns)} FROM decisions WHERE bar BETWEEN ? AND ? ORDER BY cell", first, last)
         with guarded(source.path):
             bars = joined([unpack_bar(candles, o, c, symbols, interval) for o, c, candles in rows])
             if len(cells) != len(rows) * len(symbols):
                 raise DamagedError(f"{len(cells)} decisions of {len(rows)} bars")
-        table = np.array(cells, np.float64).reshape(bars.n, len(symbols), len(COLUMNS))
-        planes = {name: np.ascontiguousarray(table[:, :, k]) for k, name in enumerate(COLUMNS)}
+        table = np.array(cells, np.float64).reshape(bars.n, len(symbols), len(columns))
+        planes = {name: np.ascontiguousarray(table[:, :, k]) for k, name in enumerate(columns)}
         names = tuple(name for name in envelope.features if name in FEATURES)
         if self._bank is None:
             self._bank = FeatureBank(source.params(), symbols, interval, names)
@@ -97,7 +98,7 @@ class LiveWindow:
         before = len(self._tail["close"]) if self._tail else 0
         long = {name: np.concatenate([self._tail[name], plane]) if self._tail else plane for name, plane in kept.items()}
         self._tail = {name: plane[len(plane) - min(len(plane), envelope.horizon) :] for name, plane in long.items()}
-        voters = {name: (long[f"{name}_action"].astype(np.int8), long[f"{name}_confidence"]) for name in VOTERS}
+        voters = {name: (long[f"{name}_action"].astype(np.int8), long[f"{name}_confidence"]) for name in names_of_voters}
         labels = envelope.labels(long["close"], symbols)
         told = bar_counts(long, voters, labels, envelope.horizon, {}, {})
         seen = bar_counts(planes, {}, labels[:0], 0, features, envelope.edges)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from qtcore import Params
-from qtcore.types import F8, I8, MODELS, Action, Source, Verdict
+from qtcore.types import F8, I8, Action, Source, Verdict
 from research.live.monitoring.counts import Durations, LiveCounts
 from research.live.records import iso
 from research.runs.reason_text import Asked, gate_text, opinion_numbers, reason_text
@@ -129,17 +129,24 @@ class StatusSource(Protocol):
 
 
 def told(
-    time: int, symbol: str, cell: Mapping[str, Any], params: Params, asked: Asked | None, inputs: Sequence[float] | None
+    time: int,
+    symbol: str,
+    cell: Mapping[str, Any],
+    voters: Sequence[str],
+    params: Params,
+    asked: Asked | None,
+    inputs: Sequence[float] | None,
 ) -> dict[str, Any]:
     """Say one decision in words and numbers, with every layer's reason.
 
-    params: those that held. asked: the account when the governor was asked, inputs: what the arbiter read; None where that is not known.
+    voters: names of the five slots. params: those that held. asked: the account when the governor was asked, inputs: what the arbiter
+    read; None where that is not known.
     """
     numbers, refusal = opinion_numbers(cell), int(cell["governor_reason"])
     account = {} if asked is None else asked.numbers(refusal, params, numbers["confidence"])
     votes = {
         model: {"action": Action(int(cell[f"{model}_action"])).name, "confidence": number_or_none(cell[f"{model}_confidence"])}
-        for model in MODELS
+        for model in voters
         if cell[f"{model}_action"] >= 0
     }
     return {

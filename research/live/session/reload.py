@@ -101,6 +101,10 @@ def check_fits(engine: Engine, models: Any, meta: MetaSource | None) -> None:
     assert running is not None
     if models.feature_names != running.feature_names:
         raise UserError("models must take the features of those that are served, was others; start a new --journal with them")
+    if models.names != engine.voters:
+        raise UserError(
+            f"models must be of the voters {', '.join(engine.voters)}, was {', '.join(models.names)}; start a new --journal with them"
+        )
     if models.horizon != running.horizon and params.broker.max_holding_bars == running.horizon:
         raise UserError(
             f"the label must look {running.horizon} bars ahead, as long as positions are held, was {models.horizon}; start a new --journal"

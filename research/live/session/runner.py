@@ -268,7 +268,12 @@ class Runner:
             return None
         if (row := self._row.get(close_time)) is not None:
             return self._votes[row : row + 1]
-        return absent_votes(1, len(self.feed.symbols))
+        return self._nobody(1)
+
+    def _nobody(self, n: int) -> Votes:
+        """Return the votes of nobody on n bars."""
+        shape = (N_MODELS, n, len(self.feed.symbols))
+        return Votes(np.full(shape, -1, np.int8), np.full(shape, np.nan), None, self.journal.voters)
 
     def _checkpoint(self) -> None:
         self.journal.checkpoint()
@@ -333,7 +338,7 @@ class Runner:
         if history is None:
             empty, none = np.empty((0, len(self.feed.symbols))), np.empty(0, np.int64)
             history = Bars(none, none, empty, empty, empty, empty, empty, self.feed.symbols, self.feed.interval)
-        self.engine.run(history, absent_votes(history.n, len(history.symbols)))
+        self.engine.run(history, self._nobody(history.n))
         self._assembler.remember(history)
         self.prepare(self.engine)
         self._bar = history.n - 1
@@ -377,8 +382,3 @@ def check_rows(models: Models | None, state: Mapping[str, Any]) -> None:
             f"models must take {n_columns} features and see at most {n_rows + 1} bars, as the journal keeps them, was "
             f"{len(models.feature_names)} and {lookback}; start a new --journal with them"
         )
-
-
-def absent_votes(n: int, n_symbols: int) -> Votes:
-    """Votes of nobody on n bars."""
-    return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan))

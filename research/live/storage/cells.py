@@ -14,6 +14,7 @@ from typing import Any
 from qtcore import Params
 from qtcore.rules import Reason
 from qtcore.types import DECISION_COLUMNS, MODELS, Action, Consensus, InputError, Source, Verdict
+from qtcore.voters import slots_of
 from research.files import misfit, reason
 
 Row = tuple[Any, ...]
@@ -40,8 +41,6 @@ CODES = {"consensus": Consensus, "verdict": Verdict, "source": Source, "final_so
     name: Action if name.endswith("_action") else Reason for name in DECISION_COLUMNS if name.endswith(("_action", "_reason"))
 }
 FIELDS: dict[str, Field] = {
-    **{f"{model}_action": _code(Action) for model in MODELS},
-    **{f"{model}_confidence": REAL for model in MODELS},
     **{name: NUMBER if dtype != "f8" else REAL for name, dtype in DECISION_COLUMNS.items()},
     **{name: _code(kind) for name, kind in CODES.items()},
     **dict.fromkeys(("final_confidence", "size", "volatility", "trend_strength"), REAL),
@@ -62,11 +61,12 @@ FIELDS: dict[str, Field] = {
     "probs": _field(bytes, NONE),
     "reason": _code(Reason),
 }
+VOTE = {"action": _code(Action), "confidence": REAL}  # a voter's columns, whatever its name
 FILLS: dict[str, Field] = FIELDS | {"symbol": NUMBER}  # where a symbol is the number of its column
 
 
 def rows_of(cursor: sqlite3.Cursor, fields: Mapping[str, Field] = FIELDS) -> list[Row]:
-    """Fetch all rows of a query, every column of which has a name in `fields`. Raises DamagedError."""
+    """Fetch all rows of a query, every column of which has a name in `fields` or is a voter's. Raises DamagedError."""
     rows = cursor.fetchall()
     check([column[0] for column in cursor.description], rows, fields)
     return rows
@@ -75,12 +75,17 @@ def rows_of(cursor: sqlite3.Cursor, fields: Mapping[str, Field] = FIELDS) -> lis
 def check(names: Iterable[str], rows: list[Row], fields: Mapping[str, Field] = FIELDS) -> None:
     """Raise DamagedError naming a cell that nobody wrote."""
     for name, column in zip([*names], zip(*rows), strict=bool(rows)):
-        types, within = fields[name]
+        types, within = field_of(name, fields)
         if not types.issuperset(map(type, column)):
             raise DamagedError(f"{name} as {_shown(next(x for x in column if type(x) not in types))}")
         for value in set(column) - {None} if within is not None else ():
             if value not in within:  # type: ignore[operator]
                 raise DamagedError(f"{name} as {_shown(value)}")
+
+
+def field_of(name: str, fields: Mapping[str, Field] = FIELDS) -> Field:
+    """Return what a column may hold."""
+    return fields[name] if name in fields else VOTE[name.rpartition("_")[2]]
 
 
 def _shown(value: Any) -> str:
@@ -107,7 +112,7 @@ def params_of(text: str) -> Params:
         raise DamagedError(str(error)) from error
 
 
-ABOUT = {"symbols": [str], "interval": int, "feed?": (str, None), "profile?": str}
+ABOUT = {"symbols": [str], "interval": int, "feed?": (str, None), "profile?": str, "voters?": [str]}
 COMMAND = {"do": str, "values?": dict, "now?": bool, "cell?": int}
 NEEDED = {"set": "values", "stop": "now", "reset_stats": "cell"}
 
@@ -119,7 +124,18 @@ def about_of(rows: list[Row]) -> dict[str, Any]:
         raise DamagedError(f"facts with {found}")
     if about["interval"] <= 0 or not about["symbols"] or len(set(about["symbols"])) < len(about["symbols"]):
         raise DamagedError(f"facts with the symbols {_shown(about['symbols'])} every {about['interval']} ns")
+    try:
+        is_sound = slots_of(voters_of(about)) == voters_of(about)
+    except InputError:
+        is_sound = False
+    if not is_sound:
+        raise DamagedError(f"facts with the voters {_shown(about['voters'])}")
     return about
+
+
+def voters_of(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the five slots of a journal; the known voters in one of an earlier version."""
+    return tuple(about.get("voters", MODELS))
 
 
 def command_of(text: str) -> dict[str, Any]:

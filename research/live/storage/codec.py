@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -10,15 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Result, Votes
-from qtcore.types import ACCOUNT, DECISION_COLUMNS, F8, MODELS, N_MODELS, POSITION, Action, Source
+from qtcore.types import ACCOUNT, DECISION_COLUMNS, F8, N_MODELS, POSITION, Action, Source
 from research.files import Kind, unpack_arrays
 from research.live.storage.cells import DamagedError
 
 STATE = Kind("arrays as the runner stored them", "restore a copy or use a new --journal", None)
 PRICES = ("open", "high", "low", "close", "volume")
-VOTE_COLUMNS = tuple(f"{model}_{part}" for model in MODELS for part in ("action", "confidence"))
 LAST_COLUMNS = ("final_action", "final_confidence", "final_source", "governor_reason", "size", "volatility", "trend_strength")
-CELL_COLUMNS = (*VOTE_COLUMNS, *DECISION_COLUMNS, *LAST_COLUMNS)
+
+
+def vote_names(voters: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of what the five slots voted. voters: their names."""
+    return tuple(f"{name}_{part}" for name in voters for part in ("action", "confidence"))
+
+
+def cell_names(voters: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of a decision, in their order. voters: names of the five slots."""
+    return (*vote_names(voters), *DECISION_COLUMNS, *LAST_COLUMNS)
 
 
 def pack_state(state: Mapping[str, NDArray]) -> bytes:
@@ -81,18 +89,19 @@ def joined(parts: list[Bars]) -> Bars:
     return Bars(**planes, symbols=parts[0].symbols, interval=parts[0].interval, funding=funding)
 
 
-def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: int) -> Votes:
+def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: int, voters: tuple[str, ...]) -> Votes:
     """Rebuild a bar's votes from the decision rows; NULL is NaN. Raises DamagedError where some are missing."""
     if len(cells) != n_symbols or (probs is not None and len(probs) != 8 * N_MODELS * n_symbols * 3):
         raise DamagedError(f"a bar with {len(cells)} of {n_symbols} decisions, or votes of another length")
     table: F8 = np.array(cells, np.float64).reshape(n_symbols, N_MODELS, 2)
     action = np.ascontiguousarray(table[:, :, 0].T.astype(np.int8)[:, None, :])
     confidence = np.ascontiguousarray(table[:, :, 1].T[:, None, :])
-    return Votes(action, confidence, None if probs is None else np.frombuffer(probs).reshape(N_MODELS, 1, n_symbols, 3).copy())
+    planes = None if probs is None else np.frombuffer(probs).reshape(N_MODELS, 1, n_symbols, 3).copy()
+    return Votes(action, confidence, planes, voters)
 
 
 def cell_columns(result: Result) -> list[list[Any]]:
-    """Return the columns `CELL_COLUMNS` of a block as flat lists: bar after bar, symbol after symbol."""
+    """Return the columns `cell_names` of a block as flat lists: bar after bar, symbol after symbol."""
     decisions, votes, final = result.decisions, result.votes, result.final_action
     raw, is_hold = decisions.raw_action, result.final_action == Action.HOLD
     confidence = np.where(~is_hold | (raw == Action.HOLD), decisions.raw_confidence, 0.0)

@@ -16,16 +16,16 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from qtcore.types import I8, MODELS, N_MODELS, Action
+from qtcore.voters import ALIASES, check_name, slots_of
 from research.data.clock import utc_ns
 from research.data.grid import closes_of, most_common
 from research.data.stamps import REMEDY
-from research.errors import ConfigError, ModelError
+from research.errors import ConfigError, ModelError, refusing
 from research.files import Kind, check_file
 from research.training.foreign_codes import read_actions, read_numbers, read_outcomes, read_shares
 
 LOG = Kind("a readable file of JSON lines", "name another with --from-log")
 OUTCOMES = Kind("a readable CSV file", "name another with --outcomes")
-ALIASES = {"patch": "patchtst"}
 COLUMNS = ("timestamp", "symbol", "action", "outcome", "pnl_pct", "hold_duration_minutes")
 LONGEST = 10 * 366 * 24 * 60.0  # minutes: no trade is held for ten years
 ZONED = re.compile(r"\d\s*(Z|UTC|[+-]\d{2}(:?\d{2})?)$", re.IGNORECASE)
@@ -35,7 +35,8 @@ PAST = np.iinfo(np.int64).min
 class LogLines(NamedTuple):
     """What a log or a journal holds.
 
-    lines, traded: rows of votes and of closed trades; counts: lines by what became of them; digest: of everything read.
+    lines, traded: rows of votes and of closed trades; counts: lines by what became of them; digest: of everything read; names: of the five
+    slots.
     """
 
     source: str
@@ -43,12 +44,14 @@ class LogLines(NamedTuple):
     traded: pd.DataFrame
     counts: dict[str, int]
     digest: str
+    names: tuple[str, ...] = MODELS
 
 
-def read_log_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
+def read_log_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int], tuple[str, ...]]:
     """Read JSON lines: timestamp, symbol, said (action and confidence [2, 5]), ensemble, regime [2]; and the lines by what became of them.
 
-    Raises UserError where the file or the times cannot be read, or no line says an action.
+    The names of the five slots come third; voters of their own names have slots in the order in which they speak. Raises UserError where
+    the file or the times cannot be read, no line says an action, or more than five voters speak.
     """
     rows, n_lines = [], 0
     check_file(path, LOG)
@@ -61,7 +64,9 @@ def read_log_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"--from-log must be a readable file of JSON lines, was {str(path)!r} ({error})") from error
     times, symbols, votes, ensembles, regimes = ([row[i] for row in rows] for i in range(5))
-    flat = [(i, m, action, confidence) for i, vote in enumerate(votes) for m, (action, confidence) in vote.items()]
+    with refusing(ModelError):
+        names = slots_of(dict.fromkeys(name for vote in votes for name in vote))
+    flat = [(i, names.index(name), action, confidence) for i, vote in enumerate(votes) for name, (action, confidence) in vote.items()]
     of_row, model = (np.array([entry[i] for entry in flat], np.int64) for i in (0, 1))
     notes: list[str] = []
     codes = _actions([entry[2] for entry in flat] + ensembles, path)
@@ -83,14 +88,14 @@ def read_log_lines(path: Path) -> tuple[pd.DataFrame, dict[str, int]]:
         }
     )
     counts = {"lines": n_lines, "invalid lines": n_lines - len(kept)}
-    return frame, counts | ({"confidences in per cent": len(flat)} if notes else {})
+    return frame, counts | ({"confidences in per cent": len(flat)} if notes else {}), names
 
 
 def _line(text: str) -> list[tuple[Any, ...]]:
     """Return the parts of a line as they are written; nothing where it is no line of a log."""
     try:
         given = json.loads(text)
-        votes = {MODELS.index(ALIASES.get(name, name)): (v["action"], v["confidence"]) for name, v in given["base_predictions"].items()}
+        votes = {check_name(ALIASES.get(name, name)): (v["action"], v["confidence"]) for name, v in given["base_predictions"].items()}
         regime = given.get("regime") or {}
         slices = [float(regime.get(name, np.nan)) for name in ("volatility", "trend_strength")]
         return [(given["timestamp"], str(given["symbol"]).strip(), votes, given["ensemble_action"], slices)]

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore import Params
-from qtcore.types import F8, I8, MODELS, N_MODELS, Votes
+from qtcore.types import F8, I8, N_MODELS, Votes
 from research.data.clock import parse_time
 from research.errors import ModelError
 from research.training.labels import outcome_labels
@@ -25,6 +25,7 @@ from research.training.meta.log_files import LogLines, meet, read_log_lines, rea
 from research.training.meta.schedule import MetaSchedule
 from research.training.meta.train import MIN_ROWS, Material, MetaPlan, build_table, resolve_plan, train_folds
 from research.training.splits import walk_forward
+from research.training.weights import Named, settled
 
 N_FOLDS, MINUTE = 5, 60_000_000_000
 
@@ -66,27 +67,29 @@ def train_from_log(
     calibration, smote, seed of `train_meta`. Raises UserError where files cannot be read, or with fewer than 1,000 rows with an outcome:
     nothing synthetic takes their place.
     """
-    params = params or Params()
     read = read_log(log, outcomes, min_date, tolerance_minutes)
+    slots = tuple(name for m, name in enumerate(read.votes.names) if (read.votes.action[m] >= 0).any())
+    params = settled(params or Params(), Named(read.votes.names, slots))
     has_outcome, n_voters = read.labels >= 0, (read.votes.action >= 0).sum(axis=0)
     n_rows, n_alone = int(np.sum(has_outcome & (n_voters >= 2))), int(np.sum(has_outcome & (n_voters < 2)))
     if n_rows < MIN_ROWS:
         text = f"{read.source} must have at least {MIN_ROWS:,} lines with an outcome and two voters or more, was {n_rows:,}"
         if n_rows + n_alone >= MIN_ROWS:  # more of the same would not help
-            named = ", ".join(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any()) or "none"
-            raise ModelError(f"{text} and {n_alone:,} with an outcome but one voter at most ({named}); log two base models or more")
+            raise ModelError(
+                f"{text} and {n_alone:,} with an outcome but one voter at most ({', '.join(slots) or 'none'}); log two base models or more"
+            )
         more = "; log a longer period" if n_rows >= n_alone else f", beside {n_alone:,} with one voter at most; log two base models or more"
         raise ModelError(text + more)
     horizon = int(max(1, np.max(read.end - np.arange(len(read.end)))))
-    slots = tuple(slot for m, slot in enumerate(MODELS) if (read.votes.action[m] >= 0).any())
-    plan: MetaPlan = resolve_plan(params, slots, False, horizon, **asked)
+    plan: MetaPlan = resolve_plan(params, read.votes.names[N_MODELS - 1] in slots, False, horizon, **asked)
     folds = walk_forward(read.end, n_folds=N_FOLDS, train_share=1.0 / (N_FOLDS + 1), embargo=horizon)
     about: dict[str, Any] = {
         "label": {"id": "L6", "horizon": horizon},
         "data_fingerprint": f"log {read.hash[:16]}",
         "symbols": list(read.symbols),
     }
-    about |= {"base_models": list(slots), "base_predictions": "log", "base_weights": list(params.ensemble.weights), "counts": read.counts}
+    about |= {"base_models": list(slots), "voters": list(read.votes.names)}
+    about |= {"base_predictions": "log", "base_weights": list(params.ensemble.weights), "counts": read.counts}
     table = build_table(plan.vector, read.votes, {"volatility": read.regime[0], "trend_strength": read.regime[1]})
     spans = tuple((f.number, f.boundary, int(f.test[-1]) + 1) for f in folds)
     material = Material(table, read.labels, read.end, read.close_time, read.regime, spans, 0, about, read.traded)
@@ -128,9 +131,9 @@ def _lines_of(log: Path, outcomes: str | Path | None) -> LogLines:
     if outcomes is None:
         text = f"a log must come with its outcomes, was {log} alone; research.live.journal.outcomes.read_outcomes reads a journal"
         raise ModelError(text)
-    lines, counts = read_log_lines(log)
+    lines, counts, names = read_log_lines(log)
     traded = meet(lines, read_outcome_lines(Path(outcomes), counts))
-    return LogLines(str(log), lines, traded, counts, hashlib.sha256(log.read_bytes() + Path(outcomes).read_bytes()).hexdigest())
+    return LogLines(str(log), lines, traded, counts, hashlib.sha256(log.read_bytes() + Path(outcomes).read_bytes()).hexdigest(), names)
 
 
 def _on_grid(joined: pd.DataFrame, held: LogLines) -> Log:
@@ -154,7 +157,7 @@ def _on_grid(joined: pd.DataFrame, held: LogLines) -> Log:
     return Log(
         close_time,
         tuple(symbols.tolist()),
-        Votes(action, confidence),
+        Votes(action, confidence, None, held.names),
         regime,
         ensemble,
         traded,

@@ -9,8 +9,8 @@ import numpy as np
 from qtcore.meta import VECTORS, MetaModel, MetaSource
 from qtcore.meta.vectors import slot_order, v5_row
 from qtcore.types import MODELS, N_MODELS
+from qtcore.voters import ALIASES
 from research.errors import ModelError
-from research.training.meta.log_files import ALIASES
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.base import CLASSES
 
@@ -66,10 +66,11 @@ class MetaPredictor:
 
     def _row(self, ensemble_vector: Mapping[str, Mapping[str, Any]]) -> np.ndarray | None:
         """Build the v5 row; None where an action, a confidence or a model's name is invalid."""
+        names: tuple[str, ...] = getattr(self.source, "voters", MODELS)
         action, confidence = np.full((N_MODELS, 1), -1, np.int8), np.full((N_MODELS, 1), np.nan)
         try:
             for name, vote in ensemble_vector.items():
-                m, sure = MODELS.index(ALIASES.get(name, name)), float(vote["confidence"])
+                m, sure = names.index(ALIASES.get(name, name)), float(vote["confidence"])
                 if not 0.0 <= sure <= 1.0:
                     return None
                 action[m], confidence[m] = CLASSES.index(str(vote["action"])), sure

@@ -6,21 +6,24 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.meta.vectors import vector_of
+from qtcore.meta.vectors import VECTORS, columns_of, vector_of
 from qtcore.params import Params
-from qtcore.types import F8, I8
+from qtcore.types import F8, I8, MODELS, N_MODELS
 from research.errors import ModelError, UserError
 from research.files import read_bytes, read_text, save_text
 from research.training.meta.fitted import FITS, MetaFit, check_varies, fit_digest
 from research.training.models.artefacts import Schedule, StoredFit
 from research.training.models.base import MODEL, SCALER, ModelAbsentError, Scaler, names_hash, scaler_path
 from research.training.models.folder import check_meta, read_schedule
+
+SHAPE = {"config": {"plan": {"kind": str, "vector?": str}, "voters?": [str]}}
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,16 @@ class MetaSchedule(Schedule[MetaArtefact, MetaFit]):
     WHAT: ClassVar[str] = "meta models"
 
     @property
+    def voters(self) -> tuple[str, ...]:
+        """Names of the five slots that its models were trained on; the known voters where an earlier version trained them."""
+        return tuple(self.config.get("voters", MODELS))
+
+    @cached_property
     def vector(self) -> str:
-        """Name of the rows that its models take."""
-        return vector_of(self.feature_names)
+        """Name of the rows that its models take, "" where no rows have its feature names."""
+        planned = str(self.config["plan"].get("vector"))
+        is_planned = planned in VECTORS and len(self.voters) == N_MODELS and self.feature_names == columns_of(planned, self.voters)
+        return planned if is_planned else vector_of(self.feature_names)
 
     @property
     def kind(self) -> str:
@@ -126,9 +136,9 @@ class MetaSchedule(Schedule[MetaArtefact, MetaFit]):
         Raises UserError where there is no schedule, another version wrote it, or its names are not those of their hash (D-41).
         """
         source = Path(folder)
-        document, entries = read_schedule(source, cls.VERSION, "a schedule of meta models", {"config": {"plan": {"kind": str}}})
+        document, entries = read_schedule(source, cls.VERSION, "a schedule of meta models", SHAPE)
         names = tuple(document["feature_names"])
-        if document["feature_hash"] != names_hash(names) or not vector_of(names):
+        if document["feature_hash"] != names_hash(names) or not cls((), names, document["config"]).vector:
             raise ModelError(f"{source / 'schedule.json'} must name the features of a known vector in their order, was others; train again")
         made = cls.stored(source, document, (MetaArtefact(**entry, path=path, meta=meta) for entry, path, meta in entries))
         for artefact in made.artefacts:

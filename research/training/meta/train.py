@@ -9,7 +9,7 @@ model, and the rules alone act. `refit` makes one model again, so that this can 
 """
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from qtcore import Bars, Params
 from qtcore.choices import MetaMode
 from qtcore.meta import VECTORS, feature_rows
-from qtcore.types import ADVANCED, F8, I8, MODELS, Votes
+from qtcore.meta.vectors import columns_of
+from qtcore.types import ADVANCED, F8, I8, MODELS, N_MODELS, Votes
 from research.data.facts import fingerprint
 from research.errors import ModelError
 from research.training.labels import label_end
@@ -33,6 +34,7 @@ from research.training.models.artefacts import known_by, span
 from research.training.models.base import ModelAbsentError
 from research.training.predictions import Predictions, aligned
 from research.training.splits import walk_forward
+from research.training.weights import settled
 
 MIN_ROWS, HELD_SHARE = 1000, 0.2
 Progress = Any  # callback (done, total, text)
@@ -75,6 +77,11 @@ class Material:
     about: Mapping[str, Any] = field(default_factory=dict)
     traded: NDArray[np.int8] | None = None
 
+    @property
+    def voters(self) -> tuple[str, ...]:
+        """Names of the five slots."""
+        return tuple(self.about.get("voters", MODELS))
+
     def rows(self, bars: NDArray[np.bool_]) -> Rows:
         """Return the rows and classes of the chosen bars [n] that are known in full."""
         n_symbols = self.labels.shape[1]
@@ -113,8 +120,8 @@ def train_meta(
     >>> train_meta(bars, research.Predictions.random(bars, seed=1)).vector
     'meta26'
     """
-    params = params or Params()
     predictions = aligned(predictions, bars)
+    params = settled(params or Params(), predictions)
     material, plan = prepare(bars, predictions, params, kind=kind, vector=vector, calibration=calibration, smote=smote, seed=seed)
     made = train_folds(material, plan, params)
     return made if out is None else made.save(out)
@@ -123,7 +130,8 @@ def train_meta(
 def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) -> tuple[Material, MetaPlan]:
     """Settle the plan and build every row that training may read; `asked` as in `train_meta`."""
     votes, horizon = predictions.votes(), predictions.label.horizon
-    plan = resolve_plan(params, predictions.slots, predictions.probs is not None, horizon, **asked)
+    is_five = predictions.names[N_MODELS - 1] in predictions.slots
+    plan = resolve_plan(params, is_five, predictions.probs is not None, horizon, **asked)
     names = ADVANCED if plan.vector.startswith(("meta32", "meta36")) else ()
     planes = _planes(bars, params, names)
     end = label_end(bars.n, predictions.label)
@@ -132,6 +140,7 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
         "data_fingerprint": fingerprint(bars),
         "symbols": list(bars.symbols),
         "base_models": list(predictions.slots),
+        "voters": list(predictions.names),
         "base_artefacts": sorted({artefact.hash for artefact in getattr(predictions.models, "artefacts", ())}),
         "base_predictions": "imported" if predictions.imported else "walk_forward",
         "base_weights": list(params.ensemble.weights),
@@ -177,7 +186,7 @@ def train_folds(material: Material, plan: MetaPlan, params: Params, progress: Pr
     config |= {"folds": [f[0] for f in material.folds], **material.about}
     if len(notes) > 1 and not artefacts:
         notes = [f"the meta model is absent in every fold: {notes[-1].split(': ', 1)[1]}"]
-    return MetaSchedule(tuple(artefacts), VECTORS[plan.vector], config, tuple(notes), scratch)
+    return MetaSchedule(tuple(artefacts), columns_of(plan.vector, material.voters), config, tuple(notes), scratch)
 
 
 def fit_fold(material: Material, plan: MetaPlan, boundary: int) -> tuple[MetaFit, Rows, Rows]:
@@ -192,7 +201,9 @@ def fit_fold(material: Material, plan: MetaPlan, boundary: int) -> tuple[MetaFit
             f"training must have at least {MIN_ROWS:,} out-of-sample rows on which two or more models voted, was {n:,}; the rules alone act"
         )
     check_labels(train, held, plan.seed)
-    fit = fit_meta(plan.kind, VECTORS[plan.vector], train, held, calibration=plan.calibration, smote=plan.smote, seed=plan.seed)
+    fit = fit_meta(
+        plan.kind, columns_of(plan.vector, material.voters), train, held, calibration=plan.calibration, smote=plan.smote, seed=plan.seed
+    )
     if plan.mode != "policy":  # there only the entropy counts, which a model that never changes its mind may well know
         check_classes(fit, held)
     return fit, train, held
@@ -212,7 +223,7 @@ def refit(bars: Bars, predictions: Predictions, params: Params, schedule: MetaSc
 
 def resolve_plan(
     params: Params,
-    slots: Sequence[str],
+    is_five: bool,
     has_probs: bool,
     horizon: int,
     *,
@@ -222,12 +233,15 @@ def resolve_plan(
     smote: bool = False,
     seed: int = 42,
 ) -> MetaPlan:
-    """Settle what `auto` means for these parameters and base models. Raises UserError on unknown names or missing probabilities."""
+    """Settle what `auto` means for these parameters. is_five: somebody votes in the fifth slot.
+
+    Raises UserError on unknown names or missing probabilities.
+    """
     is_v5 = params.meta.mode == MetaMode.V5
     if kind == "auto":
         kind = "mlp" if is_v5 else "logistic"
     if vector == "auto":
-        vector = "v5" if is_v5 else "meta30" if MODELS[4] in slots else "meta26"
+        vector = "v5" if is_v5 else "meta30" if is_five else "meta26"
     if kind not in KINDS:
         raise ModelError(f"run.meta must be auto, none or one of {', '.join(KINDS)}, was {kind!r}")
     if vector not in VECTORS:

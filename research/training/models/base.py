@@ -5,7 +5,7 @@ validation slice that stops the training; ours are saved in their library's own 
 Libraries are imported inside the methods that need them.
 
 To add one: write a class with the methods of `BaseModel`, try it with `research.check_model`, and
-`register("tft", "my_package.my_module:MyModel")`.
+`register("mine", "my_package.my_module:MyModel")`: any name of its own, at most five vote in a run.
 """
 
 import hashlib
@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, MODELS
-from research.errors import EXTRAS, ConfigError, ModelError, UserError, need
+from qtcore.voters import check_name
+from research.errors import EXTRAS, ConfigError, ModelError, UserError, need, refusing
 from research.files import Kind, parse_json, read_bytes, read_text, save_text
 from research.training.models.calibration import Calibration
 
@@ -83,14 +84,17 @@ _REGISTRY = {
 }
 
 
-def register(slot: str, target: str) -> None:
-    """Name the class of a slot as `module:Class`; the module is imported when a model is trained or loaded."""
-    if slot not in MODELS:
-        raise ModelError(f"model slot must be one of {', '.join(MODELS)}, was {slot!r}")
-    module, colon, name = target.partition(":")
-    if not (module and colon and name):
+def register(name: str, target: str) -> None:
+    """Name the class of a voter as `module:Class`; the module is imported when a model is trained or loaded.
+
+    Raises UserError on a name that no voter may have (`qtcore.voters.check_name`), and on a target of another form.
+    """
+    with refusing(ModelError):
+        check_name(name)
+    module, colon, made_by = target.partition(":")
+    if not (module and colon and made_by):
         raise ModelError(f"model class must be given as 'module:Class', was {target!r}")
-    _REGISTRY[slot] = target
+    _REGISTRY[name] = target
 
 
 def unregister(slot: str, before: str | None = None) -> None:
@@ -101,15 +105,16 @@ def unregister(slot: str, before: str | None = None) -> None:
 
 
 def registered() -> tuple[str, ...]:
-    """Slots for which a class is registered, in slot order."""
-    return tuple(slot for slot in MODELS if slot in _REGISTRY)
+    """Voters for which a class is registered: the known ones in the order of their slots, then the others."""
+    return tuple(dict.fromkeys(name for name in (*MODELS, *_REGISTRY) if name in _REGISTRY))
 
 
-def model_target(slot: str) -> str:
-    """Return `module:Class` of a slot. Raises UserError when no class is registered for it."""
-    if slot not in _REGISTRY:
-        raise ModelError(f"models must be among {', '.join(_REGISTRY)}, was {slot!r}")
-    return _REGISTRY[slot]
+def model_target(name: str) -> str:
+    """Return `module:Class` of a voter. Raises UserError when no class is registered for it."""
+    if name not in _REGISTRY:
+        remedy = f'research.training.models.register("{name}", "module:Class") names the class of another'
+        raise ModelError(f"models must be among {', '.join(_REGISTRY)}, was {name!r}; {remedy}")
+    return _REGISTRY[name]
 
 
 def make_model(target: str, feature_names: Sequence[str], preset: str = "default") -> BaseModel:

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.params import Params
-from qtcore.types import F8, I8, MODELS, N_MODELS, Bars
-from research.errors import ModelError, UserError
+from qtcore.types import F8, I8, N_MODELS, Bars
+from qtcore.voters import slots_of
+from research.errors import ModelError, UserError, refusing
 from research.files import Kind, read_bytes, read_json
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 from research.training.models.artefacts import FOREVER, Schedule, StoredFit
@@ -39,7 +41,12 @@ from research.training.models.windows import complete, inputs_of
 SERVED = 4_096  # cells predicted between two reports: seconds of the slowest network
 THRESHOLDS = {side: {...: (float, None)} for side in ("sell", "buy")}
 SHAPE = {
-    "config": {"label": LABEL_SHAPE, "thresholds": [THRESHOLDS], "plan?": {"params?": dict, "seed?": int}, "boundaries?": [int]},
+    "config": {
+        "label": LABEL_SHAPE,
+        "thresholds": [THRESHOLDS],
+        "plan?": {"params?": dict, "seed?": int, "models?": [str]},
+        "boundaries?": [int],
+    },
     "artefacts": [{**ENTRY, "slot": str}],
 }
 METADATA = Kind(
@@ -132,10 +139,15 @@ class ModelSet(Schedule[Artefact, BaseModel]):
     VERSION: ClassVar[int] = 2
     WHAT: ClassVar[str] = "models"
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Who votes in each of the five slots. Raises InputError where no names of voters stand in the schedule."""
+        return slots_of(dict.fromkeys((*self.config.get("plan", {}).get("models", ()), *(a.slot for a in self.artefacts))))
+
     @property
     def slots(self) -> tuple[str, ...]:
         """Models that have at least one artefact, in slot order."""
-        return tuple(slot for slot in MODELS if any(a.slot == slot for a in self.artefacts))
+        return tuple(name for name in self.names if any(a.slot == name for a in self.artefacts))
 
     @property
     def layers(self) -> Mapping[str, str] | None:
@@ -194,7 +206,7 @@ class ModelSet(Schedule[Artefact, BaseModel]):
                         progress(i, len(self.artefacts), f"predicting: {artefact.slot}, fold {artefact.fold + 1}, {share}")
                     row, column = rows[t[start : start + SERVED]], s[start : start + SERVED]
                     probs = model.predict_proba(inputs_of(matrix, (n_before + row) * n_symbols + column, lookback))
-                    out[MODELS.index(artefact.slot), row, column] = calibrated(model, probs)
+                    out[self.names.index(artefact.slot), row, column] = calibrated(model, probs)
         return out
 
     @classmethod
@@ -206,6 +218,8 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         """
         source = Path(folder)
         models = cls._load_schedule(source) if (source / "schedule.json").exists() else cls._load_latest(source)
+        with refusing(ModelError):
+            _ = models.names  # before anything is served
         return models.checked() if is_checked else models
 
     @classmethod

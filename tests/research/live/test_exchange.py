@@ -20,7 +20,7 @@ import pytest
 
 import qtcore as qt
 import research
-from qtcore.types import NS_PER_MINUTE, Bars
+from qtcore.types import MODELS, NS_PER_MINUTE, Bars
 from research import backtest
 from research.data import save_bars, simulate
 from research.errors import UserError
@@ -29,7 +29,7 @@ from research.live.feeds.registry import open_feed
 from research.live.feeds.trades import TradeBars
 from research.live.monitoring.gap import live_gap
 from research.live.start import LiveOptions, start_live
-from research.live.storage.codec import CELL_COLUMNS, joined
+from research.live.storage.codec import cell_names, joined
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
@@ -313,7 +313,7 @@ def check_backtest(bars: Bars, known: dict[str, np.ndarray], models: Path, journ
     run = backtest(as_known, predictions, qt.Params().with_values(EAGER))
     assert len(run.result.fills) > 4
     planes, expected = planes_of(journal, len(NAMES)), decision_planes(run)
-    for name in CELL_COLUMNS:
+    for name in cell_names(MODELS):
         assert_same_bits(planes[name] + 0.0, expected[name][first:].astype(float) + 0.0, name)
     with sqlite3.connect(journal) as db:
         lines = np.array(db.execute("SELECT equity, balance FROM bars ORDER BY bar").fetchall())

@@ -15,7 +15,7 @@ import pytest
 import qtcore as qt
 import research
 from qtcore.rules import Reason
-from qtcore.types import FILL, NS_PER_HOUR, Bars
+from qtcore.types import FILL, MODELS, NS_PER_HOUR, Bars
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
@@ -32,7 +32,7 @@ from research.live.records import Order
 from research.live.session import controls
 from research.live.session.runner import Options, Runner
 from research.live.start import LiveOptions, start_live
-from research.live.storage.codec import CELL_COLUMNS, hash_state, pack_state, unpack_state
+from research.live.storage.codec import cell_names, hash_state, pack_state, unpack_state
 from research.runs.config import load_config
 from research.runs.tables import decision_planes
 from research.training.meta import MetaSchedule, train_meta
@@ -53,8 +53,8 @@ def wish(folder: Path, bars: Bars, journal: Path, **how) -> LiveOptions:
 
 def planes_of(path: Path, n_symbols: int) -> dict[str, np.ndarray]:
     with sqlite3.connect(path) as db:
-        table = np.array(db.execute(f"SELECT {', '.join(CELL_COLUMNS)} FROM decisions ORDER BY cell").fetchall(), float)
-    return {name: table[:, k].reshape(-1, n_symbols) for k, name in enumerate(CELL_COLUMNS)}
+        table = np.array(db.execute(f"SELECT {', '.join(cell_names(MODELS))} FROM decisions ORDER BY cell").fetchall(), float)
+    return {name: table[:, k].reshape(-1, n_symbols) for k, name in enumerate(cell_names(MODELS))}
 
 
 def check_against(run, journal: Path) -> None:
@@ -62,7 +62,7 @@ def check_against(run, journal: Path) -> None:
     n_symbols = len(run.bars.symbols)
     planes = planes_of(journal, n_symbols)
     expected = decision_planes(run)
-    for name in CELL_COLUMNS:
+    for name in cell_names(MODELS):
         assert_same_bits(planes[name] + 0.0, expected[name].astype(float) + 0.0, name)
     with sqlite3.connect(journal) as db:
         lines = np.array(db.execute("SELECT equity, balance, exposure FROM bars ORDER BY bar").fetchall())

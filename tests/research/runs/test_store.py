@@ -13,14 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from qtcore.rules import Reason
-from qtcore.types import DECISION_COLUMNS, FILL
+from qtcore.types import DECISION_COLUMNS, FILL, MODELS
 from research.data import simulate
 from research.errors import UserError
 from research.evidence.ledger import Ledger
 from research.runs import folder as run_folder
 from research.runs import tables
 from research.runs.folder import array_hashes, check_output, read_run
-from research.runs.kinds import COLUMNS
+from research.runs.kinds import COLUMNS, kind_of
 from research.runs.tables import decisions_frame, equity_frame, fills_frame, trades_frame
 from research.training.predictions import Predictions
 from research.workflow.recording import save_certificate, save_run
@@ -242,7 +242,7 @@ def test_a_summary_with_other_figures_is_refused(folder, change):
 def test_every_column_that_is_written_is_declared_with_its_type(written):
     for name in COLUMNS.keys() - {"predictions"}:  # its votes are named by their models and are checked when they are loaded
         columns = set(pq.read_schema(written / f"{name}.parquet").names)
-        assert columns <= {declared.removesuffix("?") for declared in COLUMNS[name]}, name
+        assert columns <= {declared.removesuffix("?") for declared in kind_of(name, MODELS).shape}, name
 
 
 @pytest.mark.parametrize("name", COLUMNS)

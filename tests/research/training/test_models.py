@@ -199,8 +199,14 @@ def test_registering_and_making_models_tell_a_mistake_in_a_sentence():
         model_target("tft")
     with pytest.raises(UserError, match=r"preset \(--preset\) must be one of default, published, original, fast, tiny, was 'slow'"):
         make_model(model_target("xgb"), NAMES, "slow")
-    with pytest.raises(UserError, match=r"model slot must be one of xgb, .* was 'mine'"):
-        register("mine", "a:B")
+    for name, rule in (
+        ("my model", "letters, digits and underscores"),
+        ("meta_x", "must not begin with the word meta"),
+        ("XGB", "way to write xgb"),
+        (3, "was 3"),
+    ):
+        with pytest.raises(UserError, match=rule):
+            register(name, "a:B")
     with pytest.raises(UserError, match="must be given as 'module:Class'"):
         register("tft", "a.B")
 

@@ -290,11 +290,16 @@ def test_import_mistakes_are_told_in_a_sentence(tmp_path):
         Predictions.import_file(3, BARS)
 
 
-def test_unknown_models_are_named(tmp_path):
-    made = imported(
-        frame(xgb_action="BUY", xgb_confidence=0.7, oracle_action="BUY", oracle_confidence=1.0, ensemble_action="BUY"), tmp_path
+def test_columns_of_any_name_are_a_voter_where_they_hold_a_vote(tmp_path):
+    said = frame(
+        xgb_action="BUY", xgb_confidence=0.7, oracle_action="SELL", oracle_confidence=1.0, ensemble_action="BUY", order_status="new"
     )
-    assert made.notes == ("columns of unknown models were ignored: oracle",)
+    made = imported(said, tmp_path)
+    assert made.slots == ("xgb", "oracle")
+    assert made.names == ("xgb", "lgbm", "nhits", "patchtst", "oracle")
+    assert made.notes == (
+        "columns of order were ignored: a voter has NAME_action and NAME_confidence, or NAME_p_sell, NAME_p_hold and NAME_p_buy",
+    )
 
 
 def test_columns_of_a_model_that_are_not_read_are_named():
