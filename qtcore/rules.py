@@ -7,7 +7,7 @@ once more in the kernel's twin. The parameters of the other layers stand in `qtc
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum, IntEnum, unique
 from string import Formatter
 from typing import Any
 
@@ -15,6 +15,7 @@ from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, Exposure
 from qtcore.declare import NUMBER, ROW, ParamSet, bounded, choice, switch, switch_on
 
 
+@unique
 class Reason(IntEnum):
     """Stable codes of `spec` 0.4; text is rendered outside the kernels."""
 
