@@ -27,7 +27,7 @@ def test_what_a_rule_declares_exists(rule):
     assert (rule.off is None) or Params().with_values({rule.parameter: rule.off}).flat()[rule.parameter] == rule.off
     assert not rule.never or not rule.parameter or rule.off is not None
     assert not rule.limit or rule.parameter in NUMBERS
-    assert (rule.layer in ("governor", "exit")) == (Reason.APPROVED <= rule.reason < 256)  # a byte in every file; 60 and above is permission
+    assert (rule.layer in ("governor", "exit")) == (Reason.APPROVED <= rule.reason < 256)  # a byte; from 60 on permission
 
 
 def test_every_code_that_the_chain_writes_stands_in_the_layer_that_asks():
