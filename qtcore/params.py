@@ -62,8 +62,9 @@ class Ensemble(ParamSet):
     )
 
     def __post_init__(self) -> None:
-        if isinstance(self.weights, tuple | list) and len(self.weights) == N_MODELS - 1:
-            object.__setattr__(self, "weights", (*self.weights, 0.0))  # the fifth model is optional
+        given: Any = self.weights.split(",") if isinstance(self.weights, str) else self.weights
+        if isinstance(given, tuple | list) and len(given) == N_MODELS - 1:
+            object.__setattr__(self, "weights", (*given, 0.0))  # the fifth voter is optional
         super().__post_init__()
         if sum(self.weights) <= 0.0:
             raise InputError(f"ensemble.weights must have a sum above 0, was {list(self.weights)}")
