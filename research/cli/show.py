@@ -35,6 +35,7 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     """Show a run: what fails it, headline table, proof, verdict, path of the report."""
     from research.evidence import headline
     from research.report.terms import basis
+    from research.training.weights import silent
 
     report, summary = finished.folder / "report.html", finished.summary
     if json:
@@ -59,7 +60,9 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     wide(_layers(summary, _rejected(finished.predictions.models), muted))
     console.print()
     n_voting = len(finished.predictions.slots)
-    if finished.predictions.models is not None and n_voting < 4:
+    for text in silent(finished.params, finished.predictions):
+        console.print(text, soft_wrap=True, markup=False)
+    if finished.predictions.models is not None and n_voting < summary["assumptions"]["models_expected"]:
         console.print(
             f"{n_voting} of 4 models voted; `qt train DATA --out DIR`, then `qt backtest DATA --models DIR`, has all four", soft_wrap=True
         )

@@ -277,7 +277,7 @@ def _assumptions(run: RunRecord, models: list[str]) -> dict[str, Any]:
         "label": label.to_dict(),
         "label_span_hours": label.horizon * run.bars.interval / NS_PER_HOUR,
         "models_voting": voting,
-        "models_expected": max(len(MODELS) - 1, len(voting)),
+        "models_expected": len(voting) if set(voting) - set(MODELS) else max(len(MODELS) - 1, len(voting)),
         "weights": weights_by_name(p, run.predictions),
         "imported_predictions": bool(run.predictions.imported),
         "fee_rate": p.broker.fee_rate,
