@@ -19,3 +19,4 @@ def range_position(bars: qt.Bars) -> NDArray[np.float64]:
 
 
 RANGE_POSITION = qt.Feature("range_position", range_position, lookback=WINDOW - 1)
+features = [RANGE_POSITION]  # for --layers

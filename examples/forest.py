@@ -61,3 +61,6 @@ class Forest:
         """Return what was fitted: a skops archive holds the time at which it was written, the trees do not."""
         trees = [member.tree_ for member in self.trees.estimators_]
         return b"".join(part.tobytes() for tree in trees for part in (tree.feature, tree.threshold, tree.value))
+
+
+models = {"forest": Forest}  # for --layers

@@ -27,3 +27,4 @@ def careful(
 
 
 CAREFUL_TRADE = qt.rebind(qt.trade, govern_step=careful)
+trade = CAREFUL_TRADE  # for --layers

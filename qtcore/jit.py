@@ -74,6 +74,8 @@ if numba.config.CPU_FEATURES is None and numba.config.CPU_NAME is None and numba
 def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False, parallel: bool = False, allocates: bool = False) -> Any:
     """Compile a function of numbers and arrays; exact IEEE arithmetic, no bounds checks, cached on disk.
 
+    A kernel outside qtcore is compiled anew in every process: the cache knows nothing of an edit to what it calls in another file.
+
     `inline=True` pastes a scalar rule into its caller before compilation: a rule with many results otherwise stays a call and keeps
     the loop around it from becoming SIMD. `parallel=True` lets `prange` use every thread; the sweep alone does. `allocates=True`: the
     kernel makes arrays, so numba must count who holds them; a kernel outside qtcore may always. Without counting, an array handed to a
@@ -81,9 +83,10 @@ def kernel(function: Callable[..., Any] | None = None, *, inline: bool = False, 
     """
     if function is None:
         return lambda f: kernel(f, inline=inline, parallel=parallel, allocates=allocates)
-    counts = allocates or parallel or not function.__module__.startswith("qtcore.")
+    is_ours = function.__module__.startswith("qtcore.")
+    counts = allocates or parallel or not is_ours
     options: dict[str, Any] = {"inline": "always" if inline else "never", "parallel": parallel, "_nrt": counts, "no_cfunc_wrapper": True}
-    compiled = numba.njit(cache=True, error_model="numpy", **options)(function)
+    compiled = numba.njit(cache=is_ours, error_model="numpy", **options)(function)
     KERNELS[f"{function.__module__}.{function.__qualname__}"] = compiled
     return compiled
 

@@ -1,10 +1,15 @@
 """Does docs/extending.md show the examples as they are, and does all of it run?"""
 
+import json
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
+from research.cli.app import app
+from research.cli.common import guarded
 from research.live.feeds import registry
 from research.training.models import base
 
@@ -30,6 +35,23 @@ def test_every_example_is_on_the_page() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_page_shows_the_file(name: str) -> None:
     assert dict(BLOCKS)[name].lstrip("\n") == (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_commands_of_the_page_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    (block,) = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+    assert block.count("\n") <= 30
+    names: dict[str, str] = {}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for line in block.splitlines():
+        if found := re.fullmatch(r'(\w+)="(.*)"', line):
+            names[found[1]] = found[2]
+            continue
+        words = shlex.split(re.sub(r"\$(\w+)", lambda match: names[match[1]], line))
+        monkeypatch.setattr(sys, "argv", words)
+        assert guarded(lambda: app(standalone_mode=False)) == 0, (line, capsys.readouterr().err)
+    assert json.loads((tmp_path / "reports" / "forest" / "verify.json").read_text())["passed"] is True
 
 
 def test_the_page_runs_from_top_to_bottom() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from research.cli.common import Json, Quiet, print_json
+from research.cli.common import Json, LayersFile, Quiet, print_json
 from research.cli.show import console, failure, path
 from research.errors import several
 
@@ -61,16 +61,19 @@ def promote(
     folder: Annotated[Path, typer.Argument(help="folder that `qt train` or `qt backtest` wrote, or NAME@VERSION", metavar="DIR")],
     name: Annotated[str | None, typer.Option("--as", help="name in the registry; default: the folder's")] = None,
     registry: Registry = None,
+    layers: LayersFile = None,
     quiet: Quiet = False,
 ) -> None:
     """Copy trained models into the registry and make them the current version of a name."""
+    from research.training.models.layers import using
     from research.training.registry import describe
     from research.training.registry import promote as do
 
-    entry = do(folder, name, registry)
+    with using(layers):
+        entry = do(folder, name, registry)
+        facts = describe(entry)
     if not quiet:
         console.print(f"{entry.name} is now version {entry.version}; use it with --models {entry.name}")
-    facts = describe(entry)
     if facts["live_refuses"] is not None:
         what = f"accepted: {facts['accepted']} of {several(facts['artefacts'], 'models')}"
         failure(f"warning: `qt live` will refuse version {entry.version}: {facts['live_refuses']} ({what}); backtests serve it, flagged")

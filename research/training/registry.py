@@ -164,8 +164,16 @@ def describe(entry: Entry) -> dict[str, Any]:
         "synthetic": any(meta.get("synthetic", True) for meta in metas),
         "folder": str(entry.path),
         "history": list(entry.history),
-        "problems": list(models.check()),
+        "problems": _problems(models),
     }
+
+
+def _problems(models: ModelSet) -> list[str]:
+    """Say what is wrong with a set; of models whose file of layers is not in use, that it is needed."""
+    try:
+        return list(models.check())
+    except UserError as error:
+        return [str(error)]
 
 
 def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False, allow_synthetic: bool = False) -> ModelSet:

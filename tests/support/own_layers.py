@@ -30,7 +30,7 @@ def open_mine(name, symbols=None):
     return ReplayFeed(research.load_bars(f"simulated:{name}?n_bars=500&n_symbols=2", symbols=symbols))
 
 
-models = {"tft": Sides}
+models = {"sides_model": Sides}
 features = [qt.Feature("drop", drop, LOOKBACK)]
 judge = bold
 trade = qt.rebind(qt.trade)

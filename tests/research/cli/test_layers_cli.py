@@ -17,7 +17,7 @@ from research.training.models.layers import using
 from tests.support.own_layers import TEXT, write_layers
 
 WORLD = "simulated:planted_edge?n_bars=500&n_symbols=2"
-SMALL = ["--set", "run.models=tft", "--set", "run.folds=2", "--set", "run.meta=none"]
+SMALL = ["--set", "run.models=sides_model", "--set", "run.folds=2", "--set", "run.meta=none"]
 
 
 def qt(*words: object) -> int:
@@ -169,21 +169,31 @@ def test_live_of_stored_votes_refuses_another_judge_in_a_journal(finished, file,
 
 def test_serving_models_needs_the_file(trained, other, tmp_path, capsys):
     assert qt("backtest", WORLD, "--models", trained, "--out", tmp_path / "run") == 2
-    assert "tft of fold 1 must have the file of layers that made it, mine.py" in capsys.readouterr().err
+    assert "sides_model of fold 1 must have the file of layers that made it, mine.py" in capsys.readouterr().err
     assert qt("backtest", WORLD, "--models", trained, "--layers", other, "--out", tmp_path / "run") == 2
     assert "was given mine.py" in capsys.readouterr().err
 
 
+def test_the_registry_takes_and_lists_models_of_a_file(trained, file, capsys):
+    assert qt("models", "promote", trained, "--as", "own") == 2
+    assert "name the file with --layers" in capsys.readouterr().err
+    assert qt("models", "promote", trained, "--as", "own", "--layers", file) == 0
+    capsys.readouterr()
+    assert qt("models", "list", "--json") == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert "name the file with --layers" in row["problems"][0]
+
+
 def test_a_configuration_names_classes_of_the_file(tmp_path, capsys):
     file, config = write_layers(tmp_path, "from sides import Sides\n"), tmp_path / "qt.toml"
-    config.write_text('[models]\ntft = "Sides"\n')
+    config.write_text('[models]\nsides_model = "Sides"\n')
     words = ["backtest", WORLD, *SMALL, "--config", config, "--quiet"]
     assert qt(*words, "--out", tmp_path / "run") == 2
     assert "name the file with --layers" in capsys.readouterr().err
     assert qt(*words, "--layers", file, "--out", tmp_path / "run") == 0
     assert verdict(tmp_path / "run") is True
     assert qt("reproduce", tmp_path / "run", "--layers", file) == 0
-    config.write_text(f'[models]\ntft = "{file}"\n')
+    config.write_text(f'[models]\nsides_model = "{file}"\n')
     assert qt(*words, "--layers", file, "--out", tmp_path / "other") == 2
     assert "[models] must name classes of the file of --layers" in capsys.readouterr().err
 
@@ -192,8 +202,8 @@ def test_a_configuration_names_classes_of_the_file(tmp_path, capsys):
     ("text", "says"),
     [
         ("def judge(votes): return 1\n", r"the own judge must take \(votes, planes, params\), was judge\(votes\)"),
-        ("import sys\nfrom sides import Sides\nclass Ends(Sides):\n    def fit(self, *a): sys.exit(4)\nmodels = {'tft': Ends}\n",
-         "the own model tft must keep the rules of a base model, was not so, runs: raised SystemExit: 4"),
+        ("import sys\nfrom sides import Sides\nclass Ends(Sides):\n    def fit(self, *a): sys.exit(4)\nmodels = {'sides_model': Ends}\n",
+         "the own model sides_model must keep the rules of a base model, was not so, runs: raised SystemExit: 4"),
     ],
 )  # fmt: skip
 def test_a_layer_that_cannot_run_is_refused_before_any_work(tmp_path, capsys, text, says):

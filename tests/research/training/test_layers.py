@@ -22,13 +22,13 @@ def undone():
 def test_a_file_of_layers_holds_what_stands_at_its_top(tmp_path):
     path = list(sys.path)
     with using(write_layers(tmp_path)) as own:
-        assert own.models == {"tft": "sides:Sides"}
+        assert own.models == {"sides_model": "sides:Sides"}
         assert [feature.name for feature in own.features] == ["drop"]
         assert (own.judge.__name__, list(own.feeds), list(own.chain)) == ("bold", ["mine"], ["judge", "trade"])
         assert own.about == {"file": "mine.py", "hash": own.hash}
         assert in_use() is own
-        assert model_target("tft") == "sides:Sides"
-    assert (in_use().path, "tft" in registered(), sys.path) == (None, False, path)
+        assert model_target("sides_model") == "sides:Sides"
+    assert (in_use().path, "sides_model" in registered(), sys.path) == (None, False, path)
     assert {"qt_layers", "sides"}.isdisjoint(sys.modules)
 
 
@@ -73,10 +73,10 @@ def test_a_name_of_ours_means_ours_again_afterwards(tmp_path):
             r"features of mine.py: features must be a list of Feature\(name, .*\), was with the function len",
         ),
         ("models = [3]\n", "models of mine.py must be names with a class each"),
-        ("models = {'tft': len}\n", "models of mine.py must be classes, was tft = "),
+        ("models = {'sides_model': len}\n", "models of mine.py must be classes, was sides_model = "),
         (
-            "def f():\n    class A: pass\n    return A\nmodels = {'tft': f()}\n",
-            "must be classes at the top of a file, was tft = f.<locals>.A",
+            "def f():\n    class A: pass\n    return A\nmodels = {'sides_model': f()}\n",
+            "must be classes at the top of a file, was sides_model = f.<locals>.A",
         ),
         ("feeds = {'mine': 3}\n", "feeds of mine.py must be prefixes with a function each"),
     ],
@@ -111,13 +111,13 @@ def test_a_path_that_is_no_python_file_is_refused(tmp_path):
 
 def test_a_configuration_names_classes_of_the_file_and_nothing_else(tmp_path):
     file = write_layers(tmp_path, "from sides import Sides\n")
-    with using(file, {"tft": "Sides"}) as own:
-        assert own.models == {"tft": "sides:Sides"}
-    with pytest.raises(ConfigError, match=r"\[models\] tft must be a class at the top of mine.py \(Sides\), was 'Other'"):
-        load_layers(file, {"tft": "Other"})
+    with using(file, {"sides_model": "Sides"}) as own:
+        assert own.models == {"sides_model": "sides:Sides"}
+    with pytest.raises(ConfigError, match=r"\[models\] sides_model must be a class at the top of mine.py \(Sides\), was 'Other'"):
+        load_layers(file, {"sides_model": "Other"})
     with (
-        pytest.raises(ConfigError, match=r"must name classes of a file of layers, was tft = 'Sides' without one"),
-        using(None, {"tft": "Sides"}),
+        pytest.raises(ConfigError, match=r"must name classes of a file of layers, was sides_model = 'Sides' without one"),
+        using(None, {"sides_model": "Sides"}),
     ):
         pass
 
