@@ -63,6 +63,7 @@ class FakeRun:
     manifest: dict[str, Any] = field(default_factory=dict)
     meta: None = None
     own_layers: tuple[str, ...] = ()
+    own: Layers = NONE
     ceilings: bool = True
     verification: dict[str, Any] = field(default_factory=dict)
 
