@@ -100,13 +100,13 @@ def test_a_flat_book_earns_nothing():
 @pytest.mark.parametrize("name", sorted(OPTIONS))
 def test_the_slices_add_up_to_the_total(name):
     """D-94: the PnL of every cell, grouped by any regime, is the change of equity without a rest."""
-    _, _, _, result, *_ = run(name, has_funding=True)
-    cells = cell_pnl(result.pnl)
+    _, params, _, result, *_ = run(name, has_funding=True)
+    cells, cash = cell_pnl(result.pnl), params.broker.initial_cash
     regime = np.random.default_rng(0).integers(0, 9, cells.shape)
     slices = sum(float(cells[regime == r].sum()) for r in range(9))
-    assert abs(slices - (result.equity[-1] - CASH)) <= 1e-9 * CASH
-    steps = np.diff(np.concatenate([[CASH], result.equity]))
-    np.testing.assert_allclose(result.pnl.sum(axis=1), steps, atol=1e-9 * CASH)
+    assert abs(slices - (result.equity[-1] - cash)) <= 1e-9 * cash
+    steps = np.diff(np.concatenate([[cash], result.equity]))
+    np.testing.assert_allclose(result.pnl.sum(axis=1), steps, atol=1e-9 * cash)
 
 
 @pytest.mark.parametrize("name", sorted(OPTIONS))

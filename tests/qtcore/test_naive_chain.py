@@ -12,7 +12,7 @@ import pytest
 from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, cell_pnl, run_trade
 from qtcore.params import Params
-from qtcore.rules import Reason
+from qtcore.rules import RULES, Reason
 from qtcore.types import DECISION_COLUMNS, Bars, Votes
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import chain
@@ -170,7 +170,7 @@ def test_the_naive_chain_equals_the_kernels(name):
 
 
 def test_the_random_world_reaches_every_branch():
-    """A comparison proves what it visits: every reason code of the chain occurs in some variant."""
+    """A comparison proves what it visits: every code occurs in some variant; rules off by default do in `test_trade.OPTIONS`."""
     seen: set[int] = set()
     for name in VARIANTS:
         decisions, result, _ = kernels(variant(name))
@@ -185,5 +185,6 @@ def test_the_random_world_reaches_every_branch():
         Reason.HIERARCHY_ERROR,
         Reason.END_OF_DATA,
         Reason.GOVERNOR_ERROR,
+        *(rule.reason for rule in RULES if rule.parameter and rule.layer == "governor" and rule.why_never(Params().flat())),
     }
     assert sorted(set(map(int, Reason)) - seen - set(map(int, unreachable))) == []
