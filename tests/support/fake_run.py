@@ -14,6 +14,7 @@ import pandas as pd
 from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.types import DECISION_COLUMNS, FILL, MODELS, NS_PER_HOUR, Bars, Decisions, Source, Verdict, Votes
+from research.training.models.layers import NONE, Layers
 
 START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
 FEE, SLIPPAGE, SIZE = 0.0004, 0.0001, 500.0
