@@ -112,7 +112,7 @@ def registered() -> tuple[str, ...]:
 def model_target(name: str) -> str:
     """Return `module:Class` of a voter. Raises UserError when no class is registered for it."""
     if name not in _REGISTRY:
-        remedy = f'research.training.models.register("{name}", "module:Class") names the class of another'
+        remedy = f'name the file of another with --layers, or its class with research.training.models.register("{name}", "module:Class")'
         raise ModelError(f"models must be among {', '.join(_REGISTRY)}, was {name!r}; {remedy}")
     return _REGISTRY[name]
 

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.class_weight import compute_class_weight
 
 from qtcore.types import MODELS
-from research.errors import UserError
+from research.errors import ModelError, UserError
 from research.training.models.artefacts import FOREVER
 from research.training.models.base import (
     PRESETS,
@@ -255,6 +257,23 @@ def test_each_bar_is_served_by_the_artefact_valid_at_its_close(models):
     first, second = (models.artefacts[i].load() for i in (0, 2))
     assert_same_bits(probs[0, 24], first.predict_proba(matrix[24]))
     assert_same_bits(probs[0, 25], second.predict_proba(matrix[25]))
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda rows: 1 / 0, "must answer with probabilities, raised ZeroDivisionError: division by zero; try it"),
+        (lambda rows: sys.exit(4), "must answer with probabilities, raised SystemExit: 4; try it"),
+        (lambda rows: rows[:1], r"must answer \[\d+, 3\], was \[1, 4\]; try it with research.check_model"),
+        (lambda rows: None, r"must answer \[\d+, 3\], was \[\]; try it"),
+    ],
+)
+def test_a_model_that_raises_or_answers_otherwise_is_named(models, answer, words):
+    served = replace(models, _loaded={})
+    served.fitted(served.artefacts[0])
+    served._loaded[served.artefacts[0].path] = SimpleNamespace(predict_proba=answer)
+    with pytest.raises(ModelError, match=rf"^xgb {words}"):
+        served.serve(some_matrix(), TIMES)
 
 
 def test_serving_bar_by_bar_gives_the_bits_of_the_whole(models):
