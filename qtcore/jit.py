@@ -14,17 +14,19 @@ import os
 import sys
 import types
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-_PACKAGE = Path(__file__).resolve().parent
 
-
-def source_hash(package: Path = _PACKAGE) -> str:
-    """Hash every source file of `package` (12 hex digits): the name under which results and machine code are kept."""
-    digest = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode())
+def source_hash(package: str = "qtcore") -> str:
+    """Hash every source file of a package (12 hex digits): the name under which results and machine code are kept."""
+    spec, digest = find_spec(package), hashlib.sha256()
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"package must be one that can be imported, was {package!r}")
+    folder = Path(spec.origin).resolve().parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 

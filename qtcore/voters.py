@@ -57,7 +57,8 @@ def weights_of(
     """Return the weight of every slot.
 
     weights [5]: as they stand. named: weights by name, in their place. is_shared: a new voter without one gets an equal share, the mean of
-    the positive weights of the known voters that take part (`voting`), 1.0 where there are none. Raises InputError on an unknown name.
+    the positive weights of the known voters that take part (`voting`), 1.0 where there are none. Raises InputError on an unknown name, and
+    where names leave no voter a weight.
 
     >>> weights_of((0.25, 0.25, 0.30, 0.20, 0.0), slots_of(["lgbm", "forest"]), ["lgbm", "forest"], {}, is_shared=True)
     (0.25, 0.25, 0.3, 0.2, 0.25)
@@ -70,4 +71,7 @@ def weights_of(
     known = [weight for name, weight in zip(slots, own, strict=True) if name in MODELS and name in voting and weight > 0.0]
     share = sum(known) / len(known) if known else 1.0
     is_due = [is_shared and name not in MODELS and name not in named for name in slots]
-    return tuple(share if due else weight for due, weight in zip(is_due, own, strict=True))
+    out = tuple(share if due else weight for due, weight in zip(is_due, own, strict=True))
+    if named and voting and not any(weight > 0.0 for name, weight in zip(slots, out, strict=True) if name in voting):
+        raise InputError(f"ensemble.weights must have a sum above 0 over the voters {', '.join(voting)}, was 0; give one of them a weight")
+    return out

@@ -24,7 +24,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Protocol
 
 from qtcore.jit import source_hash, use_threads
@@ -206,7 +205,7 @@ def check_engine(engine: str, address: str | None = None) -> None:
 
 def code() -> dict[str, str]:
     """Name everything that moves bits: sources and libraries."""
-    packages = {name: source_hash(Path(__file__).resolve().parents[1] / name) for name in ("qtcore", "research")}
+    packages = {name: source_hash(name) for name in ("qtcore", "research")}
     return packages | versions() | {name: version(name) for name in ("numba", "pandas")}
 
 

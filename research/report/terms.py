@@ -23,7 +23,10 @@ def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:
 def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     """State what the figures rest on, term by term. s: `data` and `assumptions` of a summary."""
     a, d, p = s["assumptions"], s["data"], s["assumptions"]["params"]
-    voting = ", ".join(layer_name(m) for m in a["models_voting"]) or "none"
+    weights = a.get("weights", {})  # a run of an earlier version said none
+    voting = (
+        ", ".join(f"{layer_name(m)} (weight {weights[m]:.3g})" if m in weights else layer_name(m) for m in a["models_voting"]) or "none"
+    )
     changed = len(changed_params(p, a["label"]["horizon"]))
     is_brief = a["cooldown_blocks_after_stops_only"]
     shorts = "" if a["allow_short"] else ", no shorts"

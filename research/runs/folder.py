@@ -178,7 +178,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
 
 
 def _sources() -> dict[str, str]:
-    return {package: source_hash(Path(__file__).resolve().parents[1] / package) for package in ("qtcore", "research")}
+    return {package: source_hash(package) for package in ("qtcore", "research")}
 
 
 def own_source() -> str:

@@ -11,7 +11,7 @@ and is counted in the notes; `foreign_codes` says which codes are read. Where th
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,14 +198,18 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
     table may hold other things that are called so.
     """
     found: dict[str, dict[str, str]] = {}
+    reserved: dict[str, set[str]] = {}
     spelled = frame.attrs.get("spelled", {})
     for name in frame.columns:
         for part in PARTS:
-            if name.endswith(f"_{part}") and name.partition("_")[0] not in LAYERS:
+            if name.endswith(f"_{part}"):
                 model = name.removesuffix(f"_{part}")
+                if name.partition("_")[0] in LAYERS:
+                    reserved.setdefault(model, set()).add(part)
+                    continue
                 known = ALIASES.get(model, model)
                 found.setdefault(known if known in MODELS else spelled.get(name, name)[: len(model)], {})[part] = name
-    lacking = {voter: parts for voter, parts in found.items() if not (set(SIDES) <= set(parts) or {"action", "confidence"} <= set(parts))}
+    lacking = {voter: parts for voter, parts in found.items() if not _is_vote(parts)}
     for voter, parts in lacking.items():
         if voter in MODELS:
             raise ModelError(
@@ -217,6 +221,10 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
     if lacking:
         whole = "a voter has NAME_action and NAME_confidence, or NAME_p_sell, NAME_p_hold and NAME_p_buy"
         notes.append(f"columns of {', '.join(sorted(lacking))} were ignored: {whole}")
+    if layers := [name for name, parts in reserved.items() if _is_vote(parts)]:
+        notes.append(
+            f"columns of {', '.join(layers)} were not read: that is a layer's name and no voter's; rename them where a model is meant"
+        )
     named = tuple(plain(name) for name in (*MODELS, *ALIASES))
     if unread := [str(name) for name in frame.columns if name not in read and plain(name).startswith(named)]:
         notes.append(
@@ -227,6 +235,10 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
             f"predictions must hold columns such as xgb_action and xgb_confidence, was {', '.join(map(str, frame.columns[:12]))}"
         )
     return found
+
+
+def _is_vote(parts: Iterable[str]) -> bool:
+    return {"action", "confidence"} <= set(parts) or set(SIDES) <= set(parts)
 
 
 def _votes(

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from qtcore.types import F8, I8
 from research.errors import ProofError
-from research.training.models.base import CLASSES, F4, BaseModel, ModelAbsentError, build, lookback_of, own_digest, scaler_path
+from research.training.models.base import CLASSES, F4, BaseModel, ModelAbsentError, build, lookback_of, model_class, own_digest, scaler_path
 from research.training.models.schedule import artefact_hash
 from research.training.models.windows import inputs_of
 from research.verify.causality import cut_points, first_difference
@@ -88,16 +88,19 @@ class _Trial:
         return path
 
 
-def check_model(made_by: Callable[..., Any], feature_names: Sequence[str] = NAMES, preset: str = "default", seed: int = 0) -> LayerReport:
+def check_model(
+    made_by: Callable[..., Any] | str, feature_names: Sequence[str] = NAMES, preset: str = "default", seed: int = 0
+) -> LayerReport:
     """Try a researcher's own base model and name the rules it breaks.
 
-    made_by: the class. feature_names: what it is told its columns are called. preset: told to a class that takes one. Raises UserError
-    where there are fewer than two names.
+    made_by: the class, or `module:Class`, as `load_layers(file).models` names it. feature_names: what it is told its columns are called.
+    preset: told to a class that takes one. Raises UserError where there are fewer than two names.
 
     >>> from research.training.models.lightgbm import LightGBM
     >>> check_model(LightGBM, preset="tiny").failed
     ()
     """
+    made_by = model_class(made_by) if isinstance(made_by, str) else made_by
     names = tuple(feature_names)
     if len(set(names)) < max(2, len(names)):
         raise ProofError(f"feature_names must be two or more different names, was {list(names)}")

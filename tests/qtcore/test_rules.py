@@ -26,7 +26,9 @@ def test_what_a_rule_declares_exists(rule):
     assert not rule.parameter or rule.parameter in values
     assert (rule.off is None) or Params().with_values({rule.parameter: rule.off}).flat()[rule.parameter] == rule.off
     assert not rule.never or not rule.parameter or rule.off is not None
-    assert not rule.limit or rule.parameter in NUMBERS
+    assert not rule.limit or rule.parameter in NUMBERS, (
+        f"qtcore/rules.py: {rule.name} has a limit, which says a number; {rule.parameter} is none"
+    )
     assert (rule.layer in ("governor", "exit")) == (Reason.APPROVED <= rule.reason < 256)  # a byte; from 60 on permission
 
 

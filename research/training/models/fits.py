@@ -91,7 +91,7 @@ def _source(target: str) -> str:
 
 @cache
 def _models() -> str:
-    return source_hash(Path(__file__).parent)
+    return source_hash(__package__)
 
 
 @cache

@@ -203,6 +203,8 @@ def test_voters_are_weighed_in_a_file_and_by_regime(bars, trained, tmp_path):
     for name in ("ensemble.weights.tft", "ensemble.regime_weights.volatility_high.tft"):
         with pytest.raises(research.UserError, match=r"must name .*forest.* was .*'tft'"):
             research.backtest(bars, trained, qt.Params().with_values({name: 1.0}))
+    with pytest.raises(research.UserError, match="sum above 0 over the voters lgbm, forest, was 0; give one of them a weight"):
+        research.backtest(bars, trained, qt.Params().with_values({"ensemble.weights": {"forest": 0, "lgbm": 0}}))
     with pytest.raises(qt.InputError, match=r"ensemble.weights.forest must be a number in \[0, 100\], was -1"):
         qt.Params().with_values({"ensemble.weights": {"forest": -1}})
 
@@ -271,6 +273,9 @@ def test_voters_of_a_file_have_the_names_of_its_columns(bars, tmp_path):
     assert read.slots == ("lgbm", "wood", "Forest")
     with pytest.raises(research.UserError, match="voters must be at most 5, was 6"):
         research.Predictions.import_file(table.assign(x_action=1, x_confidence=0.5), bars)
+    odd = research.Predictions.import_file(table.assign(final_action=1, final_confidence=0.5, raw_action=1), bars)
+    assert odd.slots == read.slots
+    assert "columns of final were not read: that is a layer's name and no voter's; rename them where a model is meant" in odd.notes
     with pytest.raises(research.UserError, match=r"letters, digits and underscores, .* was 'my model'"):
         research.Predictions.import_file(table.assign(**{"my model_action": 1, "my model_confidence": 0.5}), bars)
 
