@@ -1,6 +1,7 @@
 """Engine: the driver that takes a block of bars through the whole chain. Research passes every bar at once, live passes one."""
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Protocol
@@ -17,6 +18,7 @@ from qtcore.declare import time_text
 from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
 from qtcore.features.custom import own_features
 from qtcore.meta import MetaSource, meta_problems, meta_probs
+from qtcore.own_code import own_code
 from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.types import F8, I8, MODELS, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
@@ -156,14 +158,16 @@ class Engine:
         if self.judge is None:
             self.params.check_voters(votes.names)
         if self.judge is None and self.meta_model is None and flows(self.params, bars.close.size):
-            traded = flow(bars, votes, planes, self.params, self.account, self._trade)
+            with self._trading():
+                traded = flow(bars, votes, planes, self.params, self.account, self._trade)
             later = partial(decide, votes, planes.arbiter, planes.regime, self.params)
             return Result(bars, planes, votes, later, **vars(traded), orders=self._orders())
         probs, problem = self._asked(votes, planes, bars.close_time)
         decisions = self._decide(bars, votes, planes, probs, problem)
         if self.judge is not None:
             decisions = self._judged(decisions, votes, planes)
-        traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
+        with self._trading():
+            traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
         return Result(bars, planes, votes, lambda: decisions, **vars(traded), orders=self._orders(), meta_probs=probs)
 
     def stepper(self) -> Stepper:
@@ -268,19 +272,18 @@ class Engine:
     def _judged(self, decisions: Decisions, votes: Votes, planes: Planes) -> Decisions:
         """Put the own opinion in the place of the chain's; the ensemble's stays beside it for comparison."""
         assert self.judge is not None
-        try:
-            action, confidence = self.judge(votes, planes, self.params)
-        except InputError:
-            raise
-        except Exception as error:  # the judge is a stranger's code: whatever it raises is told
-            raise InputError(f"judge must return actions and confidences, raised {type(error).__name__}: {error}") from error
         shape = decisions.raw_action.shape
-        action, confidence = np.require(action, np.int8, ["C", "W"]), np.require(confidence, np.float64, ["C", "W"])
+        with own_code("judge must return actions and confidences"):
+            action, confidence = self.judge(votes, planes, self.params)
+            action, confidence = np.require(action, np.int8, ["C", "W"]), np.require(confidence, np.float64, ["C", "W"])
         if action.shape != shape or confidence.shape != shape:
             raise InputError(f"judge must return two arrays of shape {list(shape)}, was {list(action.shape)} and {list(confidence.shape)}")
         if np.any((action < Action.SELL) | (action > Action.BUY)):
             raise InputError(f"judge must return actions 0, 1 or 2, was {action.min()} to {action.max()}")
         return replace(decisions, raw_action=action, raw_confidence=confidence, source=np.full(shape, Source.META, np.int8))
+
+    def _trading(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._trade is trade else own_code("trade must run as a trade loop")
 
     def _orders(self) -> list[tuple[str, float, int]]:
         """List what is pending for the next open."""

@@ -30,19 +30,25 @@ def check_name(name: object) -> str:
     return text
 
 
+def check_names(voters: Iterable[object]) -> list[str]:
+    """Return the names of voters. Raises InputError on one that `check_name` refuses, and on two that differ by capital letters at most."""
+    names = [check_name(name) for name in voters]
+    if len({name.lower() for name in names}) < len(names):
+        raise InputError(f"voters must have different names, capital letters or not, was {', '.join(names)}; rename one")
+    return names
+
+
 def slots_of(voters: Iterable[str]) -> tuple[str, ...]:
     """Return the names of the five slots: known voters in their own, others in the last free ones, in the order given.
 
-    Raises InputError on more than five voters, on two of one name, and on a name that `check_name` refuses.
+    Raises InputError on more than five voters, and where `check_names` does.
 
     >>> slots_of(["forest", "lgbm"])
     ('xgb', 'lgbm', 'nhits', 'patchtst', 'forest')
     """
-    names = [check_name(name) for name in voters]
+    names = check_names(voters)
     if len(names) > N_MODELS:
         raise InputError(f"voters must be at most {N_MODELS}, was {len(names)}: {', '.join(names)}; leave some out")
-    if len({name.lower() for name in names}) < len(names):
-        raise InputError(f"voters must have different names, capital letters or not, was {', '.join(names)}; rename one")
     new = [name for name in names if name not in MODELS]
     free = [m for m, known in enumerate(MODELS) if known not in names][N_MODELS - len(names) :] if new else []
     slots = list(MODELS)

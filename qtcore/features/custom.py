@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qtcore.features.registry import ALIASES, FEATURES
+from qtcore.own_code import own_code, shown
 from qtcore.types import F8, Bars, InputError
 
 _PRICES = ("open", "high", "low", "close", "volume")
@@ -47,7 +48,8 @@ class Feature:
 
 def own_features(custom: Iterable[Feature]) -> tuple[Feature, ...]:
     """Return own features as a tuple. Raises InputError on what is none, such as a plain function, and on two of one name."""
-    given = (custom,) if isinstance(custom, Feature) or not isinstance(custom, Iterable) else tuple(custom)
+    with own_code("custom must be a list of Feature(name, function, lookback)"):
+        given = (custom,) if isinstance(custom, Feature) or not isinstance(custom, Iterable) else tuple(custom)
     if isinstance(custom, Feature) or (wrong := [one for one in given if not isinstance(one, Feature)]):
         was = "a single Feature" if isinstance(custom, Feature) else f"with {_named(wrong[0])}"
         raise InputError(f"custom must be a list of Feature(name, function, lookback), was {was}; write custom=[Feature(...)]")
@@ -58,7 +60,7 @@ def own_features(custom: Iterable[Feature]) -> tuple[Feature, ...]:
 
 
 def _named(thing: object) -> str:
-    return f"the function {thing.__name__}" if inspect.isroutine(thing) else f"{thing!r:.60}"
+    return f"the function {thing.__name__}" if inspect.isroutine(thing) else shown(thing)
 
 
 class CustomFeatures:
@@ -87,7 +89,8 @@ class CustomFeatures:
             first = self.rows - feature.lookback
             open_, high, low, close, volume = (np.ascontiguousarray(plane[first:]) for plane in whole)
             seen = Bars(when[0, first:], when[1, first:], open_, high, low, close, volume, bars.symbols, bars.interval)
-            values = np.asarray(feature.function(seen), np.float64)
+            with own_code(f"the feature {feature.name} must return an array"):
+                values = np.asarray(feature.function(seen), np.float64)
             if values.shape != seen.close.shape:
                 raise InputError(f"the feature {feature.name} must return shape {list(seen.close.shape)}, was {list(values.shape)}")
             plane[:] = np.where(hole, np.nan, values[feature.lookback :])

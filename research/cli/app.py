@@ -209,12 +209,15 @@ def explain(
     run: RunFolder,
     symbol: Annotated[str, typer.Argument(metavar="SYMBOL")],
     time: Annotated[str, typer.Argument(help="decision time (the bar's close) or the bar's open, UTC", metavar="TIME")],
+    layers: LayersFile = None,
     json: Json = False,
 ) -> None:
     """Explain one decision layer by layer: what each saw, said and why."""
     from research.runs.explain import explain_decision
+    from research.training.models.layers import using
 
-    explanation = explain_decision(run, symbol, time)
+    with using(layers) as own:
+        explanation = explain_decision(run, symbol, time, own)
     if json:
         print_json(explanation)
     else:

@@ -34,7 +34,8 @@ Preset = Annotated[str | None, typer.Option(help=f"parameters of every model: {'
 Engine = Annotated[str, typer.Option(help="local, or ray: the workers of a Ray cluster")]
 Address = Annotated[str | None, typer.Option(help="host:port of a running Ray; without it one is started here")]
 LayersFile = Annotated[
-    Path | None, typer.Option("--layers", help="Python file with models, features, judge, trade or feeds of your own; it is run")
+    str | None,  # as it was given: an empty one is no folder
+    typer.Option("--layers", help="Python file with models, features, judge, trade or feeds of your own; it is run", metavar="FILE"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="print nothing but the result's path")]
 Json = Annotated[bool, typer.Option("--json", help="print the result as JSON")]

@@ -17,7 +17,7 @@ from research.errors import ConfigError, ModelError, UserError, refusing
 from research.evidence.envelope import FILE as ENVELOPE
 from research.live.broker.paper import PaperBroker
 from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed
-from research.live.feeds.registry import flags_of, open_feed, register_feed
+from research.live.feeds.registry import feed_code, flags_of, open_feed, register_feed
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.alerts import Alerts
 from research.live.monitoring.bar_log import LogFile
@@ -93,13 +93,19 @@ def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callabl
         register_feed(prefix, opener, flags_of(opener))
     with ExitStack() as open_:  # closes what was opened where the start is refused
         feed = open_feed(text, wish.speed, wish.live_from, exchange, **wish.how)
-        open_.callback(feed.close)
+        open_.callback(_close, feed, text)
         params, served = served_by(wish, params, feed)
         runner = assemble(wish, params, feed, served, open_)
+        runner.feed_code = partial(feed_code, text)
         if progress is not None and isinstance(feed, ReplayFeed):
             total = feed.bars.n
             runner.watchers = (*runner.watchers, lambda entry: progress(entry.bar + 1, total, "bars"))
         return runner, open_.pop_all().close
+
+
+def _close(feed: Any, text: str) -> None:
+    with feed_code(text):
+        feed.close()
 
 
 def check_files(wish: LiveOptions) -> None:

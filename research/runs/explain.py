@@ -15,6 +15,7 @@ from research.files import plain
 from research.runs.folder import read_run
 from research.runs.reason_text import arbiter_text, asked_about, cell_of, entropy_text, opinion_numbers, reason_text
 from research.runs.verdict import stated
+from research.training.models.layers import NONE, Layers
 
 SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_units`
     "rsi": " (0 to 100)",
@@ -24,25 +25,25 @@ SCALES = {  # of what the arbiter reads; MACD and its signal: see `arbiter.macd_
 }
 
 
-def explain_decision(folder: Path, symbol: str, time: str) -> dict[str, Any]:
+def explain_decision(folder: Path, symbol: str, time: str, at_hand: Layers = NONE) -> dict[str, Any]:
     """Explain the decision on `symbol` at `time`: `{verdict, sentence, figures, symbol, close_time, layers: [{name, says, saw}]}`.
 
     time: UTC, the bar's close (decision time) or its open. The run is computed again up to that bar, so what is shown is what the chain
-    saw. Raises UserError when the run has no such symbol or bar, or layers of its user's own.
+    saw. Raises UserError when the run has no such symbol or bar, and where it has layers of its user's own that are not `at_hand`.
     """
     files = read_run(folder)
-    bars, predictions, params, meta = files.chain()
+    own = files.own(at_hand)
+    bars, predictions, params, meta = files.chain(own)
     if symbol not in bars.symbols:
         raise UserError(f"symbol must be one of the run's {', '.join(bars.symbols)}, was {symbol!r}")
     t, s = _row(bars, time), bars.symbols.index(symbol)
-    engine = Engine(params, meta_model=meta)
+    engine = Engine(params, meta_model=meta, **own.engine)
     result = engine.run(bars[: t + 1], predictions.votes()[: t + 1])
     layers = [
         _market(result, t, s, params),
         *_models(result, t, s),
         _ensemble(result, t, s),
-        _meta(result, t, s, params),
-        _arbiter(result, t, s, params),
+        *([_meta(result, t, s, params), _arbiter(result, t, s, params)] if own.judge is None else [_judge(result, t, s)]),
     ]
     layers += [_governor(result, t, s, engine), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
     return {**stated(files.summary), "symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
@@ -124,6 +125,12 @@ def _meta(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
             answer = f"{_said(action, number, 'probability')}; overrides above {needed:g}"
         saw = {"learned model": answer}
     return {"name": "meta", "says": says, "saw": saw}
+
+
+def _judge(result: Result, t: int, s: int) -> dict[str, Any]:
+    """Say what the user's own opinion was, which stood in the place of ensemble, meta layer and arbiter."""
+    d = result.decisions
+    return {"name": "own judge", "says": _said(d.raw_action[t, s], d.raw_confidence[t, s]), "saw": {}}
 
 
 def _arbiter(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:

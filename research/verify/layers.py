@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from qtcore import Engine, Feature, FeatureBank, Params
 from qtcore.features.custom import own_features
+from qtcore.own_code import own_code, said
 from qtcore.types import Action, Bars, Votes
 from research.errors import ProofError
 from research.verify.awkward import awkward_world, fresh, permuted
@@ -110,12 +111,13 @@ def _feature_rules(layer: Any, params: Params, seed: int, world: World) -> Itera
     raw = layer if is_function else one_plane(layer, params)
 
     def compute(world: Bars) -> Any:
-        return raw(fresh(world))
+        with own_code("a feature must return an array"):
+            return raw(fresh(world))
 
     try:
         whole = np.asarray(compute(bars))
     except (Exception, SystemExit) as error:  # see attempt
-        yield Rule("runs", f"raised {type(error).__name__}: {error}")
+        yield Rule("runs", f"raised {said(error)}")
         return
     yield Rule("runs")
     right = whole.shape == bars.close.shape and whole.dtype == np.float64
@@ -173,7 +175,7 @@ def _cut_rule(layer: Any, compute: Callable[[Bars], Any], params: Params, bars: 
                 return Rule("cutting", _too_short(layer, params, bars, seed) + broken)
             rounded = rounded or broken
     except (Exception, SystemExit) as error:  # see attempt
-        return Rule("cutting", f"raised {type(error).__name__}: {error}")
+        return Rule("cutting", f"raised {said(error)}")
     return Rule("rounding", f"{rounded}, by rounding alone; the last digits of a live value may be others") if rounded else Rule("cutting")
 
 
@@ -231,9 +233,10 @@ def _judge_rules(judge: Any, params: Params, seed: int, world: World, custom: tu
     inputs = given[0]
     before = [array.tobytes() for array in arrays_of(*inputs[:2])]
     try:
-        action, confidence = (np.array(x) for x in judge(*inputs))
+        with own_code("judge must return actions and confidences"):
+            action, confidence = (np.array(x) for x in judge(*inputs))
     except (Exception, SystemExit) as error:  # see attempt
-        yield Rule("runs", f"raised {type(error).__name__}: {error}")
+        yield Rule("runs", f"raised {said(error)}")
         return
     yield Rule("runs")
     right = action.shape == confidence.shape == bars.close.shape

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.own_code import said
 from qtcore.types import F8, I8
 from research.errors import ProofError
 from research.training.models.base import CLASSES, F4, BaseModel, ModelAbsentError, build, lookback_of, model_class, own_digest, scaler_path
@@ -124,7 +125,7 @@ def _rules(made_by: Callable[..., Any], names: tuple[str, ...], preset: str, see
         model = trial.fitted()
         whole = trial.answer(model)
     except (Exception, SystemExit) as error:  # the model is a stranger's code: whatever it raises is the finding
-        yield Rule("runs", f"raised {type(error).__name__}: {error}")
+        yield Rule("runs", f"raised {said(error)}")
         return
     yield Rule("runs")
     wrong = _shape(whole, len(trial.cells("test")))
@@ -248,7 +249,7 @@ def _refusal(what: str, call: Callable[[], Any], given: str) -> str:
     except ModelAbsentError:
         return ""
     except (Exception, SystemExit) as error:
-        return f"{what} must raise ModelAbsentError on {given}, raised {type(error).__name__}: {error}"
+        return f"{what} must raise ModelAbsentError on {given}, raised {said(error)}"
     return f"{what} must raise ModelAbsentError on {given}, took it"
 
 
@@ -261,7 +262,7 @@ def _absent_classes(trial: _Trial) -> str:
         except ModelAbsentError:
             continue
         except (Exception, SystemExit) as error:
-            return f"without {lacking} it must raise ModelAbsentError or answer, raised {type(error).__name__}: {error}"
+            return f"without {lacking} it must raise ModelAbsentError or answer, raised {said(error)}"
         if wrong := _shape(probs, len(trial.cells("test"))):
             return f"without {lacking}: {wrong}"
     return ""

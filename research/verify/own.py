@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from qtcore import Feature, Params
+from qtcore.own_code import said
 from qtcore.types import F8, NS_PER_DAY, Bars
 from research.data import made_again
 from research.errors import ConfigError, ModelError, ProofError
@@ -140,7 +141,7 @@ def _sample(feature: Feature, compute: Callable[[Bars], F8], bars: Bars) -> tupl
             try:
                 base = compute(part)
             except (Exception, SystemExit) as error:  # the feature is a stranger's code: it may need the other symbols
-                problem = f"raised {type(error).__name__}: {error}"
+                problem = f"raised {said(error)}"
                 break
             if known(base).any(axis=1).mean() > 1 / 3 or part.n == bars.n:
                 return part, base

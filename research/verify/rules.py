@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.own_code import said
 from qtcore.types import Bars, Votes
 from research.verify.causality import cut_points, first_difference
 
@@ -45,7 +46,7 @@ def attempt(name: str, check: Callable[[], str]) -> Rule:
     try:
         return Rule(name, check())
     except (Exception, SystemExit) as error:  # the layer is a stranger's code: whatever it raises is the finding
-        return Rule(name, f"raised {type(error).__name__}: {error}")
+        return Rule(name, f"raised {said(error)}")
 
 
 def arrays_of(*things: Any) -> list[NDArray]:

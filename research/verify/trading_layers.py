@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from qtcore import Params, rebind
 from qtcore.chain.trade import TradeState, run_trade, trade
 from qtcore.governor import govern_step
+from qtcore.own_code import said
 from qtcore.rules import Reason
 from qtcore.types import NEVER, NS_PER_HOUR, Action, Bars
 from research.verify.causality import cut_points, first_difference, rewrite_future
@@ -45,7 +46,7 @@ def loop_rules(loop: Any, params: Params, seed: int, world: World) -> Iterator[R
     try:
         whole = traded(bars, [0, bars.n])
     except (Exception, SystemExit) as error:  # see attempt
-        yield Rule("runs", f"raised {type(error).__name__}: {str(error).splitlines()[0]}")
+        yield Rule("runs", f"raised {said(error).splitlines()[0]}")
         return
     yield Rule("runs")
     yield Rule("range", _answers(whole, action, bars))
@@ -77,7 +78,7 @@ def meta_rules(model: Any, params: Params, seed: int, world: World) -> Iterator[
     try:
         whole = np.asarray(model.answer(given, close_time))
     except (Exception, SystemExit) as error:  # see attempt
-        yield Rule("runs", f"raised {type(error).__name__}: {error}")
+        yield Rule("runs", f"raised {said(error)}")
         return
     yield Rule("runs")
     right = whole.shape == (len(rows), 3)

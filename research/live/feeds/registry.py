@@ -6,19 +6,23 @@ The opener gets the name and the flags that the user gave, and returns a `Feed`;
 """
 
 import inspect
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.errors import ConfigError
+from qtcore.own_code import own_code, shown
+from research.errors import ConfigError, refusing
 from research.live.feeds.feeds import Feed, ReplayFeed, parse_speed
+from research.training.models.layers import FEEDS, PREFIX
 
 USUAL: Mapping[str, Any] = {"speed": "max", "adjusted": False}  # values of flags that nobody gave; None of all others
 SPELT = {"start": "from", "end": "to"}  # flags that are called otherwise on the command line
 UNSEEN = ("patience",)  # no flag: who does not take it does without
 LOADING = ("symbols", "start", "end", "time_label", "calendar", "funding", "interval", "time_zone", "day_start", "adjusted")
+
+MEMBERS = ("symbols", "interval", "history", "arrivals", "close")  # of a feed
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ def register_feed(prefix: str, opener: Callable[..., Feed], flags: Sequence[str]
     flags: `symbols`, `start`, `end`, `timeframe`, `poll`, `live_from`, `speed` and others of `qt live`. form: how messages write it,
     `PREFIX:NAME` unless told. A prefix that is known already is opened by the new one. Raises UserError on a prefix that is no word.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_-]*", prefix):
+    if not PREFIX.fullmatch(prefix):
         raise ConfigError(f"prefix of a feed must be a word of small letters, digits, - and _, was {prefix!r}")
     _KINDS[prefix] = Kind(opener, tuple(flags), form or f"{prefix}:NAME")
 
@@ -62,9 +66,45 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
     given = {flag: value for flag, value in asked.items() if value is not None and not (flag in USUAL and value == USUAL[flag])}
     for flag in given:
         if flag not in (*kind.flags, *UNSEEN):
+            if prefix not in FEEDS:
+                rule = f"{_spelt(flag)} must be an argument {flag} of the function that opens {prefix}:"
+                raise ConfigError(f"{rule}, was given with {text!r}, which takes none; add it there, or leave the flag out")
             takers = _listed(other for other in _KINDS.values() if flag in other.flags) or "another feed"
-            raise ConfigError(f"--{SPELT.get(flag, flag).replace('_', '-')} must go with {takers}, was given with {text!r}; leave it out")
-    return kind.opener(name, **{flag: value for flag, value in given.items() if flag in kind.flags})
+            raise ConfigError(f"{_spelt(flag)} must go with {takers}, was given with {text!r}; leave it out")
+    with feed_code(text):
+        feed = kind.opener(name, **{flag: value for flag, value in given.items() if flag in kind.flags})
+    if prefix not in FEEDS:
+        _check_feed(feed, text)
+    return feed
+
+
+@contextmanager
+def feed_code(text: str) -> Iterator[None]:
+    """Run code of the feed that `--feed` names. Raises ConfigError that names it for whatever an own one raises."""
+    if text.partition(":")[0] in FEEDS:
+        yield
+        return
+    with refusing(ConfigError), own_code(f"the own feed {text} must run without errors"):
+        yield
+
+
+def _check_feed(feed: Any, text: str) -> None:
+    """Raise ConfigError unless what an own opener returned can be asked as a feed."""
+    with feed_code(text):
+        lacks = [name for name in MEMBERS if not hasattr(feed, name)]
+    if lacks:
+        rule = f"what opens the own feed {text} must return a Feed"
+        raise ConfigError(f"{rule}, was {shown(feed)} without {', '.join(lacks)}; see docs/extending.md")
+    with feed_code(text):
+        symbols, interval = feed.symbols, feed.interval
+    if not isinstance(symbols, tuple) or not symbols or not all(isinstance(name, str) for name in symbols):
+        raise ConfigError(f"symbols of the own feed {text} must be a tuple of names, was {shown(symbols)}; correct it")
+    if not isinstance(interval, int) or interval <= 0:
+        raise ConfigError(f"interval of the own feed {text} must be a whole number of ns above 0, was {shown(interval)}; correct it")
+
+
+def _spelt(flag: str) -> str:
+    return f"--{SPELT.get(flag, flag).replace('_', '-')}"
 
 
 def _listed(kinds: Any) -> str:

@@ -8,13 +8,15 @@ if the broker has let it pass already, from the candles that the broker saw and 
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
 from qtcore import Bars, Engine, Params, Votes
+from qtcore.check import as_bars
 from qtcore.engine import Models
 from qtcore.meta import MetaSource
 from qtcore.types import N_MODELS
@@ -94,7 +96,8 @@ class Runner:
     prepare: called with the engine before
     the first bar of a new journal. watchers: called after every committed bar. duties: asked before and after every bar, in this order.
     meta_of: finds the meta layer of an earlier version of the journal by what the version says of its models. ready: called when history
-    or journal are done with and the first bar is awaited. heard: called with whatever the feed yields. passed: called at points where a
+    or journal are done with and the first bar is awaited. heard: called with whatever the feed yields. feed_code: what
+    the feed is asked in, so that its own errors name it. passed: called at points where a
     crash must be harmless (`changed`, `filled`, `committed`, `submitted`), for tests.
     """
 
@@ -114,6 +117,7 @@ class Runner:
     duties: tuple[BarHook, ...] = ()
     meta_of: Callable[[Mapping[str, Any]], MetaSource | None] | None = None
     ready: Callable[[], None] = lambda: None
+    feed_code: Callable[[], AbstractContextManager[None]] = nullcontext
     heard: Callable[[Arrival], None] = lambda arrival: None
     passed: Passed = lambda point: None
 
@@ -160,7 +164,7 @@ class Runner:
             n_bars += 1
         assembler = self._assembler
         assembler.clock = clock or None  # of a bar that was begun and decided again the feed says once more what was wrong
-        for arrival in self.feed.arrivals(clock):
+        for arrival in self._arrivals(clock):
             received = time.time_ns()
             assembler.add(arrival)
             if told := [*arrival.events, *assembler.settle()]:  # at once: what was said of a decided bar is not said again after a crash
@@ -182,6 +186,17 @@ class Runner:
             self._keep_state()
         equity = float(self.engine.account.account[0]["equity"])
         return LiveResult(n_bars, resumed, equity, tuple(latency), self.stopping)
+
+    def _arrivals(self, clock: int) -> Iterator[Arrival]:
+        with self.feed_code():
+            arrivals = iter(self.feed.arrivals(clock))
+        while True:
+            with self.feed_code():
+                if (arrival := next(arrivals, self)) is self:  # nothing that a feed could yield
+                    return
+                if not isinstance(arrival, Arrival):
+                    raise TypeError(f"arrivals must yield Arrival, was {type(arrival).__name__}")
+            yield arrival
 
     def _decide(self, bars: Bars, events: list[Event], received: int) -> int:
         start = time.perf_counter_ns()
@@ -334,7 +349,8 @@ class Runner:
 
     def _begin(self) -> None:
         """Run history through features and regime as one block; nobody votes, so the account stays flat."""
-        history = self.feed.history()
+        with self.feed_code():
+            history = None if (told := self.feed.history()) is None else as_bars(told)
         if history is None:
             empty, none = np.empty((0, len(self.feed.symbols))), np.empty(0, np.int64)
             history = Bars(none, none, empty, empty, empty, empty, empty, self.feed.symbols, self.feed.interval)

@@ -8,8 +8,9 @@ what they import in turn, for the code of our models is hashed as a whole.
 import ast
 import hashlib
 import importlib.util
+import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -44,6 +45,21 @@ def sources_of(module: str) -> dict[str, str]:
     found = Found({}, {}, {})
     _follow(module, found, is_first=True)
     return found.own
+
+
+def brought(known: Collection[str], folder: Path) -> dict[str, str]:
+    """Return the hash of every file of the user's own in `folder` that was imported since the modules `known` were, by module.
+
+    So are those found that no source names: `importlib.import_module("helper")`.
+    """
+    new = {name: getattr(sys.modules[name], "__file__", None) for name in set(sys.modules).difference(known)}
+    files = {name: Path(file) for name, file in new.items() if isinstance(file, str) and name.partition(".")[0] not in OURS}
+    own = {name: file for name, file in files.items() if folder in (*file.absolute().parents, *file.resolve().parents) and file.is_file()}
+    return {name: _digest(file) for name, file in own.items() if not _lies_in(file, "purelib", "platlib", "stdlib", "platstdlib")}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def hidden_by(module: str, folder: Path) -> tuple[str, Path] | None:

@@ -15,24 +15,30 @@ imports. No path in a configuration, a manifest or a model's folder is ever foll
 
 import hashlib
 import importlib.util
+import inspect
 import json
+import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from qtcore.own_code import said, shown
 from qtcore.types import InputError
-from research.errors import ConfigError, ModelError
+from qtcore.voters import check_names
+from research.errors import ConfigError, ModelError, refusing
 from research.training.models.base import model_target, register, registered, unregister
 
 if TYPE_CHECKING:
     from qtcore.features.custom import Feature
 
 MODULE = "qt_layers"  # what the file is imported as
+PREFIX = re.compile("[a-z][a-z0-9_-]*")  # of a feed
+FEEDS = ("replay", "ccxt")  # prefixes of ours, `research.live.feeds.registry`
 NAMES = ("models", "features", "judge", "trade", "feeds")
 SHOWN = 12  # digits of a hash in a sentence
 JUDGED = "(votes, planes, params)"
@@ -88,6 +94,7 @@ NONE = Layers()
 _IN_USE: list[Layers] = []  # at most one
 _BEFORE: dict[str, str | None] = {}  # what the names of its models meant without it
 _PLACES: list[str] = []  # its folder, where Python looks for the files beside it
+_CAME: dict[str, str] = {}  # modules beside it that its import brought, by hash
 
 
 def in_use() -> Layers:
@@ -117,10 +124,10 @@ def load_layers(path: str | Path, classes: Mapping[str, str] | None = None) -> L
     classes: further models by name, each a class at the top of the file (the table `[models]` of a configuration). Raises ConfigError in
     one sentence where the file cannot be read or run, holds none of the names, or one of another type.
     """
-    file = Path(path).resolve()
+    file = _file_of(path)
     _forget()
     try:
-        made = _read(_run(file, Path(path)), file, classes or {})
+        made = _read(_run(file), file, classes or {})
         for name, target in made.models.items():
             _BEFORE[name] = model_target(name) if name in registered() else None
             register(name, target)
@@ -176,25 +183,39 @@ def adopt(name: str, target: str) -> None:
 
 
 def _forget() -> None:
-    """Take the file in use away: what it named, its module and those beside it."""
+    """Take the file in use away: what it named, its module and those that came with it."""
     for name, before in _BEFORE.items():
         unregister(name, before)
-    if MODULE in sys.modules:
-        from research.training.models.imports import sources_of
-
-        for name in (MODULE, *sources_of(MODULE)):
-            sys.modules.pop(name, None)
+    for name in {MODULE, *_CAME, *in_use().modules}:
+        parts = name.split(".")
+        for n in range(len(parts)):  # a package holds what was imported from it, also one without a file
+            sys.modules.pop(".".join(parts[: n + 1]), None)
     for place in _PLACES:
         sys.path.remove(place)
-    for known in (_IN_USE, _BEFORE, _PLACES):
+    for known in (_IN_USE, _BEFORE, _PLACES, _CAME):
         known.clear()
 
 
-def _run(file: Path, told: Path) -> ModuleType:
+def _file_of(told: Any) -> Path:
+    """Return the whole path of a Python file that is there."""
+    was = shown(told)
+    if isinstance(told, str | Path) and str(told):
+        was = str(told)
+        try:
+            file = Path(told).resolve()
+            if file.is_file() and file.suffix == ".py":
+                return file
+            was += " (a folder)" if file.is_dir() else " (no .py file)" if file.exists() else " (not found)"
+        except (OSError, RuntimeError, ValueError) as error:  # a link to itself, a name that no file can have
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            was = f"{was:.60} ({why})"
+    raise ConfigError(f"--layers must be a Python file, was {was}; see docs/extending.md")
+
+
+def _run(file: Path) -> ModuleType:
     """Import the file as `MODULE`, of the very bytes that are hashed. Its folder is searched last: nothing installed is hidden by it."""
-    if not file.is_file() or file.suffix != ".py":
-        was = "a folder" if file.is_dir() else "no .py file" if file.exists() else "not found"
-        raise ConfigError(f"--layers must be a Python file, was {told} ({was}); see docs/extending.md")
+    from research.training.models.imports import brought
+
     spec = importlib.util.spec_from_file_location(MODULE, file)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
@@ -202,26 +223,41 @@ def _run(file: Path, told: Path) -> ModuleType:
         sys.path.append(str(file.parent))
         _PLACES.append(str(file.parent))
     sys.modules[MODULE] = module
+    known, writes = set(sys.modules), sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # a helper that is changed within the same second would be taken from its old bytecode
+    importlib.invalidate_caches()
     try:
         with redirect_stdout(sys.stderr):  # what a command prints may be read by a program
-            exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
+            exec(_compiled(file), module.__dict__)
+    except (KeyboardInterrupt, ConfigError):
+        raise
     except SyntaxError as error:
-        where = f"line {error.lineno} of {Path(error.filename or file).name}"
-        raise ConfigError(f"--layers must be Python, was {told} with a mistake in {where}: {error.msg}; correct it") from error
-    except ValueError as error:
-        if traceback.extract_tb(error.__traceback__)[-1].filename == __file__:
-            raise ConfigError(f"--layers must be Python, was {told}: {error}; correct it") from error
-        raise _stopped(error, file, told) from error
-    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises is told
-        raise _stopped(error, file, told) from error
+        raise _mistaken(error, file) from error
+    except BaseException as error:  # a stranger's code: whatever it raises is told
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == file.parent]
+        where = "" if not frames else f" in line {frames[-1].lineno} of {Path(frames[-1].filename).name}"
+        kind, colon, text = said(error).partition(": ")
+        raise ConfigError(f"--layers must run to its end, was {file}, which raised {kind}{where}{colon}{text}; correct it") from error
+    finally:
+        sys.dont_write_bytecode = writes
+        _CAME.update(brought(known, file.parent))
     return module
 
 
-def _stopped(error: BaseException, file: Path, told: Path) -> ConfigError:
-    """Say where in the user's own files an import ended."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent == file.parent]
-    where = "" if not frames else f" in line {frames[-1].lineno} of {Path(frames[-1].filename).name}"
-    return ConfigError(f"--layers must run to its end, was {told}, which raised {type(error).__name__}{where}: {error}; correct it")
+def _compiled(file: Path) -> CodeType:
+    try:
+        return compile(file.read_bytes(), str(file), "exec")
+    except SyntaxError as error:
+        raise _mistaken(error, file) from error
+    except (OSError, ValueError) as error:  # no right to read it; bytes that are no source
+        raise ConfigError(f"--layers must be Python, was {file}: {said(error)}; correct it") from error
+
+
+def _mistaken(error: SyntaxError, file: Path) -> ConfigError:
+    """Say where Python could not read the file or a helper of it; of some mistakes it knows no line."""
+    name = Path(error.filename or file).name
+    where = f"line {error.lineno} of {name}" if error.lineno else name
+    return ConfigError(f"--layers must be Python, was {file} with a mistake in {where}: {error.msg}; correct it")
 
 
 def _read(module: ModuleType, file: Path, classes: Mapping[str, str]) -> Layers:
@@ -233,9 +269,11 @@ def _read(module: ModuleType, file: Path, classes: Mapping[str, str]) -> Layers:
         raise ConfigError(
             f"a file beside {file.name} must have a name that nothing installed has, was {place[0]}, found in {place[1]}; rename it"
         )
-    found = {name: getattr(module, name) for name in NAMES if hasattr(module, name)}
+    found = {name: vars(module)[name] for name in NAMES if name in vars(module)}
     models = _models(found.get("models", {}), module, classes, file)
     sources = sources_of(MODULE)
+    for name in sorted(_CAME):  # what no import in the source names
+        sources = {name: _CAME[name]} | sources_of(name) | sources
     if not found and not any(isinstance(value, type) and value.__module__ in sources for value in vars(module).values()):
         raise ConfigError(
             f"--layers must be a file with {', '.join(NAMES[:-1])} or {NAMES[-1]} at its top, was {file.name} with none; add one"
@@ -246,23 +284,19 @@ def _read(module: ModuleType, file: Path, classes: Mapping[str, str]) -> Layers:
         raise ConfigError(f"features of {file.name}: {error}".replace("custom", "features")) from error
     judge, trade = found.get("judge"), found.get("trade")
     if judge is not None and not callable(judge):
-        raise ConfigError(f"judge of {file.name} must be a function {JUDGED}, was {judge!r:.60}")
+        raise ConfigError(f"judge of {file.name} must be a function {JUDGED}, was {shown(judge)}")
     if trade is not None and not callable(trade):
-        raise ConfigError(f"trade of {file.name} must be a trade loop such as qt.rebind(qt.trade, govern_step=mine), was {trade!r:.60}")
-    feeds = found.get("feeds", {})
-    if not isinstance(feeds, Mapping) or not all(isinstance(name, str) and callable(opener) for name, opener in feeds.items()):
-        raise ConfigError(
-            f'feeds of {file.name} must be prefixes with a function each, was {feeds!r:.60}; write feeds = {{"mine": open_mine}}'
-        )
+        raise ConfigError(f"trade of {file.name} must be a trade loop such as qt.rebind(qt.trade, govern_step=mine), was {shown(trade)}")
+    feeds = _feeds(found.get("feeds", {}), file)
     parts = {("" if name == MODULE else name): value for name, value in sources.items()}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return Layers(file, digest, models, features, judge, trade, dict(feeds), frozenset(sources))
+    return Layers(file, digest, models, features, judge, trade, feeds, frozenset(sources))
 
 
 def _models(told: Any, module: ModuleType, classes: Mapping[str, str], file: Path) -> dict[str, str]:
     """Name the class of every model, `module:Class`; those of the configuration are looked up at the top of the file."""
     if not isinstance(told, Mapping):
-        raise ConfigError(f'models of {file.name} must be names with a class each, was {told!r:.60}; write models = {{"forest": Forest}}')
+        raise ConfigError(f'models of {file.name} must be names with a class each, was {shown(told)}; write models = {{"forest": Forest}}')
     wanted: dict[str, Any] = dict(told)
     for name, text in classes.items():
         if not isinstance(text, str) or not isinstance(getattr(module, text, None), type):
@@ -272,9 +306,32 @@ def _models(told: Any, module: ModuleType, classes: Mapping[str, str], file: Pat
     out = {}
     for name, made_by in wanted.items():
         if not isinstance(made_by, type):
-            raise ConfigError(f"models of {file.name} must be classes, was {name} = {made_by!r:.60}")
+            raise ConfigError(f"models of {file.name} must be classes, was {name} = {shown(made_by)}")
         title = made_by.__qualname__
         if getattr(sys.modules.get(made_by.__module__), title, None) is not made_by:
             raise ConfigError(f"models of {file.name} must be classes at the top of a file, was {name} = {title}; move it there")
         out[name] = f"{made_by.__module__}:{title}"
+    with refusing(ConfigError):
+        check_names(out)
     return out
+
+
+def _feeds(told: Any, file: Path) -> dict[str, Callable[..., Any]]:
+    """Check the feeds: prefixes that are words and none of ours, each with a function that takes a name."""
+    if not isinstance(told, Mapping) or not all(isinstance(name, str) and callable(opener) for name, opener in told.items()):
+        raise ConfigError(
+            f'feeds of {file.name} must be prefixes with a function each, was {shown(told)}; write feeds = {{"mine": open_mine}}'
+        )
+    for prefix, opener in told.items():
+        if not PREFIX.fullmatch(prefix) or prefix in FEEDS:
+            was = f"{prefix!r}" + (", a feed of ours" if prefix in FEEDS else "")
+            rule = f"prefix in feeds of {file.name} must be a new word of small letters, digits, - and _"
+            raise ConfigError(f"{rule}, was {was}; choose another")
+        try:
+            inspect.signature(opener).bind("name")
+        except (TypeError, ValueError) as error:
+            raise ConfigError(
+                f"feeds of {file.name} must be functions that take a name and flags, was {prefix} = {shown(opener)}; "
+                "write def open_mine(name, symbols=None)"
+            ) from error
+    return dict(told)

@@ -29,6 +29,7 @@ from typing import IO, Any, NamedTuple, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.own_code import said
 from qtcore.types import I8
 from research.errors import ModelError, UserError
 from research.parallel import Pool
@@ -127,7 +128,7 @@ def answer_of(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) 
     except UserError as error:
         return {"told": str(error)}
     except (Exception, SystemExit) as error:  # the caller raises it, in whichever process that is
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": said(error)}
 
 
 @dataclass(frozen=True)

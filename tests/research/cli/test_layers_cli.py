@@ -210,3 +210,43 @@ def test_a_layer_that_cannot_run_is_refused_before_any_work(tmp_path, capsys, te
     assert qt("backtest", WORLD, *SMALL, "--layers", write_layers(tmp_path, text), "--out", tmp_path / "run") == 2
     assert re.search(says, capsys.readouterr().err)
     assert not (tmp_path / "run").exists()
+
+
+RAISING = """
+import sys
+import qtcore as qt
+from sides import Sides
+models = {'sides_model': Sides}
+def judge(votes, planes, params):
+    raise %s
+"""
+
+
+@pytest.mark.parametrize(("what", "said"), [("SystemExit(0)", "SystemExit: 0"), ("qt.InputError('mine')", "InputError: mine")])
+def test_a_judge_that_raises_or_exits_is_named(tmp_path, capsys, what, said):
+    file = write_layers(tmp_path, RAISING % what)
+    assert qt("backtest", WORLD, *SMALL, "--layers", file, "--out", tmp_path / "run", "--quiet") == 2
+    assert f"judge must return actions and confidences, raised {said}; correct it" in capsys.readouterr().err
+
+
+def test_an_opener_that_exits_is_named(trained, tmp_path, capsys):
+    file = write_layers(tmp_path, TEXT.replace("    return ReplayFeed(", "    raise SystemExit(0)\n    return ReplayFeed("))
+    words = ["live", "--models", trained, "--journal", tmp_path / "journal", "--allow-rejected", "--quiet"]
+    assert qt(*words, "--feed", "mine:planted_edge", "--layers", file) == 2
+    assert "the own feed mine:planted_edge must run without errors, raised SystemExit: 0; correct it" in capsys.readouterr().err
+
+
+def test_explain_shows_the_own_judge_with_its_file(finished, file, capsys):
+    row = pd.read_parquet(finished / "decisions.parquet").iloc[900]
+    words = ["explain", finished, row["symbol"], row["close_time"].isoformat()]
+    assert qt(*words) == 2
+    assert "name mine.py with --layers" in capsys.readouterr().err
+    assert qt(*words, "--layers", file, "--json") == 0
+    layers = {layer["name"]: layer["says"] for layer in json.loads(capsys.readouterr().out)["layers"]}
+    assert layers["own judge"].endswith(f"confidence {row['raw_confidence']:.4f} (0 to 1)")
+    assert {"meta layer", "arbiter"}.isdisjoint(layers)
+
+
+def test_an_empty_name_is_no_folder(capsys):
+    assert qt("backtest", WORLD, "--layers", "") == 2
+    assert "--layers must be a Python file, was ''; see docs/extending.md" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Is a feed of one's own opened by its prefix, with the flags it takes, and traded from like ours?"""
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from research.live.feeds import registry
 from research.live.feeds.feeds import Arrival
 from research.live.feeds.registry import open_feed, register_feed
 from research.live.start import LiveOptions, start_live
+from research.training.models.layers import FEEDS
 from research.training.walk_forward import train
 from tests.conftest import awkward_bars
 
@@ -61,16 +63,81 @@ def test_the_opener_gets_the_name_and_the_flags_that_were_given(told):
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ({"speed": "2"}, "--speed must go with replay:FILE, was given with 'list:x'; leave it out"),
-        ({"exchange": {"timeframe": "1h"}}, "--timeframe must go with ccxt:EXCHANGE, was given with 'list:x'; leave it out"),
-        ({"start": "2024-01-01"}, "--from must go with replay:FILE or ccxt:EXCHANGE, was given"),
-        ({"time_zone": "UTC"}, "--time-zone must go with replay:FILE, was given"),
+        ({"speed": "2"}, "--speed must be an argument speed of the function that opens list:, was given with 'list:x', which takes none"),
+        ({"exchange": {"timeframe": "1h"}}, "--timeframe must be an argument timeframe of the function that opens list:"),
+        ({"start": "2024-01-01"}, "--from must be an argument start of the function that opens list:"),
+        ({"time_zone": "UTC"}, "--time-zone must be an argument time_zone of the function that opens list:"),
     ],
 )
 def test_a_flag_that_a_feed_does_not_take_is_refused(told, how, sentence):
     with pytest.raises(UserError, match=sentence):
         open_feed("list:x", **how)
     assert told == []
+
+
+def test_a_flag_goes_with_the_feeds_of_ours_that_take_it():
+    with pytest.raises(UserError, match="--speed must go with replay:FILE, was given with 'ccxt:x'; leave it out"):
+        open_feed("ccxt:x", speed="2")
+
+
+def test_a_file_of_layers_knows_the_prefixes_of_ours():
+    assert tuple(registry._KINDS)[:2] == FEEDS
+
+
+@pytest.mark.parametrize(
+    ("opener", "says"),
+    [
+        (lambda name: 5, "what opens the own feed bad:x must return a Feed, was 5 without symbols, interval, history, arrivals, close"),
+        (lambda name: None, "what opens the own feed bad:x must return a Feed, was None without"),
+        (lambda name: 1 / 0, "the own feed bad:x must run without errors, raised ZeroDivisionError: division by zero; correct it"),
+        (lambda name: sys.exit(0), "the own feed bad:x must run without errors, raised SystemExit: 0; correct it"),
+        (lambda: 1, "the own feed bad:x must run without errors, raised TypeError: .*takes 0 positional arguments"),
+    ],
+)
+def test_an_opener_that_cannot_open_is_named(told, opener, says):
+    register_feed("bad", opener)
+    with pytest.raises(ConfigError, match=says):
+        open_feed("bad:x")
+
+
+class BrokenFeed(ListFeed):
+    """Raises where its name says."""
+
+    where, what = "", SystemExit(0)
+
+    def history(self):
+        if self.where == "history":
+            raise self.what
+        return super().history()
+
+    def arrivals(self, after):
+        yield from list(super().arrivals(after))[:3]
+        if self.where == "arrivals":
+            raise self.what
+        if self.where == "kind":
+            yield 5
+
+    def close(self):
+        if self.where == "close":
+            raise self.what
+
+
+@pytest.mark.parametrize("where", ["history", "arrivals", "kind", "close"])
+def test_an_own_feed_that_raises_is_named(told, tmp_path, where):
+    train(BARS[:400], ("lgbm",), n_folds=2, preset="tiny", processes=1, out=tmp_path / "models")
+    feed = BrokenFeed(BARS, 400)
+    feed.where = where
+    register_feed("bad", lambda name: feed)
+    runner, close = start_live(LiveOptions("bad:x", tmp_path / "journal.db", models=str(tmp_path / "models"), allow_rejected=True))
+
+    def live():
+        try:
+            runner.run()
+        finally:
+            close()
+
+    with pytest.raises(ConfigError, match=r"the own feed bad:x must run without errors, raised (SystemExit: 0|TypeError: .* was int)"):
+        live()
 
 
 def test_an_unknown_kind_is_told_all_known_ones(told):

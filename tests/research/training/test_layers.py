@@ -79,6 +79,19 @@ def test_a_name_of_ours_means_ours_again_afterwards(tmp_path):
             "must be classes at the top of a file, was sides_model = f.<locals>.A",
         ),
         ("feeds = {'mine': 3}\n", "feeds of mine.py must be prefixes with a function each"),
+        ("feeds = {'replay': print}\n", "prefix in feeds of mine.py must be a new word .*, was 'replay', a feed of ours; choose another"),
+        ("feeds = {'a:b': print}\n", "prefix in feeds of mine.py must be a new word .*, was 'a:b'; choose another"),
+        ("feeds = {'mine': lambda: 1}\n", "feeds of mine.py must be functions that take a name and flags, was mine = <function"),
+        ("class Own(BaseException): pass\nraise Own('x')\n", "which raised Own in line 2 of mine.py: x; correct it"),
+        ("raise GeneratorExit\n", "which raised GeneratorExit in line 1 of mine.py; correct it"),
+        ("class E(Exception):\n    def __str__(self): 1 / 0\nraise E\n", "which raised E in line 3 of mine.py; correct it"),
+        ("assert False\n", "which raised AssertionError in line 1 of mine.py; correct it"),
+        ("class R:\n    def __repr__(self): 1 / 0\njudge = R()\n", "must be a function .*, was of the kind R"),
+        ("def __getattr__(name): raise RuntimeError(name)\n", "a file with models, .* at its top, was mine.py with none"),
+        ("x = '\0'\n", "must be Python, was .*mine.py.* source code string"),
+        ("# coding: nothing\n", "must be Python, was .* with a mistake in mine.py: "),
+        ("from sides import Sides as A\nmodels = {'a': A, 'A': A}\n", "voters must have different names, .* was a, A; rename one"),
+        ("features = (1 / 0 for _ in 'a')\n", "features of mine.py: features must be a list of .*, raised ZeroDivisionError"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_in_a_sentence(tmp_path, text, says):
@@ -107,6 +120,46 @@ def test_a_path_that_is_no_python_file_is_refused(tmp_path):
     for path, was in ((tmp_path, "a folder"), (tmp_path / "none.py", "not found"), (tmp_path / "mine.txt", "no .py file")):
         with pytest.raises(ConfigError, match=rf"--layers must be a Python file, was .* \({was}\)"):
             load_layers(path)
+
+
+@pytest.mark.parametrize("path", [None, 5, b"x", [], "", "x\0.py", "a" * 5000 + ".py"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(ConfigError, match=r"--layers must be a Python file, was .*; see docs/extending.md"):
+        load_layers(path)
+
+
+def test_a_link_to_itself_is_refused(tmp_path):
+    (tmp_path / "loop.py").symlink_to(tmp_path / "loop.py")
+    with pytest.raises(ConfigError, match=r"--layers must be a Python file, was .*; see docs/extending.md"):
+        load_layers(tmp_path / "loop.py")
+
+
+def test_an_interrupt_passes(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        load_layers(write_layers(tmp_path, "raise KeyboardInterrupt\n"))
+    assert in_use().path is None
+
+
+@pytest.mark.parametrize(
+    ("helper", "how"),
+    [
+        ("late_help.py", "import importlib\nWHO = importlib.import_module('late_help').WHO\n"),
+        ("late_help.py", "WHO = __import__('late_help').WHO\n"),
+        ("spaced/late_help.py", "from spaced import late_help\nWHO = late_help.WHO\n"),
+        ("spaced/late_help.py", "import importlib\nWHO = importlib.import_module('spaced.late_help').WHO\n"),
+    ],
+)
+def test_a_helper_imported_by_any_name_is_hashed_and_run_anew(tmp_path, helper, how):
+    file = write_layers(tmp_path, how + "judge = lambda votes, planes, params: WHO\n")
+    (tmp_path / helper).parent.mkdir(exist_ok=True)
+    seen = []
+    for who in ("x", "y"):
+        (tmp_path / helper).write_text(f"WHO = {who!r}\n")
+        with using(file) as own:
+            seen.append((own.judge(0, 0, 0), own.hash))
+    assert [said for said, _ in seen] == ["x", "y"]
+    assert seen[0][1] != seen[1][1]
+    assert {"late_help", "spaced", "spaced.late_help"}.isdisjoint(sys.modules)
 
 
 def test_a_configuration_names_classes_of_the_file_and_nothing_else(tmp_path):
