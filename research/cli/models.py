@@ -17,11 +17,13 @@ Registry = Annotated[Path | None, typer.Option("--registry", help="folder of the
 
 
 @models_app.command("list")
-def list_(registry: Registry = None, json: Json = False) -> None:
+def list_(registry: Registry = None, layers: LayersFile = None, json: Json = False) -> None:
     """List every name: current version, models, label, data, balanced accuracy out of sample, acceptance."""
+    from research.training.models.layers import using
     from research.training.registry import describe, entries
 
-    rows = [describe(entry) for entry in entries(registry)]
+    with using(layers):
+        rows = [describe(entry) for entry in entries(registry)]
     if json:
         print_json(rows)
         return
@@ -36,11 +38,13 @@ def list_(registry: Registry = None, json: Json = False) -> None:
 
 
 @models_app.command()
-def show(name: Name, registry: Registry = None, json: Json = False) -> None:
+def show(name: Name, registry: Registry = None, layers: LayersFile = None, json: Json = False) -> None:
     """Show one name: its current version, or the one of NAME@VERSION, what was done before, problems."""
+    from research.training.models.layers import using
     from research.training.registry import describe, find
 
-    facts = describe(find(name, registry))
+    with using(layers):
+        facts = describe(find(name, registry))
     if json:
         print_json(facts)
         return

@@ -182,6 +182,10 @@ def test_the_registry_takes_and_lists_models_of_a_file(trained, file, capsys):
     assert qt("models", "list", "--json") == 0
     (row,) = json.loads(capsys.readouterr().out)
     assert "name the file with --layers" in row["problems"][0]
+    assert qt("models", "list", "--json", "--layers", file) == 0
+    assert json.loads(capsys.readouterr().out)[0]["problems"] == []
+    assert qt("models", "show", "own", "--json", "--layers", file) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
 
 
 def test_a_configuration_names_classes_of_the_file(tmp_path, capsys):
