@@ -6,12 +6,13 @@ A run is in the ledger before its folder is whole and before its proof: an inter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from research.errors import ProofError
 from research.evidence import summarise
 from research.evidence.ledger import Ledger, trial_of
 from research.evidence.standing import result_of
 from research.evidence.trials import TrialName, name_trial
 from research.report import build
-from research.runs.folder import check_output, own_source, write_certificate, write_run
+from research.runs.folder import check_output, own_source, read_run, write_certificate, write_run
 from research.runs.verdict import UNPROVEN, combined
 from research.training.models.layers import Layers, in_use
 from research.verify.certificate import Progress, certify
@@ -49,10 +50,15 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     """Prove a finished run and write `verify.json` into its folder; verdict, page and ledger follow.
 
     Returns the certificate of `research.verify.certify`, which says what the parameters mean; layers: by default those of the file in
-    use. Raises UserError when the folder is incomplete, or the trial ledger damaged or gone.
+    use. Raises UserError when the folder is incomplete, or the trial ledger damaged or gone, and where a proof would take the place of a
+    better one because the run's file of layers is not at hand.
     """
     Ledger().resets()  # one that is damaged or gone is told before the work
-    run, certificate, is_the_run = certify(folder, progress, seed, in_use() if layers is None else layers)
+    given, files = in_use() if layers is None else layers, read_run(folder)
+    if (known := files.manifest.get("layers")) and given.about is None and files.verify["passed"]:
+        remedy = "name it with --layers (the proof that there is stays)"
+        raise ProofError(f"{folder} must be proven with its file of layers, {known['file']}, was without; {remedy}")
+    run, certificate, is_the_run = certify(folder, progress, seed, given)
     # a copy that was altered says nothing of the trial
     trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"], run.files.layers_hash) if is_the_run else None
     if save_certificate(run.files.path, certificate, trial):

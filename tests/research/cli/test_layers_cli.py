@@ -83,6 +83,12 @@ def test_backtest_runs_proves_and_names_the_file(finished, file):
 
 
 def test_verify_needs_the_file_wherever_it_lies(finished, moved, other, capsys):
+    assert qt("verify", finished) == 2
+    assert "must be proven with its file of layers, mine.py, was without; name it with --layers" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert verdict(finished) is True
+    (finished / "verify.json").write_text('{"passed": null, "checks": []}')
     assert qt("verify", finished) == 0
     assert verdict(finished) is None
     assert "the code of some is in mine.py, which was not at hand; name it with --layers" in " ".join(capsys.readouterr().out.split())

@@ -54,7 +54,14 @@ def first_screen(html):
 
 def test_it_opens_on_assumptions_and_verdict(html):
     text = first_screen(html)
-    for words in ("2 of 4 voted: XGBoost (weight 0.25), LightGBM (weight 0.25)", "fee 0.040 %", "next bar&#39;s open", "BUY above +1.5 %", "4 symbols", "hourly bars"):
+    for words in (
+        "2 of 4 voted: XGBoost (weight 0.25), LightGBM (weight 0.25)",
+        "fee 0.040 %",
+        "next bar&#39;s open",
+        "BUY above +1.5 %",
+        "4 symbols",
+        "hourly bars",
+    ):
         assert words in text, words
     assert re.search(r"(No edge|Edge|Not enough data)[:.]", text)
     assert "Drawdown halt: from 2024-02-20 01:00 on" in text
