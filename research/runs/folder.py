@@ -355,7 +355,7 @@ class RunFiles:
         known, mine = self.manifest.get("layers"), layers.about
         if known is not None and mine is not None and known["hash"] != mine["hash"]:
             file, other = f"{known['file']} ({known['hash'][:SHOWN]})", f"{mine['file']} ({mine['hash'][:SHOWN]})"
-            raise UserError(f"--layers must be the file that {self.path} was made with, {file}, was {other}; give that one")
+            raise ConfigError(f"--layers must be the file that {self.path} was made with, {file}, was {other}; give that one")
         used = self.manifest.get("own_layers", ())
         judge, trade = (layers.chain.get(name) if name in used else None for name in ("judge", "trade"))
         return replace(layers, judge=judge, trade=trade)

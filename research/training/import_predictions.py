@@ -221,7 +221,7 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
     if lacking:
         whole = "a voter has NAME_action and NAME_confidence, or NAME_p_sell, NAME_p_hold and NAME_p_buy"
         notes.append(f"columns of {', '.join(sorted(lacking))} were ignored: {whole}")
-    if layers := [name for name, parts in reserved.items() if _is_vote(parts)]:
+    if layers := [name for name, parts in reserved.items() if _is_vote(parts) and name != "ensemble"]:  # that stands in logs of ours
         notes.append(
             f"columns of {', '.join(layers)} were not read: that is a layer's name and no voter's; rename them where a model is meant"
         )

@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Self
 from qtcore.declare import bounded, checked, described, names, optional, switch, text, word
 from qtcore.types import InputError
 from research.errors import ConfigError
-from research.training.labels import Label
+from research.files import misfit
+from research.training.labels import LABEL_SHAPE, Label
 from research.training.models.base import PRESETS
 from research.training.models.calibration import KINDS
 from research.training.splits import NO_SHUFFLE, SPLITS
@@ -110,6 +111,9 @@ class TrainingPlan(Declared):
             raise ConfigError(NO_SHUFFLE.format(f"{self.TABLE}.shuffle=true"))
         if isinstance(self.label, Label):
             object.__setattr__(self, "label", self.label.to_dict())
+        if isinstance(self.label, Mapping) and (misfit(self.label, LABEL_SHAPE) or not {*self.label} <= {f.name for f in fields(Label)}):
+            names = ", ".join(name.removesuffix("?") for name in LABEL_SHAPE)
+            raise ConfigError(f"{self.TABLE}.label (--label) must be the name of a label, or its fields {names}, was {dict(self.label)!r}")
 
     @property
     def folds(self) -> int:

@@ -26,7 +26,7 @@ from qtcore import Feature, Params
 from qtcore.own_code import said
 from qtcore.types import F8, NS_PER_DAY, Bars
 from research.data import made_again
-from research.errors import ConfigError, ModelError, ProofError
+from research.errors import ConfigError
 from research.training.models.base import model_class, model_target
 from research.training.models.layers import JUDGED
 from research.training.scoring.ceilings import ceilings_of
@@ -69,11 +69,11 @@ def try_layer(kind: str, layer: Any, params: Params, custom: Sequence[Feature] =
 
 
 def try_model(name: str, preset: str) -> Checked:
-    """Try an own base model by the rules of `check_model`. Raises ModelError where it cannot be fitted and asked at all."""
+    """Try an own base model by the rules of `check_model`. Raises ConfigError where it cannot be fitted and asked at all."""
     report = check_model(model_class(model_target(name)), preset=preset)
     broken = [rule for rule in report.rules if rule.broken]
     if stopped := [rule for rule in broken if rule.name in ("protocol", "runs", "range")]:
-        raise ModelError(f"the own model {name} must keep the rules of a base model, was not so, {stopped[0]}; see research.check_model")
+        raise ConfigError(f"the own model {name} must keep the rules of a base model, was not so, {stopped[0]}; see research.check_model")
     told = {"kind": "model", "name": name, "rules": len(report.rules), "told": [], "looks_up": ""}
     return told | {"broken": [str(rule) for rule in broken]}
 
@@ -147,7 +147,7 @@ def _sample(feature: Feature, compute: Callable[[Bars], F8], bars: Bars) -> tupl
                 return part, base
         else:
             return part, base
-    raise ProofError(f"the own feature {feature.name} must have values on these bars, was not so: it {problem}; mend it before training")
+    raise ConfigError(f"the own feature {feature.name} must have values on these bars, was not so: it {problem}; mend it before training")
 
 
 def _columns(bars: Bars, columns: Any) -> Bars:

@@ -11,7 +11,7 @@ from research.runs.config import load_config
 from tests.test_style import ROOT, tree
 
 ROOMS = {"data": DataError, "training": ModelError, "verify": ProofError, "cli": ConfigError}
-CONFIGURATION = ("runs/config.py", "runs/space.py", "training/plan.py", "workflow/asked.py")
+CONFIGURATION = ("runs/config.py", "runs/space.py", "training/models/layers.py", "training/plan.py", "verify/own.py", "workflow/asked.py")
 FILES = dict.fromkeys(CONFIGURATION, ConfigError)
 WORLD = "simulated:random_walk?n_bars=400&n_symbols=2"
 

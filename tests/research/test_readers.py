@@ -185,7 +185,8 @@ def test_a_setting_of_another_type_is_named(tmp_path, line):
     "text",
     [
         "[ensemble]\nweights = 3",
-        "[ensemble]\nweights = {a = 1}",
+        "[ensemble]\nweights = {a = [1]}",
+        "[ensemble]\nweights = {a = {b = 1}}",
         "[ensemble]\nweights = [[1]]",
         "[governor]\nmin_confidence = [0.5]",
         "[governor]\nmin_confidence = {a = 1}",

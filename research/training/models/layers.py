@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from qtcore.own_code import said, shown
 from qtcore.types import InputError
 from qtcore.voters import check_names
-from research.errors import ConfigError, ModelError, refusing
+from research.errors import ConfigError, refusing
 from research.training.models.base import model_target, register, registered, unregister
 
 if TYPE_CHECKING:
@@ -163,15 +163,15 @@ def hold(about: Mapping[str, str]) -> None:
 
 
 def check_layers(about: Mapping[str, Any] | None, what: str) -> None:
-    """Raise ModelError unless the file in use is the one that something was made with. about: `Layers.about` of then, None for no file."""
+    """Raise ConfigError unless the file in use is the one that something was made with. about: `Layers.about` of then, None for no file."""
     if about is None:
         return
     mine, known = in_use(), f"{about['file']} ({about['hash'][:SHOWN]})"
     if mine.path is None:
-        raise ModelError(f"{what} must have the file of layers that made it, {known}, was without; name the file with --layers")
+        raise ConfigError(f"{what} must have the file of layers that made it, {known}, was without; name the file with --layers")
     if mine.hash != about["hash"]:
         was = f"{mine.path.name} ({mine.hash[:SHOWN]})"
-        raise ModelError(f"{what} must have the file of layers that made it, {known}, was given {was}; give that one, or make it again")
+        raise ConfigError(f"{what} must have the file of layers that made it, {known}, was given {was}; give that one, or make it again")
 
 
 def adopt(name: str, target: str) -> None:

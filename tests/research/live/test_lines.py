@@ -18,7 +18,7 @@ import pytest
 
 from qtcore import Params
 from qtcore.rules import Reason
-from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Source, Verdict
+from qtcore.types import ACCOUNT, CLOSED, MODELS, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
 from research.cli.terminal import Terminal
@@ -50,7 +50,9 @@ def said(
         "arbiter_score": 0.3, "meta_confidence": np.nan, "source": Source.ENSEMBLE,
     }  # fmt: skip
     votes = SimpleNamespace(
-        action=np.array([2, 2, 1, -1, -1]).reshape(5, 1, 1), confidence=np.array([0.812, 0.7, 0.65, np.nan, np.nan]).reshape(5, 1, 1)
+        names=MODELS,
+        action=np.array([2, 2, 1, -1, -1]).reshape(5, 1, 1),
+        confidence=np.array([0.812, 0.7, 0.65, np.nan, np.nan]).reshape(5, 1, 1),
     )
     planes = SimpleNamespace(arbiter=np.array([80.0, -0.05, 0.02, 0.9, 1.5, -0.03]).reshape(6, 1, 1))
     result = SimpleNamespace(

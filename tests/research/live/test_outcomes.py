@@ -74,7 +74,7 @@ def test_a_journal_teaches_what_its_own_rows_teach_as_a_log(traded, tmp_path):
 
 def test_the_view_shows_the_same_rows(traded):
     journal, *_ = traded
-    _, lines, outcomes, counts, _ = read_outcomes(journal)
+    _, lines, outcomes, counts, *_ = read_outcomes(journal)
     with sqlite3.connect(journal) as db:
         shown = pd.read_sql("SELECT * FROM metav2_decisions", db)
     assert len(shown) == counts["decisions"]

@@ -185,7 +185,7 @@ def test_what_was_made_with_a_file_needs_that_file(tmp_path):
         check_layers(about, "the run")
     with (
         using(write_layers(tmp_path / "b", "judge = len\n")) as other,
-        pytest.raises(ModelError, match=f"was given mine.py .{other.hash[:12]}"),
+        pytest.raises(ConfigError, match=f"was given mine.py .{other.hash[:12]}"),
     ):
         check_layers(about, "the run")
     check_layers(None, "the run")
