@@ -191,8 +191,11 @@ def _as_vector(name: str, value: Any, meta: Mapping[str, Any], rule: str) -> tup
     return tuple(float(x) for x in numbers if x is not None)
 
 
+LONGEST = 60  # letters of a number
+
+
 def _as_number(value: Any) -> float | None:
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, str) and (len(value) > LONGEST or not value.isascii())):
         return None
     try:
         number = float(value)

@@ -356,13 +356,13 @@ class RunFiles:
         if known is not None and mine is not None and known["hash"] != mine["hash"]:
             file, other = f"{known['file']} ({known['hash'][:SHOWN]})", f"{mine['file']} ({mine['hash'][:SHOWN]})"
             raise ConfigError(f"--layers must be the file that {self.path} was made with, {file}, was {other}; give that one")
-        used = self.manifest.get("own_layers", ())
+        used = () if known is None and mine is not None else self.manifest.get("own_layers", ())  # a file in use that has no part in it
         judge, trade = (layers.chain.get(name) if name in used else None for name in ("judge", "trade"))
         return replace(layers, judge=judge, trade=trade)
 
     def lacking(self, layers: Layers) -> tuple[str, ...]:
         """Name the own layers of the run that are not at hand."""
-        return tuple(name for name in self.manifest.get("own_layers", ()) if name not in layers.chain)
+        return tuple(name for name in self.manifest.get("own_layers", ()) if name not in self.own(layers).chain)
 
     def chain(self, layers: Layers = NONE) -> tuple[Bars, Predictions, Params, MetaSchedule | None]:
         """Read all that the chain needs to run again beside `layers`. Raises UserError where own layers of the run are lacking."""

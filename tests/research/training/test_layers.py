@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import research
-from research.errors import ConfigError, ModelError
+from research.errors import ConfigError
 from research.training.models.base import model_target, registered
 from research.training.models.layers import check_layers, in_use, load_layers, using
 from tests.support.own_layers import write_layers
@@ -180,7 +180,7 @@ def test_what_was_made_with_a_file_needs_that_file(tmp_path):
         about = own.about
         check_layers(about, "the run")
     with pytest.raises(
-        ModelError, match=rf"the run must have the file .*, mine.py \({about['hash'][:12]}\), was without; name .* --layers"
+        ConfigError, match=rf"the run must have the file .*, mine.py \({about['hash'][:12]}\), was without; name .* --layers"
     ):
         check_layers(about, "the run")
     with (
