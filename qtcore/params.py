@@ -238,7 +238,8 @@ def _leaves(name: str, value: Any) -> Iterable[tuple[str, Any]]:
 
 
 def _weight(name: str, value: Any) -> float:
-    check_name(name.rpartition(".")[2])
+    first = BY_NAME["ensemble.weights"]
+    check_name(name.removeprefix(first) if name.startswith(first) else name.rpartition(".")[2])  # weights have no slices
     try:
         weight = float(value)
     except (TypeError, ValueError):
