@@ -215,7 +215,7 @@ class Params:
         return out
 
 
-LAYERS = fields(Params)[:-3]  # all but what waits for names, and the stages
+LAYERS = tuple(spec for spec in fields(Params) if isinstance(spec.default, ParamSet))
 NUMBERS = frozenset(  # names of the parameters that are one number
     f"{layer.name}.{spec.name}"
     for layer in LAYERS

@@ -60,6 +60,7 @@ class SweepJob:
             return
         own |= {"--symbols": job.symbols, "--from": job.start, "--to": job.end, "--funding": job.funding, "--time-zone": job.time_zone}
         own |= {"--day-start": job.day_start, "--adjusted": job.adjusted or None}
+        own |= {"--layers": job.layers.path if job.layers.chain and swept.manifest.get("layers") is None else None}
         own |= {"--profile": None if job.config.profile == "default" else job.config.profile}
         own |= {f"--set {name}": value for name, value in self._changes().items() if name.startswith("run.") and name not in SEARCHING}
         if given := [flag for flag, value in own.items() if value is not None]:

@@ -135,6 +135,14 @@ def test_sweep_runs_every_setting_as_a_backtest_does(finished, file, tmp_path, c
             assert row["n_fills"] == len(run.result.fills)
 
 
+def test_sweep_of_a_run_made_without_the_file_refuses_its_judge(file, tmp_path, capsys):
+    bars = research.load_bars(WORLD)
+    research.backtest(bars, research.Predictions.random(bars)).save(tmp_path / "plain")
+    assert qt("sweep", tmp_path / "plain", "--layers", file, "--grid", "governor.max_position=0.05,0.1", "--out", tmp_path / "sweep") == 2
+    assert "--layers must come with candles, was given with the finished run" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "sweep").exists()
+
+
 def test_live_gives_the_equity_of_the_backtest(trained, file, tmp_path):
     assert qt("backtest", WORLD, "--models", trained, "--layers", file, "--set", "run.meta=none", "--out", tmp_path / "run", "--quiet") == 0
     journal = tmp_path / "journal"
