@@ -106,6 +106,7 @@ class Params:
     """Every parameter of the chain.
 
     named: `ensemble.weights.NAME` and `ensemble.regime_weights.SLICE.NAME`, which wait for the voters of a run (`for_voters`).
+    voters: who votes in each of the five slots, and who of them takes part, once that is known; a weight by name then waits no more.
     is_shared: whether a voter of another name than ours has an equal share unless told otherwise; not where the weights came as numbers.
     stages: what changes with time, in order of time; given as `stage_tables` reads it.
 
@@ -123,6 +124,7 @@ class Params:
     broker: Broker = Broker()
     named: tuple[tuple[str, float], ...] = ()
     is_shared: bool = field(default=True, compare=False)
+    voters: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()), compare=False)
     stages: tuple[Stage, ...] = ()
 
     @classmethod
@@ -155,16 +157,25 @@ class Params:
         kept = (Stage(s.start, tuple(pair for pair in s.values if pair[0] not in values)) for s in self.stages)
         stages = _parsed(values["stages"]) if "stages" in values else tuple(stage for stage in kept if stage.values)
         layers = {layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()}
-        return replace(self, stages=stages, named=tuple(named.items()), is_shared=is_shared, **layers)
+        out = replace(self, stages=stages, named=tuple(named.items()), is_shared=is_shared, **layers)
+        return out.for_voters(*out.voters) if named and all(out.voters) else out
 
     def for_voters(self, slots: tuple[str, ...], voting: Iterable[str]) -> "Params":
         """Return a copy whose five weights are those of the voters in `slots`; voting: who of them takes part (`weights_of`)."""
         first = BY_NAME["ensemble.weights"]
         named = {path.removeprefix(first): weight for path, weight in self.named if path.startswith(first)}
         is_shared = self.is_shared and self.ensemble.weights == Ensemble().weights
-        weights = weights_of(self.ensemble.weights, slots, tuple(voting), named, is_shared=is_shared)
+        voting = tuple(voting)
+        weights = weights_of(self.ensemble.weights, slots, voting, named, is_shared=is_shared)
         rest = tuple(pair for pair in self.named if not pair[0].startswith(first))
-        return replace(self, ensemble=replace(self.ensemble, weights=weights), named=rest, is_shared=False)
+        known = (slots, voting)
+        return replace(self, ensemble=replace(self.ensemble, weights=weights), named=rest, is_shared=False, voters=known)
+
+    def slot_of(self, name: str) -> int | None:
+        """Return the slot of the voter whose weight `ensemble.weights.NAME` is; None for another parameter, or an unknown voter."""
+        first = BY_NAME["ensemble.weights"]
+        slots, voter = self.voters[0], name.removeprefix(first)
+        return slots.index(voter) if name.startswith(first) and voter in slots else None
 
     def check_voters(self, slots: tuple[str, ...]) -> None:
         """Raise InputError unless the five weights are those of the voters in `slots`."""

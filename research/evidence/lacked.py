@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from qtcore import Bars, Params
 from qtcore.choices import FillAt
 from qtcore.rules import Reason
+from qtcore.types import I8
+from research.data.clock import iso
 from research.data.lacks import measure, mute, sentences
 from research.runs.record import RunRecord
 from research.runs.tables import tested_rows
@@ -31,7 +33,7 @@ def deficiencies(
     is_imported = predictions is not None and predictions.imported
     if predictions is not None and has_voted is None:
         has_voted = np.asarray((predictions.action >= 0).any(axis=(0, 1)))
-    told = [*silent(bars, params, is_imported, has_voted), *strange(models, bars.symbols), *read]
+    told = [*silent(bars, params, is_imported, has_voted), *idle(models, bars.close_time), *strange(models, bars.symbols), *read]
     told += predictions.notes if predictions is not None and is_imported else ()
     return list(dict.fromkeys([*told, *sentences(measure(bars))]))
 
@@ -47,6 +49,15 @@ def silent(bars: Bars, params: Params, is_imported: bool, has_voted: NDArray[np.
         return [f"{', '.join(names)}: no prediction counts for it in the tested bars, so it is never traded"]
     causes = mute(bars, params)
     return [causes.get(name, f"{name} never voted: no model had a prediction for it in the tested bars") for name in names]
+
+
+def idle(models: Any, close_time: I8) -> list[str]:
+    """Say that no model serves any of these decision times [n], and when the first does; nothing where one does, or there are none."""
+    if models is None or not len(close_time) or any(a.serves(close_time).any() for a in models.artefacts):
+        return []
+    later = [a.valid_from for a in models.artefacts if a.valid_from > close_time[-1]]
+    when = f"the first serves from {iso(min(later))}, the last candle is of {iso(int(close_time[-1]))}" if later else "they served earlier"
+    return [f"no model serves these candles, so nobody votes and nothing is traded: {when}"]
 
 
 def strange(models: Any, symbols: Sequence[str]) -> list[str]:

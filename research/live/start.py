@@ -17,7 +17,7 @@ from research.errors import ConfigError, ModelError, UserError, refusing
 from research.evidence.envelope import FILE as ENVELOPE
 from research.live.broker.paper import PaperBroker
 from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed
-from research.live.feeds.registry import feed_code, flags_of, open_feed, register_feed
+from research.live.feeds.registry import feed_code, open_feed
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.alerts import Alerts
 from research.live.monitoring.bar_log import LogFile
@@ -89,8 +89,6 @@ def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callabl
     exchange = {**wish.exchange, "patience": math.inf} if journal.exists() else wish.exchange  # what runs for weeks waits for it
     wish = replace(wish, journal=journal)
     check_files(wish)
-    for prefix, opener in wish.layers.feeds.items():
-        register_feed(prefix, opener, flags_of(opener))
     with ExitStack() as open_:  # closes what was opened where the start is refused
         feed = open_feed(text, wish.speed, wish.live_from, exchange, **wish.how)
         open_.callback(_close, feed, text)
@@ -228,7 +226,7 @@ def assemble(
     open_.callback(lambda: None if opened and opened[0].has_begun else made.undo())
     is_replay = isinstance(feed, ReplayFeed)
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
-    facts["voters"] = list((served[0] or served[1]).names)
+    facts |= {"is_replay": is_replay, "voters": list((served[0] or served[1]).names)}
     journal = Journal(wish.journal, facts, durable=not is_replay, made=made)
     open_.callback(journal.close)
     opened.append(journal)

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.declare import Lane
-from qtcore.params import PARAMS, Params, lanes_of
+from qtcore.params import BY_NAME, PARAMS, Params, lanes_of
 from qtcore.types import I8, InputError
 from research.errors import ConfigError
 
 BLOCK = 4_096  # settings that are drawn, run and written together
 SEARCHES = ("grid", "random", "adaptive")
 MAX_VALUES = 1_000_000  # of one axis
+WEIGHTS = "ensemble.weights"
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,14 @@ class Axis:
         return not self.values
 
     @property
+    def parameter(self) -> str:
+        """The declared parameter: the weight of one voter is part of `ensemble.weights`."""
+        return WEIGHTS if self.name.startswith(BY_NAME[WEIGHTS]) else self.name
+
+    @property
     def is_market(self) -> bool:
         """Whether it changes what the opinion sees, so that planes are made again."""
-        return lanes_of()[self.name].kind == Lane.MARKET
+        return lanes_of()[self.parameter].kind == Lane.MARKET
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,7 @@ class Space:
             raise ConfigError(
                 "a sweep must have at least one --grid, was none; name a parameter, e.g. governor.min_confidence=0.5:0.8:0.01"
             )
+        _check_weights(base, axes)
         free = [axis.name for axis in axes if axis.is_free]
         if search == "grid" and free:
             raise ConfigError(f"--grid {free[0]} must have a step, was a range without one; write low:high:step or use --search random")
@@ -121,9 +128,10 @@ class Space:
         """Return PARAMS [m] of drawn settings."""
         out = np.repeat(self.base.record(), len(drawn[0]))
         for axis, recorded, at in zip(self.axes, self._recorded, drawn, strict=True):
-            layer, key = axis.name.split(".")
+            layer, key = axis.parameter.split(".")
             if key in (PARAMS[layer].names or ()):
-                column = out[layer][key]
+                slot = self.base.slot_of(axis.name)
+                column = out[layer][key] if slot is None else out[layer][key][:, slot]
                 column[:] = at if axis.is_free else recorded[at]
         return out
 
@@ -180,16 +188,19 @@ class Listed(Space):
 
 def _recorded(base: Params, axis: Axis) -> NDArray:
     """Values of an axis as kernels receive them; none of a free one, nor of one that no kernel receives."""
-    layer, key = axis.name.split(".")
+    layer, key = axis.parameter.split(".")
     if axis.is_free or key not in (PARAMS[layer].names or ()):
         return np.empty(0)
+    if axis.parameter != axis.name:
+        return np.array(axis.values)
     return np.concatenate([base.with_values({axis.name: value}).record()[layer][key] for value in axis.values])
 
 
 def _axis(base: Params, name: str, given: Any) -> Axis:
     """Check every value of an axis against the declaration of its parameter."""
     known = base.flat()
-    if name not in known:
+    is_weight = name.startswith(BY_NAME[WEIGHTS])
+    if name not in known and not is_weight:
         near = difflib.get_close_matches(name, list(known), n=1)
         raise ConfigError(
             f"--grid must name a parameter, was {name!r}" + (f"; did you mean {near[0]}?" if near else "; qt doctor --params lists all")
@@ -211,10 +222,24 @@ def _axis(base: Params, name: str, given: Any) -> Axis:
 
 
 def _checked(base: Params, name: str, values: Iterable[Any]) -> list[Any]:
+    slot = base.slot_of(name)
+    told = [_with(base, {name: value}) for value in values]
+    return [params.flat()[name] if slot is None else params.ensemble.weights[slot] for params in told]
+
+
+def _with(base: Params, values: Mapping[str, Any]) -> Params:
     try:
-        return [base.with_values({name: value}).flat()[name] for value in values]
+        return base.with_values(values)
     except InputError as error:
         raise ConfigError(f"--grid: {error}") from error
+
+
+def _check_weights(base: Params, axes: Sequence[Axis]) -> None:
+    """Raise ConfigError where weights are named twice, and where all that are given by name at their least leave no sum."""
+    least = {axis.name: axis.low if axis.is_free else min(axis.values) for axis in axes if axis.parameter != axis.name}
+    if least and any(axis.name == WEIGHTS for axis in axes):
+        raise ConfigError(f"--grid must give weights by name or in order of the slots, was {WEIGHTS} and {next(iter(least))}; take one")
+    _with(base, least)
 
 
 def _listed(name: str, text: str) -> list[Any]:

@@ -15,7 +15,7 @@ from typing import Any
 from qtcore.own_code import own_code, shown
 from research.errors import ConfigError, refusing
 from research.live.feeds.feeds import Feed, ReplayFeed, parse_speed
-from research.training.models.layers import FEEDS, PREFIX
+from research.training.models.layers import FEEDS, PREFIX, in_use
 
 USUAL: Mapping[str, Any] = {"speed": "max", "adjusted": False}  # values of flags that nobody gave; None of all others
 SPELT = {"start": "from", "end": "to"}  # flags that are called otherwise on the command line
@@ -59,9 +59,10 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
     Raises UserError on an unknown kind, and on flags that do not go with it.
     """
     prefix, _, name = text.partition(":")
-    kind = _KINDS.get(prefix)
+    kinds = _KINDS | {mine: Kind(opener, flags_of(opener), f"{mine}:NAME") for mine, opener in in_use().feeds.items()}
+    kind = kinds.get(prefix)
     if kind is None or not name:
-        raise ConfigError(f"--feed must be {_listed(_KINDS.values())}, was {text!r}")
+        raise ConfigError(f"--feed must be {_listed(kinds.values())}, was {text!r}")
     asked = {"live_from": live_from, **how, "speed": speed, **(exchange or {})}
     given = {flag: value for flag, value in asked.items() if value is not None and not (flag in USUAL and value == USUAL[flag])}
     for flag in given:
@@ -69,7 +70,7 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
             if prefix not in FEEDS:
                 rule = f"{_spelt(flag)} must be an argument {flag} of the function that opens {prefix}:"
                 raise ConfigError(f"{rule}, was given with {text!r}, which takes none; add it there, or leave the flag out")
-            takers = _listed(other for other in _KINDS.values() if flag in other.flags) or "another feed"
+            takers = _listed(other for other in kinds.values() if flag in other.flags) or "another feed"
             raise ConfigError(f"{_spelt(flag)} must go with {takers}, was given with {text!r}; leave it out")
     with feed_code(text):
         feed = kind.opener(name, **{flag: value for flag, value in given.items() if flag in kind.flags})

@@ -24,7 +24,7 @@ from research.live.journal.journal import VERSIONS, versions_of
 from research.live.journal.reading import Reading
 from research.live.monitoring.journal_source import JournalSource
 from research.live.session.reload import LAYERS, meta_of
-from research.live.storage.cells import FILLS, DamagedError
+from research.live.storage.cells import FILLS, DamagedError, is_replay_of
 from research.live.storage.codec import PRICES, cell_columns, cell_names, joined, unpack_bar, unpack_state, unpack_votes, vote_names
 from research.live.storage.files import damaged, guarded
 from research.training.models.layers import check_layers, in_use
@@ -276,7 +276,7 @@ def _worth(trade: list[Execution], marks: list[float]) -> float:
 
 def late_bars(source: JournalSource) -> int:
     """Count the bars of a live feed that were decided after the next one had closed: nobody could have traded where they are booked."""
-    if str(source.about.get("feed", "")).startswith("replay:"):
+    if is_replay_of(source.about):
         return 0
     query = "SELECT COUNT(*) AS n FROM bars WHERE received + COALESCE(latency, 0) > close_time + ?"
     return int(source.rows(query, source.interval)[0][0])

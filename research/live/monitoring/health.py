@@ -202,7 +202,7 @@ def alarms(source: StatusSource, rows: list[dict[str, Any]]) -> list[dict[str, s
     """Say what a person should look at, the worst first: `level`, `name`, `text`."""
     found: list[tuple[str, str, str]] = []
     runner, book, counts = source.runner(), source.book(), source.event_counts()
-    if runner is not None and runner["is_running"] is False and not runner["feed"].startswith("replay:"):
+    if runner is not None and runner["is_running"] is False and not runner["is_replay"]:
         found.append(("critical", "runner", "no process decides: start `qt live` again, it continues"))
     if runner is not None and runner["late_seconds"] > 0.0:
         found.append(("critical", "feed", f"the next bar is overdue since {_long(runner['late_seconds'])}"))

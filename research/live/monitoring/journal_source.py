@@ -21,7 +21,7 @@ from research.live.monitoring.counts import Durations, LiveCounts
 from research.live.monitoring.status_source import ALLOWED, ALLOWED_WHY, KEPT_BARS, POINTS, RECENT, Book, told
 from research.live.records import iso
 from research.live.session.controls import command
-from research.live.storage.cells import FIELDS, DamagedError, Field, Row, command_of, params_of, parsed, voters_of
+from research.live.storage.cells import FIELDS, DamagedError, Field, Row, command_of, is_replay_of, params_of, parsed, voters_of
 from research.live.storage.codec import cell_names, digest_of, joined, unpack_bar, unpack_book
 from research.live.storage.files import check_version, check_whole, guarded, is_held, read_about
 
@@ -250,15 +250,16 @@ class JournalSource:
 
     @decoded
     def runner(self) -> dict[str, Any]:
-        """Return `is_running` (None: cannot be told), `feed`, `received` and `late_seconds` of live candles, 0.0 while none is overdue."""
+        """Return `is_running` (None: cannot be told), `feed`, `is_replay`, `received`, and `late_seconds`, 0.0 while no live candle is."""
         found = self.rows("SELECT close_time, received FROM bars ORDER BY bar DESC LIMIT 1")
         close, received = found[0] if found else (None, None)
-        feed, late = str(self.about.get("feed", "")), 0.0
-        if close is not None and not feed.startswith("replay:"):
+        is_replay, late = is_replay_of(self.about), 0.0
+        if close is not None and not is_replay:
             late = max(0.0, (time.time_ns() - close - self.interval - LATE) / 1e9)
         return {
             "is_running": is_held(self.path),
-            "feed": feed,
+            "feed": str(self.about.get("feed", "")),
+            "is_replay": is_replay,
             "received": None if received is None else iso(received),
             "late_seconds": late,
         }

@@ -6,6 +6,7 @@ wrong with rows that were looked at is a fault of this program.
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
@@ -23,6 +24,10 @@ Field = tuple[frozenset[type], Collection[int] | None]  # types that a column ma
 
 class DamagedError(Exception):
     """A cell holds what nobody wrote; the text says which."""
+
+
+class OtherVersionError(Exception):
+    """A version's parameters have a name that this release does not know; the text is the name."""
 
 
 def _field(*types: type, within: Collection[int] | None = None) -> Field:
@@ -105,14 +110,18 @@ def parsed(text: str, shape: Any, name: str) -> Any:
 
 
 def params_of(text: str) -> Params:
-    """Read the parameters of a version. Raises DamagedError."""
+    """Read the parameters of a version. Raises DamagedError, OtherVersionError where another release of ours named them."""
+    values = parsed(text, dict, "parameters")
+    if strange := [name for name in values if PARAMETER.fullmatch(name) and name not in (*Params().flat(), "stages")]:
+        raise OtherVersionError(strange[0])
     try:
-        return Params().with_values(parsed(text, dict, "parameters"))
+        return Params().with_values(values)
     except InputError as error:
         raise DamagedError(str(error)) from error
 
 
-ABOUT = {"symbols": [str], "interval": int, "feed?": (str, None), "profile?": str, "voters?": [str]}
+ABOUT = {"symbols": [str], "interval": int, "feed?": (str, None), "is_replay?": bool, "profile?": str, "voters?": [str]}
+PARAMETER = re.compile(r"[a-z_]+\.[a-z_0-9]+")
 COMMAND = {"do": str, "values?": dict, "now?": bool, "cell?": int}
 NEEDED = {"set": "values", "stop": "now", "reset_stats": "cell"}
 
@@ -131,6 +140,11 @@ def about_of(rows: list[Row]) -> dict[str, Any]:
     if not is_sound:
         raise DamagedError(f"facts with the voters {_shown(about['voters'])}")
     return about
+
+
+def is_replay_of(about: Mapping[str, Any]) -> bool:
+    """Whether a journal's candles are a replay's; in one of an earlier version, by the name of its feed."""
+    return bool(about.get("is_replay", str(about.get("feed")).startswith("replay:")))
 
 
 def voters_of(about: Mapping[str, Any]) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from research.errors import UserError
-from research.live.storage.cells import DamagedError, about_of, rows_of
+from research.live.storage.cells import DamagedError, OtherVersionError, about_of, rows_of
 from research.live.storage.place import PRIVATE, Made, numbers
 
 SCHEMA_VERSION = 2
@@ -101,6 +101,9 @@ def guarded(path: Path) -> Iterator[None]:
                 f"journal must fit on the disk, was {path} on a full one; free space and start again, nothing is lost"
             ) from error
         raise UserError(f"journal must be a writable SQLite file, was {path} ({text}); choose another --journal") from error
+    except OtherVersionError as error:
+        rule = f"journal must be of this release, was of one with the parameter {error}: {path}"
+        raise UserError(f"{rule}; go on with the release that wrote it, or use a new --journal") from error
     except (sqlite3.DatabaseError, DamagedError) as error:
         raise damaged(path, error) from error
 

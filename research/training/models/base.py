@@ -99,8 +99,9 @@ def register(name: str, target: str) -> None:
 
 def unregister(slot: str, before: str | None = None) -> None:
     """Take back what `register` named; before: what the slot meant until then, None for nothing."""
-    _REGISTRY.pop(slot, None)
-    if before is not None:
+    if before is None:
+        _REGISTRY.pop(slot, None)
+    else:
         _REGISTRY[slot] = before
 
 

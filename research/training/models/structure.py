@@ -320,19 +320,23 @@ def check_safetensors(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Non
 def check_forest(forest: Any, n_features: int) -> None:
     """Raise ValueError unless a random forest, read but not asked yet, answers three classes over `n_features` columns from sound trees."""
     members = forest.estimators_ if type(forest).__name__ == "RandomForestClassifier" and forest.n_jobs in (None, 1) else []
-    trees = [member.tree_ for member in members]
     if (
-        not trees
+        not members
         or any((member.n_classes_, member.n_outputs_) != (3, 1) for member in members)
         or list(forest.classes_) != [0, 1, 2]
         or forest.n_features_in_ != n_features
         or forest.n_outputs_ != 1
     ):
         raise ValueError(f"it is no forest of three classes over {n_features} columns")
-    for tree in trees:
+    for tree in (member.tree_ for member in members):
         if (tree.n_features, tree.max_n_classes, tree.n_outputs) != (n_features, 3, 1) or tree.value.shape != (tree.node_count, 1, 3):
             raise ValueError("its trees are of other sizes than the forest")
-        if not np.isfinite(tree.value).all() or not np.isfinite(tree.threshold).all() or tree.node_count < 1:
-            raise ValueError("its trees hold numbers that are not finite")
-    numbers = np.concatenate([np.stack([tree.children_left, tree.children_right, tree.feature]) for tree in trees], axis=1)
-    _check_children(numbers.astype(np.int64), np.array([tree.node_count for tree in trees], np.int64), n_features)
+        check_tree(tree, n_features)
+
+
+def check_tree(tree: Any, n_features: int) -> None:
+    """Raise ValueError unless a tree of scikit-learn holds finite numbers, and its nodes lead to nodes of its own and to given columns."""
+    if not np.isfinite(tree.value).all() or not np.isfinite(tree.threshold).all() or tree.node_count < 1:
+        raise ValueError("its trees hold numbers that are not finite")
+    numbers = np.stack([tree.children_left, tree.children_right, tree.feature]).astype(np.int64)
+    _check_children(numbers, np.array([tree.node_count], np.int64), min(n_features, tree.n_features))

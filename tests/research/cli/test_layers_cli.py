@@ -143,12 +143,16 @@ def test_sweep_of_a_run_made_without_the_file_refuses_its_judge(file, tmp_path, 
     assert not (tmp_path / "sweep").exists()
 
 
-def test_live_gives_the_equity_of_the_backtest(trained, file, tmp_path):
+def test_live_gives_the_equity_of_the_backtest(trained, file, tmp_path, capsys):
     assert qt("backtest", WORLD, "--models", trained, "--layers", file, "--set", "run.meta=none", "--out", tmp_path / "run", "--quiet") == 0
     journal = tmp_path / "journal"
     words = ["live", "--models", trained, "--journal", journal, "--allow-rejected", "--set", "run.meta=none", "--quiet"]
     assert qt(*words, "--feed", "mine:planted_edge", "--layers", file) == 0
     assert qt("live-gap", journal, "--layers", file) == 0
+    assert qt("status", journal) == 0
+    said = capsys.readouterr().out
+    assert "no process decides" not in said, "what a feed of one's own replays ends as our replay does"
+    assert "overdue" not in said
     assert qt("status", journal, "--export", tmp_path / "export", "--layers", file) == 0
     equity = [pd.read_parquet(tmp_path / name / "equity.parquet")["equity"].to_numpy() for name in ("run", "export")]
     assert np.array_equal(*equity)

@@ -16,11 +16,12 @@ from research.cli import _formatted
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import load, load_bars, simulate
+from research.data.clock import iso
 from research.data.lacks import measure, mute, sentences
 from research.data.load import DataWarning
 from research.data.quality import quality
 from research.errors import UserError
-from research.evidence.lacked import funding_payments, lacked
+from research.evidence.lacked import deficiencies, funding_payments, lacked
 from research.report import build
 from research.training.predictions import Predictions
 from research.training.walk_forward import train
@@ -274,6 +275,16 @@ def test_clean_data_lacks_nothing():
     run = research.backtest(bars, Predictions.random(bars, seed=1))
     assert lacked(run) == ["random predictions"]
     assert funding_payments(run) == 0
+
+
+def test_candles_that_no_model_serves_are_told():
+    bars = simulate("random_walk", n_bars=900, n_symbols=2)
+    models = train(bars, models=("lgbm",), n_folds=2, processes=1).models
+    first = min(a.valid_from for a in models.artefacts)
+    early = bars[: int(np.searchsorted(bars.close_time, first))]
+    (told,) = [text for text in deficiencies(early, Params(), (), None, models, None) if "nobody votes" in text]
+    assert told.startswith(f"no model serves these candles, so nobody votes and nothing is traded: the first serves from {iso(first)}, ")
+    assert not any("nobody votes" in text for text in deficiencies(bars[: early.n + 1], Params(), (), None, models, None))
 
 
 @pytest.mark.parametrize(("label", "has_labels"), [("L3", True), ("L4", False)])

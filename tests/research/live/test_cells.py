@@ -225,3 +225,16 @@ def test_an_empty_file_is_told_as_one(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"was empty: .*; name a journal"):
         open_source(tmp_path / "file")
+
+
+def test_parameters_of_another_release_are_no_damage(folder, tmp_path):
+    for name in ("part", "part.paper"):
+        shutil.copy(folder / name, tmp_path / name)
+    with closing(sqlite3.connect(tmp_path / "part")) as db:
+        db.execute("UPDATE versions SET params = json_set(params, '$.\"governor.moon_phase\"', 0.5)")
+        db.execute("DELETE FROM seals")  # that release sealed what it wrote
+        db.commit()
+    said = r"^journal must be of this release, was of one with the parameter governor\.moon_phase: .*; go on with the release that wrote it"
+    for work in (looked_at, lambda journal: gone_on(folder, journal)):
+        with pytest.raises(UserError, match=said):
+            work(tmp_path / "part")

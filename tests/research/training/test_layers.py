@@ -12,10 +12,10 @@ from tests.support.own_layers import write_layers
 
 
 @pytest.fixture(autouse=True)
-def undone():
+def undone(tmp_path_factory):
     """Leave no file in use behind."""
     yield
-    with using(None):
+    with using(write_layers(tmp_path_factory.mktemp("empty"), "judge = len\n")):
         pass
 
 

@@ -166,6 +166,35 @@ def test_voters_are_swept_with_their_weights(run, bars, trained):
     assert of_run.params(0).ensemble.weights == run.params.ensemble.weights
 
 
+def test_weights_by_name_are_swept_alone_and_together(bars, trained):
+    grid = {"ensemble.weights.forest": "0:0.6:0.2", "ensemble.weights.lgbm": "0.1,2", "governor.min_confidence": [0.4]}
+    trials = research.sweep(bars, trained, grid, record=False)
+    assert list(trials.table()["ensemble.weights.forest"]) == [0.0, 0.0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6]
+    for trial, (forest, lgbm) in enumerate((a, b) for a in (0.0, 0.2, 0.4, 0.6) for b in (0.1, 2.0)):
+        told = qt.Params().with_values({"ensemble.weights.forest": forest, "ensemble.weights.lgbm": lgbm, "governor.min_confidence": 0.4})
+        run = research.backtest(bars, trained, told)
+        assert trials.params(trial).ensemble.weights == run.params.ensemble.weights
+        assert trials.table()["last_equity"][trial] == run.result.equity[-1]
+    drawn = research.sweep(bars, trained, {"ensemble.weights.forest": "0.1:0.9"}, search="random", settings=30, record=False)
+    assert drawn.table()["ensemble.weights.forest"].between(0.1, 0.9).all()
+    run = research.backtest(bars, trained, drawn.params(7))
+    assert drawn.table()["last_equity"][7] == run.result.equity[-1]
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"ensemble.weights.wood": [0.5]}, "--grid: ensemble.weights must name voters of this run, .*, was with 'wood'; correct it"),
+        ({"ensemble.weights.forest": [-1.0]}, r"--grid: ensemble.weights.forest must be a number in \[0, 100\], was -1.0"),
+        ({"ensemble.weights.forest": [1.0], "ensemble.weights": "1 1 1 1 1"}, "weights by name or in order of the slots, .*; take one"),
+        ({f"ensemble.weights.{name}": [0.0, 1.0] for name in ("forest", "lgbm")}, "--grid: .* must have a sum above 0 over the voters"),
+    ],
+)
+def test_weights_by_name_that_cannot_be_swept_are_refused(bars, trained, grid, message):
+    with pytest.raises(research.UserError, match=message):
+        research.sweep(bars, trained, grid, record=False)
+
+
 @pytest.mark.parametrize(
     ("sets", "weights"),
     [
