@@ -33,7 +33,9 @@ def deficiencies(
     is_imported = predictions is not None and predictions.imported
     if predictions is not None and has_voted is None:
         has_voted = np.asarray((predictions.action >= 0).any(axis=(0, 1)))
-    told = [*silent(bars, params, is_imported, has_voted), *idle(models, bars.close_time), *strange(models, bars.symbols), *read]
+    told = [*silent(bars, params, is_imported, has_voted), *strange(models, bars.symbols), *read]
+    if has_voted is None:
+        told = [*idle(models, bars.close_time), *told]
     told += predictions.notes if predictions is not None and is_imported else ()
     return list(dict.fromkeys([*told, *sentences(measure(bars))]))
 
@@ -52,7 +54,7 @@ def silent(bars: Bars, params: Params, is_imported: bool, has_voted: NDArray[np.
 
 
 def idle(models: Any, close_time: I8) -> list[str]:
-    """Say that no model serves any of these decision times [n], and when the first does; nothing where one does, or there are none."""
+    """Say that no model serves any of these decision times [n], and when the first does; nothing where one does or nobody has models."""
     if models is None or not len(close_time) or any(a.serves(close_time).any() for a in models.artefacts):
         return []
     later = [a.valid_from for a in models.artefacts if a.valid_from > close_time[-1]]
