@@ -445,7 +445,7 @@ def test_a_live_feed_without_runner_and_bars_is_an_alarm(watched, tmp_path):
     replay(watched[0].parent, tmp_path / "j", until=60)
     assert open_source(tmp_path / "j").runner()["late_seconds"] == 0.0  # a replay has no hurry
     db = connect(tmp_path / "j")
-    db.execute("UPDATE about SET value = ? WHERE key = 'feed'", (json.dumps("ccxt:binance"),))
+    db.execute("UPDATE about SET value = 'false' WHERE key = 'is_replay'")
     source = open_source(tmp_path / "j")
     assert source.runner()["is_running"] is False
     assert [alarm["name"] for alarm in status(source)["alarms"][:2]] == ["runner", "feed"]

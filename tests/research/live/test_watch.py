@@ -371,6 +371,12 @@ def test_decisions_after_the_next_close_are_counted(watched, tmp_path):
         db.execute("UPDATE bars SET received = close_time + 1")
         db.execute("UPDATE bars SET received = close_time + 3600000000000 WHERE bar IN (3, 4)")
         assert live_gap(tmp_path / "j")["late_bars"] == 0  # a replay is never late
+        db.execute("UPDATE about SET value = 'false' WHERE key = 'is_replay'")
+        db.commit()
+        assert live_gap(tmp_path / "j")["late_bars"] == 2
+        db.execute("DELETE FROM about WHERE key = 'is_replay'")  # a journal of before
+        db.commit()
+        assert live_gap(tmp_path / "j")["late_bars"] == 0
         db.execute("UPDATE about SET value = '\"ccxt:binance\"' WHERE key = 'feed'")
         db.commit()
     assert live_gap(tmp_path / "j")["late_bars"] == 2
