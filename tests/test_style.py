@@ -14,6 +14,7 @@ MAX_MODULE, MAX_TEST, MAX_KERNEL, MAX_PARAMETERS = 400, 700, 40, 8
 
 # Kernels without a twin of their own name: each is a rule or a loop that the named twin covers, on the same inputs.
 COVERED_BY: dict[str, str] = {
+    "outcome_line": "trade",
     "mend": "advance",
     "hide": "advance",
     "copy": "advance",
@@ -284,7 +285,7 @@ def test_no_print():
 
 
 HISTORY = "before"  # rows of history in front of a block: `x[t + before - k]` lies k bars back
-LOOKS_FORWARD = {"labels.py"}
+LOOKS_FORWARD = {"labels.py", "outcome.py"}
 PLANTED = {"leaks.py", "planted.py"}  # they name what they hunt
 
 
