@@ -85,6 +85,17 @@ def gate_rule(action, confidence, gate):
 
 
 @kernel(inline=True)
+def opinion_rule(action, confidence, is_asked, asked, sure, gate):
+    """Decide a cell: the ensemble's action and confidence, unless the arbiter is asked and its answer clears the gate (9.6).
+
+    Returns action, confidence and whether they are the arbiter's. asked, sure: its answer, HOLD where it has none. The one place of this
+    order: a block, a bar, a row of a sweep and its lanes all ask it.
+    """
+    is_accepted = is_asked & gate_rule(asked, sure, gate)
+    return asked if is_accepted else action, sure if is_accepted else confidence, is_accepted
+
+
+@kernel(inline=True)
 def answer_rule(signals, is_blank, threshold, gate):
     """Return score, action, confidence and reason of a call (9.3 to 9.6).
 
@@ -117,14 +128,14 @@ def settle(arbiter, params, codes, values, start, stop):
         kept_action, kept_confidence = codes[Code.ENSEMBLE_ACTION, i], values[Value.ENSEMBLE_CONFIDENCE, i]
         is_blank = blank_rule(rsi, macd, line, bb, volume, momentum)
         score, action, confidence, reason = answer_rule(signal_rule(rsi, macd, line, bb, volume, momentum), is_blank, threshold, gate)
-        is_accepted = is_called & (reason <= Reason.SELL_SIGNAL.value)
+        chosen, sure, is_accepted = opinion_rule(kept_action, kept_confidence, is_called, np.int8(action), confidence, gate)
         codes[Code.ARBITER_ACTION, i] = action if is_called else -1
         codes[Code.ARBITER_REASON, i] = reason if is_called else 0
         values[Value.ARBITER_CONFIDENCE, i] = confidence if is_called else np.nan
         values[Value.ARBITER_SCORE, i] = score if is_called else np.nan
-        codes[Code.RAW_ACTION, i] = action if is_accepted else kept_action
+        codes[Code.RAW_ACTION, i] = chosen
         codes[Code.SOURCE, i] = Source.ARBITER.value if is_accepted else Source.ENSEMBLE.value
-        values[Value.RAW_CONFIDENCE, i] = confidence if is_accepted else kept_confidence
+        values[Value.RAW_CONFIDENCE, i] = sure
 
 
 @kernel

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qtcore.arbiter import blank_rule, gate_rule, score_rule, settle_rule, signal_rule
+from qtcore.arbiter import blank_rule, opinion_rule, score_rule, settle_rule, signal_rule
 from qtcore.chain.decide import CHUNK
 from qtcore.chain.patterns import OUTVOTED, number, pattern_table
 from qtcore.chain.trade import TradeResult, TradeState, fill_capacity, trade
@@ -57,12 +57,10 @@ def opine_block(action, confidence, arbiter, regime, params_slab, table, found, 
     for i in range(n if may_ask and asked != 0 else np.uintp(0)):
         rsi, macd, line, bb = arbiter[0, start + i], arbiter[1, start + i], arbiter[2, start + i], arbiter[3, start + i]
         volume, momentum = arbiter[4, start + i], arbiter[5, start + i]
-        chosen, sure = settle_rule(score_rule(signal_rule(rsi, macd, line, bb, volume, momentum)), threshold)
-        is_known = not blank_rule(rsi, macd, line, bb, volume, momentum)
-        is_accepted = (found[i] != 0) & is_known & gate_rule(chosen, sure, gate)
-        kept, held = raw_action[i], raw_confidence[i]
-        raw_action[i] = np.int8(chosen) if is_accepted else kept
-        raw_confidence[i] = sure if is_accepted else held
+        score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
+        is_asked = (found[i] != 0) & (not blank_rule(rsi, macd, line, bb, volume, momentum))
+        asked, sure = settle_rule(score, threshold)
+        raw_action[i], raw_confidence[i], _ = opinion_rule(raw_action[i], raw_confidence[i], is_asked, np.int8(asked), sure, gate)
 
 
 def flows(params: Params, n_cells: int) -> bool:

@@ -11,7 +11,7 @@ What is selected is loaded first: a load inside a select kept the loop of `gover
 
 import numpy as np
 
-from qtcore.arbiter import gate_rule, settle_rule
+from qtcore.arbiter import opinion_rule, settle_rule
 from qtcore.broker import entry_rule, exit_amount_rule, fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
 from qtcore.governor import drawdown_rule, exit_rule, govern_rule, kelly_rule, open_cell_rule, scale_rule, screen_rule, size_rule, veto_rule
 from qtcore.jit import kernel
@@ -90,18 +90,6 @@ from qtcore.sweep.layout import (
     WINS,
     WISH,
 )
-
-
-@kernel(inline=True)
-def opinion_rule(action, confidence, is_called, is_called_low, score, low_confidence, threshold, gate):
-    """Decide a cell by what no row changes: the ensemble's answer and whether the arbiter is called, with a sound and a low confidence.
-
-    Returns action, confidence and whether they are the arbiter's.
-    """
-    asked, sure = settle_rule(score, threshold)
-    is_asked = is_called_low if confidence < low_confidence else is_called
-    is_accepted = is_asked & gate_rule(asked, sure, gate)
-    return asked if is_accepted else action, sure if is_accepted else confidence, is_accepted
 
 
 @kernel(inline=True)
@@ -267,7 +255,9 @@ def opine_lanes(p, s, own, action, confidence, is_called, is_called_low, score, 
     scale_else = scale_rule(confidence, is_by_confidence, reference)
     for i in range(LANES):
         low, threshold, gate = own[LOW_CONFIDENCE + i], own[SCORE_THRESHOLD + i], own[GATE_CONFIDENCE + i]
-        chosen, sure, is_asked = opinion_rule(action, confidence, is_called, is_called_low, score, low, threshold, gate)
+        asked, firm = settle_rule(score, threshold)
+        is_due = is_called_low if confidence < low else is_called
+        chosen, sure, is_asked = opinion_rule(action, confidence, is_due, asked, firm, gate)
         screened = screen_rule(chosen, sure, 0.0, own[MIN_CONFIDENCE + i], is_killed, allows_short)
         p[s, WISH + i] = chosen - 1
         p[s, SURE + i] = sure

@@ -9,7 +9,7 @@ more than thresholds speak (another mode, weights that follow the regime, a lost
 
 import numpy as np
 
-from qtcore.arbiter import gate_rule, settle_rule
+from qtcore.arbiter import opinion_rule, settle_rule
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.trade import trade
@@ -158,12 +158,11 @@ def select_block(pattern, score, base, table, params, has_model, found, raw_acti
     for i in range(np.uintp(len(base))):
         entry, kept, size = found[i], base[i], score[i]
         reason = (np.int32(entry >> 18) if kept < limit else np.int32(entry >> 11)) & np.int32(31)
-        action, confidence = settle_rule(size, threshold)
-        is_accepted = is_enabled & (reason >= Reason.SPLIT_VOTE.value) & gate_rule(action, confidence, gate)
+        is_asked = is_enabled & (reason >= Reason.SPLIT_VOTE.value)
+        asked, sure = settle_rule(size, threshold)
         is_clear = has_model & (reason == Reason.CLEAR_ENSEMBLE_NO_MODEL.value)
         special = np.int32(special | np.int32(entry >> 25) | np.int32(is_clear))
-        raw_action[i] = np.int8(action) if is_accepted else np.int8(entry & 3)
-        raw_confidence[i] = confidence if is_accepted else kept
+        raw_action[i], raw_confidence[i], _ = opinion_rule(np.int8(entry & 3), kept, is_asked, np.int8(asked), sure, gate)
     return special == 0
 
 
