@@ -107,7 +107,8 @@ class Params:
 
     named: `ensemble.weights.NAME` and `ensemble.regime_weights.SLICE.NAME`, which wait for the voters of a run (`for_voters`).
     voters: who votes in each of the five slots, and who of them takes part, once that is known; a weight by name then waits no more.
-    is_shared: whether a voter of another name than ours has an equal share unless told otherwise; not where the weights came as numbers.
+    sharing: voters whose weight is an equal share of that of the known ones (`share_of`), None for every new one that is told no weight;
+    nobody where the weights came as numbers.
     stages: what changes with time, in order of time; given as `stage_tables` reads it.
 
     >>> Params().with_values({"governor.max_daily_trades": 5}).governor.max_daily_trades
@@ -123,7 +124,7 @@ class Params:
     governor: Governor = Governor()
     broker: Broker = Broker()
     named: tuple[tuple[str, float], ...] = ()
-    is_shared: bool = field(default=True, compare=False)
+    sharing: tuple[str, ...] | None = field(default=None, compare=False)
     voters: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()), compare=False)
     stages: tuple[Stage, ...] = ()
 
@@ -153,23 +154,25 @@ class Params:
             by_layer.setdefault(layer, {})[key] = value
             if name in BY_NAME:
                 named = {path: weight for path, weight in named.items() if not path.startswith(BY_NAME[name])}
-        is_shared = self.is_shared and "weights" not in by_layer.get("ensemble", {})
+        sharing = () if "weights" in by_layer.get("ensemble", {}) else self.sharing
         kept = (Stage(s.start, tuple(pair for pair in s.values if pair[0] not in values)) for s in self.stages)
         stages = _parsed(values["stages"]) if "stages" in values else tuple(stage for stage in kept if stage.values)
         layers = {layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()}
-        out = replace(self, stages=stages, named=tuple(named.items()), is_shared=is_shared, **layers)
+        out = replace(self, stages=stages, named=tuple(named.items()), sharing=sharing, **layers)
         return out.for_voters(*out.voters) if named and all(out.voters) else out
 
     def for_voters(self, slots: tuple[str, ...], voting: Iterable[str]) -> "Params":
         """Return a copy whose five weights are those of the voters in `slots`; voting: who of them takes part (`weights_of`)."""
         first = BY_NAME["ensemble.weights"]
         named = {path.removeprefix(first): weight for path, weight in self.named if path.startswith(first)}
-        is_shared = self.is_shared and self.ensemble.weights == Ensemble().weights
-        voting = tuple(voting)
-        weights = weights_of(self.ensemble.weights, slots, voting, named, is_shared=is_shared)
+        sharing, voting = self.sharing, tuple(voting)
+        if sharing is None:
+            sharing = () if self.ensemble.weights != Ensemble().weights else tuple(name for name in slots if name not in MODELS)
+        sharing = tuple(name for name in sharing if name not in named)
+        weights = weights_of(self.ensemble.weights, slots, voting, named, sharing)
         rest = tuple(pair for pair in self.named if not pair[0].startswith(first))
         known = (slots, voting)
-        return replace(self, ensemble=replace(self.ensemble, weights=weights), named=rest, is_shared=False, voters=known)
+        return replace(self, ensemble=replace(self.ensemble, weights=weights), named=rest, sharing=sharing, voters=known)
 
     def slot_of(self, name: str) -> int | None:
         """Return the slot of the voter whose weight `ensemble.weights.NAME` is; None for another parameter, or an unknown voter."""
@@ -179,7 +182,9 @@ class Params:
 
     def check_voters(self, slots: tuple[str, ...]) -> None:
         """Raise InputError unless the five weights are those of the voters in `slots`."""
-        unsaid = [name for name, _ in self.named] or [f"the weight of {name}" for name in slots if name not in MODELS and self.is_shared]
+        unsaid = [name for name, _ in self.named] or [
+            f"the weight of {name}" for name in slots if name not in MODELS and self.sharing is None
+        ]
         if unsaid:
             remedy = "take the `params` of a run, or Params.for_voters(names, slots) of its predictions"
             raise InputError(f"params must be those of the voters, was without the five weights: {unsaid[0]} is open; {remedy}")
@@ -253,10 +258,10 @@ def _weight(name: str, value: Any) -> float:
     check_name(name.removeprefix(first) if name.startswith(first) else name.rpartition(".")[2])  # weights have no slices
     try:
         weight = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         weight = math.nan
     if isinstance(value, bool) or not 0.0 <= weight <= 100.0:
-        raise InputError(f"{name} must be a number in [0, 100], was {value!r}")
+        raise InputError(f"{name} must be a number in [0, 100], was {repr(value)[:60]}")
     return weight
 
 

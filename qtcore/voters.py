@@ -6,7 +6,9 @@ nobody takes keeps its known name, so that whoever reads its columns finds them,
 
 from collections.abc import Iterable, Mapping
 
-from qtcore.types import MODELS, N_MODELS, InputError
+import numpy as np
+
+from qtcore.types import F8, MODELS, N_MODELS, InputError
 
 ALIASES = {"patch": "patchtst", "lightgbm": "lgbm", "xgboost": "xgb"}  # other words for known voters, in the files of others
 LAYERS = ("ensemble", "consensus", "meta", "arbiter", "raw", "final", "governor", "volatility", "trend")  # first words of other columns
@@ -57,16 +59,27 @@ def slots_of(voters: Iterable[str]) -> tuple[str, ...]:
     return tuple(slots)
 
 
+def share_of(weights: F8, slots: tuple[str, ...], voting: Iterable[str]) -> F8:
+    """Return the equal share [...] of a new voter: the mean of the positive weights [..., 5] of the known ones that take part, else 1.0."""
+    total, count = np.zeros(weights.shape[:-1]), np.zeros(weights.shape[:-1])
+    for m, name in enumerate(slots):
+        if name in MODELS and name in voting:
+            is_counted = weights[..., m] > 0.0
+            total = np.where(is_counted, total + weights[..., m], total)
+            count = count + is_counted
+    share: F8 = np.where(count > 0.0, total / np.maximum(count, 1.0), 1.0)
+    return share
+
+
 def weights_of(
-    weights: tuple[float, ...], slots: tuple[str, ...], voting: Iterable[str], named: Mapping[str, float], *, is_shared: bool
+    weights: tuple[float, ...], slots: tuple[str, ...], voting: Iterable[str], named: Mapping[str, float], sharing: Iterable[str]
 ) -> tuple[float, ...]:
     """Return the weight of every slot.
 
-    weights [5]: as they stand. named: weights by name, in their place. is_shared: a new voter without one gets an equal share, the mean of
-    the positive weights of the known voters that take part (`voting`), 1.0 where there are none. Raises InputError on an unknown name, and
-    where names leave no voter a weight.
+    weights [5]: as they stand. named: weights by name, in their place. voting: who takes part; sharing: who of them gets an equal share
+    (`share_of`). Raises InputError on an unknown name, and where names leave no voter a weight.
 
-    >>> weights_of((0.25, 0.25, 0.30, 0.20, 0.0), slots_of(["lgbm", "forest"]), ["lgbm", "forest"], {}, is_shared=True)
+    >>> weights_of((0.25, 0.25, 0.30, 0.20, 0.0), slots_of(["lgbm", "forest"]), ["lgbm", "forest"], {}, ["forest"])
     (0.25, 0.25, 0.3, 0.2, 0.25)
     """
     if unknown := [name for name in named if name not in slots]:
@@ -74,10 +87,8 @@ def weights_of(
             f"ensemble.weights must name voters of this run, {', '.join(voting) or 'none'}, was with {unknown[0]!r}; correct it"
         )
     own = [named.get(name, weight) for name, weight in zip(slots, weights, strict=True)]
-    known = [weight for name, weight in zip(slots, own, strict=True) if name in MODELS and name in voting and weight > 0.0]
-    share = sum(known) / len(known) if known else 1.0
-    is_due = [is_shared and name not in MODELS and name not in named for name in slots]
-    out = tuple(share if due else weight for due, weight in zip(is_due, own, strict=True))
+    share = float(share_of(np.array(own), slots, voting))
+    out = tuple(share if name in sharing else weight for name, weight in zip(slots, own, strict=True))
     if named and voting and not any(weight > 0.0 for name, weight in zip(slots, out, strict=True) if name in voting):
         raise InputError(f"ensemble.weights must have a sum above 0 over the voters {', '.join(voting)}, was 0; give one of them a weight")
     return out

@@ -98,7 +98,7 @@ class Config:
             if (value := getattr(self.run, spec.name)) != spec.default:
                 values[f"run.{name}"] = declare.shown(spec.metadata, value)
         values |= {f"models.{name}": value for name, value in self.models.items()}
-        if not self.params.is_shared:
+        if self.params.sharing is not None:
             values["ensemble.weights"] = mine["ensemble.weights"]
         if self.params.stages:
             values["stages"] = stages_text(self.params.stages)

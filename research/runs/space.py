@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from qtcore.declare import Lane
 from qtcore.params import BY_NAME, PARAMS, Params, lanes_of
-from qtcore.types import I8, InputError
+from qtcore.types import F8, I8, InputError
+from qtcore.voters import share_of
 from research.errors import ConfigError
 
 BLOCK = 4_096  # settings that are drawn, run and written together
@@ -133,7 +134,16 @@ class Space:
                 slot = self.base.slot_of(axis.name)
                 column = out[layer][key] if slot is None else out[layer][key][:, slot]
                 column[:] = at if axis.is_free else recorded[at]
+        self._share(out["ensemble"]["weights"])
         return out
+
+    def _share(self, weights: F8) -> None:
+        """Give those who have an equal share theirs anew where weights [m, 5] were given by name."""
+        named = {axis.name for axis in self.axes if axis.parameter != axis.name}
+        slots, voting = self.base.voters
+        for name in self.base.sharing or () if named else ():
+            if f"{BY_NAME[WEIGHTS]}{name}" not in named:
+                weights[:, slots.index(name)] = share_of(weights, slots, voting)
 
     @cached_property
     def _recorded(self) -> list[NDArray]:

@@ -31,7 +31,7 @@ from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
 from research.training.models import fits
 from research.training.models.artefacts import known_by, span
-from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target
+from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target, weights_rule
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.models.layers import in_use
 from research.training.models.schedule import Artefact, ModelSet, artefact_hash, fit_hash
@@ -285,7 +285,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
     labels = prepared.labels[fold.number][fold.test]
     served = probs[slots_of(plan.models).index(job["slot"]), fold.test]
     is_undone = plan.calibration in ("prior", "vector")
-    weights = class_weights(answer["fit_counts"], "none" if is_undone else answer["params"].get("class_weights", "none"))
+    weights = class_weights(answer["fit_counts"], "none" if is_undone else weights_rule(answer["params"]))
     counts, regime = np.array(answer["train_counts"]), prepared.inputs.regime[:, fold.test]
     figures = score(served, labels, counts, weights, regime, prepared.label.horizon, plan.seed)
     if plan.max_train_rows and answer["n_fit"] == plan.max_train_rows:

@@ -26,7 +26,18 @@ from numpy.typing import NDArray
 from qtcore.own_code import said
 from qtcore.types import F8, I8
 from research.errors import ProofError
-from research.training.models.base import CLASSES, F4, BaseModel, ModelAbsentError, build, lookback_of, model_class, own_digest, scaler_path
+from research.training.models.base import (
+    CLASSES,
+    F4,
+    BaseModel,
+    ModelAbsentError,
+    build,
+    lookback_of,
+    model_class,
+    own_digest,
+    scaler_path,
+    unsound,
+)
 from research.training.models.schedule import artefact_hash
 from research.training.models.windows import inputs_of
 from research.verify.causality import cut_points, first_difference
@@ -37,7 +48,6 @@ NAMES = ("rsi", "macd_rel", "bb_position", "volatility", "return_1")
 N_FIT, N_VALID, N_TEST, N_SYMBOLS = 240, 60, 40, 3  # rows; cells are symbols times as many
 MEMBERS = ("stem", "suffix", "fit", "predict_proba", "save", "load", "params")
 MOST_ROWS = 10_000  # that a trial's windows may be long
-SUM = 1e-6  # by which three probabilities may miss 1
 
 
 @dataclass(frozen=True)
@@ -172,9 +182,8 @@ def _importable(made_by: Callable[..., Any]) -> str:
 def _shape(probs: F8, n: int) -> str:
     if probs.shape != (n, 3) or probs.dtype != np.float64:
         return f"probabilities must be float64 [{n}, 3] in the order {' '.join(CLASSES)}, was {probs.dtype} {list(probs.shape)}"
-    sound = np.isfinite(probs).all(axis=1) & (probs >= 0.0).all(axis=1) & (np.abs(probs.sum(axis=1) - 1.0) < SUM)
-    row = int(np.argmin(sound))
-    return "" if sound.all() else f"probabilities must be 0 or more and sum to 1, was {probs[row].tolist()} in row {row}"
+    row = unsound(probs)
+    return "" if row is None else f"probabilities must be 0 or more and sum to 1, was {probs[row].tolist()} in row {row}"
 
 
 def _differs(what: str, expected: F8, found: F8) -> str:

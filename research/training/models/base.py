@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8, MODELS
 from qtcore.voters import check_name
 from research.errors import EXTRAS, ConfigError, ModelError, UserError, need, refusing
-from research.files import Kind, parse_json, read_bytes, read_text, save_text
+from research.files import Kind, parse_json, read_bytes, read_text, reason, save_text
 from research.training.models.calibration import Calibration
 
 F4 = NDArray[np.float32]
@@ -37,6 +37,7 @@ SCALER = Kind(
     {"features": [str], "model_sha256": str, "mean": [float], "scale": [float], "calibration?": (CALIBRATION, None)},
 )
 CLASSES = ("SELL", "HOLD", "BUY")
+SUM = 1e-6  # by which three probabilities may miss 1
 CHUNK = 65_536  # rows scaled and predicted at a time, so that no second copy of the whole matrix exists
 
 
@@ -241,6 +242,33 @@ def class_weights(counts: Any, rule: str) -> F8:
     n = np.asarray(counts, np.float64)
     rules: dict[str, F8] = {"none": np.ones(3), "balanced": n.sum() / (3.0 * n), "max_share": n.max() / n}
     return rules[rule]
+
+
+def weights_rule(params: Mapping[str, Any]) -> str:
+    """Return the rule of class weights that a model says it was fitted with, `none` where its parameters name none of ours."""
+    rule = params.get("class_weights")
+    return rule if isinstance(rule, str) and rule in ("balanced", "max_share") else "none"
+
+
+def asked(model: BaseModel, title: str, rows: Any) -> F8:
+    """Ask a model about rows [N]. Raises ModelError where its code raises, or answers with anything but probabilities [N, 3]."""
+    try:
+        probs = model.predict_proba(rows)
+    except (Exception, SystemExit) as error:  # a model may be a user's own
+        told = f"{type(error).__name__}: {reason(error)}"
+        raise ModelError(f"{title} must answer with probabilities, raised {told}; try it with research.check_model") from error
+    if np.shape(probs) != (len(rows), 3):
+        raise ModelError(f"{title} must answer [{len(rows)}, 3], was {list(np.shape(probs))}; try it with research.check_model")
+    if (row := unsound(probs)) is not None:
+        rule = f"{title} must answer with probabilities, 0 or more with a sum of 1"
+        raise ModelError(f"{rule}, was {np.asarray(probs)[row].tolist()} in row {row}; try it with research.check_model")
+    return probs
+
+
+def unsound(probs: F8) -> int | None:
+    """Return the first row of [N, 3] that holds no probabilities, None where all do."""
+    is_sound = (probs >= 0.0).all(axis=1) & (np.abs(probs.sum(axis=1) - 1.0) < SUM)
+    return None if is_sound.all() else int(np.argmin(is_sound))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Bars
 from qtcore.voters import slots_of
 from research.errors import ModelError, UserError, refusing
-from research.files import Kind, read_bytes, read_json, reason
+from research.files import Kind, read_bytes, read_json
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 from research.training.models.artefacts import FOREVER, Schedule, StoredFit
 from research.training.models.base import (
@@ -25,6 +25,7 @@ from research.training.models.base import (
     SCALER,
     BaseModel,
     ModelAbsentError,
+    asked,
     check_names,
     lookback_of,
     make_model,
@@ -205,7 +206,7 @@ class ModelSet(Schedule[Artefact, BaseModel]):
                         share = f"{start / len(t):.0%}"
                         progress(i, len(self.artefacts), f"predicting: {artefact.slot}, fold {artefact.fold + 1}, {share}")
                     row, column = rows[t[start : start + SERVED]], s[start : start + SERVED]
-                    probs = _asked(model, artefact, inputs_of(matrix, (n_before + row) * n_symbols + column, lookback))
+                    probs = asked(model, artefact.title, inputs_of(matrix, (n_before + row) * n_symbols + column, lookback))
                     out[self.names.index(artefact.slot), row, column] = calibrated(model, probs)
         return out
 
@@ -255,18 +256,6 @@ def _artefact(entry: Mapping[str, Any], path: Path, meta: Mapping[str, Any]) -> 
     known = {"target": target, "features": [], "params": {"preset": "default"}}  # what a check of the files asks for
     told = known | dict(meta)
     return Artefact(**entry, path=path, meta=told | {"target": present(told["target"])})
-
-
-def _asked(model: BaseModel, artefact: Artefact, rows: Any) -> F8:
-    """Ask a model about rows. Raises ModelError where its code raises or answers in another shape."""
-    try:
-        probs = model.predict_proba(rows)
-    except (Exception, SystemExit) as error:  # a model may be a user's own
-        told = f"{type(error).__name__}: {reason(error)}"
-        raise ModelError(f"{artefact.title} must answer with probabilities, raised {told}; try it with research.check_model") from error
-    if np.shape(probs) != (len(rows), 3):
-        raise ModelError(f"{artefact.title} must answer [{len(rows)}, 3], was {list(np.shape(probs))}; try it with research.check_model")
-    return probs
 
 
 def fold_of(models: ModelSet, close_time: I8) -> NDArray[np.int16]:

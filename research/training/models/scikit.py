@@ -20,10 +20,12 @@ from qtcore.own_code import said, shown
 from qtcore.types import F8
 from research.errors import ModelError
 from research.files import check_archive, read_bytes
-from research.training.models.base import MODEL, ModelAbsentError
-from research.training.models.structure import check_tree
+from research.training.models.base import MODEL, ModelAbsentError, unsound
+from research.training.models.structure import check_predictor, check_tree
 
-TREE = "sklearn.tree._tree.Tree"
+TREE, PREDICTOR = "sklearn.tree._tree.Tree", "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
+CHECKS = {TREE: check_tree, PREDICTOR: check_predictor}  # of what could lead a library astray
+THREADS = ("n_jobs", "n_threads")  # what a fit is told of its machine, no part of it
 MAX_MODEL = 1 << 32  # bytes, unpacked
 TRIED = 16  # rows that are asked one by one after a fit
 
@@ -31,24 +33,30 @@ TRIED = 16  # rows that are asked one by one after a fit
 class SklearnModel:
     """A classifier of scikit-learn.
 
-    estimator: unfitted; each fit is of a copy. trusted: types that its file may hold beside scikit-learn's and NumPy's plain ones, by their
-    full names; nothing else is ever loaded. row_by_row: for classifiers whose answer to a row depends on the rows that are asked with it
-    (products of matrices: regressions, networks, `StandardScaler` before them): slower, and the same bits live.
+    estimator: unfitted; each fit is of a copy. trusted: types that its file may hold beside scikit-learn's and NumPy's plain ones, a
+    tuple of full names such as `("sklearn.tree._tree.Tree",)`; nothing else is ever loaded. Decision trees are checked as they are
+    read; whoever trusts another type vouches for the files that hold it. row_by_row: for classifiers whose answer to a row depends on
+    the rows that are asked with it (products of matrices: regressions, networks, `StandardScaler` before them): slower, and the same
+    bits live.
     """
 
     stem: ClassVar[str] = "sklearn"
     suffix: ClassVar[str] = ".skops"
     estimator: ClassVar[Any] = None
-    trusted: ClassVar[tuple[str, ...]] = (TREE,)
+    trusted: ClassVar[tuple[str, ...]] = tuple(CHECKS)
     row_by_row: ClassVar[bool] = False
 
     def __init__(self, feature_names: tuple[str, ...]) -> None:
         """Keep the names of the columns. Raises ModelError where the class names no classifier."""
         from sklearn.base import is_classifier
 
-        if not (hasattr(self.estimator, "get_params") and is_classifier(self.estimator)):
-            rule = f"estimator of {type(self).__name__} must be a classifier of scikit-learn, unfitted"
-            raise ModelError(f"{rule}, was {shown(self.estimator)}; name one in the class")
+        name, told = type(self).__name__, self.estimator
+        if isinstance(told, type) or not (hasattr(told, "get_params") and is_classifier(told)):
+            was = f"the class {told.__name__}" if isinstance(told, type) else f"of the kind {type(told).__name__}"
+            rule = f"estimator of {name} must be a classifier of scikit-learn, unfitted"
+            raise ModelError(f"{rule}, was {was}; write estimator = RandomForestClassifier(), or another one, in the class")
+        if isinstance(self.trusted, str) or not all(isinstance(one, str) for one in self.trusted):
+            raise ModelError(f"trusted of {name} must be a tuple of names, was {shown(self.trusted)}; write (..., )")
         self.feature_names = tuple(feature_names)
         self.fitted: Any = None
 
@@ -59,8 +67,8 @@ class SklearnModel:
     def fit(self, rows: Any, labels: NDArray[np.int8], valid_rows: Any, valid_labels: NDArray[np.int8], seed: int) -> None:
         """Fit a copy of the estimator.
 
-        Raises ModelAbsentError where a class is missing or scikit-learn refuses the rows, ModelError where it gives no probabilities or its
-        answers need `row_by_row`.
+        Raises ModelAbsentError where a class is missing or scikit-learn refuses the rows, ModelError where it gives no probabilities, its
+        answers need `row_by_row`, or it is no longer the same once it was asked.
         """
         from sklearn.base import clone
 
@@ -77,10 +85,18 @@ class SklearnModel:
         if not hasattr(self.fitted, "predict_proba"):
             rule = f"estimator of {type(self).__name__} must have predict_proba once it is fitted"
             raise ModelError(f"{rule}, {type(self.fitted).__name__} has none; take one that gives probabilities")
-        some = rows[:TRIED]
+        some, before = rows[:TRIED], self.digest()
         if not self.row_by_row and self._answer(some).tobytes() != self._each(some).tobytes():
             rule = f"{type(self).__name__} must answer a row alike alone and among others"
             raise ModelError(f"{rule}, did not; set row_by_row = True in the class")
+        self._answer(some)
+        if self.digest() != before:
+            rule = f"{type(self).__name__} must be the same before and after it is asked"
+            raise ModelError(f"{rule}, {type(self.fitted).__name__} was not; take other settings, for neighbours algorithm='brute'")
+        try:
+            _check(self.fitted, self.estimator, len(self.feature_names))
+        except ValueError as error:
+            raise ModelError(f"{type(self).__name__} must be fitted to sound trees over columns of numbers, was not: {error}") from error
 
     def predict_proba(self, matrix: Any) -> F8:
         """Return probabilities, see `BaseModel`."""
@@ -90,10 +106,14 @@ class SklearnModel:
         """Write names and classifier as data. Raises ModelError where it holds types that are not `trusted`."""
         from skops import io
 
-        data = io.dumps({"features": list(self.feature_names), "fitted": self.fitted})
+        try:
+            data = io.dumps({"features": list(self.feature_names), "fitted": self.fitted})
+        except Exception as error:  # of whatever part of a classifier
+            rule = f"{type(self).__name__} must be of parts that skops can store, raised {said(error)}"
+            raise ModelError(f"{rule}; leave out of the estimator what holds functions or scorers") from error
         if foreign := self._foreign(data):
             rule = f"trusted of {type(self).__name__} must name every type that its file holds beside scikit-learn's plain ones"
-            raise ModelError(f"{rule}, was without {', '.join(foreign)}; add it where that is a type of data")
+            raise ModelError(f"{rule}, was without {', '.join(foreign)}; add types of data, leave out functions")
         path.write_bytes(data)
 
     def load(self, path: Path) -> Self:
@@ -109,6 +129,7 @@ class SklearnModel:
             names, fitted = tuple(stored["features"]), stored["fitted"]
             if names == self.feature_names:
                 _check(fitted, self.estimator, len(names))
+                self._answer(np.zeros((1, len(names)), np.float32), fitted)
         except Exception as error:  # of whatever library: the model is absent
             raise ModelAbsentError(f"{path.name} must be a skops archive of {self.stem}, was none ({said(error)}); train again") from error
         if names != self.feature_names:
@@ -120,8 +141,11 @@ class SklearnModel:
         """Return what was fitted: an archive holds times and addresses, and gaps between numbers, which are no part of it."""
         return b"\n".join(part for part, _ in parts(self.fitted))
 
-    def _answer(self, matrix: Any) -> F8:
-        return np.asarray(self.fitted.predict_proba(matrix), np.float64)
+    def _answer(self, matrix: Any, fitted: Any = None) -> F8:
+        probs = np.asarray((fitted or self.fitted).predict_proba(matrix), np.float64)
+        if (row := unsound(probs)) is not None:
+            raise ValueError(f"an answer must be probabilities, was {probs[row].tolist()}")
+        return probs
 
     def _each(self, matrix: Any) -> F8:
         if not len(matrix):
@@ -154,7 +178,7 @@ def parts(value: Any, known: dict[int, Any] | None = None) -> Iterator[tuple[byt
         if isinstance(value, (np.random.RandomState, np.random.Generator)):
             inner = []  # no answer depends on what a fit left of its draws
         elif isinstance(value, dict):
-            inner = [part for key in sorted(value, key=repr) for part in (key, value[key])]
+            inner = [part for key in sorted(value, key=repr) if key not in THREADS for part in (key, value[key])]
         elif isinstance(value, (set, frozenset)):
             inner = sorted(value, key=repr)
         elif isinstance(value, (list, tuple)):
@@ -179,5 +203,5 @@ def _check(fitted: Any, estimator: Any, n_features: int) -> None:
     if type(fitted) is not type(estimator) or list(fitted.classes_) != [0, 1, 2] or fitted.n_features_in_ != n_features:
         raise ValueError(f"it is no {type(estimator).__name__} of three classes over {n_features} columns")
     for _, part in parts(fitted):
-        if f"{type(part).__module__}.{type(part).__qualname__}" == TREE:
-            check_tree(part, n_features)
+        if check := CHECKS.get(f"{type(part).__module__}.{type(part).__qualname__}"):
+            check(part, n_features)

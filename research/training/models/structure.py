@@ -340,3 +340,15 @@ def check_tree(tree: Any, n_features: int) -> None:
         raise ValueError("its trees hold numbers that are not finite")
     numbers = np.stack([tree.children_left, tree.children_right, tree.feature]).astype(np.int64)
     _check_children(numbers, np.array([tree.node_count], np.int64), min(n_features, tree.n_features))
+
+
+def check_predictor(tree: Any, n_features: int) -> None:
+    """Raise ValueError unless a tree of scikit-learn's histogram boosting holds sound numbers, and leads to its own nodes and columns."""
+    nodes = tree.nodes
+    if nodes.ndim != 1 or not len(nodes) or not np.isfinite(nodes["value"]).all() or np.isnan(nodes["num_threshold"]).any():
+        raise ValueError("its trees hold numbers that are not finite")
+    if nodes["is_categorical"].any():
+        raise ValueError("its trees split by categories, where columns are numbers")
+    is_leaf = nodes["is_leaf"] != 0
+    numbers = np.stack([np.where(is_leaf, -1, nodes[name].astype(np.int64)) for name in ("left", "right", "feature_idx")])
+    _check_children(numbers, np.array([len(nodes)], np.int64), n_features)

@@ -34,7 +34,17 @@ from qtcore.types import I8
 from research.errors import ModelError, UserError
 from research.parallel import Pool
 from research.training.models import fits
-from research.training.models.base import F4, ModelAbsentError, TreeModel, class_weights, lookback_of, make_model, own_digest
+from research.training.models.base import (
+    F4,
+    ModelAbsentError,
+    TreeModel,
+    asked,
+    class_weights,
+    lookback_of,
+    make_model,
+    own_digest,
+    weights_rule,
+)
 from research.training.models.calibration import calibrated, fit_calibration
 from research.training.models.importance import permutation
 from research.training.models.layers import hold
@@ -102,13 +112,13 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
     if job["calibration"] != "none" and hasattr(model, "calibration"):
         some = valid[np.linspace(0, len(valid) - 1, min(len(valid), CALIBRATED)).astype(np.int64)]  # evenly over time
         said = model.predict_proba(inputs_of(matrix, some, lookback))  # gathered anew: fitting scaled the others in place
-        weights = class_weights(answer["fit_counts"], model.params().get("class_weights", "none"))
+        weights = class_weights(answer["fit_counts"], weights_rule(model.params()))
         model.calibration = fit_calibration(job["calibration"], said, classes[some], weights)
         answer["calibration"] = model.calibration.to_dict()
     model.save(path)
     served = make_model(job["target"], job["features"], job["preset"]).load(path)
-    np.savez(f"{path}.npz", cells=test, probs=calibrated(served, served.predict_proba(rows["test"])))
-    params = {"preset": job["preset"]} | model.params()
+    np.savez(f"{path}.npz", cells=test, probs=calibrated(served, asked(served, job["slot"], rows["test"])))
+    params = model.params() | {"preset": job["preset"]}
     curves = params.pop("history", getattr(model, "history", {}))
     importance = {"gain": served.gains()} if isinstance(served, TreeModel) else {}
     if lookback == 1:  # windows: as many predictions as features, too slow

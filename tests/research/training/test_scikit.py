@@ -10,10 +10,12 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 from sklearn.ensemble import BaggingClassifier, ExtraTreesClassifier, GradientBoostingClassifier, HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 import research
 from research.errors import ModelError
@@ -21,6 +23,10 @@ from research.training.models import ModelAbsentError, SklearnModel
 from research.training.models.scikit import TREE, parts
 
 NAMES = ("a", "b", "c")
+
+
+def rows_of_one(x):
+    return x
 
 
 class Extra(SklearnModel):
@@ -33,7 +39,6 @@ class Boosted(SklearnModel):
 
 class Histograms(SklearnModel):
     estimator = HistGradientBoostingClassifier(max_iter=4)
-    trusted = ("sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",)
 
 
 class Bagged(SklearnModel):
@@ -62,7 +67,36 @@ class InBatches(SklearnModel):
 
 
 class Unnamed(SklearnModel):
-    estimator = HistGradientBoostingClassifier(max_iter=2)
+    estimator, trusted = HistGradientBoostingClassifier(max_iter=2), ()
+
+
+class Neighbours(SklearnModel):
+    estimator = KNeighborsClassifier(algorithm="kd_tree")
+    trusted = ("sklearn.metrics._dist_metrics.EuclideanDistance64", "sklearn.neighbors._kd_tree.KDTree")
+
+
+class Nearest(SklearnModel):
+    estimator, row_by_row = KNeighborsClassifier(algorithm="brute"), True
+
+
+class Categories(SklearnModel):
+    estimator = HistGradientBoostingClassifier(max_iter=2, categorical_features=[1])
+
+
+class Unmade(SklearnModel):
+    estimator = GaussianNB
+
+
+class Named(SklearnModel):
+    estimator, trusted = GaussianNB(), TREE
+
+
+class Scored(SklearnModel):
+    estimator = HistGradientBoostingClassifier(max_iter=3, early_stopping=True, scoring="accuracy")
+
+
+class Transformed(SklearnModel):
+    estimator = make_pipeline(FunctionTransformer(np.abs), FunctionTransformer(rows_of_one), GaussianNB())
 
 
 class NoChances(SklearnModel):
@@ -81,12 +115,13 @@ def rows(n=300, seed=0):
 
 def fitted(made_by, seed=0):
     model, (x, y) = made_by(NAMES), rows()
+    x[:, 1] = np.round(x[:, 1]) + 5.0  # sound as a category too
     model.fit(x, y, x[:0], y[:0], seed)
     return model
 
 
 @pytest.mark.filterwarnings("ignore:.*did not converge|.*Maximum iterations")
-@pytest.mark.parametrize("made_by", [Extra, Boosted, Histograms, Bagged, Bayes, Regression, Quadratic, Network])
+@pytest.mark.parametrize("made_by", [Extra, Boosted, Histograms, Bagged, Bayes, Regression, Quadratic, Network, Nearest])
 def test_a_classifier_keeps_the_rules(made_by):
     report = research.check_model(made_by)
     assert report, str(report)
@@ -108,8 +143,12 @@ def test_parameters_are_values_of_json():
     [
         (InBatches, "InBatches must answer a row alike alone and among others, did not; set row_by_row = True in the class"),
         (NoChances, "estimator of NoChances must have predict_proba once it is fitted, SVC has none; take one that gives probabilities"),
-        (NoClasses, "estimator of NoClasses must be a classifier of scikit-learn, unfitted, was Ridge..; name one in the class"),
-        (SklearnModel, "estimator of SklearnModel must be a classifier of scikit-learn, unfitted, was None; name one in the class"),
+        (NoClasses, "estimator of NoClasses must be a classifier of scikit-learn, unfitted, was of the kind Ridge; write estimator = .*"),
+        (SklearnModel, "estimator of SklearnModel must be a classifier of scikit-learn, unfitted, was of the kind NoneType; write .*"),
+        (Unmade, "estimator of Unmade must be a classifier of scikit-learn, unfitted, was the class GaussianNB; write estimator = .*"),
+        (Named, "trusted of Named must be a tuple of names, was 'sklearn.*Tree'; write .*"),
+        (Neighbours, "Neighbours must be the same before and after it is asked, .* was not; .* algorithm='brute'"),
+        (Categories, "Categories must be fitted to sound trees .* was not: its trees split by categories, where columns are numbers"),
     ],
 )
 def test_a_classifier_that_cannot_serve_is_told_in_a_sentence(made_by, said):
@@ -118,13 +157,26 @@ def test_a_classifier_that_cannot_serve_is_told_in_a_sentence(made_by, said):
 
 
 def test_a_type_that_is_not_trusted_is_neither_written_nor_loaded(tmp_path):
-    named = "was without sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor; add it where that is a type of data"
+    named = "was without sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor; add types of data, leave out functions"
     with pytest.raises(ModelError, match=named):
         fitted(Unnamed).save(tmp_path / "x.skops")
     assert not list(tmp_path.iterdir())
     fitted(Histograms).save(tmp_path / "x.skops")
     with pytest.raises(ModelAbsentError, match=r"it holds sklearn\.ensemble._hist_gradient_boosting"):
         Unnamed(NAMES).load(tmp_path / "x.skops")
+
+
+@pytest.mark.parametrize(("made_by", "named"), [(Scored, "must be of parts that skops can"), (Transformed, "rows_of_one; add types")])
+def test_what_cannot_be_stored_is_told(made_by, named, tmp_path):
+    with pytest.raises(ModelError, match=named):
+        fitted(made_by).save(tmp_path / "x.skops")
+
+
+def test_threads_are_no_part_of_a_fit():
+    with threadpool_limits(1):
+        one = fitted(Histograms).digest()
+    with threadpool_limits(2):
+        assert fitted(Histograms).digest() == one
 
 
 def rewritten(path, change):
@@ -136,33 +188,56 @@ def rewritten(path, change):
             archive.writestr(name, data)
 
 
-def led_away(held):
-    """Let every tree lead to a node far outside of it."""
-    changed = 0
-    for name, data in held.items():
-        if name.endswith(".npy") and (array := np.load(io.BytesIO(data), allow_pickle=False)).dtype.names:
-            array = array.copy()
-            array["left_child"][0], changed = 1 << 40, changed + 1
+def changed(name, value):
+    """Change a field of the first node of every tree."""
+
+    def change(held):
+        found = 0
+        for file, data in held.items():
+            if file.endswith(".npy") and name in ((array := np.load(io.BytesIO(data), allow_pickle=False)).dtype.names or ()):
+                array = array.copy()
+                array[name][0], found = value, found + 1
+                out = io.BytesIO()
+                np.save(out, array)
+                held[file] = out.getvalue()
+        assert found
+        return held
+
+    return change
+
+
+def negative(held):
+    """Turn the shares of every leaf around."""
+    for file, data in held.items():
+        if file.endswith(".npy") and (array := np.load(io.BytesIO(data), allow_pickle=False)).ndim == 3:
             out = io.BytesIO()
-            np.save(out, array)
-            held[name] = out.getvalue()
-    assert changed
+            np.save(out, -array)
+            held[file] = out.getvalue()
     return held
 
 
 CHANGES = {
-    "a tree that leads outside": led_away,
-    "code in it": lambda held: held | {"schema.json": held["schema.json"].replace(b'"ExtraTreesClassifier"', b'"system"')},
-    "nothing in it": lambda held: {},
+    "a tree that leads outside": (Extra, changed("left_child", 1 << 40)),
+    "a tree that leads to itself": (Extra, changed("right_child", 0)),
+    "a column that is not there": (Extra, changed("feature", 7)),
+    "negative shares": (Extra, negative),
+    "code in it": (Extra, lambda held: held | {"schema.json": held["schema.json"].replace(b'"ExtraTreesClassifier"', b'"system"')}),
+    "nothing in it": (Extra, lambda held: {}),
+    "a histogram tree that leads outside": (Histograms, changed("left", 400_000_000)),
+    "a histogram tree that leads to itself": (Histograms, changed("right", 0)),
+    "a histogram tree of a column that is not there": (Histograms, changed("feature_idx", 1 << 40)),
+    "a histogram tree of categories": (Histograms, changed("is_categorical", 1)),
+    "a histogram tree without numbers": (Histograms, changed("value", np.nan)),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_archive_is_an_absent_model(change, tmp_path):
-    fitted(Extra).save(tmp_path / "x.skops")
-    rewritten(tmp_path / "x.skops", CHANGES[change])
+    made_by, turn = CHANGES[change]
+    fitted(made_by).save(tmp_path / "x.skops")
+    rewritten(tmp_path / "x.skops", turn)
     with pytest.raises(ModelAbsentError, match=r"x\.skops must be a skops archive of sklearn, was none"):
-        Extra(NAMES).load(tmp_path / "x.skops")
+        made_by(NAMES).load(tmp_path / "x.skops")
 
 
 @pytest.mark.parametrize("data", [b"", b"no archive", b"PK\x05\x06" + bytes(18)])

@@ -175,6 +175,13 @@ def test_weights_by_name_are_swept_alone_and_together(bars, trained):
         run = research.backtest(bars, trained, told)
         assert trials.params(trial).ensemble.weights == run.params.ensemble.weights
         assert trials.table()["last_equity"][trial] == run.result.equity[-1]
+    known = {"ensemble.weights.lgbm": [0.1, 0.25, 0.9, 3.0]}  # the forest's equal share follows
+    base = qt.Params().with_values({"governor.min_confidence": 0.4})
+    trials = research.sweep(bars, trained, known, base, record=False)
+    for trial, weight in enumerate(known["ensemble.weights.lgbm"]):
+        run = research.backtest(bars, trained, base.with_values({"ensemble.weights.lgbm": weight}))
+        assert trials.params(trial).ensemble.weights == run.params.ensemble.weights == (0.25, weight, 0.3, 0.2, weight)
+        assert trials.table()["last_equity"][trial] == run.result.equity[-1]
     drawn = research.sweep(bars, trained, {"ensemble.weights.forest": "0.1:0.9"}, search="random", settings=30, record=False)
     assert drawn.table()["ensemble.weights.forest"].between(0.1, 0.9).all()
     run = research.backtest(bars, trained, drawn.params(7))
