@@ -131,14 +131,17 @@ def build(made_by: Callable[..., BaseModel], feature_names: Sequence[str], prese
 
 
 def model_class(target: str) -> Callable[..., BaseModel]:
-    """Import `module:Class`. Raises UserError where it needs an extra that is not installed."""
+    """Import `module:Class`. Raises UserError where it is not there, or needs an extra that is not installed."""
     module, _, name = target.partition(":")
+    rule = "a model's class must be given as 'module:Class' and be there"
     try:
         found: Callable[..., BaseModel] = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if (lacking := (error.name or "").partition(".")[0]) in EXTRAS:
             need(lacking, f"the model {name}")
-        raise
+        raise ModelError(f"{rule}, was {target!r} ({error}); correct it, or put its folder on the path of Python") from error
+    except AttributeError as error:
+        raise ModelError(f"{rule}, was {target!r} ({reason(error)}); correct it") from error
     return found
 
 

@@ -17,7 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from qtcore.types import MODELS
 from research.errors import ModelError, UserError
 from research.training.models.artefacts import FOREVER
-from research.training.models.base import (
+from research.training.models.base import asked, (
     PRESETS,
     ModelAbsentError,
     Scaler,
@@ -211,6 +211,9 @@ def test_registering_and_making_models_tell_a_mistake_in_a_sentence():
             register(name, "a:B")
     with pytest.raises(UserError, match="must be given as 'module:Class'"):
         register("tft", "a.B")
+    for target, why in (("nowhere:B", "No module named 'nowhere'"), ("json:Nothing", "has no attribute 'Nothing'"), ("json", "''")):
+        with pytest.raises(UserError, match=f"must be given as 'module:Class' and be there, was '{target}' .*{why}.*; correct it"):
+            make_model(target, NAMES)
 
 
 # ------------------------------------------------------------------ schedule
@@ -434,3 +437,20 @@ def test_model_libraries_are_imported_only_where_needed():
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     assert MODELS[:2] == SLOTS
+
+
+class Unsure:
+    """Answers what a test hands it."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def predict_proba(self, rows):
+        return np.tile(np.array(self.answer, float), (len(rows), 1))
+
+
+@pytest.mark.parametrize("answer", [[0.5, np.nan, 0.5], [-0.1, 0.6, 0.5], [0.5, 0.6, 0.5], [np.inf, 0.0, 0.0]])
+def test_models_that_answer_with_no_probabilities_are_refused(answer):
+    assert asked(Unsure([0.2, 0.3, 0.5]), "mine", np.zeros((2, 4))).shape == (2, 3)
+    with pytest.raises(UserError, match=r"mine must answer with probabilities, 0 or more with a sum of 1, was \[.*\] in row 0; try it"):
+        asked(Unsure(answer), "mine", np.zeros((2, 4)))
