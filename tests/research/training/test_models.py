@@ -17,10 +17,11 @@ from sklearn.utils.class_weight import compute_class_weight
 from qtcore.types import MODELS
 from research.errors import ModelError, UserError
 from research.training.models.artefacts import FOREVER
-from research.training.models.base import asked, (
+from research.training.models.base import (
     PRESETS,
     ModelAbsentError,
     Scaler,
+    asked,
     check_names,
     class_weights,
     make_model,
