@@ -226,7 +226,8 @@ def assemble(
     open_.callback(lambda: None if opened and opened[0].has_begun else made.undo())
     is_replay = isinstance(feed, ReplayFeed)
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
-    facts |= {"is_replay": is_replay, "voters": list((served[0] or served[1]).names)}
+    voters = served[0] or served[1]
+    facts |= {"is_replay": is_replay, "voters": list(voters.names), "voting": list(voters.slots)}
     journal = Journal(wish.journal, facts, durable=not is_replay, made=made)
     open_.callback(journal.close)
     opened.append(journal)

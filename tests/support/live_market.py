@@ -54,14 +54,14 @@ class Steered:
     controls: Controls
     plan: dict[int, dict[str, Any]]
 
-    def params(self, bar: int) -> tuple[Params, str] | None:
+    def params(self, bar: int, now: int) -> tuple[Params, str] | None:
         what = self.plan.get(bar, {})
         if "promote" in what and registry.find("mine").version == what["after"]:
             registry.promote(what["promote"], "mine")
         if "do" in what:
             row = (bar, time.time_ns(), json.dumps(what))
             self.controls.journal.db.execute("INSERT OR IGNORE INTO control (id, time, command) VALUES (?, ?, ?)", row)
-        return self.controls.params(bar)
+        return self.controls.params(bar, now)
 
 
 def start_market(folder: Path, journal: Path) -> tuple[Runner, Callable[[], None]]:

@@ -344,15 +344,18 @@ class Journal:
         return found
 
     def commands(self, *, is_applied: bool = False) -> list[tuple[int, dict[str, Any]]]:
-        """Return (id, command) of every control row that was not applied yet, or of those that were."""
+        """Return (id, command) of every control row that was not applied yet, or of those that were and were not refused."""
         query = f"SELECT id, command FROM control WHERE applied_bar IS {'NOT ' if is_applied else ''}NULL ORDER BY id"
         with guarded(self.path):
-            return [(number, command_of(text)) for number, text in self._rows(query)]
+            found = [(number, command_of(text)) for number, text in self._rows(query)]
+        return [(number, command) for number, command in found if "refused" not in command]
 
-    def applied(self, ids: Iterable[int], bar: int) -> None:
-        """Note from which bar on control rows hold."""
+    def applied(self, taken: Mapping[int, bool], bar: int) -> None:
+        """Note from which bar on control rows hold, and mark those that were not taken: they never do."""
         with self.transaction() as db:
-            db.executemany("UPDATE control SET applied_bar = ? WHERE id = ?", [(bar, i) for i in ids])
+            db.executemany("UPDATE control SET applied_bar = ? WHERE id = ?", [(bar, i) for i in taken])
+            refused = [(i,) for i, is_taken in taken.items() if not is_taken]
+            db.executemany("UPDATE control SET command = json_set(command, '$.refused', json('true')) WHERE id = ?", refused)
 
 
 def versions_of(rows: list[Row]) -> dict[int, tuple[Params, dict[str, Any]]]:

@@ -1,7 +1,9 @@
 """Runtime controls: who may change parameters while the chain runs, and when it holds. Commands in the journal, a kill-switch file.
 
 Everything takes effect at the next bar and touches no position (`spec` 11.4). The kill switch blocks entries and drops pending ones, exits
-go on; `now` also closes what is open at the next open. What was commanded survives a restart; the file acts while it exists.
+go on; `now` also closes what is open at the next open. What was commanded survives a restart; the file acts while it exists. Parameters
+that cannot hold together with the others are refused: by `command` at once, and by the runner, whose own may be others by then, with an
+event; they change nothing from then on.
 """
 
 import json
@@ -14,10 +16,13 @@ from typing import Any
 
 from qtcore import Params
 from qtcore.types import InputError
-from research.errors import UserError
+from research.errors import ConfigError, UserError, refusing
 from research.live.journal.journal import Journal
-from research.live.storage.files import COMMAND_SECONDS, check_version, connect, guarded
+from research.live.records import Event
+from research.live.storage.cells import command_of, params_of, rows_of, voters_of, voting_of
+from research.live.storage.files import COMMAND_SECONDS, check_version, connect, guarded, read_about
 from research.live.storage.place import resolved
+from research.training.weights import Named, settled
 
 FIXED = ("features.", "broker.", "meta.mode")  # what cannot change under a running account; a meta layer is trained for one mode
 STAGES = {0: (False, False), 1: (True, False), 2: (True, True), 3: (True, True)}  # meta, arbiter (`spec` 11.4)
@@ -65,18 +70,23 @@ class Controls:
     base: Params
     kill_file: Path
     _set: dict[str, Any] = field(default_factory=dict)
+    _refused: list[str] = field(default_factory=list)  # sentences that no event tells yet
     _is_killed: bool | None = None
 
     def __post_init__(self) -> None:
         for _, command in self.journal.commands(is_applied=True):
-            self._take(command)
+            self._take(command)  # one that a bar was sealed with is not marked: where it cannot hold with `base`, every start tells so
 
-    def params(self, bar: int) -> tuple[Params, str] | None:
-        """Return the parameters from `bar` on and why they differ, None where nothing changed."""
+    def params(self, bar: int, now: int) -> tuple[Params, str] | None:
+        """Return the parameters from `bar` on, which closed at `now` ns UTC, and why they differ, None where nothing changed."""
         commands = self.journal.commands()
-        causes = [self._take(command) for _, command in commands]
+        taken = {number: self._take(command) for number, command in commands}
+        causes = [_said(command) for number, command in commands if taken[number]]
         if commands:
-            self.journal.applied([i for i, _ in commands], bar)
+            self.journal.applied(taken, bar)
+        if self._refused:
+            self.journal.note([Event(now, "refused", text) for text in self._refused], bar)
+            self._refused = []
         is_killed = self.kill_file.exists()
         if not commands and self._is_killed == is_killed:
             return None
@@ -85,16 +95,39 @@ class Controls:
         if is_killed != bool(self._is_killed):
             causes.append(f"kill-switch file {'found' if is_killed else 'gone'}")
         self._is_killed = is_killed
-        return self.base.with_values(self._set | (STOP if is_killed else {})), "; ".join(causes)
+        return with_commanded(self.base, self._set | (STOP if is_killed else {})), "; ".join(causes)
 
-    def _take(self, command: dict[str, Any]) -> str:
-        if command["do"] == "set":
-            self._set |= command["values"]
-        elif command["do"] == "stop":
-            self._set |= STOP_NOW if command["now"] else STOP
-        elif command["do"] == "lift":
-            self._set = {name: value for name, value in self._set.items() if name not in STOP_NOW}
-        return "command: " + " ".join(str(x) for x in command.values())
+    def _take(self, command: dict[str, Any]) -> bool:
+        """Follow a command that can hold with the others, and say whether it can."""
+        values = after(self._set, command)
+        try:
+            with_commanded(self.base, values)
+        except UserError as error:
+            self._refused.append(f"{_said(command)}: refused, {error}")
+            return False
+        self._set = values
+        return True
+
+
+def _said(command: Mapping[str, Any]) -> str:
+    return "command: " + " ".join(str(x) for x in command.values())
+
+
+def after(values: Mapping[str, Any], command: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that are commanded after one more command."""
+    if command["do"] == "set":
+        return {**values, **command["values"]}
+    if command["do"] == "stop":
+        return {**values, **(STOP_NOW if command["now"] else STOP)}
+    if command["do"] == "lift":
+        return {name: value for name, value in values.items() if name not in STOP_NOW}
+    return dict(values)
+
+
+def with_commanded(params: Params, values: Mapping[str, Any]) -> Params:
+    """Return the parameters of a run with what was commanded. Raises UserError where they cannot hold together, or with its voters."""
+    with refusing(ConfigError):
+        return settled(params.with_values(values), Named(*params.voters))
 
 
 def kill_file_of(journal: Path) -> Path:
@@ -103,7 +136,10 @@ def kill_file_of(journal: Path) -> Path:
 
 
 def command(journal: Path, what: Mapping[str, Any]) -> None:
-    """Leave a command for the runner of `journal`; it takes effect at the next bar. Raises UserError where there is no journal."""
+    """Leave a command for the runner of `journal`; it takes effect at the next bar.
+
+    Raises UserError where there is no journal, and on parameters that cannot hold with its voters and what was commanded before.
+    """
     journal = resolved(journal)
     if not journal.exists():
         raise UserError(f"journal must be a file that `qt live` wrote, was missing: {journal}")
@@ -111,11 +147,23 @@ def command(journal: Path, what: Mapping[str, Any]) -> None:
         db = connect(journal, patience=COMMAND_SECONDS, check=lambda db: check_version(db, journal))
         try:
             check_version(db, journal)
+            if what["do"] == "set":
+                check_set(db, what)
             db.execute("INSERT INTO control (time, command) VALUES (?, ?)", (time.time_ns(), json.dumps(dict(what))))
         except sqlite3.OperationalError as error:
             raise UserError(f"journal must be free for writing, was held by another process: {journal} ({error}); try again") from error
         finally:
             db.close()
+
+
+def check_set(db: sqlite3.Connection, what: Mapping[str, Any]) -> None:
+    """Raise UserError unless the newest parameters of a journal, with the commands that wait, can take one more."""
+    about, found = read_about(db), rows_of(db.execute("SELECT params FROM versions ORDER BY id DESC LIMIT 1"))
+    params = params_of(found[0][0]) if found else Params()
+    params, values = params.for_voters(voters_of(about), voting_of(about)), dict[str, Any]()
+    for (text,) in rows_of(db.execute("SELECT command FROM control WHERE applied_bar IS NULL ORDER BY id")):
+        values = after(values, command_of(text))
+    with_commanded(params, after(values, what))
 
 
 def command_set(texts: list[str]) -> dict[str, Any]:

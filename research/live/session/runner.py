@@ -40,8 +40,8 @@ CHECKPOINT_BARS = 240  # bars between checkpoints of a replay: each syncs the di
 class Controls(Protocol):
     """Who may change parameters between bars."""
 
-    def params(self, bar: int) -> tuple[Params, str] | None:
-        """Return other parameters from `bar` on with their cause, None for no change."""
+    def params(self, bar: int, now: int) -> tuple[Params, str] | None:
+        """Return other parameters from `bar` on, which closed at `now` ns UTC, with their cause, None for no change."""
         ...
 
 
@@ -264,7 +264,7 @@ class Runner:
         if self.controls is None or is_begun:
             return
         with self.journal.transaction():  # a command is taken together with what it changes
-            if (changed := self.controls.params(bar)) is None or changed[0] == self.params:
+            if (changed := self.controls.params(bar, now)) is None or changed[0] == self.params:
                 return
             self.params, cause = changed
             self.engine.params = self.params

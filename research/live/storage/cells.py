@@ -120,9 +120,9 @@ def params_of(text: str) -> Params:
         raise DamagedError(str(error)) from error
 
 
-ABOUT = {"symbols": [str], "interval": int, "feed?": (str, None), "is_replay?": bool, "profile?": str, "voters?": [str]}
+ABOUT = {"symbols": [str], "interval": int, "feed?": (str, None), "is_replay?": bool, "profile?": str, "voters?": [str], "voting?": [str]}
 PARAMETER = re.compile(r"[a-z_]+\.[a-z_0-9]+")
-COMMAND = {"do": str, "values?": dict, "now?": bool, "cell?": int}
+COMMAND = {"do": str, "values?": dict, "now?": bool, "cell?": int, "refused?": bool}
 NEEDED = {"set": "values", "stop": "now", "reset_stats": "cell"}
 
 
@@ -134,11 +134,11 @@ def about_of(rows: list[Row]) -> dict[str, Any]:
     if about["interval"] <= 0 or not about["symbols"] or len(set(about["symbols"])) < len(about["symbols"]):
         raise DamagedError(f"facts with the symbols {_shown(about['symbols'])} every {about['interval']} ns")
     try:
-        is_sound = slots_of(voters_of(about)) == voters_of(about)
+        is_sound = slots_of(voters_of(about)) == voters_of(about) and set(voting_of(about)) <= set(voters_of(about))
     except InputError:
         is_sound = False
     if not is_sound:
-        raise DamagedError(f"facts with the voters {_shown(about['voters'])}")
+        raise DamagedError(f"facts with the voters {_shown(voters_of(about))}, of whom {_shown(voting_of(about))} vote")
     return about
 
 
@@ -150,6 +150,11 @@ def is_replay_of(about: Mapping[str, Any]) -> bool:
 def voters_of(about: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the names of the five slots of a journal; the known voters in one of an earlier version."""
     return tuple(about.get("voters", MODELS))
+
+
+def voting_of(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return who of the voters took part when a journal was begun; all in one of an earlier version, where nobody knows."""
+    return tuple(about.get("voting", voters_of(about)))
 
 
 def command_of(text: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from research.runs.tables import decision_planes
 from research.training.meta import MetaSchedule, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
-from tests.support.live_market import content, make_market, replay_of, run_live
+from tests.support.live_market import content, events_of, make_market, replay_of, run_live
 
 
 @pytest.fixture(scope="module")
@@ -433,6 +433,77 @@ def test_features_and_costs_cannot_change_while_running():
     for text in ("features.warmup=3", "broker.fee_rate=0", "meta.enabled"):
         with pytest.raises(UserError, match="a running chain takes"):
             controls.command_set([text])
+
+
+def test_weights_that_cannot_hold_with_the_voters_are_refused_at_once(market, tmp_path, capsys):
+    bars, predictions, folder = market
+    journal = tmp_path / "j"
+    run_live(wish(folder, bars, journal), 10)
+
+    def qt_set(*words: str) -> int:
+        return guarded(lambda: app(["live", "set", str(journal), *words], standalone_mode=False))
+
+    first, *others = (f"ensemble.weights.{name}=0" for name in predictions.slots)
+    assert qt_set("ensemble.weights.wood=0.9") == 2
+    assert "ensemble.weights must name voters of this run, " in (said := capsys.readouterr().err)
+    assert "was with 'wood'; correct it" in said
+    assert qt_set(*others) == 0
+    assert qt_set(first) == 2, "with the commands before it nobody is left"
+    assert "must have a sum above 0 over the voters" in capsys.readouterr().err
+    run_live(wish(folder, bars, journal), 20)
+    assert qt_set(first) == 2, "also once those are in effect"
+    with sqlite3.connect(journal) as db:
+        assert db.execute("SELECT COUNT(*), COUNT(applied_bar) FROM control").fetchone() == (1, 1)
+
+
+def test_regime_weights_by_name_hold_from_the_next_bar(market, tmp_path):
+    bars, predictions, folder = market
+    journal = tmp_path / "j"
+    run_live(wish(folder, bars, journal), 10)
+    name = f"ensemble.regime_weights.trend_uptrend.{predictions.slots[0]}"
+    controls.command(journal, controls.command_set([f"{name}=0.5"]))
+    runner, close = start_live(wish(folder, bars, journal))
+    runner.run()
+    close()
+    assert 0.5 in runner.params.ensemble.regime_factors
+
+
+WOOD = {"do": "set", "values": {"ensemble.weights.wood": 0.9, "arbiter.enabled": False}}
+
+
+def test_a_stored_command_that_cannot_hold_ends_nothing_and_is_told_once(market, whole, tmp_path):
+    bars, _, folder = market
+    journal = tmp_path / "j"
+    run_live(wish(folder, bars, journal), 100)
+    with sqlite3.connect(journal) as db:  # as an earlier release took it
+        db.execute("INSERT INTO control (time, command) VALUES (1, ?)", (json.dumps(WOOD),))
+    run_live(wish(folder, bars, journal), 150)
+    run_live(wish(folder, bars, journal))
+    assert content(journal) == content(whole[0])
+    with sqlite3.connect(journal) as db:
+        assert db.execute("SELECT applied_bar FROM control").fetchall() == [(100,)]
+        ((bar, time_, text),) = db.execute("SELECT bar, time, text FROM events WHERE kind = 'refused'").fetchall()
+    assert (bar, time_) == (100, bars.close_time[100])
+    assert text.startswith("command: set {'ensemble.weights.wood': 0.9, ")
+    assert ": refused, ensemble.weights must name voters of this run, " in text
+
+
+def test_a_command_that_a_restart_with_other_parameters_cannot_take_is_refused(market, tmp_path):
+    bars, predictions, folder = market
+    first, *others = predictions.slots
+    journal = tmp_path / "j"
+    run_live(wish(folder, bars, journal), 10)
+    controls.command(journal, controls.command_set([f"ensemble.weights.{first}=0"]))
+    only_first = load_config(sets=[f"ensemble.weights.{name}=0" for name in others])
+    voting = []
+    for until, config in ((20, load_config()), (30, only_first), (40, load_config())):
+        runner, close = start_live(wish(folder, bars, journal, config=config))
+        runner.watchers = (lambda entry, runner=runner, until=until: runner.stop() if entry.bar + 1 >= until else None,)
+        runner.run()
+        close()
+        voting.append([name for name, weight in zip(predictions.names, runner.params.ensemble.weights) if weight > 0.0])
+    assert voting == [others, [first], others]
+    assert events_of(journal, "refused") == 1
 
 
 def test_explicit_beats_environment_beats_default():
