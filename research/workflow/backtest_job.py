@@ -20,7 +20,7 @@ from research.runs.config import Config
 from research.runs.folder import check_output
 from research.runs.tables import tested_rows
 from research.training.meta.schedule import MetaSchedule
-from research.training.models.layers import NONE, Layers
+from research.training.models.layers import NONE, Layers, check_known
 from research.training.predictions import Predictions
 from research.training.regime_weights import fit_regime_weights
 from research.verify.own import sentences
@@ -270,6 +270,7 @@ def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], ou
     from research.training.walk_forward import train
 
     plan, own, params = job.config.run.training(tuple(dict.fromkeys(models))), job.layers, job.config.params
+    check_known(plan.models)
     checked = try_training(own, plan.models, plan.preset, bars, params)
     made = train(
         bars, params=params, plan=plan, custom=own.features, own_checks=checked, engine=job.engine, address=job.address, progress=progress,

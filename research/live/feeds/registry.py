@@ -62,7 +62,8 @@ def open_feed(text: str, speed: str = "max", live_from: Any = None, exchange: Ma
     kinds = _KINDS | {mine: Kind(opener, flags_of(opener), f"{mine}:NAME") for mine, opener in in_use().feeds.items()}
     kind = kinds.get(prefix)
     if kind is None or not name:
-        raise ConfigError(f"--feed must be {_listed(kinds.values())}, was {text!r}")
+        remedy = "; a feed of your own comes with --layers" if kind is None else ""
+        raise ConfigError(f"--feed must be {_listed(kinds.values())}, was {text!r}{remedy}")
     asked = {"live_from": live_from, **how, "speed": speed, **(exchange or {})}
     given = {flag: value for flag, value in asked.items() if value is not None and not (flag in USUAL and value == USUAL[flag])}
     for flag in given:

@@ -28,7 +28,7 @@ from types import CodeType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from qtcore.own_code import said, shown
-from qtcore.types import InputError
+from qtcore.types import MODELS, InputError
 from qtcore.voters import check_names
 from research.errors import ConfigError, refusing
 from research.training.models.base import model_target, register, registered, unregister
@@ -40,6 +40,7 @@ MODULE = "qt_layers"  # what the file is imported as
 PREFIX = re.compile("[a-z][a-z0-9_-]*")  # of a feed
 FEEDS = ("replay", "ccxt")  # prefixes of ours, `research.live.feeds.registry`
 NAMES = ("models", "features", "judge", "trade", "feeds")
+LISTED = f"{', '.join(NAMES[:-1])} or {NAMES[-1]}"
 SHOWN = 12  # digits of a hash in a sentence
 JUDGED = "(votes, planes, params)"
 
@@ -119,13 +120,13 @@ def at_hand(own: Layers) -> Layers:
 
 
 def load_layers(path: str | Path, classes: Mapping[str, str] | None = None) -> Layers:
-    """Run a file of layers, register its models, and return what it holds; it stays in use until another is loaded.
+    """Run a file of layers, register its models, and return what it holds; it stays in use until another is asked for.
 
     classes: further models by name, each a class at the top of the file (the table `[models]` of a configuration). Raises ConfigError in
-    one sentence where the file cannot be read or run, holds none of the names, or one of another type.
+    one sentence where the file cannot be read or run, holds none of the names, or one of another type; then no file is in use.
     """
-    file = _file_of(path)
     _forget()
+    file = _file_of(path)
     try:
         made = _read(_run(file), file, classes or {})
         for name, target in made.models.items():
@@ -172,6 +173,15 @@ def check_layers(about: Mapping[str, Any] | None, what: str) -> None:
     if mine.hash != about["hash"]:
         was = f"{mine.path.name} ({mine.hash[:SHOWN]})"
         raise ConfigError(f"{what} must have the file of layers that made it, {known}, was given {was}; give that one, or make it again")
+
+
+def check_known(names: Collection[str]) -> None:
+    """Raise ConfigError on a model that nobody registered while a file of layers is in use: it does not hold what it was named for."""
+    mine, unknown = in_use(), [name for name in names if name not in registered()]
+    if mine.path is not None and unknown:
+        held = f"the models {', '.join(mine.models)}" if mine.models else "no models"
+        rule = f"run.models must be of {', '.join(registered())}, was {unknown[0]!r}, and {mine.path.name} holds {held} at its top"
+        raise ConfigError(f"{rule} (it may hold {LISTED}); add it there")
 
 
 def adopt(name: str, target: str) -> None:
@@ -275,9 +285,7 @@ def _read(module: ModuleType, file: Path, classes: Mapping[str, str]) -> Layers:
     for name in sorted(_CAME):  # what no import in the source names
         sources = {name: _CAME[name]} | sources_of(name) | sources
     if not found and not any(isinstance(value, type) and value.__module__ in sources for value in vars(module).values()):
-        raise ConfigError(
-            f"--layers must be a file with {', '.join(NAMES[:-1])} or {NAMES[-1]} at its top, was {file.name} with none; add one"
-        )
+        raise ConfigError(f"--layers must be a file with {LISTED} at its top, was {file.name} with none; add one")
     try:
         features = own_features(found.get("features", ()))
     except InputError as error:
@@ -303,10 +311,13 @@ def _models(told: Any, module: ModuleType, classes: Mapping[str, str], file: Pat
             known = ", ".join(sorted(k for k, v in vars(module).items() if isinstance(v, type))) or "none"
             raise ConfigError(f"[models] {name} must be a class at the top of {file.name} ({known}), was {text!r}")
         wanted[name] = getattr(module, text)
+    if ours := [name for name in wanted if name in MODELS]:
+        raise ConfigError(f"models of {file.name} must have names of their own, was {ours[0]!r}, a model of ours; choose another name")
     out = {}
     for name, made_by in wanted.items():
         if not isinstance(made_by, type):
-            raise ConfigError(f"models of {file.name} must be classes, was {name} = {shown(made_by)}")
+            remedy = 'give the class itself, such as models = {"forest": Forest}'
+            raise ConfigError(f"models of {file.name} must be classes, was {name} = {shown(made_by)}; {remedy}")
         title = made_by.__qualname__
         if getattr(sys.modules.get(made_by.__module__), title, None) is not made_by:
             raise ConfigError(f"models of {file.name} must be classes at the top of a file, was {name} = {title}; move it there")

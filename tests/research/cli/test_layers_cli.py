@@ -234,6 +234,12 @@ def test_a_layer_that_cannot_run_is_refused_before_any_work(tmp_path, capsys, te
     assert not (tmp_path / "run").exists()
 
 
+def test_a_misspelled_name_in_the_file_is_told_before_any_work(tmp_path, capsys):
+    file = write_layers(tmp_path, TEXT.replace("models = {", "model = {"))
+    assert qt("backtest", WORLD, *SMALL, "--layers", file, "--out", tmp_path / "run") == 2
+    assert "was 'sides_model', and mine.py holds no models at its top" in " ".join(capsys.readouterr().err.split())
+
+
 RAISING = """
 import sys
 import qtcore as qt

@@ -141,7 +141,8 @@ def test_an_own_feed_that_raises_is_named(told, tmp_path, where):
 
 
 def test_an_unknown_kind_is_told_all_known_ones(told):
-    with pytest.raises(ConfigError, match="--feed must be replay:FILE, ccxt:EXCHANGE or list:NAME, was 'lists:x'"):
+    says = "--feed must be replay:FILE, ccxt:EXCHANGE or list:NAME, was 'lists:x'; a feed of your own comes with --layers"
+    with pytest.raises(ConfigError, match=says):
         open_feed("lists:x")
     for prefix in ("", "My feed", "a:b"):
         with pytest.raises(ConfigError, match="prefix of a feed must be a word"):

@@ -6,8 +6,8 @@ import pytest
 
 import research
 from research.errors import ConfigError
-from research.training.models.base import model_target, registered
-from research.training.models.layers import check_layers, in_use, load_layers, using
+from research.training.models.base import model_target, register, registered, unregister
+from research.training.models.layers import check_known, check_layers, in_use, load_layers, using
 from tests.support.own_layers import write_layers
 
 
@@ -51,11 +51,44 @@ def test_another_file_in_one_process_brings_its_own_helper(tmp_path):
         assert research.load_layers(file).judge(0, 0, 0) == file.parent.name
 
 
-def test_a_name_of_ours_means_ours_again_afterwards(tmp_path):
+def test_a_name_that_was_registered_means_that_again_afterwards(tmp_path):
+    register("sides_model", "examples.forest:Forest")
+    with using(write_layers(tmp_path)):
+        assert model_target("sides_model") == "sides:Sides"
+    assert model_target("sides_model") == "examples.forest:Forest"
+    unregister("sides_model")
+
+
+def test_a_name_of_ours_is_refused_in_a_file_and_in_a_configuration(tmp_path):
     before = model_target("lgbm")
-    with using(write_layers(tmp_path, "from sides import Sides\nmodels = {'lgbm': Sides}\n")):
-        assert model_target("lgbm") == "sides:Sides"
-    assert model_target("lgbm") == before
+    says = r"models of mine\.py must have names of their own, was 'lgbm', a model of ours; choose another name"
+    with pytest.raises(ConfigError, match=says):
+        load_layers(write_layers(tmp_path, "from sides import Sides\nmodels = {'forest': Sides, 'lgbm': Sides}\n"))
+    with pytest.raises(ConfigError, match=says):
+        load_layers(write_layers(tmp_path, "from sides import Sides\n"), {"lgbm": "Sides"})
+    assert (model_target("lgbm"), "forest" in registered()) == (before, False)
+
+
+def test_a_file_that_is_not_there_leaves_no_earlier_one_in_use(tmp_path):
+    load_layers(write_layers(tmp_path))
+    with pytest.raises(ConfigError, match="not found"):
+        load_layers(tmp_path / "missing.py")
+    assert (in_use().path, "sides_model" in registered()) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [("from sides import Sides\nmodel = {'forest': Sides}\njudge = len\n", "no models"),
+     ("from sides import Sides\nmodel = {'forest': Sides}\n", "no models"),
+     ("from sides import Sides\nmodels = {'other': Sides}\n", "the models other")],
+)  # fmt: skip
+def test_a_model_that_the_file_does_not_hold_is_named(tmp_path, text, held):
+    with using(write_layers(tmp_path, text)):
+        check_known(["lgbm"])
+        says = rf"run\.models must be of xgb, .*, was 'forest', and mine\.py holds {held} at its top \(it may hold models, .* or feeds\)"
+        with pytest.raises(ConfigError, match=says):
+            check_known(["lgbm", "forest"])
+    check_known(["forest"])  # without a file `model_target` says what there is
 
 
 @pytest.mark.parametrize(
@@ -73,7 +106,10 @@ def test_a_name_of_ours_means_ours_again_afterwards(tmp_path):
             r"features of mine.py: features must be a list of Feature\(name, .*\), was with the function len",
         ),
         ("models = [3]\n", "models of mine.py must be names with a class each"),
-        ("models = {'sides_model': len}\n", "models of mine.py must be classes, was sides_model = "),
+        (
+            "models = {'sides_model': len}\n",
+            "models of mine.py must be classes, was sides_model = .*; give the class itself, such as models = ",
+        ),
         (
             "def f():\n    class A: pass\n    return A\nmodels = {'sides_model': f()}\n",
             "must be classes at the top of a file, was sides_model = f.<locals>.A",
