@@ -16,7 +16,7 @@ from research.data.clock import iso
 from research.errors import ConfigError, ModelError, UserError, refusing
 from research.evidence.envelope import FILE as ENVELOPE
 from research.live.broker.paper import PaperBroker
-from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed
+from research.live.feeds.feeds import REMEMBERED, Arrival, ReplayFeed, replays
 from research.live.feeds.registry import feed_code, open_feed
 from research.live.journal.journal import Entry, Journal
 from research.live.monitoring.alerts import Alerts
@@ -217,21 +217,21 @@ def assemble(
     served: Served,
     open_: ExitStack,
 ) -> Runner:
-    """Open the files and connect the parts. feed: a ReplayFeed or ExchangeFeed; served: predictions, base models, meta layer, versions.
+    """Open the files and connect the parts. feed: ours or one of the user's; served: predictions, base models, meta layer, versions.
 
     open_ gets what closes them; where nothing had begun by then, it takes away every file that is new.
     """
     assert wish.journal is not None
     made, opened = Made(), list[Journal]()
     open_.callback(lambda: None if opened and opened[0].has_begun else made.undo())
-    is_replay = isinstance(feed, ReplayFeed)
+    is_replay = replays(feed)
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
     voters = served[0] or served[1]
     facts |= {"is_replay": is_replay, "voters": list(voters.names), "voting": list(voters.slots)}
     journal = Journal(wish.journal, facts, durable=not is_replay, made=made)
     open_.callback(journal.close)
     opened.append(journal)
-    if is_replay:
+    if isinstance(feed, ReplayFeed):
         check_continues(journal, feed.bars, feed_text=wish.feed or "")
         if served[0] is not None and wish.predictions is not None:
             check_votes(journal, served[0], wish.predictions)

@@ -45,7 +45,12 @@ class Arrival:
 
 
 class Feed(Protocol):
-    """Where candles come from."""
+    """Where candles come from.
+
+    A feed of stored candles also says `is_replay = True`; without it a feed is a market that goes on by itself. No bar of a replay is
+    overdue, the disk is synced at checkpoints only, promoted models are waited for, and its rows are taken as they come: a bar that it
+    leaves out is no row of holes.
+    """
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -237,6 +242,8 @@ class ReplayFeed:
     notes: how the file was read, and later how what is served with it was, noted there too. lacked: what they lack, in a backtest's words.
     """
 
+    is_replay = True
+
     def __init__(self, bars: Bars, speed: float | None = None, live_from: int | None = None, issues: Sequence[Issue] = ()) -> None:
         self._bars, self._speed, self._issues = bars, speed, issues
         self.notes: list[str] = []
@@ -275,6 +282,11 @@ class ReplayFeed:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def replays(feed: Feed) -> bool:
+    """Whether a feed says that it gives stored candles again."""
+    return bool(getattr(feed, "is_replay", False))
 
 
 def parse_speed(text: str) -> float | None:

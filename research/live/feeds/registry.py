@@ -98,11 +98,13 @@ def _check_feed(feed: Any, text: str) -> None:
         rule = f"what opens the own feed {text} must return a Feed"
         raise ConfigError(f"{rule}, was {shown(feed)} without {', '.join(lacks)}; see docs/extending.md")
     with feed_code(text):
-        symbols, interval = feed.symbols, feed.interval
+        symbols, interval, is_replay = feed.symbols, feed.interval, getattr(feed, "is_replay", False)
     if not isinstance(symbols, tuple) or not symbols or not all(isinstance(name, str) for name in symbols):
         raise ConfigError(f"symbols of the own feed {text} must be a tuple of names, was {shown(symbols)}; correct it")
     if not isinstance(interval, int) or interval <= 0:
         raise ConfigError(f"interval of the own feed {text} must be a whole number of ns above 0, was {shown(interval)}; correct it")
+    if not isinstance(is_replay, bool):
+        raise ConfigError(f"is_replay of the own feed {text} must be True or False, was {shown(is_replay)}; correct it")
 
 
 def _spelt(flag: str) -> str:

@@ -12,6 +12,7 @@ from research.errors import ConfigError, UserError
 from research.live.feeds import registry
 from research.live.feeds.feeds import Arrival
 from research.live.feeds.registry import open_feed, register_feed
+from research.live.monitoring.journal_source import JournalSource
 from research.live.start import LiveOptions, start_live
 from research.training.models.layers import FEEDS
 from research.training.walk_forward import train
@@ -149,14 +150,29 @@ def test_an_unknown_kind_is_told_all_known_ones(told):
             register_feed(prefix, ListFeed)
 
 
-def test_an_own_feed_is_traded_from(told, tmp_path):
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_an_own_feed_is_traded_from(told, tmp_path, is_replay):
     train(BARS[:400], ("lgbm",), n_folds=2, preset="tiny", processes=1, out=tmp_path / "models")
-    wish = LiveOptions("list:x", tmp_path / "journal.db", models=str(tmp_path / "models"), allow_rejected=True, how={"symbols": None})
+    feed = ListFeed(BARS, 400)
+    if is_replay:
+        feed.is_replay = True
+    register_feed("list", lambda name: feed)
+    wish = LiveOptions("list:x", tmp_path / "journal.db", models=str(tmp_path / "models"), allow_rejected=True)
     runner, close = start_live(wish)
-    feed = runner.feed
     try:
         assert runner.run().bars == 20
+        synced = runner.journal.db.execute("PRAGMA synchronous").fetchone()[0]
     finally:
         close()
     assert feed.is_closed
+    seen = JournalSource(tmp_path / "journal.db").runner()
+    assert (seen["is_replay"], seen["late_seconds"] == 0.0, synced == 1) == (is_replay,) * 3, "candles of years ago are late live alone"
     assert research.register_feed is register_feed
+
+
+def test_a_feed_says_with_a_truth_value_whether_it_replays(told):
+    feed = ListFeed(BARS, 400)
+    feed.is_replay = "no"
+    register_feed("bad", lambda name: feed)
+    with pytest.raises(ConfigError, match="is_replay of the own feed bad:x must be True or False, was 'no'; correct it"):
+        open_feed("bad:x")
