@@ -81,7 +81,9 @@ def sentence(report: Mapping[str, Any]) -> str:
     """Say the outcome in one sentence."""
     n = sum(stage["arrays"] for stage in report["stages"])
     if report["equal"]:
-        return f"reproduced: {n} arrays and models have the bits of the first run; verdict {report['verdict']['again']}"
+        verdict, doubt = report["verdict"]["again"], report["verdict"]["figures"]
+        aside = f" ({doubt})" if doubt not in (None, verdict) else ""
+        return f"reproduced: {n} arrays and models have the bits of the first run; verdict {verdict}{aside}"
     stage = next(s for s in report["stages"] if s["stage"] == report["first"])
     far = "" if stage["distance"] is None else f", largest distance {stage['distance']:.3g}"
     text = f"not reproduced: the first stage that differs is {stage['stage']} ({', '.join(stage['differing'])}){far}"

@@ -50,8 +50,9 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
     """Prove a finished run and write `verify.json` into its folder; verdict, page and ledger follow.
 
     Returns the certificate of `research.verify.certify`, which says what the parameters mean; layers: by default those of the file in
-    use. Raises UserError when the folder is incomplete, or the trial ledger damaged or gone, and where a proof would take the place of a
-    better one because the run's file of layers is not at hand.
+    use. A proof that failed stays where the run's own layers are not at hand, unless more is found: then it is returned as it was, with a
+    sentence in `not_covered`. Raises UserError when the folder is incomplete, or the trial ledger damaged or gone, and where a proof would
+    take the place of a better one because the run's file of layers is not at hand.
     """
     Ledger().resets()  # one that is damaged or gone is told before the work
     given, files = in_use() if layers is None else layers, read_run(folder)
@@ -59,6 +60,10 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
         remedy = "name it with --layers (the proof that there is stays)"
         raise ProofError(f"{folder} must be proven with its file of layers, {known['file']}, was without; {remedy}")
     run, certificate, is_the_run = certify(folder, progress, seed, given)
+    if files.verify["passed"] is False and certificate["passed"] is None and (run.lacking or (known and given.about is None)):
+        needed = f"its file of layers, {known['file']}; name it with --layers" if known else "its own layers at hand (Run.verify)"
+        kept = f"whether what failed is mended: that takes {needed} (the proof that failed stays)"
+        return files.verify | {"not_covered": [kept, *files.verify.get("not_covered", [])]}
     # a copy that was altered says nothing of the trial
     trial = name_trial(run.bars, run.params, run.votes, run.meta, run.planes["meta_action"], run.files.layers_hash) if is_the_run else None
     if save_certificate(run.files.path, certificate, trial):
@@ -67,9 +72,10 @@ def verify_run(folder: Path | str, progress: Progress | None = None, seed: int =
 
 
 def reproduce(folder: Path | str, *, is_training: bool = True, progress: Any = None) -> dict[str, Any]:
-    """Make a run again: the report of `research.verify.reproduce.make_again`, with the `verdict` (stored, again).
+    """Make a run again: the report of `research.verify.reproduce.make_again`, with the `verdict` (stored, again, and why to doubt it).
 
     A run that was made with a file of layers needs that in use (`research.load_layers`).
     """
     record, report = make_again(folder, is_training=is_training, layers=in_use(), progress=progress)
-    return report | {"verdict": {"stored": report.pop("stored"), "again": combined(summarise(record), record.verification)["verdict"]}}
+    again = combined(summarise(record), record.verification)
+    return report | {"verdict": {"stored": report.pop("stored"), "again": again["verdict"], "figures": again["figures"]}}

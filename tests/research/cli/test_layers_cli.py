@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 import research
+from examples.opinion import unanimous
 from research.cli.app import app
 from research.cli.common import guarded
 from research.runs.folder import read_run
 from research.training.models.layers import using
+from research.workflow.recording import verify_run
 from tests.support.own_layers import TEXT, write_layers
 
 WORLD = "simulated:planted_edge?n_bars=500&n_symbols=2"
@@ -97,6 +99,57 @@ def test_verify_needs_the_file_wherever_it_lies(finished, moved, other, capsys):
     assert re.fullmatch(r"qt: --layers must be the file that .* was made with, mine.py \(\w{12}\), was .* \(\w{12}\); .*\n", said)
     assert qt("verify", finished, "--layers", moved) == 0
     assert verdict(finished) is True
+
+
+BENT = """
+import os
+
+
+class Bent(Sides):
+    def load(self, path):
+        super().load(path)
+        self.shares = self.shares[:: -1 if "BENT" in os.environ else 1]
+        return self
+
+
+models = {"sides_model": Bent}
+"""
+
+
+def test_a_proof_that_failed_stays_without_the_file(tmp_path, capsys, monkeypatch):
+    file, run = write_layers(tmp_path, TEXT.replace('models = {"sides_model": Sides}', BENT)), tmp_path / "run"
+    assert qt("backtest", WORLD, *SMALL, "--layers", file, "--out", run, "--quiet") == 0
+    with monkeypatch.context() as bent:
+        bent.setenv("BENT", "1")
+        assert qt("verify", run, "--layers", file) == 1
+    failed = (run / "verify.json").read_bytes()
+    capsys.readouterr()
+    assert qt("verify", run) == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "verdict: Invalid: the proof failed" in said
+    assert "not covered: whether what failed is mended: that takes its file of layers, mine.py; name it with --layers" in said
+    assert (run / "verify.json").read_bytes() == failed
+    assert read_run(run).summary["verdict"] == json.loads((run / "summary.json").read_text())["verdict"] == "invalid"
+    assert 'class="verdict invalid"' in (run / "report.html").read_text()
+    assert qt("reproduce", run, "--layers", file, "--quiet") == 0
+    assert "verdict invalid (not to be believed: the proof failed)" in " ".join(capsys.readouterr().out.split())
+    assert qt("verify", run, "--layers", file) == 0
+    (run / "verify.json").write_text('{"passed": null, "checks": []}')
+    capsys.readouterr()
+    assert qt("reproduce", run, "--layers", file, "--quiet") == 0
+    assert "(not proven)" in capsys.readouterr().out
+
+
+def test_a_proof_that_failed_stays_without_layers_of_python(tmp_path):
+    bars = research.load_bars(WORLD)
+    run = research.backtest(bars, research.Predictions.random(bars), judge=unanimous)
+    run.save(tmp_path / "run")
+    failed = {"passed": False, "checks": [{"name": "x: as it was", "passed": False, "detail": ""}]}
+    (tmp_path / "run" / "verify.json").write_text(json.dumps(failed))
+    kept = verify_run(tmp_path / "run")
+    assert kept == failed | {"not_covered": [kept["not_covered"][0]]}
+    assert kept["not_covered"][0].startswith("whether what failed is mended: that takes its own layers at hand")
+    assert run.verify()["passed"] is not None, "with the functions it is proven anew"
 
 
 def test_verify_finds_what_was_changed_in_a_run_with_own_layers(finished, file, tmp_path, capsys):
