@@ -240,31 +240,38 @@ class Preset:
     weights: str
 
 
+WEIGHTS: Mapping[str, Callable[[F8], F8]] = {  # of each class [3] from training counts [3]
+    "none": np.ones_like,
+    "balanced": lambda n: n.sum() / (3.0 * n),
+    "max_share": lambda n: n.max() / n,
+}
+
+
 def class_weights(counts: Any, rule: str) -> F8:
     """Weight of each class [3] from training counts [3], all above 0."""
-    n = np.asarray(counts, np.float64)
-    rules: dict[str, F8] = {"none": np.ones(3), "balanced": n.sum() / (3.0 * n), "max_share": n.max() / n}
-    return rules[rule]
+    return WEIGHTS[rule](np.asarray(counts, np.float64))
 
 
 def weights_rule(params: Mapping[str, Any]) -> str:
     """Return the rule of class weights that a model says it was fitted with, `none` where its parameters name none of ours."""
     rule = params.get("class_weights")
-    return rule if isinstance(rule, str) and rule in ("balanced", "max_share") else "none"
+    return rule if isinstance(rule, str) and rule in WEIGHTS else "none"
 
 
 def asked(model: BaseModel, title: str, rows: Any) -> F8:
     """Ask a model about rows [N]. Raises ModelError where its code raises, or answers with anything but probabilities [N, 3]."""
     try:
-        probs = model.predict_proba(rows)
+        probs: F8 = np.asarray(model.predict_proba(rows))
     except (Exception, SystemExit) as error:  # a model may be a user's own
         told = f"{type(error).__name__}: {reason(error)}"
         raise ModelError(f"{title} must answer with probabilities, raised {told}; try it with research.check_model") from error
-    if np.shape(probs) != (len(rows), 3):
-        raise ModelError(f"{title} must answer [{len(rows)}, 3], was {list(np.shape(probs))}; try it with research.check_model")
+    if probs.shape != (len(rows), 3):
+        raise ModelError(f"{title} must answer [{len(rows)}, 3], was {list(probs.shape)}; try it with research.check_model")
+    if probs.dtype.kind != "f":
+        raise ModelError(f"{title} must answer with floats, was {probs.dtype}; try it with research.check_model")
     if (row := unsound(probs)) is not None:
         rule = f"{title} must answer with probabilities, 0 or more with a sum of 1"
-        raise ModelError(f"{rule}, was {np.asarray(probs)[row].tolist()} in row {row}; try it with research.check_model")
+        raise ModelError(f"{rule}, was {probs[row].tolist()} in row {row}; try it with research.check_model")
     return probs
 
 

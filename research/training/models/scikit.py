@@ -142,7 +142,7 @@ class SklearnModel:
         return b"\n".join(part for part, _ in parts(self.fitted))
 
     def _answer(self, matrix: Any, fitted: Any = None) -> F8:
-        probs = np.asarray((fitted or self.fitted).predict_proba(matrix), np.float64)
+        probs = np.asarray((self.fitted if fitted is None else fitted).predict_proba(matrix), np.float64)
         if (row := unsound(probs)) is not None:
             raise ValueError(f"an answer must be probabilities, was {probs[row].tolist()}")
         return probs

@@ -455,3 +455,24 @@ def test_models_that_answer_with_no_probabilities_are_refused(answer):
     assert asked(Unsure([0.2, 0.3, 0.5]), "mine", np.zeros((2, 4))).shape == (2, 3)
     with pytest.raises(UserError, match=r"mine must answer with probabilities, 0 or more with a sum of 1, was \[.*\] in row 0; try it"):
         asked(Unsure(answer), "mine", np.zeros((2, 4)))
+
+
+class Odd(Unsure):
+    def predict_proba(self, rows):
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ([["a", "b", "c"]], "must answer with floats, was <U1"),
+        ([[None, 0.5, 0.5]], "must answer with floats, was object"),
+        (np.eye(3, dtype=int)[:1], "must answer with floats, was int64"),
+        ([[0.5, 0.5]], r"must answer \[1, 3\], was \[1, 2\]"),
+        ([[0.2, 0.3, 0.5], [1.0]], "must answer with probabilities, raised ValueError: .*"),
+    ],
+)
+def test_models_that_answer_with_something_else_are_refused(answer, said):
+    assert asked(Odd([[0.2, 0.3, 0.5]]), "mine", np.zeros((1, 4))).shape == (1, 3)  # a list will do
+    with pytest.raises(UserError, match=f"^mine {said}; try it with research.check_model$"):
+        asked(Odd(answer), "mine", np.zeros((1, 4)))
