@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from qtcore.rules import Reason
     from qtcore.types import MODELS, Action, Bars, Consensus, Decisions, InputError, Source, Verdict, Votes
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "FEATURE_SETS",

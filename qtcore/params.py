@@ -31,6 +31,7 @@ from qtcore.declare import (
     time_text,
     vector,
 )
+from qtcore.profiles import PROFILES, values_of
 from qtcore.rules import Broker, Governor
 from qtcore.stages import Stage, stage_tables
 from qtcore.types import I8, MODELS, N_MODELS, InputError
@@ -130,10 +131,16 @@ class Params:
 
     @classmethod
     def profile(cls, name: str) -> "Params":
-        """Return the profile `default`, or `original`: every switch at the original system's value (`spec` 0.3)."""
-        if name not in PROFILES:
-            raise InputError(f"profile (--profile) must be one of {', '.join(PROFILES)}, was {name!r}")
-        return cls().with_values(PROFILES[name])
+        """Return the profile `default`, `published` or `original` (`qtcore.profiles`)."""
+        return replace(cls().with_values(values_of(name)), sharing=None)  # no voter was given a weight yet
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> "Params":
+        """Read the `flat` values that a file holds; a parameter that its version did not have yet acts as in `published`, as it did then.
+
+        Raises InputError as `with_values` does.
+        """
+        return cls.profile("published").with_values(values)
 
     def with_values(self, values: Mapping[str, Any]) -> "Params":
         """Return a copy with `{"layer.name": value}` replaced, in every stage too; text is parsed.
@@ -167,7 +174,8 @@ class Params:
         named = {path.removeprefix(first): weight for path, weight in self.named if path.startswith(first)}
         sharing, voting = self.sharing, tuple(voting)
         if sharing is None:
-            sharing = () if self.ensemble.weights != Ensemble().weights else tuple(name for name in slots if name not in MODELS)
+            usual = (Ensemble().weights, tuple(PROFILES["published"]["ensemble.weights"]))
+            sharing = tuple(name for name in slots if name not in MODELS) if self.ensemble.weights in usual else ()
         sharing = tuple(name for name in sharing if name not in named)
         weights = weights_of(self.ensemble.weights, slots, voting, named, sharing)
         rest = tuple(pair for pair in self.named if not pair[0].startswith(first))
@@ -310,22 +318,3 @@ def _record_dtype() -> np.dtype:
 
 
 PARAMS = _record_dtype()
-
-PROFILES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "original": {
-        "ensemble.tie_break": "order",
-        "meta.policy_base": "score",
-        "meta.missing_fill": "hold_half",
-        "arbiter.macd_units": "price",
-        "governor.sizing_mode": "kelly_confidence",
-        "governor.cooldown_scope": "last_50",
-        "governor.exposure_mode": "existing",
-        "governor.drawdown_basis": "balance",
-        "features.feature_set": "v5_trained",
-        "meta.consensus_guard": False,
-        "features.warmup": 20,
-        "meta.enabled": False,
-        "arbiter.enabled": False,
-    },
-}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # One row per level; a module may import rows above its own, and its own package.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("lazy", "jit", "types", "voters", "choices", "declare", "stages"),
-    ("rules", "own_code"),
+    ("rules", "own_code", "profiles"),
     ("params", "check", "slots"),
     ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics"),
     ("chain",),

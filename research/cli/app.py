@@ -227,7 +227,7 @@ def explain(
 @app.command()
 def scenarios(
     file: Annotated[Path, typer.Argument(help="scenario file", metavar="FILE")],
-    profile: Annotated[str, typer.Option(help="default or original")] = "default",
+    profile: Annotated[str, typer.Option(help="published or original")] = "published",
     out: Annotated[Path | None, typer.Option("--json", help="write every case's outcome to this file", metavar="OUT")] = None,
     quiet: Quiet = False,
 ) -> None:

@@ -93,9 +93,9 @@ class Config:
     def changes(self) -> list[str]:
         """Return what differs from the profile's defaults, as `layer.name=value` texts that `--set` takes."""
         usual, mine = Params.profile(self.profile).flat(), self.params.flat()
-        values = {name: mine[name] for name in mine if mine[name] != usual.get(name)}
+        values, usual_run = {name: mine[name] for name in mine if mine[name] != usual.get(name)}, RunOptions.profile(self.profile)
         for name, spec in RunOptions.declared().items():
-            if (value := getattr(self.run, spec.name)) != spec.default:
+            if (value := getattr(self.run, spec.name)) != getattr(usual_run, spec.name):
                 values[f"run.{name}"] = declare.shown(spec.metadata, value)
         values |= {f"models.{name}": value for name, value in self.models.items()}
         if self.params.sharing is not None:
@@ -113,7 +113,7 @@ def load_config(
     Different names may come in any order: a stage holds from its time on, whatever was said before or after it. Raises UserError naming
     the first bad one.
     """
-    usual, tables, values = Params.profile(profile), (RunOptions(), SearchPlan()), dict(environment or {})
+    usual, tables, values = Params.profile(profile), (RunOptions.profile(profile), SearchPlan()), dict(environment or {})
     models: dict[str, str] = {}
     if path is not None:
         read = read_toml(path, CONFIG)

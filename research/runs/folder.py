@@ -280,7 +280,7 @@ class RunFiles:
 
     def params(self) -> Params:
         """Return the resolved parameters."""
-        return Params().with_values(self.manifest["params"])
+        return Params.stored(self.manifest["params"])
 
     def frame(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
         """Read one of the tables bars, decisions, trades, fills, equity, predictions as it lies on disk."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
 from qtcore.declare import bounded, checked, described, names, optional, switch, text, word
+from qtcore.profiles import values_of
 from qtcore.types import InputError
 from research.errors import ConfigError
 from research.files import misfit
@@ -20,6 +21,19 @@ from research.training.splits import NO_SHUFFLE, SPLITS
 
 N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
 MOST_ROWS = 2**31 - 1
+PUBLISHED: dict[str, Any] = {  # every field that decides what is learned; which models, and the seed, are no matter of a profile
+    "label": "auto",
+    "n_folds": None,
+    "train_share": 0.4,
+    "embargo": None,
+    "is_rolling": False,
+    "preset": "default",
+    "max_train_rows": None,
+    "split": "walk_forward",
+    "retrain_every": None,
+    "calibration": "none",
+}
+PLANS: dict[str, Mapping[str, Any]] = {"default": {}, "published": PUBLISHED, "original": PUBLISHED}  # what a profile trains
 
 
 def option(declared: Any, *, said: str = "", flag: str = "", also: tuple[type, ...] = ()) -> Any:
@@ -104,6 +118,16 @@ class TrainingPlan(Declared):
     calibration: str = word("none", KINDS, "of the base models' probabilities")
     shuffle: bool = switch(False, "refused: rows of the future would train")
     periods: Sequence[Sequence[int]] = ()
+
+    @classmethod
+    def profile(cls, name: str, **asked: Any) -> Self:
+        """Make the plan of a profile, with what was asked for in place of its values. Raises InputError or ConfigError on a wrong name."""
+        return cls.told(**{**values_of(name, PLANS), **asked})
+
+    @classmethod
+    def stored(cls, values: Mapping[str, Any]) -> Self:
+        """Read a plan that a schedule holds; a field that its version did not have yet is that of `published` (`Params.stored`)."""
+        return cls.profile("published", **values)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -40,7 +40,7 @@ def update(
     bars: those of the training and what came since, the same symbols. custom: own features that the models read. Raises
     UserError where there is too little new, or history is gone.
     """
-    plan = TrainingPlan(**known.config["plan"])
+    plan = TrainingPlan.stored(known.config["plan"])
     plan = replace(plan, label=dict(known.config["label"]), periods=(*_periods(known), (0, int(bars.close_time[-1]))))
     first, last = _span(known)
     start = int(np.searchsorted(bars.close_time, last, side="right"))

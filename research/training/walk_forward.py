@@ -63,6 +63,7 @@ def train(
     label: str | Label | None = None,
     params: Params | None = None,
     *,
+    profile: str = "default",
     plan: TrainingPlan | None = None,
     use_store: bool = True,
     custom: Sequence[Any] = (),
@@ -77,7 +78,8 @@ def train(
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
     models: names of at most five registered models, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or
-    a Label. Further keywords are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
+    a Label. profile: whose parameters and plan are taken where `params` or `plan` are not given. Further keywords are the fields of
+    `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
     `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`. custom: features of the researcher's own;
     own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend
     on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it
@@ -95,8 +97,8 @@ def train(
     bars = as_bars(bars)
     asked |= {} if models is None else {"models": models}
     asked |= {} if label is None else {"label": label}
-    plan = TrainingPlan.told(**{**vars(plan or TrainingPlan(models=USUAL)), **asked})
-    plan = replace(plan, models=_slots(plan.models), params=(params or Params()).flat(), n_folds=plan.folds)
+    plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=USUAL)), **asked})
+    plan = replace(plan, models=_slots(plan.models), params=(params or Params.profile(profile)).flat(), n_folds=plan.folds)
     check_engine(engine, address)
     store = fits.folder() if use_store else None
     workers = (processes or n_processors(), engine, address)
@@ -118,7 +120,7 @@ def run_plan(
     processes, engine, address = workers
     prepared = prepare(bars, plan, custom)
     ready = prepared.inputs.usable.any(axis=0)
-    params = Params().with_values(plan.params)
+    params = Params.stored(plan.params)
     silent = () if np.all(ready) else tuple(mute(bars, params).values())
     silent += rare(bars, prepared.inputs.usable, params.features.warmup)
     if not np.any(ready):
@@ -150,7 +152,7 @@ def run_plan(
 
 def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepared:
     """Compute features, settle the label, cut the folds, fit thresholds inside each and label the bars with them."""
-    params = Params().with_values(plan.params)
+    params = Params.stored(plan.params)
 
     def cut(label: Label) -> tuple[Fold, ...]:
         gap = label.horizon if plan.embargo is None else plan.embargo
@@ -182,7 +184,7 @@ def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] 
     row whose close is the fold's `valid_from`. A model that is absent is missing from both.
     """
     known = dict(models.config["plan"])
-    plan = TrainingPlan(**known | {"models": tuple(slots or known["models"])})
+    plan = TrainingPlan.stored(known | {"models": tuple(slots or known["models"])})
     prepared = prepare(as_bars(bars), plan, custom)
     with tempfile.TemporaryDirectory(prefix="qt_retrain_") as scratch:
         jobs = _jobs(prepared, plan, Path(scratch), [fold])

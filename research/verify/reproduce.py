@@ -112,9 +112,8 @@ def _predictions(
         from research.training.plan import TrainingPlan
         from research.training.walk_forward import run_plan
 
-        made = run_plan(
-            bars, TrainingPlan(**models.config["plan"]), _own_features(own, models), store=None, workers=(n_processors(), "local", None)
-        )
+        plan, workers = TrainingPlan.stored(models.config["plan"]), (n_processors(), "local", None)
+        made = run_plan(bars, plan, _own_features(own, models), store=None, workers=workers)
         assert made.models is not None
         new = {(a.slot, a.fold): a for a in made.models.artefacts}
         fits = [(a, new.get((a.slot, a.fold), a)) for a in models.artefacts]

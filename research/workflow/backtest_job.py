@@ -68,7 +68,7 @@ class Job:
         for flag, path in (("predictions", self.predictions), ("models", self.models), ("meta", self.meta)):
             words += [f"--{flag}", str(path)] if path is not None else []
         words += ["--layers", str(self.layers.path)] if self.layers.path is not None else []
-        words += ["--profile", self.config.profile] if self.config.profile != "default" else []
+        words += ["--profile", self.config.profile]
         return shlex.join(words) + "".join(f" --set {shlex.quote(text)}" for text in self.config.changes())
 
 

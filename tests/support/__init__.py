@@ -1,0 +1,5 @@
+"""What many tests share."""
+
+from qtcore import Params
+
+PUBLISHED = Params.profile("published")  # whose numbers the tests know; the fields' own defaults may change

@@ -115,7 +115,7 @@ def params_of(text: str) -> Params:
     if strange := [name for name in values if PARAMETER.fullmatch(name) and name not in (*Params().flat(), "stages")]:
         raise OtherVersionError(strange[0])
     try:
-        return Params().with_values(values)
+        return Params.stored(values)
     except InputError as error:
         raise DamagedError(str(error)) from error
 

@@ -167,7 +167,7 @@ class ModelSet(Schedule[Artefact, BaseModel]):
 
     def params(self) -> Params:
         """Return the parameters that the training was given."""
-        return Params().with_values(self.config.get("plan", {}).get("params", {}))
+        return Params.stored(self.config.get("plan", {}).get("params", {}))
 
     def check_params(self, params: Params) -> None:
         """Raise UserError when `params` compute features otherwise than the training did; the choice of the set does not matter."""

@@ -56,7 +56,7 @@ def test_the_folder_is_complete(finished: Path) -> None:
     assert summary["verify"]["passed"] is True
     words = shlex.split(json.loads((finished / "manifest.json").read_text())["command"])
     assert words[:3] == ["qt", "backtest", "simulated:planted_edge?n_bars=1200&n_symbols=2"]
-    assert words[3:] == ["--set", "run.models=lgbm", "--set", "run.folds=2"]
+    assert words[3:] == ["--profile", "default", "--set", "run.models=lgbm", "--set", "run.folds=2"]
 
 
 def test_verify_passes_and_fails_with_exit_code_1(
@@ -139,7 +139,7 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
         (["backtest", "none.parquet"], "was 'none.parquet'"),
         (["backtest", "sample", "--set", "governor.max_daily=1"], "did you mean governor.max_daily_trades"),
         (["backtest", "sample", "--set", "governor.max_exposure=-1"], "governor.max_exposure must be a number in"),
-        (["backtest", "sample", "--profile", "best"], "profile (--profile) must be one of default, original"),
+        (["backtest", "sample", "--profile", "best"], "profile (--profile) must be one of default, published, original"),
         (["backtest", "sample", "--symbols", "ABC"], "was 'ABC'"),
         (["backtest", "sample", "--from", "2031-01-01"], "was 2031-01-01"),
         (["backtest", "sample", "--from", "2018-12-01"], "must have more bars than the warm-up"),
@@ -148,6 +148,10 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
         (["verify", "nowhere"], "was nowhere"),
         (["explain", __file__, "AAA", "2024-01-01"], f"of a journal `qt status {__file__} --export FOLDER` makes one"),
         (["scenarios", "nowhere.json"], "nowhere.json"),
+        (
+            ["scenarios", __file__, "--profile", "default"],
+            "no case is about another, was 'default'; leave --profile out",
+        ),
         (["scenarios", __file__], "write {schema_version: 1, cases: [{id, title, component, switches, config, input, expected}, ...]}"),
         (["backtest", "sample", "--seed", "x"], "--seed must be a whole number, was 'x'. `qt backtest --help`"),
         (["audit", "leakage", "sample", "--folds", "0"], "--folds must be at least 1, was '0'"),

@@ -1,14 +1,19 @@
+from dataclasses import fields
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import research
 from qtcore import Params
 from qtcore.params import PARAMS, describe
+from qtcore.profiles import PROFILES
+from qtcore.types import InputError
+from research.data import simulate
 from research.errors import ConfigError, UserError
 from research.runs.config import load_config
-from research.training.plan import TrainingPlan
+from research.training.plan import PLANS, TrainingPlan
 
 
 def test_later_wins(tmp_path: Path) -> None:
@@ -76,11 +81,39 @@ def test_a_bad_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_profiles_differ_in_the_switches_of_the_specification() -> None:
-    default, original = Params.profile("default").flat(), Params.profile("original").flat()
-    changed = {name for name in default if default[name] != original[name]}
+    published, original = Params.profile("published").flat(), Params.profile("original").flat()
+    changed = {name for name in published if published[name] != original[name]}
     switches = "ensemble.tie_break meta.policy_base meta.missing_fill arbiter.macd_units governor.sizing_mode governor.cooldown_scope"
     switches += " governor.exposure_mode governor.drawdown_basis features.feature_set meta.consensus_guard features.warmup meta.enabled"
     assert changed == {*switches.split(), "arbiter.enabled"}
+
+
+@pytest.mark.parametrize("name", ["published", "original"])
+def test_a_fixed_profile_names_all_that_a_default_could_change(name: str) -> None:
+    params = Params.profile(name)
+    assert {*PROFILES[name]} == {*params.flat()} == {*Params().flat()}
+    assert params.flat() == PROFILES[name]
+    assert params.sharing is None  # a new voter gets its equal share, as with the defaults
+    left_to_the_user = {"models", "params", "seed", "shuffle", "periods"}
+    assert {*PLANS[name]} == {field.name for field in fields(TrainingPlan)} - left_to_the_user
+
+
+def test_a_profile_is_of_the_training_too_and_what_is_said_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PLANS, "original", {**PLANS["original"], "calibration": "temperature", "train_share": 0.5})
+    config = load_config("original", sets=["run.train_share=0.3"])
+    assert (config.run.calibration, config.run.train_share) == ("temperature", 0.3)
+    assert config.changes() == ["run.train_share=0.3"]
+    preds = research.train(simulate("random_walk", n_bars=400), ["lgbm"], profile="original", n_folds=2, train_share=0.4, processes=1)
+    plan = preds.models.config["plan"]
+    assert (plan["calibration"], plan["train_share"], plan["params"]["ensemble.tie_break"]) == ("temperature", 0.4, "order")
+    with pytest.raises(InputError, match=r"profile \(--profile\) must be one of default, published, original, was 'best'"):
+        research.train(simulate("random_walk", n_bars=400), profile="best")
+
+
+def test_what_a_file_does_not_name_is_as_it_was_published() -> None:
+    values = {name: value for name, value in Params.profile("original").flat().items() if name != "ensemble.tie_break"}
+    assert Params.stored(values) == Params.profile("original").with_values({"ensemble.tie_break": "hold"})
+    assert TrainingPlan.stored({"seed": 3}) == TrainingPlan.profile("published", seed=3)
 
 
 def test_every_parameter_round_trips_through_the_record_and_text() -> None:
