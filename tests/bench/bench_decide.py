@@ -16,6 +16,7 @@ from qtcore.ensemble import average
 from qtcore.meta import VECTORS, MetaModel, model
 from qtcore.params import Params
 from qtcore.types import Code, Decisions, Value, Votes
+from tests.support import PUBLISHED
 
 N, S = 4_380, 19
 SHAPES = [(1, 1), (1, 19), (10_000, 1), (N, S), (2_000, 200)]
@@ -63,19 +64,19 @@ def best_of(function: Callable[[], object], n: int = 20) -> float:
 
 @pytest.mark.parametrize(("n", "n_symbols"), SHAPES)
 def test_the_whole_decision(benchmark, n, n_symbols):
-    arguments = cells(n, n_symbols, Params())
+    arguments = cells(n, n_symbols, PUBLISHED)
     report(benchmark, lambda: decide_block(*arguments), n * n_symbols, "ns per cell")
 
 
 @pytest.mark.parametrize("mode", ["policy", "override", "v5", "off"])
 def test_the_modes(benchmark, mode):
-    params = Params().with_values({"meta.enabled": False} if mode == "off" else {"meta.mode": mode})
+    params = PUBLISHED.with_values({"meta.enabled": False} if mode == "off" else {"meta.mode": mode})
     arguments = cells(N, S, params)
     report(benchmark, lambda: decide_block(*arguments), N * S, "ns per cell")
 
 
 def test_the_public_call(benchmark):
-    block, params, out = world(N, S), Params(), Decisions.empty(N, S)
+    block, params, out = world(N, S), PUBLISHED, Decisions.empty(N, S)
     report(benchmark, lambda: decide(*block, params, out=out), N * S, "ns per cell")
 
 
@@ -91,7 +92,7 @@ def numpy_vote(action: np.ndarray, confidence: np.ndarray, weights: np.ndarray) 
 
 
 def test_the_vote_against_numpy(benchmark):
-    params = Params()
+    params = PUBLISHED
     action, confidence, _, regime, _, _, record, codes, values, table, found = cells(N, S, params)
     weights = np.array(params.ensemble.weights)
 

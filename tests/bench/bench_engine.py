@@ -23,6 +23,7 @@ from research.data.simulate import simulate_blocks
 from research.runs.streaming import backtest_stream, paired
 from research.training.predictions import Predictions
 from research.training.predictions_file import stream_predictions
+from tests.support import PUBLISHED
 
 S = 19
 
@@ -124,7 +125,7 @@ def stream_history(folder: Path, n_bars: int, n_symbols: int) -> int:
     for i, block in enumerate(stream_bars(path)):
         parts.append(Predictions.random(block, seed=i).save(folder / f"{i}.parquet"))
     blocks: chain[tuple[Bars, Votes]] = chain(paired(stream_bars(path), chain.from_iterable(map(stream_predictions, parts))))
-    return len(backtest_stream(blocks, qt.Params().with_values({"broker.max_holding_bars": 5})).fills)
+    return len(backtest_stream(blocks, PUBLISHED.with_values({"broker.max_holding_bars": 5})).fills)
 
 
 def test_the_memory_of_a_long_history(benchmark, tmp_path):

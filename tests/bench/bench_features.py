@@ -13,8 +13,8 @@ import talib
 
 from qtcore.features import FEATURE_SETS, FeatureBank, advance
 from qtcore.jit import kernel
-from qtcore.params import Params
 from qtcore.types import NS_PER_HOUR, Bars
+from tests.support import PUBLISHED
 
 N, S = 4_380, 19
 # Shape: least ratio to TA-Lib.
@@ -64,11 +64,11 @@ def best_of(*calls: Callable[[], object], seconds: float = 3.0) -> list[float]:
 def test_the_published_18(benchmark, n, n_symbols):
     bars = world(n, n_symbols)
     columns = [np.ascontiguousarray(plane.T) for plane in (bars.close, bars.volume)]
-    params = Params().with_values({"features.bb_ddof": 0, "features.rsi_variant": "wilder"})  # TA-Lib's definitions
+    params = PUBLISHED.with_values({"features.bb_ddof": 0, "features.rsi_variant": "wilder"})  # TA-Lib's definitions
     checked, theirs = FeatureBank(params, bars.symbols, bars.interval, FEATURE_SETS["v5"], chain=False).compute(bars), with_talib(*columns)
     for name in FEATURE_SETS["v5"]:  # after 1,000 bars its SMA seed is forgotten; a state may flip where two means are equal to the bit
         np.testing.assert_allclose(checked[name][1_000:, -1], theirs[name][1_000:], rtol=1e-6, atol=1e-9, err_msg=name)
-    bank = FeatureBank(Params(), bars.symbols, bars.interval, FEATURE_SETS["v5"], chain=False)
+    bank = FeatureBank(PUBLISHED, bars.symbols, bars.interval, FEATURE_SETS["v5"], chain=False)
     benchmark.pedantic(lambda: bank.compute(bars, reuse=True), rounds=1, warmup_rounds=1)
     if benchmark.enabled:
         ours, other = best_of(lambda: bank.compute(bars, reuse=True), lambda: with_talib(*columns))
@@ -85,7 +85,7 @@ OTHERS = {"regime": ("volatility", "trend_strength"), "v5_rel": FEATURE_SETS["v5
 def test_other_planes(benchmark, names):
     """Regime inputs on their own line (at most 50 ns), the other sets."""
     bars = world(N, S)
-    bank = FeatureBank(Params(), bars.symbols, bars.interval, names, chain=False)
+    bank = FeatureBank(PUBLISHED, bars.symbols, bars.interval, names, chain=False)
     benchmark.pedantic(lambda: bank.compute(bars, reuse=True), rounds=1, warmup_rounds=1)
     if benchmark.enabled:
         benchmark.extra_info["ns per bar and symbol"] = 1e9 * best_of(lambda: bank.compute(bars, reuse=True))[0] / (N * S)
@@ -101,7 +101,7 @@ def one_by_one(high, low, close, volume, table, memory, valid):
 def test_one_live_bar(benchmark):
     """Features, arbiter and regime inputs of one bar of 19 symbols inside a kernel."""
     bars = world(3_000, S)
-    bank = FeatureBank(Params(), bars.symbols, bars.interval)
+    bank = FeatureBank(PUBLISHED, bars.symbols, bars.interval)
     bank.compute(bars)
     table, memory = bank.room(1)
     rows = (bars.high[:1_000], bars.low[:1_000], bars.close[:1_000], bars.volume[:1_000], table, memory, np.empty((1, S), np.bool_))

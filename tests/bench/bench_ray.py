@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Params
 from research.parallel import Here, n_processors, opened
 from research.runs.case import Case
 from research.runs.space import Space
 from research.sweep.work import Settings
 from tests.bench.bench_trade import N, S
+from tests.support import PUBLISHED
 
 P, CHUNKS, ALLOWED = 4_096, 64, 1.6
 GRID = {"governor.min_confidence": "0.50:0.815:0.005", "arbiter.score_threshold": "0.05:0.365:0.005"}
@@ -25,7 +25,7 @@ GRID = {"governor.min_confidence": "0.50:0.815:0.005", "arbiter.score_threshold"
 @pytest.fixture(scope="module")
 def work():
     bars = research.load_bars(f"simulated:random_walk?n_bars={N}&n_symbols={S}")
-    params = Params().with_values({"broker.max_holding_bars": 24})
+    params = PUBLISHED.with_values({"broker.max_holding_bars": 24})
     return Settings(Space.of(params, GRID), Case.of(bars, research.Predictions.random(bars))).packed()
 
 

@@ -14,10 +14,10 @@ import pytest
 from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.metrics import metrics_of
-from qtcore.params import Params
 from qtcore.sweep import Driver, Market, drivers, sweep
 from qtcore.sweep import rows as rows_module
 from tests.bench.bench_trade import N, S, four_voters, market
+from tests.support import PUBLISHED
 
 P, CHUNK = 1_000, 50  # settings; of one call of vectorbt, which keeps [n, settings * S] arrays
 CELLS = P * N * S
@@ -36,7 +36,7 @@ FREE = {  # thresholds alone: no rule of the governor ever hits
 def settings(kind: str) -> np.ndarray:
     """1,000 rows: drawn at random, or the sorted grid of 40 x 25 thresholds."""
     rng = np.random.default_rng(0)
-    rows = np.repeat(Params().with_values(FREE if kind == "thresholds" else CHAIN).record(), P)
+    rows = np.repeat(PUBLISHED.with_values(FREE if kind == "thresholds" else CHAIN).record(), P)
     grid = np.linspace(0.05, 0.30, 25)[:, None], np.linspace(0.50, 0.80, 40)[None, :]
     score, confidence = (np.broadcast_to(axis, (25, 40)).ravel() for axis in grid)
     if kind == "random":
@@ -60,7 +60,7 @@ def vectorbt_ns(world):
     """
     vbt = pytest.importorskip("vectorbt", reason="vectorbt is not installed; it is the extra `vectorbt`")
     bars, votes, arbiter, regime = world
-    decisions = decide(votes, arbiter, regime, Params())
+    decisions = decide(votes, arbiter, regime, PUBLISHED)
     action, confidence = decisions.raw_action, decisions.raw_confidence
     limits = settings("sorted")["governor"]["min_confidence"][:CHUNK]
 
@@ -90,7 +90,7 @@ def test_sweep(benchmark, monkeypatch, world, vectorbt_ns, kind, driver):
         monkeypatch.setattr(rows_module, "suited", lambda bars, records: np.full(len(records), Driver.FEW))
     assert set(drivers(case, rows)) == {Driver.LANES if driver == "lanes" else Driver.FEW}
     got, _ = sweep(case, rows[:32])
-    params = Params().with_values(FREE if kind == "thresholds" else CHAIN)
+    params = PUBLISHED.with_values(FREE if kind == "thresholds" else CHAIN)
     for i in (0, 7):
         values = {f"governor.{name}": rows[i]["governor"][name].item() for name in ("min_confidence", "stop_loss", "max_daily_trades")}
         values["arbiter.score_threshold"] = rows[i]["arbiter"]["score_threshold"].item()

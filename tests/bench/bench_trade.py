@@ -14,10 +14,10 @@ from qtcore.chain.flow import flow, flows
 from qtcore.chain.trade import TradeState, fill_capacity, run_trade, trade
 from qtcore.features import Planes
 from qtcore.jit import kernel
-from qtcore.params import Params
 from qtcore.types import FILL, NS_PER_HOUR, Bars, Decisions, Votes
 from tests.conftest import START
 from tests.research.runs.test_vectorbt import as_orders
+from tests.support import PUBLISHED
 
 N, S = 4_380, 19
 BUSY = {"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0}  # the daily limit binds all year: 9 % of cells fill
@@ -53,7 +53,7 @@ class Loop:
     """Reused buffers around the kernel, as a caller that runs block after block has them."""
 
     def __init__(self, values, bars, action, confidence):
-        self.params, self.bars = Params().with_values(values), bars
+        self.params, self.bars = PUBLISHED.with_values(values), bars
         codes, planes, lines = np.empty((2, N, S), np.int8), np.empty((2, N, S)), np.empty((3, N))
         self.ledger = np.empty(fill_capacity(self.params, bars.close_time, S), FILL)
         self.prices = (bars.open, bars.high, bars.low, bars.close, np.empty((0, 0)), bars.open_time, bars.close_time)
@@ -88,7 +88,7 @@ def report(benchmark, function, unit_count: int, unit: str) -> float:
 @pytest.fixture(scope="module")
 def opinion():
     votes, arbiter, regime = four_voters()
-    return votes, arbiter, regime, decide(votes, arbiter, regime, Params())
+    return votes, arbiter, regime, decide(votes, arbiter, regime, PUBLISHED)
 
 
 @pytest.mark.parametrize(("name", "values", "share"), [("busy", BUSY, 0.08), ("calm", CALM, 0.025)])
@@ -103,7 +103,7 @@ def test_trade(benchmark, opinion, name, values, share):
 def test_votes_to_equity(benchmark, opinion, name, values):
     """As `Engine.run` does it: fresh outputs, no decisions written down."""
     votes, arbiter, regime, _ = opinion
-    bars, params = market(), Params().with_values(values)
+    bars, params = market(), PUBLISHED.with_values(values)
     planes = Planes(np.concatenate([arbiter, regime]), {}, np.ones((N, S), np.bool_))
     assert flows(params, N * S)
     benchmark.extra_info["target"] = TARGETS[name]
@@ -113,7 +113,7 @@ def test_votes_to_equity(benchmark, opinion, name, values):
 @pytest.mark.parametrize(("name", "values"), [("busy", BUSY), ("calm", CALM)])
 def test_votes_to_equity_with_every_decision(benchmark, opinion, name, values):
     votes, arbiter, regime, _ = opinion
-    out, params = Decisions.empty(N, S), Params().with_values(values)
+    out, params = Decisions.empty(N, S), PUBLISHED.with_values(values)
     loop = Loop(values, market(), out.raw_action, out.raw_confidence)
 
     def chain():
@@ -156,7 +156,7 @@ def test_against_vectorbt(benchmark, opinion):
     """The same fills to an equity curve: vectorbt's public call on sub-rows against votes to equity, both in this run."""
     vbt = pytest.importorskip("vectorbt", reason="vectorbt is not installed; it is the extra `vectorbt`")
     votes, arbiter, regime, decisions = opinion
-    bars, params = market(), Params().with_values(BUSY)
+    bars, params = market(), PUBLISHED.with_values(BUSY)
     result = run_trade(bars, decisions.raw_action, decisions.raw_confidence, params, TradeState.fresh(params, S))
     size, price, value = as_orders(bars, result.fills)
     options = {"fees": params.broker.fee_rate, "init_cash": params.broker.initial_cash, "cash_sharing": True, "group_by": True}

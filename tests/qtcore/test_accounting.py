@@ -5,22 +5,22 @@ import pytest
 
 from qtcore.chain.trade import TradeState, cell_pnl, fill_capacity, finish, run_trade
 from qtcore.metrics import init_metrics, metrics_of, summarise, update_metrics
-from qtcore.params import Params
 from qtcore.portfolio import apply_fill, init_account
 from qtcore.rules import Reason
 from qtcore.types import N_CLOSED, slab
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import metrics as naive
 from tests.qtcore.test_trade import OPTIONS, funding_for, votes_for, with_funding
+from tests.support import PUBLISHED
 
-CASH = Params().broker.initial_cash
+CASH = PUBLISHED.broker.initial_cash
 
 
 def run(name, seed=3, has_funding=False, n=400):
     bars = awkward_bars(n, seed)
     bars = with_funding(bars, funding_for(bars, seed)) if has_funding else bars
     action, confidence = votes_for(bars, seed)
-    params = Params().with_values({"broker.max_holding_bars": 6, **OPTIONS[name]})
+    params = PUBLISHED.with_values({"broker.max_holding_bars": 6, **OPTIONS[name]})
     state = TradeState.fresh(params, len(bars.symbols))
     return bars, params, state, run_trade(bars, action, confidence, params, state), action, confidence
 
@@ -32,7 +32,7 @@ def test_cash_and_holdings_are_equity_at_every_bar(name, has_funding):
     bars = awkward_bars(300, 3)
     bars = with_funding(bars, funding_for(bars, 3)) if has_funding else bars
     action, confidence = votes_for(bars, 3)
-    params = Params().with_values({"broker.max_holding_bars": 6, **OPTIONS[name]})
+    params = PUBLISHED.with_values({"broker.max_holding_bars": 6, **OPTIONS[name]})
     state, spent = TradeState.fresh(params, len(bars.symbols)), 0.0
     for t in range(bars.n):
         rows = slice(t, t + 1)
@@ -90,7 +90,7 @@ def test_every_position_is_closed_once_and_the_balance_is_the_sum_of_the_trades(
 
 
 def test_a_flat_book_earns_nothing():
-    bars, params = awkward_bars(200, 1), Params()
+    bars, params = awkward_bars(200, 1), PUBLISHED
     state = TradeState.fresh(params, len(bars.symbols))
     result = run_trade(bars, np.ones(bars.close.shape, np.int8), np.ones(bars.close.shape), params, state)
     assert set(result.equity) == {CASH}

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qtcore import arbiter
-from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.types import Action, Code, Value, Verdict
 from tests.conftest import assert_same_bits
 from tests.naive import opinion
+from tests.support import PUBLISHED
 from tests.support.cells import empty_slabs, random_market
 
 N = 3_000
@@ -46,7 +46,7 @@ def same(got, want):
 )
 def test_settling_equals_the_naive_arbiter(changed):
     market, codes, values = prepared(N)
-    params = Params().with_values(changed)
+    params = PUBLISHED.with_values(changed)
     arbiter.settle(market, params.record(), codes, values, 0, N)
     for i in range(N):
         before = {"verdict": codes[Code.VERDICT, i], "ensemble_action": int(codes[Code.ENSEMBLE_ACTION, i])}
@@ -70,7 +70,7 @@ def test_keeping_equals_its_twin():
 def test_cutting_the_cells_changes_no_bit(cut):
     market, codes, values = prepared(700)
     parts = codes.copy(), values.copy()
-    record = Params().record()
+    record = PUBLISHED.record()
     arbiter.settle(market, record, codes, values, 0, 700)
     arbiter.settle(market, record, *parts, 0, cut)
     arbiter.settle(market, record, *parts, cut, 700)

@@ -48,7 +48,7 @@ def note(result):
     digest.update(result.fills.tobytes())
 
 def run(values, world, live):
-    params = qtcore.Params().with_values({{"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0, **values}})
+    params = qtcore.Params.profile("published").with_values({{"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0, **values}})
     engine = qtcore.Engine(params, features=qtcore.FEATURE_SETS["v5_rel"])
     note(engine.run(world[:n - live], votes[:n - live]))
     for t in range(n - live, n):
@@ -65,7 +65,7 @@ run(qtcore.Params.profile("original").flat() | {"meta.enabled": True, "arbiter.e
 """
 SWEEP = """
 from qtcore.sweep import Market, sweep
-params = qtcore.Params().with_values({"broker.max_holding_bars": 5})
+params = qtcore.Params.profile("published").with_values({"broker.max_holding_bars": 5})
 result = qtcore.Engine(params).run(bars, votes)
 market = Market.of(bars, votes, result.planes.arbiter, result.planes.regime)
 sweep(market, params.record())

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from qtcore import ensemble
 from qtcore.chain import patterns
 from qtcore.choices import TieBreak
-from qtcore.params import Params
 from qtcore.types import Action, Code, Consensus, Value
 from tests.conftest import assert_same_bits
 from tests.naive import opinion
+from tests.support import PUBLISHED
 from tests.support.cells import all_patterns, cell_votes, empty_slabs, random_regime
 
 COLUMNS = {
@@ -52,7 +52,7 @@ def world(seed=0):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_pattern_of_five_models_equals_the_naive_vote(name):
     action, confidence, regime = world()
-    params = Params().with_values(VARIANTS[name])
+    params = PUBLISHED.with_values(VARIANTS[name])
     codes, values = run_vote(action, confidence, regime, params)
     for i in range(action.shape[1]):
         want = opinion.vote(cell_votes(action, confidence, i), tuple(regime[:, i].tolist()), params.flat())
@@ -64,7 +64,7 @@ def test_every_pattern_of_five_models_equals_the_naive_vote(name):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_the_weighted_score_equals_its_twin(name, fills):
     action, confidence, _ = world(1)
-    p = Params().with_values(VARIANTS[name]).flat()
+    p = PUBLISHED.with_values(VARIANTS[name]).flat()
     weights, tie_break = np.array(p["ensemble.weights"]), int(TieBreak[p["ensemble.tie_break"].upper()])
     for i in range(action.shape[1]):
         votes = cell_votes(action, confidence, i)
@@ -83,7 +83,7 @@ POLICIES = {
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_entry_of_the_pattern_table(name):
     """The table unpacked by hand, against the rules asked pattern by pattern."""
-    params = Params().with_values(POLICIES[name])
+    params = PUBLISHED.with_values(POLICIES[name])
     want = [entry for table in opinion.fill_table(params.flat()) for entry in table]
     got = patterns.pattern_table(params.record())
     assert len(got) == len(want)
@@ -95,16 +95,16 @@ def test_every_entry_of_the_pattern_table(name):
 
 
 def test_a_table_is_made_once_per_parameters():
-    record = Params().record()
-    assert patterns.pattern_table(record) is patterns.pattern_table(Params().record())
-    assert patterns.pattern_table(record) is not patterns.pattern_table(Params().with_values(POLICIES["half"]).record())
+    record = PUBLISHED.record()
+    assert patterns.pattern_table(record) is patterns.pattern_table(PUBLISHED.record())
+    assert patterns.pattern_table(record) is not patterns.pattern_table(PUBLISHED.with_values(POLICIES["half"]).record())
 
 
 @settings(max_examples=40, deadline=None)
 @given(cuts=st.lists(st.integers(0, 1024), max_size=6), seed=st.integers(0, 3))
 def test_cutting_the_cells_changes_no_bit(cuts, seed):
     action, confidence, regime = world(seed)
-    params = Params().with_values(VARIANTS["by regime"])
+    params = PUBLISHED.with_values(VARIANTS["by regime"])
     whole, parts = run_vote(action, confidence, regime, params), run_vote(action, confidence, regime, params, cuts)
     assert_same_bits(whole[0], parts[0])
     assert_same_bits(whole[1], parts[1])
@@ -116,7 +116,7 @@ def one(action, confidence, **values):
     for m, (a, c) in enumerate(zip(action, confidence)):
         if a is not None:
             planes[0][m], planes[1][m] = a, c
-    codes, slab = run_vote(*planes, np.full((2, 1), np.nan), Params().with_values(values))
+    codes, slab = run_vote(*planes, np.full((2, 1), np.nan), PUBLISHED.with_values(values))
     return Action(codes[Code.ENSEMBLE_ACTION, 0]), slab[Value.ENSEMBLE_CONFIDENCE, 0], Consensus(codes[Code.CONSENSUS, 0])
 
 
@@ -144,7 +144,7 @@ def test_a_tie_holds_by_default_and_goes_by_order_in_the_original():
 def test_the_count_of_a_tie_is_its_hold_voters():
     action = np.array([[S], [H], [B], [-1], [-1]], np.int8)
     codes, _ = run_vote(
-        action, np.where(action < 0, np.nan, 0.6), np.zeros((2, 1)), Params().with_values({"ensemble.weights": [1, 1, 1, 1]})
+        action, np.where(action < 0, np.nan, 0.6), np.zeros((2, 1)), PUBLISHED.with_values({"ensemble.weights": [1, 1, 1, 1]})
     )
     assert (codes[Code.CONSENSUS, 0], codes[Code.CONSENSUS_COUNT, 0], codes[Code.N_VOTERS, 0]) == (Consensus.TIE, 1, 3)
 
@@ -153,7 +153,7 @@ def test_confidence_plays_no_part_in_the_winner():
     action, confidence, regime = world()
     other = np.where(np.isnan(confidence), np.nan, 1.0 - confidence)
     rows = [Code.ENSEMBLE_ACTION, Code.CONSENSUS, Code.CONSENSUS_COUNT, Code.N_VOTERS]
-    assert_same_bits(run_vote(action, confidence, regime, Params())[0][rows], run_vote(action, other, regime, Params())[0][rows])
+    assert_same_bits(run_vote(action, confidence, regime, PUBLISHED)[0][rows], run_vote(action, other, regime, PUBLISHED)[0][rows])
 
 
 @pytest.mark.parametrize("volatility", [np.nan, -1.0, 0.0, 0.39, 0.4, 0.5, 0.59, 0.6, 2.0])

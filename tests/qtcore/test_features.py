@@ -20,13 +20,13 @@ from qtcore.features import primitives as op
 from qtcore.features import table as tb
 from qtcore.features.recursions import ema_bank, wilder
 from qtcore.features.regime import rank
-from qtcore.params import Params
 from qtcore.types import ADVANCED, ARBITER_INPUTS, NS_PER_HOUR, Bars, InputError
 from tests.conftest import assert_same_bits, awkward_bars, scenario_cases
 from tests.naive import features as naive
+from tests.support import PUBLISHED
 
-DEFAULT = Params()
-ORIGINAL = Params().with_values(
+DEFAULT = PUBLISHED
+ORIGINAL = PUBLISHED.with_values(
     {"features.rsi_variant": "wilder", "features.bb_ddof": 0, "features.warmup": 20, "arbiter.macd_units": "price"}
 )
 ALL = tuple(FEATURES)
@@ -84,7 +84,7 @@ def bars_of(*series):
 def test_the_trained_set_of_the_original():
     for case in scenario_cases("features_v5_original"):
         bars, expected = bars_of(case["input"]["ohlcv"]), case["expected"]
-        planes = planes_of(bars, Params().with_values({"features.warmup": 20}), FEATURE_SETS["v5_trained"])
+        planes = planes_of(bars, PUBLISHED.with_values({"features.warmup": 20}), FEATURE_SETS["v5_trained"])
         assert np.flatnonzero(planes.valid[:, 0])[0] == expected["first_valid_row"]
         assert planes.valid.sum() == expected["n_valid_rows"]
         for t, row in expected["rows"].items():
@@ -93,7 +93,7 @@ def test_the_trained_set_of_the_original():
 
 def test_the_arbiter_inputs_of_the_original():
     for case in scenario_cases("arbiter_from_ohlcv"):
-        params = Params().with_values({"arbiter.macd_units": case["config"]["macd_units"]})
+        params = PUBLISHED.with_values({"arbiter.macd_units": case["config"]["macd_units"]})
         inputs = planes_of(bars_of(case["input"]["ohlcv"]), params).arbiter[:, -1, 0]
         assert dict(zip(ARBITER_INPUTS, inputs, strict=True)) == pytest.approx(case["expected"]["indicators"], rel=1e-9, abs=1e-9)
 
@@ -390,7 +390,7 @@ def test_a_bank_makes_what_was_asked_for():
     assert_same_bits(planes["gap"], gap(bars))
     no_btc = replace(bars, symbols=("A", "B", "C"))
     assert (planes_of(no_btc)["btc_correlation"] == 0.0).all()
-    second = Params().with_values({"features.benchmark": "B"})
+    second = PUBLISHED.with_values({"features.benchmark": "B"})
     assert (planes_of(no_btc, second)["btc_correlation"][:, 1] == 1.0).all()
 
 
@@ -398,7 +398,7 @@ def test_a_bank_makes_what_was_asked_for():
     ("make", "message"),
     [
         (lambda b: bank_of(b, names=("rsj",)), "was 'rsj'; did you mean rsi"),
-        (lambda b: bank_of(b, Params().with_values({"features.benchmark": "XAU"})), "one of the symbols, was 'XAU'"),
+        (lambda b: bank_of(b, PUBLISHED.with_values({"features.benchmark": "XAU"})), "one of the symbols, was 'XAU'"),
         (lambda b: planes_of(b, names=("macd",), chain=False)["rsi"], "was asked for 'rsi'"),
         (lambda b: bank_of(b).compute(smooth_bars(5, 2)), "the bank's 3 symbols, was 2"),
         (lambda b: setattr(bank_of(b), "state", {}), "memory must be of shape"),

@@ -13,6 +13,7 @@ from qtcore.governor import govern_step
 from qtcore.jit import rebind
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.qtcore.test_naive_chain import random_votes
+from tests.support import PUBLISHED
 
 N, S = 1_500, 4
 FREE = {"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0}
@@ -44,7 +45,7 @@ def parts(result):
 @pytest.mark.parametrize("name", CASES)
 def test_what_flows_has_the_bits_of_what_is_written_down(world, monkeypatch, name, block):
     bars, votes = world
-    params = qt.Params().with_values(FREE | CASES[name])
+    params = PUBLISHED.with_values(FREE | CASES[name])
     assert flows(params, bars.close.size)
     monkeypatch.setattr(flow_module, "BLOCK", block)
     flowing, written = qt.Engine(params), qt.Engine(params)
@@ -61,7 +62,7 @@ def test_what_flows_has_the_bits_of_what_is_written_down(world, monkeypatch, nam
 
 def test_a_long_block_then_a_short_one_are_the_whole(world):
     bars, votes = world
-    whole, cut = qt.Engine(qt.Params().with_values(FREE)), qt.Engine(qt.Params().with_values(FREE))
+    whole, cut = qt.Engine(PUBLISHED.with_values(FREE)), qt.Engine(PUBLISHED.with_values(FREE))
     want = whole.run(bars, votes)
     got = [cut.run(bars[rows], votes[rows]) for rows in (slice(0, 1_100), slice(1_100, N))]
     assert_same_bits(np.concatenate([r.equity for r in got]), want.equity)
@@ -79,12 +80,12 @@ def test_a_long_block_then_a_short_one_are_the_whole(world):
     ],
 )
 def test_what_needs_more_than_the_rules_of_the_policy_does_not_flow(values):
-    assert not flows(qt.Params().with_values(values), 1_000_000)
+    assert not flows(PUBLISHED.with_values(values), 1_000_000)
 
 
 def test_an_own_trade_loop_flows_too(world):
     bars, votes = world
-    params = qt.Params().with_values(FREE)
+    params = PUBLISHED.with_values(FREE)
     result = qt.Engine(params, trade=rebind(qt.chain.trade.trade, govern_step=refuse)).run(bars, votes)
     assert len(result.fills) == 0
     assert "decisions" not in vars(result)

@@ -25,6 +25,7 @@ from qtcore.rules import Reason
 from qtcore.types import CLOSED, N_CLOSED, NEVER, zeros
 from research.runs.governor_state import GovernorState, position_pct, with_risk
 from tests.conftest import awkward_bars, scenario_cases
+from tests.support import PUBLISHED
 
 TOLERANCE = 1e-9
 
@@ -205,7 +206,7 @@ def test_a_researchers_governor_takes_the_place_of_ours():
     bars = awkward_bars(60, 1, 3)
     action, confidence = np.full(bars.close.shape, 2, np.int8), np.full(bars.close.shape, 0.9)
     own = rebind(trade, govern_step=mine)
-    a = run_trade(bars, action, confidence, Params(), TradeState.fresh(Params(), 3))
-    b = run_trade(bars, action, confidence, Params(), TradeState.fresh(Params(), 3), own)
+    a = run_trade(bars, action, confidence, PUBLISHED, TradeState.fresh(PUBLISHED, 3))
+    b = run_trade(bars, action, confidence, PUBLISHED, TradeState.fresh(PUBLISHED, 3), own)
     assert b.size[0, 0] == 0.5 * a.size[0, 0]
     assert set(b.governor_reason[~np.isnan(bars.close[:, 1]), 1]) == {int(Reason.GOVERNOR_ERROR)}

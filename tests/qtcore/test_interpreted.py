@@ -10,12 +10,13 @@ import numpy as np
 import qtcore as qt
 from research.training.predictions import Predictions
 from tests.conftest import awkward_bars
+from tests.support import PUBLISHED
 
 
 def digest() -> str:
     """Hash everything a small run says, by name."""
     bars = awkward_bars(140, n_symbols=3)
-    engine = qt.Engine(qt.Params().with_values({"features.warmup": 20, "governor.min_confidence": 0.5}), features=qt.FEATURE_SETS["v5_rel"])
+    engine = qt.Engine(PUBLISHED.with_values({"features.warmup": 20, "governor.min_confidence": 0.5}), features=qt.FEATURE_SETS["v5_rel"])
     votes = Predictions.random(bars, seed=2).votes()
     parts = [engine.run(bars[:90], votes[:90]), engine.run(bars[90:], votes[90:])]
     out = hashlib.sha256()

@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from qtcore import Params
 from qtcore.declare import OPINION, ROW, Lane
 from qtcore.features import FEATURE_SETS, FeatureBank
 from qtcore.params import LAYERS, lanes_of
@@ -16,6 +15,7 @@ from qtcore.sweep.layout import SETTINGS, SWITCHES
 from qtcore.sweep.rows import driver_name
 from qtcore.types import ADVANCED
 from tests.qtcore.test_sweep import FREE, WORLDS, driver, market_of, records, short_blocks  # noqa: F401 - a fixture
+from tests.support import PUBLISHED
 
 SPECS = {f"{layer.name}.{spec.name}": spec for layer in LAYERS for spec in fields(layer.default)}
 CONTEXTS = (  # in which a parameter may matter: what it steers must be asked
@@ -56,7 +56,7 @@ def compared(names):
     for world in ("learned", "funded"):
         market = market_of(WORLDS[world])
         for context in CONTEXTS:
-            base = Params().with_values(FREE | context)
+            base = PUBLISHED.with_values(FREE | context)
             rows = records([base, *(base.with_values({name: value}) for name, value in changes)])
             with driver("lanes"):
                 got = sweep(market, rows)[0]
@@ -86,7 +86,7 @@ def test_what_is_declared_runs_in_lanes(name):
     known = lanes.known(SPECS[name].default)
     with driver("lanes"):
         for value in others(name):
-            row = Params().with_values(FREE | {name: value})
+            row = PUBLISHED.with_values(FREE | {name: value})
             found = {driver_name(code) for code in drivers(market, records([row])).tolist()}
             assert found == ({"lanes"} if known is None or value in known else {name})
 
@@ -95,11 +95,11 @@ def test_what_is_declared_runs_in_lanes(name):
 def test_what_is_not_declared_takes_the_plain_driver_and_is_named(name):
     market = market_of(WORLDS["plain"])
     for value in others(name):
-        row = Params().with_values(FREE | {name: value})
+        row = PUBLISHED.with_values(FREE | {name: value})
         with driver("lanes"):
             assert {driver_name(code) for code in drivers(market, records([row])).tolist()} == {name}
     with driver("lanes"):
-        assert set(drivers(market, records([Params().with_values(FREE)])).tolist()) == {Driver.LANES}
+        assert set(drivers(market, records([PUBLISHED.with_values(FREE)])).tolist()) == {Driver.LANES}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_makes_the_market_changes_its_planes(name):
         return [made.arbiter.tobytes(), made.valid.tobytes(), *(made[key].tobytes() for key in (*chosen, *ADVANCED))]
 
     values = [bars.symbols[-1]] if name == "features.benchmark" else others(name)
-    assert all(planes(Params().with_values({name: value})) != planes(Params()) for value in values)
+    assert all(planes(PUBLISHED.with_values({name: value})) != planes(PUBLISHED) for value in values)
 
 
 def test_every_parameter_of_the_features_makes_the_market():

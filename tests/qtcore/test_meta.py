@@ -25,11 +25,11 @@ from qtcore.meta import (
     predictor,
 )
 from qtcore.meta.vectors import extremes, one_hot_row, probable_row, slot_order, spread, v5_row
-from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.types import ADVANCED, Action, InputError, Votes
 from tests.conftest import assert_same_bits
 from tests.naive import opinion
+from tests.support import PUBLISHED
 from tests.support.cells import cell_votes, random_probs, random_regime, random_votes
 
 THRESHOLDS = [0.0, 0.25, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.75, 0.8, 1.0]
@@ -75,7 +75,7 @@ PROBLEMS = [Reason.MODEL_NOT_LOADED, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING
 
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_override_and_v5_equal_their_twins(problem):
-    p = Params().flat()
+    p = PUBLISHED.flat()
     for k, probs in enumerate(PROBS):
         sell, hold, buy = COUNTS[k % len(COUNTS)]
         n = sell + hold + buy

@@ -17,6 +17,7 @@ from qtcore.types import DECISION_COLUMNS, Bars, Votes
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import chain
 from tests.qtcore.test_trade import RUINED, assert_same_as_naive, run_naive
+from tests.support import PUBLISHED
 
 N, S = 2_000, 5
 FREE = {"governor.max_drawdown": 1.0, "broker.max_holding_bars": 5}
@@ -102,7 +103,7 @@ def random_world(values: dict, seed: int, n: int = N, funding: bool = False, met
     votes.action[:, rng.random((n, S)) < quiet] = -1
     votes.confidence[votes.action < 0] = np.nan
     probs = random_meta(rng, n, S) if meta else None
-    return World(bars, votes, arbiter, regime, probs, Params().with_values({**FREE, **values}))
+    return World(bars, votes, arbiter, regime, probs, PUBLISHED.with_values({**FREE, **values}))
 
 
 def kernels(world: World):
@@ -185,6 +186,6 @@ def test_the_random_world_reaches_every_branch():
         Reason.HIERARCHY_ERROR,
         Reason.END_OF_DATA,
         Reason.GOVERNOR_ERROR,
-        *(rule.reason for rule in RULES if rule.parameter and rule.layer == "governor" and rule.why_never(Params().flat())),
+        *(rule.reason for rule in RULES if rule.parameter and rule.layer == "governor" and rule.why_never(PUBLISHED.flat())),
     }
     assert sorted(set(map(int, Reason)) - seen - set(map(int, unreachable))) == []

@@ -8,6 +8,7 @@ from qtcore.chain.trade import TradeState, run_trade
 from qtcore.params import Params
 from qtcore.types import Bars, InputError
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.support import PUBLISHED
 
 FREE = {
     "governor.min_confidence": 0.0,
@@ -39,7 +40,7 @@ def one_trade(bars: Bars, params: Params, side: int, t: int, s: int) -> tuple[fl
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_outcomes_are_what_the_trade_loop_earns_with_one_cell(name):
-    bars, params = awkward_bars(240, seed=len(name)), Params().with_values(FREE | SETTINGS[name])
+    bars, params = awkward_bars(240, seed=len(name)), PUBLISHED.with_values(FREE | SETTINGS[name])
     results, ends = outcomes(bars, params)
     rng = np.random.default_rng(3)
     told = {True: 0, False: 0}
@@ -58,7 +59,7 @@ def test_outcomes_are_what_the_trade_loop_earns_with_one_cell(name):
 
 @pytest.mark.parametrize("cut", [1, 100, 239])
 def test_outcomes_that_ended_are_the_same_whatever_comes_later(cut):
-    bars, params = awkward_bars(240, seed=2), Params().with_values(SETTINGS["usual"])
+    bars, params = awkward_bars(240, seed=2), PUBLISHED.with_values(SETTINGS["usual"])
     (whole, ends), (part, _) = outcomes(bars, params), outcomes(bars[:cut], params)
     assert_same_bits(part, np.where(ends[:, :cut] < cut, whole[:, :cut], np.nan))
 
@@ -69,4 +70,4 @@ def test_outcomes_that_ended_are_the_same_whatever_comes_later(cut):
 )
 def test_outcomes_need_a_horizon_and_the_next_open(values, message):
     with pytest.raises(InputError, match=message):
-        outcomes(awkward_bars(50), Params().with_values(values))
+        outcomes(awkward_bars(50), PUBLISHED.with_values(values))

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from qtcore.choices import MetaMode
-from qtcore.params import NUMBERS, Params
+from qtcore.params import NUMBERS
 from qtcore.rules import RULES, Reason, refusals, rule_of, rules_of
+from tests.support import PUBLISHED
 from tests.support.rule_gaps import gaps
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,10 +22,10 @@ def test_every_reason_has_one_rule(reason):
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.reason.name)
 def test_what_a_rule_declares_exists(rule):
-    values = Params().flat()
+    values = PUBLISHED.flat()
     assert bool(rule.modes) <= (rule.layer == "meta")
     assert not rule.parameter or rule.parameter in values
-    assert (rule.off is None) or Params().with_values({rule.parameter: rule.off}).flat()[rule.parameter] == rule.off
+    assert (rule.off is None) or PUBLISHED.with_values({rule.parameter: rule.off}).flat()[rule.parameter] == rule.off
     assert not rule.never or not rule.parameter or rule.off is not None
     assert not rule.limit or rule.parameter in NUMBERS, (
         f"qtcore/rules.py: {rule.name} has a limit, which says a number; {rule.parameter} is none"

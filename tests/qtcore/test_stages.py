@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import qtcore as qt
 import research
-from qtcore import InputError, Params
+from qtcore import InputError
 from qtcore.declare import time_text
 from qtcore.stages import stages_text
 from qtcore.types import DECISION_COLUMNS, Source, Verdict
@@ -21,6 +21,7 @@ from research.verify.invariants import check_invariants
 from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.qtcore.test_engine import run_in_blocks
+from tests.support import PUBLISHED
 
 N = 400
 BARS = awkward_bars(N)
@@ -34,7 +35,7 @@ def time_of(bar: int) -> str:
 
 
 STAGES = [(time_of(120), True, False), (time_of(250), True, True)]
-STAGED = Params().with_values({**OFF, "stages": STAGES})
+STAGED = PUBLISHED.with_values({**OFF, "stages": STAGES})
 
 
 def test_every_stage_decides_with_its_own_switches() -> None:
@@ -45,7 +46,7 @@ def test_every_stage_decides_with_its_own_switches() -> None:
         (slice(120, 250), {"meta.enabled": True}),
         (slice(250, N), {"meta.enabled": True, "arbiter.enabled": True}),
     ):
-        whole = qt.Engine(Params().with_values(OFF | values)).run(BARS, votes)
+        whole = qt.Engine(PUBLISHED.with_values(OFF | values)).run(BARS, votes)
         for name in DECISION_COLUMNS:
             assert_same_bits(getattr(staged.decisions, name)[rows], getattr(whole.decisions, name)[rows], name)
     assert not (staged.decisions.verdict[:120] != Verdict.NONE).any()
@@ -63,8 +64,8 @@ def test_cutting_changes_nothing_across_stages(cuts: list[int]) -> None:
 def test_stage_one_logs_and_changes_no_outcome() -> None:
     """O-4: the policy is evaluated from bar 120 on; every order, fill and figure is that of stage 0."""
     predictions = Predictions.random(BARS, seed=3)
-    before = research.backtest(BARS, predictions, Params().with_values(OFF)).result
-    after = research.backtest(BARS, predictions, Params().with_values(OFF), stages=STAGES[:1]).result
+    before = research.backtest(BARS, predictions, PUBLISHED.with_values(OFF)).result
+    after = research.backtest(BARS, predictions, PUBLISHED.with_values(OFF), stages=STAGES[:1]).result
     for name in OUTCOMES:
         assert_same_bits(getattr(before, name), getattr(after, name), name)
     assert (after.decisions.verdict[120:] == Verdict.ESCALATE).any()
@@ -73,7 +74,7 @@ def test_stage_one_logs_and_changes_no_outcome() -> None:
 
 def test_rolling_back_keeps_positions_and_takes_effect_on_the_next_bar() -> None:
     votes = Predictions.random(BARS, seed=3).votes()
-    on = Params().with_values({"governor.max_drawdown": 1.0})
+    on = PUBLISHED.with_values({"governor.max_drawdown": 1.0})
     back = qt.Engine(on.with_values({"stages": [(time_of(200), False, False)]})).run(BARS, votes)
     kept = qt.Engine(on).run(BARS, votes)
     assert_same_bits(back.equity[:201], kept.equity[:201])  # what bar 200 decides is filled at the open of 201
@@ -84,8 +85,8 @@ def test_rolling_back_keeps_positions_and_takes_effect_on_the_next_bar() -> None
 def test_a_value_set_later_holds_in_every_stage() -> None:
     assert STAGED.with_values({"meta.enabled": True}).flat()["stages"][0] == {"from": time_of(120), "arbiter.enabled": False}
     assert STAGED.with_values({"meta.enabled": False, "arbiter.enabled": False}).stages == ()
-    assert Params().with_values(STAGED.flat()) == STAGED
-    assert hash(STAGED) != hash(Params())
+    assert PUBLISHED.with_values(STAGED.flat()) == STAGED
+    assert hash(STAGED) != hash(PUBLISHED)
     assert STAGED.with_values({"governor.max_drawdown": 0.2}).stages == STAGED.stages
 
 
@@ -105,8 +106,8 @@ def test_the_command_that_reproduces_a_run_names_its_stages() -> None:
     assert config.params.flat()["stages"][1] == {"from": "2024-04-01T06:00", "arbiter.enabled": True}
     assert config.changes() == ["stages=2024-03-01 meta=on arbiter=off; 2024-04-01T06:00 arbiter=on"]
     factors = {"from": "2024-05-01", "ensemble.regime_factors": [1.25] * 45}
-    fitted = Params().with_values({"stages": [factors]})
-    assert Params().with_values({"stages": stages_text(fitted.stages)}) == fitted
+    fitted = PUBLISHED.with_values({"stages": [factors]})
+    assert PUBLISHED.with_values({"stages": stages_text(fitted.stages)}) == fitted
 
 
 @pytest.mark.parametrize(
@@ -123,7 +124,7 @@ def test_the_command_that_reproduces_a_run_names_its_stages() -> None:
 )
 def test_a_bad_stage_is_named(stages, message) -> None:
     with pytest.raises(InputError, match=message):
-        Params().with_values({"stages": stages})
+        PUBLISHED.with_values({"stages": stages})
 
 
 def test_the_stepper_refuses_stages() -> None:
@@ -134,7 +135,7 @@ def test_the_stepper_refuses_stages() -> None:
 
 
 def test_a_staged_run_is_recorded_proved_and_told(tmp_path) -> None:
-    run = research.backtest(BARS, Predictions.random(BARS, seed=3), Params().with_values(OFF), stages=STAGES)
+    run = research.backtest(BARS, Predictions.random(BARS, seed=3), PUBLISHED.with_values(OFF), stages=STAGES)
     folder = run.save(tmp_path / "run", record=False)
     certificate = verify_run(folder)
     assert [c["detail"] for c in certificate["checks"] if not c["passed"]] == []

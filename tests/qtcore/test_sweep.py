@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtcore import Engine, InputError, Params
+from qtcore import Engine, InputError
 from qtcore.chain.decide import decide
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
@@ -24,6 +24,7 @@ from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import sweep as naive
 from tests.qtcore.test_naive_chain import random_market, random_meta, random_votes
 from tests.qtcore.test_trade import RUINED
+from tests.support import PUBLISHED
 
 N, S = 420, 4
 BLOCK = 150 * S  # cells: three blocks, the last one short
@@ -149,18 +150,18 @@ PLAIN_ONLY = (*PLAIN_ONLY, {"governor.sizing_mode": "kelly_empirical"})
 @settings(max_examples=40, deadline=None)
 @given(name=st.sampled_from(sorted(WORLDS)), rows=st.lists(st.tuples(THRESHOLDS, st.sampled_from(MODES)), min_size=1, max_size=9))
 def test_a_row_has_the_bits_of_its_run(name, rows):
-    assert_rows_are_runs(WORLDS[name], [Params().with_values(a | b) for a, b in rows])
+    assert_rows_are_runs(WORLDS[name], [PUBLISHED.with_values(a | b) for a, b in rows])
 
 
 def test_every_mode_beside_every_other():
-    rows = [Params().with_values({**FREE, **mode, "arbiter.score_threshold": t}) for t in (0.05, 0.15) for mode in MODES]
+    rows = [PUBLISHED.with_values({**FREE, **mode, "arbiter.score_threshold": t}) for t in (0.05, 0.15) for mode in MODES]
     for w in WORLDS.values():
         assert_rows_are_runs(w, rows)
 
 
 def draw(rng, n):
     """PARAMS [n] with everything drawn that lanes may differ in."""
-    rows = np.repeat(Params().with_values(FREE).record(), n)
+    rows = np.repeat(PUBLISHED.with_values(FREE).record(), n)
     drawn = {
         "meta.low_confidence": rng.uniform(0.4, 0.9, n),
         "meta.consensus_threshold": rng.choice([0.5, 0.75, 1.0], n),
@@ -239,9 +240,9 @@ def test_ruined_lanes_have_the_bits_of_the_plain_driver(name):
 def test_what_looks_at_lists_of_trades_takes_the_plain_driver():
     market = market_of(WORLDS["plain"])
     for values in PLAIN_ONLY:
-        codes = drivers(market, records([Params().with_values(FREE | values)] * 64))
+        codes = drivers(market, records([PUBLISHED.with_values(FREE | values)] * 64))
         assert {driver_name(code) for code in codes.tolist()} == set(values)
-    some = records([Params().with_values(FREE)] * 70 + [Params().with_values(FREE | PLAIN_ONLY[0])] * 30)
+    some = records([PUBLISHED.with_values(FREE)] * 70 + [PUBLISHED.with_values(FREE | PLAIN_ONLY[0])] * 30)
     names = [driver_name(code) for code in drivers(market, some).tolist()]
     assert names == ["lanes"] * 64 + ["few"] * 6 + ["governor.order"] * 30
     cells = np.zeros((N, S), np.int8)
@@ -251,7 +252,7 @@ def test_what_looks_at_lists_of_trades_takes_the_plain_driver():
 
 def test_rows_in_the_order_of_the_drivers_make_the_chunks_of_the_whole():
     market = market_of(WORLDS["plain"])
-    rows = np.concatenate([draw(np.random.default_rng(5), 300), records([Params().with_values(FREE | PLAIN_ONLY[0])] * 9)])
+    rows = np.concatenate([draw(np.random.default_rng(5), 300), records([PUBLISHED.with_values(FREE | PLAIN_ONLY[0])] * 9)])
     order = run_order(market, rows)
     assert sorted(order) == list(range(309))
     is_lane = drivers(market, rows)[order] == Driver.LANES
@@ -276,7 +277,7 @@ def test_times_that_lanes_cannot_hold_take_the_plain_driver():
     far = {name: start + (getattr(bars, name) - start) * 10 + np.arange(N) % 2 for name in ("open_time", "close_time")}
     odd = replace(bars, **far)  # half a year in single nanoseconds
     assert rows_module.time_unit(odd, 60) == 0
-    assert set(drivers(Market.of(odd, w.votes, w.arbiter, w.regime), records([Params().with_values(FREE)] * 64))) == {Driver.TIMES}
+    assert set(drivers(Market.of(odd, w.votes, w.arbiter, w.regime), records([PUBLISHED.with_values(FREE)] * 64))) == {Driver.TIMES}
     late = replace(bars, close_time=bars.close_time - 1)  # 23:59:59.999999999
     assert rows_module.time_unit(late, 60) == 1
     rows = draw(np.random.default_rng(1), 64)
@@ -290,8 +291,8 @@ def test_times_that_lanes_cannot_hold_take_the_plain_driver():
 
 def test_a_row_has_the_bits_of_the_engine():
     w = WORLDS["plain"]
-    planes = FeatureBank(Params(), w.bars.symbols, w.bars.interval, ()).compute(w.bars)
-    rows = [Params().with_values({**FREE, "governor.min_confidence": c}) for c in (0.5, 0.65, 0.8)]
+    planes = FeatureBank(PUBLISHED, w.bars.symbols, w.bars.interval, ()).compute(w.bars)
+    rows = [PUBLISHED.with_values({**FREE, "governor.min_confidence": c}) for c in (0.5, 0.65, 0.8)]
     got, _ = sweep(Market.of(w.bars, w.votes, planes.arbiter, planes.regime), records(rows))
     for params, row in zip(rows, got, strict=True):
         result = Engine(params).run(w.bars, w.votes)
@@ -303,7 +304,7 @@ def test_a_row_has_the_bits_of_the_engine():
 def test_rows_do_not_know_of_each_other():
     rng = np.random.default_rng(0)
     rows = [
-        Params().with_values({**FREE, "arbiter.score_threshold": t, "governor.stop_loss": s})
+        PUBLISHED.with_values({**FREE, "arbiter.score_threshold": t, "governor.stop_loss": s})
         for t in (0.05, 0.1, 0.2)
         for s in (0.01, 0.02)
     ]
@@ -318,7 +319,7 @@ def test_rows_do_not_know_of_each_other():
 def test_rows_equal_the_naive_twin():
     w, flat = WORLDS["funded"], {}
     rows = [
-        Params().with_values({**FREE, "arbiter.score_threshold": t, "governor.min_confidence": c}) for t, c in ((0.05, 0.5), (0.2, 0.7))
+        PUBLISHED.with_values({**FREE, "arbiter.score_threshold": t, "governor.min_confidence": c}) for t, c in ((0.05, 0.5), (0.2, 0.7))
     ]
     cells = np.random.default_rng(1).integers(0, 9, (N, S)).astype(np.int8)
     got, regimes = sweep(market_of(w, cells), records(rows))
@@ -343,7 +344,7 @@ def test_rows_equal_the_naive_twin():
 
 
 def test_equity_at_the_bars_asked_for_is_that_of_the_run():
-    w, rows = WORLDS["plain"], [Params().with_values({**FREE, "governor.min_confidence": c}) for c in (0.5, 0.65, 0.8)]
+    w, rows = WORLDS["plain"], [PUBLISHED.with_values({**FREE, "governor.min_confidence": c}) for c in (0.5, 0.65, 0.8)]
     ends = np.array([0, 23, 149, 150, 151, 299, 300, N - 1])  # block edges among them
     got = equity_at(market_of(w), records(rows), ends)
     for params, row in zip(rows, got, strict=True):
@@ -361,8 +362,8 @@ def test_ends_equal_the_naive_twin(ends):
 
 def test_a_holding_time_left_to_the_label_is_refused():
     with pytest.raises(InputError, match=r"broker\.max_holding_bars must be above 0 in a sweep, was 0"):
-        sweep(market_of(WORLDS["plain"]), Params().record())
+        sweep(market_of(WORLDS["plain"]), PUBLISHED.record())
 
 
 def test_no_settings_give_no_rows():
-    assert len(sweep(market_of(WORLDS["plain"]), Params().record()[:0])[0]) == 0
+    assert len(sweep(market_of(WORLDS["plain"]), PUBLISHED.record()[:0])[0]) == 0

@@ -12,11 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
-from qtcore.params import PARAMS, Params
+from qtcore.params import PARAMS
 from qtcore.rules import RULES, Reason
 from qtcore.types import FILL, NEVER, NS_PER_HOUR, Bars
 from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
+from tests.support import PUBLISHED
 
 OUTPUTS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure")
 RUINED = {
@@ -148,7 +149,7 @@ def test_equal_to_the_naive_chain(name, seed):
     if seed:
         bars = with_funding(bars, funding_for(bars, seed))
     action, confidence = votes_for(bars, seed)
-    params = Params().with_values(OPTIONS[name])
+    params = PUBLISHED.with_values(OPTIONS[name])
     state = TradeState.fresh(params, len(bars.symbols))
     result = run_trade(bars, action, confidence, params, state)
     book, out = run_naive(bars, action, confidence, params)
@@ -165,7 +166,7 @@ def outcome(values: dict[str, object]) -> tuple[set[Reason], bytes]:
     """Reasons that the account gives under `values`, and what became of it, on awkward bars."""
     bars = awkward_bars(420, 0, 8)
     action, confidence = votes_for(bars, 0)
-    params = Params().with_values(values)
+    params = PUBLISHED.with_values(values)
     state = TradeState.fresh(params, len(bars.symbols))
     result = run_trade(bars, action, confidence, params, state)
     fills = np.concatenate([result.fills, finish(state, int(bars.close_time[-1]), params)[1]])
@@ -228,7 +229,7 @@ def test_equal_to_the_naive_chain_under_any_mix_of_options(values, seed, has_fun
     bars = awkward_bars(110, seed, 5)
     bars = with_funding(bars, funding_for(bars, seed)) if has_funding else bars
     action, confidence = votes_for(bars, seed, hold=0.3)
-    params = Params().with_values(values)
+    params = PUBLISHED.with_values(values)
     state = TradeState.fresh(params, len(bars.symbols))
     result = run_trade(bars, action, confidence, params, state)
     assert_same_as_naive(result, state, *run_naive(bars, action, confidence, params))
@@ -264,7 +265,7 @@ def test_cutting_the_input_changes_nothing(name, cuts, seed, has_funding):
     bars = awkward_bars(160, seed, 5)
     bars = with_funding(bars, funding_for(bars, seed)) if has_funding else bars
     action, confidence = votes_for(bars, seed)
-    params = Params().with_values({"broker.max_holding_bars": 6, **OPTIONS[name]})
+    params = PUBLISHED.with_values({"broker.max_holding_bars": 6, **OPTIONS[name]})
     whole = run_in_blocks(bars, action, confidence, params, [])
     assert_same_run(whole, run_in_blocks(bars, action, confidence, params, cuts))
 
@@ -273,7 +274,7 @@ def test_cutting_the_input_changes_nothing(name, cuts, seed, has_funding):
 def test_bar_by_bar_is_the_same_run(name):
     bars = awkward_bars(120, 5)
     action, confidence = votes_for(bars, 5)
-    params = Params().with_values(OPTIONS[name])
+    params = PUBLISHED.with_values(OPTIONS[name])
     whole = run_in_blocks(bars, action, confidence, params, [])
     assert_same_run(whole, run_in_blocks(bars, action, confidence, params, list(range(1, bars.n))))
 
@@ -284,7 +285,7 @@ def test_the_past_ignores_the_future(t):
     planes = {name: np.vstack([getattr(bars, name)[:t], getattr(other, name)[t:]]) for name in ("open", "high", "low", "close", "volume")}
     changed = Bars(bars.open_time, bars.close_time, **planes, symbols=bars.symbols, interval=bars.interval)
     action, confidence = votes_for(bars, 1)
-    params = Params().with_values({"broker.max_holding_bars": 5})
+    params = PUBLISHED.with_values({"broker.max_holding_bars": 5})
     a = run_in_blocks(bars, action, confidence, params, [])[0]
     action[t:], confidence[t:] = votes_for(bars, 9)[0][t:], 0.99
     b = run_in_blocks(changed, action, confidence, params, [])[0]
@@ -298,7 +299,7 @@ def digest(name="horizon"):
     """Hash every array of a small run."""
     bars = awkward_bars(200, 4)
     action, confidence = votes_for(bars, 4)
-    outputs, state = run_in_blocks(bars, action, confidence, Params().with_values(OPTIONS[name]), [70])
+    outputs, state = run_in_blocks(bars, action, confidence, PUBLISHED.with_values(OPTIONS[name]), [70])
     arrays = [*outputs.values(), *vars(state).values()]
     return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
 
@@ -334,7 +335,7 @@ def example(rows, signals, confidence=0.9, values=None, funding=None, state=None
     open_time = START + NS_PER_HOUR * np.arange(first, first + n)
     rates = None if funding is None else np.array(funding, float).reshape(n, -1)
     bars = Bars(open_time, open_time + NS_PER_HOUR, *planes, np.zeros_like(planes[0]), tuple(rows), NS_PER_HOUR, rates)
-    params = Params().with_values({**NO_COST, **TEN_PERCENT, **(values or {})})
+    params = PUBLISHED.with_values({**NO_COST, **TEN_PERCENT, **(values or {})})
     state = TradeState.fresh(params, len(rows)) if state is None else state
     conf = np.broadcast_to(np.array(confidence, float), (n, len(rows))) if np.ndim(confidence) < 2 else np.array(confidence, float)
     result = run_trade(bars, action, np.array(conf, order="C"), params, state)
@@ -490,10 +491,10 @@ def test_a_halt_is_lifted_by_hand():
     rows, values = [FLAT, FLAT, (95.0, 95.0, 95.0, 95.0), FLAT], {"governor.max_drawdown": 0.004, "governor.drawdown_reset": "manual"}
     _, state, _ = example(rows, "B...", values=values)
     assert reasons(example([FLAT], "B", values=values, state=state.copy())[0]) == ["MAX_DRAWDOWN_EXCEEDED"]
-    state.lift_halt(Params().with_values(values))
+    state.lift_halt(PUBLISHED.with_values(values))
     assert reasons(example([FLAT], "B", values=values, state=state)[0]) == ["APPROVED"]
     with pytest.raises(ValueError, match="manual, was none"):
-        state.lift_halt(Params())
+        state.lift_halt(PUBLISHED)
 
 
 def test_projected_exposure_admits_five_positions_and_existing_six():
@@ -543,7 +544,7 @@ def test_without_shorts_a_sell_only_closes():
 def test_the_last_bar_opens_nothing_and_the_end_closes_on_a_copy():
     result, state, fills = example([FLAT, (100.0, 101.0, 100.0, 101.0)], "BB")
     before = state.copy()
-    end, last = finish(state, int(START + 2 * NS_PER_HOUR), Params().with_values(NO_COST))
+    end, last = finish(state, int(START + 2 * NS_PER_HOUR), PUBLISHED.with_values(NO_COST))
     assert [said(fill) for fill in last] == [(2.0, "END_OF_DATA", 101.0, 10.0)]
     assert (len(fills), result.equity[-1], end.account["balance"][0]) == (1, 10_010.0, 10_010.0)
     for name in ("account", "positions", "closed"):

@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Params
 from research import parallel
 from research.errors import UserError
 from research.evidence.ledger import Ledger
@@ -23,9 +22,10 @@ from research.parallel import RayPool, code, opened, private_folder
 from research.sweep import run as run_module
 from research.training.models.schedule import ModelSet
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.support import PUBLISHED
 
 GRID = {"governor.min_confidence": "0.50:0.80:0.01", "governor.order": "symbols,by_confidence", "arbiter.score_threshold": "0.05:0.30:0.05"}
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 import research
-from qtcore import Params
 from research.evidence.ledger import Ledger
 from research.runs.folder import read_run
 from research.sweep import run as run_module
+from tests.support import PUBLISHED
 
 psutil = pytest.importorskip("psutil", reason="psutil is not installed; ray brings it")
 pytest.importorskip("ray", reason="ray is not installed; it is the extra `ray`")
 pytestmark = pytest.mark.slow  # half a minute each: heads and workers are processes that start
 
 DATA = "simulated:random_walk?n_bars=500&n_symbols=2&seed=4"
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 GRID = {"governor.min_confidence": "0.50:0.80:0.01", "governor.stop_loss": "0.01:0.20:0.01"}  # 620 settings
 SLOW = """
 import sys, time

@@ -15,6 +15,7 @@ from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.types import DECISION_COLUMNS, FILL, MODELS, NS_PER_HOUR, Bars, Decisions, Source, Verdict, Votes
 from research.training.models.layers import NONE, Layers
+from tests.support import PUBLISHED
 
 START = 1_704_067_200_000_000_000  # 2024-01-01 UTC
 FEE, SLIPPAGE, SIZE = 0.0004, 0.0001, 500.0
@@ -92,7 +93,7 @@ def fake_run(n: int = 1_500, n_symbols: int = 4, seed: int = 0, skill: float = 0
     bars = walk(rng, n, n_symbols)
     labels = forward_labels(bars.close)
     votes = noisy_votes(rng, labels, skill)
-    params = Params().with_values({"broker.max_holding_bars": 5, "governor.min_confidence": min_confidence})
+    params = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.min_confidence": min_confidence})
     regime = np.stack([rng.random((n, n_symbols)), np.clip(rng.normal(0.0, 0.4, (n, n_symbols)), -1, 1)])
     chain, alone = (trade(bars, votes, params, regime, arbiter) for arbiter in (True, False))
     return FakeRun(bars, FakePredictions(FakeLabel(), labels), params, chain, alone)

@@ -9,6 +9,8 @@ import sys
 
 import numpy as np
 
+from tests.support import PUBLISHED
+
 MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     (
         "ties go to SELL",
@@ -75,11 +77,10 @@ N_BARS = 130
 def check_features() -> None:
     """Raise AssertionError where a feature differs from its twin, or a cut changes a bit."""
     from qtcore.features import FEATURES, FeatureBank
-    from qtcore.params import Params
     from tests.conftest import assert_same_bits, awkward_bars
     from tests.naive.features import advance
 
-    bars, params = awkward_bars(260, 5, 2), Params()
+    bars, params = awkward_bars(260, 5, 2), PUBLISHED
     names = tuple(FEATURES)
     planes = FeatureBank(params, bars.symbols, bars.interval, names).compute(bars)
     with np.errstate(all="ignore"):

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 import research
-from qtcore import Engine, Params
+from qtcore import Engine
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import N_MODELS, Bars, Votes
 from research.evidence import sharpe as sr
 from research.evidence.finding import decide, effective_trades, excess
 from research.runs.benchmark import bar_returns, buy_and_hold
 from research.training.scoring.bootstrap import Bootstrap, block_length
+from tests.support import PUBLISHED
 
 DAYS = 365.0
 FREE = {"broker.fee_rate": 0.0, "broker.slippage_rate": 0.0}
@@ -67,7 +68,7 @@ def world(seed: int, n_days: int) -> Bars:
 
 def trade_all(bars: Bars, votes: Votes, values: dict, settings=SETTINGS) -> list:
     """The account's result of every setting; the opinion is formed once."""
-    base = Params().with_values(OPEN | values | {"broker.max_holding_bars": 1})
+    base = PUBLISHED.with_values(OPEN | values | {"broker.max_holding_bars": 1})
     decisions = Engine(base).run(bars, votes).decisions
     out = []
     for floor, horizon in settings:

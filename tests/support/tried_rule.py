@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 import research
-from qtcore import Params
 from qtcore.params import describe
 from qtcore.rules import Reason, rule_of
 from qtcore.types import Action
@@ -21,6 +20,7 @@ from research.runs.explain import explain_decision
 from research.workflow.recording import save_run
 from tests.conftest import assert_same_bits
 from tests.naive import trade as naive
+from tests.support import PUBLISHED
 
 BUSY = {"governor.min_confidence": 0.4, "governor.max_daily_trades": 1_000, "governor.cooldown_minutes": 0, "broker.max_holding_bars": 2}
 
@@ -32,12 +32,13 @@ def try_rule(code: str, off: str, *values: str) -> None:
     bars = research.simulate("random_walk", seed=3, n_bars=300, n_symbols=3)
     predictions = research.Predictions.random(bars, seed=1)
     runs = {
-        value: research.backtest(bars, predictions, params=Params().with_values(BUSY | {rule.parameter: value})) for value in (off, *values)
+        value: research.backtest(bars, predictions, params=PUBLISHED.with_values(BUSY | {rule.parameter: value}))
+        for value in (off, *values)
     }
     counts = {value: int((run.result.governor_reason == rule.reason).sum()) for value, run in runs.items()}
     assert counts[off] == 0, counts
     assert len(set(counts.values())) == len(counts), counts
-    trials = research.sweep(bars, predictions, {rule.parameter: ",".join(runs)}, Params().with_values(BUSY), record=False).table()
+    trials = research.sweep(bars, predictions, {rule.parameter: ",".join(runs)}, PUBLISHED.with_values(BUSY), record=False).table()
     for (value, run), trial in zip(runs.items(), trials.to_dict("records"), strict=True):
         assert trial[rule.parameter] == float(value)
         assert trial["last_equity"] == run.result.equity[-1]

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from qtcore import Params
 from research.cli.app import app
 from research.cli.common import guarded
+from tests.support import PUBLISHED
 
 DATA = "simulated:random_walk?n_bars=600&n_symbols=2&seed=2"
 
@@ -17,7 +17,7 @@ def run_folder(tmp_path_factory):
     import research
 
     bars = research.load_bars(DATA)
-    params = Params().with_values({"governor.max_drawdown": 1.0})
+    params = PUBLISHED.with_values({"governor.max_drawdown": 1.0})
     return research.backtest(bars, research.Predictions.random(bars, seed=1), params).save(
         tmp_path_factory.mktemp("runs") / "run", record=False
     )

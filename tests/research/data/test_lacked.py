@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore.params import Params
 from qtcore.types import Bars
 from research.cli import _formatted
 from research.cli.app import app
@@ -26,6 +25,7 @@ from research.report import build
 from research.training.predictions import Predictions
 from research.training.walk_forward import train
 from tests.research.data.test_data import PLANES, frame
+from tests.support import PUBLISHED
 
 
 def walk(n: int, symbols: tuple[str, ...] = ("AAA", "BBB"), seed: int = 0) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def test_too_few_candles_and_no_predictions_are_causes():
     late = pd.concat([walk(400, ("AAA",)), walk(400, ("NEW",), 1)[360:]])
     bars = load_bars(late)
     assert mute(bars) == {"NEW": "NEW can never vote: it has 40 candles, and its features need more than 50"}
-    assert mute(bars, Params().with_values({"features.warmup": 20})) == {}
+    assert mute(bars, PUBLISHED.with_values({"features.warmup": 20})) == {}
     said = Predictions.random(bars)
     said.action[:, :, 1] = -1
     assert "NEW: no prediction counts for it in the tested bars, so it is never traded" in lacked(research.backtest(bars, said))
@@ -250,7 +250,7 @@ def test_payments_are_counted_as_they_were_made(fill):
     rates = np.zeros(bars.close.shape)
     rates[7::8] = 1e-4
     bars = replace(bars, funding=rates)
-    params = Params().with_values({"broker.fill": fill, "governor.min_confidence": 0.4, "governor.stop_loss": 0.005})
+    params = PUBLISHED.with_values({"broker.fill": fill, "governor.min_confidence": 0.4, "governor.stop_loss": 0.005})
     run = research.backtest(bars, Predictions.random(bars, seed=2), params)
     fills = np.concatenate([run.result.fills, run.closing_fills])
     n = 0
@@ -282,9 +282,9 @@ def test_candles_that_no_model_serves_are_told():
     models = train(bars, models=("lgbm",), n_folds=2, processes=1).models
     first = min(a.valid_from for a in models.artefacts)
     early = bars[: int(np.searchsorted(bars.close_time, first))]
-    (told,) = [text for text in deficiencies(early, Params(), (), None, models, None) if "nobody votes" in text]
+    (told,) = [text for text in deficiencies(early, PUBLISHED, (), None, models, None) if "nobody votes" in text]
     assert told.startswith(f"no model serves these candles, so nobody votes and nothing is traded: the first serves from {iso(first)}, ")
-    assert not any("nobody votes" in text for text in deficiencies(bars[: early.n + 1], Params(), (), None, models, None))
+    assert not any("nobody votes" in text for text in deficiencies(bars[: early.n + 1], PUBLISHED, (), None, models, None))
 
 
 @pytest.mark.parametrize(("label", "has_labels"), [("L3", True), ("L4", False)])

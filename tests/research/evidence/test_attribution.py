@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Params
 from qtcore.rules import switches
 from qtcore.types import MODELS, N_MODELS, Bars
 from research.evidence.attribution import attribute
 from research.training.regimes import CELLS, SLICES
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
 
 def made(bars: Bars, probs: np.ndarray, values: dict, **rest) -> research.Run:
@@ -18,7 +18,7 @@ def made(bars: Bars, probs: np.ndarray, values: dict, **rest) -> research.Run:
     rule = research.Predictions.random(bars, seed=0)
     fold = np.full(bars.n, -1, np.int16)
     predictions = research.Predictions.from_probs(bars, probs, fold, rule.labels, rule.label, imported=True)
-    return research.backtest(bars, predictions, Params().with_values(values), **rest)
+    return research.backtest(bars, predictions, PUBLISHED.with_values(values), **rest)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def run(bars) -> research.Run:
         "governor.min_confidence": 0.55, "governor.max_daily_trades": 5, "governor.max_drawdown": 0.10, "governor.max_exposure": 0.12,
         "governor.stop_loss": 0.01, "broker.allow_short": False,
     }  # fmt: skip
-    return research.backtest(bars, research.Predictions.random(bars, seed=1), Params().with_values(values))
+    return research.backtest(bars, research.Predictions.random(bars, seed=1), PUBLISHED.with_values(values))
 
 
 def test_contributions_add_up_in_total_and_in_every_regime(run):
@@ -81,7 +81,7 @@ def test_the_policy_alone_changes_nothing(run):
 
 
 def test_rules_that_are_off_have_no_row(bars):
-    run = research.backtest(bars, research.Predictions.random(bars, seed=2), Params().with_values({"governor.cooldown_minutes": 0}))
+    run = research.backtest(bars, research.Predictions.random(bars, seed=2), PUBLISHED.with_values({"governor.cooldown_minutes": 0}))
     rows = run.attribution().index
     assert "cooldown" not in rows
     assert "no_shorts" not in rows  # shorts are allowed by default

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 import research
-from qtcore import Params
 from research.cli.app import app
 from research.cli.common import guarded
 from research.errors import UserError
 from research.evidence.cpcv import Paths, audit_cpcv
 from research.training.splits import combinatorial, paths
+from tests.support import PUBLISHED
 
-FREE = Params().with_values(
+FREE = PUBLISHED.with_values(
     {"governor.max_drawdown": 1.0, "governor.min_confidence": 0.4, "broker.fee_rate": 0.0, "broker.slippage_rate": 0.0}
 )
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from qtcore.chain.decide import decide
-from qtcore.params import Params
 from qtcore.rules import Reason, codes, rules_of
 from qtcore.types import MODELS, NS_PER_DAY, NS_PER_HOUR, Votes
 from research.evidence.reachability import (
@@ -30,13 +29,14 @@ from research.evidence.reachability import (
 )
 from research.evidence.thresholds import SHARES, same_shares, thresholds
 from tests.naive.evidence import policy_reason, vote_counts
+from tests.support import PUBLISHED
 from tests.support.fake_run import fake_run
 
 FOUR, THREE, TWO, FIVE = 0b01111, 0b00111, 0b00011, 0b11111
 
 
 def scene(*voters, has_model=True, has_probs=False, daily=24, **values):
-    params = Params().with_values({name.replace("__", "."): value for name, value in values.items()})
+    params = PUBLISHED.with_values({name.replace("__", "."): value for name, value in values.items()})
     return RuleContext(params, dict.fromkeys(voters, 100), has_model, has_probs, daily)
 
 
@@ -50,7 +50,7 @@ def names(found):
 @pytest.mark.parametrize("voters", [TWO, 0b01010, THREE, 0b10110, FOUR, FIVE])
 @pytest.mark.parametrize("is_low", [False, True])
 def test_every_vote_pattern_gets_the_reason_of_the_specification(voters, is_low):
-    got = Counter(Reason(r).name for r in reasons_of(Params(), voters, is_low)[0])
+    got = Counter(Reason(r).name for r in reasons_of(PUBLISHED, voters, is_low)[0])
     assert got == Counter(policy_reason(*counts, is_low) for counts in vote_counts(bin(voters).count("1")))
 
 
@@ -121,7 +121,7 @@ def test_what_the_chain_decides_is_never_called_unreachable():
     seen = set()
     modes = ("policy", "learned", "override", "v5")
     for mode, voters, has_model in itertools.product(modes, (TWO, THREE, FOUR, FIVE), (False, True)):
-        params = Params().with_values({"meta.variant": mode} if mode == "learned" else {"meta.mode": mode})
+        params = PUBLISHED.with_values({"meta.variant": mode} if mode == "learned" else {"meta.mode": mode})
         action = np.full((5, 400, 1), -1, np.int8)
         for m in range(5):
             if voters >> m & 1:
@@ -188,7 +188,7 @@ def test_inside_the_span_nothing_differs_and_outside_something_does(voters, name
         share = {"consensus" if "consensus" in name else "disagreement": value}
         return [policy_reason(*counts, False, **share) for counts in vote_counts(bin(voters).count("1"))]
 
-    here = answers(Params().flat()[name])
+    here = answers(PUBLISHED.flat()[name])
     inside = [v for v in np.linspace(0.0, 1.0, 401) if low + 1e-9 < v < high - 1e-9]
     assert all(answers(v) == here for v in inside)
     for beyond in (low - 1e-6, high + 1e-6):

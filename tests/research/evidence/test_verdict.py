@@ -14,7 +14,6 @@ import pytest
 
 import research
 import research.verify.certificate as proof
-from qtcore import Params
 from qtcore.types import MODELS
 from research.cli.app import app
 from research.cli.common import guarded
@@ -30,6 +29,7 @@ from research.training.predictions import Predictions
 from research.verify.claims import Claim
 from research.verify.evidence import read_evidence
 from research.workflow.recording import reproduce, verify_run
+from tests.support import PUBLISHED
 
 WORLD = "simulated:random_walk?n_bars=700&n_symbols=2&seed=3"
 PASSED = {"passed": True, "checks": [{"name": "replay: the same bits", "group": "parity", "passed": True, "detail": ""}]}
@@ -343,7 +343,7 @@ def test_an_interrupt_between_run_and_proof_hides_nothing(bars, early, tmp_path)
 
 def test_what_a_leaked_run_earned_moves_no_honest_figure(bars, early, tmp_path):
     """Honest runs before, the leaked one between: the later honest run's deflated ratio is that of the same number of honest tries."""
-    settings = [Params().with_values({"governor.min_confidence": x}) for x in (0.55, 0.6, 0.65, 0.7)]
+    settings = [PUBLISHED.with_values({"governor.min_confidence": x}) for x in (0.55, 0.6, 0.65, 0.7)]
     honest = knowing(bars, 0)
     last = research.backtest(bars, honest, settings[-1])
     for params in settings[:-1]:
@@ -367,7 +367,7 @@ def test_what_a_leaked_run_earned_moves_no_honest_figure(bars, early, tmp_path):
 def test_other_settings_of_the_same_leak_count_for_nothing_either(bars, early, tmp_path):
     """A sweep's rows and runs without a proof, before and after the one whose proof fails."""
     for x in (0.5, 0.6):
-        research.backtest(bars, early, Params().with_values({"governor.min_confidence": x})).save(tmp_path / str(x))
+        research.backtest(bars, early, PUBLISHED.with_values({"governor.min_confidence": x})).save(tmp_path / str(x))
     research.sweep(bars, early, {"governor.min_confidence": [0.7, 0.75]})
     assert Ledger().lineages()[0]["tried"].variance > 0.0
     leak = research.backtest(bars, early)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from qtcore import Params
 from research.errors import UserError
 from research.live.broker.paper import PaperBroker
 from research.live.start import start_live
 from research.live.storage import files
+from tests.support import PUBLISHED
 from tests.support.live_market import content, events_of, make_market, paper_content, replay_of, run_live
 
 N = 110
@@ -149,11 +149,11 @@ def test_a_checkpoint_that_loses_power_loses_nothing(power, tmp_path):
 
 def test_a_new_paper_account_is_on_the_disk_before_its_first_bar(tmp_path):
     """What it begins with is in no journal; everything later is, so no commit of the account waits for the disk."""
-    broker = PaperBroker(tmp_path / "paper", ("A",), Params(), cash=123.0)
+    broker = PaperBroker(tmp_path / "paper", ("A",), PUBLISHED, cash=123.0)
     assert broker.db.execute("PRAGMA synchronous").fetchone()[0] == 1
     shutil.copy(tmp_path / "paper", tmp_path / "left")
     broker.close()
-    assert PaperBroker(tmp_path / "left", ("A",), Params()).balance == 123.0
+    assert PaperBroker(tmp_path / "left", ("A",), PUBLISHED).balance == 123.0
 
 
 def test_live_syncs_at_every_commit_and_a_replay_at_checkpoints(tmp_path):

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import qtcore as qt
 from qtcore.types import NS_PER_MINUTE, Bars
 from research import backtest
 from research.data import Loaded, load
@@ -28,6 +27,7 @@ from research.live.session.runner import Options, Runner
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
 from tests.research.live.test_exchange import FIRST, MINUTE, NAMES, key, market, opened
+from tests.support import PUBLISHED
 from tests.support.local_exchange import LocalExchange, Row, market_id
 
 LIVE = 100  # first bar that is not history
@@ -89,7 +89,7 @@ def voted(bars: Bars) -> Predictions:
 def live(folder: Path, feed, predictions: Predictions, n: int, **how) -> Path:
     """Decide n bars of a feed; returns the journal."""
     journal = Journal(folder / "j", {"symbols": feed.symbols, "interval": feed.interval}, durable=False)
-    params = qt.Params().with_values(VALUES)
+    params = PUBLISHED.with_values(VALUES)
     runner = Runner(params, feed, journal, PaperBroker(folder / "b", feed.symbols, params), predictions, options=Options(**how))
     runner.watchers = (lambda entry: runner.stop() if entry.bar + 1 == LIVE + n else None,)
     runner.run()
@@ -105,7 +105,7 @@ def notes(journal: Path) -> list[tuple[str, str, str]]:
 
 def check_money(journal: Path, loaded: Loaded, n: int) -> None:
     """Candles and account of the journal are those of the backtest, to the bit."""
-    run = backtest(loaded.bars, voted(loaded.bars), qt.Params().with_values(VALUES))
+    run = backtest(loaded.bars, voted(loaded.bars), PUBLISHED.with_values(VALUES))
     with sqlite3.connect(journal) as db:
         lines = np.array(db.execute("SELECT equity, balance, exposure FROM bars ORDER BY bar").fetchall())
         candles = [np.frombuffer(blob).reshape(-1, len(NAMES))[:5] for (blob,) in db.execute("SELECT candles FROM bars ORDER BY bar")]
@@ -195,7 +195,7 @@ def test_many_bad_candles_are_an_alarm(problem):
 
 def test_a_restart_measures_jumps_against_what_was_decided_before(loaded, tmp_path):
     """Two minutes before the step the process ends; the next one knows the usual move from the journal."""
-    bars, params = loaded.bars, qt.Params().with_values(VALUES)
+    bars, params = loaded.bars, PUBLISHED.with_values(VALUES)
     for until in (STEP[1] - 2, STEP[1] + 5):
         journal = Journal(tmp_path / "j", {"symbols": bars.symbols, "interval": bars.interval}, durable=False)
         feed = ReplayFeed(bars, live_from=int(bars.open_time[LIVE]))
@@ -244,7 +244,7 @@ class KilledError(Exception):
 
 def decided(folder: Path, point: str = "", bars: range = range(0)) -> Path:
     """Decide what `Rough` sends; at `point` of every bar of `bars` the process ends and another goes on."""
-    feed, params, left = Rough(), qt.Params().with_values(VALUES), list(bars)
+    feed, params, left = Rough(), PUBLISHED.with_values(VALUES), list(bars)
     while True:
         journal = Journal(folder / "j", {"symbols": feed.symbols, "interval": feed.interval}, durable=False)
         runner = Runner(params, feed, journal, broker := PaperBroker(folder / "b", feed.symbols, params))

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import qtcore as qt
 import research
 from qtcore.types import MODELS, NS_PER_MINUTE, Bars
 from research import backtest
@@ -35,6 +34,7 @@ from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
 from tests.naive import live as naive
 from tests.research.live.test_live import planes_of
+from tests.support import PUBLISHED
 from tests.support.local_exchange import LocalExchange, Row, market_id
 
 HERE = Path(__file__).resolve().parents[2] / "support"
@@ -310,7 +310,7 @@ def check_backtest(bars: Bars, known: dict[str, np.ndarray], models: Path, journ
     as_known = replace(bars, **known)[: first + n_bars(journal)]
     predictions = Predictions.from_models(models, as_known)
     predictions.action[:, :first], predictions.confidence[:, :first] = -1, np.nan
-    run = backtest(as_known, predictions, qt.Params().with_values(EAGER))
+    run = backtest(as_known, predictions, PUBLISHED.with_values(EAGER))
     assert len(run.result.fills) > 4
     planes, expected = planes_of(journal, len(NAMES)), decision_planes(run)
     for name in cell_names(MODELS):

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-import qtcore as qt
 import research
 from research.data import load_bars, save_bars
 from research.training import registry
 from research.training.meta import train_meta
 from research.training.predictions import Predictions
 from tests.conftest import shared_data
+from tests.support import PUBLISHED
 from tests.support.live_market import STEERING, content, events_of, make_market, notes, paper_content, run_market
 from tests.support.live_victim import POINTS
 
@@ -130,7 +130,7 @@ def promoted(tmp_path):
     for k in range(2):
         part = research.train(bars, models=("xgb", "lgbm"), n_folds=2, seed=k, preset="tiny", use_store=False)
         part.models.save(tmp_path / "models" / str(k))
-        train_meta(bars, Predictions.random(bars, seed=8 + k), qt.Params(), kind="logistic").save(tmp_path / "models" / str(k) / "meta")
+        train_meta(bars, Predictions.random(bars, seed=8 + k), PUBLISHED, kind="logistic").save(tmp_path / "models" / str(k) / "meta")
     plan = {9 * k: {"promote": str(tmp_path / "models" / str(k % 2)), "after": k} for k in range(1, 33)}
     plan |= {9 * k + 1: COMMANDS[k % 3] for k in range(8, 33)}
     plan[1] = {

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from qtcore import Params
 from qtcore.rules import Reason
 from qtcore.types import ACCOUNT, CLOSED, MODELS, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Source, Verdict
 from research.cli.app import app
@@ -29,6 +28,7 @@ from research.live.monitoring.bar_log import LogFile, lines_of
 from research.live.monitoring.sources import open_source
 from research.live.records import Event
 from research.workflow.run import Run
+from tests.support import PUBLISHED
 from tests.support.live_world import WORLD, replay, traded
 
 NOON = 1_704_110_400_000_000_000  # 2024-01-01T12:00:00Z
@@ -64,7 +64,7 @@ def said(
     for name, value in (account or {}).items():
         (accounts if name in ACCOUNT.names else positions)[name] = value
     entry = SimpleNamespace(result=result, events=list(events), account=accounts, positions=positions, closed=np.zeros(N_CLOSED, CLOSED))
-    return [str(line).removeprefix(STAMP) for line in lines_of(entry, Params().with_values(params or {}))]
+    return [str(line).removeprefix(STAMP) for line in lines_of(entry, PUBLISHED.with_values(params or {}))]
 
 
 def test_votes_and_ensemble():

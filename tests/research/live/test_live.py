@@ -38,6 +38,7 @@ from research.runs.tables import decision_planes
 from research.training.meta import MetaSchedule, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
+from tests.support import PUBLISHED
 from tests.support.live_market import content, events_of, make_market, replay_of, run_live
 
 
@@ -169,7 +170,7 @@ def test_a_doubled_order_shows(market, tmp_path):
 
 def test_orders_and_bars_are_taken_once(market, tmp_path):
     bars, _, _ = market
-    params = qt.Params()
+    params = PUBLISHED
     broker = PaperBroker(tmp_path / "b", bars.symbols, params)
     order = Order("A-1-entry", bars.symbols[0], "entry", 500.0, int(Reason.APPROVED))
     for _ in range(3):
@@ -185,7 +186,7 @@ def test_orders_and_bars_are_taken_once(market, tmp_path):
 
 def test_a_broker_at_the_close_is_refused(tmp_path):
     with pytest.raises(UserError, match="next_open"):
-        PaperBroker(tmp_path / "b", ("A",), qt.Params().with_values({"broker.fill": "close"}))
+        PaperBroker(tmp_path / "b", ("A",), PUBLISHED.with_values({"broker.fill": "close"}))
 
 
 # the journal's refusals
@@ -571,7 +572,7 @@ def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path, capsys):
     bars = load_bars(world)
     trained = research.train(bars, models=("lgbm",), n_folds=2)
     trained.models.save(tmp_path / "models")
-    train_meta(bars, Predictions.random(bars, seed=8), qt.Params(), kind="logistic").save(tmp_path / "models" / "meta")
+    train_meta(bars, Predictions.random(bars, seed=8), PUBLISHED, kind="logistic").save(tmp_path / "models" / "meta")
     asked = LiveOptions(f"replay:{world}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, allow_synthetic=True)
     run_live(asked, until=350)
     run_live(asked)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from qtcore import Params
 from qtcore.rules import RULES, Reason
 from research import backtest
 from research.data import load_bars
@@ -17,6 +16,7 @@ from research.runs.config import Config
 from research.runs.explain import explain_decision
 from research.runs.reason_text import Asked, reason_text
 from research.training.predictions import Predictions
+from tests.support import PUBLISHED
 from tests.support.live_world import WORLD, replay
 
 TIGHT = {
@@ -32,7 +32,7 @@ NUMBERED = ("LOW_CONFIDENCE", "MAX_DRAWDOWN_EXCEEDED", "DAILY_TRADE_LIMIT_REACHE
 @pytest.fixture(scope="module", params=[TIGHT, ORDERED], ids=["by symbols", "by confidence"])
 def world(request, tmp_path_factory) -> Path:
     """A folder with a run, the journal of the same decisions and its log."""
-    folder, params = tmp_path_factory.mktemp("reasons"), Params().with_values(request.param)
+    folder, params = tmp_path_factory.mktemp("reasons"), PUBLISHED.with_values(request.param)
     bars = load_bars(WORLD)
     predictions = Predictions.random(bars, seed=4)
     predictions.save(folder / "predictions.parquet")
@@ -110,9 +110,9 @@ def test_every_sentence_of_the_table_can_be_said():
     asked = Asked(8_000.0, 8_100.0, 10_000.0, 4_500.0, 20, 0, 60_000_000_000, (0.55, 1.5))
     opinion = dict.fromkeys(("confidence", "ensemble_confidence", "meta_confidence", "arbiter_confidence", "arbiter_score"), 0.5)
     for rule in RULES:
-        said = reason_text(rule.reason, Params(), opinion | asked.numbers(rule.reason, Params(), 0.5))
+        said = reason_text(rule.reason, PUBLISHED, opinion | asked.numbers(rule.reason, PUBLISHED, 0.5))
         assert (said != rule.name) == bool(rule.text)
-    assert reason_text(Reason.MAX_DRAWDOWN_EXCEEDED, Params(), asked.numbers(Reason.MAX_DRAWDOWN_EXCEEDED, Params(), 0.5)) == (
+    assert reason_text(Reason.MAX_DRAWDOWN_EXCEEDED, PUBLISHED, asked.numbers(Reason.MAX_DRAWDOWN_EXCEEDED, PUBLISHED, 0.5)) == (
         "MAX_DRAWDOWN_EXCEEDED (20.0% > 15.0%)"
     )
-    assert reason_text(Reason.COOLDOWN_ACTIVE, Params(), {"cooldown_left": float("nan")}) == "COOLDOWN_ACTIVE"
+    assert reason_text(Reason.COOLDOWN_ACTIVE, PUBLISHED, {"cooldown_left": float("nan")}) == "COOLDOWN_ACTIVE"

@@ -21,6 +21,7 @@ from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.research.live.test_live import content, planes_of, run_live
+from tests.support import PUBLISHED
 
 WORLD = "simulated:random_walk?n_bars=300&n_symbols=2"
 SWAP, N_SYMBOLS = 230, 2
@@ -39,7 +40,7 @@ def trained(bars, tmp_path_factory) -> list[Path]:
     for k, label in enumerate(("L1", "L1", "L2")):
         part = research.train(bars, models=("lgbm",), label=label, n_folds=2, seed=k, preset="tiny", use_store=False)
         part.models.save(folder / str(k))
-        train_meta(bars, Predictions.random(bars, seed=8 + k), qt.Params(), kind="logistic").save(folder / str(k) / "meta")
+        train_meta(bars, Predictions.random(bars, seed=8 + k), PUBLISHED, kind="logistic").save(folder / str(k) / "meta")
         made.append(folder / str(k))
     return made
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import qtcore as qt
 from qtcore.choices import MetaMode
 from qtcore.rules import Reason
 from qtcore.types import Verdict
@@ -37,6 +36,7 @@ from research.live.start import LiveOptions, start_live
 from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from research.workflow.run import Run
+from tests.support import PUBLISHED
 from tests.support.live_world import WORLD, replay, traded
 
 
@@ -306,7 +306,7 @@ def test_a_fault_lands_in_its_bucket(watched, tmp_path, fault, bucket):
     assert sum(pnl["parts"].values()) == pytest.approx(pnl["difference"], abs=1e-6)
     assert [name for name, value in pnl["parts"].items() if value != 0.0] == [bucket]
     expected = (
-        backtest(reference, Predictions.load(watched[0].parent / "predictions.parquet")).result.equity[-1] - qt.Params().broker.initial_cash
+        backtest(reference, Predictions.load(watched[0].parent / "predictions.parquet")).result.equity[-1] - PUBLISHED.broker.initial_cash
     )
     assert pnl["reference"] == pytest.approx(expected)
 
@@ -338,7 +338,7 @@ def test_what_the_broker_does_otherwise_lands_in_its_bucket(watched, tmp_path, f
     assert report["identical"]
     assert report["broker_mismatches"] > 0
     open_ = sum(p["qty"] * (bars.close[-1, bars.symbols.index(name)] - p["entry_price"]) - p["entry_fee"] for name, p in held.items())
-    assert pnl["live"] == pytest.approx(balance + open_ - qt.Params().broker.initial_cash, abs=1e-6)  # the broker's own books
+    assert pnl["live"] == pytest.approx(balance + open_ - PUBLISHED.broker.initial_cash, abs=1e-6)  # the broker's own books
     assert sum(parts.values()) == pytest.approx(pnl["difference"], abs=1e-6)
     assert parts[fault] < -1.0 or fault == "latency"
     others = sum(abs(value) for name, value in parts.items() if name != fault)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qtcore import Engine, InputError, Params
+from qtcore import Engine, InputError
 from qtcore.chain.trade import cell_pnl, finish
 from qtcore.rules import Reason
 from qtcore.types import LEAST_PRICE, MOST, Bars
@@ -26,6 +26,7 @@ from research.training.predictions import Predictions
 from tests.conftest import START
 from tests.qtcore.test_trade import FLAT, example, reasons
 from tests.research.live.test_live import check_against
+from tests.support import PUBLISHED
 
 HOUR = 3_600_000_000_000
 UP = (100_000.0,) * 4  # a thousand times FLAT
@@ -39,7 +40,7 @@ def test_a_short_through_a_step_of_a_thousand_ends_at_nothing():
     assert cell_pnl(result.pnl)[:, 0].tolist() == [0.0, -10_000.0, 0.0, 0.0, 0.0]
     ruin = ruin_of(START + HOUR * np.arange(1, 6), result.equity, result.fills, 10_000.0)
     assert (ruin.bar, ruin.written_off, ruin.n_positions) == (2, 989_000.0, 0)
-    assert finish(state, START + 5 * HOUR, Params())[0].account["balance"].tolist() == [0.0]
+    assert finish(state, START + 5 * HOUR, PUBLISHED)[0].account["balance"].tolist() == [0.0]
 
 
 def test_what_is_held_is_closed_at_the_mark_and_the_winner_keeps_its_cell():
@@ -105,7 +106,7 @@ VALUES = {"governor.max_daily_trades": 100, "governor.cooldown_minutes": 0, "bro
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     bars = load(candles()).bars
-    run = backtest(bars, short_before(bars), Params().with_values(VALUES))
+    run = backtest(bars, short_before(bars), PUBLISHED.with_values(VALUES))
     run.save(tmp_path_factory.mktemp("run"))
     return run
 
@@ -139,7 +140,7 @@ def test_a_proof_misses_money_that_a_ruined_account_got_back(run, tmp_path):
 
 def test_without_ruin_there_is_nothing_to_say():
     bars = load(candles(1.0)).bars
-    run = backtest(bars, short_before(bars), Params().with_values(VALUES))
+    run = backtest(bars, short_before(bars), PUBLISHED.with_values(VALUES))
     assert run.summary["pnl"]["liquidation"] is None
     assert not any("liquidated" in text for _, text in notices(run.summary, {"passed": True}, {}))
 

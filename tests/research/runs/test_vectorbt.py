@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from qtcore.chain.trade import TradeState, finish, run_trade
-from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.types import NS_PER_HOUR, Bars
 from tests.conftest import shared_data
+from tests.support import PUBLISHED
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "PEPEUSDT", "DOGEUSDT", "XRPUSDT", "ENAUSDT", "SHIBUSDT", "TAOUSDT", "AVAXUSDT")
 PRICES = ("open", "high", "low", "close", "volume")
@@ -59,7 +59,7 @@ def run():
     bars = load(SYMBOLS, 4_000)
     action, confidence = momentum_votes(bars)
     values = {"governor.stop_loss": 0.01, "broker.max_holding_bars": 12, "governor.max_daily_trades": 1_000, "governor.max_drawdown": 1.0}
-    params = Params().with_values(values)
+    params = PUBLISHED.with_values(values)
     state = TradeState.fresh(params, len(bars.symbols))
     result = run_trade(bars, action, confidence, params, state)
     _, last = finish(state, int(bars.close_time[-1]), params)
@@ -110,7 +110,7 @@ def small(values, world="gaps", n_bars=700):
     import research
 
     bars = research.simulate(world, seed=4, n_bars=n_bars, n_symbols=3)
-    return research.backtest(bars, research.Predictions.random(bars, seed=1), Params().with_values(values))
+    return research.backtest(bars, research.Predictions.random(bars, seed=1), PUBLISHED.with_values(values))
 
 
 @pytest.mark.parametrize("values", [{}, {"broker.fill": "close"}, {"governor.stop_loss": 0.003, "broker.delist_after": 2}], ids=str)

@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Params
 from research.errors import UserError
 from research.evidence.ledger import Ledger
 from research.runs.space import Space
 from research.sweep.adaptive import BATCH, HEARD, UNKNOWN, Adaptive
+from tests.support import PUBLISHED
 
 pytest.importorskip("optuna")
 
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 GRID = {"governor.min_confidence": "0.5:0.9", "governor.stop_loss": "0.01:0.10:0.01", "governor.order": "symbols,by_confidence"}
 HILL = {"governor.min_confidence": "0:1", "governor.stop_loss": "0.01:0.25:0.01", "meta.enabled": "on,off"}
 

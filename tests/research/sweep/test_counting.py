@@ -5,15 +5,15 @@ import json
 import pytest
 
 import research
-from qtcore import Params
 from research.cli.app import app
 from research.cli.common import guarded
 from research.evidence.ledger import Ledger
 from research.evidence.trials import hash_params
 from research.sweep.adaptive import Adaptive
 from research.sweep.walk import _from, walk
+from tests.support import PUBLISHED
 
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 GRID = {"governor.min_confidence": [0.5, 0.6, 0.7], "arbiter.score_threshold": [0.05, 0.2]}
 FREE = {"governor.min_confidence": "0.4:0.8"}
 N, FOLDS = 480, 3

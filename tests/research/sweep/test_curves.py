@@ -5,15 +5,15 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Params
 from research.errors import UserError
 from research.evidence.finding import judge_picks
 from research.sweep.curves import Curve, threshold_curve
 from research.sweep.page import _curve_words
 from research.sweep.walk import _from as since
 from research.sweep.walk import pick_table, walk, walk_forward
+from tests.support import PUBLISHED
 
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Params
 from research.runs.space import Axis
 from research.sweep import digest as digest_module
 from research.sweep import run as run_module
 from research.sweep.digest import Scale, digest
 from research.sweep.rules import parse_rules
+from tests.support import PUBLISHED
 
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 GRID = {"governor.min_confidence": "0.5:0.8", "governor.stop_loss": "0.01:0.10:0.01", "governor.order": "symbols,by_confidence"}
 X, Y, Z = GRID
 

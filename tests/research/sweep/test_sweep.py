@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import InputError, Params
+from qtcore import InputError
 from qtcore.metrics import metrics_of, summarise
 from research.errors import UserError
 from research.evidence.ledger import Ledger
@@ -21,9 +21,10 @@ from research.sweep import run as run_module
 from research.sweep.counting import ParamsHash
 from research.sweep.drivers import driver_words
 from research.sweep.rules import parse_rules
+from tests.support import PUBLISHED
 
 GRID = {"governor.min_confidence": "0.5:0.8:0.1", "arbiter.score_threshold": [0.05, 0.15, 0.3], "governor.max_daily_trades": [2, 20]}
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 import research
-from qtcore import Params
 from research.evidence.overfitting import overfitting, superiority
 from research.evidence.trials import daily_returns
 from research.runs.space import BLOCK, Space
 from research.sweep import search_significance
+from tests.support import PUBLISHED
 
-BASE = Params().with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
+BASE = PUBLISHED.with_values({"broker.max_holding_bars": 5, "governor.max_drawdown": 1.0})
 GRID = {"governor.min_confidence": "0.5:0.8:0.1", "arbiter.gate_confidence": [0.5, 0.7], "governor.max_daily_trades": [2, 20]}
 
 

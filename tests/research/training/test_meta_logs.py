@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qtcore import Engine, Params
+from qtcore import Engine
 from qtcore.meta import VECTORS, MetaModel
 from research import backtest
 from research.cli.app import app
@@ -18,8 +18,9 @@ from research.runs.prediction_log import export_log
 from research.training.meta import V1_THRESHOLD, MetaPredictor, MetaSchedule, read_log, train_from_log, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
-BUSY = Params().with_values({"governor.max_daily_trades": 10_000, "broker.max_holding_bars": 1})  # a trade in every second cell
+BUSY = PUBLISHED.with_values({"governor.max_daily_trades": 10_000, "broker.max_holding_bars": 1})  # a trade in every second cell
 HEADER = "timestamp,symbol,action,outcome,pnl_pct,hold_duration_minutes\n"
 
 
@@ -199,7 +200,7 @@ def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_
     assert guarded(lambda: app(arguments, standalone_mode=False)) == 0
     stored = MetaSchedule.load(tmp_path / "meta")
     assert stored.config["label"]["id"] == "L6"
-    served = Engine(Params(), meta_model=stored).run(bars, preds.votes())
+    served = Engine(PUBLISHED, meta_model=stored).run(bars, preds.votes())
     first = int(np.searchsorted(bars.close_time, stored.artefacts[0].valid_from))
     assert np.isnan(served.meta_probs[:, :first]).all()
     assert not np.isnan(served.meta_probs[:, first:]).all()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import research
-from qtcore import Engine, Params
+from qtcore import Engine
 from qtcore.rules import Reason
 from qtcore.types import DECISION_COLUMNS, Action
 from research import backtest
@@ -28,6 +28,7 @@ from research.verify.meta import meta_claims
 from research.workflow.backtest_job import Job, run_job, train_job
 from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
 MODES = {"override": ("meta26", "logistic"), "v5": ("v5", "mlp"), "policy": ("meta32", "xgboost")}
 
@@ -43,7 +44,7 @@ def preds(bars):
 
 
 def params_of(mode):
-    return Params().with_values(
+    return PUBLISHED.with_values(
         {"meta.mode": mode, "meta.override_threshold": 0.4, "meta.v5_threshold": 0.4, "meta.entropy_threshold": 0.97}
     )
 
@@ -160,7 +161,7 @@ def test_scores_of_a_model_that_no_rule_asks(bars):
     assert_same_bits(np.argmax(probs[known], axis=-1).astype(np.int8), action[known])
     assert "meta_policy" in run.summary["models"]
     assert run.summary["models"]["meta_policy"]["n"] == int((known & (run.labels >= 0)).sum())
-    assert meta_scores(backtest(bars, preds).result, Params()) == {}
+    assert meta_scores(backtest(bars, preds).result, PUBLISHED) == {}
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 
-from qtcore import Params
 from qtcore.meta import VECTORS, MetaModel
 from research.data import simulate
 from research.errors import UserError
@@ -25,6 +24,7 @@ from research.training.models.folder import meta_path
 from research.training.predictions import Predictions
 from research.verify.causality import rewrite_future
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
 CHOICES = [(kind, calibration) for kind, own in CALIBRATIONS.items() for calibration in own]
 
@@ -128,14 +128,14 @@ def test_every_fold_sees_earlier_folds_only(bars, preds, schedule):
         )  # they end at or after the boundary
         rewritten = Predictions.from_probs(bars, probs, preds.fold, labels, preds.label, imported=True)
         changed = rewrite_future(bars, row, seed=3)
-        assert training.refit(changed, rewritten, Params(), schedule, artefact.fold) == artefact.hash
+        assert training.refit(changed, rewritten, PUBLISHED, schedule, artefact.fold) == artefact.hash
         labels[: row // 2] = 1
         moved = Predictions.from_probs(bars, probs, preds.fold, labels, preds.label, imported=True)
-        assert training.refit(changed, moved, Params(), schedule, artefact.fold) != artefact.hash
+        assert training.refit(changed, moved, PUBLISHED, schedule, artefact.fold) != artefact.hash
 
 
 def test_no_label_reaches_into_the_next_part(bars, preds):
-    material, plan = training.prepare(bars, preds, Params())
+    material, plan = training.prepare(bars, preds, PUBLISHED)
     for _, start, _ in material.folds:
         train, held = (np.flatnonzero(part) for part in material.parts(start, plan.embargo))
         gap = preds.label.horizon + plan.embargo

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import qtcore as qt
-from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS
 from research.training.models import schedule
 from research.training.models.inputs import model_inputs
@@ -16,6 +15,7 @@ from research.training.predictions import Predictions
 from research.training.walk_forward import retrain_fold, train
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.research.training.test_train import with_new_future
+from tests.support import PUBLISHED
 
 BARS = awkward_bars(520, seed=0, n_symbols=3)
 SLOTS = ("lgbm", "nhits", "patchtst")  # one that sees a row, two that see 24
@@ -32,7 +32,7 @@ def test_exactly_the_complete_windows_are_predicted(made):
     assert made.notes == ()
     assert made.slots == SLOTS
     assert made.models.lookback == L
-    usable = model_inputs(BARS, Params()).usable
+    usable = model_inputs(BARS, PUBLISHED).usable
     for slot, lookback in zip(SLOTS, (1, L, L)):
         want = complete(usable, lookback)
         want[:FIRST] = False
@@ -65,7 +65,7 @@ def test_the_stored_schedule_serves_the_predictions_bar_by_bar(made, tmp_path, m
     made.models.save(tmp_path)
     served = ModelSet.load(tmp_path)
     assert served.notes == ()
-    inputs, told = model_inputs(BARS, Params()), []
+    inputs, told = model_inputs(BARS, PUBLISHED), []
     assert_same_bits(Predictions.from_models(served, BARS, progress=lambda *report: told.append(report)).probs, made.probs)
     assert told[:2] == [(0, 6, "predicting: lgbm, fold 1, 0%"), (1, 6, "predicting: nhits, fold 1, 0%")]
     monkeypatch.setattr(schedule, "SERVED", 7)  # the cells of several bars, cut anywhere

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import research
-from qtcore import MODELS, Params
+from qtcore import MODELS
 from research.data import simulate
 from research.errors import UserError
 from research.runs.config import load_config
@@ -15,6 +15,7 @@ from research.training.predictions import Predictions
 from research.training.regime_weights import FACTORS, fit_factors, fit_regime_weights, regime_factors
 from research.training.regimes import CELLS
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
 HIGH_UP, LOW_SIDEWAYS = CELLS.index("volatility_high.trend_uptrend"), CELLS.index("volatility_low.trend_sideways")
 
@@ -38,7 +39,7 @@ def test_the_users_table_reaches_the_vote(tmp_path) -> None:
     predictions = Predictions.random(bars, seed=1)
     given = load_config(path=file).params
     heard = research.backtest(bars, predictions, given).result
-    plain = research.backtest(bars, predictions, Params().with_values({"meta.enabled": False})).result
+    plain = research.backtest(bars, predictions, PUBLISHED.with_values({"meta.enabled": False})).result
     is_low = heard.planes.regime[0] < 0.4
     assert is_low.mean() > 0.2
     assert (heard.decisions.ensemble_action == predictions.action[MODELS.index("nhits")])[is_low].all()
@@ -133,7 +134,7 @@ def test_every_fold_but_the_first_gets_its_stage() -> None:
     bars = simulate("random_walk", n_bars=3_000, n_symbols=2, seed=0)
     predictions = skilled()[1]
     rollout = (str(np.datetime64(int(bars.close_time[1_600]), "ns")), True, False)
-    given = Params().with_values({FACTORS: regime_factors({"volatility_low": {"xgb": 2.0}}), "stages": [rollout]})
+    given = PUBLISHED.with_values({FACTORS: regime_factors({"volatility_low": {"xgb": 2.0}}), "stages": [rollout]})
     fitted = fit_regime_weights(bars, predictions, given)
     starts = [int(np.flatnonzero(predictions.fold == k)[0]) for k in (1, 2)]
     assert [s.start for s in fitted.stages] == sorted([int(bars.close_time[1_600]), *(int(bars.close_time[t]) for t in starts)])
@@ -155,4 +156,4 @@ def test_it_is_off_unless_asked_for_and_refused_without_folds() -> None:
         load_config(sets=["run.regime_fit=maybe"])
     bars = simulate("random_walk", n_bars=300, n_symbols=2, seed=0)
     with pytest.raises(UserError, match=r"run.regime_fit must have walk-forward predictions of two folds or more, was <imported"):
-        fit_regime_weights(bars, Predictions.random(bars), Params())
+        fit_regime_weights(bars, Predictions.random(bars), PUBLISHED)

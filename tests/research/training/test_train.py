@@ -9,7 +9,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qtcore.params import Params
 from qtcore.types import MODELS, Bars
 from research.data import simulate
 from research.data.facts import fingerprint
@@ -23,9 +22,10 @@ from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
 from research.training.walk_forward import prepare, retrain_fold, train
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.support import PUBLISHED
 
 BARS = awkward_bars(600, seed=0, n_symbols=4)
-PARAMS = Params()
+PARAMS = PUBLISHED
 
 
 def quick(bars: Bars = BARS, **options) -> Predictions:

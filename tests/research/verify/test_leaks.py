@@ -14,6 +14,7 @@ from research.training.models.calibration import fit_calibration
 from research.training.splits import walk_forward
 from research.verify import leaks
 from tests.conftest import awkward_bars
+from tests.support import PUBLISHED
 
 BARS = awkward_bars(400, seed=3, n_symbols=4)
 
@@ -111,11 +112,10 @@ def test_only_the_guilty_column_is_named():
 
 
 def test_our_features_raise_no_alarm():
-    from qtcore import Params
     from qtcore.features import FeatureBank
 
     def compute(bars):
-        planes = FeatureBank(Params(), bars.symbols, bars.interval).compute(bars)
+        planes = FeatureBank(PUBLISHED, bars.symbols, bars.interval).compute(bars)
         return {name: planes[name] for name in planes.names}
 
     assert leaks.audit_features(compute, BARS, n_cuts=3) == []

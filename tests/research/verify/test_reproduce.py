@@ -9,7 +9,6 @@ import pytest
 from typer.testing import CliRunner
 
 import research
-from qtcore import Params
 from research.cli import app
 from research.errors import UserError
 from research.report.compare import bases, compare, write_page
@@ -18,6 +17,7 @@ from research.training.models.base import scaler_path
 from research.training.models.schedule import artefact_hash
 from research.verify.reproduce import STAGES, sentence
 from research.workflow.recording import reproduce
+from tests.support import PUBLISHED
 
 RUNNER = CliRunner()
 
@@ -45,7 +45,7 @@ def imported(bars, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
         for name, floor in (("strict", 0.70), ("loose", 0.50)):
-            params = Params().with_values({"governor.min_confidence": floor})
+            params = PUBLISHED.with_values({"governor.min_confidence": floor})
             research.backtest(bars, research.Predictions.random(bars, seed=1), params).save(root / name)
     return root
 
@@ -166,7 +166,7 @@ def test_runs_stand_side_by_side(imported, trained, tmp_path):
 
 
 def test_what_the_figures_rest_on_is_said_for_each_that_differs(bars, imported, tmp_path):
-    dear = Params().with_values({"broker.fee_rate": 0.002})
+    dear = PUBLISHED.with_values({"broker.fee_rate": 0.002})
     other = research.backtest(bars, research.Predictions.random(bars, seed=1), dear).save(tmp_path / "dear", record=False)
     said = dict(bases([imported / "strict", other, imported / "loose"]))
     assert list(said) == ["strict, loose", "dear"]

@@ -12,6 +12,7 @@ from research.runs.reason_text import arbiter_text, entropy_text, reason_text
 from research.verify.scenario_chain import meta_features_32_original
 from research.verify.scenarios import DEFECTS, run_scenarios
 from tests.conftest import SCENARIOS, scenario_cases
+from tests.support import PUBLISHED
 
 NAN = float("nan")
 
@@ -131,12 +132,12 @@ def test_a_malformed_file_is_refused(tmp_path):
 def test_reasons_in_words():
     assert reason_text(1) == "strong_consensus_sell"
     assert reason_text(33, None, {"meta_confidence": 0.58}) == "meta_low_confidence_0.58"
-    assert reason_text(45, Params(), {"arbiter_confidence": 0.695}) == "defer_low_confidence (0.695 < 0.70)"
+    assert reason_text(45, PUBLISHED, {"arbiter_confidence": 0.695}) == "defer_low_confidence (0.695 < 0.70)"
     assert reason_text(46) == "defer_action_is_HOLD"
-    assert reason_text(64, Params(), {"drawdown": 0.2}) == "MAX_DRAWDOWN_EXCEEDED (20.0% > 15.0%)"
-    assert reason_text(65, Params(), {"trades_today": 20.0}) == "DAILY_TRADE_LIMIT_REACHED (20/20)"
-    assert reason_text(66, Params(), {"exposure": 5500.0, "most_exposure": 5000.0}) == "MAX_EXPOSURE_EXCEEDED (5500 > 5000)"
-    assert reason_text(67, Params(), {"cooldown_left": 30.0}) == "COOLDOWN_ACTIVE (30.0m remaining)"
+    assert reason_text(64, PUBLISHED, {"drawdown": 0.2}) == "MAX_DRAWDOWN_EXCEEDED (20.0% > 15.0%)"
+    assert reason_text(65, PUBLISHED, {"trades_today": 20.0}) == "DAILY_TRADE_LIMIT_REACHED (20/20)"
+    assert reason_text(66, PUBLISHED, {"exposure": 5500.0, "most_exposure": 5000.0}) == "MAX_EXPOSURE_EXCEEDED (5500 > 5000)"
+    assert reason_text(67, PUBLISHED, {"cooldown_left": 30.0}) == "COOLDOWN_ACTIVE (30.0m remaining)"
     assert entropy_text(-9e-11) == "0.000"
 
 

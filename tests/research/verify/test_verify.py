@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qtcore import Params
 from qtcore.rules import Reason
 from qtcore.types import MODELS, Action, Source, Verdict
 from research import backtest
@@ -22,6 +21,7 @@ from research.verify.parity import compare, replay, single_edges, stored_outputs
 from research.verify.rerun import future_claims, order_claim
 from research.workflow.recording import verify_run
 from tests.conftest import awkward_bars
+from tests.support import PUBLISHED
 
 N = 400
 VALUES = {"governor.max_drawdown": 1.0, "governor.max_exposure": 0.3, "governor.stop_loss": 0.03}
@@ -36,7 +36,7 @@ def funded_bars():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     bars = funded_bars()
-    run = backtest(bars, Predictions.random(bars, seed=1), Params().with_values(VALUES))
+    run = backtest(bars, Predictions.random(bars, seed=1), PUBLISHED.with_values(VALUES))
     return run.save(tmp_path_factory.mktemp("verify") / "run", record=False)
 
 
@@ -348,7 +348,7 @@ def trained(tmp_path_factory):
 
     bars = awkward_bars(600, seed=4, n_symbols=3)
     predictions = train(bars, models=("lgbm",), n_folds=2, label="L3", processes=1)
-    return backtest(bars, predictions, Params().with_values(VALUES)).save(tmp_path_factory.mktemp("trained") / "run", record=False)
+    return backtest(bars, predictions, PUBLISHED.with_values(VALUES)).save(tmp_path_factory.mktemp("trained") / "run", record=False)
 
 
 def models_claims(folder, seed=0):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import research
-from qtcore import Engine, FeatureBank, Params, rebind
+from qtcore import Engine, FeatureBank, rebind
 from qtcore.chain.trade import trade
 from qtcore.features import Feature
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, InputError
@@ -19,6 +19,7 @@ from research.verify import check_layer
 from research.verify.own import try_features
 from research.workflow.own_layers import OwnLayerWarning
 from research.workflow.recording import verify_run
+from tests.support import PUBLISHED
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +88,19 @@ LEAKY = [Feature("centred", centred, lookback=4), Feature("day_high", high_of_th
 
 @pytest.mark.parametrize("feature", HONEST, ids=lambda f: f.name)
 def test_an_honest_feature_breaks_nothing(bars, feature):
-    (found,) = try_features([feature], bars, Params())
+    (found,) = try_features([feature], bars, PUBLISHED)
     assert (found["broken"], found["looks_up"]) == ([], "")
 
 
 @pytest.mark.parametrize("feature", LEAKY, ids=lambda f: f.name)
 def test_a_feature_that_looks_ahead_is_named(bars, feature):
-    (found,) = try_features([feature], bars, Params())
+    (found,) = try_features([feature], bars, PUBLISHED)
     assert any(line.startswith(("future", "cutting")) for line in found["broken"])
 
 
 @pytest.mark.parametrize(("h", "weight"), [(1, 1.0), (4, 1.0), (4, 0.3), (12, 0.5)])
 def test_a_table_of_later_returns_is_found_by_what_it_knows(bars, h, weight):
-    (found,) = try_features([by_time(bars, returns_after(bars, h, weight))], bars, Params())
+    (found,) = try_features([by_time(bars, returns_after(bars, h, weight))], bars, PUBLISHED)
     assert found["looks_up"] == "time"
     assert [line.split(":")[0] for line in found["broken"]] == ["looks_ahead"]
 
@@ -111,7 +112,7 @@ def test_a_table_by_place_or_by_price_is_found_too(bars):
     price = Feature("price", lambda seen: np.vectorize(lambda c: prices.get(float(c), np.nan), otypes=[float])(seen.close))
     zero = Feature("zero", lambda seen: np.vectorize(lambda c: prices.get(float(c), 0.0), otypes=[float])(seen.close))
     for feature in (place, price, zero):
-        (found,) = try_features([feature], bars, Params())
+        (found,) = try_features([feature], bars, PUBLISHED)
         assert found["broken"], feature.name
 
 
@@ -125,10 +126,10 @@ def test_a_table_with_an_honest_value_beside_it_is_found_by_what_it_knows(bars, 
         keys, honest = getattr(seen, key), 50.0 * (seen.close / seen.open - 1.0)
         return np.array([[known.get(float(k), h) for k, h in zip(*rows)] for rows in zip(keys, honest)])
 
-    (found,) = try_features([Feature("disguised", disguised)], theirs, Params())
+    (found,) = try_features([Feature("disguised", disguised)], theirs, PUBLISHED)
     assert found["looks_up"] == ""
     assert [line.split(":")[0] for line in found["broken"]] == ["looks_ahead"]
-    assert try_features([Feature("disguised", disguised)], bars, Params())[0]["broken"] == []
+    assert try_features([Feature("disguised", disguised)], bars, PUBLISHED)[0]["broken"] == []
 
 
 def frame(bars):
@@ -143,7 +144,7 @@ CARRIED = [  # sums of pandas that begin with the block: the last digits follow 
 
 @pytest.mark.parametrize("feature", CARRIED, ids=lambda f: f.name)
 def test_last_digits_are_told_and_fail_nothing(bars, feature):
-    (found,) = try_features([feature], bars, Params())
+    (found,) = try_features([feature], bars, PUBLISHED)
     assert found["broken"] == []
     assert found["told"][0].startswith("rounding: in")
     assert found["told"][0].endswith("the last digits of a live value may be others")
@@ -155,13 +156,13 @@ def test_the_rules_of_a_layer_tell_rounding_from_another_cutting():
 
 def test_a_lookback_that_is_too_short_is_no_rounding(bars):
     short = replace(CARRIED[1], lookback=100)
-    said = try_features([short], bars, Params())[0]["broken"][0]
+    said = try_features([short], bars, PUBLISHED)[0]["broken"][0]
     assert said.startswith("cutting: the feature ewm needs more than its declared lookback of 100 bars; in ")
 
 
 def test_a_feature_that_looks_ahead_is_not_told_to_look_back_further(bars):
     for feature in LEAKY:
-        assert not any("declared lookback" in text for text in try_features([feature], bars, Params())[0]["broken"]), feature.name
+        assert not any("declared lookback" in text for text in try_features([feature], bars, PUBLISHED)[0]["broken"]), feature.name
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_what_is_no_list_of_features_is_refused_before_anything_is_tried(bars, c
         lambda: research.train(bars, models=("lgbm",), n_folds=2, custom=custom),
         lambda: train_untried(bars, models=("lgbm",), n_folds=2, custom=custom),
         lambda: Engine(custom=custom),
-        lambda: FeatureBank(Params(), bars.symbols, bars.interval, custom=custom),
+        lambda: FeatureBank(PUBLISHED, bars.symbols, bars.interval, custom=custom),
     ):
         with pytest.raises(InputError, match=was):
             use()
@@ -187,12 +188,12 @@ def test_what_is_no_list_of_features_is_refused_before_anything_is_tried(bars, c
 def test_a_table_without_knowledge_is_told_and_breaks_nothing(bars):
     """Data of another source, joined by time: when it became known cannot be seen, and that is said."""
     noise = np.random.default_rng(0).normal(0.0, 1.0, bars.close.shape)
-    (found,) = try_features([by_time(bars, noise)], bars, Params())
+    (found,) = try_features([by_time(bars, noise)], bars, PUBLISHED)
     assert (found["broken"], found["looks_up"]) == ([], "time")
 
 
 def test_awkward_data_is_told_and_fails_nothing(bars):
-    (found,) = try_features([Feature("relative", against_the_first)], bars, Params())
+    (found,) = try_features([Feature("relative", against_the_first)], bars, PUBLISHED)
     assert found["broken"] == []
     assert found["told"][0].startswith("symbol_order")
 
@@ -271,7 +272,7 @@ def test_an_own_trade_loop_is_tried(bars):
 def test_the_trials_take_at_most_half_of_the_training(bars):
     features = [*HONEST, Feature("noise", by_time(bars, np.random.default_rng(0).normal(0.0, 1.0, bars.close.shape)).function)]
     started = time.perf_counter()
-    try_features(features, bars, Params())
+    try_features(features, bars, PUBLISHED)
     tried = time.perf_counter() - started
     started = time.perf_counter()
     train_untried(bars, custom=features, use_store=False, processes=1)

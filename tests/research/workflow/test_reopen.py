@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import research
-from qtcore import Params
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def run():
     bars = research.simulate("random_walk", seed=5, n_bars=500, n_symbols=3)
     first, second = bars.close_time[[200, 300]].astype("M8[ns]").astype(str)
     stages = [(first, False, True), (second, True, False)]
-    return research.backtest(bars, research.Predictions.random(bars, seed=1), Params(), stages=stages)
+    return research.backtest(bars, research.Predictions.random(bars, seed=1), PUBLISHED, stages=stages)
 
 
 def test_a_saved_run_comes_back(run, tmp_path):

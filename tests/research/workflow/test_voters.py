@@ -28,6 +28,7 @@ from research.training.meta.schedule import MetaSchedule
 from research.training.models import base, register
 from research.training.models.schedule import ModelSet
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
 VECTORS = ("v5", "meta26", "meta30", "meta32", "meta36", "meta32_original", "meta36_original")
 NAMELESS = re.compile(r"(?<![a-z0-9])tft(?![a-z0-9])", re.IGNORECASE)
@@ -171,12 +172,12 @@ def test_weights_by_name_are_swept_alone_and_together(bars, trained):
     trials = research.sweep(bars, trained, grid, record=False)
     assert list(trials.table()["ensemble.weights.forest"]) == [0.0, 0.0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6]
     for trial, (forest, lgbm) in enumerate((a, b) for a in (0.0, 0.2, 0.4, 0.6) for b in (0.1, 2.0)):
-        told = qt.Params().with_values({"ensemble.weights.forest": forest, "ensemble.weights.lgbm": lgbm, "governor.min_confidence": 0.4})
+        told = PUBLISHED.with_values({"ensemble.weights.forest": forest, "ensemble.weights.lgbm": lgbm, "governor.min_confidence": 0.4})
         run = research.backtest(bars, trained, told)
         assert trials.params(trial).ensemble.weights == run.params.ensemble.weights
         assert trials.table()["last_equity"][trial] == run.result.equity[-1]
     known = {"ensemble.weights.lgbm": [0.1, 0.25, 0.9, 3.0]}  # the forest's equal share follows
-    base = qt.Params().with_values({"governor.min_confidence": 0.4})
+    base = PUBLISHED.with_values({"governor.min_confidence": 0.4})
     trials = research.sweep(bars, trained, known, base, record=False)
     for trial, weight in enumerate(known["ensemble.weights.lgbm"]):
         run = research.backtest(bars, trained, base.with_values({"ensemble.weights.lgbm": weight}))
@@ -222,7 +223,7 @@ def test_voters_weigh_what_they_are_told(bars, trained, sets, weights):
     again = load_config(sets=config.changes()).params
     assert research.backtest(bars, trained, again).params.ensemble.weights == weights
     assert any("forest votes with a weight of 0" in note for note in run.notes) == (weights[4] == 0.0)
-    stored = qt.Params().with_values(json.loads(json.dumps(run.params.flat())))
+    stored = PUBLISHED.with_values(json.loads(json.dumps(run.params.flat())))
     assert_same_bits(research.backtest(bars, trained, stored).result.equity, run.result.equity)
 
 
@@ -238,11 +239,11 @@ def test_voters_are_weighed_in_a_file_and_by_regime(bars, trained, tmp_path):
     assert factors[:6].tolist() == np.ones((6, 5)).tolist()
     for name in ("ensemble.weights.tft", "ensemble.regime_weights.volatility_high.tft"):
         with pytest.raises(research.UserError, match=r"must name .*forest.* was .*'tft'"):
-            research.backtest(bars, trained, qt.Params().with_values({name: 1.0}))
+            research.backtest(bars, trained, PUBLISHED.with_values({name: 1.0}))
     with pytest.raises(research.UserError, match="sum above 0 over the voters lgbm, forest, was 0; give one of them a weight"):
-        research.backtest(bars, trained, qt.Params().with_values({"ensemble.weights": {"forest": 0, "lgbm": 0}}))
+        research.backtest(bars, trained, PUBLISHED.with_values({"ensemble.weights": {"forest": 0, "lgbm": 0}}))
     with pytest.raises(qt.InputError, match=r"ensemble.weights.forest must be a number in \[0, 100\], was -1"):
-        qt.Params().with_values({"ensemble.weights": {"forest": -1}})
+        PUBLISHED.with_values({"ensemble.weights": {"forest": -1}})
 
 
 def test_voters_without_settled_weights_do_not_vote_in_an_engine_of_ones_own(bars, trained):
@@ -265,7 +266,7 @@ def test_voters_of_their_own_alone_make_a_run_that_is_proven(bars, names, tmp_pa
     assert weights == ({0.25} if "lgbm" in names else {1.0})
     back = ModelSet.load(tmp_path / "run" / "models")
     assert back.names == made.names
-    assert_same_bits(back.serve(research.training.models.inputs.model_inputs(bars, qt.Params()).matrix, bars.close_time), made.probs)
+    assert_same_bits(back.serve(research.training.models.inputs.model_inputs(bars, PUBLISHED).matrix, bars.close_time), made.probs)
 
 
 def test_voters_are_five_at_most_in_a_training(bars):
@@ -277,7 +278,7 @@ def test_voters_are_five_at_most_in_a_training(bars):
 def test_voters_are_stored_with_a_meta_layer_and_others_are_refused(vector, tmp_path):
     bars = research.simulate("random_walk", seed=5, n_bars=900, n_symbols=3)
     predictions = research.Predictions.random(bars, seed=5, models=("xgb", "lgbm", "wood", "forest"))
-    params = qt.Params().with_values({"meta.mode": "v5" if vector == "v5" else "override"})
+    params = PUBLISHED.with_values({"meta.mode": "v5" if vector == "v5" else "override"})
     made = train_meta(bars, predictions, params, kind="logistic", vector=vector).save(tmp_path / "meta")
     back = MetaSchedule.load(tmp_path / "meta")
     assert back.vector == vector
@@ -291,7 +292,7 @@ def test_voters_are_stored_with_a_meta_layer_and_others_are_refused(vector, tmp_
 def test_voters_of_a_log_are_those_that_wrote_it(tmp_path):
     bars = research.simulate("random_walk", seed=5, n_bars=600, n_symbols=2)
     predictions = research.Predictions.random(bars, seed=5, models=("wood", "forest"))
-    run = research.backtest(bars, predictions, qt.Params().with_values({"governor.min_confidence": 0.0, "meta.enabled": False}))
+    run = research.backtest(bars, predictions, PUBLISHED.with_values({"governor.min_confidence": 0.0, "meta.enabled": False}))
     log, outcomes = export_log(run, tmp_path)
     read = read_log(log, outcomes)
     for name in ("wood", "forest"):
@@ -319,7 +320,7 @@ def test_voters_of_a_file_have_the_names_of_its_columns(bars, tmp_path):
 def test_voters_with_a_weight_of_zero_are_told_and_known_ones_keep_theirs(bars):
     predictions = research.Predictions.random(bars, models=MODELS)
     run = research.backtest(bars, predictions)
-    assert run.params.ensemble.weights == qt.Params().ensemble.weights
+    assert run.params.ensemble.weights == PUBLISHED.ensemble.weights
     assert [note for note in run.notes if "weight of 0" in note] == [
         "tft votes with a weight of 0 and moves no sum; --set ensemble.weights.tft=1 gives it one"
     ]
