@@ -1,19 +1,26 @@
-"""Files of version 0.1.0: do they open, verify, reproduce and go on with today's code, to the same bits?"""
+"""Files of version 0.1.0: do they open, verify, reproduce and go on with today's code, as `published` and to the same bits?"""
 
 import contextlib
 import gzip
 import io
 import json
 import shutil
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import research
+from qtcore.rules import Broker
 from research.cli.app import app
 from research.cli.common import guarded
+from research.live.storage.cells import params_of
+from research.runs.config import load_config
+from research.runs.folder import read_run
 from tests.conftest import assert_same_bits
+from tests.support import PUBLISHED
 
 BEFORE = Path(__file__).parent / "data" / "before"
 FIRST, SWITCH, CUT, END = "2000-02-28T08:00", "2000-03-03T12:00", "2000-03-05T04:00", "2000-03-05T14:00"  # the journal ends at CUT
@@ -58,7 +65,7 @@ def test_models_and_meta_layer_serve_the_votes_they_gave(before):
     stored = research.load_run(before / "run")
     out = before / "again"
     qt("backtest", before / "run" / "bars.parquet", "--models", before / "run" / "models", "--meta", before / "run" / "models" / "meta",
-       "--set", "governor.min_confidence=0.5", "--no-verify", "--quiet", "--out", out)  # fmt: skip
+       "--profile", "published", "--set", "governor.min_confidence=0.5", "--no-verify", "--quiet", "--out", out)  # fmt: skip
     again = research.load_run(out)
     for name in ("action", "confidence", "probs"):
         assert_same_bits(getattr(again.predictions, name), getattr(stored.predictions, name), name)
@@ -70,7 +77,7 @@ def test_journal_goes_on_as_one_that_was_never_stopped(before):
     def live(journal: Path, until: str) -> None:
         qt("live", "--feed", f"replay:{before / 'run' / 'bars.parquet'}", "--models", before / "run" / "models",
            "--meta", before / "run" / "models" / "meta", "--allow-rejected", "--journal", journal, "--from", FIRST, "--to", until,
-           "--live-from", SWITCH, "--set", "governor.min_confidence=0.4", "--quiet")  # fmt: skip
+           "--live-from", SWITCH, "--profile", "published", "--set", "governor.min_confidence=0.4", "--quiet")  # fmt: skip
 
     journal, whole = before / "journal.sqlite", before / "whole.sqlite"
     assert json.loads(qt("status", journal))["last_bar"] == f"{CUT}:00Z"
@@ -92,6 +99,36 @@ def test_ledger_keeps_its_trial_and_knows_the_run_again(before):
     qt("verify", before / "run")
     research.load_run(before / "run").save(before / "again")
     assert tried() == [1]
+
+
+def test_what_says_default_is_called_published(before):
+    stored = json.loads((before / "run" / "manifest.json").read_text())
+    assert (stored["profile"], "--profile" in stored["command"]) == ("default", False)
+    run = research.load_run(before / "run")
+    assert (run.profile, run.command) == ("published", f"{stored['command']} --profile published")
+    assert load_config("published", sets=["governor.min_confidence=0.5"]).params == replace(run.params, broker=Broker())
+    qt("report", before / "run")
+    page = (before / "run" / "report.html").read_text()
+    assert "published, 1 parameter changed" in page
+    qt("status", before / "journal.sqlite", "--export", before / "exported", "--meta", before / "run" / "models" / "meta")
+    assert read_run(before / "exported").manifest["profile"] == "published"
+    (told,) = json.loads(qt("trials", "--json"))["lineages"]
+    assert told["best"] == run.command
+    run.save(before / "again")
+    assert research.load_run(before / "again").profile == "published"
+
+
+def test_a_parameter_that_came_later_acts_as_published(before):
+    path = before / "run" / "manifest.json"
+    stored = json.loads(path.read_text())
+    del stored["params"]["governor.order"], stored["params"]["ensemble.tie_break"]  # as if it were older still
+    path.write_text(json.dumps(stored))
+    with sqlite3.connect(before / "journal.sqlite") as db:
+        ((text,),) = db.execute("SELECT params FROM versions WHERE id = 1")
+    older = {name: value for name, value in json.loads(text).items() if name != "governor.order"}
+    assert params_of(json.dumps(older)) == params_of(text)
+    assert research.load_run(before / "run").params == PUBLISHED.with_values(stored["params"])
+    qt("report", before / "run")
 
 
 @pytest.mark.parametrize("pattern", ["fold_01/lightgbm_*_meta.json", "meta/fold_01/*_meta.json", "meta/schedule.json"])

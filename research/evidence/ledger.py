@@ -34,6 +34,7 @@ from research.evidence.ledger_tables import COLUMNS, SCHEMA, count_rows, holding
 from research.evidence.standing import PENDING, SPOILT, Result, Standings, append
 from research.evidence.trials import COMPARED, Trial, TrialName, TrialSummary, effective_trials, trial_of
 from research.files import Kind, home, read_json, save_json
+from research.runs.former import command_now
 from research.runs.verdict import IMPLAUSIBLE, INVALID
 
 BUSY_SECONDS = 60.0
@@ -119,7 +120,8 @@ class Ledger:
         """List every trial, oldest first: id, lineage, and what `Trial` holds but for returns."""
         columns = ("id", "lineage", *(name for name in COLUMNS if name != "returns"))
         query = f"SELECT trials.{', '.join(columns)} FROM trials JOIN data ON data.id = trials.data ORDER BY trials.id"
-        return [] if self._is_new() else [dict(zip(columns, row)) for row in self._guarded("readable", lambda: self._fetch(query))]
+        rows = [] if self._is_new() else [dict(zip(columns, row)) for row in self._guarded("readable", lambda: self._fetch(query))]
+        return [row | {"name": command_now(row["name"])} for row in rows]
 
     def results(self) -> list[dict[str, Any]]:
         """List what became of the trials, oldest first: trial (its id in `table`), time (ns UTC), outcome, detail, source."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from research.evidence.standing import TABLE as RESULTS
 from research.evidence.trials import Trial
+from research.runs.former import command_now
 
 # One tuple of statements per version of the file; an older file gets those it has not seen.
 SCHEMA: tuple[tuple[str, ...], ...] = (
@@ -77,9 +78,12 @@ def row_of(trial: Trial, now: int) -> tuple[Any, ...]:
 
 
 def read_row(row: tuple[Any, ...]) -> dict[str, Any]:
-    """Name the cells of a row that begins with COLUMNS, without the returns. Raises ValueError on a cell of another type."""
+    """Name the cells of a row that begins with COLUMNS, without the returns; the command with its profile.
+
+    Raises ValueError on a cell of another type.
+    """
     named = dict(zip(COLUMNS, row))
     for name, value in named.items():
         if not isinstance(value, COLUMNS[name]):
             raise ValueError(f"{name} of a trial as {str(value)[:40]!r}")
-    return {name: value for name, value in named.items() if name != "returns"}
+    return {name: value for name, value in named.items() if name != "returns"} | {"name": command_now(named["name"])}

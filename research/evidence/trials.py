@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.params import Params
+from qtcore.profiles import LATER
 from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.data.sketch import Sketch, sketch
 from research.runs.benchmark import growth
@@ -63,7 +64,12 @@ class TrialSummary:
 
 def hash_params(values: Mapping[str, Any]) -> str:
     """Name a set of resolved parameters."""
-    return hashlib.sha256(json.dumps(dict(values), sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(naming(values), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def naming(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters that name a trial: without those of no effect that version 0.2 did not have, so that its trials stay known."""
+    return {name: value for name, value in values.items() if name not in LATER or value != LATER[name]}
 
 
 def daily_returns(close_time: NDArray[np.int64], equity: NDArray[np.float64]) -> tuple[int, NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from qtcore import Bars, Params
+from qtcore import Bars, Params, __version__
 from qtcore.meta import check_voters
 from research.data.clock import iso
 from research.errors import ConfigError, ModelError, UserError, refusing
@@ -225,7 +225,8 @@ def assemble(
     made, opened = Made(), list[Journal]()
     open_.callback(lambda: None if opened and opened[0].has_begun else made.undo())
     is_replay = replays(feed)
-    facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed, "profile": wish.config.profile}
+    facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed}
+    facts |= {"profile": wish.config.profile, "version": __version__}
     voters = served[0] or served[1]
     facts |= {"is_replay": is_replay, "voters": list(voters.names), "voting": list(voters.slots)}
     journal = Journal(wish.journal, facts, durable=not is_replay, made=made)

@@ -88,7 +88,7 @@ def _differing(opened: Mapping[str, RunFiles]) -> pd.DataFrame:
 
 def _flat(files: RunFiles) -> dict[str, Any]:
     label = {f"label.{name}": value for name, value in files.manifest["label"].items()}
-    return {**files.manifest["params"], **label, "symbols": ", ".join(files.manifest["symbols"])}
+    return {**files.params().flat(), **label, "symbols": ", ".join(files.manifest["symbols"])}
 
 
 def _rows(table: pd.DataFrame, names: Sequence[str]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def page(files: RunFiles) -> dict[str, Any]:
     is_tested = (equity["open_time"] >= s["data"]["test_start"]) & (equity["close_time"] <= s["data"]["test_end"])
     tested = equity[is_tested].reset_index(drop=True)
     trades = files.frame("trades")
-    metas, kept, params = artefacts(files.path, files.voters), tried_on(files.path), files.params().flat()  # an older run lacks some
+    metas, kept = artefacts(files.path, files.voters), tried_on(files.path)
     return {
         "title": files.manifest["run_id"],
         "subtitle": _subtitle(s),
@@ -81,8 +81,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "ceilings": ceiling_table(s["evidence"].get("plausibility", {})),
         "above": [f"{found['text']}." for found in s["evidence"].get("plausibility", {}).get("findings", [])],
         "certificate": certificate(verify),
-        "params": param_table(params),
-        "changed": param_table(params, changed_params(params, s["assumptions"]["label"]["horizon"])),
+        "params": param_table(s["assumptions"]),
+        "changed": param_table(s["assumptions"], changed_params(s["assumptions"])),
         "made": made(files.manifest),
         "ece_bins": s["evidence"]["ece_bins"],
         "bootstrap": s["evidence"]["bootstrap"],

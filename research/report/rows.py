@@ -312,22 +312,22 @@ def certificate(verify: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def changed_params(params: dict[str, Any], horizon: int) -> list[str]:
-    """Name the parameters off their default; a holding time taken from the label is none."""
-    default = Params().flat() | {"broker.max_holding_bars": horizon}
-    return [name for name, value in params.items() if value not in (default.get(name), Params().flat().get(name))]
+def changed_params(a: Mapping[str, Any]) -> list[str]:
+    """Name the parameters that the profile has otherwise; a holding time taken from the label is none. a: `assumptions` of a summary."""
+    usual, horizon = Params.profile(a["profile"]).flat(), {"broker.max_holding_bars": a["label"]["horizon"]}
+    return [name for name, value in a["params"].items() if value not in (usual.get(name), horizon.get(name))]
 
 
-def param_table(params: dict[str, Any], only: list[str] | None = None) -> Table:
-    """List parameters, all or some, with the default where it is another, and their meaning."""
-    default = Params().flat()
+def param_table(a: Mapping[str, Any], only: list[str] | None = None) -> Table:
+    """List parameters, all or some, with the profile's value where it is another, and their meaning. a: `assumptions` of a summary."""
+    params, usual = a["params"], Params.profile(a["profile"]).flat()
     rows = []
     for row in describe():
         name, value = row["name"], params[row["name"]]
-        is_default = value == default[name]
+        is_usual = value == usual[name]
         if only is None or name in only:
-            rows.append([name, _value(value), "" if is_default else _value(default[name]), row["meaning"]])
-    return Table(["parameter", "value", "default, if other", "meaning"], rows, texts=(1, 2, 3))
+            rows.append([name, _value(value), "" if is_usual else _value(usual[name]), row["meaning"]])
+    return Table(["parameter", "value", "of the profile, if other", "meaning"], rows, texts=(1, 2, 3))
 
 
 def stage_texts(params: dict[str, Any]) -> list[str]:

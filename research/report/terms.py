@@ -27,7 +27,7 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     voting = (
         ", ".join(f"{layer_name(m)} (weight {weights[m]:.3g})" if m in weights else layer_name(m) for m in a["models_voting"]) or "none"
     )
-    changed = len(changed_params(p, a["label"]["horizon"]))
+    changed = len(changed_params(a))
     is_brief = a["cooldown_blocks_after_stops_only"]
     shorts = "" if a["allow_short"] else ", no shorts"
     stages = stage_texts(p)
@@ -44,7 +44,7 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
         *([("Cooldown", "on bars of this length only a stop blocks, and one decision")] if is_brief else []),
         (
             "Profile",
-            f"{a['profile']}, {changed} parameter{'' if changed == 1 else 's'} off default; start {count(a['initial_cash'])} quote",
+            f"{a['profile']}, {several(changed, 'parameters')} changed; start {count(a['initial_cash'])} quote",
         ),
         *([("Stages", "; ".join(stages))] if stages else []),
     ]

@@ -29,6 +29,7 @@ from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, Bars
 from research.errors import ConfigError, UserError
 from research.files import count_rows, hash_file, put_in_place, read_json, read_table, save_json
+from research.runs.former import command_now, profile_now
 from research.runs.kinds import AGAIN, CERTIFICATE, MANIFEST, PRICES, RUN_JSON, SUMMARY, kind_of
 from research.runs.record import RunRecord
 from research.runs.tables import decision_planes, equity_frame, fills_frame, layer_planes, trades_frame
@@ -230,15 +231,20 @@ def _write_planes(bars: Bars, planes: dict[str, NDArray], path: Path) -> None:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """A finished run on disk; tables are read when they are first asked for."""
+    """A finished run on disk; tables are read when they are first asked for. manifest: profile and command by their present names."""
 
     path: Path
     manifest: dict[str, Any]
 
     @property
     def summary(self) -> dict[str, Any]:
-        """`summary.json` with the verdict of its evidence and of `verify.json`, whichever proof the file was written after."""
-        return combined(self.measured, self.verify)
+        """`summary.json` with the verdict of its evidence and of `verify.json`, whichever proof the file was written after.
+
+        Profile and parameters are called and filled in as they are in the manifest and in `params`.
+        """
+        told = combined(self.measured, self.verify)
+        now = {"profile": self.manifest["profile"], "params": self.params().flat()}
+        return told | {"assumptions": told["assumptions"] | now}
 
     @cached_property
     def measured(self) -> dict[str, Any]:
@@ -408,7 +414,9 @@ def read_run(folder: Path | str) -> RunFiles:
     if manifest.get("schema_version") != SCHEMA_VERSION:
         found = manifest.get("schema_version")
         raise UserError(f"run folder must be of schema {SCHEMA_VERSION}, was {found!r} in {path}; run the backtest again with this version")
-    files = RunFiles(path, MANIFEST.check(manifest, path / "manifest.json"))
+    manifest = MANIFEST.check(manifest, path / "manifest.json")
+    profile = profile_now(manifest["profile"], manifest["versions"].get("qtcore"))
+    files = RunFiles(path, manifest | {"profile": profile, "command": command_now(manifest["command"])})
     rows = {name: files.n_rows(name) for name in ("bars", "decisions", "equity")}
     if rows != {"bars": rows["bars"], "decisions": rows["bars"], "equity": rows["bars"] // max(1, len(files.symbols))}:
         found = ", ".join(f"{name} of {n:,} rows" for name, n in rows.items())

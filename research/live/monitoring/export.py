@@ -20,6 +20,7 @@ from research.live.monitoring.gap import Inputs, engine_of, first_difference, jo
 from research.live.monitoring.journal_source import JournalSource
 from research.live.session.reload import LAYERS
 from research.live.storage.codec import cell_columns, joined
+from research.runs.former import profile_now
 from research.runs.record import RunRecord
 from research.training.labels import Label, score_labels
 from research.training.meta.schedule import MetaSchedule
@@ -57,7 +58,7 @@ def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord
         closing,
         notes=(f"exported from the journal {journal.name}",),
         command=f"qt status {journal}",
-        profile=str(source.about.get("profile", "default")),
+        profile=profile_now(source.about.get("profile", "default"), source.about.get("version")),
         meta=learned if isinstance(learned, MetaSchedule) else None,
         own_layers=(*own.chain, *_missing(inputs)),
         own=own,

@@ -120,7 +120,13 @@ def params_of(text: str) -> Params:
         raise DamagedError(str(error)) from error
 
 
-ABOUT = {"symbols": [str], "interval": int, "feed?": (str, None), "is_replay?": bool, "profile?": str, "voters?": [str], "voting?": [str]}
+ABOUT = {
+    **{name: [str] for name in ("symbols", "voters?", "voting?")},
+    **dict.fromkeys(("profile?", "version?"), str),
+    "interval": int,
+    "feed?": (str, None),
+    "is_replay?": bool,
+}
 PARAMETER = re.compile(r"[a-z_]+\.[a-z_0-9]+")
 COMMAND = {"do": str, "values?": dict, "now?": bool, "cell?": int, "refused?": bool}
 NEEDED = {"set": "values", "stop": "now", "reset_stats": "cell"}

@@ -332,7 +332,7 @@ def test_flags_reach_every_reader_and_the_command_that_a_run_keeps(tmp_path):
     assert quality(path, time_zone="Asia/Tokyo").n_rows == 24
     job = Job(str(path), Config(), time_label="close", time_zone="Asia/Tokyo", day_start="17:00 America/New_York", adjusted=True)
     flags = "--time-zone Asia/Tokyo --day-start '17:00 America/New_York' --time-label close --adjusted"
-    assert job.command() == f"qt backtest {path} {flags}"
+    assert job.command() == f"qt backtest {path} {flags} --profile default"
     assert load("simulated:random_walk?n_bars=50", time_zone="UTC").report.notes == [
         "--time-zone, --day-start and --adjusted were not needed: these bars are not read from a table"]  # fmt: skip
     with pytest.raises(

@@ -10,6 +10,7 @@ import pytest
 import research
 from qtcore import InputError
 from qtcore.metrics import metrics_of, summarise
+from qtcore.profiles import LATER
 from research.errors import UserError
 from research.evidence.ledger import Ledger
 from research.evidence.sharpe import Moments, deflated_sharpe
@@ -189,6 +190,17 @@ def test_the_quick_hash_of_parameters_is_the_hash():
     for row in range(0, space.size, 7):
         values = space.setting(row)
         assert hashes.of(values) == hash_params(BASE.with_values(values).flat())
+
+
+def test_a_later_parameter_without_effect_does_not_rename_a_trial(monkeypatch):
+    space = Space.of(BASE, {"governor.max_daily_trades": [20, 30], "governor.min_confidence": [0.6]})
+    known = BASE.with_values({"governor.min_confidence": 0.6}).flat()
+    for name in ("governor.max_daily_trades", "governor.stop_loss"):  # as if 0.2 had been without
+        monkeypatch.setitem(LATER, name, known[name])
+    hashes = ParamsHash(space)
+    of = [hash_params(BASE.with_values(space.setting(row)).flat()) for row in range(2)]
+    assert [hashes.of(space.setting(row)) for row in range(2)] == of
+    assert of[0] == hash_params({name: value for name, value in known.items() if name not in LATER}) != of[1]
 
 
 def test_gate_values_below_the_arbiters_least_confidence_differ_in_nothing(world):
