@@ -17,7 +17,7 @@ from qtcore.types import InputError
 class Lane(Enum):
     """Ways in which settings that run side by side in SIMD lanes take a parameter (`qtcore.sweep`)."""
 
-    PLAIN = 0  # not at all: with another value than the default the plain driver runs the setting
+    PLAIN = 0  # not at all: with another value than in `published` the plain driver runs the setting
     ROW = 1  # every lane has its own value
     SWITCH = 2  # chooses a branch: on or off for all lanes of a chunk
     NUMBER = 3  # one number for all lanes of a chunk
@@ -30,7 +30,7 @@ class InLanes:
     """How lanes take one parameter.
 
     row: name of the row that holds it, its own where empty. on: the value that switches a switch on; others: values that leave it off,
-    beside the default.
+    beside that of the profile `published`.
     """
 
     kind: Lane = Lane.PLAIN
@@ -38,11 +38,11 @@ class InLanes:
     on: Any = None
     others: tuple[Any, ...] = ()
 
-    def known(self, default: Any) -> tuple[Any, ...] | None:
-        """List the values with which lanes run a setting, None for all."""
+    def known(self, off: Any) -> tuple[Any, ...] | None:
+        """List the values with which lanes run a setting, None for all; off: the value in `published`."""
         if self.kind == Lane.PLAIN:
-            return (default,)
-        return (default, self.on, *self.others) if self.kind == Lane.SWITCH else None
+            return (off,)
+        return (off, self.on, *self.others) if self.kind == Lane.SWITCH else None
 
 
 PLAIN, ROW, NUMBER, OPINION, MARKET = (InLanes(kind) for kind in (Lane.PLAIN, Lane.ROW, Lane.NUMBER, Lane.OPINION, Lane.MARKET))
@@ -54,7 +54,7 @@ def row_of(name: str) -> InLanes:
 
 
 def switch_on(on: Any, *others: Any) -> InLanes:
-    """Take a parameter as a switch of a chunk, on for `on`, off for the default and `others`; the rest goes to the plain driver."""
+    """Take a parameter as a switch of a chunk, on for `on`, off for `others` and as `published`; the rest goes to the plain driver."""
     return InLanes(Lane.SWITCH, "", on, others)
 
 

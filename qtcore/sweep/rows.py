@@ -83,10 +83,10 @@ def suited(bars: Bars, records: NDArray) -> NDArray[np.int8]:
     elif np.any(np.isnan(bars.open) != np.isnan(bars.close)):
         out[:] = Driver.HOLES
     else:
-        default = Params().record()[0]
+        off = Params.profile("published").record()[0]
         for number, (name, lanes) in reversed(list(enumerate(IN_LANES.items()))):
             layer, key = name.split(".")
-            if key in (PARAMS[layer].names or ()) and (known := lanes.known(default[layer][key])) is not None:
+            if key in (PARAMS[layer].names or ()) and (known := lanes.known(off[layer][key])) is not None:
                 out[~_is_one_of(records[layer][key], known)] = Driver.PARAMETER + number
     return out
 

@@ -237,7 +237,7 @@ INTERPRETED = """
 import numpy as np
 from tests.qtcore.test_decide import VARIANTS, columns, world
 from qtcore.chain.decide import decide
-from qtcore.params import Params
+from tests.support import PUBLISHED
 block = world(12, 4, seed=12)
 out = {}
 for name, values in VARIANTS.items():

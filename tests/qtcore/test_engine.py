@@ -9,6 +9,7 @@ import qtcore as qt
 from qtcore.types import DECISION_COLUMNS, Bars, Votes
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.support import PUBLISHED
 
 N = 400
 BARS = awkward_bars(N)
@@ -48,15 +49,15 @@ def test_one_bar_at_a_time_changes_nothing() -> None:
 
 
 def test_a_restored_engine_goes_on() -> None:
-    first = qt.Engine(features=["ema_50"])
+    first = qt.Engine(PUBLISHED, features=["ema_50"])
     first.run(BARS[:250], VOTES[:250])
-    second = qt.Engine(features=["ema_50"])
+    second = qt.Engine(PUBLISHED, features=["ema_50"])
     second.restore(first.state, BARS.symbols, BARS.interval)
     assert_same_bits(second.run(BARS[250:], VOTES[250:]).equity, WHOLE["equity"][250:])
 
 
 def test_the_stepper_gives_the_bits_of_the_block() -> None:
-    engine = qt.Engine(features=qt.FEATURE_SETS["v5_rel"])
+    engine = qt.Engine(PUBLISHED, features=qt.FEATURE_SETS["v5_rel"])
     with pytest.raises(qt.InputError, match="must know the symbols"):
         engine.stepper()
     engine.run(BARS[:100], VOTES[:100])
@@ -72,18 +73,18 @@ def test_the_stepper_gives_the_bits_of_the_block() -> None:
         assert_same_bits(stepper.fills[:n_fills], WHOLE["fills"][WHOLE["fills"]["bar"] == t])
     for name, whole in WHOLE_ENGINE.state.items():
         assert_same_bits(whole, engine.state[name], name)
-    judged = qt.Engine(judge=lambda votes, planes, params: (votes.action[0], votes.confidence[0]))
+    judged = qt.Engine(PUBLISHED, judge=lambda votes, planes, params: (votes.action[0], votes.confidence[0]))
     judged.restore(engine.state, BARS.symbols, BARS.interval)
     with pytest.raises(qt.InputError, match="own layers"):
         judged.stepper()
 
 
 def test_features_that_nobody_reads_are_not_made() -> None:
-    lean = qt.Engine().run(BARS, VOTES)
+    lean = qt.Engine(PUBLISHED).run(BARS, VOTES)
     assert "ema_50" not in lean.planes.names
     for name in RESULT_ARRAYS:
         assert_same_bits(getattr(lean, name), WHOLE[name], name)
-    assert_same_bits(lean.planes.regime, qt.Engine(features=["ema_50"]).run(BARS, VOTES).planes.regime)
+    assert_same_bits(lean.planes.regime, qt.Engine(PUBLISHED, features=["ema_50"]).run(BARS, VOTES).planes.regime)
 
 
 def test_it_trades() -> None:
@@ -96,7 +97,7 @@ def test_the_own_opinion_replaces_the_chain() -> None:
         shape = planes.valid.shape
         return np.full(shape, 2, np.int8), np.full(shape, 0.9)
 
-    result = qt.Engine(judge=always_buy).run(BARS, VOTES)
+    result = qt.Engine(PUBLISHED, judge=always_buy).run(BARS, VOTES)
     assert (result.decisions.raw_action == qt.Action.BUY).all()
     assert (result.fills["qty"][result.fills["is_entry"] == 1] > 0).all()
     assert_same_bits(result.decisions.ensemble_action, WHOLE["ensemble_action"])
@@ -114,7 +115,7 @@ def test_models_are_asked_when_no_votes_are_given() -> None:
             out[0][known & up], out[0][known & ~up] = (0.1, 0.1, 0.8), (0.8, 0.1, 0.1)
             return out
 
-    engine = qt.Engine(models=Momentum())
+    engine = qt.Engine(PUBLISHED, models=Momentum())
     result = engine.run(BARS)
     assert engine.params.broker.max_holding_bars == 3
     assert result.decisions.n_voters.max() == 1
@@ -122,7 +123,7 @@ def test_models_are_asked_when_no_votes_are_given() -> None:
 
 
 def test_a_block_must_continue_the_one_before() -> None:
-    engine = qt.Engine()
+    engine = qt.Engine(PUBLISHED)
     engine.run(BARS[:100], VOTES[:100])
     with pytest.raises(qt.InputError, match=r"at or after the last close 20.*T.*, was 20.*; drop"):
         engine.run(BARS[50:150], VOTES[50:150])
@@ -133,9 +134,9 @@ def test_a_block_must_continue_the_one_before() -> None:
 
 def test_votes_of_another_shape_are_refused() -> None:
     with pytest.raises(qt.InputError, match=r"votes.action must be of shape \[5, 400, 6\]"):
-        qt.Engine().run(BARS, VOTES[:100])
+        qt.Engine(PUBLISHED).run(BARS, VOTES[:100])
 
 
 def test_a_judge_of_another_shape_is_refused() -> None:
     with pytest.raises(qt.InputError, match="judge must return two arrays of shape"):
-        qt.Engine(judge=lambda votes, planes, params: (np.zeros(3, np.int8), np.zeros(3))).run(BARS, VOTES)
+        qt.Engine(PUBLISHED, judge=lambda votes, planes, params: (np.zeros(3, np.int8), np.zeros(3))).run(BARS, VOTES)

@@ -6,6 +6,7 @@ import pytest
 import research
 from qtcore.rules import Reason
 from qtcore.types import Source, Verdict
+from tests.support import PUBLISHED
 
 FIGURES = {
     "final equity": 9658.415500661087,
@@ -34,7 +35,7 @@ COUNTS = {
 
 def test_the_small_run_has_not_moved() -> None:
     bars = research.load_bars("simulated:random_walk?n_bars=800&n_symbols=4&seed=9")
-    run = research.backtest(bars, research.Predictions.random(bars, seed=9))
+    run = research.backtest(bars, research.Predictions.random(bars, seed=9), PUBLISHED)
     result = run.result
     figures = {
         "final equity": result.equity[-1],

@@ -68,13 +68,13 @@ def without_cooldown_text(answer: dict) -> dict:
     return json.loads(re.sub(r"COOLDOWN_ACTIVE \([^)]*\)", "COOLDOWN_ACTIVE", text))
 
 
-@pytest.mark.parametrize("profile", ["original", "default"])
+@pytest.mark.parametrize("profile", ["original", "published"])
 def test_governor_scenarios(profile):
     known = scenario_cases("governor")
     assert len(known) == 39
     wrong = {}
     for case in known:
-        if profile == "default" and set(case["switches"]) - {"cooldown_reason"}:
+        if profile == "published" and set(case["switches"]) - {"cooldown_reason"}:
             continue
         found = differences(without_cooldown_text(case["expected"]), without_cooldown_text(play(case, Params.profile(profile))))
         if found:
@@ -82,12 +82,12 @@ def test_governor_scenarios(profile):
     assert wrong == {}
 
 
-@pytest.mark.parametrize("profile", ["original", "default"])
+@pytest.mark.parametrize("profile", ["original", "published"])
 def test_kelly_scenarios(profile):
     known = scenario_cases("kelly")
     assert len(known) == 19
     for case in known:
-        if profile == "default" and case["switches"]:
+        if profile == "published" and case["switches"]:
             continue
         got = position_pct(case["input"]["confidence"], with_risk(Params.profile(profile), case["config"]))
         assert differences(case["expected"]["position_pct"], got, case["id"]) == []

@@ -18,6 +18,7 @@ from tests.qtcore.test_sweep import FREE, WORLDS, driver, market_of, records, sh
 from tests.support import PUBLISHED
 
 SPECS = {f"{layer.name}.{spec.name}": spec for layer in LAYERS for spec in fields(layer.default)}
+USUAL = {name: getattr(getattr(PUBLISHED, layer), key) for name in SPECS for layer, key in [name.split(".")]}
 CONTEXTS = (  # in which a parameter may matter: what it steers must be asked
     {},
     {"governor.min_confidence": 0.4, "governor.max_exposure": 2.0, "governor.max_daily_trades": 100},
@@ -33,19 +34,18 @@ STARTS = (Lane.ROW, Lane.SWITCH, Lane.NUMBER, Lane.OPINION)
 
 
 def others(name):
-    """Other values of a parameter than the default: near it and far from it, every one of an enum."""
-    spec = SPECS[name]
-    default, meta = spec.default, spec.metadata
+    """Other values of a parameter than the published one: near it and far from it, every one of an enum."""
+    usual, meta = USUAL[name], SPECS[name].metadata
     if "enum" in meta:
-        return [member for member in meta["enum"] if member != default]
-    if isinstance(default, bool):
-        return [not default]
+        return [member for member in meta["enum"] if member != usual]
+    if isinstance(usual, bool):
+        return [not usual]
     if "length" in meta:
         turned = np.linspace(0.2, 1.5, meta["length"])
         return [tuple(turned.tolist()), tuple(turned[::-1].tolist())]
-    found = [meta["low"], default / 2, default * 0.9, default * 1.1, default * 2, meta["high"]]
+    found = [meta["low"], usual / 2, usual * 0.9, usual * 1.1, usual * 2, meta["high"]]
     clipped = [min(max(value, meta["low"]), meta["high"]) for value in found]
-    values = {int(value) if isinstance(default, int) else value for value in clipped} - {default}
+    values = {int(value) if isinstance(usual, int) else value for value in clipped} - {usual}
     return sorted(values - {0} if name == "broker.max_holding_bars" else values)
 
 
@@ -83,7 +83,7 @@ def test_every_parameter_of_the_lanes_has_the_bits_of_the_plain_driver_and_moves
 @pytest.mark.parametrize("name", declared(*STARTS))
 def test_what_is_declared_runs_in_lanes(name):
     lanes, market = lanes_of()[name], market_of(WORLDS["learned"])
-    known = lanes.known(SPECS[name].default)
+    known = lanes.known(USUAL[name])
     with driver("lanes"):
         for value in others(name):
             row = PUBLISHED.with_values(FREE | {name: value})
