@@ -31,6 +31,8 @@ from research.live.start import LiveOptions, start_live
 from research.live.storage.files import connect
 from research.report import build
 from research.training.predictions import Predictions
+from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 from tests.support.live_world import replay, traded
 
 ESC = "\x1b[31mEVIL\x1b[0m"
@@ -102,7 +104,7 @@ def test_a_symbol_with_signs_is_shown_as_it_is_spelled(tmp_path, monkeypatch, ca
     bars = candles(ODD)
     path = csv_of(bars, tmp_path / "candles.csv")
     predictions = Predictions.random(load_bars(str(path), symbols=ODD), seed=1)
-    run = backtest(load_bars(str(path), symbols=ODD), predictions)
+    run = backtest(load_bars(str(path), symbols=ODD), predictions, PUBLISHED)
     run.save(tmp_path / "run", record=False)
     html = build(tmp_path / "run").read_text()
     assert "<b>&amp;" not in html
@@ -189,7 +191,9 @@ def test_a_log_has_one_harmless_line_an_event(watched, tmp_path, is_json):
     folder = watched[0].parent
     entries = []
     runner, close = start_live(
-        LiveOptions("replay:simulated:random_walk?n_bars=300&n_symbols=4", tmp_path / "j", predictions=folder / "predictions.parquet")
+        LiveOptions(
+            "replay:simulated:random_walk?n_bars=300&n_symbols=4", tmp_path / "j", CONFIG, predictions=folder / "predictions.parquet"
+        )
     )
     runner.watchers = (lambda entry: entries.append(entry) if entry.bar > 250 else None,)
     runner.run()

@@ -102,7 +102,7 @@ def test_the_configuration_has_a_table_for_each_stage(tmp_path) -> None:
 
 
 def test_the_command_that_reproduces_a_run_names_its_stages() -> None:
-    config = load_config(sets=["stages=2024-03-01 meta=on arbiter=off; 2024-04-01T06:00 arbiter=on"])
+    config = load_config("published", sets=["stages=2024-03-01 meta=on arbiter=off; 2024-04-01T06:00 arbiter=on"])
     assert config.params.flat()["stages"][1] == {"from": "2024-04-01T06:00", "arbiter.enabled": True}
     assert config.changes() == ["stages=2024-03-01 meta=on arbiter=off; 2024-04-01T06:00 arbiter=on"]
     factors = {"from": "2024-05-01", "ensemble.regime_factors": [1.25] * 45}

@@ -220,17 +220,23 @@ def test_ray_that_is_not_installed_is_told(monkeypatch):
 def test_a_training_on_ray_makes_the_artefacts_of_one_here(cluster, tmp_path):
     bars = awkward_bars(600, seed=0, n_symbols=4)
     told = {"models": ("lgbm",), "n_folds": 2, "preset": "tiny"}
-    here = research.train(bars, processes=1, use_store=False, **told)
+    here = research.train(bars, processes=1, use_store=False, profile="published", **told)
     seen = []
     there = research.train(
-        bars, engine="ray", address=cluster, out=tmp_path / "models", progress=lambda *report: seen.append(report), **told
+        bars,
+        engine="ray",
+        address=cluster,
+        out=tmp_path / "models",
+        progress=lambda *report: seen.append(report),
+        profile="published",
+        **told,
     )
     assert there.models.n_stored == 0
     assert [a.hash for a in there.models.artefacts] == [a.hash for a in here.models.artefacts]
     assert_same_bits(there.probs, here.probs)
     assert [report[0] for report in seen] == [0, 1, 2]
     assert ModelSet.load(tmp_path / "models").notes == ()
-    again = research.train(bars, engine="ray", address=cluster, **told)
+    again = research.train(bars, engine="ray", address=cluster, profile="published", **told)
     assert again.models.n_stored == 2  # the caller kept them
     assert_same_bits(again.probs, here.probs)
 

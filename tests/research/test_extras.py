@@ -9,6 +9,7 @@ import pytest
 import research
 from research.errors import EXTRAS, UserError, need
 from tests.research.cli.test_cli import qt
+from tests.support import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[2]
 CANDLES = "simulated:random_walk?n_bars=600&n_symbols=2"
@@ -61,4 +62,4 @@ def test_the_network_of_the_meta_layer_names_its_missing_extra(monkeypatch) -> N
     bars = research.load_bars(CANDLES)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(UserError, match=r"^the meta model mlp needs the torch library, was not installed; pip install 'qtcore\[neural\]'$"):
-        research.train_meta(bars, research.Predictions.random(bars), kind="mlp")
+        research.train_meta(bars, research.Predictions.random(bars), PUBLISHED, kind="mlp")

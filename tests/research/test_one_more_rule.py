@@ -19,6 +19,7 @@ from research.report import build
 from research.report.attribution_table import earned_table
 from research.report.terms import limits
 from research.workflow.recording import save_certificate, save_run
+from tests.support import PUBLISHED
 from tests.support.fake_run import fake_run
 from tests.support.pretend import NAME, pretend_rule
 
@@ -77,7 +78,7 @@ def test_the_page_names_no_rule_of_its_own():
 def test_one_more_rule_is_a_step_of_the_ladder(monkeypatch):
     pretend_rule(monkeypatch)
     bars = research.simulate("gaps", seed=3, n_bars=400, n_symbols=2)
-    run = research.backtest(bars, research.Predictions.random(bars, seed=1))
+    run = research.backtest(bars, research.Predictions.random(bars, seed=1), PUBLISHED)
     names = [row["layer"] for row in run.summary["attribution"]["layers"]]
     assert names[names.index("cooldown") + 1] == "kelly_fraction"
     assert "+ pretended rule" in [row[0] for row in earned_table(run.summary["attribution"]["layers"]).rows]

@@ -15,9 +15,11 @@ from research.live.session.controls import Controls
 from research.live.session.runner import Runner
 from research.live.start import LiveOptions, start_live
 from research.live.storage.codec import hash_state
+from research.runs.config import Config
 from research.training import registry
 from research.training.predictions import Predictions
 from tests.conftest import awkward_bars
+from tests.support.as_published import CONFIG
 
 COUNTED = ("bars", "decisions", "orders", "fills", "book")
 CLOCKS = (3, 4)  # received, latency
@@ -39,12 +41,12 @@ def make_market(folder: Path, n: int) -> tuple[Bars, Predictions]:
     return load_bars(folder / "bars.parquet", symbols=bars.symbols), predictions
 
 
-def replay_of(folder: Path, journal: Path, **how) -> LiveOptions:
+def replay_of(folder: Path, journal: Path, config: Config = CONFIG, **how) -> LiveOptions:
     """Replay the market of `folder`, with models where it was not given predictions; without symbols in alphabetical order."""
     feed, predictions = f"replay:{folder / 'bars.parquet'}", folder / "predictions.parquet"
     if predictions.exists():
-        return LiveOptions(feed, journal, predictions=predictions, **how)
-    return LiveOptions(feed, journal, models="mine", allow_rejected=True, allow_synthetic=True, **how)
+        return LiveOptions(feed, journal, config, predictions=predictions, **how)
+    return LiveOptions(feed, journal, config, models="mine", allow_rejected=True, allow_synthetic=True, **how)
 
 
 @dataclass

@@ -22,6 +22,7 @@ import psutil
 
 from research.live.session.fast_start import quiet_heap
 from research.live.start import LiveOptions, start_live
+from tests.support.as_published import CONFIG
 
 PR_SET_THP_DISABLE = 41
 
@@ -48,7 +49,7 @@ def measure(said: dict[str, Any]) -> dict[str, Any]:
         refuse_huge_pages()
     paths = {name: Path(said[name]) for name in ("journal", "predictions") if name in said}
     with quiet_heap() as settle:
-        runner, close = start_live(LiveOptions(**said | paths, allow_rejected=True, allow_synthetic=True, is_alone=True))
+        runner, close = start_live(LiveOptions(config=CONFIG, **said | paths, allow_rejected=True, allow_synthetic=True, is_alone=True))
         runner.ready = settle
         told = watched(runner, asked)
         close()

@@ -21,6 +21,7 @@ from typing import Any
 
 from qtcore import Engine
 from research.data import load_bars
+from tests.support import PUBLISHED
 from tests.support.live_market import start_market
 
 CHECKPOINT = "before PRAGMA wal_checkpoint(PASSIVE)"
@@ -114,7 +115,7 @@ def raise_child(folder: Path, point: str, count: int, seed: int, shared: mmap.mm
 
 
 def main(folder: Path) -> None:
-    Engine().run(load_bars("simulated:random_walk?n_bars=60&n_symbols=2"))  # compiled code is inherited
+    Engine(PUBLISHED).run(load_bars("simulated:random_walk?n_bars=60&n_symbols=2"))  # compiled code is inherited
     if (folder / "models").exists():
         import lightgbm  # noqa: F401
         import xgboost  # noqa: F401

@@ -10,8 +10,11 @@ from research import backtest
 from research.data import load_bars
 from research.live.dashboard.server import Dashboard
 from research.live.start import LiveOptions, start_live
+from research.runs.config import Config
 from research.training.predictions import Predictions
 from research.workflow.run import Run
+from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 
 WORLD = "simulated:random_walk?n_bars=300&n_symbols=4"
 
@@ -21,15 +24,15 @@ def traded(folder: Path) -> tuple[Path, Path, Run]:
     bars = load_bars(WORLD)
     predictions = Predictions.random(bars, seed=4)
     predictions.save(folder / "predictions.parquet")
-    run = backtest(bars, predictions)
+    run = backtest(bars, predictions, PUBLISHED)
     run.save(folder / "run", record=False)
     replay(folder, folder / "journal.sqlite", log=folder / "live.log")
     return folder / "journal.sqlite", folder / "run", run
 
 
-def replay(folder: Path, journal: Path, until: int | None = None, feed: str = WORLD, **how) -> None:
+def replay(folder: Path, journal: Path, until: int | None = None, feed: str = WORLD, config: Config = CONFIG, **how) -> None:
     """Trade, or trade on, until a bar or the end."""
-    runner, close = start_live(LiveOptions(f"replay:{feed}", journal, predictions=folder / "predictions.parquet", **how))
+    runner, close = start_live(LiveOptions(f"replay:{feed}", journal, config, predictions=folder / "predictions.parquet", **how))
     if until is not None:
         runner.watchers = (*runner.watchers, lambda entry: runner.stop() if entry.bar + 1 >= until else None)
     runner.run()

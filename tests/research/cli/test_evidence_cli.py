@@ -40,15 +40,15 @@ def test_models_of_synthetic_labels_are_refused_unless_allowed(tmp_path, monkeyp
     from research.runs.config import load_config
 
     sets = SETS[1::2]
-    run = run_job(Job(WORLD, load_config(sets=sets), out=tmp_path / "first"), verify=False, report=False)
+    run = run_job(Job(WORLD, load_config("published", sets=sets), out=tmp_path / "first"), verify=False, report=False)
     models = run.predictions.models
     assert isinstance(models, ModelSet)
     fake = replace(models, artefacts=tuple(replace(a, meta=dict(a.meta) | {"synthetic": True}) for a in models.artefacts))
     folder = fake.save(tmp_path / "models") and tmp_path / "models"
-    job = Job(WORLD, load_config(sets=sets), models=folder, out=tmp_path / "second")
+    job = Job(WORLD, load_config("published", sets=sets), models=folder, out=tmp_path / "second")
     with pytest.raises(UserError, match="models must be trained on real labels, was synthetic for lgbm; allow it"):
         run_job(job, verify=False, report=False)
-    allowed = replace(job, config=load_config(sets=[*sets, "run.allow_synthetic=true"]))
+    allowed = replace(job, config=load_config("published", sets=[*sets, "run.allow_synthetic=true"]))
     shown = run_job(allowed, verify=False)
     assert shown.summary["provenance"]["models"]["lgbm"]["synthetic"] > 0.9
     assert "trained on synthetic labels" in (tmp_path / "second" / "report.html").read_text(encoding="utf-8")

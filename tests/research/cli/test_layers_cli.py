@@ -16,6 +16,7 @@ from research.cli.common import guarded
 from research.runs.folder import read_run
 from research.training.models.layers import using
 from research.workflow.recording import verify_run
+from tests.support import PUBLISHED
 from tests.support.own_layers import TEXT, write_layers
 
 WORLD = "simulated:planted_edge?n_bars=500&n_symbols=2"
@@ -142,7 +143,7 @@ def test_a_proof_that_failed_stays_without_the_file(tmp_path, capsys, monkeypatc
 
 def test_a_proof_that_failed_stays_without_layers_of_python(tmp_path):
     bars = research.load_bars(WORLD)
-    run = research.backtest(bars, research.Predictions.random(bars), judge=unanimous)
+    run = research.backtest(bars, research.Predictions.random(bars), PUBLISHED, judge=unanimous)
     run.save(tmp_path / "run")
     failed = {"passed": False, "checks": [{"name": "x: as it was", "passed": False, "detail": ""}]}
     (tmp_path / "run" / "verify.json").write_text(json.dumps(failed))
@@ -190,7 +191,7 @@ def test_sweep_runs_every_setting_as_a_backtest_does(finished, file, tmp_path, c
 
 def test_sweep_of_a_run_made_without_the_file_refuses_its_judge(file, tmp_path, capsys):
     bars = research.load_bars(WORLD)
-    research.backtest(bars, research.Predictions.random(bars)).save(tmp_path / "plain")
+    research.backtest(bars, research.Predictions.random(bars), PUBLISHED).save(tmp_path / "plain")
     assert qt("sweep", tmp_path / "plain", "--layers", file, "--grid", "governor.max_position=0.05,0.1", "--out", tmp_path / "sweep") == 2
     assert "--layers must come with candles, was given with the finished run" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "sweep").exists()

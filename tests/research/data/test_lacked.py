@@ -89,9 +89,9 @@ def test_a_symbol_that_can_never_vote_is_named_with_the_cause(tmp_path):
     assert ": 286 of the 400 rows between its first and last candle have one, at most 5 in a row" in text
     assert quality(beside()).mute == (text,)
     assert text in quality(beside()).to_dict()["mute"]
-    made = train(bars, models=["lgbm"], preset="tiny", n_folds=2, processes=1)
+    made = train(bars, models=["lgbm"], preset="tiny", n_folds=2, processes=1, profile="published")
     assert text in made.notes
-    run = research.backtest(bars, made)
+    run = research.backtest(bars, made, PUBLISHED)
     assert run.summary["data"]["lacked"][0] == text
 
 
@@ -102,18 +102,18 @@ def test_too_few_candles_and_no_predictions_are_causes():
     assert mute(bars, PUBLISHED.with_values({"features.warmup": 20})) == {}
     said = Predictions.random(bars)
     said.action[:, :, 1] = -1
-    assert "NEW: no prediction counts for it in the tested bars, so it is never traded" in lacked(research.backtest(bars, said))
+    assert "NEW: no prediction counts for it in the tested bars, so it is never traded" in lacked(research.backtest(bars, said, PUBLISHED))
 
 
 def test_the_true_cause_stands_where_nothing_can_be_learned():
     rows = walk(900, ("AAA", "BBB", "CCC"))
     rows.loc[np.random.default_rng(0).random(len(rows)) < 0.6, list(PLANES)] = np.nan
-    made = train(load_bars(rows), models=["lgbm"], preset="tiny", n_folds=2, processes=1)
+    made = train(load_bars(rows), models=["lgbm"], preset="tiny", n_folds=2, processes=1, profile="published")
     assert "3 symbols: features are complete at 4 of 1,060 candles (0.4%), for holes break their windows" in made.notes
     assert any("training rows must exist, was none with whole features and a label: too many holes" in text for text in made.notes)
     rows.loc[np.random.default_rng(1).random(len(rows)) < 0.6, list(PLANES)] = np.nan
     with pytest.raises(UserError, match="data must have a symbol that can vote, was without: AAA can never vote") as error:
-        train(load_bars(rows), models=["lgbm"], preset="tiny", n_folds=2, processes=1)
+        train(load_bars(rows), models=["lgbm"], preset="tiny", n_folds=2, processes=1, profile="published")
     assert re.search(r"\d+ of the \d+ rows between its first and last candle have one, at most \d+ in a row", str(error.value))
     assert "(2 more symbols likewise)" in str(error.value)
     assert mute(load_bars(rows[rows["symbol"] == "AAA"])) == {}  # alone its rows are sessions
@@ -272,14 +272,14 @@ def test_payments_are_counted_as_they_were_made(fill):
 
 def test_clean_data_lacks_nothing():
     bars: Bars = simulate("random_walk", n_bars=400, n_symbols=2)
-    run = research.backtest(bars, Predictions.random(bars, seed=1))
+    run = research.backtest(bars, Predictions.random(bars, seed=1), PUBLISHED)
     assert lacked(run) == ["random predictions"]
     assert funding_payments(run) == 0
 
 
 def test_candles_that_no_model_serves_are_told():
     bars = simulate("random_walk", n_bars=900, n_symbols=2)
-    models = train(bars, models=("lgbm",), n_folds=2, processes=1).models
+    models = train(bars, models=("lgbm",), n_folds=2, processes=1, profile="published").models
     first = min(a.valid_from for a in models.artefacts)
     early = bars[: int(np.searchsorted(bars.close_time, first))]
     (told,) = [text for text in deficiencies(early, PUBLISHED, (), None, models, None) if "nobody votes" in text]
@@ -290,12 +290,12 @@ def test_candles_that_no_model_serves_are_told():
 @pytest.mark.parametrize(("label", "has_labels"), [("L3", True), ("L4", False)])
 def test_symbols_that_the_models_were_not_trained_on_are_told(label, has_labels):
     bars = simulate("random_walk", n_bars=900, n_symbols=2)
-    models = train(bars, models=("lgbm",), label=label, n_folds=2, processes=1).models
+    models = train(bars, models=("lgbm",), label=label, n_folds=2, processes=1, profile="published").models
     other = replace(bars, symbols=("NEW", bars.symbols[1]))
-    run = research.backtest(other, Predictions.from_models(models, other))
+    run = research.backtest(other, Predictions.from_models(models, other), PUBLISHED)
     (told,) = [text for text in lacked(run) if "not trained on" in text]
     assert told.startswith("the models were not trained on 1 of 2 symbols, the first NEW")
     assert ("no labels and no accuracy" in told) != has_labels
     assert (run.labels[:, 0] >= 0).any() == has_labels
     assert (run.labels[:, 1] >= 0).any()
-    assert not any("not trained on" in text for text in lacked(research.backtest(bars, Predictions.from_models(models, bars))))
+    assert not any("not trained on" in text for text in lacked(research.backtest(bars, Predictions.from_models(models, bars), PUBLISHED)))

@@ -16,6 +16,7 @@ from research.data import fingerprint, simulate
 from research.data.load import load
 from tests.conftest import assert_same_bits
 from tests.research.data.test_data import assert_same_bars
+from tests.support import PUBLISHED
 
 README = Path(__file__).resolve().parents[3] / "data" / "README.md"
 
@@ -171,7 +172,7 @@ def test_a_backtest_is_one_whatever_the_candles_came_in(tmp_path, monkeypatch):
     first = None
     for name, (source, flags) in written_everywhere(bars, tmp_path).items():
         own = load(source, symbols=["EURUSD"] if isinstance(source, pd.DataFrame) else None, **flags).bars
-        run = research.backtest(own, research.Predictions.import_file(rows, own))
+        run = research.backtest(own, research.Predictions.import_file(rows, own), PUBLISHED)
         first = first or run
         for array in ("equity", "balance", "exposure", "fills"):
             assert_same_bits(getattr(run.result, array), getattr(first.result, array), f"{name} {array}")

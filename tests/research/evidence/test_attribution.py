@@ -151,7 +151,7 @@ def test_a_run_with_layers_of_ones_own_is_not_replayed(bars):
     def judge(votes, planes, params):
         return np.full(bars.close.shape, 2, np.int8), np.full(bars.close.shape, 0.9)
 
-    run = research.backtest(bars, research.Predictions.random(bars, seed=1), judge=judge)
+    run = research.backtest(bars, research.Predictions.random(bars, seed=1), PUBLISHED, judge=judge)
     assert run.layers is None
     assert run.summary["attribution"]["layers"] is None
     with pytest.raises(research.UserError, match="was a run with an own judge"):

@@ -26,6 +26,8 @@ from research.live.start import LiveOptions, start_live
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, shared_data
 from tests.research.live.test_live import run_live
+from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 
 COUNTS = st.lists(st.integers(0, 10_000), min_size=BINS, max_size=BINS).filter(lambda counts: sum(counts) > 0)
 
@@ -77,7 +79,7 @@ def market(tmp_path_factory):
     folder = tmp_path_factory.mktemp("market")
     predictions = Predictions.random(bars, seed=2)
     cut = bars.n - 61 * 24
-    run = backtest(bars[:cut], predictions.align(bars[:cut]))
+    run = backtest(bars[:cut], predictions.align(bars[:cut]), PUBLISHED)
     envelope = envelope_of(run)
     return bars, predictions, cut, envelope, folder
 
@@ -90,7 +92,7 @@ def live_on(bars, predictions, cut, envelope, folder: Path, **how) -> Path:
     if envelope is not None:
         envelope.save(folder)
     start = str(np.datetime64(int(bars.open_time[cut]), "ns"))
-    how = {"live_from": start, "how": {"symbols": list(bars.symbols)}, **how}
+    how = {"config": CONFIG, "live_from": start, "how": {"symbols": list(bars.symbols)}, **how}
     run_live(LiveOptions(f"replay:{folder / 'bars.parquet'}", folder / "j", predictions=folder / "predictions.parquet", **how))
     return folder / "j"
 
@@ -128,7 +130,7 @@ def test_a_changed_rule_is_a_rate_out_of_its_band(market):
     bars, predictions, cut, envelope, folder = market
     from research.runs.config import load_config
 
-    config = load_config(sets=["meta.disagreement_threshold=0.2", "meta.consensus_threshold=0.99"])
+    config = load_config("published", sets=["meta.disagreement_threshold=0.2", "meta.consensus_threshold=0.99"])
     journal = live_on(bars, predictions, cut, envelope, folder / "ruled", config=config)
     assert any(text.startswith(("rate.escalation is", "rate.defer is")) for text in events(journal, "envelope"))
     said = status(open_source(journal))
@@ -148,7 +150,7 @@ def test_live_counts_are_those_of_the_backtest_however_they_are_read(market):
         counts = parts.advance()
     for name, part in whole.items():
         assert_same_bits(part, counts[name], name)
-    run = backtest(bars, predictions)
+    run = backtest(bars, predictions, PUBLISHED)
     voted = run.result.decisions.n_voters[-envelope.window :] >= 2
     assert whole["rate.escalation"][:, 1].tolist() == voted.sum(axis=1).tolist()
     known = (run.labels >= 0) & (run.result.votes.action[0] >= 0)
@@ -173,10 +175,10 @@ def test_an_envelope_survives_its_file_and_damage_is_told(market, tmp_path):
 
 def test_a_run_and_a_short_one(tmp_path):
     bars = load_bars("simulated:random_walk?n_bars=700&n_symbols=2")
-    run = backtest(bars, Predictions.random(bars, seed=1))
+    run = backtest(bars, Predictions.random(bars, seed=1), PUBLISHED)
     folder = run.save(tmp_path / "run", record=False)
     assert Envelope.load(folder / FILE).window == 24
-    assert envelope_of(backtest(bars[:150], Predictions.random(bars[:150], seed=1))) is None
+    assert envelope_of(backtest(bars[:150], Predictions.random(bars[:150], seed=1), PUBLISHED)) is None
 
 
 def test_what_was_noticed_survives_a_restart(market):
@@ -185,7 +187,7 @@ def test_what_was_noticed_survives_a_restart(market):
     before = events(journal, "envelope")
     how = {"symbols": list(bars.symbols)}
     asked = LiveOptions(
-        f"replay:{folder / 'ruled' / 'bars.parquet'}", journal, predictions=folder / "ruled" / "predictions.parquet", how=how
+        f"replay:{folder / 'ruled' / 'bars.parquet'}", journal, CONFIG, predictions=folder / "ruled" / "predictions.parquet", how=how
     )
     runner, close = start_live(asked)
     (looks,) = [duty for duty in runner.duties if hasattr(duty, "envelope_file")]

@@ -12,6 +12,7 @@ from research.evidence.meta_comparison import best_variant, compare
 from research.evidence.meta_trials import try_on_run
 from research.report import build
 from research.training.predictions import Predictions
+from tests.support import PUBLISHED
 
 PLAIN = {
     "plain": {"calibration": "none"},
@@ -63,7 +64,7 @@ def test_what_cannot_be_trained_is_named(bars):
 
 
 def test_what_was_tried_on_a_run_stands_in_its_folder_and_report(bars, tmp_path):
-    folder = backtest(bars, Predictions.random(bars, seed=1, models=("xgb", "lgbm"))).save(tmp_path / "run", record=False)
+    folder = backtest(bars, Predictions.random(bars, seed=1, models=("xgb", "lgbm")), PUBLISHED).save(tmp_path / "run", record=False)
     kept = try_on_run(folder, PLAIN | {"odd": {"kind": "forest", "calibration": "platt"}})
     stored = json.loads((folder / "meta_tried.json").read_text())
     assert stored["rows"]["plain"]["balanced_accuracy"] == pytest.approx(kept.loc["plain", "balanced_accuracy"], abs=1e-9)

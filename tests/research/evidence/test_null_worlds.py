@@ -13,7 +13,7 @@ QUICK = ["run.models=lgbm", "run.folds=3"]
 
 
 def summary_of(world: str, folder: Path, sets: list[str]) -> dict:
-    return run_job(Job(world, load_config(sets=sets), out=folder), verify=False, report=False).summary
+    return run_job(Job(world, load_config("published", sets=sets), out=folder), verify=False, report=False).summary
 
 
 def direction_z(summary: dict) -> float:
@@ -55,7 +55,7 @@ def test_on_forty_random_walks_no_model_tells_the_direction_beyond_chance(tmp_pa
     above = dict.fromkeys(("xgb", "lgbm", "meta_override", "meta_v5"), 0)
     for seed in range(40):
         run = run_job(
-            Job(f"simulated:random_walk?seed={seed}&n_bars=3000", load_config(sets=sets), out=tmp_path / str(seed)),
+            Job(f"simulated:random_walk?seed={seed}&n_bars=3000", load_config("published", sets=sets), out=tmp_path / str(seed)),
             verify=False, report=False,
         )  # fmt: skip
         models = dict(run.summary["models"])

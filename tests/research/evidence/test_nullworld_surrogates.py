@@ -12,6 +12,7 @@ from research.errors import UserError
 from research.evidence.nullworlds import NullWorlds, Procedure, null_worlds, search
 from research.evidence.surrogates import KINDS, candles_of, moves_of, surrogate
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.support import PUBLISHED
 
 PLANES = ("open", "high", "low", "close", "volume")
 
@@ -167,7 +168,7 @@ def test_bad_arguments_are_one_sentence(planted, arguments, words):
 
 def test_the_default_procedure_tries_its_whole_grid(planted):
     predictions = research.Predictions.random(planted, seed=1)
-    found = search(planted, predictions, research.backtest(planted, predictions).params, Procedure().grid)
+    found = search(planted, predictions, research.backtest(planted, predictions, PUBLISHED).params, Procedure().grid)
     assert len(found) == 15
     assert len(set(found)) > 5
     assert all(np.isfinite(found))

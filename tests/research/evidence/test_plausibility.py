@@ -19,6 +19,7 @@ from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.ceilings import CEILINGS, ceilings_of
 from research.training.scoring.opinions import Opinion
 from research.training.scoring.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
+from tests.support import PUBLISHED
 
 INTERVALS = ("5m", "1h", "4h", "1d", "1w")
 PLANTED = ("the label", "right in 60 of 100", "a share of the future")
@@ -192,7 +193,7 @@ def test_a_rising_market_is_no_knowledge():
     noise = np.random.default_rng(0).random((800, 2))
     found = judged(bars, predict(bars, 0.2 + 0.8 * noise))
     assert [f["name"] for f in found["findings"] if f["name"] != "sharpe"] == []
-    assert research.backtest(bars, predict(bars, noise)).summary["models"]["xgb"]["direction_accuracy"] > 0.8
+    assert research.backtest(bars, predict(bars, noise), PUBLISHED).summary["models"]["xgb"]["direction_accuracy"] > 0.8
 
 
 def test_features_of_the_past_are_no_knowledge():
@@ -274,7 +275,7 @@ def test_every_world_is_made_again(tmp_path):
 
 def test_ceilings_that_are_off_are_remembered(tmp_path):
     bars = candles(n_bars=500)
-    run = research.backtest(bars, planted(bars, "the label"), ceilings=False)
+    run = research.backtest(bars, planted(bars, "the label"), PUBLISHED, ceilings=False)
     found = run.summary["evidence"]["plausibility"]
     assert found["off"] is True
     assert found["findings"]
@@ -286,7 +287,7 @@ def test_ceilings_that_are_off_are_remembered(tmp_path):
 
 def test_origin_comes_back_from_a_folder(tmp_path):
     bars = load_bars("simulated:random_walk?n_bars=500&n_symbols=2&seed=4")
-    folder = research.backtest(bars, planted(bars, "the label")).save(tmp_path / "run", record=False)
+    folder = research.backtest(bars, planted(bars, "the label"), PUBLISHED).save(tmp_path / "run", record=False)
     assert research.load_run(folder).summary["evidence"]["plausibility"]["exempt"]
 
 
@@ -315,11 +316,11 @@ def test_what_could_be_a_leak_reads_no_edge():
     """The figures of 200 bars that know the next return read edge, and a leak could hide on them; whoever knows better may say so."""
     bars = candles(n_bars=200, n_symbols=5)
     made = planted(bars, "the label")
-    doubted = research.backtest(bars, made).summary["evidence"]
+    doubted = research.backtest(bars, made, PUBLISHED).summary["evidence"]
     assert (doubted["finding"], doubted["reason"]) == ("not enough data", f"{doubted['plausibility']['unnoticed']}.")
-    assert research.backtest(bars, made, ceilings=False).summary["evidence"]["finding"] == "edge"
+    assert research.backtest(bars, made, PUBLISHED, ceilings=False).summary["evidence"]["finding"] == "edge"
     simulated = load_bars("simulated:random_walk?n_bars=200&n_symbols=5&seed=0&interval=1h")
-    assert research.backtest(simulated, made).summary["evidence"]["finding"] == "edge"
+    assert research.backtest(simulated, made, PUBLISHED).summary["evidence"]["finding"] == "edge"
 
 
 @pytest.mark.parametrize(("interval", "n_bars", "label"), [("1h", 300, "L3"), ("1h", 700, "L3"), ("1d", 400, "L1"), ("1h", 700, "L5")])
@@ -453,7 +454,17 @@ def test_page_and_terminal_say_what_the_ceilings_found(tmp_path, monkeypatch):
     frame[["close_time", "symbol", "xgb_action", "xgb_confidence"]].assign(
         xgb_action=frame["xgb_action"].map({0: "SELL", 1: "HOLD", 2: "BUY"})
     ).to_parquet(said)
-    words = ["backtest", str(data), "--predictions", str(said), "--set", "run.label=L3", "--set", "features.warmup=100"]
+    words = [
+        "backtest",
+        "--profile=published",
+        str(data),
+        "--predictions",
+        str(said),
+        "--set",
+        "run.label=L3",
+        "--set",
+        "features.warmup=100",
+    ]
 
     def called(*more, name):
         done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / name), *more])

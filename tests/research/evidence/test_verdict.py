@@ -141,7 +141,18 @@ def leaked(tmp_path_factory, bars, early):
     early.save(home / "early.parquet")
     said = {}
     for name, flags in (("people", ()), ("quiet", ("--quiet",)), ("json", ("--json",))):
-        words = ["backtest", WORLD, "--predictions", home / "early.parquet", "--set", "run.meta=none", "--out", home / name, *flags]
+        words = [
+            "backtest",
+            "--profile=published",
+            WORLD,
+            "--predictions",
+            home / "early.parquet",
+            "--set",
+            "run.meta=none",
+            "--out",
+            home / name,
+            *flags,
+        ]
         command = [sys.executable, "-m", "research", *map(str, words)]
         said[name] = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "QT_HOME": str(home / "qt")}, check=False)
     return home, said
@@ -258,7 +269,7 @@ def test_every_view_of_the_run_opens_on_it(leaked, monkeypatch, capsys):
 
 
 def test_nothing_that_was_not_proven_reads_edge(bars, early, tmp_path):
-    run = research.backtest(bars, early)
+    run = research.backtest(bars, early, PUBLISHED)
     assert repr(run).endswith("fills, not proven>")
     assert run.measured["evidence"]["finding"] == "edge"
     assert run.summary["verdict"] == "not proven"
@@ -275,7 +286,16 @@ def test_nothing_that_was_not_proven_reads_edge(bars, early, tmp_path):
 
 def test_no_verify_says_so(bars, tmp_path, monkeypatch, capsys):
     knowing(bars, 0).save(tmp_path / "honest.parquet")
-    words = ("backtest", WORLD, "--predictions", tmp_path / "honest.parquet", "--set", "run.meta=none", "--no-verify")
+    words = (
+        "backtest",
+        "--profile=published",
+        WORLD,
+        "--predictions",
+        tmp_path / "honest.parquet",
+        "--set",
+        "run.meta=none",
+        "--no-verify",
+    )
     assert qt(*words, "--out", tmp_path / "run", monkeypatch=monkeypatch) == 0
     assert "verdict: No edge, not proven: the probability" in capsys.readouterr().out
     assert Ledger().lineages()[0]["best"]["standing"] == "pending"
@@ -289,7 +309,7 @@ def test_no_verify_says_so(bars, tmp_path, monkeypatch, capsys):
 
 def test_an_older_run_gets_its_verdict_from_its_next_proof(bars, early, tmp_path):
     """Its summary says edge, and knows of no finding; nobody had proven it."""
-    run = research.backtest(bars, early)
+    run = research.backtest(bars, early, PUBLISHED)
     folder = run.save(tmp_path / "run")
     older = json.loads((folder / "summary.json").read_text())
     for name in ("verdict", "proven", "failed_check"):
@@ -312,7 +332,7 @@ def test_own_layers_are_proven_where_their_code_is_at_hand(bars, tmp_path, monke
     def judge_all(votes, planes, params):
         return np.ones(votes.action.shape[1:], np.int8), np.full(votes.action.shape[1:], 0.5)
 
-    run = research.backtest(bars, knowing(bars, 0), judge=judge_all)
+    run = research.backtest(bars, knowing(bars, 0), PUBLISHED, judge=judge_all)
     folder = run.save(tmp_path / "run")
     assert qt("verify", folder, monkeypatch=monkeypatch) == 0  # nothing is wrong, and nothing shown
     assert not read_run(folder).summary["proven"]
@@ -324,7 +344,7 @@ def test_own_layers_are_proven_where_their_code_is_at_hand(bars, tmp_path, monke
 
 
 def test_an_interrupt_between_run_and_proof_hides_nothing(bars, early, tmp_path):
-    run = research.backtest(bars, early)
+    run = research.backtest(bars, early, PUBLISHED)
 
     def stop(done, total, text):
         assert Ledger().lineages()[0]["best"]["standing"] == "pending"  # counted before the first step of the proof
@@ -336,7 +356,7 @@ def test_an_interrupt_between_run_and_proof_hides_nothing(bars, early, tmp_path)
     assert Ledger().count() == 1
     assert json.loads((folder / "summary.json").read_text())["verdict"] == "not proven"
     assert read_run(folder).summary["verdict"] == "not proven"
-    other = research.backtest(bars, knowing(bars, 0)).summary["evidence"]
+    other = research.backtest(bars, knowing(bars, 0), PUBLISHED).summary["evidence"]
     assert (other["trials"]["trials"], other["trials"]["pending"]) == (2, 1)
     assert "after 2 trials, 1 not proven among them," in other["reason"]
 
@@ -349,7 +369,7 @@ def test_what_a_leaked_run_earned_moves_no_honest_figure(bars, early, tmp_path):
     for params in settings[:-1]:
         research.backtest(bars, honest, params).save(tmp_path / f"{params.governor.min_confidence}")
     before = last.measured["evidence"]
-    leak = research.backtest(bars, early)
+    leak = research.backtest(bars, early, PUBLISHED)
     leak.save(tmp_path / "leak")
     moved = replace(last).measured["evidence"]
     assert moved["trials"]["variance"] > 2.0 * before["trials"]["variance"]  # pending: nobody knows yet
@@ -368,12 +388,12 @@ def test_other_settings_of_the_same_leak_count_for_nothing_either(bars, early, t
     """A sweep's rows and runs without a proof, before and after the one whose proof fails."""
     for x in (0.5, 0.6):
         research.backtest(bars, early, PUBLISHED.with_values({"governor.min_confidence": x})).save(tmp_path / str(x))
-    research.sweep(bars, early, {"governor.min_confidence": [0.7, 0.75]})
+    research.sweep(bars, early, {"governor.min_confidence": [0.7, 0.75]}, params=PUBLISHED)
     assert Ledger().lineages()[0]["tried"].variance > 0.0
-    leak = research.backtest(bars, early)
+    leak = research.backtest(bars, early, PUBLISHED)
     leak.save(tmp_path / "leak")
     leak.verify()
-    research.sweep(bars, early, {"governor.min_confidence": [0.8, 0.85]})
+    research.sweep(bars, early, {"governor.min_confidence": [0.8, 0.85]}, params=PUBLISHED)
     row = Ledger().lineages()[0]
     assert row["best"] is None
     assert (row["tried"].trials, row["tried"].invalid, row["tried"].pending, row["tried"].variance) == (7, 7, 0, 0.0)
@@ -381,7 +401,7 @@ def test_other_settings_of_the_same_leak_count_for_nothing_either(bars, early, t
 
 def test_the_latest_proof_counts(bars, tmp_path, monkeypatch):
     """A check that failed makes the run invalid; once it holds, the run is proven: both rows stay."""
-    run = research.backtest(bars, knowing(bars, 0))
+    run = research.backtest(bars, knowing(bars, 0), PUBLISHED)
     folder = run.save(tmp_path / "run")
     with monkeypatch.context() as patched:
         patched.setattr(proof, "early_claim", lambda run: Claim("leak", "no model's predictions look one bar early", 1, 1, "models"))
@@ -394,7 +414,7 @@ def test_the_latest_proof_counts(bars, tmp_path, monkeypatch):
 
 
 def test_a_folder_names_its_trial_as_the_run_did(bars, tmp_path):
-    run = research.backtest(bars, knowing(bars, 0))
+    run = research.backtest(bars, knowing(bars, 0), PUBLISHED)
     found = read_evidence(run.save(tmp_path / "run", record=False))
     stored = name_trial(found.bars, found.params, found.votes, found.meta, found.planes["meta_action"])
     mine = name_trial(run.bars, run.params, run.result.votes, run.meta, run.result.decisions.meta_action)
@@ -403,7 +423,7 @@ def test_a_folder_names_its_trial_as_the_run_did(bars, tmp_path):
 
 def test_an_edited_table_fails_the_proof_and_says_nothing_of_the_trial(bars, tmp_path, monkeypatch):
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
-    run = research.backtest(bars, Predictions.random(bars, seed=3))
+    run = research.backtest(bars, Predictions.random(bars, seed=3), PUBLISHED)
     run.save(tmp_path / "run")
     assert run.verify()["passed"] is True
     before = Ledger().lineages()[0]["tried"]

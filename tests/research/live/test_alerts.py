@@ -21,6 +21,7 @@ from research.live.session.controls import command
 from research.live.start import LiveOptions, start_live
 from research.training.predictions import Predictions
 from tests.research.live.test_live import content
+from tests.support.as_published import CONFIG
 
 WORLD = "simulated:random_walk?n_bars=160&n_symbols=2"
 SECRET = "T0PSECRET"
@@ -73,7 +74,7 @@ def events(journal, kind) -> list[str]:
 
 def test_a_webhook_is_told_of_the_kill_switch_and_changes_no_decision(hook, predictions, tmp_path):
     server, url = hook
-    asked = LiveOptions(f"replay:{WORLD}", tmp_path / "j", predictions=predictions, alert=f"{url}/hook?token={SECRET}")
+    asked = LiveOptions(f"replay:{WORLD}", tmp_path / "j", CONFIG, predictions=predictions, alert=f"{url}/hook?token={SECRET}")
     runner, close = start_live(asked)
     runner.watchers = (lambda entry: command(tmp_path / "j", {"do": "stop", "now": False}) if entry.bar == 100 else None,)
     runner.run()
@@ -83,7 +84,7 @@ def test_a_webhook_is_told_of_the_kill_switch_and_changes_no_decision(hook, pred
     assert kind == "application/json"
     assert body["kind"] == "stop"
     assert body["time"] == f"{np.datetime64(int(load_bars(WORLD).close_time[101]), 'ns').astype('M8[s]')}Z"
-    quiet, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "k", predictions=predictions))
+    quiet, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "k", CONFIG, predictions=predictions))
     quiet.watchers = (lambda entry: command(tmp_path / "k", {"do": "stop", "now": False}) if entry.bar == 100 else None,)
     quiet.run()
     close()

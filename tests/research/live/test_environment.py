@@ -42,7 +42,18 @@ def _nothing_is_set(monkeypatch):
 
 
 def live(journal: Path, predictions: Path, *words: str) -> int:
-    told = ["live", "--feed", f"replay:{WORLD}", "--journal", str(journal), "--predictions", str(predictions), "--quiet", *words]
+    told = [
+        "live",
+        "--profile=published",
+        "--feed",
+        f"replay:{WORLD}",
+        "--journal",
+        str(journal),
+        "--predictions",
+        str(predictions),
+        "--quiet",
+        *words,
+    ]
     return guarded(lambda: app(told, standalone_mode=False))
 
 
@@ -82,7 +93,7 @@ def test_research_reads_no_environment(monkeypatch):
 
     for name, (text, _, _) in VARIABLES.items():
         monkeypatch.setenv(name, text)
-    assert load_config().params.meta.enabled
+    assert load_config("published").params.meta.enabled
 
 
 def test_the_folder_of_the_meta_layer_comes_from_the_environment_unless_named(predictions, tmp_path, monkeypatch, capsys):

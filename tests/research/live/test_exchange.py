@@ -35,6 +35,7 @@ from tests.conftest import START, assert_same_bits
 from tests.naive import live as naive
 from tests.research.live.test_live import planes_of
 from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 from tests.support.local_exchange import LocalExchange, Row, market_id
 
 HERE = Path(__file__).resolve().parents[2] / "support"
@@ -257,12 +258,23 @@ def world(tmp_path_factory) -> tuple[Bars, Path]:
     """A market of 700 minutes and models that learned on its first 500."""
     folder = tmp_path_factory.mktemp("world")
     bars = market(760, "planted_edge", seed=5)
-    research.train(bars[:500], models=("lgbm",), n_folds=2).models.save(folder / "models")
+    research.train(bars[:500], models=("lgbm",), n_folds=2, profile="published").models.save(folder / "models")
     return bars, folder / "models"
 
 
 def qt_live(exchange: LocalExchange, models: Path, journal: Path, kind: str) -> subprocess.Popen:
-    words = ["live", "--feed", f"ccxt:binance{kind}", "--symbols", ",".join(NAMES), "--timeframe", "1m", "--poll", "0.005"]
+    words = [
+        "live",
+        "--profile=published",
+        "--feed",
+        f"ccxt:binance{kind}",
+        "--symbols",
+        ",".join(NAMES),
+        "--timeframe",
+        "1m",
+        "--poll",
+        "0.005",
+    ]
     words += ["--models", str(models), "--journal", str(journal), "--allow-rejected", "--allow-synthetic", "--json"]
     words += [word for name, value in EAGER.items() for word in ("--set", f"{name}={value}")]
     words += ["--alert", f"{sys.executable} {HERE / 'live_alert.py'} {journal}.alerts"]
@@ -442,7 +454,7 @@ def test_a_mistake_is_one_sentence(bars, tmp_path, monkeypatch):
         ):
             with pytest.raises(UserError, match=expected):
                 open_feed(text, **{"symbols": list(NAMES), **how})
-        asked = LiveOptions("ccxt:binance", tmp_path / "j", predictions=tmp_path / "p.parquet", how={"symbols": list(NAMES)})
+        asked = LiveOptions("ccxt:binance", tmp_path / "j", CONFIG, predictions=tmp_path / "p.parquet", how={"symbols": list(NAMES)})
         with pytest.raises(UserError, match="--predictions must go with replay:FILE"):
             start_live(asked)
     monkeypatch.setattr("research.live.feeds.exchange.FIRST_PATIENCE", 0.1)

@@ -20,6 +20,8 @@ from research.workflow.load import export_run
 from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits
 from tests.research.live.test_live import run_live
+from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 
 WORLD = "simulated:planted_edge?n_bars=420&n_symbols=3"
 
@@ -28,7 +30,7 @@ WORLD = "simulated:planted_edge?n_bars=420&n_symbols=3"
 def replayed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("replayed")
     Predictions.random(load_bars(WORLD), seed=4).save(folder / "predictions.parquet")
-    run_live(LiveOptions(f"replay:{WORLD}", folder / "journal.sqlite", predictions=folder / "predictions.parquet"))
+    run_live(LiveOptions(f"replay:{WORLD}", folder / "journal.sqlite", CONFIG, predictions=folder / "predictions.parquet"))
     return folder
 
 
@@ -37,7 +39,7 @@ def test_a_plain_journal_is_exported_as_the_backtest_and_proven(replayed, tmp_pa
     words = ["status", str(replayed / "journal.sqlite"), "--export", str(tmp_path / "live")]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0
     assert json.loads(capsys.readouterr().out)["is_live"]
-    run = backtest(bars, Predictions.random(bars, seed=4))
+    run = backtest(bars, Predictions.random(bars, seed=4), PUBLISHED)
     run.save(tmp_path / "run", record=False)
     live, back = read_run(tmp_path / "live"), read_run(tmp_path / "run")
     mine, theirs = live.decisions(), back.decisions()
@@ -59,7 +61,9 @@ def test_what_changed_on_the_way_is_said_and_not_proven(replayed, tmp_path):
     bars = load_bars(WORLD)
     journal = tmp_path / "j"
     late = str(bars.open_time[100].astype("M8[ns]"))
-    runner, close = start_live(LiveOptions(f"replay:{WORLD}", journal, predictions=replayed / "predictions.parquet", live_from=late))
+    runner, close = start_live(
+        LiveOptions(f"replay:{WORLD}", journal, CONFIG, predictions=replayed / "predictions.parquet", live_from=late)
+    )
     values = {"do": "set", "values": {"arbiter.enabled": False}}
     runner.watchers = (lambda entry: command(journal, values) if entry.bar == 300 else None,)
     runner.run()
@@ -75,7 +79,7 @@ def test_what_changed_on_the_way_is_said_and_not_proven(replayed, tmp_path):
 
 
 def test_what_cannot_be_exported_is_told(replayed, tmp_path, capsys):
-    _, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "j", predictions=replayed / "predictions.parquet"))
+    _, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "j", CONFIG, predictions=replayed / "predictions.parquet"))
     close()
     with pytest.raises(UserError, match="must be a journal of `qt live` or a run's folder, was missing"):
         export_run(tmp_path / "j", tmp_path / "run")

@@ -17,6 +17,7 @@ from research.live.start import LiveOptions, start_live
 from research.training.models.layers import FEEDS
 from research.training.walk_forward import train
 from tests.conftest import awkward_bars
+from tests.support.as_published import CONFIG
 
 BARS = awkward_bars(420, seed=0, n_symbols=3)
 
@@ -125,11 +126,11 @@ class BrokenFeed(ListFeed):
 
 @pytest.mark.parametrize("where", ["history", "arrivals", "kind", "close"])
 def test_an_own_feed_that_raises_is_named(told, tmp_path, where):
-    train(BARS[:400], ("lgbm",), n_folds=2, preset="tiny", processes=1, out=tmp_path / "models")
+    train(BARS[:400], ("lgbm",), n_folds=2, preset="tiny", processes=1, out=tmp_path / "models", profile="published")
     feed = BrokenFeed(BARS, 400)
     feed.where = where
     register_feed("bad", lambda name: feed)
-    runner, close = start_live(LiveOptions("bad:x", tmp_path / "journal.db", models=str(tmp_path / "models"), allow_rejected=True))
+    runner, close = start_live(LiveOptions("bad:x", tmp_path / "journal.db", CONFIG, models=str(tmp_path / "models"), allow_rejected=True))
 
     def live():
         try:
@@ -152,12 +153,12 @@ def test_an_unknown_kind_is_told_all_known_ones(told):
 
 @pytest.mark.parametrize("is_replay", [False, True])
 def test_an_own_feed_is_traded_from(told, tmp_path, is_replay):
-    train(BARS[:400], ("lgbm",), n_folds=2, preset="tiny", processes=1, out=tmp_path / "models")
+    train(BARS[:400], ("lgbm",), n_folds=2, preset="tiny", processes=1, out=tmp_path / "models", profile="published")
     feed = ListFeed(BARS, 400)
     if is_replay:
         feed.is_replay = True
     register_feed("list", lambda name: feed)
-    wish = LiveOptions("list:x", tmp_path / "journal.db", models=str(tmp_path / "models"), allow_rejected=True)
+    wish = LiveOptions("list:x", tmp_path / "journal.db", CONFIG, models=str(tmp_path / "models"), allow_rejected=True)
     runner, close = start_live(wish)
     try:
         assert runner.run().bars == 20

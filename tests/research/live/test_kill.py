@@ -128,7 +128,7 @@ def promoted(tmp_path):
     bars = load_bars("simulated:random_walk?n_bars=300&n_symbols=4")
     save_bars(bars, tmp_path / "bars.parquet")
     for k in range(2):
-        part = research.train(bars, models=("xgb", "lgbm"), n_folds=2, seed=k, preset="tiny", use_store=False)
+        part = research.train(bars, models=("xgb", "lgbm"), n_folds=2, seed=k, preset="tiny", use_store=False, profile="published")
         part.models.save(tmp_path / "models" / str(k))
         train_meta(bars, Predictions.random(bars, seed=8 + k), PUBLISHED, kind="logistic").save(tmp_path / "models" / str(k) / "meta")
     plan = {9 * k: {"promote": str(tmp_path / "models" / str(k % 2)), "after": k} for k in range(1, 33)}

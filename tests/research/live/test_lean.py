@@ -14,6 +14,7 @@ from research.live.session.fast_start import quiet_heap
 from research.live.start import LiveOptions
 from research.training.models.schedule import Artefact
 from research.training.registry import load_for_live
+from tests.support.as_published import CONFIG
 from tests.support.live_market import content, run_live
 
 WORLD = "simulated:random_walk?n_bars=260&n_symbols=2"
@@ -33,7 +34,9 @@ from sklearn.linear_model import LogisticRegression
 def trained(tmp_path_factory):
     """Two kinds of trees, two folds each."""
     folder = tmp_path_factory.mktemp("lean") / "models"
-    research.train(load_bars(WORLD), models=("xgb", "lgbm"), preset="tiny", n_folds=2, use_store=False).models.save(folder)
+    research.train(load_bars(WORLD), models=("xgb", "lgbm"), preset="tiny", n_folds=2, use_store=False, profile="published").models.save(
+        folder
+    )
     return folder
 
 
@@ -42,7 +45,7 @@ def test_without_scikit_learn_every_bit_is_the_same(trained, tmp_path):
     done = subprocess.run([sys.executable, "-c", ALONE, json.dumps(said)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [260, True, True, False]
-    run_live(LiveOptions(f"replay:{WORLD}", tmp_path / "beside", models=str(trained), allow_rejected=True, allow_synthetic=True))
+    run_live(LiveOptions(f"replay:{WORLD}", tmp_path / "beside", CONFIG, models=str(trained), allow_rejected=True, allow_synthetic=True))
     alone = content(tmp_path / "alone")
     assert len(alone["bars"]) == 260
     assert alone == content(tmp_path / "beside")

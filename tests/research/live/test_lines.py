@@ -275,7 +275,7 @@ def in_a_terminal(words: list[str], seconds: float) -> tuple[int, str]:
 
 def test_the_monitor_follows_a_replay_and_ends_by_ctrl_c(watched, tmp_path):
     folder = watched[0].parent
-    words = ["live", "--quiet", "--feed", f"replay:{WORLD}", "--speed", "5", "--journal", str(tmp_path / "j")]
+    words = ["live", "--profile=published", "--quiet", "--feed", f"replay:{WORLD}", "--speed", "5", "--journal", str(tmp_path / "j")]
     words += ["--predictions", str(folder / "predictions.parquet")]
     replay(folder, tmp_path / "j", until=60)
     live = subprocess.Popen([sys.executable, "-m", "research", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -39,6 +39,7 @@ from research.training.meta import MetaSchedule, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
 from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 from tests.support.live_market import content, events_of, make_market, replay_of, run_live
 
 
@@ -85,7 +86,7 @@ def whole(market, tmp_path_factory):
     journal = tmp_path_factory.mktemp("whole") / "journal.sqlite"
     outcome, state = run_live(wish(folder, bars, journal))
     assert outcome.bars == bars.n
-    return journal, state, backtest(bars, predictions)
+    return journal, state, backtest(bars, predictions, PUBLISHED)
 
 
 def test_a_replay_is_the_backtest(whole):
@@ -105,10 +106,10 @@ def test_a_replay_of_real_candles_is_the_backtest(tmp_path):
     predictions.save(tmp_path / "predictions.parquet")
     how = {"symbols": list(names), "start": "2024-03-01", "end": "2024-04-01"}
     outcome, _ = run_live(
-        LiveOptions(f"replay:{source}", tmp_path / "journal.sqlite", predictions=tmp_path / "predictions.parquet", how=how)
+        LiveOptions(f"replay:{source}", tmp_path / "journal.sqlite", CONFIG, predictions=tmp_path / "predictions.parquet", how=how)
     )
     assert outcome.bars == bars.n == 744
-    check_against(backtest(bars, predictions), tmp_path / "journal.sqlite")
+    check_against(backtest(bars, predictions, PUBLISHED), tmp_path / "journal.sqlite")
 
 
 def test_funding_is_the_same_too(tmp_path, market):
@@ -116,7 +117,7 @@ def test_funding_is_the_same_too(tmp_path, market):
     rng = np.random.default_rng(0)
     bars = replace(bars, funding=np.where(np.isnan(bars.close), np.nan, rng.normal(0.0, 1e-4, bars.close.shape)))
     journal = Journal(tmp_path / "j", {"symbols": bars.symbols, "interval": bars.interval}, durable=False)
-    run = backtest(bars, predictions)
+    run = backtest(bars, predictions, PUBLISHED)
     broker = PaperBroker(tmp_path / "b", bars.symbols, run.params)
     runner = Runner(run.params, ReplayFeed(bars), journal, broker, predictions, options=Options(snapshot_bars=50, fills_gaps=False))
     runner.run()
@@ -141,7 +142,7 @@ def test_history_goes_through_as_one_block(market, tmp_path):
     run_live(wish(folder, bars, tmp_path / "j", live_from=str(np.datetime64(int(bars.open_time[100]), "ns"))))
     late = replace(predictions, action=predictions.action.copy(), confidence=predictions.confidence.copy(), probs=None)
     late.action[:, :100], late.confidence[:, :100] = -1, np.nan
-    equity = backtest(bars, late).result.equity
+    equity = backtest(bars, late, PUBLISHED).result.equity
     with sqlite3.connect(tmp_path / "j") as db:
         assert [e for (e,) in db.execute("SELECT equity FROM bars ORDER BY bar")] == equity[100:].tolist()
 
@@ -254,7 +255,7 @@ def test_a_full_disk_loses_nothing(market, whole, tmp_path):
 
 
 def test_a_state_survives_its_bytes():
-    engine = qt.Engine()
+    engine = qt.Engine(PUBLISHED)
     engine.run(awkward_bars(50))
     assert hash_state(unpack_state(pack_state(engine.state))) == hash_state(engine.state)
 
@@ -419,7 +420,7 @@ def test_a_rollback_holds_from_the_next_bar_and_touches_no_position(market, tmp_
     controls.command(journal, controls.command_set(["meta.enabled=false", "arbiter.enabled=off"]))
     run_live(wish(folder, bars, journal))
     since = str(np.datetime64(int(bars.close_time[100]), "ns"))
-    staged = backtest(bars, predictions, stages=[(since, False, False)])
+    staged = backtest(bars, predictions, PUBLISHED, stages=[(since, False, False)])
     check_against(staged, journal)
 
 
@@ -427,7 +428,7 @@ def test_stages_ahead_of_time_are_those_of_a_backtest(market, tmp_path):
     bars, predictions, folder = market
     times = [str(np.datetime64(int(bars.close_time[t]), "ns")) for t in (60, 150)]
     run_live(wish(folder, bars, tmp_path / "j", stages=f"{times[0]}=0,{times[1]}=2"))
-    check_against(backtest(bars, predictions, stages=[(times[0], False, False), (times[1], True, True)]), tmp_path / "j")
+    check_against(backtest(bars, predictions, PUBLISHED, stages=[(times[0], False, False), (times[1], True, True)]), tmp_path / "j")
 
 
 def test_features_and_costs_cannot_change_while_running():
@@ -495,9 +496,9 @@ def test_a_command_that_a_restart_with_other_parameters_cannot_take_is_refused(m
     journal = tmp_path / "j"
     run_live(wish(folder, bars, journal), 10)
     controls.command(journal, controls.command_set([f"ensemble.weights.{first}=0"]))
-    only_first = load_config(sets=[f"ensemble.weights.{name}=0" for name in others])
+    only_first = load_config("published", sets=[f"ensemble.weights.{name}=0" for name in others])
     voting = []
-    for until, config in ((20, load_config()), (30, only_first), (40, load_config())):
+    for until, config in ((20, load_config("published")), (30, only_first), (40, load_config("published"))):
         runner, close = start_live(wish(folder, bars, journal, config=config))
         runner.watchers = (lambda entry, runner=runner, until=until: runner.stop() if entry.bar + 1 >= until else None,)
         runner.run()
@@ -513,13 +514,13 @@ def test_explicit_beats_environment_beats_default():
         "META_FAIL_OPEN": "False", "GOVERNOR_MAX_DAILY_TRADES": "7", "META_V5_THRESHOLD": "0.61", "PATH": "x",
     }  # fmt: skip
     said = controls.from_environment(environment)
-    found = load_config(environment=said).params
+    found = load_config("published", environment=said).params
     assert (found.meta.enabled, found.arbiter.enabled, found.meta.fail_open) == (True, False, False)
     assert (found.arbiter.gate_confidence, found.meta.override_threshold, found.meta.v5_threshold) == (0.9, 0.7, 0.61)
     assert found.governor.max_daily_trades == 7
-    explicit = load_config(sets=["governor.max_daily_trades=20", "arbiter.enabled=on"], environment=said).params
+    explicit = load_config("published", sets=["governor.max_daily_trades=20", "arbiter.enabled=on"], environment=said).params
     assert (explicit.governor.max_daily_trades, explicit.arbiter.enabled) == (20, True)
-    assert load_config(environment=controls.from_environment({})).params == qt.Params()
+    assert load_config("published", environment=controls.from_environment({})).params == PUBLISHED
     with pytest.raises(UserError, match="GOVERNOR_MAX_DAILY_TRADES"):
         controls.from_environment({"GOVERNOR_MAX_DAILY_TRADES": "-1"})
 
@@ -528,7 +529,7 @@ def test_explicit_beats_environment_beats_default():
 
 
 def qt_live(*words: str, **how) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "research", "live", *words], capture_output=True, text=True, **how)
+    return subprocess.run([sys.executable, "-m", "research", "live", "--profile=published", *words], capture_output=True, text=True, **how)
 
 
 def is_under_way(journal: Path, n_bars: int) -> bool:
@@ -543,7 +544,9 @@ def test_the_command_stops_cleanly_and_goes_on(market, whole, tmp_path):
     bars, _, folder = market
     words = ["--feed", f"replay:{folder / 'bars.parquet'}", "--journal", str(tmp_path / "j"), "--symbols", ",".join(bars.symbols)]
     words += ["--predictions", str(folder / "predictions.parquet")]
-    process = subprocess.Popen([sys.executable, "-m", "research", "live", *words, "--speed", "40"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "research", "live", "--profile=published", *words, "--speed", "40"], stdout=subprocess.PIPE, text=True
+    )
     while not is_under_way(tmp_path / "j", 3):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -559,7 +562,7 @@ def test_the_command_stops_cleanly_and_goes_on(market, whole, tmp_path):
 def test_a_mistake_is_one_sentence(tmp_path, capsys):
     for words, expected in (
         (["live"], "--feed and --journal"),
-        (["live", "--feed", "replay:sample", "--journal", str(tmp_path / "j")], "--predictions or --models"),
+        (["live", "--profile=published", "--feed", "replay:sample", "--journal", str(tmp_path / "j")], "--predictions or --models"),
         (["live", "stop", str(tmp_path / "none")], "was missing"),
         (["live", "stage", str(tmp_path / "none"), "1"], "was missing"),
     ):
@@ -570,14 +573,16 @@ def test_a_mistake_is_one_sentence(tmp_path, capsys):
 def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path, capsys):
     world = "simulated:random_walk?n_bars=500&n_symbols=2"
     bars = load_bars(world)
-    trained = research.train(bars, models=("lgbm",), n_folds=2)
+    trained = research.train(bars, models=("lgbm",), n_folds=2, profile="published")
     trained.models.save(tmp_path / "models")
     train_meta(bars, Predictions.random(bars, seed=8), PUBLISHED, kind="logistic").save(tmp_path / "models" / "meta")
-    asked = LiveOptions(f"replay:{world}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, allow_synthetic=True)
+    asked = LiveOptions(
+        f"replay:{world}", tmp_path / "j", CONFIG, models=str(tmp_path / "models"), allow_rejected=True, allow_synthetic=True
+    )
     run_live(asked, until=350)
     run_live(asked)
     meta = MetaSchedule.load(tmp_path / "models" / "meta")  # lies with the models, so it is served with them
-    run = backtest(bars, Predictions.from_models(tmp_path / "models", bars), meta=meta)
+    run = backtest(bars, Predictions.from_models(tmp_path / "models", bars), PUBLISHED, meta=meta)
     check_against(run, tmp_path / "j")
     assert start_live(replace(asked, journal=tmp_path / "k"))[0].meta.hash == meta.hash
     source = JournalSource(tmp_path / "j")
@@ -596,7 +601,7 @@ def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
     bars = load_bars(world)
     predictions = Predictions.random(bars, seed=8)
     predictions.save(tmp_path / "predictions.parquet")
-    config = load_config(sets=["meta.mode=override", "meta.override_threshold=0.3"])
+    config = load_config("published", sets=["meta.mode=override", "meta.override_threshold=0.3"])
     meta = train_meta(bars, predictions, config.params, kind="logistic")
     meta.save(tmp_path / "meta")
     asked = LiveOptions(f"replay:{world}", tmp_path / "j", config, tmp_path / "predictions.parquet", meta=tmp_path / "meta")

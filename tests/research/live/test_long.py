@@ -14,6 +14,8 @@ from research.live.start import LiveOptions
 from research.training.predictions import Predictions
 from tests.conftest import shared_data
 from tests.research.live.test_live import check_against
+from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 from tests.support.live_market import run_live
 
 
@@ -47,16 +49,16 @@ def test_a_month_with_four_models_is_the_backtest(tmp_path):
     names = load_bars(source, start="2024-03-01", end="2024-03-02").symbols[:19]
     trained = research.train(
         load_bars(source, symbols=names[:3], start="2024-01-15", end="2024-03-01"),
-        models=("xgb", "lgbm", "nhits", "patchtst"), preset="tiny", n_folds=2,
+        models=("xgb", "lgbm", "nhits", "patchtst"), preset="tiny", n_folds=2, profile="published",
     )  # fmt: skip
     trained.models.save(tmp_path / "models")
     how = {"symbols": list(names), "start": "2024-03-01", "end": "2024-04-01"}
-    asked = LiveOptions(f"replay:{source}", tmp_path / "j", models=str(tmp_path / "models"), allow_rejected=True, how=how)
+    asked = LiveOptions(f"replay:{source}", tmp_path / "j", CONFIG, models=str(tmp_path / "models"), allow_rejected=True, how=how)
     for until in (250, 251, None):
         outcome, _ = run_live(asked, until)
     bars = load_bars(source, **how)
     assert outcome.resumed + outcome.bars == bars.n == 744
-    run = backtest(bars, Predictions.from_models(tmp_path / "models", bars))
+    run = backtest(bars, Predictions.from_models(tmp_path / "models", bars), PUBLISHED)
     assert (run.result.votes.action[:4, 200:] >= 0).any(axis=(1, 2)).all()
     assert len(run.result.fills) > 10
     check_against(run, tmp_path / "j")

@@ -23,6 +23,8 @@ from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.research.live.test_live import run_live
 from tests.research.training.test_meta_logs import BUSY
+from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 
 ISO = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -92,7 +94,7 @@ def test_the_view_shows_the_same_rows(traded):
 
 def test_the_command_takes_a_journal_alone(traded, tmp_path, capsys):
     journal, _, log, outcomes = traded
-    words = ["train", "--from-log", str(journal), "--out", str(tmp_path / "meta")]
+    words = ["train", "--profile=published", "--from-log", str(journal), "--out", str(tmp_path / "meta")]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0
     said = capsys.readouterr().out
     assert "unfinished trades, left out" in said
@@ -101,7 +103,9 @@ def test_the_command_takes_a_journal_alone(traded, tmp_path, capsys):
     assert stored.hash == train_from_log(read_outcomes(journal))[0].hash
     assert stored.config["label"]["id"] == "L6"
     for bad in (["--from-log", str(journal), "--outcomes", str(outcomes)], ["--from-log", str(log)]):
-        assert guarded(lambda bad=bad: app(["train", *bad, "--out", str(tmp_path / "no")], standalone_mode=False)) == 2
+        assert (
+            guarded(lambda bad=bad: app(["train", "--profile=published", *bad, "--out", str(tmp_path / "no")], standalone_mode=False)) == 2
+        )
         assert "must be a journal of `qt live`, or JSON lines that come with --outcomes" in capsys.readouterr().err
 
 
@@ -115,9 +119,11 @@ def test_a_holed_market_leaves_orders_that_were_never_filled(traded, tmp_path):
     save_bars(holed, tmp_path / "bars.parquet")
     predictions.save(tmp_path / "predictions.parquet")
     how = {"symbols": list(bars.symbols)}
-    run_live(LiveOptions(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=tmp_path / "predictions.parquet", how=how))
+    run_live(
+        LiveOptions(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", CONFIG, predictions=tmp_path / "predictions.parquet", how=how)
+    )
     counts = read_outcomes(tmp_path / "j").counts
-    approved = int((backtest(holed, predictions).result.governor_reason == Reason.APPROVED).sum())
+    approved = int((backtest(holed, predictions, PUBLISHED).result.governor_reason == Reason.APPROVED).sum())
     assert sum(counts[name] for name in ("outcomes", "unfinished trades, left out", "orders never filled")) == approved
     assert counts["orders never filled"] > 0
 

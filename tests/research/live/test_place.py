@@ -43,7 +43,7 @@ def qt(*words: object) -> int:
 
 def words_of(folder: Path, journal: object) -> list[object]:
     given = {"--feed": f"replay:{folder / 'bars.parquet'}", "--predictions": folder / "predictions.parquet", "--journal": journal}
-    return ["live", *(word for pair in given.items() for word in pair), "--quiet"]
+    return ["live", "--profile=published", *(word for pair in given.items() for word in pair), "--quiet"]
 
 
 def process(folder: Path, journal: object, *more: str) -> subprocess.Popen:

@@ -22,6 +22,7 @@ from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.research.live.test_live import content, planes_of, run_live
 from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 
 WORLD = "simulated:random_walk?n_bars=300&n_symbols=2"
 SWAP, N_SYMBOLS = 230, 2
@@ -38,7 +39,7 @@ def trained(bars, tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("trained")
     made = []
     for k, label in enumerate(("L1", "L1", "L2")):
-        part = research.train(bars, models=("lgbm",), label=label, n_folds=2, seed=k, preset="tiny", use_store=False)
+        part = research.train(bars, models=("lgbm",), label=label, n_folds=2, seed=k, preset="tiny", use_store=False, profile="published")
         part.models.save(folder / str(k))
         train_meta(bars, Predictions.random(bars, seed=8 + k), PUBLISHED, kind="logistic").save(folder / str(k) / "meta")
         made.append(folder / str(k))
@@ -46,7 +47,7 @@ def trained(bars, tmp_path_factory) -> list[Path]:
 
 
 def asked(journal: Path) -> LiveOptions:
-    return LiveOptions(f"replay:{WORLD}", journal, models="mine", allow_rejected=True, allow_synthetic=True)
+    return LiveOptions(f"replay:{WORLD}", journal, CONFIG, models="mine", allow_rejected=True, allow_synthetic=True)
 
 
 def run_with_a_swap(journal: Path, new: Path, at: int = SWAP, until: int | None = None):
@@ -85,7 +86,7 @@ def test_a_promoted_version_decides_from_the_next_bar_on(bars, trained, tmp_path
         votes = Predictions.from_models(folder, bars).votes()
         assert_same_bits(found[part], votes.confidence[1][part], folder.name)
     # what the account did is what an engine does that is handed the other models in between
-    engine, equity = qt.Engine(models=ModelSet.load(trained[0])), []
+    engine, equity = qt.Engine(PUBLISHED, models=ModelSet.load(trained[0])), []
     for k, part in enumerate((slice(0, SWAP + 1), slice(SWAP + 1, bars.n))):
         loaded = start_live(replace(asked(tmp_path / f"k{k}"), models=str(trained[k])))[0]
         engine.models, engine.meta_model = loaded.models, loaded.meta

@@ -37,6 +37,7 @@ from research.runs.tables import decision_planes
 from research.training.predictions import Predictions
 from research.workflow.run import Run
 from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 from tests.support.live_world import WORLD, replay, traded
 
 
@@ -296,7 +297,9 @@ def test_a_fault_lands_in_its_bucket(watched, tmp_path, fault, bucket):
     save_bars(faulty(reference, fault), tmp_path / "bars.parquet")
     how = {"symbols": list(reference.symbols)}
     runner, close = start_live(
-        LiveOptions(f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet", how=how)
+        LiveOptions(
+            f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", CONFIG, predictions=watched[0].parent / "predictions.parquet", how=how
+        )
     )
     runner.run()
     close()
@@ -306,7 +309,8 @@ def test_a_fault_lands_in_its_bucket(watched, tmp_path, fault, bucket):
     assert sum(pnl["parts"].values()) == pytest.approx(pnl["difference"], abs=1e-6)
     assert [name for name, value in pnl["parts"].items() if value != 0.0] == [bucket]
     expected = (
-        backtest(reference, Predictions.load(watched[0].parent / "predictions.parquet")).result.equity[-1] - PUBLISHED.broker.initial_cash
+        backtest(reference, Predictions.load(watched[0].parent / "predictions.parquet"), PUBLISHED).result.equity[-1]
+        - PUBLISHED.broker.initial_cash
     )
     assert pnl["reference"] == pytest.approx(expected)
 
@@ -324,7 +328,9 @@ def late_entries(broker) -> None:
 
 @pytest.mark.parametrize("fault", ["fees", "fills", "latency"])
 def test_what_the_broker_does_otherwise_lands_in_its_bucket(watched, tmp_path, fault):
-    runner, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet"))
+    runner, close = start_live(
+        LiveOptions(f"replay:{WORLD}", tmp_path / "j", CONFIG, predictions=watched[0].parent / "predictions.parquet")
+    )
     if fault == "latency":
         late_entries(runner.broker)
     else:
@@ -347,7 +353,9 @@ def test_what_the_broker_does_otherwise_lands_in_its_bucket(watched, tmp_path, f
 
 
 def test_a_lost_order_is_a_matter_of_fills(watched, tmp_path):
-    runner, close = start_live(LiveOptions(f"replay:{WORLD}", tmp_path / "j", predictions=watched[0].parent / "predictions.parquet"))
+    runner, close = start_live(
+        LiveOptions(f"replay:{WORLD}", tmp_path / "j", CONFIG, predictions=watched[0].parent / "predictions.parquet")
+    )
     submit, lost = runner.broker.submit, []
 
     def lose_one(orders):

@@ -179,7 +179,7 @@ def test_prices_that_overflow_are_refused_at_the_door(price):
     time = START + HOUR * np.arange(40_000)
     bars = Bars(time, time + HOUR, *[close] * 4, np.ones_like(close), ("A",), HOUR)
     with pytest.raises(InputError, match=r"bars\.open must be NaN or in \[1e-30, 1e\+30\], was "):
-        Engine().run(bars)
+        Engine(PUBLISHED).run(bars)
     rows = candles(1.0)
     rows.loc[rows["symbol"] == "BBB", ["open", "high", "low", "close"]] = price
     with pytest.raises(UserError, match="240 of 240 rows have "):

@@ -8,6 +8,7 @@ from research import backtest
 from research.runs.streaming import backtest_stream, paired
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.support import PUBLISHED
 
 BARS = awkward_bars(500)
 PREDICTIONS = Predictions.random(BARS, seed=5)
@@ -20,7 +21,7 @@ def cut(thing: Bars | Predictions, rows: int) -> Iterator:
 
 @pytest.mark.parametrize(("bar_rows", "prediction_rows"), [(128, 128), (77, 200), (500, 50), (31, 499)])
 def test_streaming_gives_the_bits_of_the_whole(bar_rows: int, prediction_rows: int) -> None:
-    run = backtest(BARS, PREDICTIONS)
+    run = backtest(BARS, PREDICTIONS, PUBLISHED)
     streamed = backtest_stream(paired(cut(BARS, bar_rows), cut(PREDICTIONS, prediction_rows)), run.params)
     for name in ("open_time", "equity", "balance", "exposure", "fills"):
         assert_same_bits(getattr(run.result, name), getattr(streamed, name), name)

@@ -79,11 +79,11 @@ def test_a_calibration_is_stored_and_read_back_or_refused():
         with pytest.raises(ValueError, match="calibration must be"):
             Calibration.from_dict(made.to_dict() | wrong)
     with pytest.raises(UserError, match="calibration must be one of none, prior, temperature, vector, was 'magic'"):
-        train(BARS, models=("lgbm",), calibration="magic")
+        train(BARS, models=("lgbm",), calibration="magic", profile="published")
 
 
 def quick(**options) -> Predictions:
-    return train(BARS, **({"models": ("xgb", "lgbm"), "n_folds": 2, "processes": 1, "preset": "tiny"} | options))
+    return train(BARS, profile="published", **({"models": ("xgb", "lgbm"), "n_folds": 2, "processes": 1, "preset": "tiny"} | options))
 
 
 @pytest.mark.parametrize("kind", FITTED)

@@ -26,7 +26,7 @@ QUICK = {"models": ("xgb", "lgbm"), "n_folds": 2, "processes": 1, "preset": "tin
 
 
 def quick(bars=BARS, **options) -> Predictions:
-    return train(bars, **(QUICK | options))
+    return train(bars, profile="published", **(QUICK | options))
 
 
 def entries() -> list[Path]:

@@ -183,8 +183,15 @@ def test_files_that_cannot_teach_are_refused(files, tmp_path):
     (tmp_path / "odd.csv").write_text("timestamp,action\n")
     with pytest.raises(UserError, match="was without symbol"):
         read_log(log, tmp_path / "odd.csv")
-    assert guarded(lambda: app(["train", "--out", str(tmp_path / "m")], standalone_mode=False)) == 2
-    assert guarded(lambda: app(["train", "simulated:x", "--from-log", str(log), "--out", str(tmp_path / "m")], standalone_mode=False)) == 2
+    assert guarded(lambda: app(["train", "--profile=published", "--out", str(tmp_path / "m")], standalone_mode=False)) == 2
+    assert (
+        guarded(
+            lambda: app(
+                ["train", "--profile=published", "simulated:x", "--from-log", str(log), "--out", str(tmp_path / "m")], standalone_mode=False
+            )
+        )
+        == 2
+    )
 
 
 def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_path):
@@ -196,7 +203,17 @@ def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_
     assert read.counts["invalid lines"] == read.counts["doubled lines"] == read.counts["lines out of order"] == 0
     assert read.counts["outcomes without a line"] == 0
     assert_same_bits(read.votes.action, run.result.votes.action[:, np.isin(bars.close_time, read.close_time)])
-    arguments = ["train", "--from-log", str(log), "--outcomes", str(outcomes), "--out", str(tmp_path / "meta"), "--quiet"]
+    arguments = [
+        "train",
+        "--profile=published",
+        "--from-log",
+        str(log),
+        "--outcomes",
+        str(outcomes),
+        "--out",
+        str(tmp_path / "meta"),
+        "--quiet",
+    ]
     assert guarded(lambda: app(arguments, standalone_mode=False)) == 0
     stored = MetaSchedule.load(tmp_path / "meta")
     assert stored.config["label"]["id"] == "L6"
@@ -278,7 +295,7 @@ def test_predictions_that_hold_the_label_teach_no_meta_model():
     preds = Predictions.random(bars, seed=1)
     action = preds.action.copy()
     action[0] = np.where(preds.action[0] >= 0, np.maximum(preds.labels, 0), -1)
-    made = train_meta(bars, dataclasses.replace(preds, action=action, probs=None))
+    made = train_meta(bars, dataclasses.replace(preds, action=action, probs=None), PUBLISHED)
     assert made.artefacts == ()
     assert "labels must be decided by the market, were a function of the model's inputs" in made.notes[0]
 
@@ -337,8 +354,8 @@ def test_other_features_are_refused_and_a_schedule_answers_by_time():
     bars = simulate("random_walk", n_bars=1200, n_symbols=2)
     preds = Predictions.random(bars, seed=1)
     with pytest.raises(UserError, match="must get a model on the v5 features, was meta26"):
-        MetaPredictor(train_meta(bars, preds))
-    schedule = train_meta(bars, preds, kind="logistic", vector="v5")
+        MetaPredictor(train_meta(bars, preds, PUBLISHED))
+    schedule = train_meta(bars, preds, PUBLISHED, kind="logistic", vector="v5")
     predictor, votes = MetaPredictor(schedule), {"xgb": {"action": "BUY", "confidence": 0.8}}
     assert predictor.predict(votes, "A")["version"] == schedule.artefacts[-1].meta["version"]
     assert predictor.predict(votes, "A", time=int(bars.close_time[0]))["confidence"] == 0.0
@@ -362,10 +379,19 @@ def test_a_log_of_one_voter_is_told_that_more_of_it_does_not_help(tmp_path):
 def test_flags_of_logs_are_named_as_they_are_typed(files, capsys):
     log, outcomes = (str(path) for path in files)
     told = {
-        ("train", "--from-log", log, "--outcomes", outcomes, "--min-date", "yesterday"): "min_date (--min-date) must hold times",
-        ("train", "--from-log", "none"): "--from-log must exist, was 'none' (not found)",
-        ("train", "sample", "--min-date", "2024-01-01"): "--min-date must come with --from-log, was with DATA",
-        ("train", "sample", "--tolerance", "5"): "--tolerance must come with --from-log, was with DATA",
+        (
+            "train",
+            "--profile=published",
+            "--from-log",
+            log,
+            "--outcomes",
+            outcomes,
+            "--min-date",
+            "yesterday",
+        ): "min_date (--min-date) must hold times",
+        ("train", "--profile=published", "--from-log", "none"): "--from-log must exist, was 'none' (not found)",
+        ("train", "--profile=published", "sample", "--min-date", "2024-01-01"): "--min-date must come with --from-log, was with DATA",
+        ("train", "--profile=published", "sample", "--tolerance", "5"): "--tolerance must come with --from-log, was with DATA",
     }
     for words, text in told.items():
         assert guarded(lambda words=words: app([*words, "--out", "x"], standalone_mode=False)) == 2

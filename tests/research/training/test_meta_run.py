@@ -142,7 +142,7 @@ def test_a_run_with_an_own_judge_says_so(bars, preds, tmp_path):
     def judge(votes, planes, params):
         return np.ones(votes.action.shape[1:], np.int8), np.full(votes.action.shape[1:], 0.5)
 
-    run = backtest(bars, preds, judge=judge)
+    run = backtest(bars, preds, PUBLISHED, judge=judge)
     certificate = verify_run(run.save(tmp_path / "run", record=False))
     assert certificate["passed"] is None
     assert certificate["not_covered"][0].startswith("the decisions: the run used an own judge")
@@ -153,7 +153,7 @@ def test_a_run_with_an_own_judge_says_so(bars, preds, tmp_path):
 def test_scores_of_a_model_that_no_rule_asks(bars):
     """Four voters: the published policy never reaches the model; its figures stand apart from what the chain did."""
     preds = Predictions.random(bars, seed=2)
-    run = backtest(bars, preds, meta=train_meta(bars, preds))
+    run = backtest(bars, preds, PUBLISHED, meta=train_meta(bars, preds, PUBLISHED))
     assert (run.result.decisions.meta_action == -1).all()
     action, confidence, probs = meta_scores(run.result, run.params)["meta_policy"]
     known = action >= 0
@@ -161,13 +161,13 @@ def test_scores_of_a_model_that_no_rule_asks(bars):
     assert_same_bits(np.argmax(probs[known], axis=-1).astype(np.int8), action[known])
     assert "meta_policy" in run.summary["models"]
     assert run.summary["models"]["meta_policy"]["n"] == int((known & (run.labels >= 0)).sum())
-    assert meta_scores(backtest(bars, preds).result, PUBLISHED) == {}
+    assert meta_scores(backtest(bars, preds, PUBLISHED).result, PUBLISHED) == {}
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     out = tmp_path_factory.mktemp("models") / "m"
-    config = load_config(sets=["run.models=xgb,lgbm", "run.folds=3", "run.preset=fast"])
+    config = load_config("published", sets=["run.models=xgb,lgbm", "run.folds=3", "run.preset=fast"])
     made, _ = train_job(Job("simulated:random_walk?n_bars=1500&n_symbols=3", config, out=out))
     return out, config, made
 
@@ -181,22 +181,22 @@ def test_training_and_backtest_share_the_meta_layer(trained, tmp_path):
     again = run_job(replace(job, models=None, out=tmp_path / "again"), verify=False, report=False)
     assert again.meta.hash == stored.hash
     assert_same_bits(again.result.meta_probs, served.result.meta_probs)
-    without = load_config(sets=["run.meta=none"])
+    without = load_config("published", sets=["run.meta=none"])
     assert run_job(replace(job, config=without, out=tmp_path / "none"), verify=False, report=False).meta is None
-    other = load_config(sets=["run.meta=svm"])
+    other = load_config("published", sets=["run.meta=svm"])
     with pytest.raises(UserError, match=r"run.meta must be .* was 'svm'"):
         run_job(replace(job, config=other, out=tmp_path / "svm"), verify=False, report=False)
 
 
 def test_a_run_without_enough_voters_says_why_there_is_no_model(bars, tmp_path):
     preds = Predictions.random(bars, seed=1, models=("xgb",))
-    meta = train_meta(bars, preds)
+    meta = train_meta(bars, preds, PUBLISHED)
     assert meta.artefacts == ()
     assert meta.notes == (
         "the meta model is absent in every fold: training must have at least 1,000 out-of-sample rows on which two or more models voted, "
         "was 0; the rules alone act",
     )
-    assert research.backtest(bars, preds, meta=meta).notes[-1] == meta.notes[0]
+    assert research.backtest(bars, preds, PUBLISHED, meta=meta).notes[-1] == meta.notes[0]
 
 
 def test_a_meta_model_is_served_in_the_mode_that_it_was_trained_for_alone(bars, preds, tmp_path, capsys):
@@ -215,15 +215,17 @@ def test_a_meta_model_is_served_in_the_mode_that_it_was_trained_for_alone(bars, 
     how = ["--predictions", str(tmp_path / "preds.parquet"), "--set", "meta.mode=v5", "--meta", str(tmp_path / "policy")]
     feed = f"replay:{tmp_path / 'bars.parquet'}"
     for words in (
-        ["backtest", str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "run"), *how],
-        ["live", "--feed", feed, "--journal", str(tmp_path / "j"), "--allow-rejected", *how],
+        ["backtest", "--profile=published", str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "run"), *how],
+        ["live", "--profile=published", "--feed", feed, "--journal", str(tmp_path / "j"), "--allow-rejected", *how],
     ):
         assert guarded(lambda words=words: app(words, standalone_mode=False)) == 2
         assert "must be trained for meta.mode=v5, was trained for policy" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     with pytest.raises(UserError, match=r"must be trained for meta.mode=override, was trained for policy"):
-        research.sweep(bars, preds, {"meta.mode": ["policy", "override"]}, meta=MetaSchedule.load(tmp_path / "policy"), record=False)
-    assert len(research.sweep(bars, preds, {"meta.mode": ["policy", "override"]}, record=False)) == 2
+        research.sweep(
+            bars, preds, {"meta.mode": ["policy", "override"]}, meta=MetaSchedule.load(tmp_path / "policy"), record=False, params=PUBLISHED
+        )
+    assert len(research.sweep(bars, preds, {"meta.mode": ["policy", "override"]}, record=False, params=PUBLISHED)) == 2
     with pytest.raises(
         UserError, match=r"takes layer.name=value of ensemble, meta \(but its mode\), arbiter or governor, was 'meta.mode=v5'"
     ):

@@ -41,7 +41,7 @@ def preds(bars):
 
 @pytest.fixture(scope="module")
 def schedule(bars, preds):
-    return train_meta(bars, preds)
+    return train_meta(bars, preds, PUBLISHED)
 
 
 def some_rows(n=900, width=26, seed=0):
@@ -152,7 +152,7 @@ def test_base_folds_are_skipped_until_there_is_enough(bars, preds):
     probs = preds.probs.copy()
     probs[:, :600] = np.nan
     own = Predictions.from_probs(bars, probs, fold, preds.labels, preds.label)
-    made = train_meta(bars, own)
+    made = train_meta(bars, own, PUBLISHED)
     assert [a.fold for a in made.artefacts] == [2]
     assert "fold 2: training must have at least 1,000 out-of-sample rows on which two or more models voted, was 8" in made.notes[0]
     assert not made.ready(bars.close_time[:960]).any()

@@ -25,7 +25,7 @@ QUICK = {"models": SLOTS, "n_folds": 2, "preset": "tiny"}
 
 @pytest.fixture(scope="module")
 def made() -> Predictions:
-    return train(BARS, processes=1, use_store=False, **QUICK)
+    return train(BARS, processes=1, use_store=False, profile="published", **QUICK)
 
 
 def test_exactly_the_complete_windows_are_predicted(made):
@@ -48,7 +48,7 @@ def test_complete_windows_are_those_without_a_hole():
 
 
 def test_processes_change_no_bit(made):
-    again = train(BARS, processes=2, use_store=False, **QUICK | {"models": ("nhits",)})
+    again = train(BARS, processes=2, use_store=False, profile="published", **QUICK | {"models": ("nhits",)})
     assert_same_bits(again.probs[2], made.probs[2])
     assert [a.hash for a in again.models.artefacts] == [a.hash for a in made.models.artefacts if a.slot == "nhits"]
 

@@ -15,7 +15,7 @@ ATTAINABLE = 0.60  # of the planted world
 
 def blocks(world: str, folder: Path) -> dict:
     """Accuracy of each model on its test folds."""
-    models = run_job(Job(world, load_config(sets=SMALL), out=folder), verify=False, report=False).summary["models"]
+    models = run_job(Job(world, load_config("published", sets=SMALL), out=folder), verify=False, report=False).summary["models"]
     return {slot: models[slot] for slot in SLOTS}
 
 

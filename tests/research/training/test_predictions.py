@@ -20,6 +20,7 @@ from research.training.predictions import Predictions
 from research.training.predictions_file import stream_predictions
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.research.cli.test_cli import qt
+from tests.support import PUBLISHED
 
 BARS = awkward_bars(80, seed=4, n_symbols=3)
 TIMES = pd.to_datetime(BARS.close_time, utc=True)
@@ -380,11 +381,14 @@ def test_backtest_and_live_read_predictions_in_the_zone_of_the_candles(tmp_path,
     candles.assign(open_time=naive).to_csv(tmp_path / "candles.csv", index=False)
     monkeypatch.chdir(tmp_path)
     flags = ["--time-zone", "America/New_York", "--predictions", "mine.csv", "--quiet"]
-    assert qt("backtest", "candles.csv", *flags, "--out", "run", "--no-verify", monkeypatch=monkeypatch) == 0
+    assert qt("backtest", "--profile=published", "candles.csv", *flags, "--out", "run", "--no-verify", monkeypatch=monkeypatch) == 0
     stored = Predictions.load(tmp_path / "run" / "predictions.parquet").align(bars)
     assert (stored.action[MODELS.index("xgb")] == action).all()
     capsys.readouterr()
-    assert qt("live", "--feed", "replay:candles.csv", *flags, "--journal", "j.db", "--json", monkeypatch=monkeypatch) == 0
+    assert (
+        qt("live", "--profile=published", "--feed", "replay:candles.csv", *flags, "--journal", "j.db", "--json", monkeypatch=monkeypatch)
+        == 0
+    )
     assert "times of close_time are of America/New_York, as those of the candles (--time-zone)" in capsys.readouterr().out
 
 
@@ -392,6 +396,6 @@ def test_backtest_and_live_read_predictions_in_the_zone_of_the_candles(tmp_path,
 def test_what_is_no_predictions_is_told_how_it_becomes_some(said):
     match = rf"predictions must be research\.Predictions, was {type(said).__name__}; research\.Predictions\.import_file"
     with pytest.raises(UserError, match=match):
-        research.backtest(BARS, said)
+        research.backtest(BARS, said, PUBLISHED)
     with pytest.raises(UserError, match=match):
-        research.sweep(BARS, said, grid={"governor.min_confidence": [0.5, 0.6]})
+        research.sweep(BARS, said, grid={"governor.min_confidence": [0.5, 0.6]}, params=PUBLISHED)

@@ -20,6 +20,7 @@ from research.training.predictions_file import stream_predictions
 from research.workflow.load import load_run
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.research.training.test_predictions import same
+from tests.support import PUBLISHED
 
 BARS = awkward_bars(60, seed=4, n_symbols=3)
 
@@ -194,7 +195,7 @@ def test_an_empty_file_of_ours_says_nothing_and_matches_nothing(tmp_path):
 
 def test_a_runs_folder_backtest_and_live_take_the_shuffled_file(tmp_path):
     bars = simulate("random_walk", n_bars=500, n_symbols=2)
-    run = backtest(bars, Predictions.random(bars, seed=3))
+    run = backtest(bars, Predictions.random(bars, seed=3), PUBLISHED)
     run.save(tmp_path / "run")
     path = tmp_path / "run" / "predictions.parquet"
     pq.write_table(ORDERS["shuffled"](pq.read_table(path)), path)
@@ -202,6 +203,7 @@ def test_a_runs_folder_backtest_and_live_take_the_shuffled_file(tmp_path):
     save_bars(bars, tmp_path / "bars.parquet")
     words = [
         "backtest",
+        "--profile=published",
         str(tmp_path / "bars.parquet"),
         "--predictions",
         str(path),
@@ -212,7 +214,16 @@ def test_a_runs_folder_backtest_and_live_take_the_shuffled_file(tmp_path):
     ]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0
     assert_same_bits(load_run(tmp_path / "two").result.equity, run.result.equity)
-    words = ["live", "--feed", f"replay:{tmp_path / 'bars.parquet'}", "--journal", str(tmp_path / "j"), "--predictions", str(path)]
+    words = [
+        "live",
+        "--profile=published",
+        "--feed",
+        f"replay:{tmp_path / 'bars.parquet'}",
+        "--journal",
+        str(tmp_path / "j"),
+        "--predictions",
+        str(path),
+    ]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0
     words = ["status", str(tmp_path / "j"), "--export", str(tmp_path / "three")]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0

@@ -37,7 +37,7 @@ def test_the_users_table_reaches_the_vote(tmp_path) -> None:
     file.write_text(f"[ensemble.regime_weights]\nvolatility_low = {{{silent}}}\n\n[meta]\nenabled = false\n")
     bars = simulate("random_walk", n_bars=1_500, n_symbols=2, seed=1)
     predictions = Predictions.random(bars, seed=1)
-    given = load_config(path=file).params
+    given = load_config("published", path=file).params
     heard = research.backtest(bars, predictions, given).result
     plain = research.backtest(bars, predictions, PUBLISHED.with_values({"meta.enabled": False})).result
     is_low = heard.planes.regime[0] < 0.4
@@ -61,7 +61,7 @@ def test_a_bad_table_is_named(tmp_path, text, message) -> None:
     file = tmp_path / "qt.toml"
     file.write_text(f"[ensemble.regime_weights]\n{text}\n")
     with pytest.raises(UserError, match=message):
-        load_config(path=file)
+        load_config("published", path=file)
 
 
 def test_a_table_that_names_nobody_of_the_run_is_refused(tmp_path) -> None:
@@ -69,7 +69,7 @@ def test_a_table_that_names_nobody_of_the_run_is_refused(tmp_path) -> None:
     file.write_text("[ensemble.regime_weights]\nvolatility_low = {catboost = 2}\n")
     bars = simulate("random_walk", n_bars=200, n_symbols=1, seed=1)
     with pytest.raises(UserError, match=r"regime_weights.volatility_low must name some of .*xgb, .*, was 'catboost'"):
-        research.backtest(bars, Predictions.random(bars), load_config(path=file).params)
+        research.backtest(bars, Predictions.random(bars), load_config("published", path=file).params)
 
 
 # ------------------------------------------------------------------ fitted
@@ -150,10 +150,10 @@ def test_every_fold_but_the_first_gets_its_stage() -> None:
 
 
 def test_it_is_off_unless_asked_for_and_refused_without_folds() -> None:
-    assert load_config().run.regime_fit is False
-    assert load_config(sets=["run.regime_fit=on"]).run.regime_fit is True
+    assert load_config("published").run.regime_fit is False
+    assert load_config("published", sets=["run.regime_fit=on"]).run.regime_fit is True
     with pytest.raises(ValueError, match=r"run\.regime_fit must be on or off, was 'maybe'"):
-        load_config(sets=["run.regime_fit=maybe"])
+        load_config("published", sets=["run.regime_fit=maybe"])
     bars = simulate("random_walk", n_bars=300, n_symbols=2, seed=0)
     with pytest.raises(UserError, match=r"run.regime_fit must have walk-forward predictions of two folds or more, was <imported"):
         fit_regime_weights(bars, Predictions.random(bars), PUBLISHED)

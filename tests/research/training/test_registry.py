@@ -19,6 +19,7 @@ from research.training.predictions import Predictions
 from research.training.walk_forward import train
 from research.workflow.backtest_job import Job, run_job
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.support.as_published import CONFIG
 
 BARS = awkward_bars(600, seed=0, n_symbols=4)
 
@@ -27,7 +28,7 @@ BARS = awkward_bars(600, seed=0, n_symbols=4)
 def trained(tmp_path_factory) -> Path:
     """A folder as `qt train` leaves it: two models, two folds."""
     folder = tmp_path_factory.mktemp("trained") / "base"
-    train(BARS, models=("xgb", "lgbm"), n_folds=2, processes=1, preset="tiny", out=folder)
+    train(BARS, models=("xgb", "lgbm"), n_folds=2, processes=1, preset="tiny", out=folder, profile="published")
     return folder
 
 
@@ -207,7 +208,7 @@ def test_a_backtest_takes_a_name(trained, tmp_path):
     registry.promote(trained, "base")
     data = tmp_path / "bars.parquet"
     save_bars(BARS, data)
-    run = run_job(Job(str(data), models=Path("base"), out=tmp_path / "run"), verify=False, report=False)
+    run = run_job(Job(str(data), CONFIG, models=Path("base"), out=tmp_path / "run"), verify=False, report=False)
     assert_same_bits(run.predictions.probs, Predictions.from_models(trained, BARS).probs)
     assert registry.promote(tmp_path / "run", "again").version == 1  # a run's folder holds its models
 

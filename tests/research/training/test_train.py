@@ -29,13 +29,13 @@ PARAMS = PUBLISHED
 
 
 def quick(bars: Bars = BARS, **options) -> Predictions:
-    return train(bars, **({"models": ("lgbm",), "n_folds": 2, "processes": 1} | options))
+    return train(bars, profile="published", **({"models": ("lgbm",), "n_folds": 2, "processes": 1} | options))
 
 
 @pytest.fixture(scope="module")
 def both() -> Predictions:
     """Both models on three folds, in this process."""
-    return train(BARS, n_folds=3, processes=1)
+    return train(BARS, n_folds=3, processes=1, profile="published")
 
 
 def with_new_future(bars: Bars, row: int, seed: int) -> Bars:
@@ -65,10 +65,10 @@ def test_every_test_cell_is_predicted_once_and_nothing_else(both):
 
 
 def test_processes_and_repetitions_change_no_bit(both):
-    again = train(BARS, n_folds=3, processes=2)
+    again = train(BARS, n_folds=3, processes=2, profile="published")
     assert_same_bits(again.probs, both.probs)
     assert [a.hash for a in again.models.artefacts] == [a.hash for a in both.models.artefacts]
-    other = train(BARS, n_folds=3, processes=1, seed=43)
+    other = train(BARS, n_folds=3, processes=1, seed=43, profile="published")
     assert [a.hash for a in other.models.artefacts] != [a.hash for a in both.models.artefacts]
 
 
@@ -117,7 +117,7 @@ def _percentile_run() -> Predictions:
 
 
 def test_predictions_before_a_changed_bar_stay(both):
-    other = train(with_new_future(BARS, 500, 3), n_folds=3, processes=1)
+    other = train(with_new_future(BARS, 500, 3), n_folds=3, processes=1, profile="published")
     assert_same_bits(np.ascontiguousarray(other.probs[:, :500]), np.ascontiguousarray(both.probs[:, :500]))
     assert_same_bits(other.models.artefacts[-1].hash, both.models.artefacts[-1].hash)
 
@@ -340,7 +340,9 @@ def test_a_planted_edge_is_found_quick():
 @pytest.mark.slow
 def test_random_walks_have_no_direction():
     """T-1 over many worlds and both models: the mean distance is within three of its standard errors, which the worlds themselves show."""
-    worlds = [train(simulate("random_walk", seed=200 + seed, n_bars=3000, n_symbols=4), n_folds=4) for seed in range(36)]
+    worlds = [
+        train(simulate("random_walk", seed=200 + seed, n_bars=3000, n_symbols=4), n_folds=4, profile="published") for seed in range(36)
+    ]
     for slot in ("xgb", "lgbm"):
         z = [direction_z(made, slot)[1] for made in worlds]
         assert np.mean(z) * np.sqrt(len(z)) < 3.0 * np.std(z, ddof=1), z

@@ -29,7 +29,7 @@ FIRST, SECOND = 600, 680
 def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("update") / "models"
     os.environ["QT_HOME"] = str(folder.with_name("home"))
-    research.train(BARS[:FIRST], models=("lgbm",), n_folds=2, processes=1, preset="tiny", out=folder)
+    research.train(BARS[:FIRST], models=("lgbm",), n_folds=2, processes=1, preset="tiny", out=folder, profile="published")
     return folder
 
 
@@ -100,7 +100,11 @@ def test_the_command_updates_the_folder_in_place(tmp_path, capsys):
     folder = tmp_path / "m"
 
     def run(name: str, *words: str, out: Path = folder) -> int:
-        return guarded(lambda: app(["train", str(tmp_path / f"{name}.parquet"), "--out", str(out), *words], standalone_mode=False))
+        return guarded(
+            lambda: app(
+                ["train", "--profile=published", str(tmp_path / f"{name}.parquet"), "--out", str(out), *words], standalone_mode=False
+            )
+        )
 
     assert run("old", "--set", "run.models=lgbm", "--set", "run.preset=tiny", "--set", "run.folds=2") == 0
     first = json.loads((folder / FILE).read_text())

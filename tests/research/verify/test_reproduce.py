@@ -33,8 +33,10 @@ def trained(bars, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "trained"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(tmp_path_factory.mktemp("home")))
-        predictions = research.train(bars, models=["lgbm"], label="L3", n_folds=2, processes=1, calibration="temperature")
-        research.backtest(bars, predictions).save(folder)
+        predictions = research.train(
+            bars, models=["lgbm"], label="L3", n_folds=2, processes=1, calibration="temperature", profile="published"
+        )
+        research.backtest(bars, predictions, PUBLISHED).save(folder)
     return folder
 
 
@@ -175,7 +177,7 @@ def test_what_the_figures_rest_on_is_said_for_each_that_differs(bars, imported, 
 
 def test_runs_of_different_candles_say_so_in_the_terminal_and_on_the_page(bars, imported, tmp_path):
     short = bars[:600]
-    other = research.backtest(short, research.Predictions.random(short, seed=1)).save(tmp_path / "short", record=False)
+    other = research.backtest(short, research.Predictions.random(short, seed=1), PUBLISHED).save(tmp_path / "short", record=False)
     shown = RUNNER.invoke(app, ["compare", str(imported / "strict"), str(other), "--out", str(tmp_path / "page.html")])
     text = "These runs are of different candles: their figures are not of the same market."
     assert text in shown.output

@@ -347,7 +347,7 @@ def trained(tmp_path_factory):
     from research.training.walk_forward import train
 
     bars = awkward_bars(600, seed=4, n_symbols=3)
-    predictions = train(bars, models=("lgbm",), n_folds=2, label="L3", processes=1)
+    predictions = train(bars, models=("lgbm",), n_folds=2, label="L3", processes=1, profile="published")
     return backtest(bars, predictions, PUBLISHED.with_values(VALUES)).save(tmp_path_factory.mktemp("trained") / "run", record=False)
 
 

@@ -176,9 +176,9 @@ def test_a_feature_that_looks_ahead_is_not_told_to_look_back_further(bars):
 )
 def test_what_is_no_list_of_features_is_refused_before_anything_is_tried(bars, custom, was):
     for use in (
-        lambda: research.train(bars, models=("lgbm",), n_folds=2, custom=custom),
+        lambda: research.train(bars, models=("lgbm",), n_folds=2, custom=custom, profile="published"),
         lambda: train_untried(bars, models=("lgbm",), n_folds=2, custom=custom),
-        lambda: Engine(custom=custom),
+        lambda: Engine(PUBLISHED, custom=custom),
         lambda: FeatureBank(PUBLISHED, bars.symbols, bars.interval, custom=custom),
     ):
         with pytest.raises(InputError, match=was):
@@ -203,12 +203,12 @@ def test_a_feature_that_cannot_be_computed_is_refused_before_training(bars):
         raise KeyError("VIX")
 
     with pytest.raises(UserError, match=r"own feature vix must have values on these bars, was not so: it raised KeyError: 'VIX'"):
-        research.train(bars, models=("lgbm",), n_folds=2, custom=[Feature("vix", broken)], processes=1)
+        research.train(bars, models=("lgbm",), n_folds=2, custom=[Feature("vix", broken)], processes=1, profile="published")
 
 
 def proof_of(bars, feature, tmp_path, train=research.train):
     predictions = train(bars, models=("lgbm",), n_folds=2, preset="tiny", custom=[feature], processes=1)
-    run = research.backtest(bars, predictions)
+    run = research.backtest(bars, predictions, PUBLISHED)
     return verify_run(run.save(tmp_path / "run", record=False))
 
 
@@ -254,17 +254,17 @@ def knows_the_block(votes, planes, params):
 
 def test_an_own_judge_is_tried(bars, tmp_path):
     predictions = research.Predictions.random(bars, seed=1)
-    honest = research.backtest(bars, predictions, judge=hold)
+    honest = research.backtest(bars, predictions, PUBLISHED, judge=hold)
     assert [found["broken"] for found in honest.own_checks] == [[]]
     with pytest.warns(OwnLayerWarning, match="the own judge breaks a rule, cutting"):
-        run = research.backtest(bars, predictions, judge=knows_the_block)
+        run = research.backtest(bars, predictions, PUBLISHED, judge=knows_the_block)
     certificate = verify_run(run.save(tmp_path / "run", record=False))
     assert certificate["passed"] is False
 
 
 def test_an_own_trade_loop_is_tried(bars):
     predictions = research.Predictions.random(bars, seed=1)
-    run = research.backtest(bars, predictions, trade=rebind(trade))
+    run = research.backtest(bars, predictions, PUBLISHED, trade=rebind(trade))
     assert [(found["kind"], found["broken"]) for found in run.own_checks] == [("trade", [])]
 
 

@@ -43,6 +43,6 @@ def test_own_layers_are_refused(run, tmp_path):
     def judge(votes, planes, params):
         return np.ones(votes.action.shape[1:], np.int8), np.full(votes.action.shape[1:], 0.5)
 
-    own = research.backtest(run.bars, run.predictions, judge=judge)
+    own = research.backtest(run.bars, run.predictions, PUBLISHED, judge=judge)
     with pytest.raises(research.UserError, match=r"must have its own judge at hand to be made again, was .* without; run its script again"):
         research.load_run(own.save(tmp_path / "run", record=False))

@@ -29,6 +29,7 @@ from research.training.models import base, register
 from research.training.models.schedule import ModelSet
 from tests.conftest import assert_same_bits
 from tests.support import PUBLISHED
+from tests.support.as_published import CONFIG
 
 VECTORS = ("v5", "meta26", "meta30", "meta32", "meta36", "meta32_original", "meta36_original")
 NAMELESS = re.compile(r"(?<![a-z0-9])tft(?![a-z0-9])", re.IGNORECASE)
@@ -51,13 +52,13 @@ def bars():
 
 @pytest.fixture(scope="module")
 def trained(bars):
-    return research.train(bars, models=("lgbm", "forest"), preset="tiny", n_folds=2, processes=1)
+    return research.train(bars, models=("lgbm", "forest"), preset="tiny", n_folds=2, processes=1, profile="published")
 
 
 @pytest.fixture(scope="module")
 def run(bars, trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("voters") / "run"
-    made = research.backtest(bars, trained)
+    made = research.backtest(bars, trained, PUBLISHED)
     made.save(folder, record=False)
     made.verify()
     made.report(folder / "report.html")
@@ -131,7 +132,7 @@ def test_voters_of_their_own_names_are_called_so_in_every_file(run):
 def test_voters_serve_live_as_they_did_in_the_backtest(run, trained, tmp_path):
     save_bars(run.bars, tmp_path / "bars.parquet")
     asked = LiveOptions(
-        f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", models=str(run.folder / "models"), allow_rejected=True,
+        f"replay:{tmp_path / 'bars.parquet'}", tmp_path / "j", CONFIG, models=str(run.folder / "models"), allow_rejected=True,
         log=tmp_path / "log.txt",
         how={"symbols": run.bars.symbols},
     )  # fmt: skip
@@ -142,7 +143,9 @@ def test_voters_serve_live_as_they_did_in_the_backtest(run, trained, tmp_path):
         close()
     source = JournalSource(tmp_path / "j")
     equity = np.array(source.rows("SELECT equity FROM bars ORDER BY bar"))[:, 0]
-    assert_same_bits(equity, research.backtest(run.bars, research.Predictions.from_models(trained.models, run.bars)).result.equity)
+    assert_same_bits(
+        equity, research.backtest(run.bars, research.Predictions.from_models(trained.models, run.bars), PUBLISHED).result.equity
+    )
     assert live_gap(tmp_path / "j")["identical"]
     with sqlite3.connect(tmp_path / "j") as db:
         schema = " ".join(text for (text,) in db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"))
@@ -154,13 +157,13 @@ def test_voters_serve_live_as_they_did_in_the_backtest(run, trained, tmp_path):
     assert "[forest]" in said[-1]
     predictions = research.Predictions.random(run.bars, models=("lgbm", "wood"))
     predictions.save(tmp_path / "other.parquet")
-    other = LiveOptions(asked.feed, asked.journal, predictions=tmp_path / "other.parquet", how=asked.how)
+    other = LiveOptions(asked.feed, asked.journal, CONFIG, predictions=tmp_path / "other.parquet", how=asked.how)
     with pytest.raises(research.UserError, match=r"journal must be of the same voters .* wood, was .* forest"):
         start_live(other)
 
 
 def test_voters_are_swept_with_their_weights(run, bars, trained):
-    trials = research.sweep(bars, trained, grid={"governor.min_confidence": [0.5, 0.65]}, record=False)
+    trials = research.sweep(bars, trained, grid={"governor.min_confidence": [0.5, 0.65]}, record=False, params=PUBLISHED)
     assert trials.params(1).ensemble.weights == run.params.ensemble.weights
     assert_same_bits(research.backtest(bars, trained, trials.params(1)).result.equity, run.result.equity)
     of_run = research.sweep(bars, read_run(run.folder).predictions(), {"governor.min_confidence": [0.65]}, run.params, record=False)
@@ -169,7 +172,7 @@ def test_voters_are_swept_with_their_weights(run, bars, trained):
 
 def test_weights_by_name_are_swept_alone_and_together(bars, trained):
     grid = {"ensemble.weights.forest": "0:0.6:0.2", "ensemble.weights.lgbm": "0.1,2", "governor.min_confidence": [0.4]}
-    trials = research.sweep(bars, trained, grid, record=False)
+    trials = research.sweep(bars, trained, grid, record=False, params=PUBLISHED)
     assert list(trials.table()["ensemble.weights.forest"]) == [0.0, 0.0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6]
     for trial, (forest, lgbm) in enumerate((a, b) for a in (0.0, 0.2, 0.4, 0.6) for b in (0.1, 2.0)):
         told = PUBLISHED.with_values({"ensemble.weights.forest": forest, "ensemble.weights.lgbm": lgbm, "governor.min_confidence": 0.4})
@@ -183,7 +186,9 @@ def test_weights_by_name_are_swept_alone_and_together(bars, trained):
         run = research.backtest(bars, trained, base.with_values({"ensemble.weights.lgbm": weight}))
         assert trials.params(trial).ensemble.weights == run.params.ensemble.weights == (0.25, weight, 0.3, 0.2, weight)
         assert trials.table()["last_equity"][trial] == run.result.equity[-1]
-    drawn = research.sweep(bars, trained, {"ensemble.weights.forest": "0.1:0.9"}, search="random", settings=30, record=False)
+    drawn = research.sweep(
+        bars, trained, {"ensemble.weights.forest": "0.1:0.9"}, search="random", settings=30, record=False, params=PUBLISHED
+    )
     assert drawn.table()["ensemble.weights.forest"].between(0.1, 0.9).all()
     run = research.backtest(bars, trained, drawn.params(7))
     assert drawn.table()["last_equity"][7] == run.result.equity[-1]
@@ -200,7 +205,7 @@ def test_weights_by_name_are_swept_alone_and_together(bars, trained):
 )
 def test_weights_by_name_that_cannot_be_swept_are_refused(bars, trained, grid, message):
     with pytest.raises(research.UserError, match=message):
-        research.sweep(bars, trained, grid, record=False)
+        research.sweep(bars, trained, grid, record=False, params=PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -217,10 +222,10 @@ def test_weights_by_name_that_cannot_be_swept_are_refused(bars, trained, grid, m
     ],
 )
 def test_voters_weigh_what_they_are_told(bars, trained, sets, weights):
-    config = load_config(sets=sets)
+    config = load_config("published", sets=sets)
     run = research.backtest(bars, trained, config.params)
     assert run.params.ensemble.weights == weights
-    again = load_config(sets=config.changes()).params
+    again = load_config("published", sets=config.changes()).params
     assert research.backtest(bars, trained, again).params.ensemble.weights == weights
     assert any("forest votes with a weight of 0" in note for note in run.notes) == (weights[4] == 0.0)
     stored = PUBLISHED.with_values(json.loads(json.dumps(run.params.flat())))
@@ -230,7 +235,7 @@ def test_voters_weigh_what_they_are_told(bars, trained, sets, weights):
 def test_voters_are_weighed_in_a_file_and_by_regime(bars, trained, tmp_path):
     text = "[ensemble.weights]\nforest = 0.7\n\n[ensemble.regime_weights]\nvolatility_high = {forest = 2.0, lgbm = 0.5}\n"
     (tmp_path / "qt.toml").write_text(text)
-    given = load_config(path=tmp_path / "qt.toml")
+    given = load_config("published", path=tmp_path / "qt.toml")
     run = research.backtest(bars, trained, given.params)
     assert run.params.ensemble.weights[4] == 0.7
     factors = np.array(run.params.ensemble.regime_factors).reshape(9, 5)
@@ -249,17 +254,17 @@ def test_voters_are_weighed_in_a_file_and_by_regime(bars, trained, tmp_path):
 def test_voters_without_settled_weights_do_not_vote_in_an_engine_of_ones_own(bars, trained):
     votes = trained.votes()
     with pytest.raises(qt.InputError, match="the weight of forest is open"):
-        qt.Engine().run(bars, votes)
-    run = research.backtest(bars, trained)
+        qt.Engine(PUBLISHED).run(bars, votes)
+    run = research.backtest(bars, trained, PUBLISHED)
     assert_same_bits(qt.Engine(run.params).run(bars, votes).equity, run.result.equity)
-    assert qt.Engine(models=trained.models).params.ensemble.weights == run.params.ensemble.weights
+    assert qt.Engine(PUBLISHED, models=trained.models).params.ensemble.weights == run.params.ensemble.weights
 
 
 @pytest.mark.parametrize("names", [("forest", "wood"), tuple("abcde"), ("lgbm", "b", "a")])
 def test_voters_of_their_own_alone_make_a_run_that_is_proven(bars, names, tmp_path):
-    made = research.train(bars, models=names, preset="tiny", n_folds=2, processes=1)
+    made = research.train(bars, models=names, preset="tiny", n_folds=2, processes=1, profile="published")
     assert set(made.slots) == set(names)
-    run = research.backtest(bars, made)
+    run = research.backtest(bars, made, PUBLISHED)
     run.save(tmp_path / "run", record=False)
     assert run.verify()["passed"], run.verification
     weights = set(run.manifest["weights"].values())
@@ -271,7 +276,7 @@ def test_voters_of_their_own_alone_make_a_run_that_is_proven(bars, names, tmp_pa
 
 def test_voters_are_five_at_most_in_a_training(bars):
     with pytest.raises(research.UserError, match="voters must be at most 5, was 6"):
-        research.train(bars, models=tuple("abcdef"), preset="tiny", n_folds=2)
+        research.train(bars, models=tuple("abcdef"), preset="tiny", n_folds=2, profile="published")
 
 
 @pytest.mark.parametrize("vector", VECTORS)
@@ -319,7 +324,7 @@ def test_voters_of_a_file_have_the_names_of_its_columns(bars, tmp_path):
 
 def test_voters_with_a_weight_of_zero_are_told_and_known_ones_keep_theirs(bars):
     predictions = research.Predictions.random(bars, models=MODELS)
-    run = research.backtest(bars, predictions)
+    run = research.backtest(bars, predictions, PUBLISHED)
     assert run.params.ensemble.weights == PUBLISHED.ensemble.weights
     assert [note for note in run.notes if "weight of 0" in note] == [
         "tft votes with a weight of 0 and moves no sum; --set ensemble.weights.tft=1 gives it one"
