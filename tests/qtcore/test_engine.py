@@ -17,7 +17,7 @@ VOTES = Predictions.random(BARS, seed=3).votes()
 RESULT_ARRAYS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "fills")
 
 
-def run_in_blocks(cuts: list[int], params: qt.Params | None = None) -> tuple[dict[str, np.ndarray], qt.Engine]:
+def run_in_blocks(cuts: list[int], params: qt.Params = PUBLISHED) -> tuple[dict[str, np.ndarray], qt.Engine]:
     engine = qt.Engine(params, features=qt.FEATURE_SETS["v5_rel"])
     edges = [0, *sorted(set(cuts)), N]
     parts = [engine.run(BARS[a:b], VOTES[a:b]) for a, b in pairwise(edges) if b > a]
