@@ -27,7 +27,7 @@ def bars():
 
 
 def test_noise_beats_nobody_and_all_count_on_the_same_cells(bars):
-    table = compare(bars, Predictions.random(bars, seed=1), variants=PLAIN)
+    table = compare(bars, Predictions.random(bars, seed=1), PUBLISHED, variants=PLAIN)
     assert list(table.index) == ["xgb", "lgbm", "nhits", "patchtst", "ensemble", *PLAIN]
     assert table["n"].nunique() == 1
     assert (table["low"] <= table["balanced_accuracy"]).all()
@@ -48,7 +48,7 @@ def test_a_meta_layer_that_turns_a_contrarian_round_is_found_better(bars):
         probs[m, t, s] = 0.1
         probs[m, t, s, wrong[t, s]] = 0.8
     contrary = Predictions.from_probs(bars, probs, noise.fold, noise.labels, noise.label, imported=True)
-    table = compare(bars, contrary, variants={"plain": {"calibration": "none"}})
+    table = compare(bars, contrary, PUBLISHED, variants={"plain": {"calibration": "none"}})
     assert table.loc["plain", "minus_best_low"] > 0.2
     assert "beats both the best base model and the ensemble" in best_variant(table)
 
@@ -56,11 +56,11 @@ def test_a_meta_layer_that_turns_a_contrarian_round_is_found_better(bars):
 def test_what_cannot_be_trained_is_named(bars):
     preds = Predictions.random(bars, seed=1, models=("xgb", "lgbm"))
     few = simulate("random_walk", n_bars=400, n_symbols=1)
-    table = compare(bars, preds, variants={"plain": {}, "odd": {"kind": "forest", "calibration": "platt"}})
+    table = compare(bars, preds, PUBLISHED, variants={"plain": {}, "odd": {"kind": "forest", "calibration": "platt"}})
     assert "for kind forest, was 'platt'" in table.attrs["absent"]["odd"]
     with pytest.raises(UserError, match="must hold votes of a base model"):
         compare(bars, Predictions.random(bars, seed=1, models=()), variants={})
-    assert "plain" in compare(few, Predictions.random(few, seed=1), variants={"plain": {}}).attrs["absent"]
+    assert "plain" in compare(few, Predictions.random(few, seed=1), PUBLISHED, variants={"plain": {}}).attrs["absent"]
 
 
 def test_what_was_tried_on_a_run_stands_in_its_folder_and_report(bars, tmp_path):

@@ -67,7 +67,7 @@ def planted(bars, kind, with_probs=True, seed=0):
 
 
 def judged(bars, predictions, **options):
-    return research.backtest(bars, predictions, **options).summary["evidence"]["plausibility"]
+    return research.backtest(bars, predictions, PUBLISHED, **options).summary["evidence"]["plausibility"]
 
 
 # what must be found

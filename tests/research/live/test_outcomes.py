@@ -69,8 +69,8 @@ def test_a_journal_teaches_what_its_own_rows_teach_as_a_log(traded, tmp_path):
     for name in ("close_time", "labels", "end", "regime", "ensemble_action"):
         assert_same_bits(getattr(mine, name), getattr(theirs, name), name)
     assert_same_bits(mine.votes.confidence, theirs.votes.confidence, "confidence")
-    live, counts = train_from_log(read_outcomes(journal))
-    assert live.hash == train_from_log(log, outcomes)[0].hash
+    live, counts = train_from_log(read_outcomes(journal), params=PUBLISHED)
+    assert live.hash == train_from_log(log, outcomes, PUBLISHED)[0].hash
     assert counts == mine.counts
 
 
@@ -100,7 +100,7 @@ def test_the_command_takes_a_journal_alone(traded, tmp_path, capsys):
     assert "unfinished trades, left out" in said
     assert "orders never filled" in said
     stored = MetaSchedule.load(tmp_path / "meta")
-    assert stored.hash == train_from_log(read_outcomes(journal))[0].hash
+    assert stored.hash == train_from_log(read_outcomes(journal), params=PUBLISHED)[0].hash
     assert stored.config["label"]["id"] == "L6"
     for bad in (["--from-log", str(journal), "--outcomes", str(outcomes)], ["--from-log", str(log)]):
         assert (
@@ -134,4 +134,4 @@ def test_what_is_no_journal_is_refused(traded, tmp_path):
     with pytest.raises(UserError, match="must be a file that `qt live` wrote, was another SQLite file"):
         read_outcomes(tmp_path / "other")
     with pytest.raises(UserError, match="must have lines of predictions, was without a usable one"):
-        train_from_log(read_outcomes(traded[0]), min_date="2030-01-01")
+        train_from_log(read_outcomes(traded[0]), params=PUBLISHED, min_date="2030-01-01")

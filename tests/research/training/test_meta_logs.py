@@ -175,9 +175,9 @@ def test_single_odd_outcomes_and_lines_are_counted(files):
 def test_files_that_cannot_teach_are_refused(files, tmp_path):
     log, outcomes = files
     with pytest.raises(UserError, match="must have at least 1,000 lines with an outcome and two voters or more, was 2"):
-        train_from_log(log, outcomes)
+        train_from_log(log, outcomes, PUBLISHED)
     with pytest.raises(UserError, match="without a usable one"):
-        train_from_log(log, outcomes, min_date="2030-01-01")
+        train_from_log(log, outcomes, PUBLISHED, min_date="2030-01-01")
     with pytest.raises(UserError, match="must be a readable file of JSON lines, was not found"):
         read_log(tmp_path / "none.jsonl", outcomes)
     (tmp_path / "odd.csv").write_text("timestamp,action\n")
@@ -221,7 +221,7 @@ def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_
     first = int(np.searchsorted(bars.close_time, stored.artefacts[0].valid_from))
     assert np.isnan(served.meta_probs[:, :first]).all()
     assert not np.isnan(served.meta_probs[:, first:]).all()
-    again, _ = train_from_log(log, outcomes)
+    again, _ = train_from_log(log, outcomes, PUBLISHED)
     assert again.hash == stored.hash
 
 
@@ -260,7 +260,7 @@ def test_lines_without_an_outcome_neither_train_nor_score(tmp_path):
     files = planted_log(tmp_path, teach)
     read = read_log(*files)
     assert ((read.labels >= 0) == (read.traded >= 0)).all()
-    made, counts = train_from_log(*files)
+    made, counts = train_from_log(*files, PUBLISHED)
     assert counts["lines without an outcome"] == int((read.labels < 0).sum()) > 200
     for artefact in made.artefacts:
         fold = slice(*artefact.meta["split"]["rows"][1:])
@@ -287,7 +287,7 @@ def test_labels_that_are_a_function_of_the_inputs_are_refused(function, kind, tm
         UserError,
         match=r"labels must be decided by the market, were a function of the model's inputs: (8[5-9]|9\d|100)\.\d% of later rows are known",
     ):
-        train_from_log(*files, kind=kind)
+        train_from_log(*files, PUBLISHED, kind=kind)
 
 
 def test_predictions_that_hold_the_label_teach_no_meta_model():
@@ -367,13 +367,13 @@ def test_a_log_of_one_voter_is_told_that_more_of_it_does_not_help(tmp_path):
     alone = [row | {"base_predictions": {"xgb": row["base_predictions"]["xgb"]}} for row in lines]
     log.write_text("\n".join(map(json.dumps, alone)))
     with pytest.raises(UserError, match=r"was 0 and [\d,]+ with an outcome but one voter at most \(xgb\); log two base models or more$"):
-        train_from_log(log, outcomes)
+        train_from_log(log, outcomes, PUBLISHED)
     log.write_text("\n".join(map(json.dumps, lines[:200] + alone[200:400])))
     with pytest.raises(UserError, match=r"was 200; log a longer period$"):
-        train_from_log(log, outcomes)
+        train_from_log(log, outcomes, PUBLISHED)
     log.write_text("\n".join(map(json.dumps, lines[:50] + alone[50:400])))
     with pytest.raises(UserError, match=r"was 50, beside 350 with one voter at most; log two base models or more$"):
-        train_from_log(log, outcomes)
+        train_from_log(log, outcomes, PUBLISHED)
 
 
 def test_flags_of_logs_are_named_as_they_are_typed(files, capsys):
