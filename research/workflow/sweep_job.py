@@ -69,7 +69,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
     best = trials.best(asked.plan.objective)
     params = trials.params(int(best["trial"]))
     run = Run.of(backtest(bars, predictions, params, meta=meta, **own.engine, ceilings=job.config.run.ceilings))
-    run.own_checks = tuple(checked)
+    run.own_checks, run.profile = tuple(checked), job.config.profile if swept is None else swept.manifest["profile"]
     run.verification, run.lacked = certificate, lacked
     summary = summary_of(trials, best, run.summary, asked.plan.objective)
     summary["search"] = judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)

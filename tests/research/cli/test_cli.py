@@ -18,7 +18,7 @@ from research.runs.config import RunOptions
 from research.runs.folder import read_run
 from research.runs.search_plan import SearchPlan
 
-SMALL = ["--set", "run.models=lgbm", "--set", "run.folds=2"]
+SMALL = ["--profile=published", "--set", "run.models=lgbm", "--set", "run.folds=2"]
 WORLD = "simulated:planted_edge?n_bars=1200&n_symbols=2"
 
 
@@ -56,7 +56,7 @@ def test_the_folder_is_complete(finished: Path) -> None:
     assert summary["verify"]["passed"] is True
     words = shlex.split(json.loads((finished / "manifest.json").read_text())["command"])
     assert words[:3] == ["qt", "backtest", "simulated:planted_edge?n_bars=1200&n_symbols=2"]
-    assert words[3:] == ["--profile", "default", "--set", "run.models=lgbm", "--set", "run.folds=2"]
+    assert words[3:] == ["--profile", "published", "--set", "run.models=lgbm", "--set", "run.folds=2"]
 
 
 def test_verify_passes_and_fails_with_exit_code_1(

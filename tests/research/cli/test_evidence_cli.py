@@ -26,7 +26,8 @@ def test_a_budget_that_is_overdrawn_fails_the_run_after_its_report(tmp_path, mon
     bars = load_bars(WORLD)
     half = Predictions.random(bars, models=("xgb",)).to_pandas().reset_index()[["close_time", "symbol", "xgb_action", "xgb_confidence"]]
     half.iloc[::2].to_parquet(tmp_path / "half.parquet")
-    arguments = ["backtest", WORLD, "--predictions", str(tmp_path / "half.parquet"), "--no-verify", "--out", str(tmp_path / "run")]
+    out = ["--no-verify", "--out", str(tmp_path / "run")]
+    arguments = ["backtest", WORLD, "--profile=published", "--predictions", str(tmp_path / "half.parquet"), *out]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, [*arguments, "--set", "run.provenance_budget=0.1"])

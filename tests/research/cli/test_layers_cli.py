@@ -20,7 +20,8 @@ from tests.support import PUBLISHED
 from tests.support.own_layers import TEXT, write_layers
 
 WORLD = "simulated:planted_edge?n_bars=500&n_symbols=2"
-SMALL = ["--set", "run.models=sides_model", "--set", "run.folds=2", "--set", "run.meta=none"]
+PLAIN = ["--profile=published", "--set", "run.meta=none"]
+SMALL = [*PLAIN, "--set", "run.models=sides_model", "--set", "run.folds=2"]
 
 
 def qt(*words: object) -> int:
@@ -198,9 +199,9 @@ def test_sweep_of_a_run_made_without_the_file_refuses_its_judge(file, tmp_path, 
 
 
 def test_live_gives_the_equity_of_the_backtest(trained, file, tmp_path, capsys):
-    assert qt("backtest", WORLD, "--models", trained, "--layers", file, "--set", "run.meta=none", "--out", tmp_path / "run", "--quiet") == 0
+    assert qt("backtest", WORLD, "--models", trained, "--layers", file, *PLAIN, "--out", tmp_path / "run", "--quiet") == 0
     journal = tmp_path / "journal"
-    words = ["live", "--models", trained, "--journal", journal, "--allow-rejected", "--set", "run.meta=none", "--quiet"]
+    words = ["live", "--models", trained, "--journal", journal, "--allow-rejected", *PLAIN, "--quiet"]
     assert qt(*words, "--feed", "mine:planted_edge", "--layers", file) == 0
     assert qt("live-gap", journal, "--layers", file) == 0
     assert qt("status", journal) == 0
@@ -217,7 +218,7 @@ def test_live_gives_the_equity_of_the_backtest(trained, file, tmp_path, capsys):
 
 def test_live_goes_on_with_the_same_file_alone(trained, file, moved, other, tmp_path, capsys):
     journal = tmp_path / "journal"
-    words = ["live", "--feed", f"replay:{WORLD}", "--models", trained, "--journal", journal, "--allow-rejected", "--quiet"]
+    words = ["live", "--feed", f"replay:{WORLD}", "--models", trained, "--journal", journal, "--allow-rejected", *PLAIN, "--quiet"]
     assert qt(*words) == 2
     assert "was without; name the file with --layers" in capsys.readouterr().err
     assert qt(*words, "--layers", other) == 2
@@ -232,7 +233,7 @@ def test_live_goes_on_with_the_same_file_alone(trained, file, moved, other, tmp_
 def test_live_of_stored_votes_refuses_another_judge_in_a_journal(finished, file, tmp_path, capsys):
     plain = write_layers(tmp_path, TEXT.replace("gate_confidence", "score_threshold"))
     journal = tmp_path / "journal"
-    words = ["live", "--feed", f"replay:{WORLD}", "--predictions", finished / "predictions.parquet", "--journal", journal, "--quiet"]
+    words = ["live", "--feed", f"replay:{WORLD}", "--predictions", finished / "predictions.parquet", "--journal", journal, *PLAIN]
     assert qt(*words, "--layers", file) == 0
     for more, was in (([], "no file of layers"), (["--layers", plain], r"mine.py \(\w{12}\)")):
         assert qt(*words, *more) == 2

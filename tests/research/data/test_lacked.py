@@ -173,7 +173,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(folder / "home"))
         patch.chdir(folder)
-        yield folder, [*words, "--set", "governor.min_confidence=0.4", "--set", "broker.max_holding_bars=12"]
+        yield folder, [*words, "--profile=published", "--set", "governor.min_confidence=0.4", "--set", "broker.max_holding_bars=12"]
 
 
 FUNDING = [

@@ -37,15 +37,12 @@ def qt(*words: object) -> int:
 def test_live_says_of_its_files_what_a_backtest_says(files, tmp_path, capsys):
     candles, predictions = files
     words = ["--feed", f"replay:{candles}", "--predictions", predictions, "--journal"]
-    assert (
-        qt("backtest", "--profile=published", candles, "--predictions", predictions, "--no-verify", "--json", "--out", tmp_path / "run")
-        == 0
-    )
+    assert qt("backtest", candles, "--predictions", predictions, "--no-verify", "--json", "--out", tmp_path / "run") == 0
     lacked = json.loads(capsys.readouterr().out)["data"]["lacked"]
     assert any("200 of 400 rows match no bar" in text for text in lacked)
-    assert qt("live", "--profile=published", *words, tmp_path / "people") == 0
+    assert qt("live", *words, tmp_path / "people") == 0
     out = capsys.readouterr().out
-    assert qt("live", "--profile=published", *words, tmp_path / "json", "--json") == 0
+    assert qt("live", *words, tmp_path / "json", "--json") == 0
     told = json.loads(capsys.readouterr().out)["lacked"]
     events = JournalSource(tmp_path / "people").events(50)
     assert told == lacked
@@ -56,9 +53,7 @@ def test_live_says_of_its_files_what_a_backtest_says(files, tmp_path, capsys):
 def test_a_journal_that_goes_on_does_not_note_them_again(files, tmp_path, capsys):
     candles, predictions = files
     for _ in range(2):
-        assert (
-            qt("live", "--profile=published", "--feed", f"replay:{candles}", "--predictions", predictions, "--journal", tmp_path / "j") == 0
-        )
+        assert qt("live", "--feed", f"replay:{candles}", "--predictions", predictions, "--journal", tmp_path / "j") == 0
         assert "200 of 400 rows match no bar" in capsys.readouterr().out
     notes = [event["text"] for event in JournalSource(tmp_path / "j").events(50) if event["kind"] == "note"]
     assert len(notes) == len(set(notes)) > 0
