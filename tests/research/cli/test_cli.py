@@ -17,8 +17,9 @@ from research.cli.common import guarded
 from research.runs.config import RunOptions
 from research.runs.folder import read_run
 from research.runs.search_plan import SearchPlan
+from tests.support import FLAG
 
-SMALL = ["--profile=published", "--set", "run.models=lgbm", "--set", "run.folds=2"]
+SMALL = [FLAG, "--set", "run.models=lgbm", "--set", "run.folds=2"]
 WORLD = "simulated:planted_edge?n_bars=1200&n_symbols=2"
 
 

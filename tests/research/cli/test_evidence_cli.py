@@ -15,6 +15,7 @@ from research.runs.verdict import combined
 from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.workflow.backtest_job import Job, run_job
+from tests.support import FLAG
 from tests.support.fake_run import fake_run
 
 WORLD = "simulated:random_walk?n_bars=420&n_symbols=2"
@@ -27,7 +28,7 @@ def test_a_budget_that_is_overdrawn_fails_the_run_after_its_report(tmp_path, mon
     half = Predictions.random(bars, models=("xgb",)).to_pandas().reset_index()[["close_time", "symbol", "xgb_action", "xgb_confidence"]]
     half.iloc[::2].to_parquet(tmp_path / "half.parquet")
     out = ["--no-verify", "--out", str(tmp_path / "run")]
-    arguments = ["backtest", WORLD, "--profile=published", "--predictions", str(tmp_path / "half.parquet"), *out]
+    arguments = ["backtest", WORLD, FLAG, "--predictions", str(tmp_path / "half.parquet"), *out]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(app, [*arguments, "--set", "run.provenance_budget=0.1"])

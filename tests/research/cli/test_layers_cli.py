@@ -16,11 +16,11 @@ from research.cli.common import guarded
 from research.runs.folder import read_run
 from research.training.models.layers import using
 from research.workflow.recording import verify_run
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 from tests.support.own_layers import TEXT, write_layers
 
 WORLD = "simulated:planted_edge?n_bars=500&n_symbols=2"
-PLAIN = ["--profile=published", "--set", "run.meta=none"]
+PLAIN = [FLAG, "--set", "run.meta=none"]
 SMALL = [*PLAIN, "--set", "run.models=sides_model", "--set", "run.folds=2"]
 
 

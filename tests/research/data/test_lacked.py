@@ -25,7 +25,7 @@ from research.report import build
 from research.training.predictions import Predictions
 from research.training.walk_forward import train
 from tests.research.data.test_data import PLANES, frame
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 
 
 def walk(n: int, symbols: tuple[str, ...] = ("AAA", "BBB"), seed: int = 0) -> pd.DataFrame:
@@ -173,7 +173,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QT_HOME", str(folder / "home"))
         patch.chdir(folder)
-        yield folder, [*words, "--profile=published", "--set", "governor.min_confidence=0.4", "--set", "broker.max_holding_bars=12"]
+        yield folder, [*words, FLAG, "--set", "governor.min_confidence=0.4", "--set", "broker.max_holding_bars=12"]
 
 
 FUNDING = [

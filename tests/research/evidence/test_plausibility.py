@@ -19,7 +19,7 @@ from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.ceilings import CEILINGS, ceilings_of
 from research.training.scoring.opinions import Opinion
 from research.training.scoring.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 
 INTERVALS = ("5m", "1h", "4h", "1d", "1w")
 PLANTED = ("the label", "right in 60 of 100", "a share of the future")
@@ -454,17 +454,7 @@ def test_page_and_terminal_say_what_the_ceilings_found(tmp_path, monkeypatch):
     frame[["close_time", "symbol", "xgb_action", "xgb_confidence"]].assign(
         xgb_action=frame["xgb_action"].map({0: "SELL", 1: "HOLD", 2: "BUY"})
     ).to_parquet(said)
-    words = [
-        "backtest",
-        "--profile=published",
-        str(data),
-        "--predictions",
-        str(said),
-        "--set",
-        "run.label=L3",
-        "--set",
-        "features.warmup=100",
-    ]
+    words = ["backtest", FLAG, str(data), "--predictions", str(said), "--set", "run.label=L3", "--set", "features.warmup=100"]
 
     def called(*more, name):
         done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / name), *more])

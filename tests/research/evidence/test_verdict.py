@@ -29,7 +29,7 @@ from research.training.predictions import Predictions
 from research.verify.claims import Claim
 from research.verify.evidence import read_evidence
 from research.workflow.recording import reproduce, verify_run
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 
 WORLD = "simulated:random_walk?n_bars=700&n_symbols=2&seed=3"
 PASSED = {"passed": True, "checks": [{"name": "replay: the same bits", "group": "parity", "passed": True, "detail": ""}]}
@@ -141,18 +141,7 @@ def leaked(tmp_path_factory, bars, early):
     early.save(home / "early.parquet")
     said = {}
     for name, flags in (("people", ()), ("quiet", ("--quiet",)), ("json", ("--json",))):
-        words = [
-            "backtest",
-            "--profile=published",
-            WORLD,
-            "--predictions",
-            home / "early.parquet",
-            "--set",
-            "run.meta=none",
-            "--out",
-            home / name,
-            *flags,
-        ]
+        words = ["backtest", FLAG, WORLD, "--predictions", home / "early.parquet", "--set", "run.meta=none", "--out", home / name, *flags]
         command = [sys.executable, "-m", "research", *map(str, words)]
         said[name] = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "QT_HOME": str(home / "qt")}, check=False)
     return home, said
@@ -286,16 +275,7 @@ def test_nothing_that_was_not_proven_reads_edge(bars, early, tmp_path):
 
 def test_no_verify_says_so(bars, tmp_path, monkeypatch, capsys):
     knowing(bars, 0).save(tmp_path / "honest.parquet")
-    words = (
-        "backtest",
-        "--profile=published",
-        WORLD,
-        "--predictions",
-        tmp_path / "honest.parquet",
-        "--set",
-        "run.meta=none",
-        "--no-verify",
-    )
+    words = ("backtest", FLAG, WORLD, "--predictions", tmp_path / "honest.parquet", "--set", "run.meta=none", "--no-verify")
     assert qt(*words, "--out", tmp_path / "run", monkeypatch=monkeypatch) == 0
     assert "verdict: No edge, not proven: the probability" in capsys.readouterr().out
     assert Ledger().lineages()[0]["best"]["standing"] == "pending"

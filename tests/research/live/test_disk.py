@@ -15,7 +15,7 @@ from research.errors import UserError
 from research.live.broker.paper import PaperBroker
 from research.live.start import start_live
 from research.live.storage import files
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 from tests.support.live_market import content, events_of, make_market, paper_content, replay_of, run_live
 
 N = 110
@@ -183,7 +183,7 @@ def qt_live(folder: Path, journal: Path, limit: int = resource.RLIM_INFINITY) ->
     """Run the command in a process that may not write files longer than `limit` bytes."""
     words = ["--feed", f"replay:{folder / 'bars.parquet'}", "--predictions", str(folder / "predictions.parquet"), "--journal", str(journal)]
     return subprocess.run(
-        [sys.executable, "-m", "research", "live", "--profile=published", *words, "--quiet"], capture_output=True, text=True,
+        [sys.executable, "-m", "research", "live", FLAG, *words, "--quiet"], capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY)),
     )  # fmt: skip
 

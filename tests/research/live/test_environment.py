@@ -15,6 +15,7 @@ from research.live.monitoring.health import status
 from research.live.monitoring.sources import open_source
 from research.training.predictions import Predictions
 from tests.research.live.test_live import planes_of
+from tests.support import FLAG
 
 WORLD = "simulated:random_walk?n_bars=90&n_symbols=2"
 VARIABLES = {
@@ -42,18 +43,7 @@ def _nothing_is_set(monkeypatch):
 
 
 def live(journal: Path, predictions: Path, *words: str) -> int:
-    told = [
-        "live",
-        "--profile=published",
-        "--feed",
-        f"replay:{WORLD}",
-        "--journal",
-        str(journal),
-        "--predictions",
-        str(predictions),
-        "--quiet",
-        *words,
-    ]
+    told = ["live", FLAG, "--feed", f"replay:{WORLD}", "--journal", str(journal), "--predictions", str(predictions), "--quiet", *words]
     return guarded(lambda: app(told, standalone_mode=False))
 
 

@@ -34,7 +34,7 @@ from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits
 from tests.naive import live as naive
 from tests.research.live.test_live import planes_of
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 from tests.support.as_published import CONFIG
 from tests.support.local_exchange import LocalExchange, Row, market_id
 
@@ -263,18 +263,7 @@ def world(tmp_path_factory) -> tuple[Bars, Path]:
 
 
 def qt_live(exchange: LocalExchange, models: Path, journal: Path, kind: str) -> subprocess.Popen:
-    words = [
-        "live",
-        "--profile=published",
-        "--feed",
-        f"ccxt:binance{kind}",
-        "--symbols",
-        ",".join(NAMES),
-        "--timeframe",
-        "1m",
-        "--poll",
-        "0.005",
-    ]
+    words = ["live", FLAG, "--feed", f"ccxt:binance{kind}", "--symbols", ",".join(NAMES), "--timeframe", "1m", "--poll", "0.005"]
     words += ["--models", str(models), "--journal", str(journal), "--allow-rejected", "--allow-synthetic", "--json"]
     words += [word for name, value in EAGER.items() for word in ("--set", f"{name}={value}")]
     words += ["--alert", f"{sys.executable} {HERE / 'live_alert.py'} {journal}.alerts"]

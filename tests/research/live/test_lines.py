@@ -28,7 +28,7 @@ from research.live.monitoring.bar_log import LogFile, lines_of
 from research.live.monitoring.sources import open_source
 from research.live.records import Event
 from research.workflow.run import Run
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 from tests.support.live_world import WORLD, replay, traded
 
 NOON = 1_704_110_400_000_000_000  # 2024-01-01T12:00:00Z
@@ -275,7 +275,7 @@ def in_a_terminal(words: list[str], seconds: float) -> tuple[int, str]:
 
 def test_the_monitor_follows_a_replay_and_ends_by_ctrl_c(watched, tmp_path):
     folder = watched[0].parent
-    words = ["live", "--profile=published", "--quiet", "--feed", f"replay:{WORLD}", "--speed", "5", "--journal", str(tmp_path / "j")]
+    words = ["live", FLAG, "--quiet", "--feed", f"replay:{WORLD}", "--speed", "5", "--journal", str(tmp_path / "j")]
     words += ["--predictions", str(folder / "predictions.parquet")]
     replay(folder, tmp_path / "j", until=60)
     live = subprocess.Popen([sys.executable, "-m", "research", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -38,7 +38,7 @@ from research.runs.tables import decision_planes
 from research.training.meta import MetaSchedule, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import START, assert_same_bits, awkward_bars, shared_data
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 from tests.support.as_published import CONFIG
 from tests.support.live_market import content, events_of, make_market, replay_of, run_live
 
@@ -529,7 +529,7 @@ def test_explicit_beats_environment_beats_default():
 
 
 def qt_live(*words: str, **how) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "research", "live", "--profile=published", *words], capture_output=True, text=True, **how)
+    return subprocess.run([sys.executable, "-m", "research", "live", FLAG, *words], capture_output=True, text=True, **how)
 
 
 def is_under_way(journal: Path, n_bars: int) -> bool:
@@ -544,9 +544,7 @@ def test_the_command_stops_cleanly_and_goes_on(market, whole, tmp_path):
     bars, _, folder = market
     words = ["--feed", f"replay:{folder / 'bars.parquet'}", "--journal", str(tmp_path / "j"), "--symbols", ",".join(bars.symbols)]
     words += ["--predictions", str(folder / "predictions.parquet")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "research", "live", "--profile=published", *words, "--speed", "40"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-m", "research", "live", FLAG, *words, "--speed", "40"], stdout=subprocess.PIPE, text=True)
     while not is_under_way(tmp_path / "j", 3):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -562,7 +560,7 @@ def test_the_command_stops_cleanly_and_goes_on(market, whole, tmp_path):
 def test_a_mistake_is_one_sentence(tmp_path, capsys):
     for words, expected in (
         (["live"], "--feed and --journal"),
-        (["live", "--profile=published", "--feed", "replay:sample", "--journal", str(tmp_path / "j")], "--predictions or --models"),
+        (["live", FLAG, "--feed", "replay:sample", "--journal", str(tmp_path / "j")], "--predictions or --models"),
         (["live", "stop", str(tmp_path / "none")], "was missing"),
         (["live", "stage", str(tmp_path / "none"), "1"], "was missing"),
     ):

@@ -23,7 +23,7 @@ from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
 from tests.research.live.test_live import run_live
 from tests.research.training.test_meta_logs import BUSY
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 from tests.support.as_published import CONFIG
 
 ISO = "%Y-%m-%dT%H:%M:%SZ"
@@ -94,7 +94,7 @@ def test_the_view_shows_the_same_rows(traded):
 
 def test_the_command_takes_a_journal_alone(traded, tmp_path, capsys):
     journal, _, log, outcomes = traded
-    words = ["train", "--profile=published", "--from-log", str(journal), "--out", str(tmp_path / "meta")]
+    words = ["train", FLAG, "--from-log", str(journal), "--out", str(tmp_path / "meta")]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0
     said = capsys.readouterr().out
     assert "unfinished trades, left out" in said
@@ -103,9 +103,7 @@ def test_the_command_takes_a_journal_alone(traded, tmp_path, capsys):
     assert stored.hash == train_from_log(read_outcomes(journal), params=PUBLISHED)[0].hash
     assert stored.config["label"]["id"] == "L6"
     for bad in (["--from-log", str(journal), "--outcomes", str(outcomes)], ["--from-log", str(log)]):
-        assert (
-            guarded(lambda bad=bad: app(["train", "--profile=published", *bad, "--out", str(tmp_path / "no")], standalone_mode=False)) == 2
-        )
+        assert guarded(lambda bad=bad: app(["train", FLAG, *bad, "--out", str(tmp_path / "no")], standalone_mode=False)) == 2
         assert "must be a journal of `qt live`, or JSON lines that come with --outcomes" in capsys.readouterr().err
 
 

@@ -22,6 +22,7 @@ from research.live.start import LiveOptions, start_live
 from research.live.storage import files
 from research.live.storage.files import hold
 from research.live.storage.place import check_apart
+from tests.support import FLAG
 from tests.support.live_market import content, make_market, paper_content, replay_of, run_live
 
 N = 80
@@ -43,7 +44,7 @@ def qt(*words: object) -> int:
 
 def words_of(folder: Path, journal: object) -> list[object]:
     given = {"--feed": f"replay:{folder / 'bars.parquet'}", "--predictions": folder / "predictions.parquet", "--journal": journal}
-    return ["live", "--profile=published", *(word for pair in given.items() for word in pair), "--quiet"]
+    return ["live", FLAG, *(word for pair in given.items() for word in pair), "--quiet"]
 
 
 def process(folder: Path, journal: object, *more: str) -> subprocess.Popen:

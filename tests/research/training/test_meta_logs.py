@@ -18,7 +18,7 @@ from research.runs.prediction_log import export_log
 from research.training.meta import V1_THRESHOLD, MetaPredictor, MetaSchedule, read_log, train_from_log, train_meta
 from research.training.predictions import Predictions
 from tests.conftest import assert_same_bits
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 
 BUSY = PUBLISHED.with_values({"governor.max_daily_trades": 10_000, "broker.max_holding_bars": 1})  # a trade in every second cell
 HEADER = "timestamp,symbol,action,outcome,pnl_pct,hold_duration_minutes\n"
@@ -183,13 +183,9 @@ def test_files_that_cannot_teach_are_refused(files, tmp_path):
     (tmp_path / "odd.csv").write_text("timestamp,action\n")
     with pytest.raises(UserError, match="was without symbol"):
         read_log(log, tmp_path / "odd.csv")
-    assert guarded(lambda: app(["train", "--profile=published", "--out", str(tmp_path / "m")], standalone_mode=False)) == 2
+    assert guarded(lambda: app(["train", FLAG, "--out", str(tmp_path / "m")], standalone_mode=False)) == 2
     assert (
-        guarded(
-            lambda: app(
-                ["train", "--profile=published", "simulated:x", "--from-log", str(log), "--out", str(tmp_path / "m")], standalone_mode=False
-            )
-        )
+        guarded(lambda: app(["train", FLAG, "simulated:x", "--from-log", str(log), "--out", str(tmp_path / "m")], standalone_mode=False))
         == 2
     )
 
@@ -203,17 +199,7 @@ def test_a_backtests_own_log_trains_the_layer_that_the_next_backtest_serves(tmp_
     assert read.counts["invalid lines"] == read.counts["doubled lines"] == read.counts["lines out of order"] == 0
     assert read.counts["outcomes without a line"] == 0
     assert_same_bits(read.votes.action, run.result.votes.action[:, np.isin(bars.close_time, read.close_time)])
-    arguments = [
-        "train",
-        "--profile=published",
-        "--from-log",
-        str(log),
-        "--outcomes",
-        str(outcomes),
-        "--out",
-        str(tmp_path / "meta"),
-        "--quiet",
-    ]
+    arguments = ["train", FLAG, "--from-log", str(log), "--outcomes", str(outcomes), "--out", str(tmp_path / "meta"), "--quiet"]
     assert guarded(lambda: app(arguments, standalone_mode=False)) == 0
     stored = MetaSchedule.load(tmp_path / "meta")
     assert stored.config["label"]["id"] == "L6"
@@ -379,19 +365,10 @@ def test_a_log_of_one_voter_is_told_that_more_of_it_does_not_help(tmp_path):
 def test_flags_of_logs_are_named_as_they_are_typed(files, capsys):
     log, outcomes = (str(path) for path in files)
     told = {
-        (
-            "train",
-            "--profile=published",
-            "--from-log",
-            log,
-            "--outcomes",
-            outcomes,
-            "--min-date",
-            "yesterday",
-        ): "min_date (--min-date) must hold times",
-        ("train", "--profile=published", "--from-log", "none"): "--from-log must exist, was 'none' (not found)",
-        ("train", "--profile=published", "sample", "--min-date", "2024-01-01"): "--min-date must come with --from-log, was with DATA",
-        ("train", "--profile=published", "sample", "--tolerance", "5"): "--tolerance must come with --from-log, was with DATA",
+        ("train", FLAG, "--from-log", log, "--outcomes", outcomes, "--min-date", "yesterday"): "min_date (--min-date) must hold times",
+        ("train", FLAG, "--from-log", "none"): "--from-log must exist, was 'none' (not found)",
+        ("train", FLAG, "sample", "--min-date", "2024-01-01"): "--min-date must come with --from-log, was with DATA",
+        ("train", FLAG, "sample", "--tolerance", "5"): "--tolerance must come with --from-log, was with DATA",
     }
     for words, text in told.items():
         assert guarded(lambda words=words: app([*words, "--out", "x"], standalone_mode=False)) == 2

@@ -28,7 +28,7 @@ from research.verify.meta import meta_claims
 from research.workflow.backtest_job import Job, run_job, train_job
 from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 
 MODES = {"override": ("meta26", "logistic"), "v5": ("v5", "mlp"), "policy": ("meta32", "xgboost")}
 
@@ -215,8 +215,8 @@ def test_a_meta_model_is_served_in_the_mode_that_it_was_trained_for_alone(bars, 
     how = ["--predictions", str(tmp_path / "preds.parquet"), "--set", "meta.mode=v5", "--meta", str(tmp_path / "policy")]
     feed = f"replay:{tmp_path / 'bars.parquet'}"
     for words in (
-        ["backtest", "--profile=published", str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "run"), *how],
-        ["live", "--profile=published", "--feed", feed, "--journal", str(tmp_path / "j"), "--allow-rejected", *how],
+        ["backtest", FLAG, str(tmp_path / "bars.parquet"), "--out", str(tmp_path / "run"), *how],
+        ["live", FLAG, "--feed", feed, "--journal", str(tmp_path / "j"), "--allow-rejected", *how],
     ):
         assert guarded(lambda words=words: app(words, standalone_mode=False)) == 2
         assert "must be trained for meta.mode=v5, was trained for policy" in capsys.readouterr().err

@@ -20,7 +20,7 @@ from research.training.predictions import Predictions
 from research.training.predictions_file import stream_predictions
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.research.cli.test_cli import qt
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 
 BARS = awkward_bars(80, seed=4, n_symbols=3)
 TIMES = pd.to_datetime(BARS.close_time, utc=True)
@@ -381,14 +381,11 @@ def test_backtest_and_live_read_predictions_in_the_zone_of_the_candles(tmp_path,
     candles.assign(open_time=naive).to_csv(tmp_path / "candles.csv", index=False)
     monkeypatch.chdir(tmp_path)
     flags = ["--time-zone", "America/New_York", "--predictions", "mine.csv", "--quiet"]
-    assert qt("backtest", "--profile=published", "candles.csv", *flags, "--out", "run", "--no-verify", monkeypatch=monkeypatch) == 0
+    assert qt("backtest", FLAG, "candles.csv", *flags, "--out", "run", "--no-verify", monkeypatch=monkeypatch) == 0
     stored = Predictions.load(tmp_path / "run" / "predictions.parquet").align(bars)
     assert (stored.action[MODELS.index("xgb")] == action).all()
     capsys.readouterr()
-    assert (
-        qt("live", "--profile=published", "--feed", "replay:candles.csv", *flags, "--journal", "j.db", "--json", monkeypatch=monkeypatch)
-        == 0
-    )
+    assert qt("live", FLAG, "--feed", "replay:candles.csv", *flags, "--journal", "j.db", "--json", monkeypatch=monkeypatch) == 0
     assert "times of close_time are of America/New_York, as those of the candles (--time-zone)" in capsys.readouterr().out
 
 

@@ -20,7 +20,7 @@ from research.training.predictions_file import stream_predictions
 from research.workflow.load import load_run
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.research.training.test_predictions import same
-from tests.support import PUBLISHED
+from tests.support import FLAG, PUBLISHED
 
 BARS = awkward_bars(60, seed=4, n_symbols=3)
 
@@ -203,7 +203,7 @@ def test_a_runs_folder_backtest_and_live_take_the_shuffled_file(tmp_path):
     save_bars(bars, tmp_path / "bars.parquet")
     words = [
         "backtest",
-        "--profile=published",
+        FLAG,
         str(tmp_path / "bars.parquet"),
         "--predictions",
         str(path),
@@ -214,16 +214,7 @@ def test_a_runs_folder_backtest_and_live_take_the_shuffled_file(tmp_path):
     ]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0
     assert_same_bits(load_run(tmp_path / "two").result.equity, run.result.equity)
-    words = [
-        "live",
-        "--profile=published",
-        "--feed",
-        f"replay:{tmp_path / 'bars.parquet'}",
-        "--journal",
-        str(tmp_path / "j"),
-        "--predictions",
-        str(path),
-    ]
+    words = ["live", FLAG, "--feed", f"replay:{tmp_path / 'bars.parquet'}", "--journal", str(tmp_path / "j"), "--predictions", str(path)]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0
     words = ["status", str(tmp_path / "j"), "--export", str(tmp_path / "three")]
     assert guarded(lambda: app(words, standalone_mode=False)) == 0

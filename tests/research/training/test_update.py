@@ -20,6 +20,7 @@ from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.update import update
 from tests.conftest import assert_same_bits
+from tests.support import FLAG
 
 BARS = load_bars("simulated:random_walk?n_bars=760&n_symbols=3")
 FIRST, SECOND = 600, 680
@@ -100,11 +101,7 @@ def test_the_command_updates_the_folder_in_place(tmp_path, capsys):
     folder = tmp_path / "m"
 
     def run(name: str, *words: str, out: Path = folder) -> int:
-        return guarded(
-            lambda: app(
-                ["train", "--profile=published", str(tmp_path / f"{name}.parquet"), "--out", str(out), *words], standalone_mode=False
-            )
-        )
+        return guarded(lambda: app(["train", FLAG, str(tmp_path / f"{name}.parquet"), "--out", str(out), *words], standalone_mode=False))
 
     assert run("old", "--set", "run.models=lgbm", "--set", "run.preset=tiny", "--set", "run.folds=2") == 0
     first = json.loads((folder / FILE).read_text())
