@@ -59,8 +59,8 @@ class FakeRun:
     notes: tuple[str, ...] = ()
     lacked: tuple[str, ...] = ()
     without_breaker: SimpleNamespace | None = None
-    command: str = "qt backtest simulated:fake"
-    profile: str = "default"
+    command: str = "qt backtest simulated:fake --profile published"
+    profile: str = "published"
     folder: Path | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     meta: None = None
