@@ -146,8 +146,12 @@ def search(bars: Bars, predictions: Any, params: Params, grid: Mapping[str, tupl
 
 
 def _describe(procedure: Any) -> Any:
-    """Describe a procedure by its fields, or by its `repr`, as JSON gives it back."""
-    return json.loads(json.dumps(asdict(procedure))) if isinstance(procedure, Procedure) else repr(procedure)
+    """Describe a procedure by its fields, or by its `repr`, as JSON gives it back; parameters as far as they are not the published ones."""
+    if not isinstance(procedure, Procedure):
+        return repr(procedure)
+    published, mine = (params.flat() for params in (Params.profile("published"), Params().with_values(procedure.values)))
+    values = {name: value for name, value in mine.items() if value != published.get(name)}
+    return json.loads(json.dumps(asdict(procedure) | {"values": values}))
 
 
 def _key(config: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ import pandas as pd
 from qtcore import Bars, Params
 from qtcore.features.custom import Feature, own_features
 from qtcore.meta import MetaSource
+from qtcore.profiles import LATER
 from research.data import fingerprint, load_bars
 from research.errors import ConfigError, UserError, need
 from research.evidence.ledger import Ledger
@@ -39,7 +40,7 @@ from research.training.predictions import Predictions, aligned, hash_votes
 
 SCHEMA_VERSION = 1
 MARK = "sweep.json"  # by which the folder of a sweep is known
-MARKER = Kind("a sweep's description as `qt sweep` wrote it", "choose another --out", has_large=True)
+MARKER = Kind("a sweep's description as `qt sweep` wrote it", "choose another --out", {"space": {"base": dict}}, has_large=True)
 PART_CELLS = 4_000_000_000  # cells times settings of one part: some ten seconds; what a stop can lose
 BYTES_PER_FIGURE = 9  # on the disk, at most
 PIECE_CELLS, PIECES = 500_000_000, 4  # of what one worker among several is given at a time: a second; at least so many for each worker
@@ -252,6 +253,7 @@ class Store:
         if resume:
             check_resume(folder)
             known = read_json(marker, MARKER)
+            known["space"]["base"] = LATER | known["space"]["base"]  # an earlier version lacks some
             changed = [name for name, value in about.items() if known.get(name) != json.loads(json.dumps(value))]
             if changed:
                 raise ConfigError(f"--resume must go on with the same sweep, was another {changed[0]} in {folder}; choose another --out")

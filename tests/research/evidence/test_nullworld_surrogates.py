@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import research
 from research.errors import UserError
-from research.evidence.nullworlds import NullWorlds, Procedure, null_worlds, search
+from research.evidence.nullworlds import NullWorlds, Procedure, _describe, null_worlds, search
 from research.evidence.surrogates import KINDS, candles_of, moves_of, surrogate
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.support import PUBLISHED
@@ -184,3 +184,8 @@ def test_the_command_trains_searches_and_goes_on(tmp_path):
     assert first.exit_code == second.exit_code == 0, first.output
     assert json.loads(first.output) == json.loads(second.output)
     assert len(json.loads(first.output)["worlds"]) == 3
+
+
+def test_a_procedure_is_known_by_what_its_parameters_are_whatever_the_defaults():
+    assert _describe(Procedure(values=PUBLISHED.flat()))["values"] == {}  # as it was told when these were the defaults
+    assert _describe(Procedure(values=PUBLISHED.flat() | {"governor.stop_loss": 0.1}))["values"] == {"governor.stop_loss": 0.1}

@@ -203,6 +203,15 @@ def test_a_later_parameter_without_effect_does_not_rename_a_trial(monkeypatch):
     assert of[0] == hash_params({name: value for name, value in known.items() if name not in LATER}) != of[1]
 
 
+def test_a_sweep_of_an_earlier_version_goes_on(world, tmp_path, monkeypatch):
+    grid, name = {"governor.min_confidence": [0.6]}, "governor.stop_loss"
+    sweep(world, grid, out=tmp_path, record=False)
+    told = json.loads((tmp_path / "sweep.json").read_text())
+    monkeypatch.setitem(LATER, name, told["space"]["base"].pop(name))
+    (tmp_path / "sweep.json").write_text(json.dumps(told))
+    assert len(sweep(world, grid, out=tmp_path, resume=True, record=False)) == 1
+
+
 def test_gate_values_below_the_arbiters_least_confidence_differ_in_nothing(world):
     trials = sweep(world, {"arbiter.gate_confidence": "0.50:0.77:0.03"}, record=False)
     assert len(trials) == 10
