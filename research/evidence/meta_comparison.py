@@ -128,9 +128,9 @@ def _opinions(bars: Bars, predictions: Predictions, params: Params, answers: Map
 
 
 def _score(said: dict[str, Any], predictions: Predictions, params: Params, answers: Mapping[str, F8]) -> pd.DataFrame:
-    from research.training.scoring.bootstrap import Bootstrap, block_length, interval
+    from research.training.scoring.bootstrap import Bootstrap, block_length
     from research.training.scoring.differences import common, difference
-    from research.training.scoring.opinions import recall, tally
+    from research.training.scoring.opinions import tally
 
     labels, group = predictions.labels, np.zeros(predictions.labels.shape, np.int8)
     cells = common(said.values()) & (labels >= 0)
@@ -141,7 +141,7 @@ def _score(said: dict[str, Any], predictions: Predictions, params: Params, answe
     counted = {name: tally(opinion.where(cells), labels, group, 1) for name, opinion in said.items()}
     block = block_length([t.residual[rows] for t in counted.values()], predictions.label.horizon)
     bootstrap = Bootstrap(rows.stop - rows.start, block)
-    figures = {name: _recall(t, bootstrap, rows, recall, interval) for name, t in counted.items()}
+    figures = {name: _recall(t) for name, t in counted.items()}
     best = max(predictions.slots, key=lambda slot: figures[slot][0])
     table = []
     for name, t in counted.items():
@@ -157,10 +157,14 @@ def _score(said: dict[str, Any], predictions: Predictions, params: Params, answe
     return pd.DataFrame(table).set_index("name")
 
 
-def _recall(counted: Any, bootstrap: Any, rows: slice, recall: Any, interval: Any) -> tuple[float, float, float]:
+def _recall(counted: Any) -> tuple[float, float, float]:
+    from research.training.scoring.intervals import share_limits, tilted
+    from research.training.scoring.opinions import HITS, recall
+
     per_bar = counted.rows.sum(axis=1, dtype=np.int64)
-    low, high = interval(recall(bootstrap.sums(per_bar[rows]))[:, None])[:, 0].tolist()
-    return float(recall(per_bar.sum(axis=0).astype(float))), low, high
+    value = float(recall(per_bar.sum(axis=0).astype(float)))
+    low, high = share_limits(value, recall(tilted(per_bar, per_bar[:, :HITS].sum(axis=1))))
+    return value, low, high
 
 
 def _entropy(probs: F8, threshold: float) -> dict[str, float]:

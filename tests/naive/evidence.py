@@ -36,3 +36,17 @@ def policy_reason(sell, hold, buy, is_low, consensus=0.75, disagreement=0.50):
     if 1.0 - most / n >= disagreement:
         return "HIGH_DISAGREEMENT"
     return "LOW_ENSEMBLE_CONFIDENCE" if is_low else "CLEAR_ENSEMBLE_NO_MODEL"
+
+
+def wave_interval(hits, cells, quantile, n_waves=6):
+    """95 % interval of sum(hits) / sum(cells) over bars: the deviations of the bars through cosines in the time of cells, on log odds."""
+    n, share = sum(cells), sum(hits) / sum(cells)
+    variance = 0.0
+    for k in range(1, n_waves + 1):
+        passed, read = 0.0, 0.0
+        for hit, own in zip(hits, cells):
+            read += math.sqrt(2.0) * math.cos(math.pi * k * (passed + own / 2) / n) * (hit - share * own) / n
+            passed += own
+        variance += read**2 / n_waves
+    odds, reach = math.log(share / (1.0 - share)), quantile * math.sqrt(variance) / (share * (1.0 - share))
+    return [1.0 / (1.0 + math.exp(-(odds + side * reach))) for side in (-1, 1)]

@@ -1,4 +1,4 @@
-"""Stationary bootstrap cut in time: the uncertainty of a figure where neighbouring bars and all symbols move together.
+"""Stationary bootstrap cut in time: how many independent events bars are worth, and how far returns scatter.
 
 Blocks of consecutive bars, of geometric length, are drawn with replacement; a block takes every symbol with it (`spec` D-93). What is
 resampled are sums per bar (cells, hits, returns), never cells: a resample is a count of how often each bar was drawn, and all resampled

@@ -1,7 +1,7 @@
 """Paired comparison of two opinions: the difference of their balanced accuracies on the cells that both were scored on.
 
-Both are resampled by the same blocks of bars, so what they share cancels. The best base model is picked on the cells that it is judged on,
-which flatters it: a meta layer that beats it has earned that.
+Both are read through the same waves over the bars, so what they share cancels. The best base model is picked on the cells that it is judged
+on, which flatters it: a meta layer that beats it has earned that.
 """
 
 from collections.abc import Iterable
@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from research.training.scoring.bootstrap import Bootstrap, interval
-from research.training.scoring.opinions import DIRECTED, DIRECTION_HITS, ENOUGH, HITS, Opinion, ScoreSums, recall, share, tally
+from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.intervals import limits, tilted
+from research.training.scoring.opinions import DIRECTED, ENOUGH, HITS, N_SUMS, Opinion, ScoreSums, effective, recall, shares, tally
 
 
 def difference(a: ScoreSums, b: ScoreSums, bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
@@ -20,33 +21,32 @@ def difference(a: ScoreSums, b: ScoreSums, bootstrap: Bootstrap, rows: slice) ->
     Returns `balanced_accuracy`, `accuracy` and `direction_accuracy`, each `{"a", "b", "difference", "ci95"}`, with `n` cells and
     `n_effective`. Direction is counted where each has one.
     """
-    (seen_a, drawn_a), (seen_b, drawn_b) = (_sums(t, bootstrap, rows) for t in (a, b))
-    figures = {"balanced_accuracy": recall, "accuracy": _accuracy, "direction_accuracy": _direction}
+    bars = np.concatenate([t.rows.sum(axis=1, dtype=np.int64) for t in (a, b)], axis=1)
+    seen, by_cells = bars.sum(axis=0).astype(float), tilted(bars, bars[:, :HITS].sum(axis=1))
+    by_moves = tilted(bars, bars[:, DIRECTED] + bars[:, N_SUMS + DIRECTED])
+    figures: dict[str, Any] = {"balanced_accuracy": (recall, by_cells), "accuracy": (_accuracy, by_cells)}
+    figures["direction_accuracy"] = _direction, by_moves
     out: dict[str, Any] = {}
-    for name, figure in figures.items():
-        own, other = float(figure(seen_a)), float(figure(seen_b))
-        limits = interval((figure(drawn_a) - figure(drawn_b))[:, None])[:, 0].tolist()
-        out[name] = {"a": own, "b": other, "difference": own - other, "ci95": limits}
-    n, hits = seen_a[:HITS].sum(), seen_a[HITS : 2 * HITS].sum()
-    drawn = drawn_a[:, :HITS].sum(axis=1), drawn_a[:, HITS : 2 * HITS].sum(axis=1)
-    busy = np.count_nonzero(a.rows.sum(axis=1)[:, :HITS].any(axis=1)) / bootstrap.block
-    worth = share(np.array([n]), np.array([hits]), drawn[0][:, None], drawn[1][:, None], np.array([busy]))[0].n_effective
+    for name, (figure, tilts) in figures.items():
+        own, other = (float(figure(half)) for half in _halves(seen))
+        gap = np.subtract(*(figure(half) for half in _halves(tilts)))
+        out[name] = {"a": own, "b": other, "difference": own - other, "ci95": limits(own - other, gap)}
+    n, busy = seen[:HITS].sum(), np.count_nonzero(bars[:, :HITS].any(axis=1)) / bootstrap.block
+    worth = float(effective(n, _accuracy(seen[:N_SUMS]), _accuracy(bootstrap.sums(bars[rows, :N_SUMS])), np.asarray(busy)))
     return out | {"n": int(n), "n_effective": worth, "enough": worth >= ENOUGH}
 
 
-def _sums(counted: ScoreSums, bootstrap: Bootstrap, rows: slice) -> tuple[NDArray, NDArray]:
-    per_bar = counted.rows.sum(axis=1, dtype=np.int64)
-    return per_bar.sum(axis=0).astype(float), bootstrap.sums(per_bar[rows])
+def _halves(sums: NDArray) -> tuple[NDArray, NDArray]:
+    """Part the sums of the two opinions, [..., 18] -> [..., 9] each."""
+    return sums[..., :N_SUMS], sums[..., N_SUMS:]
 
 
 def _accuracy(sums: NDArray) -> NDArray[np.float64]:
-    n = sums[..., :HITS].sum(axis=-1)
-    return np.asarray(np.where(n > 0, sums[..., HITS : 2 * HITS].sum(axis=-1) / np.maximum(n, 1.0), np.nan))
+    return shares(sums)[..., 0]
 
 
 def _direction(sums: NDArray) -> NDArray[np.float64]:
-    n = sums[..., DIRECTED]
-    return np.asarray(np.where(n > 0, sums[..., DIRECTION_HITS] / np.maximum(n, 1.0), np.nan))
+    return shares(sums)[..., 1]
 
 
 def common(opinions: Iterable[Opinion]) -> NDArray[np.bool_]:

@@ -1,14 +1,15 @@
 """Accuracy of a model or a layer, and whether it is more than luck: blocks in total, per regime slice and per symbol.
 
-Every figure of a block is a quotient of sums, and the sums are kept per bar and group (`ScoreSums`), so slices add up and the bootstrap
-resamples bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).
+Every figure of a block is a quotient of sums, and the sums are kept per bar and group (`ScoreSums`), so slices add up, and intervals and
+effective numbers come of the same bars. `spec` D-91 (who is scored on what), D-92 (direction), D-93 (intervals).
 
 Direction (SELL against BUY where the price moved) and activity (HOLD against a move) are different skills: volatility clusters, so activity
 can be told even on a random walk. Both stand in every block.
 
 Log loss and Brier score (0 to 2, summed over the three classes) of an action-only layer put its confidence on its action and share the rest
 equally between the other two. Their base rate answers the label shares of the same scored cells everywhere: the best constant in hindsight,
-so a little stricter than the shares of the training part, and known for imported predictions too. ECE: 15 equal bins of the confidence in
+so a little stricter than the shares of the training part, and known for imported predictions too. The volatility baseline
+(`research.training.scoring.baseline`) stands beside it on those of the cells that it answers. ECE: 15 equal bins of the confidence in
 [0, 1], gaps between confidence and accuracy weighted by cells (Guo et al. 2017).
 """
 
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from qtcore.types import Action
 from research.training.regimes import GROUPS, N_CELLS, SLICES
-from research.training.scoring.bootstrap import Bootstrap, interval
+from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.intervals import limits, share_limits, tilted
 
 ECE_BINS = 15
 ENOUGH = 30  # independent events below which a figure reads "not enough data"
@@ -61,13 +63,15 @@ class ScoreSums:
     """Sums from which every figure of an opinion follows, over C groups of cells.
 
     rows [n, C, 9] int32: cells and hits by label, directed cells and their hits, activity hits. losses [n, C, 2]: log loss in nats, Brier.
-    confusion [C, 3, 3]: label by action. bins [C, 15, 3]: per confidence bin cells, hits and summed confidence.
+    confusion [C, 3, 3]: label by action. bins [C, 15, 3]: per confidence bin cells, hits and summed confidence. baseline [C, 3]: of the
+    volatility baseline on the same cells, those that it answers, its hits, its log loss.
     """
 
     rows: NDArray[np.int32]
     losses: NDArray[np.float64]
     confusion: NDArray[np.float64]
     bins: NDArray[np.float64]
+    baseline: NDArray[np.float64]
 
     @property
     def residual(self) -> NDArray:
@@ -77,8 +81,13 @@ class ScoreSums:
         return np.asarray(hits - cells * (hits.sum() / max(cells.sum(), 1.0)))
 
 
-def tally(opinion: Opinion, labels: NDArray[np.int8], group: NDArray[np.int8], n_groups: int = N_CELLS) -> ScoreSums:
-    """Count an opinion against labels [n, S] (-1 unknown) by group [n, S], its regime; cells without action or label are left out."""
+def tally(
+    opinion: Opinion, labels: NDArray[np.int8], group: NDArray[np.int8], n_groups: int = N_CELLS, baseline: Opinion | None = None
+) -> ScoreSums:
+    """Count an opinion against labels [n, S] (-1 unknown) by group [n, S], its regime; cells without action or label are left out.
+
+    baseline: what stands beside it, counted on the same cells.
+    """
     n, n_symbols = labels.shape
     at = np.flatnonzero((opinion.action.reshape(-1) >= 0) & (labels.reshape(-1) >= 0))
     action, label = (plane.reshape(-1)[at].astype(np.int64) for plane in (opinion.action, labels))
@@ -96,9 +105,18 @@ def tally(opinion: Opinion, labels: NDArray[np.int8], group: NDArray[np.int8], n
     confidence = known_confidence(opinion, at)
     slot = of * ECE_BINS + bin_of(confidence)
     bins = [np.bincount(slot, w, minlength=n_groups * ECE_BINS) for w in (np.ones(len(at)), hit, confidence)]
-    return ScoreSums(
-        rows, np.asarray(losses, np.float64), confusion.astype(float), np.stack(bins, axis=-1).reshape(n_groups, ECE_BINS, 3).astype(float)
-    )
+    summed = np.stack(bins, axis=-1).reshape(n_groups, ECE_BINS, 3).astype(float)
+    beside = np.zeros((n_groups, 3)) if baseline is None else _beside(baseline, at, label, of, n_groups)
+    return ScoreSums(rows, np.asarray(losses, np.float64), confusion.astype(float), summed, beside)
+
+
+def _beside(baseline: Opinion, at: NDArray, label: NDArray, of: NDArray, n_groups: int) -> NDArray[np.float64]:
+    """Count cells that the baseline answers, its hits and its log loss among the cells `at`, by group: [C, 3]."""
+    answered = baseline.action.reshape(-1)[at] >= 0
+    at, label, of = at[answered], label[answered], of[answered]
+    hit = baseline.action.reshape(-1)[at] == label
+    counts = [np.bincount(of, w, minlength=n_groups) for w in (None, hit, _losses(baseline, at, label, hit)[0])]
+    return np.stack(counts, axis=-1).astype(float)
 
 
 def _direction(opinion: Opinion, at: NDArray, action: NDArray) -> NDArray:
@@ -141,61 +159,91 @@ def blocks(
 
     rows: the bars that `bootstrap` draws from; all counted cells lie in them. groups [K, C]: which groups each of the K slices adds up.
     """
-    seen = groups @ counted.rows.sum(axis=0, dtype=np.float64)
-    lost = groups @ counted.losses.sum(axis=0)
-    drawn = _drawn(counted.rows, bootstrap, rows, groups)
-    drawn_loss = _drawn(counted.losses, bootstrap, rows, groups)
+    seen, lost = groups @ counted.rows.sum(axis=0, dtype=np.float64), groups @ counted.losses.sum(axis=0)
     confusion, bins = (np.tensordot(groups, table, axes=1) for table in (counted.confusion, counted.bins))
-    busy = np.count_nonzero(counted.rows[:, :, :HITS].sum(axis=2) @ groups.T, axis=0) / bootstrap.block
-    directed = np.count_nonzero(counted.rows[:, :, DIRECTED] @ groups.T, axis=0) / bootstrap.block
-    n, drawn_n = seen[:, :HITS].sum(axis=1), drawn[:, :, :HITS].sum(axis=2)
-    accuracy = share(n, seen[:, HITS:DIRECTED].sum(axis=1), drawn_n, drawn[:, :, HITS:DIRECTED].sum(axis=2), busy)
-    direction = share(seen[:, DIRECTED], seen[:, DIRECTION_HITS], drawn[:, :, DIRECTED], drawn[:, :, DIRECTION_HITS], directed)
-    activity = share(n, seen[:, ACTIVITY_HITS], drawn_n, drawn[:, :, ACTIVITY_HITS], busy)
+    by_cells, by_moves = (np.stack(tilts, axis=2) for tilts in zip(*(_tilted(counted, group > 0.0) for group in groups)))
+    n, value, tilted_value, tilted_moves = seen[:, :HITS].sum(axis=1), shares(seen), shares(by_cells), shares(by_moves)
+    events = np.stack([n, seen[:, DIRECTED], n], axis=-1)
+    worth = effective(events, value, shares(_drawn(counted.rows, bootstrap, rows, groups)), _busy(counted.rows, groups) / bootstrap.block)
+    answered, *beside = (groups @ counted.baseline).T
     with np.errstate(invalid="ignore", divide="ignore"):
-        losses, drawn_loss = lost / n[:, None], drawn_loss / drawn_n[:, :, None]
-    base = base_rates(seen[:, :HITS])
-    gain = interval(base_rates(drawn[:, :, :HITS])[0] - drawn_loss[:, :, 0])
-    balanced, loss_limits = interval(recall(drawn)), interval(drawn_loss.reshape(len(drawn), -1)).reshape(2, -1, 2)
-    single = recall(seen)
+        volatility = np.stack(beside) / answered
+        losses, tilted_losses = lost / n[:, None], by_cells[..., N_SUMS:] / by_cells[..., :HITS].sum(axis=-1, keepdims=True)
+    base, balanced = base_rates(seen[:, :HITS]), recall(seen)
+    tilted_gain, tilted_recall = base_rates(by_cells[..., :HITS])[0] - tilted_losses[..., 0], recall(by_cells)
     out = {}
     for i, name in enumerate(names):
         out[name] = {
-            "accuracy": accuracy[i].value,
-            "balanced_accuracy": float(single[i]),
-            "balanced_ci95": balanced[:, i].tolist(),
-            "direction_accuracy": direction[i].value,
-            "activity_accuracy": activity[i].value,
+            "accuracy": float(value[i, 0]),
+            "balanced_accuracy": float(balanced[i]),
+            "balanced_ci95": share_limits(balanced[i], tilted_recall[..., i]),
+            "direction_accuracy": float(value[i, 1]),
+            "activity_accuracy": float(value[i, 2]),
             "activity_majority": float(max(seen[i, HOLD], n[i] - seen[i, HOLD]) / n[i]) if n[i] else np.nan,
-            "activity_n_effective": activity[i].n_effective,
-            "activity_ci95": activity[i].ci95,
-            "activity_enough": activity[i].n_effective >= ENOUGH,
+            "activity_n_effective": float(worth[i, 2]),
+            "activity_ci95": share_limits(value[i, 2], tilted_value[..., i, 2]),
+            "activity_enough": bool(worth[i, 2] >= ENOUGH),
             "log_loss": float(losses[i, 0]),
-            "log_loss_ci95": loss_limits[:, i, 0].tolist(),
+            "log_loss_ci95": limits(losses[i, 0], tilted_losses[..., i, 0]),
             "base_rate_log_loss": float(base[0][i]),
-            "log_loss_gain_ci95": gain[:, i].tolist(),
+            "volatility_log_loss": float(volatility[1, i]),
+            "log_loss_gain_ci95": limits(base[0][i] - losses[i, 0], tilted_gain[..., i]),
             "brier": float(losses[i, 1]),
-            "brier_ci95": loss_limits[:, i, 1].tolist(),
+            "brier_ci95": limits(losses[i, 1], tilted_losses[..., i, 1]),
             "base_rate_brier": float(base[1][i]),
             "ece": float(np.abs(bins[i, :, 1] - bins[i, :, 2]).sum() / n[i]) if n[i] else np.nan,
             "majority_accuracy": float(seen[i, :HITS].max() / n[i]) if n[i] else np.nan,
+            "volatility_accuracy": float(volatility[0, i]),
             "n": int(n[i]),
-            "n_effective": accuracy[i].n_effective,
-            "ci95": accuracy[i].ci95,
-            "enough": accuracy[i].n_effective >= ENOUGH,
+            "n_effective": float(worth[i, 0]),
+            "ci95": share_limits(value[i, 0], tilted_value[..., i, 0]),
+            "enough": bool(worth[i, 0] >= ENOUGH),
             "direction_n": int(seen[i, DIRECTED]),
-            "direction_n_effective": direction[i].n_effective,
-            "direction_ci95": direction[i].ci95,
-            "direction_enough": direction[i].n_effective >= ENOUGH,
+            "direction_n_effective": float(worth[i, 1]),
+            "direction_ci95": share_limits(value[i, 1], tilted_moves[..., i, 1]),
+            "direction_enough": bool(worth[i, 1] >= ENOUGH),
             "confusion": confusion[i].astype(int).tolist(),
         }
     return out
+
+
+def _tilted(counted: ScoreSums, group: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Tilt the sums of some groups and their two losses by waves that keep time in cells, and in directed ones: [2, 6, 11] each."""
+    sums = np.concatenate([counted.rows[:, group].sum(axis=1), counted.losses[:, group].sum(axis=1)], axis=1)
+    return tilted(sums, sums[:, :HITS].sum(axis=1)), tilted(sums, sums[:, DIRECTED])
 
 
 def _drawn(sums: NDArray, bootstrap: Bootstrap, rows: slice, groups: NDArray[np.float64]) -> NDArray[np.float64]:
     """Resample sums [n, C, k] and add groups up: [B, K, k]."""
     drawn = bootstrap.sums(sums[rows].reshape(bootstrap.n_rows, -1)).reshape(-1, groups.shape[1], sums.shape[2])
     return np.asarray(groups @ drawn)
+
+
+def _busy(rows: NDArray, groups: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Count the bars of each slice that hold a cell, a directed one, and a cell again, [K, 3]."""
+    cells, directed = (np.count_nonzero(plane @ groups.T, axis=0) for plane in (rows[:, :, :HITS].sum(axis=2), rows[:, :, DIRECTED]))
+    return np.stack([cells, directed, cells], axis=-1)
+
+
+def shares(sums: NDArray) -> NDArray[np.float64]:
+    """Accuracy, direction and activity from sums [..., 9]: [..., 3]; NaN where nothing was counted."""
+    n, hits = sums[..., :HITS].sum(axis=-1), sums[..., HITS:DIRECTED].sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.stack([hits / n, sums[..., DIRECTION_HITS] / sums[..., DIRECTED], sums[..., ACTIVITY_HITS] / n], axis=-1)
+
+
+def effective(n: NDArray, rate: NDArray, samples: NDArray, n_blocks: NDArray) -> NDArray[np.float64]:
+    """Say how many independent events each rate of n events [...] is worth: `n * var_iid / var_bootstrap`, never above n.
+
+    samples [B, ...]: the rates of the resamples, NaN where one drew no event. n_blocks [...]: blocks that hold an event, which stand in
+    where every event had the same outcome and that is 0 / 0.
+    """
+    known = np.isfinite(samples)
+    count = np.maximum(known.sum(axis=0), 1)
+    mean = np.where(known, samples, 0.0).sum(axis=0) / count
+    variance = np.where(known, np.square(samples - mean), 0.0).sum(axis=0) / count
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.minimum(n, np.where(variance > 0.0, rate * (1.0 - rate) / variance, n_blocks))
 
 
 def recall(sums: NDArray) -> NDArray[np.float64]:
@@ -211,31 +259,3 @@ def base_rates(cells: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]
     n = cells.sum(axis=-1, keepdims=True)
     p = np.where(n > 0, cells / np.maximum(n, 1.0), np.nan)
     return -(p * np.log(np.where(p > 0.0, p, 1.0))).sum(axis=-1), 1.0 - np.square(p).sum(axis=-1)
-
-
-@dataclass(frozen=True)
-class Share:
-    """A rate with its 95 % interval and the number of independent events it is worth."""
-
-    value: float
-    ci95: list[float]
-    n_effective: float
-
-
-def share(n: NDArray, hits: NDArray, drawn_n: NDArray, drawn_hits: NDArray, n_blocks: NDArray) -> list[Share]:
-    """Rates hits / n of K slices from sums [K] and resampled sums [B, K].
-
-    The effective number is `n * var_iid / var_bootstrap`, never above n. Where every event had the same outcome that is 0 / 0, and the
-    number of blocks that hold an event stands in: `n_blocks` [K].
-    """
-    with np.errstate(invalid="ignore", divide="ignore"):
-        rate = np.where(n > 0, hits / n, np.nan)
-        samples = np.where(drawn_n > 0, drawn_hits / drawn_n, np.nan)
-    known = np.isfinite(samples).sum(axis=0)
-    variance = np.array([np.nanvar(samples[:, k]) if known[k] > 1 else 0.0 for k in range(len(n))])
-    limits = interval(samples)
-    out = []
-    for k in range(len(n)):
-        independent = rate[k] * (1.0 - rate[k]) / variance[k] if variance[k] > 0.0 else n_blocks[k]
-        out.append(Share(float(rate[k]), limits[:, k].tolist(), min(float(n[k]), float(independent))))
-    return out

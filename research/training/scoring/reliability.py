@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.training.scoring.bootstrap import Bootstrap, interval
-from research.training.scoring.opinions import ECE_BINS, ENOUGH, Opinion, bin_of, known_confidence, share
+from research.training.scoring.intervals import share_limits, tilted
+from research.training.scoring.opinions import ECE_BINS, ENOUGH, Opinion, bin_of, effective, known_confidence
 
 
 def reliability(opinion: Opinion, labels: NDArray[np.int8], bootstrap: Bootstrap, rows: slice) -> dict[str, Any]:
@@ -33,10 +34,11 @@ def reliability(opinion: Opinion, labels: NDArray[np.int8], bootstrap: Bootstrap
     drawn_n, drawn_hits, drawn_said = (bootstrap.sums(plane[rows]) for plane in (cells, hits, said))
     n, right, claimed = cells.sum(axis=0), hits.sum(axis=0), said.sum(axis=0)
     busy = np.count_nonzero(cells, axis=0) / bootstrap.block
-    accuracy = share(n, right, drawn_n, drawn_hits, busy)
-    worth = np.array([bin_.n_effective for bin_ in accuracy])
+    tilts = [tilted(np.stack([cells[:, b], hits[:, b]], axis=-1), cells[:, b]) for b in range(ECE_BINS)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = claimed / n
+        mean, accuracy = claimed / n, right / n
+        limits = [share_limits(accuracy[b], tilts[b][..., 1] / tilts[b][..., 0]) for b in range(ECE_BINS)]
+        worth = effective(n, accuracy, drawn_hits / drawn_n, busy)
         spread = np.sqrt(mean * (1.0 - mean) / worth)
         drawn_ece = np.abs(drawn_hits - drawn_said).sum(axis=1) / drawn_n.sum(axis=1)
     total = n.sum()
@@ -44,8 +46,8 @@ def reliability(opinion: Opinion, labels: NDArray[np.int8], bootstrap: Bootstrap
         "n": n.tolist(),
         "n_effective": worth.tolist(),
         "confidence": mean.tolist(),
-        "accuracy": [bin_.value for bin_ in accuracy],
-        "ci95": [bin_.ci95 for bin_ in accuracy],
+        "accuracy": accuracy.tolist(),
+        "ci95": limits,
         "enough": (worth >= ENOUGH).tolist(),
         "ece": float(np.abs(right - claimed).sum() / total) if total else np.nan,
         "ece_ci95": interval(drawn_ece[:, None])[:, 0].tolist(),

@@ -16,7 +16,7 @@ from research.evidence.rates import rule_counts
 from research.runs.benchmark import bar_returns, buy_and_hold, drawdown
 from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
-from research.training.scoring.opinions import ECE_BINS, Opinion, blocks, share, tally
+from research.training.scoring.opinions import ECE_BINS, Opinion, blocks, effective, tally
 from tests.support.fake_run import fake_run
 
 
@@ -185,9 +185,7 @@ def test_overlapping_outcomes_count_for_less():
 
 
 def test_a_perfect_score_is_worth_its_blocks():
-    n, hits = np.array([100.0]), np.array([100.0])
-    drawn = np.full((50, 1), 100.0)
-    assert share(n, hits, drawn, drawn, np.array([20.0]))[0].n_effective == 20.0
+    assert effective(np.array([100.0]), np.ones(1), np.ones((50, 1)), np.array([20.0])) == 20.0
 
 
 def test_resamples_cover_every_bar_equally():
