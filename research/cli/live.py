@@ -44,7 +44,9 @@ def live(
     predictions: Annotated[Path | None, typer.Option(help="a run's predictions.parquet, for replays")] = None,
     models: Annotated[str | None, typer.Option(help="folder that `qt train` wrote, or a name of the registry")] = None,
     meta: Annotated[Path | None, typer.Option(envvar="META_V2_MODEL_DIR", help="folder of a trained meta layer")] = None,
-    allow_rejected: Annotated[bool, typer.Option("--allow-rejected", help="serve models that were not accepted")] = False,
+    allow_rejected: Annotated[
+        bool, typer.Option("--allow-rejected", help="serve models that would be refused as rejected or without skill")
+    ] = False,
     allow_synthetic: Annotated[bool, typer.Option("--allow-synthetic", help="serve models trained on made-up labels")] = False,
     speed: Annotated[str, typer.Option(help="of a replay: max, or bars a second")] = "max",
     live_from: Annotated[str | None, typer.Option(help="bars before this time are history: features only, nobody votes")] = None,

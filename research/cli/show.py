@@ -13,6 +13,7 @@ from research.cli.terminal import Terminal
 from research.errors import EXTRAS, several
 from research.report.words import NOT_ENOUGH, lacked_text, percent, span
 from research.runs.verdict import FAILING
+from research.training.models.folder import LOSSES, SHARES
 
 console = Terminal()
 MUTED = "dim"  # of figures that are in doubt
@@ -110,7 +111,18 @@ def lacked(sentences: Sequence[str], beside: bool = False) -> None:
 
 def _layers(summary: dict[str, Any], rejected: dict[str, str], style: str) -> Table:
     table = Table(
-        "layer", "accuracy", "95 % interval", "majority", "balanced", "direction", "n", "n_eff", "", box=None, padding=(0, 2, 0, 0)
+        "layer",
+        "accuracy",
+        "95 % interval",
+        "majority",
+        "volatility",
+        "balanced",
+        "direction",
+        "n",
+        "n_eff",
+        "",
+        box=None,
+        padding=(0, 2, 0, 0),
     )
     for column in table.columns:
         column.no_wrap = True
@@ -118,21 +130,22 @@ def _layers(summary: dict[str, Any], rejected: dict[str, str], style: str) -> Ta
     for name, block in {**summary["models"], **summary["layers"]}.items():
         size = f"{block['n']:,}", f"{block['n_effective']:,.0f}", rejected.get(name, "")
         if block["accuracy"] is None or not block["enough"]:
-            table.add_row(name, NOT_ENOUGH, "", "", "", "", *size, style=style)
+            table.add_row(name, NOT_ENOUGH, "", "", "", "", "", *size, style=style)
             continue
         direction = percent(block["direction_accuracy"]) if block["direction_enough"] else NOT_ENOUGH
-        figures = percent(block["accuracy"]), span(block["ci95"]), percent(block["majority_accuracy"]), percent(block["balanced_accuracy"])
+        shares = (percent(block.get(f"{name}_accuracy")) for name in ("majority", "volatility", "balanced"))
+        figures = percent(block["accuracy"]), span(block["ci95"]), *shares
         table.add_row(name, *figures, direction, *size, style=style)
     return table
 
 
 def _rejected(models: Any) -> dict[str, str]:
-    """Say by model in how many folds its artefact was rejected or trained on synthetic labels."""
+    """Say by model in how many folds its artefact was without skill, rejected, or trained on synthetic labels."""
     out = {}
     for slot in models.slots if models is not None else ():
         metas = [a.meta for a in models.artefacts if a.slot == slot]
-        n = sum(meta.get("status") == "rejected" for meta in metas)
-        parts = [f"rejected in {n} of {several(len(metas), 'folds')}"] if n else []
+        counts = {word: sum(meta.get("status") == word for meta in metas) for word in ("unskilled", "rejected")}
+        parts = [f"{word} in {n} of {several(len(metas), 'folds')}" for word, n in counts.items() if n]
         parts += ["synthetic labels"] if any(meta.get("synthetic") for meta in metas) else []
         out[slot] = ", ".join(parts)
     return out
@@ -191,8 +204,20 @@ def training(predictions: Any, lacks: list[str], out: Path, quiet: bool, json: b
         return
     if not quiet:
         console.print(training_basis(predictions), soft_wrap=True, markup=False)
-        names = ("accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
-        heads = ("model", "fold", "scored", "accuracy", "majority", "balanced", "log loss", "base rates", "status")
+        names = (*SHARES, *LOSSES[1:])
+        heads = (
+            "model",
+            "fold",
+            "scored",
+            "accuracy",
+            "majority",
+            "volatility",
+            "balanced",
+            "log loss",
+            "base rates",
+            "volatility",
+            "status",
+        )
         table = Table(*heads, box=None, padding=(0, 1, 0, 0))
         for row in rows:
             shown = ("-" if row[name] is None else f"{row[name]:.3f}" if "loss" in name else f"{row[name]:.1%}" for name in names)
@@ -235,7 +260,7 @@ def explanation(value: dict[str, Any]) -> None:
 
 
 def served(sentences: Sequence[str]) -> None:
-    """Show before the first bar who serves only because it was allowed."""
+    """Show before the first bar who serves without being accepted."""
     for text in sentences:
         console.print(text, soft_wrap=True, markup=False)
 

@@ -127,7 +127,7 @@ def validate(source: Source, json: Json = False) -> None:
             show.console.print(f"{word}  {name.replace('_', ' '):<18} {value:>8}   {check['rule']}", markup=False, highlight=False)
         for text in report["allowed"]:
             show.console.print(f"allowed  {text}", soft_wrap=True, markup=False)
-        show.console.print(f"layers: {verdict}{', with models that serve only because it was allowed' if report['allowed'] else ''}")
+        show.console.print(f"layers: {verdict}{', with models that are not accepted' if report['allowed'] else ''}")
     if verdict != "PASSED" or report["verdict"] in FAILING:
         raise typer.Exit(1)
 

@@ -13,6 +13,7 @@ from qtcore.rules import Reason
 from qtcore.types import Source, Verdict
 from research.runs.record import RunRecord
 from research.training.meta.scores import meta_scores
+from research.training.scoring.baseline import out_of_sample
 from research.training.scoring.bootstrap import Bootstrap, block_length
 from research.training.scoring.differences import meta_against
 from research.training.scoring.opinions import Opinion, ScoreSums, blocks, tally
@@ -49,14 +50,14 @@ class Scores:
 
 def scores(run: RunRecord, regime: NDArray[np.int8], rows: slice, more: NDArray[np.float64]) -> Scores:
     """Score everybody. regime: cells; rows: tested bars; more: a series per bar whose dependence counts for the block length too."""
-    said, labels = opinions(run), run.labels
-    tallies = {name: tally(opinion, labels, regime) for name, opinion in said.items()}
+    said, labels, baseline = opinions(run), run.labels, out_of_sample(run.bars, run.predictions)
+    tallies = {name: tally(opinion, labels, regime, baseline=baseline) for name, opinion in said.items()}
     block = block_length([*(t.residual[rows] for t in tallies.values()), more], run.params.broker.max_holding_bars)
     bootstrap = Bootstrap(rows.stop - rows.start, block)
     models = [name for name in said if name not in LAYERS]
     return Scores(
         {name: blocks(counted, bootstrap, rows) for name, counted in tallies.items()},
-        symbol_blocks(said, labels, bootstrap, rows, run.bars.symbols),
+        symbol_blocks(said, labels, bootstrap, rows, run.bars.symbols, baseline),
         {name: reliability(said[name], labels, bootstrap, rows) for name in (*models, "ensemble", "arbiter")},
         meta_against(said, [m for m in models if m in run.result.votes.names], labels, bootstrap, rows),
         bootstrap,
@@ -64,16 +65,21 @@ def scores(run: RunRecord, regime: NDArray[np.int8], rows: slice, more: NDArray[
 
 
 def symbol_blocks(
-    said: dict[str, Opinion], labels: NDArray[np.int8], bootstrap: Bootstrap, rows: slice, symbols: tuple[str, ...]
+    said: dict[str, Opinion],
+    labels: NDArray[np.int8],
+    bootstrap: Bootstrap,
+    rows: slice,
+    symbols: tuple[str, ...],
+    baseline: Opinion,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Score every opinion on every symbol alone."""
+    """Score every opinion on every symbol alone, the volatility baseline beside it."""
     out: dict[str, dict[str, dict[str, Any]]] = {symbol: {"models": {}, "layers": {}} for symbol in symbols}
     for start in range(0, len(symbols), SYMBOLS_AT_ONCE):
         part = slice(start, min(start + SYMBOLS_AT_ONCE, len(symbols)))
         names = symbols[part]
         group = np.broadcast_to(np.arange(len(names), dtype=np.int8), (len(labels), len(names)))
         for name, opinion in said.items():
-            counted: ScoreSums = tally(opinion.symbols(part), labels[:, part], group, len(names))
+            counted: ScoreSums = tally(opinion.symbols(part), labels[:, part], group, len(names), baseline.symbols(part))
             kind = "layers" if name in LAYERS else "models"
             for symbol, block in blocks(counted, bootstrap, rows, np.eye(len(names)), names).items():
                 del block["confusion"]

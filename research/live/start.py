@@ -203,7 +203,7 @@ def check_own(wish: LiveOptions, params: Params, journal: Journal) -> None:
 
 
 def _allowed(*served: Any) -> dict[str, Any]:
-    """Say for the journal who serves only because it was allowed, where somebody does."""
+    """Say for the journal who serves without being accepted, where somebody does."""
     from research.training.registry import unfit
 
     found = unfit(*served)
@@ -334,14 +334,17 @@ def reload_of(wish: LiveOptions, params: Params, served: Served, is_replay: bool
 
 
 def load_models(wish: LiveOptions, params: Params) -> Any:
-    """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features."""
+    """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features.
+
+    One without skill advises under `default`; under the profiles that trade on the vote itself it is refused.
+    """
     from research.training.registry import load_for_live, resolve
 
     assert wish.models is not None
     found = ModelSet.load(resolve(wish.models), is_checked=False)
     if wish.is_alone:
         import_lean(found.slots)
-    models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic)
+    models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic, may_advise=_may_advise(wish))
     models.check_params(params)
     return models
 
@@ -350,7 +353,7 @@ def load_meta(wish: LiveOptions, params: Params, voters: tuple[str, ...]) -> Met
     """Load the learned meta layer: of `--meta`, or the one that lies with the models, as a backtest serves it.
 
     voters: names of the five slots. Raises UserError where it was trained for another mode or on other voters, or where the artefact that
-    serves from now on is rejected or synthetic and that was not allowed.
+    serves from now on is rejected or synthetic, or has no skill where it may not advise, and that was not allowed.
     """
     from research.training.registry import check_live, resolve
 
@@ -367,8 +370,13 @@ def load_meta(wish: LiveOptions, params: Params, voters: tuple[str, ...]) -> Met
         raise UserError(f"{error}" + (", or serve none with --set run.meta=none" if wish.meta is None else "")) from error
     with refusing(ModelError):
         check_voters(meta, voters)
-    check_live(meta, wish.allow_rejected, wish.allow_synthetic)
+    check_live(meta, wish.allow_rejected, wish.allow_synthetic, _may_advise(wish))
     return meta
+
+
+def _may_advise(wish: LiveOptions) -> bool:
+    """Whether a model without skill may speak: where it does not trade by its vote alone."""
+    return wish.config.profile == "default"
 
 
 def _governor(wish: LiveOptions, journal: Journal) -> dict[str, Any] | None:

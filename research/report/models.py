@@ -9,7 +9,7 @@ from research.files import Kind, read_json
 from research.report.rows import Table
 from research.report.words import DASH, count, layer_name, number, percent, signed_percent, span
 from research.runs.folder import META_TRIED
-from research.training.models.folder import read_metadata
+from research.training.models.folder import LOSSES, SHARES, read_metadata
 
 TRIED = Kind("what `qt audit meta` wrote", "run it again", {"rows": {...: {...: Any}}, "absent": {...: str}, "sentence": str})
 
@@ -28,40 +28,51 @@ def model_name(meta: dict[str, Any]) -> str:
 
 def model_table(metas: list[dict[str, Any]]) -> Table:
     """List every fold of every model: is it accepted, on how many cells, against which baselines, and why not."""
-    headers = ["model", "fold", "status", "cells fitted", "cells scored", "accuracy", "majority", "balanced", "standard error"]
-    headers += ["log loss", "base rate", "HOLD said", "why"]
+    headers = [
+        "model",
+        "fold",
+        "status",
+        "cells fitted",
+        "cells scored",
+        "accuracy",
+        "majority",
+        "volatility",
+        "balanced",
+        "standard error",
+    ]
+    headers += ["log loss", "unweighted", "base rate", "volatility", "HOLD said", "why"]
     rows = []
     for meta in metas:
         split = meta.get("split", {})
         fitted = meta.get("n_train", split.get("cells", {}).get("fit"))
         row = [model_name(meta), str(split.get("fold", 0) + 1), status_of(meta), count(fitted)]
-        row += [count(meta.get("n_scored")), *(percent(meta.get(n)) for n in ("accuracy", "majority_baseline", "balanced_accuracy"))]
-        row += [percent(meta.get("balanced_accuracy_error")), number(meta.get("log_loss"), 3), number(meta.get("base_rate_log_loss"), 3)]
+        row += [count(meta.get("n_scored")), *(percent(meta.get(n)) for n in (*SHARES, "balanced_accuracy_error"))]
+        row += [number(meta.get(n), 3) for n in LOSSES]
         row += [percent(meta.get("predicted_shares", {}).get("HOLD"), 0), reason_of(meta)]
         rows.append(row)
-    return Table(headers, rows, texts=(2, 12))
+    return Table(headers, rows, texts=(2, 15))
 
 
 def status_of(meta: dict[str, Any]) -> str:
-    """Say whether a model was accepted or rejected, and whether its labels were synthetic."""
+    """Say whether a model was accepted, unskilled or rejected, and whether its labels were synthetic."""
     return str(meta.get("status", "unknown")) + (", synthetic" if meta.get("synthetic") else "")
 
 
 def reason_of(meta: dict[str, Any]) -> str:
-    """Why a model was rejected; a dash where it was not."""
-    found = [text for text in meta.get("warnings", []) if text.startswith("rejected: ")]
-    return found[0].removeprefix("rejected: ") if found else DASH
+    """Why a model was not accepted; a dash where it was."""
+    found = [text for text in meta.get("warnings", []) if text.startswith(("rejected: ", "unskilled: "))]
+    return found[0].split(": ", 1)[1] if found else DASH
 
 
 def status_text(metas: list[dict[str, Any]]) -> str:
     """Say how many models may be believed."""
     if not metas:
         return "No artefacts of models lie in this run: its predictions were imported, so there is nothing to show of their training."
-    rejected = sum(meta.get("status") == "rejected" for meta in metas)
-    if not rejected:
-        return f"All {len(metas)} fitted models beat chance and their base rate on their own test folds."
-    why = "within chance in balanced accuracy, or no better than the base rate in log loss"
-    return f"{rejected} of {len(metas)} fitted models are rejected: {why}. A backtest uses them, flagged; live trading refuses them."
+    unskilled, rejected = (sum(meta.get("status") == status for meta in metas) for status in ("unskilled", "rejected"))
+    if not unskilled + rejected:
+        return f"All {len(metas)} fitted models beat the volatility baseline in log loss or chance in direction on their own test folds."
+    why = f"{unskilled} without skill (neither log loss nor direction beyond chance), {rejected} rejected"
+    return f"{unskilled + rejected} of {len(metas)} fitted models are not accepted: {why}. A backtest uses them, flagged."
 
 
 def tried_on(folder: Path) -> dict[str, Any] | None:

@@ -44,8 +44,21 @@ class Table:
 
 def score_table(scored: dict[str, Any], with_confusion: bool = False) -> Table:
     """List accuracy blocks, one row a model or layer; on too few independent events no figure is written."""
-    headers = ["", "accuracy", "95 % interval", "majority", "balanced", "95 % interval", "direction", "95 % interval"]
-    headers += ["activity", "95 % interval", "its majority", "log loss", "base rate", "Brier", "base rate", "ECE", "cells", "effective n"]
+    headers = ["", "accuracy", "95 % interval", "majority", "volatility", "balanced", "95 % interval"]
+    headers += ["direction", "95 % interval"]
+    headers += [
+        "activity",
+        "95 % interval",
+        "its majority",
+        "log loss",
+        "base rate",
+        "volatility",
+        "Brier",
+        "base rate",
+        "ECE",
+        "cells",
+        "effective n",
+    ]
     headers += [f"{right} said {said}" for right in SIDES for said in SIDES] if with_confusion else []
     rows = []
     for name, b in scored.items():
@@ -57,9 +70,9 @@ def score_table(scored: dict[str, Any], with_confusion: bool = False) -> Table:
 
 def _general(b: dict[str, Any]) -> list[str]:
     if not b["enough"]:
-        return [NOT_ENOUGH, "", "", "", ""]
+        return [NOT_ENOUGH, "", "", "", "", ""]
     balanced = [percent(b["balanced_accuracy"]), span(b["balanced_ci95"])]
-    return [percent(b["accuracy"]), span(b["ci95"]), percent(b["majority_accuracy"]), *balanced]
+    return [percent(b["accuracy"]), span(b["ci95"]), percent(b["majority_accuracy"]), percent(b.get("volatility_accuracy")), *balanced]
 
 
 def _activity(b: dict[str, Any]) -> list[str]:
@@ -69,8 +82,8 @@ def _activity(b: dict[str, Any]) -> list[str]:
 
 
 def _losses(b: dict[str, Any]) -> list[str]:
-    figures = ("log_loss", "base_rate_log_loss", "brier", "base_rate_brier", "ece")
-    return [number(b[name], 3) for name in figures] if b["enough"] else ["", "", "", "", ""]
+    figures = ("log_loss", "base_rate_log_loss", "volatility_log_loss", "brier", "base_rate_brier", "ece")
+    return [number(b.get(name), 3) for name in figures] if b["enough"] else [""] * 6
 
 
 def rule_table(rules: list[dict[str, Any]]) -> Table:
@@ -96,9 +109,9 @@ def threshold_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def symbol_accuracy(s: dict[str, Any]) -> Table:
-    """Accuracy and balanced accuracy of every model and layer on every symbol, beside the majority."""
+    """Accuracy and balanced accuracy of every model and layer on every symbol, beside majority and volatility baseline."""
     names = [*s["models"], *(layer for layer in s["layers"] if layer not in ("arbiter_calls", "final"))]
-    headers = ["symbol", "cells", "effective n", "majority", *(title for n in names for title in (layer_name(n), "balanced"))]
+    headers = ["symbol", "cells", "effective n", "majority", "volatility", *(title for n in names for title in (layer_name(n), "balanced"))]
     headers += ["direction, after arbiter", "95 % interval", "activity", "its majority"]
     rows = []
     for symbol, part in s["symbols"].items():
@@ -107,8 +120,8 @@ def symbol_accuracy(s: dict[str, Any]) -> Table:
         cells = [text for n in names for text in _pair(scored.get(n))]
         tail = [percent(last["direction_accuracy"]), span(last["direction_ci95"])] if last["direction_enough"] else ["few", ""]
         tail += [percent(last["activity_accuracy"]), percent(last["activity_majority"])] if last["activity_enough"] else ["few", ""]
-        majority = percent(last["majority_accuracy"]) if last["enough"] else "few"
-        rows.append([symbol, count(last["n"]), count(last["n_effective"]), majority, *cells, *tail])
+        beside = [percent(last.get(f"{name}_accuracy")) if last["enough"] else "few" for name in ("majority", "volatility")]
+        rows.append([symbol, count(last["n"]), count(last["n_effective"]), *beside, *cells, *tail])
     return Table(headers, rows)
 
 
@@ -137,16 +150,17 @@ def _share(x: float | None) -> str:
 
 
 def slice_accuracy(s: dict[str, Any]) -> Table:
-    """Accuracy of every model and layer in every slice, beside the majority."""
+    """Accuracy of every model and layer in every slice, beside majority and volatility baseline."""
     names = [*s["models"], *s["layers"]]
-    headers = ["regime", "cells", "majority", *(layer_name(n) for n in names), "direction, after arbiter", "effective n"]
+    headers = ["regime", "cells", "majority", "volatility", *(layer_name(n) for n in names), "direction, after arbiter", "effective n"]
     rows = []
     for key, part in s["regimes"].items():
         scored = {**part["models"], **part["layers"]}
         last = scored["arbiter"]
         cells = [percent(scored[n]["accuracy"]) if scored[n]["enough"] else "few" for n in names]
         direction = percent(last["direction_accuracy"]) if last["direction_enough"] else "few"
-        rows.append([slice_name(key), count(last["n"]), percent(last["majority_accuracy"]), *cells, direction, count(last["n_effective"])])
+        beside = [percent(last.get(f"{name}_accuracy")) for name in ("majority", "volatility")]
+        rows.append([slice_name(key), count(last["n"]), *beside, *cells, direction, count(last["n_effective"])])
     return Table(headers, rows, groups=MARGINS)
 
 

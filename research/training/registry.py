@@ -176,25 +176,30 @@ def _problems(models: ModelSet) -> list[str]:
         return [str(error)]
 
 
-def load_for_live(models: str | Path | ModelSet, *, allow_rejected: bool = False, allow_synthetic: bool = False) -> ModelSet:
+def load_for_live(
+    models: str | Path | ModelSet, *, allow_rejected: bool = False, allow_synthetic: bool = False, may_advise: bool = True
+) -> ModelSet:
     """Load models to trade with: a folder or a registry name. Looks at the artefacts that serve from now on.
 
-    Raises UserError when one is damaged or missing, trained on synthetic labels (`spec` D-24), or was rejected (D-74), unless allowed.
+    may_advise: a model without skill may speak, as under a profile that trades on an edge and not on the vote itself. Raises UserError when
+    one is damaged or missing, trained on synthetic labels (`spec` D-24), rejected, or without skill where it may not advise (D-74), unless
+    allowed.
     """
     known = models if isinstance(models, ModelSet) else ModelSet.load(resolve(models), is_checked=False)
     if broken := known.check():
         raise ModelError(f"models must be whole to go live, were not: {broken[0]}")
     if not known.serving:
         raise ModelError("models must have an artefact that is still valid to go live, was without; train again")
-    check_live(known, allow_rejected, allow_synthetic)
+    check_live(known, allow_rejected, allow_synthetic, may_advise)
     return known
 
 
 def unfit(*served: Any) -> dict[str, list[str]]:
-    """Name by cause the artefacts of schedules that serve from now on only because it was allowed: `rejected`, `synthetic`."""
+    """Name by cause the artefacts of schedules that serve from now on though they are `unskilled`, `rejected` or `synthetic`."""
     serving = [a for schedule in served if schedule is not None for a in schedule.serving]
     found = {
-        "rejected": [a.slot for a in serving if a.meta.get("status") != "accepted"],
+        "unskilled": [a.slot for a in serving if a.meta.get("status") == "unskilled"],
+        "rejected": [a.slot for a in serving if a.meta.get("status") not in ("accepted", "unskilled")],
         "synthetic": [a.slot for a in serving if a.meta.get("synthetic", True)],
     }
     return {cause: names for cause, names in found.items() if names}
@@ -207,21 +212,22 @@ def live_refusal(folder: Path) -> str | None:
     try:
         load_for_live(ModelSet.load(folder, is_checked=False))
         if (folder / "meta" / "schedule.json").exists():
-            check_live(MetaSchedule.load(folder / "meta"), False, False)
+            check_live(MetaSchedule.load(folder / "meta"), False, False, True)
     except UserError as error:
         return str(error)
     return None
 
 
-def check_live(schedule: Schedule[Any, Any], allow_rejected: bool, allow_synthetic: bool) -> None:
-    """Raise UserError unless every artefact that serves from now on, base model or meta layer, may trade by its metadata."""
+def check_live(schedule: Schedule[Any, Any], allow_rejected: bool, allow_synthetic: bool, may_advise: bool) -> None:
+    """Raise UserError unless every artefact that serves from now on, base model or meta layer, may be served by its metadata."""
     for artefact in schedule.serving:
         name, status = "the meta layer" if artefact.slot == "meta" else artefact.slot, artefact.meta.get("status")
         if artefact.meta.get("synthetic", True) and not allow_synthetic:
             raise ModelError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
-        if status != "accepted" and not allow_rejected:
+        if status != "accepted" and not allow_rejected and not (may_advise and status == "unskilled"):
             why = next(iter(artefact.meta.get("warnings", ())), f"status is {status}")
-            raise ModelError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected")
+            remedy = "; --profile default lets it advise" if status == "unskilled" else ""
+            raise ModelError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected{remedy}")
 
 
 def _whole(folder: Path) -> None:

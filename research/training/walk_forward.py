@@ -39,6 +39,7 @@ from research.training.models.scores import score
 from research.training.models.worker import Job, Report, run_jobs
 from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
+from research.training.scoring.baseline import Baseline, seen
 from research.training.splits import VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
 
 USUAL = ("xgb", "lgbm")  # base models that are trained unless others are named
@@ -48,13 +49,18 @@ Progress = Callable[[int, int, str], Any]
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S]."""
+    """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S].
+
+    seen: trailing volatility and last move, [n, S] each, of which the volatility baseline of each fold answers.
+    """
 
     inputs: Inputs
     folds: tuple[Fold, ...]
     label: Label
     thresholds: tuple[tuple[F8, F8], ...]
     labels: NDArray[np.int8]
+    seen: tuple[F8, F8]
+    baselines: tuple[Baseline, ...]
 
 
 def train(
@@ -151,7 +157,7 @@ def run_plan(
 
 
 def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepared:
-    """Compute features, settle the label, cut the folds, fit thresholds inside each and label the bars with them."""
+    """Compute features, settle the label, cut the folds, fit thresholds and baseline inside each and label the bars with them."""
     params = Params.stored(plan.params)
 
     def cut(label: Label) -> tuple[Fold, ...]:
@@ -174,7 +180,9 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
     labels = np.stack([classify(returns, rule, *pair) for pair in thresholds])
     for k, (_, last) in enumerate(plan.periods):  # a fold keeps the labels that were known when it was made, so its fits stay known
         labels[k, max(0, int(np.searchsorted(bars.close_time, last)) + 1 - rule.horizon) :] = -1
-    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels)
+    volatility, move = known = seen(bars.close)
+    baselines = tuple(Baseline.fit(volatility[f.train], move[f.train], own[f.train]) for f, own in zip(folds, labels))
+    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels, known, baselines)
 
 
 def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
@@ -274,6 +282,7 @@ def _schedule(
         "plan": dict(plan.__dict__),
         "label": prepared.label.to_dict(),
         "thresholds": [_by_symbol(bars, pair) for pair in prepared.thresholds],
+        "baselines": [baseline.__dict__ for baseline in prepared.baselines],
         "boundaries": [int(bars.close_time[fold.boundary]) for fold in prepared.folds],
     }
     return ModelSet(tuple(artefacts), prepared.inputs.names, json.loads(json.dumps(config)), tuple(notes), scratch=scratch)
@@ -289,7 +298,8 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
     is_undone = plan.calibration in ("prior", "vector")
     weights = class_weights(answer["fit_counts"], "none" if is_undone else weights_rule(answer["params"]))
     counts, regime = np.array(answer["train_counts"]), prepared.inputs.regime[:, fold.test]
-    figures = score(served, labels, counts, weights, regime, prepared.label.horizon, plan.seed)
+    baseline = prepared.baselines[fold.number].probs(*(plane[fold.test] for plane in prepared.seen))
+    figures = score(served, labels, counts, weights, regime, baseline)
     if plan.max_train_rows and answer["n_fit"] == plan.max_train_rows:
         figures["warnings"].append(f"fitted on the {plan.max_train_rows} most recent training rows only")
     if answer["n_fit"] < 1000:

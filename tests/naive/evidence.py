@@ -50,3 +50,17 @@ def wave_interval(hits, cells, quantile, n_waves=6):
         variance += read**2 / n_waves
     odds, reach = math.log(share / (1.0 - share)), quantile * math.sqrt(variance) / (share * (1.0 - share))
     return [1.0 / (1.0 + math.exp(-(odds + side * reach))) for side in (-1, 1)]
+
+
+def baseline_shares(volatility, move, labels, edges):
+    """Class shares by third of volatility and sign of the last move, and of all cells last; one cell of the latter is added to each bin."""
+    every = [sum(label == c for label in labels) / sum(label >= 0 for label in labels) for c in range(3)]
+    out = []
+    for third, sign in itertools.product(range(3), (-1, 0, 1)):
+        inside = [
+            label
+            for v, m, label in zip(volatility, move, labels)
+            if label >= 0 and v == v and int(v >= edges[0]) + int(v >= edges[1]) == third and int(m > 0) - int(m < 0) == sign
+        ]
+        out.append([(sum(label == c for label in inside) + every[c]) / (len(inside) + 1) for c in range(3)])
+    return [*out, every]

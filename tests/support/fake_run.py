@@ -44,6 +44,10 @@ class FakePredictions:
     names: tuple[str, ...] = MODELS
     slots: tuple[str, ...] = MODELS[:4]
 
+    @property
+    def fold(self) -> np.ndarray:
+        return np.full(len(self.labels), -1, np.int16)
+
     def save(self, path: Path) -> None:
         pd.DataFrame({"label": self.labels.reshape(-1)}).to_parquet(path)
 

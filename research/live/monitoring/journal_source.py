@@ -157,7 +157,7 @@ class JournalSource:
 
     @decoded
     def allowed(self) -> dict[str, list[str]]:
-        """Name by cause who of the newest version serves only because it was allowed; a journal of earlier days does not know."""
+        """Name by cause who of the newest version serves without being accepted; a journal of earlier days does not know."""
         found: dict[str, list[str]] = self._models().get(ALLOWED, {})
         return found
 

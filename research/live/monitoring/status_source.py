@@ -15,8 +15,9 @@ RECENT = 20  # closed trades of the recent win rate (`spec` 10.5)
 POINTS = 600  # of the equity curve on a page
 KEPT_BARS = 64  # of the past that a page may show again
 
-ALLOWED = "allowed"  # in a journal's version: who serves only because it was allowed, by cause
+ALLOWED = "allowed"  # in a journal's version: who serves without being accepted, by cause
 ALLOWED_WHY = {
+    "unskilled": "served without skill",
     "rejected": "served though rejected (--allow-rejected)",
     "synthetic": "served though trained on synthetic labels (--allow-synthetic)",
 }
@@ -92,7 +93,7 @@ class StatusSource(Protocol):
         ...
 
     def allowed(self) -> dict[str, list[str]]:
-        """Name by cause who serves only because it was allowed."""
+        """Name by cause who serves without being accepted."""
         ...
 
     def equity(self) -> tuple[I8, F8]:
@@ -171,7 +172,7 @@ def told(
 
 
 def allowed_texts(found: Mapping[str, list[str]]) -> list[str]:
-    """Say by cause who serves only because it was allowed."""
+    """Say by cause who serves without being accepted."""
     return [f"{', '.join(found[cause])}: {why}" for cause, why in ALLOWED_WHY.items() if cause in found]
 
 

@@ -34,7 +34,7 @@ def describe(
     probs = fit.answer(np.ascontiguousarray(material.table[start * n_symbols : stop * n_symbols])).reshape(stop - start, n_symbols, 3)
     labels = material.labels[start:stop]
     traded = None if material.traded is None else material.traded[start:stop]
-    figures = score(probs, labels, train.counts + held.counts, np.ones(3), material.regime[:, start:stop], plan.horizon, plan.seed, traded)
+    figures = score(probs, labels, train.counts + held.counts, np.ones(3), material.regime[:, start:stop], traded=traded)
     figures.pop("log_loss_unweighted", None)  # of weighted base models; these are calibrated, or weighted on purpose
     table = confusion(probs, labels)
     accuracies = [m["accuracy"] for m in earlier if "accuracy" in m] + ([figures["accuracy"]] if "accuracy" in figures else [])

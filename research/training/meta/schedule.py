@@ -98,10 +98,11 @@ class MetaSchedule(Schedule[MetaArtefact, MetaFit]):
         return names_hash([f"{a.hash} {a.valid_from} {a.valid_until}" for a in self.artefacts]) if self.artefacts else ""
 
     def remarks(self, slots: Sequence[str]) -> tuple[str, ...]:
-        """Say what a run with these base models must know: absent models, rejected ones, base models that it was not trained on."""
+        """Say what a run with these base models must know: absent models, ones not accepted, base models that it was not trained on."""
         out = list(self.notes)
-        if rejected := [str(a.fold + 1) for a in self.artefacts if a.meta.get("status") == "rejected"]:
-            out.append(f"the meta model of fold {', '.join(rejected)} is rejected: on its test fold it does not beat its baselines")
+        for status in ("unskilled", "rejected"):
+            if folds := [str(a.fold + 1) for a in self.artefacts if a.meta.get("status") == status]:
+                out.append(f"the meta model of fold {', '.join(folds)} is {status}: on its test fold it does not beat its baselines")
         known = tuple(self.config.get("base_models", slots))
         if known != tuple(slots):
             out.append(f"the meta models were trained on {', '.join(known)} and served with {', '.join(slots) or 'no model'}")

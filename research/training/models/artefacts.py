@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from qtcore.types import I8
 from research.training.models.base import CLASSES, ModelAbsentError, check_names, names_hash
-from research.training.models.folder import check_whole, write_schedule
+from research.training.models.folder import LOSSES, SHARES, check_whole, write_schedule
 
 FOREVER = int(np.iinfo(np.int64).max)
-FIGURES = ("status", "n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss")
+FIGURES = ("status", "n_scored", *SHARES, *LOSSES)
 Fitted = TypeVar("Fitted")  # what an artefact loads
 
 

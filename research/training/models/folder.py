@@ -27,7 +27,9 @@ SCHEDULE = {
     "notes": [str],
     "artefacts": [ENTRY],
 }
-FIGURES = ("n_scored", "accuracy", "majority_baseline", "balanced_accuracy", "log_loss", "base_rate_log_loss", "balanced_accuracy_error")
+SHARES = ("accuracy", "majority_baseline", "volatility_baseline", "balanced_accuracy")
+LOSSES = ("log_loss", "log_loss_unweighted", "base_rate_log_loss", "volatility_log_loss")
+FIGURES = ("n_scored", *SHARES, "balanced_accuracy_error", *LOSSES, "log_loss_gain", "direction_accuracy")
 FIGURE = (float, None)
 CURVES = (None, {"train?": (None, [FIGURE]), "valid?": (None, [FIGURE]), "best?": (int, None)})
 METADATA = Kind(

@@ -41,10 +41,12 @@ from research.training.models.windows import complete, inputs_of
 
 SERVED = 4_096  # cells predicted between two reports: seconds of the slowest network
 THRESHOLDS = {side: {...: (float, None)} for side in ("sell", "buy")}
+BASELINE = {"edges": [float], "shares": [[float]]}
 SHAPE = {
     "config": {
         "label": LABEL_SHAPE,
         "thresholds": [THRESHOLDS],
+        "baselines?": [BASELINE],
         "plan?": {"params?": dict, "seed?": int, "models?": [str]},
         "boundaries?": [int],
     },

@@ -149,7 +149,7 @@ def test_symbols_are_scored_alone_and_add_up():
     run = fake_run(n=600, seed=2, skill=0.3)
     rows, said = tables.tested_rows(run), opinions(run)
     boot = Bootstrap(rows.stop - rows.start, 5.0)
-    got = symbol_blocks(said, run.labels, boot, rows, run.bars.symbols)
+    got = symbol_blocks(said, run.labels, boot, rows, run.bars.symbols, said["lgbm"])
     assert list(got) == list(run.bars.symbols)
     whole = total(said["xgb"], run.labels)
     parts = [got[symbol]["models"]["xgb"] for symbol in run.bars.symbols]
@@ -158,6 +158,7 @@ def test_symbols_are_scored_alone_and_add_up():
     at = (said["xgb"].action[:, 1] >= 0) & (run.labels[:, 1] >= 0)
     assert parts[1]["accuracy"] == pytest.approx((said["xgb"].action[:, 1] == run.labels[:, 1])[at].mean())
     assert "confusion" not in parts[1]
+    assert parts[1]["volatility_accuracy"] == got[run.bars.symbols[1]]["models"]["lgbm"]["accuracy"]
 
 
 # comparisons

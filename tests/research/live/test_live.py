@@ -584,14 +584,14 @@ def test_models_served_bar_by_bar_are_those_of_the_backtest(tmp_path, capsys):
     check_against(run, tmp_path / "j")
     assert start_live(replace(asked, journal=tmp_path / "k"))[0].meta.hash == meta.hash
     source = JournalSource(tmp_path / "j")
-    assert source.allowed() == {"rejected": ["lgbm"]}
-    told = {"level": "warning", "name": "models", "text": "lgbm: served though rejected (--allow-rejected)"}
+    assert source.allowed() == {"unskilled": ["lgbm"]}
+    told = {"level": "warning", "name": "models", "text": "lgbm: served without skill"}
     assert told in status(source)["alarms"]
     assert validate(source)["allowed"] == [told["text"]]
     guarded(lambda: app(["validate", str(tmp_path / "j")], standalone_mode=False))
     said = capsys.readouterr().out
     assert f"allowed  {told['text']}\nlayers: " in said
-    assert said.endswith(", with models that serve only because it was allowed\n")
+    assert said.endswith(", with models that are not accepted\n")
 
 
 def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
@@ -603,7 +603,9 @@ def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
     meta = train_meta(bars, predictions, config.params, kind="logistic")
     meta.save(tmp_path / "meta")
     asked = LiveOptions(f"replay:{world}", tmp_path / "j", config, tmp_path / "predictions.parquet", meta=tmp_path / "meta")
-    with pytest.raises(UserError, match="the meta layer must be accepted to go live, was not: rejected"):
+    with pytest.raises(
+        UserError, match=r"the meta layer must be accepted to go live, was not: unskilled: .*; --profile default lets it advise"
+    ):
         start_live(asked)
     asked = replace(asked, allow_rejected=True)
     run_live(asked, until=700)

@@ -18,7 +18,7 @@ FEATURES = [f"feature_{i}" for i in range(14)]
 
 
 def metadata(slot="xgb", fold=0, status="accepted", **more):
-    why = ["rejected: balanced accuracy 0.340 +- 0.010 is within chance"] if status == "rejected" else ["accuracy low in an uptrend"]
+    why = ["unskilled: direction 50.1% is within chance"] if status == "unskilled" else ["accuracy low in an uptrend"]
     figures = {"n_scored": 4_000, "accuracy": 0.36, "majority_baseline": 0.39, "balanced_accuracy": 0.345, "balanced_accuracy_error": 0.01}
     figures |= {"log_loss": 1.09, "base_rate_log_loss": 1.05, "predicted_shares": {"HOLD": 0.3}}
     return {"slot": slot, "status": status, "warnings": why, "split": {"fold": fold, "cells": {"fit": 20_000}}} | figures | more
@@ -64,16 +64,16 @@ def test_a_run_without_artefacts_says_so(folder):
 
 
 def test_every_fold_of_every_model_has_its_row(folder, tmp_path):
-    metas = [metadata(slot, fold, "rejected" if fold else "accepted", **recorded(fold)) for slot in ("xgb", "nhits") for fold in (0, 1)]
+    metas = [metadata(slot, fold, "unskilled" if fold else "accepted", **recorded(fold)) for slot in ("xgb", "nhits") for fold in (0, 1)]
     metas.append(metadata("meta", 1, kind="logistic", vector="meta26", n_train=900, synthetic=True))
     copy = with_models(folder, tmp_path, metas)
     found = artefacts(copy)
     assert [(m["slot"], m["split"]["fold"]) for m in found] == [("xgb", 0), ("xgb", 1), ("nhits", 0), ("nhits", 1), ("meta", 1)]
     rows = model_table(found).rows
     assert rows[0][:3] == ["XGBoost", "1", "accepted"]
-    assert rows[1][-1] == "balanced accuracy 0.340 +- 0.010 is within chance"
+    assert rows[1][-1] == "direction 50.1% is within chance"
     assert rows[4][:4] == ["meta model (logistic, meta26)", "2", "accepted, synthetic", "900"]
-    assert "2 of 5 fitted models are rejected" in status_text(found)
+    assert "2 of 5 fitted models are not accepted: 2 without skill" in status_text(found)
     html = build(copy).read_text(encoding="utf-8")
     text = section(html)
     assert text.count("<figure>") == 3

@@ -110,15 +110,15 @@ def test_a_version_answers_like_what_was_promoted(trained):
 
 
 def test_a_set_that_live_refuses_is_promoted_with_the_reason(trained, tmp_path, capsys):
-    n_accepted = sum(a.meta["status"] == "accepted" for a in ModelSet.load(trained).artefacts)
     serving = [a.meta["status"] for a in ModelSet.load(trained).artefacts if a.valid_until == FOREVER]
-    assert "rejected" in serving  # a random walk teaches nothing
-    assert guarded(lambda: app(["models", "promote", str(trained), "--as", "weak", "--quiet"], standalone_mode=False)) == 0
+    assert serving == ["unskilled", "unskilled"]  # a random walk teaches nothing
+    constant = with_meta(ModelSet.load(trained), status="rejected", warnings=["rejected: it says HOLD"]).save(tmp_path / "constant")
+    assert guarded(lambda: app(["models", "promote", str(tmp_path / "constant"), "--as", "weak", "--quiet"], standalone_mode=False)) == 0
     out, err = capsys.readouterr()
     assert out.strip() == str(registry.find("weak").path)
     assert "warning: `qt live` will refuse version 1: " in err
     assert "must be accepted to go live, was not: rejected: " in err
-    assert f"(accepted: {n_accepted} of 4 models)" in err
+    assert f"(accepted: 0 of {len(constant.artefacts)} models)" in err
     assert registry.describe(registry.find("weak"))["live_refuses"] in err.replace("\n", " ")
     assert guarded(lambda: app(["models", "list"], standalone_mode=False)) == 0
     assert "not for live" in capsys.readouterr().out
@@ -150,7 +150,7 @@ def test_damaged_models_are_refused_with_a_sentence(name, copy):
     with pytest.raises(UserError, match=sentence):
         registry.promote(copy)
     with pytest.raises(UserError, match=sentence.replace("must be a finished folder of `qt train`", "schedule|valid|whole|accepted")):
-        registry.load_for_live(copy)
+        registry.load_for_live(copy, may_advise=False)
     assert registry.entries() == []
 
 
@@ -175,9 +175,15 @@ def test_other_features_and_other_code_are_refused(trained):
 def test_only_accepted_models_of_real_labels_go_live(trained):
     models = ModelSet.load(trained)
     assert registry.load_for_live(with_meta(models)).slots == ("xgb", "lgbm")
-    with pytest.raises(UserError, match=r"xgb must be accepted to go live, was not: rejected: .*; train another or pass --allow-rejected"):
-        registry.load_for_live(with_meta(models, status="rejected"))
+    for status in ("rejected", "of an earlier release"):
+        with pytest.raises(UserError, match=r"xgb must be accepted to go live, was not: .*; train another or pass --allow-rejected$"):
+            registry.load_for_live(with_meta(models, status=status))
     assert registry.load_for_live(with_meta(models, status="rejected"), allow_rejected=True)
+    unskilled = with_meta(models, status="unskilled")
+    assert registry.unfit(registry.load_for_live(unskilled)) == {"unskilled": ["xgb", "lgbm"]}
+    with pytest.raises(UserError, match="pass --allow-rejected; --profile default lets it advise"):
+        registry.load_for_live(unskilled, may_advise=False)
+    assert registry.load_for_live(unskilled, allow_rejected=True, may_advise=False)
     with pytest.raises(UserError, match="xgb must be trained on real labels to go live, was synthetic; pass --allow-synthetic"):
         registry.load_for_live(with_meta(models, synthetic=True))
     assert registry.load_for_live(with_meta(models, synthetic=True), allow_synthetic=True)
