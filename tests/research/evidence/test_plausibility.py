@@ -475,7 +475,7 @@ def test_page_and_terminal_say_what_the_ceilings_found(tmp_path, monkeypatch):
         assert "Implausible" not in shown
     assert research.load_run(tmp_path / "off").ceilings is False
 
-    words[1] = "simulated:random_walk?n_bars=500&n_symbols=2&seed=0&interval=1h"
+    words[2] = "simulated:random_walk?n_bars=500&n_symbols=2&seed=0&interval=1h"
     code, text, page = called(name="simulated")
     assert code == 0
     for shown in (text, page):
