@@ -164,15 +164,16 @@ def meta(
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """Lay the two splits side by side, each figure with its interval, beside the majority."""
+    """Lay the two splits side by side, each figure with its interval, beside majority and volatility baseline."""
     from research.report.words import NOT_ENOUGH, count, percent, span
 
     def cell(b: dict[str, Any], name: str, limits: str, enough: str) -> str:
         return f"{percent(b[name])} ({span(b[limits])})" if b[enough] else NOT_ENOUGH
 
-    out = Table("split", "features", "accuracy (95 %)", "majority", "balanced (95 %)", "direction (95 %)", "cells", "n_eff", box=None)
+    heads = ("split", "features", "accuracy (95 %)", "majority", "volatility", "balanced (95 %)", "direction (95 %)", "cells", "n_eff")
+    out = Table(*heads, box=None)
     for b in rows:
-        figures = [cell(b, "accuracy", "ci95", "enough"), percent(b["majority_accuracy"])]
+        figures = [cell(b, "accuracy", "ci95", "enough"), percent(b["majority_accuracy"]), percent(b["volatility_accuracy"])]
         figures += [
             cell(b, "balanced_accuracy", "balanced_ci95", "enough"),
             cell(b, "direction_accuracy", "direction_ci95", "direction_enough"),

@@ -49,6 +49,7 @@ def regime_table(summary: dict[str, Any]) -> pd.DataFrame:
             "n_effective": block["n_effective"],
             "accuracy": block["accuracy"],
             "majority_accuracy": block["majority_accuracy"],
+            "volatility_accuracy": block.get("volatility_accuracy"),  # runs before 0.3 have none
             "direction_accuracy": block["direction_accuracy"],
             "escalation": rates["escalation"],
             "arbiter_accept": rates["arbiter_accept"],

@@ -19,6 +19,7 @@ from research.errors import ConfigError, UserError
 from research.files import plain
 from research.training.models.base import BaseModel, lookback_of, make_model, model_target
 from research.training.models.inputs import Inputs, model_inputs
+from research.training.scoring.baseline import out_of_sample
 from research.training.scoring.bootstrap import Bootstrap, block_length
 from research.training.scoring.differences import difference
 from research.training.scoring.opinions import Opinion, blocks, tally
@@ -96,7 +97,7 @@ def audit_leakage(
         if progress is not None:
             progress(1, 1, f"shuffled {name}: training the wrong way")
         assert made.probs is not None
-        scored, gap = _compare(wrong, made.probs[made.names.index(model)], made.labels, made.label.horizon)
+        scored, gap = _compare(wrong, made.probs[made.names.index(model)], made.labels, made.label.horizon, out_of_sample(bars, made))
         rows += [{"split": split, "features": name} | block for split, block in zip(SPLITS, scored, strict=True)]
         gaps[name] = gap
     config = {
@@ -135,12 +136,15 @@ def row_model(slot: str, names: Sequence[str], preset: str) -> BaseModel:
     return made
 
 
-def _compare(wrong: F8, honest: F8, labels: NDArray[np.int8], horizon: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Score both on the cells that both predicted: two accuracy blocks, and their difference."""
+def _compare(
+    wrong: F8, honest: F8, labels: NDArray[np.int8], horizon: int, baseline: Opinion
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Score both on the cells that both predicted, the volatility baseline beside them: two accuracy blocks, and their difference."""
     both = ~np.isnan(wrong[..., 0]) & ~np.isnan(honest[..., 0]) & (labels >= 0)
     votes = Votes.from_probs(np.where(both[..., None], np.stack([wrong, honest]), np.nan))
     group = np.zeros(labels.shape, np.int8)
-    counted = [tally(Opinion(votes.action[k], votes.confidence[k], np.stack([wrong, honest])[k]), labels, group, 1) for k in range(2)]
+    said = [Opinion(votes.action[k], votes.confidence[k], probs) for k, probs in enumerate((wrong, honest))]
+    counted = [tally(opinion, labels, group, 1, baseline) for opinion in said]
     used = np.flatnonzero(both.any(axis=1))
     rows = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, len(labels))
     bootstrap = Bootstrap(rows.stop - rows.start, block_length([c.residual[rows] for c in counted], horizon))

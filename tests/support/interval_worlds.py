@@ -144,4 +144,4 @@ def main(n_worlds):
 
 
 if __name__ == "__main__":
-    print(trained(range(int(sys.argv[2])))) if sys.argv[1] == "trained" else main(int(sys.argv[1]))
+    print(trained(range(10_000, 10_000 + int(sys.argv[2])))) if sys.argv[1] == "trained" else main(int(sys.argv[1]))

@@ -29,6 +29,7 @@ def test_overlapping_labels_and_raw_prices_make_skill_out_of_noise(found):
     shuffled, honest = found.rows
     assert shuffled["n"] == honest["n"] > 300
     assert shuffled["majority_accuracy"] == honest["majority_accuracy"]
+    assert shuffled["volatility_accuracy"] == honest["volatility_accuracy"] > 0.3
     gap = found.gaps["v5"]
     assert gap["accuracy"]["difference"] == pytest.approx(shuffled["accuracy"] - honest["accuracy"])
     assert gap["balanced_accuracy"]["ci95"][0] > 0.0
@@ -87,7 +88,7 @@ def test_the_command_prints_table_and_sentence_and_writes_json(tmp_path, monkeyp
     ]
     done = CliRunner().invoke(app, arguments, env={"COLUMNS": "140"})
     assert done.exit_code == 0, done.output
-    for text in (*SPLITS, "majority", "balanced", "direction", "a shuffled split scores"):
+    for text in (*SPLITS, "majority", "volatility", "balanced", "direction", "a shuffled split scores"):
         assert text in done.output
     assert json.loads(out.read_text(encoding="utf-8"))["model"] == "lgbm"
     refused = CliRunner().invoke(app, [*arguments, "--features", "none"])
