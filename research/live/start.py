@@ -24,7 +24,7 @@ from research.live.monitoring.bar_log import LogFile
 from research.live.monitoring.self_checks import EVERY, REPLAY_EVERY, SelfChecks
 from research.live.monitoring.status_source import ALLOWED
 from research.live.records import Event
-from research.live.session.controls import STAGES, Controls, kill_file_of
+from research.live.session.controls import Controls, kill_file_of, parse_stages
 from research.live.session.fast_start import import_lean
 from research.live.session.governor_file import read_governor, take_over
 from research.live.session.reload import LAYERS, META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
@@ -72,6 +72,11 @@ class LiveOptions:
     exchange: Mapping[str, Any] = field(default_factory=dict)
     is_alone: bool = False
     layers: Layers = NONE
+
+    @property
+    def may_advise(self) -> bool:
+        """Whether a model without skill may be served: under `default`, where the vote alone does not trade."""
+        return self.config.profile == "default"
 
 
 def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callable[[], None]]:
@@ -334,17 +339,14 @@ def reload_of(wish: LiveOptions, params: Params, served: Served, is_replay: bool
 
 
 def load_models(wish: LiveOptions, params: Params) -> Any:
-    """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features.
-
-    One without skill advises under `default`; under the profiles that trade on the vote itself it is refused.
-    """
+    """Load a schedule of models, by folder or registry name; refuses rejected, synthetic, damaged ones and those of other features."""
     from research.training.registry import load_for_live, resolve
 
     assert wish.models is not None
     found = ModelSet.load(resolve(wish.models), is_checked=False)
     if wish.is_alone:
         import_lean(found.slots)
-    models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic, may_advise=_may_advise(wish))
+    models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic, may_advise=wish.may_advise)
     models.check_params(params)
     return models
 
@@ -370,13 +372,8 @@ def load_meta(wish: LiveOptions, params: Params, voters: tuple[str, ...]) -> Met
         raise UserError(f"{error}" + (", or serve none with --set run.meta=none" if wish.meta is None else "")) from error
     with refusing(ModelError):
         check_voters(meta, voters)
-    check_live(meta, wish.allow_rejected, wish.allow_synthetic, _may_advise(wish))
+    check_live(meta, wish.allow_rejected, wish.allow_synthetic, wish.may_advise)
     return meta
-
-
-def _may_advise(wish: LiveOptions) -> bool:
-    """Whether a model without skill may speak: where it does not trade by its vote alone."""
-    return wish.config.profile == "default"
 
 
 def _governor(wish: LiveOptions, journal: Journal) -> dict[str, Any] | None:
@@ -387,21 +384,6 @@ def _governor(wish: LiveOptions, journal: Journal) -> dict[str, Any] | None:
             f"--import-governor must start an empty journal, was one in use: {wish.journal}; leave the flag out or use a new --journal"
         )
     return read_governor(wish.import_governor)
-
-
-def parse_stages(text: str) -> list[tuple[str, bool, bool]]:
-    """Read `TIME=STAGE,TIME=STAGE` into rows (from, meta, arbiter); the times are checked with the parameters.
-
-    >>> parse_stages("2024-03-01=1, 2024-03-08=2")
-    [('2024-03-01', True, False), ('2024-03-08', True, True)]
-    """
-    found = []
-    for part in text.split(","):
-        time, sign, number = part.rpartition("=")
-        if not sign or number.strip() not in map(str, STAGES):
-            raise ConfigError(f"--stages must be TIME=STAGE with a stage of 0 to 3, was {part!r}")
-        found.append((time.strip(), *STAGES[int(number)]))
-    return found
 
 
 def _with_horizon(params: Params, horizon: int) -> Params:

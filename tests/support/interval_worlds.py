@@ -132,6 +132,14 @@ def trained(seeds, n_folds=6):
     return dict(zip(("xgb", "lgbm", "difference"), np.mean(inside, axis=0).tolist()))
 
 
+def accepted(world, seeds):
+    """Share of the fits of XGBoost and LightGBM, `tiny`, 6 folds, that are accepted (`spec` D-74) on simulated worlds."""
+    fits = [
+        train(simulate(world, seed, N, SYMBOLS), ("xgb", "lgbm"), "L1", preset="tiny", use_store=False).models.artefacts for seed in seeds
+    ]
+    return float(np.mean([a.meta["status"] == "accepted" for models in fits for a in models]))
+
+
 def main(n_worlds):
     """Print a row a kind: coverage over all opinions by figure, and the least of any one."""
     print("| worlds | accuracy | balanced | direction | activity | differences | least |")

@@ -59,6 +59,21 @@ def from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return found
 
 
+def parse_stages(text: str) -> list[tuple[str, bool, bool]]:
+    """Read `TIME=STAGE,TIME=STAGE` into rows (from, meta, arbiter); the times are checked with the parameters.
+
+    >>> parse_stages("2024-03-01=1, 2024-03-08=2")
+    [('2024-03-01', True, False), ('2024-03-08', True, True)]
+    """
+    found = []
+    for part in text.split(","):
+        time, sign, number = part.rpartition("=")
+        if not sign or number.strip() not in map(str, STAGES):
+            raise ConfigError(f"--stages must be TIME=STAGE with a stage of 0 to 3, was {part!r}")
+        found.append((time.strip(), *STAGES[int(number)]))
+    return found
+
+
 @dataclass
 class Controls:
     """Parameters between bars: `base`, then commands, then the kill-switch file; the later one wins.

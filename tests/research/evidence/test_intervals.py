@@ -8,7 +8,7 @@ from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.intervals import N_WAVES, QUANTILE, error, limits, share_limits, tilted
 from research.training.scoring.opinions import Opinion, blocks, tally
 from tests.naive import evidence as naive
-from tests.support.interval_worlds import KINDS, covered, trained
+from tests.support.interval_worlds import KINDS, accepted, covered, trained
 
 
 def test_the_quantile_is_that_of_student():
@@ -63,3 +63,9 @@ def test_intervals_cover_where_volatility_lasts(kind):
 @pytest.mark.slow
 def test_the_direction_of_trees_trained_on_noise_is_covered():
     assert min(trained(range(20)).values()) >= 0.8  # 19 of 20 expected, fewer than 16 has a probability of 0.3 %
+
+
+@pytest.mark.slow
+def test_models_of_noise_are_not_accepted_and_those_of_an_edge_are():
+    assert accepted("random_walk", range(20_000, 20_010)) <= 0.1  # 120 fits, of which 3 are expected
+    assert accepted("planted_edge", range(4)) >= 0.4
