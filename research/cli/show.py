@@ -222,7 +222,7 @@ def training(predictions: Any, lacks: list[str], out: Path, quiet: bool, json: b
         for row in rows:
             shown = ("-" if row[name] is None else f"{row[name]:.3f}" if "loss" in name else f"{row[name]:.1%}" for name in names)
             table.add_row(row["model"], str(row["fold"] + 1), f"{row['n_scored']:,}", *shown, row["status"])
-        console.print(table)
+        wide(table)
         lacked(lacks)
         for note in (text for text in predictions.notes if text not in lacks):
             console.print(note, soft_wrap=True, markup=False)
