@@ -20,7 +20,7 @@ def careful(
     params: Any,
 ) -> tuple[float, int]:
     """Ask our governor, then scale by the share of `governor.max_drawdown` that is left; no less than a tenth."""
-    notional, reason = govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params)
+    notional, reason = govern_step(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params)
     drawdown = 1.0 - account["equity"] / account["peak"]
     left = 1.0 - drawdown / params["governor"]["max_drawdown"]
     return notional * min(max(left, 0.1), 1.0), reason

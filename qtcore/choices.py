@@ -3,6 +3,20 @@
 from enum import IntEnum
 
 
+class EnsembleRule(IntEnum):
+    """How voters become one opinion: the weighted vote (`spec` 4), or the weighted mean of their probabilities."""
+
+    VOTE = 0
+    MEAN = 1
+
+
+class DecideRule(IntEnum):
+    """What an opinion must clear before it trades: the published confidences, or its costs (`qtcore.chain.price`)."""
+
+    CONFIDENCE = 0
+    EDGE = 1
+
+
 class TieBreak(IntEnum):
     """What an exact tie of the vote means (`spec` 4.3)."""
 
@@ -11,11 +25,12 @@ class TieBreak(IntEnum):
 
 
 class MetaMode(IntEnum):
-    """Which meta layer runs (`spec` 5-7)."""
+    """Which meta layer runs (`spec` 5-7); `BET` asks whether the ensemble's bet pays (Lopez de Prado 2018, chapter 3)."""
 
     POLICY = 0
     OVERRIDE = 1
     V5 = 2
+    BET = 3
 
 
 class MetaVariant(IntEnum):
@@ -47,11 +62,12 @@ class MacdUnits(IntEnum):
 
 
 class SizingMode(IntEnum):
-    """How a position is sized (`spec` 10.4)."""
+    """How a position is sized (`spec` 10.4); `KELLY_EDGE`: net edge over the variance of the result."""
 
     KELLY_WIN_RATE = 0
     KELLY_CONFIDENCE = 1
     KELLY_EMPIRICAL = 2
+    KELLY_EDGE = 3
 
 
 class CooldownScope(IntEnum):
@@ -88,6 +104,7 @@ class GovernOrder(IntEnum):
 
     SYMBOLS = 0
     BY_CONFIDENCE = 1
+    BY_EDGE = 2
 
 
 class FillAt(IntEnum):

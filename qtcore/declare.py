@@ -27,22 +27,17 @@ class Lane(Enum):
 
 @dataclass(frozen=True)
 class InLanes:
-    """How lanes take one parameter.
-
-    row: name of the row that holds it, its own where empty. on: the value that switches a switch on; others: values that leave it off,
-    beside that of the profile `published`.
-    """
+    """How lanes take one parameter. row: name of the row that holds it, its own where empty. values: those of a switch that lanes know."""
 
     kind: Lane = Lane.PLAIN
     row: str = ""
-    on: Any = None
-    others: tuple[Any, ...] = ()
+    values: tuple[Any, ...] = ()
 
     def known(self, off: Any) -> tuple[Any, ...] | None:
         """List the values with which lanes run a setting, None for all; off: the value in `published`."""
         if self.kind == Lane.PLAIN:
             return (off,)
-        return (off, self.on, *self.others) if self.kind == Lane.SWITCH else None
+        return self.values if self.kind == Lane.SWITCH else None
 
 
 PLAIN, ROW, NUMBER, OPINION, MARKET = (InLanes(kind) for kind in (Lane.PLAIN, Lane.ROW, Lane.NUMBER, Lane.OPINION, Lane.MARKET))
@@ -53,9 +48,9 @@ def row_of(name: str) -> InLanes:
     return InLanes(Lane.ROW, name)
 
 
-def switch_on(on: Any, *others: Any) -> InLanes:
-    """Take a parameter as a switch of a chunk, on for `on`, off for `others` and as `published`; the rest goes to the plain driver."""
-    return InLanes(Lane.SWITCH, "", on, others)
+def one_of(*values: Any) -> InLanes:
+    """Take a parameter as a switch of a chunk, with one of these values; any other goes to the plain driver."""
+    return InLanes(Lane.SWITCH, "", values)
 
 
 def bounded(default: float, low: float, high: float, meaning: str, lanes: InLanes = PLAIN) -> Any:

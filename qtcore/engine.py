@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Protocol
 
@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.chain.advance import Stepper
-from qtcore.chain.decide import decide
+from qtcore.chain.decide import decide, price_opinion, reads_prices
 from qtcore.chain.flow import flow, flows
+from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
+from qtcore.choices import DecideRule
 from qtcore.declare import time_text
 from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
 from qtcore.features.custom import own_features
@@ -124,6 +126,7 @@ class Engine:
         trade: Callable[..., int] = trade,
         features: Iterable[str] = (),
         custom: Iterable[Feature] = (),
+        maps: NDArray | None = None,
     ) -> None:
         """Start before the first bar.
 
@@ -131,7 +134,8 @@ class Engine:
         without it the rules alone act. judge: an own opinion in NumPy instead of ensemble, meta and arbiter,
         `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. features: planes wanted in
         the result beside those that a layer reads; without models and judge nobody reads the model features, so they are not made.
-        custom: own features.
+        custom: own features. maps: MAP [F] by `start`, from opinion to money, those of the models where it is None; without any there is
+        no edge, so that nothing trades where `decide.rule` is edge.
         """
         params = params or Params()
         if params.broker.max_holding_bars == 0:
@@ -142,6 +146,9 @@ class Engine:
             params = params.for_voters(self._names, getattr(models, "slots", self._names))
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
+        found = getattr(models, "maps", None) if maps is None else maps
+        self.maps = no_map() if found is None else found
+        self._reads_prices = reads_prices(params.record())
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
 
@@ -163,11 +170,13 @@ class Engine:
             later = partial(decide, votes, planes.arbiter, planes.regime, self.params)
             return Result(bars, planes, votes, later, **vars(traded), orders=self._orders())
         probs, problem = self._asked(votes, planes, bars.close_time)
-        decisions = self._decide(bars, votes, planes, probs, problem)
+        pricing = self._pricing(bars, votes, planes)
+        decisions = self._decide(bars, votes, planes, probs, problem, pricing)
         if self.judge is not None:
-            decisions = self._judged(decisions, votes, planes)
+            self._judge(decisions, bars, votes, planes, pricing)
         with self._trading():
-            traded = run_trade(bars, decisions.raw_action, decisions.raw_confidence, self.params, self.account, self._trade)
+            said = decisions.raw_action, decisions.raw_confidence
+            traded = run_trade(bars, *said, self.params, self.account, self._trade, decisions.money)
         return Result(bars, planes, votes, lambda: decisions, **vars(traded), orders=self._orders(), meta_probs=probs)
 
     def stepper(self) -> Stepper:
@@ -183,7 +192,7 @@ class Engine:
             raise InputError("stepper must run the compiled chain, was asked for an engine with own layers or a meta model; use run")
         if self.params.stages:
             raise InputError(f"stepper must run one set of parameters, was asked for {len(self.params.stages)} stages; use run")
-        return Stepper(self.params.record(), self.bank, self.account, self._clock)
+        return Stepper(self.params.record(), self.bank, self.account, self._clock, self.maps)
 
     def finish(self) -> tuple[TradeState, NDArray]:
         """Close what is open at the last valid closes, on a copy of the account: END_OF_DATA (`spec` 10.6 m)."""
@@ -204,6 +213,7 @@ class Engine:
             **account,
             "meta.mean_confidence": self._mean_confidence.copy(),
             "models.rows": self._rows.copy(),
+            "carry.mean": self._carry.copy(),
             "clock": self._clock.copy(),
         }
 
@@ -214,6 +224,7 @@ class Engine:
         for name in vars(self.account):
             setattr(self.account, name, np.copy(state[f"account.{name}"]))
         self._mean_confidence, self._rows = np.copy(state["meta.mean_confidence"]), np.copy(state["models.rows"])
+        self._carry[:] = state.get("carry.mean", 0.0)  # a state from before 0.3 knows of no expected funding
         self._clock[:] = state["clock"]
 
     def _bind(self, symbols: tuple[str, ...], interval: int) -> None:
@@ -221,7 +232,10 @@ class Engine:
         judged = () if self.judge is None else FEATURE_SETS[self.params.features.feature_set.name.lower()]
         chosen = judged if self.models is None else self.models.feature_names
         asked = () if self.meta_model is None else (name for name in self.meta_model.feature_names if name in FEATURES)
-        self.bank = FeatureBank(self.params, symbols, interval, dict.fromkeys((*chosen, *asked, *self._features)), self._custom)
+        priced = (VOLATILITY_NAME,) if self._reads_prices else ()
+        wanted = dict.fromkeys((*chosen, *asked, *priced, *self._features))
+        self.bank = FeatureBank(self.params, symbols, interval, wanted, self._custom)
+        self._carry = np.zeros(len(symbols))
         self.account = TradeState.fresh(self.params, len(symbols))
         self._mean_confidence = np.full(len(symbols), np.nan)
         n_before, n_columns = (0, 0) if self.models is None else (getattr(self.models, "lookback", 1) - 1, len(self.models.feature_names))
@@ -257,20 +271,35 @@ class Engine:
         probs = meta_probs(self.meta_model, votes, planes, self._mean_confidence, close_time)
         return probs, meta_problems(self.meta_model, close_time)
 
-    def _decide(self, bars: Bars, votes: Votes, planes: Planes, probs: F8 | None, problem: NDArray[np.int64]) -> Decisions:
+    def _decide(
+        self, bars: Bars, votes: Votes, planes: Planes, probs: F8 | None, problem: NDArray[np.int64], pricing: F8 | None
+    ) -> Decisions:
         """Decide the block, every stage of the parameters with its own."""
         spans = self.params.spans(bars.close_time)
         if len(spans) == 1:
-            return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem)
-        out = Decisions.empty(*bars.close.shape)
+            maps = maps_on(self.maps, bars.close_time, len(bars.symbols))
+            return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem, pricing=pricing, maps=maps)
+        out = Decisions.empty(*bars.close.shape, self.params.decide.rule == DecideRule.EDGE)
         for rows, params in spans:
-            meta = None if probs is None else probs[:, rows]
-            part = decide(votes[rows], planes.arbiter[:, rows], planes.regime[:, rows], params, meta, meta_problem=problem[rows])
+            meta, prices = (None if a is None else a[:, rows] for a in (probs, pricing))
+            maps = maps_on(self.maps, bars.close_time[rows], len(bars.symbols))
+            seen = votes[rows], planes.arbiter[:, rows], planes.regime[:, rows]
+            part = decide(*seen, params, meta, meta_problem=problem[rows], pricing=prices, maps=maps)
             out.slabs[0][:, rows], out.slabs[1][:, rows] = part.slabs
         return out
 
-    def _judged(self, decisions: Decisions, votes: Votes, planes: Planes) -> Decisions:
-        """Put the own opinion in the place of the chain's; the ensemble's stays beside it for comparison."""
+    def _pricing(self, bars: Bars, votes: Votes, planes: Planes) -> F8 | None:
+        """Return what prices the opinions of the block, None where nobody reads it."""
+        if not self._reads_prices:
+            return None
+        carry = None
+        if bars.funding is not None:
+            carry = np.empty(bars.close.shape)
+            carry_block(bars.funding, carry_weight(self._interval), self._carry, carry)
+        return pricing_of(votes, planes[VOLATILITY_NAME], carry)
+
+    def _judge(self, decisions: Decisions, bars: Bars, votes: Votes, planes: Planes, pricing: F8 | None) -> None:
+        """Put the own opinion in the place of the chain's, in place; the ensemble's stays beside it for comparison."""
         assert self.judge is not None
         shape = decisions.raw_action.shape
         with own_code("judge must return actions and confidences"):
@@ -280,7 +309,9 @@ class Engine:
             raise InputError(f"judge must return two arrays of shape {list(shape)}, was {list(action.shape)} and {list(confidence.shape)}")
         if np.any((action < Action.SELL) | (action > Action.BUY)):
             raise InputError(f"judge must return actions 0, 1 or 2, was {action.min()} to {action.max()}")
-        return replace(decisions, raw_action=action, raw_confidence=confidence, source=np.full(shape, Source.META, np.int8))
+        decisions.raw_action[:], decisions.raw_confidence[:], decisions.source[:] = action, confidence, Source.META
+        if pricing is not None and decisions.edge is not None:
+            price_opinion(action, confidence, pricing, maps_on(self.maps, bars.close_time, len(bars.symbols)), self.params, decisions)
 
     def _trading(self) -> AbstractContextManager[None]:
         return nullcontext() if self._trade is trade else own_code("trade must run as a trade loop")

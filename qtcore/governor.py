@@ -184,22 +184,34 @@ def scale_rule(confidence, is_by_confidence, reference_confidence):
 
 
 @kernel(inline=True)
-def size_step(confidence, win_rate, payoff, governor):
-    """Share of the base that a trade of this confidence gets under the sizing mode, in [0, max_position] (`spec` 10.4)."""
-    is_by_confidence = governor["sizing_mode"] == SizingMode.KELLY_CONFIDENCE
+def edge_share_rule(edge, risk):
+    """Kelly's share of capital for a trade that earns `edge` on average with variance `risk`; 0.0 where one is unknown."""
+    share = edge / risk
+    return share if (risk > 0.0) & (share == share) else 0.0
+
+
+@kernel(inline=True)
+def size_step(confidence, edge, risk, win_rate, payoff, governor):
+    """Share of the base that a trade gets under the sizing mode, in [0, max_position] (`spec` 10.4)."""
+    is_by_confidence, is_by_edge = (
+        governor["sizing_mode"] == SizingMode.KELLY_CONFIDENCE,
+        governor["sizing_mode"] == SizingMode.KELLY_EDGE,
+    )
     kelly = kelly_rule(confidence if is_by_confidence else win_rate, payoff)
     scale = scale_rule(confidence, is_by_confidence, governor["reference_confidence"])
+    kelly, scale = edge_share_rule(edge, risk) if is_by_edge else kelly, 1.0 if is_by_edge else scale
     return size_rule(kelly, governor["kelly_fraction"], scale, governor["max_position"])
 
 
 @kernel
-def govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def govern_step(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """Judge one candidate that no veto of the bar stops. Returns the signed notional (0.0 if refused) and the reason.
 
     A governor of one's own takes these arguments in this order, by whatever names, and writes to none of the records:
 
     side: 1 buys, -1 sells; an approved notional has its sign.
     confidence: of the decision, from `governor.min_confidence` to 1.
+    edge, risk: what the trade is expected to earn after costs, a fraction, and the variance of that; NaN where the opinion has no price.
     symbol: column of the bars.
     now: decision time, the close of the bar, ns UTC.
     loss_time: newest losing exit of the symbol that the cooldown looks at, ns UTC; NEVER if none.
@@ -211,7 +223,7 @@ def govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, acco
     The notional is in quote. The reason is APPROVED or the code of a refusal, never NONE; types.py declares records, rules.py codes.
     """
     g, base = params["governor"], base_of(account, params)
-    notional = base * size_step(confidence, win_rate, payoff, g)
+    notional = base * size_step(confidence, edge, risk, win_rate, payoff, g)
     since = now - g["cooldown_minutes"] * NS_PER_MINUTE
     is_projected = g["exposure_mode"] == ExposureMode.PROJECTED
     reason = govern_rule(account["exposure"], notional, base * g["max_exposure"], is_projected, loss_time, since)

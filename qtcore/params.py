@@ -13,7 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from qtcore.choices import FeatureSet, MacdUnits, MetaMode, MetaVariant, MissingFill, PolicyBase, RsiVariant, TieBreak
+from qtcore.choices import (
+    DecideRule,
+    EnsembleRule,
+    FeatureSet,
+    GovernOrder,
+    MacdUnits,
+    MetaMode,
+    MetaVariant,
+    MissingFill,
+    PolicyBase,
+    RsiVariant,
+    SizingMode,
+    TieBreak,
+)
 from qtcore.declare import (
     MARKET,
     OPINION,
@@ -53,6 +66,7 @@ class Features(ParamSet):
 class Ensemble(ParamSet):
     """How votes become one opinion."""
 
+    rule: EnsembleRule = choice(EnsembleRule.VOTE, "weighted vote, or weighted mean of the probabilities", OPINION)
     weights: tuple[float, ...] = vector(
         (0.25, 0.25, 0.30, 0.20, 0.0), 0.0, 100.0, "vote weight of every voter, in the order of the slots; of one: weights.NAME", OPINION
     )
@@ -76,7 +90,7 @@ class Meta(ParamSet):
     """Whether the ensemble is kept, overridden or escalated."""
 
     enabled: bool = switch(True, "the meta layer runs", OPINION)
-    mode: MetaMode = choice(MetaMode.POLICY, "policy escalates, override and v5 replace", OPINION)
+    mode: MetaMode = choice(MetaMode.POLICY, "policy escalates, override and v5 replace, bet skips or shrinks", OPINION)
     variant: MetaVariant = choice(
         MetaVariant.PUBLISHED, "policy: head-count rules first, or the learned model where there is no consensus", OPINION
     )
@@ -103,6 +117,14 @@ class Arbiter(ParamSet):
 
 
 @dataclass(frozen=True)
+class Decide(ParamSet):
+    """What an opinion must clear before it trades."""
+
+    rule: DecideRule = choice(DecideRule.CONFIDENCE, "confidences, or the edge after costs", OPINION)
+    min_edge: float = bounded(0.0, 0.0, 1.0, "expected return after costs that a trade must exceed, a fraction", ROW)
+
+
+@dataclass(frozen=True)
 class Params:
     """Every parameter of the chain.
 
@@ -122,12 +144,27 @@ class Params:
     ensemble: Ensemble = Ensemble()
     meta: Meta = Meta()
     arbiter: Arbiter = Arbiter()
+    decide: Decide = Decide()
     governor: Governor = Governor()
     broker: Broker = Broker()
     named: tuple[tuple[str, float], ...] = ()
     sharing: tuple[str, ...] | None = field(default=None, compare=False)
     voters: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()), compare=False)
     stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self) -> None:
+        is_priced = self.decide.rule == DecideRule.EDGE
+        if is_priced != (self.meta.mode == MetaMode.BET):
+            rule, allowed = self.decide.rule.name.lower(), "bet" if is_priced else "policy, override or v5"
+            raise InputError(
+                f"meta.mode must be {allowed} where decide.rule is {rule}, was {self.meta.mode.name.lower()}; --profile published"
+            )
+        for name, value, needs in (
+            ("sizing_mode", self.governor.sizing_mode, SizingMode.KELLY_EDGE),
+            ("order", self.governor.order, GovernOrder.BY_EDGE),
+        ):
+            if value == needs and not is_priced:
+                raise InputError(f"governor.{name} may be {needs.name.lower()} only where decide.rule is edge, was confidence")
 
     @classmethod
     def profile(cls, name: str) -> "Params":

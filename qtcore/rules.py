@@ -12,7 +12,7 @@ from string import Formatter
 from typing import Any
 
 from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, ExposureMode, FillAt, GovernOrder, MetaMode, SizingMode
-from qtcore.declare import NUMBER, ROW, ParamSet, bounded, choice, switch, switch_on
+from qtcore.declare import NUMBER, ROW, ParamSet, bounded, choice, one_of, switch
 
 
 @unique
@@ -45,6 +45,9 @@ class Reason(IntEnum):
     META_LOW_CONFIDENCE = 33
     INVALID_CONFIDENCE = 34
     META_V5_OVERRIDE = 35
+    BET_TAKEN = 36
+    BET_SHRUNK = 37
+    BET_SKIPPED = 38
     BUY_SIGNAL = 40
     SELL_SIGNAL = 41
     NEUTRAL_MARKET = 42
@@ -54,6 +57,8 @@ class Reason(IntEnum):
     DEFER_ACTION_IS_HOLD = 46
     NOT_AVAILABLE = 47
     HIERARCHY_ERROR = 48
+    NO_SEAT = 49
+    DEFER_NO_EDGE = 50
     APPROVED = 60
     HOLD_SIGNAL = 61
     LOW_CONFIDENCE = 62
@@ -89,7 +94,9 @@ class Governor(ParamSet):
     reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled", NUMBER)
     kelly_trades: int = bounded(30, 30, 64, "closed trades that kelly_empirical looks at")
     sizing_mode: SizingMode = choice(
-        SizingMode.KELLY_WIN_RATE, "where the Kelly rule takes its odds from", switch_on(SizingMode.KELLY_CONFIDENCE)
+        SizingMode.KELLY_WIN_RATE,
+        "where the Kelly rule takes its odds from",
+        one_of(SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EDGE),
     )
     cooldown_minutes: int = bounded(60, 0, 525_600, "minutes without an entry after a loss on the symbol", ROW)
     cooldown_scope: CooldownScope = choice(CooldownScope.SYMBOL_LAST_LOSS, "which losses count")
@@ -97,18 +104,20 @@ class Governor(ParamSet):
     exposure_mode: ExposureMode = choice(
         ExposureMode.PROJECTED,
         "the new position counts in the exposure check, or not",
-        switch_on(ExposureMode.PROJECTED, ExposureMode.EXISTING),
+        one_of(ExposureMode.PROJECTED, ExposureMode.EXISTING),
     )
     drawdown_basis: DrawdownBasis = choice(
-        DrawdownBasis.EQUITY, "series whose drawdown is limited, and base of sizes", switch_on(DrawdownBasis.EQUITY, DrawdownBasis.BALANCE)
+        DrawdownBasis.EQUITY, "series whose drawdown is limited, and base of sizes", one_of(DrawdownBasis.EQUITY, DrawdownBasis.BALANCE)
     )
     drawdown_reset: DrawdownReset = choice(
-        DrawdownReset.NONE, "what lifts a drawdown halt", switch_on(DrawdownReset.DAILY, DrawdownReset.MANUAL)
+        DrawdownReset.NONE, "what lifts a drawdown halt", one_of(DrawdownReset.NONE, DrawdownReset.DAILY, DrawdownReset.MANUAL)
     )
-    emergency_stop: bool = switch(False, "kill switch: no entries", switch_on(True))
+    emergency_stop: bool = switch(False, "kill switch: no entries", one_of(False, True))
     flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")
     stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction", ROW)
-    order: GovernOrder = choice(GovernOrder.SYMBOLS, "order in which a bar's decisions are governed")
+    order: GovernOrder = choice(
+        GovernOrder.SYMBOLS, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE)
+    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ class Broker(ParamSet):
     fee_rate: float = bounded(0.0004, 0.0, 0.1, "fee per side, share of the notional", ROW)
     slippage_rate: float = bounded(0.0001, 0.0, 0.1, "adverse price move per side, a fraction", ROW)
     fill: FillAt = choice(FillAt.NEXT_OPEN, "where orders are filled")
-    allow_short: bool = switch(True, "SELL opens a short", switch_on(True, False))
+    allow_short: bool = switch(True, "SELL opens a short", one_of(True, False))
     max_holding_bars: int = bounded(0, 0, 1_000_000, "bars until a position is closed; 0: the label's horizon", ROW)
     delist_after: int = bounded(24, 1, 1_000_000, "holes in a row after which a position closes", ROW)
 
@@ -206,14 +215,15 @@ class Rule:
         return (self.limit or f"{self.words} {{limit:g}}").format(limit=value, percent=f"{100.0 * value:.0f} %")
 
 
-POLICY, OVERRIDE, V5 = MetaMode.POLICY, MetaMode.OVERRIDE, MetaMode.V5
+POLICY, OVERRIDE, V5, BET = MetaMode.POLICY, MetaMode.OVERRIDE, MetaMode.V5, MetaMode.BET
 ALL = (POLICY, OVERRIDE, V5)
+EVERY = (*ALL, BET)
 RULES: tuple[Rule, ...] = (
     # meta: what one decides, the next never sees
     Rule(Reason.NO_VALID_MODELS, "meta", modes=ALL, never="counted on cells with a vote"),
     Rule(Reason.NO_PREDICTIONS, "meta", modes=ALL, never="no models at all is asked before"),
     Rule(Reason.TOO_FEW_VOTERS, "meta", modes=ALL),
-    Rule(Reason.MODEL_NOT_LOADED, "meta", modes=(OVERRIDE, V5)),
+    Rule(Reason.MODEL_NOT_LOADED, "meta", modes=(OVERRIDE, V5, BET)),
     Rule(Reason.STRONG_CONSENSUS_SELL, "meta", modes=(POLICY, OVERRIDE), parameter="meta.consensus_threshold"),
     Rule(Reason.STRONG_CONSENSUS_HOLD, "meta", modes=(POLICY, OVERRIDE), parameter="meta.consensus_threshold"),
     Rule(Reason.STRONG_CONSENSUS_BUY, "meta", modes=(POLICY, OVERRIDE), parameter="meta.consensus_threshold"),
@@ -221,10 +231,10 @@ RULES: tuple[Rule, ...] = (
     Rule(Reason.HIGH_DISAGREEMENT, "meta", modes=(POLICY,), parameter="meta.disagreement_threshold"),
     Rule(Reason.LOW_ENSEMBLE_CONFIDENCE, "meta", modes=(POLICY,), parameter="meta.low_confidence"),
     Rule(Reason.CLEAR_ENSEMBLE_NO_MODEL, "meta", modes=(POLICY,)),
-    Rule(Reason.FEATURE_EXTRACTION_ERROR, "meta", Kind.FEATURE_ERROR, modes=ALL),
-    Rule(Reason.FEATURE_DIM_MISMATCH, "meta", Kind.FEATURE_ERROR, modes=ALL),
-    Rule(Reason.SCALING_ERROR, "meta", Kind.FEATURE_ERROR, modes=ALL),
-    Rule(Reason.PREDICTION_ERROR, "meta", Kind.ERROR, modes=ALL),
+    Rule(Reason.FEATURE_EXTRACTION_ERROR, "meta", Kind.FEATURE_ERROR, modes=EVERY),
+    Rule(Reason.FEATURE_DIM_MISMATCH, "meta", Kind.FEATURE_ERROR, modes=EVERY),
+    Rule(Reason.SCALING_ERROR, "meta", Kind.FEATURE_ERROR, modes=EVERY),
+    Rule(Reason.PREDICTION_ERROR, "meta", Kind.ERROR, modes=EVERY),
     Rule(Reason.UNDECIDED_MARKET, "meta", modes=(POLICY,), parameter="meta.entropy_threshold"),
     Rule(Reason.CLEAR_ENSEMBLE, "meta", modes=(POLICY,)),
     Rule(Reason.INVALID_CONFIDENCE, "meta", modes=(OVERRIDE,)),
@@ -236,7 +246,10 @@ RULES: tuple[Rule, ...] = (
     Rule(Reason.META_OVERRIDE_HOLD, "meta", modes=(OVERRIDE,), parameter="meta.override_threshold"),
     Rule(Reason.META_OVERRIDE_BUY, "meta", modes=(OVERRIDE,), parameter="meta.override_threshold"),
     Rule(Reason.META_V5_OVERRIDE, "meta", modes=(V5,), parameter="meta.v5_threshold"),
-    Rule(Reason.NONE, "meta", modes=ALL),
+    Rule(Reason.BET_TAKEN, "meta", modes=(BET,)),
+    Rule(Reason.BET_SHRUNK, "meta", modes=(BET,)),
+    Rule(Reason.BET_SKIPPED, "meta", modes=(BET,)),
+    Rule(Reason.NONE, "meta", modes=EVERY),
     Rule(Reason.HIERARCHY_ERROR, "meta", Kind.ERROR),
     # arbiter
     Rule(Reason.NOT_AVAILABLE, "arbiter", parameter="arbiter.enabled", off=True, never="the arbiter is on"),
@@ -246,6 +259,8 @@ RULES: tuple[Rule, ...] = (
         Reason.DEFER_LOW_CONFIDENCE, "arbiter", parameter="arbiter.gate_confidence", text="{name} ({arbiter_confidence:.3f} < {limit:.2f})"
     ),
     Rule(Reason.DEFER_ACTION_IS_HOLD, "arbiter"),
+    Rule(Reason.NO_SEAT, "arbiter"),
+    Rule(Reason.DEFER_NO_EDGE, "arbiter", parameter="decide.min_edge"),
     Rule(Reason.BUY_SIGNAL, "arbiter", parameter="arbiter.score_threshold"),
     Rule(Reason.SELL_SIGNAL, "arbiter", parameter="arbiter.score_threshold"),
     # governor

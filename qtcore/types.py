@@ -133,6 +133,26 @@ CLOSED = np.dtype(
 )
 N_CLOSED = 64  # closed trades remembered for `last_50` and `kelly_empirical`
 
+N_KNOTS = 33  # of the leans 0, 1/32 ... 1 at which a map says how often a trade pays
+
+MAP = np.dtype(  # from an opinion to money (`qtcore.chain.price`), as fitted on what was known at `start`
+    [
+        ("start", "i8"),  # ns UTC: the decisions from here on, to the next map's
+        ("first", "i8"),  # number of the first cell of a block that it is for, set for each block
+        ("factors", "f8", (N_MODELS,)),  # of the voters' weights: skill on earlier folds, 0 where a voter lost its seat
+        ("slope", "f8"),  # lower bound of the return of a trade before costs, for a lean of 1 and a volatility of 1; 0: no edge
+        ("variance", "f8"),  # of a trade's result, for a volatility of 1
+        ("win", "f8", (N_KNOTS,)),  # probability that a trade pays after costs, by the size of the lean
+        ("is_seated", "i8"),  # 1: the meta layer's answer counts
+        ("skip", "f8"),  # probability of the meta model at which a bet is left out
+        ("full", "f8"),  # probability from which a bet is made whole
+        ("arbiter_slope", "f8"),  # as `slope`, for a score of 1; 0 without a seat
+        ("arbiter_variance", "f8"),
+        ("arbiter_win", "f8", (N_KNOTS,)),
+    ],
+    align=True,
+)
+
 FILL = np.dtype(
     [
         ("time", "i8"),  # ns UTC: bar open for fills at the open, bar close for stops inside the bar, fills at the close and liquidations
@@ -293,6 +313,13 @@ DECISION_COLUMNS: dict[str, str] = {
     "source": "i1",  # Source before the governor
 }
 
+MONEY_COLUMNS: dict[str, str] = {  # of opinions with a price, that is where `decide.rule` is edge
+    "lean": "f8",  # p_buy - p_sell of the ensemble, or its signed confidence
+    "gross_edge": "f8",  # return of the trade before costs that may be counted on, a fraction; the seated arbiter's where it is larger
+    "edge": "f8",  # the same of the chosen side after fees, slippage and expected funding; NaN without a lean
+    "risk": "f8",  # variance of the trade's result, a fraction squared; more where the meta layer shrinks the bet
+}
+
 
 class Code(IntEnum):
     """Rows of the slab `codes [11, n, S]`: the integer columns of `Decisions` in order."""
@@ -311,13 +338,20 @@ class Code(IntEnum):
 
 
 class Value(IntEnum):
-    """Rows of the slab `values [5, n, S]`: the float64 columns of `Decisions` in order."""
+    """Rows of the slab `values`: the float64 columns of `Decisions` in order, [9, n, S], or the first 5 without money."""
 
     ENSEMBLE_CONFIDENCE = 0
     META_CONFIDENCE = 1
     ARBITER_CONFIDENCE = 2
     ARBITER_SCORE = 3
     RAW_CONFIDENCE = 4
+    LEAN = 5
+    GROSS_EDGE = 6
+    EDGE = 7
+    RISK = 8
+
+
+N_UNPRICED = 5  # rows of `values` without an opinion in money
 
 
 _CODES = tuple((row.name.lower(), np.dtype(DECISION_COLUMNS[row.name.lower()])) for row in Code)
@@ -326,7 +360,7 @@ _VALUES = tuple(row.name.lower() for row in Value)
 
 @dataclass(frozen=True)
 class Decisions:
-    """The opinion on every cell of a block; each field is `[n, S]`, dtypes and meaning in `DECISION_COLUMNS`."""
+    """The opinion on every cell of a block; each field is `[n, S]`, dtypes and meaning in `DECISION_COLUMNS` and `MONEY_COLUMNS`."""
 
     ensemble_action: NDArray[np.int8]
     ensemble_confidence: F8
@@ -344,19 +378,39 @@ class Decisions:
     raw_action: NDArray[np.int8]
     raw_confidence: F8
     source: NDArray[np.int8]
+    lean: F8 | None = None
+    gross_edge: F8 | None = None
+    edge: F8 | None = None
+    risk: F8 | None = None
 
     @classmethod
-    def empty(cls, n: int, n_symbols: int) -> "Decisions":
-        """Allocate uninitialised outputs for `n` bars; kernels write every cell. The columns are views of two slabs."""
-        codes, values = np.empty((len(Code), n, n_symbols), np.int8), np.empty((len(Value), n, n_symbols))
+    def empty(cls, n: int, n_symbols: int, is_priced: bool = False) -> "Decisions":
+        """Allocate uninitialised outputs for `n` bars; kernels write every cell. The columns are views of two slabs.
+
+        is_priced: with the four columns of the opinion in money.
+        """
+        rows = len(Value) if is_priced else N_UNPRICED
+        codes, values = np.empty((len(Code), n, n_symbols), np.int8), np.empty((rows, n, n_symbols))
         columns: dict[str, NDArray] = {name: plane.view(dtype) for (name, dtype), plane in zip(_CODES, codes)}
         return cls(**columns | dict(zip(_VALUES, values)))
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the fields that hold something."""
+        return (*DECISION_COLUMNS, *(() if self.edge is None else MONEY_COLUMNS))
+
+    @property
+    def money(self) -> tuple[F8, F8, F8]:
+        """Gross edge, net edge and risk, each [n, S], or (0, 0) without a price."""
+        if self.gross_edge is None or self.edge is None or self.risk is None:
+            return (np.empty((0, 0)),) * 3
+        return self.gross_edge, self.edge, self.risk
+
+    @property
     def slabs(self) -> tuple[NDArray[np.int8], F8]:
-        """The slabs `codes [11, n, S]` and `values [5, n, S]` behind the columns. Raises InputError when not made by `empty`."""
+        """The slabs `codes [11, n, S]` and `values [5 or 9, n, S]` behind the columns. Raises InputError when not made by `empty`."""
         codes, values = self.raw_action.base, self.raw_confidence.base
-        shape = self.raw_action.shape
-        if codes is None or values is None or codes.shape != (len(Code), *shape) or values.shape != (len(Value), *shape):
+        shape, rows = self.raw_action.shape, N_UNPRICED if self.edge is None else len(Value)
+        if codes is None or values is None or codes.shape != (len(Code), *shape) or values.shape != (rows, *shape):
             raise InputError(f"decisions must come whole from Decisions.empty, was of shape {list(shape)} from elsewhere")
         return codes, values

@@ -77,7 +77,7 @@ class Model:
 
 
 @qt.kernel
-def small_bets(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def small_bets(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """A hundredth of the equity, whatever the odds."""
     return side * 0.01 * account["equity"], qt.Reason.APPROVED
 

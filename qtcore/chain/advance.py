@@ -8,29 +8,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.chain.decide import decide_block
+from qtcore.chain.decide import decide_block, reads_prices
 from qtcore.chain.patterns import pattern_table
+from qtcore.chain.price import FUNDING, N_BIDS, N_PRICING, VOLATILITY, VOLATILITY_NAME, lay_pricing
 from qtcore.chain.trade import TradeState, trade
+from qtcore.choices import DecideRule
 from qtcore.features import OUT
 from qtcore.features import advance as compute_block
 from qtcore.jit import kernel
 from qtcore.params import PARAMS
 from qtcore.rules import Reason
-from qtcore.types import ACCOUNT, CLOSED, F8, FILL, I8, N_MODELS, POSITION, Code, Value, slab
+from qtcore.types import ACCOUNT, CLOSED, F8, FILL, I8, MAP, N_MODELS, N_UNPRICED, POSITION, Code, Value, slab
 
 
 @kernel
 def advance(
-    prices, times, funding, action, confidence, probs, problem, params, table, memory, valid, account, positions, closed, scratch,
-    patterns, found, codes, values, governed, amounts, lines, fills,
+    prices, times, funding, action, confidence, said, probs, problem, maps, volatility, params, table, memory, valid, account, positions,
+    closed, scratch, patterns, found, pricing, bids, codes, values, governed, amounts, lines, fills,
 ):  # fmt: skip
-    """Run a block through features, opinion and account. Returns the number of fills.
+    """Run a bar through features, opinion and account. Returns the number of fills.
 
-    prices [5, n, S]: open, high, low, close, volume; times [2, n]: open and close, ns UTC; funding [n, S] or (0, 0). action, confidence
-    [5, n * S]: votes; probs [3, 1], problem, patterns, found: what `decide_block` takes without a meta model. table, memory: the feature
-    bank's, with room for the block's planes. params, account, positions, closed, fills: records as plain bytes (`slab`).
-    Outputs: valid [n, S]; codes [11, n * S], values [5, n * S]: the decisions; governed [2, n, S] int8: final action and governor's
-    reason; amounts [2, n, S]: size and pnl; lines [3, n]: equity, balance, exposure.
+    prices [5, 1, S]: open, high, low, close, volume; times [2, 1]: open and close, ns UTC; funding [1, S] or (0, 0). action, confidence
+    [5, S], said [5, S, 3] or [5, 0, 3]: votes; probs [3, 1], problem, patterns, found, pricing, bids: what `decide_block` takes without a
+    meta model. maps: MAP [F] by `start`, as bytes; volatility: number of its plane, -1 where the opinion has no price. table, memory: the
+    feature bank's, with room for the bar's planes. params, account, positions, closed, fills: records as plain bytes (`slab`).
+    Outputs: valid [1, S]; codes [11, S], values [5 or 9, S]: the decisions; governed [2, 1, S] int8: final action and governor's
+    reason; amounts [2, 1, S]: size and pnl; lines [3, 1]: equity, balance, exposure.
     """
     n, n_symbols = prices.shape[1], prices.shape[2]
     block = n * n_symbols
@@ -39,11 +42,24 @@ def advance(
     arbiter = memory[at : at + 6 * block].reshape(6, block)
     regime = memory[at + 6 * block : at + 8 * block].reshape(2, block)
     record = params.view(PARAMS)
-    decide_block(action, confidence, arbiter, regime, probs, problem, record, codes, values, patterns, found)
+    known, is_priced = maps.view(MAP), len(values) > N_UNPRICED
+    money = values[Value.GROSS_EDGE.value if is_priced else len(values) :].reshape(3, n if is_priced else 0, n_symbols)
+    f = np.int64(0)
+    while f + 1 < len(known) and known[f + 1]["start"] <= times[1, 0]:
+        f += 1
+    if pricing.shape[1] > 0:
+        lay_pricing(action, confidence, said, pricing)
+        for i in range(block):
+            pricing[VOLATILITY, i] = memory[at + volatility * block + i]
+            pricing[FUNDING, i] = 0.0
+    decide_block(
+        action, confidence, arbiter, regime, probs, problem, pricing, known[f : f + 1], 0, record, codes, values, patterns, found, bids
+    )  # fmt: skip
     raw_action = codes[Code.RAW_ACTION].reshape(n, n_symbols)
     raw_confidence = values[Value.RAW_CONFIDENCE].reshape(n, n_symbols)
     return trade(
-        prices[0], prices[1], prices[2], prices[3], funding, times[0], times[1], raw_action, raw_confidence, record,
+        prices[0], prices[1], prices[2], prices[3], funding, times[0], times[1], raw_action, raw_confidence, money[0], money[1], money[2],
+        record,
         account.view(ACCOUNT), positions.view(POSITION), closed.view(CLOSED), scratch,
         governed[0], governed[1].view(np.uint8), amounts[0], amounts[1], lines[0], lines[1], lines[2], fills.view(FILL),
     )  # fmt: skip
@@ -52,25 +68,31 @@ def advance(
 class Stepper:
     """Buffers for one bar of S symbols around the state of an engine; write the bar into them, call `step`, read the answer.
 
-    prices [5, 1, S], times [2, 1], action, confidence [5, S]: the bar and its votes. codes [11, S], values [5, S]: rows as in `Code` and
-    `Value`. final_action, reasons, size, pnl [S]; lines [3, 1]: equity, balance, exposure. fills: FILL [3 S].
+    prices [5, 1, S], times [2, 1], action, confidence [5, S], probs [5, S, 3]: the bar and its votes; probs, NaN where a voter gave none,
+    are read where the opinion has a price. codes [11, S], values [5 or 9, S]: rows as in `Code` and `Value`. final_action, reasons, size,
+    pnl [S]; lines [3, 1]: equity, balance, exposure. fills: FILL [3 S].
     """
 
-    def __init__(self, record: NDArray, bank: Any, account: TradeState, clock: I8) -> None:
+    def __init__(self, record: NDArray, bank: Any, account: TradeState, clock: I8, maps: NDArray) -> None:
         n_symbols = len(account.positions)
+        is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE
+        n_read = n_symbols if reads_prices(record) else 0
         self._clock = clock
         self.prices, self.times = np.full((5, 1, n_symbols), np.nan), np.zeros((2, 1), np.int64)
         self.action, self.confidence = np.full((N_MODELS, n_symbols), -1, np.int8), np.full((N_MODELS, n_symbols), np.nan)
-        self.codes, self.values = np.empty((len(Code), n_symbols), np.int8), np.empty((len(Value), n_symbols))
+        self.probs = np.full((N_MODELS, n_symbols, 3), np.nan)
+        self.codes = np.empty((len(Code), n_symbols), np.int8)
+        self.values = np.empty((len(Value) if is_priced else N_UNPRICED, n_symbols))
         self.governed, self.amounts, self.lines = np.empty((2, 1, n_symbols), np.int8), np.empty((2, 1, n_symbols)), np.empty((3, 1))
         self.fills = np.empty(3 * n_symbols, FILL)
         state = map(slab, (account.account, account.positions, account.closed))
         self._arguments = (
-            self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, np.full((3, 1), np.nan),
-            np.array([Reason.MODEL_NOT_LOADED], np.int64),
-            slab(record), *bank.room(1), np.empty((1, n_symbols), np.bool_), *state,
+            self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, self.probs, np.full((3, 1), np.nan),
+            np.array([Reason.MODEL_NOT_LOADED], np.int64), slab(maps), bank.slots[VOLATILITY_NAME] if n_read else -1, slab(record),
+            *bank.room(1), np.empty((1, n_symbols), np.bool_), *state,
             np.empty((2, n_symbols), np.uintp), pattern_table(record), np.empty(n_symbols, np.int32),
-            self.codes, self.values, self.governed, self.amounts, self.lines, slab(self.fills),
+            np.full((N_PRICING, n_read), np.nan),
+            np.empty((N_BIDS, n_read)), self.codes, self.values, self.governed, self.amounts, self.lines, slab(self.fills),
         )  # fmt: skip
 
     def step(self) -> int:

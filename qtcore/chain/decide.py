@@ -6,18 +6,32 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 
 import numpy as np
 
-from qtcore.arbiter import keep, settle
+from qtcore.arbiter import advise, keep, settle
 from qtcore.chain.patterns import look_up, pattern_table
+from qtcore.chain.price import (
+    N_BIDS,
+    N_PRICING,
+    Bid,
+    average_block,
+    costs_rule,
+    lean_on_votes,
+    map_at,
+    no_map,
+    price,
+    price_rule,
+    value,
+)
 from qtcore.check import as_array
-from qtcore.choices import MetaMode, MetaVariant, MissingFill, PolicyBase
+from qtcore.choices import DecideRule, EnsembleRule, MetaMode, MetaVariant, MissingFill, PolicyBase
 from qtcore.ensemble import average, weighted_score_rule
 from qtcore.jit import kernel
+from qtcore.meta.bet import judge_bets
 from qtcore.meta.override import judge_learned
 from qtcore.meta.policy import ask, judge_policy
 from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.slots import is_outvoted_rule, most_rule, slots, tally_rule, weigh_rule
-from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Value, Votes
+from qtcore.types import ARBITER_INPUTS, F8, N_MODELS, REGIME_INPUTS, Code, Decisions, InputError, Source, Value, Verdict, Votes
 
 CHUNK = 4096  # cells that pass the layers together; 0.6 MB of inputs and outputs
 
@@ -64,20 +78,70 @@ def restore(action, confidence, codes, values, start, stop):
 
 
 @kernel
-def decide_block(action, confidence, arbiter, regime, probs, problem, params, codes, values, table, found):
+def note_doubts(bids, params, codes, start, stop):
+    """Write for the cells [start, stop) whether the ensemble is in doubt, so that the arbiter is asked (VERDICT), and whose bid trades."""
+    broker, min_edge, asks = params[0]["broker"], params[0]["decide"]["min_edge"], params[0]["arbiter"]["enabled"] != 0
+    costs, horizon = costs_rule(broker["fee_rate"], broker["slippage_rate"]), float(broker["max_holding_bars"])
+    for i in range(np.uintp(start), np.uintp(stop)):
+        j = i - np.uintp(start)
+        carry = horizon * bids[Bid.CARRY, j]
+        _, _, in_doubt, is_arbiter = price_rule(bids[Bid.ENSEMBLE, j], bids[Bid.ARBITER, j], costs, carry, min_edge)
+        verdict = codes[Code.VERDICT, i]
+        codes[Code.VERDICT, i] = Verdict.ESCALATE.value if in_doubt & asks else verdict
+        codes[Code.SOURCE, i] = Source.ARBITER.value if is_arbiter else Source.ENSEMBLE.value
+
+
+@kernel
+def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes, values, bids, start, stop):
+    """Decide the cells [start, stop) by what their opinion earns after costs, and write down what meta layer and arbiter say to them.
+
+    codes, values [9, N]: read the ensemble's columns and LEAN; bids [7, >= stop - start]: scratch.
+    """
+    lean, meta = values[Value.LEAN], params[0]["meta"]
+    keep(codes, values, start, stop)
+    value(lean, pricing, arbiter, probs[2], maps, offset, params, bids, start, stop, 0)
+    price(lean, bids, params, codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE], values[Value.GROSS_EDGE :], start, stop, 0)
+    first, is_asked = start, (meta["enabled"] != 0) & (meta["mode"] == MetaMode.BET)
+    while first < stop and is_asked:
+        f, end = map_at(maps, first + offset)
+        judge_bets(lean, probs[2], problem, maps[f], codes, values, first, min(stop, end - offset))
+        first = end - offset
+    note_doubts(bids, params, codes, start, stop)
+    first = start
+    while first < stop and params[0]["arbiter"]["enabled"] != 0:
+        f, end = map_at(maps, first + offset)
+        in_use, last = maps[f]["arbiter_slope"] > 0.0, min(stop, end - offset)
+        advise(arbiter, bids[Bid.ARBITER_WIN], in_use, codes, values, first, last, first - start)
+        first = end - offset
+
+
+@kernel
+def decide_block(
+    action, confidence, arbiter, regime, probs, problem, pricing, maps, offset, params, codes, values, table, found, bids
+):  # fmt: skip
     """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
     unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] and
     [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which cells pass
-    the layers.
+    the layers. pricing [12, N] (`lay_pricing`), maps MAP [F], offset, bids [7, >= chunk]: what `decide.rule = edge`, and but for the last
+    `ensemble.rule = mean`, read; of any length else (`qtcore.chain.price.value`).
     """
     n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
+    is_mean, is_priced = params[0]["ensemble"]["rule"] == EnsembleRule.MEAN, params[0]["decide"]["rule"] == DecideRule.EDGE
     for start in range(0, n, chunk):
         stop = min(start + chunk, n)
         look_up(action, regime, table, found, codes, start, stop)
-        average(action, confidence, params, codes, values, start, stop)
+        if is_mean:
+            average_block(action, pricing, maps, offset, params, codes, values, start, stop)
+        else:
+            average(action, confidence, params, codes, values, start, stop)
+        if is_priced and not is_mean:
+            lean_on_votes(codes, values, start, stop)
         reset(codes, values, start, stop)
+        if is_priced:
+            decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes, values, bids, start, stop)
+            continue
         if meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY:
             grade(action, confidence, params, codes, values, start, stop)
             escalated, outvoted, clear = judge_policy(found, codes, start, stop)
@@ -105,12 +169,16 @@ def decide(
     meta_probs: F8 | None = None,
     out: Decisions | None = None,
     meta_problem: Reason | np.ndarray = Reason.MODEL_NOT_LOADED,
+    pricing: F8 | None = None,
+    maps: np.ndarray | None = None,
 ) -> Decisions:
     """Decide a block; nothing is carried from one block to the next.
 
     votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
     or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one or `[n]`, is the
-    reason that is then recorded); None: no model. out: decisions from `Decisions.empty(n, S)` to write into, else fresh ones.
+    reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [12, n, S]
+    (`pricing_of`) and maps (`maps_on`): for `ensemble.rule = mean` and `decide.rule = edge`; without them the ensemble is silent, and there
+    is no edge. out: decisions from `Decisions.empty(n, S)` to write into, else fresh ones.
     Values are trusted (`check.as_votes`). Raises InputError on wrong shapes.
     """
     n, n_symbols = votes.action.shape[1:]
@@ -120,16 +188,21 @@ def decide(
         ("arbiter", arbiter, len(ARBITER_INPUTS)),
         ("regime", regime, len(REGIME_INPUTS)),
         ("meta_probs", meta_probs, 3),
+        ("pricing", pricing, N_PRICING),
     ):
         if array is not None and array.shape != (rows, n, n_symbols):
             raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
     probs = np.full((3, 1, 1), np.nan) if meta_probs is None else meta_probs
+    record = params.record() if isinstance(params, Params) else params
+    is_priced = reads_prices(record)
     if out is None:
-        out = Decisions.empty(n, n_symbols)
+        out = Decisions.empty(n, n_symbols, record[0]["decide"]["rule"] == DecideRule.EDGE)
+    if pricing is None:
+        pricing = np.full((N_PRICING, n if is_priced else 0, n_symbols), np.nan)
     codes, values = out.slabs
     if codes.shape[1:] != (n, n_symbols):
         raise InputError(f"out must hold [{n}, {n_symbols}] cells (bars, symbols), was {list(codes.shape[1:])}")
-    record = params.record() if isinstance(params, Params) else params
+    chunk = min(CHUNK, max(1, n * n_symbols))
     decide_block(
         _flat(votes.action, np.int8),
         _flat(votes.confidence),
@@ -137,13 +210,37 @@ def decide(
         _flat(regime),
         _flat(probs),
         np.repeat(np.asarray(meta_problem, np.int64).reshape(-1), n_symbols if np.ndim(meta_problem) else 1),
+        _flat(pricing),
+        no_map() if maps is None else maps,
+        0,
         record,
         _flat(codes, np.int8),
         _flat(values),
         pattern_table(record),
-        np.empty(min(CHUNK, max(1, n * n_symbols)), np.int32),
+        np.empty(chunk, np.int32),
+        np.empty((N_BIDS, chunk if is_priced else 0)),
     )
     return out
+
+
+def price_opinion(action: np.ndarray, confidence: F8, pricing: F8, maps: np.ndarray, params: Params, out: Decisions) -> None:
+    """Put an opinion of one's own into priced decisions: a signed confidence, valued by the maps as the ensemble's lean is.
+
+    action int8, confidence [n, S]; pricing, maps: as in `decide`. Neither meta layer nor arbiter is asked.
+    """
+    record = params.with_values({"meta.enabled": False, "arbiter.enabled": False}).record()
+    codes, values = (_flat(slab, slab.dtype.type) for slab in out.slabs)
+    n_cells, sure = action.size, confidence.reshape(-1)
+    values[Value.LEAN] = np.where(action.reshape(-1) == 2, sure, np.where(action.reshape(-1) == 0, -sure, 0.0))
+    lean, flat, bids = values[Value.LEAN], _flat(pricing), np.empty((N_BIDS, n_cells))
+    value(lean, flat, np.full((len(ARBITER_INPUTS), 1), np.nan), np.full(1, np.nan), maps, 0, record, bids, 0, n_cells, 0)
+    raw = codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE], values[Value.GROSS_EDGE :]
+    price(lean, bids, record, *raw, 0, n_cells, 0)
+
+
+def reads_prices(record: np.ndarray) -> bool:
+    """Say whether parameters (PARAMS [1]) read `pricing` and maps."""
+    return bool(record[0]["ensemble"]["rule"] == EnsembleRule.MEAN or record[0]["decide"]["rule"] == DecideRule.EDGE)
 
 
 def _flat(planes: np.ndarray, dtype: type = np.float64) -> np.ndarray:

@@ -65,11 +65,11 @@ def hold(held, n_held, s):
 
 
 @kernel
-def sort_by_confidence(candidates, m, confidence, t):
-    """Sort the first m columns in `candidates` by falling confidence of row t; equals keep their order."""
+def sort_falling(candidates, m, keys):
+    """Sort the first m columns in `candidates` by falling `keys` [S]; equals keep their order."""
     for i in range(1, m):
         s, j = candidates[i], i
-        while j > 0 and confidence[t, candidates[j - 1]] < confidence[t, s]:
+        while j > 0 and keys[candidates[j - 1]] < keys[s]:
             candidates[j] = candidates[j - 1]
             j -= 1
         candidates[j] = s
@@ -125,13 +125,14 @@ def fill_at_close(t, close, before, time, bar, account, positions, closed, held,
 
 @kernel
 def trade(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, params_record, account_record, positions, closed,
-    scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, gross, edge, risk, params_record, account_record,
+    positions, closed, scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills,
 ):  # fmt: skip
     """Trade a block of n bars. Returns the number of fills.
 
     open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; open_time, close_time [n] ns UTC.
-    action [n, S] int8, confidence [n, S]: the opinion before the governor. params_record: `Params.record()`.
+    action [n, S] int8, confidence [n, S]: the opinion before the governor; gross, edge, risk [n, S]: its price (`MONEY_COLUMNS`), or shape
+    (0, 0) where it has none. params_record: `Params.record()`.
     account_record ACCOUNT [1], positions POSITION [S], closed CLOSED [N_CLOSED]: the state, updated in place. scratch [2, S] uintp.
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
     symbol added to equity in the bar; equity, balance, exposure [n] when the bar is done; fills FILL [K]: the ledger.
@@ -141,7 +142,8 @@ def trade(
     """
     params, account, n_symbols, zero = params_record[0], account_record[0], close.shape[1], np.int64(0)  # a literal 0 compiles twice
     g, broker = params["governor"], params["broker"]
-    is_killed, is_by_confidence = g["emergency_stop"] != 0, g["order"] == GovernOrder.BY_CONFIDENCE
+    is_killed, is_by_confidence, is_priced = g["emergency_stop"] != 0, g["order"] == GovernOrder.BY_CONFIDENCE, edge.shape[0] > 0
+    is_by_edge, earns, varies = is_priced & (g["order"] == GovernOrder.BY_EDGE), np.nan, np.nan
     is_flatten, is_last_50 = is_killed and g["flatten_on_kill"] != 0, g["cooldown_scope"] == CooldownScope.LAST_50
     is_empirical, win_rate, payoff = g["sizing_mode"] == SizingMode.KELLY_EMPIRICAL, g["win_rate"], g["payoff"]
     is_close_fill, horizon, delist_after = broker["fill"] == FillAt.CLOSE, broker["max_holding_bars"], broker["delist_after"]
@@ -206,6 +208,7 @@ def trade(
                 held[kept] = s
                 kept += 1
                 side, wish = 1 if position["qty"] > 0.0 else -1, int(action[t, s]) - 1  # 7 exits are ordered before entries
+                wish = 0 if is_priced & (reasons[t, s] == Reason.LOW_CONFIDENCE.value) else wish  # it would not itself trade
                 code = exit_rule(side, wish, bar - position["entry_bar"] + own_bar, horizon, is_flatten)
                 is_ordered = (code != 0) & (position["pending_exit"] == 0)
                 position["pending_exit"] = code if is_ordered else position["pending_exit"]
@@ -226,14 +229,19 @@ def trade(
                 candidates[m] = s
                 m += reasons[t, s] == 0
             if is_by_confidence:
-                sort_by_confidence(candidates, m, confidence, t)
+                sort_falling(candidates, m, confidence[t])
+            if is_by_edge:
+                sort_falling(candidates, m, gross[t])
             if is_empirical:
                 win_rate, payoff = empirical_odds(closed, account["n_closed"], g["win_rate"], g["payoff"], g["kelly_trades"])
         for i in range(m):
             s = candidates[i]
             position, side = positions[s], 1 if action[t, s] == Action.BUY else -1
             loss_time = last_loss(s, closed, account["n_closed"]) if is_last_50 else position["last_loss_time"]
-            notional, reason = govern_step(side, confidence[t, s], s, now, loss_time, win_rate, payoff, account, position, params)
+            if is_priced:
+                earns, varies = edge[t, s], risk[t, s]
+            sure = confidence[t, s]
+            notional, reason = govern_step(side, sure, earns, varies, s, now, loss_time, win_rate, payoff, account, position, params)
             reasons[t, s] = reason
             if reason == Reason.APPROVED:
                 final_action[t, s] = action[t, s]
@@ -321,12 +329,22 @@ def fill_capacity(params: Params, close_time: NDArray[np.int64], n_symbols: int)
     return 2 * approvals + 3 * n_symbols
 
 
+UNPRICED = (np.empty((0, 0)),) * 3  # gross, edge and risk of an opinion without a price
+
+
 def run_trade(
-    bars: Bars, action: NDArray[np.int8], confidence: F8, params: Params, state: TradeState, loop: Callable[..., int] = trade
+    bars: Bars,
+    action: NDArray[np.int8],
+    confidence: F8,
+    params: Params,
+    state: TradeState,
+    loop: Callable[..., int] = trade,
+    money: tuple[F8, F8, F8] = UNPRICED,
 ) -> TradeResult:
     """Trade the opinion `action`, `confidence` [n, S] on `bars`; `state` is carried on in place.
 
-    loop: `trade`, or an own one from `rebind`. The arrays must be C-contiguous as `as_bars` and `decide` return them.
+    loop: `trade`, or an own one from `rebind`. money: `Decisions.money`. The arrays must be C-contiguous as
+    `as_bars` and `decide` return them.
     """
     n, n_symbols = bars.close.shape
     codes, values, lines = np.empty((2, n, n_symbols), np.int8), np.empty((2, n, n_symbols)), np.empty((3, n))
@@ -334,7 +352,8 @@ def run_trade(
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
     reasons = codes[1].view(np.uint8)
     k = loop(
-        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, action, confidence, params.record(),
+        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, action, confidence,
+        *money, params.record(),
         state.account, state.positions, state.closed, np.empty((2, n_symbols), np.uintp),
         codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger,
     )  # fmt: skip

@@ -7,36 +7,44 @@ signal. Every sum is added in the order of `trade`; adding 0.0 for a lane that i
 
 import numpy as np
 
+from qtcore.chain.price import Bid, costs_rule
+from qtcore.chain.trade import sort_falling
+from qtcore.choices import DrawdownBasis, DrawdownReset, ExposureMode, GovernOrder, SizingMode
 from qtcore.governor import new_day_rule
 from qtcore.jit import kernel
 from qtcore.portfolio import ruin_rule
 from qtcore.sweep.layout import (
     ALLOWS_SHORT,
     BALANCE,
+    BASIS,
     BY_STOP,
     CLOSED,
     DELIST_AFTER,
     EQUITY,
     EXPOSURE,
+    EXPOSURE_MODE,
+    FEE_RATE,
     FILLS,
-    IS_BY_CONFIDENCE,
     IS_KILLED,
-    IS_ON_EQUITY,
-    IS_PROJECTED,
-    IS_RESET_DAILY,
     LANES,
     LAST,
     LEAVES,
+    MAX_HOLDING_BARS,
+    MIN_EDGE,
+    ORDER,
     PENDING,
     QTY,
     REFERENCE,
+    RESET,
     SCORE_THRESHOLD,
+    SIZING,
     SLIPPAGE_RATE,
     STOP_LOSS,
     WISH,
 )
 from qtcore.sweep.passes import (
     bet_by_confidence,
+    bet_by_share,
     close_bar,
     enter_lanes,
     exits_at_open,
@@ -49,6 +57,7 @@ from qtcore.sweep.passes import (
     opine_lanes,
     order_exits,
     pay_lanes,
+    price_lanes,
     reset_lanes,
     screen_lanes,
 )
@@ -75,27 +84,32 @@ def liquidate_lanes(p, a, own, n_open, last_close, time):
 
 @kernel
 def run_lanes(
-    open_, high, low, close, funding, close_time, open_key, close_key, kind, confidence, score, own, switches, reference, ends, a, p,
-    marks, flags, equity,
+    open_, high, low, close, funding, close_time, open_key, close_key, kind, confidence, score, bids, is_priced, own, switches, reference,
+    ends, a, p, marks, flags, equity,
 ):  # fmt: skip
     """Run 64 settings over all bars. open_ ... close [n, S], NaN at holes; funding [n, S] or (0, 0); close_time [n] ns UTC.
 
-    open_key, close_key [n]: the times in the units of the cooldown. kind [n, S] int8, confidence, score [n, S]: what `lay_out` says.
+    open_key, close_key [n]: the times in the units of the cooldown. kind [n, S] int8, confidence, score [n, S], bids [7, n * S]: what
+    `lay_out` says; is_priced: whether it says bids.
     own [N_SETTINGS * 64], switches [N_SWITCHES], reference (its confidence): the settings. ends [D]: bars whose equity is kept. Outputs:
-    a [N_ACCOUNT * 64], whose first rows are RESULTS, and equity [D, 64]. Scratch: p [S, N_POSITION * 64], marks [3, S], flags [6, S] int64.
+    a [N_ACCOUNT * 64], whose first rows are RESULTS, and equity [D, 64]. Scratch: p [S, N_POSITION * 64], marks [4, S], flags [7, S] int64.
     """
-    is_killed, allows_short, is_by_confidence = switches[IS_KILLED] != 0, switches[ALLOWS_SHORT] != 0, switches[IS_BY_CONFIDENCE] != 0
-    is_projected, is_on_equity, is_reset_daily = switches[IS_PROJECTED] != 0, switches[IS_ON_EQUITY] != 0, switches[IS_RESET_DAILY] != 0
-    last_close, highest, lowest = marks[0], marks[1], marks[2]
-    n_open, n_exit, n_pending, last_bar, due, n_wish = flags[0], flags[1], flags[2], flags[3], flags[4], flags[5]
+    is_killed, allows_short, sizing = switches[IS_KILLED] != 0, switches[ALLOWS_SHORT] != 0, switches[SIZING]
+    is_by_confidence, is_by_share = sizing == SizingMode.KELLY_CONFIDENCE, sizing == SizingMode.KELLY_EDGE
+    is_projected, is_on_equity = switches[EXPOSURE_MODE] == ExposureMode.PROJECTED, switches[BASIS] == DrawdownBasis.EQUITY
+    is_reset_daily, is_by_edge = switches[RESET] == DrawdownReset.DAILY, switches[ORDER] == GovernOrder.BY_EDGE
+    last_close, highest, lowest, keys = marks[0], marks[1], marks[2], marks[3]
+    n_open, n_exit, n_pending, last_bar, due, n_wish, queue = flags[0], flags[1], flags[2], flags[3], flags[4], flags[5], flags[6]
     reset_lanes(p, a, own)
     flags[:] = 0
     last_bar[:] = -1
     last_close[:] = np.nan
     highest[:] = -np.inf
     lowest[:] = np.inf
-    least_score, least_age, least_stop, most_slippage = np.inf, np.inf, np.inf, 0.0
+    least_score, least_age, least_stop, most_slippage, least_gross, longest = np.inf, np.inf, np.inf, 0.0, np.inf, 0.0
     for i in range(LANES):
+        least_gross = min(least_gross, (costs_rule(own[FEE_RATE + i], own[SLIPPAGE_RATE + i]) + own[MIN_EDGE + i]) * (1.0 - 1e-9))
+        longest = max(longest, own[MAX_HOLDING_BARS + i])
         least_score = min(least_score, own[SCORE_THRESHOLD + i])
         least_age = min(least_age, own[DELIST_AFTER + i])
         least_stop = min(least_stop, own[STOP_LOSS + i])
@@ -135,10 +149,15 @@ def run_lanes(
                 last_bar[s] = t
             action, called = np.int64(kind[t, s] & 3), np.int64(kind[t, s] >> 2)
             called = called if abs(score[t, s]) >= least_score else np.int64(0)
-            acts = action != 1 or called != 0
+            acts, cell = action != 1 or called != 0, np.int64(t * n_symbols + s)
+            if is_priced:
+                keys[s] = max(abs(bids[Bid.ENSEMBLE, cell]), abs(bids[Bid.ARBITER, cell]))
+                acts = keys[s] + 1.000001 * abs(longest * bids[Bid.CARRY, cell]) >= least_gross and keys[s] > 0.0
             n_wish[s] = 0
             if acts and (n_open[s] > 0 or (may_enter and price == price)):
-                if called != 0:
+                if is_priced:
+                    n_wish[s] = price_lanes(p, s, own, bids, cell, is_killed, allows_short, is_by_confidence, is_by_share, reference)
+                elif called != 0:
                     n_wish[s] = opine_lanes(
                         p, s, own, action, confidence[t, s], called & 1 != 0, called & 2 != 0, score[t, s], is_killed, allows_short,
                         is_by_confidence, reference,
@@ -157,10 +176,17 @@ def run_lanes(
         n_free, n_ruined = close_bar(a, own, is_new_day, is_on_equity, is_reset_daily)  # 6
         if n_ruined > 0:
             liquidate_lanes(p, a, own, n_open, last_close, close_key[t])
-        for s in range(n_symbols):  # 7 entries
+        for s in range(n_symbols):
+            queue[s] = s
+        if is_by_edge:
+            sort_falling(queue, np.int64(n_symbols), keys)
+        for k in range(n_symbols):  # 7 entries
+            s = np.uintp(queue[k])
             if n_free > 0 and n_wish[s] > 0 and close[t, s] == close[t, s]:
                 if is_by_confidence:
                     bet_by_confidence(p, s, a, own)
+                if is_by_share:
+                    bet_by_share(p, s, a)
                 n_pending[s], n_free = govern_lanes(p, s, a, own, close_key[t], bar, is_projected, is_on_equity)
         measure_lanes(a)
         if kept < len(ends) and ends[kept] == np.int64(t):

@@ -5,16 +5,17 @@ LANES = 64  # 8 are too few to be worth the scalar part of a pass, 64 were best 
 SETTINGS = (  # rows of a chunk's parameters [N_SETTINGS * 64], by the names of those declared as rows; times in units of `rows.time_unit`
     "low_confidence", "score_threshold", "gate_confidence", "min_confidence", "max_position", "max_exposure", "max_drawdown",
     "kelly_fraction", "win_rate", "payoff", "cooldown_minutes", "max_daily_trades", "stop_loss", "initial_cash",
-    "fee_rate", "slippage_rate", "max_holding_bars", "delist_after",
+    "fee_rate", "slippage_rate", "max_holding_bars", "delist_after", "min_edge",
 )  # fmt: skip
 (
     LOW_CONFIDENCE, SCORE_THRESHOLD, GATE_CONFIDENCE, MIN_CONFIDENCE, MAX_POSITION, MAX_EXPOSURE, MAX_DRAWDOWN,
     KELLY_FRACTION, WIN_RATE, PAYOFF, COOLDOWN, MAX_DAILY_TRADES, STOP_LOSS, INITIAL_CASH,
-    FEE_RATE, SLIPPAGE_RATE, MAX_HOLDING_BARS, DELIST_AFTER,
+    FEE_RATE, SLIPPAGE_RATE, MAX_HOLDING_BARS, DELIST_AFTER, MIN_EDGE,
 ) = range(0, len(SETTINGS) * LANES, LANES)  # fmt: skip
 
 # Rows of a symbol's positions [N_POSITION * 64]. EXIT: 1 + bar in which an exit was ordered, 0 none. LOSS: time of the last loss.
-# WISH, SURE, SCALE, SCREENED: the bar's opinion, its side, confidence and factor of size, and what the screen says to it.
+# WISH, SURE, SCALE, SCREENED: the bar's opinion, its side, confidence and factor of size, and what the screen says to it; where edges are
+# sized, SURE is the Kelly share.
 QTY, ENTRY, NOTIONAL, OPENED, EXIT, PENDING, LOSS, PAID, WISH, SURE, SCALE, SCREENED, N_POSITION = range(0, 13 * LANES, LANES)
 
 RESULTS = (  # the first rows of a chunk's account: METRICS, counts as float64
@@ -30,6 +31,6 @@ RESULTS = (  # the first rows of a chunk's account: METRICS, counts as float64
 
 NOT_DUE = 2**62  # a bar that never comes
 
-# Switches of a chunk: what must be the same in all lanes, by the names of the parameters that are declared so.
-SWITCHES = ("emergency_stop", "allow_short", "sizing_mode", "exposure_mode", "drawdown_basis", "drawdown_reset")
-IS_KILLED, ALLOWS_SHORT, IS_BY_CONFIDENCE, IS_PROJECTED, IS_ON_EQUITY, IS_RESET_DAILY, N_SWITCHES = range(7)
+# Switches of a chunk: what must be the same in all lanes, by the names of the parameters that are declared so; their codes.
+SWITCHES = ("emergency_stop", "allow_short", "sizing_mode", "exposure_mode", "drawdown_basis", "drawdown_reset", "order")
+IS_KILLED, ALLOWS_SHORT, SIZING, EXPOSURE_MODE, BASIS, RESET, ORDER, N_SWITCHES = range(8)

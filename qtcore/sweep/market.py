@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from qtcore.arbiter import score_cells
 from qtcore.chain.patterns import number
+from qtcore.chain.price import N_BIDS, N_PRICING, no_map
 from qtcore.jit import kernel
 from qtcore.rules import Reason
 from qtcore.types import F8, I8, Bars, Votes
@@ -22,6 +23,7 @@ class Market:
     action [B, 5, C], confidence [B, 5, C], arbiter [B, 6, C], regime [B, 2, C]: C cells of a block, absent and NaN beyond the last bar.
     pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
     probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
+    pricing [B, 12, C], or [1, 12, 0], and maps MAP [F], `first` in cells: what prices the opinion (`qtcore.chain.price`).
     cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
     kept: what `buffers` returned last.
     """
@@ -36,8 +38,10 @@ class Market:
     score: F8
     probs: F8
     problem: I8
+    pricing: F8
+    maps: NDArray
     cells: NDArray[np.int8]
-    kept: list[tuple[NDArray[np.int8], F8, I8]] = field(default_factory=list, repr=False, compare=False)
+    kept: list[tuple[NDArray[np.int8], F8, F8, I8]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -49,10 +53,13 @@ class Market:
         cells: NDArray[np.int8] | None = None,
         probs: F8 | None = None,
         problem: I8 | None = None,
+        pricing: F8 | None = None,
+        maps: NDArray | None = None,
     ) -> Self:
         """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
 
-        cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent.
+        cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent. pricing
+        [12, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them; without, those see no edge.
         """
         n, n_symbols = bars.close.shape
         size = max(1, min(BLOCK // max(1, n_symbols), n))
@@ -65,16 +72,20 @@ class Market:
         pattern, score = np.empty((len(action), action.shape[2]), np.int32), np.empty((len(action), action.shape[2]))
         prepare(action, planes[0], pattern, score)
         regimes = np.empty((0, 0), np.int8) if cells is None else np.require(cells, np.int8, ["C", "W"])
-        return cls(bars, size, action, confidence, *planes, pattern, score, meta, silent, regimes)
+        prices = np.empty((1, N_PRICING, 0)) if pricing is None else _blocked(pricing, size, np.nan)
+        known = no_map() if maps is None else maps
+        return cls(bars, size, action, confidence, *planes, pattern, score, meta, silent, prices, known, regimes)
 
-    def buffers(self, n_threads: int) -> tuple[NDArray[np.int8], F8, I8]:
-        """Return the opinion that each thread laid out last, for it to use again: kind [T, n, S], sure [T, n, S], and its name [T].
+    def buffers(self, n_threads: int) -> tuple[NDArray[np.int8], F8, F8, I8]:
+        """Return the opinion that each thread laid out last, for it to use again.
 
-        It takes 2 ms for 83,000 cells, a fifth of the time of 64 settings, and calls of few settings are many (2026-11).
+        These are kind [T, n, S], sure [T, n, S], bids [T, 7, n * S] or [T, 7, 0] without prices, and its name [T]. It takes 2 ms for
+        83,000 cells, a fifth of the time of 64 settings, and calls of few settings are many (2026-11).
         """
-        if not self.kept or len(self.kept[0][2]) < n_threads:
-            shape = (n_threads, *self.bars.close.shape)
-            self.kept[:] = [(np.empty(shape, np.int8), np.empty(shape), np.full(n_threads, -1, np.int64))]
+        if not self.kept or len(self.kept[0][3]) < n_threads:
+            shape, n_priced = (n_threads, *self.bars.close.shape), self.bars.close.size if self.pricing.shape[2] else 0
+            bids = np.empty((n_threads, N_BIDS, n_priced))
+            self.kept[:] = [(np.empty(shape, np.int8), np.empty(shape), bids, np.full(n_threads, -1, np.int64))]
         return self.kept[0]
 
 

@@ -13,7 +13,19 @@ import numpy as np
 
 from qtcore.arbiter import opinion_rule, settle_rule
 from qtcore.broker import entry_rule, exit_amount_rule, fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
-from qtcore.governor import drawdown_rule, exit_rule, govern_rule, kelly_rule, open_cell_rule, scale_rule, screen_rule, size_rule, veto_rule
+from qtcore.chain.price import Bid, costs_rule, price_rule
+from qtcore.governor import (
+    drawdown_rule,
+    edge_share_rule,
+    exit_rule,
+    govern_rule,
+    kelly_rule,
+    open_cell_rule,
+    scale_rule,
+    screen_rule,
+    size_rule,
+    veto_rule,
+)
 from qtcore.jit import kernel
 from qtcore.metrics import bar_rule
 from qtcore.portfolio import change_rule, ruin_rule, slippage_rule, value_rule
@@ -57,6 +69,7 @@ from qtcore.sweep.layout import (
     MAX_HOLDING_BARS,
     MAX_POSITION,
     MIN_CONFIDENCE,
+    MIN_EDGE,
     NOT_DUE,
     NOTIONAL,
     OPENED,
@@ -268,6 +281,33 @@ def opine_lanes(p, s, own, action, confidence, is_called, is_called_low, score, 
 
 
 @kernel(inline=True)
+def price_lanes(p, s, own, bids, cell, is_killed, allows_short, is_by_confidence, is_by_share, reference):
+    """Decide symbol s by what each lane's costs leave of the bids in a column of bids [7, N], and screen it. Returns how many pass."""
+    bid, win, risk = bids[Bid.ENSEMBLE, cell], bids[Bid.WIN, cell], bids[Bid.RISK, cell]
+    other, other_win, other_risk, carry = (
+        bids[Bid.ARBITER, cell],
+        bids[Bid.ARBITER_WIN, cell],
+        bids[Bid.ARBITER_RISK, cell],
+        bids[Bid.CARRY, cell],
+    )
+    n, scale, other_scale = 0, scale_rule(win, is_by_confidence, reference), scale_rule(other_win, is_by_confidence, reference)
+    for i in range(LANES):
+        costs, due = costs_rule(own[FEE_RATE + i], own[SLIPPAGE_RATE + i]), own[MAX_HOLDING_BARS + i] * carry
+        chosen, edge, _, is_arbiter = price_rule(bid, other, costs, due, own[MIN_EDGE + i])
+        action = 2 if chosen > 0.0 else (0 if chosen < 0.0 else 1)
+        sure = other_win if is_arbiter else win
+        share = edge_share_rule(edge, other_risk if is_arbiter else risk)
+        scaled = other_scale if is_arbiter else scale
+        screened = screen_rule(action, sure, 0.0, own[MIN_CONFIDENCE + i], is_killed, allows_short)
+        p[s, WISH + i] = 0.0 if screened == Reason.LOW_CONFIDENCE.value else action - 1.0
+        p[s, SURE + i] = share if is_by_share else sure
+        p[s, SCALE + i] = 1.0 if is_by_share else scaled
+        p[s, SCREENED + i] = screened
+        n += screened == 0
+    return n
+
+
+@kernel(inline=True)
 def screen_lanes(p, s, own, action, confidence, is_killed, allows_short, is_by_confidence, reference):
     """Screen the opinion that all lanes share. Returns how many lanes pass."""
     n, wish, scale = 0, action - 1.0, scale_rule(confidence, is_by_confidence, reference)
@@ -331,6 +371,13 @@ def bet_by_confidence(p, s, a, own):
     """Work out the Kelly share of symbol s from its confidence."""
     for i in range(LANES):
         a[KELLY + i] = kelly_rule(p[s, SURE + i], own[PAYOFF + i])
+
+
+@kernel(inline=True)
+def bet_by_share(p, s, a):
+    """Take the Kelly share that the edge of symbol s asks for."""
+    for i in range(LANES):
+        a[KELLY + i] = p[s, SURE + i]
 
 
 @kernel(inline=True)

@@ -12,13 +12,14 @@ import numpy as np
 from qtcore.arbiter import opinion_rule, settle_rule
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
+from qtcore.chain.price import N_BIDS
 from qtcore.chain.trade import trade
-from qtcore.choices import MetaMode, MetaVariant, PolicyBase
+from qtcore.choices import DecideRule, EnsembleRule, MetaMode, MetaVariant, PolicyBase
 from qtcore.jit import kernel, prange
 from qtcore.metrics import update_metrics
 from qtcore.params import PARAMS
 from qtcore.rules import Reason
-from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, POSITION, REGIME_METRICS, Code, Value
+from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, N_UNPRICED, POSITION, REGIME_METRICS, Code, Value
 
 N_REGIMES = 15  # nine regimes, three volatilities, three trends
 N_CODES, N_VALUES = len(Code), len(Value)
@@ -27,12 +28,12 @@ CLOSED_BYTES, FILL_BYTES = CLOSED.itemsize, FILL.itemsize
 
 @kernel(parallel=True)
 def sweep_rows(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, cells,
-    account, positions, order, groups, bounds, ends, records, metrics, regimes, day_equity,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, pricing,
+    maps, cells, account, positions, order, groups, bounds, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run the rows of parameters, the pieces between `bounds` in parallel.
 
-    open_ ... close_time, funding: as `trade` takes them. action ... problem, cells: as in `Market`. account, positions: fresh ones, as
+    open_ ... close_time, funding: as `trade` takes them. action ... cells: as in `Market`. account, positions: fresh ones, as
     bytes. order [P]: rows, those of one group together; groups [3, P]: numbers of their ensemble, pattern table and opinion. ends [D]: bars
     whose equity is kept, ascending. records, metrics, regimes [P, bytes]: PARAMS in, METRICS with zeros, and REGIME_METRICS, and
     day_equity [P, D], written in place.
@@ -40,14 +41,14 @@ def sweep_rows(
     for c in prange(len(bounds) - 1):
         sweep_piece(
             open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem,
-            cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, ends, records, metrics, regimes, day_equity,
+            pricing, maps, cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, ends, records, metrics, regimes, day_equity,
         )  # fmt: skip
 
 
 @kernel(allocates=True)
 def sweep_piece(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, cells,
-    fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, pricing,
+    maps, cells, fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run `rows` one after the other in buffers of their own; every array as in `sweep_rows`."""
     n, n_symbols = close.shape
@@ -55,6 +56,8 @@ def sweep_piece(
     raw_action, raw_confidence, base = np.empty((n, n_symbols), np.int8), np.empty((n, n_symbols)), np.empty(n * n_symbols)
     codes, values = np.empty((N_CODES, size * n_symbols), np.int8), np.empty((N_VALUES, size * n_symbols))
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(size * n_symbols, np.int32)
+    n_priced = n if pricing.shape[2] > 0 else 0
+    money, bids = np.empty((3, n_priced, n_symbols)), np.empty((N_BIDS, size * n_symbols if n_priced > 0 else 0))
     account, positions = fresh_account.copy(), fresh_positions.copy()
     closed, scratch = np.zeros(N_CLOSED * CLOSED_BYTES, np.uint8), np.empty((2, n_symbols), np.uintp)
     governed, amounts = np.empty((2, size, n_symbols), np.int8), np.empty((2, size, n_symbols))
@@ -63,21 +66,24 @@ def sweep_piece(
     for row in rows:
         if groups[2, row] != known[2]:
             opine(
-                action, confidence, arbiter, regime, pattern, score, probs, problem, records[row], groups[:, row] != known, codes, values,
-                table, found, base, raw_action.reshape(-1), raw_confidence.reshape(-1),
+                action, confidence, arbiter, regime, pattern, score, probs, problem, pricing, maps, records[row], groups[:, row] != known,
+                codes, values, table, found, bids, base, raw_action.reshape(-1), raw_confidence.reshape(-1), money.reshape(3, -1),
             )  # fmt: skip
             known[:] = groups[:, row]
         account[:] = fresh_account
         positions[:] = fresh_positions
         closed[:] = 0
         start_row(records[row], account, metrics[row])
+        is_priced = n_priced > 0 and records[row].view(PARAMS)[0]["decide"]["rule"] == DecideRule.EDGE
         for first in range(0, n, size):
             last = min(first + size, n)
+            prices = slice(first, last if is_priced else first)
             before = account.view(ACCOUNT)[0]["equity"]
             k = trade(
                 open_[first:last], high[first:last], low[first:last], close[first:last],
                 funding[first:last], open_time[first:last], close_time[first:last],
-                raw_action[first:last], raw_confidence[first:last], records[row].view(PARAMS), account.view(ACCOUNT),
+                raw_action[first:last], raw_confidence[first:last], money[0, prices], money[1, prices], money[2, prices],
+                records[row].view(PARAMS), account.view(ACCOUNT),
                 positions.view(POSITION), closed.view(CLOSED), scratch, governed[0, : last - first],
                 governed[1, : last - first].view(np.uint8), amounts[0, : last - first], amounts[1, : last - first],
                 lines[0, : last - first], lines[1, : last - first], lines[2, : last - first], fills.view(FILL),
@@ -110,13 +116,14 @@ def start_row(record, account_slab, metrics_slab):
 
 @kernel
 def opine(
-    action, confidence, arbiter, regime, pattern, score, probs, problem, record, is_new, codes, values, table, found, base, raw_action,
-    raw_confidence,
+    action, confidence, arbiter, regime, pattern, score, probs, problem, pricing, maps, record, is_new, codes, values, table, found, bids,
+    base, raw_action, raw_confidence, money,
 ):  # fmt: skip
-    """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N].
+    """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N], and money [3, N] or [3, 0].
 
-    action ... problem: as in `Market`. is_new [3]: ensemble, pattern table and opinion, whether each differs from before. codes [11, C],
-    values [5, C], found [C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence of the ensemble. Both are kept.
+    action ... maps: as in `Market`. is_new [3]: ensemble, pattern table and opinion, whether each differs from before. codes [11, C],
+    values [9, C], found [C], bids [7, C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence of the ensemble.
+    Both are kept.
     """
     params, size = record.view(PARAMS), len(found)
     is_fixed = True
@@ -124,7 +131,8 @@ def opine(
         is_fixed &= factor == 1.0
     meta = params[0]["meta"]
     is_policy = meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY and meta["variant"] == MetaVariant.PUBLISHED
-    is_quick = is_fixed and is_policy and meta["policy_base"] == PolicyBase.SHARED
+    is_priced = params[0]["decide"]["rule"] == DecideRule.EDGE
+    is_quick = is_fixed and is_policy and meta["policy_base"] == PolicyBase.SHARED and params[0]["ensemble"]["rule"] == EnsembleRule.VOTE
     patterns = table[:N_PATTERNS] if is_fixed else table
     if is_new[1]:
         fill_table(params, patterns)
@@ -136,11 +144,18 @@ def opine(
             if select_block(pattern[b], score[b], base[start:stop], patterns, params, probs.shape[2] > 1, found, actions, confidences):
                 continue
         answers, silent = probs[min(b, len(probs) - 1)], problem[min(b, len(problem) - 1)]
-        decide_block(action[b], confidence[b], arbiter[b], regime[b], answers, silent, params, codes, values, patterns, found)
+        prices, offset = pricing[min(b, len(pricing) - 1)], b * size
+        decide_block(
+            action[b], confidence[b], arbiter[b], regime[b], answers, silent, prices, maps, offset, params, codes,
+            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, bids,
+        )  # fmt: skip
         for i in range(stop - start):
             raw_action[start + i] = codes[Code.RAW_ACTION, i]
             raw_confidence[start + i] = values[Value.RAW_CONFIDENCE, i]
             base[start + i] = values[Value.ENSEMBLE_CONFIDENCE, i]
+        for k in range(3 if is_priced and money.shape[1] > 0 else 0):
+            for i in range(stop - start):
+                money[k, start + i] = values[Value.GROSS_EDGE + k, i]
 
 
 @kernel

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.choices import MetaMode, MetaVariant, PolicyBase
+from qtcore.choices import DecideRule, MetaMode, MetaVariant, PolicyBase
 from qtcore.declare import Lane
 from qtcore.params import PARAMS, Params, lanes_of
 from qtcore.sweep.layout import LANES, N_SWITCHES, SETTINGS, SWITCHES
@@ -103,8 +103,12 @@ def columns_of(rows: NDArray, kind: Lane) -> list[NDArray]:
 
 
 def opinion_columns(rows: NDArray) -> list[NDArray]:
-    """Return what makes an opinion; `low_confidence` is a row of the lanes, but not on every basis of the policy."""
-    return [*columns_of(rows, Lane.OPINION), rows["meta"]["low_confidence"]]
+    """Return what makes an opinion; `low_confidence` is a row of the lanes, but not on every basis of the policy.
+
+    Where opinions have a price, lanes do not compare whether there is an arbiter.
+    """
+    asks = rows["arbiter"]["enabled"] * (rows["decide"]["rule"] == DecideRule.EDGE)
+    return [*columns_of(rows, Lane.OPINION), rows["meta"]["low_confidence"], asks]
 
 
 def opinion_rows(records: NDArray, has_model: bool) -> NDArray:
@@ -123,7 +127,9 @@ def opinion_rows(records: NDArray, has_model: bool) -> NDArray:
     if not has_model:
         meta["entropy_threshold"] = 0.0
         meta["variant"] = np.where(is_policy, MetaVariant.PUBLISHED, meta["variant"])
-    rows["meta"][records["meta"]["enabled"] == 0] = np.zeros((), rows["meta"].dtype)
+    is_priced = records["decide"]["rule"] == DecideRule.EDGE
+    rows["meta"][(records["meta"]["enabled"] == 0) | is_priced] = np.zeros((), rows["meta"].dtype)
+    meta["enabled"] = np.where(is_priced, records["meta"]["enabled"] * has_model, meta["enabled"])
     return rows
 
 
@@ -191,7 +197,7 @@ def _settings(records: NDArray, unit: int) -> F8:
 
 def _switches(records: NDArray) -> I8:
     """Take the switches that must be the same in all lanes of a chunk, [P, N_SWITCHES]."""
-    declared = {name.split(".")[1]: (name.split(".")[0], lanes.on) for name, lanes in IN_LANES.items() if lanes.kind == Lane.SWITCH}
-    columns = [records[declared[name][0]][name] == declared[name][1] for name in SWITCHES]
+    declared = {name.split(".")[1]: name.split(".")[0] for name, lanes in IN_LANES.items() if lanes.kind == Lane.SWITCH}
+    columns = [records[declared[name]][name] for name in SWITCHES]
     assert len(columns) == N_SWITCHES
     return np.stack(columns, axis=1).astype(np.int64)

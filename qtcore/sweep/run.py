@@ -5,7 +5,8 @@ from numpy.typing import NDArray
 
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
-from qtcore.choices import MetaMode, PolicyBase
+from qtcore.chain.price import N_BIDS
+from qtcore.choices import DecideRule, MetaMode, PolicyBase
 from qtcore.jit import kernel, n_threads, prange
 from qtcore.metrics import init_metrics
 from qtcore.params import PARAMS, Params
@@ -15,7 +16,7 @@ from qtcore.sweep.layout import LANES, N_ACCOUNT, N_POSITION, RESULTS
 from qtcore.sweep.market import Market
 from qtcore.sweep.plain import N_CODES, N_REGIMES, N_VALUES, sweep_rows
 from qtcore.sweep.rows import Driver, as_bytes, cut, number_rows, opinion_rows, suited, time_unit
-from qtcore.types import F8, I8, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
+from qtcore.types import F8, I8, N_UNPRICED, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
 
 N_RESULTS = len(RESULTS)
 __all__ = ["Bars", "Votes", "equity_at", "sweep"]  # the first two for the example
@@ -95,8 +96,8 @@ def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equi
     n_pieces = min(n_threads(), n_lanes)
     sweep_lanes(
         bars.open, bars.high, bars.low, bars.close, funding, bars.close_time, *keys, market.action, market.confidence, market.arbiter,
-        market.regime, market.score, market.probs, market.problem, as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings,
-        chunks.switches, chunks.references, ends, n_pieces, *market.buffers(n_pieces), results, at_ends,
+        market.regime, market.score, market.probs, market.problem, market.pricing, market.maps, as_bytes(pair).reshape(n_lanes, 2, -1),
+        chunks.groups, chunks.settings, chunks.switches, chunks.references, ends, n_pieces, *market.buffers(n_pieces), results, at_ends,
     )  # fmt: skip
     rows = chunks.rows.reshape(-1)
     for k, name in enumerate(RESULTS):
@@ -117,18 +118,22 @@ def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: in
     bounds = np.linspace(0, len(order), min(len(order), n_chunks or 8 * n_threads()) + 1).astype(np.int64)
     sweep_rows(
         bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, market.action, market.confidence,
-        market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.cells, slab(account),
-        slab(positions), order, groups, bounds, ends, as_bytes(records), as_bytes(metrics), as_bytes(regimes), equity,
+        market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.pricing, market.maps,
+        market.cells, slab(account), slab(positions), order, groups, bounds, ends, as_bytes(records), as_bytes(metrics), as_bytes(regimes),
+        equity,
     )  # fmt: skip
 
 
 def _groups(market: Market, records: NDArray) -> I8:
     """Give rows the numbers of their ensemble, their table of patterns and their opinion, [3, P]."""
     opinion = opinion_rows(records, market.probs.shape[2] > 1)
-    meta = opinion["meta"]
-    meta["low_confidence"] = records["meta"]["low_confidence"]
+    meta, broker = opinion["meta"], records["broker"]
+    is_priced = records["decide"]["rule"] == DecideRule.EDGE
+    meta["low_confidence"] = records["meta"]["low_confidence"] * ~is_priced
+    prices = [records["decide"]["rule"], records["decide"]["min_edge"] * is_priced]
+    prices += [broker[name] * is_priced for name in ("fee_rate", "slippage_rate", "max_holding_bars")]
     table = [opinion["ensemble"], *(meta[name] for name in ("consensus_threshold", "disagreement_threshold", "missing_fill"))]
-    return np.stack([number_rows(columns) for columns in (table[:1], table, [*table, meta, records["arbiter"]])])
+    return np.stack([number_rows(columns) for columns in (table[:1], table, [*table, meta, records["arbiter"], *prices])])
 
 
 def _in_order(rows: I8, groups: I8) -> I8:
@@ -139,69 +144,90 @@ def _in_order(rows: I8, groups: I8) -> I8:
 
 @kernel(parallel=True)
 def sweep_lanes(
-    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem, pairs,
-    groups, settings, switches, references, ends, n_pieces, kind, sure, known, results, equity,
+    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
+    pricing, maps, pairs, groups, settings, switches, references, ends, n_pieces, kind, sure, bids, known, results, equity,
 ):  # fmt: skip
     """Run chunks of settings, every `n_pieces`-th by the same thread.
 
-    open_ ... close_time: as `trade` takes them; open_key, close_key [n]: times in the unit of the settings. action ... problem: as in
+    open_ ... close_time: as `trade` takes them; open_key, close_key [n]: times in the unit of the settings. action ... maps: as in
     `Market`. pairs [C, 2, bytes]: two PARAMS for the opinion of a chunk; groups [C]: name of the opinion; settings, switches, references:
-    as in `Chunks`. ends [D]: bars whose equity is kept. kind, sure, known: `Market.buffers`, at least `n_pieces`, updated in place.
+    as in `Chunks`. ends [D]: bars whose equity is kept. kind, sure, bids, known: `Market.buffers`, at least `n_pieces`, updated in place.
     Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
     """
     for k in prange(n_pieces):  # numba sees it as int64, then as uint64: without the cast a second compilation
         lanes_piece(
             open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
-            pairs, groups, settings, switches, references, ends, np.int64(k), n_pieces, kind[k], sure[k], known[k : k + 1], results, equity,
+            pricing, maps, pairs, groups, settings, switches, references, ends, np.int64(k), n_pieces, kind[k], sure[k], bids[k],
+            known[k : k + 1], results, equity,
         )  # fmt: skip
 
 
 @kernel(allocates=True)
 def lanes_piece(
-    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem, pairs,
-    groups, settings, switches, references, ends, first, step, kind, sure, known, results, equity,
+    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
+    pricing, maps, pairs, groups, settings, switches, references, ends, first, step, kind, sure, bids, known, results, equity,
 ):  # fmt: skip
-    """Run the chunks first, first + step, ... in buffers of their own, kind and sure [n, S], known [1]; the rest as in `sweep_lanes`."""
+    """Run the chunks first, first + step, ... in buffers of their own: kind and sure [n, S], bids [7, n * S], known [1].
+
+    The rest as in `sweep_lanes`.
+    """
     n, n_symbols = close.shape
     block = action.shape[2]
     codes, values = np.empty((N_CODES, block), np.int8), np.empty((N_VALUES, block))
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(block, np.int32)
     scores = score.reshape(-1)[: n * n_symbols].reshape(n, n_symbols)
     a, p = np.empty(N_ACCOUNT), np.empty((n_symbols, N_POSITION))
-    marks, flags = np.empty((3, n_symbols)), np.empty((6, n_symbols), np.int64)
+    marks, flags, scratch = np.empty((4, n_symbols)), np.empty((7, n_symbols), np.int64), np.empty((N_BIDS, min(block, bids.shape[1])))
     for c in range(first, len(groups), step):
         if groups[c] != known[0]:
             known[0] = groups[c]
             for is_low in range(2):
                 lay_out(
-                    action, confidence, arbiter, regime, probs, problem, pairs[c, is_low], is_low, codes, values, table, found,
-                    kind.reshape(-1), sure.reshape(-1),
+                    action, confidence, arbiter, regime, probs, problem, pricing, maps, pairs[c, is_low], is_low, codes, values, table,
+                    found, scratch, kind.reshape(-1), sure.reshape(-1), bids,
                 )  # fmt: skip
         run_lanes(
-            open_, high, low, close, funding, close_time, open_key, close_key, kind, sure, scores, settings[c], switches[c],
-            references[c], ends, a, p, marks, flags, equity[c],
+            open_, high, low, close, funding, close_time, open_key, close_key, kind, sure, scores, bids,
+            pairs[c, 0].view(PARAMS)[0]["decide"]["rule"] == DecideRule.EDGE, settings[c], switches[c], references[c], ends,
+            a, p, marks, flags, equity[c],
         )  # fmt: skip
         results[c, :, :] = a[: N_RESULTS * LANES].reshape(N_RESULTS, LANES)
 
 
 @kernel
-def lay_out(action, confidence, arbiter, regime, probs, problem, record, is_low, codes, values, table, found, kind, sure):
-    """Decide every cell but for the arbiter, whose thresholds lanes compare.
+def lay_out(
+    action, confidence, arbiter, regime, probs, problem, pricing, maps, record, is_low, codes, values, table, found, scratch, kind, sure,
+    bids,
+):  # fmt: skip
+    """Decide every cell but for the arbiter, whose thresholds lanes compare; or value it before costs, which lanes compare.
 
-    action ... problem: as in `Market`; record: PARAMS as bytes; codes [11, C], values [5, C], table, found [C]: scratch. First call,
-    is_low 0: kind [N] int8 gets the action, and 4 where the arbiter is called, sure [N] the confidence. Second call, is_low 1: kind gets 8
-    where a low base confidence calls it.
+    action ... maps: as in `Market`; record: PARAMS as bytes; codes [11, C], values [9, C], table, found [C], scratch [7, C]: scratch. First
+    call, is_low 0: kind [N] int8 gets the action, and 4 where the arbiter is called, sure [N] the confidence. Second call, is_low 1: kind
+    gets 8 where a low base confidence calls it. Where opinions have a price the first call fills bids [7, N], and kind holds HOLD.
     """
     params, size = record.view(PARAMS), len(found)
     is_fixed = True
     for factor in params[0]["ensemble"]["regime_factors"]:
         is_fixed &= factor == 1.0
     patterns = table[:N_PATTERNS] if is_fixed else table
+    is_priced = params[0]["decide"]["rule"] == DecideRule.EDGE
+    if is_priced and is_low != 0:
+        return
     fill_table(params, patterns)
     for b in range(len(action)):
         answers, silent = probs[min(b, len(probs) - 1)], problem[min(b, len(problem) - 1)]
-        decide_block(action[b], confidence[b], arbiter[b], regime[b], answers, silent, params, codes, values, patterns, found)
-        start = b * size
+        prices, start = pricing[min(b, len(pricing) - 1)], b * size
+        decide_block(
+            action[b], confidence[b], arbiter[b], regime[b], answers, silent, prices, maps, start, params, codes,
+            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, scratch,
+        )  # fmt: skip
+        for i in range(min(size, len(kind) - start) if is_priced else 0):
+            kind[start + i] = 1
+            sure[start + i] = 0.0
+            for row in range(N_BIDS):
+                bids[row, start + i] = scratch[row, i]
+        if is_priced:
+            continue
         for i in range(min(size, len(kind) - start)):
             is_called = codes[Code.VERDICT, i] == Verdict.ESCALATE
             chosen, held = codes[Code.RAW_ACTION, i], values[Value.RAW_CONFIDENCE, i]

@@ -182,7 +182,7 @@ class GovernorState:
         column = self._column(symbol)
         side = 1 if action == Action.BUY else -1
         judged = govern_step(
-            side, confidence, column, time, self._loss_time(symbol), *self._odds(), account, self.positions[column], params
+            side, confidence, float("nan"), float("nan"), column, time, self._loss_time(symbol), *self._odds(), account, self.positions[column], params
         )
         return float(judged[0]), int(judged[1])
 

@@ -141,7 +141,7 @@ class Asked:
 
 def size_of(confidence: float, odds: tuple[float, float], params: Params) -> float:
     """Share of the base that a trade gets."""
-    return float(size_step(float(confidence), *odds, params.record()[0]["governor"]))
+    return float(size_step(float(confidence), float("nan"), float("nan"), *odds, params.record()[0]["governor"]))
 
 
 def odds_of(params: Params, closed: NDArray | None, n_closed: int) -> tuple[float, float] | None:

@@ -39,8 +39,11 @@ class Book:
         self.history, self.ledger = [], []
 
 
-def trade(bars, actions, confidences, p, book=None, funding=None):
-    """Run bars (dict of lists) through the account. Returns the book and a dict of outputs, one row per bar."""
+def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
+    """Run bars (dict of lists) through the account. Returns the book and a dict of outputs, one row per bar.
+
+    money: gross edge, edge and risk of every cell, three lists of rows, None where the opinion has no price.
+    """
     n_symbols = len(bars["close"][0])
     book = book or Book(p, n_symbols)
     names = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure")
@@ -49,6 +52,7 @@ def trade(bars, actions, confidences, p, book=None, funding=None):
         bar = {name: column[i] for name, column in bars.items()}
         bar["funding"] = funding[i] if funding else None
         book.t += 1
+        book.money = None if money is None else [plane[i] for plane in money]
         zeros = [0.0] * n_symbols
         row = {"final_action": [HOLD] * n_symbols, "governor_reason": [None] * n_symbols, "size": [*zeros], "pnl": [*zeros]}
         fill_exits(book, bar, row, bar["open"], bar["open_time"], at_open=True)
@@ -240,10 +244,13 @@ def govern(book, bar, row, actions, confidences, cancelled):
         reasons[s] = cancelled[s]
     for s, sym in enumerate(book.symbols):
         if sym["pos"] is not None:
-            order_exit(book, s, actions[s], reasons, leaving)
+            is_meant = book.money is None or confidences[s] >= book.p["governor.min_confidence"]  # it would itself trade
+            order_exit(book, s, actions[s] if is_meant else HOLD, reasons, leaving)
     wishes = [s for s in range(len(actions)) if reasons[s] is None]
     if book.p["governor.order"] == "by_confidence":
         wishes.sort(key=lambda s: -confidences[s] if confidences[s] == confidences[s] else 2.0)
+    if book.p["governor.order"] == "by_edge":
+        wishes.sort(key=lambda s: -book.money[0][s])
     for s in wishes:
         size, reasons[s] = govern_step(book, bar, s, actions[s], confidences[s], s in leaving)
         if reasons[s] == Reason.APPROVED:
@@ -303,7 +310,7 @@ def govern_step(book, bar, s, action, confidence, is_leaving):
     if book.trades_today >= p["governor.max_daily_trades"]:
         return 0.0, Reason.DAILY_TRADE_LIMIT_REACHED
     base = base_of(book)
-    notional = base * size(book, confidence)
+    notional = base * size(book, s, confidence)
     planned = book.exposure + notional if p["governor.exposure_mode"] == "projected" else book.exposure
     if planned > base * p["governor.max_exposure"]:
         return 0.0, Reason.MAX_EXPOSURE_EXCEEDED
@@ -318,9 +325,16 @@ def govern_step(book, bar, s, action, confidence, is_leaving):
     return (notional if action == BUY else -notional), Reason.APPROVED
 
 
-def size(book, confidence):
-    """10.4: Kelly's share of the base, a fraction of it, scaled by confidence, clamped to [0, max_position]."""
+def size(book, s, confidence):
+    """10.4: Kelly's share of the base, a fraction of it, scaled by confidence, clamped to [0, max_position].
+
+    By edge: what the trade is expected to earn over the variance of that, nothing where one of them is unknown.
+    """
     p = book.p
+    if p["governor.sizing_mode"] == "kelly_edge":
+        _, edge, risk = (plane[s] for plane in book.money)
+        share = edge / risk * p["governor.kelly_fraction"] if risk > 0.0 and edge == edge else 0.0
+        return min(max(share, 0.0), p["governor.max_position"])
     win_rate, payoff, scale = odds(book, confidence)
     share = (win_rate * payoff - (1.0 - win_rate)) / payoff * p["governor.kelly_fraction"] * scale
     return min(max(share, 0.0), p["governor.max_position"])

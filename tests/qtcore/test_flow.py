@@ -92,7 +92,9 @@ def test_an_own_trade_loop_flows_too(world):
 
 
 @qt.kernel
-def refuse(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def refuse(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """Refuse everything; an array made on the way is allowed in a kernel of one's own."""
     room = np.zeros(2)
-    return room[0], govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params)[1] * 0 + 66
+    return room[0], govern_step(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params)[
+        1
+    ] * 0 + 66

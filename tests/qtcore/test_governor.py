@@ -196,9 +196,9 @@ def test_a_researchers_governor_takes_the_place_of_ours():
     """Half the size, nothing on the second symbol: a few lines and `rebind`."""
 
     @kernel
-    def mine(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+    def mine(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
         """Judge a candidate."""
-        notional, reason = govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params)
+        notional, reason = govern_step(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params)
         if symbol == 1:
             return 0.0, Reason.GOVERNOR_ERROR.value
         return 0.5 * notional, reason

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from qtcore.choices import DecideRule
 from qtcore.declare import OPINION, ROW, Lane
 from qtcore.features import FEATURE_SETS, FeatureBank
 from qtcore.params import LAYERS, lanes_of
@@ -13,9 +14,10 @@ from qtcore.sweep import Driver, drivers, sweep
 from qtcore.sweep import rows as rows_module
 from qtcore.sweep.layout import SETTINGS, SWITCHES
 from qtcore.sweep.rows import driver_name
-from qtcore.types import ADVANCED
+from qtcore.types import ADVANCED, InputError
 from tests.qtcore.test_sweep import FREE, WORLDS, driver, market_of, records, short_blocks  # noqa: F401 - a fixture
 from tests.support import PUBLISHED
+from tests.support.priced import PRICED
 
 SPECS = {f"{layer.name}.{spec.name}": spec for layer in LAYERS for spec in fields(layer.default)}
 USUAL = {name: getattr(getattr(PUBLISHED, layer), key) for name in SPECS for layer, key in [name.split(".")]}
@@ -30,6 +32,10 @@ CONTEXTS = (  # in which a parameter may matter: what it steers must be asked
     {"meta.policy_base": "score"},
     {"ensemble.weights": [0.3, 0.3, 0.2, 0.2, 0.0]},
 )
+PRICED_CONTEXTS = (PRICED, PRICED | {"governor.min_confidence": 0.5, "governor.order": "symbols", "governor.max_daily_trades": 100})
+CASES = [(world, context) for world in ("learned", "funded") for context in CONTEXTS]
+CASES += [("priced", context) for context in PRICED_CONTEXTS]
+TOGETHER = {("decide.rule", DecideRule.EDGE): {"meta.mode": "bet"}}  # what a value needs beside it
 STARTS = (Lane.ROW, Lane.SWITCH, Lane.NUMBER, Lane.OPINION)
 
 
@@ -53,19 +59,33 @@ def compared(names):
     """Change each of `names` in every context: names whose lanes differ from the plain driver, and those that moved anything."""
     wrong, moved = set(), set()
     changes = [(name, value) for name in names for value in others(name)]
-    for world in ("learned", "funded"):
-        market = market_of(WORLDS[world])
-        for context in CONTEXTS:
-            base = PUBLISHED.with_values(FREE | context)
-            rows = records([base, *(base.with_values({name: value}) for name, value in changes)])
-            with driver("lanes"):
-                got = sweep(market, rows)[0]
-            with driver("plain"):
-                want = sweep(market, rows)[0]
-            for i, (name, _) in enumerate(changes, 1):
-                wrong |= {name} if got[i].tobytes() != want[i].tobytes() else set()
-                moved |= {name} if want[i].tobytes() != want[0].tobytes() else set()
+    for world, context in CASES:
+        market, base = market_of(WORLDS[world]), PUBLISHED.with_values(FREE | context)
+        rows = [(name, changed(base, name, value)) for name, value in changes]
+        rows = [("", base), *((name, row) for name, row in rows if row is not None)]
+        table = records([row for _, row in rows])
+        with driver("lanes"):
+            got = sweep(market, table)[0]
+        with driver("plain"):
+            want = sweep(market, table)[0]
+        for i, (name, _) in enumerate(rows[1:], 1):
+            wrong |= {name} if got[i].tobytes() != want[i].tobytes() else set()
+            moved |= {name} if want[i].tobytes() != want[0].tobytes() else set()
     return wrong, moved
+
+
+def changed(base, name, value):
+    """Change one parameter, with what its value needs; None where it does not go with the others."""
+    try:
+        return base.with_values({name: value} | TOGETHER.get((name, value), {}))
+    except InputError:
+        return None
+
+
+def first_changed(name, value):
+    """Change one parameter of the first base that it goes with."""
+    bases = (PUBLISHED.with_values(FREE), PUBLISHED.with_values(FREE | PRICED))
+    return next(row for row in (changed(base, name, value) for base in bases) if row is not None)
 
 
 @cache
@@ -86,7 +106,7 @@ def test_what_is_declared_runs_in_lanes(name):
     known = lanes.known(USUAL[name])
     with driver("lanes"):
         for value in others(name):
-            row = PUBLISHED.with_values(FREE | {name: value})
+            row = first_changed(name, value)
             found = {driver_name(code) for code in drivers(market, records([row])).tolist()}
             assert found == ({"lanes"} if known is None or value in known else {name})
 
@@ -95,7 +115,7 @@ def test_what_is_declared_runs_in_lanes(name):
 def test_what_is_not_declared_takes_the_plain_driver_and_is_named(name):
     market = market_of(WORLDS["plain"])
     for value in others(name):
-        row = PUBLISHED.with_values(FREE | {name: value})
+        row = first_changed(name, value)
         with driver("lanes"):
             assert {driver_name(code) for code in drivers(market, records([row])).tolist()} == {name}
     with driver("lanes"):
@@ -106,7 +126,7 @@ def test_what_is_not_declared_takes_the_plain_driver_and_is_named(name):
     ("name", "lanes", "is_wrong"),
     [
         ("governor.flatten_on_kill", ROW, False),  # without a kill switch it changes nothing
-        ("governor.order", ROW, True),  # lanes know no other order than that of the symbols
+        ("governor.order", ROW, True),  # lanes know no order by confidence
         ("broker.fill", OPINION, True),
     ],
 )

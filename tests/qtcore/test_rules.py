@@ -34,7 +34,7 @@ def test_what_a_rule_declares_exists(rule):
 
 
 def test_every_code_that_the_chain_writes_stands_in_the_layer_that_asks():
-    ranges = {"meta": range(36), "arbiter": range(40, 48), "governor": range(60, 72)}
+    ranges = {"meta": range(39), "arbiter": {*range(40, 48), *range(49, 51)}, "governor": range(60, 72)}
     for layer, within in ranges.items():
         missing = {r for r in Reason if r in within} - {rule.reason for rule in rules_of(layer)}
         assert missing <= {Reason.TIE, Reason.NEUTRAL_MARKET}

@@ -25,6 +25,7 @@ from tests.naive import sweep as naive
 from tests.qtcore.test_naive_chain import random_market, random_meta, random_votes
 from tests.qtcore.test_trade import RUINED
 from tests.support import PUBLISHED
+from tests.support.priced import priced_world
 
 N, S = 420, 4
 BLOCK = 150 * S  # cells: three blocks, the last one short
@@ -62,7 +63,8 @@ def world(seed: int = 3, funding: bool = False, meta: bool = False):
 
 def market_of(w, cells=None):
     problem = None if w.probs is None else np.full(N, int(Reason.PREDICTION_ERROR))
-    return Market.of(w.bars, w.votes, w.arbiter, w.regime, cells, w.probs, problem)
+    prices = getattr(w, "pricing", None), getattr(w, "maps", None)
+    return Market.of(w.bars, w.votes, w.arbiter, w.regime, cells, w.probs, problem, *prices)
 
 
 def alone(w, params):
@@ -97,6 +99,7 @@ def stepping(w):
 
 
 WORLDS = {"plain": world(), "funded": world(4, funding=True), "learned": world(5, meta=True)}
+WORLDS["priced"] = priced_world(N, S, 6)
 WORLDS["stepping"] = stepping(WORLDS["funded"])
 THRESHOLDS = st.fixed_dictionaries(
     {

@@ -192,14 +192,14 @@ def test_a_bad_ensemble_rule_is_told_the_rule(judge):
 
 
 @kernel
-def half_size(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def half_size(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """Ask our governor, take half."""
-    notional, reason = govern_step(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params)
+    notional, reason = govern_step(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params)
     return 0.5 * notional, reason
 
 
 @kernel
-def only_the_first(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def only_the_first(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """A twentieth of equity, first symbol only."""
     if symbol != 0:
         return 0.0, Reason.MAX_EXPOSURE_EXCEEDED
@@ -207,20 +207,20 @@ def only_the_first(side, confidence, symbol, now, loss_time, win_rate, payoff, a
 
 
 @kernel
-def forgets_the_side(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def forgets_the_side(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """Buy, whatever was asked."""
     return 0.05 * account["equity"], Reason.APPROVED
 
 
 @kernel
-def books_itself(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def books_itself(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """Pay a fee of its own."""
     account["balance"] -= 1.0
     return side * 100.0, Reason.APPROVED
 
 
 @kernel
-def says_nothing(side, confidence, symbol, now, loss_time, win_rate, payoff, account, position, params):
+def says_nothing(side, confidence, edge, risk, symbol, now, loss_time, win_rate, payoff, account, position, params):
     """Refuse without a reason."""
     return 0.0, Reason.NONE
 

@@ -1,0 +1,312 @@
+"""Opinion in money: what an opinion may be counted on to earn, and whether that pays for the trade.
+
+A map (`MAP`, fitted by `research.training.edge` on data before) turns how far the ensemble leans to a side, p_buy - p_sell, and trailing
+volatility into the return of the trade that it asks for, before costs: slope x |lean| x volatility, where the slope is a lower bound and
+0 without evidence. A cell is valued once, whatever the broker costs (`value`); it trades when the edge that is left after fees, slippage
+and expected funding exceeds `decide.min_edge` (`price`). Where the ensemble has no such edge the arbiter is asked, whose score has a map of
+its own. The learned meta layer never adds: it shrinks a bet or leaves it out.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.arbiter import blank_rule, score_rule, signal_rule
+from qtcore.check import as_array
+from qtcore.choices import MetaMode
+from qtcore.jit import kernel
+from qtcore.meta.bet import shrink_rule
+from qtcore.types import F8, I8, MAP, N_KNOTS, N_MODELS, NEVER, NS_PER_HOUR, Code, Value, Votes
+
+HOLDS = N_MODELS  # first row of the voters' probabilities of HOLD
+VOLATILITY, FUNDING, N_PRICING = range(2 * N_MODELS, 2 * N_MODELS + 3)  # rows of what prices an opinion
+
+
+class Bid(IntEnum):
+    """Rows of the valued opinion `bids [7, N]`; a bid has the sign of its side, 0.0 where there is none."""
+
+    ENSEMBLE = 0
+    WIN = 1
+    RISK = 2
+    ARBITER = 3
+    ARBITER_WIN = 4
+    ARBITER_RISK = 5
+    CARRY = 6
+
+
+N_BIDS = len(Bid)
+NO_CELL = 2**62  # beyond every block
+VOLATILITY_NAME = "volatility_72h"  # the feature that prices; 24, 72 and 168 hours earned the same (2026-11)
+CARRY_SPAN = 72 * NS_PER_HOUR  # over which funding is averaged
+
+
+@kernel(inline=True)
+def win_rule(knots, size):
+    """Return how often a trade pays at a lean of this size: linear between the `N_KNOTS` knots of [0, 1]."""
+    at = size * (N_KNOTS - 1.0)
+    at = at if at < N_KNOTS - 1.0 else N_KNOTS - 1.0
+    low = np.int64(at)
+    low = low if low < N_KNOTS - 2 else N_KNOTS - 2
+    below, above = knots[np.uintp(low)], knots[np.uintp(low + 1)]
+    return below + (above - below) * (at - low)
+
+
+@kernel(inline=True)
+def bid_rule(lean, volatility, slope):
+    """Return the return before costs that may be counted on, with the sign of the side; 0.0 without a lean or a volatility."""
+    bid = slope * lean * volatility
+    return bid if bid == bid else 0.0
+
+
+@kernel(inline=True)
+def net_rule(bid, costs, carry):
+    """Return what a bid leaves after its costs. costs: fees and slippage of both sides; carry: funding that a long expects to pay."""
+    return abs(bid) - costs - (carry if bid > 0.0 else -carry)
+
+
+@kernel(inline=True)
+def price_rule(bid, arbiter_bid, costs, carry, min_edge):
+    """Return the bid that trades, its net edge, whether the ensemble is in doubt, and whether the bid is the arbiter's; 0.0 for none.
+
+    Without a bid that trades the edge is the ensemble's. The one place of this order: a block, a bar, a row of a sweep and its lanes ask.
+    """
+    net, other = net_rule(bid, costs, carry), net_rule(arbiter_bid, costs, carry)
+    in_doubt = (bid == 0.0) | (not net > min_edge)
+    is_arbiter = in_doubt & (arbiter_bid != 0.0) & (other > min_edge)
+    chosen = arbiter_bid if is_arbiter else bid
+    return (0.0 if in_doubt & (not is_arbiter) else chosen), (other if is_arbiter else net), in_doubt, is_arbiter
+
+
+@kernel(inline=True)
+def costs_rule(fee_rate, slippage_rate):
+    """Return the cost of both sides of a trade, a fraction of its notional."""
+    return 2.0 * (fee_rate + slippage_rate)
+
+
+@kernel
+def map_at(maps, cell):
+    """Return the number of the map that a cell of the whole belongs to, and the first cell of the next."""
+    f = np.int64(0)
+    while f + 1 < len(maps) and maps[f + 1]["first"] <= cell:
+        f += 1
+    return f, maps[f + 1]["first"] if f + 1 < len(maps) else np.int64(NO_CELL)
+
+
+@kernel
+def average_cells(pricing, weights, codes, values, start, stop):
+    """Write the weighted mean of the voters' probabilities for the cells [start, stop) as the ensemble's opinion.
+
+    pricing [12, N]: a voter that is NaN is absent; weights: five. codes [11, N]: writes ENSEMBLE_ACTION, the first of HOLD, SELL, BUY with
+    the largest probability; values: ENSEMBLE_CONFIDENCE, that probability, and LEAN where it has a row. Without a vote HOLD at 0.5.
+    """
+    is_priced = len(values) > Value.LEAN
+    for i in range(np.uintp(start), np.uintp(stop)):
+        lean, hold, whole = 0.0, 0.0, 0.0
+        for m in range(N_MODELS):
+            said, kept = pricing[m, i], pricing[HOLDS + m, i]
+            is_known = said == said
+            weight = weights[m] if is_known else 0.0
+            lean += weight * said if is_known else 0.0
+            hold += weight * kept if is_known else 0.0
+            whole += weight
+        is_known = whole > 0.0
+        whole = whole if is_known else 1.0
+        lean, hold = lean / whole, hold / whole
+        hold = hold if is_known else 0.5
+        buy, sell = 0.5 * ((1.0 - hold) + lean), 0.5 * ((1.0 - hold) - lean)
+        action = 2 if (buy > hold) & (buy > sell) else (0 if (sell > hold) & (sell >= buy) else 1)
+        codes[Code.ENSEMBLE_ACTION, i] = action
+        values[Value.ENSEMBLE_CONFIDENCE, i] = buy if action == 2 else (sell if action == 0 else hold)
+        if is_priced:
+            values[Value.LEAN, i] = lean
+
+
+@kernel
+def average_block(action, pricing, maps, offset, params, codes, values, start, stop):
+    """Form the ensemble of the cells [start, stop) as the weighted mean, every map with its own factors of the weights.
+
+    action [5, N]: who agrees is counted on it, a count of voters for the ensemble's action; no tie and no consensus of the vote is left.
+    """
+    given = params[0]["ensemble"]["weights"]
+    first = start
+    while first < stop:
+        f, end = map_at(maps, first + offset)
+        last, by = min(stop, end - offset), maps[f]["factors"]
+        weights = (given[0] * by[0], given[1] * by[1], given[2] * by[2], given[3] * by[3], given[4] * by[4])
+        average_cells(pricing, weights, codes, values, first, last)
+        first = last
+    for i in range(np.uintp(start), np.uintp(stop)):
+        n, chosen = np.int64(0), codes[Code.ENSEMBLE_ACTION, i]
+        for m in range(N_MODELS):
+            n += action[m, i] == chosen
+        voters = np.int64(codes[Code.N_VOTERS, i])
+        label = 1 + (2 * n >= voters) + (4 * n >= 3 * voters) + (n >= voters)
+        codes[Code.CONSENSUS_COUNT, i] = n
+        codes[Code.CONSENSUS, i] = label if voters > 0 else 0
+
+
+@kernel
+def lean_on_votes(codes, values, start, stop):
+    """Write the signed confidence of the ensemble as the LEAN of the cells [start, stop); 0.0 for HOLD."""
+    for i in range(np.uintp(start), np.uintp(stop)):
+        sure, action = values[Value.ENSEMBLE_CONFIDENCE, i], codes[Code.ENSEMBLE_ACTION, i]
+        values[Value.LEAN, i] = sure if action == 2 else (-sure if action == 0 else 0.0)
+
+
+@kernel
+def value_cells(lean, pricing, arbiter, pays, map_, asks, takes, bids, start, stop, at):
+    """Value the cells [start, stop) with one map; see `value`. at: where the first of them lies in `bids`."""
+    slope, variance, knots = map_["slope"], map_["variance"], map_["win"]
+    other, other_variance, other_knots = map_["arbiter_slope"], map_["arbiter_variance"], map_["arbiter_win"]
+    skip, full = map_["skip"], map_["full"]
+    takes = takes & (map_["is_seated"] != 0) & (len(pays) > 1)
+    shift = np.uintp(at) - np.uintp(start)
+    for i in range(np.uintp(start), np.uintp(stop)):
+        leans, volatility = lean[i], pricing[VOLATILITY, i]
+        share = shrink_rule(pays[i], skip, full) if takes else 1.0
+        bid, square = bid_rule(leans, volatility, slope), volatility * volatility
+        bids[Bid.ENSEMBLE, i + shift] = bid if share > 0.0 else 0.0
+        bids[Bid.RISK, i + shift] = variance * square / (share if share > 0.0 else 1.0)
+        bids[Bid.CARRY, i + shift] = pricing[FUNDING, i]
+    for i in range(np.uintp(start), np.uintp(stop)):
+        bids[Bid.WIN, i + shift] = win_rule(knots, abs(lean[i]))
+    if not asks or other == 0.0:
+        for row in range(Bid.ARBITER, Bid.CARRY):
+            bids[row, np.uintp(start) + shift : np.uintp(stop) + shift] = 0.0
+        return
+    for i in range(np.uintp(start), np.uintp(stop)):
+        rsi, macd, line, bb = arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i]
+        volume, momentum = arbiter[4, i], arbiter[5, i]
+        score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
+        is_known = (abs(score) < np.inf) & (not blank_rule(rsi, macd, line, bb, volume, momentum))
+        bids[Bid.ARBITER, i + shift] = score if is_known else 0.0
+    for i in range(np.uintp(start), np.uintp(stop)):
+        bids[Bid.ARBITER_WIN, i + shift] = win_rule(other_knots, abs(bids[Bid.ARBITER, i + shift]))
+    for i in range(np.uintp(start), np.uintp(stop)):
+        score, volatility = bids[Bid.ARBITER, i + shift], pricing[VOLATILITY, i]
+        bids[Bid.ARBITER, i + shift] = bid_rule(score, volatility, other)
+        bids[Bid.ARBITER_RISK, i + shift] = other_variance * (volatility * volatility)
+
+
+@kernel
+def value(lean, pricing, arbiter, pays, maps, offset, params, bids, start, stop, at):
+    """Value the opinion of the cells [start, stop) before costs into bids [7, >= at + stop - start], rows as in `Bid`.
+
+    lean [N]: of the ensemble; pricing [12, N]: VOLATILITY of a bar's return, NaN unknown; arbiter [6, N]: `ARBITER_INPUTS`; pays [N] or
+    [1]: probability of the meta model that the bet pays, NaN without an answer. maps MAP [F]: `first` in cells of the whole, of which
+    cell 0 of the arrays is number `offset`. A bet that the meta layer leaves out is no bid.
+    """
+    asks = params[0]["arbiter"]["enabled"] != 0
+    takes = (params[0]["meta"]["enabled"] != 0) & (params[0]["meta"]["mode"] == MetaMode.BET)
+    first = start
+    while first < stop:
+        f, end = map_at(maps, first + offset)
+        last = min(stop, end - offset)
+        value_cells(lean, pricing, arbiter, pays, maps[f], asks, takes, bids, first, last, at + first - start)
+        first = last
+
+
+@kernel
+def price(lean, bids, params, raw_action, raw_confidence, money, start, stop, at):
+    """Decide the cells [start, stop) by what is left after costs: raw_action, raw_confidence [N], and money [3, N]: gross edge, edge, risk.
+
+    bids [7, ...]: as `value` wrote them, the first at `at`. The confidence is the probability that the trade pays, of the ensemble's side
+    where nothing trades.
+    """
+    broker, min_edge = params[0]["broker"], params[0]["decide"]["min_edge"]
+    costs, horizon = costs_rule(broker["fee_rate"], broker["slippage_rate"]), float(broker["max_holding_bars"])
+    shift = np.uintp(at) - np.uintp(start)
+    for i in range(np.uintp(start), np.uintp(stop)):
+        j = i + shift
+        bid, win, risk = bids[Bid.ENSEMBLE, j], bids[Bid.WIN, j], bids[Bid.RISK, j]
+        arbiter_bid, arbiter_win, arbiter_risk = bids[Bid.ARBITER, j], bids[Bid.ARBITER_WIN, j], bids[Bid.ARBITER_RISK, j]
+        chosen, edge, _, is_arbiter = price_rule(bid, arbiter_bid, costs, horizon * bids[Bid.CARRY, j], min_edge)
+        gross, other = abs(bid), abs(arbiter_bid)
+        raw_action[i] = 2 if chosen > 0.0 else (0 if chosen < 0.0 else 1)
+        raw_confidence[i] = arbiter_win if is_arbiter else win
+        money[0, i] = gross if gross > other else other
+        known = edge if (bid != 0.0) | is_arbiter else -costs
+        money[1, i] = known if (lean[i] != 0.0) | is_arbiter else np.nan
+        money[2, i] = arbiter_risk if is_arbiter else risk
+
+
+@kernel
+def lay_pricing(action, confidence, probs, pricing):
+    """Write what every voter says, p_buy - p_sell and p_hold, into the first rows of pricing [12, N].
+
+    NaN for an absent voter. action, confidence [5, N]; probs [5, N, 3], or [5, 0, 3] where nobody gave any: then the confidence
+    stands for the side, and the rest for HOLD; a HOLD leans to no side.
+    """
+    n = np.uintp(pricing.shape[1])
+    for m in range(N_MODELS):
+        unsaid = np.int64(probs.shape[1] == 0)
+        for i in range(n if probs.shape[1] > 0 else np.uintp(0)):
+            said, sell, kept, buy = action[m, i], probs[m, i, 0], probs[m, i, 1], probs[m, i, 2]
+            lean = buy - sell
+            is_known = (said >= 0) & (lean == lean) & (kept == kept)
+            unsaid |= (said >= 0) & (not is_known)
+            pricing[m, i] = lean if is_known else np.nan
+            pricing[HOLDS + m, i] = kept if is_known else np.nan
+        for i in range(n if unsaid != 0 else np.uintp(0)):
+            said, sure, lean, kept = action[m, i], confidence[m, i], pricing[m, i], pricing[HOLDS + m, i]
+            is_told = (probs.shape[1] > 0) & (lean == lean)
+            side = sure if said == 2 else (-sure if said == 0 else 0.0)
+            pricing[m, i] = lean if is_told else (side if said >= 0 else np.nan)
+            pricing[HOLDS + m, i] = kept if is_told else ((1.0 if said == 1 else 1.0 - sure) if said >= 0 else np.nan)
+
+
+def pricing_of(votes: Votes, volatility: F8, carry: F8 | None = None) -> F8:
+    """Return what prices an opinion, [12, n, S].
+
+    volatility [n, S]: of a bar's return; carry [n, S]: funding that a long expects to pay in a bar, a fraction, None for none.
+    """
+    n, n_symbols = votes.action.shape[1:]
+    out = np.empty((N_PRICING, n, n_symbols))
+    lay_pricing(*told(votes), out.reshape(N_PRICING, -1))
+    out[VOLATILITY], out[FUNDING] = volatility, 0.0 if carry is None else carry
+    return out
+
+
+def told(votes: Votes) -> tuple[NDArray[np.int8], F8, F8]:
+    """Return what voters said as `lay_pricing` takes it."""
+    probs = np.empty((N_MODELS, 0, 3)) if votes.probs is None else as_array(votes.probs, np.float64).reshape(N_MODELS, -1, 3)
+    action, confidence = as_array(votes.action, np.int8), as_array(votes.confidence, np.float64)
+    return action.reshape(N_MODELS, -1), confidence.reshape(N_MODELS, -1), probs
+
+
+def no_map() -> NDArray:
+    """Return the one map that knows of no edge: nothing trades on it."""
+    out = np.zeros(1, MAP)
+    out["start"], out["factors"], out["win"], out["arbiter_win"], out["full"] = NEVER, 1.0, np.nan, np.nan, 1.0
+    return out
+
+
+def maps_on(maps: NDArray, close_time: I8, n_symbols: int) -> NDArray:
+    """Return those of the maps MAP [F], ordered by `start`, that decisions at `close_time` [n] need, with their `first` cell.
+
+    Before the first there is no edge.
+    """
+    known = np.concatenate([no_map(), maps])
+    bars = np.append(np.searchsorted(close_time, known["start"]), max(1, len(close_time)))
+    kept = np.flatnonzero(bars[1:] > bars[:-1])
+    out: NDArray = known[kept]
+    out["first"] = bars[kept] * n_symbols
+    return out
+
+
+def carry_weight(interval: int) -> float:
+    """Return the weight of the newest bar, of a length in ns, in the exponential mean of funding."""
+    return min(1.0, interval / CARRY_SPAN)
+
+
+@kernel
+def carry_block(funding, weight, mean, out):
+    """Write the exponential mean of the funding rate a bar up to each bar into out [n, S]; mean [S] is carried on in place.
+
+    funding [n, S]: the rate due in a bar, 0.0 where none is. weight: of the newest bar.
+    """
+    for t in range(funding.shape[0]):
+        for s in range(funding.shape[1]):
+            mean[s] += weight * (funding[t, s] - mean[s])
+            out[t, s] = mean[s]

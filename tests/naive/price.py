@@ -1,0 +1,204 @@
+"""What is an opinion worth? Slow twins of the kernels that value and price one, a cell at a time, in floats and lists.
+
+A map is a dict with the fields of `MAP`; a cell's pricing is a list of twelve, its bids a list of seven. Sums run left to right.
+"""
+
+import math
+
+from qtcore.rules import Reason
+from qtcore.types import Source, Verdict
+from tests.naive import opinion
+
+SELL, HOLD, BUY = 0, 1, 2
+NAN = math.nan
+
+
+def win_rule(knots, size):
+    steps = len(knots) - 1
+    low = min(int(min(size * steps, steps)), steps - 1)
+    return knots[low] + (knots[low + 1] - knots[low]) * (min(size * steps, float(steps)) - low)
+
+
+def shrink_rule(pays, skip, full):
+    return 1.0 if pays != pays else min(max((pays - skip) / (full - skip), 0.0), 1.0)
+
+
+def bet_rule(pays, share, problem):
+    if pays != pays:
+        return problem
+    return Reason.BET_TAKEN if share == 1.0 else Reason.BET_SKIPPED if share == 0.0 else Reason.BET_SHRUNK
+
+
+def bid_rule(lean, volatility, slope):
+    return 0.0 if volatility != volatility else slope * lean * volatility
+
+
+def costs_rule(fee_rate, slippage_rate):
+    return 2.0 * (fee_rate + slippage_rate)
+
+
+def net_rule(bid, costs, carry):
+    """A long pays what a short receives."""
+    return abs(bid) - costs - (carry if bid > 0.0 else -carry)
+
+
+def price_rule(bid, arbiter_bid, costs, carry, min_edge):
+    edge = net_rule(bid, costs, carry)
+    if bid != 0.0 and edge > min_edge:
+        return bid, edge, False, False
+    other = net_rule(arbiter_bid, costs, carry)
+    if arbiter_bid != 0.0 and other > min_edge:
+        return arbiter_bid, other, True, True
+    return 0.0, edge, True, False
+
+
+def map_at(firsts, cell):
+    """The last map that begins at the cell or before, and where the next begins."""
+    f = max([0] + [k for k, first in enumerate(firsts) if first <= cell])
+    return f, firsts[f + 1] if f + 1 < len(firsts) else 2**62
+
+
+def lay_pricing(votes, probs):
+    """p_buy - p_sell and p_hold of five voters; votes as `opinion.as_votes`, probs None or three numbers of each."""
+    leans, holds = [], []
+    for vote, three in zip(votes, probs or [None] * 5):
+        if vote is None:
+            lean, hold = NAN, NAN
+        elif three is not None and not any(math.isnan(p) for p in three):
+            lean, hold = three[2] - three[0], three[1]
+        else:
+            action, sure = vote
+            lean, hold = {SELL: -sure, HOLD: 0.0, BUY: sure}[action], 1.0 if action == HOLD else 1.0 - sure
+        leans.append(lean)
+        holds.append(hold)
+    return leans + holds
+
+
+def average_block(votes, pricing, map_, p):
+    """The weighted mean: action, confidence, lean, and how many agree."""
+    weights = [w * f for w, f in zip(p["ensemble.weights"], map_["factors"])]
+    known = [m for m in range(5) if pricing[m] == pricing[m]]
+    whole = lean = hold = 0.0
+    for m in known:
+        whole, lean, hold = whole + weights[m], lean + weights[m] * pricing[m], hold + weights[m] * pricing[5 + m]
+    lean, hold = (lean / whole, hold / whole) if whole > 0.0 else (0.0, 0.5)
+    buy, sell = 0.5 * ((1.0 - hold) + lean), 0.5 * ((1.0 - hold) - lean)
+    action = BUY if buy > hold and buy > sell else SELL if sell > hold and sell >= buy else HOLD
+    n, said = len([v for v in votes if v]), [v[0] for v in votes if v].count(action)
+    return {
+        "ensemble_action": action,
+        "ensemble_confidence": (sell, hold, buy)[action],
+        "lean": lean,
+        "consensus": opinion.consensus_rule(said, n, False),
+        "consensus_count": said,
+    }
+
+
+def lean_on_votes(column):
+    sure = column["ensemble_confidence"]
+    return {SELL: -sure, HOLD: 0.0, BUY: sure}[column["ensemble_action"]]
+
+
+def score_of(inputs):
+    score = opinion.score_cells(inputs)
+    return score if math.isfinite(score) else 0.0
+
+
+def value(lean, pricing, inputs, pays, map_, p):
+    """The seven rows of a valued opinion."""
+    volatility, carry = pricing[10], pricing[11]
+    takes = p["meta.enabled"] and p["meta.mode"] == "bet" and map_["is_seated"]
+    share = shrink_rule(pays, map_["skip"], map_["full"]) if takes else 1.0
+    bid = bid_rule(lean, volatility, map_["slope"]) if share > 0.0 else 0.0
+    risk = map_["variance"] * (volatility * volatility) / (share if share > 0.0 else 1.0)
+    out = [bid, win_rule(map_["win"], abs(lean)), risk, 0.0, 0.0, 0.0, carry]
+    if p["arbiter.enabled"] and map_["arbiter_slope"] != 0.0:
+        score = score_of(inputs)
+        out[3] = bid_rule(score, volatility, map_["arbiter_slope"])
+        out[4:6] = win_rule(map_["arbiter_win"], abs(score)), map_["arbiter_variance"] * (volatility * volatility)
+    return out
+
+
+def price(lean, bids, p):
+    """What is decided, and the price of that."""
+    bid, win, risk, other, other_win, other_risk, carry = bids
+    costs = costs_rule(p["broker.fee_rate"], p["broker.slippage_rate"])
+    chosen, edge, _, is_arbiter = price_rule(bid, other, costs, p["broker.max_holding_bars"] * carry, p["decide.min_edge"])
+    edge = edge if bid != 0.0 or is_arbiter else -costs
+    return {
+        "raw_action": BUY if chosen > 0.0 else SELL if chosen < 0.0 else HOLD,
+        "raw_confidence": other_win if is_arbiter else win,
+        "gross_edge": max(abs(bid), abs(other)),
+        "edge": edge if lean != 0.0 or is_arbiter else NAN,
+        "risk": other_risk if is_arbiter else risk,
+    }
+
+
+def judge_bets(lean, pays, problem, map_, action):
+    if lean == 0.0:
+        return {}
+    share = shrink_rule(pays, map_["skip"], map_["full"])
+    return {
+        "meta_reason": bet_rule(pays, share, problem),
+        "meta_action": -1 if pays != pays else HOLD if share == 0.0 else action,
+        "meta_confidence": pays,
+        "verdict": Verdict.OVERRIDE if map_["is_seated"] and share < 1.0 else Verdict.DEFER,
+    }
+
+
+def note_doubts(bids, p):
+    """Whether the arbiter is asked, and whether its bid trades."""
+    costs = costs_rule(p["broker.fee_rate"], p["broker.slippage_rate"])
+    _, _, in_doubt, is_arbiter = price_rule(bids[0], bids[3], costs, p["broker.max_holding_bars"] * bids[6], p["decide.min_edge"])
+    asked = {"verdict": Verdict.ESCALATE} if in_doubt and p["arbiter.enabled"] else {}
+    return {"source": Source.ARBITER if is_arbiter else Source.ENSEMBLE, **asked}
+
+
+def advise(inputs, win, in_use, column):
+    """What the arbiter says to a cell that it was asked about."""
+    if column["verdict"] != Verdict.ESCALATE:
+        return {"arbiter_action": -1, "arbiter_reason": 0, "arbiter_confidence": NAN, "arbiter_score": NAN}
+    score, is_blank = opinion.score_rule(opinion.signal_rule(*inputs)), opinion.blank_rule(*inputs)
+    action = BUY if score > 0.0 else SELL if score < 0.0 else HOLD
+    if is_blank or score != score:
+        reason = Reason.NO_MARKET_DATA if is_blank else Reason.ANALYSIS_ERROR
+    elif column["source"] == Source.ARBITER:
+        reason = Reason.BUY_SIGNAL if action == BUY else Reason.SELL_SIGNAL
+    elif action == HOLD:
+        reason = Reason.DEFER_ACTION_IS_HOLD
+    else:
+        reason = Reason.DEFER_NO_EDGE if in_use else Reason.NO_SEAT
+    is_broken = is_blank or score != score
+    return {
+        "arbiter_action": action,
+        "arbiter_reason": reason,
+        "arbiter_confidence": win if in_use and not is_broken else NAN,
+        "arbiter_score": NAN if is_blank else score,
+    }
+
+
+def decide_block(votes, probs, inputs, regime, pricing, pays, problem, map_, p):
+    """Decide one cell by its edge: a dict with every decision column and the money. pricing: volatility and carry."""
+    pricing = lay_pricing(votes, probs) + pricing
+    column = {**opinion.vote(votes, regime, p), **opinion.reset()}
+    if p["ensemble.rule"] == "mean":
+        column |= average_block(votes, pricing, map_, p)
+    else:
+        column["lean"] = lean_on_votes(column)
+    column |= opinion.keep(column)
+    bids = value(column["lean"], pricing, inputs, pays, map_, p)
+    column |= price(column["lean"], bids, p)
+    if p["meta.enabled"]:
+        column |= judge_bets(column["lean"], pays, problem, map_, column["ensemble_action"])
+    column |= note_doubts(bids, p)
+    if p["arbiter.enabled"]:
+        column |= advise(inputs, bids[4], map_["arbiter_slope"] > 0.0, column)
+    return column
+
+
+def carry_block(rates, weight, mean):
+    out = []
+    for rate in rates:
+        mean = mean + weight * (rate - mean)
+        out.append(mean)
+    return out
