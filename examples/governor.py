@@ -10,6 +10,8 @@ from qtcore.governor import govern_step
 def careful(
     side: int,
     confidence: float,
+    edge: float,
+    risk: float,
     symbol: int,
     now: int,
     loss_time: int,

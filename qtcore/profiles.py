@@ -68,7 +68,8 @@ PUBLISHED: dict[str, Any] = {
     "broker.max_holding_bars": 0,
     "broker.delist_after": 24,
 }
-LATER: dict[str, Any] = {"ensemble.rule": "vote", "decide.rule": "confidence", "decide.min_edge": 0.0}  # of these the parameters that 0.2 did not have: what they are without effect, and so in both
+# Of these the parameters that 0.2 did not have: what they are without effect, and so in both.
+LATER: dict[str, Any] = {"ensemble.rule": "vote", "decide.rule": "confidence", "decide.min_edge": 0.0}
 PUBLISHED |= LATER
 ORIGINAL: dict[str, Any] = PUBLISHED | {
     "ensemble.tie_break": "order",

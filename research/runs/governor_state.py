@@ -181,9 +181,9 @@ class GovernorState:
             return 0.0, int(code)
         column = self._column(symbol)
         side = 1 if action == Action.BUY else -1
-        judged = govern_step(
-            side, confidence, float("nan"), float("nan"), column, time, self._loss_time(symbol), *self._odds(), account, self.positions[column], params
-        )
+        unknown = float("nan"), float("nan")  # edge and risk: scenario files know of no price
+        loss, position = self._loss_time(symbol), self.positions[column]
+        judged = govern_step(side, confidence, *unknown, column, time, loss, *self._odds(), account, position, params)
         return float(judged[0]), int(judged[1])
 
     def _odds(self) -> tuple[float, float]:
