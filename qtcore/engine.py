@@ -45,7 +45,8 @@ class Models(Protocol):
         """Turn inputs [lookback - 1 + n, S, F], the earlier rows in front, into probabilities [5, n, S, 3], NaN where a model is absent.
 
         Models may also say `lookback`: rows of one symbol that a prediction sees, its own included, else 1; and who they are: `names`, one
-        for each of the five slots (`qtcore.voters.slots_of`), else `MODELS`, and `slots`, those that take part, else all of `names`.
+        for each of the five slots (`qtcore.voters.slots_of`), else `MODELS`, and `slots`, those that take part, else all of `names`; and
+        `maps`, MAP [F] by `start`: what their opinions are worth.
         """
         ...
 
@@ -126,7 +127,6 @@ class Engine:
         trade: Callable[..., int] = trade,
         features: Iterable[str] = (),
         custom: Iterable[Feature] = (),
-        maps: NDArray | None = None,
     ) -> None:
         """Start before the first bar.
 
@@ -134,8 +134,7 @@ class Engine:
         without it the rules alone act. judge: an own opinion in NumPy instead of ensemble, meta and arbiter,
         `(votes, planes, params) -> (action [n, S], confidence [n, S])`. trade: an own trade loop from `rebind`. features: planes wanted in
         the result beside those that a layer reads; without models and judge nobody reads the model features, so they are not made.
-        custom: own features. maps: MAP [F] by `start`, from opinion to money, those of the models where it is None; without any there is
-        no edge, so that nothing trades where `decide.rule` is edge.
+        custom: own features.
         """
         params = params or Params()
         if params.broker.max_holding_bars == 0:
@@ -146,8 +145,7 @@ class Engine:
             params = params.for_voters(self._names, getattr(models, "slots", self._names))
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
-        found = getattr(models, "maps", None) if maps is None else maps
-        self.maps = no_map() if found is None else found
+        self._maps = no_map()  # of the last block's votes
         self._reads_prices = reads_prices(params.record())
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
@@ -155,13 +153,15 @@ class Engine:
     def run(self, bars: Bars, votes: Votes | None = None) -> Result:
         """Run the next block of closed bars through the chain.
 
-        votes: what the base models said, else `models` are asked, else nobody votes. Raises InputError when the bars do not continue the
-        block before, or do not fit the votes.
+        votes: what the base models said, else `models` are asked, else nobody votes. Their maps say what an opinion is worth; without any
+        there is no edge, and nothing trades where `decide.rule` is edge. Raises InputError when the bars do not continue the block before,
+        or do not fit the votes.
         """
         bars = as_bars(bars)
         self._continue(bars)
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes, votes)
+        self._maps = no_map() if votes.maps is None else votes.maps
         if self.judge is None:
             self.params.check_voters(votes.names)
         if self.judge is None and self.meta_model is None and flows(self.params, bars.close.size):
@@ -192,7 +192,7 @@ class Engine:
             raise InputError("stepper must run the compiled chain, was asked for an engine with own layers or a meta model; use run")
         if self.params.stages:
             raise InputError(f"stepper must run one set of parameters, was asked for {len(self.params.stages)} stages; use run")
-        return Stepper(self.params.record(), self.bank, self.account, self._clock, self.maps)
+        return Stepper(self.params.record(), self.bank, self.account, self._clock, self._maps)
 
     def finish(self) -> tuple[TradeState, NDArray]:
         """Close what is open at the last valid closes, on a copy of the account: END_OF_DATA (`spec` 10.6 m)."""
@@ -259,7 +259,7 @@ class Engine:
             inputs = np.concatenate([self._rows, matrix(planes, self.models.feature_names)])
             self._rows = inputs[n:].copy()
             if votes is None:
-                return Votes.from_probs(self.models.serve(inputs, bars.close_time), self._names)
+                return Votes.from_probs(self.models.serve(inputs, bars.close_time), self._names, getattr(self.models, "maps", None))
         if votes is not None:
             return as_votes(votes, n, n_symbols)
         return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan), None, self._names)
@@ -277,12 +277,12 @@ class Engine:
         """Decide the block, every stage of the parameters with its own."""
         spans = self.params.spans(bars.close_time)
         if len(spans) == 1:
-            maps = maps_on(self.maps, bars.close_time, len(bars.symbols))
+            maps = maps_on(self._maps, bars.close_time, len(bars.symbols))
             return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem, pricing=pricing, maps=maps)
         out = Decisions.empty(*bars.close.shape, self.params.decide.rule == DecideRule.EDGE)
         for rows, params in spans:
             meta, prices = (None if a is None else a[:, rows] for a in (probs, pricing))
-            maps = maps_on(self.maps, bars.close_time[rows], len(bars.symbols))
+            maps = maps_on(self._maps, bars.close_time[rows], len(bars.symbols))
             seen = votes[rows], planes.arbiter[:, rows], planes.regime[:, rows]
             part = decide(*seen, params, meta, meta_problem=problem[rows], pricing=prices, maps=maps)
             out.slabs[0][:, rows], out.slabs[1][:, rows] = part.slabs
@@ -311,7 +311,7 @@ class Engine:
             raise InputError(f"judge must return actions 0, 1 or 2, was {action.min()} to {action.max()}")
         decisions.raw_action[:], decisions.raw_confidence[:], decisions.source[:] = action, confidence, Source.META
         if pricing is not None and decisions.edge is not None:
-            price_opinion(action, confidence, pricing, maps_on(self.maps, bars.close_time, len(bars.symbols)), self.params, decisions)
+            price_opinion(action, confidence, pricing, maps_on(self._maps, bars.close_time, len(bars.symbols)), self.params, decisions)
 
     def _trading(self) -> AbstractContextManager[None]:
         return nullcontext() if self._trade is trade else own_code("trade must run as a trade loop")

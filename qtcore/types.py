@@ -271,27 +271,29 @@ class Votes:
 
     action [M, n, S]: int8, -1 absent. confidence [M, n, S]: float64 in [0, 1], NaN absent.
     probs [M, n, S, 3]: float64 SELL HOLD BUY, NaN absent; None when the models gave actions only.
-    names [M]: who votes in each slot, as `qtcore.voters.slots_of` gives them out.
+    names [M]: who votes in each slot, as `qtcore.voters.slots_of` gives them out. maps: MAP [F] by `start`, what these opinions are worth
+    (`qtcore.chain.price`), None where nobody knows.
     """
 
     action: NDArray[np.int8]
     confidence: F8
     probs: F8 | None = None
     names: tuple[str, ...] = MODELS
+    maps: NDArray | None = None
 
     @classmethod
-    def from_probs(cls, probs: F8, names: tuple[str, ...] = MODELS) -> "Votes":
+    def from_probs(cls, probs: F8, names: tuple[str, ...] = MODELS, maps: NDArray | None = None) -> "Votes":
         """Vote with probabilities [M, n, S, 3]: the action is the first largest, the confidence its probability (`spec` 3.1)."""
         known = ~np.isnan(probs).any(axis=3)
         action = np.where(known, np.argmax(np.where(np.isnan(probs), -1.0, probs), axis=3), -1).astype(np.int8)
         confidence = np.where(known, np.max(probs, axis=3, initial=-1.0, where=~np.isnan(probs)), np.nan)
-        return cls(action, confidence, probs, names)
+        return cls(action, confidence, probs, names, maps)
 
     def __getitem__(self, rows: slice) -> "Votes":
         """Cut a block of rows; arrays are contiguous copies."""
         cut = np.ascontiguousarray
         probs = None if self.probs is None else cut(self.probs[:, rows])
-        return Votes(cut(self.action[:, rows]), cut(self.confidence[:, rows]), probs, self.names)
+        return Votes(cut(self.action[:, rows]), cut(self.confidence[:, rows]), probs, self.names, self.maps)
 
 
 DECISION_COLUMNS: dict[str, str] = {

@@ -24,9 +24,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from qtcore import __version__
+from qtcore.choices import DecideRule
 from qtcore.jit import source_hash
 from qtcore.params import Params
-from qtcore.types import DECISION_COLUMNS, MODELS, Bars
+from qtcore.types import DECISION_COLUMNS, MODELS, MONEY_COLUMNS, Bars
 from research.errors import ConfigError, UserError
 from research.files import count_rows, hash_file, put_in_place, read_json, read_table, save_json
 from research.runs.former import command_now, profile_now
@@ -165,7 +166,7 @@ def array_hashes(run: RunRecord) -> dict[str, str]:
     """sha256 of the bytes of every array of a run, by name: what `qt reproduce` compares."""
     result = run.result
     arrays = {f"bars.{name}": getattr(run.bars, name) for name in ("open_time", "close_time", *PRICES)}
-    arrays |= {f"votes.{name}": getattr(result.votes, name) for name in ("action", "confidence", "probs")}
+    arrays |= {f"votes.{name}": getattr(result.votes, name) for name in ("action", "confidence", "probs", "maps")}
     arrays |= {f"decisions.{name}": plane for name, plane in layer_planes(run).items()}
     arrays |= {name: getattr(result, name) for name in ("equity", "balance", "exposure", "fills")}
     if run.bars.funding is not None:
@@ -392,7 +393,8 @@ class RunFiles:
             "trend_strength",
             "label",
         )
-        return self.planes("decisions", [*own, *DECISION_COLUMNS, *rest])
+        priced = MONEY_COLUMNS if self.params().decide.rule == DecideRule.EDGE else ()
+        return self.planes("decisions", [*own, *DECISION_COLUMNS, *priced, *rest])
 
 
 def read_run(folder: Path | str) -> RunFiles:

@@ -9,16 +9,18 @@ Stein 1981; Cameron & Miller 2015 on clusters). Blocks that hold most of the inf
 effective blocks minus one, 1 / sum of squared shares of the fit's information (Carter, Schnepel & Steigerwald 2017).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.types import F8, I8, NS_PER_HOUR
+from qtcore.types import F8, I8, N_KNOTS, NS_PER_HOUR
 
 SHORTEST_BLOCK = 72 * NS_PER_HOUR
 LEVEL = 0.99  # one-sided, of the lower bound
+NEWTON_STEPS, RIDGE = 12, 1.0  # of the logistic curve; the ridge is worth one trade
 MIN_CELLS, MIN_BLOCKS = 1_000, 8.0  # labelled cells and effective blocks; with fewer there is no edge
 
 
@@ -26,12 +28,14 @@ MIN_CELLS, MIN_BLOCKS = 1_000, 8.0  # labelled cells and effective blocks; with 
 class EdgeMap:
     """A fitted map. slope: return before costs for a lean of 1 and a volatility of 1; error: its standard error; lower: what counts.
 
-    n_cells: trades that it was fitted on; n_blocks: of time, n_effective of them by their share of the information.
+    variance: of a trade's result around the map, for a volatility of 1. n_cells: trades that it was fitted on; n_blocks: of time,
+    n_effective of them by their share of the information.
     """
 
     slope: float = 0.0
     error: float = float("inf")
     lower: float = 0.0
+    variance: float = 0.0
     n_cells: int = 0
     n_blocks: int = 0
     n_effective: float = 0.0
@@ -56,11 +60,31 @@ class EdgeMap:
         slope = products.sum() / whole
         without = (products.sum() - products) / (whole - squares)
         error = np.sqrt((m - 1) / m * np.sum((without - slope) ** 2))
-        return cls(float(slope), float(error), max(0.0, float(slope - quantile(effective) * error)), **counted)
+        lower, variance = max(0.0, float(slope - quantile(effective) * error)), float(np.mean((y - slope * x) ** 2))
+        return cls(float(slope), float(error), lower, variance, **counted)
 
     def gross(self, lean: F8, volatility: F8) -> F8:
         """Return what a trade on the side that a cell leans to may be counted on to earn before costs, a fraction; NaN where unknown."""
         return self.lower * np.abs(lean) * volatility
+
+
+def fit_win(lean: F8, results: F8, costs: float) -> F8:
+    """Return how often a trade pays its costs at each of the leans 0, 1/32 ... 1, [33]: a logistic curve in the size of the lean.
+
+    lean, results: as in `EdgeMap.fit`. NaN where fewer than `MIN_CELLS` trades are known.
+    """
+    lean, results = np.abs(lean.ravel()), results.ravel()
+    known = np.isfinite(lean) & np.isfinite(results) & (lean != 0.0)
+    if np.count_nonzero(known) < MIN_CELLS:
+        return np.full(N_KNOTS, np.nan)
+    x, pays = np.stack([np.ones(np.count_nonzero(known)), lean[known]]), (results[known] > costs).astype(np.float64)
+    weights = np.zeros(2)
+    for _ in range(NEWTON_STEPS):
+        p = 1.0 / (1.0 + np.exp(-(weights @ x)))
+        slope, curve = x @ (pays - p) - RIDGE * weights, (x * (p * (1.0 - p))) @ x.T + RIDGE * np.eye(2)
+        weights = weights + np.linalg.solve(curve, slope)
+    at = np.linspace(0.0, 1.0, N_KNOTS).tolist()
+    return np.array([1.0 / (1.0 + math.exp(-min(max(weights[0] + weights[1] * size, -30.0), 30.0))) for size in at])
 
 
 def quantile(n_effective: float) -> float:

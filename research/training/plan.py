@@ -32,6 +32,7 @@ PUBLISHED: dict[str, Any] = {  # every field that decides what is learned; which
     "split": "walk_forward",
     "retrain_every": None,
     "calibration": "none",
+    "maps": False,
 }
 PLANS: dict[str, Mapping[str, Any]] = {"default": {}, "published": PUBLISHED, "original": PUBLISHED}  # what a profile trains
 
@@ -116,6 +117,7 @@ class TrainingPlan(Declared):
     split: str = word("walk_forward", SPLITS, "how training and test follow each other; single_split is 70/15/15 by time")
     retrain_every: str | int | None = option(optional(text("", "rows, or a length of time such as 7d, instead of folds"), ""), also=(int,))
     calibration: str = word("none", KINDS, "of the base models' probabilities")
+    maps: bool = switch(False, "what opinions are worth is fitted fold by fold, for decide.rule = edge")
     shuffle: bool = switch(False, "refused: rows of the future would train")
     periods: Sequence[Sequence[int]] = ()
 

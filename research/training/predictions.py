@@ -23,6 +23,7 @@ from research.data.grid import closes_of
 from research.errors import ModelError, refusing
 from research.files import replacing
 from research.training.labels import Label, score_labels
+from research.training.maps import MapSchedule
 from research.training.models.schedule import ModelSet
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Predictions:
 
     open_time, close_time [n]: ns UTC. probs [5, n, S, 3]: SELL HOLD BUY, NaN absent; None when only actions are known.
     action [5, n, S]: int8, -1 absent. confidence [5, n, S]: NaN absent. fold [n]: int16, -1 where nothing was predicted.
-    names [5]: who votes in each slot (`qtcore.voters.slots_of`).
+    names [5]: who votes in each slot (`qtcore.voters.slots_of`). maps: what their opinions are worth, None where that was not fitted.
     labels [n, S]: int8, -1 invalid, of the resolved `label`. models: the schedule that made them, None when imported.
     notes: sentences about what is absent, refused or ignored.
     """
@@ -59,6 +60,7 @@ class Predictions:
     imported: bool = False
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = MODELS
+    maps: MapSchedule | None = None
 
     @property
     def n(self) -> int:
@@ -77,7 +79,7 @@ class Predictions:
 
     def votes(self) -> Votes:
         """Return what the engine takes."""
-        return Votes(self.action, self.confidence, self.probs, self.names)
+        return Votes(self.action, self.confidence, self.probs, self.names, None if self.maps is None else self.maps.maps)
 
     def __getitem__(self, rows: slice) -> "Predictions":
         """Cut a block of rows; arrays are views."""
@@ -117,7 +119,15 @@ class Predictions:
         labels, label = labels_of(known, bars)
         probs = known.serve(inputs.matrix, bars.close_time, inputs.names, progress)
         return cls.from_probs(
-            bars, probs, fold_of(known, bars.close_time), labels, label, models=known, names=known.names, notes=known.notes
+            bars,
+            probs,
+            fold_of(known, bars.close_time),
+            labels,
+            label,
+            models=known,
+            names=known.names,
+            notes=known.notes,
+            maps=known.map_schedule,
         )
 
     @classmethod
@@ -229,6 +239,8 @@ class Predictions:
             "has_probs": self.probs is not None,
             "notes": self.notes,
         }
+        if self.maps is not None:
+            about["maps"] = self.maps.to_dict()
         return self[:0]._table().schema.with_metadata({"qt_predictions": json.dumps(about)})
 
     def _table(self) -> Any:
@@ -322,7 +334,7 @@ def _some(names: tuple[str, ...]) -> str:
 def hash_votes(votes: Votes) -> str:
     """Name what the base models said, by content."""
     digest = hashlib.sha256()
-    for plane in (votes.action, votes.confidence, votes.probs):
+    for plane in (votes.action, votes.confidence, votes.probs, votes.maps):
         if plane is not None:
             digest.update(np.ascontiguousarray(plane).data)
     return digest.hexdigest()[:32]

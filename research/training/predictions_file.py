@@ -19,6 +19,7 @@ from research.data.clock import iso, utc_ns
 from research.errors import ModelError
 from research.files import Kind, check_file, parse_json, reason
 from research.training.labels import LABEL_SHAPE, Label
+from research.training.maps import MapSchedule
 from research.training.predictions import SCHEMA_VERSION, SIDES, SUM_TOLERANCE, Predictions
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ REMEDY = "make it again, or import it without its metadata as predictions of you
 STORED = Kind("a Parquet file of predictions as this program stored them", REMEDY)
 ABOUT = Kind("JSON that says what the file holds", REMEDY, {"schema_version": int})
 ABOUT_THIS = replace(
-    ABOUT, shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str], "names?": [str]}
+    ABOUT,
+    shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str], "names?": [str], "maps?": dict},
 )
 ACTION_CODES = "-1 (absent), 0 (SELL), 1 (HOLD) or 2 (BUY)"
 
@@ -75,7 +77,8 @@ def _about(raw: bytes | None, path: str | Path) -> dict[str, Any]:
         raise ABOUT.error(where, f"with {min(unknown)} in its label")
     if label["horizon"] < 1:
         raise ABOUT.error(where, f"with a label of {label['horizon']} bars")
-    return {**about, "label": Label(**label), "names": _names(about.get("names", MODELS), where)}
+    maps = MapSchedule.from_dict(about["maps"]) if "maps" in about else None
+    return {**about, "label": Label(**label), "names": _names(about.get("names", MODELS), where), "maps": maps}
 
 
 def _names(names: Sequence[str], where: str) -> tuple[str, ...]:
@@ -183,6 +186,7 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
         names=about["names"],
         imported=about["imported"],
         notes=tuple(about["notes"]),
+        maps=about["maps"],
     )
 
 

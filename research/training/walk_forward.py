@@ -29,6 +29,7 @@ from research.data.lacks import mute, no_vote, rare
 from research.errors import ModelError, refusing
 from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
+from research.training.maps import MapSchedule, fit_maps
 from research.training.models import fits
 from research.training.models.artefacts import known_by, span
 from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target, weights_rule
@@ -143,17 +144,31 @@ def run_plan(
     schedule = replace(_schedule(bars, prepared, plan, jobs, answers, probs, scratch), n_stored=n_known)
     if own_checks:
         schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
-    if out is not None:
-        schedule = schedule.save(Path(out))
     fold, labels = np.full(bars.n, -1, np.int16), prepared.labels[0].copy()
     for part in prepared.folds:
         fold[part.test] = part.number
         labels[part.test] = prepared.labels[part.number][part.test]
-    about: dict[str, Any] = {"models": schedule, "names": names, "notes": (*schedule.notes, *silent)}
+    about: dict[str, Any] = {"names": names, "notes": (*schedule.notes, *silent)}
     made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, **about)
+    if plan.maps:
+        made = replace(made, maps=fold_maps(bars, made, params))
+        schedule = replace(schedule, config={**schedule.config, "maps": made.maps.to_dict()})
+    if out is not None:
+        schedule = schedule.save(Path(out))
+    made = replace(made, models=schedule)
     if out is not None:
         made.save(Path(out) / "predictions.parquet")
     return made
+
+
+def fold_maps(bars: Bars, predictions: Predictions, params: Params) -> MapSchedule:
+    """Fit what the opinions of each fold are worth on the folds before it, at `params`."""
+    _, starts = np.unique(predictions.fold, return_index=True)
+    rows = [int(start) for start in starts if predictions.fold[start] >= 0]
+    settings = params.for_voters(predictions.names, predictions.slots)
+    if settings.broker.max_holding_bars == 0:
+        settings = settings.with_values({"broker.max_holding_bars": predictions.label.horizon})
+    return fit_maps(bars, predictions.votes(), predictions.labels, predictions.label.horizon, rows, settings)
 
 
 def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepared:

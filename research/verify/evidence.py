@@ -95,6 +95,7 @@ def read_evidence(folder: Path | str, layers: Layers = NONE) -> Evidence:
         np.stack([planes[f"{name}_confidence"] for name in files.voters]),
         predictions.probs,
         files.voters,
+        predictions.votes().maps,
     )
     for name, shape in (("decisions", planes["raw_action"].shape), ("predictions", predictions.labels.shape)):
         if shape != bars.close.shape:

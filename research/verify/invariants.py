@@ -6,9 +6,10 @@ O-8, O-9, O-10 and G-4 are claims about the function, not about its output: `par
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.choices import DrawdownBasis, ExposureMode, FillAt, MetaMode, MissingFill
+from qtcore.choices import DecideRule, DrawdownBasis, ExposureMode, FillAt, MetaMode, MissingFill
 from qtcore.rules import Reason
 from qtcore.types import F8, Action, Source, Verdict
+from research.runs.tables import BASIS_POINTS
 from research.verify.causality import same_bits
 from research.verify.claims import Claim, Mask
 from research.verify.evidence import Evidence
@@ -24,7 +25,30 @@ def check_invariants(run: Evidence) -> list[Claim]:
     What our own layer promises is not asked of the user's in its place.
     """
     theirs = {name for layer in run.own.chain for name in OURS_ALONE[layer]}
-    return [claim for claim in (*opinion_claims(run), *governor_claims(run)) if claim.id not in theirs]
+    opinion = priced_claims(run) if run.params.decide.rule == DecideRule.EDGE else opinion_claims(run)
+    return [claim for claim in (*opinion, *governor_claims(run)) if claim.id not in theirs]
+
+
+def priced_claims(run: Evidence) -> list[Claim]:
+    """E-1 to E-3, with votes, O-5 and O-6: what an opinion with a price may do."""
+    d, clock = run.planes, run.clock
+    raw, lean, edge = d["raw_action"], d["lean"], d["edge"]
+    acts, by_arbiter, everywhere = raw != Action.HOLD, d["source"] == Source.ARBITER, np.ones(raw.shape, bool)
+    least = BASIS_POINTS * run.params.decide.min_edge
+    side = np.where(by_arbiter, d["arbiter_action"] - 1, np.sign(lean))
+    asked = (d["verdict"] == Verdict.ESCALATE) & run.params.arbiter.enabled
+    costs = BASIS_POINTS * 2.0 * (run.params.broker.fee_rate + run.params.broker.slippage_rate)
+    bounded = edge <= d["gross_edge"] - costs * (1.0 - LEDGER_TOLERANCE) if run.bars.funding is None else everywhere
+    return [
+        _voters(run),
+        clock.cells("E-1", "what trades earns more than decide.min_edge after costs", "edge", acts, edge > least, edge - least),
+        clock.cells("E-2", "the raw action is the side of the lean, or of the arbiter's score", "raw_action", acts, raw - 1 == side),
+        clock.cells("E-3", "an edge is what costs leave of the gross edge", "edge", acts, bounded, edge),
+        clock.cells(
+            "O-3", "the arbiter is called where the ensemble is in doubt", "arbiter_action", everywhere, (d["arbiter_action"] >= 0) == asked
+        ),
+        *_last_word(run),
+    ]
 
 
 def opinion_claims(run: Evidence) -> list[Claim]:
@@ -43,14 +67,10 @@ def opinion_claims(run: Evidence) -> list[Claim]:
     by_arbiter = (d["source"] == Source.ARBITER) & (raw == d["arbiter_action"]) & same_bits(d["raw_confidence"], d["arbiter_confidence"])
     accepted = by_arbiter & np.isin(d["arbiter_reason"], (Reason.BUY_SIGNAL, Reason.SELL_SIGNAL))
     asked = (d["verdict"] == Verdict.ESCALATE) & is_arbiter
-    final, reason = d["final_action"], d["governor_reason"]
-    is_trade = final != Action.HOLD
-    is_sized = (d["size"] != 0.0) & (np.sign(d["size"]) == final - 1)
-    approved = (reason == Reason.APPROVED) & is_sized & (d["raw_confidence"] >= run.params.governor.min_confidence)
     counts_omitted = is_policy & (meta.missing_fill == MissingFill.OMIT)
     everywhere = np.ones(raw.shape, bool)
     return [
-        clock.cells("votes", "n_voters is the number of models that voted", "n_voters", everywhere, d["n_voters"] == voters),
+        _voters(run),
         clock.cells("O-1", "a consensus of 75 % is the raw action", "raw_action", firm & counts_omitted, raw == winner),
         clock.cells(
             "O-2",
@@ -70,15 +90,34 @@ def opinion_claims(run: Evidence) -> list[Claim]:
             kept | outvoted,
             d["raw_confidence"] - d["ensemble_confidence"],
         ),
+        *_last_word(run),
+        clock.cells(
+            "O-7", "the guard keeps v5 from changing a consensus", "raw_action", agreed & is_v5 & meta.consensus_guard, raw == ensemble
+        ),
+    ]
+
+
+def _voters(run: Evidence) -> Claim:
+    """Count the voters anew."""
+    voters = sum((run.planes[f"{name}_action"] >= 0).astype(np.int64) for name in run.votes.names)
+    everywhere = np.ones(run.planes["n_voters"].shape, bool)
+    return run.clock.cells("votes", "n_voters is the number of models that voted", "n_voters", everywhere, run.planes["n_voters"] == voters)
+
+
+def _last_word(run: Evidence) -> list[Claim]:
+    """O-5 to O-6: what the governor's last word may be."""
+    d, clock = run.planes, run.clock
+    final, reason, raw = d["final_action"], d["governor_reason"], d["raw_action"]
+    is_trade, everywhere = final != Action.HOLD, np.ones(raw.shape, bool)
+    is_sized = (d["size"] != 0.0) & (np.sign(d["size"]) == final - 1)
+    approved = (reason == Reason.APPROVED) & is_sized & (d["raw_confidence"] >= run.params.governor.min_confidence)
+    return [
         clock.cells("O-5", "a trade is approved, sized and confident enough", "final_action", is_trade, approved),
         clock.cells(
             "O-5b", "what is approved or sized is a trade", "size", (d["size"] != 0.0) | (reason == Reason.APPROVED), is_trade, d["size"]
         ),
         clock.cells(
             "O-6", "the governor only turns an action into HOLD", "final_action", everywhere, (final == raw) | (final == Action.HOLD)
-        ),
-        clock.cells(
-            "O-7", "the guard keeps v5 from changing a consensus", "raw_action", agreed & is_v5 & meta.consensus_guard, raw == ensemble
         ),
     ]
 

@@ -6,6 +6,7 @@ in random blocks between them; the certificate says how many bars that were.
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Engine, Result
-from qtcore.types import DECISION_COLUMNS, FILL, Bars, Votes
+from qtcore.types import DECISION_COLUMNS, FILL, MONEY_COLUMNS, Bars, Votes
 from research.runs.folder import file_hashes
+from research.runs.tables import money_planes
 from research.verify.causality import first_difference, same_bits
 from research.verify.claims import Claim, Clock, Offender
 from research.verify.evidence import LINES, OUTCOMES, Evidence
@@ -32,6 +34,8 @@ def outputs_of(results: Iterable[Result]) -> Outputs:
     parts = list(results)
     out: Outputs = {name: np.concatenate([getattr(r.decisions, name) for r in parts]) for name in DECISION_COLUMNS}
     out |= {name: np.concatenate([getattr(r, name) for r in parts]) for name in ("final_action", "governor_reason", "size", "pnl", *LINES)}
+    priced = [money_planes(r.decisions) for r in parts]
+    out |= {name: np.concatenate([planes[name] for planes in priced]) for name in (priced[0] if priced else ())}
     regime = [r.planes.regime for r in parts]
     for i, name in enumerate(("volatility", "trend_strength")):
         out[name] = np.concatenate([plane[i] for plane in regime])
@@ -42,8 +46,8 @@ def outputs_of(results: Iterable[Result]) -> Outputs:
 
 def stored_outputs(run: Evidence) -> Outputs:
     """Return the same columns as they lie in the folder; PnL per cell only."""
-    names = (*DECISION_COLUMNS, *OUTCOMES, "volatility", "trend_strength")
-    return {**{name: run.planes[name] for name in names}, **run.lines, "fills": run.fills}
+    names = (*DECISION_COLUMNS, *MONEY_COLUMNS, *OUTCOMES, "volatility", "trend_strength")
+    return {**{name: run.planes[name] for name in names if name in run.planes}, **run.lines, "fills": run.fills}
 
 
 def file_claims(run: Evidence) -> list[Claim]:
@@ -53,6 +57,8 @@ def file_claims(run: Evidence) -> list[Claim]:
     arrays |= {f"decisions.{name}": plane for name, plane in run.planes.items()}
     if run.votes.probs is not None:
         arrays["votes.probs"] = run.votes.probs
+    if run.votes.maps is not None:
+        arrays["votes.maps"] = run.votes.maps
     if run.bars.funding is not None:
         arrays["bars.funding"] = run.bars.funding
     hashes = run.files.manifest["arrays"]
@@ -197,7 +203,7 @@ def random_future(votes: Votes, after: int, seed: int) -> Votes:
     order = np.arange(votes.action.shape[1])
     order[after:] = np.random.default_rng([seed, after]).permutation(order[after:])
     probs = None if votes.probs is None else votes.probs[:, order]
-    return Votes(votes.action[:, order], votes.confidence[:, order], probs, votes.names)
+    return replace(votes, action=votes.action[:, order], confidence=votes.confidence[:, order], probs=probs)
 
 
 def run_once(engine: Engine, bars: Bars, votes: Votes) -> Outputs:

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from qtcore.types import DECISION_COLUMNS, Bars, Votes
+from qtcore.types import DECISION_COLUMNS, MONEY_COLUMNS, Bars
 from research.verify.causality import cut_points, rewrite_future
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence
 from research.verify.parity import Outputs, compare, random_future, run_once
 
 N_CUTS = 4
-JUDGED = ("raw_action", "raw_confidence")  # an own judge may look at the symbols as they stand; `check_layer` tells of it
-OPINION = (*DECISION_COLUMNS, "volatility", "trend_strength")
+JUDGED = ("raw_action", "raw_confidence", *MONEY_COLUMNS)  # an own judge may look at the symbols as they stand; `check_layer` tells of it
+OPINION = (*DECISION_COLUMNS, *MONEY_COLUMNS, "volatility", "trend_strength")
 
 
 def check_reruns(run: Evidence, whole: Outputs, seed: int, report: Any) -> list[Claim]:
@@ -47,9 +47,9 @@ def order_claim(run: Evidence, whole: Outputs, seed: int) -> Claim:
     bars: Bars = replace(run.bars, symbols=symbols, funding=funding, **planes)
     votes = run.votes
     probs = None if votes.probs is None else np.ascontiguousarray(votes.probs[:, :, order])
-    votes = Votes(votes.action[:, :, order], votes.confidence[:, :, order], probs, votes.names)
+    votes = replace(votes, action=votes.action[:, :, order], confidence=votes.confidence[:, :, order], probs=probs)
     permuted = run_once(run.engine(), bars, votes)
-    said = [name for name in OPINION if run.own.judge is None or name not in JUDGED]
+    said = [name for name in OPINION if name in whole and (run.own.judge is None or name not in JUDGED)]
     back = {name: permuted[name][:, np.argsort(order)] for name in said}
     return compare(run.clock, "O-10", "another order of the symbols changes no opinion", {name: whole[name] for name in said}, back)
 

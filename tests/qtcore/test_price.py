@@ -1,5 +1,6 @@
 """Is an opinion traded for what it is worth? Cells against the naive flow, accounts, sweeps and bits under cutting."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -150,9 +151,11 @@ def test_cutting_the_input_changes_nothing(cuts, funded):
     maps = w.maps.copy()
     maps["start"] = [bars.close_time[0], bars.close_time[100], bars.close_time[201]]
 
+    votes = replace(w.votes, maps=maps)
+
     def run(edges):
-        engine = qt.Engine(params, maps=maps)
-        parts = [engine.run(bars[a:b], w.votes[a:b]) for a, b in pairwise(edges) if b > a]
+        engine = qt.Engine(params)
+        parts = [engine.run(bars[a:b], votes[a:b]) for a, b in pairwise(edges) if b > a]
         said = [np.concatenate([part.decisions.slabs[k] for part in parts], axis=1) for k in range(2)]
         return [*said, np.concatenate([part.equity for part in parts]), np.concatenate([part.fills for part in parts])], engine.state
 
@@ -169,11 +172,11 @@ def test_the_future_changes_no_past_decision():
     w, params = priced_world(300, 4, 5), params_of("priced")
     maps = w.maps.copy()
     maps["start"] = w.bars.close_time[[0, 80, 220]]
-    one = qt.Engine(params, maps=maps).run(w.bars[:200], w.votes[:200])
+    one = qt.Engine(params).run(w.bars[:200], replace(w.votes, maps=maps.copy())[:200])
     later = priced_world(300, 4, 6)
-    votes = Votes(*(np.concatenate([a[:, :200], b[:, 200:]], axis=1) for a, b in zip(told_(w), told_(later), strict=True)))
+    votes = Votes(*(np.concatenate([a[:, :200], b[:, 200:]], axis=1) for a, b in zip(told_(w), told_(later), strict=True)), maps=maps)
     maps["slope"][2] = 9.0
-    two = qt.Engine(params, maps=maps).run(w.bars, votes)
+    two = qt.Engine(params).run(w.bars, votes)
     for k in range(2):
         assert_same_bits(one.decisions.slabs[k], two.decisions.slabs[k][:, :200])
     assert_same_bits(one.equity, two.equity[:200])
@@ -187,9 +190,10 @@ def test_the_stepper_gives_the_bits_of_the_block():
     w, params = priced_world(300, 4, 7), params_of("priced")
     maps = w.maps.copy()
     maps["start"] = w.bars.close_time[[0, 80, 220]]
-    whole = qt.Engine(params, maps=maps).run(w.bars, w.votes)
-    engine = qt.Engine(params, maps=maps)
-    engine.run(w.bars[:100], w.votes[:100])
+    votes = replace(w.votes, maps=maps)
+    whole = qt.Engine(params).run(w.bars, votes)
+    engine = qt.Engine(params)
+    engine.run(w.bars[:100], votes[:100])
     stepper, prices = engine.stepper(), np.stack([w.bars.open, w.bars.high, w.bars.low, w.bars.close, w.bars.volume])
     for t in range(100, 300):
         stepper.prices[:, 0], stepper.times[:, 0] = prices[:, t], (w.bars.open_time[t], w.bars.close_time[t])
@@ -205,7 +209,8 @@ def test_an_own_judge_is_priced_by_its_signed_confidence():
     maps = w.maps.copy()
     maps["start"] = w.bars.close_time[[0, 80, 220]]
     sure = np.full((300, 4), 0.4)
-    result = qt.Engine(params, maps=maps, judge=lambda votes, planes, p: (np.full((300, 4), 2, np.int8), sure)).run(w.bars, w.votes)
+    judged = qt.Engine(params, judge=lambda votes, planes, p: (np.full((300, 4), 2, np.int8), sure))
+    result = judged.run(w.bars, replace(w.votes, maps=maps))
     d = result.decisions
     assert np.all(d.lean == 0.4)
     assert set(np.unique(d.raw_action)) == {1, 2}

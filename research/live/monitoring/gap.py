@@ -9,7 +9,7 @@ other prices, other fees, orders filled later. All parts add up to the whole.
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,9 +99,8 @@ def read_inputs(source: JournalSource) -> Inputs:
 def joined_votes(parts: list[Votes]) -> Votes:
     """Put blocks of votes behind one another."""
     probs = None if any(p.probs is None for p in parts) else np.concatenate([p.probs for p in parts if p.probs is not None], axis=1)
-    return Votes(
-        np.concatenate([p.action for p in parts], axis=1), np.concatenate([p.confidence for p in parts], axis=1), probs, parts[0].names
-    )
+    said = [np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("action", "confidence")]
+    return replace(parts[0], action=said[0], confidence=said[1], probs=probs)
 
 
 def engine_of(inputs: Inputs, meta: MetaSource | None = None) -> Engine:

@@ -18,6 +18,7 @@ from qtcore.voters import slots_of
 from research.errors import ModelError, UserError, refusing
 from research.files import Kind, read_bytes, read_json
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
+from research.training.maps import MapSchedule
 from research.training.models.artefacts import FOREVER, Schedule, StoredFit
 from research.training.models.base import (
     F4,
@@ -166,6 +167,16 @@ class ModelSet(Schedule[Artefact, BaseModel]):
     def horizon(self) -> int:
         """Rows that the label looks ahead: how long the chain holds a position unless told otherwise."""
         return int(self.config["label"]["horizon"])
+
+    @cached_property
+    def map_schedule(self) -> MapSchedule | None:
+        """What the opinions are worth, None where that was not fitted. Raises ModelError where it is damaged."""
+        return MapSchedule.from_dict(self.config["maps"]) if "maps" in self.config else None
+
+    @property
+    def maps(self) -> NDArray | None:
+        """MAP [F], as `qtcore.Engine` asks for it."""
+        return None if self.map_schedule is None else self.map_schedule.maps
 
     def params(self) -> Params:
         """Return the parameters that the training was given."""
