@@ -59,7 +59,7 @@ class Market:
         """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
 
         cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent. pricing
-        [12, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them; without, those see no edge.
+        [12, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them.
         """
         n, n_symbols = bars.close.shape
         size = max(1, min(BLOCK // max(1, n_symbols), n))

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.price import N_BIDS
-from qtcore.choices import DecideRule, MetaMode, PolicyBase
+from qtcore.choices import DecideRule, EnsembleRule, MetaMode, PolicyBase
 from qtcore.jit import kernel, n_threads, prange
 from qtcore.metrics import init_metrics
 from qtcore.params import PARAMS, Params
@@ -26,7 +26,7 @@ def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray,
     """Run the chain once for every row of `records` (PARAMS [P]).
 
     Returns METRICS [P] and REGIME_METRICS [P, 15], or [0, 15] without regimes. n_chunks: pieces that threads take in turn, 0 for eight a
-    thread. Raises InputError where a holding time was left to the label.
+    thread. Raises InputError where a holding time was left to the label, or a row reads prices that the market does not hold.
 
     >>> hour = 3_600_000_000_000
     >>> bars = Bars(hour * np.arange(2), hour * np.arange(1, 3), *np.full((5, 2, 1), 100.0), ("BTCUSDT",), hour)
@@ -68,6 +68,9 @@ def run_order(market: Market, records: NDArray) -> I8:
 def _run(market: Market, records: NDArray, ends: I8, n_chunks: int = 0) -> tuple[NDArray, NDArray, F8]:
     if np.any(records["broker"]["max_holding_bars"] == 0):
         raise InputError("broker.max_holding_bars must be above 0 in a sweep, was 0; put the label's horizon there")
+    reads = (records["decide"]["rule"] == DecideRule.EDGE) | (records["ensemble"]["rule"] == EnsembleRule.MEAN)
+    if np.any(reads) and not market.pricing.shape[2]:
+        raise InputError("market must hold pricing where a row has ensemble.rule mean or decide.rule edge, was made without (Market.of)")
     p = len(records)
     metrics = np.repeat(init_metrics(0.0), p)
     regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)

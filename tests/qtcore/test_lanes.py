@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from qtcore.chain.decide import reads_prices
 from qtcore.choices import DecideRule
 from qtcore.declare import OPINION, ROW, Lane
 from qtcore.features import FEATURE_SETS, FeatureBank
@@ -34,7 +35,7 @@ CONTEXTS = (  # in which a parameter may matter: what it steers must be asked
 )
 PRICED_CONTEXTS = (PRICED, PRICED | {"governor.min_confidence": 0.5, "governor.order": "symbols", "governor.max_daily_trades": 100})
 CASES = [(world, context) for world in ("learned", "funded") for context in CONTEXTS]
-CASES += [("priced", context) for context in PRICED_CONTEXTS]
+CASES += [("priced", context) for context in ({}, *PRICED_CONTEXTS)]
 TOGETHER = {("decide.rule", DecideRule.EDGE): {"meta.mode": "bet"}}  # what a value needs beside it
 STARTS = (Lane.ROW, Lane.SWITCH, Lane.NUMBER, Lane.OPINION)
 
@@ -62,7 +63,8 @@ def compared(names):
     for world, context in CASES:
         market, base = market_of(WORLDS[world]), PUBLISHED.with_values(FREE | context)
         rows = [(name, changed(base, name, value)) for name, value in changes]
-        rows = [("", base), *((name, row) for name, row in rows if row is not None)]
+        readable = [(name, row) for name, row in rows if row is not None and (world == "priced" or not reads_prices(row.record()))]
+        rows = [("", base), *readable]
         table = records([row for _, row in rows])
         with driver("lanes"):
             got = sweep(market, table)[0]
@@ -126,7 +128,7 @@ def test_what_is_not_declared_takes_the_plain_driver_and_is_named(name):
     ("name", "lanes", "is_wrong"),
     [
         ("governor.flatten_on_kill", ROW, False),  # without a kill switch it changes nothing
-        ("governor.order", ROW, True),  # lanes know no order by confidence
+        ("broker.fill", ROW, True),  # lanes fill at the next open alone
         ("broker.fill", OPINION, True),
     ],
 )
