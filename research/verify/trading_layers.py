@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Params, rebind
-from qtcore.chain.trade import TradeState, run_trade, trade
+from qtcore.chain.trade import UNPRICED, TradeState, run_trade, trade
+from qtcore.choices import DecideRule
 from qtcore.governor import govern_step
 from qtcore.own_code import said
 from qtcore.rules import Reason
@@ -103,7 +104,13 @@ def _traded(loop: Any, bars: Bars, action: NDArray, confidence: NDArray, params:
     """Trade in blocks; outputs, and the final state as bytes."""
     state = TradeState.fresh(params, len(bars.symbols))
     cut = np.ascontiguousarray
-    parts = [run_trade(bars[a:b], cut(action[a:b]), cut(confidence[a:b]), params, state, loop) for a, b in pairwise(edges) if b > a]
+    edge, risk = np.where(action == Action.HOLD, -0.001, 0.002), np.full(action.shape, 0.01)
+    price = (edge, edge, risk) if params.decide.rule == DecideRule.EDGE else UNPRICED
+    parts = [
+        run_trade(bars[a:b], cut(action[a:b]), cut(confidence[a:b]), params, state, loop, tuple(plane[a:b] for plane in price))
+        for a, b in pairwise(edges)
+        if b > a
+    ]
     out = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("governor_reason", "size", "equity", "balance")}
     return out | {f"state.{name}": np.frombuffer(array.tobytes(), np.uint8) for name, array in vars(state).items()}
 
@@ -128,6 +135,8 @@ def _writes_state(step: Any, params: Params) -> str:
     values = {
         "side": 1.0,
         "confidence": 0.9,
+        "edge": 0.002,
+        "risk": 0.01,
         "symbol": 0,
         "now": 470_000 * NS_PER_HOUR,
         "loss_time": NEVER,

@@ -43,7 +43,7 @@ def test_what_was_changed_can_be_said_again() -> None:
         ("governor.max_daily_trade=3", "did you mean governor.max_daily_trades"),
         ("governor.min_confidence=2", r"governor.min_confidence must be a number in \[0.0, 1.0\], was '2'"),
         ("governor.max_daily_trades=2.5", "must be an int in"),
-        ("meta.mode=oracle", "must be one of policy, override, v5, was 'oracle'"),
+        ("meta.mode=oracle", "must be one of policy, override, v5, bet, was 'oracle'"),
         ("meta.enabled=perhaps", "must be on or off"),
         ("ensemble.weights=1,2", "must be 5 numbers"),
         ("ensemble.weights=0,0,0,0,0", "sum above 0"),
