@@ -279,7 +279,7 @@ class Engine:
         if len(spans) == 1:
             maps = maps_on(self._maps, bars.close_time, len(bars.symbols))
             return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem, pricing=pricing, maps=maps)
-        out = Decisions.empty(*bars.close.shape, self.params.decide.rule == DecideRule.EDGE)
+        out = Decisions.empty(bars.n, len(bars.symbols), self.params.decide.rule == DecideRule.EDGE)
         for rows, params in spans:
             meta, prices = (None if a is None else a[:, rows] for a in (probs, pricing))
             maps = maps_on(self._maps, bars.close_time[rows], len(bars.symbols))

@@ -29,7 +29,8 @@ from research.data.lacks import mute, no_vote, rare
 from research.errors import ModelError, refusing
 from research.parallel import check_engine, n_processors, opened, versions
 from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
-from research.training.maps import MapSchedule, fit_maps
+from research.training.map_fit import fit_maps
+from research.training.maps import MapSchedule
 from research.training.models import fits
 from research.training.models.artefacts import known_by, span
 from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target, weights_rule
@@ -151,8 +152,9 @@ def run_plan(
     about: dict[str, Any] = {"names": names, "notes": (*schedule.notes, *silent)}
     made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, **about)
     if plan.maps:
-        made = replace(made, maps=fold_maps(bars, made, params))
-        schedule = replace(schedule, config={**schedule.config, "maps": made.maps.to_dict()})
+        maps = fold_maps(bars, made, params)
+        made = replace(made, maps=maps)
+        schedule = replace(schedule, config={**schedule.config, "maps": maps.to_dict()})
     if out is not None:
         schedule = schedule.save(Path(out))
     made = replace(made, models=schedule)

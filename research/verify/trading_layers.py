@@ -105,12 +105,11 @@ def _traded(loop: Any, bars: Bars, action: NDArray, confidence: NDArray, params:
     state = TradeState.fresh(params, len(bars.symbols))
     cut = np.ascontiguousarray
     edge, risk = np.where(action == Action.HOLD, -0.001, 0.002), np.full(action.shape, 0.01)
-    price = (edge, edge, risk) if params.decide.rule == DecideRule.EDGE else UNPRICED
-    parts = [
-        run_trade(bars[a:b], cut(action[a:b]), cut(confidence[a:b]), params, state, loop, tuple(plane[a:b] for plane in price))
-        for a, b in pairwise(edges)
-        if b > a
-    ]
+    is_priced, parts = params.decide.rule == DecideRule.EDGE, []
+    for a, b in pairwise(edges):
+        money = (edge[a:b], edge[a:b], risk[a:b]) if is_priced else UNPRICED
+        if b > a:
+            parts.append(run_trade(bars[a:b], cut(action[a:b]), cut(confidence[a:b]), params, state, loop, money))
     out = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("governor_reason", "size", "equity", "balance")}
     return out | {f"state.{name}": np.frombuffer(array.tobytes(), np.uint8) for name, array in vars(state).items()}
 

@@ -55,8 +55,8 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     (
         "the least confident goes first",
         "chain/trade.py",
-        "confidence[t, candidates[j - 1]] < confidence[t, s]",
-        "confidence[t, candidates[j - 1]] > confidence[t, s]",
+        "keys[candidates[j - 1]] < keys[s]",
+        "keys[candidates[j - 1]] > keys[s]",
     ),
     (
         "the signal line is too fast",

@@ -1,0 +1,145 @@
+"""Are opinions priced by what was known before? Maps against a naive fit, causality, files, and a chain that trades on them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import research
+from qtcore import Params
+from qtcore.chain.price import no_map
+from qtcore.types import N_KNOTS, NS_PER_HOUR
+from research.errors import ModelError
+from research.training.edge import EdgeMap, fit_win
+from research.training.map_fit import fit_maps, voter_factors
+from research.training.maps import MapSchedule
+from research.training.models.schedule import ModelSet
+from research.training.predictions import Predictions
+from tests.conftest import assert_same_bits
+from tests.support.priced import PRICED
+
+N, S, STARTS = 2_400, 5, [400, 800, 1_200, 1_600, 2_000]
+PARAMS = Params.profile("published").with_values(PRICED | {"ensemble.weights": [0.25] * 4 + [0.0]})
+
+
+def told(bars, strength, seed=0):
+    """Predictions of two models that know the next five bars in part; absent before the first period."""
+    rng = np.random.default_rng(seed)
+    close = np.log(bars.close)
+    ahead = np.concatenate([close[5:], np.full((5, S), np.nan)]) - close
+    score = strength * np.nan_to_num(ahead / np.nanstd(ahead)) + rng.normal(size=(2, *close.shape))
+    buy = 1.0 / (1.0 + np.exp(-score))
+    probs = np.full((5, N, S, 3), np.nan)
+    probs[:2] = np.stack([0.6 * (1.0 - buy), np.full_like(buy, 0.4), 0.6 * buy], axis=-1)
+    probs[:, : STARTS[0]] = np.nan
+    fold = np.full(N, -1, np.int16)
+    for k, start in enumerate(STARTS):
+        fold[start:] = k
+    labels, label = research.training.labels.score_labels(bars, "L1")
+    return Predictions.from_probs(bars, probs, fold, labels, label)
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return research.load_bars(f"simulated:random_walk?n_bars={N}&n_symbols={S}&seed=3")
+
+
+def fitted(bars, made, params=PARAMS):
+    return fit_maps(bars, made.votes(), made.labels, made.label.horizon, STARTS, params)
+
+
+def test_opinions_that_know_something_get_a_slope_and_noise_gets_none(bars):
+    known, noise = fitted(bars, told(bars, 1.0)), fitted(bars, told(bars, 0.0))
+    assert known.maps["slope"][0] == 0.0, "nothing was known before the first period"
+    assert np.all(known.maps["slope"][-2:] > 0.0)
+    assert np.all(noise.maps["slope"] == 0.0)
+    assert known.evidence[-1]["ensemble"]["n_effective"] > 8.0
+
+
+def test_a_map_knows_nothing_of_its_own_period(bars):
+    made = told(bars, 1.0)
+    whole, cut = fitted(bars, made), STARTS[3]
+    rng = np.random.default_rng(1)
+    planes = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close")}
+    factor = np.exp(np.cumsum(rng.normal(0.0, 0.02, (N - cut, S)), axis=0))
+    for plane in planes.values():
+        plane[cut:] *= factor
+    labels, probs = made.labels.copy(), made.probs.copy()
+    labels[cut - made.label.horizon :] = rng.integers(0, 3, labels[cut - made.label.horizon :].shape)
+    probs[:2, cut:] = rng.dirichlet([1, 1, 1], probs[:2, cut:].shape[:-1])
+    other = fitted(replace(bars, **planes), Predictions.from_probs(bars, probs, made.fold, labels, made.label))
+    assert_same_bits(whole.maps[:4], other.maps[:4])
+    assert whole.maps[4:].tobytes() != other.maps[4:].tobytes()
+
+
+def test_the_chain_trades_on_its_maps_and_on_nothing_else(bars):
+    made = told(bars, 1.0)
+    run = research.backtest(bars, replace(made, maps=fitted(bars, made)), params=PARAMS)
+    fills = run.result.fills
+    assert len(fills) > 50
+    first = np.flatnonzero(run.result.votes.maps["slope"] > 0.0)[0]
+    assert fills["time"].min() > bars.close_time[STARTS[first]] - NS_PER_HOUR
+    assert run.equity[-1] > run.equity[0]
+    assert len(research.backtest(bars, made, params=PARAMS).result.fills) == 0
+
+
+def test_maps_are_stored_to_the_bit(bars, tmp_path):
+    made = told(bars, 1.0)
+    made = replace(made, maps=fitted(bars, made))
+    made.save(tmp_path / "predictions.parquet")
+    again = Predictions.load(tmp_path / "predictions.parquet")
+    assert_same_bits(made.maps.maps, again.maps.maps)
+    assert again.maps.hash == made.maps.hash
+    assert again.maps.evidence == made.maps.evidence
+
+
+@pytest.mark.parametrize("broken", [{"maps": []}, {"maps": [{"start": 1}], "evidence": [{}], "params": {}}, [1], {"maps": 3}])
+def test_damaged_maps_are_refused_in_a_sentence(broken):
+    with pytest.raises(ModelError, match="maps of a training must"):
+        MapSchedule.from_dict(broken)
+
+
+def test_a_training_stores_maps_with_models_and_predictions(bars, tmp_path):
+    plan = {"preset": "tiny", "n_folds": 3, "calibration": "prior", "processes": 1}
+    made = research.train(bars, ["xgb"], "L1", PARAMS.with_values({"broker.max_holding_bars": 0}), maps=True, out=tmp_path, **plan)
+    assert len(made.maps.maps) == 3
+    served = Predictions.from_models(ModelSet.load(tmp_path), bars)
+    assert_same_bits(served.maps.maps, made.maps.maps)
+    assert research.train(bars, ["xgb"], "L1", **plan).maps is None
+
+
+def test_voters_that_tell_more_weigh_more(bars):
+    rng, labels = np.random.default_rng(0), np.random.default_rng(1).integers(0, 3, (N, S)).astype(np.int8)
+    probs = np.full((5, N, S, 3), np.nan)
+    probs[0] = np.where(np.arange(3) == labels[..., None], 0.6, 0.2)
+    probs[1] = rng.dirichlet([20, 20, 20], (N, S))
+    votes = Predictions.from_probs(bars, probs, np.zeros(N, np.int16), labels, told(bars, 0.0).label).votes()
+    block = np.arange(N) // 72
+    factors = voter_factors(votes, labels, block, N)
+    assert factors[0] > 1.2 > 0.8 > factors[1]
+    assert factors[:2].sum() == pytest.approx(2.0)
+    assert np.all(factors[2:] == 1.0)
+    assert np.all(voter_factors(votes, labels, block, 0) == 1.0)
+    assert abs(voter_factors(votes, labels, block, 72)[0] - 1.0) < abs(factors[0] - 1.0), "little is known after one block"
+
+
+def test_the_curve_of_wins_is_the_logistic_regression_of_a_library():
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    lean = rng.uniform(-1.0, 1.0, 6_000)
+    result = np.where(rng.random(6_000) < 1.0 / (1.0 + np.exp(-(2.0 * np.abs(lean) - 1.0))), 0.01, -0.01)
+    got = fit_win(lean, result, 0.001)
+    library = LogisticRegression(C=1e6, tol=1e-10).fit(np.abs(lean)[:, None], result > 0.001)
+    want = library.predict_proba(np.linspace(0.0, 1.0, N_KNOTS)[:, None])[:, 1]
+    np.testing.assert_allclose(got, want, atol=2e-3)
+    assert np.isnan(fit_win(lean[:900], result[:900], 0.001)).all()
+
+
+def test_the_variance_is_that_of_what_the_map_leaves():
+    rng = np.random.default_rng(0)
+    lean, volatility = rng.uniform(-1, 1, 5_000), rng.uniform(0.005, 0.02, 5_000)
+    result = volatility * (0.5 * np.abs(lean) + rng.normal(0.0, 2.0, 5_000))
+    fitted_map = EdgeMap.fit(lean, volatility, result, np.arange(5_000) // 100)
+    assert fitted_map.variance == pytest.approx(4.0, rel=0.05)
+    assert no_map()["variance"][0] == 0.0
