@@ -209,8 +209,8 @@ def fit_fold(material: Material, plan: MetaPlan, boundary: int) -> tuple[MetaFit
     return fit, train, held
 
 
-def refit(bars: Bars, predictions: Predictions, params: Params, schedule: MetaSchedule, fold: int) -> str:
-    """Fit one fold of a schedule again and return its hash; with everything from its boundary on rewritten it must be the same (D-99).
+def refit(bars: Bars, predictions: Predictions, params: Params, schedule: MetaSchedule, fold: int) -> tuple[MetaFit, Rows]:
+    """Fit one fold of a schedule again, with everything from its boundary on rewritten to the same hash (D-99); also its training rows.
 
     Raises ModelAbsentError where it cannot be fitted, UserError where the schedule was not made from a run's own predictions.
     """
@@ -218,7 +218,8 @@ def refit(bars: Bars, predictions: Predictions, params: Params, schedule: MetaSc
     asked = {name: getattr(plan, name) for name in ("kind", "vector", "calibration", "smote", "seed")}
     material, again = prepare(bars, aligned(predictions, bars), params, **asked)
     boundary = int(np.searchsorted(material.close_time, schedule.config["boundaries"][schedule.config["folds"].index(fold)]))
-    return fit_digest(fit_fold(material, again, boundary)[0])
+    fit, train, _ = fit_fold(material, again, boundary)
+    return fit, train
 
 
 def resolve_plan(

@@ -22,6 +22,9 @@ from research.runs.config import load_config
 from research.runs.explain import explain_decision
 from research.runs.folder import read_run
 from research.training.meta import MetaSchedule, meta_scores, train_meta
+from research.training.meta.estimators import Rows
+from research.training.meta.fitted import KernelFit, fit_digest
+from research.training.meta.schedule import write_fit
 from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
 from research.verify.meta import meta_claims
@@ -102,16 +105,45 @@ def test_a_meta_layer_that_is_not_the_runs_fails_the_proof(folder, bars, preds, 
     assert any("models/meta" in check["detail"] for check in certificate["checks"])
 
 
-def test_a_meta_model_that_saw_later_bars_is_caught(folder, bars, preds, tmp_path):
-    """The fold's model is exchanged for the next fold's, files, metadata and manifest alike: only fitting it again tells."""
-    copy = shutil.copytree(folder, tmp_path / "run")
-    run = read_evidence(copy)
+def claims_with(run, artefact):
+    """Claims on a run whose last meta model is another, in its files, metadata and manifest alike: only fitting it again tells."""
+    planted = MetaSchedule((*run.meta.artefacts[:-1], artefact), run.meta.feature_names, run.meta.config)
+    manifest = run.files.manifest | {"meta_model": {"hash": planted.hash}}
+    return meta_claims(replace(run, meta=planted, files=replace(run.files, manifest=manifest)), 0, lambda text: None)
+
+
+def test_a_meta_model_that_saw_later_bars_is_caught(folder):
+    """The fold's model is exchanged for the next fold's."""
+    run = read_evidence(folder)
     last, before = run.meta.artefacts[-1], run.meta.artefacts[-2]
     moved = replace(last, path=before.path, hash=before.hash, meta=before.meta, meta_hash=before.meta_hash)
-    planted = MetaSchedule((*run.meta.artefacts[:-1], moved), run.meta.feature_names, run.meta.config)
-    manifest = run.files.manifest | {"meta_model": {"hash": planted.hash}}
-    claims = meta_claims(replace(run, meta=planted, files=replace(run.files, manifest=manifest)), 0, lambda text: None)
-    assert [c.holds for c in claims] == [True, False]
+    assert [c.holds for c in claims_with(run, moved)] == [True, False]
+
+
+@pytest.mark.parametrize(("change", "holds"), [(1e-14, True), (1e-4, False)])
+def test_a_meta_model_may_differ_by_the_rounding_of_a_processor_and_no_more(folder, tmp_path, change, holds):
+    run = read_evidence(shutil.copytree(folder, tmp_path / "run"))
+    last = run.meta.artefacts[-1]
+    model = last.load().model
+    fit = KernelFit(replace(model, arrays=model.arrays | {"coef": model.arrays["coef"] * (1.0 + change)}))
+    write_fit(fit, last.path)
+    claim = claims_with(run, replace(last, hash=fit_digest(fit)))[-1]
+    assert claim.holds is holds
+    assert ("fitted on another processor" in claim.text) is holds
+
+
+def test_a_meta_model_whose_fit_reads_later_bars_is_caught_on_any_processor(folder, monkeypatch):
+    """Fits here differ with the future, so that the stored model is none of them, however near."""
+    run = read_evidence(folder)
+    last = run.meta.artefacts[-1]
+    model = last.load().model
+
+    def leaky(bars, *_):
+        moved = replace(model, arrays=model.arrays | {"intercept": model.arrays["intercept"] + 1e-12 * bars.close[-1, 0]})
+        return KernelFit(moved), Rows(np.zeros((1, len(model.feature_names))), np.zeros(1, np.int8))
+
+    monkeypatch.setattr("research.training.meta.train.refit", leaky)
+    assert [c.holds for c in claims_with(run, last)] == [True, False]
 
 
 def explained(folder):
