@@ -62,7 +62,8 @@ class Result:
     final_action: int8 after the governor. governor_reason: uint8 `Reason`. size: approved notional, quote, signed. pnl: quote earned
     inside the bar. equity, balance, exposure [n]: quote at the close. fills: `FILL` records. orders: (symbol, notional, exit reason)
     pending after the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD BUY of
-    the learned meta model wherever it could answer, asked by a rule or not; None without a model.
+    the learned meta model wherever it could answer, asked by a rule or not; None without a model. pricing [12, n, S]: what prices the
+    opinions (`qtcore.chain.price`), None where nobody reads it.
     """
 
     bars: Bars
@@ -79,6 +80,7 @@ class Result:
     fills: NDArray
     orders: list[tuple[str, float, int]]
     meta_probs: F8 | None = None
+    pricing: F8 | None = None
 
     @cached_property
     def decisions(self) -> Decisions:
@@ -146,7 +148,7 @@ class Engine:
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
         self._maps = no_map()  # of the last block's votes
-        self._reads_prices = reads_prices(params.record())
+        self._reads_prices = bool(reads_prices(params.record())[0])
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
 
@@ -177,7 +179,7 @@ class Engine:
         with self._trading():
             said = decisions.raw_action, decisions.raw_confidence
             traded = run_trade(bars, *said, self.params, self.account, self._trade, decisions.money)
-        return Result(bars, planes, votes, lambda: decisions, **vars(traded), orders=self._orders(), meta_probs=probs)
+        return Result(bars, planes, votes, lambda: decisions, **vars(traded), orders=self._orders(), meta_probs=probs, pricing=pricing)
 
     def stepper(self) -> Stepper:
         """Return the live path: one closed bar in one compiled call on this engine's own state, the bits of `run`.

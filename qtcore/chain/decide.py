@@ -194,7 +194,7 @@ def decide(
             raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
     probs = np.full((3, 1, 1), np.nan) if meta_probs is None else meta_probs
     record = params.record() if isinstance(params, Params) else params
-    is_priced = reads_prices(record)
+    is_priced = bool(reads_prices(record)[0])
     if out is None:
         out = Decisions.empty(n, n_symbols, record[0]["decide"]["rule"] == DecideRule.EDGE)
     if pricing is None:
@@ -238,9 +238,9 @@ def price_opinion(action: np.ndarray, confidence: F8, pricing: F8, maps: np.ndar
     price(lean, bids, record, *raw, 0, n_cells, 0)
 
 
-def reads_prices(record: np.ndarray) -> bool:
-    """Say whether parameters (PARAMS [1]) read `pricing` and maps."""
-    return bool(record[0]["ensemble"]["rule"] == EnsembleRule.MEAN or record[0]["decide"]["rule"] == DecideRule.EDGE)
+def reads_prices(records: np.ndarray) -> np.ndarray:
+    """Say which parameters (PARAMS [P]) read `pricing` and maps, bool [P]."""
+    return np.asarray((records["ensemble"]["rule"] == EnsembleRule.MEAN) | (records["decide"]["rule"] == DecideRule.EDGE))
 
 
 def _flat(planes: np.ndarray, dtype: type = np.float64) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Backtest: one call from bars and predictions to the record of a run; the engine is the one that runs live."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from qtcore import Bars, Engine, Params
+from qtcore.choices import DecideRule
 from qtcore.features.custom import Feature, own_features
 from qtcore.meta import MetaSource, check_voters
 from research.data import load
@@ -53,6 +55,7 @@ def backtest(
     params = resolved(params or Params(), predictions)
     if stages := list(stages):
         params = params.with_values({"stages": stages})
+    predictions = priced(bars, predictions, params, judge, own_features(custom))
     kept = meta if isinstance(meta, MetaSchedule) else None
     if kept is not None:
         kept.check_mode(params)
@@ -65,6 +68,27 @@ def backtest(
     notes = (*predictions.notes, *silent(params, predictions), *(kept.remarks(predictions.slots) if kept is not None else ()))
     about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "own": own, "ceilings": ceilings}
     return RunRecord(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
+
+
+def priced(bars: Bars, predictions: Predictions, params: Params, judge: Any = None, custom: Iterable[Feature] = ()) -> Predictions:
+    """Return predictions with what their opinions are worth, where `params` ask for that.
+
+    Those of a training carry it. Imported ones, and an own `judge`, get it here: periods of equal length, each from what was known before.
+    Raises ModelError on predictions of a training that was made without.
+    """
+    if params.decide.rule != DecideRule.EDGE or (predictions.maps is not None and judge is None):
+        return predictions
+    from research.training.map_fit import fit_lean, periods, price_predictions
+
+    votes = predictions.votes()
+    if judge is not None:
+        lean = Engine(params, judge=judge, custom=custom).run(bars, votes).decisions.lean
+        assert lean is not None
+        return replace(predictions, maps=fit_lean(bars, votes, lean, periods(votes.action), params))
+    if not predictions.imported:
+        what = "predictions must say what their opinions are worth, were trained without"
+        raise ModelError(f"{what}; train again (`qt train`), or run them with --profile published")
+    return replace(predictions, maps=price_predictions(bars, votes, predictions.labels, predictions.label.horizon, params))
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from qtcore.chain.decide import decide
+from qtcore.chain.price import maps_on
 from qtcore.choices import PolicyBase
 from qtcore.meta import MetaSource, meta_problems
 from qtcore.rules import Reason
 from qtcore.types import F8, Action, Decisions
 from research.errors import UserError
-from research.runs.backtest import resolved
+from research.runs.backtest import priced, resolved
 from research.runs.case import Case
 from research.runs.metrics import figures, outcomes
 from research.training.predictions import Predictions, aligned
@@ -98,6 +99,7 @@ def threshold_curve(
         raise UserError(f"an exact curve needs a threshold, was {name!r}; they are {', '.join(THRESHOLDS)}")
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
+    predictions = priced(bars, predictions, params)
     if name == "meta.low_confidence" and params.meta.policy_base != PolicyBase.SHARED:
         raise UserError("an exact curve of meta.low_confidence needs meta.policy_base shared, was score; sweep it on a grid")
     layer, key = name.split(".")
@@ -152,7 +154,10 @@ class _Opinion:
             self._alone[key] = self.case.run_alone(params)
         planes, meta = self._alone[key].planes, self.case.meta
         problem = Reason.MODEL_NOT_LOADED if meta is None else meta_problems(meta, self.case.bars.close_time)
-        return decide(self.case.votes, planes.arbiter, planes.regime, params, self._alone[key].meta_probs, meta_problem=problem)
+        votes, alone = self.case.votes, self._alone[key]
+        maps = None if votes.maps is None else maps_on(votes.maps, self.case.bars.close_time, len(self.case.bars.symbols))
+        seen = votes, planes.arbiter, planes.regime
+        return decide(*seen, params, alone.meta_probs, meta_problem=problem, pricing=alone.pricing, maps=maps)
 
     def marks(self, params: Params) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Mark the calls [n, S] and the right ones among them."""

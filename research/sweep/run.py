@@ -23,7 +23,7 @@ from research.evidence.ledger import Ledger
 from research.evidence.trials import TrialSummary
 from research.files import Kind, read_json, replacing, save_json
 from research.parallel import Pool, opened
-from research.runs.backtest import resolved
+from research.runs.backtest import priced, resolved
 from research.runs.case import Case
 from research.runs.folder import check_output
 from research.runs.metrics import figure_names
@@ -87,6 +87,7 @@ def sweep(
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = aligned(predictions, bars)
     space = plan.space(resolved(params or Params(), predictions))
+    predictions = priced(bars, predictions, space.base, judge, own_features(custom))
     own = given(judge=judge, trade=trade, features=own_features(custom))
     check_plan(plan, engine, is_own=bool(own.chain))
     _check_modes(space, meta)

@@ -16,7 +16,7 @@ from qtcore.types import F8
 from research.errors import ConfigError, UserError
 from research.evidence.finding import judge_picks
 from research.evidence.trials import TrialSummary
-from research.runs.backtest import resolved
+from research.runs.backtest import priced, resolved
 from research.runs.benchmark import bar_returns
 from research.runs.case import Case
 from research.runs.search_plan import SearchPlan
@@ -89,6 +89,7 @@ def walk(
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
+    predictions = priced(bars, predictions, params, own.judge, own.features)
     case = Case.of(bars, predictions, meta=meta, own=own)
     layers: dict[str, Any] = own.engine
     edges = fold_edges(case.first, case.bars.n, n_folds)

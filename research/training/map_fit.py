@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from qtcore.arbiter import score_cells
 from qtcore.chain.decide import decide
 from qtcore.chain.outcome import outcomes
-from qtcore.chain.price import VOLATILITY_NAME, costs_rule, no_map, pricing_of
+from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, costs_rule, maps_on, no_map, pricing_of
+from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
 from qtcore.params import Params
-from qtcore.types import F8, I8, N_MODELS, Bars, Votes
+from qtcore.types import F8, I8, N_MODELS, Bars, Decisions, Votes
 from research.training.edge import EdgeMap, blocks_of, fit_win, leaning
 from research.training.maps import MapSchedule
+from research.training.seats import Gain, gains
 
 SHRUNK = 30.0  # blocks of earlier folds after which a voter's log loss counts as much as equal weights
+PERIODS = 24  # into which predictions without folds are cut
 SMALL = 0.01  # nats: a difference of log losses that says little
 TINY = 1e-15  # probabilities are at least this before the logarithm
 
@@ -49,19 +52,28 @@ class Trades:
         score = np.empty(bars.close.size)
         score_cells(planes.arbiter.reshape(len(planes.arbiter), -1), score)
         block = blocks_of(bars.close_time, params.broker.max_holding_bars * bars.interval)
-        return cls(bars, params, pricing_of(votes, planes[VOLATILITY_NAME]), planes, results, ends, block, score.reshape(bars.close.shape))
+        carry = np.zeros(bars.close.shape)
+        if bars.funding is not None:
+            carry_block(bars.funding, carry_weight(bars.interval), np.zeros(len(bars.symbols)), carry)
+        pricing = pricing_of(votes, planes[VOLATILITY_NAME], carry)
+        return cls(bars, params, pricing, planes, results, ends, block, score.reshape(bars.close.shape))
 
     @property
     def volatility(self) -> F8:
         """Of a bar's return, [n, S]."""
         return self.planes[VOLATILITY_NAME]
 
-    def lean(self, votes: Votes, rows: slice, map_: NDArray) -> F8:
-        """Return how far the ensemble leans on some rows, [m, S]. map_: MAP [1], whose factors weigh."""
+    def said(self, votes: Votes, rows: slice, params: Params, maps: NDArray) -> Decisions:
+        """Decide some rows."""
         planes = self.planes.arbiter[:, rows], self.planes.regime[:, rows]
-        found = decide(votes[rows], *planes, self.params, pricing=self.pricing[:, rows], maps=map_).lean
-        assert found is not None
-        return found
+        return decide(votes[rows], *planes, params, pricing=self.pricing[:, rows], maps=maps)
+
+    def equity(self, votes: Votes, params: Params, maps: NDArray) -> F8:
+        """Trade all bars and return the equity at each close, [n]. maps: MAP [F] by `start`."""
+        n_symbols = len(self.bars.symbols)
+        said = self.said(votes, slice(0, self.bars.n), params, maps_on(maps, self.bars.close_time, n_symbols))
+        fresh = TradeState.fresh(params, n_symbols)
+        return run_trade(self.bars, said.raw_action, said.raw_confidence, params, fresh, money=said.money).equity
 
     def fit(self, lean: F8, stop: int) -> tuple[EdgeMap, F8]:
         """Fit a map, and how often a trade pays, on the trades of `lean` [n, S] that had ended before row `stop`."""
@@ -74,26 +86,103 @@ class Trades:
 
 
 def fit_maps(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int, starts: Sequence[int], params: Params) -> MapSchedule:
-    """Fit one map for each period of `bars`; the periods begin at the rows `starts`, ascending, the last ends with the bars.
+    """Fit one map for each period of `bars`, and seat its layers; the periods begin at the rows `starts`, ascending.
 
     votes: out of sample, absent before the first period. labels int8 [n, S]: -1 unknown, known `label_rows` rows later. params: the
-    chain's, with `decide.rule = edge` and a horizon.
+    chain's, with a horizon; `decide.rule` is taken to be edge.
     """
-    params = params.with_values({"meta.enabled": False, "arbiter.enabled": False, "decide.rule": "edge", "meta.mode": "bet"})
+    params = params.with_values({"decide.rule": "edge", "meta.mode": "bet"})
     trades = Trades.of(bars, votes, params)
-    lean, maps, evidence = np.zeros(bars.close.shape), [], []
-    for start, stop in pairwise([*starts, bars.n]):
-        row = no_map()
-        row["start"] = bars.close_time[start]
-        row["factors"] = voter_factors(votes, labels, trades.block, start - label_rows)
-        opinion, win = trades.fit(lean, start)
-        arbiter, arbiter_win = trades.fit(np.nan_to_num(trades.score), start)
-        row["slope"], row["variance"], row["win"] = opinion.lower, opinion.variance, win
-        row["arbiter_variance"], row["arbiter_win"] = arbiter.variance, arbiter_win
-        lean[start:stop] = trades.lean(votes, slice(start, stop), row)
-        maps.append(row)
-        evidence.append({"ensemble": _told(opinion), "arbiter": _told(arbiter)})
-    return MapSchedule(np.concatenate(maps), tuple(evidence), params.flat())
+    factors = np.stack([voter_factors(votes, labels, trades.block, start - label_rows) for start in starts])
+    kept, told_voters = _kept(trades, votes, starts, factors, params)
+    maps, opinions = _ensemble(trades, votes, starts, factors * kept)
+    arbiter = [trades.fit(np.nan_to_num(trades.score), start) for start in starts]
+    maps["arbiter_variance"] = [own.variance for own, _ in arbiter]
+    maps["arbiter_win"] = np.stack([win for _, win in arbiter])
+    tried = maps.copy()
+    tried["arbiter_slope"] = [own.lower for own, _ in arbiter]
+    found = [Gain()] * len(starts)
+    if params.arbiter.enabled and np.any(tried["arbiter_slope"] > 0.0):
+        has_map = (maps["slope"] > 0.0) | (tried["arbiter_slope"] > 0.0)
+        found = gains(trades.equity(votes, params, tried), trades.equity(votes, params, maps), trades.block, starts, has_map)
+    is_seated = np.array([each.lower > 0.0 for each in found])
+    maps["arbiter_slope"] = np.where(is_seated, tried["arbiter_slope"], 0.0)
+    evidence = [
+        {
+            "ensemble": _told(opinions[k]),
+            "arbiter": _told(arbiter[k][0]) | {"is_seated": bool(is_seated[k]), "gain": found[k].to_dict()},
+            "voters": told_voters[k],
+        }
+        for k in range(len(starts))
+    ]
+    return MapSchedule(maps, tuple(evidence), params.flat())
+
+
+def fit_lean(bars: Bars, votes: Votes, lean: F8, starts: Sequence[int], params: Params) -> MapSchedule:
+    """Fit one map for each period from leans [n, S] that are known, those of an own opinion layer: no voter, no arbiter and no seat."""
+    trades = Trades.of(bars, votes, params)
+    fits = [trades.fit(lean, start) for start in starts]
+    evidence = tuple({"ensemble": _told(fitted)} for fitted, _ in fits)
+    return MapSchedule(_rows(bars, starts, fits, np.ones((len(starts), N_MODELS))), evidence, params.flat())
+
+
+def _ensemble(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8) -> tuple[NDArray, list[EdgeMap]]:
+    """Fit the maps of the ensemble, whose voters have factors [F, 5] of their weights; each from the leans before its period."""
+    lean, fits, alone = np.zeros(trades.bars.close.shape), [], no_map()
+    for k, (start, stop) in enumerate(pairwise([*starts, trades.bars.n])):
+        fits.append(trades.fit(lean, start))
+        alone["factors"] = factors[k]
+        found = trades.said(votes, slice(start, stop), trades.params, alone).lean
+        assert found is not None
+        lean[start:stop] = found
+    return _rows(trades.bars, starts, fits, factors), [fitted for fitted, _ in fits]
+
+
+def _rows(bars: Bars, starts: Sequence[int], fits: Sequence[tuple[EdgeMap, F8]], factors: F8) -> NDArray:
+    maps = np.repeat(no_map(), len(starts))
+    maps["start"], maps["factors"] = bars.close_time[list(starts)], factors
+    for name in ("lower", "variance"):
+        maps["slope" if name == "lower" else name] = [getattr(fitted, name) for fitted, _ in fits]
+    maps["win"] = np.stack([win for _, win in fits])
+    return maps
+
+
+def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, params: Params) -> tuple[F8, list[dict[str, Any]]]:
+    """Say which voters keep their place in each period, [F, 5] of 0 and 1, and what the chain earned with each, by its name.
+
+    Each is tried alone against the chain of all, maps refitted. The last one always stays.
+    """
+    kept, told = np.ones((len(starts), N_MODELS)), [dict[str, Any]() for _ in starts]
+    voting = [m for m in range(N_MODELS) if (votes.action[m] >= 0).any() and params.ensemble.weights[m] > 0.0]
+    if len(voting) < 2:
+        return kept, told
+    quiet = params.with_values({"arbiter.enabled": False})
+    maps, _ = _ensemble(trades, votes, starts, factors)
+    whole = trades.equity(votes, quiet, maps)
+    for m in voting:
+        others = factors.copy()
+        others[:, m] = 0.0
+        without, _ = _ensemble(trades, votes, starts, others)
+        has_map = (maps["slope"] > 0.0) | (without["slope"] > 0.0)
+        found = gains(whole, trades.equity(votes, quiet, without), trades.block, starts, has_map)
+        for k, each in enumerate(found):
+            kept[k, m] = 0.0 if each.upper < 0.0 else 1.0
+            told[k][votes.names[m]] = {"is_kept": bool(kept[k, m]), "gain": each.to_dict()}
+    silent = kept[:, voting].sum(axis=1) == 0.0
+    kept[silent] = 1.0
+    return kept, told
+
+
+def price_predictions(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int, params: Params) -> MapSchedule:
+    """Fit maps of votes that come without folds: in periods of equal length from the first vote on, each from what was known before."""
+    return fit_maps(bars, votes, labels, label_rows, periods(votes.action), params)
+
+
+def periods(action: NDArray[np.int8]) -> list[int]:
+    """Return the first row of each of `PERIODS` periods from the first vote on. action [5, n, S]."""
+    voted = np.flatnonzero((action >= 0).any(axis=(0, 2)))
+    n, first = action.shape[1], int(voted[0]) if len(voted) else 0
+    return sorted({first + (n - first) * k // PERIODS for k in range(PERIODS)})
 
 
 def _told(fitted: EdgeMap) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def compared(names):
     for world, context in CASES:
         market, base = market_of(WORLDS[world]), PUBLISHED.with_values(FREE | context)
         rows = [(name, changed(base, name, value)) for name, value in changes]
-        readable = [(name, row) for name, row in rows if row is not None and (world == "priced" or not reads_prices(row.record()))]
+        readable = [(name, row) for name, row in rows if row is not None and (world == "priced" or not reads_prices(row.record())[0])]
         rows = [("", base), *readable]
         table = records([row for _, row in rows])
         with driver("lanes"):

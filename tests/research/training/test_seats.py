@@ -1,0 +1,168 @@
+"""Does a layer act only where it earned its seat? Worlds made for each layer, noise, causality, and the bounds of a library."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import research
+from qtcore import Params
+from qtcore.arbiter import score_cells
+from qtcore.features import FeatureBank
+from qtcore.types import Source
+from research.training.labels import score_labels
+from research.training.map_fit import fit_maps, periods
+from research.training.predictions import Predictions
+from research.training.seats import Gain, gain, gains
+from tests.conftest import assert_same_bits
+from tests.support.priced import PRICED
+
+N, S = 4_000, 5
+STARTS = list(range(800, N, 400))
+PARAMS = Params.profile("published").with_values(PRICED | {"ensemble.weights": [0.25] * 4 + [0.0]})
+
+
+def bars_of(drift=None, seed=0):
+    """Hourly random walks; drift(score [S]) -> what the arbiter's score of a bar adds to the next one's return."""
+    bars = research.load_bars(f"simulated:random_walk?n_bars={N}&n_symbols={S}&seed={seed}&correlation=0.1")
+    if drift is None:
+        return bars
+    bank = FeatureBank(PARAMS, bars.symbols, bars.interval, ())
+    planes = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    score, shift = np.zeros(S), np.zeros(S)
+    for t in range(N):
+        shift += drift(score)
+        for name in ("open", "high", "low", "close"):
+            planes[name][t] = getattr(bars, name)[t] * np.exp(shift)
+        bar = replace(bars[t : t + 1], **{name: plane[t : t + 1] for name, plane in planes.items()})
+        score_cells(np.ascontiguousarray(bank.compute(bar).arbiter.reshape(6, S)), score)
+        score = np.nan_to_num(score)
+    return replace(bars, **planes, origin="")
+
+
+def opinions(bars, strengths, seed=1):
+    """Predictions of voters that know the next five bars so far, negative: the wrong way round."""
+    rng, close = np.random.default_rng(seed), np.log(bars.close)
+    ahead = np.nan_to_num((np.concatenate([close[5:], np.full((5, S), np.nan)]) - close) / 0.015)
+    probs = np.full((5, N, S, 3), np.nan)
+    for m, strength in enumerate(strengths):
+        buy = 1.0 / (1.0 + np.exp(-(strength * ahead + rng.normal(size=ahead.shape))))
+        probs[m] = np.stack([0.6 * (1.0 - buy), np.full_like(buy, 0.4), 0.6 * buy], axis=-1)
+    probs[:, : STARTS[0]] = np.nan
+    fold = np.full(N, -1, np.int16)
+    for k, start in enumerate(STARTS):
+        fold[start:] = k
+    labels, label = score_labels(bars, "L1")
+    return Predictions.from_probs(bars, probs, fold, labels, label)
+
+
+def fitted(bars, made, params=PARAMS):
+    return fit_maps(bars, made.votes(), made.labels, made.label.horizon, STARTS, params)
+
+
+def test_the_arbiter_earns_its_seat_where_the_market_follows_its_score_and_models_see_noise():
+    bars = bars_of(lambda score: 0.004 * score)
+    made = opinions(bars, [0.0, 0.0])
+    found = fitted(bars, made)
+    seated = [told["arbiter"]["is_seated"] for told in found.evidence]
+    assert np.mean(seated[3:]) >= 0.5
+    assert not seated[0]
+    run = research.backtest(bars, replace(made, maps=found), params=PARAMS)
+    d = run.result.decisions
+    traded = run.result.final_action != 1
+    assert np.all(d.source[traded] == Source.ARBITER)
+    assert traded.sum() > 50
+    assert run.result.equity[-1] > run.result.equity[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_nobody_gets_a_seat_on_noise(seed):
+    bars = bars_of(seed=10 + seed)
+    found = fitted(bars, opinions(bars, [0.0, 0.0], seed))
+    assert not any(told["arbiter"]["is_seated"] for told in found.evidence)
+    assert all(each["is_kept"] for told in found.evidence for each in told["voters"].values())
+
+
+def test_a_voter_that_costs_money_loses_its_place():
+    bars = bars_of(seed=3)
+    found = fitted(bars, opinions(bars, [1.5, 1.5, -1.0]))
+    kept = {name: [told["voters"][name]["is_kept"] for told in found.evidence] for name in found.evidence[0]["voters"]}
+    assert all(kept["xgb"]) or np.mean(kept["xgb"]) > 0.7
+    assert not all(kept["nhits"])
+    lost = np.flatnonzero(~np.array(kept["nhits"]))
+    assert np.all(found.maps["factors"][lost, 2] == 0.0)
+
+
+def test_seats_know_nothing_of_their_own_period():
+    bars = bars_of(lambda score: 0.004 * score)
+    made, cut = opinions(bars, [0.0, 0.5, -0.5]), STARTS[4]
+    rng = np.random.default_rng(5)
+    planes = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close")}
+    factor = np.exp(np.cumsum(rng.normal(0.0, 0.02, (N - cut, S)), axis=0))
+    for plane in planes.values():
+        plane[cut:] *= factor
+    other = fitted(replace(bars, **planes), made)
+    whole = fitted(bars, made)
+    assert_same_bits(whole.maps[:5], other.maps[:5])
+    assert whole.evidence[:5] == other.evidence[:5]
+
+
+def test_bounds_are_those_of_a_library():
+    rng = np.random.default_rng(0)
+    returns, block = rng.normal(0.0, 0.01, (2, 4_000)), np.arange(4_000) // 72
+    one, two = np.cumprod(1.0 + returns, axis=1)
+    found = gain(one, two, block)
+    sums = np.bincount(block[1:], (np.diff(one) / one[:-1] - np.diff(two) / two[:-1]))
+    want = stats.t.interval(0.90, len(sums) - 1, loc=sums.mean(), scale=stats.sem(sums))
+    assert (found.lower, found.upper) == pytest.approx(want)
+    assert found.n_blocks == len(sums)
+
+
+def test_few_blocks_seat_nobody_and_unseat_nobody():
+    equity, block = np.linspace(1.0, 2.0, 400), np.arange(400) // 72
+    found = gain(equity, np.ones(400), block)
+    assert found.mean > 0.0
+    assert not found.lower > 0.0
+    assert not found.upper < 0.0
+    assert found.to_dict() == {"mean": found.mean, "lower": None, "upper": None, "n_blocks": 6}
+    assert gain(equity[:1], equity[:1], block[:1]) == Gain()
+    ruined = np.array([1.0, 0.5, 0.0, 0.0])
+    assert gain(ruined, np.ones(4), np.arange(4)).mean == pytest.approx((-0.5 - 1.0) / 3)
+
+
+def test_what_is_compared_begins_where_somebody_had_a_map():
+    equity, block = np.linspace(1.0, 2.0, 2_000), np.arange(2_000) // 72
+    found = gains(equity, np.ones(2_000), block, [400, 800, 1_200, 1_600], np.array([False, True, True, True]))
+    assert [each.n_blocks for each in found[:2]] == [0, 0]
+    assert found[2].n_blocks == len(np.unique(block[800:1_200]))
+    assert found[3].n_blocks == len(np.unique(block[800:1_600]))
+
+
+def test_predictions_without_folds_are_cut_into_periods_from_the_first_vote():
+    action = np.full((5, 1_000, 2), -1, np.int8)
+    action[0, 100:] = 1
+    starts = periods(action)
+    assert starts[0] == 100
+    assert len(starts) == 24
+    assert max(np.diff(starts)) - min(np.diff(starts)) <= 1
+    assert periods(np.full((5, 3, 1), -1, np.int8)) == [0, 1, 2]
+
+
+def test_imported_predictions_and_an_own_judge_are_priced_as_they_are_loaded():
+    bars = bars_of(seed=4)
+    trained = opinions(bars, [1.5, 1.5])
+    made = replace(trained, imported=True, fold=np.full(N, -1, np.int16))
+    run = research.backtest(bars, made, params=PARAMS)
+    assert len(run.predictions.maps.maps) == 24
+    assert len(run.result.fills) > 50
+    assert run.result.equity[-1] > run.result.equity[0]
+    with pytest.raises(research.UserError, match="train again"):
+        research.backtest(bars, trained, params=PARAMS)
+
+    def follow(votes, planes, params):
+        return votes.action[0].clip(0), np.nan_to_num(votes.confidence[0])
+
+    judged = research.backtest(bars, made, params=PARAMS, judge=follow)
+    assert len(judged.result.fills) > 50
+    assert set(np.unique(judged.result.decisions.source)) == {Source.META}
