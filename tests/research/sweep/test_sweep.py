@@ -86,7 +86,7 @@ def test_an_exact_step_ends_where_it_says():
         ({"governor.min_confidence": "a:b:c"}, {}, "must be numbers between colons"),
         ({"governor.min_confidence": "0.5:0.8"}, {}, "must have a step, was a range"),
         ({"governor.min_confidence": "0:1:0.0000001"}, {}, "must have at most 1,000,000 values, was '0:1:0.0000001'; take a larger step"),
-        ({"governor.order": "symbols,nonsense"}, {}, "governor.order must be one of symbols, by_confidence, was 'nonsense'"),
+        ({"governor.order": "symbols,nonsense"}, {}, "governor.order must be one of symbols, by_confidence, by_edge, was 'nonsense'"),
         ({"governor.min_confidence": [0.5]}, {"search": "clever"}, r"\(--search\) must be one of"),
         ({"governor.min_confidence": [0.5]}, {"search": "adaptive", "settings": 0}, "--settings must be 1 or more, was 0"),
         ({"governor.min_confidence": [0.5]}, {"search": "adaptive", "settings": 9, "objective": "luck"}, "was 'luck'"),
