@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from qtcore import Bars, Engine, Params
-from qtcore.choices import DecideRule
+from qtcore.choices import DecideRule, MetaMode
 from qtcore.features.custom import Feature, own_features
 from qtcore.meta import MetaSource, check_voters
 from research.data import load
 from research.data.load import warn
 from research.errors import ModelError, refusing
 from research.runs.record import RunRecord
+from research.training.labels import held_for
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import given
 from research.training.predictions import Predictions, aligned
@@ -61,6 +62,7 @@ def backtest(
         kept.check_mode(params)
         with refusing(ModelError):
             check_voters(kept, predictions.names)
+        predictions = seated(bars, predictions, params, kept)
     own = given(judge=judge, trade=trade, features=own_features(custom))
     engine = Engine(params, meta_model=meta, **own.engine)
     result = engine.run(bars, predictions.votes())
@@ -91,9 +93,16 @@ def priced(bars: Bars, predictions: Predictions, params: Params, judge: Any = No
     return replace(predictions, maps=price_predictions(bars, votes, predictions.labels, predictions.label.horizon, params))
 
 
+def seated(bars: Bars, predictions: Predictions, params: Params, meta: MetaSchedule) -> Predictions:
+    """Return predictions whose maps say where the learned meta layer acts, in mode `bet`; as they are where they say so of this one."""
+    maps = predictions.maps
+    if params.meta.mode != MetaMode.BET or maps is None or all(told.get("meta", {}).get("name") == meta.hash for told in maps.evidence):
+        return predictions
+    from research.training.map_fit import seat_meta
+
+    return replace(predictions, maps=seat_meta(bars, predictions, params, meta, meta.hash))
+
+
 def resolved(params: Params, predictions: Predictions) -> Params:
     """Put the weights of the voters where they were given by name, and the label's horizon where the holding time was left to it."""
-    params = settled(params, predictions)
-    if params.broker.max_holding_bars > 0:
-        return params
-    return params.with_values({"broker.max_holding_bars": predictions.label.horizon})
+    return held_for(settled(params, predictions), predictions.label)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.params import Params
 from qtcore.rules import Broker
 from qtcore.types import F8, I8, Action, Bars
 from research.errors import ConfigError, ModelError
@@ -238,6 +239,13 @@ def uniqueness(labels: NDArray[np.int8], end: I8) -> F8:
     share = np.cumsum(np.divide(1.0, alive, out=np.zeros_like(alive), where=alive > 0.0), axis=0)
     mean = (share[stop - 1] - share[start - 1]) / np.maximum(stop - start, 1)[:, None]
     return np.where(has, mean, np.nan)
+
+
+def held_for(params: Params, label: Label) -> Params:
+    """Return `params` whose holding time is the label's horizon where it was left to the label."""
+    if params.broker.max_holding_bars > 0:
+        return params
+    return params.with_values({"broker.max_holding_bars": label.horizon})
 
 
 def with_horizon(label: Label, horizon: int) -> Label:

@@ -5,7 +5,7 @@ gets factors of the voters' weights from their log loss on earlier folds, shrunk
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from qtcore.chain.outcome import outcomes
 from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, costs_rule, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
+from qtcore.meta import MetaSource, meta_probs
 from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Bars, Decisions, Votes
 from research.training.edge import EdgeMap, blocks_of, fit_win, leaning
@@ -25,6 +26,7 @@ from research.training.maps import MapSchedule
 from research.training.seats import Gain, gains
 
 SHRUNK = 30.0  # blocks of earlier folds after which a voter's log loss counts as much as equal weights
+FULL = 0.1  # of probability above breaking even: from there a bet is made whole
 PERIODS = 24  # into which predictions without folds are cut
 SMALL = 0.01  # nats: a difference of log losses that says little
 TINY = 1e-15  # probabilities are at least this before the logarithm
@@ -63,15 +65,16 @@ class Trades:
         """Of a bar's return, [n, S]."""
         return self.planes[VOLATILITY_NAME]
 
-    def said(self, votes: Votes, rows: slice, params: Params, maps: NDArray) -> Decisions:
-        """Decide some rows."""
+    def said(self, votes: Votes, rows: slice, params: Params, maps: NDArray, probs: F8 | None = None) -> Decisions:
+        """Decide some rows. probs [3, n, S]: what the learned meta layer says of all."""
         planes = self.planes.arbiter[:, rows], self.planes.regime[:, rows]
-        return decide(votes[rows], *planes, params, pricing=self.pricing[:, rows], maps=maps)
+        learned = None if probs is None else probs[:, rows]
+        return decide(votes[rows], *planes, params, learned, pricing=self.pricing[:, rows], maps=maps)
 
-    def equity(self, votes: Votes, params: Params, maps: NDArray) -> F8:
-        """Trade all bars and return the equity at each close, [n]. maps: MAP [F] by `start`."""
+    def equity(self, votes: Votes, params: Params, maps: NDArray, probs: F8 | None = None) -> F8:
+        """Trade all bars and return the equity at each close, [n]. maps: MAP [F] by `start`; probs: as in `said`."""
         n_symbols = len(self.bars.symbols)
-        said = self.said(votes, slice(0, self.bars.n), params, maps_on(maps, self.bars.close_time, n_symbols))
+        said = self.said(votes, slice(0, self.bars.n), params, maps_on(maps, self.bars.close_time, n_symbols), probs)
         fresh = TradeState.fresh(params, n_symbols)
         return run_trade(self.bars, said.raw_action, said.raw_confidence, params, fresh, money=said.money).equity
 
@@ -171,6 +174,58 @@ def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, para
     silent = kept[:, voting].sum(axis=1) == 0.0
     kept[silent] = 1.0
     return kept, told
+
+
+def bets_of(bars: Bars, predictions: Any, params: Params) -> tuple[NDArray[np.int8], I8]:
+    """Say of every cell that leans to a side whether the trade pays after its costs: 2 pays, 0 loses, -1 unknown or no bet, int8 [n, S].
+
+    Also the row in which the trades of each row have ended, [n]. predictions: with maps.
+    """
+    trades, votes = Trades.of(bars, predictions.votes(), params), predictions.votes()
+    net = _net(trades, _lean_of(trades, votes, predictions.maps))
+    labels = np.where(np.isnan(net), -1, np.where(net > 0.0, 2, 0)).astype(np.int8)
+    reach = params.broker.max_holding_bars + 1
+    ended = np.maximum(trades.ends.max(axis=(0, 2)), np.arange(bars.n) + reach)
+    return labels, np.maximum.accumulate(ended)
+
+
+def _lean_of(trades: Trades, votes: Votes, schedule: MapSchedule) -> F8:
+    maps = maps_on(schedule.maps, trades.bars.close_time, len(trades.bars.symbols))
+    lean = trades.said(votes, slice(0, trades.bars.n), trades.params, maps).lean
+    assert lean is not None
+    return lean
+
+
+def _net(trades: Trades, lean: F8) -> F8:
+    broker = trades.params.broker
+    return leaning(lean, trades.results) - costs_rule(broker.fee_rate, broker.slippage_rate)
+
+
+def seat_meta(bars: Bars, predictions: Any, params: Params, meta: MetaSource, name: str) -> MapSchedule:
+    """Give the learned meta layer a seat in the periods before which the chain earned more with it, and its thresholds.
+
+    A bet is left out where it does not break even at the model's probability (by what bets before won and lost), and whole from `FULL`
+    above that. predictions: with maps; name: of the meta layer, kept with the evidence.
+    """
+    schedule, votes = predictions.maps, predictions.votes()
+    trades = Trades.of(bars, votes, params)
+    before = np.full(len(bars.symbols), np.nan)
+    probs = meta_probs(meta, votes, trades.planes, before, bars.close_time)
+    net, maps = _net(trades, _lean_of(trades, votes, schedule)), schedule.maps.copy()
+    ended, starts = trades.ends.max(axis=0), np.searchsorted(bars.close_time, maps["start"]).tolist()
+    for row, start in zip(maps, starts):
+        known = net[:start][(ended[:start] < start) & ~np.isnan(net[:start])]
+        won, lost = known[known > 0.0], known[known < 0.0]
+        is_told = len(won) and len(lost)
+        row["skip"] = -lost.mean() / (won.mean() - lost.mean()) if is_told else 0.0
+        row["full"], row["is_seated"] = row["skip"] + FULL, 0
+    tried = maps.copy()
+    tried["is_seated"] = 1
+    found = gains(trades.equity(votes, params, tried, probs), trades.equity(votes, params, maps), trades.block, starts, maps["slope"] > 0.0)
+    maps["is_seated"] = [each.lower > 0.0 for each in found]
+    told = [{"name": name, "is_seated": bool(row["is_seated"]), "gain": each.to_dict()} for row, each in zip(maps, found)]
+    evidence = tuple(each | {"meta": own} for each, own in zip(schedule.evidence, told))
+    return replace(schedule, maps=maps, evidence=evidence)
 
 
 def price_predictions(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int, params: Params) -> MapSchedule:

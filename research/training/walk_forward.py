@@ -28,7 +28,17 @@ from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
 from research.errors import ModelError, refusing
 from research.parallel import check_engine, n_processors, opened, versions
-from research.training.labels import Label, classify, fit_thresholds, forward_return, get_label, label_end, resolve_label, uniqueness
+from research.training.labels import (
+    Label,
+    classify,
+    fit_thresholds,
+    forward_return,
+    get_label,
+    held_for,
+    label_end,
+    resolve_label,
+    uniqueness,
+)
 from research.training.map_fit import fit_maps
 from research.training.maps import MapSchedule
 from research.training.models import fits
@@ -167,9 +177,7 @@ def fold_maps(bars: Bars, predictions: Predictions, params: Params) -> MapSchedu
     """Fit what the opinions of each fold are worth on the folds before it, at `params`."""
     _, starts = np.unique(predictions.fold, return_index=True)
     rows = [int(start) for start in starts if predictions.fold[start] >= 0]
-    settings = params.for_voters(predictions.names, predictions.slots)
-    if settings.broker.max_holding_bars == 0:
-        settings = settings.with_values({"broker.max_holding_bars": predictions.label.horizon})
+    settings = held_for(params.for_voters(predictions.names, predictions.slots), predictions.label)
     return fit_maps(bars, predictions.votes(), predictions.labels, predictions.label.horizon, rows, settings)
 
 

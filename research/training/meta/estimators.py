@@ -6,6 +6,10 @@
 | mlp      | F-32-32-3, ReLU, dropout 0.2 (5)                   | none, temperature         | npz   |
 | forest   | 100 trees, at least 50 rows a leaf, balanced       | none                      | skops |
 | xgboost  | trees of depth 3, early stopping, balanced         | none                      | ubj   |
+
+In mode `bet` there are two classes, a bet that loses and one that pays, and one kind: logistic regression, C 0.1, each bet weighted by how
+few others share its bars. Nothing is balanced, so that its probabilities are those of paying.
+
 Everything is fitted on the scaled rows of the training part; its purged last 20 % calibrates, or stops the training (`spec` D-89). `fitted`
 says how each answers and is stored.
 """
@@ -27,15 +31,17 @@ CALIBRATIONS = {"logistic": ("platt", "temperature", "none"), "mlp": ("none", "t
 KINDS = tuple(CALIBRATIONS)
 HIDDEN, DROPOUT, EPOCHS, PATIENCE, BATCH = 32, 0.2, 50, 5, 512  # of the network
 ROUNDS, STOP_AFTER = 300, 20  # of the boosted trees
+NO_CLASS = -1e3  # score of a class that a bet does not have: its probability is 0.0
 PROBED, MIN_PROBED, ABLE, MAX_KNOWN = 10_000, 20, 0.75, 0.85  # of `check_labels`: newest rows, held rows of a class, mean shares known
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Feature rows [k, F] without NaN and their classes [k]."""
+    """Feature rows [k, F] without NaN, their classes [k], and what each counts [k], None for all alike."""
 
     x: F8
     y: Labels
+    weights: F8 | None = None
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -84,6 +90,26 @@ def fit_meta(
         made = ForestFit(_forest(scaled, seed), names, scaler)
     else:
         made = BoostedFit(_boosted(scaled, later, seed), names, scaler)
+    check_varies(made)
+    return made
+
+
+def fit_bets(names: tuple[str, ...], train: Rows, seed: int = 42) -> MetaFit:
+    """Fit how likely a bet pays, on rows of class SELL (it loses) and BUY (it pays); what it answers is [loses, 0, pays].
+
+    Raises ModelAbsentError where a class is missing, or the fitted model always says the same.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if len(np.unique(train.y)) < 2:
+        raise ModelAbsentError("training rows of the meta model must hold bets that pay and bets that lose, was with one kind only")
+    scaler = Scaler.fit(train.x)  # type: ignore[arg-type]
+    x = (train.x - scaler.mean) / scaler.scale
+    fitted = LogisticRegression(C=0.1, max_iter=1000, random_state=seed).fit(x, train.y == 2, train.weights)
+    half, offset = 0.5 * fitted.coef_[0], 0.5 * float(fitted.intercept_[0])
+    arrays = {"mean": scaler.mean, "scale": scaler.scale, "coef": np.stack([-half, np.zeros_like(half), half])}
+    arrays["intercept"] = np.array([-offset, NO_CLASS, offset])
+    made = KernelFit(MetaModel("logistic_softmax", names, arrays))
     check_varies(made)
     return made
 

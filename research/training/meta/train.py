@@ -25,8 +25,9 @@ from qtcore.meta.vectors import columns_of
 from qtcore.types import ADVANCED, F8, I8, MODELS, N_MODELS, Votes
 from research.data.facts import fingerprint
 from research.errors import ModelError
-from research.training.labels import label_end
-from research.training.meta.estimators import KINDS, Rows, check_classes, check_labels, fit_meta, resolve_calibration
+from research.training.labels import held_for, label_end, uniqueness
+from research.training.map_fit import bets_of
+from research.training.meta.estimators import KINDS, Rows, check_classes, check_labels, fit_bets, fit_meta, resolve_calibration
 from research.training.meta.fitted import MetaFit, fit_digest
 from research.training.meta.metadata import describe
 from research.training.meta.schedule import MetaArtefact, MetaSchedule, write_fit
@@ -64,7 +65,8 @@ class Material:
 
     table [n * S, F]: rows of the vector, NaN where it cannot be built. labels int8 [n, S], -1 invalid; end [n]: row in which a row's labels
     end. regime [2, n, S]. folds: (number, first row, row after the last) of the periods that a model serves; first: first row with a vote.
-    about: what the metadata say of data, label and base models. traded int8 [n, S]: see `research.training.models.scores.score`.
+    about: what the metadata say of data, label and base models. traded int8 [n, S]: see `research.training.models.scores.score`. weights
+    [n, S]: what each row counts, None for all alike.
     """
 
     table: F8
@@ -76,6 +78,7 @@ class Material:
     first: int
     about: Mapping[str, Any] = field(default_factory=dict)
     traded: NDArray[np.int8] | None = None
+    weights: F8 | None = None
 
     @property
     def voters(self) -> tuple[str, ...]:
@@ -87,7 +90,8 @@ class Material:
         n_symbols = self.labels.shape[1]
         cells = np.flatnonzero(np.repeat(bars, n_symbols) & (self.labels.reshape(-1) >= 0))
         cells = cells[~np.isnan(self.table[cells]).any(axis=1)]
-        return Rows(np.ascontiguousarray(self.table[cells]), self.labels.reshape(-1)[cells])
+        weights = None if self.weights is None else self.weights.reshape(-1)[cells]
+        return Rows(np.ascontiguousarray(self.table[cells]), self.labels.reshape(-1)[cells], weights)
 
     def parts(self, boundary: int, embargo: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Return the rows [n] that fit and those that calibrate a model which serves from row `boundary` on, both purged by label end."""
@@ -112,8 +116,9 @@ def train_meta(
     """Train the learned meta layer of `params.meta.mode` on out-of-sample predictions and return the schedule that serves it.
 
     kind `auto`: `mlp` in mode v5, else `logistic`. vector `auto`: `v5` in mode v5, else `meta26` (`meta30` with a fifth model). calibration
-    `auto`: the kind's own. out: folder to write; else the models live as long as the schedule. Imported predictions count as out of
-    sample. Raises UserError on unknown names, or where the vector wants probabilities and there are none.
+    `auto`: the kind's own. In mode `bet`, for predictions with maps, it is a regression that says how likely a bet pays. out: folder to
+    write; else the models live as long as the schedule. Imported predictions count as out of sample. Raises UserError on unknown names, or
+    where the vector wants probabilities and there are none.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=1500&n_symbols=2")
@@ -145,11 +150,15 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
         "base_predictions": "imported" if predictions.imported else "walk_forward",
         "base_weights": list(params.ensemble.weights),
     }
+    labels, weights = predictions.labels, None
+    if params.meta.mode == MetaMode.BET:
+        labels, end = bets_of(bars, predictions, held_for(params, predictions.label))
+        weights = uniqueness(labels, end)
     folds = serving_folds(predictions.fold, end, horizon)
     voted = np.flatnonzero((predictions.action >= 0).any(axis=(0, 2)))
     table = build_table(plan.vector, votes, planes)
     first = int(voted[0]) if len(voted) else bars.n
-    return Material(table, predictions.labels, end, bars.close_time, planes.regime, folds, first, about), plan
+    return Material(table, labels, end, bars.close_time, planes.regime, folds, first, about, weights=weights), plan
 
 
 def build_table(vector: str, votes: Votes, planes: Any) -> F8:
@@ -201,6 +210,8 @@ def fit_fold(material: Material, plan: MetaPlan, boundary: int) -> tuple[MetaFit
             f"training must have at least {MIN_ROWS:,} out-of-sample rows on which two or more models voted, was {n:,}; the rules alone act"
         )
     check_labels(train, held, plan.seed)
+    if plan.mode == "bet":
+        return fit_bets(columns_of(plan.vector, material.voters), train, plan.seed), train, held
     fit = fit_meta(
         plan.kind, columns_of(plan.vector, material.voters), train, held, calibration=plan.calibration, smote=plan.smote, seed=plan.seed
     )
@@ -238,7 +249,10 @@ def resolve_plan(
 
     Raises UserError on unknown names or missing probabilities.
     """
-    is_v5 = params.meta.mode == MetaMode.V5
+    is_v5, is_bet = params.meta.mode == MetaMode.V5, params.meta.mode == MetaMode.BET
+    if is_bet and (kind not in ("auto", "logistic") or smote or calibration not in ("auto", "none")):
+        asked = f"kind {kind}, calibration {calibration}, smote {smote}"
+        raise ModelError(f"a meta layer of meta.mode=bet must be logistic, without calibration and smote, was {asked}; leave them out")
     if kind == "auto":
         kind = "mlp" if is_v5 else "logistic"
     if vector == "auto":
@@ -249,7 +263,8 @@ def resolve_plan(
         raise ModelError(f"run.meta_vector must be auto or one of {', '.join(VECTORS)}, was {vector!r}")
     if not has_probs and vector.startswith(("meta32", "meta36")):
         raise ModelError(f"predictions must carry probabilities for the meta vector {vector}, was actions only; use meta26")
-    return MetaPlan(params.meta.mode.name.lower(), kind, vector, resolve_calibration(kind, calibration), smote, seed, horizon, horizon)
+    calibration = "none" if is_bet else resolve_calibration(kind, calibration)
+    return MetaPlan(params.meta.mode.name.lower(), kind, vector, calibration, smote, seed, horizon, horizon)
 
 
 def serving_folds(fold: NDArray[np.int16], end: I8, horizon: int) -> tuple[tuple[int, int, int], ...]:

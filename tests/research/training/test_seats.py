@@ -10,7 +10,9 @@ import research
 from qtcore import Params
 from qtcore.arbiter import score_cells
 from qtcore.features import FeatureBank
-from qtcore.types import Source
+from qtcore.rules import Reason
+from qtcore.types import Source, Verdict
+from research.runs.backtest import seated
 from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods
 from research.training.predictions import Predictions
@@ -57,6 +59,17 @@ def opinions(bars, strengths, seed=1):
     return Predictions.from_probs(bars, probs, fold, labels, label)
 
 
+def in_one_regime(bars, strength, seed=1):
+    """Predictions that know the next five bars where volatility is high, and nothing elsewhere, in the same words."""
+    planes = FeatureBank(PARAMS, bars.symbols, bars.interval, ()).compute(bars)
+    is_high = planes.regime[0] > 0.5
+    known, blind = opinions(bars, [strength, strength], seed), opinions(bars, [strength, strength], seed)
+    order = np.random.default_rng(seed).permutation(N - STARTS[0]) + STARTS[0]
+    probs = known.probs.copy()
+    probs[:, STARTS[0] :] = np.where(is_high[STARTS[0] :, :, None], known.probs[:, STARTS[0] :], blind.probs[:, order])
+    return Predictions.from_probs(bars, probs, known.fold, known.labels, known.label)
+
+
 def fitted(bars, made, params=PARAMS):
     return fit_maps(bars, made.votes(), made.labels, made.label.horizon, STARTS, params)
 
@@ -74,6 +87,37 @@ def test_the_arbiter_earns_its_seat_where_the_market_follows_its_score_and_model
     assert np.all(d.source[traded] == Source.ARBITER)
     assert traded.sum() > 50
     assert run.result.equity[-1] > run.result.equity[0]
+
+
+def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only():
+    bars = bars_of(seed=2)
+    made = in_one_regime(bars, 1.0)
+    made = replace(made, maps=fitted(bars, made))
+    meta = research.train_meta(bars, made, PARAMS)
+    assert meta.mode == "bet"
+    run, alone = (research.backtest(bars, made, params=PARAMS, meta=each) for each in (meta, None))
+    seated = [told["meta"]["is_seated"] for told in run.predictions.maps.evidence]
+    assert np.mean(seated[3:]) >= 0.5
+    assert run.result.equity[-1] > alone.result.equity[-1]
+    d = run.result.decisions
+    assert {Reason.BET_TAKEN, Reason.BET_SKIPPED} <= set(np.unique(d.meta_reason).tolist())
+    skipped = (d.meta_reason == Reason.BET_SKIPPED) & (d.verdict == Verdict.ESCALATE)
+    assert np.all(d.raw_action[skipped] == 1)
+
+
+def test_a_seat_of_the_meta_layer_is_evaluated_once_and_knows_nothing_of_its_own_period():
+    bars = bars_of(seed=2)
+    made = in_one_regime(bars, 1.0)
+    made = replace(made, maps=fitted(bars, made))
+    meta = research.train_meta(bars, made, PARAMS)
+    params = PARAMS.with_values({"broker.max_holding_bars": 5})
+    once = seated(bars, made, params, meta)
+    assert seated(bars, once, params, meta) is once
+    cut, planes = STARTS[5], {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close")}
+    for plane in planes.values():
+        plane[cut:] *= np.exp(np.cumsum(np.random.default_rng(5).normal(0.0, 0.02, (N - cut, S)), axis=0))
+    other = seated(replace(bars, **planes), made, params, meta)
+    assert_same_bits(once.maps.maps[:6], other.maps.maps[:6])
 
 
 @pytest.mark.parametrize("seed", range(4))
