@@ -14,7 +14,7 @@ from qtcore.rules import Reason
 from qtcore.types import Source, Verdict
 from research.runs.backtest import seated
 from research.training.labels import score_labels
-from research.training.map_fit import fit_maps, periods
+from research.training.map_fit import fit_maps, periods, price_predictions
 from research.training.predictions import Predictions
 from research.training.seats import Gain, gain, gains
 from tests.conftest import assert_same_bits
@@ -210,3 +210,21 @@ def test_imported_predictions_and_an_own_judge_are_priced_as_they_are_loaded():
     judged = research.backtest(bars, made, params=PARAMS, judge=follow)
     assert len(judged.result.fills) > 50
     assert set(np.unique(judged.result.decisions.source)) == {Source.META}
+
+
+def test_a_run_with_seats_is_proven_and_a_map_that_saw_the_future_is_not(tmp_path):
+    bars = bars_of(seed=2)
+    made = replace(in_one_regime(bars, 1.0), imported=True, fold=np.full(N, -1, np.int16))
+    made = replace(made, maps=price_predictions(bars, made.votes(), made.labels, 5, PARAMS))
+    meta = research.train_meta(bars, made, PARAMS)
+    run = research.backtest(bars, replace(made, maps=None), params=PARAMS, meta=meta)
+    run.save(tmp_path / "run")
+    found = {check["id"]: check["passed"] for check in run.verify()["checks"]}
+    assert all(found.values())
+    assert {"D-99 maps", "D-99 meta", "E-1"} <= set(found)
+    leaky = run.predictions.maps.maps.copy()
+    leaky["slope"] *= 1.01
+    told = replace(run.predictions, maps=replace(run.predictions.maps, maps=leaky))
+    other = research.backtest(bars, told, params=PARAMS, meta=meta)
+    other.save(tmp_path / "other")
+    assert {check["id"] for check in other.verify()["checks"] if not check["passed"]} == {"D-99 maps"}

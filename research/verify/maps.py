@@ -1,0 +1,81 @@
+"""Map check: what the opinions of a run are worth was fitted before its time, and so were the seats of its layers.
+
+All maps are fitted again with bars, votes and labels from the last period on rewritten; none of them may change.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore import Bars, Params
+from qtcore.types import MAP
+from research.training.predictions import Predictions
+from research.verify.causality import rewrite_future, same_bits
+from research.verify.claims import Claim, Offender
+from research.verify.evidence import Evidence
+from research.verify.meta import other_future
+from research.verify.serving import same_bars
+
+SAME_MAP = 1e-6  # relative: a sum that another processor added up
+
+
+def map_claims(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim]:
+    """Fit the maps again with another future; nothing to claim without maps, or where they were fitted on other bars."""
+    known = run.predictions.maps
+    if known is None or run.lacking or not (run.predictions.imported or run.own.judge or (models is not None and same_bars(run, models))):
+        return []
+    report("fit the maps again with another future")
+    stored = known.maps
+    row = int(np.searchsorted(run.bars.close_time, stored["start"][-1]))
+    again = refit(run, rewrite_future(run.bars, row, seed), other_future(run.predictions, row, seed))
+    differs, aside = _differing(stored, again), ""
+    if differs:
+        here = refit(run, run.bars, run.predictions)
+        is_rounding = not _differing(here, again) and _near(stored, again)
+        aside = f" but for rounding (within {SAME_MAP:g}), as they were fitted on another processor" if is_rounding else ""
+        differs = [] if is_rounding else differs
+    first = Offender(row, str(np.datetime64(int(stored["start"][-1]), "ns"))[:16] + " UTC", "", differs[0], 1.0) if differs else None
+    text = f"{len(stored)} maps and the seats fitted again, everything from bar {row} on rewritten, are the same{aside}"
+    return [Claim("D-99 maps", text, len(stored) * len(MAP.names or ()), len(differs), "values", first)]
+
+
+def refit(run: Evidence, bars: Bars, predictions: Predictions) -> NDArray:
+    """Fit the maps of a run on other bars and predictions, MAP [F]."""
+    from research.training.map_fit import fit_lean, periods, price_predictions, seat_meta
+    from research.training.walk_forward import fold_maps
+
+    known = run.predictions.maps
+    assert known is not None
+    params, bare = Params.stored(known.params), replace(predictions, maps=None)
+    votes, horizon = bare.votes(), predictions.label.horizon
+    if run.own.judge is not None:
+        lean = run.engine().run(bars, votes).decisions.lean
+        assert lean is not None
+        made = fit_lean(bars, votes, lean, periods(votes.action), params)
+    elif predictions.imported:
+        made = price_predictions(bars, votes, predictions.labels, horizon, params)
+    else:
+        made = fold_maps(bars, bare, params)
+    name = known.evidence[-1].get("meta", {}).get("name")
+    if name is not None and run.meta is not None:
+        made = seat_meta(bars, replace(bare, maps=made), run.params, run.meta, name)
+    return made.maps
+
+
+def _differing(one: NDArray, other: NDArray) -> list[str]:
+    """Name the fields in which maps differ, once for each map."""
+    if one.shape != other.shape:
+        return ["number of maps"]
+    return [
+        name
+        for name in MAP.names or ()
+        for a, b in zip(one, other)
+        if name != "first" and not np.all(same_bits(np.atleast_1d(a[name]), np.atleast_1d(b[name])))
+    ]
+
+
+def _near(one: NDArray, other: NDArray) -> bool:
+    fields = [name for name in MAP.names or () if name != "first"]
+    return one.shape == other.shape and all(np.allclose(one[name], other[name], SAME_MAP, 0.0, equal_nan=True) for name in fields)
