@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from qtcore import Bars, Params, __version__
+from qtcore.choices import DecideRule
 from qtcore.meta import check_voters
 from research.data.clock import iso
 from research.errors import ConfigError, ModelError, UserError, refusing
@@ -29,9 +30,11 @@ from research.live.session.fast_start import import_lean
 from research.live.session.governor_file import read_governor, take_over
 from research.live.session.reload import LAYERS, META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.session.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
+from research.live.storage.codec import MAPS
 from research.live.storage.files import lock_of
 from research.live.storage.place import Made, check_apart, resolved
 from research.runs.config import Config
+from research.training.maps import MapSchedule, check_priced
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, SHOWN, Layers
 from research.training.models.schedule import ModelSet
@@ -141,10 +144,11 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
             wish.predictions, feed.bars, label=str(wish.config.run.label), time_zone=wish.how.get("time_zone")
         )
         feed.notes += predictions.notes
+        check_priced(params, predictions)
         params = _with_horizon(settled(params, predictions), predictions.label.horizon)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
         meta = load_meta(wish, params, predictions.names)
-        about |= _about_meta(wish, meta) | _about_layers(wish) | _allowed(meta)
+        about |= _about_meta(wish, meta) | _about_maps(predictions.maps) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
         models, meta, about = load_served(begun, params)
@@ -177,13 +181,18 @@ def load_served(wish: LiveOptions, params: Params) -> tuple[Any, MetaSchedule | 
     about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
     about |= {"label": dict(models.config["label"])}
-    return models, meta, about | _about_meta(wish, meta) | _about_layers(wish) | _allowed(models, meta)
+    return models, meta, about | _about_meta(wish, meta) | _about_maps(models.map_schedule) | _about_layers(wish) | _allowed(models, meta)
 
 
 def _about_meta(wish: LiveOptions, meta: MetaSchedule | None) -> dict[str, Any]:
     if meta is None:
         return {}
     return {"meta": meta.hash} | ({} if wish.meta is None else {META_SOURCE: str(wish.meta.resolve())})
+
+
+def _about_maps(maps: MapSchedule | None) -> dict[str, Any]:
+    """Return the maps whole, so that a journal gives its own bits again wherever the models are by then."""
+    return {} if maps is None else {MAPS: maps.to_dict()}
 
 
 def _about_layers(wish: LiveOptions) -> dict[str, Any]:
@@ -233,7 +242,12 @@ def assemble(
     facts = {"symbols": list(feed.symbols), "interval": feed.interval, "feed": wish.feed}
     facts |= {"profile": wish.config.profile, "version": __version__}
     voters = served[0] or served[1]
-    facts |= {"is_replay": is_replay, "voters": list(voters.names), "voting": list(voters.slots)}
+    facts |= {
+        "is_replay": is_replay,
+        "is_priced": params.decide.rule == DecideRule.EDGE,
+        "voters": list(voters.names),
+        "voting": list(voters.slots),
+    }
     journal = Journal(wish.journal, facts, durable=not is_replay, made=made)
     open_.callback(journal.close)
     opened.append(journal)
@@ -348,6 +362,7 @@ def load_models(wish: LiveOptions, params: Params) -> Any:
         import_lean(found.slots)
     models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic, may_advise=wish.may_advise)
     models.check_params(params)
+    check_priced(params, models)
     return models
 
 

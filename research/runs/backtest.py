@@ -13,6 +13,7 @@ from research.data.load import warn
 from research.errors import ModelError, refusing
 from research.runs.record import RunRecord
 from research.training.labels import held_for
+from research.training.maps import check_priced
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import given
 from research.training.predictions import Predictions, aligned
@@ -87,9 +88,7 @@ def priced(bars: Bars, predictions: Predictions, params: Params, judge: Any = No
         lean = Engine(params, judge=judge, custom=custom).run(bars, votes).decisions.lean
         assert lean is not None
         return replace(predictions, maps=fit_lean(bars, votes, lean, periods(votes.action), params))
-    if not predictions.imported:
-        what = "predictions must say what their opinions are worth, were trained without"
-        raise ModelError(f"{what}; train again (`qt train`), or run them with --profile published")
+    check_priced(params, predictions)
     return replace(predictions, maps=price_predictions(bars, votes, predictions.labels, predictions.label.horizon, params))
 
 

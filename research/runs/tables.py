@@ -10,11 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore.choices import FillAt
-from qtcore.types import DECISION_COLUMNS, MONEY_COLUMNS, Action, Decisions, Source
+from qtcore.types import DECISION_COLUMNS, Action, Source
 from research.runs.benchmark import buy_and_hold, drawdown
+from research.runs.money import money_planes
 from research.runs.record import RunRecord
-
-BASIS_POINTS = 1e4  # of a fraction
 
 
 def tested_rows(run: RunRecord) -> slice:
@@ -62,12 +61,6 @@ def layer_planes(run: RunRecord) -> dict[str, NDArray]:
         "trend_strength": result.planes.regime[1],
         "label": run.labels,
     }
-
-
-def money_planes(decisions: Decisions) -> dict[str, NDArray]:
-    """Columns of an opinion with a price as tables hold them: edges in basis points; none where it has no price."""
-    planes = {name: getattr(decisions, name) for name in MONEY_COLUMNS if decisions.edge is not None}
-    return {name: BASIS_POINTS * plane if name.endswith("edge") else plane for name, plane in planes.items()}
 
 
 def decisions_frame(run: RunRecord) -> pd.DataFrame:

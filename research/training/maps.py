@@ -9,6 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.choices import DecideRule
+from qtcore.params import Params
 from qtcore.types import MAP
 from research.errors import ModelError
 from research.files import misfit
@@ -47,6 +49,13 @@ class MapSchedule:
     def hash(self) -> str:
         """Name the maps by content."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def check_priced(params: Params, voters: Any) -> None:
+    """Raise ModelError where opinions need a price and those of a training have none. voters: predictions, or a schedule of models."""
+    if params.decide.rule == DecideRule.EDGE and voters.maps is None and not getattr(voters, "imported", False):
+        what = "models and predictions of a training must say what their opinions are worth, was without"
+        raise ModelError(f"{what}; train again (`qt train`), or run them with --profile published")
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from qtcore.choices import DecideRule, DrawdownBasis, ExposureMode, FillAt, MetaMode, MissingFill
 from qtcore.rules import Reason
 from qtcore.types import F8, Action, Source, Verdict
-from research.runs.tables import BASIS_POINTS
+from research.runs.money import BASIS_POINTS
 from research.verify.causality import same_bits
 from research.verify.claims import Claim, Mask
 from research.verify.evidence import Evidence

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qtcore import Engine, Result
 from qtcore.types import DECISION_COLUMNS, FILL, MONEY_COLUMNS, Bars, Votes
 from research.runs.folder import file_hashes
-from research.runs.tables import money_planes
+from research.runs.money import money_planes
 from research.verify.causality import first_difference, same_bits
 from research.verify.claims import Claim, Clock, Offender
 from research.verify.evidence import LINES, OUTCOMES, Evidence

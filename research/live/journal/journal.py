@@ -28,7 +28,7 @@ from research.live.broker.orders import order_of
 from research.live.journal import seal
 from research.live.journal.schema import statements
 from research.live.records import Event, Order
-from research.live.storage.cells import DamagedError, Row, command_of, params_of, parsed, rows_of, voters_of
+from research.live.storage.cells import DamagedError, Row, command_of, is_priced_of, params_of, parsed, rows_of, voters_of
 from research.live.storage.codec import (
     cell_columns,
     cell_names,
@@ -60,6 +60,7 @@ FACTS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "symbols": lambda about: ", ".join(about["symbols"]),
     "interval": lambda about: interval_text(about["interval"]),
     "voters": lambda about: ", ".join(voters_of(about)),
+    "decide.rule": lambda about: "edge" if is_priced_of(about) else "confidence",
 }
 VERSIONS = "SELECT id, params, models FROM versions ORDER BY id"
 START_SLOT, SLOTS = 0, (1, 2)  # the state of the beginning; two that take turns
@@ -118,7 +119,7 @@ class Journal:
             raise
         self.symbols, self.voters = tuple(self.about["symbols"]), voters_of(self.about)
         self.measured: tuple[int, int] | None = None  # last bar and what it took, ns, written with the next one
-        columns = ", ".join("?" * (3 + len(cell_names(self.voters))))
+        columns = ", ".join("?" * (3 + len(cell_names(self.voters, is_priced_of(self.about)))))
         self._insert_cell = f"INSERT INTO decisions VALUES ({columns})"
         self._insert_fill = f"INSERT INTO fills VALUES ({', '.join('?' * (2 + len(FILL.names or ())))})"
 
@@ -139,7 +140,7 @@ class Journal:
 
     def _create(self, about: Mapping[str, Any]) -> None:
         self.db.execute("BEGIN IMMEDIATE")
-        for statement in statements(voters_of(about)):
+        for statement in statements(voters_of(about), is_priced_of(about)):
             self.db.execute(statement)
         self.db.executemany("INSERT INTO about VALUES (?, ?)", [(key, json.dumps(value)) for key, value in about.items()])
         self.db.executemany("INSERT INTO reasons VALUES (?, ?)", [(int(r), r.name) for r in Reason])

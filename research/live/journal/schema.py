@@ -2,21 +2,21 @@
 
 from collections.abc import Sequence
 
-from qtcore.types import FILL
+from qtcore.types import FILL, MONEY_COLUMNS
 from research.live.storage.codec import cell_names
 
 FILL_COLUMNS = ", ".join(f"{name} {'REAL' if FILL[name].kind == 'f' else 'INTEGER'}" for name in FILL.names or ())
 
 
-def statements(voters: Sequence[str]) -> list[str]:
+def statements(voters: Sequence[str], is_priced: bool) -> list[str]:
     """Return what makes the tables, one statement each. voters: names of the five slots, which head the columns of the votes."""
-    columns = ", ".join(map(_typed, cell_names(voters)))
+    columns = ", ".join(map(_typed, cell_names(voters, is_priced)))
     votes = ", ".join(f"'{name}', json_object('action', {name}_action, 'confidence', {name}_confidence)" for name in voters)
     return [text for text in SCHEMA.format(columns=columns, votes=votes).split(";\n") if text.strip()]
 
 
 def _typed(name: str) -> str:
-    real = name in ("size", "volatility", "trend_strength", "arbiter_score") or name.endswith("_confidence")
+    real = name in ("size", "volatility", "trend_strength", "arbiter_score", *MONEY_COLUMNS) or name.endswith("_confidence")
     return f"{name} {'REAL' if real else 'INTEGER'}"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from qtcore.types import F8
 from research.live.records import iso
-from research.live.storage.cells import DamagedError, check, voters_of
+from research.live.storage.cells import DamagedError, check, is_priced_of, voters_of
 from research.live.storage.codec import cell_names
 from research.live.storage.files import damaged
 
@@ -46,7 +46,7 @@ def seal_of(ask: Ask, bar: int, symbols: list[str], numbers: F8, first_fill: int
 def read_again(ask: Ask, bar: int, about: Mapping[str, Any], first_fill: int, fills: int) -> bytes:
     """Hash what can be read of a bar; about: the journal's facts. Raises DamagedError where a number is none any more."""
     check(("bar", "first_fill", "fills"), [(bar, first_fill, fills)])
-    n_symbols, names = len(about["symbols"]), cell_names(voters_of(about))
+    n_symbols, names = len(about["symbols"]), cell_names(voters_of(about), is_priced_of(about))
     cells = ask(CELLS.format(", ".join(names)), bar * n_symbols, (bar + 1) * n_symbols)
     check(("symbol", *names, "bar"), cells)
     return seal_of(ask, bar, [row[0] for row in cells], np.array([row[1:] for row in cells], np.float64), first_fill, fills)

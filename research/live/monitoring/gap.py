@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtcore import Bars, Engine, Params, Result, Votes
 from qtcore.meta import MetaSource
@@ -24,8 +25,18 @@ from research.live.journal.journal import VERSIONS, versions_of
 from research.live.journal.reading import Reading
 from research.live.monitoring.journal_source import JournalSource
 from research.live.session.reload import LAYERS, meta_of
-from research.live.storage.cells import FILLS, DamagedError, is_replay_of
-from research.live.storage.codec import PRICES, cell_columns, cell_names, joined, unpack_bar, unpack_state, unpack_votes, vote_names
+from research.live.storage.cells import FILLS, DamagedError, is_priced_of, is_replay_of
+from research.live.storage.codec import (
+    PRICES,
+    cell_columns,
+    cell_names,
+    joined,
+    maps_of,
+    unpack_bar,
+    unpack_state,
+    unpack_votes,
+    vote_names,
+)
 from research.live.storage.files import damaged, guarded
 from research.training.models.layers import check_layers, in_use
 
@@ -57,6 +68,7 @@ class Inputs:
     equity: F8
     state: dict[str, Any]
     models: list[tuple[int, dict[str, Any]]]  # (first row, what the journal says of the models)
+    maps: dict[int, NDArray | None]  # by first row, what their opinions are worth
 
 
 @dataclass(frozen=True)
@@ -91,9 +103,10 @@ def read_inputs(source: JournalSource) -> Inputs:
         versions = versions_of(source.rows(VERSIONS))
         if unknown := {row[5] for row in rows} - set(versions):
             raise DamagedError(f"bars of the version {min(unknown)}, which is not there")
-    spans = [(k, *versions[row[5]]) for k, row in enumerate(rows) if k == 0 or row[5] != rows[k - 1][5]]
+        spans = [(k, *versions[row[5]]) for k, row in enumerate(rows) if k == 0 or row[5] != rows[k - 1][5]]
+        maps = {k: maps_of(models) for k, _, models in spans}
     params, models = [(k, params) for k, params, _ in spans], [(k, models) for k, _, models in spans]
-    return Inputs(joined(bars), joined_votes(votes), params, np.array([row[6] for row in rows]), unpack_state(start), models)
+    return Inputs(joined(bars), joined_votes(votes), params, np.array([row[6] for row in rows]), unpack_state(start), models, maps)
 
 
 def joined_votes(parts: list[Votes]) -> Votes:
@@ -122,10 +135,11 @@ def results(engine: Engine, inputs: Inputs, bars: Bars | None = None, meta: Meta
     """Run the inputs, or other bars in their place, in blocks. meta: the meta layer of all bars, else the one that each version names."""
     bars = bars or inputs.bars
     metas = {row: meta_of(models, None) for row, models in inputs.models} if meta is None else {0: meta}
-    at = dict(inputs.params)
+    at, maps = dict(inputs.params), inputs.maps[0]
     for a, b in pairwise(sorted({*range(0, bars.n, BLOCK), *at, bars.n})):
         engine.params, engine.meta_model = at.get(a, engine.params), metas.get(a, engine.meta_model)
-        yield engine.run(bars[a:b], inputs.votes[a:b])
+        maps = inputs.maps.get(a, maps)
+        yield engine.run(bars[a:b], replace(inputs.votes[a:b], maps=maps))
 
 
 def replayed(inputs: Inputs, bars: Bars | None = None, meta: MetaSource | None = None) -> tuple[F8, list[list[list[Any]]]]:
@@ -159,7 +173,7 @@ def live_gap(journal: Path, reference: Bars | None = None, meta: MetaSource | No
 
 def first_difference(source: JournalSource, inputs: Inputs, equity: F8, cells: list[list[list[Any]]]) -> str | None:
     """Name the first bar, symbol and column that the replay decides otherwise; None where every bit is the same."""
-    names = cell_names(source.voters)
+    names = cell_names(source.voters, is_priced_of(source.about))
     rows = source.rows(f"SELECT symbol, {', '.join(names)} FROM decisions ORDER BY cell")
     again = (values for block in cells for values in zip(*block))
     for k, (row, values) in enumerate(zip(rows, again)):

@@ -21,7 +21,18 @@ from research.live.monitoring.counts import Durations, LiveCounts
 from research.live.monitoring.status_source import ALLOWED, ALLOWED_WHY, KEPT_BARS, POINTS, RECENT, Book, told
 from research.live.records import iso
 from research.live.session.controls import command
-from research.live.storage.cells import FIELDS, DamagedError, Field, Row, command_of, is_replay_of, params_of, parsed, voters_of
+from research.live.storage.cells import (
+    FIELDS,
+    DamagedError,
+    Field,
+    Row,
+    command_of,
+    is_priced_of,
+    is_replay_of,
+    params_of,
+    parsed,
+    voters_of,
+)
 from research.live.storage.codec import cell_names, digest_of, joined, unpack_bar, unpack_book
 from research.live.storage.files import check_version, check_whole, guarded, is_held, read_about
 
@@ -178,7 +189,7 @@ class JournalSource:
     @decoded
     def last(self, n: int) -> list[dict[str, Any]]:
         """Return the newest cells that are no plain HOLD."""
-        names = cell_names(self.voters)
+        names = cell_names(self.voters, is_priced_of(self.about))
         query = (
             f"SELECT cell, version, close_time, symbol, {', '.join(names)} FROM decisions JOIN bars USING (bar)"
             " WHERE raw_action != 1 OR final_action != 1 ORDER BY cell DESC LIMIT ?"

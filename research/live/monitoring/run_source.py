@@ -103,7 +103,7 @@ class RunSource:
     def last(self, n: int) -> list[dict[str, Any]]:
         """Return the newest cells that are no plain HOLD."""
         acted = np.argwhere((self._planes["raw_action"] != Action.HOLD) | (self._planes["final_action"] != Action.HOLD))[::-1][:n]
-        names = [name for name in cell_names(self.run.voters) if name in self._planes]
+        names = [name for name in cell_names(self.run.voters, is_priced=True) if name in self._planes]
         out, params = [], self.params()
         for t, s in acted.tolist():
             cell = {name: self._planes[name][t, s].item() for name in names}

@@ -24,7 +24,13 @@ from research.live.storage.files import COMMAND_SECONDS, check_version, connect,
 from research.live.storage.place import resolved
 from research.training.weights import Named, settled
 
-FIXED = ("features.", "broker.", "meta.mode")  # what cannot change under a running account; a meta layer is trained for one mode
+FIXED = (
+    "features.",
+    "broker.",
+    "meta.mode",
+    "decide.rule",
+    "ensemble.rule",
+)  # what fills, models, their meta layer and maps were made with
 STAGES = {0: (False, False), 1: (True, False), 2: (True, True), 3: (True, True)}  # meta, arbiter (`spec` 11.4)
 STOP = {"governor.emergency_stop": True}
 STOP_NOW = {**STOP, "governor.flatten_on_kill": True}
@@ -192,6 +198,7 @@ def command_set(texts: list[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         name = name.strip()
         if not sign or name.startswith(FIXED):
-            raise UserError(f"a running chain takes layer.name=value of ensemble, meta (but its mode), arbiter or governor, was {text!r}")
+            taken = "ensemble (but its rule), meta (but its mode), arbiter, decide (but its rule) or governor"
+            raise UserError(f"a running chain takes layer.name=value of {taken}, was {text!r}")
         values[name] = Params().with_values({name: value.strip()}).flat()[name]
     return {"do": "set", "values": values}

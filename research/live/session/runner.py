@@ -10,7 +10,7 @@ if the broker has let it pass already, from the candles that the broker saw and 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from research.live.feeds.feeds import GRACE, Arrival, Assembler, Feed
 from research.live.journal.journal import Entry, Journal
 from research.live.records import Event, iso
 from research.live.session.working import WorkingOrders
-from research.live.storage.codec import digest_of
+from research.live.storage.codec import digest_of, maps_of
 from research.live.storage.files import guarded
 from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
@@ -283,10 +283,10 @@ class Runner:
             return None
         if (row := self._row.get(close_time)) is not None:
             return self._votes[row : row + 1]
-        return self._nobody(1)
+        return replace(self._nobody(1), maps=self._votes.maps)
 
     def _nobody(self, n: int) -> Votes:
-        """Return the votes of nobody on n bars."""
+        """Return the votes of nobody on n bars, which are worth nothing."""
         shape = (N_MODELS, n, len(self.feed.symbols))
         return Votes(np.full(shape, -1, np.int8), np.full(shape, np.nan), None, self.journal.voters)
 
@@ -311,12 +311,13 @@ class Runner:
         check_rows(self.models, state)
         self.engine.restore(state, self.feed.symbols, self.feed.interval)
         versions = self.journal.versions()
+        maps = {version: maps_of(about) for version, (_, about) in versions.items()}
         wanted, wanted_models = self.params, dict(self.models_about)
         for number, bars, votes, version in self.journal.bars_after(bar):
             self.engine.params = versions[version][0]
             if self.meta_of is not None:
                 self.engine.meta_model = self.meta_of(versions[version][1])
-            self.engine.run(bars, votes)
+            self.engine.run(bars, replace(votes, maps=maps[version]))
             bar, self._clock = number, int(bars.close_time[0])
         self.engine.meta_model = self.meta
         self._check_account(bar)

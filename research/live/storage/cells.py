@@ -14,7 +14,7 @@ from typing import Any
 
 from qtcore import Params
 from qtcore.rules import Reason
-from qtcore.types import DECISION_COLUMNS, MODELS, Action, Consensus, InputError, Source, Verdict
+from qtcore.types import DECISION_COLUMNS, MODELS, MONEY_COLUMNS, Action, Consensus, InputError, Source, Verdict
 from qtcore.voters import slots_of
 from research.files import misfit, reason
 
@@ -48,7 +48,7 @@ CODES = {"consensus": Consensus, "verdict": Verdict, "source": Source, "final_so
 FIELDS: dict[str, Field] = {
     **{name: NUMBER if dtype != "f8" else REAL for name, dtype in DECISION_COLUMNS.items()},
     **{name: _code(kind) for name, kind in CODES.items()},
-    **dict.fromkeys(("final_confidence", "size", "volatility", "trend_strength"), REAL),
+    **dict.fromkeys((*MONEY_COLUMNS, "final_confidence", "size", "volatility", "trend_strength"), REAL),
     "final_action": _code(Action),
     **dict.fromkeys(("bar", "id", "version", "slot", "seq", "n", "is_entry", "first_fill", "fills", "code"), NUMBER),
     **dict.fromkeys(("done_bar", "first_bar", "last_bar", "last_cell"), NUMBER_OR_NONE),
@@ -126,6 +126,7 @@ ABOUT = {
     "interval": int,
     "feed?": (str, None),
     "is_replay?": bool,
+    "is_priced?": bool,
 }
 PARAMETER = re.compile(r"[a-z_]+\.[a-z_0-9]+")
 COMMAND = {"do": str, "values?": dict, "now?": bool, "cell?": int, "refused?": bool}
@@ -151,6 +152,11 @@ def about_of(rows: list[Row]) -> dict[str, Any]:
 def is_replay_of(about: Mapping[str, Any]) -> bool:
     """Whether a journal's candles are a replay's; in one of an earlier version, by the name of its feed."""
     return bool(about.get("is_replay", str(about.get("feed")).startswith("replay:")))
+
+
+def is_priced_of(about: Mapping[str, Any]) -> bool:
+    """Whether a journal's opinions have a price; those of an earlier version have none."""
+    return bool(about.get("is_priced", False))
 
 
 def voters_of(about: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,12 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Result, Votes
-from qtcore.types import ACCOUNT, DECISION_COLUMNS, F8, N_MODELS, POSITION, Action, Source
+from qtcore.types import ACCOUNT, DECISION_COLUMNS, F8, MONEY_COLUMNS, N_MODELS, POSITION, Action, Source
+from research.errors import ModelError
 from research.files import Kind, unpack_arrays
 from research.live.storage.cells import DamagedError
+from research.runs.money import money_planes
+from research.training.maps import MapSchedule
 
 STATE = Kind("arrays as the runner stored them", "restore a copy or use a new --journal", None)
 PRICES = ("open", "high", "low", "close", "volume")
+MAPS = "maps"  # what opinions are worth, beside the hashes of the models of a version
 LAST_COLUMNS = ("final_action", "final_confidence", "final_source", "governor_reason", "size", "volatility", "trend_strength")
 
 
@@ -24,9 +28,9 @@ def vote_names(voters: Sequence[str]) -> tuple[str, ...]:
     return tuple(f"{name}_{part}" for name in voters for part in ("action", "confidence"))
 
 
-def cell_names(voters: Sequence[str]) -> tuple[str, ...]:
-    """Return the columns of a decision, in their order. voters: names of the five slots."""
-    return (*vote_names(voters), *DECISION_COLUMNS, *LAST_COLUMNS)
+def cell_names(voters: Sequence[str], is_priced: bool = False) -> tuple[str, ...]:
+    """Return the columns of a decision, in their order. voters: names of the five slots; is_priced: opinions have a price."""
+    return (*vote_names(voters), *DECISION_COLUMNS, *(MONEY_COLUMNS if is_priced else ()), *LAST_COLUMNS)
 
 
 def pack_state(state: Mapping[str, NDArray]) -> bytes:
@@ -100,6 +104,17 @@ def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: i
     return Votes(action, confidence, planes, voters)
 
 
+def maps_of(about: Mapping[str, Any]) -> NDArray | None:
+    """Return the maps that a version of the journal valued opinions with, None where it had none. Raises DamagedError.
+
+    about: what the version says of its models.
+    """
+    try:
+        return MapSchedule.from_dict(about[MAPS]).maps if MAPS in about else None
+    except ModelError as error:
+        raise DamagedError(str(error)) from error
+
+
 def cell_columns(result: Result) -> list[list[Any]]:
     """Return the columns `cell_names` of a block as flat lists: bar after bar, symbol after symbol."""
     decisions, votes, final = result.decisions, result.votes, result.final_action
@@ -107,6 +122,6 @@ def cell_columns(result: Result) -> list[list[Any]]:
     confidence = np.where(~is_hold | (raw == Action.HOLD), decisions.raw_confidence, 0.0)
     source = np.where((raw != Action.HOLD) & is_hold, np.int8(Source.GOVERNOR_HOLD), decisions.source)
     voted = zip(*(plane.reshape(N_MODELS, -1).tolist() for plane in (votes.action, votes.confidence)))
-    columns = [getattr(decisions, name) for name in DECISION_COLUMNS]
+    columns = [*(getattr(decisions, name) for name in DECISION_COLUMNS), *money_planes(decisions).values()]
     columns += [final, confidence, source, result.governor_reason, result.size, *result.planes.regime]
     return [*chain.from_iterable(voted), *(column.reshape(-1).tolist() for column in columns)]

@@ -1,0 +1,170 @@
+"""Does paper trading of opinions with a price do what the backtest did, also after a restart, a command and a promotion?"""
+
+import sqlite3
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import research
+from qtcore import Engine, Params
+from qtcore.types import MODELS, MONEY_COLUMNS, N_KNOTS
+from research.errors import UserError
+from research.live.monitoring.gap import live_gap
+from research.live.monitoring.sources import open_source
+from research.live.session.controls import command, command_set
+from research.live.start import LiveOptions, start_live
+from research.live.storage.codec import cell_names, hash_state
+from research.runs.config import load_config
+from research.runs.tables import decision_planes
+from research.training import registry
+from research.training.predictions import Predictions
+from tests.conftest import assert_same_bits
+from tests.support.as_published import CONFIG
+from tests.support.live_market import content, run_live
+from tests.support.priced import PRICED
+
+WORLD, N, S = "simulated:planted_edge?n_bars=600&n_symbols=3&seed=1", 600, 3
+PARAMS = Params.profile("published").with_values(PRICED)
+EDGE = replace(CONFIG, params=PARAMS)
+
+
+def with_slopes(made: Predictions, slope: float) -> Predictions:
+    """The predictions and models of a training as if its maps had found these slopes."""
+    maps = made.maps.maps.copy()
+    maps["slope"], maps["arbiter_slope"] = slope, 2.0 * slope
+    maps["variance"], maps["arbiter_variance"] = 4.0, 9.0
+    maps["win"], maps["arbiter_win"] = np.linspace(0.4, 0.7, N_KNOTS), np.linspace(0.45, 0.55, N_KNOTS)
+    schedule = replace(made.maps, maps=maps)
+    return replace(made, maps=schedule, models=replace(made.models, config={**made.models.config, "maps": schedule.to_dict()}))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Folders of one training of trees: its maps know of an edge, of none, and are absent."""
+    folder, bars = tmp_path_factory.mktemp("trained"), research.load_bars(WORLD)
+    plan = {"preset": "tiny", "n_folds": 3, "calibration": "prior", "processes": 1, "use_store": False}
+    made = research.train(bars, ["lgbm"], "L1", PARAMS, maps=True, **plan)
+    config = {name: value for name, value in made.models.config.items() if name != "maps"}
+    plain = replace(made, maps=None, models=replace(made.models, config=config))
+    for name, each in (("priced", with_slopes(made, 1.5)), ("flat", with_slopes(made, 0.0)), ("plain", plain)):
+        each.models.save(folder / name)
+        each.save(folder / name / "predictions.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(trained):
+    bars = research.load_bars(WORLD)
+    return research.backtest(bars, Predictions.from_models(trained / "priced", bars), PARAMS)
+
+
+def asked(journal: Path, config=EDGE, **who) -> LiveOptions:
+    return LiveOptions(f"replay:{WORLD}", journal, config, allow_rejected=True, allow_synthetic=True, **who)
+
+
+def check_against(run, journal: Path) -> None:
+    """Decisions, edges and equity of a journal are those of a backtest, bit for bit."""
+    names, expected, n_symbols = cell_names(MODELS, True), decision_planes(run), len(run.bars.symbols)
+    with sqlite3.connect(journal) as db:
+        table = np.array(db.execute(f"SELECT {', '.join(names)} FROM decisions ORDER BY cell").fetchall(), float)
+        equity = np.array(db.execute("SELECT equity FROM bars ORDER BY bar").fetchall())
+    for k, name in enumerate(names):
+        assert_same_bits(table[:, k].reshape(-1, n_symbols) + 0.0, expected[name].astype(float) + 0.0, name)
+    assert_same_bits(equity[:, 0], run.result.equity)
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    """An uninterrupted replay of models: journal, and hash of the state."""
+    journal = tmp_path_factory.mktemp("whole") / "journal.sqlite"
+    return journal, run_live(asked(journal, models=str(trained / "priced")))[1]
+
+
+def test_a_priced_replay_is_the_priced_backtest(run, whole):
+    journal, state = whole
+    assert len(run.result.fills) > 20
+    check_against(run, journal)
+    engine = Engine(run.params, models=run.predictions.models)
+    engine.run(run.bars)
+    assert hash_state(engine.state) == state
+    assert live_gap(journal)["identical"]
+    told = open_source(journal).last(N * S)
+    assert {row["raw_source"] for row in told} == {"ensemble", "arbiter"}
+
+
+def test_stored_predictions_carry_their_maps_into_a_replay(run, trained, tmp_path):
+    run_live(asked(tmp_path / "journal.sqlite", predictions=trained / "priced" / "predictions.parquet"))
+    check_against(run, tmp_path / "journal.sqlite")
+    assert live_gap(tmp_path / "journal.sqlite")["identical"]
+
+
+@pytest.mark.parametrize(("point", "bar"), [("filled", 331), ("committed", 480), ("submitted", 481)])
+def test_a_killed_session_goes_on_with_the_same_bits(whole, trained, tmp_path, point, bar):
+    wish = asked(tmp_path / "journal.sqlite", models=str(trained / "priced"))
+    runner, close = start_live(wish)
+    passed = []
+
+    def die(at: str) -> None:
+        passed.append(at)
+        if passed.count(point) > bar:
+            raise KeyboardInterrupt
+
+    runner.passed = die
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    close()
+    assert run_live(wish)[1] == whole[1]
+    assert content(wish.journal) == content(whole[0])
+
+
+def test_the_least_edge_can_be_set_while_it_runs(trained, tmp_path):
+    journal = tmp_path / "journal.sqlite"
+    run_live(asked(journal, models=str(trained / "priced")), until=400)
+    command(journal, command_set(["decide.min_edge=0.5"]))
+    run_live(asked(journal, models=str(trained / "priced")))
+    with sqlite3.connect(journal) as db:
+        edge, action = np.array(db.execute("SELECT edge, raw_action FROM decisions WHERE bar > 400").fetchall(), float).T
+    assert np.nanmax(edge) > 0.0
+    assert np.all(action == 1)
+    assert live_gap(journal)["identical"]
+    for text in ("decide.rule=confidence", "ensemble.rule=vote", "meta.mode=policy"):
+        with pytest.raises(UserError, match="a running chain takes"):
+            command_set([text])
+
+
+def test_promoted_models_bring_their_maps(trained, tmp_path):
+    registry.promote(trained / "priced", "mine")
+    journal = tmp_path / "journal.sqlite"
+    runner, close = start_live(asked(journal, models="mine"))
+    promoted = {450: trained / "flat", 500: trained / "plain"}
+    runner.watchers = (lambda entry: registry.promote(promoted[entry.bar], "mine") if entry.bar in promoted else None,)
+    try:
+        runner.run()
+    finally:
+        close()
+    with sqlite3.connect(journal) as db:
+        edges = "SELECT MAX(gross_edge) FROM decisions WHERE bar BETWEEN ? AND ?"
+        assert db.execute(edges, (400, 450)).fetchone()[0] > 0.0
+        assert db.execute(edges, (451, N)).fetchone()[0] == 0.0
+        ((refused,),) = db.execute("SELECT text FROM events WHERE kind = 'reload_refused'").fetchall()
+    assert "must carry maps" in refused
+    assert live_gap(journal)["identical"]
+
+
+def test_a_training_without_maps_is_refused_with_the_remedy(trained, tmp_path):
+    bars = research.load_bars(WORLD)
+    with pytest.raises(UserError, match=r"must carry maps where decide.rule is edge, was without; .*--profile published"):
+        research.backtest(bars, Predictions.from_models(trained / "plain", bars), PARAMS)
+    for who in ({"models": str(trained / "plain")}, {"predictions": trained / "plain" / "predictions.parquet"}):
+        with pytest.raises(UserError, match="must carry maps"):
+            start_live(asked(tmp_path / "journal.sqlite", **who))
+    assert len(research.backtest(bars, Predictions.random(bars), PARAMS).result.fills) == 0, "imported ones know of no edge"
+
+
+def test_a_journal_is_of_one_rule(whole, trained):
+    journal, _ = whole
+    assert set(MONEY_COLUMNS) <= set(cell_names(MODELS, True)) - set(cell_names(MODELS))
+    with pytest.raises(UserError, match=r"journal must be of the same decide.rule confidence, was edge"):
+        start_live(asked(journal, load_config("published"), models=str(trained / "plain")))
