@@ -6,7 +6,7 @@ cannot be run again from the folder alone: what is missing stands in the manifes
 hashes, does the accounts again, and says what it could not prove.
 """
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from research.errors import UserError
 from research.live.monitoring.gap import Inputs, engine_of, first_difference, joined_votes, read_inputs, results
 from research.live.monitoring.journal_source import JournalSource
 from research.live.session.reload import LAYERS
-from research.live.storage.codec import cell_columns, joined
+from research.live.storage.codec import MAPS, cell_columns, joined
 from research.runs.former import profile_now
 from research.runs.record import RunRecord
 from research.training.labels import Label, score_labels
+from research.training.maps import MapSchedule
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, given, in_use
 from research.training.predictions import Predictions
@@ -48,7 +49,8 @@ def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord
     nobody = np.full(inputs.bars.n, -1, np.int16)
     votes = inputs.votes
     when, said = (inputs.bars.open_time, inputs.bars.close_time, inputs.bars.symbols), (votes.probs, votes.action, votes.confidence)
-    predictions = Predictions(*when, *said, nobody, labels, label, imported=True, names=votes.names)
+    maps = MapSchedule.from_dict(told[MAPS]) if MAPS in told else None
+    predictions = Predictions(*when, *said, nobody, labels, label, imported=True, names=votes.names, maps=maps)
     learned, own = engine.meta_model, given(**in_use().chain) if LAYERS in told else NONE
     return RunRecord(
         inputs.bars,
@@ -74,6 +76,8 @@ def _missing(inputs: Inputs) -> list[str]:
         out.append("sequence of parameters")
     if len({models.get("meta") for _, models in inputs.models}) > 1:
         out.append("sequence of meta layers")
+    if len({str(models.get(MAPS)) for _, models in inputs.models}) > 1:
+        out.append("sequence of maps")
     return out
 
 
@@ -83,12 +87,12 @@ def _joined(parts: list[Result]) -> Result:
     planes = Planes(
         np.concatenate([p.planes.values for p in parts], axis=1), last.planes.slots, np.concatenate([p.planes.valid for p in parts])
     )
-    decisions = Decisions(**{f.name: np.concatenate([getattr(p.decisions, f.name) for p in parts]) for f in fields(Decisions)})
+    decisions = Decisions(**{name: np.concatenate([getattr(p.decisions, name) for p in parts]) for name in last.decisions.columns})
     rows: dict[str, Any] = {
         name: np.concatenate([getattr(p, name) for p in parts])
         for name in ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "fills")
     }
     answers = [p.meta_probs for p in parts]
     probs = None if any(a is None for a in answers) else np.concatenate([a for a in answers if a is not None], axis=1)
-    bars, votes = joined([p.bars for p in parts]), joined_votes([p.votes for p in parts])
+    bars, votes = joined([p.bars for p in parts]), replace(joined_votes([p.votes for p in parts]), maps=last.votes.maps)
     return replace(last, bars=bars, planes=planes, votes=votes, opinion=lambda: decisions, meta_probs=probs, **rows)

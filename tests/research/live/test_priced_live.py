@@ -17,9 +17,12 @@ from research.live.session.controls import command, command_set
 from research.live.start import LiveOptions, start_live
 from research.live.storage.codec import cell_names, hash_state
 from research.runs.config import load_config
+from research.runs.folder import read_run
 from research.runs.tables import decision_planes
 from research.training import registry
 from research.training.predictions import Predictions
+from research.workflow.load import export_run
+from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits
 from tests.support.as_published import CONFIG
 from tests.support.live_market import content, run_live
@@ -151,6 +154,16 @@ def test_promoted_models_bring_their_maps(trained, tmp_path):
         ((refused,),) = db.execute("SELECT text FROM events WHERE kind = 'reload_refused'").fetchall()
     assert "must carry maps" in refused
     assert live_gap(journal)["identical"]
+    assert export_run(journal, tmp_path / "run").own_layers == ("sequence of maps",)
+
+
+def test_an_exported_journal_is_proven_with_its_maps(run, trained, tmp_path):
+    run_live(asked(tmp_path / "journal.sqlite", predictions=trained / "priced" / "predictions.parquet"))
+    export_run(tmp_path / "journal.sqlite", tmp_path / "run")
+    assert verify_run(tmp_path / "run")["passed"] is True
+    found, expected = read_run(tmp_path / "run").decisions(), decision_planes(run)
+    for name in MONEY_COLUMNS:
+        assert_same_bits(found[name], expected[name], name)
 
 
 def test_a_training_without_maps_is_refused_with_the_remedy(trained, tmp_path):
