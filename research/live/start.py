@@ -138,16 +138,19 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
     predictions, models = None, None
     about: dict[str, Any] = {}
     if wish.predictions is not None:
+        from research.runs.backtest import priced, resolved, seated
+
         if not isinstance(feed, ReplayFeed):
             raise ConfigError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
         predictions = Predictions.import_file(
             wish.predictions, feed.bars, label=str(wish.config.run.label), time_zone=wish.how.get("time_zone")
         )
         feed.notes += predictions.notes
-        check_priced(params, predictions)
-        params = _with_horizon(settled(params, predictions), predictions.label.horizon)
+        params = resolved(params, predictions)
+        predictions = priced(feed.bars, predictions, params, wish.layers.judge, wish.layers.features)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
-        meta = load_meta(wish, params, predictions.names)
+        if (meta := load_meta(wish, params, predictions.names)) is not None:
+            predictions = seated(feed.bars, predictions, params, meta)
         about |= _about_meta(wish, meta) | _about_maps(predictions.maps) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))

@@ -13,7 +13,7 @@ from research.verify.accounting import check_accounting
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants
-from research.verify.maps import map_claims
+from research.verify.maps import are_of_these_bars, map_claims
 from research.verify.meta import meta_claims, retrainable
 from research.verify.own import own_claims, unproven
 from research.verify.parity import check_parity, file_claims
@@ -153,7 +153,7 @@ def not_covered(run: Evidence, models: Any) -> list[str]:
     out += unproven(own_checks(run, models))
     if run.meta is not None and not retrainable(run):
         out.append("the training of the meta models: they were made from other bars than these")
-    if run.predictions.maps is not None and not run.predictions.imported and (models is None or not same_bars(run, models)):
+    if run.predictions.maps is not None and not are_of_these_bars(run, models):
         out.append("the maps from opinion to money: they were fitted on other bars than these")
     if any(name == FACTORS for stage in run.params.stages for name, _ in stage.values):
         out.append("the weights by regime that begin with a fold: they were taken as stored, not fitted again")

@@ -24,7 +24,7 @@ SAME_MAP = 1e-6  # relative: a sum that another processor added up
 def map_claims(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim]:
     """Fit the maps again with another future; nothing to claim without maps, or where they were fitted on other bars."""
     known = run.predictions.maps
-    if known is None or run.lacking or not (run.predictions.imported or run.own.judge or (models is not None and same_bars(run, models))):
+    if known is None or run.lacking or not are_of_these_bars(run, models):
         return []
     report("fit the maps again with another future")
     stored = known.maps
@@ -39,6 +39,18 @@ def map_claims(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim
     first = Offender(row, str(np.datetime64(int(stored["start"][-1]), "ns"))[:16] + " UTC", "", differs[0], 1.0) if differs else None
     text = f"{len(stored)} maps and the seats fitted again, everything from bar {row} on rewritten, are the same{aside}"
     return [Claim("D-99 maps", text, len(stored) * len(MAP.names or ()), len(differs), "values", first)]
+
+
+def are_of_these_bars(run: Evidence, models: Any) -> bool:
+    """Say whether the maps of a run can be fitted again from its files: a journal brings those of its models, or of other bars."""
+    from research.training.map_fit import periods
+
+    if run.own.judge is not None:
+        return True
+    if not run.predictions.imported:
+        return models is not None and same_bars(run, models)
+    known = run.predictions.maps
+    return known is not None and np.array_equal(known.maps["start"], run.bars.close_time[periods(run.predictions.action)])
 
 
 def refit(run: Evidence, bars: Bars, predictions: Predictions) -> NDArray:

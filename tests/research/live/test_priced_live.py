@@ -152,28 +152,33 @@ def test_promoted_models_bring_their_maps(trained, tmp_path):
         assert db.execute(edges, (400, 450)).fetchone()[0] > 0.0
         assert db.execute(edges, (451, N)).fetchone()[0] == 0.0
         ((refused,),) = db.execute("SELECT text FROM events WHERE kind = 'reload_refused'").fetchall()
-    assert "must carry maps" in refused
+    assert "must say what their opinions are worth" in refused
     assert live_gap(journal)["identical"]
     assert export_run(journal, tmp_path / "run").own_layers == ("sequence of maps",)
 
 
-def test_an_exported_journal_is_proven_with_its_maps(run, trained, tmp_path):
-    run_live(asked(tmp_path / "journal.sqlite", predictions=trained / "priced" / "predictions.parquet"))
-    export_run(tmp_path / "journal.sqlite", tmp_path / "run")
-    assert verify_run(tmp_path / "run")["passed"] is True
+def test_an_exported_journal_is_proven_but_for_the_maps_of_its_models(run, whole, tmp_path):
+    export_run(whole[0], tmp_path / "run")
     found, expected = read_run(tmp_path / "run").decisions(), decision_planes(run)
     for name in MONEY_COLUMNS:
         assert_same_bits(found[name], expected[name], name)
+    certificate = verify_run(tmp_path / "run")
+    assert certificate["passed"] is True
+    assert "the maps from opinion to money: they were fitted on other bars than these" in certificate["not_covered"]
 
 
 def test_a_training_without_maps_is_refused_with_the_remedy(trained, tmp_path):
-    bars = research.load_bars(WORLD)
-    with pytest.raises(UserError, match=r"must carry maps where decide.rule is edge, was without; .*--profile published"):
-        research.backtest(bars, Predictions.from_models(trained / "plain", bars), PARAMS)
     for who in ({"models": str(trained / "plain")}, {"predictions": trained / "plain" / "predictions.parquet"}):
-        with pytest.raises(UserError, match="must carry maps"):
+        with pytest.raises(UserError, match=r"must say what their opinions are worth, was without; .*--profile published"):
             start_live(asked(tmp_path / "journal.sqlite", **who))
-    assert len(research.backtest(bars, Predictions.random(bars), PARAMS).result.fills) == 0, "imported ones know of no edge"
+
+
+def test_imported_predictions_are_priced_as_in_a_backtest(tmp_path):
+    bars = research.load_bars(WORLD)
+    known = Predictions.random(bars, seed=4)
+    known.save(tmp_path / "predictions.parquet")
+    run_live(asked(tmp_path / "journal.sqlite", predictions=tmp_path / "predictions.parquet"))
+    check_against(research.backtest(bars, known, PARAMS), tmp_path / "journal.sqlite")
 
 
 def test_a_journal_is_of_one_rule(whole, trained):
