@@ -20,6 +20,7 @@ STEPS = 8  # moves inside a bar
 GROWTH, PULL, NOISE = 0.08, 0.02, 0.015  # of the planted world's volume, a bar
 GAP = 0.1  # share of a bar's deviation by which it opens away from the last close
 PLANTED_VOLATILITY, EPISODE = 0.005, 12  # deviation of a bar's return; bars that an episode lasts in the mean
+MEMORY, FRESH = 0.8, 0.6  # of the reverting world's stretch, a bar, and the share of a new move that keeps its deviation near 1
 SEEN = 0.04  # a change of volume beyond this share is the planted state's, never noise
 TOO_WILD = "simulated prices must stay above 0, was not so; lower the volatility, the drift or the size of the jumps"
 Block = tuple[F8, F8, F8, F8, F8]  # open, high, low, close, volume [BLOCK, S]
@@ -41,10 +42,33 @@ def random_walk(rng: np.random.Generator, n_symbols: int, ns: int, volatility: f
         sigma = np.empty((BLOCK, n_symbols))
         for t in range(BLOCK):
             sigma[t] = np.sqrt(variance)
-            variance = 0.02 * target + variance * (0.08 * shock[t] * shock[t] + 0.90)
-            variance = np.minimum(np.maximum(variance, 0.04 * target), 25.0 * target)
+            variance = _clustered(variance, shock[t], target)
         volume = 1_000.0 * sigma / target**0.5 * (0.3 + np.abs(shock)) * (0.5 + noise)
         yield candles(rng, price, moves, gap, sigma, np.zeros((BLOCK, n_symbols)), volume)
+
+
+def reversion(rng: np.random.Generator, n_symbols: int, ns: int, pull: float = 0.25, volatility: float = 0.007) -> Iterator[Block]:
+    """Prices that come back: a bar moves against the bars before it, on top of fair moves whose volatility clusters as in `random_walk`.
+
+    Each symbol is stretched by its last moves, in deviations of their bars' returns: 0.8 of the stretch is left a bar later, and 0.6 of
+    the bar's own move comes on top. The next bar's expected return is -`pull` deviations for a stretch of 1, and nothing else can be known.
+    volatility: mean deviation of an hour's fair moves, scaled with the root of the interval. Volume goes with it and with the size of the
+    move. Symbols move by themselves.
+    """
+    if not 0.0 <= pull <= 1.0:
+        raise DataError(f"pull must be in [0, 1], was {pull:g}")
+    target = _variance(volatility, ns)
+    variance, stretch, price = np.full(n_symbols, target), np.zeros(n_symbols), first_prices(n_symbols)
+    while True:
+        moves, gap, noise = draw(rng, n_symbols, 0.0)
+        shock = moves.sum(axis=2) / STEPS**0.5
+        sigma, back = np.empty((BLOCK, n_symbols)), np.empty((BLOCK, n_symbols))
+        for t in range(BLOCK):
+            sigma[t], back[t] = np.sqrt(variance), -pull * stretch
+            stretch = MEMORY * stretch + FRESH * (back[t] + shock[t])
+            variance = _clustered(variance, shock[t], target)
+        volume = 1_000.0 * sigma / target**0.5 * (0.3 + np.abs(shock)) * (0.5 + noise)
+        yield candles(rng, price, moves, gap, sigma, sigma * back, volume)
 
 
 def planted_edge(
@@ -236,6 +260,12 @@ def candles(rng: np.random.Generator, price: F8, moves: F8, gap: F8, sigma: F8, 
     if not np.all(low > 0.0):
         raise DataError(TOO_WILD)
     return path[:, 0], high, low, path[:, -1], volume
+
+
+def _clustered(variance: F8, shock: F8, target: float) -> F8:
+    """Move a GARCH(1,1) variance [S] by the last standard moves, within 0.04 and 25 times its mean."""
+    moved = 0.02 * target + variance * (0.08 * shock * shock + 0.90)
+    return np.minimum(np.maximum(moved, 0.04 * target), 25.0 * target)
 
 
 def _variance(volatility: float, ns: int) -> float:

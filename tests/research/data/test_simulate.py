@@ -38,6 +38,7 @@ def test_simulated_worlds_keep_their_bits():
     """A change here changes every simulated result: say so in the CHANGELOG."""
     assert fingerprint(simulate("random_walk", seed=1, n_bars=50))[:16] == "3889cde105cf5502"
     assert fingerprint(simulate("planted_edge", seed=1, n_bars=50))[:16] == "76a4f9c3096ca13a"
+    assert fingerprint(simulate("reversion", seed=1, n_bars=50))[:16] == "a2c63a241dcc735d"
 
 
 def test_a_random_walk_is_fair_clustered_and_correlated():
@@ -103,6 +104,20 @@ def test_the_planted_edge_at_its_defaults():
     assert best_rule_accuracy(other, 3, 0.01) == pytest.approx(0.65, abs=0.005)
 
 
+@pytest.mark.parametrize(("pull", "accuracy"), [(0.0, 0.50), (0.1, 0.587), (0.25, 0.686)])
+def test_prices_that_come_back_are_foreseen_by_their_last_moves(pull, accuracy):
+    bars = simulate("reversion", n_bars=20_000, n_symbols=20, pull=pull)
+    ret = bars.close[1:] / bars.close[:-1] - 1.0
+    trailing = np.sqrt(np.lib.stride_tricks.sliding_window_view(ret**2, 72, axis=0).mean(axis=2))
+    stretch = np.zeros(trailing.shape)
+    for t in range(1, len(stretch)):
+        stretch[t] = 0.8 * stretch[t - 1] + 0.6 * ret[71 + t] / trailing[t]
+    ahead = bars.close[77:] / bars.close[72:-5] - 1.0
+    moved = np.abs(ahead) > 0.015
+    assert (stretch[:-5] * ahead < 0.0)[moved].mean() == pytest.approx(accuracy, abs=0.005)
+    assert np.mean([np.corrcoef(np.abs(ret[1:, s]), np.abs(ret[:-1, s]))[0, 1] for s in range(20)]) > 0.1
+
+
 def test_boosted_trees_find_the_planted_edge_in_plain_features():
     """The features are written here from the closes and volumes alone: what the chain's own 18 see, in miniature."""
     lightgbm = pytest.importorskip("lightgbm")
@@ -153,7 +168,8 @@ def test_load_bars_takes_a_world_by_name():
 
 
 @pytest.mark.parametrize(("source", "text"), [
-    ("simulated:no", "world must be one of random_walk, planted_edge, constant, trend, jumps, gaps, was 'no'; see qt data simulate --list"),
+    ("simulated:no",
+     "world must be one of random_walk, planted_edge, reversion, constant, trend, jumps, gaps, was 'no'; see qt data simulate --list"),
     ("simulated:random_walk?n_bars=1", "n_bars (--bars) must be an int of at least 2, was 1"),
     ("simulated:random_walk?n_bars=2.5", "n_bars (--bars) must be an int of at least 2, was 2.5"),
     ("simulated:random_walk?seed", "parameter of random_walk must be written key=value, was 'seed'"),
@@ -162,6 +178,7 @@ def test_load_bars_takes_a_world_by_name():
     ("simulated:random_walk?correlation=2", "correlation must be in [0, 1], was 2"),
     ("simulated:random_walk?size=2", "parameter of random_walk must be one of volatility, correlation, was 'size'"),
     ("simulated:planted_edge?accuracy=0.999", "accuracy must be in [0.5, 0.940] for a drift of 0.006 a bar, was 0.999"),
+    ("simulated:reversion?pull=2", "pull must be in [0, 1], was 2"),
     ("simulated:planted_edge?horizon=2.5", "horizon must be an int, was 2.5"),
     ("simulated:random_walk?n_bars=999999&interval=1d",
      "simulated bars must end before 2262, was 999,999 of 1d; ask for fewer or shorter ones"),
