@@ -15,7 +15,7 @@ from research.data import load as load_data
 from research.errors import ConfigError, UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import home, put_in_place
-from research.runs.backtest import backtest
+from research.runs.backtest import backtest, priced, resolved, seated
 from research.runs.config import Config
 from research.runs.folder import check_output
 from research.runs.tables import tested_rows
@@ -128,6 +128,7 @@ def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predicti
     if job.meta is not None:
         MetaSchedule.load(job.meta).check_mode(job.config.params)
     predictions, params = _predictions(job, bars, progress), job.config.params
+    predictions = priced(bars, predictions, resolved(params, predictions), job.layers.judge, job.layers.features)
     refuse_synthetic(predictions.models, job.config.run.allow_synthetic)
     if job.config.run.regime_fit:
         params = fit_regime_weights(bars, predictions, params)
@@ -206,8 +207,20 @@ def _with_meta(job: Job, bars: Bars, predictions: Predictions, progress: Progres
     meta, absent = _meta(job, bars, predictions, progress)
     if meta is not None:
         meta.save(job.out / "meta")
+        predictions = _with_seat(job.out, bars, predictions, resolved(job.config.params, predictions), meta)
     write_envelope(backtest(bars, predictions, job.config.params, meta=meta), job.out)
     return replace(predictions, notes=(*predictions.notes, *(meta.remarks(predictions.slots) if meta is not None else absent)))
+
+
+def _with_seat(out: Path, bars: Bars, predictions: Predictions, params: Params, meta: MetaSchedule) -> Predictions:
+    """Store where the meta layer acts with the models and the predictions of a training, where opinions have a price."""
+    made = seated(bars, predictions, params, meta)
+    if made is predictions or made.maps is None or made.models is None:
+        return predictions
+    models = replace(made.models, config={**made.models.config, "maps": made.maps.to_dict()}).save(out)
+    made = replace(made, models=models)
+    made.save(out / "predictions.parquet")
+    return made
 
 
 def train_from_files(
