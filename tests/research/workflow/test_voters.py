@@ -260,7 +260,10 @@ def test_voters_without_settled_weights_do_not_vote_in_an_engine_of_ones_own(bar
     assert qt.Engine(PUBLISHED, models=trained.models).params.ensemble.weights == run.params.ensemble.weights
 
 
-@pytest.mark.parametrize("names", [("forest", "wood"), tuple("abcde"), ("lgbm", "b", "a")])
+ALONE = [("forest", "wood"), *(pytest.param(names, marks=pytest.mark.slow) for names in (tuple("abcde"), ("lgbm", "b", "a")))]
+
+
+@pytest.mark.parametrize("names", ALONE)
 def test_voters_of_their_own_alone_make_a_run_that_is_proven(bars, names, tmp_path):
     made = research.train(bars, models=names, preset="tiny", n_folds=2, processes=1, profile="published")
     assert set(made.slots) == set(names)
