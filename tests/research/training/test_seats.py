@@ -12,6 +12,7 @@ from qtcore.arbiter import score_cells
 from qtcore.features import FeatureBank
 from qtcore.rules import Reason
 from qtcore.types import Source, Verdict
+from research.evidence.accuracy import opinions as opinions_of
 from research.runs.backtest import seated
 from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods, price_predictions
@@ -222,6 +223,7 @@ def test_a_run_with_seats_is_proven_and_a_map_that_saw_the_future_is_not(tmp_pat
     found = {check["id"]: check["passed"] for check in run.verify()["checks"]}
     assert all(found.values())
     assert {"D-99 maps", "D-99 meta", "E-1"} <= set(found)
+    assert not any(name.startswith("meta_") for name in opinions_of(run))
     leaky = run.predictions.maps.maps.copy()
     leaky["slope"] *= 1.01
     told = replace(run.predictions, maps=replace(run.predictions.maps, maps=leaky))
