@@ -259,6 +259,6 @@ def test_a_meta_model_is_served_in_the_mode_that_it_was_trained_for_alone(bars, 
         )
     assert len(research.sweep(bars, preds, {"meta.mode": ["policy", "override"]}, record=False, params=PUBLISHED)) == 2
     with pytest.raises(
-        UserError, match=r"takes layer.name=value of ensemble, meta \(but its mode\), arbiter or governor, was 'meta.mode=v5'"
+        UserError, match=r"takes layer.name=value of ensemble \(but its rule\), meta \(but its mode\), arbiter, .*, was 'meta.mode=v5'"
     ):
         command_set(["meta.mode=v5"])
