@@ -246,9 +246,9 @@ RULES: tuple[Rule, ...] = (
     Rule(Reason.META_OVERRIDE_HOLD, "meta", modes=(OVERRIDE,), parameter="meta.override_threshold"),
     Rule(Reason.META_OVERRIDE_BUY, "meta", modes=(OVERRIDE,), parameter="meta.override_threshold"),
     Rule(Reason.META_V5_OVERRIDE, "meta", modes=(V5,), parameter="meta.v5_threshold"),
-    Rule(Reason.BET_TAKEN, "meta", modes=(BET,)),
-    Rule(Reason.BET_SHRUNK, "meta", modes=(BET,)),
-    Rule(Reason.BET_SKIPPED, "meta", modes=(BET,)),
+    Rule(Reason.BET_TAKEN, "meta", modes=(BET,), text="{name} (pays with probability {meta_confidence:.2f})"),
+    Rule(Reason.BET_SHRUNK, "meta", modes=(BET,), text="{name} (pays with probability {meta_confidence:.2f})"),
+    Rule(Reason.BET_SKIPPED, "meta", modes=(BET,), text="{name} (pays with probability {meta_confidence:.2f})"),
     Rule(Reason.NONE, "meta", modes=EVERY),
     Rule(Reason.HIERARCHY_ERROR, "meta", Kind.ERROR),
     # arbiter

@@ -56,6 +56,8 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
         table.add_row(name, str(value), style="" if name in ("verdict", "proof", "figures") else muted)
     console.print(table)
     console.print()
+    for text in summary["traders"]["sentences"]:
+        console.print(text, soft_wrap=True, markup=False)
     if muted:
         console.print(f"accuracy of the layers, {summary['figures']}", soft_wrap=True)
     wide(_layers(summary, _rejected(finished.predictions.models), muted))

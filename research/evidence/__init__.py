@@ -2,7 +2,8 @@
 
 - `accuracy`: who is scored on which cells, by the statistics of `research.training.scoring`
 - `rates`: how often each layer and each rule acted; `reachability`, `thresholds`: which rules and settings never can
-- `attribution`: PnL by layer and rule; `provenance`: where every prediction came from; `lacked`: what the data lacked
+- `attribution`: PnL by layer and rule; `traders`: who made no trade, and why; `provenance`: where every prediction came from
+- `lacked`: what the data lacked
 - `sharpe`: probabilistic and deflated Sharpe ratio; `finding`: edge, no edge, not enough data
 - `plausibility`, `planted`: figures too good to be honest, and whether a leak would be noticed
 - `ledger`, `trials`, `standing`, `tried`: what was tried on the same market; `overfitting`: what a search is worth

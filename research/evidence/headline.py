@@ -22,6 +22,8 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
         "tested bars": data["test_bars"],
         "models voting": f"{len(summary['assumptions']['models_voting'])} of {summary['assumptions']['models_expected']}",
         "trades": pnl["n_trades"],
+        "trades by layer": _by_layer(summary, "trades", ","),
+        "net PnL by layer": _by_layer(summary, "pnl", "+,.2f"),
         "independent trades": _rounded(evidence["trades"]["n_effective"], 1),
         "net return [%]": _percent(pnl["net_return"]),
         "ensemble only [%]": _percent(pnl["ensemble_only"]["net_return"]),
@@ -36,6 +38,12 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
         "probability of skill (deflated Sharpe)": _rounded(sharpe["deflated"], 3),
         "trials so far": evidence["trials"]["trials"],
     }
+
+
+def _by_layer(summary: dict[str, Any], figure: str, form: str) -> str | None:
+    """Write a figure of the trades that each layer opened."""
+    found = summary["attribution"]["by_source"]
+    return ", ".join(f"{name} {group[figure]:{form}}" for name, group in found.items()) or None
 
 
 def regime_table(summary: dict[str, Any]) -> pd.DataFrame:

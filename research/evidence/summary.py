@@ -23,6 +23,7 @@ from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
 from research.evidence.reachability import rules, scenes_of, voter_table
 from research.evidence.thresholds import sentences, thresholds
+from research.evidence.traders import traders
 from research.files import plain
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
@@ -72,6 +73,7 @@ def summarise(run: RunRecord) -> dict[str, Any]:
         "symbols": scored.by_symbol,
         "pnl": {k: v for k, v in pnl.items() if k not in ("regimes", "regime_trades")},
         "attribution": attribution(run),
+        "traders": traders(run, rows, pnl["n_trades"]),
         "evidence": evidence
         | {"bootstrap": {"mean_block_bars": bootstrap.block, "resamples": bootstrap.n_resamples, "seed": bootstrap.seed}},
     }

@@ -14,6 +14,7 @@ from research.report.rows import (
     ceiling_table,
     certificate,
     changed_params,
+    edge_table,
     evidence_table,
     origin_table,
     param_table,
@@ -25,6 +26,7 @@ from research.report.rows import (
     symbol_table,
     threshold_table,
     trade_table,
+    trader_table,
     tries_text,
 )
 from research.report.terms import assumptions, verdict_parts
@@ -70,7 +72,10 @@ def page(files: RunFiles) -> dict[str, Any]:
         "slice_rates": slice_rates(s),
         "slice_scores": [(slice_name(key), score_table({**part["models"], **part["layers"]}, True)) for key, part in s["regimes"].items()],
         "exits": by_table(s["pnl"]["by_exit"]),
-        "sources": by_table(s["attribution"]["by_source"]),
+        "traders": trader_table(s),
+        "traders_text": traders_text(s),
+        "edges": edge_tables(s),
+        "min_edge": number(1e4 * s["assumptions"]["params"].get("decide.min_edge", 0.0), 1),
         "earned": earned_table(s["attribution"]["layers"]) if s["attribution"].get("layers") else None,
         "never_worse": (s["attribution"].get("never_worse") or {}).get("sentence"),
         "last_trades": trade_table(trades.tail(SHOWN_TRADES).iloc[::-1]),
@@ -171,6 +176,25 @@ def tiles(s: dict[str, Any]) -> list[dict[str, str]]:
             "note": f"worth {count(e['trades']['n_effective'])} independent ones; {percent(pnl['win_rate'], 0)} won",
         },
     ]
+
+
+def traders_text(s: dict[str, Any]) -> list[str]:
+    """Say who made no trade and why, and how many trades were cut to the largest position."""
+    told = s.get("traders") or {"sentences": [], "at_max_position": 0}  # runs from before have none
+    if not (n := s["pnl"]["n_trades"]):
+        return list(told["sentences"])
+    most = percent(s["assumptions"]["params"]["governor.max_position"], 0)
+    cut = f"{count(told['at_max_position'])} of {several(n, 'trades')} sat at governor.max_position, {most} of the base."
+    return [*told["sentences"], cut]
+
+
+def edge_tables(s: dict[str, Any]) -> list[Any]:
+    """List net edges by symbol and by hour; nothing where opinions have no price."""
+    found = (s.get("traders") or {}).get("edges")
+    if found is None:
+        return []
+    by_symbol = edge_table("symbol", found["costs"], found["by_symbol"] | {"all": found["all"]})
+    return [by_symbol, edge_table("hour (UTC)", found["costs"], found["by_hour"])]
 
 
 def pictures(s: dict[str, Any], tested: pd.DataFrame, trades: pd.DataFrame) -> dict[str, Any]:

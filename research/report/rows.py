@@ -190,6 +190,25 @@ def by_table(groups: dict[str, Any]) -> Table:
     )
 
 
+def trader_table(s: dict[str, Any]) -> Table:
+    """Say which layer opened how many trades, and what they earned; a layer that opened none has its row too."""
+    groups, n = s["attribution"]["by_source"], s["pnl"]["n_trades"]
+    rows = []
+    for name in dict.fromkeys(("ensemble", "meta", "arbiter", *groups)):
+        g = groups.get(name, {"trades": 0, "pnl": 0.0, "mean_return": None})
+        share = percent(g["trades"] / n, 0) if n else DASH
+        rows.append([words(name), count(g["trades"]), share, signed(g["pnl"]), signed_percent(g["mean_return"], 3)])
+    return Table(["deciding layer", "trades", "share", "net PnL", "mean return"], rows)
+
+
+def edge_table(title: str, costs: float, groups: dict[str, Any]) -> Table:
+    """List net edges by group, the largest estimate before costs, and fees with slippage; basis points."""
+    rows = []
+    for name, g in groups.items():
+        rows.append([name, count(g["cells"]), *(signed(g[key], 1) for key in ("largest", "p99", "estimate")), number(costs, 1)])
+    return Table([title, "cells", "largest net", "99th perc.", "estimate", "costs"], rows)
+
+
 def trade_table(trades: pd.DataFrame) -> Table:
     """List single trades."""
     headers = [

@@ -13,6 +13,7 @@ from qtcore.types import ARBITER_INPUTS, Action, Bars, Consensus, Source, Verdic
 from research.errors import UserError
 from research.files import plain
 from research.runs.folder import read_run
+from research.runs.price_text import CellPrice, answered
 from research.runs.reason_text import arbiter_text, asked_about, cell_of, entropy_text, opinion_numbers, reason_text
 from research.runs.verdict import stated
 from research.training.models.layers import NONE, Layers
@@ -39,12 +40,13 @@ def explain_decision(folder: Path, symbol: str, time: str, at_hand: Layers = NON
     t, s = _row(bars, time), bars.symbols.index(symbol)
     engine = Engine(params, meta_model=meta, **own.engine)
     result = engine.run(bars[: t + 1], predictions.votes()[: t + 1])
-    layers = [
-        _market(result, t, s, params),
-        *_models(result, t, s),
-        _ensemble(result, t, s),
-        *([_meta(result, t, s, params), _arbiter(result, t, s, params)] if own.judge is None else [_judge(result, t, s)]),
-    ]
+    price = CellPrice(result, t, s, params, predictions.maps) if result.decisions.edge is not None else None
+    priced = [] if price is None else [price.layer()]
+    layers = [_market(result, t, s, params), *_models(result, t, s), _ensemble(result, t, s)]
+    if own.judge is None:
+        layers += [*priced, _meta(result, t, s, params, price), _arbiter(result, t, s, params, price)]
+    else:
+        layers += [_judge(result, t, s), *priced]
     layers += [_governor(result, t, s, engine), _trade(files.frame("trades"), symbol, int(bars.close_time[t]))]
     return {**stated(files.summary), "symbol": symbol, "close_time": str(pd.Timestamp(bars.close_time[t], tz="UTC")), "layers": layers}
 
@@ -109,13 +111,15 @@ def _ensemble(result: Result, t: int, s: int) -> dict[str, Any]:
     return {"name": "ensemble", "says": says, "saw": saw}
 
 
-def _meta(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
+def _meta(result: Result, t: int, s: int, params: Params, price: CellPrice | None) -> dict[str, Any]:
     """Say what the layer did, and what its learned model answered: an entropy in policy mode, a probability in the others."""
     d, p = result.decisions, params.meta
     verdict, reason, numbers = d.verdict[t, s], d.meta_reason[t, s], opinion_numbers(cell_of(d, t, s))
     says = "did not run" if verdict == Verdict.NONE else f"{_name(Verdict, verdict)}: {reason_text(reason, params, numbers)}"
-    saw = {}
-    if d.meta_action[t, s] != Action.ABSENT:
+    saw: dict[str, Any] = {}
+    if price is not None and d.meta_action[t, s] != Action.ABSENT:
+        saw = {"learned model": f"the bet pays with probability {d.meta_confidence[t, s]:.4f}"} | price.meta()
+    elif d.meta_action[t, s] != Action.ABSENT:
         action, number = d.meta_action[t, s], float(d.meta_confidence[t, s])
         if p.mode == MetaMode.POLICY:
             scale = f"(0 certain to 1 undecided; above {p.entropy_threshold:g} it escalates)"
@@ -133,16 +137,19 @@ def _judge(result: Result, t: int, s: int) -> dict[str, Any]:
     return {"name": "own judge", "says": _said(d.raw_action[t, s], d.raw_confidence[t, s]), "saw": {}}
 
 
-def _arbiter(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
+def _arbiter(result: Result, t: int, s: int, params: Params, price: CellPrice | None) -> dict[str, Any]:
     d = result.decisions
     if d.arbiter_action[t, s] == Action.ABSENT:
         return {"name": "arbiter", "says": "not invoked", "saw": {}}
-    says = _said(d.arbiter_action[t, s], d.arbiter_confidence[t, s])
-    score = f"{d.arbiter_score[t, s]:+.4f} (below 0 SELL, above 0 BUY; acts from {params.arbiter.score_threshold:g} away from 0 on)"
+    action, confidence = int(d.arbiter_action[t, s]), float(d.arbiter_confidence[t, s])
+    says = _said(action, confidence) if price is None else answered(action, confidence)
+    acts = "" if price is not None else f"; acts from {params.arbiter.score_threshold:g} away from 0 on"
+    score = f"{d.arbiter_score[t, s]:+.4f} (below 0 SELL, above 0 BUY{acts})"
     spoke = arbiter_text(result.planes.arbiter[:, t, s].tolist(), int(d.arbiter_action[t, s]), float(d.arbiter_score[t, s]))
     refused = reason_text(d.arbiter_reason[t, s], params, opinion_numbers(cell_of(d, t, s)))
     gate = "accepted" if d.source[t, s] == Source.ARBITER else f"rejected: {refused}"
-    return {"name": "arbiter", "says": says, "saw": {"score": score, "reason": spoke, "gate": gate}}
+    saw = {"score": score, "reason": spoke, "gate": gate} | ({} if price is None else price.arbiter())
+    return {"name": "arbiter", "says": says, "saw": saw}
 
 
 def _governor(result: Result, t: int, s: int, engine: Engine) -> dict[str, Any]:
@@ -152,7 +159,7 @@ def _governor(result: Result, t: int, s: int, engine: Engine) -> dict[str, Any]:
     asked_about_it = asked_about(result, s, params, state.account[0], state.positions[s], state.closed)
     numbers = opinion_numbers(cell_of(d, t, s))
     if asked_about_it is not None:
-        numbers |= asked_about_it.numbers(reason, params, numbers["confidence"])
+        numbers |= asked_about_it.numbers(reason, params, numbers)
     asked = f"{_said(d.raw_action[t, s], d.raw_confidence[t, s])}, from {_name(Source, d.source[t, s]).lower()}"
     saw = {"asked": asked, "equity": f"{result.equity[t]:.2f} quote", "exposure": f"{result.exposure[t]:.2f} quote"}
     if reason == Reason.APPROVED:

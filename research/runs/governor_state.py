@@ -17,6 +17,7 @@ from qtcore.params import Params
 from qtcore.portfolio import init_account
 from qtcore.rules import Reason
 from qtcore.types import N_CLOSED, NEVER, NS_PER_DAY, Action
+from research.runs.money import BASIS_POINTS
 from research.runs.reason_text import Asked, asked_with, loss_time, odds_of, reason_text, size_of
 
 RISK_FIELDS = {
@@ -32,6 +33,7 @@ RISK_FIELDS = {
     "sizing_mode": "governor.sizing_mode",
 }
 RECENT_TRADES = 20  # of recent_win_rate
+UNKNOWN = float("nan"), float("nan")  # edge and risk of an opinion without a price
 
 
 def with_risk(params: Params, config: Mapping[str, Any]) -> Params:
@@ -50,7 +52,7 @@ def position_pct(confidence: float, params: Params) -> float:
     0.075893
     """
     g = params.governor
-    return size_of(confidence, (g.win_rate, g.payoff), params)
+    return size_of({"confidence": confidence}, (g.win_rate, g.payoff), params)
 
 
 @dataclass
@@ -91,18 +93,24 @@ class GovernorState:
             governor._remember(trade)
         return governor
 
-    def allocate(self, symbol: str, action: str, confidence: float, now: str, balance: float | None = None) -> dict[str, Any]:
-        """Ask for a trade at the decision time `now` (ISO). Returns the allocation of `spec` 10.2; a refusal carries zeros."""
+    def allocate(
+        self, symbol: str, action: str, confidence: float, now: str, balance: float | None = None, price: tuple[float, float] = UNKNOWN
+    ) -> dict[str, Any]:
+        """Ask for a trade at the decision time `now` (ISO). Returns the allocation of `spec` 10.2; a refusal carries zeros.
+
+        price: net edge, a fraction, and risk of the opinion, which sizes by edge need.
+        """
         account, time = self.account[0], time_ns("now", now)
         if balance is not None:
             account["balance"] = account["equity"] = balance
             account["peak"] = max(account["peak"], balance)
         account["exposure"] = self._exposure()
         share = 0.0
-        notional, code = self._judge(symbol, Action[action], float(confidence), time)
+        opinion = {"confidence": float(confidence), "edge": BASIS_POINTS * price[0], "risk": price[1]}
+        notional, code = self._judge(symbol, Action[action], float(confidence), price, time)
         if code == Reason.APPROVED:
             account["trades_today"] += 1
-            share = size_of(confidence, self._odds(), self.params)
+            share = size_of(opinion, self._odds(), self.params)
         return {
             "symbol": symbol,
             "action": action,
@@ -111,9 +119,7 @@ class GovernorState:
             "position_size_pct": share,
             "risk_amount_usd": self.params.governor.stop_loss * abs(notional),
             "confidence": confidence,
-            "reason": reason_text(
-                code, self.params, {"confidence": confidence} | self._asked(symbol, time).numbers(code, self.params, confidence)
-            ),
+            "reason": reason_text(code, self.params, opinion | self._asked(symbol, time).numbers(code, self.params, opinion)),
             "kelly_optimal": share,
             "timestamp": now,
         }
@@ -169,7 +175,7 @@ class GovernorState:
             "last_updated": self.last_updated,
         }
 
-    def _judge(self, symbol: str, action: Action, confidence: float, time: int) -> tuple[float, int]:
+    def _judge(self, symbol: str, action: Action, confidence: float, price: tuple[float, float], time: int) -> tuple[float, int]:
         g, params, account = self.params.governor, self._record[0], self.account[0]
         code = screen_rule(int(action), confidence, 1.0, g.min_confidence, g.emergency_stop, self.params.broker.allow_short)
         if code == 0:
@@ -181,9 +187,8 @@ class GovernorState:
             return 0.0, int(code)
         column = self._column(symbol)
         side = 1 if action == Action.BUY else -1
-        unknown = float("nan"), float("nan")  # edge and risk: scenario files know of no price
         loss, position = self._loss_time(symbol), self.positions[column]
-        judged = govern_step(side, confidence, *unknown, column, time, loss, *self._odds(), account, position, params)
+        judged = govern_step(side, confidence, *price, column, time, loss, *self._odds(), account, position, params)
         return float(judged[0]), int(judged[1])
 
     def _odds(self) -> tuple[float, float]:

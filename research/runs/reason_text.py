@@ -16,7 +16,8 @@ from qtcore.choices import CooldownScope, DrawdownBasis, ExposureMode, FillAt, G
 from qtcore.governor import empirical_odds, last_loss, size_step
 from qtcore.params import Params
 from qtcore.rules import Reason, rule_of
-from qtcore.types import NEVER, NS_PER_MINUTE, Action, Decisions
+from qtcore.types import MONEY_COLUMNS, NEVER, NS_PER_MINUTE, Action, Decisions
+from research.runs.money import BASIS_POINTS, money_planes
 
 OPINION = {  # numbers of a cell's opinion, by the names that texts know them by
     "confidence": "raw_confidence",
@@ -24,6 +25,8 @@ OPINION = {  # numbers of a cell's opinion, by the names that texts know them by
     "meta_confidence": "meta_confidence",
     "arbiter_confidence": "arbiter_confidence",
     "arbiter_score": "arbiter_score",
+    "edge": "edge",
+    "risk": "risk",
 }
 
 
@@ -83,13 +86,16 @@ def entropy_text(entropy: float) -> str:
 
 
 def opinion_numbers(cell: Mapping[str, Any]) -> dict[str, float]:
-    """Return the numbers of a cell's opinion. cell: columns of the decision table; None for NaN."""
-    return {name: float("nan") if cell[column] is None else float(cell[column]) for name, column in OPINION.items()}
+    """Return the numbers of a cell's opinion, edges in basis points. cell: columns of the decision table; None for NaN."""
+    found = {name: cell.get(column) for name, column in OPINION.items()}
+    return {name: float("nan") if value is None else float(value) for name, value in found.items()}
 
 
 def cell_of(decisions: Decisions, t: int, s: int) -> dict[str, Any]:
     """Return one cell's columns of the decision table."""
-    return {name: getattr(decisions, name)[t, s] for name in (*OPINION.values(), "arbiter_reason", "arbiter_action", "meta_reason")}
+    names = (name for name in OPINION.values() if name not in MONEY_COLUMNS)
+    cell = {name: getattr(decisions, name)[t, s] for name in (*names, "arbiter_reason", "arbiter_action", "meta_reason")}
+    return cell | {name: plane[t, s] for name, plane in money_planes(decisions).items()}
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,12 @@ class Asked:
     now: int
     odds: tuple[float, float] | None
 
-    def numbers(self, code: int, params: Params, confidence: float) -> dict[str, float]:
-        """Return the numbers of the account that the text of a refusal needs, NaN where one does not exist. confidence: of the trade."""
+    def numbers(self, code: int, params: Params, opinion: Mapping[str, float]) -> dict[str, float]:
+        """Return the numbers of the account that the text of a refusal needs, NaN where one does not exist. opinion: `opinion_numbers`."""
         known = {
             "drawdown": lambda: self._drawdown(params),
             "trades_today": lambda: float(self.trades_today),
-            "exposure": lambda: self.exposure + self._planned(params, confidence),
+            "exposure": lambda: self.exposure + self._planned(params, opinion),
             "most_exposure": lambda: self._base(params) * params.governor.max_exposure,
             "cooldown_left": lambda: self._cooldown_left(params),
         }
@@ -128,20 +134,21 @@ class Asked:
         drawdown = (self.peak - self._base(params)) / self.peak if self.peak != 0.0 else 0.0
         return drawdown if drawdown > params.governor.max_drawdown else float("nan")
 
-    def _planned(self, params: Params, confidence: float) -> float:
+    def _planned(self, params: Params, opinion: Mapping[str, float]) -> float:
         """Return the notional that was asked for, as far as the exposure check counts it."""
         if params.governor.exposure_mode == ExposureMode.EXISTING:
             return 0.0
-        return float("nan") if self.odds is None else self._base(params) * size_of(confidence, self.odds, params)
+        return float("nan") if self.odds is None else self._base(params) * size_of(opinion, self.odds, params)
 
     def _cooldown_left(self, params: Params) -> float:
         ends = self.last_loss + params.governor.cooldown_minutes * NS_PER_MINUTE
         return float("nan") if self.last_loss == NEVER else (ends - self.now) / NS_PER_MINUTE
 
 
-def size_of(confidence: float, odds: tuple[float, float], params: Params) -> float:
-    """Share of the base that a trade gets."""
-    return float(size_step(float(confidence), float("nan"), float("nan"), *odds, params.record()[0]["governor"]))
+def size_of(opinion: Mapping[str, float], odds: tuple[float, float], params: Params) -> float:
+    """Share of the base that a trade gets. opinion: `opinion_numbers`; only a size by edge needs more of them than the confidence."""
+    edge, risk = opinion.get("edge", float("nan")) / BASIS_POINTS, opinion.get("risk", float("nan"))
+    return float(size_step(opinion["confidence"], edge, risk, *odds, params.record()[0]["governor"]))
 
 
 def odds_of(params: Params, closed: NDArray | None, n_closed: int) -> tuple[float, float] | None:
@@ -162,12 +169,12 @@ def loss_time(params: Params, s: int, position: Any, closed: NDArray, n_closed: 
     return int(last_loss(s, closed, n_closed))
 
 
-def asked_later(size: NDArray, confidence: NDArray, s: int, params: Params) -> float:
-    """Sum what was approved after column s was asked in its bar, quote. size, confidence [S]: of that bar."""
-    columns = np.arange(len(size))
-    is_later = columns > s
-    if params.governor.order == GovernOrder.BY_CONFIDENCE:
-        is_later = (confidence < confidence[s]) | ((confidence == confidence[s]) & is_later)
+def asked_later(size: NDArray, confidence: NDArray, gross_edge: NDArray | None, s: int, params: Params) -> float:
+    """Sum what was approved after column s was asked in its bar, quote. size, confidence, gross_edge [S]: of that bar."""
+    is_later, order = np.arange(len(size)) > s, params.governor.order
+    rank = {GovernOrder.BY_CONFIDENCE: confidence, GovernOrder.BY_EDGE: gross_edge}.get(order)
+    if rank is not None:
+        is_later = (rank < rank[s]) | ((rank == rank[s]) & is_later)
     return float(np.abs(size[is_later]).sum())
 
 
@@ -178,7 +185,8 @@ def asked_about(result: Any, s: int, params: Params, account: Any, position: Any
     """
     if params.broker.fill != FillAt.NEXT_OPEN:
         return None  # what was filled after the question cannot be told from what was there before
-    later = asked_later(result.size[-1], result.decisions.raw_confidence[-1], s, params)
+    said = result.decisions
+    later = asked_later(result.size[-1], said.raw_confidence[-1], None if said.gross_edge is None else said.gross_edge[-1], s, params)
     return asked_with(params, account, float(account["exposure"]) - later, s, position, closed, int(result.close_time[-1]))
 
 

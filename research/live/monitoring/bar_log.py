@@ -121,7 +121,7 @@ def _refusal(entry: Entry, params: Params, s: int, code: int) -> str:
     result, numbers = entry.result, opinion_numbers(cell_of(entry.result.decisions, 0, s))
     asked = asked_about(result, s, params, entry.account[0], entry.positions[s], entry.closed)
     if asked is not None:
-        numbers |= asked.numbers(code, params, numbers["confidence"])
+        numbers |= asked.numbers(code, params, numbers)
     return reason_text(code, params, numbers)
 
 

@@ -30,7 +30,7 @@ class Money(NamedTuple):
 
 @dataclass(frozen=True)
 class DecidedBar:
-    """One bar of the past. size, confidence [S]: what was approved on each symbol, and how sure its opinion was.
+    """One bar of the past. size, confidence, gross_edge [S]: what was approved on each symbol, and its opinion; no edge without a price.
 
     trades_today: approvals of the UTC day so far; loss_of: time of the newest loss on a column until then, NEVER if none. Both are asked
     only where a text needs them.
@@ -40,6 +40,7 @@ class DecidedBar:
     money: Money
     size: F8
     confidence: F8
+    gross_edge: F8 | None
     trades_today: Callable[[], int]
     loss_of: Callable[[int], int]
 
@@ -48,7 +49,7 @@ class DecidedBar:
         needs = rule_of(code).needs
         if not needs or params.broker.fill != FillAt.NEXT_OPEN:
             return None
-        later = asked_later(self.size, self.confidence, s, params)
+        later = asked_later(self.size, self.confidence, self.gross_edge, s, params)
         is_own = params.governor.cooldown_scope == CooldownScope.SYMBOL_LAST_LOSS
         return Asked(
             **self.money._replace(exposure=self.money.exposure - later)._asdict(),

@@ -94,5 +94,6 @@ def _joined(parts: list[Result]) -> Result:
     }
     answers = [p.meta_probs for p in parts]
     probs = None if any(a is None for a in answers) else np.concatenate([a for a in answers if a is not None], axis=1)
+    pricing = None if last.pricing is None else np.concatenate([p.pricing for p in parts if p.pricing is not None], axis=1)
     bars, votes = joined([p.bars for p in parts]), replace(joined_votes([p.votes for p in parts]), maps=last.votes.maps)
-    return replace(last, bars=bars, planes=planes, votes=votes, opinion=lambda: decisions, meta_probs=probs, **rows)
+    return replace(last, bars=bars, planes=planes, votes=votes, opinion=lambda: decisions, meta_probs=probs, pricing=pricing, **rows)

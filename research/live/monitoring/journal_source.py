@@ -221,10 +221,11 @@ class JournalSource:
     def _read_bar(self, bar: int) -> DecidedBar:
         bars = self.rows("SELECT close_time, equity, balance, peak, exposure FROM bars WHERE bar = ?", bar)
         first, width = bar * len(self.symbols), len(self.symbols)
-        cells = self.rows("SELECT size, raw_confidence FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell", first, first + width)
+        names = ", ".join(("size", "raw_confidence", *(("gross_edge",) if is_priced_of(self.about) else ())))
+        cells = self.rows(f"SELECT {names} FROM decisions WHERE cell >= ? AND cell < ? ORDER BY cell", first, first + width)
         if not bars or len(cells) != width:
             raise DamagedError(f"{len(bars)} bars and {len(cells)} decisions of the bar {bar}")
-        (now, *money), (size, confidence) = bars[0], np.array(cells, float).T
+        (now, *money), (size, confidence, *edges) = bars[0], np.array(cells, float).T
 
         def trades_today() -> int:
             day = now // NS_PER_DAY * NS_PER_DAY
@@ -240,7 +241,7 @@ class JournalSource:
             (found,) = self.rows(query, s, now)[0]
             return NEVER if found is None else int(found)
 
-        return DecidedBar(now, Money(*money), size, confidence, trades_today, loss_of)
+        return DecidedBar(now, Money(*money), size, confidence, edges[0] if edges else None, trades_today, loss_of)
 
     def _inputs(self, bar: int, params: Params) -> F8 | None:
         """Return what the arbiter read at a bar, [6, S]; None where the journal's bars before it are too few to tell."""

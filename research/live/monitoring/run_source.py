@@ -118,6 +118,7 @@ class RunSource:
         day = self._close // NS_PER_DAY == now // NS_PER_DAY
         peak = self._peaks(params)[t]
         size, confidence = self._planes["size"][t], self._planes["raw_confidence"][t]
+        gross_edge = self._planes["gross_edge"][t] if "gross_edge" in self._planes else None
 
         def trades_today() -> int:
             return int(np.count_nonzero(self._planes["governor_reason"][: t + 1][day[: t + 1]] == Reason.APPROVED))
@@ -127,7 +128,7 @@ class RunSource:
             return int(times[times <= now].max(initial=NEVER))
 
         money = Money(float(frame["equity"]), float(frame["balance"]), float(peak), float(frame["exposure"]))
-        return DecidedBar(now, money, size, confidence, trades_today, loss_of)
+        return DecidedBar(now, money, size, confidence, gross_edge, trades_today, loss_of)
 
     def _losses(self) -> dict[str, I8]:
         """Return the times of losing exits by symbol, ns UTC."""

@@ -144,7 +144,7 @@ def told(
     read; None where that is not known.
     """
     numbers, refusal = opinion_numbers(cell), int(cell["governor_reason"])
-    account = {} if asked is None else asked.numbers(refusal, params, numbers["confidence"])
+    account = {} if asked is None else asked.numbers(refusal, params, numbers)
     votes = {
         model: {"action": Action(int(cell[f"{model}_action"])).name, "confidence": number_or_none(cell[f"{model}_confidence"])}
         for model in voters

@@ -110,9 +110,9 @@ def test_every_sentence_of_the_table_can_be_said():
     asked = Asked(8_000.0, 8_100.0, 10_000.0, 4_500.0, 20, 0, 60_000_000_000, (0.55, 1.5))
     opinion = dict.fromkeys(("confidence", "ensemble_confidence", "meta_confidence", "arbiter_confidence", "arbiter_score"), 0.5)
     for rule in RULES:
-        said = reason_text(rule.reason, PUBLISHED, opinion | asked.numbers(rule.reason, PUBLISHED, 0.5))
+        said = reason_text(rule.reason, PUBLISHED, opinion | asked.numbers(rule.reason, PUBLISHED, opinion))
         assert (said != rule.name) == bool(rule.text)
-    assert reason_text(Reason.MAX_DRAWDOWN_EXCEEDED, PUBLISHED, asked.numbers(Reason.MAX_DRAWDOWN_EXCEEDED, PUBLISHED, 0.5)) == (
+    assert reason_text(Reason.MAX_DRAWDOWN_EXCEEDED, PUBLISHED, asked.numbers(Reason.MAX_DRAWDOWN_EXCEEDED, PUBLISHED, opinion)) == (
         "MAX_DRAWDOWN_EXCEEDED (20.0% > 15.0%)"
     )
     assert reason_text(Reason.COOLDOWN_ACTIVE, PUBLISHED, {"cooldown_left": float("nan")}) == "COOLDOWN_ACTIVE"

@@ -1,0 +1,186 @@
+"""Traders: layers that opened the trades of a run; where opinions have a price, why a layer opened none, and how near it came."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.chain.price import FUNDING, VOLATILITY, costs_rule, maps_on
+from qtcore.choices import DrawdownBasis
+from qtcore.rules import Reason, rule_of
+from qtcore.types import F8, MAP, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
+from research.errors import several
+from research.runs.money import BASIS_POINTS
+from research.runs.record import RunRecord
+
+FULL = 1.0 - 1e-9  # of the largest position: what rounding leaves of it
+HIGH = 99.0  # percentile of the edges that is shown
+
+
+def traders(run: RunRecord, rows: slice, n_trades: int) -> dict[str, Any]:
+    """Say what `attribution.by_source` does not: who made no trade and why, how many trades got the largest position, and the edges.
+
+    rows: the tested ones. `sentences` and `edges` speak of opinions with a price; without one they are empty and None.
+    """
+    is_priced = run.result.decisions.edge is not None
+    said = [] if not is_priced or run.own.judge is not None else list(Absent(run, rows, n_trades).sentences())
+    return {"sentences": said, "at_max_position": at_max_position(run), "edges": edges(run, rows) if is_priced else None}
+
+
+def at_max_position(run: RunRecord) -> int:
+    """Count approved entries that got `governor.max_position` of their base."""
+    governor, result = run.params.governor, run.result
+    base = result.equity if governor.drawdown_basis == DrawdownBasis.EQUITY else result.balance
+    entered = result.governor_reason == Reason.APPROVED
+    return int(np.count_nonzero(entered & (np.abs(result.size) >= FULL * governor.max_position * base[:, None])))
+
+
+def edges(run: RunRecord, rows: slice) -> dict[str, Any]:
+    """Compare net edges with what a trade costs, basis points: by symbol, and by the UTC hour of the decision.
+
+    `estimate` is the largest edge before costs by the slopes as they were estimated: what the evidence is too weak to count on.
+    """
+    edge, time = run.result.decisions.edge, run.bars.close_time[rows]
+    assert edge is not None
+    net, hour = BASIS_POINTS * edge[rows], time % NS_PER_DAY // NS_PER_HOUR
+    guess = BASIS_POINTS * _estimated(run, rows)
+    broker = run.params.broker
+    return {
+        "costs": BASIS_POINTS * costs_rule(broker.fee_rate, broker.slippage_rate),
+        "min_edge": BASIS_POINTS * run.params.decide.min_edge,
+        "all": _of(net, guess),
+        "by_symbol": {name: _of(net[:, s], guess[:, s]) for s, name in enumerate(run.bars.symbols)},
+        "by_hour": {f"{h:02d}": _of(net[hour == h], guess[hour == h]) for h in np.unique(hour).tolist()},
+    }
+
+
+def _estimated(run: RunRecord, rows: slice) -> F8:
+    """Return the edges of the ensemble before costs by the estimated slopes, [m, S], fractions; NaN where none was fitted."""
+    maps, lean, pricing = run.predictions.maps, run.result.decisions.lean, run.result.pricing
+    assert lean is not None
+    assert pricing is not None
+    slopes, at = np.full(1, np.nan), np.zeros(len(lean[rows]), np.int64)
+    if maps is not None:
+        fits = [told["ensemble"] for told in maps.evidence]
+        slopes = np.array([np.nan, *(max(0.0, fit["slope"]) if fit["error"] is not None else np.nan for fit in fits)])
+        at = np.searchsorted(maps.maps["start"], run.bars.close_time[rows], side="right")
+    found: F8 = slopes[at][:, None] * np.abs(lean[rows]) * pricing[VOLATILITY, rows]
+    return found
+
+
+def _of(net: F8, guess: F8) -> dict[str, Any]:
+    known, guessed = net[~np.isnan(net)], guess[~np.isnan(guess)]
+    found = (known.max(), np.percentile(known, HIGH)) if len(known) else (np.nan, np.nan)
+    estimate = float(guessed.max()) if len(guessed) else np.nan
+    return {"cells": len(known), "largest": float(found[0]), "p99": float(found[1]), "estimate": estimate}
+
+
+class Absent:
+    """Layers that opened no trade, and what stood in their way."""
+
+    def __init__(self, run: RunRecord, rows: slice, n_trades: int) -> None:
+        """Lay out the tested cells and the map of each bar."""
+        self.run, self.rows, self.n_trades, self.said = run, rows, n_trades, run.result.decisions
+        pricing, maps = run.result.pricing, run.result.votes.maps
+        assert pricing is not None
+        self.volatility, carry = pricing[VOLATILITY, rows], pricing[FUNDING, rows]
+        self.carry = run.params.broker.max_holding_bars * carry
+        time = run.bars.close_time[rows]
+        known = maps_on(np.empty(0, MAP) if maps is None else maps, time, 1)
+        at = np.searchsorted(known["first"], np.arange(len(time)), side="right") - 1
+        self.maps: NDArray = known[at]
+        schedule = run.predictions.maps
+        served = set(known["start"].tolist())
+        evidence = () if schedule is None else zip(schedule.maps["start"].tolist(), schedule.evidence, strict=True)
+        self.told = [each for start, each in evidence if start in served]
+
+    def sentences(self) -> Iterator[str]:
+        """Say for each layer that never acts why not."""
+        opened = set(self.run.trades["source"].tolist())
+        if Source.ENSEMBLE not in opened:
+            yield f"{self._none('ensemble')} {self._ensemble()}."
+        if (text := self._meta()) is not None:
+            yield text
+        if Source.ARBITER not in opened:
+            yield f"{self._none('arbiter')} {self._arbiter()}."
+
+    def _none(self, layer: str) -> str:
+        return f"The {layer} made {f'0 of {self.n_trades:,} trades' if self.n_trades else 'no trade'} because"
+
+    def _ensemble(self) -> str:
+        assert self.said.lean is not None
+        if not (self.said.n_voters[self.rows] > 0).any():
+            return "no model voted"
+        bid = np.nan_to_num(self.maps["slope"][:, None] * self.said.lean[self.rows] * self.volatility)
+        return self._short_of(bid, Source.ENSEMBLE) or f"{self._unproven('ensemble')}; its edge is 0.0 bp, beside costs of {self._costs()}"
+
+    def _arbiter(self) -> str:
+        params = [part for _, part in self.run.params.spans(self.run.bars.close_time[self.rows])]
+        if not any(part.arbiter.enabled for part in params):
+            return "arbiter.enabled is off"
+        if not (self.said.arbiter_action[self.rows] >= 0).any():
+            return "the ensemble was never in doubt, so that it was not asked"
+        bid = np.nan_to_num(self.maps["arbiter_slope"][:, None] * self.said.arbiter_score[self.rows] * self.volatility)
+        return self._short_of(bid, Source.ARBITER) or self._unseated("arbiter")
+
+    def _meta(self) -> str | None:
+        """Say that the learned meta layer changed no bet, or what it changed, as it opens no trades itself."""
+        params = [part for _, part in self.run.params.spans(self.run.bars.close_time[self.rows])]
+        changed = int(np.count_nonzero(self.said.verdict[self.rows] == Verdict.OVERRIDE))
+        bets = int(np.count_nonzero(self.said.meta_reason[self.rows]))
+        if not any(part.meta.enabled for part in params):
+            return "The meta layer changed no bet because meta.enabled is off."
+        if self.run.meta is None:
+            return "The meta layer changed no bet because it has no learned model."
+        return None if changed else f"The meta layer changed 0 of {several(bets, 'bets')} because {self._unseated('meta')}."
+
+    def _short_of(self, bid: F8, source: Source) -> str:
+        """Say what the bids [m, S] that came nearest fell short of; empty where there are none. A bid has the sign of its side."""
+        if not bid.any():
+            return ""
+        broker, least = self.run.params.broker, self.run.params.decide.min_edge
+        costs = costs_rule(broker.fee_rate, broker.slippage_rate) + np.where(bid > 0.0, self.carry, -self.carry)
+        net = np.where(bid != 0.0, np.abs(bid) - costs, -np.inf)
+        at = np.unravel_index(int(np.argmax(net)), net.shape)
+        gross, cost = float(abs(bid[at])), float(costs[at])
+        if gross <= cost:
+            funding = " and funding" if self.carry[at] != 0.0 else ""
+            return f"its largest edge was {_bp(gross)}, below its costs of {_bp(cost)} (broker.fee_rate, broker.slippage_rate{funding})"
+        if gross - cost <= least:
+            return f"its largest edge after costs was {_bp(gross - cost)}, not above decide.min_edge of {_bp(least)}"
+        wished = (self.said.raw_action[self.rows] != Action.HOLD) & (self.said.source[self.rows] == source)
+        if not wished.any():
+            return f"the layers before it had the word wherever its edge, up to {_bp(gross)}, was above costs of {_bp(cost)}"
+        codes, counts = np.unique(self.run.result.governor_reason[self.rows][wished], return_counts=True)
+        rule = rule_of(int(codes[np.argmax(counts)]))
+        by = f"{rule.reason.name}{f' ({rule.parameter})' if rule.parameter else ''}"
+        return f"the governor turned away all {int(wished.sum()):,} of its wishes, most by {by}; its largest edge was {_bp(gross)}"
+
+    def _unproven(self, layer: str) -> str:
+        """Say that the lower bound of a layer's slope is nowhere above 0, and what came nearest."""
+        fits = [each[layer] for each in self.told if each.get(layer, {}).get("error")]
+        none = f"the 99 % lower bound of its slope is above 0 in none of {several(len(self.told), 'periods')}"
+        if not fits:
+            return f"{none}: too few trades were known"
+        best = max(fits, key=lambda each: each["slope"] / each["error"])
+        return f"{none}: the nearest is {best['slope']:.3g} with an error of {best['error']:.3g}"
+
+    def _unseated(self, layer: str) -> str:
+        """Say that a layer had a seat in no period, and what came nearest."""
+        told = [each.get(layer, {}) for each in self.told]
+        if layer == "arbiter" and not any(each.get("lower", 0.0) > 0.0 for each in told):
+            return self._unproven(layer)
+        bounds = [gain["lower"] for each in told if (gain := each.get("gain") or {}).get("lower") is not None]
+        none = f"it earned a seat in none of {several(len(told), 'periods')}"
+        if not bounds:
+            return f"{none}: too little was known before them"
+        return f"{none}: the 95 % lower bound of what it added was at most {BASIS_POINTS * max(bounds):+.1f} bp a block of time"
+
+    def _costs(self) -> str:
+        broker = self.run.params.broker
+        return f"{_bp(costs_rule(broker.fee_rate, broker.slippage_rate))} (broker.fee_rate, broker.slippage_rate)"
+
+
+def _bp(fraction: float) -> str:
+    return f"{BASIS_POINTS * fraction:.1f} bp"

@@ -1,0 +1,105 @@
+"""Price texts: what a cell's opinion may be counted on to earn, what it costs, and on what evidence, for `qt explain`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from qtcore import Params, Result
+from qtcore.chain.price import FUNDING, VOLATILITY, bid_rule, costs_rule, net_rule, win_rule
+from qtcore.types import Action
+from research.runs.money import BASIS_POINTS
+from research.training.maps import MapSchedule
+
+
+class CellPrice:
+    """One cell of a priced run with the map that valued it; `row` and `told` are None before the first map."""
+
+    def __init__(self, result: Result, t: int, s: int, params: Params, maps: MapSchedule | None) -> None:
+        """Find the map of the cell. maps: those of the run's predictions."""
+        assert result.pricing is not None
+        assert result.decisions.lean is not None
+        self.lean, self.score = float(result.decisions.lean[t, s]), float(result.decisions.arbiter_score[t, s])
+        self.volatility, carry = float(result.pricing[VOLATILITY, t, s]), float(result.pricing[FUNDING, t, s])
+        self.costs = costs_rule(params.broker.fee_rate, params.broker.slippage_rate)
+        self.horizon, self.least = params.broker.max_holding_bars, params.decide.min_edge
+        self.carry = self.horizon * carry
+        known = np.empty(0) if maps is None else maps.maps["start"]
+        f = int(np.searchsorted(known, result.close_time[t], side="right")) - 1
+        self.row: Any
+        self.row, self.told = (None, {}) if maps is None or f < 0 else (maps.maps[f], maps.evidence[f])
+
+    def layer(self) -> dict[str, Any]:
+        """Say what the ensemble's opinion is worth: its lean, its edge before and after costs, and the map's evidence."""
+        if self.row is None:
+            return {"name": "price", "says": "no edge: nothing was known before the first map", "saw": {}}
+        bid = float(bid_rule(self.lean, self.volatility, self.row["slope"]))
+        net = float(net_rule(bid, self.costs, self.carry))
+        funding = self.carry if bid > 0.0 else -self.carry
+        saw = {
+            "lean": f"{self.lean:+.4f} (p(BUY) - p(SELL); -1 to +1)",
+            "volatility": f"{self.volatility:.4%} (of a bar's return)",
+            "gross edge": f"{_bp(abs(bid))} (what the trade may be counted on to earn before costs)",
+            "fees and slippage": f"{_bp(self.costs)} (both sides)",
+            "expected funding": f"{_bp(funding if bid != 0.0 else 0.0)} (paid over {self.horizon} bars)",
+            "net edge": f"{_bp(net)} (trades above decide.min_edge, {_bp(self.least)})" if bid != 0.0 else "none",
+            "win probability": f"{float(win_rule(self.row['win'], abs(self.lean))):.4f} (that the trade pays its costs)",
+            "map": map_text(self.told.get("ensemble", {}), float(self.row["slope"])),
+        }
+        says = "no edge"
+        if bid != 0.0:
+            side, word = "BUY" if bid > 0.0 else "SELL", "enough" if net > self.least else "not enough"
+            says = f"net edge {_bp(net)} on the {side} side, {word} to trade"
+        return {"name": "price", "says": says, "saw": saw}
+
+    def meta(self) -> dict[str, str]:
+        """Say what the learned meta layer's answer does in mode `bet`."""
+        if self.row is None:
+            return {}
+        limits = f"a bet is left out up to a probability of {self.row['skip']:.4f}, whole from {self.row['full']:.4f} on"
+        return {"thresholds": limits, "seat": seat_text(self.told.get("meta", {}), bool(self.row["is_seated"]))}
+
+    def arbiter(self) -> dict[str, str]:
+        """Say what the arbiter's score is worth, and whether it has a seat."""
+        if self.row is None:
+            return {}
+        told, slope = self.told.get("arbiter", {}), float(self.row["arbiter_slope"])
+        net = float(net_rule(bid_rule(self.score, self.volatility, slope), self.costs, self.carry))
+        edge = f"{_bp(net)} (trades above decide.min_edge, {_bp(self.least)})" if slope > 0.0 and self.score == self.score else "none"
+        return {"net edge": edge, "map": map_text(told, float(told.get("lower", slope))), "seat": seat_text(told, slope > 0.0)}
+
+
+def map_text(told: Mapping[str, Any], lower: float) -> str:
+    """Say a map's slope and what it was fitted on. told: its evidence; lower: what counts of the slope.
+
+    >>> map_text({"slope": 0.21, "error": 0.03, "n_cells": 2400, "n_effective": 14.2}, 0.13)
+    'slope 0.13, the 99 % lower bound of 0.21 with an error of 0.03, on 2,400 trades worth 14.2 blocks of time'
+    """
+    if told.get("error") is None:
+        known = f"{told.get('n_cells', 0):,}, worth {told.get('n_effective', 0.0):.1f} blocks of time"
+        return f"slope {lower:.4g}: too few trades were known before ({known})"
+    found = f"the 99 % lower bound of {told['slope']:.4g} with an error of {told['error']:.4g}"
+    return f"slope {lower:.4g}, {found}, on {told['n_cells']:,} trades worth {told['n_effective']:.1f} blocks of time"
+
+
+def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
+    """Say whether a layer acts in a period, and what the chain earned with it before. told: its evidence.
+
+    >>> seat_text({"gain": {"mean": 0.0001, "lower": -0.0002, "n_blocks": 20}}, False)
+    'no seat, it advises: with it the chain earned +1.0 bp more a block of time (95 % lower bound -2.0 bp, above 0 needed; 20 blocks)'
+    """
+    word, gain = "has a seat" if is_seated else "no seat, it advises", told.get("gain") or {}
+    if gain.get("lower") is None:
+        return f"{word}: too little was known before ({gain.get('n_blocks', 0)} blocks of time)"
+    bound = f"95 % lower bound {BASIS_POINTS * gain['lower']:+.1f} bp, above 0 needed; {gain['n_blocks']} blocks"
+    return f"{word}: with it the chain earned {BASIS_POINTS * gain['mean']:+.1f} bp more a block of time ({bound})"
+
+
+def answered(action: int, win: float) -> str:
+    """Say the arbiter's answer where opinions have a price; without a seat nobody knows how often it pays."""
+    name = Action(action).name
+    return name if win != win else f"{name}, win probability {win:.4f}"
+
+
+def _bp(fraction: float) -> str:
+    return f"{BASIS_POINTS * fraction:.1f} bp"

@@ -1,0 +1,90 @@
+"""Does a run say who traded, why a layer made no trade, and how near its edges came to their costs?"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import research
+from qtcore import Params
+from qtcore.rules import Reason
+from qtcore.types import N_KNOTS, Source
+from research.evidence.headline import headline
+from research.report.page import edge_tables, traders_text
+from research.report.rows import trader_table
+from research.training.predictions import Predictions
+from tests.support import PUBLISHED
+from tests.support.priced import PRICED
+
+WORLD = "simulated:random_walk?n_bars=400&n_symbols=3&seed=2"
+PARAMS = Params.profile("published").with_values(PRICED)
+
+
+@pytest.fixture(scope="module")
+def bars():
+    return research.load_bars(WORLD)
+
+
+def priced(bars, slope: float, arbiter_slope: float = 0.0, **values):
+    """A run of random votes whose maps have found these slopes."""
+    params = PARAMS.with_values(values)
+    made = research.backtest(bars, Predictions.random(bars, seed=1), params).predictions
+    maps = made.maps.maps.copy()
+    maps["slope"], maps["arbiter_slope"], maps["variance"], maps["arbiter_variance"] = slope, arbiter_slope, 3.0, 3.0
+    maps["win"] = maps["arbiter_win"] = np.linspace(0.4, 0.7, N_KNOTS)
+    return research.backtest(bars, replace(made, maps=replace(made.maps, maps=maps)), params)
+
+
+def said(run) -> str:
+    return " ".join(run.summary["traders"]["sentences"])
+
+
+def test_a_layer_without_a_map_says_so_beside_its_costs(bars):
+    run = priced(bars, 0.0)
+    assert "The ensemble made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
+    assert "its edge is 0.0 bp, beside costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)" in said(run)
+    assert "The arbiter made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
+
+
+def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
+    run = priced(bars, 0.02, 3.0)
+    d, gross = run.result.decisions, 0.02 * np.abs(run.result.decisions.lean) * run.result.pricing[-2]
+    n, nearest = run.summary["pnl"]["n_trades"], 1e4 * np.nanmax(gross)
+    assert set(run.trades["source"]) == {Source.ARBITER}
+    assert nearest < 10.0
+    short = f"its largest edge was {nearest:.1f} bp, below its costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)"
+    assert said(run).startswith(f"The ensemble made 0 of {n} trades because {short}.")
+    edges = run.summary["traders"]["edges"]
+    assert edges["costs"] == pytest.approx(10.0)
+    assert edges["all"]["largest"] == pytest.approx(1e4 * np.nanmax(d.edge))
+    assert edges["by_symbol"]["SIM01"]["p99"] == pytest.approx(1e4 * np.nanpercentile(d.edge[:, 0], 99.0))
+    assert sum(group["cells"] for group in edges["by_hour"].values()) == edges["all"]["cells"] == np.count_nonzero(~np.isnan(d.edge))
+    strict = priced(bars, 2.0, **{"decide.min_edge": 0.5})
+    assert "not above decide.min_edge of 5000.0 bp" in said(strict)
+    stopped = priced(bars, 2.0, **{"governor.emergency_stop": True})
+    assert "of its wishes, most by EMERGENCY_STOP_ACTIVE (governor.emergency_stop)" in said(stopped)
+
+
+def test_layers_that_are_off_or_act_say_no_more(bars):
+    run = priced(bars, 2.0, **{"arbiter.enabled": False, "meta.enabled": False})
+    assert said(run) == (
+        "The meta layer changed no bet because meta.enabled is off. "
+        f"The arbiter made 0 of {run.summary['pnl']['n_trades']} trades because arbiter.enabled is off."
+    )
+
+
+@pytest.mark.parametrize("params", [PARAMS, PUBLISHED], ids=["priced", "published"])
+def test_trades_by_layer_add_up_for_every_profile(bars, params):
+    run = priced(bars, 2.0, 3.0) if params is PARAMS else research.backtest(bars, Predictions.random(bars, seed=1), params)
+    s = run.summary
+    rows = trader_table(s).rows
+    assert [row[0] for row in rows][:3] == ["ensemble", "meta", "arbiter"]
+    closed = run.trades[run.trades["exit_reason"] > 0]
+    assert sum(group["pnl"] for group in s["attribution"]["by_source"].values()) == pytest.approx(closed["pnl"].sum())
+    assert f"arbiter {(closed['source'] == Source.ARBITER).sum()}" in headline(s)["trades by layer"]
+    size, base = np.abs(run.result.size), run.result.equity[:, None] * run.params.governor.max_position
+    full = int(np.isclose(size, base)[run.result.governor_reason == Reason.APPROVED].sum())
+    assert s["traders"]["at_max_position"] == full
+    assert (full > 0) == (params is PARAMS)
+    assert traders_text(s)[-1].startswith(f"{full:,} of ")
+    assert len(edge_tables(s)) == (2 if params is PARAMS else 0)
