@@ -366,6 +366,9 @@ def load_models(wish: LiveOptions, params: Params) -> Any:
     models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic, may_advise=wish.may_advise)
     models.check_params(params)
     check_priced(params, models)
+    if params.decide.rule == DecideRule.EDGE and wish.layers.judge is not None:
+        what = "an own judge must be priced by what it said before, was given with --models, whose maps are of other opinions"
+        raise ConfigError(f"{what}; replay --predictions, or use --profile published")
     return models
 
 

@@ -10,7 +10,7 @@ from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
-from qtcore.choices import MetaMode
+from qtcore.choices import DecideRule, MetaMode
 from qtcore.params import Params
 from qtcore.rules import Reason
 from qtcore.types import Action, Source, Verdict
@@ -18,6 +18,8 @@ from research.errors import ConfigError, visible
 from research.live.journal.journal import Entry
 from research.live.records import iso
 from research.live.storage.place import Made, private
+from research.runs.money import BASIS_POINTS
+from research.runs.price_text import answered
 from research.runs.reason_text import asked_about, cell_of, gate_text, opinion_numbers, reason_text
 
 AGENTS = {"xgb": "XGB-Agent", "lgbm": "LGBM-Agent", "nhits": "NHiTS-Agent", "patchtst": "PatchTST-Agent", "tft": "TFT-Agent"}
@@ -69,6 +71,9 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
     base, confidence = Action(int(d.ensemble_action[0, s])).name, d.ensemble_confidence[0, s]
     if base != "HOLD" or confidence > 0.50:
         yield Line(now, "ENSEMBLE", symbol, f": {base} {confidence:.2f} | {' '.join(said)}")
+    if params.decide.rule == DecideRule.EDGE:
+        yield from _priced(entry, params, s, symbol, now)
+        return
     verdict, reason = d.verdict[0, s], reason_text(d.meta_reason[0, s], params, opinion_numbers(cell_of(d, 0, s)))
     raw, raw_confidence = Action(int(d.raw_action[0, s])).name, d.raw_confidence[0, s]
     before, after = f"{base}@{confidence:.3f}", f"{raw}@{raw_confidence:.3f}"
@@ -86,6 +91,22 @@ def _opinion(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Ite
         yield Line(now, "META-V2", symbol, f": {text} | Reason: {reason}")
     if mode == MetaMode.V5 and verdict == Verdict.OVERRIDE:
         yield Line(now, "META", symbol, f"override: {base}{ARROW}{raw} (conf={raw_confidence:.3f})")
+
+
+def _priced(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Iterator[Line]:
+    """Say what an opinion is worth after its costs, and what meta layer and arbiter answered; nothing of a cell that leans to no side."""
+    d = entry.result.decisions
+    cell = cell_of(d, 0, s)
+    if cell["edge"] == cell["edge"]:
+        raw, least = Action(int(d.raw_action[0, s])).name, BASIS_POINTS * params.decide.min_edge
+        worth = f"gross={cell['gross_edge']:.1f}bp | net={cell['edge']:+.1f}bp (above {least:.1f}bp trades)"
+        yield Line(now, "EDGE", symbol, f": {raw} | {worth} | win={d.raw_confidence[0, s]:.3f}")
+    if d.meta_reason[0, s] != Reason.NONE:
+        yield Line(now, "META", symbol, f": {reason_text(d.meta_reason[0, s], params, opinion_numbers(cell))}")
+    if d.arbiter_action[0, s] >= 0:
+        said = answered(int(d.arbiter_action[0, s]), float(d.arbiter_confidence[0, s]))
+        reason = gate_text(cell, params, entry.result.planes.arbiter[:, 0, s].tolist())
+        yield Line(now, "Arbiter", symbol, f": {said} | Reason: {reason}")
 
 
 def _arbiter(entry: Entry, params: Params, s: int, symbol: str, now: int, before: str, after: str) -> Iterator[Line]:

@@ -9,7 +9,7 @@ import pytest
 
 import research
 from qtcore import Engine, Params
-from qtcore.types import MODELS, MONEY_COLUMNS, N_KNOTS
+from qtcore.types import MODELS, MONEY_COLUMNS, N_KNOTS, Action, Source
 from research.errors import UserError
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.sources import open_source
@@ -20,6 +20,7 @@ from research.runs.config import load_config
 from research.runs.folder import read_run
 from research.runs.tables import decision_planes
 from research.training import registry
+from research.training.models.layers import Layers
 from research.training.predictions import Predictions
 from research.workflow.load import export_run
 from research.workflow.recording import verify_run
@@ -95,6 +96,24 @@ def test_a_priced_replay_is_the_priced_backtest(run, whole):
     assert live_gap(journal)["identical"]
     told = open_source(journal).last(N * S)
     assert {row["raw_source"] for row in told} == {"ensemble", "arbiter"}
+
+
+def test_the_log_tells_edges_and_what_the_arbiter_said(run, trained, tmp_path):
+    run_live(asked(tmp_path / "journal.sqlite", models=str(trained / "priced"), log=tmp_path / "live.log"))
+    lines = (tmp_path / "live.log").read_text()
+    d, (t, s) = run.result.decisions, np.argwhere(run.result.decisions.source == Source.ARBITER)[0]
+    worth = (
+        f"gross={1e4 * d.gross_edge[t, s]:.1f}bp | net={1e4 * d.edge[t, s]:+.1f}bp (above 0.0bp trades) | win={d.raw_confidence[t, s]:.3f}"
+    )
+    assert f"[EDGE] {run.bars.symbols[s]}: {Action(int(d.raw_action[t, s])).name} | {worth}" in lines
+    assert f"[Arbiter] {run.bars.symbols[s]}: {Action(int(d.arbiter_action[t, s])).name}, win probability " in lines
+    assert "nan" not in lines
+
+
+def test_an_own_judge_has_no_price_in_the_maps_of_models(trained, tmp_path):
+    layers = Layers(judge=lambda votes, planes, params: (votes.action[0], votes.confidence[0]))
+    with pytest.raises(UserError, match="an own judge must be priced by what it said before"):
+        start_live(asked(tmp_path / "journal.sqlite", models=str(trained / "priced"), layers=layers))
 
 
 def test_stored_predictions_carry_their_maps_into_a_replay(run, trained, tmp_path):
