@@ -35,7 +35,7 @@ class CellPrice:
             return {"name": "price", "says": "no edge: nothing was known before the first map", "saw": {}}
         bid = float(bid_rule(self.lean, self.volatility, self.row["slope"]))
         net = float(net_rule(bid, self.costs, self.carry))
-        funding = self.carry if bid > 0.0 else -self.carry
+        funding = (self.carry if bid > 0.0 else -self.carry) + 0.0  # no -0.0
         saw = {
             "lean": f"{self.lean:+.4f} (p(BUY) - p(SELL); -1 to +1)",
             "volatility": f"{self.volatility:.4%} (of a bar's return)",
