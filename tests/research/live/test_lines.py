@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from qtcore.rules import Reason
-from qtcore.types import ACCOUNT, CLOSED, MODELS, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Source, Verdict
+from qtcore.types import ACCOUNT, CLOSED, MODELS, MONEY_COLUMNS, N_CLOSED, NS_PER_MINUTE, POSITION, Action, Source, Verdict
 from research.cli.app import app
 from research.cli.common import guarded
 from research.cli.terminal import Terminal
@@ -49,6 +49,7 @@ def said(
         "raw_action": Action.BUY, "raw_confidence": 0.72, "arbiter_action": -1, "arbiter_confidence": np.nan, "arbiter_reason": 0,
         "arbiter_score": 0.3, "meta_confidence": np.nan, "source": Source.ENSEMBLE,
     }  # fmt: skip
+    unpriced = dict.fromkeys(MONEY_COLUMNS)
     votes = SimpleNamespace(
         names=MODELS,
         action=np.array([2, 2, 1, -1, -1]).reshape(5, 1, 1),
@@ -58,7 +59,8 @@ def said(
     result = SimpleNamespace(
         planes=planes, symbols=("BTCUSDT",), close_time=np.array([NOON]), votes=votes, equity=np.array([10_000.0]),
         size=np.array([[-758.93]]),
-        governor_reason=np.array([[governor]]), decisions=SimpleNamespace(**{k: np.array([[v]]) for k, v in (known | cell).items()}),
+        governor_reason=np.array([[governor]]),
+        decisions=SimpleNamespace(**unpriced, **{k: np.array([[v]]) for k, v in (known | cell).items()}),
     )  # fmt: skip
     accounts, positions = np.zeros(1, ACCOUNT), np.zeros(1, POSITION)
     for name, value in (account or {}).items():

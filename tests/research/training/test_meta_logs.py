@@ -252,7 +252,7 @@ def test_lines_without_an_outcome_neither_train_nor_score(tmp_path):
         fold = slice(*artefact.meta["split"]["rows"][1:])
         assert artefact.meta["n_scored"] == int((read.labels[fold] >= 0).sum())
         assert artefact.meta["balanced_accuracy"] < 0.65
-        assert artefact.meta["status"] == "rejected"
+        assert artefact.meta["status"] == "unskilled"
 
 
 FUNCTIONS = {
