@@ -78,8 +78,8 @@ class LiveOptions:
 
     @property
     def may_advise(self) -> bool:
-        """Whether a model without skill may be served: under `default`, where the vote alone does not trade."""
-        return self.config.profile == "default"
+        """Whether a model without skill may be served: where an opinion trades by its edge, and one without an edge does not."""
+        return self.config.params.decide.rule == DecideRule.EDGE
 
 
 def start_live(wish: LiveOptions, progress: Any = None) -> tuple[Runner, Callable[[], None]]:

@@ -177,12 +177,12 @@ def _problems(models: ModelSet) -> list[str]:
 
 
 def load_for_live(
-    models: str | Path | ModelSet, *, allow_rejected: bool = False, allow_synthetic: bool = False, may_advise: bool = True
+    models: str | Path | ModelSet, *, allow_rejected: bool = False, allow_synthetic: bool = False, may_advise: bool = False
 ) -> ModelSet:
     """Load models to trade with: a folder or a registry name. Looks at the artefacts that serve from now on.
 
-    may_advise: a model without skill may speak, as under a profile that trades on an edge and not on the vote itself. Raises UserError when
-    one is damaged or missing, trained on synthetic labels (`spec` D-24), rejected, or without skill where it may not advise (D-74), unless
+    may_advise: a model without skill may speak, as where an opinion trades by its edge (`decide.rule`). Raises UserError when one is
+    damaged or missing, trained on synthetic labels (`spec` D-24), rejected, or without skill where it may not advise (D-74), unless
     allowed.
     """
     known = models if isinstance(models, ModelSet) else ModelSet.load(resolve(models), is_checked=False)
@@ -212,7 +212,7 @@ def live_refusal(folder: Path) -> str | None:
     try:
         load_for_live(ModelSet.load(folder, is_checked=False))
         if (folder / "meta" / "schedule.json").exists():
-            check_live(MetaSchedule.load(folder / "meta"), False, False, True)
+            check_live(MetaSchedule.load(folder / "meta"), False, False, False)
     except UserError as error:
         return str(error)
     return None
@@ -226,7 +226,7 @@ def check_live(schedule: Schedule[Any, Any], allow_rejected: bool, allow_synthet
             raise ModelError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
         if status != "accepted" and not allow_rejected and not (may_advise and status == "unskilled"):
             why = next(iter(artefact.meta.get("warnings", ())), f"status is {status}")
-            remedy = "; --profile default lets it advise" if status == "unskilled" else ""
+            remedy = "; where decide.rule is edge it advises and does not trade" if status == "unskilled" else ""
             raise ModelError(f"{name} must be accepted to go live, was not: {why}; train another or pass --allow-rejected{remedy}")
 
 

@@ -604,7 +604,7 @@ def test_a_learned_meta_layer_is_that_of_the_backtest(tmp_path):
     meta.save(tmp_path / "meta")
     asked = LiveOptions(f"replay:{world}", tmp_path / "j", config, tmp_path / "predictions.parquet", meta=tmp_path / "meta")
     with pytest.raises(
-        UserError, match=r"the meta layer must be accepted to go live, was not: unskilled: .*; --profile default lets it advise"
+        UserError, match=r"the meta layer must be accepted to go live, was not: unskilled: .*; where decide.rule is edge it advises"
     ):
         start_live(asked)
     asked = replace(asked, allow_rejected=True)

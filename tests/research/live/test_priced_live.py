@@ -21,6 +21,7 @@ from research.runs.folder import read_run
 from research.runs.tables import decision_planes
 from research.training import registry
 from research.training.models.layers import Layers
+from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.workflow.load import export_run
 from research.workflow.recording import verify_run
@@ -65,7 +66,21 @@ def run(trained):
 
 
 def asked(journal: Path, config=EDGE, **who) -> LiveOptions:
-    return LiveOptions(f"replay:{WORLD}", journal, config, allow_rejected=True, allow_synthetic=True, **who)
+    return LiveOptions(f"replay:{WORLD}", journal, config, allow_synthetic=True, **{"allow_rejected": True} | who)
+
+
+def test_a_model_without_skill_advises_where_an_edge_is_asked_for_and_is_refused_elsewhere(trained, tmp_path):
+    who = {"models": str(trained / "flat"), "allow_rejected": False}
+    statuses = {a.meta["status"] for a in ModelSet.load(trained / "flat").serving}
+    assert statuses == {"unskilled"}
+    for config in (CONFIG, replace(CONFIG, profile="default", params=Params())):
+        with pytest.raises(UserError, match="must be accepted to go live"):
+            start_live(asked(tmp_path / "refused", config, **who))
+    run_live(asked(tmp_path / "served", **who))
+    with sqlite3.connect(tmp_path / "served") as db:
+        leaning, traded = db.execute("SELECT sum(lean != 0), sum(final_action != 1) FROM decisions").fetchone()
+    assert leaning > 0
+    assert traded == 0
 
 
 def check_against(run, journal: Path) -> None:

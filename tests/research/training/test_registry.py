@@ -150,7 +150,7 @@ def test_damaged_models_are_refused_with_a_sentence(name, copy):
     with pytest.raises(UserError, match=sentence):
         registry.promote(copy)
     with pytest.raises(UserError, match=sentence.replace("must be a finished folder of `qt train`", "schedule|valid|whole|accepted")):
-        registry.load_for_live(copy, may_advise=False)
+        registry.load_for_live(copy)
     assert registry.entries() == []
 
 
@@ -180,10 +180,10 @@ def test_only_accepted_models_of_real_labels_go_live(trained):
             registry.load_for_live(with_meta(models, status=status))
     assert registry.load_for_live(with_meta(models, status="rejected"), allow_rejected=True)
     unskilled = with_meta(models, status="unskilled")
-    assert registry.unfit(registry.load_for_live(unskilled)) == {"unskilled": ["xgb", "lgbm"]}
-    with pytest.raises(UserError, match="pass --allow-rejected; --profile default lets it advise"):
-        registry.load_for_live(unskilled, may_advise=False)
-    assert registry.load_for_live(unskilled, allow_rejected=True, may_advise=False)
+    assert registry.unfit(registry.load_for_live(unskilled, may_advise=True)) == {"unskilled": ["xgb", "lgbm"]}
+    with pytest.raises(UserError, match=r"pass --allow-rejected; where decide.rule is edge it advises and does not trade"):
+        registry.load_for_live(unskilled)
+    assert registry.load_for_live(unskilled, allow_rejected=True)
     with pytest.raises(UserError, match="xgb must be trained on real labels to go live, was synthetic; pass --allow-synthetic"):
         registry.load_for_live(with_meta(models, synthetic=True))
     assert registry.load_for_live(with_meta(models, synthetic=True), allow_synthetic=True)
