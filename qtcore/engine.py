@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.chain.advance import Stepper
-from qtcore.chain.decide import decide, price_opinion, reads_prices
+from qtcore.chain.decide import decide, price_opinion
 from qtcore.chain.flow import flow, flows
 from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
@@ -148,7 +148,7 @@ class Engine:
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
         self._maps = no_map()  # of the last block's votes
-        self._reads_prices = bool(reads_prices(params.record())[0])
+        self._is_priced = params.decide.rule == DecideRule.EDGE
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
 
@@ -234,7 +234,7 @@ class Engine:
         judged = () if self.judge is None else FEATURE_SETS[self.params.features.feature_set.name.lower()]
         chosen = judged if self.models is None else self.models.feature_names
         asked = () if self.meta_model is None else (name for name in self.meta_model.feature_names if name in FEATURES)
-        priced = (VOLATILITY_NAME,) if self._reads_prices else ()
+        priced = (VOLATILITY_NAME,) if self._is_priced else ()
         wanted = dict.fromkeys((*chosen, *asked, *priced, *self._features))
         self.bank = FeatureBank(self.params, symbols, interval, wanted, self._custom)
         self._carry = np.zeros(len(symbols))
@@ -281,7 +281,7 @@ class Engine:
         if len(spans) == 1:
             maps = maps_on(self._maps, bars.close_time, len(bars.symbols))
             return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem, pricing=pricing, maps=maps)
-        out = Decisions.empty(bars.n, len(bars.symbols), self.params.decide.rule == DecideRule.EDGE)
+        out = Decisions.empty(bars.n, len(bars.symbols), self._is_priced)
         for rows, params in spans:
             meta, prices = (None if a is None else a[:, rows] for a in (probs, pricing))
             maps = maps_on(self._maps, bars.close_time[rows], len(bars.symbols))
@@ -292,7 +292,7 @@ class Engine:
 
     def _pricing(self, bars: Bars, votes: Votes, planes: Planes) -> F8 | None:
         """Return what prices the opinions of the block, None where nobody reads it."""
-        if not self._reads_prices:
+        if not self._is_priced:
             return None
         carry = None
         if bars.funding is not None:

@@ -155,16 +155,17 @@ class Params:
     def __post_init__(self) -> None:
         is_priced = self.decide.rule == DecideRule.EDGE
         if is_priced != (self.meta.mode == MetaMode.BET):
-            rule, allowed = self.decide.rule.name.lower(), "bet" if is_priced else "policy, override or v5"
-            raise InputError(
-                f"meta.mode must be {allowed} where decide.rule is {rule}, was {self.meta.mode.name.lower()}; --profile published"
-            )
+            rule, mode = self.decide.rule.name.lower(), self.meta.mode.name.lower()
+            needed = "bet" if is_priced else "policy, override or v5"
+            raise InputError(f"meta.mode must be {needed} where decide.rule is {rule}, was {mode}; set both, or take another --profile")
         for name, value, needs in (
-            ("sizing_mode", self.governor.sizing_mode, SizingMode.KELLY_EDGE),
-            ("order", self.governor.order, GovernOrder.BY_EDGE),
+            ("ensemble.rule", self.ensemble.rule, EnsembleRule.MEAN),
+            ("governor.sizing_mode", self.governor.sizing_mode, SizingMode.KELLY_EDGE),
+            ("governor.order", self.governor.order, GovernOrder.BY_EDGE),
         ):
             if value == needs and not is_priced:
-                raise InputError(f"governor.{name} may be {needs.name.lower()} only where decide.rule is edge, was confidence")
+                was = needs.name.lower()
+                raise InputError(f"{name} may be {was} only where decide.rule is edge, was {was} where it is confidence; set both")
 
     @classmethod
     def profile(cls, name: str) -> "Params":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.chain.decide import decide_block, reads_prices
+from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import pattern_table
 from qtcore.chain.price import FUNDING, N_BIDS, N_PRICING, VOLATILITY, VOLATILITY_NAME, lay_pricing
 from qtcore.chain.trade import TradeState, trade
@@ -76,7 +76,7 @@ class Stepper:
     def __init__(self, record: NDArray, bank: Any, account: TradeState, clock: I8, maps: NDArray) -> None:
         n_symbols = len(account.positions)
         is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE
-        n_read = n_symbols if reads_prices(record)[0] else 0
+        n_read = n_symbols if is_priced else 0
         self._clock = clock
         self.prices, self.times = np.full((5, 1, n_symbols), np.nan), np.zeros((2, 1), np.int64)
         self.action, self.confidence = np.full((N_MODELS, n_symbols), -1, np.int8), np.full((N_MODELS, n_symbols), np.nan)

@@ -119,13 +119,13 @@ def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes
 def decide_block(
     action, confidence, arbiter, regime, probs, problem, pricing, maps, offset, params, codes, values, table, found, bids
 ):  # fmt: skip
-    """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, N] float64 is written, rows as in `Code` and `Value`.
+    """Decide N cells: every column of `codes` [11, N] int8 and `values` [5 or 9, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
     unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] and
     [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which cells pass
-    the layers. pricing [12, N] (`lay_pricing`), maps MAP [F], offset, bids [7, >= chunk]: what `decide.rule = edge`, and but for the last
-    `ensemble.rule = mean`, read; of any length else (`qtcore.chain.price.value`).
+    the layers. pricing [12, N] (`lay_pricing`), maps MAP [F], offset, bids [7, >= chunk]: what `decide.rule = edge` reads; of any length
+    else (`qtcore.chain.price.value`).
     """
     n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
     is_mean, is_priced = params[0]["ensemble"]["rule"] == EnsembleRule.MEAN, params[0]["decide"]["rule"] == DecideRule.EDGE
@@ -177,9 +177,10 @@ def decide(
     votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
     or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one or `[n]`, is the
     reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [12, n, S]
-    (`pricing_of`) and maps (`maps_on`): for `ensemble.rule = mean` and `decide.rule = edge`; without them the ensemble is silent, and there
-    is no edge. out: decisions from `Decisions.empty(n, S)` to write into, else fresh ones.
-    Values are trusted (`check.as_votes`). Raises InputError on wrong shapes.
+    (`pricing_of`) and maps (`maps_on`): for `decide.rule = edge`; without them the ensemble is silent, and there is no edge. out:
+    decisions from `Decisions.empty(n, S)` to write into, else fresh ones. Values are trusted (`check.as_votes`).
+
+    Raises InputError on wrong shapes.
     """
     n, n_symbols = votes.action.shape[1:]
     for name, array, rows in (
@@ -194,9 +195,9 @@ def decide(
             raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
     probs = np.full((3, 1, 1), np.nan) if meta_probs is None else meta_probs
     record = params.record() if isinstance(params, Params) else params
-    is_priced = bool(reads_prices(record)[0])
+    is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE
     if out is None:
-        out = Decisions.empty(n, n_symbols, record[0]["decide"]["rule"] == DecideRule.EDGE)
+        out = Decisions.empty(n, n_symbols, is_priced)
     if pricing is None:
         pricing = np.full((N_PRICING, n if is_priced else 0, n_symbols), np.nan)
     codes, values = out.slabs
@@ -236,11 +237,6 @@ def price_opinion(action: np.ndarray, confidence: F8, pricing: F8, maps: np.ndar
     value(lean, flat, np.full((len(ARBITER_INPUTS), 1), np.nan), np.full(1, np.nan), maps, 0, record, bids, 0, n_cells, 0)
     raw = codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE], values[Value.GROSS_EDGE :]
     price(lean, bids, record, *raw, 0, n_cells, 0)
-
-
-def reads_prices(records: np.ndarray) -> np.ndarray:
-    """Say which parameters (PARAMS [P]) read `pricing` and maps, bool [P]."""
-    return np.asarray((records["ensemble"]["rule"] == EnsembleRule.MEAN) | (records["decide"]["rule"] == DecideRule.EDGE))
 
 
 def _flat(planes: np.ndarray, dtype: type = np.float64) -> np.ndarray:

@@ -98,9 +98,8 @@ def average_cells(pricing, weights, codes, values, start, stop):
     """Write the weighted mean of the voters' probabilities for the cells [start, stop) as the ensemble's opinion.
 
     pricing [12, N]: a voter that is NaN is absent; weights: five. codes [11, N]: writes ENSEMBLE_ACTION, the first of HOLD, SELL, BUY with
-    the largest probability; values: ENSEMBLE_CONFIDENCE, that probability, and LEAN where it has a row. Without a vote HOLD at 0.5.
+    the largest probability; values [9, N]: ENSEMBLE_CONFIDENCE, that probability, and LEAN. Without a vote HOLD at 0.5.
     """
-    is_priced = len(values) > Value.LEAN
     for i in range(np.uintp(start), np.uintp(stop)):
         lean, hold, whole = 0.0, 0.0, 0.0
         for m in range(N_MODELS):
@@ -118,8 +117,7 @@ def average_cells(pricing, weights, codes, values, start, stop):
         action = 2 if (buy > hold) & (buy > sell) else (0 if (sell > hold) & (sell >= buy) else 1)
         codes[Code.ENSEMBLE_ACTION, i] = action
         values[Value.ENSEMBLE_CONFIDENCE, i] = buy if action == 2 else (sell if action == 0 else hold)
-        if is_priced:
-            values[Value.LEAN, i] = lean
+        values[Value.LEAN, i] = lean
 
 
 @kernel

@@ -14,7 +14,7 @@ from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.price import N_BIDS
 from qtcore.chain.trade import trade
-from qtcore.choices import DecideRule, EnsembleRule, MetaMode, MetaVariant, PolicyBase
+from qtcore.choices import DecideRule, MetaMode, MetaVariant, PolicyBase
 from qtcore.jit import kernel, prange
 from qtcore.metrics import update_metrics
 from qtcore.params import PARAMS
@@ -132,7 +132,7 @@ def opine(
     meta = params[0]["meta"]
     is_policy = meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY and meta["variant"] == MetaVariant.PUBLISHED
     is_priced = params[0]["decide"]["rule"] == DecideRule.EDGE
-    is_quick = is_fixed and is_policy and meta["policy_base"] == PolicyBase.SHARED and params[0]["ensemble"]["rule"] == EnsembleRule.VOTE
+    is_quick = is_fixed and is_policy and meta["policy_base"] == PolicyBase.SHARED
     patterns = table[:N_PATTERNS] if is_fixed else table
     if is_new[1]:
         fill_table(params, patterns)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.chain.decide import decide_block, reads_prices
+from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.price import N_BIDS
 from qtcore.choices import DecideRule, MetaMode, PolicyBase
@@ -68,8 +68,8 @@ def run_order(market: Market, records: NDArray) -> I8:
 def _run(market: Market, records: NDArray, ends: I8, n_chunks: int = 0) -> tuple[NDArray, NDArray, F8]:
     if np.any(records["broker"]["max_holding_bars"] == 0):
         raise InputError("broker.max_holding_bars must be above 0 in a sweep, was 0; put the label's horizon there")
-    if np.any(reads_prices(records)) and not market.pricing.shape[2]:
-        raise InputError("market must hold pricing where a row has ensemble.rule mean or decide.rule edge, was made without (Market.of)")
+    if np.any(records["decide"]["rule"] == DecideRule.EDGE) and not market.pricing.shape[2]:
+        raise InputError("market must hold pricing where a row has decide.rule edge, was made without (Market.of)")
     p = len(records)
     metrics = np.repeat(init_metrics(0.0), p)
     regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Engine, Params, Votes
-from qtcore.chain.decide import reads_prices
 from qtcore.chain.price import maps_on, no_map
 from qtcore.check import as_bars, as_votes
 from qtcore.engine import Result
@@ -71,12 +70,11 @@ class Case:
         n: I8 = stop - self.first - 1
         return n
 
-    def market(self, params: Params, reads: bool = False) -> Market:
-        """Lay out what all settings with the features of `params` share; the last few are remembered. reads: whether one reads prices."""
-        key = repr((params.features, params.arbiter.macd_units, reads))
+    def market(self, params: Params) -> Market:
+        """Lay out what all settings with the features of `params` share; the last few are remembered."""
+        key = repr((params.features, params.arbiter.macd_units, params.decide.rule))
         if key not in self._markets:
-            alone = params if not reads or reads_prices(params.record())[0] else params.with_values({"ensemble.rule": "mean"})
-            result, rest = self.run_alone(alone), slice(self.first, None)
+            result, rest = self.run_alone(params), slice(self.first, None)
             planes, probs, problem = result.planes, result.meta_probs, None
             if self.meta is not None and probs is not None:
                 probs, problem = probs[:, rest], meta_problems(self.meta, self.bars.close_time[rest])
@@ -92,7 +90,7 @@ class Case:
 
     def run(self, records: NDArray, params: Params) -> tuple[NDArray, NDArray]:
         """Run PARAMS [P] that share the features of `params`: METRICS [P] and REGIME_METRICS [P, 15] or [0, 15]."""
-        market = self.market(params, bool(reads_prices(records).any()))
+        market = self.market(params)
         parts = [sweep(market, some) for some in self.cut(records)]
         metrics, regimes = zip(*parts, strict=True)
         return np.concatenate(metrics), np.concatenate(regimes)

@@ -144,8 +144,8 @@ def _ensemble(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8) 
 def _rows(bars: Bars, starts: Sequence[int], fits: Sequence[tuple[EdgeMap, F8]], factors: F8) -> NDArray:
     maps = np.repeat(no_map(), len(starts))
     maps["start"], maps["factors"] = bars.close_time[list(starts)], factors
-    for name in ("lower", "variance"):
-        maps["slope" if name == "lower" else name] = [getattr(fitted, name) for fitted, _ in fits]
+    maps["slope"] = [fitted.lower for fitted, _ in fits]
+    maps["variance"] = [fitted.variance for fitted, _ in fits]
     maps["win"] = np.stack([win for _, win in fits])
     return maps
 

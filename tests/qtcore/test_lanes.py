@@ -6,7 +6,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from qtcore.chain.decide import reads_prices
 from qtcore.choices import DecideRule
 from qtcore.declare import OPINION, ROW, Lane
 from qtcore.features import FEATURE_SETS, FeatureBank
@@ -33,7 +32,10 @@ CONTEXTS = (  # in which a parameter may matter: what it steers must be asked
     {"meta.policy_base": "score"},
     {"ensemble.weights": [0.3, 0.3, 0.2, 0.2, 0.0]},
 )
-PRICED_CONTEXTS = (PRICED, PRICED | {"governor.min_confidence": 0.5, "governor.order": "symbols", "governor.max_daily_trades": 100})
+PRICED_CONTEXTS = (
+    PRICED | {"ensemble.rule": "vote"},
+    PRICED | {"governor.min_confidence": 0.5, "governor.order": "symbols", "governor.max_daily_trades": 100},
+)
 CASES = [(world, context) for world in ("learned", "funded") for context in CONTEXTS]
 CASES += [("priced", context) for context in ({}, *PRICED_CONTEXTS)]
 TOGETHER = {("decide.rule", DecideRule.EDGE): {"meta.mode": "bet"}}  # what a value needs beside it
@@ -63,7 +65,7 @@ def compared(names):
     for world, context in CASES:
         market, base = market_of(WORLDS[world]), PUBLISHED.with_values(FREE | context)
         rows = [(name, changed(base, name, value)) for name, value in changes]
-        readable = [(name, row) for name, row in rows if row is not None and (world == "priced" or not reads_prices(row.record())[0])]
+        readable = [(name, row) for name, row in rows if row is not None and (world == "priced" or row.decide.rule != DecideRule.EDGE)]
         rows = [("", base), *readable]
         table = records([row for _, row in rows])
         with driver("lanes"):

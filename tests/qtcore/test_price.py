@@ -298,7 +298,8 @@ def test_expected_funding_is_an_exponential_mean():
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"decide.rule": "edge"}, "meta.mode must be bet where decide.rule is edge"),
+        ({"decide.rule": "edge"}, "meta.mode must be bet where decide.rule is edge, was policy; set both"),
+        ({"ensemble.rule": "mean"}, "ensemble.rule may be mean only where decide.rule is edge"),
         ({"meta.mode": "bet"}, "meta.mode must be policy, override or v5"),
         ({"governor.sizing_mode": "kelly_edge"}, "sizing_mode may be kelly_edge only"),
         ({"governor.order": "by_edge"}, "order may be by_edge only"),
