@@ -92,9 +92,9 @@ def fit_maps(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int
     """Fit one map for each period of `bars`, and seat its layers; the periods begin at the rows `starts`, ascending.
 
     votes: out of sample, absent before the first period. labels int8 [n, S]: -1 unknown, known `label_rows` rows later. params: the
-    chain's, with a horizon; `decide.rule` is taken to be edge.
+    chain's, with a horizon, taken `with_edge`.
     """
-    params = params.with_values({"decide.rule": "edge", "meta.mode": "bet"})
+    params = with_edge(params)
     trades = Trades.of(bars, votes, params)
     factors = np.stack([voter_factors(votes, labels, trades.block, start - label_rows) for start in starts])
     kept, told_voters = _kept(trades, votes, starts, factors, params)
@@ -119,6 +119,11 @@ def fit_maps(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int
         for k in range(len(starts))
     ]
     return MapSchedule(maps, tuple(evidence), params.flat())
+
+
+def with_edge(params: Params) -> Params:
+    """Return parameters under which opinions have a price. Raises InputError where the others do not go with that."""
+    return params.with_values({"decide.rule": "edge", "meta.mode": "bet"})
 
 
 def fit_lean(bars: Bars, votes: Votes, lean: F8, starts: Sequence[int], params: Params) -> MapSchedule:

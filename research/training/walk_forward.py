@@ -39,7 +39,7 @@ from research.training.labels import (
     resolve_label,
     uniqueness,
 )
-from research.training.map_fit import fit_maps
+from research.training.map_fit import fit_maps, with_edge
 from research.training.maps import MapSchedule
 from research.training.models import fits
 from research.training.models.artefacts import known_by, span
@@ -118,6 +118,8 @@ def train(
     plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=USUAL)), **asked})
     plan = replace(plan, models=_slots(plan.models), params=(params or Params.profile(profile)).flat(), n_folds=plan.folds)
     check_engine(engine, address)
+    if plan.maps:
+        with_edge(Params.stored(plan.params))  # refused before the work
     store = fits.folder() if use_store else None
     workers = (processes or n_processors(), engine, address)
     return run_plan(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import research
-from qtcore import Params
+from qtcore import InputError, Params
 from qtcore.chain.price import no_map
 from qtcore.types import N_KNOTS, NS_PER_HOUR
 from research.errors import ModelError
@@ -107,6 +107,11 @@ def test_a_training_stores_maps_with_models_and_predictions(bars, tmp_path):
     served = Predictions.from_models(ModelSet.load(tmp_path), bars)
     assert_same_bits(served.maps.maps, made.maps.maps)
     assert research.train(bars, ["xgb"], "L1", **plan).maps is None
+
+
+def test_a_training_whose_maps_cannot_be_fitted_is_refused_before_the_work(bars):
+    with pytest.raises(InputError, match="broker.fill must be next_open"):
+        research.train(bars, ["xgb"], "L1", Params.profile("published").with_values({"broker.fill": "close"}), maps=True)
 
 
 def test_voters_that_tell_more_weigh_more(bars):
