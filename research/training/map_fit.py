@@ -1,7 +1,8 @@
 """Map fitting: what the opinions of each fold are worth, from the trades that had ended before it began.
 
-The rows of a fold are predicted by models that were fitted before it, so the leans that a map learns from are out of sample. A fold also
-gets factors of the voters' weights from their log loss on earlier folds, shrunk towards equal ones, and a map of the arbiter's score.
+The rows of a fold are predicted by models that were fitted before it, and those that a fold holds out by its own models, which saw none of
+them: the leans that a map learns from are out of sample. A fold also gets factors of the voters' weights from their log loss on earlier
+folds, shrunk towards equal ones, and a map of the arbiter's score.
 """
 
 from collections.abc import Sequence
@@ -30,6 +31,14 @@ FULL = 0.1  # of probability above breaking even: from there a bet is made whole
 PERIODS = 24  # into which predictions without folds are cut
 SMALL = 0.01  # nats: a difference of log losses that says little
 TINY = 1e-15  # probabilities are at least this before the logarithm
+
+
+@dataclass(frozen=True)
+class Held:
+    """Rows [R] before a period that its models did not learn from, and what they say of them, [5, R, S]."""
+
+    rows: I8
+    votes: Votes
 
 
 @dataclass(frozen=True)
@@ -65,40 +74,57 @@ class Trades:
         """Of a bar's return, [n, S]."""
         return self.planes[VOLATILITY_NAME]
 
-    def said(self, votes: Votes, rows: slice, params: Params, maps: NDArray, probs: F8 | None = None) -> Decisions:
-        """Decide some rows. probs [3, n, S]: what the learned meta layer says of all."""
+    def said(self, votes: Votes, rows: Any, params: Params, maps: NDArray, probs: F8 | None = None) -> Decisions:
+        """Decide the rows that `votes` are of. probs [3, rows, S]: what the learned meta layer says."""
         planes = self.planes.arbiter[:, rows], self.planes.regime[:, rows]
-        learned = None if probs is None else probs[:, rows]
-        return decide(votes[rows], *planes, params, learned, pricing=self.pricing[:, rows], maps=maps)
+        return decide(votes, *planes, params, probs, pricing=self.pricing[:, rows], maps=maps)
+
+    def lean(self, votes: Votes, rows: Any, factors: F8) -> F8:
+        """Return how far the ensemble leans in the rows that `votes` are of, its voters' weights times `factors` [5]."""
+        alone = no_map()
+        alone["factors"] = factors
+        found = self.said(votes, rows, self.params, alone).lean
+        assert found is not None
+        return found
 
     def equity(self, votes: Votes, params: Params, maps: NDArray, probs: F8 | None = None) -> F8:
         """Trade all bars and return the equity at each close, [n]. maps: MAP [F] by `start`; probs: as in `said`."""
         n_symbols = len(self.bars.symbols)
-        said = self.said(votes, slice(0, self.bars.n), params, maps_on(maps, self.bars.close_time, n_symbols), probs)
+        said = self.said(votes, slice(None), params, maps_on(maps, self.bars.close_time, n_symbols), probs)
         fresh = TradeState.fresh(params, n_symbols)
         return run_trade(self.bars, said.raw_action, said.raw_confidence, params, fresh, money=said.money).equity
 
-    def fit(self, lean: F8, stop: int) -> tuple[EdgeMap, F8]:
-        """Fit a map, and how often a trade pays, on the trades of `lean` [n, S] that had ended before row `stop`."""
-        before = slice(0, stop)
-        known = np.where(self.ends[:, before] < stop, self.results[:, before], np.nan)
-        result, block = leaning(lean[before], known), np.repeat(self.block[before, None], lean.shape[1], axis=1)
-        broker = self.params.broker
-        won = fit_win(lean[before], result, costs_rule(broker.fee_rate, broker.slippage_rate))
-        return EdgeMap.fit(lean[before], self.volatility[before], result, block), won
+    def fit(self, lean: F8, stop: int, *held: tuple[I8, F8]) -> tuple[EdgeMap, F8]:
+        """Fit a map, and how often a trade pays, on the trades that had ended before row `stop`.
+
+        lean [n, S]; held: further leans [R, S] of the rows [R], which count beside those of `lean`.
+        """
+        rows, leans = (np.concatenate(each) for each in zip((np.arange(stop), lean[:stop]), *held))
+        result = leaning(leans, np.where(self.ends[:, rows] < stop, self.results[:, rows], np.nan))
+        block, broker = np.repeat(self.block[rows, None], leans.shape[1], axis=1), self.params.broker
+        won = fit_win(leans, result, costs_rule(broker.fee_rate, broker.slippage_rate))
+        return EdgeMap.fit(leans, self.volatility[rows], result, block), won
 
 
-def fit_maps(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int, starts: Sequence[int], params: Params) -> MapSchedule:
+def fit_maps(
+    bars: Bars,
+    votes: Votes,
+    labels: NDArray[np.int8],
+    label_rows: int,
+    starts: Sequence[int],
+    params: Params,
+    held: Sequence[Held] = (),
+) -> MapSchedule:
     """Fit one map for each period of `bars`, and seat its layers; the periods begin at the rows `starts`, ascending.
 
     votes: out of sample, absent before the first period. labels int8 [n, S]: -1 unknown, known `label_rows` rows later. params: the
-    chain's, with a horizon, taken `with_edge`.
+    chain's, with a horizon, taken `with_edge`. held [F]: what each period holds out, nothing where nobody does.
     """
     params = with_edge(params)
     trades = Trades.of(bars, votes, params)
     factors = np.stack([voter_factors(votes, labels, trades.block, start - label_rows) for start in starts])
-    kept, told_voters = _kept(trades, votes, starts, factors, params)
-    maps, opinions = _ensemble(trades, votes, starts, factors * kept)
+    kept, told_voters = _kept(trades, votes, starts, factors, held)
+    maps, opinions = _ensemble(trades, votes, starts, factors * kept, held)
     arbiter = [trades.fit(np.nan_to_num(trades.score), start) for start in starts]
     maps["arbiter_variance"] = [own.variance for own, _ in arbiter]
     maps["arbiter_win"] = np.stack([win for _, win in arbiter])
@@ -134,15 +160,13 @@ def fit_lean(bars: Bars, votes: Votes, lean: F8, starts: Sequence[int], params: 
     return MapSchedule(_rows(bars, starts, fits, np.ones((len(starts), N_MODELS))), evidence, params.flat())
 
 
-def _ensemble(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8) -> tuple[NDArray, list[EdgeMap]]:
+def _ensemble(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, held: Sequence[Held]) -> tuple[NDArray, list[EdgeMap]]:
     """Fit the maps of the ensemble, whose voters have factors [F, 5] of their weights; each from the leans before its period."""
-    lean, fits, alone = np.zeros(trades.bars.close.shape), [], no_map()
+    lean, fits = np.zeros(trades.bars.close.shape), []
     for k, (start, stop) in enumerate(pairwise([*starts, trades.bars.n])):
-        fits.append(trades.fit(lean, start))
-        alone["factors"] = factors[k]
-        found = trades.said(votes, slice(start, stop), trades.params, alone).lean
-        assert found is not None
-        lean[start:stop] = found
+        also = ((part.rows, trades.lean(part.votes, part.rows, factors[k])) for part in held[k : k + 1])
+        fits.append(trades.fit(lean, start, *also))
+        lean[start:stop] = trades.lean(votes[start:stop], slice(start, stop), factors[k])
     return _rows(trades.bars, starts, fits, factors), [fitted for fitted, _ in fits]
 
 
@@ -155,22 +179,22 @@ def _rows(bars: Bars, starts: Sequence[int], fits: Sequence[tuple[EdgeMap, F8]],
     return maps
 
 
-def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, params: Params) -> tuple[F8, list[dict[str, Any]]]:
+def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, held: Sequence[Held]) -> tuple[F8, list[dict[str, Any]]]:
     """Say which voters keep their place in each period, [F, 5] of 0 and 1, and what the chain earned with each, by its name.
 
     Each is tried alone against the chain of all, maps refitted. The last one always stays.
     """
-    kept, told = np.ones((len(starts), N_MODELS)), [dict[str, Any]() for _ in starts]
+    kept, told, params = np.ones((len(starts), N_MODELS)), [dict[str, Any]() for _ in starts], trades.params
     voting = [m for m in range(N_MODELS) if (votes.action[m] >= 0).any() and params.ensemble.weights[m] > 0.0]
     if len(voting) < 2:
         return kept, told
     quiet = params.with_values({"arbiter.enabled": False})
-    maps, _ = _ensemble(trades, votes, starts, factors)
+    maps, _ = _ensemble(trades, votes, starts, factors, held)
     whole = trades.equity(votes, quiet, maps)
     for m in voting:
         others = factors.copy()
         others[:, m] = 0.0
-        without, _ = _ensemble(trades, votes, starts, others)
+        without, _ = _ensemble(trades, votes, starts, others, held)
         has_map = (maps["slope"] > 0.0) | (without["slope"] > 0.0)
         found = gains(whole, trades.equity(votes, quiet, without), trades.block, starts, has_map)
         for k, each in enumerate(found):
@@ -196,7 +220,7 @@ def bets_of(bars: Bars, predictions: Any, params: Params) -> tuple[NDArray[np.in
 
 def _lean_of(trades: Trades, votes: Votes, schedule: MapSchedule) -> F8:
     maps = maps_on(schedule.maps, trades.bars.close_time, len(trades.bars.symbols))
-    lean = trades.said(votes, slice(0, trades.bars.n), trades.params, maps).lean
+    lean = trades.said(votes, slice(None), trades.params, maps).lean
     assert lean is not None
     return lean
 

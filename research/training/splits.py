@@ -3,6 +3,7 @@
     rows  0 ........................ first test row .................. n
     fold  |    fit    |gap| valid |gap|   test   |
     next  |        fit        |gap|  valid  |gap|   test   |
+    held  |        fit        |gap|va|gap|ld|   test   |     where what opinions are worth is learned: `ld` is held out
 
 A row may train only when its label ends before the next part begins, less the embargo (`spec` 12.3, D-73, D-86). Time is counted in
 rows of the grid, all symbols of a row together, so no symbol's future trains another one.
@@ -21,6 +22,7 @@ from research.errors import ModelError, UserError
 
 SPLITS = ("walk_forward", "single_split")
 VALID_SHARES = dict(zip(SPLITS, (0.15, 0.15 / 0.85)))  # of what trains: stops the training
+HELD_SHARE = 0.5  # of that: no model sees it, where a training learns what opinions are worth
 NO_SHUFFLE = "splits must keep the order of time, was {}; neighbouring labels share bars, so shuffling scores what it trained"
 UNUSED, FIT, VALID, TEST = 0, 1, 2, 3  # roles of a row
 
@@ -29,7 +31,8 @@ UNUSED, FIT, VALID, TEST = 0, 1, 2, 3  # roles of a row
 class Fold:
     """Rows of one fold; all arrays are sorted row numbers int64.
 
-    fit: train the model. valid: early stopping and calibration. test: predicted out of sample, every row of the period.
+    fit: train the model. valid: early stopping and calibration. test: predicted out of sample, every row of the period. held: the last rows
+    before the test, for what the models' opinions are worth; whoever reads results there purges them by their own end.
     start: first row that training could use before purging; embargo: rows.
     """
 
@@ -37,6 +40,7 @@ class Fold:
     fit: I8
     valid: I8
     test: I8
+    held: I8
     start: int
     embargo: int
 
@@ -59,8 +63,8 @@ class Fold:
 
     def sizes(self) -> dict[str, int]:
         """Count the rows of each part, and those lost to purge and embargo."""
-        used = len(self.fit) + len(self.valid)
-        return {"fit": len(self.fit), "valid": len(self.valid), "test": len(self.test), "purged": self.boundary - self.start - used}
+        parts = {"fit": len(self.fit), "valid": len(self.valid)} | ({"held": len(self.held)} if len(self.held) else {})
+        return parts | {"test": len(self.test), "purged": self.boundary - self.start - sum(parts.values())}
 
 
 def walk_forward(
@@ -69,6 +73,7 @@ def walk_forward(
     n_folds: int = 6,
     train_share: float = 0.4,
     valid_share: float = 0.15,
+    held_share: float = 0.0,
     embargo: int = 0,
     is_rolling: bool = False,
     shuffle: bool = False,
@@ -77,8 +82,9 @@ def walk_forward(
     """Cut n rows into folds: the first `train_share` trains, then `n_folds` equal test periods follow each other to the end (D-86).
 
     label_end [n]: row in which the labels of each row end, the latest of all symbols. embargo: rows between a label's end and the next
-    part. is_rolling: training keeps its first length instead of growing. edges: first row of each test period, and n, instead of
-    `train_share` and `n_folds` (`retraining_edges`). Raises UserError when a part would be empty, or on `shuffle`.
+    part. held_share: of the validation slice; none is held out where its purge would take half of what is left. is_rolling: training keeps
+    its first length instead of growing. edges: first row of each test period, and n, instead of `train_share` and `n_folds`
+    (`retraining_edges`). Raises UserError when a part would be empty, or on `shuffle`.
 
     >>> first = walk_forward(np.arange(1000) + 5, embargo=5)[0]
     >>> first.boundary, first.sizes()
@@ -101,15 +107,18 @@ def walk_forward(
     for k in range(len(edges) - 1):
         start = edges[k] - first if is_rolling else 0
         middle = edges[k] - round((edges[k] - start) * valid_share)
+        n_held = round((edges[k] - middle) * held_share)
+        stop = edges[k] - (n_held if edges[k] - middle - n_held > 2 * (longest + gap) else 0)
         fit = _ending_before(label_end, start, middle, gap)
-        valid = _ending_before(label_end, middle, edges[k], gap)
+        valid = _ending_before(label_end, middle, stop, gap)
+        held = np.arange(stop, edges[k], dtype=np.int64)
         test = np.arange(edges[k], edges[k + 1], dtype=np.int64)
         if not (len(fit) and len(valid) and len(test)):
             raise ModelError(
                 f"bars must be enough rows for {len(edges) - 1} purged walk-forward folds, was {n} rows with labels of {longest} rows and "
                 f"an embargo of {embargo}; load a longer period or use fewer folds"
             )
-        folds.append(Fold(k, fit, valid, test, start, embargo))
+        folds.append(Fold(k, fit, valid, test, held, start, embargo))
     return tuple(folds)
 
 
@@ -135,9 +144,10 @@ def retraining_edges(close_time: I8, train_share: float, every: str | int) -> li
     return [*(first + np.flatnonzero(np.diff(steps, prepend=-1))).tolist(), n]
 
 
-def single_split(label_end: I8, embargo: int = 0) -> tuple[Fold, ...]:
-    """Return the preset of one fold: 70 % fit, 15 % valid, 15 % test by time, purged (D-73)."""
-    return walk_forward(label_end, n_folds=1, train_share=0.85, valid_share=VALID_SHARES["single_split"], embargo=embargo)
+def single_split(label_end: I8, embargo: int = 0, held_share: float = 0.0) -> tuple[Fold, ...]:
+    """Return the preset of one fold: 70 % fit, 15 % valid, 15 % test by time, purged (D-73). held_share: as in `walk_forward`."""
+    valid_share = VALID_SHARES["single_split"]
+    return walk_forward(label_end, n_folds=1, train_share=0.85, valid_share=valid_share, held_share=held_share, embargo=embargo)
 
 
 def _ending_before(label_end: I8, start: int, stop: int, embargo: int) -> I8:

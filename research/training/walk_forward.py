@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.params import Params
-from qtcore.types import F8, MODELS, N_MODELS, Bars
+from qtcore.types import F8, MODELS, N_MODELS, Bars, Votes
 from qtcore.voters import slots_of
 from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
@@ -39,7 +39,7 @@ from research.training.labels import (
     resolve_label,
     uniqueness,
 )
-from research.training.map_fit import fit_maps, with_edge
+from research.training.map_fit import Held, fit_maps, with_edge
 from research.training.maps import MapSchedule
 from research.training.models import fits
 from research.training.models.artefacts import known_by, span
@@ -52,7 +52,7 @@ from research.training.models.worker import Job, Report, run_jobs
 from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
 from research.training.scoring.baseline import Baseline, seen
-from research.training.splits import VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
+from research.training.splits import HELD_SHARE, VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
 
 USUAL = ("xgb", "lgbm")  # base models that are trained unless others are named
 WINDOW_COST = 12  # what a fit of a sequence model takes longer than one of trees, about
@@ -164,7 +164,7 @@ def run_plan(
     about: dict[str, Any] = {"names": names, "notes": (*schedule.notes, *silent)}
     made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, **about)
     if plan.maps:
-        maps = fold_maps(bars, made, params)
+        maps = fold_maps(bars, made, params, held_out(prepared, schedule))
         made = replace(made, maps=maps)
         schedule = replace(schedule, config={**schedule.config, "maps": maps.to_dict()})
     if out is not None:
@@ -175,12 +175,19 @@ def run_plan(
     return made
 
 
-def fold_maps(bars: Bars, predictions: Predictions, params: Params) -> MapSchedule:
-    """Fit what the opinions of each fold are worth on the folds before it, at `params`."""
+def held_out(prepared: Prepared, models: ModelSet) -> list[Held]:
+    """Ask the models of each fold about the rows that it holds out."""
+    rows = [fold.held for fold in prepared.folds]
+    said = models.predict_rows(prepared.inputs.matrix, rows)
+    return [Held(part, Votes.from_probs(probs, models.names)) for part, probs in zip(rows, said)]
+
+
+def fold_maps(bars: Bars, predictions: Predictions, params: Params, held: Sequence[Held]) -> MapSchedule:
+    """Fit what the opinions of each fold are worth, on the folds before it and what it holds out, at `params`."""
     _, starts = np.unique(predictions.fold, return_index=True)
     rows = [int(start) for start in starts if predictions.fold[start] >= 0]
     settings = held_for(params.for_voters(predictions.names, predictions.slots), predictions.label)
-    return fit_maps(bars, predictions.votes(), predictions.labels, predictions.label.horizon, rows, settings)
+    return fit_maps(bars, predictions.votes(), predictions.labels, predictions.label.horizon, rows, settings, held)
 
 
 def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepared:
@@ -188,16 +195,17 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
     params = Params.stored(plan.params)
 
     def cut(label: Label) -> tuple[Fold, ...]:
-        gap = label.horizon if plan.embargo is None else plan.embargo
+        gap, held = label.horizon if plan.embargo is None else plan.embargo, HELD_SHARE if plan.maps else 0.0
         end = label_end(bars.n, label)
+        rest: dict[str, Any] = {"held_share": held, "embargo": gap, "is_rolling": plan.is_rolling}
         if plan.periods:
             starts = [int(np.searchsorted(bars.close_time, first)) for first, _ in plan.periods]
             share = VALID_SHARES[plan.split]
-            return walk_forward(end, valid_share=share, embargo=gap, is_rolling=plan.is_rolling, edges=[*starts, bars.n])
+            return walk_forward(end, valid_share=share, edges=[*starts, bars.n], **rest)
         if plan.split == "single_split":
-            return single_split(end, gap)
+            return single_split(end, gap, held)
         edges = None if plan.retrain_every is None else retraining_edges(bars.close_time, plan.train_share, plan.retrain_every)
-        return walk_forward(end, n_folds=plan.folds, train_share=plan.train_share, embargo=gap, is_rolling=plan.is_rolling, edges=edges)
+        return walk_forward(end, n_folds=plan.folds, train_share=plan.train_share, edges=edges, **rest)
 
     asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
     rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore import Bars, Params
 from qtcore.types import MAP
+from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
 from research.verify.causality import rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
@@ -29,10 +30,10 @@ def map_claims(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim
     report("fit the maps again with another future")
     stored = known.maps
     row = int(np.searchsorted(run.bars.close_time, stored["start"][-1]))
-    again = refit(run, rewrite_future(run.bars, row, seed), other_future(run.predictions, row, seed))
+    again = refit(run, models, rewrite_future(run.bars, row, seed), other_future(run.predictions, row, seed))
     differs, aside = _differing(stored, again), ""
     if differs:
-        here = refit(run, run.bars, run.predictions)
+        here = refit(run, models, run.bars, run.predictions)
         is_rounding = not _differing(here, again) and _near(stored, again)
         aside = f" but for rounding (within {SAME_MAP:g}), as they were fitted on another processor" if is_rounding else ""
         differs = [] if is_rounding else differs
@@ -53,10 +54,10 @@ def are_of_these_bars(run: Evidence, models: Any) -> bool:
     return known is not None and np.array_equal(known.maps["start"], run.bars.close_time[periods(run.predictions.action)])
 
 
-def refit(run: Evidence, bars: Bars, predictions: Predictions) -> NDArray:
+def refit(run: Evidence, models: Any, bars: Bars, predictions: Predictions) -> NDArray:
     """Fit the maps of a run on other bars and predictions, MAP [F]."""
     from research.training.map_fit import fit_lean, periods, price_predictions, seat_meta
-    from research.training.walk_forward import fold_maps
+    from research.training.walk_forward import fold_maps, held_out, prepare
 
     known = run.predictions.maps
     assert known is not None
@@ -69,7 +70,8 @@ def refit(run: Evidence, bars: Bars, predictions: Predictions) -> NDArray:
     elif predictions.imported:
         made = price_predictions(bars, votes, predictions.labels, horizon, params)
     else:
-        made = fold_maps(bars, bare, params)
+        prepared = prepare(bars, TrainingPlan.stored(models.config["plan"]), run.own.features)
+        made = fold_maps(bars, bare, params, held_out(prepared, models))
     name = known.evidence[-1].get("meta", {}).get("name")
     if name is not None and run.meta is not None:
         made = seat_meta(bars, replace(bare, maps=made), run.params, run.meta, name)

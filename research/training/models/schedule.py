@@ -202,9 +202,8 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         """
         if names is not None:
             check_names("matrix", names, self.feature_names)
-        n, n_symbols = len(close_time), matrix.shape[1]
-        n_before = len(matrix) - n
-        out = np.full((N_MODELS, n, n_symbols, 3), np.nan)
+        n_before = len(matrix) - len(close_time)
+        out = np.full((N_MODELS, len(close_time), matrix.shape[1], 3), np.nan)
         usable = np.asarray(np.isfinite(matrix).all(axis=2))
         for i, artefact in enumerate(self.artefacts):
             rows = np.flatnonzero(artefact.serves(close_time))
@@ -219,8 +218,19 @@ class ModelSet(Schedule[Artefact, BaseModel]):
                         share = f"{start / len(t):.0%}"
                         progress(i, len(self.artefacts), f"predicting: {artefact.slot}, fold {artefact.fold + 1}, {share}")
                     row, column = rows[t[start : start + SERVED]], s[start : start + SERVED]
-                    probs = asked(model, artefact.title, inputs_of(matrix, (n_before + row) * n_symbols + column, lookback))
-                    out[self.names.index(artefact.slot), row, column] = calibrated(model, probs)
+                    out[self.names.index(artefact.slot), row, column] = _said(artefact, model, matrix, n_before + row, column)
+        return out
+
+    def predict_rows(self, matrix: F4, rows: Sequence[I8]) -> list[F8]:
+        """Predict the rows `rows[k]` of a matrix, as in `serve`, with the artefacts of fold k: [5, rows, S, 3] each, NaN absent."""
+        out = [np.full((N_MODELS, len(part), matrix.shape[1], 3), np.nan) for part in rows]
+        usable = np.asarray(np.isfinite(matrix).all(axis=2))
+        for artefact in self.artefacts:
+            part = rows[artefact.fold]
+            model = self.fitted(artefact) if usable[part].any() else None
+            if model is not None:
+                t, s = np.nonzero(complete(usable, lookback_of(model))[part])
+                out[artefact.fold][self.names.index(artefact.slot), t, s] = _said(artefact, model, matrix, part[t], s)
         return out
 
     @classmethod
@@ -262,6 +272,11 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         first = artefacts[0].meta
         config = {"label": first["label"], "thresholds": [first["label_thresholds"]], "plan": {"params": first.get("feature_params", {})}}
         return cls(tuple(artefacts), names, config)
+
+
+def _said(artefact: Artefact, model: BaseModel, matrix: F4, row: I8, column: I8) -> F8:
+    """Return what an artefact says of some cells, [N, 3]."""
+    return calibrated(model, asked(model, artefact.title, inputs_of(matrix, row * matrix.shape[1] + column, lookback_of(model))))
 
 
 def _artefact(entry: Mapping[str, Any], path: Path, meta: Mapping[str, Any]) -> Artefact:

@@ -110,7 +110,7 @@ def test_a_training_stores_maps_with_models_and_predictions(bars, tmp_path):
 
 
 def test_a_training_whose_maps_cannot_be_fitted_is_refused_before_the_work(bars):
-    with pytest.raises(InputError, match="broker.fill must be next_open"):
+    with pytest.raises(InputError, match=r"broker\.fill must be next_open"):
         research.train(bars, ["xgb"], "L1", Params.profile("published").with_values({"broker.fill": "close"}), maps=True)
 
 
