@@ -73,13 +73,14 @@ def map_text(told: Mapping[str, Any], lower: float) -> str:
     """Say a map's slope and what it was fitted on. told: its evidence; lower: what counts of the slope.
 
     >>> map_text({"slope": 0.21, "error": 0.03, "n_cells": 2400, "n_effective": 14.2}, 0.13)
-    'slope 0.13, the 99 % lower bound of 0.21 with an error of 0.03, on 2,400 trades worth 14.2 blocks of time'
+    'slope 0.13, the 95 % lower bound of 0.21 with an error of 0.03, on 2,400 trades worth 14.2 blocks of time'
     """
     if told.get("error") is None:
         known = f"{told.get('n_cells', 0):,}, worth {told.get('n_effective', 0.0):.1f} blocks of time"
         return f"slope {lower:.4g}: too few trades were known before ({known})"
-    found = f"the 99 % lower bound of {told['slope']:.4g} with an error of {told['error']:.4g}"
-    return f"slope {lower:.4g}, {found}, on {told['n_cells']:,} trades worth {told['n_effective']:.1f} blocks of time"
+    of = f"lower bound of {told['slope']:.4g} with an error of {told['error']:.4g}"
+    found = f"slope {lower:.4g}, the 95 % {of}" if lower > 0.0 else f"slope 0: the 99 % {of} is not above 0"
+    return f"{found}, on {told['n_cells']:,} trades worth {told['n_effective']:.1f} blocks of time"
 
 
 def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:

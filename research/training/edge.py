@@ -1,8 +1,9 @@
 """Edge map: from how far the ensemble leans, and how much the market moves, to what a trade earns before costs.
 
 One slope through zero, pooled over symbols and sides: the result of the trade that the lean asks for, over trailing volatility, is
-regressed on the lean's size, so that every cell weighs 1 / volatility^2. What a chain may count on is the one-sided 99 % lower bound of
-the slope, never the estimate: without an edge in the data it is zero, and nothing is traded.
+regressed on the lean's size, so that every cell weighs 1 / volatility^2. What a chain may count on is a one-sided
+lower bound of the slope, never the estimate: nothing unless the 99 % bound is above zero, so that without an edge in the data nothing is
+traded; and then the 95 % bound, as the other one hardly pays costs just behind the gate: chains traded too late by a period or two.
 
 The error is a jackknife over blocks of time, all symbols together, as neighbouring trades share bars and symbols share markets (Efron &
 Stein 1981; Cameron & Miller 2015 on clusters). Blocks that hold most of the information count as few: the quantile is Student's t with
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, N_KNOTS, NS_PER_HOUR
 
 SHORTEST_BLOCK = 72 * NS_PER_HOUR
-LEVEL = 0.99  # one-sided, of the lower bound
+GATE, VALUE = 0.99, 0.95  # one-sided levels of lower bounds: of the one that must be above zero, and of the one that counts
 NEWTON_STEPS, RIDGE = 12, 1.0  # of the logistic curve; the ridge is worth one trade
 MIN_CELLS, MIN_BLOCKS = 1_000, 8.0  # labelled cells and effective blocks; with fewer there is no edge
 
@@ -60,7 +61,8 @@ class EdgeMap:
         slope = products.sum() / whole
         without = (products.sum() - products) / (whole - squares)
         error = np.sqrt((m - 1) / m * np.sum((without - slope) ** 2))
-        lower, variance = max(0.0, float(slope - quantile(effective) * error)), float(np.mean((y - slope * x) ** 2))
+        is_told, variance = slope > quantile(GATE, effective) * error, float(np.mean((y - slope * x) ** 2))
+        lower = float(slope - quantile(VALUE, effective) * error) if is_told else 0.0
         return cls(float(slope), float(error), lower, variance, **counted)
 
     def gross(self, lean: F8, volatility: F8) -> F8:
@@ -87,11 +89,11 @@ def fit_win(lean: F8, results: F8, costs: float) -> F8:
     return np.array([1.0 / (1.0 + math.exp(-min(max(weights[0] + weights[1] * size, -30.0), 30.0))) for size in at])
 
 
-def quantile(n_effective: float) -> float:
-    """Return the quantile of Student's t that a lower bound of `LEVEL` takes with so many effective blocks."""
+def quantile(level: float, n_effective: float) -> float:
+    """Return the quantile of Student's t that a one-sided bound of a level takes with so many effective blocks."""
     from scipy.stats import t
 
-    return float(t.ppf(LEVEL, max(1.0, n_effective - 1.0)))
+    return float(t.ppf(level, max(1.0, n_effective - 1.0)))
 
 
 def blocks_of(close_time: I8, horizon_ns: int) -> I8:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qtcore.types import NS_PER_HOUR
-from research.training.edge import LEVEL, MIN_BLOCKS, MIN_CELLS, EdgeMap, blocks_of, leaning, quantile
+from research.training.edge import GATE, MIN_BLOCKS, MIN_CELLS, VALUE, EdgeMap, blocks_of, leaning, quantile
 
 
 def world(slope, n=2_000, n_symbols=4, seed=0, horizon=12):
@@ -39,7 +39,8 @@ def test_edge_map_is_weighted_least_squares_with_a_jackknife_over_blocks(seed):
     slope, error, effective = naive(*made)
     found = EdgeMap.fit(*made)
     assert (found.slope, found.error, found.n_effective) == (pytest.approx(slope), pytest.approx(error), pytest.approx(effective))
-    assert found.lower == pytest.approx(max(0.0, slope - quantile(effective) * error))
+    is_told = slope - quantile(GATE, effective) * error > 0.0
+    assert found.lower == pytest.approx(slope - quantile(VALUE, effective) * error if is_told else 0.0)
     assert (found.n_cells, found.n_blocks) == (8_000, len(np.unique(made[3])))
 
 
@@ -54,7 +55,7 @@ def test_edge_map_counts_on_an_edge_that_is_there():
 def test_edge_map_counts_on_nothing_in_noise_as_often_as_its_level_says():
     counted = sum(EdgeMap.fit(*world(0.0, n=1_500, seed=seed)).lower > 0.0 for seed in range(300))
     assert counted <= 9, "99.9 % of samples of 300 with a chance of 1 % have at most 9"
-    assert LEVEL == 0.99
+    assert GATE == 0.99
 
 
 def test_edge_map_of_an_edge_against_the_lean_is_zero():
