@@ -188,8 +188,13 @@ class Params:
     def with_values(self, values: Mapping[str, Any]) -> "Params":
         """Return a copy with `{"layer.name": value}` replaced, in every stage too; text is parsed.
 
-        Raises InputError on an unknown name or a bad value.
+        Raises InputError on an unknown name, a bad value, or values that do not go together.
         """
+        out = replace(self, **self.parts(values))
+        return out.for_voters(*out.voters) if out.named and all(out.voters) else out
+
+    def parts(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that `with_values` replaces, each valid by itself. Raises InputError on an unknown name or a bad value."""
         by_layer: dict[str, dict[str, Any]] = {}
         known, named = self.flat(), dict(self.named)
         for name, value in chain.from_iterable(_leaves(*item) for item in values.items()):
@@ -208,8 +213,7 @@ class Params:
         kept = (Stage(s.start, tuple(pair for pair in s.values if pair[0] not in values)) for s in self.stages)
         stages = _parsed(values["stages"]) if "stages" in values else tuple(stage for stage in kept if stage.values)
         layers = {layer: replace(getattr(self, layer), **keys) for layer, keys in by_layer.items()}
-        out = replace(self, stages=stages, named=tuple(named.items()), sharing=sharing, **layers)
-        return out.for_voters(*out.voters) if named and all(out.voters) else out
+        return {"stages": stages, "named": tuple(named.items()), "sharing": sharing, **layers}
 
     def for_voters(self, slots: tuple[str, ...], voting: Iterable[str]) -> "Params":
         """Return a copy whose five weights are those of the voters in `slots`; voting: who of them takes part (`weights_of`)."""

@@ -56,6 +56,9 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
         table.add_row(name, str(value), style="" if name in ("verdict", "proof", "figures") else muted)
     console.print(table)
     console.print()
+    if told := summary["traders"]["seats"]:
+        acts = ", ".join(f"{row['layer']} {sum(row['acts'])}" for row in told)
+        console.print(f"periods of {len(told[0]['acts'])} in which a layer could act: {acts}", soft_wrap=True, markup=False)
     for text in summary["traders"]["sentences"]:
         console.print(text, soft_wrap=True, markup=False)
     if muted:

@@ -11,6 +11,7 @@ from qtcore.choices import DrawdownBasis
 from qtcore.rules import Reason, rule_of
 from qtcore.types import F8, MAP, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
 from research.errors import several
+from research.evidence.seats import fitted_at, seats, served
 from research.runs.money import BASIS_POINTS
 from research.runs.record import RunRecord
 
@@ -21,11 +22,12 @@ HIGH = 99.0  # percentile of the edges that is shown
 def traders(run: RunRecord, rows: slice, n_trades: int) -> dict[str, Any]:
     """Say what `attribution.by_source` does not: who made no trade and why, how many trades got the largest position, and the edges.
 
-    rows: the tested ones. `sentences` and `edges` speak of opinions with a price; without one they are empty and None.
+    rows: the tested ones. All but `at_max_position` speak of opinions with a price; without one they are empty or None.
     """
     is_priced = run.result.decisions.edge is not None
     said = [] if not is_priced or run.own.judge is not None else list(Absent(run, rows, n_trades).sentences())
-    return {"sentences": said, "at_max_position": at_max_position(run), "edges": edges(run, rows) if is_priced else None}
+    told = {"sentences": said, "at_max_position": at_max_position(run), "edges": edges(run, rows) if is_priced else None}
+    return told | {"seats": seats(run, rows) if is_priced else [], "fitted_at": fitted_at(run) if is_priced else {}}
 
 
 def at_max_position(run: RunRecord) -> int:
@@ -90,10 +92,7 @@ class Absent:
         known = maps_on(np.empty(0, MAP) if maps is None else maps, time, 1)
         at = np.searchsorted(known["first"], np.arange(len(time)), side="right") - 1
         self.maps: NDArray = known[at]
-        schedule = run.predictions.maps
-        served = set(known["start"].tolist())
-        evidence = () if schedule is None else zip(schedule.maps["start"].tolist(), schedule.evidence, strict=True)
-        self.told = [each for start, each in evidence if start in served]
+        self.told = [told for _, told in served(run, rows)]
 
     def sentences(self) -> Iterator[str]:
         """Say for each layer that never acts why not."""

@@ -20,6 +20,7 @@ from research.report.rows import (
     param_table,
     rule_table,
     score_table,
+    seat_table,
     slice_accuracy,
     slice_rates,
     symbol_accuracy,
@@ -74,6 +75,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "exits": by_table(s["pnl"]["by_exit"]),
         "traders": trader_table(s),
         "traders_text": traders_text(s),
+        "seats": seat_table(rows) if (rows := (s.get("traders") or {}).get("seats")) else None,
+        "fitted_at": fitted_text(s),
         "edges": edge_tables(s),
         "min_edge": number(1e4 * s["assumptions"]["params"].get("decide.min_edge", 0.0), 1),
         "earned": earned_table(s["attribution"]["layers"]) if s["attribution"].get("layers") else None,
@@ -186,6 +189,15 @@ def traders_text(s: dict[str, Any]) -> list[str]:
     most = percent(s["assumptions"]["params"]["governor.max_position"], 0)
     cut = f"{count(told['at_max_position'])} of {several(n, 'trades')} sat at governor.max_position, {most} of the base."
     return [*told["sentences"], cut]
+
+
+def fitted_text(s: dict[str, Any]) -> str:
+    """Say at which parameters maps and seats were found."""
+    changed = (s.get("traders") or {}).get("fitted_at") or {}
+    if not changed:
+        return "Maps and seats were found at the parameters of this run."
+    told = ", ".join(f"`{name}` {then} (here {now})" for name, (then, now) in changed.items())
+    return f"Maps and seats were found at {told}; they are held fixed."
 
 
 def edge_tables(s: dict[str, Any]) -> list[Any]:

@@ -201,6 +201,13 @@ def trader_table(s: dict[str, Any]) -> Table:
     return Table(["deciding layer", "trades", "share", "net PnL", "mean return"], rows)
 
 
+def seat_table(rows: list[dict[str, Any]]) -> Table:
+    """Say of each layer in which periods it could act, oldest first, and on what newest evidence."""
+    marks = [" ".join("\u25cf" if acts else "\u25cb" for acts in row["acts"]) for row in rows]
+    told = [[words(row["layer"]), f"{sum(row['acts'])} of {len(row['acts'])}", mark, row["evidence"]] for row, mark in zip(rows, marks)]
+    return Table(["layer", "acts in", "oldest to newest", "newest evidence"], told, texts=(2, 3))
+
+
 def edge_table(title: str, costs: float, groups: dict[str, Any]) -> Table:
     """List net edges by group, the largest estimate before costs, and fees with slippage; basis points."""
     rows = []

@@ -119,13 +119,13 @@ def load_config(
         read = read_toml(path, CONFIG)
         models |= _read_models(read.pop("models", {}), str(path))
         tables = _read_tables(read, str(path), values, *tables)
-    usual.with_values(values)
+    usual.parts(values)
     for text in sets:
         name, sign, value = text.partition("=")
         layer, dot, key = name.strip().partition(".")
         if sign and layer == "stages":
             values["stages"] = value
-            usual.with_values(values)
+            usual.parts(values)
             continue
         if sign and layer == "models" and dot:
             models |= _read_models({key: value.strip()}, "--set")
@@ -135,7 +135,7 @@ def load_config(
             hint = f"; did you mean {' or '.join(near)}?" if near else "; `qt doctor --params` lists the names"
             raise ConfigError(f"--set must be layer.name=value, was {text!r}{hint}")
         tables = _read_tables({layer: {key: value.strip()}}, "--set", values, *tables)
-        usual.with_values(values)  # what is wrong is told of the first that is
+        usual.parts(values)  # what is wrong by itself is told of the first that is
     return Config(usual.with_values(values), *tables, profile, models)
 
 

@@ -96,6 +96,19 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
     return f"{word}: with it the chain earned {BASIS_POINTS * gain['mean']:+.1f} bp more a block of time ({bound})"
 
 
+def place_text(told: Mapping[str, Any]) -> str:
+    """Say whether a voter keeps its place in a period, and what the chain earned with it before. told: its evidence.
+
+    >>> place_text({"is_kept": True, "gain": {"mean": 0.0001, "upper": 0.0004, "n_blocks": 20}})
+    'keeps its place: with it the chain earned +1.0 bp more a block of time (95 % upper bound +4.0 bp, below 0 loses it; 20 blocks)'
+    """
+    word, gain = "keeps its place" if told["is_kept"] else "lost its place", told["gain"]
+    if gain.get("upper") is None:
+        return f"{word}: too little was known before ({gain.get('n_blocks', 0)} blocks of time)"
+    bound = f"95 % upper bound {BASIS_POINTS * gain['upper']:+.1f} bp, below 0 loses it; {gain['n_blocks']} blocks"
+    return f"{word}: with it the chain earned {BASIS_POINTS * gain['mean']:+.1f} bp more a block of time ({bound})"
+
+
 def answered(action: int, win: float) -> str:
     """Say the arbiter's answer where opinions have a price; without a seat nobody knows how often it pays."""
     name = Action(action).name

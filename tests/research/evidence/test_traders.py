@@ -10,8 +10,8 @@ from qtcore import Params
 from qtcore.rules import Reason
 from qtcore.types import N_KNOTS, Source
 from research.evidence.headline import headline
-from research.report.page import edge_tables, traders_text
-from research.report.rows import trader_table
+from research.report.page import edge_tables, fitted_text, traders_text
+from research.report.rows import seat_table, trader_table
 from research.training.predictions import Predictions
 from tests.support import PUBLISHED
 from tests.support.priced import PRICED
@@ -44,6 +44,22 @@ def test_a_layer_without_a_map_says_so_beside_its_costs(bars):
     assert "The ensemble made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
     assert "its edge is 0.0 bp, beside costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)" in said(run)
     assert "The arbiter made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
+
+
+def test_seats_say_in_which_periods_a_layer_could_act_and_why(bars):
+    run = priced(bars, 0.02, 3.0)
+    told = {row["layer"]: row for row in run.summary["traders"]["seats"]}
+    assert all(told["ensemble"]["acts"])
+    assert all(told["arbiter"]["acts"])
+    assert not any(told["meta"]["acts"])
+    assert told["meta"]["evidence"] == "no seat: it has no learned model"
+    table = seat_table(run.summary["traders"]["seats"])
+    n = len(told["ensemble"]["acts"])
+    assert [row[1] for row in table.rows[:1]] == [f"{n} of {n}"]
+    assert {*table.rows[0][2].split()} == {"\u25cf"}
+    assert fitted_text(run.summary) == "Maps and seats were found at the parameters of this run."
+    dearer = research.backtest(bars, run.predictions, run.params.with_values({"broker.fee_rate": 0.001}))
+    assert fitted_text(dearer.summary).startswith("Maps and seats were found at `broker.fee_rate` 0.0004 (here 0.001)")
 
 
 def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):

@@ -142,6 +142,16 @@ def test_config_is_the_same_in_whatever_order_names_are_set(tmp_path):
     assert [stage.values for stage in mixed.params.stages] == [(("meta.enabled", True),)]
 
 
+def test_values_that_go_only_together_may_be_set_in_any_order():
+    sets = ["decide.rule=edge", "meta.mode=bet", "ensemble.rule=mean"]
+    told = [load_config("published", sets=order).params for order in permutations(sets)]
+    assert all(params == told[0] for params in told)
+    with pytest.raises(UserError, match=r"decide\.min_edge must be a number in .*, was '-3'"):
+        load_config("published", sets=["decide.rule=edge", "decide.min_edge=-3", "meta.mode=bet"])
+    with pytest.raises(UserError, match=r"meta\.mode must be bet where decide\.rule is edge, was policy"):
+        load_config("published", sets=["decide.rule=edge"])
+
+
 def test_search_is_set_as_everything_else_is(tmp_path):
     (tmp_path / "qt.toml").write_text("[search]\nmethod = 'random'\nsettings = 20\n", encoding="utf-8")
     search = load_config(path=tmp_path / "qt.toml", sets=["search.objective=-max_drawdown", "search.by_regime=on"]).search

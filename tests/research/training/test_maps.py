@@ -1,6 +1,7 @@
 """Are opinions priced by what was known before? Maps against a naive fit, causality, files, and a chain that trades on them."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from qtcore import InputError, Params
 from qtcore.chain.price import no_map
 from qtcore.types import N_KNOTS, NS_PER_HOUR
 from research.errors import ModelError
-from research.training.edge import EdgeMap, fit_win
-from research.training.map_fit import fit_maps, voter_factors
+from research.training.edge import EdgeMap, fit_win, leaning
+from research.training.map_fit import Held, Trades, fit_maps, voter_factors
 from research.training.maps import MapSchedule
+from research.training.models.calibration import calibrated
 from research.training.models.schedule import ModelSet
+from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
+from research.training.walk_forward import held_out, prepare
 from tests.conftest import assert_same_bits
 from tests.support.priced import PRICED
 
@@ -37,6 +41,16 @@ def told(bars, strength, seed=0):
         fold[start:] = k
     labels, label = research.training.labels.score_labels(bars, "L1")
     return Predictions.from_probs(bars, probs, fold, labels, label)
+
+
+def all_rows(bars):
+    """Probabilities of two models for every row, those of `told` before its first period too."""
+    close = np.log(bars.close)
+    ahead = np.nan_to_num(np.concatenate([close[5:], np.full((5, S), np.nan)]) - close)
+    buy = 1.0 / (1.0 + np.exp(-ahead / ahead.std() - np.random.default_rng(5).normal(size=(2, *close.shape))))
+    probs = np.full((5, N, S, 3), np.nan)
+    probs[:2] = np.stack([0.6 * (1.0 - buy), np.full_like(buy, 0.4), 0.6 * buy], axis=-1)
+    return probs
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +121,38 @@ def test_a_training_stores_maps_with_models_and_predictions(bars, tmp_path):
     served = Predictions.from_models(ModelSet.load(tmp_path), bars)
     assert_same_bits(served.maps.maps, made.maps.maps)
     assert research.train(bars, ["xgb"], "L1", **plan).maps is None
+
+
+def test_what_a_fold_holds_out_counts_beside_the_folds_before_it(bars):
+    made = told(bars, 1.0)
+    votes, params = made.votes(), PARAMS
+    rows = [np.arange(start - 120, start) for start in STARTS]
+    other = Predictions.from_probs(bars, all_rows(bars), made.fold, made.labels, made.label).votes()
+    held = [Held(part, other[part[0] : part[-1] + 1]) for part in rows]
+    found = fit_maps(bars, votes, made.labels, made.label.horizon, STARTS, params, held)
+    trades = Trades.of(bars, votes, params)
+    for k, start in enumerate(STARTS):
+        factors = found.maps["factors"][k]
+        leans = [trades.lean(votes[a:b], slice(a, b), found.maps["factors"][j]) for j, (a, b) in enumerate(pairwise([*STARTS, N])) if j < k]
+        lean = np.concatenate([np.zeros((STARTS[0], S)), *leans, trades.lean(held[k].votes, rows[k], factors)])
+        at = np.concatenate([np.arange(start), rows[k]])
+        result = leaning(lean, np.where(trades.ends[:, at] < start, trades.results[:, at], np.nan))
+        block = np.repeat(trades.block[at, None], S, axis=1)
+        assert EdgeMap.fit(lean, trades.volatility[at], result, block).lower == found.maps["slope"][k]
+    assert np.count_nonzero(found.maps["slope"]) >= np.count_nonzero(fitted(bars, made).maps["slope"])
+
+
+def test_models_are_asked_about_what_they_hold_out_and_never_saw_it(bars):
+    plan = {"preset": "tiny", "n_folds": 2, "calibration": "prior", "processes": 1, "use_store": False}
+    made = research.train(bars, ["lgbm"], "L1", PARAMS.with_values({"broker.max_holding_bars": 0}), maps=True, **plan)
+    prepared = prepare(bars, TrainingPlan.stored(made.models.config["plan"]))
+    for fold, part in zip(prepared.folds, held_out(prepared, made.models), strict=True):
+        assert len(part.rows) == round(round(fold.boundary * 0.15) * 0.5)
+        rest = made.models.artefacts[fold.number].meta["split"]["close_time"]
+        assert max(span[1] for name, span in rest.items() if name != "test") < bars.close_time[part.rows[0] - made.label.horizon]
+        again = made.models.fitted(made.models.artefacts[fold.number])
+        cells = prepared.inputs.matrix[part.rows].reshape(-1, prepared.inputs.matrix.shape[2])
+        assert_same_bits(part.votes.probs[made.names.index("lgbm")].reshape(-1, 3), calibrated(again, again.predict_proba(cells)))
 
 
 def test_a_training_whose_maps_cannot_be_fitted_is_refused_before_the_work(bars):

@@ -70,6 +70,23 @@ def test_single_split_gives_each_row_its_role():
     assert [int((roles == role).sum()) for role in (UNUSED, FIT, VALID, TEST)] == [20, 690, 140, 150]
 
 
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), n=st.integers(400, 900), n_folds=st.integers(1, 6), embargo=st.integers(0, 10), is_rolling=st.booleans())
+def test_held_rows_begin_where_no_label_of_the_fold_ends_any_more(data, n, n_folds, embargo, is_rolling):
+    end = np.arange(n) + np.array(data.draw(st.lists(st.integers(0, 12), min_size=n, max_size=n)))
+    told = {"n_folds": n_folds, "embargo": embargo, "is_rolling": is_rolling}
+    for fold, usual in zip(walk_forward(end, held_share=0.5, **told), walk_forward(end, **told), strict=True):
+        assert fold.test.tolist() == usual.test.tolist()
+        assert fold.fit.tolist() == usual.fit.tolist(), "held rows come out of the validation slice alone"
+        if len(fold.held):
+            assert fold.held.tolist() == list(range(fold.held[0], fold.boundary))
+            assert end[fold.train].max() + embargo < fold.held[0]
+        else:
+            assert fold.valid.tolist() == usual.valid.tolist()
+        assert sum(size for name, size in fold.sizes().items() if name != "test") == fold.boundary - fold.start
+    assert len(walk_forward(ends(n, 5), held_share=0.5, n_folds=1)[0].held) == round(round(int(n * 0.4) * 0.15) * 0.5)
+
+
 def test_shuffling_is_refused():
     with pytest.raises(UserError, match="must keep the order of time, was shuffle=True"):
         walk_forward(ends(500, 5), shuffle=True)
