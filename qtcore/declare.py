@@ -53,24 +53,30 @@ def one_of(*values: Any) -> InLanes:
     return InLanes(Lane.SWITCH, "", values)
 
 
-def bounded(default: float, low: float, high: float, meaning: str, lanes: InLanes = PLAIN) -> Any:
+# When a parameter is read: alternatives, each the values that others must have by `layer.name`; none: always. It is about choices and
+# switches, which say what code is reached; a limit that happens to bind nowhere is read all the same.
+When = Sequence[Mapping[str, Sequence[Any]]]
+
+
+def bounded(default: float, low: float, high: float, meaning: str, lanes: InLanes = PLAIN, when: When = ()) -> Any:
     """Declare a number in [low, high]; an int default declares an int."""
-    return field(default=default, metadata={"low": low, "high": high, "meaning": meaning, "lanes": lanes})
+    return field(default=default, metadata={"low": low, "high": high, "meaning": meaning, "lanes": lanes, "when": when})
 
 
-def choice(default: IntEnum, meaning: str, lanes: InLanes = PLAIN) -> Any:
+def choice(default: IntEnum, meaning: str, lanes: InLanes = PLAIN, when: When = ()) -> Any:
     """Declare one of the names of an enum, written in lower case by users."""
-    return field(default=default, metadata={"enum": type(default), "meaning": meaning, "lanes": lanes})
+    return field(default=default, metadata={"enum": type(default), "meaning": meaning, "lanes": lanes, "when": when})
 
 
-def switch(default: bool, meaning: str, lanes: InLanes = PLAIN) -> Any:
+def switch(default: bool, meaning: str, lanes: InLanes = PLAIN, when: When = ()) -> Any:
     """Declare an on/off parameter."""
-    return field(default=default, metadata={"meaning": meaning, "lanes": lanes})
+    return field(default=default, metadata={"meaning": meaning, "lanes": lanes, "when": when})
 
 
-def vector(default: tuple[float, ...], low: float, high: float, meaning: str, lanes: InLanes = PLAIN) -> Any:
+def vector(default: tuple[float, ...], low: float, high: float, meaning: str, lanes: InLanes = PLAIN, when: When = ()) -> Any:
     """Declare a fixed number of floats, each in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high, "length": len(default), "meaning": meaning, "lanes": lanes})
+    about = {"low": low, "high": high, "length": len(default), "meaning": meaning, "lanes": lanes, "when": when}
+    return field(default=default, metadata=about)
 
 
 def text(default: str, meaning: str, lanes: InLanes = PLAIN) -> Any:
@@ -131,13 +137,27 @@ def checked(name: str, value: Any, spec: Any) -> Any:
 
 
 def described(name: str, spec: Any) -> dict[str, Any]:
-    """Return name, default, what is allowed, and meaning of a declared field, as tables show them."""
+    """Return name, default, what is allowed, meaning, and when it is read (empty: always) of a declared field, as tables show them."""
     meta = spec.metadata
     choices = meta.get("words") or [member.name.lower() for member in meta.get("enum", ())]
     if isinstance(spec.default, bool):
         choices = ["on", "off"]
     bounds = f"[{meta['low']:.15g}, {meta['high']:.15g}]" if "low" in meta else "names, comma-separated" if "names" in meta else "text"
-    return {"name": name, "default": shown(meta, spec.default), "allowed": " | ".join(choices) or bounds, "meaning": meta["meaning"]}
+    out = {"name": name, "default": shown(meta, spec.default), "allowed": " | ".join(choices) or bounds, "meaning": meta["meaning"]}
+    return out | {"read": ", or ".join(_condition_text(each) for each in meta.get("when", ()))}
+
+
+def _condition_text(alternative: Mapping[str, Sequence[Any]]) -> str:
+    told = [
+        f"{name} is {f'{values[0]} or more' if isinstance(values, range) else ' or '.join(map(value_text, values))}"
+        for name, values in alternative.items()
+    ]
+    return " and ".join(told)
+
+
+def value_text(value: Any) -> str:
+    """Write a checked value of a choice, a switch or a number as users do."""
+    return ("off", "on")[value] if isinstance(value, bool) else str(plain(value))
 
 
 def shown(meta: Mapping[str, Any], value: Any) -> Any:

@@ -34,6 +34,7 @@ from qtcore.declare import (
     ROW,
     InLanes,
     ParamSet,
+    When,
     bounded,
     choice,
     described,
@@ -50,6 +51,15 @@ from qtcore.rules import Broker, Governor
 from qtcore.stages import Stage, stage_tables
 from qtcore.types import I8, MODELS, N_MODELS, InputError
 from qtcore.voters import check_name, weights_of
+
+BY_VOTE: When = ({"ensemble.rule": (EnsembleRule.VOTE,)},)
+BY_EDGE = {"decide.rule": (DecideRule.EDGE,)}
+BY_CONFIDENCE = {"decide.rule": (DecideRule.CONFIDENCE,)}
+IN_META = BY_CONFIDENCE | {"meta.enabled": (True,)}
+IN_POLICY = IN_META | {"meta.mode": (MetaMode.POLICY,)}
+IN_OVERRIDE = IN_META | {"meta.mode": (MetaMode.OVERRIDE,)}
+IN_V5 = IN_META | {"meta.mode": (MetaMode.V5,)}
+IN_ARBITER = IN_POLICY | {"arbiter.enabled": (True,)}
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,12 @@ class Ensemble(ParamSet):
     weights: tuple[float, ...] = vector(
         (0.25, 0.25, 0.30, 0.20, 0.0), 0.0, 100.0, "vote weight of every voter, in the order of the slots; of one: weights.NAME", OPINION
     )
-    tie_break: TieBreak = choice(TieBreak.HOLD, "action of an exact tie", OPINION)
-    multipliers: tuple[float, ...] = vector((1.0, 1.0, 1.0, 1.0), 0.0, 2.0, "confidence factor of weak, split, strong, unanimous", OPINION)
+    tie_break: TieBreak = choice(TieBreak.HOLD, "action of an exact tie", OPINION, BY_VOTE)
+    multipliers: tuple[float, ...] = vector(
+        (1.0, 1.0, 1.0, 1.0), 0.0, 2.0, "confidence factor of weak, split, strong, unanimous", OPINION, BY_VOTE
+    )
     regime_factors: tuple[float, ...] = vector(
-        (1.0,) * 45, 0.0, 100.0, "weight factor [volatility 3 x trend 3, model 5]; all 1: off", OPINION
+        (1.0,) * 45, 0.0, 100.0, "weight factor [volatility 3 x trend 3, model 5]; all 1: off", OPINION, BY_VOTE
     )
 
     def __post_init__(self) -> None:
@@ -91,30 +103,36 @@ class Meta(ParamSet):
     """Whether the ensemble is kept, overridden or escalated."""
 
     enabled: bool = switch(True, "the meta layer runs", OPINION)
-    mode: MetaMode = choice(MetaMode.POLICY, "policy escalates, override and v5 replace, bet skips or shrinks", OPINION)
-    variant: MetaVariant = choice(
-        MetaVariant.PUBLISHED, "policy: head-count rules first, or the learned model where there is no consensus", OPINION
+    mode: MetaMode = choice(
+        MetaMode.POLICY, "policy escalates, override and v5 replace, bet skips or shrinks", OPINION, ({"meta.enabled": (True,)},)
     )
-    consensus_threshold: float = bounded(0.75, 0.0, 1.0, "share of votes from which the ensemble is kept", OPINION)
-    disagreement_threshold: float = bounded(0.50, 0.0, 1.0, "share of dissent from which is escalated", OPINION)
-    low_confidence: float = bounded(0.55, 0.0, 1.0, "ensemble confidence below which is escalated", ROW)
-    entropy_threshold: float = bounded(0.80, 0.0, 1.0, "entropy of the meta model above which is escalated", OPINION)
-    override_threshold: float = bounded(0.65, 0.0, 1.0, "meta confidence from which override mode acts", OPINION)
-    v5_threshold: float = bounded(0.60, 0.0, 1.0, "meta confidence above which v5 acts", OPINION)
-    consensus_guard: bool = switch(True, "v5 may not change the action of a strong consensus", OPINION)
-    fail_open: bool = switch(True, "an error of the meta model keeps the ensemble", OPINION)
-    policy_base: PolicyBase = choice(PolicyBase.SHARED, "ensemble confidence or confidence-weighted score", OPINION)
-    missing_fill: MissingFill = choice(MissingFill.OMIT, "absent models are not counted, or as HOLD 0.5", OPINION)
+    variant: MetaVariant = choice(
+        MetaVariant.PUBLISHED, "policy: head-count rules first, or the learned model where there is no consensus", OPINION, (IN_POLICY,)
+    )
+    consensus_threshold: float = bounded(
+        0.75, 0.0, 1.0, "share of votes from which the ensemble is kept", OPINION, (IN_POLICY, IN_OVERRIDE)
+    )
+    disagreement_threshold: float = bounded(0.50, 0.0, 1.0, "share of dissent from which is escalated", OPINION, (IN_POLICY,))
+    low_confidence: float = bounded(0.55, 0.0, 1.0, "ensemble confidence below which is escalated", ROW, (IN_POLICY,))
+    entropy_threshold: float = bounded(0.80, 0.0, 1.0, "entropy of the meta model above which is escalated", OPINION, (IN_POLICY,))
+    override_threshold: float = bounded(0.65, 0.0, 1.0, "meta confidence from which override mode acts", OPINION, (IN_OVERRIDE,))
+    v5_threshold: float = bounded(0.60, 0.0, 1.0, "meta confidence above which v5 acts", OPINION, (IN_V5,))
+    consensus_guard: bool = switch(True, "v5 may not change the action of a strong consensus", OPINION, (IN_V5,))
+    fail_open: bool = switch(True, "an error of the meta model keeps the ensemble", OPINION, (IN_OVERRIDE,))
+    policy_base: PolicyBase = choice(PolicyBase.SHARED, "ensemble confidence or confidence-weighted score", OPINION, (IN_POLICY,))
+    missing_fill: MissingFill = choice(MissingFill.OMIT, "absent models are not counted, or as HOLD 0.5", OPINION, (IN_POLICY,))
 
 
 @dataclass(frozen=True)
 class Arbiter(ParamSet):
     """Who reads the market when the votes disagree."""
 
-    enabled: bool = switch(True, "escalated cells are analysed", row_of("gate_confidence"))
-    gate_confidence: float = bounded(0.70, 0.0, 1.0, "confidence from which the arbiter replaces the ensemble", ROW)
-    score_threshold: float = bounded(0.15, 0.0, 2.0, "absolute score from which the arbiter trades", ROW)
-    macd_units: MacdUnits = choice(MacdUnits.PERCENT, "MACD in percent of price or in price units", MARKET)
+    enabled: bool = switch(True, "escalated cells are analysed", row_of("gate_confidence"), (IN_POLICY, BY_EDGE))
+    gate_confidence: float = bounded(0.70, 0.0, 1.0, "confidence from which the arbiter replaces the ensemble", ROW, (IN_ARBITER,))
+    score_threshold: float = bounded(0.15, 0.0, 2.0, "absolute score from which the arbiter trades", ROW, (IN_ARBITER,))
+    macd_units: MacdUnits = choice(
+        MacdUnits.PERCENT, "MACD in percent of price or in price units", MARKET, (IN_ARBITER, BY_EDGE | {"arbiter.enabled": (True,)})
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +140,9 @@ class Decide(ParamSet):
     """What an opinion must clear before it trades."""
 
     rule: DecideRule = choice(DecideRule.CONFIDENCE, "confidences, or the edge after costs", OPINION)
-    min_edge: float = bounded(0.0, 0.0, 1.0, "expected return after costs that a trade must exceed, a fraction", ROW)
+    min_edge: float = bounded(
+        0.0, 0.0, 1.0, "expected return after costs that a trade must exceed, a fraction", ROW, (BY_EDGE | {"meta.mode": (MetaMode.BET,)},)
+    )
 
 
 @dataclass(frozen=True)
@@ -134,6 +154,7 @@ class Params:
     sharing: voters whose weight is an equal share of that of the known ones (`share_of`), None for every new one that is told no weight;
     nobody where the weights came as numbers.
     stages: what changes with time, in order of time; given as `stage_tables` reads it.
+    made_of: the profile that other values were set over.
 
     >>> Params().with_values({"governor.max_daily_trades": 5}).governor.max_daily_trades
     5
@@ -152,6 +173,7 @@ class Params:
     sharing: tuple[str, ...] | None = field(default=None, compare=False)
     voters: tuple[tuple[str, ...], tuple[str, ...]] = field(default=((), ()), compare=False)
     stages: tuple[Stage, ...] = ()
+    made_of: str = field(default="default", compare=False)
 
     def __post_init__(self) -> None:
         is_priced = self.decide.rule == DecideRule.EDGE
@@ -175,7 +197,7 @@ class Params:
     @classmethod
     def profile(cls, name: str) -> "Params":
         """Return the profile `default`, `published` or `original` (`qtcore.profiles`)."""
-        return replace(cls().with_values(values_of(name)), sharing=None)  # no voter was given a weight yet
+        return replace(cls().with_values(values_of(name)), sharing=None, made_of=name)  # no voter was given a weight yet
 
     @classmethod
     def stored(cls, values: Mapping[str, Any]) -> "Params":
@@ -275,10 +297,10 @@ class Params:
             return [(slice(0, len(close_time)), self)]
         cuts = np.searchsorted(close_time, [stage.start for stage in self.stages]).tolist()
         edges = pairwise((0, *cuts, len(close_time)))
-        return [(slice(a, b), params) for (a, b), params in zip(edges, self._staged, strict=True) if a < b]
+        return [(slice(a, b), params) for (a, b), params in zip(edges, self.staged, strict=True) if a < b]
 
     @cached_property
-    def _staged(self) -> list["Params"]:
+    def staged(self) -> list["Params"]:
         """Parameters before the first stage and in each."""
         out = [replace(self, stages=())]
         for stage in self.stages:

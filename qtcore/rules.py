@@ -12,7 +12,7 @@ from string import Formatter
 from typing import Any
 
 from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, ExposureMode, FillAt, GovernOrder, MetaMode, SizingMode
-from qtcore.declare import NUMBER, ROW, ParamSet, bounded, choice, one_of, switch
+from qtcore.declare import NUMBER, ROW, ParamSet, When, bounded, choice, one_of, switch
 
 
 @unique
@@ -80,6 +80,11 @@ class Reason(IntEnum):
     GOVERNOR_ERROR = 79
 
 
+EMPIRICAL: When = ({"governor.sizing_mode": (SizingMode.KELLY_EMPIRICAL,)},)
+SCALED: When = ({"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_EMPIRICAL)},)
+BY_ODDS: When = ({"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EMPIRICAL)},)
+
+
 @dataclass(frozen=True)
 class Governor(ParamSet):
     """Who sizes, limits or refuses the trade."""
@@ -89,17 +94,19 @@ class Governor(ParamSet):
     max_drawdown: float = bounded(0.15, 0.0, 1.0, "no entries further below the peak than this share", ROW)
     min_confidence: float = bounded(0.65, 0.0, 1.0, "no entries below this confidence", ROW)
     kelly_fraction: float = bounded(0.25, 0.0, 1.0, "share of the Kelly size that is taken", ROW)
-    win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule", ROW)
-    payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule", ROW)
-    reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled", NUMBER)
-    kelly_trades: int = bounded(30, 30, 64, "closed trades that kelly_empirical looks at")
+    win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule", ROW, SCALED)
+    payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule", ROW, BY_ODDS)
+    reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled", NUMBER, SCALED)
+    kelly_trades: int = bounded(30, 30, 64, "closed trades that kelly_empirical looks at", when=EMPIRICAL)
     sizing_mode: SizingMode = choice(
         SizingMode.KELLY_WIN_RATE,
         "where the Kelly rule takes its odds from",
         one_of(SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EDGE),
     )
     cooldown_minutes: int = bounded(60, 0, 525_600, "minutes without an entry after a loss on the symbol", ROW)
-    cooldown_scope: CooldownScope = choice(CooldownScope.SYMBOL_LAST_LOSS, "which losses count")
+    cooldown_scope: CooldownScope = choice(
+        CooldownScope.SYMBOL_LAST_LOSS, "which losses count", when=({"governor.cooldown_minutes": range(1, 525_601)},)
+    )
     max_daily_trades: int = bounded(20, 0, 1_000_000, "approvals a UTC day", ROW)
     exposure_mode: ExposureMode = choice(
         ExposureMode.PROJECTED,
@@ -113,7 +120,7 @@ class Governor(ParamSet):
         DrawdownReset.NONE, "what lifts a drawdown halt", one_of(DrawdownReset.NONE, DrawdownReset.DAILY, DrawdownReset.MANUAL)
     )
     emergency_stop: bool = switch(False, "kill switch: no entries", one_of(False, True))
-    flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")
+    flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")  # read always: live throws it later
     stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction", ROW)
     order: GovernOrder = choice(
         GovernOrder.SYMBOLS, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE)

@@ -18,7 +18,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("lazy", "jit", "types", "voters", "choices", "declare", "stages"),
     ("rules", "own_code", "profiles"),
     ("params", "check", "slots"),
-    ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics"),
+    ("features", "ensemble", "meta", "arbiter", "governor", "portfolio", "broker", "metrics", "reading"),
     ("chain",),
     ("engine", "sweep"),
 )

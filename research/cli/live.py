@@ -80,7 +80,7 @@ def live(
     from research.live.monitoring.status_source import ALLOWED, allowed_texts
     from research.live.session.controls import from_environment
     from research.live.session.fast_start import quiet_heap
-    from research.live.start import LiveOptions, start_live
+    from research.live.start import LiveOptions, start_live, unread_by
     from research.runs.config import load_config
     from research.training.models.layers import using
 
@@ -115,7 +115,7 @@ def live(
         if lacked is not None and not (quiet or json):
             show.lacked(lacked)
         if not (quiet or json):
-            show.served(allowed_texts(runner.models_about.get(ALLOWED, {})))
+            show.served([*allowed_texts(runner.models_about.get(ALLOWED, {})), *unread_by(runner)])
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, runner.stop)
         try:
@@ -158,7 +158,8 @@ def set_values(journal: JournalFile, values: Values) -> None:
     """Change parameters of the running chain at the next bar: `qt live set JOURNAL arbiter.enabled=false`."""
     from research.live.session.controls import command, command_set
 
-    command(journal, command_set(values))
+    for text in command(journal, command_set(values)):
+        show.console.print(text, soft_wrap=True, markup=False)
     show.console.print("in effect at the next bar")
 
 

@@ -66,7 +66,7 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
     wide(_layers(summary, _rejected(finished.predictions.models), muted))
     console.print()
     n_voting = len(finished.predictions.slots)
-    for text in silent(finished.params, finished.predictions):
+    for text in (*silent(finished.params, finished.predictions), *finished.unread):
         console.print(text, soft_wrap=True, markup=False)
     if finished.predictions.models is not None and n_voting < summary["assumptions"]["models_expected"]:
         console.print(
@@ -265,7 +265,7 @@ def explanation(value: dict[str, Any]) -> None:
 
 
 def served(sentences: Sequence[str]) -> None:
-    """Show before the first bar who serves without being accepted."""
+    """Show before the first bar who serves without being accepted, and what is set and not read."""
     for text in sentences:
         console.print(text, soft_wrap=True, markup=False)
 
@@ -308,11 +308,12 @@ def gap(report: dict[str, Any]) -> None:
 
 
 def parameters(rows: list[dict[str, Any]]) -> None:
-    """List what `--set` takes, a parameter a line: name, default, what is allowed, meaning; none cut, so that a search finds all of it."""
+    """List what `--set` takes, one a line: name, default, what is allowed, meaning, when it is read; none cut, so a search finds it."""
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         default = "nothing" if row["default"] in ("", None) else row["default"]
-        console.print(f"{row['name']:<{width}}  {default}  ({row['allowed']})  {row['meaning']}", soft_wrap=True)
+        read = f"; read where {row['read']}" if row["read"] else ""
+        console.print(f"{row['name']:<{width}}  {default}  ({row['allowed']})  {row['meaning']}{read}", soft_wrap=True)
 
 
 def machine(report: dict[str, Any]) -> None:

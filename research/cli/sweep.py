@@ -106,6 +106,8 @@ def sweep(
         show.verdict_first(said)
         show.console.print(basis(outcome.summary), soft_wrap=True, markup=False)
         show.lacked(outcome.summary["data"]["lacked"])
+        for text in outcome.summary["assumptions"]["unread"]:
+            show.console.print(text, soft_wrap=True, markup=False)
         table = Table("", "", box=None, show_header=False, padding=(0, 2))
         for name, value in outcome.rows:
             table.add_row(name, value)

@@ -293,6 +293,7 @@ def _assumptions(run: RunRecord, models: list[str]) -> dict[str, Any]:
         "cooldown_blocks_after_stops_only": bool(stop_only),
         "initial_cash": p.broker.initial_cash,
         "params": p.flat(),
+        "unread": list(run.unread),
     }
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from qtcore import Bars, Params, __version__
 from qtcore.choices import DecideRule
 from qtcore.meta import check_voters
+from qtcore.reading import unread
 from research.data.clock import iso
 from research.errors import ConfigError, ModelError, UserError, refusing
 from research.evidence.envelope import FILE as ENVELOPE
@@ -268,6 +269,8 @@ def assemble(
     controls = Controls(journal, params, kill_file_of(wish.journal))
     runner = Runner(params, feed, journal, broker, *served, options, controls, wish.layers)
     note_waits(runner, journal, broker)
+    if journal.snapshot() is None:
+        note_unread(runner, journal)
     runner.meta_of = lambda about: meta_of(about, served[2])
     envelope = None if wish.predictions is None else wish.predictions.with_name(ENVELOPE)
     looks = SelfChecks(journal, envelope, REPLAY_EVERY if is_replay else EVERY)
@@ -343,6 +346,23 @@ def note_waits(runner: Runner, journal: Journal, broker: PaperBroker) -> None:
         texts = [f"another process held the {what} for {seconds:.0f} s; it was waited for" for what, seconds in told]
         if texts:
             journal.note([Event(int(entry.result.close_time[0]), "locked", text) for text in texts], entry.bar)
+
+    runner.watchers = (*runner.watchers, note)
+
+
+def unread_by(runner: Runner) -> tuple[str, ...]:
+    """Say what is set and not read; nothing where layers are the user's own, which may read it."""
+    return () if runner.layers.chain else unread(runner.params)
+
+
+def note_unread(runner: Runner, journal: Journal) -> None:
+    """Note with the first bar what is set and not read."""
+    waiting = list(unread_by(runner))
+
+    def note(entry: Entry) -> None:
+        texts, waiting[:] = list(waiting), []
+        if texts:
+            journal.note([Event(int(entry.result.close_time[0]), "note", text) for text in texts], entry.bar)
 
     runner.watchers = (*runner.watchers, note)
 

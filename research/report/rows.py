@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore.params import Params, describe
+from qtcore.reading import is_read
 from qtcore.rules import rule_of, words_of
 from qtcore.types import Source
 from research.evidence.plausibility import NAMES, figure_text
@@ -361,12 +362,13 @@ def changed_params(a: Mapping[str, Any]) -> list[str]:
 def param_table(a: Mapping[str, Any], only: list[str] | None = None) -> Table:
     """List parameters, all or some, with the profile's value where it is another, and their meaning. a: `assumptions` of a summary."""
     params, usual = a["params"], Params.profile(a["profile"]).flat()
-    rows = []
+    read, rows = Params.stored(params), []
     for row in describe():
         name, value = row["name"], params[row["name"]]
         is_usual = value == usual[name]
         if only is None or name in only:
-            rows.append([name, _value(value), "" if is_usual else _value(usual[name]), row["meaning"]])
+            meaning = row["meaning"] if is_read(read, name) else f"{row['meaning']}; not read in this run"
+            rows.append([name, _value(value), "" if is_usual else _value(usual[name]), meaning])
     return Table(["parameter", "value", "of the profile, if other", "meaning"], rows, texts=(1, 2, 3))
 
 

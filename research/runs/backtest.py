@@ -70,7 +70,8 @@ def backtest(
     own_layers = (*own.chain, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *silent(params, predictions), *(kept.remarks(predictions.slots) if kept is not None else ()))
     about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "own": own, "ceilings": ceilings}
-    return RunRecord(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
+    run = RunRecord(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
+    return replace(run, notes=(*notes, *run.unread))
 
 
 def priced(bars: Bars, predictions: Predictions, params: Params, judge: Any = None, custom: Iterable[Feature] = ()) -> Predictions:

@@ -76,7 +76,7 @@ class RunOptions(TrainingPlan):
 
 def describe() -> list[dict[str, Any]]:
     """List everything that `--set` takes: the parameters of the layers, the stages, and the tables `[run]` and `[search]`."""
-    stages = {"name": "stages", "default": "", "allowed": "text", "meaning": "TIME meta=on arbiter=off; TIME ..."}
+    stages = {"name": "stages", "default": "", "allowed": "text", "meaning": "TIME meta=on arbiter=off; TIME ...", "read": ""}
     return [*describe_layers(), stages, *RunOptions.describe(), *SearchPlan.describe()]
 
 

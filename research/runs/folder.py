@@ -287,7 +287,7 @@ class RunFiles:
 
     def params(self) -> Params:
         """Return the resolved parameters."""
-        return Params.stored(self.manifest["params"])
+        return replace(Params.stored(self.manifest["params"]), made_of=self.manifest["profile"])
 
     def frame(self, name: str, columns: list[str] | None = None) -> pd.DataFrame:
         """Read one of the tables bars, decisions, trades, fills, equity, predictions as it lies on disk."""

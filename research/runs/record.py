@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qtcore import Bars, Engine, Params, Result
+from qtcore.reading import unread
 from qtcore.rules import Reason, rule_of
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, Layers
@@ -49,6 +50,11 @@ class RunRecord:
     ceilings: bool = True
     manifest: dict[str, Any] = field(default_factory=dict)
     verification: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """What is set and not read, one sentence each; nothing where layers are the user's own, which may read it."""
+        return () if self.own_layers else unread(self.params)
 
     @property
     def labels(self) -> np.ndarray:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qtcore.declare import Lane
 from qtcore.params import BY_NAME, PARAMS, Params, lanes_of
+from qtcore.reading import DECIDES, is_read, why_unread
 from qtcore.types import F8, I8, InputError
 from qtcore.voters import share_of
 from research.errors import ConfigError
@@ -88,6 +89,22 @@ class Space:
         for axis in axes:
             size *= len(axis.values)
         return cls(base, axes, search, size if search == "grid" else n, seed)
+
+    @cached_property
+    def tried(self) -> dict[str, list[Any]]:
+        """Checked values of the axes that decide whether others are read, as `is_read` takes them."""
+        return {
+            axis.name: [getattr(getattr(self.base.with_values({axis.name: value}), layer), key) for value in axis.values]
+            for axis in self.axes
+            if axis.name in DECIDES
+            for layer, key in [axis.name.split(".")]
+        }
+
+    def check_read(self) -> None:
+        """Raise ConfigError on an axis that no setting reads: it would show one outcome many times."""
+        for name in self.names:
+            if not is_read(self.base, name, self.tried):
+                raise ConfigError(f"--grid must name parameters that are read, was {name}, which is not {why_unread(self.base, name)}")
 
     @property
     def names(self) -> tuple[str, ...]:

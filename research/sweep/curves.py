@@ -16,9 +16,10 @@ from qtcore.chain.decide import decide
 from qtcore.chain.price import maps_on
 from qtcore.choices import PolicyBase
 from qtcore.meta import MetaSource, meta_problems
+from qtcore.reading import is_read, why_unread
 from qtcore.rules import Reason
 from qtcore.types import F8, Action, Decisions
-from research.errors import UserError
+from research.errors import ConfigError, UserError
 from research.runs.backtest import priced, resolved
 from research.runs.case import Case
 from research.runs.metrics import figures, outcomes
@@ -100,6 +101,8 @@ def threshold_curve(
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
     predictions = priced(bars, predictions, params)
+    if not is_read(params, name):
+        raise ConfigError(f"an exact curve must be of a parameter that is read, was {name}, which is not {why_unread(params, name)}")
     if name == "meta.low_confidence" and params.meta.policy_base != PolicyBase.SHARED:
         raise UserError("an exact curve of meta.low_confidence needs meta.policy_base shared, was score; sweep it on a grid")
     layer, key = name.split(".")

@@ -90,6 +90,8 @@ def sweep(
     predictions = priced(bars, predictions, space.base, judge, own_features(custom))
     own = given(judge=judge, trade=trade, features=own_features(custom))
     check_plan(plan, engine, is_own=bool(own.chain))
+    if not own.chain:  # which may read what the chain does not
+        space.check_read()
     _check_modes(space, meta)
     if plan.search == "adaptive":
         space = Adaptive.begin(space, plan.objective, plan.where, figure_names(plan.by_regime))

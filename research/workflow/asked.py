@@ -41,7 +41,9 @@ class SweepJob:
             check_resume(folder)
         self._check_sources(swept)
         check_plan(self.plan, self.job.engine, is_own=bool(own.chain))
-        self.plan.space(self.base(swept))
+        space = self.plan.space(self.base(swept))
+        if not own.chain:
+            space.check_read()
         if self.walk_forward == 1:
             raise ConfigError(
                 "--walk-forward must be 2 or more folds, was 1: the pick of one is scored on the next; take more or leave it out"

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore import Bars, Params
+from qtcore.reading import is_read, unread
 from research.errors import several
 from research.evidence.ledger import Ledger, trial_of
 from research.evidence.overfitting import search_words
@@ -72,6 +73,7 @@ def run_sweep(asked: SweepJob, progress: Progress = None) -> SweepReport:
     run.own_checks, run.profile = tuple(checked), job.config.profile if swept is None else swept.manifest["profile"]
     run.verification, run.lacked = certificate, lacked
     summary = summary_of(trials, best, run.summary, asked.plan.objective)
+    summary["assumptions"]["unread"] = [] if own.chain else list(unread(base, tried=trials.space.tried))
     summary["search"] = judge(trials, run.summary["evidence"], run.params.broker.max_holding_bars)
     summary["walk_forward"] = (
         None if walked is None else walked.verdict | {"picks": json.loads(walked.table.to_json(orient="records", date_format="iso"))}
@@ -99,7 +101,7 @@ def _curves(trials: SweepResult, predictions: Predictions, params: Params) -> It
     """Exact curves of the swept thresholds over the range that was swept, everything else as in the best trial; none of own layers."""
     for axis in () if trials.case.own.chain else trials.space.axes:
         low, high = (axis.low, axis.high) if axis.is_free else (axis.values[0], axis.values[-1])
-        if axis.name in THRESHOLDS and low < high:
+        if axis.name in THRESHOLDS and low < high and is_read(params, axis.name):
             yield threshold_curve(
                 trials.case.bars, predictions, axis.name, params, low=low, high=high, nearest=NEAREST, meta=trials.case.meta
             )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from qtcore import Params
+from qtcore.reading import unread
 from qtcore.types import InputError
 from research.errors import ConfigError, UserError, refusing
 from research.live.journal.journal import Journal
@@ -156,11 +157,12 @@ def kill_file_of(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.kill")
 
 
-def command(journal: Path, what: Mapping[str, Any]) -> None:
-    """Leave a command for the runner of `journal`; it takes effect at the next bar.
+def command(journal: Path, what: Mapping[str, Any]) -> tuple[str, ...]:
+    """Leave a command for the runner of `journal`; it takes effect at the next bar. Returns a sentence on each that will not be read.
 
     Raises UserError where there is no journal, and on parameters that cannot hold with its voters and what was commanded before.
     """
+    told: tuple[str, ...] = ()
     journal = resolved(journal)
     if not journal.exists():
         raise UserError(f"journal must be a file that `qt live` wrote, was missing: {journal}")
@@ -169,22 +171,23 @@ def command(journal: Path, what: Mapping[str, Any]) -> None:
         try:
             check_version(db, journal)
             if what["do"] == "set":
-                check_set(db, what)
+                told = check_set(db, what)
             db.execute("INSERT INTO control (time, command) VALUES (?, ?)", (time.time_ns(), json.dumps(dict(what))))
         except sqlite3.OperationalError as error:
             raise UserError(f"journal must be free for writing, was held by another process: {journal} ({error}); try again") from error
         finally:
             db.close()
+    return told
 
 
-def check_set(db: sqlite3.Connection, what: Mapping[str, Any]) -> None:
-    """Raise UserError unless the newest parameters of a journal, with the commands that wait, can take one more."""
+def check_set(db: sqlite3.Connection, what: Mapping[str, Any]) -> tuple[str, ...]:
+    """Raise UserError unless the newest parameters of a journal, with the commands that wait, can take one more; say what is not read."""
     about, found = read_about(db), rows_of(db.execute("SELECT params FROM versions ORDER BY id DESC LIMIT 1"))
     params = params_of(found[0][0]) if found else Params()
     params, values = params.for_voters(voters_of(about), voting_of(about)), dict[str, Any]()
     for (text,) in rows_of(db.execute("SELECT command FROM control WHERE applied_bar IS NULL ORDER BY id")):
         values = after(values, command_of(text))
-    with_commanded(params, after(values, what))
+    return unread(with_commanded(params, after(values, what)), what["values"])
 
 
 def command_set(texts: list[str]) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def test_a_mistake_is_one_sentence(run_folder, tmp_path, capsys, words, sentence
         (["--grid", "governor.stop_los=0.1"], "--grid must name a parameter, was 'governor.stop_los'"),
         (["--grid", "governor.stop_loss=9"], "--grid: governor.stop_loss must be a number"),
         (["--grid", "governor.stop_loss=0.1:0.2"], "--grid governor.stop_loss must have a step"),
+        (["--grid", "governor.kelly_trades=30,40"], "which is not where governor.sizing_mode is"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_trained(monkeypatch, tmp_path, capsys, words, sentence):

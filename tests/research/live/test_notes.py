@@ -57,3 +57,25 @@ def test_a_journal_that_goes_on_does_not_note_them_again(files, tmp_path, capsys
         assert "200 of 400 rows match no bar" in capsys.readouterr().out
     notes = [event["text"] for event in JournalSource(tmp_path / "j").events(50) if event["kind"] == "note"]
     assert len(notes) == len(set(notes)) > 0
+
+
+def test_what_is_set_and_not_read_is_told_by_backtest_and_live(files, tmp_path, capsys):
+    candles, predictions = files
+    words = ["--predictions", predictions, "--profile=published", "--set", "meta.v5_threshold=0.7"]
+    sentence = "meta.v5_threshold is set and not read where meta.mode is policy; set meta.mode=v5"
+    assert qt("backtest", candles, *words, "--no-verify", "--out", tmp_path / "run") == 0
+    assert sentence in capsys.readouterr().out
+    told = {name: json.loads((tmp_path / "run" / f"{name}.json").read_text(encoding="utf-8")) for name in ("manifest", "summary")}
+    assert sentence in told["manifest"]["notes"]
+    assert told["summary"]["assumptions"]["unread"] == [sentence]
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert sentence in page
+    assert "meta confidence from which override mode acts; not read in this run" in page
+    for _ in range(2):
+        assert qt("live", "--feed", f"replay:{candles}", *words, "--journal", tmp_path / "j") == 0
+        assert sentence in capsys.readouterr().out
+    assert [event["text"] for event in JournalSource(tmp_path / "j").events(50)].count(sentence) == 1
+    assert qt("live", "set", tmp_path / "j", "meta.override_threshold=0.7", "meta.low_confidence=0.5") == 0
+    said = capsys.readouterr().out
+    assert "meta.override_threshold is set and not read where meta.mode is policy; set meta.mode=override" in said
+    assert "meta.low_confidence" not in said

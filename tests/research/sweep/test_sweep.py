@@ -110,6 +110,17 @@ def test_what_cannot_be_swept_is_refused_in_one_sentence(world, grid, options, s
     assert Ledger().count() == 0
 
 
+def test_a_parameter_that_no_setting_reads_is_not_swept(world):
+    for grid, where in (
+        ({"meta.v5_threshold": [0.5, 0.6]}, "meta.v5_threshold, which is not where meta.mode is policy; set meta.mode=v5"),
+        ({"meta.v5_threshold": [0.5, 0.6], "meta.mode": ["policy", "override"]}, "meta.v5_threshold, which is not"),
+    ):
+        with pytest.raises(UserError, match=f"--grid must name parameters that are read, was {where}"):
+            research.sweep(*world, grid, BASE, record=False)
+    both = {"meta.v5_threshold": [0.5, 0.6], "meta.mode": ["policy", "v5"]}
+    assert len(research.sweep(*world, both, BASE, record=False)) == 4
+
+
 def test_stages_are_refused(world):
     params = BASE.with_values({"stages": [("2024-03-01", True, False)]})
     with pytest.raises(UserError, match="one set of parameters over time"):
