@@ -6,15 +6,16 @@
 | mlp      | F-32-32-3, ReLU, dropout 0.2 (5)                   | none, temperature         | npz   |
 | forest   | 100 trees, at least 50 rows a leaf, balanced       | none                      | skops |
 | xgboost  | trees of depth 3, early stopping, balanced         | none                      | ubj   |
+| lightgbm | trees of 8 leaves, early stopping, balanced        | none                      | txt   |
 
-In mode `bet` there are two classes, a bet that loses and one that pays, and one kind: logistic regression, C 0.1, each bet weighted by how
-few others share its bars. Nothing is balanced, so that its probabilities are those of paying.
+In mode `bet` there are two classes, a bet that loses and one that pays, and two kinds: logistic regression and LightGBM, each bet weighted
+by how few others share its bars. Nothing is balanced, so that probabilities are those of paying.
 
 Everything is fitted on the scaled rows of the training part; its purged last 20 % calibrates, or stops the training (`spec` D-89). `fitted`
 says how each answers and is stored.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,12 +24,17 @@ from numpy.typing import NDArray
 from qtcore.meta import MetaModel
 from qtcore.types import F8
 from research.errors import ModelError, need
-from research.training.meta.fitted import BoostedFit, ForestFit, KernelFit, MetaFit, check_varies
+from research.training.meta.fitted import BoostedFit, ForestFit, KernelFit, LeafWiseFit, MetaFit, check_varies
 from research.training.models.base import CLASSES, ModelAbsentError, Scaler, class_weights
 
 Labels = NDArray[np.int8]
-CALIBRATIONS = {"logistic": ("platt", "temperature", "none"), "mlp": ("none", "temperature"), "forest": ("none",), "xgboost": ("none",)}
+CALIBRATIONS: dict[str, tuple[str, ...]] = {
+    "logistic": ("platt", "temperature", "none"),
+    "mlp": ("none", "temperature"),
+    **dict.fromkeys(("forest", "xgboost", "lightgbm"), ("none",)),
+}
 KINDS = tuple(CALIBRATIONS)
+BET_KINDS = ("logistic", "lightgbm")  # those of mode `bet`
 HIDDEN, DROPOUT, EPOCHS, PATIENCE, BATCH = 32, 0.2, 50, 5, 512  # of the network
 ROUNDS, STOP_AFTER = 300, 20  # of the boosted trees
 NO_CLASS = -1e3  # score of a class that a bet does not have: its probability is 0.0
@@ -88,16 +94,21 @@ def fit_meta(
         made = KernelFit(_network(names, scaler, scaled, later, calibration, seed))
     elif kind == "forest":
         made = ForestFit(_forest(scaled, seed), names, scaler)
+    elif kind == "lightgbm":
+        weights = class_weights(train.counts, "balanced")
+        first, watch = (replace(rows, weights=weights[rows.y]) for rows in (scaled, later))
+        made = LeafWiseFit(_leaf_wise(first, watch, seed), names, scaler)
     else:
         made = BoostedFit(_boosted(scaled, later, seed), names, scaler)
     check_varies(made)
     return made
 
 
-def fit_bets(names: tuple[str, ...], train: Rows, seed: int = 42) -> MetaFit:
+def fit_bets(kind: str, names: tuple[str, ...], train: Rows, held: Rows, seed: int = 42) -> MetaFit:
     """Fit how likely a bet pays, on rows of class SELL (it loses) and BUY (it pays); what it answers is [loses, 0, pays].
 
-    Raises ModelAbsentError where a class is missing, or the fitted model always says the same.
+    kind: one of `BET_KINDS`; `held`, later and purged, stops the training of trees. Raises ModelAbsentError where a class is missing, or
+    the fitted model always says the same.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -105,6 +116,11 @@ def fit_bets(names: tuple[str, ...], train: Rows, seed: int = 42) -> MetaFit:
         raise ModelAbsentError("training rows of the meta model must hold bets that pay and bets that lose, was with one kind only")
     scaler = Scaler.fit(train.x)  # type: ignore[arg-type]
     x = (train.x - scaler.mean) / scaler.scale
+    if kind == "lightgbm":
+        later = replace(held, x=(held.x - scaler.mean) / scaler.scale)
+        trees = LeafWiseFit(_leaf_wise(replace(train, x=x), later, seed), names, scaler)
+        check_varies(trees)
+        return trees
     fitted = LogisticRegression(C=0.1, max_iter=1000, random_state=seed).fit(x, train.y == 2, train.weights)
     half, offset = 0.5 * fitted.coef_[0], 0.5 * float(fitted.intercept_[0])
     arrays = {"mean": scaler.mean, "scale": scaler.scale, "coef": np.stack([-half, np.zeros_like(half), half])}
@@ -258,3 +274,17 @@ def _boosted(train: Rows, held: Rows, seed: int) -> Any:
     params |= {"eval_metric": "mlogloss", "seed": seed, "nthread": 1}
     booster = xgboost.train(params, first, ROUNDS, evals=[(watch, "held")], early_stopping_rounds=STOP_AFTER, verbose_eval=False)
     return booster[: booster.best_iteration + 1]
+
+
+def _leaf_wise(train: Rows, held: Rows, seed: int) -> Any:
+    """Grow trees on weighted rows of any two or three classes; one that has no rows gets a probability of about 0."""
+    import lightgbm
+
+    fixed = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verbosity": -1}  # a refit gives the same bits
+    params = {"objective": "multiclass", "num_class": 3, "learning_rate": 0.05, "num_leaves": 8, "min_data_in_leaf": 50, "seed": seed}
+    params |= {"bagging_fraction": 0.8, "bagging_freq": 1, "feature_fraction": 0.8, "metric": "multi_logloss"}
+    first = lightgbm.Dataset(train.x, label=train.y, weight=train.weights, params=dict(fixed))
+    watch = lightgbm.Dataset(held.x, label=held.y, weight=held.weights, reference=first, params=dict(fixed))
+    stop = lightgbm.early_stopping(STOP_AFTER, verbose=False)
+    booster = lightgbm.train({**params, **fixed}, first, ROUNDS, valid_sets=[watch], callbacks=[stop])
+    return lightgbm.Booster(model_str=booster.model_to_string(num_iteration=booster.best_iteration))

@@ -18,7 +18,7 @@ from qtcore.meta.model import SHAPES
 from qtcore.types import F8, InputError
 from research.files import Kind, check_archive, reason, unpack_arrays
 from research.training.models.base import ModelAbsentError, Scaler
-from research.training.models.structure import check_forest, check_xgboost
+from research.training.models.structure import check_forest, check_lightgbm, check_xgboost
 
 ARCHIVE, MAX_ARCHIVE = Kind("an archive of a meta model", "train again", None), 1 << 28
 TRUSTED = {"sklearn.tree._tree.Tree"}  # all that a forest holds beside scikit-learn's and NumPy's plain types
@@ -189,7 +189,42 @@ class BoostedFit(LibraryFit):
         return cls(booster, feature_names, scaler)
 
 
-FITS: Mapping[str, type[Any]] = {"logistic": KernelFit, "mlp": KernelFit, "forest": ForestFit, "xgboost": BoostedFit}
+@dataclass(frozen=True)
+class LeafWiseFit(LibraryFit):
+    """Boosted trees of LightGBM in its own text format."""
+
+    suffix: ClassVar[str] = ".txt"
+
+    def predict(self, scaled: F8) -> F8:
+        """Add the trees, in their order."""
+        return np.asarray(self.estimator.predict(scaled, num_threads=1), np.float64)
+
+    def dump(self) -> bytes:
+        """Return the booster as text; equal models give equal bytes."""
+        text: str = self.estimator.model_to_string()
+        return text.encode()
+
+    digest = dump
+
+    @classmethod
+    def parse(cls, data: bytes, feature_names: tuple[str, ...], scaler: Scaler) -> Self:
+        """Read the text, see `MetaFit`."""
+        import lightgbm
+
+        try:
+            check_lightgbm(data, len(feature_names))
+            return cls(lightgbm.Booster(model_str=data.decode()), feature_names, scaler)
+        except Exception as error:
+            raise ModelAbsentError(f"meta model must be a text file of LightGBM, was not ({reason(error)}); train again") from error
+
+
+FITS: Mapping[str, type[Any]] = {
+    "logistic": KernelFit,
+    "mlp": KernelFit,
+    "forest": ForestFit,
+    "xgboost": BoostedFit,
+    "lightgbm": LeafWiseFit,
+}
 
 
 def check_varies(fit: MetaFit) -> None:

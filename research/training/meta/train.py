@@ -27,7 +27,7 @@ from research.data.facts import fingerprint
 from research.errors import ModelError
 from research.training.labels import held_for, label_end, uniqueness
 from research.training.map_fit import bets_of
-from research.training.meta.estimators import KINDS, Rows, check_classes, check_labels, fit_bets, fit_meta, resolve_calibration
+from research.training.meta.estimators import BET_KINDS, KINDS, Rows, check_classes, check_labels, fit_bets, fit_meta, resolve_calibration
 from research.training.meta.fitted import MetaFit, fit_digest
 from research.training.meta.metadata import describe
 from research.training.meta.schedule import MetaArtefact, MetaSchedule, write_fit
@@ -116,7 +116,7 @@ def train_meta(
     """Train the learned meta layer of `params.meta.mode` on out-of-sample predictions and return the schedule that serves it.
 
     kind `auto`: `mlp` in mode v5, else `logistic`. vector `auto`: `v5` in mode v5, else `meta26` (`meta30` with a fifth model). calibration
-    `auto`: the kind's own. In mode `bet`, for predictions with maps, it is a regression that says how likely a bet pays. out: folder to
+    `auto`: the kind's own. In mode `bet`, for predictions with maps, it says how likely a bet pays. out: folder to
     write; else the models live as long as the schedule. Imported predictions count as out of sample. Raises UserError on unknown names, or
     where the vector wants probabilities and there are none.
 
@@ -211,7 +211,7 @@ def fit_fold(material: Material, plan: MetaPlan, boundary: int) -> tuple[MetaFit
         )
     check_labels(train, held, plan.seed)
     if plan.mode == "bet":
-        return fit_bets(columns_of(plan.vector, material.voters), train, plan.seed), train, held
+        return fit_bets(plan.kind, columns_of(plan.vector, material.voters), train, held, plan.seed), train, held
     fit = fit_meta(
         plan.kind, columns_of(plan.vector, material.voters), train, held, calibration=plan.calibration, smote=plan.smote, seed=plan.seed
     )
@@ -250,9 +250,9 @@ def resolve_plan(
     Raises UserError on unknown names or missing probabilities.
     """
     is_v5, is_bet = params.meta.mode == MetaMode.V5, params.meta.mode == MetaMode.BET
-    if is_bet and (kind not in ("auto", "logistic") or smote or calibration not in ("auto", "none")):
-        asked = f"kind {kind}, calibration {calibration}, smote {smote}"
-        raise ModelError(f"a meta layer of meta.mode=bet must be logistic, without calibration and smote, was {asked}; leave them out")
+    if is_bet and (kind not in ("auto", *BET_KINDS) or smote or calibration not in ("auto", "none")):
+        asked, kinds = f"kind {kind}, calibration {calibration}, smote {smote}", " or ".join(BET_KINDS)
+        raise ModelError(f"a meta layer of meta.mode=bet must be {kinds}, without calibration and smote, was {asked}; leave them out")
     if kind == "auto":
         kind = "mlp" if is_v5 else "logistic"
     if vector == "auto":

@@ -101,7 +101,7 @@ def test_smote_fills_training_rows_and_touches_no_others():
 
 def test_unknown_names_missing_classes_and_constant_models_are_refused():
     train, held = some_rows()
-    with pytest.raises(UserError, match=r"run\.meta must be one of logistic, mlp, forest, xgboost, was 'svm'"):
+    with pytest.raises(UserError, match=r"run\.meta must be one of logistic, mlp, forest, xgboost, lightgbm, was 'svm'"):
         resolve_calibration("svm", "auto")
     with pytest.raises(UserError, match="for kind forest, was 'platt'"):
         resolve_calibration("forest", "platt")

@@ -16,6 +16,7 @@ from research.evidence.accuracy import opinions as opinions_of
 from research.runs.backtest import seated
 from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods, price_predictions
+from research.training.meta.estimators import BET_KINDS
 from research.training.predictions import Predictions
 from research.training.seats import Gain, gain, gains
 from tests.conftest import assert_same_bits
@@ -90,11 +91,12 @@ def test_the_arbiter_earns_its_seat_where_the_market_follows_its_score_and_model
     assert run.result.equity[-1] > run.result.equity[0]
 
 
-def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only():
+@pytest.mark.parametrize("kind", BET_KINDS)
+def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only(kind):
     bars = bars_of(seed=2)
     made = in_one_regime(bars, 1.0)
     made = replace(made, maps=fitted(bars, made))
-    meta = research.train_meta(bars, made, PARAMS)
+    meta = research.train_meta(bars, made, PARAMS, kind=kind)
     assert meta.mode == "bet"
     run, alone = (research.backtest(bars, made, params=PARAMS, meta=each) for each in (meta, None))
     seated = [told["meta"]["is_seated"] for told in run.predictions.maps.evidence]

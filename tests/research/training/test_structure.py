@@ -39,7 +39,7 @@ def metas() -> dict[str, tuple[bytes, Scaler]]:
     """A small meta model of each kind that is stored in a library's format."""
     names = tuple(f"f{k}" for k in range(4))
     train, held = (Rows(x.astype(np.float64), y) for x, y in (rows(900, 0), rows(300, 1)))
-    made = {kind: fit_meta(kind, names, train, held) for kind in ("logistic", "forest", "xgboost")}
+    made = {kind: fit_meta(kind, names, train, held) for kind in ("logistic", "forest", "xgboost", "lightgbm")}
     return {kind: (fit.dump(), fit.scaler) for kind, fit in made.items()}
 
 
@@ -232,7 +232,7 @@ def test_a_hostile_forest_is_refused(metas):
             FITS["forest"].parse(out.getvalue(), names, scaler)
 
 
-@pytest.mark.parametrize("kind", ["logistic", "forest"])
+@pytest.mark.parametrize("kind", ["logistic", "forest", "lightgbm"])
 def test_a_damaged_archive_is_refused(metas, kind):
     data, scaler = metas[kind]
     rng = np.random.default_rng(5)
