@@ -7,8 +7,8 @@ passes n = 1; there is no second driver. `Engine` owns the state and runs the la
 
 >>> import numpy as np
 >>> import qtcore as qt
->>> qt.Params().governor.min_confidence
-0.65
+>>> qt.Params().governor.stop_loss
+0.02
 """
 
 from typing import TYPE_CHECKING

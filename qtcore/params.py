@@ -77,9 +77,9 @@ class Features(ParamSet):
 class Ensemble(ParamSet):
     """How votes become one opinion."""
 
-    rule: EnsembleRule = choice(EnsembleRule.VOTE, "weighted vote, or weighted mean of the probabilities", OPINION)
+    rule: EnsembleRule = choice(EnsembleRule.MEAN, "weighted vote, or weighted mean of the probabilities", OPINION)
     weights: tuple[float, ...] = vector(
-        (0.25, 0.25, 0.30, 0.20, 0.0), 0.0, 100.0, "vote weight of every voter, in the order of the slots; of one: weights.NAME", OPINION
+        (0.25, 0.25, 0.25, 0.25, 0.0), 0.0, 100.0, "vote weight of every voter, in the order of the slots; of one: weights.NAME", OPINION
     )
     tie_break: TieBreak = choice(TieBreak.HOLD, "action of an exact tie", OPINION, BY_VOTE)
     multipliers: tuple[float, ...] = vector(
@@ -104,7 +104,7 @@ class Meta(ParamSet):
 
     enabled: bool = switch(True, "the meta layer runs", OPINION)
     mode: MetaMode = choice(
-        MetaMode.POLICY, "policy escalates, override and v5 replace, bet skips or shrinks", OPINION, ({"meta.enabled": (True,)},)
+        MetaMode.BET, "policy escalates, override and v5 replace, bet skips or shrinks", OPINION, ({"meta.enabled": (True,)},)
     )
     variant: MetaVariant = choice(
         MetaVariant.PUBLISHED, "policy: head-count rules first, or the learned model where there is no consensus", OPINION, (IN_POLICY,)
@@ -139,7 +139,7 @@ class Arbiter(ParamSet):
 class Decide(ParamSet):
     """What an opinion must clear before it trades."""
 
-    rule: DecideRule = choice(DecideRule.CONFIDENCE, "confidences, or the edge after costs", OPINION)
+    rule: DecideRule = choice(DecideRule.EDGE, "confidences, or the edge after costs", OPINION)
     min_edge: float = bounded(
         0.0, 0.0, 1.0, "expected return after costs that a trade must exceed, a fraction", ROW, (BY_EDGE | {"meta.mode": (MetaMode.BET,)},)
     )
@@ -183,7 +183,8 @@ class Params:
             raise InputError(f"meta.mode must be {needed} where decide.rule is {rule}, was {mode}; set both, or take another --profile")
         if is_priced and self.broker.fill != FillAt.NEXT_OPEN:
             raise InputError(
-                "broker.fill must be next_open where decide.rule is edge, was close; an edge is that of fills at the next open"
+                "broker.fill must be next_open where decide.rule is edge, was close; an edge is that of fills at the next open, "
+                "so take --profile published for others"
             )
         for name, value, needs in (
             ("ensemble.rule", self.ensemble.rule, EnsembleRule.MEAN),
@@ -192,7 +193,8 @@ class Params:
         ):
             if value == needs and not is_priced:
                 was = needs.name.lower()
-                raise InputError(f"{name} may be {was} only where decide.rule is edge, was {was} where it is confidence; set both")
+                remedy = "set both, or take another --profile"
+                raise InputError(f"{name} may be {was} only where decide.rule is edge, was {was} where it is confidence; {remedy}")
 
     @classmethod
     def profile(cls, name: str) -> "Params":

@@ -92,14 +92,14 @@ class Governor(ParamSet):
     max_position: float = bounded(0.10, 0.0, 1.0, "largest position, share of equity", ROW)
     max_exposure: float = bounded(0.50, 0.0, 10.0, "largest sum of positions, share of equity", ROW)
     max_drawdown: float = bounded(0.15, 0.0, 1.0, "no entries further below the peak than this share", ROW)
-    min_confidence: float = bounded(0.65, 0.0, 1.0, "no entries below this confidence", ROW)
+    min_confidence: float = bounded(0.0, 0.0, 1.0, "no entries below this confidence", ROW)
     kelly_fraction: float = bounded(0.25, 0.0, 1.0, "share of the Kelly size that is taken", ROW)
     win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule", ROW, SCALED)
     payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule", ROW, BY_ODDS)
     reference_confidence: float = bounded(0.70, 0.01, 1.0, "confidence at which the Kelly size is not scaled", NUMBER, SCALED)
     kelly_trades: int = bounded(30, 30, 64, "closed trades that kelly_empirical looks at", when=EMPIRICAL)
     sizing_mode: SizingMode = choice(
-        SizingMode.KELLY_WIN_RATE,
+        SizingMode.KELLY_EDGE,
         "where the Kelly rule takes its odds from",
         one_of(SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EDGE),
     )
@@ -123,7 +123,7 @@ class Governor(ParamSet):
     flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")  # read always: live throws it later
     stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction", ROW)
     order: GovernOrder = choice(
-        GovernOrder.SYMBOLS, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE)
+        GovernOrder.BY_EDGE, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE)
     )
 
 

@@ -32,8 +32,8 @@ def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray,
     >>> bars = Bars(hour * np.arange(2), hour * np.arange(1, 3), *np.full((5, 2, 1), 100.0), ("BTCUSDT",), hour)
     >>> votes = Votes(np.full((5, 2, 1), -1, np.int8), np.full((5, 2, 1), np.nan))
     >>> from qtcore.features import FeatureBank
-    >>> planes = FeatureBank(Params(), bars.symbols, bars.interval, ()).compute(bars)
-    >>> record = Params().with_values({"broker.max_holding_bars": 5}).record()
+    >>> planes = FeatureBank(Params.profile("published"), bars.symbols, bars.interval, ()).compute(bars)
+    >>> record = Params.profile("published").with_values({"broker.max_holding_bars": 5}).record()
     >>> sweep(Market.of(bars, votes, planes.arbiter, planes.regime), record)[0]["last_equity"].tolist()
     [10000.0]
     """

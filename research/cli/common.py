@@ -21,7 +21,8 @@ from research.training.models.base import PRESETS
 Data = Annotated[str, typer.Argument(help="Parquet or CSV file, a folder of them, `sample`, or `simulated:NAME`", metavar="DATA")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with a table per layer")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="layer.name=value, repeatable")]
-Profile = Annotated[str, typer.Option(help="default, published (thresholds as published) or original (the original system's switches)")]
+PROFILES = "default (opinions in money), published (thresholds as published) or original (the original system's switches)"
+Profile = Annotated[str, typer.Option(help=PROFILES)]
 Symbols = Annotated[list[str] | None, typer.Option(help="symbols in the order they are governed: A,B,C or the flag repeated")]
 From = Annotated[str | None, typer.Option("--from", help="first bar, UTC")]
 To = Annotated[str | None, typer.Option("--to", help="bars before this time, UTC")]

@@ -12,6 +12,7 @@ from research.cli.common import (
     DayStart,
     From,
     Json,
+    Profile,
     Quiet,
     Seed,
     Sets,
@@ -39,6 +40,7 @@ def nullworlds(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    profile: Profile = "default",
     set_: Sets = None,
     seed: Seed = 42,
     quiet: Quiet = False,
@@ -50,12 +52,12 @@ def nullworlds(
     from research.evidence.nullworlds import Procedure, null_worlds
     from research.evidence.surrogates import KINDS
 
-    plain, params = Params().flat(), resolve("default", None, set_, seed).params
+    plain, params = Params.profile(profile).flat(), resolve(profile, None, set_, seed).params
     loaded = load(data, split_symbols(symbols), start, end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     show.lacked(loaded.lacks(params), quiet or json)
     values = {name: value for name, value in params.flat().items() if plain.get(name) != value}
     names = tuple(models.replace(",", " ").split())
-    procedure = Procedure(names, n_folds=folds, seed=seed, values=values)
+    procedure = Procedure(names, n_folds=folds, seed=seed, values=values, profile=profile)
     with progress(quiet or json) as update:
         found = null_worlds(
             loaded.bars, procedure, n_worlds=worlds, kinds=tuple(kind or KINDS), block=block, seed=seed, out=out, progress=update

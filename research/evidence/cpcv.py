@@ -20,7 +20,7 @@ from research.errors import UserError
 from research.evidence.leakage import row_model
 from research.evidence.sharpe import ABSURD
 from research.files import plain
-from research.runs.backtest import resolved
+from research.runs.backtest import priced, resolved
 from research.runs.case import Case
 from research.runs.metrics import figures
 from research.training.labels import classify, fit_thresholds, forward_return, get_label, label_end
@@ -135,7 +135,7 @@ def _score(bars: Bars, path: Predictions, params: Params, model: str) -> dict[st
     action = path.action[path.names.index(model)]
     scored = (action >= 0) & (path.labels >= 0)
     params = resolved(params, path)
-    case = Case.of(bars, path)
+    case = Case.of(bars, priced(bars, path, params))
     metrics, _ = case.run(params.record(), params)
     told = figures(metrics, case.n_returns(params.record()), case.bars_per_year)
     right = float(np.mean(action[scored] == path.labels[scored])) if scored.any() else np.nan

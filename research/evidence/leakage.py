@@ -89,7 +89,8 @@ def audit_leakage(
     rows, gaps = [], {}
     for name in features:
         settings = (params or Params()).with_values({"features.feature_set": name})
-        made = train(bars, (model,), label, settings, preset=preset, n_folds=n_folds, seed=seed, progress=progress)
+        asked: dict[str, Any] = {"preset": preset, "n_folds": n_folds, "seed": seed, "progress": progress}
+        made = train(bars, (model,), label, settings, calibration="none", maps=False, **asked)  # alone, as the wrong way
         inputs = model_inputs(bars, settings)
         if progress is not None:
             progress(0, 1, f"shuffled {name}: training the wrong way")

@@ -18,15 +18,19 @@ from typing import Any
 import numpy as np
 
 from qtcore.params import Params
+from qtcore.profiles import values_of
 from qtcore.types import Bars
 from research.data.facts import fingerprint
 from research.errors import ConfigError, UserError
 from research.evidence.surrogates import KINDS, check_kind, surrogate
 from research.files import Kind, parse_json, read_text, save_text, writable
 
-GRID: Mapping[str, tuple[Any, ...]] = {
-    "governor.min_confidence": (0.50, 0.55, 0.60, 0.65, 0.70),
-    "governor.stop_loss": (0.01, 0.02, 0.05),
+STOPS = (0.01, 0.02, 0.05)
+OF_CONFIDENCE: Mapping[str, tuple[Any, ...]] = {"governor.min_confidence": (0.50, 0.55, 0.60, 0.65, 0.70), "governor.stop_loss": STOPS}
+GRIDS: Mapping[str, Mapping[str, tuple[Any, ...]]] = {  # of each profile: what its trades depend on
+    "default": {"decide.min_edge": (0.0, 0.0002, 0.0005, 0.001, 0.002), "governor.stop_loss": STOPS},
+    "published": OF_CONFIDENCE,
+    "original": OF_CONFIDENCE,
 }
 
 WORLDS = Kind("a null world in a line of JSON", "remove the file or choose another --out", {"key": str, "world": int, "value": float})
@@ -36,7 +40,8 @@ WORLDS = Kind("a null world in a line of JSON", "remove the file or choose anoth
 class Procedure:
     """The default procedure: tree models, a grid of thresholds, the best Sharpe ratio a year.
 
-    models, label, n_folds, seed: of `research.train`. values: parameters other than the default. grid: settings that are all tried.
+    models, label, n_folds, seed, profile: of `research.train`. values: parameters other than the profile's. grid: settings that are all
+    tried, by default those of `GRIDS`.
     """
 
     models: tuple[str, ...] = ("lgbm",)
@@ -44,17 +49,26 @@ class Procedure:
     n_folds: int = 3
     seed: int = 42
     values: Mapping[str, Any] = field(default_factory=dict)
-    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=lambda: dict(GRID))
+    grid: Mapping[str, tuple[Any, ...]] | None = None
+    profile: str = "default"
+
+    def __post_init__(self) -> None:
+        if self.grid is None:
+            object.__setattr__(self, "grid", dict(values_of(self.profile, GRIDS)))
+
+    @property
+    def params(self) -> Params:
+        """Parameters of the training, and of every setting that the grid does not change."""
+        return Params.profile(self.profile).with_values(self.values)
 
     def __call__(self, bars: Bars) -> float:
         """Train and search on `bars`; return the best Sharpe ratio a year, 0.0 when no setting trades."""
         from research.training.walk_forward import train
 
-        params = Params().with_values(self.values)
-        predictions = train(
-            bars, models=self.models, label=self.label, params=params, n_folds=self.n_folds, seed=self.seed, use_store=False
-        )
-        return max(search(bars, predictions, params, self.grid), default=0.0)
+        assert self.grid is not None
+        asked: dict[str, Any] = {"models": self.models, "label": self.label, "n_folds": self.n_folds, "seed": self.seed}
+        predictions = train(bars, params=self.params, profile=self.profile, use_store=False, **asked)
+        return max(search(bars, predictions, self.params, self.grid), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -149,9 +163,11 @@ def _describe(procedure: Any) -> Any:
     """Describe a procedure by its fields, or by its `repr`, as JSON gives it back; parameters as far as they are not the published ones."""
     if not isinstance(procedure, Procedure):
         return repr(procedure)
-    published, mine = (params.flat() for params in (Params.profile("published"), Params().with_values(procedure.values)))
-    values = {name: value for name, value in mine.items() if value != published.get(name)}
-    return json.loads(json.dumps(asdict(procedure) | {"values": values}))
+    published, mine = Params.profile("published").flat(), procedure.params.flat()
+    told = asdict(procedure) | {"values": {name: value for name, value in mine.items() if value != published.get(name)}}
+    if procedure.profile == "published":
+        del told["profile"]  # files of versions before 0.3 name none
+    return json.loads(json.dumps(told))
 
 
 def _key(config: Mapping[str, Any]) -> str:

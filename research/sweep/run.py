@@ -79,7 +79,7 @@ def sweep(
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2")
-    >>> trials = research.sweep(bars, research.Predictions.random(bars), {"governor.min_confidence": [0.5, 0.6]}, record=False)
+    >>> trials = research.sweep(bars, research.Predictions.random(bars), {"decide.min_edge": [0.0, 0.001]}, record=False)
     >>> len(trials.table())
     2
     """

@@ -58,7 +58,7 @@ def walk_forward(
     >>> import research
     >>> from research.sweep import walk_forward
     >>> bars = research.load_bars("simulated:random_walk?n_bars=600&n_symbols=2")
-    >>> picks = walk_forward(bars, research.Predictions.random(bars), {"governor.min_confidence": [0.5, 0.6]}, n_folds=3)
+    >>> picks = walk_forward(bars, research.Predictions.random(bars), {"decide.min_edge": [0.0, 0.001]}, n_folds=3)
     >>> len(picks)
     2
     """

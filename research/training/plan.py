@@ -116,8 +116,8 @@ class TrainingPlan(Declared):
     max_train_rows: int | None = optional(bounded(0, 0, MOST_ROWS, "newest rows (bar and symbol) that a fit learns from; 0 for all"), 0)
     split: str = word("walk_forward", SPLITS, "how training and test follow each other; single_split is 70/15/15 by time")
     retrain_every: str | int | None = option(optional(text("", "rows, or a length of time such as 7d, instead of folds"), ""), also=(int,))
-    calibration: str = word("none", KINDS, "of the base models' probabilities")
-    maps: bool = switch(False, "what opinions are worth is fitted fold by fold, for decide.rule = edge")
+    calibration: str = word("prior", KINDS, "of the base models' probabilities")
+    maps: bool = switch(True, "what opinions are worth is fitted fold by fold, for decide.rule = edge")
     shuffle: bool = switch(False, "refused: rows of the future would train")
     periods: Sequence[Sequence[int]] = ()
 
