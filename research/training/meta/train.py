@@ -250,9 +250,7 @@ def resolve_plan(
     Raises UserError on unknown names or missing probabilities.
     """
     is_v5, is_bet = params.meta.mode == MetaMode.V5, params.meta.mode == MetaMode.BET
-    if is_bet and (kind not in ("auto", *BET_KINDS) or smote or calibration not in ("auto", "none")):
-        asked, kinds = f"kind {kind}, calibration {calibration}, smote {smote}", " or ".join(BET_KINDS)
-        raise ModelError(f"a meta layer of meta.mode=bet must be {kinds}, without calibration and smote, was {asked}; leave them out")
+    asked = f"kind {kind}, calibration {calibration}, smote {smote}"
     if kind == "auto":
         kind = "mlp" if is_v5 else "logistic"
     if vector == "auto":
@@ -263,7 +261,13 @@ def resolve_plan(
         raise ModelError(f"run.meta_vector must be auto or one of {', '.join(VECTORS)}, was {vector!r}")
     if not has_probs and vector.startswith(("meta32", "meta36")):
         raise ModelError(f"predictions must carry probabilities for the meta vector {vector}, was actions only; use meta26")
-    calibration = "none" if is_bet else resolve_calibration(kind, calibration)
+    is_plain = calibration in ("auto", "none")
+    if not (is_bet and is_plain):
+        calibration = resolve_calibration(kind, calibration)
+    if is_bet and (kind not in BET_KINDS or smote or not is_plain):
+        kinds = " or ".join(BET_KINDS)
+        raise ModelError(f"a meta layer of meta.mode=bet must be {kinds}, without calibration and smote, was {asked}; leave them out")
+    calibration = "none" if is_bet else calibration
     return MetaPlan(params.meta.mode.name.lower(), kind, vector, calibration, smote, seed, horizon, horizon)
 
 

@@ -183,16 +183,22 @@ def test_own_predictions_go_in_and_out(tmp_path: Path, monkeypatch: pytest.Monke
     research.Predictions.random(bars, seed=1).save(tmp_path / "mine.parquet")
     words = ["backtest", "simulated:random_walk?n_bars=400&n_symbols=2", "--predictions", str(tmp_path / "mine.parquet")]
     assert qt(*words, "--no-verify", "--quiet", "--out", str(tmp_path / "run"), monkeypatch=monkeypatch) == 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["verify"]["passed"] is None
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["verify"]["passed"] is None
+    assert summary["assumptions"]["profile"] == "default"
+    assert any("The ensemble made no trade because" in sentence for sentence in summary["traders"]["sentences"])
 
 
-def test_train_writes_models_that_backtest_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("profile", ["default", "published"])
+def test_train_writes_models_that_backtest_serves(
+    profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     models, world = str(tmp_path / "models"), "simulated:planted_edge?n_bars=900&n_symbols=2"
-    assert qt("train", world, *SMALL, "--out", models, monkeypatch=monkeypatch) == 0
+    assert qt("train", world, *SMALL[1:], "--profile", profile, "--out", models, monkeypatch=monkeypatch) == 0
     told = capsys.readouterr().out
     assert re.search(r"lgbm +1 +\d+ +\d+\.\d% ", told)
     assert told.strip().endswith(models)
-    words = ["backtest", world, "--models", models, "--no-verify", "--json", "--out", str(tmp_path / "run")]
+    words = ["backtest", world, "--models", models, "--profile", profile, "--no-verify", "--json", "--out", str(tmp_path / "run")]
     assert qt(*words, monkeypatch=monkeypatch) == 0
     assert json.loads(capsys.readouterr().out)["models"]["lgbm"]["n"] > 0
 
