@@ -82,6 +82,7 @@ def live(
     from research.live.session.fast_start import quiet_heap
     from research.live.start import LiveOptions, start_live, unread_by
     from research.runs.config import load_config
+    from research.runs.money import BASIS_POINTS
     from research.training.models.layers import using
 
     settings = load_config(profile, config, set_ or [], from_environment(os.environ))
@@ -128,6 +129,8 @@ def live(
         "bars": outcome.bars,
         "resumed": outcome.resumed,
         "equity": outcome.equity,
+        "orders": outcome.orders,
+        "edge_bp": BASIS_POINTS * outcome.edge if outcome.edge == outcome.edge else None,
         "stopped": outcome.is_stopped,
         "median_ms": latency[len(latency) // 2] / 1e6 if latency else None,
         "p99_ms": latency[len(latency) * 99 // 100] / 1e6 if latency else None,

@@ -74,13 +74,18 @@ class Options:
 
 @dataclass(frozen=True)
 class LiveResult:
-    """What a runner did. bars: decided in this process; latency: ns of each, newest 10,000; resumed: bars that the journal already held."""
+    """What a runner did. bars: decided in this process; latency: ns of each, newest 10,000; resumed: bars that the journal already held.
+
+    orders: sent in this process; edge: the largest after costs that it decided on, a fraction, NaN where no opinion has a price.
+    """
 
     bars: int
     resumed: int
     equity: float
     latency: tuple[int, ...] = ()
     is_stopped: bool = False
+    orders: int = 0
+    edge: float = np.nan
 
 
 Watcher = Callable[[Entry], None]
@@ -138,6 +143,7 @@ class Runner:
         self._told = 1  # last version that an event tells of
         self._is_killing = False
         self._since_snapshot, self._since_checkpoint = 0, 0
+        self._n_orders, self._edge = 0, np.nan
         self._pending_events: list[Event] = []
 
     def stop(self, *_: Any) -> None:
@@ -185,7 +191,7 @@ class Runner:
         if self._since_snapshot and n_bars:
             self._keep_state()
         equity = float(self.engine.account.account[0]["equity"])
-        return LiveResult(n_bars, resumed, equity, tuple(latency), self.stopping)
+        return LiveResult(n_bars, resumed, equity, tuple(latency), self.stopping, self._n_orders, self._edge)
 
     def _arrivals(self, clock: int) -> Iterator[Arrival]:
         with self.feed_code():
@@ -225,6 +231,9 @@ class Runner:
         self.journal.commit(entry)
         latency = time.perf_counter_ns() - start
         self.passed("committed")
+        self._n_orders += len(entry.orders)
+        if result.decisions.edge is not None:
+            self._edge = float(np.fmax.reduce(result.decisions.edge, axis=None, initial=self._edge))
         self._note_latency(bar, int(bars.close_time[0]), latency)
         self.broker.cancel([id_ for id_, state in entry.done if state != "filled"])
         self.broker.submit(entry.orders)
