@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import research
+from qtcore.profiles import PROFILES
 from research.errors import UserError
 from research.evidence.nullworlds import NullWorlds, Procedure, _describe, null_worlds, search
 from research.evidence.surrogates import KINDS, candles_of, moves_of, surrogate
@@ -168,7 +169,7 @@ def test_bad_arguments_are_one_sentence(planted, arguments, words):
 
 def test_the_default_procedure_tries_its_whole_grid(planted):
     predictions = research.Predictions.random(planted, seed=1)
-    found = search(planted, predictions, research.backtest(planted, predictions, PUBLISHED).params, Procedure().grid)
+    found = search(planted, predictions, research.backtest(planted, predictions, PUBLISHED).params, Procedure(profile="published").grid)
     assert len(found) == 15
     assert len(set(found)) > 5
     assert all(np.isfinite(found))
@@ -187,5 +188,17 @@ def test_the_command_trains_searches_and_goes_on(tmp_path):
 
 
 def test_a_procedure_is_known_by_what_its_parameters_are_whatever_the_defaults():
-    assert _describe(Procedure(values=PUBLISHED.flat()))["values"] == {}  # as it was told when these were the defaults
-    assert _describe(Procedure(values=PUBLISHED.flat() | {"governor.stop_loss": 0.1}))["values"] == {"governor.stop_loss": 0.1}
+    told = _describe(Procedure(profile="published"))  # as it was told when these were the defaults
+    assert told["values"] == {}
+    assert "governor.min_confidence" in told["grid"]
+    assert "profile" not in told
+    assert _describe(Procedure(values={"governor.stop_loss": 0.1}, profile="published"))["values"] == {"governor.stop_loss": 0.1}
+    assert _describe(Procedure())["profile"] == "default"
+
+
+def test_every_profile_tries_what_it_reads(planted):
+    predictions = research.Predictions.random(planted, seed=1)
+    for profile, procedure in ((name, Procedure(profile=name)) for name in PROFILES):
+        found = search(planted, predictions, procedure.params, procedure.grid)
+        assert len(found) == 15, profile
+        assert "decide.min_edge" in procedure.grid or profile != "default"
