@@ -1,7 +1,8 @@
 """Profiles: named values of the parameters.
 
-`default` is what the fields of `qtcore.params` declare, and may change with a version. The others are fixed, so each names every parameter:
+`default` is what the fields of `qtcore.params` declare, and may change with a version. The others are fixed, so each names every parameter.
 
+- `default`: opinions in money; a trade needs an edge that its evidence bears out and that exceeds its costs.
 - `published`: the thresholds that were published, the original system's documented defects mended; `default` of the versions before 0.3.
 - `original`: every switch at the original system's value (`spec` 0.3).
 

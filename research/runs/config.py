@@ -3,7 +3,7 @@
 A configuration file holds one table per layer and a table `[run]`:
 
     [governor]
-    min_confidence = 0.60
+    stop_loss = 0.03
 
     [run]
     label = "L3"

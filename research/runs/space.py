@@ -74,9 +74,7 @@ class Space:
             raise ConfigError(f"--search must be one of {', '.join(SEARCHES)}, was {search!r}")
         axes = tuple(_axis(base, name, given) for name, given in grid.items())
         if not axes:
-            raise ConfigError(
-                "a sweep must have at least one --grid, was none; name a parameter, e.g. governor.min_confidence=0.5:0.8:0.01"
-            )
+            raise ConfigError("a sweep must have at least one --grid, was none; name a parameter, e.g. governor.stop_loss=0.01:0.05:0.005")
         _check_weights(base, axes)
         free = [axis.name for axis in axes if axis.is_free]
         if search == "grid" and free:

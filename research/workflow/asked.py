@@ -77,7 +77,7 @@ def parse_grid(texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
         name, sign, values = (part.strip() for part in text.partition("="))
         if not sign:
-            raise ConfigError(f"--grid must be layer.name=values, was {text!r}; e.g. governor.min_confidence=0.5:0.8:0.01")
+            raise ConfigError(f"--grid must be layer.name=values, was {text!r}; e.g. governor.stop_loss=0.01:0.05:0.005")
         if name in out:
             raise ConfigError(f"--grid must name a parameter once, was {name} twice; join its values")
         out[name] = values
