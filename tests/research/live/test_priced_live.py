@@ -73,14 +73,15 @@ def test_a_model_without_skill_advises_where_an_edge_is_asked_for_and_is_refused
     who = {"models": str(trained / "flat"), "allow_rejected": False}
     statuses = {a.meta["status"] for a in ModelSet.load(trained / "flat").serving}
     assert statuses == {"unskilled"}
-    for config in (CONFIG, replace(CONFIG, profile="default", params=Params())):
+    for config in (CONFIG, load_config("original")):
         with pytest.raises(UserError, match="must be accepted to go live"):
             start_live(asked(tmp_path / "refused", config, **who))
-    run_live(asked(tmp_path / "served", **who))
-    with sqlite3.connect(tmp_path / "served") as db:
-        leaning, traded = db.execute("SELECT sum(lean != 0), sum(final_action != 1) FROM decisions").fetchone()
-    assert leaning > 0
-    assert traded == 0
+    for name, config in (("served", EDGE), ("default", load_config())):
+        run_live(asked(tmp_path / name, config, **who))
+        with sqlite3.connect(tmp_path / name) as db:
+            leaning, traded = db.execute("SELECT sum(lean != 0), sum(final_action != 1) FROM decisions").fetchone()
+        assert leaning > 0
+        assert traded == 0
 
 
 def check_against(run, journal: Path) -> None:
