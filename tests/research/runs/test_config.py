@@ -146,9 +146,9 @@ def test_values_that_go_only_together_may_be_set_in_any_order():
     sets = ["decide.rule=edge", "meta.mode=bet", "ensemble.rule=mean"]
     told = [load_config("published", sets=order).params for order in permutations(sets)]
     assert all(params == told[0] for params in told)
-    with pytest.raises(UserError, match=r"decide\.min_edge must be a number in .*, was '-3'"):
+    with pytest.raises(InputError, match=r"decide\.min_edge must be a number in .*, was '-3'"):
         load_config("published", sets=["decide.rule=edge", "decide.min_edge=-3", "meta.mode=bet"])
-    with pytest.raises(UserError, match=r"meta\.mode must be bet where decide\.rule is edge, was policy"):
+    with pytest.raises(InputError, match=r"meta\.mode must be bet where decide\.rule is edge, was policy"):
         load_config("published", sets=["decide.rule=edge"])
 
 

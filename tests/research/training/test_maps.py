@@ -120,7 +120,7 @@ def test_a_training_stores_maps_with_models_and_predictions(bars, tmp_path):
     assert len(made.maps.maps) == 3
     served = Predictions.from_models(ModelSet.load(tmp_path), bars)
     assert_same_bits(served.maps.maps, made.maps.maps)
-    assert research.train(bars, ["xgb"], "L1", **plan).maps is None
+    assert research.train(bars, ["xgb"], "L1", maps=False, **plan).maps is None
 
 
 def test_what_a_fold_holds_out_counts_beside_the_folds_before_it(bars):
