@@ -223,4 +223,5 @@ def test_doctor_lists_machine_and_parameters(monkeypatch: pytest.MonkeyPatch, ca
     assert qt("doctor", "--params", monkeypatch=monkeypatch) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [row["name"] for row in rows]
-    assert all(line.endswith(f"({row['allowed']})  {row['meaning']}") for line, row in zip(lines, rows, strict=True))
+    for line, row in zip(lines, rows, strict=True):
+        assert line.endswith(f"({row['allowed']})  {row['meaning']}" + (f"; read where {row['read']}" if row["read"] else ""))
