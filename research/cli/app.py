@@ -63,13 +63,23 @@ NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the
 
 @app.command()
 def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = False) -> None:
-    """Train, run the chain, verify and report on embedded real data: S&P 500 and NASDAQ daily candles."""
+    """Train, run the chain, verify and report: on embedded real data, S&P 500 and NASDAQ daily candles, and on a market with a known edge."""
     from research.workflow.backtest_job import run_demo
 
     with progress(quiet or json) as update:
-        run = run_demo(out, seed, update)
-    show.run(run, quiet, json)
-    if show.fails(run.summary["evidence"], quiet or json):
+        real, planted, page = run_demo(out, seed, update)
+    if json:
+        show.print_json(real.summary | {"planted": planted.summary})
+    elif quiet:
+        show.path(real.folder / "report.html")
+    else:
+        for name, run in (("real candles", real), ("a market with a known edge", planted)):
+            show.heading(name)
+            show.run(run, quiet=False, json=False)
+        show.heading("both on one page")
+        show.path(page)
+    failed = [show.fails(run.summary["evidence"], quiet or json) for run in (real, planted)]
+    if any(failed):
         raise typer.Exit(1)
 
 

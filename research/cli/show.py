@@ -25,6 +25,11 @@ def path(value: Path) -> None:
     console.print(str(value), soft_wrap=True)
 
 
+def heading(text: str) -> None:
+    """Print a line above a part of what a command shows."""
+    console.print(f"\n{text}", style="bold")
+
+
 def wide(table: Table) -> None:
     """Print a table whole, also where the terminal or pipe claims fewer columns: a cut figure is worse than a wrapped line."""
     needed = Measurement.get(console, console.options.update(max_width=MOST_WIDE), table)

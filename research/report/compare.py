@@ -1,6 +1,7 @@
 """Comparison of runs: their figures, parameters and equity side by side; a table and one page."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from research.runs.folder import RunFiles, read_run
 POINTS = 400  # of a drawn line
 
 
-def compare(runs: Sequence[str | Path]) -> pd.DataFrame:
+Runs = Sequence[str | Path] | Mapping[str, str | Path]  # folders; by the names that they are to have, if these are others
+
+
+def compare(runs: Runs) -> pd.DataFrame:
     """Return one column a run folder and one row a figure: verdict, data, headline, and the parameters in which they differ.
 
     Raises UserError on less than two runs or a folder that is incomplete.
@@ -23,7 +27,7 @@ def compare(runs: Sequence[str | Path]) -> pd.DataFrame:
     return pd.concat([_figures(opened), _differing(opened)])
 
 
-def bases(runs: Sequence[str | Path]) -> list[tuple[str, str]]:
+def bases(runs: Runs) -> list[tuple[str, str]]:
     """Say what the figures of the runs rest on: names and a sentence, once for runs that rest on the same."""
     from research.report.terms import basis
 
@@ -39,7 +43,7 @@ def mixed(table: pd.DataFrame) -> list[str]:
     return [text] if len(set(table.loc["data"])) > 1 else []
 
 
-def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
+def write_page(runs: Runs, path: str | Path) -> Path:
     """Write the comparison as one self-contained HTML page and return its path. Errors as in `compare`."""
     from research.report import render
     from research.report.terms import verdict_parts
@@ -52,6 +56,7 @@ def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
         "verdicts": [{"name": name, **verdict_parts(files.summary["evidence"])} for name, files in opened.items()],
         "notices": [("warn", text) for text in mixed(figures)],
         "bases": bases(runs),
+        "traded": [_traded(name, files, Path(path)) for name, files in opened.items()],
         "lines": _lines(opened),
         "figures": _rows(figures, names) | {"muted": [i + 1 for i, files in enumerate(opened.values()) if files.summary["figures"]]},
         "params": _rows(differing, names),
@@ -61,14 +66,26 @@ def write_page(runs: Sequence[str | Path], path: str | Path) -> Path:
     return render("compare.html", content, out)
 
 
-def _opened(runs: Sequence[str | Path]) -> dict[str, RunFiles]:
-    """Open the runs, named by their folders, by whole paths where two are called the same."""
+def _opened(runs: Runs) -> dict[str, RunFiles]:
+    """Open the runs; those without a name are named by their folders, by whole paths where two are called the same."""
     if len(runs) < 2:
         raise UserError(f"compare needs two runs or more, was {len(runs)}; give their folders")
-    opened = [read_run(folder) for folder in runs]
+    opened = [read_run(folder) for folder in (runs.values() if isinstance(runs, Mapping) else runs)]
+    if isinstance(runs, Mapping):
+        return dict(zip(runs, opened))
     names = [files.path.name for files in opened]
     is_clear = len(set(names)) == len(names)
     return dict(zip(names if is_clear else [f"{i + 1} {files.path}" for i, files in enumerate(opened)], opened))
+
+
+def _traded(name: str, files: RunFiles, page: Path) -> dict[str, Any]:
+    """Say who traded in a run, and where its own report lies as seen from the page."""
+    from research.report.page import seats_of, traders_text
+    from research.report.rows import trader_table
+
+    s, report = files.summary, files.path / "report.html"
+    link = Path(os.path.relpath(report, page.parent)).as_posix() if report.exists() else ""
+    return {"name": name, "link": link, "table": trader_table(s), "texts": traders_text(s), "seats": seats_of(s)}
 
 
 def _figures(opened: Mapping[str, RunFiles]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from research.report import figures, matrices, model_figures
 from research.report.attribution_table import earned_table
 from research.report.models import artefacts, importance_table, model_table, status_text, tried_on, tried_table
 from research.report.rows import (
+    Table,
     by_table,
     ceiling_table,
     certificate,
@@ -75,7 +76,7 @@ def page(files: RunFiles) -> dict[str, Any]:
         "exits": by_table(s["pnl"]["by_exit"]),
         "traders": trader_table(s),
         "traders_text": traders_text(s),
-        "seats": seat_table(rows) if (rows := (s.get("traders") or {}).get("seats")) else None,
+        "seats": seats_of(s),
         "fitted_at": fitted_text(s),
         "edges": edge_tables(s),
         "min_edge": number(1e4 * s["assumptions"]["params"].get("decide.min_edge", 0.0), 1),
@@ -189,6 +190,12 @@ def traders_text(s: dict[str, Any]) -> list[str]:
     most = percent(s["assumptions"]["params"]["governor.max_position"], 0)
     cut = f"{count(told['at_max_position'])} of {several(n, 'trades')} sat at governor.max_position, {most} of the base."
     return [*told["sentences"], cut]
+
+
+def seats_of(s: dict[str, Any]) -> Table | None:
+    """List in which periods each layer could act; None where opinions have no price."""
+    found = (s.get("traders") or {}).get("seats")
+    return seat_table(found) if found else None
 
 
 def fitted_text(s: dict[str, Any]) -> str:

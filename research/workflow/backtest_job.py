@@ -28,6 +28,7 @@ from research.workflow.own_layers import try_chain, try_training
 from research.workflow.run import Run
 
 TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
+PLANTED = "simulated:reversion?n_bars=5000&n_symbols=4&pull=0.15"  # what the demo can find an edge in
 Progress = Any  # callback (done, total, text)
 
 
@@ -292,13 +293,21 @@ def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], ou
     return replace(made, notes=(*made.notes, *sentences(checked)))
 
 
-def run_demo(out: Path | None, seed: int, progress: Progress = None) -> Run:
-    """Run the main job, all four models in their quickest form, on the candles of `arch`; its trials have a ledger of their own."""
+def run_demo(out: Path | None, seed: int, progress: Progress = None) -> tuple[Run, Run, Path]:
+    """Run the main job, all four models in their quickest form, on the candles of `arch` and on a market in which something can be known.
+
+    Returns both runs and the page that shows them side by side. Their trials have a ledger of their own.
+    """
+    from research.report.compare import write_page
     from research.runs.config import load_config
 
     os.environ["QT_HOME"] = str(home() / "demo")
     config = load_config(sets=["run.models=xgb,lgbm,nhits,patchtst", "run.preset=fast", f"run.seed={seed}"])
-    return run_job(Job("sample", config, out=out or Path("reports") / "demo"), progress=progress)
+    folder = out or Path("reports") / "demo"
+    real = run_job(Job("sample", config, out=folder), progress=progress)
+    planted = run_job(Job(PLANTED, config, out=folder / "planted"), progress=progress)
+    page = write_page({"real candles": folder, "a market with a known edge": folder / "planted"}, folder / "both.html")
+    return real, planted, page
 
 
 def _run_name(job: Job) -> str:
