@@ -63,7 +63,7 @@ NoVerify = Annotated[bool, typer.Option("--no-verify", help="skip the proof; the
 
 @app.command()
 def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = False) -> None:
-    """Train, run the chain, verify and report: on embedded real data, S&P 500 and NASDAQ daily candles, and on a market with a known edge."""
+    """Train, run the chain, verify and report on embedded real candles (S&P 500, NASDAQ, daily), then on a market with a known edge."""
     from research.workflow.backtest_job import run_demo
 
     with progress(quiet or json) as update:
