@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from qtcore import Bars, Params
+from qtcore.choices import EnsembleRule
 from research.data import Loaded
 from research.data import load as load_data
 from research.errors import ConfigError, UserError
@@ -126,6 +127,11 @@ def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predicti
     Raises UserError before anything is trained where the meta layer of the job's folder was trained for another mode.
     """
     _check_meta(job.config)
+    if job.config.run.regime_fit and job.config.params.ensemble.rule != EnsembleRule.VOTE:
+        rule = job.config.params.ensemble.rule.name.lower()
+        raise ConfigError(
+            f"run.regime_fit must be off where ensemble.rule is {rule}, was on: its weights are those of a vote; take --profile published"
+        )
     if job.meta is not None:
         MetaSchedule.load(job.meta).check_mode(job.config.params)
     predictions, params = _predictions(job, bars, progress), job.config.params

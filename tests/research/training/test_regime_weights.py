@@ -14,6 +14,7 @@ from research.training.labels import Label
 from research.training.predictions import Predictions
 from research.training.regime_weights import FACTORS, fit_factors, fit_regime_weights, regime_factors
 from research.training.regimes import CELLS
+from research.workflow.backtest_job import Job, inputs_of
 from tests.conftest import assert_same_bits
 from tests.support import PUBLISHED
 
@@ -154,6 +155,9 @@ def test_it_is_off_unless_asked_for_and_refused_without_folds() -> None:
     assert load_config("published", sets=["run.regime_fit=on"]).run.regime_fit is True
     with pytest.raises(ValueError, match=r"run\.regime_fit must be on or off, was 'maybe'"):
         load_config("published", sets=["run.regime_fit=maybe"])
+    job = Job("simulated:random_walk?n_bars=300&n_symbols=2", load_config(sets=["run.regime_fit=on"]))
+    with pytest.raises(UserError, match=r"run\.regime_fit must be off where ensemble\.rule is mean, was on"):
+        inputs_of(job, simulate("random_walk", n_bars=300, n_symbols=2))
     bars = simulate("random_walk", n_bars=300, n_symbols=2, seed=0)
     with pytest.raises(UserError, match=r"run.regime_fit must have walk-forward predictions of two folds or more, was <imported"):
         fit_regime_weights(bars, Predictions.random(bars), PUBLISHED)
