@@ -140,7 +140,7 @@ MAP = np.dtype(  # from an opinion to money (`qtcore.chain.price`), as fitted on
         ("start", "i8"),  # ns UTC: the decisions from here on, to the next map's
         ("first", "i8"),  # number of the first cell of a block that it is for, set for each block
         ("factors", "f8", (N_MODELS,)),  # of the voters' weights: skill on earlier folds, 0 where a voter lost its seat
-        ("slope", "f8"),  # lower bound of the return of a trade before costs, for a lean of 1 and a volatility of 1; 0: no edge
+        ("slope", "f8"),  # what may be counted on of the return of a trade before costs, for a lean of 1 and a volatility of 1; 0: no edge
         ("variance", "f8"),  # of a trade's result, for a volatility of 1
         ("win", "f8", (N_KNOTS,)),  # probability that a trade pays after costs, by the size of the lean
         ("is_seated", "i8"),  # 1: the meta layer's answer counts

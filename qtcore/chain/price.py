@@ -1,10 +1,10 @@
 """Opinion in money: what an opinion may be counted on to earn, and whether that pays for the trade.
 
 A map (`MAP`, fitted by `research.training.edge` on data before) turns how far the ensemble leans to a side, p_buy - p_sell, and trailing
-volatility into the return of the trade that it asks for, before costs: slope x |lean| x volatility, where the slope is a lower bound and
-0 without evidence. A cell is valued once, whatever the broker costs (`value`); it trades when the edge that is left after fees, slippage
-and expected funding exceeds `decide.min_edge` (`price`). Where the ensemble has no such edge the arbiter is asked, whose score has a map of
-its own. The learned meta layer never adds: it shrinks a bet or leaves it out.
+volatility into the return of the trade that it asks for, before costs: slope x |lean| x volatility, where the slope is shrunk by its
+evidence and 0 without evidence. A cell is valued once, whatever the broker costs (`value`); it trades when the edge that is left after
+fees, slippage and expected funding exceeds `decide.min_edge` (`price`). Where the ensemble has no such edge the arbiter is asked, whose
+score has a map of its own. The learned meta layer never adds: it shrinks a bet or leaves it out.
 """
 
 from enum import IntEnum

@@ -168,7 +168,7 @@ class Absent:
     def _unseated(self, layer: str) -> str:
         """Say that a layer had a seat in no period, and what came nearest."""
         told = [each.get(layer, {}) for each in self.told]
-        if layer == "arbiter" and not any(each.get("lower", 0.0) > 0.0 for each in told):
+        if layer == "arbiter" and not any(each.get("counts", 0.0) > 0.0 for each in told):
             return self._unproven(layer)
         bounds = [gain["lower"] for each in told if (gain := each.get("gain") or {}).get("lower") is not None]
         none = f"it earned a seat in none of {several(len(told), 'periods')}"

@@ -66,20 +66,20 @@ class CellPrice:
         told, slope = self.told.get("arbiter", {}), float(self.row["arbiter_slope"])
         net = float(net_rule(bid_rule(self.score, self.volatility, slope), self.costs, self.carry))
         edge = f"{_bp(net)} (trades above decide.min_edge, {_bp(self.least)})" if slope > 0.0 and self.score == self.score else "none"
-        return {"net edge": edge, "map": map_text(told, float(told.get("lower", slope))), "seat": seat_text(told, slope > 0.0)}
+        return {"net edge": edge, "map": map_text(told, float(told.get("counts", slope))), "seat": seat_text(told, slope > 0.0)}
 
 
-def map_text(told: Mapping[str, Any], lower: float) -> str:
-    """Say a map's slope and what it was fitted on. told: its evidence; lower: what counts of the slope.
+def map_text(told: Mapping[str, Any], counts: float) -> str:
+    """Say a map's slope and what it was fitted on. told: its evidence; counts: what may be counted on of the slope.
 
     >>> map_text({"slope": 0.21, "error": 0.03, "n_cells": 2400, "n_effective": 14.2}, 0.13)
-    'slope 0.13, the 95 % lower bound of 0.21 with an error of 0.03, on 2,400 trades worth 14.2 blocks of time'
+    'slope 0.13, shrunk from 0.21 with an error of 0.03, on 2,400 trades worth 14.2 blocks of time'
     """
     if told.get("error") is None:
         known = f"{told.get('n_cells', 0):,}, worth {told.get('n_effective', 0.0):.1f} blocks of time"
-        return f"slope {lower:.4g}: too few trades were known before ({known})"
-    of = f"lower bound of {told['slope']:.4g} with an error of {told['error']:.4g}"
-    found = f"slope {lower:.4g}, the 95 % {of}" if lower > 0.0 else f"slope 0: the 99 % {of} is not above 0"
+        return f"slope {counts:.4g}: too few trades were known before ({known})"
+    of = f"{told['slope']:.4g} with an error of {told['error']:.4g}"
+    found = f"slope {counts:.4g}, shrunk from {of}" if counts > 0.0 else f"slope 0: the 99 % lower bound of {of} is not above 0"
     return f"{found}, on {told['n_cells']:,} trades worth {told['n_effective']:.1f} blocks of time"
 
 

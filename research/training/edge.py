@@ -1,9 +1,11 @@
 """Edge map: from how far the ensemble leans, and how much the market moves, to what a trade earns before costs.
 
 One slope through zero, pooled over symbols and sides: the result of the trade that the lean asks for, over trailing volatility, is
-regressed on the lean's size, so that every cell weighs 1 / volatility^2. What a chain may count on is a one-sided
-lower bound of the slope, never the estimate: nothing unless the 99 % bound is above zero, so that without an edge in the data nothing is
-traded; and then the 95 % bound, as the other one hardly pays costs just behind the gate: chains traded too late by a period or two.
+regressed on the lean's size, so that every cell weighs 1 / volatility^2. What a chain may count on is never the estimate: nothing unless
+the one-sided 99 % lower bound is above zero, so that without an edge in the data nothing is traded, and then the estimate shrunk by the
+square of how far noise alone reaches at that level (as Stein's estimators shrink, Efron & Morris 1973): from nothing at the gate towards
+the whole where the evidence is strong. The bound itself pays costs a period or two too late; a laxer bound jumps at the gate, and trades
+much on noise.
 
 The error is a jackknife over blocks of time, all symbols together, as neighbouring trades share bars and symbols share markets (Efron &
 Stein 1981; Cameron & Miller 2015 on clusters). Blocks that hold most of the information count as few: the quantile is Student's t with
@@ -20,22 +22,23 @@ from numpy.typing import NDArray
 from qtcore.types import F8, I8, N_KNOTS, NS_PER_HOUR
 
 SHORTEST_BLOCK = 72 * NS_PER_HOUR
-GATE, VALUE = 0.99, 0.95  # one-sided levels of lower bounds: of the one that must be above zero, and of the one that counts
+LEVEL = 0.99  # one-sided, of the lower bound that must be above zero
 NEWTON_STEPS, RIDGE = 12, 1.0  # of the logistic curve; the ridge is worth one trade
 MIN_CELLS, MIN_BLOCKS = 1_000, 8.0  # labelled cells and effective blocks; with fewer there is no edge
 
 
 @dataclass(frozen=True)
 class EdgeMap:
-    """A fitted map. slope: return before costs for a lean of 1 and a volatility of 1; error: its standard error; lower: what counts.
+    """A fitted map.
 
+    slope: return before costs for a lean of 1 and a volatility of 1; error: its standard error; counts: what may be counted on of it.
     variance: of a trade's result around the map, for a volatility of 1. n_cells: trades that it was fitted on; n_blocks: of time,
     n_effective of them by their share of the information.
     """
 
     slope: float = 0.0
     error: float = float("inf")
-    lower: float = 0.0
+    counts: float = 0.0
     variance: float = 0.0
     n_cells: int = 0
     n_blocks: int = 0
@@ -61,13 +64,13 @@ class EdgeMap:
         slope = products.sum() / whole
         without = (products.sum() - products) / (whole - squares)
         error = np.sqrt((m - 1) / m * np.sum((without - slope) ** 2))
-        is_told, variance = slope > quantile(GATE, effective) * error, float(np.mean((y - slope * x) ** 2))
-        lower = float(slope - quantile(VALUE, effective) * error) if is_told else 0.0
-        return cls(float(slope), float(error), lower, variance, **counted)
+        reach, variance = quantile(effective) * error, float(np.mean((y - slope * x) ** 2))
+        counts = float(slope * (1.0 - (reach / slope) ** 2)) if slope > reach else 0.0
+        return cls(float(slope), float(error), counts, variance, **counted)
 
     def gross(self, lean: F8, volatility: F8) -> F8:
         """Return what a trade on the side that a cell leans to may be counted on to earn before costs, a fraction; NaN where unknown."""
-        return self.lower * np.abs(lean) * volatility
+        return self.counts * np.abs(lean) * volatility
 
 
 def fit_win(lean: F8, results: F8, costs: float) -> F8:
@@ -89,11 +92,11 @@ def fit_win(lean: F8, results: F8, costs: float) -> F8:
     return np.array([1.0 / (1.0 + math.exp(-min(max(weights[0] + weights[1] * size, -30.0), 30.0))) for size in at])
 
 
-def quantile(level: float, n_effective: float) -> float:
-    """Return the quantile of Student's t that a one-sided bound of a level takes with so many effective blocks."""
+def quantile(n_effective: float) -> float:
+    """Return the quantile of Student's t that a one-sided bound of `LEVEL` takes with so many effective blocks."""
     from scipy.stats import t
 
-    return float(t.ppf(level, max(1.0, n_effective - 1.0)))
+    return float(t.ppf(LEVEL, max(1.0, n_effective - 1.0)))
 
 
 def blocks_of(close_time: I8, horizon_ns: int) -> I8:

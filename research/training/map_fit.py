@@ -129,7 +129,7 @@ def fit_maps(
     maps["arbiter_variance"] = [own.variance for own, _ in arbiter]
     maps["arbiter_win"] = np.stack([win for _, win in arbiter])
     tried = maps.copy()
-    tried["arbiter_slope"] = [own.lower for own, _ in arbiter]
+    tried["arbiter_slope"] = [own.counts for own, _ in arbiter]
     found = [Gain()] * len(starts)
     if params.arbiter.enabled and np.any(tried["arbiter_slope"] > 0.0):
         has_map = (maps["slope"] > 0.0) | (tried["arbiter_slope"] > 0.0)
@@ -173,7 +173,7 @@ def _ensemble(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, 
 def _rows(bars: Bars, starts: Sequence[int], fits: Sequence[tuple[EdgeMap, F8]], factors: F8) -> NDArray:
     maps = np.repeat(no_map(), len(starts))
     maps["start"], maps["factors"] = bars.close_time[list(starts)], factors
-    maps["slope"] = [fitted.lower for fitted, _ in fits]
+    maps["slope"] = [fitted.counts for fitted, _ in fits]
     maps["variance"] = [fitted.variance for fitted, _ in fits]
     maps["win"] = np.stack([win for _, win in fits])
     return maps

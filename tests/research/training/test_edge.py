@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qtcore.types import NS_PER_HOUR
-from research.training.edge import GATE, MIN_BLOCKS, MIN_CELLS, VALUE, EdgeMap, blocks_of, leaning, quantile
+from research.training.edge import LEVEL, MIN_BLOCKS, MIN_CELLS, EdgeMap, blocks_of, leaning, quantile
 
 
 def world(slope, n=2_000, n_symbols=4, seed=0, horizon=12):
@@ -39,27 +39,27 @@ def test_edge_map_is_weighted_least_squares_with_a_jackknife_over_blocks(seed):
     slope, error, effective = naive(*made)
     found = EdgeMap.fit(*made)
     assert (found.slope, found.error, found.n_effective) == (pytest.approx(slope), pytest.approx(error), pytest.approx(effective))
-    is_told = slope - quantile(GATE, effective) * error > 0.0
-    assert found.lower == pytest.approx(slope - quantile(VALUE, effective) * error if is_told else 0.0)
+    reach = quantile(effective) * error
+    assert found.counts == pytest.approx(slope * (1.0 - (reach / slope) ** 2) if slope > reach else 0.0)
     assert (found.n_cells, found.n_blocks) == (8_000, len(np.unique(made[3])))
 
 
 def test_edge_map_counts_on_an_edge_that_is_there():
     found = EdgeMap.fit(*world(3.0, n=6_000))
-    assert 0.5 < found.lower < found.slope
+    assert 0.5 < found.counts < found.slope
     lean, volatility = np.array([0.5, -0.5, 0.0, np.nan]), np.full(4, 0.01)
-    assert found.gross(lean, volatility)[:3] == pytest.approx([found.lower * 0.005] * 2 + [0.0])
+    assert found.gross(lean, volatility)[:3] == pytest.approx([found.counts * 0.005] * 2 + [0.0])
     assert np.isnan(found.gross(lean, volatility)[3])
 
 
 def test_edge_map_counts_on_nothing_in_noise_as_often_as_its_level_says():
-    counted = sum(EdgeMap.fit(*world(0.0, n=1_500, seed=seed)).lower > 0.0 for seed in range(300))
+    counted = sum(EdgeMap.fit(*world(0.0, n=1_500, seed=seed)).counts > 0.0 for seed in range(300))
     assert counted <= 9, "99.9 % of samples of 300 with a chance of 1 % have at most 9"
-    assert GATE == 0.99
+    assert LEVEL == 0.99
 
 
 def test_edge_map_of_an_edge_against_the_lean_is_zero():
-    assert EdgeMap.fit(*world(-3.0)).lower == 0.0
+    assert EdgeMap.fit(*world(-3.0)).counts == 0.0
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_edge_map_of_an_edge_against_the_lean_is_zero():
 def test_edge_map_of_too_little_is_zero(cut):
     made = world(50.0, n=3_000, n_symbols=cut.pop("n_symbols", 4))
     found = EdgeMap.fit(*(a[: cut["n"]] for a in made))
-    assert (found.slope, found.lower, found.n_cells) == (0.0, 0.0, made[0][: cut["n"]].size)
+    assert (found.slope, found.counts, found.n_cells) == (0.0, 0.0, made[0][: cut["n"]].size)
 
 
 def test_edge_map_leaves_out_what_is_unknown():
