@@ -24,7 +24,6 @@ from research.data.worlds import Block, candles, draw, first_prices
 from research.evidence.surrogates import surrogate
 from research.training.edge import leaning
 from tests.conftest import shared_data
-from tests.support.priced import PRICED
 
 N, S, START = 8_000, 8, 946_684_800_000_000_000  # hourly bars from 2000-01-01 UTC
 SEEDS, TUNED = range(1_301, 1_341), range(13, 15)  # written down before the first run
@@ -36,9 +35,9 @@ PULL = {  # deviations of the next bar's return that a state of 1 is worth, by s
     "volume": {52: 0.055, 55: 0.10, 60: 0.155, 68: 0.26},
 }
 NOISE = ("GARCH", "storms", "real")
-PLAN = {"preset": "tiny", "models": ["xgb", "lgbm"], "calibration": "prior", "processes": 1}
-PUBLISHED = Params.profile("published").with_values({"ensemble.weights": [0.25] * 4 + [0.0]})
-CHAIN = PUBLISHED.with_values(PRICED | {"broker.max_holding_bars": 0})
+PLAN = {"preset": "tiny", "models": ["xgb", "lgbm"], "processes": 1}
+CHAIN, PUBLISHED = Params(), Params.profile("published").with_values({"ensemble.weights": [0.25] * 4 + [0.0]})
+ALONE = CHAIN.with_values({"meta.enabled": False, "arbiter.enabled": False})
 LEVELS = (0.0, *np.geomspace(1e-4, 2e-2, 19).tolist())  # of `decide.min_edge`, from which hindsight chooses
 BINS = 20  # of the confidence
 
@@ -96,7 +95,8 @@ class Measured:
 
     direction: share of moves beyond the label's threshold whose side the ensemble leans to. move: mean size over the horizon, in round-trip
     costs. hindsight [20]: gain at each of `LEVELS` with the estimated slopes. wins [3, BINS]: cells, confidence and trades that pay, summed
-    by confidence, over the cells that lean. slopes: of the maps from the second fold on.
+    by confidence, over the cells that lean. slopes: of the maps from the second fold on. alone: gain without meta layer and arbiter; seats:
+    of arbiter and meta layer, shares of these folds. has_edge: whether the verdict claims one.
     """
 
     direction: float
@@ -108,14 +108,19 @@ class Measured:
     published_trades: int
     wins: F8
     slopes: tuple[float, ...]
+    alone: float
+    seats: tuple[float, float]
+    has_edge: bool
     seconds: float
 
 
 def measure(bars: Bars, label: str = "L1") -> Measured:
-    """Train on a world, trade on its opinions with a price and as `published` does."""
+    """Train on a world, meta layer too, trade on its opinions with a price, on the ensemble's alone, and as `published` does."""
     began = perf_counter()
-    made = research.train(bars, label=label, params=CHAIN, maps=True, use_store=False, **PLAN)
-    priced, published = (research.backtest(bars, made, params=params) for params in (CHAIN, PUBLISHED))
+    made = research.train(bars, label=label, params=CHAIN, use_store=False, **PLAN)
+    priced = research.backtest(bars, made, CHAIN, meta=learned(bars, made))
+    alone, published = (research.backtest(bars, made, params) for params in (ALONE, PUBLISHED))
+    maps = priced.predictions.maps.maps[1:]
     first, horizon = int(np.flatnonzero(made.fold == 1)[0]), made.label.horizon
     costs = costs_rule(CHAIN.broker.fee_rate, CHAIN.broker.slippage_rate)
     lean, labels = priced.result.decisions.lean[first:], made.labels[first:]
@@ -128,9 +133,20 @@ def measure(bars: Bars, label: str = "L1") -> Measured:
         hindsight(bars, made),
         *since(published, first),
         by_confidence(priced.result.decisions.raw_confidence[first:], result > costs, np.isfinite(result)),
-        tuple(made.maps.maps["slope"][1:].tolist()),
+        tuple(maps["slope"].tolist()),
+        since(alone, first)[0],
+        (float(np.mean(maps["arbiter_slope"] > 0.0)), float(np.mean(maps["is_seated"]))),
+        priced.summary["evidence"]["finding"] == "edge",
         perf_counter() - began,
     )
+
+
+def learned(bars: Bars, made: research.Predictions) -> Any:
+    """Return the learned meta layer, None where it cannot be trained."""
+    try:
+        return research.train_meta(bars, made, CHAIN)
+    except research.UserError:
+        return None
 
 
 def since(run: Any, first: int) -> tuple[float, int]:
@@ -165,6 +181,8 @@ def summary(found: list[Measured]) -> str:
     means = {
         name: np.mean([getattr(m, name) for m in found]) for name in ("direction", "published", "trades", "published_trades", "seconds")
     }
+    added, n = gains - np.array([m.alone for m in found]), len(found)
+    reach = 1.96 * float(np.std(added, ddof=1)) / n**0.5 if n > 1 else np.nan
     slopes, error = np.concatenate([m.slopes for m in found]), calibration_error(np.sum([m.wins for m in found], axis=0))
     best = int(levels.sum(axis=0).argmax())
     return "; ".join(
@@ -174,6 +192,10 @@ def summary(found: list[Measured]) -> str:
             f"sum {gains.sum():+.3f}, in hindsight {levels.max(axis=1).sum():+.3f} or {levels[:, best].sum():+.3f} at {LEVELS[best]:.4f}",
             f"published {means['published']:+.2%}; trades {means['trades']:.1f} against {means['published_trades']:.1f}",
             f"{np.mean([m.trades > 0 for m in found]):.0%} of worlds and {np.mean(slopes > 0.0):.0%} of folds trade",
+            f"against the ensemble alone {added.mean():+.2%} (+-{reach:.2%}), worst {added.min():+.2%}, "
+            f"above -1 % in {np.mean(added > -0.01):.0%} of worlds",
+            "seats of arbiter and meta layer in {:.0%} and {:.0%} of folds".format(*np.mean([m.seats for m in found], axis=0)),
+            f"the verdict claims an edge in {sum(m.has_edge for m in found)}",
             f"calibration error {error:.1%}; {means['seconds']:.1f} s a world",
         ]
     )
