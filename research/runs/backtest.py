@@ -69,7 +69,7 @@ def backtest(
     result = engine.run(bars, predictions.votes())
     own_layers = (*own.chain, *(["meta_model"] if meta is not None and kept is None else []))
     notes = (*predictions.notes, *silent(params, predictions), *(kept.remarks(predictions.slots) if kept is not None else ()))
-    about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "own": own, "ceilings": ceilings}
+    about: dict[str, Any] = {"meta": kept, "own_layers": own_layers, "own": own, "ceilings": ceilings, "profile": params.made_of}
     run = RunRecord(bars, predictions, params, result, engine.finish()[1], notes, tuple(lacked), **about)
     return replace(run, notes=(*notes, *run.unread))
 

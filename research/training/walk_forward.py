@@ -81,7 +81,7 @@ def train(
     label: str | Label | None = None,
     params: Params | None = None,
     *,
-    profile: str = "default",
+    profile: str | None = None,
     plan: TrainingPlan | None = None,
     use_store: bool = True,
     custom: Sequence[Any] = (),
@@ -96,8 +96,8 @@ def train(
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
     models: names of at most five registered models, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or
-    a Label. profile: whose parameters and plan are taken where `params` or `plan` are not given. Further keywords are the fields of
-    `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
+    a Label. profile: whose parameters and plan are taken where `params` or `plan` are not given; that of `params` unless told, `default`
+    without them. Further keywords are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
     `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`. custom: features of the researcher's own;
     own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend
     on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it
@@ -115,6 +115,7 @@ def train(
     bars = as_bars(bars)
     asked |= {} if models is None else {"models": models}
     asked |= {} if label is None else {"label": label}
+    profile = profile or (params.made_of if params is not None else "default")
     plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=USUAL)), **asked})
     plan = replace(plan, models=_slots(plan.models), params=(params or Params.profile(profile)).flat(), n_folds=plan.folds)
     check_engine(engine, address)

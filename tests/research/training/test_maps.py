@@ -155,6 +155,16 @@ def test_models_are_asked_about_what_they_hold_out_and_never_saw_it(bars):
         assert_same_bits(part.votes.probs[made.names.index("lgbm")].reshape(-1, 3), calibrated(again, again.predict_proba(cells)))
 
 
+def test_parameters_bring_the_training_of_their_profile(bars):
+    plan = {"models": ["lgbm"], "preset": "tiny", "n_folds": 1, "processes": 1}
+    published = Params.profile("published").with_values({"broker.fee_rate": 0.001})
+    made = {name: research.train(bars, params=params, **plan) for name, params in (("published", published), ("default", None))}
+    told = {name: each.models.config["plan"] for name, each in made.items()}
+    assert (told["published"]["maps"], told["published"]["calibration"]) == (False, "none")
+    assert (told["default"]["maps"], told["default"]["calibration"]) == (True, "prior")
+    assert research.backtest(bars, made["published"], published).profile == "published"
+
+
 def test_a_training_whose_maps_cannot_be_fitted_is_refused_before_the_work(bars):
     with pytest.raises(InputError, match=r"broker\.fill must be next_open"):
         research.train(bars, ["xgb"], "L1", Params.profile("published").with_values({"broker.fill": "close"}), maps=True)
