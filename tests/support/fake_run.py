@@ -61,6 +61,7 @@ class FakeRun:
     ensemble_only: SimpleNamespace
     closing_fills: np.ndarray = field(default_factory=lambda: np.zeros(0, FILL))
     notes: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
     lacked: tuple[str, ...] = ()
     without_breaker: SimpleNamespace | None = None
     command: str = "qt backtest simulated:fake --profile published"
