@@ -48,7 +48,7 @@ def with_risk(params: Params, config: Mapping[str, Any]) -> Params:
 def position_pct(confidence: float, params: Params) -> float:
     """Share of the base that an approved trade of this confidence gets without trade history (`spec` 10.4).
 
-    >>> round(position_pct(0.85, Params()), 6)
+    >>> round(position_pct(0.85, Params.profile("published")), 6)
     0.075893
     """
     g = params.governor
@@ -59,7 +59,7 @@ def position_pct(confidence: float, params: Params) -> float:
 class GovernorState:
     """A governor with an account; symbols get a column when they are first named.
 
-    >>> governor = GovernorState(Params())
+    >>> governor = GovernorState(Params.profile("published"))
     >>> governor.allocate("BTCUSDT", "BUY", 0.85, "2026-01-12T12:00:00")["reason"]
     'APPROVED'
     """

@@ -35,7 +35,7 @@ def reason_text(code: int, params: Params | None = None, numbers: Mapping[str, f
 
     params: those that held, for `limit`, the rule's parameter. numbers: of the cell and of the account, by the names of the table.
 
-    >>> reason_text(20), reason_text(62), reason_text(62, Params(), {"confidence": 0.6499})
+    >>> reason_text(20), reason_text(62), reason_text(62, Params.profile("published"), {"confidence": 0.6499})
     ('split_vote', 'LOW_CONFIDENCE', 'LOW_CONFIDENCE (0.650 < 0.650)')
     """
     rule, known = rule_of(code), dict(numbers or {})

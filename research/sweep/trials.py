@@ -78,8 +78,8 @@ class SweepResult:
     def best(self, objective: str = "sharpe", where: Sequence[str] | None = None) -> pd.Series:
         """Return the trial with the largest `objective` (smallest of `-max_drawdown`) among those that keep the constraints.
 
-        where: instead of those of the sweep. An objective of a slice, `sharpe.volatility_low`, needs a sweep with `by_regime`. Raises
-        UserError when no trial keeps them.
+        where: instead of those of the sweep. An objective of a slice, `sharpe.volatility_low`, needs a sweep with `by_regime`. Where no
+        trial traded, so that none has a ratio, the first one stands for all. Raises UserError when no trial keeps the constraints.
         """
         rules = parse_rules(self.where if where is None else where, self.columns)
         tops = []
@@ -87,6 +87,8 @@ class SweepResult:
             at = best_row(block, objective, rules)
             if at is not None:
                 tops.append(block.iloc[[at]])
+        if not tops and not rules and not any(self.table(["n_trades"])["n_trades"]):
+            return next(self.blocks()).iloc[0]
         if not tops:
             asked = " and ".join(f"{r.column} {r.sign} {r.limit:g}" for r in rules) or f"a {objective}"
             raise UserError(f"a trial must have {asked}, none of {len(self):,} did; loosen a constraint")

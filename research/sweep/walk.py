@@ -55,10 +55,11 @@ def walk_forward(
     Columns: fold; start and end (UTC) of the fold that is scored; the setting; each figure as `picked.sharpe` on the fold of the pick,
     `scored.sharpe` on the next, and `median.sharpe` there of all settings tried on the fold before: what blind picking would have given.
 
-    >>> import research
+    >>> import qtcore, research
     >>> from research.sweep import walk_forward
     >>> bars = research.load_bars("simulated:random_walk?n_bars=600&n_symbols=2")
-    >>> picks = walk_forward(bars, research.Predictions.random(bars), {"decide.min_edge": [0.0, 0.001]}, n_folds=3)
+    >>> published, grid = qtcore.Params.profile("published"), {"governor.min_confidence": [0.5, 0.6]}
+    >>> picks = walk_forward(bars, research.Predictions.random(bars), grid, published, n_folds=3)
     >>> len(picks)
     2
     """

@@ -255,7 +255,8 @@ def _judge_rules(judge: Any, params: Params, seed: int, world: World, custom: tu
     def opinion(world: Bars, voted: Votes, edges: list[int]) -> Arrays:
         engine = Engine(params, judge=judge, custom=custom)
         parts = [engine.run(fresh(world[a:b]), fresh(voted[a:b])).decisions for a, b in pairwise(edges) if b > a]
-        return {name: np.concatenate([getattr(d, name) for d in parts]) for name in ("raw_action", "raw_confidence")}
+        names = ("raw_action", "raw_confidence") if parts[0].lean is None else ("lean",)  # with a price nothing else is the judge's own
+        return {name: np.concatenate([getattr(d, name) for d in parts]) for name in names}
 
     whole = opinion(bars, votes, [0, bars.n])
     yield attempt("repeatable", lambda: differs("run twice", whole, opinion(bars, votes, [0, bars.n]), bars))
