@@ -562,7 +562,7 @@ COMMANDS = [  # a word each: none holds a blank but the constraint
         (f"backtest {WORLD} --no-verify --quiet --predictions stored.parquet --from 2000-01-02 --to 2000-01-09 --seed 3",),
         ("backtest candles.csv --no-verify --quiet --predictions stored.parquet --set run.embargo=5 --symbols SIM01,SIM02",),
         (
-            f"sweep {WORLD} --quiet --out made --grid governor.min_confidence=0.5,0.6 --predictions stored.parquet --profile published --where",
+            f"sweep {WORLD} --quiet --out made --grid meta.low_confidence=0.5,0.6 --predictions stored.parquet --profile published --where",
             "sharpe > -9",
         ),
         (f"sweep {WORLD} --grid governor.min_confidence=0.5:0.6 --search random --settings 2 --predictions stored.parquet",),

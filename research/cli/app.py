@@ -69,9 +69,9 @@ def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = Fa
     with progress(quiet or json) as update:
         real, planted, page = run_demo(out, seed, update)
     if json:
-        show.print_json(real.summary | {"planted": planted.summary})
+        print_json(real.summary | {"planted": planted.summary})
     elif quiet:
-        show.path(real.folder / "report.html")
+        show.run(real, quiet=True, json=False)
     else:
         for name, run in (("real candles", real), ("a market with a known edge", planted)):
             show.heading(name)
