@@ -12,8 +12,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from research.workflow.backtest_job import DEMO
+
 ROOT = Path(__file__).resolve().parents[1]
-PLANTED = "a market with a known edge"  # heading of the second run
 
 
 def demo() -> str:
@@ -23,7 +24,7 @@ def demo() -> str:
         done = subprocess.run(
             [sys.executable, "-m", "research", "demo"], cwd=ROOT, capture_output=True, text=True, check=True, env=environment
         )
-    first, mark, second = done.stdout.strip("\n").partition(f"\n{PLANTED}\n")
+    first, mark, second = done.stdout.strip("\n").partition(f"\n{[*DEMO][1]}\n")
     second = re.sub(r"\nlayer +accuracy.*?\n\n(?=verdict: )", "\n", second, flags=re.DOTALL)
     return "\n".join(line.rstrip() for line in (first + mark + second).splitlines())
 

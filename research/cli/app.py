@@ -67,18 +67,19 @@ def demo(out: Out = None, seed: Seed = 42, quiet: Quiet = False, json: Json = Fa
     from research.workflow.backtest_job import run_demo
 
     with progress(quiet or json) as update:
-        real, planted, page = run_demo(out, seed, update)
+        runs, page = run_demo(out, seed, update)
+    real, planted = runs.values()
     if json:
         print_json(real.summary | {"planted": planted.summary})
     elif quiet:
         show.run(real, quiet=True, json=False)
     else:
-        for name, run in (("real candles", real), ("a market with a known edge", planted)):
+        for name, run in runs.items():
             show.heading(name)
             show.run(run, quiet=False, json=False)
         show.heading("both on one page")
         show.path(page)
-    failed = [show.fails(run.summary["evidence"], quiet or json) for run in (real, planted)]
+    failed = [show.fails(run.summary["evidence"], quiet or json) for run in runs.values()]
     if any(failed):
         raise typer.Exit(1)
 

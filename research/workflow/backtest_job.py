@@ -29,7 +29,10 @@ from research.workflow.own_layers import try_chain, try_training
 from research.workflow.run import Run
 
 TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
-PLANTED = "simulated:reversion?n_bars=5000&n_symbols=4&pull=0.15"  # what the demo can find an edge in
+DEMO = {  # what the demo runs on, by name, and its folder: the candles of `arch`, and a market in which something can be known
+    "real candles": ("sample", ""),
+    "a market with a known edge": ("simulated:reversion?n_bars=5000&n_symbols=4&pull=0.15", "planted"),
+}
 Progress = Any  # callback (done, total, text)
 
 
@@ -299,10 +302,10 @@ def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], ou
     return replace(made, notes=(*made.notes, *sentences(checked)))
 
 
-def run_demo(out: Path | None, seed: int, progress: Progress = None) -> tuple[Run, Run, Path]:
-    """Run the main job, all four models in their quickest form, on the candles of `arch` and on a market in which something can be known.
+def run_demo(out: Path | None, seed: int, progress: Progress = None) -> tuple[dict[str, Run], Path]:
+    """Run the main job, all four models in their quickest form, on each of `DEMO`; their trials have a ledger of their own.
 
-    Returns both runs and the page that shows them side by side. Their trials have a ledger of their own.
+    Returns the runs by name and the page that shows them side by side.
     """
     from research.report.compare import write_page
     from research.runs.config import load_config
@@ -310,10 +313,8 @@ def run_demo(out: Path | None, seed: int, progress: Progress = None) -> tuple[Ru
     os.environ["QT_HOME"] = str(home() / "demo")
     config = load_config(sets=["run.models=xgb,lgbm,nhits,patchtst", "run.preset=fast", f"run.seed={seed}"])
     folder = out or Path("reports") / "demo"
-    real = run_job(Job("sample", config, out=folder), progress=progress)
-    planted = run_job(Job(PLANTED, config, out=folder / "planted"), progress=progress)
-    page = write_page({"real candles": folder, "a market with a known edge": folder / "planted"}, folder / "both.html")
-    return real, planted, page
+    runs = {name: run_job(Job(data, config, out=folder / part), progress=progress) for name, (data, part) in DEMO.items()}
+    return runs, write_page({name: folder / part for name, (_, part) in DEMO.items()}, folder / "both.html")
 
 
 def _run_name(job: Job) -> str:
