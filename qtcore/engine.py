@@ -12,20 +12,18 @@ from numpy.typing import NDArray
 from qtcore.chain.advance import Stepper
 from qtcore.chain.decide import decide, price_opinion
 from qtcore.chain.flow import flow, flows
-from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, maps_on, no_map, pricing_of
+from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, leans_of, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
 from qtcore.choices import DecideRule
 from qtcore.declare import time_text
 from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
 from qtcore.features.custom import own_features
-from qtcore.meta import MetaSource, meta_problems, meta_probs
+from qtcore.meta import Hits, MetaSource, hit_bars, meta_problems, meta_probs
 from qtcore.own_code import own_code
 from qtcore.params import Params
 from qtcore.rules import Reason
-from qtcore.types import F8, I8, MODELS, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
-
-DEFAULT_HORIZON = 5  # bars, of label L1
+from qtcore.types import DEFAULT_HORIZON, F8, I8, MODELS, N_MODELS, Action, Bars, Decisions, InputError, Source, Votes
 
 
 class Models(Protocol):
@@ -171,8 +169,8 @@ class Engine:
                 traded = flow(bars, votes, planes, self.params, self.account, self._trade)
             later = partial(decide, votes, planes.arbiter, planes.regime, self.params)
             return Result(bars, planes, votes, later, **vars(traded), orders=self._orders())
-        probs, problem = self._asked(votes, planes, bars.close_time)
         pricing = self._pricing(bars, votes, planes)
+        probs, problem = self._asked(bars, votes, planes, pricing)
         decisions = self._decide(bars, votes, planes, probs, problem, pricing)
         if self.judge is not None:
             self._judge(decisions, bars, votes, planes, pricing)
@@ -210,9 +208,11 @@ class Engine:
         """Copies of every array that a later block depends on, by name."""
         features = {f"features.{name}": np.copy(array) for name, array in self.bank.state.items()}
         account = {f"account.{name}": np.copy(array) for name, array in vars(self.account).items()}
+        hits = {f"meta.hit_{name}": np.copy(array) for name, array in vars(self._hits).items()} if len(self._hits.before) else {}
         return {
             **features,
             **account,
+            **hits,
             "meta.mean_confidence": self._mean_confidence.copy(),
             "models.rows": self._rows.copy(),
             "carry.mean": self._carry.copy(),
@@ -226,6 +226,8 @@ class Engine:
         for name in vars(self.account):
             setattr(self.account, name, np.copy(state[f"account.{name}"]))
         self._mean_confidence, self._rows = np.copy(state["meta.mean_confidence"]), np.copy(state["models.rows"])
+        if "meta.hit_rate" in state:
+            self._hits = Hits(np.copy(state["meta.hit_rate"]), np.copy(state["meta.hit_before"]))
         self._carry[:] = state.get("carry.mean", 0.0)  # a state from before 0.3 knows of no expected funding
         self._clock[:] = state["clock"]
 
@@ -239,7 +241,7 @@ class Engine:
         self.bank = FeatureBank(self.params, symbols, interval, wanted, self._custom)
         self._carry = np.zeros(len(symbols))
         self.account = TradeState.fresh(self.params, len(symbols))
-        self._mean_confidence = np.full(len(symbols), np.nan)
+        self._mean_confidence, self._hits = np.full(len(symbols), np.nan), Hits.fresh(0, len(symbols))
         n_before, n_columns = (0, 0) if self.models is None else (getattr(self.models, "lookback", 1) - 1, len(self.models.feature_names))
         self._rows = np.full((n_before, len(symbols), n_columns), np.nan, np.float32)  # what windows still see of earlier blocks
 
@@ -266,12 +268,26 @@ class Engine:
             return as_votes(votes, n, n_symbols)
         return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan), None, self._names)
 
-    def _asked(self, votes: Votes, planes: Planes, close_time: I8) -> tuple[F8 | None, NDArray[np.int64]]:
+    def _asked(self, bars: Bars, votes: Votes, planes: Planes, pricing: F8 | None) -> tuple[F8 | None, NDArray[np.int64]]:
         """Ask the learned meta model about every cell; where it is silent, the second answer [n] says why."""
         if self.meta_model is None:
-            return None, np.full(len(close_time), int(Reason.MODEL_NOT_LOADED))
-        probs = meta_probs(self.meta_model, votes, planes, self._mean_confidence, close_time)
-        return probs, meta_problems(self.meta_model, close_time)
+            return None, np.full(bars.n, int(Reason.MODEL_NOT_LOADED))
+        hits = self._hit_rates(bars, votes, pricing)
+        probs = meta_probs(self.meta_model, votes, planes, self._mean_confidence, bars.close_time, hits)
+        return probs, meta_problems(self.meta_model, bars.close_time)
+
+    def _hit_rates(self, bars: Bars, votes: Votes, pricing: F8 | None) -> F8 | None:
+        """Return the voters' hit rates, None where the meta model reads none.
+
+        They start afresh with a model that counts them over another horizon: what was decided before depends on bars and models alone, so a
+        journal whose meta layer was exchanged replays to the same bits.
+        """
+        horizon = hit_bars(self.meta_model)
+        if horizon != len(self._hits.before):
+            self._hits = Hits.fresh(horizon, len(bars.symbols))
+        if horizon == 0:
+            return None
+        return self._hits.advance(leans_of(votes) if pricing is None else pricing[:N_MODELS], bars.close)
 
     def _decide(
         self, bars: Bars, votes: Votes, planes: Planes, probs: F8 | None, problem: NDArray[np.int64], pricing: F8 | None

@@ -18,6 +18,7 @@ NS_PER_DAY = 24 * NS_PER_HOUR
 
 MODELS = ("xgb", "lgbm", "nhits", "patchtst", "tft")  # known voters in the slots of every [M, ...] array; others: `qtcore.voters`
 N_MODELS = 5
+DEFAULT_HORIZON = 5  # bars, of label L1
 LEAST_PRICE, MOST = 1e-30, 1e30  # prices lie between, volumes below: no market leaves this, and a product of ten still fits a float64
 ARBITER_INPUTS = ("rsi", "macd", "macd_signal", "bb_position", "volume_trend", "momentum_1h")
 REGIME_INPUTS = ("volatility", "trend_strength")

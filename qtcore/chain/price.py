@@ -266,6 +266,14 @@ def pricing_of(votes: Votes, volatility: F8, carry: F8 | None = None) -> F8:
     return out
 
 
+def leans_of(votes: Votes) -> F8:
+    """Return how far each voter leans, p_buy - p_sell or its signed confidence as in `lay_pricing`, NaN absent, [5, n, S]."""
+    n, n_symbols = votes.action.shape[1:]
+    out = np.empty((2 * N_MODELS, n, n_symbols))
+    lay_pricing(*told(votes), out.reshape(2 * N_MODELS, -1))
+    return out[:N_MODELS]
+
+
 def told(votes: Votes) -> tuple[NDArray[np.int8], F8, F8]:
     """Return what voters said as `lay_pricing` takes it."""
     probs = np.empty((N_MODELS, 0, 3)) if votes.probs is None else as_array(votes.probs, np.float64).reshape(N_MODELS, -1, 3)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from qtcore.jit import kernel
 from qtcore.meta.linear import logistic_platt, logistic_softmax
 from qtcore.meta.mlp import mlp
-from qtcore.meta.vectors import SLOTS, VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of
+from qtcore.meta.vectors import SLOTS, VECTORS, one_hot_row, probable_row, slot_order, v5_row, vector_of, wants_hits
 from qtcore.rules import Reason
-from qtcore.types import ADVANCED, F8, I8, MODELS, InputError, Votes
+from qtcore.types import ADVANCED, DEFAULT_HORIZON, F8, I8, MODELS, InputError, Votes
 
 SHAPES = {
     "logistic_platt": {"mean": "F", "scale": "F", "coef": "3F", "intercept": "3", "slope": "3", "offset": "3"},
@@ -50,7 +50,7 @@ class MetaModel:
 
     kind: `logistic_platt`, `logistic_softmax` or `mlp`. feature_names: what its inputs are called, in order; one of `VECTORS`, or the
     model is never asked. arrays: float64, by the names and shapes of `SHAPES` (F features, H and G hidden units). hash: of the artefact,
-    as its store gave it.
+    as its store gave it. horizon: see `hit_bars`.
     Raises InputError when something does not fit.
     """
 
@@ -58,6 +58,7 @@ class MetaModel:
     feature_names: tuple[str, ...]
     arrays: Mapping[str, F8]
     hash: str = ""
+    horizon: int = DEFAULT_HORIZON
 
     def __post_init__(self) -> None:
         if self.kind not in SHAPES:
@@ -75,6 +76,8 @@ class MetaModel:
                     f"meta model's {name} must be finite and of shape [{', '.join(shape)}] with {sizes}, was {list(array.shape)}"
                 )
             arrays[name] = array
+        if self.horizon < 1:
+            raise InputError(f"meta model's horizon must be 1 bar or more, was {self.horizon}")
         if np.any(arrays["scale"] == 0.0):
             raise InputError("meta model's scale must not hold a zero, was 0.0; a constant feature has scale 1")
         object.__setattr__(self, "arrays", arrays)
@@ -115,6 +118,14 @@ def check_voters(model: MetaSource, names: tuple[str, ...]) -> None:
             raise InputError(f"{text} and asked about {names[m]}; train it again, or leave it out")
 
 
+def hit_bars(model: MetaSource | None) -> int:
+    """Return after how many bars a voter was right or wrong in the hit rates that a model reads, 0 where it reads none.
+
+    A source says its own as `horizon`, that of the label it learned from; one that does not has `DEFAULT_HORIZON`.
+    """
+    return getattr(model, "horizon", DEFAULT_HORIZON) if model is not None and wants_hits(model.vector) else 0
+
+
 def meta_problem(model: MetaSource | None) -> Reason:
     """Return why `meta_probs` is NaN in a cell with voters: no model, a model of unknown features, or unknown features of the cell."""
     if model is None:
@@ -127,15 +138,22 @@ def meta_problems(model: MetaSource, close_time: I8) -> NDArray[np.int64]:
     return np.where(model.ready(close_time), int(meta_problem(model)), int(Reason.MODEL_NOT_LOADED))
 
 
-def meta_probs(model: MetaSource | None, votes: Votes, planes: Any, prev_mean_confidence: F8, close_time: I8 | None = None) -> F8:
+def meta_probs(
+    model: MetaSource | None,
+    votes: Votes,
+    planes: Any,
+    prev_mean_confidence: F8,
+    close_time: I8 | None = None,
+    hits: F8 | None = None,
+) -> F8:
     """Ask the meta model about every cell with at least two voters.
 
     votes: `[5, n, S]`; planes: the block's features by name, `planes["volatility"] -> [n, S]`; prev_mean_confidence `[S]`: mean
     confidence of each symbol's last bar with a voter, NaN at the start; updated in place. close_time `[n]`: decision times, which a
-    schedule needs.
+    schedule needs. hits `[5, n, S]`: the voters' hit rates, which a model with `hit_bars` needs.
     Returns `[3, n, S]` SELL HOLD BUY; NaN where the model is not ready (`meta_problem` says why) or a feature is unknown.
-    Raises InputError when the 32 or 36 features are wanted and the votes carry no probabilities, and where other voters have the slots
-    (`check_voters`).
+    Raises InputError when the 32 or 36 features are wanted and the votes carry no probabilities, hit rates are wanted and not given, and
+    where other voters have the slots (`check_voters`).
     """
     n, n_symbols = votes.action.shape[1:]
     if model is not None:
@@ -144,13 +162,13 @@ def meta_probs(model: MetaSource | None, votes: Votes, planes: Any, prev_mean_co
     vector = "" if model is None else model.vector
     if model is not None and vector:
         times = np.repeat(np.zeros(n, np.int64) if close_time is None else close_time, n_symbols)
-        for start, rows in feature_rows(vector, votes, planes, prev_mean_confidence):
+        for start, rows in feature_rows(vector, votes, planes, prev_mean_confidence, hits):
             cells = slice(start, start + len(rows))
             out[cells] = model.answer(rows, times[cells])
     return np.ascontiguousarray(out.reshape(n, n_symbols, 3).transpose(2, 0, 1))
 
 
-def feature_rows(vector: str, votes: Votes, planes: Any, prev_mean_confidence: F8) -> Any:
+def feature_rows(vector: str, votes: Votes, planes: Any, prev_mean_confidence: F8, hits: F8 | None = None) -> Any:
     """Yield `(first cell, rows [k, F])` of a vector, bar by bar and symbol by symbol; NaN rows where fewer than two models vote.
 
     Arguments and errors as in `meta_probs`; training reads the same rows.
@@ -159,6 +177,8 @@ def feature_rows(vector: str, votes: Votes, planes: Any, prev_mean_confidence: F
     is_probable = vector.startswith(("meta32", "meta36"))
     if is_probable and votes.probs is None:
         raise InputError(f"votes must carry probabilities for the features of {vector}, was actions only; use meta26 or give probabilities")
+    if wants_hits(vector) and hits is None:
+        raise InputError(f"hits must hold the voters' hit rates for the features of {vector}, was none; take a block with Hits.advance")
     order, width, bars = slot_order(vector), len(VECTORS[vector]), max(1, CELLS // max(1, n_symbols))
     scratch = np.empty((2, 5))
     for first in range(0, n, bars):
@@ -175,6 +195,8 @@ def feature_rows(vector: str, votes: Votes, planes: Any, prev_mean_confidence: F
         else:
             regime = np.stack([planes["volatility"][block], planes["trend_strength"][block]]).reshape(2, -1)
             one_hot_rows(action, confidence, order, regime, scratch, rows)
+            if hits is not None and wants_hits(vector):
+                rows[:, -len(order) :] = hits[order, block].reshape(len(order), -1).T
         yield first * n_symbols, rows
 
 

@@ -20,6 +20,8 @@ SLOTS = {  # that each vector reads, in its order: patchtst before nhits in v5, 
     "meta36": (0, 1, 2, 3, 4),
     "meta32_original": (1, 2, 3, 0),
     "meta36_original": (1, 2, 3, 4, 0),
+    "bet30": (0, 1, 2, 3),
+    "bet35": (0, 1, 2, 3, 4),
 }
 
 
@@ -28,7 +30,14 @@ def columns_of(vector: str, voters: Sequence[str] = MODELS) -> tuple[str, ...]:
     names = [voters[m] for m in SLOTS[vector]]
     if vector == "v5":
         return (*(f"{m}_confidence" for m in names), *(f"{m}_action" for m in names))
+    if wants_hits(vector):
+        return (*_one_hot(names), *(f"{m}_hit_rate" for m in names))
     return _one_hot(names) if vector in ("meta26", "meta30") else _probable(names)
+
+
+def wants_hits(vector: str) -> bool:
+    """Whether a vector ends in the hit rates of its voters (`qtcore.meta.hits`)."""
+    return vector in ("bet30", "bet35")
 
 
 def _one_hot(models: Sequence[str]) -> tuple[str, ...]:

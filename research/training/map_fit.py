@@ -19,7 +19,7 @@ from qtcore.chain.outcome import outcomes
 from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, costs_rule, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.features import FeatureBank
-from qtcore.meta import MetaSource, meta_probs
+from qtcore.meta import Hits, MetaSource, hit_bars, meta_probs
 from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Bars, Decisions, Votes
 from research.training.edge import EdgeMap, blocks_of, fit_win, leaning
@@ -239,7 +239,8 @@ def seat_meta(bars: Bars, predictions: Any, params: Params, meta: MetaSource, na
     schedule, votes = predictions.maps, predictions.votes()
     trades = Trades.of(bars, votes, params)
     before = np.full(len(bars.symbols), np.nan)
-    probs = meta_probs(meta, votes, trades.planes, before, bars.close_time)
+    hits = Hits.fresh(horizon, len(before)).advance(trades.pricing[:N_MODELS], bars.close) if (horizon := hit_bars(meta)) else None
+    probs = meta_probs(meta, votes, trades.planes, before, bars.close_time, hits)
     net, maps = _net(trades, _lean_of(trades, votes, schedule)), schedule.maps.copy()
     ended, starts = trades.ends.max(axis=0), np.searchsorted(bars.close_time, maps["start"]).tolist()
     for row, start in zip(maps, starts):

@@ -370,6 +370,23 @@ def decide_block(votes, inputs, regime, probs, problem, p):
     return column
 
 
+def hit_rule(rate, lean, begun, close, weight):
+    signs = [(x > 0) - (x < 0) for x in (lean, close - begun)]
+    if 0 in signs:
+        return rate
+    return rate + weight * ((1.0 if signs[0] == signs[1] else 0.0) - rate)
+
+
+def count_hits(lean, close, horizon, weight):
+    """Rates of one voter on one symbol, from the first bar on."""
+    rate, out = 0.5, []
+    for t in range(len(close)):
+        if t >= horizon:
+            rate = hit_rule(rate, lean[t - horizon], close[t - horizon], close[t], weight)
+        out.append(rate)
+    return out
+
+
 # ---------------------------------------------------------------- what a learned model sees and says
 
 

@@ -201,6 +201,8 @@ def test_names_of_the_vectors():
         "meta36": 36,
         "meta32_original": 32,
         "meta36_original": 36,
+        "bet30": 30,
+        "bet35": 35,
     }
     assert VECTORS["v5"][:4] == ("xgb_confidence", "lgbm_confidence", "patchtst_confidence", "nhits_confidence")
     assert VECTORS["meta26"][16:] == (

@@ -81,7 +81,7 @@ def train_from_log(
         more = "; log a longer period" if n_rows >= n_alone else f", beside {n_alone:,} with one voter at most; log two base models or more"
         raise ModelError(text + more)
     horizon = int(max(1, np.max(read.end - np.arange(len(read.end)))))
-    plan: MetaPlan = resolve_plan(params, read.votes.names[N_MODELS - 1] in slots, False, horizon, **asked)
+    plan: MetaPlan = resolve_plan(params, read.votes.names[N_MODELS - 1] in slots, False, horizon, has_closes=False, **asked)
     folds = walk_forward(read.end, n_folds=N_FOLDS, train_share=1.0 / (N_FOLDS + 1), embargo=horizon)
     about: dict[str, Any] = {
         "label": {"id": "L6", "horizon": horizon},

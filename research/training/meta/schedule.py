@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qtcore.meta.vectors import VECTORS, columns_of, vector_of
 from qtcore.params import Params
-from qtcore.types import F8, I8, MODELS, N_MODELS
+from qtcore.types import DEFAULT_HORIZON, F8, I8, MODELS, N_MODELS
 from research.errors import ModelError, UserError
 from research.files import read_bytes, read_text, save_text
 from research.training.meta.fitted import FITS, MetaFit, check_varies, fit_digest
@@ -23,7 +23,7 @@ from research.training.models.artefacts import Schedule, StoredFit
 from research.training.models.base import MODEL, SCALER, ModelAbsentError, Scaler, names_hash, scaler_path
 from research.training.models.folder import check_meta, read_schedule
 
-SHAPE = {"config": {"plan": {"kind": str, "vector?": str}, "voters?": [str]}}
+SHAPE = {"config": {"plan": {"kind": str, "vector?": str, "horizon?": int}, "voters?": [str]}}
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ class MetaSchedule(Schedule[MetaArtefact, MetaFit]):
         planned = str(self.config["plan"].get("vector"))
         is_planned = planned in VECTORS and len(self.voters) == N_MODELS and self.feature_names == columns_of(planned, self.voters)
         return planned if is_planned else vector_of(self.feature_names)
+
+    @property
+    def horizon(self) -> int:
+        """Bars that the label of its training looks ahead, over which hit rates are counted."""
+        return int(self.config["plan"].get("horizon", DEFAULT_HORIZON))
 
     @property
     def kind(self) -> str:

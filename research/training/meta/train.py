@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params
+from qtcore.chain.price import leans_of
 from qtcore.choices import MetaMode
-from qtcore.meta import VECTORS, feature_rows
+from qtcore.meta import VECTORS, Hits, feature_rows, wants_hits
 from qtcore.meta.vectors import columns_of
 from qtcore.types import ADVANCED, F8, I8, MODELS, N_MODELS, Votes
 from research.data.facts import fingerprint
@@ -116,15 +117,15 @@ def train_meta(
 ) -> MetaSchedule:
     """Train the learned meta layer of `params.meta.mode` on out-of-sample predictions and return the schedule that serves it.
 
-    kind `auto`: `mlp` in mode v5, else `logistic`. vector `auto`: `v5` in mode v5, else `meta26` (`meta30` with a fifth model). calibration
-    `auto`: the kind's own. In mode `bet`, for predictions with maps, it says how likely a bet pays. out: folder to
-    write; else the models live as long as the schedule. Imported predictions count as out of sample. Raises UserError on unknown names, or
-    where the vector wants probabilities and there are none.
+    kind `auto`: `mlp` in mode v5, else `logistic`. vector `auto`: `v5` in mode v5, `bet30` in mode bet (`bet35` with a fifth model), which
+    ends in the voters' hit rates, else `meta26` (`meta30`). calibration `auto`: the kind's own. In mode `bet`, for predictions with maps,
+    it says how likely a bet pays. out: folder to write; else the models live as long as the schedule. Imported predictions count as out of
+    sample. Raises UserError on unknown names, or where the vector wants probabilities and there are none.
 
     >>> import research
     >>> bars = research.load_bars("simulated:random_walk?n_bars=1500&n_symbols=2")
     >>> train_meta(bars, research.Predictions.random(bars, seed=1)).vector
-    'meta26'
+    'bet30'
     """
     predictions = aligned(predictions, bars)
     params = settled(params or Params(), predictions)
@@ -161,14 +162,15 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
         weights = uniqueness(labels, end)
     folds = serving_folds(predictions.fold, end, horizon)
     voted = np.flatnonzero((predictions.action >= 0).any(axis=(0, 2)))
-    table = build_table(plan.vector, votes, planes)
+    hits = Hits.fresh(horizon, len(bars.symbols)).advance(leans_of(votes), bars.close) if wants_hits(plan.vector) else None
+    table = build_table(plan.vector, votes, planes, hits)
     first = int(voted[0]) if len(voted) else bars.n
     return Material(table, labels, end, bars.close_time, planes.regime, folds, first, about, weights=weights), plan
 
 
-def build_table(vector: str, votes: Votes, planes: Any) -> F8:
-    """Return every row [n * S, F] of a vector: what the engine will show its model."""
-    parts = [rows for _, rows in feature_rows(vector, votes, planes, np.full(votes.action.shape[2], np.nan))]
+def build_table(vector: str, votes: Votes, planes: Any, hits: F8 | None = None) -> F8:
+    """Return every row [n * S, F] of a vector: what the engine will show its model. hits [5, n, S]: the voters' hit rates."""
+    parts = [rows for _, rows in feature_rows(vector, votes, planes, np.full(votes.action.shape[2], np.nan), hits)]
     return np.concatenate(parts) if parts else np.empty((0, len(VECTORS[vector])))
 
 
@@ -249,23 +251,27 @@ def resolve_plan(
     calibration: str = "auto",
     smote: bool = False,
     seed: int = 42,
+    has_closes: bool = True,
 ) -> MetaPlan:
-    """Settle what `auto` means for these parameters. is_five: somebody votes in the fifth slot.
+    """Settle what `auto` means for these parameters. is_five: somebody votes in the fifth slot. has_closes: hit rates can be counted.
 
-    Raises UserError on unknown names or missing probabilities.
+    Raises UserError on unknown names, missing probabilities or closes.
     """
     is_v5, is_bet = params.meta.mode == MetaMode.V5, params.meta.mode == MetaMode.BET
     asked = f"kind {kind}, calibration {calibration}, smote {smote}"
     if kind == "auto":
         kind = "mlp" if is_v5 else "logistic"
     if vector == "auto":
-        vector = "v5" if is_v5 else "meta30" if is_five else "meta26"
+        four, five = ("bet30", "bet35") if is_bet and has_closes else ("meta26", "meta30")
+        vector = "v5" if is_v5 else five if is_five else four
     if kind not in KINDS:
         raise ModelError(f"run.meta must be auto, none or one of {', '.join(KINDS)}, was {kind!r}")
     if vector not in VECTORS:
         raise ModelError(f"run.meta_vector must be auto or one of {', '.join(VECTORS)}, was {vector!r}")
     if not has_probs and vector.startswith(("meta32", "meta36")):
         raise ModelError(f"predictions must carry probabilities for the meta vector {vector}, was actions only; use meta26")
+    if not has_closes and wants_hits(vector):
+        raise ModelError(f"run.meta_vector must be one without hit rates for a log, which holds no closes, was {vector}; use meta26")
     is_plain = calibration in ("auto", "none")
     if not (is_bet and is_plain):
         calibration = resolve_calibration(kind, calibration)

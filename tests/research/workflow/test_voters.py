@@ -31,7 +31,7 @@ from tests.conftest import assert_same_bits
 from tests.support import PUBLISHED
 from tests.support.as_published import CONFIG
 
-VECTORS = ("v5", "meta26", "meta30", "meta32", "meta36", "meta32_original", "meta36_original")
+VECTORS = ("v5", "meta26", "meta30", "meta32", "meta36", "meta32_original", "meta36_original", "bet30", "bet35")
 NAMELESS = re.compile(r"(?<![a-z0-9])tft(?![a-z0-9])", re.IGNORECASE)
 
 
