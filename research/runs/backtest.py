@@ -82,9 +82,9 @@ def priced(bars: Bars, predictions: Predictions, params: Params, judge: Any = No
     """
     if params.decide.rule != DecideRule.EDGE or (predictions.maps is not None and judge is None):
         return predictions
-    from research.training.map_fit import fit_lean, periods, price_predictions
+    from research.training.map_fit import fit_lean, periods, price_predictions, usual
 
-    votes = predictions.votes()
+    votes, params = predictions.votes(), resolved(usual(params), predictions)
     if judge is not None:
         lean = Engine(params, judge=judge, custom=custom).run(bars, votes).decisions.lean
         assert lean is not None
@@ -100,7 +100,7 @@ def seated(bars: Bars, predictions: Predictions, params: Params, meta: MetaSched
         return predictions
     from research.training.map_fit import seat_meta
 
-    return replace(predictions, maps=seat_meta(bars, predictions, params, meta, meta.hash))
+    return replace(predictions, maps=seat_meta(bars, predictions, meta, meta.hash))
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

@@ -26,6 +26,7 @@ from research.training.edge import EdgeMap, blocks_of, fit_win, leaning
 from research.training.maps import MapSchedule
 from research.training.seats import Gain, gains
 
+BY_EDGE = {"decide.rule": "edge", "meta.mode": "bet"}  # under which opinions have a price
 SHRUNK = 30.0  # blocks of earlier folds after which a voter's log loss counts as much as equal weights
 FULL = 0.1  # of probability above breaking even: from there a bet is made whole
 PERIODS = 24  # into which predictions without folds are cut
@@ -147,9 +148,19 @@ def fit_maps(
     return MapSchedule(maps, tuple(evidence), params.flat())
 
 
+def usual(params: Params, *kept: str) -> Params:
+    """Return the parameters at which maps are fitted, and with them seats and bets: those of the profile that `params` were set over.
+
+    So a fee, a limit or a weight that is swept or set finds them as they were, and a setting in a sweep is the same run alone. What an
+    opinion is, a vote or a mean, is that of `params`; so are the layers `kept`.
+    """
+    own = {name: value for name, value in params.flat().items() if name == "ensemble.rule" or name.partition(".")[0] in kept}
+    return Params.profile(params.made_of).with_values(own | BY_EDGE)
+
+
 def with_edge(params: Params) -> Params:
     """Return parameters under which opinions have a price. Raises InputError where the others do not go with that."""
-    return params.with_values({"decide.rule": "edge", "meta.mode": "bet"})
+    return params.with_values(BY_EDGE)
 
 
 def fit_lean(bars: Bars, votes: Votes, lean: F8, starts: Sequence[int], params: Params) -> MapSchedule:
@@ -205,12 +216,13 @@ def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, held
     return kept, told
 
 
-def bets_of(bars: Bars, predictions: Any, params: Params) -> tuple[NDArray[np.int8], I8]:
+def bets_of(bars: Bars, predictions: Any) -> tuple[NDArray[np.int8], I8]:
     """Say of every cell that leans to a side whether the trade pays after its costs: 2 pays, 0 loses, -1 unknown or no bet, int8 [n, S].
 
-    Also the row in which the trades of each row have ended, [n]. predictions: with maps.
+    Also the row in which the trades of each row have ended, [n]. predictions: with maps, at whose parameters it is said.
     """
-    trades, votes = Trades.of(bars, predictions.votes(), params), predictions.votes()
+    params, votes = Params.stored(predictions.maps.params), predictions.votes()
+    trades = Trades.of(bars, votes, params)
     net = _net(trades, _lean_of(trades, votes, predictions.maps))
     labels = np.where(np.isnan(net), -1, np.where(net > 0.0, 2, 0)).astype(np.int8)
     reach = params.broker.max_holding_bars + 1
@@ -230,13 +242,14 @@ def _net(trades: Trades, lean: F8) -> F8:
     return leaning(lean, trades.results) - costs_rule(broker.fee_rate, broker.slippage_rate)
 
 
-def seat_meta(bars: Bars, predictions: Any, params: Params, meta: MetaSource, name: str) -> MapSchedule:
+def seat_meta(bars: Bars, predictions: Any, meta: MetaSource, name: str) -> MapSchedule:
     """Give the learned meta layer a seat in the periods before which the chain earned more with it, and its thresholds.
 
     A bet is left out where it does not break even at the model's probability (by what bets before won and lost), and whole from `FULL`
-    above that. predictions: with maps; name: of the meta layer, kept with the evidence.
+    above that. predictions: with maps, at whose parameters it is tried; name: of the meta layer, kept with the evidence.
     """
     schedule, votes = predictions.maps, predictions.votes()
+    params = Params.stored(schedule.params)
     trades = Trades.of(bars, votes, params)
     before = np.full(len(bars.symbols), np.nan)
     hits = Hits.fresh(horizon, len(before)).advance(trades.pricing[:N_MODELS], bars.close) if (horizon := hit_bars(meta)) else None

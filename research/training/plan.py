@@ -91,9 +91,9 @@ class Declared:
 class TrainingPlan(Declared):
     """What a training is told.
 
-    label: `auto`, an id of `research.training.labels`, or a Label's fields. params: of features and broker, by `layer.name`. periods: of a
-    training that was updated (`research.training.update`), one a fold: close of the first test row and of the last bar that was known when
-    the fold was made, ns UTC.
+    label: `auto`, an id of `research.training.labels`, or a Label's fields. params: of features and broker, by `layer.name`; base: the profile
+    that they were set over, at whose values maps are fitted. periods: of a training that was updated (`research.training.update`), one a
+    fold: close of the first test row and of the last bar that was known when the fold was made, ns UTC.
     """
 
     TABLE: ClassVar[str] = "run"
@@ -103,6 +103,7 @@ class TrainingPlan(Declared):
         text("auto", "label that the models learn; auto is L1, or L4 where a class of L1 is too rare"), also=(Mapping, Label)
     )
     params: Mapping[str, Any] = field(default_factory=dict)
+    base: str = "published"
     n_folds: int | None = option(
         optional(bounded(N_FOLDS, 1, 10_000, "walk-forward folds; auto is 6, or 4 with the preset fast"), "auto"), said="folds"
     )

@@ -39,7 +39,7 @@ from research.training.labels import (
     resolve_label,
     uniqueness,
 )
-from research.training.map_fit import Held, fit_maps, with_edge
+from research.training.map_fit import Held, fit_maps, usual, with_edge
 from research.training.maps import MapSchedule
 from research.training.models import fits
 from research.training.models.artefacts import known_by, span
@@ -117,10 +117,11 @@ def train(
     asked |= {} if label is None else {"label": label}
     profile = profile or (params.made_of if params is not None else "default")
     plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=USUAL)), **asked})
-    plan = replace(plan, models=_slots(plan.models), params=(params or Params.profile(profile)).flat(), n_folds=plan.folds)
+    params = params or Params.profile(profile)
+    plan = replace(plan, models=_slots(plan.models), params=params.flat(), base=params.made_of, n_folds=plan.folds)
     check_engine(engine, address)
     if plan.maps:
-        with_edge(Params.stored(plan.params))  # refused before the work
+        with_edge(params)  # refused before the work
     store = fits.folder() if use_store else None
     workers = (processes or n_processors(), engine, address)
     return run_plan(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
@@ -165,7 +166,7 @@ def run_plan(
     about: dict[str, Any] = {"names": names, "notes": (*schedule.notes, *silent)}
     made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, **about)
     if plan.maps:
-        maps = fold_maps(bars, made, params, held_out(prepared, schedule))
+        maps = fold_maps(bars, made, usual(replace(params, made_of=plan.base), "features"), held_out(prepared, schedule))
         made = replace(made, maps=maps)
         schedule = replace(schedule, config={**schedule.config, "maps": maps.to_dict()})
     if out is not None:

