@@ -71,6 +71,33 @@ def reversion(rng: np.random.Generator, n_symbols: int, ns: int, pull: float = 0
         yield candles(rng, price, moves, gap, sigma, sigma * back, volume)
 
 
+def macd(rng: np.random.Generator, n_symbols: int, ns: int, pull: float = 0.10, volatility: float = 0.007) -> Iterator[Block]:
+    """Prices that follow an indicator everybody knows: up while their MACD (12, 26, 9) lies above its signal line, down while below.
+
+    The next bar's expected return is `pull` deviations to that side, on top of fair moves whose volatility clusters as in `random_walk`,
+    and nothing else can be known. The MACD is that of the sum of the returns. volatility: mean deviation of an hour's fair moves, scaled
+    with the root of the interval. Volume goes with it and with the size of the move. Symbols move by themselves.
+    """
+    if not 0.0 <= pull <= 1.0:
+        raise DataError(f"pull must be in [0, 1], was {pull:g}")
+    target = _variance(volatility, ns)
+    variance, price = np.full(n_symbols, target), first_prices(n_symbols)
+    level, fast, slow, line, side = np.zeros((5, n_symbols))
+    while True:
+        moves, gap, noise = draw(rng, n_symbols, 0.0)
+        shock = moves.sum(axis=2) / STEPS**0.5
+        sigma, led = np.empty((BLOCK, n_symbols)), np.empty((BLOCK, n_symbols))
+        for t in range(BLOCK):
+            sigma[t], led[t] = np.sqrt(variance), pull * side
+            level = level + sigma[t] * (led[t] + shock[t])
+            fast, slow = fast + (level - fast) * 2.0 / 13.0, slow + (level - slow) * 2.0 / 27.0
+            line = line + (fast - slow - line) * 2.0 / 10.0
+            side = np.sign(fast - slow - line)
+            variance = _clustered(variance, shock[t], target)
+        volume = 1_000.0 * sigma / target**0.5 * (0.3 + np.abs(shock)) * (0.5 + noise)
+        yield candles(rng, price, moves, gap, sigma, sigma * led, volume)
+
+
 def planted_edge(
     rng: np.random.Generator,
     n_symbols: int,

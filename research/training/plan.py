@@ -91,9 +91,9 @@ class Declared:
 class TrainingPlan(Declared):
     """What a training is told.
 
-    label: `auto`, an id of `research.training.labels`, or a Label's fields. params: of features and broker, by `layer.name`; base: the profile
-    that they were set over, at whose values maps are fitted. periods: of a training that was updated (`research.training.update`), one a
-    fold: close of the first test row and of the last bar that was known when the fold was made, ns UTC.
+    label: `auto`, an id of `research.training.labels`, or a Label's fields. params: of features and broker, by `layer.name`; base: the
+    profile that they were set over, at whose values maps are fitted. periods: of a training that was updated
+    (`research.training.update`), one a fold: close of the first test row and of the last bar that was known when the fold was made, ns UTC.
     """
 
     TABLE: ClassVar[str] = "run"

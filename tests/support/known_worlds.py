@@ -32,7 +32,7 @@ KINDS = {"reversion": (-1.0, 0.8), "momentum": (1.0, 0.9), "volume": (0.0, 0.9)}
 PULL = {  # deviations of the next bar's return that a state of 1 is worth, by strength
     "reversion": {52: 0.035, 55: 0.075, 60: 0.135, 68: 0.255},
     "momentum": {52: 0.025, 55: 0.045, 60: 0.075, 68: 0.115},
-    "volume": {52: 0.055, 55: 0.10, 60: 0.155, 68: 0.26},
+    "volume": {52: 0.055, 55: 0.085, 60: 0.155, 68: 0.26},
 }
 NOISE = ("GARCH", "storms", "real")
 PLAN = {"preset": "tiny", "models": ["xgb", "lgbm"], "processes": 1}

@@ -1,6 +1,7 @@
 """Do the simulated worlds hold what they promise, to the bit and to the size?"""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +40,7 @@ def test_simulated_worlds_keep_their_bits():
     assert fingerprint(simulate("random_walk", seed=1, n_bars=50))[:16] == "3889cde105cf5502"
     assert fingerprint(simulate("planted_edge", seed=1, n_bars=50))[:16] == "76a4f9c3096ca13a"
     assert fingerprint(simulate("reversion", seed=1, n_bars=50))[:16] == "a2c63a241dcc735d"
+    assert fingerprint(simulate("macd", seed=1, n_bars=50))[:16] == "998359b2492912d2"
 
 
 def test_a_random_walk_is_fair_clustered_and_correlated():
@@ -118,6 +120,16 @@ def test_prices_that_come_back_are_foreseen_by_their_last_moves(pull, accuracy):
     assert np.mean([np.corrcoef(np.abs(ret[1:, s]), np.abs(ret[:-1, s]))[0, 1] for s in range(20)]) > 0.1
 
 
+@pytest.mark.parametrize(("pull", "accuracy"), [(0.0, 0.50), (0.1, 0.616), (0.15, 0.673)])
+def test_prices_that_follow_their_macd_are_foreseen_by_it(pull, accuracy):
+    bars = simulate("macd", n_bars=20_000, n_symbols=20, pull=pull)
+    close = pd.DataFrame(np.log(bars.close))
+    line = close.ewm(span=12, adjust=False).mean() - close.ewm(span=26, adjust=False).mean()
+    side = (line - line.ewm(span=9, adjust=False).mean()).to_numpy()[100:-5]
+    ahead = bars.close[105:] / bars.close[100:-5] - 1.0
+    assert (side * ahead > 0.0)[np.abs(ahead) > 0.015].mean() == pytest.approx(accuracy, abs=0.005)
+
+
 def test_boosted_trees_find_the_planted_edge_in_plain_features():
     """The features are written here from the closes and volumes alone: what the chain's own 18 see, in miniature."""
     lightgbm = pytest.importorskip("lightgbm")
@@ -169,7 +181,8 @@ def test_load_bars_takes_a_world_by_name():
 
 @pytest.mark.parametrize(("source", "text"), [
     ("simulated:no",
-     "world must be one of random_walk, planted_edge, reversion, constant, trend, jumps, gaps, was 'no'; see qt data simulate --list"),
+     "world must be one of random_walk, planted_edge, reversion, macd, constant, trend, jumps, gaps, was 'no'; "
+     "see qt data simulate --list"),
     ("simulated:random_walk?n_bars=1", "n_bars (--bars) must be an int of at least 2, was 1"),
     ("simulated:random_walk?n_bars=2.5", "n_bars (--bars) must be an int of at least 2, was 2.5"),
     ("simulated:random_walk?seed", "parameter of random_walk must be written key=value, was 'seed'"),
