@@ -190,11 +190,13 @@ def _positions(positions: tuple[dict[str, Any], ...], orders: list[dict[str, Any
 
 def _decisions(rows: list[dict[str, Any]], is_wide: bool) -> Panel:
     """Show the last decisions; a narrow terminal leaves out the meta layer, never the governor's reason."""
-    heads = ("time", "symbol", "wish", *(("ensemble", "meta") if is_wide else ()), "final", "governor")
-    table = _table(*heads)
+    is_priced = any(d["edge"] is not None for d in rows)
+    more = (*(["edge, bp"] if is_priced else []), *(["ensemble", "meta"] if is_wide else []))
+    table = _table("time", "symbol", "wish", *more, "final", "governor", right=("edge, bp",))
     for d in rows:
+        edge = [] if not is_priced else ["" if d["edge"] is None else f"{d['edge']:+.1f}"]
         said: list[Text | str] = [_colour(d["ensemble"]), f"{d['meta']['verdict']} {d['meta']['reason']}"] if is_wide else []
-        table.add_row(d["time"][5:16].replace("T", " "), d["symbol"], _colour(d["raw"]), *said, _colour(d["final"]), d["governor"])
+        table.add_row(d["time"][5:16].replace("T", " "), d["symbol"], _colour(d["raw"]), *edge, *said, _colour(d["final"]), d["governor"])
     return _panel(table, "LAST DECISIONS")
 
 

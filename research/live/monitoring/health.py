@@ -23,17 +23,20 @@ def health(tally: LiveCounts, mode: MetaMode = MetaMode.POLICY) -> list[dict[str
     """Judge every rate: name, value, observations, level, band, and `said`: the value and how it lies to the band, in words.
 
     level: `healthy`, `warning`, `critical`, or `unknown` below 50 observations; a value between two bands of `spec` 13.5 counts as the
-    milder one (D-79), so a level of `healthy` does not say that the value is within the band of healthy ones: `said` does.
+    milder one (D-79), so a level of `healthy` does not say that the value is within the band of healthy ones: `said` does. Where opinions
+    have a price (mode `bet`), edges and seats say who acts, and how often has no band.
     """
     rates = tally.rates()
-    rows: list[tuple[str, float | None, int, str, tuple[float, float]]] = [
+    rows: list[tuple[str, float | None, int, str, tuple[float, float] | None]] = [
         ("escalation rate", rates["escalation"], tally.judged, _above(rates["escalation"], 0.50, 0.80), (0.15, 0.35)),
         ("arbiter override rate", rates["arbiter_accept"], tally.called, _arbiter(tally), (0.30, 0.60)),
-        ("feature errors", rates["feature_error"], tally.cells, _above(rates["feature_error"], 0.001, 1.0), (0.0, 0.0)),
-        ("errors", rates["error"], tally.cells, _errors(tally), (0.0, 0.0)),
     ]
     if mode != MetaMode.POLICY:
         rows.append(("override rate", rates["meta_override"], tally.judged, _above(rates["meta_override"], 0.40, 1.0), (0.15, 0.30)))
+    if mode == MetaMode.BET:
+        rows = [(name, value, n, LEVELS[0], None) for name, value, n, _, _ in rows]
+    rows.append(("feature errors", rates["feature_error"], tally.cells, _above(rates["feature_error"], 0.001, 1.0), (0.0, 0.0)))
+    rows.append(("errors", rates["error"], tally.cells, _errors(tally), (0.0, 0.0)))
     out = []
     for name, value, n, judged, band in rows:
         level = judged if n >= MIN_RATE else "unknown"
@@ -41,15 +44,18 @@ def health(tally: LiveCounts, mode: MetaMode = MetaMode.POLICY) -> list[dict[str
     return out
 
 
-def said(value: float | None, band: tuple[float, float], level: str) -> str:
-    """Say a rate and how it lies to its band, which is not judged on too few observations.
+def said(value: float | None, band: tuple[float, float] | None, level: str) -> str:
+    """Say a rate and how it lies to its band, if it has one, which is not judged on too few observations.
 
     >>> said(0.651, (0.30, 0.60), "healthy"), said(0.0, (0.0, 0.0), "healthy")
     ('65.1 %, outside 30-60 %', '0 %, as it should be')
     """
     if value is None:
         return "n/a"
-    number, (low, high) = f"{100.0 * value:.3g} %", band
+    number = f"{100.0 * value:.3g} %"
+    if band is None:
+        return number
+    low, high = band
     if level == "unknown":
         return f"{number}, too few to judge"
     if low == high:
@@ -57,7 +63,9 @@ def said(value: float | None, band: tuple[float, float], level: str) -> str:
     return f"{number}, {'within' if low <= value <= high else 'outside'} {_band(band)}"
 
 
-def _band(band: tuple[float, float]) -> str:
+def _band(band: tuple[float, float] | None) -> str:
+    if band is None:
+        return "none"
     low, high = (f"{100.0 * x:g}" for x in band)
     return f"{low}-{high} %" if low != high else f"{low} %"
 
@@ -249,7 +257,7 @@ def validate(source: StatusSource) -> dict[str, Any]:
     tally, params, book = source.tally(), source.params(), source.book()
     active, n_errors = source.active(), tally.errors
     counted, n_counted = overrides(tally, params.meta.mode)
-    rate, limit = n_counted / tally.judged if tally.judged else None, LIMITS[counted]
+    rate, limit = n_counted / tally.judged if tally.judged else None, 1.0 if params.meta.mode == MetaMode.BET else LIMITS[counted]
     checks: dict[str, dict[str, Any]] = {
         "active_models": {"passed": len(active) >= 3, "warning": len(active) == 2, "value": len(active), "rule": "at least 3, 2 warns"},
         "signal_variety": {"passed": len(tally.ensemble) >= 2, "value": len(tally.ensemble), "rule": "at least 2 ensemble actions"},

@@ -140,8 +140,8 @@ def told(
 ) -> dict[str, Any]:
     """Say one decision in words and numbers, with every layer's reason.
 
-    voters: names of the five slots. params: those that held. asked: the account when the governor was asked, inputs: what the arbiter
-    read; None where that is not known.
+    The edge is net, in basis points; None where an opinion has no price. voters: names of the five slots. params: those that held. asked:
+    the account when the governor was asked, inputs: what the arbiter read; None where that is not known.
     """
     numbers, refusal = opinion_numbers(cell), int(cell["governor_reason"])
     account = {} if asked is None else asked.numbers(refusal, params, numbers)
@@ -165,6 +165,7 @@ def told(
         },
         "raw": {"action": Action(int(cell["raw_action"])).name, "confidence": number_or_none(cell["raw_confidence"])},
         "raw_source": Source(int(cell["source"])).name.lower(),
+        "edge": number_or_none(cell.get("edge")),
         "final": {"action": Action(int(cell["final_action"])).name, "source": Source(int(cell["final_source"])).name.lower()},
         "governor": reason_text(refusal, params, numbers | account),
         "size": number_or_none(cell["size"]),

@@ -112,6 +112,7 @@ def test_a_priced_replay_is_the_priced_backtest(run, whole):
     assert live_gap(journal)["identical"]
     told = open_source(journal).last(N * S)
     assert {row["raw_source"] for row in told} == {"ensemble", "arbiter"}
+    assert all(row["edge"] > 0.0 for row in told if row["raw"]["action"] != "HOLD")
 
 
 def test_the_log_tells_edges_and_what_the_arbiter_said(run, trained, tmp_path):

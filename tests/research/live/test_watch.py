@@ -113,6 +113,13 @@ def test_health_has_the_bands_of_the_specification(counts, name, level):
     assert rows[name]["level"] == level
 
 
+def test_rates_have_no_band_where_opinions_have_a_price():
+    rows = {row["name"]: row for row in health(tally_of(escalated=900, accepted=0, arbiter_holds=1000, overridden=600), MetaMode.BET)}
+    assert [rows[name]["said"] for name in ("escalation rate", "arbiter override rate", "override rate")] == ["90 %", "0 %", "60 %"]
+    assert worst(list(rows.values())) == "healthy"
+    assert worst(health(tally_of(errors=20), MetaMode.BET)) == "critical"
+
+
 @pytest.mark.parametrize(
     ("counts", "name", "said"),
     [

@@ -170,9 +170,10 @@ function tables(page) {
     page.positions.map((p) => [p.symbol, [p.side, p.side], [signed(p.unrealised) + share(p), colour(p.unrealised)], number(p.notional), price(p.qty), price(p.entry_price), price(p.stop_price), minute(p.since)]), "no position is open");
   $("orders").textContent = page.orders.length ? "at the next open: " + page.orders.map((o) => o.kind === "exit" ? `close ${o.symbol}` : `${o.side} ${o.symbol} ${number(Math.abs(o.notional), 0)}`).join(", ") : "";
   const names = Object.keys(page.models).filter((m) => page.decisions.some((d) => d.votes[m]));
-  table("decisions", [["time"], ["symbol"], ["final"], ["governor"], ["wish", "minor"], ["ensemble", "minor"], ["meta", "minor"], ["arbiter", "minor"], ...names.map((m) => [m, "minor n"])],
+  const priced = page.decisions.some((d) => d.edge !== null);
+  table("decisions", [["time"], ["symbol"], ["final"], ["governor"], ["wish", "minor"], ...priced ? [["edge, bp", "n"]] : [], ["ensemble", "minor"], ["meta", "minor"], ["arbiter", "minor"], ...names.map((m) => [m, "minor n"])],
     page.decisions.map((d) => [minute(d.time), d.symbol, word(d.final.action), [d.governor, "small"], [word(d.raw.action, number(d.raw.confidence))],
-      [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
+      ...priced ? [d.edge === null ? "" : signed(d.edge, 1)] : [], [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
       ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
   table("rates", [["rate"], ["value and band"], ["of", "n extra"], ["level"]], s.health.rows.map((r) => [r.name, r.said, number(r.n, 0), [["warning", "critical"].includes(r.level) ? r.level : "", r.level]]), "nothing to judge");
   table("refusals", [["rule"], ["set by", "extra"], ["times", "n"]],
