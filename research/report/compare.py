@@ -13,7 +13,7 @@ from research.errors import UserError, several
 from research.runs.folder import RunFiles, read_run
 
 POINTS = 400  # of a drawn line
-
+TOGETHER = 0.5  # of the whole time: where all runs share less, each is drawn over its own bars
 
 Runs = Sequence[str | Path] | Mapping[str, str | Path]  # folders; by the names that they are to have, if these are others
 
@@ -122,7 +122,7 @@ def _text(value: Any) -> str:
 
 
 def _lines(opened: Mapping[str, RunFiles]) -> Any:
-    """Draw net returns over time, one line a run."""
+    """Draw net returns, one line a run: over time, or over the share of their bars where they hardly lie in the same time."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, MARKET, MUTED, picture
@@ -132,18 +132,33 @@ def _lines(opened: Mapping[str, RunFiles]) -> Any:
         frame = files.frame("equity", ["close_time", "equity"])
         pick = np.unique(np.linspace(0, len(frame) - 1, POINTS).astype(np.int64))
         start = files.summary["assumptions"]["initial_cash"]
-        curves[name] = (frame["close_time"].iloc[pick], 100.0 * (frame["equity"].to_numpy()[pick] / start - 1.0))
+        share = 100.0 * pick / max(1, len(frame) - 1)
+        curves[name] = (frame["close_time"].iloc[pick], share, 100.0 * (frame["equity"].to_numpy()[pick] / start - 1.0))
+    is_together = are_together([(time.iloc[0], time.iloc[-1]) for time, _, _ in curves.values()])
 
     def draw(figure: Any, is_narrow: bool) -> None:
         ax = figure.subplots()
         ax.axhline(0.0, color=MUTED, lw=0.8)
-        for i, (name, (time, value)) in enumerate(curves.items()):
+        for i, (name, (time, share, value)) in enumerate(curves.items()):
             style = "-" if i < len(colours) else "--"
-            ax.plot(time, value, style, color=colours[i % len(colours)], lw=1.4, label=name)
+            ax.plot(time if is_together else share, value, style, color=colours[i % len(colours)], lw=1.4, label=name)
         ax.set_ylabel("net return, %")
         ax.legend(frameon=False, fontsize=8.5, ncols=1 if is_narrow else 3)
-        ax.xaxis.set_major_locator(AutoDateLocator(maxticks=4 if is_narrow else 9))
-        ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
+        if is_together:
+            ax.xaxis.set_major_locator(AutoDateLocator(maxticks=4 if is_narrow else 9))
+            ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
+        else:
+            ax.set_xlabel("bars of the run, %")
 
-    ends = ", ".join(f"{name} {value[-1]:+.1f} %" for name, (_, value) in curves.items())
+    ends = ", ".join(f"{name} {value[-1]:+.1f} %" for name, (_, _, value) in curves.items())
     return picture(draw, f"Net return of each run in per cent; at the end: {ends}", (3.2, 3.0))
+
+
+def are_together(spans: Sequence[tuple[Any, Any]]) -> bool:
+    """Say whether spans of time, first and last each, have more than half of the whole time in common.
+
+    >>> are_together([(0, 10), (2, 12)]), are_together([(0, 10), (9, 19)])
+    (True, False)
+    """
+    first, last = zip(*spans)
+    return bool(min(last) - max(first) > TOGETHER * (max(last) - min(first)))
