@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from qtcore.arbiter import settle_rule
 from qtcore.chain.patterns import pattern_table
-from qtcore.choices import MetaMode, MetaVariant, PolicyBase
+from qtcore.choices import DecideRule, MetaMode, MetaVariant, PolicyBase
 from qtcore.params import Meta, Params
+from qtcore.reading import is_read
 from qtcore.rules import Reason, codes, rules_of
 from qtcore.types import MODELS, N_MODELS, NS_PER_DAY, Action, Verdict
 from research.evidence.rates import rule_counts
@@ -163,6 +164,9 @@ def arbiter_limits(scene: RuleContext) -> dict[Reason, str]:
     """Name the arbiter rules that are unreachable, with the reason."""
     arbiter = scene.params.arbiter
     every = codes(rules_of("arbiter"))
+    if scene.params.decide.rule == DecideRule.EDGE and arbiter.enabled:
+        unread = [rule.reason for rule in rules_of("arbiter") if rule.parameter and not is_read(scene.params, rule.parameter)]
+        return declared_limits(scene, "arbiter") | dict.fromkeys(unread, "its parameter is not read where decide.rule is edge")
     if not may_escalate(scene):
         return dict.fromkeys(every, "nothing is ever escalated")
     if not arbiter.enabled:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset
+from qtcore.choices import CooldownScope, DecideRule, DrawdownBasis, DrawdownReset
 from qtcore.rules import Reason
 from qtcore.types import MODELS, NS_PER_HOUR, Source
 from research.evidence import sharpe as sr
@@ -83,7 +83,8 @@ def summarise(run: RunRecord) -> dict[str, Any]:
 
 def dead_parts(run: RunRecord, asked: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Say who voted together, what every threshold did, and in words what could never act."""
-    voters, steered = voter_table(scenes_of(run), run.result.votes.names), thresholds(run, asked)
+    steered, is_counted = thresholds(run, asked), run.params.decide.rule != DecideRule.EDGE  # a price counts no heads
+    voters = voter_table(scenes_of(run), run.result.votes.names) if is_counted else []
     return {"voters": voters, "thresholds": steered, "sentences": sentences(asked, steered, voters)}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from qtcore.choices import MetaMode
 from qtcore.params import NUMBERS
+from qtcore.reading import is_read
 from qtcore.rules import Reason, Rule, rules_of
 from qtcore.types import Action, Verdict
 from research.evidence.reachability import (
@@ -43,12 +44,12 @@ class ThresholdRule:
 
 
 def steered(scenes: list[RuleContext]) -> list[ThresholdRule]:
-    """List the thresholds that the mode asks, in the order in which their rules are asked."""
+    """List the thresholds that the mode asks and the parameters let it read, in the order in which their rules are asked."""
     mode, judges = scenes[0].params.meta.mode, any(scene.params.meta.enabled for scene in scenes)
     asked = [*(rules_of("meta", mode) if judges else ()), *rules_of("arbiter"), *rules_of("governor")]
     by_name: dict[str, list[Rule]] = {}
     for rule in asked:
-        if rule.parameter in NUMBERS:
+        if rule.parameter in NUMBERS and any(is_read(scene.params, rule.parameter) for scene in scenes):
             by_name.setdefault(rule.parameter, []).append(rule)
     return [ThresholdRule(name, rules[0].layer, tuple(rule.reason for rule in rules)) for name, rules in by_name.items()]
 
@@ -86,7 +87,16 @@ def _same(name: str, scenes: list[RuleContext], run: RunRecord) -> dict[str, Any
         return {"same": [0.0, 1.0], "same_text": "any value"}
     if name == "arbiter.gate_confidence":
         return gate_row(scenes, run)
-    return {}
+    return edge_row(run) if name == "decide.min_edge" else {}
+
+
+def edge_row(run: RunRecord) -> dict[str, Any]:
+    """Count the cells that an edge above costs brought to the least edge, and those that it turned away."""
+    edge = run.result.decisions.edge
+    if edge is None:
+        return {}
+    decided = int(np.count_nonzero((edge > 0.0) & (edge <= run.params.decide.min_edge)))
+    return {"reached": int(np.count_nonzero(edge > 0.0)), "decided": decided, "status": DECIDED if decided else NEVER, "why": ""}
 
 
 def low_reasons(scene: RuleContext) -> set[Reason]:

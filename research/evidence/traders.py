@@ -13,6 +13,7 @@ from qtcore.types import F8, MAP, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdi
 from research.errors import several
 from research.evidence.seats import fitted_at, seats, served
 from research.runs.money import BASIS_POINTS
+from research.runs.price_text import lower_bound, untried_text
 from research.runs.record import RunRecord
 
 FULL = 1.0 - 1e-9  # of the largest position: what rounding leaves of it
@@ -127,11 +128,14 @@ class Absent:
         """Say that the learned meta layer changed no bet, or what it changed, as it opens no trades itself."""
         params = [part for _, part in self.run.params.spans(self.run.bars.close_time[self.rows])]
         changed = int(np.count_nonzero(self.said.verdict[self.rows] == Verdict.OVERRIDE))
-        bets = int(np.count_nonzero(self.said.meta_reason[self.rows]))
+        traded = (self.said.raw_action[self.rows] != Action.HOLD) & (self.said.source[self.rows] == Source.ENSEMBLE)
+        bets = int(np.count_nonzero(traded))
         if not any(part.meta.enabled for part in params):
             return "The meta layer changed no bet because meta.enabled is off."
         if self.run.meta is None:
             return "The meta layer changed no bet because it has no learned model."
+        if not bets and not changed:
+            return "The meta layer changed no bet because the ensemble made none."
         return None if changed else f"The meta layer changed 0 of {several(bets, 'bets')} because {self._unseated('meta')}."
 
     def _short_of(self, bid: F8, source: Source) -> str:
@@ -163,7 +167,7 @@ class Absent:
         if not fits:
             return f"{none}: too few trades were known"
         best = max(fits, key=lambda each: each["slope"] / each["error"])
-        return f"{none}: the nearest is {best['slope']:.3g} with an error of {best['error']:.3g}"
+        return f"{none}: the nearest is {lower_bound(best):.3g}, of a slope of {best['slope']:.3g} with an error of {best['error']:.3g}"
 
     def _unseated(self, layer: str) -> str:
         """Say that a layer had a seat in no period, and what came nearest."""
@@ -173,8 +177,9 @@ class Absent:
         bounds = [gain["lower"] for each in told if (gain := each.get("gain") or {}).get("lower") is not None]
         none = f"it earned a seat in none of {several(len(told), 'periods')}"
         if not bounds:
-            return f"{none}: too little was known before them"
-        return f"{none}: the 95 % lower bound of what it added was at most {BASIS_POINTS * max(bounds):+.1f} bp a block of time"
+            return f"{none}: {untried_text(max((each.get('gain') or {} for each in told), key=lambda gain: gain.get('n_blocks', 0)))}"
+        most = f"{BASIS_POINTS * max(bounds):+.1f} bp a block of time, above 0 needed"
+        return f"{none}: the 95 % lower bound of what it added was at most {most}"
 
     def _costs(self) -> str:
         broker = self.run.params.broker

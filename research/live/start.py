@@ -139,7 +139,7 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
     predictions, models = None, None
     about: dict[str, Any] = {}
     if wish.predictions is not None:
-        from research.runs.backtest import priced, resolved, seated
+        from research.runs.backtest import priced, resolved
 
         if not isinstance(feed, ReplayFeed):
             raise ConfigError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
@@ -148,10 +148,9 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
         )
         feed.notes += predictions.notes
         params = resolved(params, predictions)
-        predictions = priced(feed.bars, predictions, params, wish.layers.judge, wish.layers.features)
+        meta = load_meta(wish, params, predictions.names)
+        predictions = priced(feed.bars, predictions, params, wish.layers.judge, wish.layers.features, meta)
         about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
-        if (meta := load_meta(wish, params, predictions.names)) is not None:
-            predictions = seated(feed.bars, predictions, params, meta)
         about |= _about_meta(wish, meta) | _about_maps(predictions.maps) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))

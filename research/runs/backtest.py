@@ -57,13 +57,12 @@ def backtest(
     params = resolved(params or Params(), predictions)
     if stages := list(stages):
         params = params.with_values({"stages": stages})
-    predictions = priced(bars, predictions, params, judge, own_features(custom))
     kept = meta if isinstance(meta, MetaSchedule) else None
     if kept is not None:
         kept.check_mode(params)
         with refusing(ModelError):
             check_voters(kept, predictions.names)
-        predictions = seated(bars, predictions, params, kept)
+    predictions = priced(bars, predictions, params, judge, own_features(custom), meta)
     own = given(judge=judge, trade=trade, features=own_features(custom))
     engine = Engine(params, meta_model=meta, **own.engine)
     result = engine.run(bars, predictions.votes())
@@ -74,14 +73,23 @@ def backtest(
     return replace(run, notes=(*notes, *run.unread))
 
 
-def priced(bars: Bars, predictions: Predictions, params: Params, judge: Any = None, custom: Iterable[Feature] = ()) -> Predictions:
-    """Return predictions with what their opinions are worth, where `params` ask for that.
+def priced(
+    bars: Bars, predictions: Predictions, params: Params, judge: Any = None, custom: Iterable[Feature] = (), meta: MetaSource | None = None
+) -> Predictions:
+    """Return predictions with what their opinions are worth, where `params` ask for that, and with the seats of a trained `meta`.
 
     Those of a training carry it. Imported ones, and an own `judge`, get it here: periods of equal length, each from what was known before.
-    Raises ModelError on predictions of a training that was made without.
+    Raises ModelError on predictions of a training that was made without, or for another `ensemble.rule`.
     """
-    if params.decide.rule != DecideRule.EDGE or (predictions.maps is not None and judge is None):
+    if params.decide.rule != DecideRule.EDGE:
         return predictions
+    known = predictions.maps if predictions.imported and judge is None else None
+    if known is None or known.params["ensemble.rule"] != params.flat()["ensemble.rule"]:
+        predictions = _priced(bars, predictions, params, judge, custom)
+    return seated(bars, predictions, params, meta) if isinstance(meta, MetaSchedule) else predictions
+
+
+def _priced(bars: Bars, predictions: Predictions, params: Params, judge: Any, custom: Iterable[Feature]) -> Predictions:
     from research.training.map_fit import fit_lean, periods, price_predictions, usual
 
     votes, params = predictions.votes(), resolved(usual(params), predictions)
@@ -90,6 +98,8 @@ def priced(bars: Bars, predictions: Predictions, params: Params, judge: Any = No
         assert lean is not None
         return replace(predictions, maps=fit_lean(bars, votes, lean, periods(votes.action), params))
     check_priced(params, predictions)
+    if not predictions.imported:
+        return predictions
     return replace(predictions, maps=price_predictions(bars, votes, predictions.labels, predictions.label.horizon, params))
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from qtcore import Params, Result
 from qtcore.chain.price import FUNDING, VOLATILITY, bid_rule, costs_rule, net_rule, win_rule
 from qtcore.types import Action
+from research.errors import several
 from research.runs.money import BASIS_POINTS
+from research.training.edge import quantile
 from research.training.maps import MapSchedule
 
 
@@ -74,13 +76,21 @@ def map_text(told: Mapping[str, Any], counts: float) -> str:
 
     >>> map_text({"slope": 0.21, "error": 0.03, "n_cells": 2400, "n_effective": 14.2}, 0.13)
     'slope 0.13, shrunk from 0.21 with an error of 0.03, on 2,400 trades worth 14.2 blocks of time'
+    >>> map_text({"slope": 0.04, "error": 0.03, "n_cells": 2400, "n_effective": 14.2}, 0.0).partition(", on")[0]
+    'slope 0: the estimate of 0.04 with an error of 0.03 has a 99 % lower bound of -0.03934, above 0 needed'
     """
     if told.get("error") is None:
         known = f"{told.get('n_cells', 0):,}, worth {told.get('n_effective', 0.0):.1f} blocks of time"
         return f"slope {counts:.4g}: too few trades were known before ({known})"
     of = f"{told['slope']:.4g} with an error of {told['error']:.4g}"
-    found = f"slope {counts:.4g}, shrunk from {of}" if counts > 0.0 else f"slope 0: the 99 % lower bound of {of} is not above 0"
+    bound = f"has a 99 % lower bound of {lower_bound(told):.4g}, above 0 needed"
+    found = f"slope {counts:.4g}, shrunk from {of}" if counts > 0.0 else f"slope 0: the estimate of {of} {bound}"
     return f"{found}, on {told['n_cells']:,} trades worth {told['n_effective']:.1f} blocks of time"
+
+
+def lower_bound(told: Mapping[str, Any]) -> float:
+    """Return the bound of a slope that must be above 0. told: its evidence, with an error."""
+    return float(told["slope"] - quantile(told["n_effective"]) * told["error"])
 
 
 def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
@@ -91,9 +101,15 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
     """
     word, gain = "has a seat" if is_seated else "no seat, it advises", told.get("gain") or {}
     if gain.get("lower") is None:
-        return f"{word}: too little was known before ({gain.get('n_blocks', 0)} blocks of time)"
+        return f"{word}: {untried_text(gain)}"
     bound = f"95 % lower bound {BASIS_POINTS * gain['lower']:+.1f} bp, above 0 needed; {gain['n_blocks']} blocks"
     return f"{word}: with it the chain earned {BASIS_POINTS * gain['mean']:+.1f} bp more a block of time ({bound})"
+
+
+def untried_text(gain: Mapping[str, Any]) -> str:
+    """Say why there is no bound of what a layer added."""
+    n = gain.get("n_blocks", 0)
+    return f"too little was known before ({several(n, 'blocks')} of time)" if n else "not tried, as no map let the chain trade before"
 
 
 def place_text(told: Mapping[str, Any]) -> str:
@@ -104,7 +120,7 @@ def place_text(told: Mapping[str, Any]) -> str:
     """
     word, gain = "keeps its place" if told["is_kept"] else "lost its place", told["gain"]
     if gain.get("upper") is None:
-        return f"{word}: too little was known before ({gain.get('n_blocks', 0)} blocks of time)"
+        return f"{word}: {untried_text(gain)}"
     bound = f"95 % upper bound {BASIS_POINTS * gain['upper']:+.1f} bp, below 0 loses it; {gain['n_blocks']} blocks"
     return f"{word}: with it the chain earned {BASIS_POINTS * gain['mean']:+.1f} bp more a block of time ({bound})"
 

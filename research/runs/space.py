@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.choices import DecideRule
 from qtcore.declare import Lane
 from qtcore.params import BY_NAME, PARAMS, Params, lanes_of
 from qtcore.reading import DECIDES, is_read, why_unread
@@ -99,7 +100,10 @@ class Space:
         }
 
     def check_read(self) -> None:
-        """Raise ConfigError on an axis that no setting reads: it would show one outcome many times."""
+        """Raise ConfigError on an axis that no setting reads, which would show one outcome many times, or that asks for other maps."""
+        if "ensemble.rule" in self.names and self.base.decide.rule == DecideRule.EDGE:
+            what = "--grid must leave ensemble.rule as it is where decide.rule is edge, as the worth of opinions is found for one"
+            raise ConfigError(f"{what}; make a run of each and compare them (qt compare)")
         for name in self.names:
             if not is_read(self.base, name, self.tried):
                 raise ConfigError(f"--grid must name parameters that are read, was {name}, which is not {why_unread(self.base, name)}")

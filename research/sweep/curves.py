@@ -100,7 +100,7 @@ def threshold_curve(
         raise UserError(f"an exact curve needs a threshold, was {name!r}; they are {', '.join(THRESHOLDS)}")
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
-    predictions = priced(bars, predictions, params)
+    predictions = priced(bars, predictions, params, meta=meta)
     if not is_read(params, name):
         raise ConfigError(f"an exact curve must be of a parameter that is read, was {name}, which is not {why_unread(params, name)}")
     if name == "meta.low_confidence" and params.meta.policy_base != PolicyBase.SHARED:

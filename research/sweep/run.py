@@ -87,12 +87,12 @@ def sweep(
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = aligned(predictions, bars)
     space = plan.space(resolved(params or Params(), predictions))
-    predictions = priced(bars, predictions, space.base, judge, own_features(custom))
     own = given(judge=judge, trade=trade, features=own_features(custom))
     check_plan(plan, engine, is_own=bool(own.chain))
     if not own.chain:  # which may read what the chain does not
         space.check_read()
     _check_modes(space, meta)
+    predictions = priced(bars, predictions, space.base, judge, own_features(custom), meta)
     if plan.search == "adaptive":
         space = Adaptive.begin(space, plan.objective, plan.where, figure_names(plan.by_regime))
     if record:

@@ -90,7 +90,7 @@ def walk(
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
-    predictions = priced(bars, predictions, params, own.judge, own.features)
+    predictions = priced(bars, predictions, params, own.judge, own.features, meta)
     case = Case.of(bars, predictions, meta=meta, own=own)
     layers: dict[str, Any] = own.engine
     edges = fold_edges(case.first, case.bars.n, n_folds)

@@ -147,7 +147,8 @@ def _is_ours(path: Path) -> bool:
 
 def _relabelled(stored: Predictions, bars: Bars, label: str | Label, broker: Broker | None) -> Predictions:
     labels, rule = score_labels(bars, label, broker)
-    return replace(stored, labels=labels, label=rule)
+    maps = None if stored.imported and rule != stored.label else stored.maps  # what is held for another time is worth something else
+    return replace(stored, labels=labels, label=rule, maps=maps)
 
 
 def _read(source: Any) -> tuple["pd.DataFrame", int]:

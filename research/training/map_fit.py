@@ -193,7 +193,7 @@ def _rows(bars: Bars, starts: Sequence[int], fits: Sequence[tuple[EdgeMap, F8]],
 def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, held: Sequence[Held]) -> tuple[F8, list[dict[str, Any]]]:
     """Say which voters keep their place in each period, [F, 5] of 0 and 1, and what the chain earned with each, by its name.
 
-    Each is tried alone against the chain of all, maps refitted. The last one always stays.
+    Each is tried alone against the chain of all, maps refitted. Of those that had voted before the period one always stays.
     """
     kept, told, params = np.ones((len(starts), N_MODELS)), [dict[str, Any]() for _ in starts], trades.params
     voting = [m for m in range(N_MODELS) if (votes.action[m] >= 0).any() and params.ensemble.weights[m] > 0.0]
@@ -211,8 +211,12 @@ def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, held
         for k, each in enumerate(found):
             kept[k, m] = 0.0 if each.upper < 0.0 else 1.0
             told[k][votes.names[m]] = {"is_kept": bool(kept[k, m]), "gain": each.to_dict()}
-    silent = kept[:, voting].sum(axis=1) == 0.0
-    kept[silent] = 1.0
+    spoke: NDArray[np.bool_] = np.any(votes.action >= 0, axis=2)
+    for k, start in enumerate(starts):
+        before = [m for m in voting if spoke[m, :start].any()]
+        if not np.any(kept[k, before]):
+            kept[k] = 1.0
+            told[k] = {name: each | {"is_kept": True} for name, each in told[k].items()}
     return kept, told
 
 

@@ -52,10 +52,16 @@ class MapSchedule:
 
 
 def check_priced(params: Params, voters: Any) -> None:
-    """Raise ModelError where opinions need a price and those of a training have none. voters: predictions, or a schedule of models."""
-    if params.decide.rule == DecideRule.EDGE and voters.maps is None and not getattr(voters, "imported", False):
+    """Raise ModelError where opinions need a price that those of a training do not have. voters: predictions, or a schedule of models."""
+    if params.decide.rule != DecideRule.EDGE or getattr(voters, "imported", False):
+        return
+    if voters.maps is None:
         what = "models and predictions of a training must say what their opinions are worth, was without"
         raise ModelError(f"{what}; train again (`qt train`), or run them with --profile published")
+    then, now = getattr(voters, "map_schedule", voters.maps).params["ensemble.rule"], params.flat()["ensemble.rule"]
+    if then != now:
+        what = f"ensemble.rule must be that under which the worth of opinions was found, {then}, was {now}"
+        raise ModelError(f"{what}; train with --set ensemble.rule={now}, or leave it")
 
 
 def _plain(value: Any) -> Any:

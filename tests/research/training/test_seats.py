@@ -108,6 +108,54 @@ def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only(kind):
     assert np.all(d.raw_action[skipped] == 1)
 
 
+def test_a_sweep_with_a_learned_meta_layer_is_the_single_run():
+    bars = bars_of(seed=2)
+    made = replace(in_one_regime(bars, 1.0), imported=True, fold=np.full(N, -1, np.int16))
+    meta = research.train_meta(bars, made, Params())
+    trials = research.sweep(bars, made, {"broker.fee_rate": [0.0004, 0.0008]}, meta=meta, record=False)
+    for k, value in enumerate(trials.table()["total_return"].to_numpy()):
+        run = research.backtest(bars, made, trials.params(k), meta=meta)
+        assert any(told["meta"]["is_seated"] for told in run.predictions.maps.evidence)
+        assert_same_bits(value, run.result.equity[-1] / run.params.broker.initial_cash - 1.0)
+
+
+def test_who_votes_later_changes_no_seat_before():
+    bars = bars_of(seed=3)
+    both, late = opinions(bars, [1.5, 1.5]).probs, 2_400
+    both[0, 1_600:] = opinions(bars, [-1.5]).probs[0, 1_600:]  # the first voter turns; the second one comes later, or never
+    both[1, :late] = np.nan
+    alone = both.copy()
+    alone[1] = np.nan
+    said = [opinions(bars, [0.0]) for _ in range(2)]
+    found = [fitted(bars, Predictions.from_probs(bars, probs, p.fold, p.labels, p.label)) for probs, p in zip((both, alone), said)]
+    first = sum(start <= late for start in STARTS)
+    assert_same_bits(found[0].maps[:first], found[1].maps[:first])
+    assert np.any(found[0].maps["factors"][:, 0] == 0.0)
+
+
+def test_maps_are_of_one_ensemble_rule():
+    bars = bars_of(seed=4)
+    made = opinions(bars, [1.0, 1.0])
+    made = replace(made, maps=fitted(bars, made, Params().with_values({"broker.max_holding_bars": 5})))
+    with pytest.raises(research.UserError, match=r"ensemble\.rule must be that under which .* found, mean, was vote; train with --set"):
+        research.backtest(bars, made, Params().with_values({"ensemble.rule": "vote"}))
+    with pytest.raises(research.UserError, match=r"--grid must leave ensemble\.rule as it is"):
+        research.sweep(bars, made, {"ensemble.rule": ["mean", "vote"]}, record=False)
+    free = replace(made, imported=True, fold=np.full(N, -1, np.int16), maps=None)
+    kept, votes = research.backtest(bars, free), Params().with_values({"ensemble.rule": "vote"})
+    again = research.backtest(bars, kept.predictions, votes)
+    assert_same_bits(again.result.equity, research.backtest(bars, free, votes).result.equity)
+
+
+def test_a_priced_file_that_is_scored_by_another_label_is_priced_anew(tmp_path):
+    bars = bars_of(seed=4)
+    free = replace(opinions(bars, [1.0, 1.0]), imported=True, fold=np.full(N, -1, np.int16))
+    path = research.backtest(bars, free).predictions.save(tmp_path / "p.parquet")
+    assert Predictions.import_file(path, bars).maps is not None
+    assert Predictions.import_file(path, bars, label="L1").maps is not None
+    assert Predictions.import_file(path, bars, label="L3").maps is None
+
+
 def test_a_seat_of_the_meta_layer_is_evaluated_once_and_knows_nothing_of_its_own_period():
     bars = bars_of(seed=2)
     made = in_one_regime(bars, 1.0)
