@@ -57,9 +57,13 @@ def test_seats_say_in_which_periods_a_layer_could_act_and_why(bars):
     n = len(told["ensemble"]["acts"])
     assert [row[1] for row in table.rows[:1]] == [f"{n} of {n}"]
     assert {*table.rows[0][2].split()} == {"\u25cf"}
-    assert fitted_text(run.summary) == "Maps and seats were found at the parameters of this run."
-    dearer = research.backtest(bars, run.predictions, run.params.with_values({"broker.fee_rate": 0.001}))
-    assert fitted_text(dearer.summary).startswith("Maps and seats were found at `broker.fee_rate` 0.0004 (here 0.001)")
+
+
+def test_maps_and_seats_are_found_at_the_values_of_the_profile(bars):
+    said = research.Predictions.random(bars, seed=1)
+    assert fitted_text(research.backtest(bars, said).summary) == "Maps and seats were found at the parameters of this run."
+    dearer = research.backtest(bars, said, Params().with_values({"broker.fee_rate": 0.001}))
+    assert fitted_text(dearer.summary) == "Maps and seats were found at `broker.fee_rate` 0.0004 (here 0.001); they are held fixed."
 
 
 def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
