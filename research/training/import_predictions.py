@@ -195,8 +195,8 @@ def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.Data
 def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str]]:
     """Find the columns of each voter, in the order in which they stand: {name: {part: column}}.
 
-    Raises UserError where a known voter lacks some. Of other names only whoever has all columns of a vote is a voter: a
-    table may hold other things that are called so.
+    Raises UserError where a known voter lacks some, or another one a probability. Of other names only whoever has all columns of a vote
+    is a voter: a table may hold other things that are called so.
     """
     found: dict[str, dict[str, str]] = {}
     reserved: dict[str, set[str]] = {}
@@ -212,7 +212,7 @@ def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str
                 found.setdefault(known if known in MODELS else spelled.get(name, name)[: len(model)], {})[part] = name
     lacking = {voter: parts for voter, parts in found.items() if not _is_vote(parts)}
     for voter, parts in lacking.items():
-        if voter in MODELS:
+        if voter in MODELS or sum(part.startswith("p_") for part in parts) == 2:
             raise ModelError(
                 f"predictions must hold {voter}_action and {voter}_confidence, or {voter}_p_sell, _p_hold, _p_buy, was "
                 f"{' and '.join(f'{voter}_{part}' for part in sorted(parts))} alone; add what is missing"

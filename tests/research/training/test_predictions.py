@@ -303,6 +303,12 @@ def test_columns_of_any_name_are_a_voter_where_they_hold_a_vote(tmp_path):
     )
 
 
+def test_a_voter_that_lacks_one_probability_is_refused(tmp_path):
+    said = frame(xgb_action="BUY", xgb_confidence=0.7, oracle_p_sell=0.2, oracle_p_buy=0.5)
+    with pytest.raises(UserError, match=r"must hold oracle_action .* was oracle_p_buy and oracle_p_sell alone; add what is missing"):
+        imported(said, tmp_path)
+
+
 def test_columns_of_a_model_that_are_not_read_are_named():
     table = frame(xgb_action="BUY", xgb_confidence=0.7).assign(lgbmaction="BUY", xgb_shap=0.1, oracle_note="x")
     made = Predictions.import_file(table, BARS)
