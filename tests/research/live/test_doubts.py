@@ -99,8 +99,9 @@ def live(folder: Path, feed, predictions: Predictions, n: int, **how) -> Path:
 
 
 def notes(journal: Path) -> list[tuple[str, str, str]]:
+    """Events but for those of the clock: a bar that a busy machine was late with."""
     with sqlite3.connect(journal) as db:
-        return db.execute("SELECT kind, symbol, text FROM events ORDER BY id").fetchall()
+        return db.execute("SELECT kind, symbol, text FROM events WHERE kind != 'slow' ORDER BY id").fetchall()
 
 
 def check_money(journal: Path, loaded: Loaded, n: int) -> None:
