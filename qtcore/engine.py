@@ -277,7 +277,7 @@ class Engine:
         return probs, meta_problems(self.meta_model, bars.close_time)
 
     def _hit_rates(self, bars: Bars, votes: Votes, pricing: F8 | None) -> F8 | None:
-        """Return the voters' hit rates, None where the meta model reads none.
+        """Return how the voters' hit rates back each bet, None where the meta model reads none.
 
         They start afresh with a model that counts them over another horizon: what was decided before depends on bars and models alone, so a
         journal whose meta layer was exchanged replays to the same bits.

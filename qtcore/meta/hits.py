@@ -1,4 +1,4 @@
-"""Hit rates of the voters: how often each was right of late, an input of the meta layer of mode `bet`. Whom to trust now?
+"""Backing of a bet by the recent hit rates of the voters, an input of the meta layer of mode `bet`. Are those right of late for it?
 
 A result counts at the close that ends its horizon, so nothing looks forward. What is remembered of a bar is five leans and the close.
 """
@@ -30,9 +30,21 @@ def hit_rule(rate, lean, begun, close, weight):
     return rate + weight * (hit - rate) if (is_up | is_down) & (bought | sold) else rate
 
 
+@kernel(inline=True)
+def backing_rule(rate, lean, side):
+    """Return how often, by a voter's hit rate, `side` is right: the rate where it leans there, the rest of 1.0 where it leans away.
+
+    A regression cannot use the bare rate, which is as good for the bet of a voter as against the bet of another.
+    """
+    agrees = lean * side
+    return rate if agrees > 0.0 else (1.0 - rate if agrees < 0.0 else UNTRIED)
+
+
 @kernel
 def count_hits(lean, close, rate, before, weight, out):
-    """Write every voter's hit rate at each close into out [5, n, S].
+    """Write how every voter's hit rate backs the side that the voters together lean to, at each close, into out [5, n, S].
+
+    The side is that of the sum of leans, whatever the weights of the ensemble: settings of a sweep share the answers of the meta layer.
 
     lean [5, n, S]: p_buy - p_sell, NaN absent; close [n, S], NaN where there was no bar. rate [5, S], and before [h, 6, S]: leans and
     closes of the last h bars, carried on in place. weight: of the newest result.
@@ -44,7 +56,12 @@ def count_hits(lean, close, rate, before, weight, out):
                 said = before[t, m, s] if t < h else lean[m, t - h, s]
                 begun = before[t, N_MODELS, s] if t < h else close[t - h, s]
                 rate[m, s] = hit_rule(rate[m, s], said, begun, close[t, s], weight)
-                out[m, t, s] = rate[m, s]
+        for s in range(n_symbols):
+            side = 0.0
+            for m in range(N_MODELS):
+                side += lean[m, t, s] if lean[m, t, s] == lean[m, t, s] else 0.0
+            for m in range(N_MODELS):
+                out[m, t, s] = backing_rule(rate[m, s], lean[m, t, s], side)
     for i in range(h):
         row = n - h + i  # of the block, where it is that long
         for s in range(n_symbols):
@@ -66,7 +83,7 @@ class Hits:
         return cls(np.full((N_MODELS, n_symbols), UNTRIED), np.full((horizon, N_MODELS + 1, n_symbols), np.nan))
 
     def advance(self, lean: F8, close: F8) -> F8:
-        """Take the next block and return every voter's hit rate at each of its closes, [5, n, S]. lean [5, n, S], close [n, S]."""
+        """Take the next block and return each voter's backing of the bet at its closes, [5, n, S]. lean [5, n, S], close [n, S]."""
         out = np.empty(lean.shape)
         count_hits(lean, close, self.rate, self.before, HIT_WEIGHT, out)
         return out

@@ -150,7 +150,7 @@ def meta_probs(
 
     votes: `[5, n, S]`; planes: the block's features by name, `planes["volatility"] -> [n, S]`; prev_mean_confidence `[S]`: mean
     confidence of each symbol's last bar with a voter, NaN at the start; updated in place. close_time `[n]`: decision times, which a
-    schedule needs. hits `[5, n, S]`: the voters' hit rates, which a model with `hit_bars` needs.
+    schedule needs. hits `[5, n, S]`: what `Hits.advance` says of the block, which a model with `hit_bars` needs.
     Returns `[3, n, S]` SELL HOLD BUY; NaN where the model is not ready (`meta_problem` says why) or a feature is unknown.
     Raises InputError when the 32 or 36 features are wanted and the votes carry no probabilities, hit rates are wanted and not given, and
     where other voters have the slots (`check_voters`).
@@ -178,7 +178,7 @@ def feature_rows(vector: str, votes: Votes, planes: Any, prev_mean_confidence: F
     if is_probable and votes.probs is None:
         raise InputError(f"votes must carry probabilities for the features of {vector}, was actions only; use meta26 or give probabilities")
     if wants_hits(vector) and hits is None:
-        raise InputError(f"hits must hold the voters' hit rates for the features of {vector}, was none; take a block with Hits.advance")
+        raise InputError(f"hits must hold the voters' backing for the features of {vector}, was none; take a block with Hits.advance")
     order, width, bars = slot_order(vector), len(VECTORS[vector]), max(1, CELLS // max(1, n_symbols))
     scratch = np.empty((2, 5))
     for first in range(0, n, bars):

@@ -31,12 +31,12 @@ def columns_of(vector: str, voters: Sequence[str] = MODELS) -> tuple[str, ...]:
     if vector == "v5":
         return (*(f"{m}_confidence" for m in names), *(f"{m}_action" for m in names))
     if wants_hits(vector):
-        return (*_one_hot(names), *(f"{m}_hit_rate" for m in names))
+        return (*_one_hot(names), *(f"{m}_backing" for m in names))
     return _one_hot(names) if vector in ("meta26", "meta30") else _probable(names)
 
 
 def wants_hits(vector: str) -> bool:
-    """Whether a vector ends in the hit rates of its voters (`qtcore.meta.hits`)."""
+    """Whether a vector ends in what the hit rates of its voters say of the bet (`qtcore.meta.hits`)."""
     return vector in ("bet30", "bet35")
 
 

@@ -387,6 +387,25 @@ def count_hits(lean, close, horizon, weight):
     return out
 
 
+def backing(lean, close, horizon, weight):
+    """Backing of the bets by the voters `lean` [5][n] on one symbol."""
+    rates = [count_hits(own, close, horizon, weight) for own in lean]
+    out = [[] for _ in lean]
+    for t in range(len(close)):
+        side = 0.0
+        for own in lean:
+            side += own[t] if own[t] == own[t] else 0.0
+        for m, own in enumerate(lean):
+            out[m].append(backing_rule(rates[m][t], own[t], side))
+    return out
+
+
+def backing_rule(rate, lean, side):
+    if not (lean and side and lean == lean):
+        return 0.5
+    return rate if (lean > 0) == (side > 0) else 1.0 - rate
+
+
 # ---------------------------------------------------------------- what a learned model sees and says
 
 

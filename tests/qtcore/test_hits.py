@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qtcore import Engine, Params
 from qtcore.chain.price import leans_of
 from qtcore.meta import VECTORS, Hits, MetaModel, feature_rows, hit_bars, meta_probs, wants_hits
-from qtcore.meta.hits import HIT_WEIGHT, UNTRIED, hit_rule
+from qtcore.meta.hits import HIT_WEIGHT, UNTRIED, backing_rule, hit_rule
 from qtcore.meta.vectors import slot_order
 from qtcore.types import InputError
 from tests.conftest import assert_same_bits, awkward_bars
@@ -36,9 +36,8 @@ def world(seed=0, n=N):
 def test_rates_equal_their_twin(horizon):
     lean, close = world()
     got = Hits.fresh(horizon, S).advance(lean, close)
-    for m in range(5):
-        for s in range(S):
-            assert got[m, :, s].tolist() == opinion.count_hits(lean[m, :, s].tolist(), close[:, s].tolist(), horizon, HIT_WEIGHT)
+    for s in range(S):
+        assert got[:, :, s].tolist() == opinion.backing(lean[:, :, s].tolist(), close[:, s].tolist(), horizon, HIT_WEIGHT)
     assert np.all(got[:, :horizon] == UNTRIED)
     assert horizon > N or len(np.unique(got)) > 100
 
@@ -92,12 +91,30 @@ def test_a_voter_that_becomes_useless_is_seen():
     lean = np.full((5, n, S), np.nan)
     lean[0] = np.concatenate([knows[0, :half], guess[0, half:]])
     lean[1] = np.concatenate([guess[1, :half], knows[1, half:]])
-    rate = Hits.fresh(5, S).advance(lean, close[:n])
+    alone = np.full((2, *lean.shape), np.nan)  # a voter backs its own bet with its rate
+    alone[0, 0], alone[1, 1] = lean[0], lean[1]
+    rate = np.stack([Hits.fresh(5, S).advance(each, close[:n])[m] for m, each in enumerate(alone)])
     settled = np.stack([rate[:2, 1_000:half].mean(axis=(1, 2)), rate[:2, half + 1_000 :].mean(axis=(1, 2))])
     assert settled == pytest.approx(np.array([[0.9, 0.5], [0.5, 0.9]]), abs=0.03)
     assert np.all(rate[0, half + 400] < 0.6)  # seen within 400 bars
     assert np.all(rate[1, half + 400] > 0.8)
-    assert np.all(rate[2:] == UNTRIED)
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.7])
+@pytest.mark.parametrize("lean", [-0.3, 0.0, 0.7, np.nan])
+@pytest.mark.parametrize("side", [-1.0, 0.0, 1.0])
+def test_backing_equals_its_twin(rate, lean, side):
+    assert backing_rule(rate, lean, side) == opinion.backing_rule(rate, lean, side)
+
+
+def test_a_voter_backs_the_side_that_most_lean_to():
+    hits = Hits.fresh(5, 1)
+    hits.rate[:, 0] = [0.7, 0.7, 0.4, 0.7, 0.7]
+    lean = np.array([0.5, -0.2, -0.1, 0.0, np.nan]).reshape(5, 1, 1)
+    assert hits.advance(lean, np.ones((1, 1))).ravel().tolist() == [0.7, 1.0 - 0.7, 1.0 - 0.4, UNTRIED, UNTRIED]
+    assert hits.advance(-lean, np.ones((1, 1))).ravel().tolist() == [0.7, 1.0 - 0.7, 1.0 - 0.4, UNTRIED, UNTRIED]
+    balanced = np.array([0.5, -0.5, 0.0, 0.0, np.nan]).reshape(5, 1, 1)
+    assert np.all(hits.advance(balanced, np.ones((1, 1))) == UNTRIED)
 
 
 # ---------------------------------------------------------------- in the rows of the meta layer
@@ -120,8 +137,8 @@ def test_rows_are_those_of_the_votes_with_the_rates_behind(vector, known):
     for k, m in enumerate(slot_order(vector)):
         assert_same_bits(rows[:, old.shape[1] + k], hits[m].reshape(-1))
     assert VECTORS[vector][: old.shape[1]] == VECTORS[known]
-    assert VECTORS[vector][old.shape[1] :] == tuple(f"{votes.names[m]}_hit_rate" for m in slot_order(vector))
-    with pytest.raises(InputError, match=f"hits must hold the voters' hit rates for the features of {vector}, was none"):
+    assert VECTORS[vector][old.shape[1] :] == tuple(f"{votes.names[m]}_backing" for m in slot_order(vector))
+    with pytest.raises(InputError, match=f"hits must hold the voters' backing for the features of {vector}, was none"):
         meta_probs(learned(rng, vector), votes, planes, before)
 
 

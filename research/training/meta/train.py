@@ -169,7 +169,7 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
 
 
 def build_table(vector: str, votes: Votes, planes: Any, hits: F8 | None = None) -> F8:
-    """Return every row [n * S, F] of a vector: what the engine will show its model. hits [5, n, S]: the voters' hit rates."""
+    """Return every row [n * S, F] of a vector: what the engine will show its model. hits [5, n, S]: of `Hits.advance`."""
     parts = [rows for _, rows in feature_rows(vector, votes, planes, np.full(votes.action.shape[2], np.nan), hits)]
     return np.concatenate(parts) if parts else np.empty((0, len(VECTORS[vector])))
 

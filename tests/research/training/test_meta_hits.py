@@ -19,6 +19,7 @@ from research.runs.backtest import priced, resolved
 from research.runs.config import load_config
 from research.runs.prediction_log import export_log
 from research.training.meta import MetaSchedule, train_from_log, train_meta
+from research.training.meta.estimators import BET_KINDS
 from research.training.meta.train import prepare
 from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
@@ -160,18 +161,23 @@ def in_turns(bars, seed=3, span=400):
     return Predictions.from_probs(bars, probs, np.full(n, -1, np.int16), labels, label, imported=True)
 
 
-def test_rates_say_which_of_two_voters_knows_at_present():
+@pytest.mark.parametrize("kind", BET_KINDS)
+def test_rates_say_which_of_two_voters_knows_at_present_and_earn_a_seat(kind):
     bars = research.load_bars("simulated:random_walk?n_bars=4000&n_symbols=4&seed=7&correlation=0.1")
     made = in_turns(bars)
     params = resolved(PARAMS, made)
     made = priced(bars, made, params)
     losses = {}
     for vector in ("meta26", "bet30"):
-        material, _ = prepare(bars, made, params, vector=vector, kind="lightgbm")
-        meta = train_meta(bars, made, params, vector=vector, kind="lightgbm")
+        material, _ = prepare(bars, made, params, vector=vector, kind=kind)
+        meta = train_meta(bars, made, params, vector=vector, kind=kind)
         probs = meta.answer(material.table, np.repeat(bars.close_time, len(bars.symbols)))
         known = (material.labels.reshape(-1) >= 0) & np.isfinite(probs[:, 2])
         pays, said = material.labels.reshape(-1)[known] == 2, np.clip(probs[known, 2], 1e-6, 1.0 - 1e-6)
         losses[vector] = -np.mean(np.where(pays, np.log(said), np.log(1.0 - said)))
-    assert losses["bet30"] < losses["meta26"] - 0.005, losses
+    assert losses["bet30"] < losses["meta26"] - 0.03, losses
+    run, alone = (research.backtest(bars, made, PARAMS, meta=each) for each in (meta, None))
+    seated = [told["meta"]["is_seated"] for told in run.predictions.maps.evidence]
+    assert np.mean(seated[3:]) >= 0.5
+    assert run.result.equity[-1] > 1.1 * alone.result.equity[-1]
     assert set(VECTORS["bet30"]) > set(VECTORS["meta26"])
