@@ -36,7 +36,6 @@ PULL = {  # deviations of the next bar's return that a state of 1 is worth, by s
     "volume": {52: 0.055, 55: 0.085, 60: 0.155, 68: 0.26},
 }
 NOISE = ("GARCH", "storms", "real")
-PLAN = {"preset": "tiny", "models": ["xgb", "lgbm"], "processes": 1}
 CHAIN, PUBLISHED = Params(), Params.profile("published").with_values({"ensemble.weights": [0.25] * 4 + [0.0]})
 ALONE = CHAIN.with_values({"meta.enabled": False, "arbiter.enabled": False})
 LEVELS = (0.0, *np.geomspace(1e-4, 2e-2, 19).tolist())  # of `decide.min_edge`, from which hindsight chooses
@@ -115,12 +114,12 @@ class Measured:
     seconds: float
 
 
-def measure(bars: Bars, label: str = "L1") -> Measured:
-    """Train on a world, meta layer too, trade on its opinions with a price, on the ensemble's alone, and as `published` does."""
-    began = perf_counter()
-    made = research.train(bars, label=label, params=CHAIN, use_store=False, **PLAN)
+def measure(bars: Bars, label: str = "L1", preset: str = "tiny") -> Measured:
+    """Train on a world, meta layer too, trade on opinions with a price and on the ensemble's alone; train and trade as `published` does."""
+    began, plan = perf_counter(), {"preset": preset, "models": ["xgb", "lgbm"], "processes": 1}
+    made, other = (research.train(bars, label=label, profile=profile, use_store=False, **plan) for profile in ("default", "published"))
     priced = research.backtest(bars, made, CHAIN, meta=learned(bars, made))
-    alone, published = (research.backtest(bars, made, params) for params in (ALONE, PUBLISHED))
+    alone, published = research.backtest(bars, made, ALONE), research.backtest(bars, other, PUBLISHED)
     maps = priced.predictions.maps.maps[1:]
     first, horizon = int(np.flatnonzero(made.fold == 1)[0]), made.label.horizon
     costs = costs_rule(CHAIN.broker.fee_rate, CHAIN.broker.slippage_rate)
@@ -216,10 +215,11 @@ def main() -> None:
     parser.add_argument("--strength", type=int, choices=[52, 55, 60, 68], default=60)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--label", default="L1")
+    parser.add_argument("--preset", default="tiny")
     asked = parser.parse_args()
     found = []
     for kind, seed, bars in worlds(asked.kind, asked.strength, asked.seeds):
-        found.append(m := measure(bars, asked.label))
+        found.append(m := measure(bars, asked.label, asked.preset))
         slopes = " ".join(f"{slope:.2f}" for slope in m.slopes)
         told = (
             f"direction {m.direction:.1%}, move {m.move:.1f}, gain {m.gain:+.2%} of {m.hindsight.max():+.2%}, published {m.published:+.2%}"
