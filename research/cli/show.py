@@ -11,7 +11,7 @@ from rich.text import Text
 from research.cli.common import print_json
 from research.cli.terminal import Terminal
 from research.errors import EXTRAS, several
-from research.report.words import NOT_ENOUGH, lacked_text, percent, span
+from research.report.words import NOT_ENOUGH, lacked_text, percent, scored, span
 from research.runs.verdict import FAILING
 from research.training.models.folder import LOSSES, SHARES
 
@@ -137,7 +137,7 @@ def _layers(summary: dict[str, Any], rejected: dict[str, str], style: str) -> Ta
     for column in table.columns:
         column.no_wrap = True
         column.justify = "left" if column.header in ("layer", "") else "right"
-    for name, block in {**summary["models"], **summary["layers"]}.items():
+    for name, block in scored(summary, summary).items():
         size = f"{block['n']:,}", f"{block['n_effective']:,.0f}", rejected.get(name, "")
         if block["accuracy"] is None or not block["enough"]:
             table.add_row(name, NOT_ENOUGH, "", "", "", "", "", *size, style=style)

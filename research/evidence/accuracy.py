@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.choices import EnsembleRule
 from qtcore.rules import Reason
-from qtcore.types import Source, Verdict
+from qtcore.types import F8, Action, Source, Verdict
 from research.runs.record import RunRecord
 from research.training.meta.scores import meta_scores
 from research.training.scoring.baseline import out_of_sample
@@ -20,6 +21,13 @@ from research.training.scoring.opinions import Opinion, ScoreSums, blocks, tally
 from research.training.scoring.reliability import reliability
 
 LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
+PRICED = {  # what the rows score where opinions have a price
+    "ensemble": "ensemble's class",
+    "meta": "bets after meta",
+    "arbiter": "bets after arbiter",
+    "arbiter_calls": "arbiter's side",
+    "final": "approved trades",
+}
 SYMBOLS_AT_ONCE = 10  # columns whose sums are resampled together
 
 
@@ -28,7 +36,7 @@ class Scores:
     """Accuracy blocks and what belongs to them.
 
     by_slice: `{opinion: {slice: block}}`, by_symbol: `{symbol: {"models": ..., "layers": ...}}`, blocks without their confusion;
-    reliability: `{opinion: ...}` of those that state a probability; against: meta layers beside base models and ensemble.
+    reliability: `{opinion: ...}` of those that state a probability of a class; against: meta layers beside base models and ensemble.
     """
 
     by_slice: dict[str, dict[str, dict[str, Any]]]
@@ -58,7 +66,7 @@ def scores(run: RunRecord, regime: NDArray[np.int8], rows: slice, more: NDArray[
     return Scores(
         {name: blocks(counted, bootstrap, rows) for name, counted in tallies.items()},
         symbol_blocks(said, labels, bootstrap, rows, run.bars.symbols, baseline),
-        {name: reliability(said[name], labels, bootstrap, rows) for name in (*models, "ensemble", "arbiter")},
+        {name: reliability(said[name], labels, bootstrap, rows) for name in (*models, "ensemble", "arbiter") if said[name].is_of_class},
         meta_against(said, [m for m in models if m in run.result.votes.names], labels, bootstrap, rows),
         bootstrap,
     )
@@ -90,7 +98,9 @@ def symbol_blocks(
 def opinions(run: RunRecord) -> dict[str, Opinion]:
     """Say who is scored, and where (`spec` D-91, D-23).
 
-    Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals.
+    Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals. Where
+    opinions have a price the ensemble counts by its likeliest class, and what comes after it by the sides that trade (`PRICED`): HOLD is no
+    bet, and a confidence is how often a trade pays.
     """
     decisions, votes = run.result.decisions, run.result.votes
     voting = [m for m in range(len(votes.names)) if (votes.action[m] >= 0).any()]
@@ -105,15 +115,34 @@ def opinions(run: RunRecord) -> dict[str, Opinion]:
         out[votes.names[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
     if learned := meta_scores(run.result, run.params):
         out |= {name: Opinion(where(everyone, said[0]), said[1], said[2]) for name, said in learned.items()}
+    approved = run.result.governor_reason == Reason.APPROVED
+    if decisions.edge is not None:
+        bets = np.where(decisions.source == Source.ARBITER, np.int8(Action.HOLD), decisions.raw_action)
+        out["ensemble"] = Opinion(where(everyone, decisions.ensemble_action), decisions.ensemble_confidence, _mean_probs(run))
+        out["meta"] = Opinion(where(everyone, bets), decisions.raw_confidence, is_of_class=False)
+        out["arbiter"] = Opinion(where(everyone, decisions.raw_action), decisions.raw_confidence, is_of_class=False)
+        out["arbiter_calls"] = Opinion(decisions.arbiter_action, decisions.arbiter_confidence, is_of_class=False)
+        out["final"] = Opinion(where(approved, decisions.raw_action), decisions.raw_confidence, is_of_class=False)
+        return out
     replaced = (decisions.source == Source.META) & (
         decisions.verdict != Verdict.NONE
     )  # an override, or an error that failed closed and holds
     after_meta = np.where(replaced, decisions.raw_action, decisions.ensemble_action)
     meta_confidence = np.where(replaced, decisions.raw_confidence, decisions.ensemble_confidence)
-    approved = run.result.governor_reason == Reason.APPROVED
     out["ensemble"] = Opinion(where(everyone, decisions.ensemble_action), decisions.ensemble_confidence)
     out["meta"] = Opinion(where(everyone, after_meta), meta_confidence)
     out["arbiter"] = Opinion(where(everyone, decisions.raw_action), decisions.raw_confidence)
     out["arbiter_calls"] = Opinion(decisions.arbiter_action, decisions.arbiter_confidence)
     out["final"] = Opinion(where(approved, decisions.raw_action), decisions.raw_confidence)
     return out
+
+
+def _mean_probs(run: RunRecord) -> F8 | None:
+    """Return the ensemble's mean probabilities, SELL HOLD BUY [n, S, 3]; None where it is a vote, or where the lean is an own judge's."""
+    decisions = run.result.decisions
+    if run.params.ensemble.rule != EnsembleRule.MEAN or run.own.judge is not None:
+        return None
+    lean, action, sure = decisions.lean, decisions.ensemble_action, decisions.ensemble_confidence
+    assert lean is not None
+    buy = np.where(action == Action.BUY, sure, np.where(action == Action.SELL, sure + lean, 0.5 * (1.0 - sure + lean)))
+    return np.stack([buy - lean, 1.0 - 2.0 * buy + lean, buy], axis=-1)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtcore.rules import words_of
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, INK, MARKET, MUTED, PAPER, Picture, picture
-from research.report.words import count, layer_name, percent, words
+from research.report.words import count, layer_name, percent, scored, words
 
 BUCKETS = 240  # of a line: its lowest and highest value in each are drawn, so no spike is lost
 ROW = 0.27  # inches of a row of bars or intervals
@@ -99,8 +99,8 @@ def decisions(summary: dict[str, Any]) -> Picture:
 
 def accuracy(summary: dict[str, Any]) -> Picture:
     """Draw accuracy and direction accuracy of every model and layer with interval, beside their baselines."""
-    scored = {**summary["models"], **summary["layers"]}
-    n = len(scored)
+    rows = scored(summary, summary)
+    n = len(rows)
 
     def draw(figure: Any, is_narrow: bool) -> None:
         left, right = figure.subplots(2, 1) if is_narrow else figure.subplots(1, 2)
@@ -108,9 +108,9 @@ def accuracy(summary: dict[str, Any]) -> Picture:
             _margins(figure, 1.35, 0.6, 0.45, 0.3, between=0.8)
         else:
             _margins(figure, 1.35, 0.6, 0.45, 0.3, beside=0.75)
-        majority = [block["majority_accuracy"] for block in scored.values()]
-        _forest(left, scored, ("accuracy", "ci95", "enough", "n_effective"), majority)
-        _forest(right, scored, ("direction_accuracy", "direction_ci95", "direction_enough", "direction_n_effective"), [0.5] * n)
+        majority = [block["majority_accuracy"] for block in rows.values()]
+        _forest(left, rows, ("accuracy", "ci95", "enough", "n_effective"), majority)
+        _forest(right, rows, ("direction_accuracy", "direction_ci95", "direction_enough", "direction_n_effective"), [0.5] * n)
         left.set_title("All cells, against the most frequent label")
         right.set_title("Direction where the price moved, against a coin")
         if not is_narrow:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.report.svg import BAD, CHAIN, GOOD, INK, MUTED, NARROW, WIDE, Picture, picture
-from research.report.words import layer_name
+from research.report.words import layer_name, scored
 from research.training.regimes import TREND, VOLATILITY
 
 CENTRES = (0.0, 1.0, 2.0, 3.2)  # of rows and columns; a fourth is the margin and stands apart
@@ -30,7 +30,7 @@ class Panel:
 def confusion(summary: dict[str, Any]) -> Picture:
     """Draw what was said, given what was right: one 3 x 3 table a model and layer."""
     panels = []
-    for name, block in {**summary["models"], **summary["layers"]}.items():
+    for name, block in scored(summary, summary).items():
         if block["n"]:
             table = np.array(block["confusion"], float)
             share = table / np.maximum(table.sum(axis=1, keepdims=True), 1.0)

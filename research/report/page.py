@@ -32,7 +32,7 @@ from research.report.rows import (
     tries_text,
 )
 from research.report.terms import assumptions, verdict_parts
-from research.report.words import count, hours, lacked_text, number, percent, signed_percent, slice_name
+from research.report.words import count, hours, lacked_text, number, percent, scored, signed_percent, slice_name
 from research.runs.folder import RunFiles
 from research.runs.verdict import INVALID
 
@@ -58,7 +58,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "doubt": s["figures"],
         "assumptions": assumptions(s),
         "pictures": pictures(s, tested, trades) | model_pictures(s, metas),
-        "scores": score_table({**s["models"], **s["layers"]}),
+        "scores": score_table(scored(s, s)),
+        "is_priced": bool(s.get("scored")),
         "rules": {name: rule_table(rows) for name, rows in s["rules"].items()},
         "thresholds": threshold_table(s["dead"]["thresholds"]),
         "dead": [f"{text}." for text in s["dead"]["sentences"]],
@@ -72,7 +73,7 @@ def page(files: RunFiles) -> dict[str, Any]:
         "importance": importance_table(metas),
         "slice_accuracy": slice_accuracy(s),
         "slice_rates": slice_rates(s),
-        "slice_scores": [(slice_name(key), score_table({**part["models"], **part["layers"]}, True)) for key, part in s["regimes"].items()],
+        "slice_scores": [(slice_name(key), score_table(scored(s, part), True)) for key, part in s["regimes"].items()],
         "exits": by_table(s["pnl"]["by_exit"]),
         "traders": trader_table(s),
         "traders_text": traders_text(s),

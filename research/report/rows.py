@@ -20,6 +20,7 @@ from research.report.words import (
     missing,
     number,
     percent,
+    row_name,
     signed,
     signed_percent,
     slice_name,
@@ -112,7 +113,8 @@ def threshold_table(rows: list[dict[str, Any]]) -> Table:
 def symbol_accuracy(s: dict[str, Any]) -> Table:
     """Accuracy and balanced accuracy of every model and layer on every symbol, beside majority and volatility baseline."""
     names = [*s["models"], *(layer for layer in s["layers"] if layer not in ("arbiter_calls", "final"))]
-    headers = ["symbol", "cells", "effective n", "majority", "volatility", *(title for n in names for title in (layer_name(n), "balanced"))]
+    headers = ["symbol", "cells", "effective n", "majority", "volatility"]
+    headers += [title for n in names for title in (row_name(s, n), "balanced")]
     headers += ["direction, after arbiter", "95 % interval", "activity", "its majority"]
     rows = []
     for symbol, part in s["symbols"].items():
@@ -153,7 +155,7 @@ def _share(x: float | None) -> str:
 def slice_accuracy(s: dict[str, Any]) -> Table:
     """Accuracy of every model and layer in every slice, beside majority and volatility baseline."""
     names = [*s["models"], *s["layers"]]
-    headers = ["regime", "cells", "majority", "volatility", *(layer_name(n) for n in names), "direction, after arbiter", "effective n"]
+    headers = ["regime", "cells", "majority", "volatility", *(row_name(s, n) for n in names), "direction, after arbiter", "effective n"]
     rows = []
     for key, part in s["regimes"].items():
         scored = {**part["models"], **part["layers"]}

@@ -1,6 +1,7 @@
 """Text formatting: codes and numbers as they are written for people. None and NaN are a dash, never a zero."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from research.errors import several
@@ -27,6 +28,17 @@ NOT_ENOUGH = "not enough data"
 def layer_name(name: str) -> str:
     """Name of a model or layer."""
     return LAYERS.get(name, name)
+
+
+def row_name(s: Mapping[str, Any], name: str) -> str:
+    """Name of a row of accuracies in a summary: of a model or a layer, or what is scored of it where opinions have a price."""
+    return layer_name(s.get("scored", {}).get(name, name))  # runs before 0.3 have none
+
+
+def scored(s: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the accuracy blocks of models and layers in a part of a summary, or in all of it, by `row_name` where it is not a model."""
+    titles = s.get("scored", {})
+    return {titles.get(name, name): block for name, block in {**part["models"], **part["layers"]}.items()}
 
 
 def words(code: str) -> str:

@@ -36,26 +36,28 @@ class Opinion:
     """What one model or layer said.
 
     action [n, S]: int8, -1 where it is not scored; confidence [n, S] in [0, 1].
-    probs [n, S, 3]: SELL HOLD BUY, or None for an action-only layer.
+    probs [n, S, 3]: SELL HOLD BUY, or None for an action-only layer. is_of_class: whether the confidence is the probability of the action;
+    one of something else, as that a trade pays, has no log loss, Brier score and ECE.
     """
 
     action: NDArray[np.int8]
     confidence: NDArray[np.float64]
     probs: NDArray[np.float64] | None = None
+    is_of_class: bool = True
 
     def rows(self, rows: slice) -> "Opinion":
         """Cut a block of bars out; arrays are views."""
         probs = None if self.probs is None else self.probs[rows]
-        return Opinion(self.action[rows], self.confidence[rows], probs)
+        return Opinion(self.action[rows], self.confidence[rows], probs, self.is_of_class)
 
     def symbols(self, columns: slice) -> "Opinion":
         """Cut some symbols out; arrays are views."""
         probs = None if self.probs is None else self.probs[:, columns]
-        return Opinion(self.action[:, columns], self.confidence[:, columns], probs)
+        return Opinion(self.action[:, columns], self.confidence[:, columns], probs, self.is_of_class)
 
     def where(self, mask: NDArray[np.bool_]) -> "Opinion":
         """Score fewer cells: those of `mask` [n, S]."""
-        return Opinion(np.where(mask, self.action, np.int8(-1)), self.confidence, self.probs)
+        return Opinion(np.where(mask, self.action, np.int8(-1)), self.confidence, self.probs, self.is_of_class)
 
 
 @dataclass(frozen=True)
@@ -143,13 +145,15 @@ def _losses(opinion: Opinion, at: NDArray, label: NDArray, hit: NDArray) -> tupl
 
 
 def known_confidence(opinion: Opinion, at: NDArray) -> NDArray[np.float64]:
-    """Confidence of the cells `at`, in [0, 1]; an unknown one is 0."""
+    """Confidence of the cells `at`, in [0, 1]; an unknown one is 0, and one that is not of the action's class NaN."""
+    if not opinion.is_of_class:
+        return np.full(len(at), np.nan)
     return np.asarray(np.clip(np.nan_to_num(opinion.confidence.reshape(-1)[at]), 0.0, 1.0))
 
 
 def bin_of(confidence: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Bin of each confidence in [0, 1]; 1 lies in the last."""
-    return np.minimum((confidence * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    """Bin of each confidence in [0, 1]; 1 lies in the last, NaN in the first."""
+    return np.minimum((np.nan_to_num(confidence) * ECE_BINS).astype(np.int64), ECE_BINS - 1)
 
 
 def blocks(

@@ -8,10 +8,12 @@ import pytest
 import research
 from qtcore import Params
 from qtcore.rules import Reason
-from qtcore.types import N_KNOTS, Source
+from qtcore.types import N_KNOTS, Action, Source
+from research.evidence.accuracy import opinions
 from research.evidence.headline import headline
 from research.report.page import edge_tables, fitted_text, traders_text
-from research.report.rows import seat_table, trader_table
+from research.report.rows import score_table, seat_table, slice_accuracy, trader_table
+from research.report.words import scored
 from research.training.predictions import Predictions
 from tests.support import PUBLISHED
 from tests.support.priced import PRICED
@@ -108,3 +110,44 @@ def test_trades_by_layer_add_up_for_every_profile(bars, params):
     assert (full > 0) == (params is PARAMS)
     assert traders_text(s)[-1].startswith(f"{full:,} of ")
     assert len(edge_tables(s)) == (2 if params is PARAMS else 0)
+
+
+def test_rows_of_accuracies_say_what_they_score(bars):
+    run = priced(bars, 1.0, 6.0)
+    s, d, said = run.summary, run.result.decisions, opinions(run)
+    bets, by_arbiter = d.raw_action != Action.HOLD, d.source == Source.ARBITER
+    assert (bets & by_arbiter).any()
+    assert (bets & ~by_arbiter).any()
+    spoke = said["ensemble"].action >= 0
+    assert (said["meta"].action[spoke] == np.where(by_arbiter, Action.HOLD, d.raw_action)[spoke]).all()
+    assert (said["arbiter"].action[spoke] == d.raw_action[spoke]).all()
+    mean = said["ensemble"].probs
+    assert mean[spoke].sum(axis=1) == pytest.approx(1.0)
+    assert (mean[..., 2] - mean[..., 0])[spoke] == pytest.approx(d.lean[spoke], abs=1e-12)
+    assert np.take_along_axis(mean, d.ensemble_action[..., None].astype(int), axis=2)[spoke, 0] == pytest.approx(mean.max(axis=2)[spoke])
+    assert mean.max(axis=2)[spoke] == pytest.approx(d.ensemble_confidence[spoke])
+    at = spoke & (run.labels >= 0)
+    loss = -np.log(np.take_along_axis(mean[at], run.labels[at][:, None].astype(int), axis=1)).mean()
+    assert s["layers"]["ensemble"]["log_loss"] == pytest.approx(loss)
+    assert s["layers"]["ensemble"]["brier"] is not None
+    table = score_table(scored(s, s))
+    rows, losses = {row[0]: row for row in table.rows}, table.headers.index("log loss")
+    for name in ("meta", "arbiter", "arbiter_calls", "final"):
+        block = s["layers"][name]
+        assert block["accuracy"] is not None
+        assert [block[key] for key in ("log_loss", "brier", "ece", "log_loss_ci95")] == [None, None, None, [None, None]]
+        assert all(s["symbols"][symbol]["layers"][name]["log_loss"] is None for symbol in s["symbols"])
+        assert rows[s["scored"][name]][losses] == "-" or not block["enough"]
+    assert "ensemble's class" in rows
+    assert "bets after arbiter" in slice_accuracy(s).headers
+    assert "arbiter" not in s["reliability"]
+
+
+def test_votes_that_are_priced_and_published_rows_keep_the_confidence_of_the_action(bars):
+    votes = priced(bars, 1.0, **{"ensemble.rule": "vote"})
+    assert opinions(votes)["ensemble"].probs is None
+    assert votes.summary["layers"]["ensemble"]["log_loss"] is not None
+    published = research.backtest(bars, Predictions.random(bars, seed=1), PUBLISHED).summary
+    assert published["scored"] == {}
+    assert published["layers"]["arbiter"]["log_loss"] is not None
+    assert "arbiter" in published["reliability"]
