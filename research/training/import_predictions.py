@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from qtcore.rules import Broker
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, InputError, Votes
 from qtcore.voters import ALIASES, LAYERS, slots_of
-from research.data import schema
+from research.data import fingerprint, schema
 from research.data.schema import plain
 from research.data.unread import NAMES
 from research.data.zones import Reading
@@ -132,6 +132,9 @@ def _stored(path: Path, bars: Bars) -> Predictions:
     n_cells, rows, columns = stored.n * len(stored.symbols), *matching(stored.close_time, stored.symbols, bars)[:2]
     if ignored := n_cells - len(rows) * len(columns):
         placed = replace(placed, notes=(*placed.notes, f"{ignored} of {n_cells} rows match no bar and were ignored"))
+    if stored.imported and stored.maps is not None and stored.maps.data != fingerprint(bars):
+        what = "the worth of their opinions was found on other bars and is not read; it is found anew where decide.rule is edge"
+        placed = replace(placed, maps=None, notes=(*placed.notes, what))
     return placed
 
 

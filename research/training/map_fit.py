@@ -22,6 +22,7 @@ from qtcore.features import FeatureBank
 from qtcore.meta import Hits, MetaSource, hit_bars, meta_probs
 from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Bars, Decisions, Votes
+from research.data import fingerprint
 from research.training.edge import EdgeMap, blocks_of, fit_win, leaning
 from research.training.maps import MapSchedule
 from research.training.seats import Gain, gains
@@ -277,7 +278,7 @@ def seat_meta(bars: Bars, predictions: Any, meta: MetaSource, name: str) -> MapS
 
 def price_predictions(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int, params: Params) -> MapSchedule:
     """Fit maps of votes that come without folds: in periods of equal length from the first vote on, each from what was known before."""
-    return fit_maps(bars, votes, labels, label_rows, periods(votes.action), params)
+    return replace(fit_maps(bars, votes, labels, label_rows, periods(votes.action), params), data=fingerprint(bars))
 
 
 def periods(action: NDArray[np.int8]) -> list[int]:

@@ -15,21 +15,25 @@ from qtcore.types import MAP
 from research.errors import ModelError
 from research.files import misfit
 
-SHAPE = {"maps": [dict], "evidence": [dict], "params": dict}
+SHAPE = {"maps": [dict], "evidence": [dict], "params": dict, "data": str}
 
 
 @dataclass(frozen=True)
 class MapSchedule:
-    """Fitted maps. maps: MAP [F] by `start`; evidence [F]: what each was fitted on, as JSON holds it; params: at which they were earned."""
+    """Fitted maps. maps: MAP [F] by `start`; evidence [F]: what each was fitted on, as JSON holds it; params: at which they were earned.
+
+    data: fingerprint of the bars on which imported predictions were priced, empty for those of a training and of an own judge.
+    """
 
     maps: NDArray
     evidence: tuple[dict[str, Any], ...]
     params: Mapping[str, Any]
+    data: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` reads: every number exact, None for NaN."""
         rows = [{name: _plain(row[name].tolist()) for name in MAP.names or () if name != "first"} for row in self.maps]
-        return {"maps": rows, "evidence": list(self.evidence), "params": dict(self.params)}
+        return {"maps": rows, "evidence": list(self.evidence), "params": dict(self.params), "data": self.data}
 
     @classmethod
     def from_dict(cls, stored: Any) -> Self:
@@ -43,7 +47,7 @@ class MapSchedule:
                     row[name] = 0 if name == "first" else np.array(told[name], MAP[name].base)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"maps of a training must hold {', '.join(MAP.names or ())}, was without ({error}); train again") from None
-        return cls(maps, tuple(stored["evidence"]), stored["params"])
+        return cls(maps, tuple(stored["evidence"]), stored["params"], stored["data"])
 
     @property
     def hash(self) -> str:

@@ -162,7 +162,8 @@ class Predictions:
     def align(self, bars: Bars) -> "Predictions":
         """Return these predictions on the grid of `bars`, absent where they say nothing. Raises UserError when none match.
 
-        Labels travel with their cells, so a part of the bars keeps the labels that it was trained and scored with.
+        Labels travel with their cells, so a part of the bars keeps the labels that it was trained and scored with. What imported opinions
+        are worth stays with the bars on which it was found.
         """
         if self.symbols == bars.symbols and np.array_equal(self.close_time, bars.close_time):
             return self
@@ -190,6 +191,7 @@ class Predictions:
             confidence=np.stack([placed(c, np.nan) for c in self.confidence]),
             fold=fold,
             labels=placed(self.labels, -1),
+            maps=None if self.imported else self.maps,
         )
 
     def columns(self) -> dict[str, Any]:

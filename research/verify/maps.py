@@ -44,14 +44,12 @@ def map_claims(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim
 
 def are_of_these_bars(run: Evidence, models: Any) -> bool:
     """Say whether the maps of a run can be fitted again from its files: a journal brings those of its models, or of other bars."""
-    from research.training.map_fit import periods
-
     if run.own.judge is not None:
         return True
     if not run.predictions.imported:
         return models is not None and same_bars(run, models)
     known = run.predictions.maps
-    return known is not None and np.array_equal(known.maps["start"], run.bars.close_time[periods(run.predictions.action)])
+    return known is not None and known.data == run.files.manifest["data_fingerprint"]
 
 
 def refit(run: Evidence, models: Any, bars: Bars, predictions: Predictions) -> NDArray:

@@ -108,7 +108,16 @@ def test_maps_are_stored_to_the_bit(bars, tmp_path):
     assert again.maps.evidence == made.maps.evidence
 
 
-@pytest.mark.parametrize("broken", [{"maps": []}, {"maps": [{"start": 1}], "evidence": [{}], "params": {}}, [1], {"maps": 3}])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"maps": []},
+        {"maps": [], "evidence": [], "params": {}},
+        {"maps": [{"start": 1}], "evidence": [{}], "params": {}, "data": ""},
+        [1],
+        {"maps": 3},
+    ],
+)
 def test_damaged_maps_are_refused_in_a_sentence(broken):
     with pytest.raises(ModelError, match="maps of a training must"):
         MapSchedule.from_dict(broken)

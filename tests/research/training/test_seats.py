@@ -156,6 +156,22 @@ def test_a_priced_file_that_is_scored_by_another_label_is_priced_anew(tmp_path):
     assert Predictions.import_file(path, bars, label="L3").maps is None
 
 
+def test_a_priced_file_is_priced_anew_on_other_bars(tmp_path):
+    bars = bars_of(seed=4)
+    free = replace(opinions(bars, [1.0, 1.0]), imported=True, fold=np.full(N, -1, np.int16))
+    kept = research.backtest(bars, free).predictions
+    path = kept.save(tmp_path / "p.parquet")
+    for other in (bars[:3_000], replace(bars, high=bars.high * 1.001)):
+        alone = research.backtest(other, free)
+        read = Predictions.import_file(path, other)
+        assert read.maps is None
+        assert "the worth of their opinions was found on other bars" in read.notes[-1]
+        run = research.backtest(other, read)
+        assert_same_bits(run.predictions.maps.maps, alone.predictions.maps.maps)
+        assert_same_bits(run.result.equity, alone.result.equity)
+    assert_same_bits(research.backtest(bars[:3_000], kept).result.equity, research.backtest(bars[:3_000], free).result.equity)
+
+
 def test_a_seat_of_the_meta_layer_is_evaluated_once_and_knows_nothing_of_its_own_period():
     bars = bars_of(seed=2)
     made = in_one_regime(bars, 1.0)
