@@ -1,6 +1,6 @@
 """Map check: what the opinions of a run are worth was fitted before its time, and so were the seats of its layers.
 
-All maps are fitted again with bars, votes and labels from the last period on rewritten; none of them may change.
+All maps are fitted again with bars, votes, labels and who votes rewritten from the last period on; none of them may change.
 """
 
 from dataclasses import replace
@@ -59,7 +59,8 @@ def refit(run: Evidence, models: Any, bars: Bars, predictions: Predictions) -> N
 
     known = run.predictions.maps
     assert known is not None
-    params, bare = Params.stored(known.params), replace(predictions, maps=None)
+    params = replace(Params.stored(known.params), sharing=())  # weights stay, whoever votes
+    bare = replace(predictions, maps=None)
     votes, horizon = bare.votes(), predictions.label.horizon
     if run.own.judge is not None:
         lean = run.engine().run(bars, votes).decisions.lean

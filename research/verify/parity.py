@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Engine, Result
-from qtcore.types import DECISION_COLUMNS, FILL, MONEY_COLUMNS, Bars, Votes
+from qtcore.types import DECISION_COLUMNS, FILL, MONEY_COLUMNS, N_MODELS, Bars, Votes
 from research.runs.folder import file_hashes
 from research.runs.money import money_planes
 from research.verify.causality import first_difference, same_bits
@@ -199,11 +199,27 @@ def compare_state(id_: str, text: str, expected: dict[str, NDArray], found: dict
 
 
 def random_future(votes: Votes, after: int, seed: int) -> Votes:
-    """Return votes whose rows from `after` on are shuffled in time."""
+    """Return votes whose rows from `after` on are shuffled in time and said by others.
+
+    Of the voters heard before, every second one falls silent. Who was first heard later is not heard at all, and who never was speaks.
+    """
+    rng = np.random.default_rng([seed, after])
     order = np.arange(votes.action.shape[1])
-    order[after:] = np.random.default_rng([seed, after]).permutation(order[after:])
-    probs = None if votes.probs is None else votes.probs[:, order]
-    return replace(votes, action=votes.action[:, order], confidence=votes.confidence[:, order], probs=probs)
+    order[after:] = rng.permutation(order[after:])
+    before, later = ((votes.action[:, rows] >= 0).any(axis=(1, 2)) for rows in (slice(after), slice(after, None)))
+    speaks, speaker = ~(before | later), np.arange(N_MODELS)
+    speaks[rng.permutation(np.flatnonzero(before))[1::2]] = True
+    if later.any():
+        speaker[~later] = np.flatnonzero(later)[0]  # whose words they take
+
+    def other(plane: NDArray, absent: float) -> NDArray:
+        out = plane.copy()
+        out[:, after:] = plane[speaker][:, order[after:]]
+        out[~speaks, after:] = absent
+        return out
+
+    probs = None if votes.probs is None else other(votes.probs, np.nan)
+    return replace(votes, action=other(votes.action, -1), confidence=other(votes.confidence, np.nan), probs=probs)
 
 
 def run_once(engine: Engine, bars: Bars, votes: Votes) -> Outputs:

@@ -17,10 +17,11 @@ from research.training.predictions import Predictions
 from research.verify.accounting import check_accounting
 from research.verify.evidence import Evidence, read_evidence
 from research.verify.invariants import check_invariants
-from research.verify.parity import compare, replay, single_edges, stored_outputs
+from research.verify.maps import map_claims
+from research.verify.parity import compare, random_future, replay, single_edges, stored_outputs
 from research.verify.rerun import future_claims, order_claim
 from research.workflow.recording import verify_run
-from tests.conftest import awkward_bars
+from tests.conftest import assert_same_bits, awkward_bars
 from tests.support import PUBLISHED
 
 N = 400
@@ -280,6 +281,36 @@ def test_an_engine_that_looks_ahead_is_named(run, whole, monkeypatch):
     (claim,) = future_claims(run, leaky, seed=0)
     assert not claim.holds
     assert claim.first.column == "raw_confidence"
+
+
+def test_another_future_has_other_voters():
+    votes = Predictions.random(awkward_bars(N, seed=2), seed=1).votes()
+    action, confidence, probs = votes.action.copy(), votes.confidence.copy(), votes.probs.copy()
+    for slot, silent in ((0, slice(None)), (1, slice(0, 250)), (2, slice(250, None))):
+        action[slot, silent], confidence[slot, silent], probs[slot, silent] = -1, np.nan, np.nan
+    votes = replace(votes, action=action, confidence=confidence, probs=probs)
+    other = random_future(votes, 250, seed=3)
+    for name in ("action", "confidence", "probs"):
+        assert_same_bits(getattr(votes, name)[:, :250], getattr(other, name)[:, :250])
+    heard = (other.action[:, 250:] >= 0).any(axis=(1, 2))
+    assert heard[0]
+    assert not heard[1]
+    assert sorted(heard[2:4]) == [False, True]
+    assert heard[4]
+    assert_same_bits(other.action < 0, np.isnan(other.confidence))
+    assert_same_bits(other.action < 0, np.isnan(other.probs).all(axis=-1))
+
+
+def test_maps_that_know_who_votes_later_are_named(tmp_path, monkeypatch):
+    import research.training.map_fit as map_fit
+
+    bars, honest = awkward_bars(N, seed=2), map_fit.voter_factors
+    seen = {"nobody": lambda votes: 0, "who": lambda votes: (votes.action >= 0).any(axis=(1, 2)).sum()}
+    for name, leak in seen.items():
+        monkeypatch.setattr(map_fit, "voter_factors", lambda votes, *rest, leak=leak: honest(votes, *rest) * (1.0 + leak(votes)))
+        backtest(bars, Predictions.random(bars, seed=1)).save(tmp_path / name, record=False)
+        (claim,) = map_claims(read_evidence(tmp_path / name), None, 0, lambda text: None)
+        assert claim.holds == (name == "nobody")
 
 
 def test_an_opinion_that_depends_on_the_column_is_named(run, whole, monkeypatch):
