@@ -108,16 +108,18 @@ def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str,
     return out | {"verdict": verdict, "sentence": said, "per_day": float(daily.mean()), "ci95": [float(low), float(high)]}
 
 
-def no_trades(counts: dict[str, int], n_trades: int) -> str | None:
+def no_trades(counts: dict[str, int], n_trades: int, declined: bool = False) -> str | None:
     """Say why nothing, or little, was traded and name the rule that blocked most; None from 100 trades on.
 
-    counts: those of `layer_rates` in total.
+    counts: those of `layer_rates` in total. declined: no cell had an edge to trade on (`research.evidence.traders`).
     """
     if n_trades >= 100:
         return None
     opening = "No trades" if n_trades == 0 else f"Only {n_trades} trades"
     if counts["cells"] == 0:
         return f"{opening}, because no base model voted on any bar; give predictions that cover these bars."
+    if declined:
+        return f"{opening}, because the chain declined: on none of {counts['cells']:,} cells with a vote was an edge large enough to trade."
     if counts["wished"] == 0:
         return f"{opening}, because ensemble, meta layer and arbiter said HOLD on all {counts['cells']:,} cells with a vote."
     vetoes = {name.removeprefix("veto."): n for name, n in counts.items() if name.startswith("veto.")}

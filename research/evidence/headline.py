@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from research.runs.verdict import NOT_PROVEN
+from research.runs.verdict import NOT_PROVEN, told
 from research.training.regimes import SLICES
 
 
@@ -13,7 +13,7 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
     data, pnl, evidence = summary["data"], summary["pnl"], summary["evidence"]
     sharpe, doubt = evidence["sharpe"], summary["figures"]
     return {
-        "verdict": summary["verdict"],
+        "verdict": told(summary["verdict"], evidence),
         "proof": "passed" if summary["proven"] else f"FAILED: {summary['failed_check']}" if summary["verdict"] == "invalid" else NOT_PROVEN,
         **({"figures": doubt} if doubt else {}),
         "tested from": data["test_start"][:10],

@@ -23,7 +23,7 @@ from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
 from research.evidence.reachability import rules, scenes_of, voter_table
 from research.evidence.thresholds import sentences, thresholds
-from research.evidence.traders import traders
+from research.evidence.traders import declined, traders
 from research.files import plain
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
@@ -52,7 +52,11 @@ def summarise(run: RunRecord) -> dict[str, Any]:
     evidence["plausibility"] = plausibility(run, rows, net, (bootstrap, drawn))
     if evidence["finding"] == "edge" and (text := in_doubt(evidence["plausibility"])) is not None:
         evidence |= {"finding": "not enough data", "reason": text}
-    evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"])
+    text = declined(run, rows, pnl["n_trades"])
+    evidence["declined"] = text is not None
+    if text is not None:
+        evidence["reason"] = text
+    evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"], evidence["declined"])
     asked = rules(run)
     out = {
         "schema_version": SCHEMA_VERSION,

@@ -31,6 +31,15 @@ def traders(run: RunRecord, rows: slice, n_trades: int) -> dict[str, Any]:
     return told | {"seats": seats(run, rows) if is_priced else [], "fitted_at": fitted_at(run) if is_priced else {}}
 
 
+def declined(run: RunRecord, rows: slice, n_trades: int) -> str | None:
+    """Say which layer came nearest to a trade where the chain wished for none on the tested rows; None where it did, or nobody voted."""
+    said = run.result.decisions
+    wished = (said.raw_action[rows] != Action.HOLD) & (said.n_voters[rows] > 0)
+    if said.edge is None or run.own.judge is not None or n_trades or wished.any() or not said.n_voters[rows].any():
+        return None
+    return Absent(run, rows, n_trades).nearest()
+
+
 def at_max_position(run: RunRecord) -> int:
     """Count approved entries that got `governor.max_position` of their base."""
     governor, result = run.params.governor, run.result
@@ -94,6 +103,8 @@ class Absent:
         at = np.searchsorted(known["first"], np.arange(len(time)), side="right") - 1
         self.maps: NDArray = known[at]
         self.told = [told for _, told in served(run, rows)]
+        broker = run.params.broker
+        self.costs = costs_rule(broker.fee_rate, broker.slippage_rate)
 
     def sentences(self) -> Iterator[str]:
         """Say for each layer that never acts why not."""
@@ -105,15 +116,34 @@ class Absent:
         if Source.ARBITER not in opened:
             yield f"{self._none('arbiter')} {self._arbiter()}."
 
+    def nearest(self) -> str:
+        """Say which layer's edge came nearest to a trade, and what it fell short of."""
+        is_arbiter = self._net(self._bid(Source.ARBITER)).max() > self._net(self._bid(Source.ENSEMBLE)).max()
+        layer, why = ("arbiter", self._arbiter()) if is_arbiter else ("ensemble", self._ensemble())
+        return f"the chain wished for no trade; nearest came the {layer}: {why}."
+
+    def _bid(self, source: Source) -> F8:
+        """Return what a layer may be counted on to earn, [m, S], with the sign of its side; 0.0 where there is nothing."""
+        assert self.said.lean is not None
+        is_arbiter = source == Source.ARBITER
+        leans = self.said.arbiter_score if is_arbiter else self.said.lean
+        slope = self.maps["arbiter_slope" if is_arbiter else "slope"]
+        bid: F8 = np.nan_to_num(slope[:, None] * leans[self.rows] * self.volatility)
+        return bid
+
+    def _net(self, bid: F8) -> F8:
+        """Return what is left of bids after their costs; minus infinity where there is none."""
+        net: F8 = np.where(bid != 0.0, np.abs(bid) - self.costs - np.where(bid > 0.0, self.carry, -self.carry), -np.inf)
+        return net
+
     def _none(self, layer: str) -> str:
         return f"The {layer} made {f'0 of {self.n_trades:,} trades' if self.n_trades else 'no trade'} because"
 
     def _ensemble(self) -> str:
-        assert self.said.lean is not None
         if not (self.said.n_voters[self.rows] > 0).any():
             return "no model voted"
-        bid = np.nan_to_num(self.maps["slope"][:, None] * self.said.lean[self.rows] * self.volatility)
-        return self._short_of(bid, Source.ENSEMBLE) or f"{self._unproven('ensemble')}; its edge is 0.0 bp, beside costs of {self._costs()}"
+        costs = f"{_bp(self.costs)} (broker.fee_rate, broker.slippage_rate)"
+        return self._short_of(Source.ENSEMBLE) or f"{self._unproven('ensemble')}; its edge is 0.0 bp, beside costs of {costs}"
 
     def _arbiter(self) -> str:
         params = [part for _, part in self.run.params.spans(self.run.bars.close_time[self.rows])]
@@ -121,8 +151,7 @@ class Absent:
             return "arbiter.enabled is off"
         if not (self.said.arbiter_action[self.rows] >= 0).any():
             return "the ensemble was never in doubt, so that it was not asked"
-        bid = np.nan_to_num(self.maps["arbiter_slope"][:, None] * self.said.arbiter_score[self.rows] * self.volatility)
-        return self._short_of(bid, Source.ARBITER) or self._unseated("arbiter")
+        return self._short_of(Source.ARBITER) or self._unseated("arbiter")
 
     def _meta(self) -> str | None:
         """Say that the learned meta layer changed no bet, or what it changed, as it opens no trades itself."""
@@ -138,21 +167,23 @@ class Absent:
             return "The meta layer changed no bet because the ensemble made none."
         return None if changed else f"The meta layer changed 0 of {several(bets, 'bets')} because {self._unseated('meta')}."
 
-    def _short_of(self, bid: F8, source: Source) -> str:
-        """Say what the bids [m, S] that came nearest fell short of; empty where there are none. A bid has the sign of its side."""
+    def _short_of(self, source: Source) -> str:
+        """Say what the bid of a layer that came nearest fell short of; empty where there is none."""
+        bid, least = self._bid(source), self.run.params.decide.min_edge
         if not bid.any():
             return ""
-        broker, least = self.run.params.broker, self.run.params.decide.min_edge
-        costs = costs_rule(broker.fee_rate, broker.slippage_rate) + np.where(bid > 0.0, self.carry, -self.carry)
-        net = np.where(bid != 0.0, np.abs(bid) - costs, -np.inf)
+        net = self._net(bid)
         at = np.unravel_index(int(np.argmax(net)), net.shape)
-        gross, cost = float(abs(bid[at])), float(costs[at])
+        gross = float(abs(bid[at]))
+        cost = gross - float(net[at])
         if gross <= cost:
             funding = " and funding" if self.carry[at] != 0.0 else ""
             return f"its largest edge was {_bp(gross)}, below its costs of {_bp(cost)} (broker.fee_rate, broker.slippage_rate{funding})"
         if gross - cost <= least:
             return f"its largest edge after costs was {_bp(gross - cost)}, not above decide.min_edge of {_bp(least)}"
         wished = (self.said.raw_action[self.rows] != Action.HOLD) & (self.said.source[self.rows] == source)
+        if not wished.any() and source == Source.ENSEMBLE:
+            return f"the meta layer left out every bet whose edge, up to {_bp(gross)}, was above costs of {_bp(cost)}"
         if not wished.any():
             return f"the layers before it had the word wherever its edge, up to {_bp(gross)}, was above costs of {_bp(cost)}"
         codes, counts = np.unique(self.run.result.governor_reason[self.rows][wished], return_counts=True)
@@ -180,10 +211,6 @@ class Absent:
             return f"{none}: {untried_text(max((each.get('gain') or {} for each in told), key=lambda gain: gain.get('n_blocks', 0)))}"
         most = f"{BASIS_POINTS * max(bounds):+.1f} bp a block of time, above 0 needed"
         return f"{none}: the 95 % lower bound of what it added was at most {most}"
-
-    def _costs(self) -> str:
-        broker = self.run.params.broker
-        return f"{_bp(costs_rule(broker.fee_rate, broker.slippage_rate))} (broker.fee_rate, broker.slippage_rate)"
 
 
 def _bp(fraction: float) -> str:

@@ -7,6 +7,7 @@ and which of them are too good (`evidence["plausibility"]`); the proof says whet
 1. `invalid`: a check of the proof failed, so no figure of the run is evidence;
 2. `implausible`: a figure lies above what honest work reaches, and nobody said why it should;
 3. `not enough data`, `edge`, `no edge`: what evidence found. Without a passed proof `edge` reads `not proven`, and the others say so too.
+   To people `not enough data` of a chain that declined every trade reads `declined` (`told`).
 
 Everything here is a function of the two dictionaries, so that a verdict is the same whoever asks for it: the terminal, the page, JSON.
 """
@@ -18,6 +19,7 @@ from typing import Any
 INVALID, IMPLAUSIBLE = "invalid", "implausible"
 FAILING = (INVALID, IMPLAUSIBLE)  # verdicts with which a command exits 1
 NOT_PROVEN = "not proven"
+NOT_ENOUGH = "not enough data"
 OWN_WORK = ("parity", "causality", "invariants", "accounting")  # groups of checks of what a run did, whoever predicted
 UNPROVEN: dict[str, Any] = {"passed": None, "checks": []}  # the certificate of a run that nobody has proven
 
@@ -52,7 +54,16 @@ def judge(evidence: Mapping[str, Any], certificate: Mapping[str, Any]) -> Judgem
         return Judgement(IMPLAUSIBLE, proven, None, f"Implausible{aside}: {text}")
     if finding == "edge" and not proven:
         return Judgement(NOT_PROVEN, False, None, f"Not proven: {_missing(certificate)}; by its figures alone, {reason}")
-    return Judgement(finding, proven, None, f"{finding.capitalize()}{aside}: {reason}")
+    return Judgement(finding, proven, None, f"{told(finding, evidence).capitalize()}{aside}: {reason}")
+
+
+def told(verdict: str, evidence: Mapping[str, Any]) -> str:
+    """Return the word of a verdict for people: a chain that saw its edges and wished for no trade did not lack data.
+
+    >>> told("not enough data", {"declined": True}), told("not enough data", {}), told("invalid", {"declined": True})
+    ('declined', 'not enough data', 'invalid')
+    """
+    return "declined" if verdict == NOT_ENOUGH and evidence.get("declined") else verdict
 
 
 def found(evidence: Mapping[str, Any]) -> tuple[str, str]:

@@ -11,9 +11,11 @@ from qtcore.rules import Reason
 from qtcore.types import N_KNOTS, Action, Source
 from research.evidence.accuracy import opinions
 from research.evidence.headline import headline
+from research.evidence.traders import declined
 from research.report.page import edge_tables, fitted_text, traders_text
 from research.report.rows import score_table, seat_table, slice_accuracy, trader_table
 from research.report.words import scored
+from research.runs import tables
 from research.training.predictions import Predictions
 from tests.support import PUBLISHED
 from tests.support.priced import PRICED
@@ -85,6 +87,40 @@ def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
     assert "not above decide.min_edge of 5000.0 bp" in said(strict)
     stopped = priced(bars, 2.0, **{"governor.emergency_stop": True})
     assert "of its wishes, most by EMERGENCY_STOP_ACTIVE (governor.emergency_stop)" in said(stopped)
+
+
+def test_a_chain_that_declines_every_trade_says_so_and_lacks_no_data(bars):
+    run = priced(bars, 0.02)
+    s = run.summary
+    why = said(run).partition(" because ")[2].partition(". ")[0]
+    assert why.startswith("its largest edge was ")
+    assert s["evidence"]["sentence"] == f"Declined, not proven: the chain wished for no trade; nearest came the ensemble: {why}."
+    n = s["rates"]["counts"]["cells"]
+    no_edge = f"on none of {n:,} cells with a vote was an edge large enough to trade."
+    assert s["evidence"]["no_trades"] == f"No trades, because the chain declined: {no_edge}"
+    assert (s["verdict"], headline(s)["verdict"]) == ("not enough data", "declined")
+    unproven = priced(bars, 0.0).summary["evidence"]["sentence"]
+    assert "nearest came the ensemble: the 99 % lower bound of its slope" in unproven
+    assert "its edge is 0.0 bp, beside costs of 10.0 bp" in unproven
+    near = priced(bars, 0.002, 0.02).summary["evidence"]["sentence"]
+    assert "nearest came the arbiter: its largest edge was " in near
+
+
+def test_a_chain_that_wished_or_heard_nobody_did_not_decline(bars):
+    stopped = priced(bars, 2.0, **{"governor.emergency_stop": True}).summary["evidence"]
+    assert stopped["sentence"].startswith("Not enough data")
+    assert "the rule EMERGENCY_STOP_ACTIVE blocked" in stopped["no_trades"]
+    assert not stopped["declined"]
+    assert not priced(bars, 2.0).summary["evidence"]["declined"]
+    published = research.backtest(bars, Predictions.random(bars, seed=1), PUBLISHED.with_values({"governor.min_confidence": 1.0}))
+    assert published.summary["evidence"]["sentence"].startswith("Not enough data")
+
+
+def test_a_seated_meta_layer_that_leaves_out_every_bet_is_named(bars):
+    run = priced(bars, 2.0)
+    run.result.decisions.raw_action[:] = Action.HOLD
+    rows = tables.tested_rows(run)
+    assert "nearest came the ensemble: the meta layer left out every bet whose edge, up to " in declined(run, rows, 0)
 
 
 def test_layers_that_are_off_or_act_say_no_more(bars):
