@@ -22,6 +22,7 @@ from qtcore.reading import is_read
 from qtcore.rules import Reason, codes, rules_of
 from qtcore.types import MODELS, N_MODELS, NS_PER_DAY, Action, Verdict
 from research.evidence.rates import rule_counts
+from research.evidence.seats import map_rows
 from research.runs.record import RunRecord
 
 DECIDED, NEVER, UNREACHABLE, OFF = "decided", "never here", "unreachable", "off"
@@ -29,6 +30,7 @@ FEW = (Reason.NO_VALID_MODELS, Reason.NO_PREDICTIONS, Reason.TOO_FEW_VOTERS)
 CONSENSUS = (Reason.STRONG_CONSENSUS_SELL, Reason.STRONG_CONSENSUS_HOLD, Reason.STRONG_CONSENSUS_BUY)
 ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
 LEARNED = (*ERRORS, Reason.PREDICTION_ERROR, Reason.UNDECIDED_MARKET, Reason.CLEAR_ENSEMBLE)  # answers of a loaded model, in policy mode
+BETS = (Reason.BET_TAKEN, Reason.BET_SHRUNK, Reason.BET_SKIPPED)
 ESCALATES = {Reason.SPLIT_VOTE, Reason.HIGH_DISAGREEMENT, Reason.LOW_ENSEMBLE_CONFIDENCE}
 THIRD = 0.333  # the largest of three probabilities is never below, whatever the rounding
 
@@ -206,7 +208,10 @@ def governor_limits(scene: RuleContext) -> dict[Reason, str]:
 
 
 def rules(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
-    """Tell of every rule, in the order of asking: cells that `reached` it, cells it `decided`, its `status`, and `why` it is dead."""
+    """Tell of every rule, in the order of asking: cells that `reached` it, cells it `decided`, its `status`, and `why` it is dead.
+
+    Of the answers to a bet also how many were `advised`: the layer had no seat, and the bet was made as if it had not been asked.
+    """
     scenes = scenes_of(run)
     d, voted = run.result.decisions, run.result.decisions.n_voters > 0
     dead, off = _everywhere([meta_limits(scene) for scene in scenes])
@@ -215,8 +220,14 @@ def rules(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
     order = (*asked, *(r for r in codes(rules_of("meta")) if r not in asked))
     called = voted & (d.verdict == Verdict.ESCALATE)
     wished = voted & (d.raw_action != Action.HOLD)
+    judged = _marked(rule_counts(d.meta_reason[voted], order), dead, off)
+    if scenes[0].params.meta.mode == MetaMode.BET:
+        heard = voted & (map_rows(run, slice(None))["is_seated"] == 0)[:, None]
+        for row in judged:
+            if Reason[row["rule"]] in BETS:
+                row["advised"] = int(np.count_nonzero(heard & (d.meta_reason == Reason[row["rule"]])))
     return {
-        "meta": _marked(rule_counts(d.meta_reason[voted], order), dead, off),
+        "meta": judged,
         "arbiter": _marked(rule_counts(d.arbiter_reason[called], codes(rules_of("arbiter"))), silent, set()),
         "governor": _marked(
             rule_counts(run.result.governor_reason[wished], codes(rules_of("governor"))), governor_limits(scenes[0]), set()

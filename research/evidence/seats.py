@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qtcore.chain.price import maps_on
 from qtcore.types import MAP
@@ -20,6 +21,14 @@ def served(run: RunRecord, rows: slice) -> list[tuple[Any, Told]]:
         return []
     used = maps_on(np.empty(0, MAP) if maps is None else maps, run.bars.close_time[rows], 1)["start"]
     return [(row, told) for row, told in zip(schedule.maps, schedule.evidence, strict=True) if row["start"] in used]
+
+
+def map_rows(run: RunRecord, rows: slice) -> NDArray:
+    """Return the map that each bar of some rows was decided with, MAP [m]."""
+    maps, time = run.result.votes.maps, run.bars.close_time[rows]
+    known = maps_on(np.empty(0, MAP) if maps is None else maps, time, 1)
+    found: NDArray = known[np.searchsorted(known["first"], np.arange(len(time)), side="right") - 1]
+    return found
 
 
 def seats(run: RunRecord, rows: slice) -> list[dict[str, Any]]:

@@ -4,14 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from qtcore.chain.price import FUNDING, VOLATILITY, costs_rule, maps_on
+from qtcore.chain.price import FUNDING, VOLATILITY, costs_rule
 from qtcore.choices import DrawdownBasis
 from qtcore.rules import Reason, rule_of
-from qtcore.types import F8, MAP, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
+from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
 from research.errors import several
-from research.evidence.seats import fitted_at, seats, served
+from research.evidence.seats import fitted_at, map_rows, seats, served
 from research.runs.money import BASIS_POINTS
 from research.runs.price_text import lower_bound, untried_text
 from research.runs.record import RunRecord
@@ -94,14 +93,11 @@ class Absent:
     def __init__(self, run: RunRecord, rows: slice, n_trades: int) -> None:
         """Lay out the tested cells and the map of each bar."""
         self.run, self.rows, self.n_trades, self.said = run, rows, n_trades, run.result.decisions
-        pricing, maps = run.result.pricing, run.result.votes.maps
+        pricing = run.result.pricing
         assert pricing is not None
         self.volatility, carry = pricing[VOLATILITY, rows], pricing[FUNDING, rows]
         self.carry = run.params.broker.max_holding_bars * carry
-        time = run.bars.close_time[rows]
-        known = maps_on(np.empty(0, MAP) if maps is None else maps, time, 1)
-        at = np.searchsorted(known["first"], np.arange(len(time)), side="right") - 1
-        self.maps: NDArray = known[at]
+        self.maps = map_rows(run, rows)
         self.told = [told for _, told in served(run, rows)]
         broker = run.params.broker
         self.costs = costs_rule(broker.fee_rate, broker.slippage_rate)

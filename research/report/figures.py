@@ -71,7 +71,7 @@ def decisions(summary: dict[str, Any]) -> Picture:
         ("cells with a vote", counts["cells"], MARKET),
         ("kept by the meta layer", counts["deferred"], MARKET),
         *([("overridden by the meta layer", counts["overridden"], ENSEMBLE)] if counts["overridden"] else []),
-        ("escalated by the meta layer", counts["escalated"], MARKET),
+        ("without an edge, arbiter asked" if summary.get("scored") else "escalated by the meta layer", counts["escalated"], MARKET),
         ("taken over by the arbiter", counts["accepted"], ENSEMBLE),
         ("BUY or SELL", counts["wished"], CHAIN),
         ("exits by opposite signal", counts["exit_signal"], CHAIN),

@@ -89,13 +89,15 @@ def _losses(b: dict[str, Any]) -> list[str]:
 
 
 def rule_table(rules: list[dict[str, Any]]) -> Table:
-    """List the rules of the mode in the order of asking, those that cannot be reached marked."""
+    """List the rules of the mode in the order of asking, those that cannot be reached marked, and those that only advised."""
     total = max((r["reached"] for r in rules), default=0)
     shown = [r for r in rules if r["status"] != "off" and r["rule"] != "NONE" and not r["why"].startswith("counted on")]
     rows = []
     for r in shown:
         share = percent(r["decided"] / total) if r["decided"] else ""
-        rows.append([words_of(r["rule"]), count(r["reached"]), count(r["decided"]), share, STATUS[r["status"]]])
+        heard = r.get("advised", 0)
+        aside = f", {'' if heard == r['decided'] else f'{count(heard)} '}as advice" if heard else ""
+        rows.append([words_of(r["rule"]) + aside, count(r["reached"]), count(r["decided"]), share, STATUS[r["status"]]])
     return Table(["rule", "reached", "decided", "share", ""], rows, texts=(4,))
 
 

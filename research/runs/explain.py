@@ -115,9 +115,11 @@ def _meta(result: Result, t: int, s: int, params: Params, price: CellPrice | Non
     """Say what the layer did, and what its learned model answered: an entropy in policy mode, a probability in the others."""
     d, p = result.decisions, params.meta
     verdict, reason, numbers = d.verdict[t, s], d.meta_reason[t, s], opinion_numbers(cell_of(d, t, s))
-    says = "did not run" if verdict == Verdict.NONE else f"{_name(Verdict, verdict)}: {reason_text(reason, params, numbers)}"
+    said = reason_text(reason, params, numbers)
+    says = "did not run" if verdict == Verdict.NONE else f"{_name(Verdict, verdict)}: {said}"
     saw: dict[str, Any] = {}
     if price is not None and d.meta_action[t, s] != Action.ABSENT:
+        says = f"{'acts' if price.row is not None and price.row['is_seated'] else 'advises'}: {said}"
         saw = {"learned model": f"the bet pays with probability {d.meta_confidence[t, s]:.4f}"} | price.meta()
     elif d.meta_action[t, s] != Action.ABSENT:
         action, number = d.meta_action[t, s], float(d.meta_confidence[t, s])
@@ -128,6 +130,8 @@ def _meta(result: Result, t: int, s: int, params: Params, price: CellPrice | Non
             needed = p.v5_threshold if p.mode == MetaMode.V5 else p.override_threshold
             answer = f"{_said(action, number, 'probability')}; overrides above {needed:g}"
         saw = {"learned model": answer}
+    elif price is not None and verdict != Verdict.NONE:
+        says = "was not asked" if reason == Reason.NONE else f"gave no answer: {said}"
     return {"name": "meta", "says": says, "saw": saw}
 
 

@@ -13,7 +13,9 @@ from qtcore.features import FeatureBank
 from qtcore.rules import Reason
 from qtcore.types import Source, Verdict
 from research.evidence.accuracy import opinions as opinions_of
+from research.report.rows import rule_table
 from research.runs.backtest import seated
+from research.runs.explain import explain_decision
 from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods, price_predictions
 from research.training.meta.estimators import BET_KINDS
@@ -92,7 +94,7 @@ def test_the_arbiter_earns_its_seat_where_the_market_follows_its_score_and_model
 
 
 @pytest.mark.parametrize("kind", BET_KINDS)
-def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only(kind):
+def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only(kind, tmp_path):
     bars = bars_of(seed=2)
     made = in_one_regime(bars, 1.0)
     made = replace(made, maps=fitted(bars, made))
@@ -106,6 +108,23 @@ def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only(kind):
     assert {Reason.BET_TAKEN, Reason.BET_SKIPPED} <= set(np.unique(d.meta_reason).tolist())
     skipped = (d.meta_reason == Reason.BET_SKIPPED) & (d.verdict == Verdict.ESCALATE)
     assert np.all(d.raw_action[skipped] == 1)
+    starts = run.predictions.maps.maps["start"]
+    seat = np.array([False, *seated])[np.searchsorted(starts, bars.close_time, side="right")]
+    assert 0 < seat.sum() < len(seat)
+    said = {row["rule"]: row for row in run.summary["rules"]["meta"]}
+    folder = run.save(tmp_path / "run", record=False)
+    for reason in (Reason.BET_TAKEN, Reason.BET_SKIPPED):
+        cells = (d.meta_reason == reason) & (d.n_voters > 0)
+        assert said[reason.name]["decided"] == np.count_nonzero(cells)
+        assert said[reason.name]["advised"] == np.count_nonzero(cells[~seat]) > 0
+        for has_seat, word in ((True, "acts"), (False, "advises")):
+            t, s = np.argwhere(cells & (seat == has_seat)[:, None])[-1]
+            close = str(np.datetime64(int(bars.close_time[t]), "ns"))
+            layers = {layer["name"]: layer["says"] for layer in explain_decision(folder, bars.symbols[s], close)["layers"]}
+            assert layers["meta"].startswith(f"{word}: {reason.name.lower()} (pays with probability ")
+    skips = said["BET_SKIPPED"]
+    assert f"bet skipped, {skips['advised']:,} as advice" in {row[0] for row in rule_table(list(said.values())).rows}
+    assert "bet skipped, as advice" in {row[0] for row in rule_table([skips | {"advised": skips["decided"]}]).rows}
 
 
 def test_a_sweep_with_a_learned_meta_layer_is_the_single_run():
