@@ -53,17 +53,17 @@ def bar_step(metrics, equity, exposure):
 
 @kernel(inline=True)
 def fill_metrics(metrics, fill):
-    """Count one fill; an exit also counts its trade."""
+    """Count one fill: an entry its trade, an exit what the trade brought."""
     metrics["n_fills"] += 1
     metrics["turnover"] += fill["notional"]
     metrics["fees"] += fill["fee"]
     metrics["slippage"] += fill["slippage"]
+    metrics["n_trades"] += fill["is_entry"] != 0
     if fill["is_entry"] == 0:
         pnl = fill["pnl"]
         metrics["funding"] += fill["funding"]
         metrics["gross_win"] += pnl if pnl > 0.0 else 0.0
         metrics["gross_loss"] -= pnl if pnl < 0.0 else 0.0
-        metrics["n_trades"] += 1
         metrics["n_wins"] += pnl > 0.0
         metrics["n_losses"] += pnl < 0.0
         metrics["n_shorts"] += fill["qty"] > 0.0
@@ -92,9 +92,10 @@ def summarise(metrics: NDArray, bars_per_year: float) -> dict[str, Any]:
 
     total_return, annual_return, max_drawdown, mean_exposure, win_rate are fractions; volatility and sharpe are annual, without a
     risk-free rate; skew and kurtosis (3 for a normal) are those of per-bar returns; turnover is in multiples of the initial equity.
+    n_trades counts every trade that was opened; win_rate, profit_factor and average_trade are of those that were closed.
     """
     m = {name: metrics.reshape(-1)[0][name].item() for name in METRICS.names or ()}
-    n, trades = m["n_bars"], m["n_trades"]
+    n, closed = m["n_bars"], m["n_fills"] - m["n_trades"]
     mean, variance, skew, kurtosis = _moments(m)
     growth = m["last_equity"] / m["first_equity"]
     years = n / bars_per_year
@@ -115,12 +116,12 @@ def summarise(metrics: NDArray, bars_per_year: float) -> dict[str, Any]:
         "slippage": m["slippage"],
         "funding": m["funding"],
         "n_fills": m["n_fills"],
-        "n_trades": trades,
+        "n_trades": m["n_trades"],
         "n_shorts": m["n_shorts"],
         "n_stops": m["n_stops"],
-        "win_rate": m["n_wins"] / trades if trades else math.nan,
+        "win_rate": m["n_wins"] / closed if closed else math.nan,
         "profit_factor": m["gross_win"] / m["gross_loss"] if m["gross_loss"] > 0.0 else math.nan,
-        "average_trade": (m["gross_win"] - m["gross_loss"]) / trades if trades else math.nan,
+        "average_trade": (m["gross_win"] - m["gross_loss"]) / closed if closed else math.nan,
     }
 
 

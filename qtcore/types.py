@@ -198,7 +198,7 @@ METRICS = np.dtype(
         ("n_underwater", "i8"),  # bars since the peak
         ("max_underwater", "i8"),  # longest time below a peak, bars
         ("n_fills", "i8"),
-        ("n_trades", "i8"),  # closed
+        ("n_trades", "i8"),  # opened; n_fills less these were closed
         ("n_wins", "i8"),  # pnl above 0
         ("n_losses", "i8"),  # pnl below 0
         ("n_shorts", "i8"),  # closed trades that were short

@@ -18,8 +18,8 @@ from qtcore.sweep.layout import (
     BALANCE,
     BASIS,
     BY_STOP,
-    CLOSED,
     DELIST_AFTER,
+    ENTERED,
     EQUITY,
     EXPOSURE,
     EXPOSURE_MODE,
@@ -194,4 +194,4 @@ def run_lanes(
                 equity[kept, i] = a[EQUITY + i]
             kept += 1
     for i in range(LANES):
-        a[FILLS + i] += a[CLOSED + i]
+        a[FILLS + i] += a[ENTERED + i]

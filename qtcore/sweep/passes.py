@@ -33,11 +33,11 @@ from qtcore.rules import Reason
 from qtcore.sweep.layout import (
     BALANCE,
     BY_STOP,
-    CLOSED,
     COMMITTED,
     COOLDOWN,
     DELIST_AFTER,
     DRAWDOWN,
+    ENTERED,
     ENTRY,
     EQUITY,
     EXIT,
@@ -143,7 +143,7 @@ def leave_lanes(p, s, a, own, time):
         a[FUNDING + i] += received if is_left else 0.0
         a[GROSS_WIN + i] += pnl if is_left & (pnl > 0.0) else 0.0
         a[GROSS_LOSS + i] -= pnl if is_left & (pnl < 0.0) else 0.0
-        a[CLOSED + i] += 1.0 if is_left else 0.0
+        a[FILLS + i] += 1.0 if is_left else 0.0
         a[WINS + i] += 1.0 if is_left & (pnl > 0.0) else 0.0
         a[LOSSES + i] += 1.0 if is_left & (pnl < 0.0) else 0.0
         a[SHORTS + i] += 1.0 if is_left & (qty < 0.0) else 0.0
@@ -205,7 +205,7 @@ def enter_lanes(p, s, a, own, price_before, bar):
         a[TURNOVER + i] += notional  # 0.0 where nothing is pending
         a[FEES + i] += fee
         a[SLIPPAGE + i] += slippage_rule(bought, price, price_before)
-        a[FILLS + i] += 1.0 if is_filled else 0.0
+        a[ENTERED + i] += 1.0 if is_filled else 0.0
         qty = bought if is_filled else held
         opened = bar if is_filled else opened
         p[s, QTY + i] = qty

@@ -83,7 +83,7 @@ def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str,
     """Say whether picking the best setting of one fold paid on the next.
 
     picks: table of `research.sweep.walk_forward`; daily: net returns of the scored folds, one after the other. Fewer than `least` days or
-    30 closed trades is `not enough data`; a 95 % interval of the mean daily return (stationary bootstrap) above 0 is `paid`; else `not
+    30 trades is `not enough data`; a 95 % interval of the mean daily return (stationary bootstrap) above 0 is `paid`; else `not
     shown to pay`. Result: `verdict`, `sentence`, `n_folds`, `n_days`, `n_trades`, `per_day`, `ci95` (means of a day), and the mean yearly
     Sharpe ratios `picked`, `scored` and `median`.
     """
@@ -92,8 +92,8 @@ def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str,
     means = {name: picks[f"{name}.sharpe"].mean() if len(picks) else np.nan for name in ("picked", "scored", "median")}
     out |= {name: float(mean) if np.isfinite(mean) else None for name, mean in means.items()}
     if len(daily) < least or n_trades < ENOUGH:
-        need = f"{least} days and {ENOUGH} closed trades are needed"
-        said = f"Not enough data: {len(picks)} picks were scored over {len(daily):,} days with {n_trades:,} closed trades, and {need}."
+        need = f"{least} days and {ENOUGH} trades are needed"
+        said = f"Not enough data: {len(picks)} picks were scored over {len(daily):,} days with {n_trades:,} trades, and {need}."
         return out | {"verdict": "not enough data", "sentence": said}
     bootstrap = Bootstrap(len(daily), block_length([daily], 1))
     low, high = interval(bootstrap.sums(daily[:, None]) / bootstrap.n_rows)[:, 0]

@@ -36,7 +36,8 @@ def figures(metrics: NDArray, n_bars: NDArray[np.int64], bars_per_year: float) -
         c4 = m4 - 4.0 * m1 * m3 + 6.0 * m1 * m1 * m2 - 3.0 * (m1 * m1) * (m1 * m1)
         spread = np.sqrt(c2 * n / (n - 1.0))
         growth = m["last_equity"] / m["first_equity"]
-        trades = np.where(m["n_trades"] > 0, m["n_trades"], np.nan)
+        closed = m["n_fills"] - m["n_trades"]
+        closed = np.where(closed > 0, closed, np.nan)
         out: dict[str, NDArray] = {
             "total_return": growth - 1.0,
             "annual_return": np.where(growth > 0.0, growth ** (bars_per_year / n), np.nan) - 1.0,
@@ -48,9 +49,9 @@ def figures(metrics: NDArray, n_bars: NDArray[np.int64], bars_per_year: float) -
             "mean_exposure": m["sum_exposure"] / n,
             "time_in_market": m["n_exposed"] / n,
             "turnover": m["turnover"] / m["first_equity"],
-            "win_rate": m["n_wins"] / trades,
+            "win_rate": m["n_wins"] / closed,
             "profit_factor": np.where(m["gross_loss"] > 0.0, m["gross_win"] / m["gross_loss"], np.nan),
-            "average_trade": (m["gross_win"] - m["gross_loss"]) / trades,
+            "average_trade": (m["gross_win"] - m["gross_loss"]) / closed,
         }
     return out | {name: m[name].copy() for name in COPIED}
 

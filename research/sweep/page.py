@@ -118,7 +118,7 @@ def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
             "value": "none" if deflated is None else f"{deflated:.2f}",
             "note": "deflated Sharpe, above 0.95 needed",
         },
-        {"label": "Its net return", "value": _shown("total_return", best["total_return"]), "note": f"{best['n_trades']:,} closed trades"},
+        {"label": "Its net return", "value": _shown("total_return", best["total_return"]), "note": f"{best['n_trades']:,} trades"},
         {"label": "Its drawdown", "value": _shown("max_drawdown", best["max_drawdown"]), "note": "largest fall from the peak"},
         {
             "label": "Trials counted",

@@ -186,7 +186,7 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"best {summary['objective']}", _picked(summary["objective"].removeprefix("-"), best)),
         ("its setting", setting),
         ("its return, drawdown", f"{100 * (best['total_return'] or 0.0):+.1f} %, {100 * (best['max_drawdown'] or 0.0):.1f} %"),
-        ("its closed trades", f"{best['n_trades']:,}"),
+        ("its trades", f"{best['n_trades']:,}"),
     ]
     if summary["tried"] is not None:
         worth = several(round(summary["tried"]["effective"]), "independent ones")

@@ -19,7 +19,7 @@ def metrics(equity, exposure, fills, cash):
     return {
         **m,
         "n_fills": len(fills),
-        "n_trades": len(exits),
+        "n_trades": len(fills) - len(exits),
         "n_wins": sum(f["pnl"] > 0.0 for f in exits),
         "n_losses": sum(f["pnl"] < 0.0 for f in exits),
         "n_shorts": sum(f["qty"] > 0.0 for f in exits),

@@ -168,7 +168,7 @@ def test_the_summary_equals_the_textbook():
     }
     for name, value in expected.items():
         assert got[name] == pytest.approx(value, rel=1e-8), name  # power sums lose a few digits against centred ones
-    assert (got["n_trades"], got["n_stops"]) == (len(pnl), int((result.fills["reason"] == Reason.STOP).sum()))
+    assert (got["n_trades"], got["n_stops"]) == (len(result.fills) - len(pnl), int((result.fills["reason"] == Reason.STOP).sum()))
     empty = summarise(init_metrics(CASH), 8766.0)
     assert empty["total_return"] == 0.0
     assert np.isnan([empty[name] for name in ("sharpe", "win_rate", "profit_factor", "mean_exposure")]).all()

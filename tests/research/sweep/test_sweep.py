@@ -140,7 +140,22 @@ def test_rows_say_what_a_single_run_says(world):
         slices = run.summary["regimes"]
         for name in REGIMES:
             assert row[f"return.{name}"] * 10_000.0 == pytest.approx(slices[name]["pnl"], abs=1e-7)
-        assert row["n_trades"] == np.count_nonzero(run.result.fills["is_entry"] == 0)
+        assert row["n_trades"] == len(run.trades)
+
+
+@pytest.mark.parametrize("driver", ["lanes", "few", "regimes"])
+def test_trades_that_the_end_of_the_data_closes_count(world, driver):
+    grid = {"governor.min_confidence": "0.50:0.73:0.01" if driver == "lanes" else [0.5, 0.55, 0.6]}
+    trials = sweep(world, grid, by_regime=driver == "regimes", record=False)
+    assert set(trials.drivers) == {driver}
+    table, cut = trials.table(), 0
+    for trial in (0, 1, 2):
+        run = research.backtest(*world, trials.params(trial))
+        assert table["n_trades"][trial] == len(run.trades) == run.summary["pnl"]["n_trades"]
+        cut += len(run.closing_fills)
+        closed = run.result.fills["pnl"][run.result.fills["is_entry"] == 0]
+        assert table["win_rate"][trial] == pytest.approx((closed > 0.0).mean(), rel=1e-12)
+    assert cut > 0
 
 
 def test_it_is_told_who_ran_the_rows_and_why(world):
