@@ -24,8 +24,9 @@ def place(frame: "pd.DataFrame", bars: Bars, notes: list[str], reading: Reading)
     """Find the bar and symbol of each row: (rows of bars, columns of bars, numbers of the frame's rows that have both)."""
     name = next((name for name in TIME_NAMES if name in frame.columns), None)
     if name is None or "symbol" not in frame.columns:
-        held = ", ".join(map(str, frame.columns[:12]))
-        raise ModelError(f"predictions must have the columns close_time (or timestamp, or open_time alone) and symbol, was {held}")
+        held = ", ".join(str(name) or "one without a name" for name in frame.columns[:12])
+        rule = "predictions must have the columns close_time (or timestamp, or open_time alone) and symbol"
+        raise ModelError(f"{rule}, was {held}; name them, an index too")
     names = frame["symbol"].astype(str).str.strip()
     times, has_time = _times(frame, name, notes, reading, names)
     column = _columns_of(names, bars, notes)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 STATUSES = ("active", "shadow", "fallback", "insufficient", "error")
 OPENS = ("open_time", "opentime", "timeopen", "time_open")
-CLOSES = tuple(name for name in (*schema.TIME_NAMES, *schema.NAMELESS) if not re.search("open|start|begin", name))
+CLOSES = tuple(name for name in schema.TIME_NAMES if not re.search("open|start|begin", name))
 MOST_ROUNDED = 0.0151  # that the sum of three probabilities of two decimals may be off 1
 PARTS = ("action", "confidence", *SIDES, "status", "version")
 
@@ -178,12 +178,17 @@ def _read(source: Any) -> tuple["pd.DataFrame", int]:
 
 
 def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.DataFrame":
-    """Name the columns of the time and the symbol, whatever their source calls them; what was assumed is noted."""
+    """Name the columns of the time and the symbol, whatever their source calls them; what was assumed is noted.
+
+    An index without a name is the time where no column is and it holds dates; one of numbers counts rows.
+    """
     by_name = {plain(name): name for name in reversed(frame.columns.tolist())}
     roles = {"close_time": schema.ALIASES["close_time"], "open_time": OPENS, "symbol": schema.ALIASES["symbol"]}
     found = {role: next((by_name[name] for name in names if name in by_name), None) for role, names in roles.items()}
     if found["close_time"] is None and "timestamp" not in frame.columns:
-        found["timestamp"] = next((by_name[name] for name in CLOSES if name in by_name), None)
+        index = [name for name in schema.NAMELESS if name in by_name and found["open_time"] is None]
+        dates = [name for name in index if not _has_numbers(frame[by_name[name]])]
+        found["timestamp"] = next((by_name[name] for name in (*CLOSES, *dates) if name in by_name), None)
         if found["timestamp"] is not None:
             notes.append(f"column {found['timestamp'] or 1} is read as the close of each bar")
     if "symbol" not in frame.columns and plain(found["symbol"] or "") in NAMES:
@@ -193,6 +198,12 @@ def _with_roles(frame: "pd.DataFrame", bars: Bars, notes: list[str]) -> "pd.Data
         notes.append(f"no column of symbols; every row is of {bars.symbols[0]}")
         frame = frame.assign(symbol=bars.symbols[0])
     return frame
+
+
+def _has_numbers(column: "pd.Series") -> bool:
+    import pandas as pd
+
+    return not pd.api.types.is_datetime64_any_dtype(column) and bool(pd.to_numeric(column, errors="coerce").notna().any())
 
 
 def _columns(frame: "pd.DataFrame", notes: list[str]) -> dict[str, dict[str, str]]:

@@ -375,6 +375,25 @@ def test_names_of_the_time_and_the_symbol_are_read_and_told(time, symbol, tmp_pa
         assert any("is read as the close of each bar" in note for note in made.notes) == (not is_close)
 
 
+def test_an_index_of_numbers_is_no_time(tmp_path):
+    counted = NAMED[NAMED["xgb_action"] != "hold"]
+    opened = counted.assign(close_time=BARS.open_time[counted.index]).rename(columns={"close_time": "open_time"})
+    wanted = [action if action != 1 else -1 for action in cycle(WANTED)]
+    for rows in (counted, opened):
+        rows.to_csv(tmp_path / "p.csv")
+        for source in (rows, tmp_path / "p.csv"):
+            made = Predictions.import_file(source, BARS)
+            assert said(made) == wanted
+            assert not any("column index" in note or "unnamed" in note for note in made.notes)
+    bare = counted.drop(columns="close_time")
+    bare.to_csv(tmp_path / "p.csv")
+    for source in (bare, tmp_path / "p.csv"):
+        with pytest.raises(
+            UserError, match=r"must have the columns close_time .*, was (index|one without a name), .*; name them, an index too"
+        ):
+            Predictions.import_file(source, BARS)
+
+
 def test_rows_without_a_symbol_are_of_the_only_one():
     alone = simulate("random_walk", n_bars=BARS.n, n_symbols=1)
     rows = pd.DataFrame({"close_time": alone.close_time, "xgb_action": cycle(["sell", "hold", "buy"]), "xgb_confidence": 0.7})
