@@ -31,6 +31,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "xgboost meta26": {"kind": "xgboost"},
     "logistic meta32, uncalibrated": {"vector": "meta32", "calibration": "none"},
     "xgboost meta32": {"kind": "xgboost", "vector": "meta32"},
+    "logistic bet30, uncalibrated": {"vector": "bet30", "calibration": "none"},
+    "logistic bet35, uncalibrated": {"vector": "bet35", "calibration": "none"},
     "logistic meta26, uncalibrated, per symbol": {"calibration": "none", "per_symbol": True},
     "logistic meta26, uncalibrated, labels of 12 rows": {"calibration": "none", "horizon": 12},
     "logistic meta26, uncalibrated, labels of 24 rows": {"calibration": "none", "horizon": 24},
@@ -79,8 +81,7 @@ def walk_forward_probs(bars: Bars, predictions: Predictions, params: Params, var
     per_symbol, horizon = asked.pop("per_symbol", False), asked.pop("horizon", None)
     if horizon is not None:
         predictions = _relabelled(bars, predictions, horizon)
-    material, plan = prepare(bars, predictions, params, **asked)
-    plan = replace(plan, mode="policy")  # a model that never changes its mind is scored, not refused
+    material, plan = prepare(bars, predictions, _of_sides(params), **asked)
     n, n_symbols = material.labels.shape
     out = np.full((n, n_symbols, 3), np.nan)
     for part in [slice(s, s + 1) for s in range(n_symbols)] if per_symbol else [slice(None)]:
@@ -90,6 +91,12 @@ def walk_forward_probs(bars: Bars, predictions: Predictions, params: Params, var
     if np.isnan(out).all():
         raise ModelAbsentError("no fold had 1,000 rows to train on; load a longer period")
     return out
+
+
+def _of_sides(params: Params) -> Params:
+    """Return parameters of the mode in which a layer learns sides, and one that never changes its mind is scored, on the same features."""
+    own = {name: value for name, value in params.flat().items() if name.partition(".")[0] in ("features", "arbiter")}
+    return Params.profile("published").with_values(own)
 
 
 def _served(material: Material, plan: MetaPlan) -> F8:

@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 
+from qtcore import Params
 from research import backtest
 from research.data import simulate
 from research.errors import UserError
-from research.evidence.meta_comparison import best_variant, compare
+from research.evidence.meta_comparison import VARIANTS, best_variant, compare, walk_forward_probs
 from research.evidence.meta_trials import try_on_run
 from research.report import build
 from research.training.predictions import Predictions
+from tests.conftest import assert_same_bits
 from tests.support import PUBLISHED
 
 PLAIN = {
@@ -51,6 +53,15 @@ def test_a_meta_layer_that_turns_a_contrarian_round_is_found_better(bars):
     table = compare(bars, contrary, PUBLISHED, variants={"plain": {"calibration": "none"}})
     assert table.loc["plain", "minus_best_low"] > 0.2
     assert "beats both the best base model and the ensemble" in best_variant(table)
+
+
+def test_layers_learn_sides_where_opinions_have_a_price_too(bars):
+    made = Predictions.random(bars, seed=1)
+    for vector in ("meta26", "bet30", "bet35"):
+        assert vector in {"meta26", *(variant.get("vector") for variant in VARIANTS.values())}
+        asked = {"vector": vector, "calibration": "none"}
+        published, priced = (walk_forward_probs(bars, made, params, asked, 42) for params in (PUBLISHED, Params()))
+        assert_same_bits(published, priced)
 
 
 def test_what_cannot_be_trained_is_named(bars):
