@@ -44,20 +44,22 @@ class LiveCounts:
     sources: Counter[int] = field(default_factory=Counter)
     models: dict[str, Counter[int]] = field(default_factory=dict)  # by the names of the five slots
     ensemble: Counter[int] = field(default_factory=Counter)
+    is_priced: bool = False  # opinions have a price
+    leans: Counter[int] = field(default_factory=Counter)  # cells by the side to which such an opinion leans, -1, 0 or 1
     confidence_sum: float = 0.0
     confidence_sum2: float = 0.0
     newest: int = -1  # number of the last bar
     last_vote: dict[str, int] = field(default_factory=dict)  # bar in which each model voted last
 
     @classmethod
-    def of(cls, voters: Sequence[str]) -> Self:
-        """Count nothing yet. voters: names of the five slots."""
-        return cls(models={name: Counter() for name in voters})
+    def of(cls, voters: Sequence[str], is_priced: bool = False) -> Self:
+        """Count nothing yet. voters: names of the five slots; is_priced: opinions have a price."""
+        return cls(models={name: Counter() for name in voters}, is_priced=is_priced)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns that `add` takes."""
-        return (*(f"{name}_action" for name in self.models), *COUNTED)
+        return (*(f"{name}_action" for name in self.models), *COUNTED, *(("lean",) if self.is_priced else ()))
 
     def add(self, planes: Mapping[str, NDArray], bar: NDArray) -> None:
         """Count cells; planes: `columns`, of one shape; bar: number of the bar of each cell, of that shape."""
@@ -82,6 +84,8 @@ class LiveCounts:
         _count(self.arbiter_reasons, at["arbiter_reason"][escalated])
         _count(self.sources, at["final_source"])
         _count(self.ensemble, at["ensemble_action"])
+        if self.is_priced:
+            _count(self.leans, np.sign(np.nan_to_num(at["lean"].astype(float))))
         wished = at["raw_action"] != Action.HOLD
         _count(self.refusals, at["governor_reason"][wished & np.isin(at["governor_reason"], codes(refusals()))])
         self.approved += int((at["governor_reason"] == Reason.APPROVED).sum())
@@ -96,7 +100,7 @@ class LiveCounts:
 
     def emptied(self) -> "LiveCounts":
         """Return zero counts that remember who voted when."""
-        return replace(LiveCounts.of(tuple(self.models)), newest=self.newest, last_vote=dict(self.last_vote))
+        return replace(LiveCounts.of(tuple(self.models), self.is_priced), newest=self.newest, last_vote=dict(self.last_vote))
 
     def active(self, n_bars: int) -> list[str]:
         """Models that voted in the last n bars."""

@@ -258,10 +258,15 @@ def validate(source: StatusSource) -> dict[str, Any]:
     active, n_errors = source.active(), tally.errors
     counted, n_counted = overrides(tally, params.meta.mode)
     rate, limit = n_counted / tally.judged if tally.judged else None, LIMITS[counted]
-    is_priced = params.meta.mode == MetaMode.BET  # how often it overrides has no limit there
+    is_priced = params.meta.mode == MetaMode.BET  # how often it overrides has no limit there, and an honest ensemble may always say HOLD
+    heard = tally.leans.keys() - {0} if is_priced else tally.ensemble
     checks: dict[str, dict[str, Any]] = {
         "active_models": {"passed": len(active) >= 3, "warning": len(active) == 2, "value": len(active), "rule": "at least 3, 2 warns"},
-        "signal_variety": {"passed": len(tally.ensemble) >= 2, "value": len(tally.ensemble), "rule": "at least 2 ensemble actions"},
+        "signal_variety": {
+            "passed": len(heard) >= 2,
+            "value": len(heard),
+            "rule": "leans to both sides" if is_priced else "at least 2 ensemble actions",
+        },
         "confidence_spread": {
             "passed": tally.confidence_std > 0.02,
             "value": tally.confidence_std,

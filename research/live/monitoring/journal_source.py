@@ -80,7 +80,7 @@ class JournalSource:
             self.about = read_about(self._reading.db)
         self.symbols = tuple(self.about["symbols"])
         self.interval, self.voters = int(self.about["interval"]), voters_of(self.about)
-        self._tally = LiveCounts.of(self.voters)
+        self._tally = LiveCounts.of(self.voters, is_priced_of(self.about))
 
     @property
     def name(self) -> str:
@@ -107,7 +107,8 @@ class JournalSource:
         commands = [command_of(text) for (text,) in self.rows("SELECT command FROM control")]
         reset = max((command["cell"] for command in commands if command["do"] == RESET), default=-1)
         if reset > self._reset:
-            self._tally, self._seen, self._reset = LiveCounts.of(self.voters), reset - self._recent_bars() * len(self.symbols), reset
+            self._tally, self._reset = LiveCounts.of(self.voters, is_priced_of(self.about)), reset
+            self._seen = reset - self._recent_bars() * len(self.symbols)
             self._count(reset)
             self._tally = self._tally.emptied()
         self._count(NEWEST)

@@ -35,7 +35,7 @@ class RunSource:
         self._equity = self.run.frame("equity")
         self._trades = self.run.frame("trades")
         self._close = self._equity["close_time"].dt.tz_localize(None).to_numpy("M8[ns]").astype(np.int64)
-        self._tally = LiveCounts.of(self.run.voters)
+        self._tally = LiveCounts.of(self.run.voters, "lean" in self._planes)
         counted = {name: self._planes[name] for name in self._tally.columns}
         self._tally.add(counted, np.broadcast_to(np.arange(len(self._close))[:, None], counted["n_voters"].shape))
 

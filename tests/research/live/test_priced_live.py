@@ -110,6 +110,10 @@ def test_a_priced_replay_is_the_priced_backtest(run, whole):
     engine.run(run.bars)
     assert hash_state(engine.state) == state
     assert live_gap(journal)["identical"]
+    lean = run.result.decisions.lean[run.result.decisions.n_voters > 0]
+    assert open_source(journal).tally().leans == {
+        side: np.count_nonzero(np.sign(lean) == side) for side in (-1, 0, 1) if side in np.sign(lean)
+    }
     told = open_source(journal).last(N * S)
     assert {row["raw_source"] for row in told} == {"ensemble", "arbiter"}
     assert all(row["edge"] > 0.0 for row in told if row["raw"]["action"] != "HOLD")
@@ -201,6 +205,7 @@ def test_an_exported_journal_is_proven_but_for_the_maps_of_its_models(run, whole
     certificate = verify_run(tmp_path / "run")
     assert certificate["passed"] is True
     assert "the maps from opinion to money: they were fitted on other bars than these" in certificate["not_covered"]
+    assert open_source(tmp_path / "run").tally().leans == open_source(whole[0]).tally().leans
 
 
 def test_a_training_without_maps_is_refused_with_the_remedy(trained, tmp_path):

@@ -5,15 +5,17 @@ import json
 import re
 import sqlite3
 import warnings
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qtcore import Params
 from qtcore.choices import MetaMode
 from qtcore.rules import Reason
-from qtcore.types import Verdict
+from qtcore.types import Action, Verdict
 from research import backtest
 from research.cli.app import app
 from research.cli.common import guarded
@@ -193,6 +195,15 @@ def test_validation_passes_and_fails(watched):
     source = JournalSource(watched[0])
     source._tally, source._seen = LiveCounts(cells=10), 10**9
     assert validate(source)["validation"]["verdict"] == "FAILED"
+
+
+@pytest.mark.parametrize(("leans", "passes"), [({-1: 600, 1: 400}, True), ({0: 600, 1: 400}, False), ({}, False)])
+def test_an_opinion_with_a_price_must_lean_to_both_sides(watched, monkeypatch, leans, passes):
+    source = open_source(watched[1])
+    source._tally = tally_of(ensemble=Counter({Action.HOLD: 1000}), leans=Counter(leans))
+    monkeypatch.setattr(source, "params", lambda: Params())
+    check = validate(source)["validation"]["checks"]["signal_variety"]
+    assert check == {"passed": passes, "value": len({*leans} - {0}), "rule": "leans to both sides"}
 
 
 def test_the_status_has_the_documented_keys(watched):
