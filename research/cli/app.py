@@ -163,7 +163,7 @@ def train(
 ) -> None:
     """Train all base models walk-forward; writes artefacts and out-of-sample predictions.
 
-    Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted reproduce.
+    Each finished fit is kept: after an interrupt the same command goes on where it was, and what is unchanged is not fitted again.
     """
     from research.training.models.layers import using
     from research.workflow.backtest_job import Job, train_from_files, train_job

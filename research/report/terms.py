@@ -90,8 +90,11 @@ def funding_text(a: Mapping[str, Any]) -> str:
 def training_basis(predictions: Any) -> str:
     """Say in one sentence what a training rests on, for a terminal."""
     opens, closes, label = predictions.open_time, predictions.close_time, predictions.label
+    plan = predictions.models.config["plan"]
     hours = label.horizon * float(np.median(closes - opens)) / NS_PER_HOUR
     rule = label_text({"label": label.to_dict(), "label_span_hours": hours})
+    taken = {"L1": "auto took it", "L4": "auto took it, as a class of L1 is too rare"} if plan["label"] == "auto" else {}
+    rule += f" ({taken[label.id]})" if label.id in taken else ""
     size = f"{several(len(opens), 'bars')} of {several(len(predictions.symbols), 'symbols')}"
     return f"{size}, {iso(int(opens[0]))[:10]} to {iso(int(closes[-1]))[:10]}; label {rule}"
 

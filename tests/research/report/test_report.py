@@ -6,15 +6,19 @@ import shutil
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from qtcore.rules import Reason
 from qtcore.types import DECISION_COLUMNS, FILL, Action, Consensus, Source, Verdict
+from research.data import simulate
 from research.errors import UserError, ordinal, several
 from research.report import build
 from research.report.rows import score_table
+from research.report.terms import training_basis
 from research.report.words import count, number, percent, slice_name, span
+from research.training.predictions import Predictions
 from research.workflow.recording import save_certificate, save_run
 from tests.support.fake_run import fake_run
 
@@ -147,6 +151,21 @@ def test_figures_on_too_few_events_are_not_claimed():
     row = score_table({"xgb": block}).rows[0]
     assert row[1:3] == ["not enough data", ""]
     assert not any("90" in text or "0.9" in text for text in row)
+
+
+@pytest.mark.parametrize(
+    ("asked", "taken", "told"),
+    [
+        ("auto", "L1", r" \(auto took it\)$"),
+        ("auto", "L4", r"training \(auto took it, as a class of L1 is too rare\)$"),
+        ("L4", "L4", "training$"),
+    ],
+)
+def test_a_training_says_which_label_auto_took(asked, taken, told):
+    made = Predictions.random(simulate("random_walk", n_bars=50), label=taken)
+    text = training_basis(replace(made, models=SimpleNamespace(config={"plan": {"label": asked}})))
+    assert f"; label {taken}, " in text
+    assert re.search(told, text)
 
 
 def test_missing_figures_are_a_dash():
