@@ -13,7 +13,7 @@ from research.data.load import warn
 from research.errors import ModelError, refusing
 from research.runs.record import RunRecord
 from research.training.labels import held_for
-from research.training.maps import check_priced
+from research.training.maps import check_priced, is_priced
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import given
 from research.training.predictions import Predictions, aligned
@@ -83,8 +83,7 @@ def priced(
     """
     if params.decide.rule != DecideRule.EDGE:
         return predictions
-    known = predictions.maps if predictions.imported and judge is None else None
-    if known is None or known.params["ensemble.rule"] != params.flat()["ensemble.rule"]:
+    if judge is not None or not is_priced(params, predictions):
         predictions = _priced(bars, predictions, params, judge, custom)
     return seated(bars, predictions, params, meta) if isinstance(meta, MetaSchedule) else predictions
 
@@ -98,8 +97,6 @@ def _priced(bars: Bars, predictions: Predictions, params: Params, judge: Any, cu
         assert lean is not None
         return replace(predictions, maps=fit_lean(bars, votes, lean, periods(votes.action), params))
     check_priced(params, predictions)
-    if not predictions.imported:
-        return predictions
     return replace(predictions, maps=price_predictions(bars, votes, predictions.labels, predictions.label.horizon, params))
 
 

@@ -55,6 +55,12 @@ class MapSchedule:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:32]
 
 
+def is_priced(params: Params, predictions: Any) -> bool:
+    """Say whether predictions know what their opinions are worth under the `ensemble.rule` of `params`."""
+    maps = predictions.maps
+    return maps is not None and maps.params["ensemble.rule"] == params.flat()["ensemble.rule"]
+
+
 def check_priced(params: Params, voters: Any) -> None:
     """Raise ModelError where opinions need a price that those of a training do not have. voters: predictions, or a schedule of models."""
     if params.decide.rule != DecideRule.EDGE or getattr(voters, "imported", False):

@@ -28,7 +28,7 @@ from research.data.facts import fingerprint
 from research.errors import ModelError
 from research.training.labels import held_for, label_end, uniqueness
 from research.training.map_fit import bets_of, price_predictions, usual
-from research.training.maps import check_priced
+from research.training.maps import check_priced, is_priced
 from research.training.meta.estimators import BET_KINDS, KINDS, Rows, check_classes, check_labels, fit_bets, fit_meta, resolve_calibration
 from research.training.meta.fitted import MetaFit, fit_digest
 from research.training.meta.metadata import describe
@@ -155,7 +155,7 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
     labels, weights = predictions.labels, None
     if params.meta.mode == MetaMode.BET:
         check_priced(params, predictions)
-        if predictions.maps is None:
+        if not is_priced(params, predictions):
             held = held_for(settled(usual(params), predictions), predictions.label)
             predictions = replace(predictions, maps=price_predictions(bars, votes, predictions.labels, horizon, held))
         labels, end = bets_of(bars, predictions)

@@ -164,6 +164,12 @@ def test_maps_are_of_one_ensemble_rule():
     kept, votes = research.backtest(bars, free), Params().with_values({"ensemble.rule": "vote"})
     again = research.backtest(bars, kept.predictions, votes)
     assert_same_bits(again.result.equity, research.backtest(bars, free, votes).result.equity)
+    made, anew, of_means = (hashes(research.train_meta(bars, *each)) for each in ((kept.predictions, votes), (free, votes), (free,)))
+    assert made == anew != of_means
+
+
+def hashes(meta):
+    return [artefact.hash for artefact in meta.artefacts]
 
 
 def test_a_priced_file_that_is_scored_by_another_label_is_priced_anew(tmp_path):
