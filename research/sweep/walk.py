@@ -82,10 +82,11 @@ def walk(
 ) -> Walk:
     """Pick on one fold, score on the next, and judge the picks.
 
-    The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it.
-    plan, asked: as in `sweep`; own: layers of the user's; a fold whose trials keep no constraint is left out. record: count every setting
-    that a fold tries in the trial ledger, where a text names the candles, once (`research.sweep.counting`); not needed for a grid or a
-    random search that `sweep` has counted on these bars. Raises UserError on fewer than two folds or too few bars.
+    The bars from the first vote on are cut into `n_folds` equal folds; every fold starts flat, with features that know the bars before it
+    and hit rates of the voters (`bet30`) that do not. plan, asked: as in `sweep`; own: layers of the user's; a fold whose trials keep no
+    constraint is left out. record: count every setting that a fold tries in the trial ledger, where a text names the candles, once
+    (`research.sweep.counting`); not needed for a grid or a random search that `sweep` has counted on these bars. Raises UserError on fewer
+    than two folds or too few bars.
     """
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)

@@ -1,6 +1,7 @@
 """Does a layer act only where it earned its seat? Worlds made for each layer, noise, causality, and the bounds of a library."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from research.evidence.accuracy import opinions as opinions_of
 from research.report.rows import rule_table
 from research.runs.backtest import seated
 from research.runs.explain import explain_decision
+from research.sweep.walk import fold_edges, walk
 from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods, price_predictions
 from research.training.meta.estimators import BET_KINDS
@@ -136,6 +138,27 @@ def test_a_sweep_with_a_learned_meta_layer_is_the_single_run():
         run = research.backtest(bars, made, trials.params(k), meta=meta)
         assert any(told["meta"]["is_seated"] for told in run.predictions.maps.evidence)
         assert_same_bits(value, run.result.equity[-1] / run.params.broker.initial_cash - 1.0)
+
+
+def test_what_a_walk_forward_scores_with_a_learned_meta_layer_is_the_single_run():
+    bars = bars_of(seed=2)
+    made = replace(in_one_regime(bars, 1.0), imported=True, fold=np.full(N, -1, np.int16))
+    meta = research.train_meta(bars, made)
+    whole = research.backtest(bars, made, meta=meta)
+    found = walk(bars, made, {"broker.fee_rate": [0.0004, 0.0008]}, n_folds=3, meta=meta, record=False)
+    edges, n_skipped = fold_edges(STARTS[0], N, 3), 0
+    assert len(found.table) == 2
+    for pick, (start, stop) in zip(found.table.to_dict("records"), pairwise(edges[1:])):
+        piece = {name: getattr(whole.predictions, name).copy() for name in ("action", "confidence", "probs")}
+        for name, plane in piece.items():
+            plane[:, :start] = -1 if name == "action" else np.nan
+        params = Params().with_values({"broker.fee_rate": pick["broker.fee_rate"]})
+        run = research.backtest(bars[:stop], replace(whole.predictions, **piece)[:stop], params, meta=meta)
+        assert_same_bits(pick["scored.total_return"], run.result.equity[-1] / run.params.broker.initial_cash - 1.0)
+        assert pick["scored.n_trades"] == len(run.trades) > 20
+        assert_same_bits(run.predictions.maps.maps, whole.predictions.maps.maps)
+        n_skipped += np.count_nonzero(run.result.decisions.meta_reason == Reason.BET_SKIPPED)
+    assert n_skipped > 0
 
 
 def test_who_votes_later_changes_no_seat_before():
