@@ -1,7 +1,7 @@
 """Would the suite notice? Seeded faults of the kernels, each one small and plausible, and the checks that must notice it.
 
 A mutant is (name, file, exact text, text instead). `check` runs interpreted in the process that imports the mutated copy: the naive chain
-against the kernels, cut and uncut, in every variant of the switches, and the features against their twin. It is `python -m
+against the kernels, cut and uncut, in every variant of the switches, hit rates and features against their twins. It is `python -m
 tests.support.mutants` (`features` as argument: these first); exit code 1 says "noticed".
 """
 
@@ -25,6 +25,8 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     ("a split vote is overlooked", "meta/policy.py", "if buy == 2 and sell == 2:", "if buy == 2 and sell == 3:"),
     ("an undecided market is trusted", "meta/policy.py", "undecided = entropy > ", "undecided = entropy < "),
     ("the guard wants everyone", "meta/predictor.py", "4 * most >= 3 * n", "4 * most >= 4 * n"),
+    ("whoever is against a bet backs it", "meta/hits.py", "(1.0 - rate if agrees < 0.0", "(rate if agrees < 0.0"),
+    ("a result counts a bar late", "meta/hits.py", "else lean[m, t - h, s]", "else lean[m, t - h - 1, s]"),
     ("momentum at its threshold counts", "arbiter.py", "speed if abs(momentum) > 0.02 else", "speed if abs(momentum) >= 0.02 else"),
     ("volume weighs as much as momentum", "arbiter.py", "signals[3] * 0.15", "signals[3] * 0.25"),
     ("a HOLD passes the gate", "arbiter.py", "return (confidence >= gate) & (action != 1)", "return confidence >= gate"),
@@ -92,6 +94,19 @@ def check_features() -> None:
     assert_same_bits(np.concatenate(parts, axis=1), planes.values, "features in blocks")
 
 
+def check_hits() -> None:
+    """Raise AssertionError where what hit rates say of a bet differs from its twin."""
+    from qtcore.meta.hits import HIT_WEIGHT, Hits
+    from tests.naive import opinion
+    from tests.qtcore.test_hits import S, world
+
+    lean, close = world(n=N_BARS)
+    hits = Hits.fresh(5, S)
+    parts = [hits.advance(lean[:, start : start + 13], close[start : start + 13]) for start in range(0, N_BARS, 13)]
+    for s, got in enumerate(np.moveaxis(np.concatenate(parts, axis=1), 2, 0)):
+        assert got.tolist() == opinion.backing(lean[:, :, s].tolist(), close[:, s].tolist(), 5, HIT_WEIGHT), f"backing of bets, symbol {s}"
+
+
 def check() -> None:
     """Raise AssertionError where chain and kernels disagree, or a cut changes a bit."""
     from qtcore.chain.trade import TradeState, run_trade
@@ -121,6 +136,7 @@ def check() -> None:
 
 if __name__ == "__main__":
     try:
+        check_hits()
         first, second = (check_features, check) if "features" in sys.argv else (check, check_features)
         first()
         second()
