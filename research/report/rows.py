@@ -10,6 +10,7 @@ from qtcore.params import Params, describe
 from qtcore.reading import is_read
 from qtcore.rules import rule_of, words_of
 from qtcore.types import Source
+from qtcore.voters import slots_of
 from research.evidence.plausibility import NAMES, figure_text
 from research.evidence.standing import others_text
 from research.report.words import (
@@ -358,14 +359,23 @@ def certificate(verify: dict[str, Any]) -> dict[str, Any]:
 
 
 def changed_params(a: Mapping[str, Any]) -> list[str]:
-    """Name the parameters that the profile has otherwise; a holding time taken from the label is none. a: `assumptions` of a summary."""
-    usual, horizon = Params.profile(a["profile"]).flat(), {"broker.max_holding_bars": a["label"]["horizon"]}
-    return [name for name, value in a["params"].items() if value not in (usual.get(name), horizon.get(name))]
+    """Name the parameters that were set to another value than the run would have had without. a: `assumptions` of a summary."""
+    usual = _usual(a)
+    return [name for name, value in a["params"].items() if value != usual.get(name)]
+
+
+def _usual(a: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a run's profile, weights and holding time as its voters and its label settle them where nothing is set."""
+    voters = list(a.get("weights", {}))  # runs before 0.2 have none
+    params = Params.profile(a["profile"]).for_voters(slots_of(voters), voters)
+    if params.broker.max_holding_bars == 0:
+        params = params.with_values({"broker.max_holding_bars": a["label"]["horizon"]})
+    return params.flat()
 
 
 def param_table(a: Mapping[str, Any], only: list[str] | None = None) -> Table:
     """List parameters, all or some, with the profile's value where it is another, and their meaning. a: `assumptions` of a summary."""
-    params, usual = a["params"], Params.profile(a["profile"]).flat()
+    params, usual = a["params"], _usual(a)
     read, rows = Params.stored(params), []
     for row in describe():
         name, value = row["name"], params[row["name"]]

@@ -18,6 +18,7 @@ from research.live.monitoring.health import status
 from research.live.monitoring.journal_source import JournalSource
 from research.live.monitoring.run_source import RunSource
 from research.live.start import LiveOptions, start_live
+from research.report.rows import changed_params, param_table
 from research.runs.config import load_config
 from research.runs.explain import explain_decision
 from research.runs.folder import read_run
@@ -127,6 +128,17 @@ def test_voters_of_their_own_names_are_called_so_in_every_file(run):
     back = research.load_run(folder)
     assert_same_bits(back.result.equity, run.result.equity)
     assert back.result.votes.names == run.result.votes.names
+
+
+def test_what_voters_and_label_settle_is_no_change_of_the_profile(run):
+    a = run.summary["assumptions"]
+    assert a["params"]["ensemble.weights"] != qt.Params.profile("published").flat()["ensemble.weights"]
+    assert a["params"]["broker.max_holding_bars"] == a["label"]["horizon"] != qt.Params.profile("published").broker.max_holding_bars
+    assert changed_params(a) == []
+    assert "published, 0 parameters changed" in (run.folder / "report.html").read_text()
+    assert not any(row[2] for row in param_table(a).rows)
+    by_hand = a | {"params": a["params"] | {"broker.max_holding_bars": 9, "ensemble.weights": [0.25, 0.25, 0.3, 0.2, 0.1]}}
+    assert changed_params(by_hand) == ["ensemble.weights", "broker.max_holding_bars"]
 
 
 def test_voters_serve_live_as_they_did_in_the_backtest(run, trained, tmp_path):
