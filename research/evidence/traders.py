@@ -12,7 +12,7 @@ from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
 from research.errors import several
 from research.evidence.seats import fitted_at, map_rows, seats, served
 from research.runs.money import BASIS_POINTS
-from research.runs.price_text import lower_bound, untried_text
+from research.runs.price_text import bp, lower_bound, untried_text
 from research.runs.record import RunRecord
 
 FULL = 1.0 - 1e-9  # of the largest position: what rounding leaves of it
@@ -138,7 +138,7 @@ class Absent:
     def _ensemble(self) -> str:
         if not (self.said.n_voters[self.rows] > 0).any():
             return "no model voted"
-        costs = f"{_bp(self.costs)} (broker.fee_rate, broker.slippage_rate)"
+        costs = f"{bp(self.costs)} (broker.fee_rate, broker.slippage_rate)"
         return self._short_of(Source.ENSEMBLE) or f"{self._unproven('ensemble')}; its edge is 0.0 bp, beside costs of {costs}"
 
     def _arbiter(self) -> str:
@@ -174,18 +174,18 @@ class Absent:
         cost = gross - float(net[at])
         if gross <= cost:
             funding = " and funding" if self.carry[at] != 0.0 else ""
-            return f"its largest edge was {_bp(gross)}, below its costs of {_bp(cost)} (broker.fee_rate, broker.slippage_rate{funding})"
+            return f"its largest edge was {bp(gross)}, below its costs of {bp(cost)} (broker.fee_rate, broker.slippage_rate{funding})"
         if gross - cost <= least:
-            return f"its largest edge after costs was {_bp(gross - cost)}, not above decide.min_edge of {_bp(least)}"
+            return f"its largest edge after costs was {bp(gross - cost)}, not above decide.min_edge of {bp(least)}"
         wished = (self.said.raw_action[self.rows] != Action.HOLD) & (self.said.source[self.rows] == source)
         if not wished.any() and source == Source.ENSEMBLE:
-            return f"the meta layer left out every bet whose edge, up to {_bp(gross)}, was above costs of {_bp(cost)}"
+            return f"the meta layer left out every bet whose edge, up to {bp(gross)}, was above costs of {bp(cost)}"
         if not wished.any():
-            return f"the layers before it had the word wherever its edge, up to {_bp(gross)}, was above costs of {_bp(cost)}"
+            return f"the layers before it had the word wherever its edge, up to {bp(gross)}, was above costs of {bp(cost)}"
         codes, counts = np.unique(self.run.result.governor_reason[self.rows][wished], return_counts=True)
         rule = rule_of(int(codes[np.argmax(counts)]))
         by = f"{rule.reason.name}{f' ({rule.parameter})' if rule.parameter else ''}"
-        return f"the governor turned away all {int(wished.sum()):,} of its wishes, most by {by}; its largest edge was {_bp(gross)}"
+        return f"the governor turned away all {int(wished.sum()):,} of its wishes, most by {by}; its largest edge was {bp(gross)}"
 
     def _unproven(self, layer: str) -> str:
         """Say that the lower bound of a layer's slope is nowhere above 0, and what came nearest."""
@@ -205,9 +205,5 @@ class Absent:
         none = f"it earned a seat in none of {several(len(told), 'periods')}"
         if not bounds:
             return f"{none}: {untried_text(max((each.get('gain') or {} for each in told), key=lambda gain: gain.get('n_blocks', 0)))}"
-        most = f"{BASIS_POINTS * max(bounds):+.1f} bp a block of time, above 0 needed"
+        most = f"{bp(max(bounds), '+')} a block of time, above 0 needed"
         return f"{none}: the 95 % lower bound of what it added was at most {most}"
-
-
-def _bp(fraction: float) -> str:
-    return f"{BASIS_POINTS * fraction:.1f} bp"

@@ -41,17 +41,17 @@ class CellPrice:
         saw = {
             "lean": f"{self.lean:+.4f} (p(BUY) - p(SELL); -1 to +1)",
             "volatility": f"{self.volatility:.4%} (of a bar's return)",
-            "gross edge": f"{_bp(abs(bid))} (what the trade may be counted on to earn before costs)",
-            "fees and slippage": f"{_bp(self.costs)} (both sides)",
-            "expected funding": f"{_bp(funding if bid != 0.0 else 0.0)} (paid over {self.horizon} bars)",
-            "net edge": f"{_bp(net)} (trades above decide.min_edge, {_bp(self.least)})" if bid != 0.0 else "none",
+            "gross edge": f"{bp(abs(bid))} (what the trade may be counted on to earn before costs)",
+            "fees and slippage": f"{bp(self.costs)} (both sides)",
+            "expected funding": f"{bp(funding if bid != 0.0 else 0.0)} (paid over {self.horizon} bars)",
+            "net edge": f"{bp(net)} (trades above decide.min_edge, {bp(self.least)})" if bid != 0.0 else "none",
             "win probability": f"{float(win_rule(self.row['win'], abs(self.lean))):.4f} (that the trade pays its costs)",
             "map": map_text(self.told.get("ensemble", {}), float(self.row["slope"])),
         }
         says = "no edge"
         if bid != 0.0:
             side, word = "BUY" if bid > 0.0 else "SELL", "enough" if net > self.least else "not enough"
-            says = f"net edge {_bp(net)} on the {side} side, {word} to trade"
+            says = f"net edge {bp(net)} on the {side} side, {word} to trade"
         return {"name": "price", "says": says, "saw": saw}
 
     def meta(self) -> dict[str, str]:
@@ -67,7 +67,7 @@ class CellPrice:
             return {}
         told, slope = self.told.get("arbiter", {}), float(self.row["arbiter_slope"])
         net = float(net_rule(bid_rule(self.score, self.volatility, slope), self.costs, self.carry))
-        edge = f"{_bp(net)} (trades above decide.min_edge, {_bp(self.least)})" if slope > 0.0 and self.score == self.score else "none"
+        edge = f"{bp(net)} (trades above decide.min_edge, {bp(self.least)})" if slope > 0.0 and self.score == self.score else "none"
         return {"net edge": edge, "map": map_text(told, float(told.get("counts", slope))), "seat": seat_text(told, slope > 0.0)}
 
 
@@ -102,8 +102,8 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
     word, gain = "has a seat" if is_seated else "no seat, it advises", told.get("gain") or {}
     if gain.get("lower") is None:
         return f"{word}: {untried_text(gain)}"
-    bound = f"95 % lower bound {BASIS_POINTS * gain['lower']:+.1f} bp, above 0 needed; {gain['n_blocks']} blocks"
-    return f"{word}: with it the chain earned {BASIS_POINTS * gain['mean']:+.1f} bp more a block of time ({bound})"
+    bound = f"95 % lower bound {bp(gain['lower'], '+')}, above 0 needed; {gain['n_blocks']} blocks"
+    return f"{word}: with it the chain earned {bp(gain['mean'], '+')} more a block of time ({bound})"
 
 
 def untried_text(gain: Mapping[str, Any]) -> str:
@@ -121,8 +121,8 @@ def place_text(told: Mapping[str, Any]) -> str:
     word, gain = "keeps its place" if told["is_kept"] else "lost its place", told["gain"]
     if gain.get("upper") is None:
         return f"{word}: {untried_text(gain)}"
-    bound = f"95 % upper bound {BASIS_POINTS * gain['upper']:+.1f} bp, below 0 loses it; {gain['n_blocks']} blocks"
-    return f"{word}: with it the chain earned {BASIS_POINTS * gain['mean']:+.1f} bp more a block of time ({bound})"
+    bound = f"95 % upper bound {bp(gain['upper'], '+')}, below 0 loses it; {gain['n_blocks']} blocks"
+    return f"{word}: with it the chain earned {bp(gain['mean'], '+')} more a block of time ({bound})"
 
 
 def answered(action: int, win: float) -> str:
@@ -131,5 +131,11 @@ def answered(action: int, win: float) -> str:
     return name if win != win else f"{name}, win probability {win:.4f}"
 
 
-def _bp(fraction: float) -> str:
-    return f"{BASIS_POINTS * fraction:.1f} bp"
+def bp(fraction: float, sign: str = "") -> str:
+    """Write a fraction in basis points: one decimal, or two digits of what would read 0.0. sign: `+` writes that of a gain too.
+
+    >>> bp(0.001), bp(0.0), bp(-2.04e-7, "+"), bp(3e-4, "+")
+    ('10.0 bp', '0.0 bp', '-0.002 bp', '+3.0 bp')
+    """
+    points = BASIS_POINTS * fraction
+    return f"{points:{sign}{'.2g' if 0.0 < abs(points) < 0.05 else '.1f'}} bp"

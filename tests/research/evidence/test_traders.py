@@ -16,6 +16,7 @@ from research.report.page import edge_tables, fitted_text, traders_text
 from research.report.rows import score_table, seat_table, slice_accuracy, trader_table
 from research.report.words import scored
 from research.runs import tables
+from research.runs.price_text import place_text, seat_text
 from research.training.predictions import Predictions
 from tests.support import PUBLISHED
 from tests.support.priced import PRICED
@@ -87,6 +88,14 @@ def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
     assert "not above decide.min_edge of 5000.0 bp" in said(strict)
     stopped = priced(bars, 2.0, **{"governor.emergency_stop": True})
     assert "of its wishes, most by EMERGENCY_STOP_ACTIVE (governor.emergency_stop)" in said(stopped)
+
+
+def test_a_bound_that_is_nearly_nothing_shows_its_side():
+    told = {"gain": {"mean": 4.2e-8, "lower": -1.3e-7, "upper": 2.0e-7, "n_blocks": 20}, "is_kept": True}
+    assert "earned +0.00042 bp more a block of time (95 % lower bound -0.0013 bp, above 0 needed" in seat_text(told, False)
+    assert "(95 % upper bound +0.002 bp, below 0 loses it" in place_text(told)
+    nothing = {"gain": {"mean": 0.0, "lower": 0.0, "n_blocks": 20}}
+    assert "(95 % lower bound +0.0 bp" in seat_text(nothing, False)
 
 
 def test_a_chain_that_declines_every_trade_says_so_and_lacks_no_data(bars):
