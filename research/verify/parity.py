@@ -207,7 +207,7 @@ def random_future(votes: Votes, after: int, seed: int) -> Votes:
     order = np.arange(votes.action.shape[1])
     order[after:] = rng.permutation(order[after:])
     before, later = ((votes.action[:, rows] >= 0).any(axis=(1, 2)) for rows in (slice(after), slice(after, None)))
-    speaks, speaker = ~(before | later), np.arange(N_MODELS)
+    speaks, speaker = np.asarray(~(before | later)), np.arange(N_MODELS)
     speaks[rng.permutation(np.flatnonzero(before))[1::2]] = True
     if later.any():
         speaker[~later] = np.flatnonzero(later)[0]  # whose words they take
