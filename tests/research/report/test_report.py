@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import research
 from qtcore.rules import Reason
 from qtcore.types import DECISION_COLUMNS, FILL, Action, Consensus, Source, Verdict
 from research.data import simulate
@@ -227,6 +228,21 @@ def test_in_a_browser(browser, folder, html, width, scheme):
     assert (brightness(first) > 128) == (scheme == "light")  # the drawings follow the scheme too
     assert page.query_selector(".verdict").bounding_box()["y"] < 400
     page.close()
+
+
+@pytest.mark.browser
+def test_the_evidence_for_seats_is_whole_in_a_browser(browser, tmp_path):
+    bars = research.load_bars("simulated:random_walk?n_bars=1200&n_symbols=3&seed=2")
+    run = research.backtest(bars, research.Predictions.random(bars, seed=1))
+    assert len(run.summary["traders"]["seats"][0]["acts"]) == 24
+    assert max(len(row["evidence"]) for row in run.summary["traders"]["seats"]) > 120
+    run.save(tmp_path / "run", record=False)
+    run.report(tmp_path / "run" / "report.html")
+    for width in (1400, 900):
+        page = browser.new_page(viewport={"width": width, "height": 800})
+        page.goto((tmp_path / "run" / "report.html").as_uri())
+        table = page.locator('[aria-label="Seats of the layers"]')
+        assert table.evaluate("e => e.scrollWidth <= e.clientWidth"), width
 
 
 def pixels(png: bytes):
