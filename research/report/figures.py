@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qtcore.rules import words_of
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, INK, MARKET, MUTED, PAPER, Picture, picture
-from research.report.words import count, layer_name, percent, scored, words
+from research.report.words import count, layer_name, percent, scored, verdict_name, words
 
 BUCKETS = 240  # of a line: its lowest and highest value in each are drawn, so no spike is lost
 ROW = 0.27  # inches of a row of bars or intervals
@@ -69,9 +69,9 @@ def decisions(summary: dict[str, Any]) -> Picture:
     counts = summary["rates"]["counts"]
     steps = [
         ("cells with a vote", counts["cells"], MARKET),
-        ("kept by the meta layer", counts["deferred"], MARKET),
-        *([("overridden by the meta layer", counts["overridden"], ENSEMBLE)] if counts["overridden"] else []),
-        ("without an edge, arbiter asked" if summary.get("scored") else "escalated by the meta layer", counts["escalated"], MARKET),
+        (verdict_name(summary, "deferred"), counts["deferred"], MARKET),
+        *([(verdict_name(summary, "overridden"), counts["overridden"], ENSEMBLE)] if counts["overridden"] else []),
+        (verdict_name(summary, "escalated"), counts["escalated"], MARKET),
         ("taken over by the arbiter", counts["accepted"], ENSEMBLE),
         ("BUY or SELL", counts["wished"], CHAIN),
         ("exits by opposite signal", counts["exit_signal"], CHAIN),

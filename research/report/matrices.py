@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from research.report.svg import BAD, CHAIN, GOOD, INK, MUTED, NARROW, WIDE, Picture, picture
-from research.report.words import layer_name, scored
+from research.report.words import layer_name, scored, verdict_name
 from research.training.regimes import TREND, VOLATILITY
 
 CENTRES = (0.0, 1.0, 2.0, 3.2)  # of rows and columns; a fourth is the margin and stands apart
@@ -41,11 +41,12 @@ def confusion(summary: dict[str, Any]) -> Picture:
 
 def regimes(summary: dict[str, Any]) -> Picture:
     """Draw six figures of the chain in each of nine regimes, with their margins and the total."""
+    doubt = verdict_name(summary, "escalated")
     panels = [
         _regime_panel(summary, "accuracy less majority, points", _over_majority, "diverging", "{:+.1f}"),
         _regime_panel(summary, "direction less half, points", _over_half, "diverging", "{:+.1f}"),
         _regime_panel(summary, "net PnL, quote", lambda part: part["pnl"], "diverging", "{:+,.0f}"),
-        _regime_panel(summary, "escalated, %", lambda part: _hundred(part["rates"]["escalation"]), "share", "{:.0f}"),
+        _regime_panel(summary, f"{doubt}, %", lambda part: _hundred(part["rates"]["escalation"]), "share", "{:.0f}"),
         _regime_panel(summary, "refused by the governor, %", lambda part: _hundred(_vetoed(part["rates"])), "share", "{:.0f}"),
         _regime_panel(summary, "entries", lambda part: part["n_trades"], "count", "{:,.0f}"),
     ]

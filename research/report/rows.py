@@ -26,6 +26,7 @@ from research.report.words import (
     signed_percent,
     slice_name,
     span,
+    verdict_name,
     words,
 )
 from research.training.regimes import CELLS, VOLATILITY
@@ -173,7 +174,7 @@ def slice_accuracy(s: dict[str, Any]) -> Table:
 def slice_rates(s: dict[str, Any]) -> Table:
     """Rates of every layer, entries and PnL in every slice; vetoes that never occurred are left out."""
     vetoes = [name for name, share in s["rates"]["veto"].items() if share]
-    headers = ["regime", "net PnL", "entries", "escalated", "arbiter accepted", "meta override", "approved", "exit signal"]
+    headers = ["regime", "net PnL", "entries", verdict_name(s, "escalated"), "arbiter accepted", "meta override", "approved", "exit signal"]
     headers += [words_of(v) for v in vetoes] + [f"final from {words(source.name)}" for source in Source]
     rows = []
     for key, part in [

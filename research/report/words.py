@@ -21,6 +21,8 @@ LAYERS = {
     "arbiter_calls": "arbiter, own calls",
     "final": "approved trades",
 }
+VERDICTS = {"deferred": "kept by the meta layer", "overridden": "overridden by the meta layer", "escalated": "escalated"}
+PRICED = {"deferred": "with an edge", "overridden": "shrunk or left out by the meta layer", "escalated": "without an edge"}
 DASH = "-"
 NOT_ENOUGH = "not enough data"
 
@@ -39,6 +41,11 @@ def scored(s: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, dict[str,
     """Return the accuracy blocks of models and layers in a part of a summary, or in all of it, by `row_name` where it is not a model."""
     titles = s.get("scored", {})
     return {titles.get(name, name): block for name, block in {**part["models"], **part["layers"]}.items()}
+
+
+def verdict_name(s: Mapping[str, Any], verdict: str) -> str:
+    """Name what the meta layer of a summary made of a decision: whether it trusts it, or, where opinions have a price, what it is worth."""
+    return (PRICED if s.get("scored") else VERDICTS)[verdict]
 
 
 def words(code: str) -> str:

@@ -18,7 +18,7 @@ from research.errors import UserError, ordinal, several
 from research.report import build
 from research.report.rows import score_table
 from research.report.terms import training_basis
-from research.report.words import count, number, percent, slice_name, span
+from research.report.words import count, number, percent, slice_name, span, verdict_name
 from research.training.predictions import Predictions
 from research.workflow.recording import save_certificate, save_run
 from tests.support.fake_run import fake_run
@@ -167,6 +167,11 @@ def test_a_training_says_which_label_auto_took(asked, taken, told):
     text = training_basis(replace(made, models=SimpleNamespace(config={"plan": {"label": asked}})))
     assert f"; label {taken}, " in text
     assert re.search(told, text)
+
+
+@pytest.mark.parametrize(("scored", "told"), [({}, "escalated"), ({"ensemble": "ensemble's class"}, "without an edge")])
+def test_doubt_has_the_name_of_what_the_profile_doubts(scored, told):
+    assert verdict_name({"scored": scored}, "escalated") == told
 
 
 def test_missing_figures_are_a_dash():
