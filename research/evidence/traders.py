@@ -193,7 +193,7 @@ class Absent:
         none = f"the 99 % lower bound of its slope is above 0 in none of {several(len(self.told), 'periods')}"
         if not fits:
             return f"{none}: too few trades were known"
-        best = max(fits, key=lambda each: each["slope"] / each["error"])
+        best = max(fits, key=lower_bound)
         return f"{none}: the nearest is {lower_bound(best):.3g}, of a slope of {best['slope']:.3g} with an error of {best['error']:.3g}"
 
     def _unseated(self, layer: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import research
 from qtcore import Params
@@ -30,14 +31,15 @@ def bars():
     return research.load_bars(WORLD)
 
 
-def priced(bars, slope: float, arbiter_slope: float = 0.0, **values):
-    """A run of random votes whose maps have found these slopes."""
+def priced(bars, slope: float, arbiter_slope: float = 0.0, told=None, **values):
+    """A run of random votes whose maps have found these slopes. told: evidence of the periods, instead of their own."""
     params = PARAMS.with_values(values)
     made = research.backtest(bars, Predictions.random(bars, seed=1), params).predictions
     maps = made.maps.maps.copy()
     maps["slope"], maps["arbiter_slope"], maps["variance"], maps["arbiter_variance"] = slope, arbiter_slope, 3.0, 3.0
     maps["win"] = maps["arbiter_win"] = np.linspace(0.4, 0.7, N_KNOTS)
-    return research.backtest(bars, replace(made, maps=replace(made.maps, maps=maps)), params)
+    evidence = made.maps.evidence if told is None else tuple(told(k, each) for k, each in enumerate(made.maps.evidence))
+    return research.backtest(bars, replace(made, maps=replace(made.maps, maps=maps, evidence=evidence)), params)
 
 
 def said(run) -> str:
@@ -49,6 +51,17 @@ def test_a_layer_without_a_map_says_so_beside_its_costs(bars):
     assert "The ensemble made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
     assert "its edge is 0.0 bp, beside costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)" in said(run)
     assert "The arbiter made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
+
+
+def test_the_nearest_map_is_that_of_the_largest_lower_bound(bars):
+    def told(k, each):  # the first has the larger slope for its error, but the second lacks less
+        slope, error = ((0.2, 0.1), (0.01, 0.02))[k % 2]
+        return each | {"ensemble": {"slope": slope, "error": error, "n_cells": 2_000, "n_effective": 21.0, "counts": 0.0}}
+
+    nearest = f"the nearest is {0.01 - stats.t.ppf(0.99, 20) * 0.02:.3g}, of a slope of 0.01 with an error of 0.02; "
+    run = priced(bars, 0.0, told=told)
+    assert nearest in said(run)
+    assert nearest in run.summary["evidence"]["sentence"]
 
 
 def test_seats_say_in_which_periods_a_layer_could_act_and_why(bars):
