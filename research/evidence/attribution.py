@@ -81,7 +81,7 @@ def attribute(run: RunRecord) -> Attribution:
     for name in rules:
         free = {key: value for key, value in free.items() if key not in rules[name]}
         steps[name] = _trade(run, run.result.decisions, free)
-    without: dict[str, Any] = {"meta": ensemble, "arbiter": meta} | {
+    without: dict[str, Any] = {"meta": run._again({"meta.enabled": False}), "arbiter": meta} | {
         name: _trade(run, run.result.decisions, off) for name, off in (rules | others).items()
     }
     bootstrap = _bootstrap(run, rows, ensemble)
@@ -123,7 +123,7 @@ def _trade(run: RunRecord, decisions: Decisions, values: dict[str, Any]) -> tupl
     """Trade an opinion on a fresh account, the run's parameters with `values`."""
     params = run.params.with_values(values)
     state = TradeState.fresh(params, len(run.bars.symbols))
-    return run_trade(run.bars, decisions.raw_action, decisions.raw_confidence, params, state), decisions
+    return run_trade(run.bars, decisions.raw_action, decisions.raw_confidence, params, state, money=decisions.money), decisions
 
 
 def _bootstrap(run: RunRecord, rows: slice, ensemble: Any) -> Bootstrap:

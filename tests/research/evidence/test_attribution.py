@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import research
+from qtcore import Params
 from qtcore.rules import switches
 from qtcore.types import MODELS, N_MODELS, Bars
 from research.evidence.attribution import attribute
@@ -36,11 +37,31 @@ def run(bars) -> research.Run:
     return research.backtest(bars, research.Predictions.random(bars, seed=1), PUBLISHED.with_values(values))
 
 
-def test_contributions_add_up_in_total_and_in_every_regime(run):
+@pytest.fixture(scope="module")
+def priced() -> research.Run:
+    """Opinions with a price: one voter knows something of the next five bars, the arbiter has no seat, and rules of the governor act."""
+    bars = research.load_bars("simulated:random_walk?n_bars=2500&n_symbols=4&seed=3")
+    rng, close = np.random.default_rng(1), np.log(bars.close)
+    ahead = np.nan_to_num((np.concatenate([close[5:], np.full((5, 4), np.nan)]) - close) / 0.015)
+    probs, buy = np.full((N_MODELS, *close.shape, 3), np.nan), 1.0 / (1.0 + np.exp(-(ahead + rng.normal(size=ahead.shape))))
+    probs[0] = np.stack([0.6 * (1.0 - buy), np.full_like(buy, 0.4), 0.6 * buy], axis=-1)
+    rule = research.Predictions.random(bars, seed=0)
+    predictions = research.Predictions.from_probs(bars, probs, np.full(bars.n, -1, np.int16), rule.labels, rule.label, imported=True)
+    values = {"governor.max_daily_trades": 5, "governor.max_exposure": 0.12, "governor.stop_loss": 0.01, "governor.max_drawdown": 0.05}
+    return research.backtest(bars, predictions, Params().with_values(values))
+
+
+@pytest.fixture(params=["run", "priced"])
+def either(request) -> research.Run:
+    return request.getfixturevalue(request.param)
+
+
+def test_contributions_add_up_in_total_and_in_every_regime(either):
+    run = either
     table, initial = run.attribution(regimes=True), run.params.broker.initial_cash
     total = run.result.equity[-1] - initial
     steps = table["contribution"].unstack("layer").dropna(axis=1, how="all")
-    assert steps.columns.size >= 9
+    assert steps.columns.size >= 8
     assert steps.loc["total"].sum() == pytest.approx(total, abs=1e-9 * initial)
     for name in SLICES[1:]:
         assert steps.loc[name].sum() == pytest.approx(run.summary["regimes"][name]["pnl"], abs=1e-9 * initial)
@@ -49,7 +70,8 @@ def test_contributions_add_up_in_total_and_in_every_regime(run):
     assert run.attribution()["contribution"].sum() == pytest.approx(total, abs=1e-9 * initial)
 
 
-def test_the_last_step_is_the_run_and_each_step_is_its_own_backtest(run):
+def test_the_last_step_is_the_run_and_each_step_is_its_own_backtest(either):
+    run = either
     total = run.attribution()
     last = total.dropna(subset="pnl").iloc[-1]
     assert last["pnl"] == pytest.approx(run.result.equity[-1] - run.params.broker.initial_cash, abs=1e-6)
@@ -65,12 +87,21 @@ def test_the_last_step_is_the_run_and_each_step_is_its_own_backtest(run):
         assert total.loc[name, "effect"] == pytest.approx(run.result.equity[-1] - other.equity[-1], abs=1e-6)
 
 
-def test_replays_of_the_account_are_those_of_the_engine(run):
+def test_replays_of_the_account_are_those_of_the_engine(either):
     from research.evidence.attribution import _trade
 
+    run = either
     again, _ = _trade(run, run.result.decisions, {})
     for name in ("equity", "pnl", "governor_reason", "fills"):
         assert_same_bits(getattr(again, name), getattr(run.result, name), name)
+
+
+def test_a_layer_that_changes_no_trade_is_worth_nothing(priced):
+    table = priced.attribution()
+    assert table.loc["ensemble", "n_trades"] > 100
+    assert table.loc["ensemble", "pnl"] > table.loc["max_exposure", "pnl"] > 0.0
+    for layer in ("meta", "arbiter"):
+        assert table.loc[layer, ["contribution", "effect", "effect_low", "effect_high"]].tolist() == [0.0] * 4
 
 
 def test_the_policy_alone_changes_nothing(run):
