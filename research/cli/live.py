@@ -80,7 +80,7 @@ def live(
     from research.live.monitoring.status_source import ALLOWED, allowed_texts
     from research.live.session.controls import from_environment
     from research.live.session.fast_start import quiet_heap
-    from research.live.start import LiveOptions, start_live, unread_by
+    from research.live.start import LiveOptions, start_live, unheard
     from research.runs.config import load_config
     from research.runs.money import BASIS_POINTS
     from research.training.models.layers import using
@@ -116,7 +116,7 @@ def live(
         if lacked is not None and not (quiet or json):
             show.lacked(lacked)
         if not (quiet or json):
-            show.served([*allowed_texts(runner.models_about.get(ALLOWED, {})), *unread_by(runner)])
+            show.served([*allowed_texts(runner.models_about.get(ALLOWED, {})), *unheard(runner)])
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, runner.stop)
         try:

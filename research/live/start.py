@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qtcore import Bars, Params, __version__
-from qtcore.choices import DecideRule
+from qtcore.choices import DecideRule, MetaMode
 from qtcore.meta import check_voters
 from qtcore.reading import unread
 from research.data.clock import iso
@@ -44,6 +44,7 @@ from research.training.registry import find
 from research.training.weights import settled, silent
 from research.verify.own import sentences, try_layer
 
+META_REMEDY = "serve one with --meta RUN/models/meta, or leave the layer out with --set meta.enabled=false"
 ROUNDING = 1e-9  # by which a confidence may differ that was written as text in between
 
 Served = tuple[Predictions | None, Any, MetaSchedule | None, Mapping[str, Any]]  # predictions, models, meta layer, their versions
@@ -269,7 +270,7 @@ def assemble(
     runner = Runner(params, feed, journal, broker, *served, options, controls, wish.layers)
     note_waits(runner, journal, broker)
     if journal.snapshot() is None:
-        note_unread(runner, journal)
+        note_unheard(runner, journal)
     runner.meta_of = lambda about: meta_of(about, served[2])
     envelope = None if wish.predictions is None else wish.predictions.with_name(ENVELOPE)
     looks = SelfChecks(journal, envelope, REPLAY_EVERY if is_replay else EVERY)
@@ -349,14 +350,20 @@ def note_waits(runner: Runner, journal: Journal, broker: PaperBroker) -> None:
     runner.watchers = (*runner.watchers, note)
 
 
-def unread_by(runner: Runner) -> tuple[str, ...]:
-    """Say what is set and not read; nothing where layers are the user's own, which may read it."""
-    return () if runner.layers.chain else unread(runner.params)
+def unheard(runner: Runner) -> tuple[str, ...]:
+    """Say what does nothing: a meta layer without the model that it asks, and what is set and not read.
+
+    The latter not where layers are the user's own, which may read it.
+    """
+    meta = runner.params.meta
+    is_silent = meta.enabled and meta.mode != MetaMode.POLICY and runner.meta is None
+    silent = (f"no meta model is served, so the meta layer says nothing; {META_REMEDY}",) if is_silent else ()
+    return silent + (() if runner.layers.chain else unread(runner.params))
 
 
-def note_unread(runner: Runner, journal: Journal) -> None:
-    """Note with the first bar what is set and not read."""
-    waiting = list(unread_by(runner))
+def note_unheard(runner: Runner, journal: Journal) -> None:
+    """Note with the first bar what does nothing."""
+    waiting = list(unheard(runner))
 
     def note(entry: Entry) -> None:
         texts, waiting[:] = list(waiting), []

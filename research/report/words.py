@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from research.errors import several
+from research.runs.meta_words import PRICED, VERDICTS
 
 LAYERS = {
     "xgb": "XGBoost",
@@ -21,8 +22,6 @@ LAYERS = {
     "arbiter_calls": "arbiter, own calls",
     "final": "approved trades",
 }
-VERDICTS = {"deferred": "kept by the meta layer", "overridden": "overridden by the meta layer", "escalated": "escalated"}
-PRICED = {"deferred": "with an edge", "overridden": "shrunk or left out by the meta layer", "escalated": "without an edge"}
 DASH = "-"
 NOT_ENOUGH = "not enough data"
 

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from qtcore import Params, Result
 from qtcore.chain.price import FUNDING, VOLATILITY, bid_rule, costs_rule, net_rule, win_rule
 from qtcore.types import Action
@@ -26,10 +24,7 @@ class CellPrice:
         self.costs = costs_rule(params.broker.fee_rate, params.broker.slippage_rate)
         self.horizon, self.least = params.broker.max_holding_bars, params.decide.min_edge
         self.carry = self.horizon * carry
-        known = np.empty(0) if maps is None else maps.maps["start"]
-        f = int(np.searchsorted(known, result.close_time[t], side="right")) - 1
-        self.row: Any
-        self.row, self.told = (None, {}) if maps is None or f < 0 else (maps.maps[f], maps.evidence[f])
+        self.row, self.told = (None, {}) if maps is None else maps.at(int(result.close_time[t]))
 
     def layer(self) -> dict[str, Any]:
         """Say what the ensemble's opinion is worth: its lean, its edge before and after costs, and the map's evidence."""

@@ -49,6 +49,11 @@ class MapSchedule:
             raise ModelError(f"maps of a training must hold {', '.join(MAP.names or ())}, was without ({error}); train again") from None
         return cls(maps, tuple(stored["evidence"]), stored["params"], stored["data"])
 
+    def at(self, time: int) -> tuple[Any, dict[str, Any]]:
+        """Return the map that holds at a close time, ns UTC, and its evidence; None and nothing before the first."""
+        f = int(np.searchsorted(self.maps["start"], time, side="right")) - 1
+        return (None, {}) if f < 0 else (self.maps[f], self.evidence[f])
+
     @property
     def hash(self) -> str:
         """Name the maps by content."""

@@ -145,7 +145,8 @@ def _health(now: dict[str, Any]) -> Panel:
     table = _table("rate", "value and band", "level", gap=1)  # two panels of it beside each other need every column of 120
     for row in now["health"]["rows"]:
         table.add_row(row["name"], row["said"], Text(row["level"] if row["level"] in LEVELS[1:] else "", COLOURS[row["level"]]))
-    return _panel(table, "HEALTH")
+    said = [Text(f"{layer}: {told['text']}", "dim") for layer, told in now["layers"].items() if told["text"]]
+    return _panel(Group(table, *said), "HEALTH")
 
 
 def _bands(bands: dict[str, Any]) -> list[RenderableType]:

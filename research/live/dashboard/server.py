@@ -23,6 +23,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from qtcore.choices import MetaMode
 from research.errors import ConfigError, UserError, visible
 from research.live.monitoring.envelope_view import bands_of
 from research.live.monitoring.health import status
@@ -30,6 +31,7 @@ from research.live.monitoring.journal_source import JournalSource
 from research.live.monitoring.metrics import CONTENT_TYPE, metrics_text
 from research.live.monitoring.run_source import RunSource
 from research.live.session.controls import command
+from research.runs.meta_words import PRICED, VERDICTS
 
 WEB = Path(__file__).parent / "web"
 FILES = {"/": ("index.html", "text/html"), "/app.js": ("app.js", "text/javascript"), "/style.css": ("style.css", "text/css")}
@@ -62,6 +64,7 @@ def page(source: JournalSource | RunSource) -> dict[str, Any]:
         "initial_cash": params.broker.initial_cash,
         "midnight": book.midnight,
         "recent": len(book.recent),
+        "escalated": (PRICED if params.meta.mode == MetaMode.BET else VERDICTS)["escalated"],
         "max_drawdown": params.governor.max_drawdown,
         "equity": {"time": (times // 1_000_000).tolist(), "value": values.tolist()},
         "models": counts["models"],

@@ -18,6 +18,7 @@ COUNTED = (
     "ensemble_action", "ensemble_confidence", "n_voters", "verdict", "meta_reason", "arbiter_action", "source", "final_action",
     "final_source", "governor_reason", "raw_action", "arbiter_reason",
 )  # fmt: skip
+ADVICE = (Reason.BET_SHRUNK, Reason.BET_SKIPPED)  # of a bet that is made all the same, as the meta layer has no seat
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # bounds of the latency's buckets
 
 
@@ -107,6 +108,11 @@ class LiveCounts:
         return [model for model in self.models if self.last_vote.get(model, -n_bars - 1) > self.newest - n_bars]
 
     @property
+    def is_mute(self) -> bool:
+        """Whether the meta layer needed a model and never had one."""
+        return self.meta_reasons.keys() - {Reason.NONE} == {Reason.MODEL_NOT_LOADED}
+
+    @property
     def confidence_std(self) -> float:
         """Standard deviation of the ensemble's confidences, 0.0 without any."""
         if self.cells == 0:
@@ -135,7 +141,8 @@ class LiveCounts:
             "meta_failed_closed": self.failed_closed,
             "meta_reasons": _named(self.meta_reasons),
             "escalation_reasons": _named(self.escalation_reasons),
-            "defer_reasons": _named(self.defer_reasons),
+            "defer_reasons": _named(Counter({code: n for code, n in self.defer_reasons.items() if code not in ADVICE})),
+            "advice": _named(Counter({code: n for code, n in self.defer_reasons.items() if code in ADVICE})),
             "arbiter_calls": self.called,
             "arbiter_accepted": self.accepted,
             "approved": self.approved,

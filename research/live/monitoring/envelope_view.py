@@ -3,6 +3,7 @@
 from typing import Any
 
 from research.live.records import iso
+from research.runs.meta_words import PRICED
 
 DRIFTS = 5  # features shown by name: those that are nearest to leaving their band
 CAUSES = {  # of a training that is due (`spec` 12.4)
@@ -18,20 +19,22 @@ NAMES = {
     "rate.arbiter_accept": "arbiter acceptance",
     "rate.rejection": "governor's rejection rate",
 }
+PRICED_NAMES = {"rate.escalation": PRICED["escalated"], "rate.defer": PRICED["deferred"], "rate.override": PRICED["overridden"]}
 KINDS = {"accuracy": "accuracy of {}", "calibration": "{}: confidence above accuracy", "drift": "drift of {} (PSI)"}
 
 
-def bands_of(looked: dict[str, Any], is_live: bool) -> dict[str, Any]:
-    """Return what a page and a terminal show of `looks.looked`.
+def bands_of(status: dict[str, Any], is_live: bool) -> dict[str, Any]:
+    """Return what a page and a terminal show of `health.status`.
 
     `text` in one sentence; `rows` of figures: name, kind (`share`, `gap` or `drift`), value, low, high, usual, is_out, those out first;
     `inside`: drifting features that are left out as they are well inside; `due`: cause, rule, text and since, empty where not due.
     """
-    known = looked["envelope"] or {}
-    rows = sorted((_row(row) for row in known.get("rows", [])), key=lambda row: not row["is_out"])
+    known = status["envelope"] or {}
+    names = NAMES | (PRICED_NAMES if status["meta_mode"] == "bet" else {})
+    rows = sorted((_row(row, names) for row in known.get("rows", [])), key=lambda row: not row["is_out"])
     quiet = sorted((row for row in rows if row["kind"] == "drift" and not row["is_out"]), key=lambda row: row["value"] / row["high"])
     left_out = [row["name"] for row in quiet[: max(0, len(quiet) - DRIFTS)]]
-    due = {row["cause"]: row for row in looked["retrain_due"]}
+    due = {row["cause"]: row for row in status["retrain_due"]}
     return {
         "text": _text(known, rows, is_live),
         "rows": [row for row in rows if row["name"] not in left_out],
@@ -40,9 +43,9 @@ def bands_of(looked: dict[str, Any], is_live: bool) -> dict[str, Any]:
     }
 
 
-def _row(row: dict[str, Any]) -> dict[str, Any]:
+def _row(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     kind, _, rest = row["name"].partition(".")
-    name = NAMES.get(row["name"]) or KINDS.get(kind, "{}").format(rest.replace("_", " "))
+    name = names.get(row["name"]) or KINDS.get(kind, "{}").format(rest.replace("_", " "))
     shown = {"calibration": "gap", "drift": "drift"}.get(kind, "share")
     return {"name": name, "kind": shown, **{key: row[key] for key in ("value", "low", "high", "usual", "is_out")}}
 

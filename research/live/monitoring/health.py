@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from qtcore import Params, __version__
-from qtcore.choices import MetaMode
+from qtcore.choices import DecideRule, MetaMode
 from qtcore.rules import Reason, refusals, rule_of
 from qtcore.types import Action
 from research.errors import several
@@ -13,9 +13,12 @@ from research.live.monitoring.counts import LiveCounts
 from research.live.monitoring.self_checks import looked
 from research.live.monitoring.status_source import Book, StatusSource, allowed_texts
 from research.live.records import iso
+from research.runs.meta_words import PRICED
 
 LEVELS = ("healthy", "warning", "critical")
 LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "warning": "warning", "critical": "critical"}
+NO_MODEL = "no model"
+NO_MODEL_TEXT = "no meta model is served, so the layer says nothing"
 LIMITS = {"overrides": 0.40, "escalations": 0.80}  # shares of 13.5 above which the meta layer does not work as it should
 
 
@@ -34,7 +37,8 @@ def health(tally: LiveCounts, mode: MetaMode = MetaMode.POLICY) -> list[dict[str
     if mode != MetaMode.POLICY:
         rows.append(("override rate", rates["meta_override"], tally.judged, _above(rates["meta_override"], 0.40, 1.0), (0.15, 0.30)))
     if mode == MetaMode.BET:
-        rows = [(name, value, n, LEVELS[0], None) for name, value, n, _, _ in rows]
+        names = (PRICED["escalated"], "arbiter accepted", PRICED["overridden"])
+        rows = [(name, value, n, LEVELS[0], None) for name, (_, value, n, _, _) in zip(names, rows)]
     rows.append(("feature errors", rates["feature_error"], tally.cells, _above(rates["feature_error"], 0.001, 1.0), (0.0, 0.0)))
     rows.append(("errors", rates["error"], tally.cells, _errors(tally), (0.0, 0.0)))
     out = []
@@ -108,9 +112,9 @@ def status(source: StatusSource) -> dict[str, Any]:
     """Return what `GET /api/ai/meta/status` and `qt status` say (`spec` 6.4, 7.5, 13.4): one JSON object.
 
     A finished run's verdict stands first. `total_predictions` counts what the meta layer judged, `decisions` every cell with a vote.
-    `meta_overrides` and `override_rate` count what `meta_overrides_count` names (7.5). `last_decision` is the newest that was no plain
-    HOLD, every layer's reason with its numbers. `alarms` are what a person should look at: level,
-    name, text.
+    `advice` counts what the meta layer would have done with a bet, had it a seat. `meta_overrides` and `override_rate` count what
+    `meta_overrides_count` names (7.5). `last_decision` is the newest that was no plain HOLD, every layer's reason with its numbers.
+    `alarms` are what a person should look at: level, name, text.
     """
     tally, params, counts = source.tally(), source.params(), source.tally().counts()
     rates, latency, book = tally.rates(), source.latency(), source.book()
@@ -129,10 +133,10 @@ def status(source: StatusSource) -> dict[str, Any]:
         "total_predictions": tally.judged,
         "meta_enabled": params.meta.enabled,
         "arbiter_enabled": params.arbiter.enabled,
+        "layers": layers(source),
         "emergency_stop": params.governor.emergency_stop,
         "meta_mode": params.meta.mode.name.lower(),
-        "meta_threshold": params.meta.override_threshold,
-        "consensus_threshold": params.meta.consensus_threshold,
+        **({} if params.meta.mode == MetaMode.BET else _thresholds(params)),
         "meta_overrides": n_counted,
         "meta_overrides_count": counted,
         "override_rate": n_counted / tally.judged if tally.judged else 0.0,
@@ -141,6 +145,7 @@ def status(source: StatusSource) -> dict[str, Any]:
         "escalation_rate": rates["escalation"] or 0.0,
         "fallback_reasons": counts["defer_reasons"],
         "defer_reasons": counts["defer_reasons"],
+        "advice": counts["advice"],
         "escalation_reasons": counts["escalation_reasons"],
         "arbiter": _arbiter_counts(tally, params),
         "governor": _governor(book, params) | {"approved": tally.approved, "refusals": counts["refusals"], "rules": rules(tally, params)},
@@ -150,6 +155,30 @@ def status(source: StatusSource) -> dict[str, Any]:
         **looked(source),
         "alarms": alarms(source, rows),
     }
+
+
+def _thresholds(params: Params) -> dict[str, float]:
+    """Return the published thresholds of the meta layer, which none reads where opinions have a price."""
+    return {"meta_threshold": params.meta.override_threshold, "consensus_threshold": params.meta.consensus_threshold}
+
+
+def layers(source: StatusSource) -> dict[str, dict[str, str]]:
+    """Say of meta layer and arbiter in a `word` whether they act now, and in a `text`, where opinions have a price, why.
+
+    A layer whose answers trade only with a seat `acts` or `advises`; another is `on`, and each may be `off` or without the model it asks.
+    """
+    params, seats = source.params(), source.seats()
+
+    def of(layer: str, is_on: bool, is_mute: bool = False) -> dict[str, str]:
+        if not is_on or is_mute:
+            return {"word": NO_MODEL if is_on else "off", "text": NO_MODEL_TEXT if is_on else ""}
+        acts, text = seats.get(layer, (False, "no seat: no map is known yet"))
+        return (
+            {"word": "acts" if acts else "advises", "text": text} if params.decide.rule == DecideRule.EDGE else {"word": "on", "text": ""}
+        )
+
+    is_mute = params.meta.mode != MetaMode.POLICY and not source.has_meta_model()
+    return {"meta": of("meta", params.meta.enabled, is_mute), "arbiter": of("arbiter", params.arbiter.enabled)}
 
 
 def rules(tally: LiveCounts, params: Params) -> list[dict[str, Any]]:
@@ -179,7 +208,7 @@ def _arbiter_counts(tally: LiveCounts, params: Params) -> dict[str, Any]:
         "holds_returned": tally.arbiter_holds,
         "low_confidence_rejects": reasons[Reason.DEFER_LOW_CONFIDENCE],
         "decision_rate": made / calls if calls else 0.0,
-        "confidence_threshold": params.arbiter.gate_confidence,
+        **({} if params.decide.rule == DecideRule.EDGE else {"confidence_threshold": params.arbiter.gate_confidence}),
         "accepted": tally.accepted,
         "rejected_hold": reasons[Reason.DEFER_ACTION_IS_HOLD],
         "rejected_low_confidence": reasons[Reason.DEFER_LOW_CONFIDENCE],
@@ -273,9 +302,9 @@ def validate(source: StatusSource) -> dict[str, Any]:
             "rule": "standard deviation above 0.02",
         },
         "meta": {
-            "passed": params.meta.enabled and rate is not None and (is_priced or rate <= limit),
-            "value": rate,
-            "rule": "on, and asked" if is_priced else f"on, asked, and {counted} at most {_band((limit, limit))} of what it judged",
+            "passed": params.meta.enabled and not tally.is_mute and rate is not None and (is_priced or rate <= limit),
+            "value": NO_MODEL if tally.is_mute else rate,
+            "rule": "on, and answers" if is_priced else f"on, answers, and {counted} at most {_band((limit, limit))} of what it judged",
         },
         "governor": {"passed": book.equity > 0.0 and not book.is_halted, "value": book.drawdown, "rule": "an account that is not halted"},
         "errors": {"passed": n_errors == 0, "value": n_errors, "rule": "none"},

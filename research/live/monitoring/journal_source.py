@@ -33,8 +33,9 @@ from research.live.storage.cells import (
     parsed,
     voters_of,
 )
-from research.live.storage.codec import cell_names, digest_of, joined, unpack_bar, unpack_book
+from research.live.storage.codec import cell_names, digest_of, joined, schedule_of, unpack_bar, unpack_book
 from research.live.storage.files import check_version, check_whole, guarded, is_held, read_about
+from research.runs.price_text import seat_text
 
 LATE = 2 * NS_PER_MINUTE  # after its close a bar of a live feed is overdue: grace, download and decision take less
 RESET, NEWEST = "reset_stats", 2**63 - 1  # a row of `control` that no runner acts on; the largest number of a cell
@@ -166,6 +167,16 @@ class JournalSource:
     def has_meta_model(self) -> bool:
         """Whether the meta layer is among the newest version's models."""
         return "meta" in self._models()
+
+    @decoded
+    def seats(self) -> dict[str, tuple[bool, str]]:
+        """Say by layer whether the map of the last bar lets it act, and on what evidence."""
+        schedule, last = schedule_of(self._models()), self.rows("SELECT close_time FROM bars ORDER BY bar DESC LIMIT 1")
+        row, told = (None, {}) if schedule is None or not last else schedule.at(last[0][0])
+        if row is None:
+            return {}
+        acts = {"arbiter": bool(row["arbiter_slope"] > 0.0), "meta": bool(row["is_seated"])}
+        return {layer: (is_seated, seat_text(told.get(layer, {}), is_seated)) for layer, is_seated in acts.items()}
 
     @decoded
     def allowed(self) -> dict[str, list[str]]:

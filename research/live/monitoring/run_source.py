@@ -90,6 +90,11 @@ class RunSource:
         """Whether a learned meta layer is in the manifest."""
         return self.run.manifest.get("meta_model") is not None
 
+    def seats(self) -> dict[str, tuple[bool, str]]:
+        """Say by layer whether it could act in the newest period, and on what evidence."""
+        told = self.run.summary.get("traders") or {}  # runs before 0.3 have none
+        return {each["layer"]: (each["acts"][-1], each["evidence"]) for each in told.get("seats", [])}
+
     def allowed(self) -> dict[str, list[str]]:
         """Return nobody: research refuses no models."""
         return {}

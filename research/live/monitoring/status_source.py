@@ -92,6 +92,10 @@ class StatusSource(Protocol):
         """Whether a learned model of the meta layer is served."""
         ...
 
+    def seats(self) -> dict[str, tuple[bool, str]]:
+        """Say by layer whether it acts at the last bar, and on what evidence; nothing where opinions have no map."""
+        ...
+
     def allowed(self) -> dict[str, list[str]]:
         """Name by cause who serves without being accepted."""
         ...

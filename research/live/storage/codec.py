@@ -104,15 +104,21 @@ def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: i
     return Votes(action, confidence, planes, voters)
 
 
-def maps_of(about: Mapping[str, Any]) -> NDArray | None:
+def schedule_of(about: Mapping[str, Any]) -> MapSchedule | None:
     """Return the maps that a version of the journal valued opinions with, None where it had none. Raises DamagedError.
 
     about: what the version says of its models.
     """
     try:
-        return MapSchedule.from_dict(about[MAPS]).maps if MAPS in about else None
+        return MapSchedule.from_dict(about[MAPS]) if MAPS in about else None
     except ModelError as error:
         raise DamagedError(str(error)) from error
+
+
+def maps_of(about: Mapping[str, Any]) -> NDArray | None:
+    """Return the maps of `schedule_of` alone."""
+    schedule = schedule_of(about)
+    return None if schedule is None else schedule.maps
 
 
 def cell_columns(result: Result) -> list[list[Any]]:

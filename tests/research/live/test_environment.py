@@ -118,6 +118,17 @@ def test_without_a_model_the_override_mode_fails_as_told(predictions, tmp_path, 
     assert (planes["verdict"][judged] == Verdict.DEFER).all()
 
 
+def test_a_bet_layer_without_its_model_is_told_at_the_start_and_fails_the_validation(predictions, tmp_path, capsys):
+    words = ["--feed", f"replay:{WORLD}", "--journal", str(tmp_path / "j"), "--predictions", str(predictions)]
+    assert guarded(lambda: app(["live", *words], standalone_mode=False)) == 0
+    sentence = "no meta model is served, so the meta layer says nothing; serve one with --meta RUN/models/meta"
+    assert sentence in capsys.readouterr().out
+    assert [event["text"] for event in open_source(tmp_path / "j").events(20) if event["text"].startswith(sentence)]
+    assert status(open_source(tmp_path / "j"))["layers"]["meta"]["word"] == "no model"
+    assert live(tmp_path / "off", predictions, "--profile=default", "--set", "meta.enabled=false") == 0
+    assert not [event for event in open_source(tmp_path / "off").events(20) if event["text"].startswith(sentence)]
+
+
 def test_a_variable_out_of_bounds_is_named(predictions, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ARBITER_THRESHOLD", "2")
     assert live(tmp_path / "j", predictions) == 2

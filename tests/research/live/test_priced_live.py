@@ -12,12 +12,14 @@ from qtcore import Engine, Params
 from qtcore.types import MODELS, MONEY_COLUMNS, N_KNOTS, Action, Source
 from research.errors import UserError
 from research.live.monitoring.gap import live_gap
+from research.live.monitoring.health import status
 from research.live.monitoring.sources import open_source
 from research.live.session.controls import command, command_set
 from research.live.start import LiveOptions, start_live
 from research.live.storage.codec import cell_names, hash_state
 from research.runs.config import load_config
 from research.runs.folder import read_run
+from research.runs.price_text import seat_text
 from research.runs.tables import decision_planes
 from research.training import registry
 from research.training.models.layers import Layers
@@ -117,6 +119,17 @@ def test_a_priced_replay_is_the_priced_backtest(run, whole):
     told = open_source(journal).last(N * S)
     assert {row["raw_source"] for row in told} == {"ensemble", "arbiter"}
     assert all(row["edge"] > 0.0 for row in told if row["raw"]["action"] != "HOLD")
+
+
+def test_the_status_says_who_acts_and_on_what_evidence(whole, trained):
+    maps = ModelSet.load(trained / "priced").map_schedule
+    source = open_source(whole[0])
+    row, told = maps.at(source.book().time)
+    said = status(source)["layers"]
+    assert row["arbiter_slope"] > 0.0
+    assert said["arbiter"] == {"word": "acts", "text": seat_text(told["arbiter"], True)}
+    assert said["meta"]["word"] == "no model"
+    assert maps.at(int(maps.maps["start"][0]) - 1) == (None, {})
 
 
 def test_the_log_tells_edges_and_what_the_arbiter_said(run, trained, tmp_path):

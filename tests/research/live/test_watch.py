@@ -117,7 +117,11 @@ def test_health_has_the_bands_of_the_specification(counts, name, level):
 
 def test_rates_have_no_band_where_opinions_have_a_price():
     rows = {row["name"]: row for row in health(tally_of(escalated=900, accepted=0, arbiter_holds=1000, overridden=600), MetaMode.BET)}
-    assert [rows[name]["said"] for name in ("escalation rate", "arbiter override rate", "override rate")] == ["90 %", "0 %", "60 %"]
+    assert [rows[name]["said"] for name in ("without an edge", "arbiter accepted", "shrunk or left out by the meta layer")] == [
+        "90 %",
+        "0 %",
+        "60 %",
+    ]
     assert worst(list(rows.values())) == "healthy"
     assert worst(health(tally_of(errors=20), MetaMode.BET)) == "critical"
 
@@ -213,6 +217,30 @@ def test_the_status_has_the_documented_keys(watched):
     assert set(documented.split()) <= set(said)
     assert said["latency_seconds"]["median"] > 0.0
     assert status(open_source(watched[1]))["latency_seconds"] is None
+
+
+def test_what_a_meta_layer_without_a_seat_says_of_a_bet_is_advice_and_no_threshold_is_shown_that_none_reads(watched, monkeypatch):
+    source = open_source(watched[1])
+    source._tally = tally_of(defer_reasons=Counter({Reason.BET_SKIPPED: 900, Reason.NONE: 100}))
+    assert set(status(source)) >= {"meta_threshold", "consensus_threshold"}
+    monkeypatch.setattr(source, "params", lambda: Params())
+    said = status(source)
+    assert (said["defer_reasons"], said["advice"]) == ({"none": 100}, {"bet_skipped": 900})
+    assert not {"meta_threshold", "consensus_threshold"} & set(said)
+    assert "confidence_threshold" not in said["arbiter"]
+    assert said["layers"]["arbiter"] == {"word": "advises", "text": "no seat: no map is known yet"}
+
+
+@pytest.mark.parametrize(("mode", "passes"), [("bet", False), ("override", False), ("policy", True)])
+def test_a_meta_layer_that_had_no_model_is_told_and_does_not_pass(watched, monkeypatch, mode, passes):
+    source = open_source(watched[1])
+    source._tally = tally_of(meta_reasons=Counter({Reason.CLEAR_ENSEMBLE_NO_MODEL if passes else Reason.MODEL_NOT_LOADED: 1000}))
+    params = Params() if mode == "bet" else source.params().with_values({"meta.mode": mode})
+    monkeypatch.setattr(source, "params", lambda: params)
+    check = validate(source)["validation"]["checks"]["meta"]
+    assert check["passed"] == passes
+    assert (check["value"] == "no model") != passes
+    assert status(source)["layers"]["meta"]["word"] == ("on" if passes else "no model")
 
 
 def test_a_page_over_a_growing_journal_follows(watched, tmp_path):

@@ -155,10 +155,10 @@ function head(page) {
   gauge("g-balance", 1 - (g.peak_balance - g.balance) / room, number(g.balance, 0), danger, `balance, peak ${number(g.peak_balance, 0)}`);
   gauge("g-drawdown", near, percent(g.drawdown_pct), danger, `drawdown, halt at ${percent(page.max_drawdown, 0)}`);
   gauge("g-wins", g.recent_win_rate, percent(g.recent_win_rate, 0), "", `wins, last ${page.recent}`);
-  const latency = s.latency_seconds, on = (x) => x ? "on" : "off";
+  const latency = s.latency_seconds;
   const facts = [["open positions", g.active_positions], ["exposure", percent(g.exposure_pct)], ["trades today", `${g.daily_trades} of ${g.max_daily_trades}`], ["closed trades", number(g.total_trades, 0)],
-    ["decisions", number(s.decisions, 0)], ["approved", number(g.approved, 0)], ["escalated", percent(s.escalation_rate)], ["arbiter accepted", `${number(s.arbiter.accepted, 0)} of ${number(s.arbiter.total_calls, 0)}`],
-    ["meta, arbiter", `${on(s.meta_enabled)}, ${on(s.arbiter_enabled)}`], ["bar to journal", latency ? `${number(1000 * latency.median, 1)} ms` : "n/a"], ["models voting", s.active_models.length], ["99 % of bars", latency ? `${number(1000 * latency.p99, 1)} ms` : "n/a"]];
+    ["decisions", number(s.decisions, 0)], ["approved", number(g.approved, 0)], [page.escalated, percent(s.escalation_rate)], ["arbiter accepted", `${number(s.arbiter.accepted, 0)} of ${number(s.arbiter.total_calls, 0)}`],
+    ["meta, arbiter", `${s.layers.meta.word}, ${s.layers.arbiter.word}`], ["bar to journal", latency ? `${number(1000 * latency.median, 1)} ms` : "n/a"], ["models voting", s.active_models.length], ["99 % of bars", latency ? `${number(1000 * latency.p99, 1)} ms` : "n/a"]];
   $("facts").replaceChildren();
   for (const [name, value] of facts) { put($("facts"), "dt", name); put($("facts"), "dd", value); }
 }
@@ -176,6 +176,8 @@ function tables(page) {
       ...priced ? [d.edge === null ? "" : signed(d.edge, 1)] : [], [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
       ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
   table("rates", [["rate"], ["value and band"], ["of", "n extra"], ["level"]], s.health.rows.map((r) => [r.name, r.said, number(r.n, 0), [["warning", "critical"].includes(r.level) ? r.level : "", r.level]]), "nothing to judge");
+  $("layers").replaceChildren();
+  for (const [layer, told] of Object.entries(s.layers)) if (told.text) put($("layers"), "p", `${layer}: ${told.text}`, "small quiet");
   table("refusals", [["rule"], ["set by", "extra"], ["times", "n"]],
     s.governor.rules.filter((r) => r.refused).sort((a, b) => b.refused - a.refused).map((r) => [r.label, [r.parameter ? `${r.parameter} = ${r.value}` : "", "small quiet"], number(r.refused, 0)]), "none");
   table("events", [["time"], ["kind"], ["symbol", "extra"], ["text", "wide"]], page.events.map((e) => [minute(e.time), e.kind, e.symbol || "", e.text]), "nothing was noted");
