@@ -12,7 +12,7 @@ from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
 from research.errors import several
 from research.evidence.seats import fitted_at, map_rows, seats, served
 from research.runs.money import BASIS_POINTS
-from research.runs.price_text import bp, lower_bound, untried_text
+from research.runs.price_text import block_hours, block_text, bp, is_idle, lower_bound, untried_text
 from research.runs.record import RunRecord
 
 FULL = 1.0 - 1e-9  # of the largest position: what rounding leaves of it
@@ -27,7 +27,9 @@ def traders(run: RunRecord, rows: slice, n_trades: int) -> dict[str, Any]:
     is_priced = run.result.decisions.edge is not None
     said = [] if not is_priced or run.own.judge is not None else list(Absent(run, rows, n_trades).sentences())
     told = {"sentences": said, "at_max_position": at_max_position(run), "edges": edges(run, rows) if is_priced else None}
-    return told | {"seats": seats(run, rows) if is_priced else [], "fitted_at": fitted_at(run) if is_priced else {}}
+    told |= {"seats": seats(run, rows) if is_priced else [], "fitted_at": fitted_at(run) if is_priced else {}}
+    maps = run.predictions.maps if is_priced else None
+    return told | {"block_hours": None if maps is None else block_hours(maps.params, run.bars.interval)}
 
 
 def declined(run: RunRecord, rows: slice, n_trades: int) -> str | None:
@@ -201,9 +203,18 @@ class Absent:
         told = [each.get(layer, {}) for each in self.told]
         if layer == "arbiter" and not any(each.get("counts", 0.0) > 0.0 for each in told):
             return self._unproven(layer)
-        bounds = [gain["lower"] for each in told if (gain := each.get("gain") or {}).get("lower") is not None]
         none = f"it earned a seat in none of {several(len(told), 'periods')}"
+        gains = [each.get("gain") or {} for each in told]
+        tried = [gain for gain in gains if gain.get("lower") is not None]
+        bounds = [gain["lower"] for gain in tried if not is_idle(gain)]
+        if not tried:
+            return f"{none}: {untried_text(max(gains, key=lambda gain: gain.get('n_blocks', 0)))}"
+        idle = f"before {len(tried) - len(bounds)} of them it would have changed no bet"
         if not bounds:
-            return f"{none}: {untried_text(max((each.get('gain') or {} for each in told), key=lambda gain: gain.get('n_blocks', 0)))}"
-        most = f"{bp(max(bounds), '+')} a block of time, above 0 needed"
-        return f"{none}: the 95 % lower bound of what it added was at most {most}"
+            return f"{none}: {idle}" + ("" if len(tried) == len(told) else ", and before the others too little was known")
+        maps = self.run.predictions.maps
+        assert maps is not None
+        block = block_text(block_hours(maps.params, self.run.bars.interval))
+        most = f"{bp(max(bounds), '+')} a block of time ({block}), above 0 needed"
+        where = "" if len(bounds) == len(tried) else f"{idle}; where it would, "
+        return f"{none}: {where}the 95 % lower bound of what it added was at most {most}"

@@ -34,6 +34,7 @@ from research.report.rows import (
 from research.report.terms import assumptions, verdict_parts
 from research.report.words import count, hours, lacked_text, number, percent, scored, signed_percent, slice_name
 from research.runs.folder import RunFiles
+from research.runs.price_text import block_text
 from research.runs.verdict import INVALID
 
 SHOWN_TRADES = 12
@@ -200,12 +201,14 @@ def seats_of(s: dict[str, Any]) -> Table | None:
 
 
 def fitted_text(s: dict[str, Any]) -> str:
-    """Say at which parameters maps and seats were found."""
-    changed = (s.get("traders") or {}).get("fitted_at") or {}
+    """Say at which parameters maps and seats were found, and how long a block of time is."""
+    traders = s.get("traders") or {}
+    block = f" A block of time is {block_text(length)}." if (length := traders.get("block_hours")) else ""
+    changed = traders.get("fitted_at") or {}
     if not changed:
-        return "Maps and seats were found at the parameters of this run."
-    told = ", ".join(f"`{name}` {then} (here {now})" for name, (then, now) in changed.items())
-    return f"Maps and seats were found at {told}; they are held fixed."
+        return f"Maps and seats were found at the parameters of this run.{block}"
+    found = ", ".join(f"`{name}` {then} (here {now})" for name, (then, now) in changed.items())
+    return f"Maps and seats were found at {found}; they are held fixed.{block}"
 
 
 def edge_tables(s: dict[str, Any]) -> list[Any]:

@@ -40,7 +40,7 @@ def explain_decision(folder: Path, symbol: str, time: str, at_hand: Layers = NON
     t, s = _row(bars, time), bars.symbols.index(symbol)
     engine = Engine(params, meta_model=meta, **own.engine)
     result = engine.run(bars[: t + 1], predictions.votes()[: t + 1])
-    price = CellPrice(result, t, s, params, predictions.maps) if result.decisions.edge is not None else None
+    price = CellPrice(result, t, s, params, predictions.maps, bars.interval) if result.decisions.edge is not None else None
     priced = [] if price is None else [price.layer()]
     layers = [_market(result, t, s, params), *_models(result, t, s), _ensemble(result, t, s)]
     if own.judge is None:

@@ -5,18 +5,18 @@ from typing import Any
 
 from qtcore import Params, Result
 from qtcore.chain.price import FUNDING, VOLATILITY, bid_rule, costs_rule, net_rule, win_rule
-from qtcore.types import Action
+from qtcore.types import NS_PER_HOUR, Action
 from research.errors import several
 from research.runs.money import BASIS_POINTS
-from research.training.edge import quantile
+from research.training.edge import block_ns, quantile
 from research.training.maps import MapSchedule
 
 
 class CellPrice:
     """One cell of a priced run with the map that valued it; `row` and `told` are None before the first map."""
 
-    def __init__(self, result: Result, t: int, s: int, params: Params, maps: MapSchedule | None) -> None:
-        """Find the map of the cell. maps: those of the run's predictions."""
+    def __init__(self, result: Result, t: int, s: int, params: Params, maps: MapSchedule | None, interval: int) -> None:
+        """Find the map of the cell. maps: those of the run's predictions; interval: of its bars, ns."""
         assert result.pricing is not None
         assert result.decisions.lean is not None
         self.lean, self.score = float(result.decisions.lean[t, s]), float(result.decisions.arbiter_score[t, s])
@@ -25,6 +25,7 @@ class CellPrice:
         self.horizon, self.least = params.broker.max_holding_bars, params.decide.min_edge
         self.carry = self.horizon * carry
         self.row, self.told = (None, {}) if maps is None else maps.at(int(result.close_time[t]))
+        self.block_hours = float("nan") if maps is None else block_hours(maps.params, interval)
 
     def layer(self) -> dict[str, Any]:
         """Say what the ensemble's opinion is worth: its lean, its edge before and after costs, and the map's evidence."""
@@ -42,6 +43,7 @@ class CellPrice:
             "net edge": f"{bp(net)} (trades above decide.min_edge, {bp(self.least)})" if bid != 0.0 else "none",
             "win probability": f"{float(win_rule(self.row['win'], abs(self.lean))):.4f} (that the trade pays its costs)",
             "map": map_text(self.told.get("ensemble", {}), float(self.row["slope"])),
+            "block of time": block_text(self.block_hours),
         }
         says = "no edge"
         if bid != 0.0:
@@ -93,10 +95,14 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
 
     >>> seat_text({"gain": {"mean": 0.0001, "lower": -0.0002, "n_blocks": 20}}, False)
     'no seat, it advises: with it the chain earned +1.0 bp more a block of time (95 % lower bound -2.0 bp, above 0 needed; 20 blocks)'
+    >>> seat_text({"gain": {"mean": 0.0, "lower": 0.0, "n_blocks": 20}}, False)
+    'no seat, it advises: it would have changed no bet before (20 blocks of time)'
     """
     word, gain = "has a seat" if is_seated else "no seat, it advises", told.get("gain") or {}
     if gain.get("lower") is None:
         return f"{word}: {untried_text(gain)}"
+    if is_idle(gain):
+        return f"{word}: it would have changed no bet before ({several(gain['n_blocks'], 'blocks')} of time)"
     bound = f"95 % lower bound {bp(gain['lower'], '+')}, above 0 needed; {gain['n_blocks']} blocks"
     return f"{word}: with it the chain earned {bp(gain['mean'], '+')} more a block of time ({bound})"
 
@@ -105,6 +111,25 @@ def untried_text(gain: Mapping[str, Any]) -> str:
     """Say why there is no bound of what a layer added."""
     n = gain.get("n_blocks", 0)
     return f"too little was known before ({several(n, 'blocks')} of time)" if n else "not tried, as no map let the chain trade before"
+
+
+def is_idle(gain: Mapping[str, Any]) -> bool:
+    """Say whether the chain earned the same with a layer and without it in every block of time, so that the layer was not tried."""
+    return gain["mean"] == gain.get("lower") == 0.0
+
+
+def block_hours(params: Mapping[str, Any], interval: int) -> float:
+    """Return how long a block of time is. params: of the maps; interval: of a bar, ns."""
+    return block_ns(params["broker.max_holding_bars"] * interval) / NS_PER_HOUR
+
+
+def block_text(hours: float) -> str:
+    """Write the length of a block of time.
+
+    >>> block_text(72.0), block_text(75.0)
+    ('3 days', '75 hours')
+    """
+    return f"{hours / 24.0:g} days" if hours % 24.0 == 0.0 else f"{hours:g} hours"
 
 
 def place_text(told: Mapping[str, Any]) -> str:
@@ -116,6 +141,8 @@ def place_text(told: Mapping[str, Any]) -> str:
     word, gain = "keeps its place" if told["is_kept"] else "lost its place", told["gain"]
     if gain.get("upper") is None:
         return f"{word}: {untried_text(gain)}"
+    if is_idle(gain):
+        return f"{word}: without it no bet would have changed before ({several(gain['n_blocks'], 'blocks')} of time)"
     bound = f"95 % upper bound {bp(gain['upper'], '+')}, below 0 loses it; {gain['n_blocks']} blocks"
     return f"{word}: with it the chain earned {bp(gain['mean'], '+')} more a block of time ({bound})"
 

@@ -105,8 +105,13 @@ def blocks_of(close_time: I8, horizon_ns: int) -> I8:
     >>> blocks_of(np.array([0, 71, 72, 144]) * NS_PER_HOUR, NS_PER_HOUR).tolist()
     [0, 0, 1, 2]
     """
-    numbers: NDArray[np.int64] = close_time // max(SHORTEST_BLOCK, 3 * horizon_ns)
+    numbers: NDArray[np.int64] = close_time // block_ns(horizon_ns)
     return numbers
+
+
+def block_ns(horizon_ns: int) -> int:
+    """Return the length of a block of time in which trades last `horizon_ns`, ns."""
+    return max(SHORTEST_BLOCK, 3 * horizon_ns)
 
 
 def leaning(lean: F8, outcomes: F8) -> F8:

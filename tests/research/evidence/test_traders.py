@@ -78,10 +78,11 @@ def test_seats_say_in_which_periods_a_layer_could_act_and_why(bars):
 
 
 def test_maps_and_seats_are_found_at_the_values_of_the_profile(bars):
-    said = research.Predictions.random(bars, seed=1)
-    assert fitted_text(research.backtest(bars, said).summary) == "Maps and seats were found at the parameters of this run."
+    said, block = research.Predictions.random(bars, seed=1), "A block of time is 3 days."
+    assert fitted_text(research.backtest(bars, said).summary) == f"Maps and seats were found at the parameters of this run. {block}"
     dearer = research.backtest(bars, said, Params().with_values({"broker.fee_rate": 0.001}))
-    assert fitted_text(dearer.summary) == "Maps and seats were found at `broker.fee_rate` 0.0004 (here 0.001); they are held fixed."
+    found = "Maps and seats were found at `broker.fee_rate` 0.0004 (here 0.001); they are held fixed."
+    assert fitted_text(dearer.summary) == f"{found} {block}"
 
 
 def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
@@ -108,7 +109,27 @@ def test_a_bound_that_is_nearly_nothing_shows_its_side():
     assert "earned +0.00042 bp more a block of time (95 % lower bound -0.0013 bp, above 0 needed" in seat_text(told, False)
     assert "(95 % upper bound +0.002 bp, below 0 loses it" in place_text(told)
     nothing = {"gain": {"mean": 0.0, "lower": 0.0, "n_blocks": 20}}
-    assert "(95 % lower bound +0.0 bp" in seat_text(nothing, False)
+    assert seat_text(nothing, False) == "no seat, it advises: it would have changed no bet before (20 blocks of time)"
+
+
+def test_a_period_before_which_a_layer_changed_nothing_does_not_count_as_tried(bars):
+    def of(*gains):
+        def told(k, each):
+            mean, lower = gains[k % len(gains)]
+            gain = {"mean": mean, "lower": lower, "upper": None if lower is None else -lower, "n_blocks": 20}
+            return each | {"arbiter": each["arbiter"] | {"counts": 0.1, "gain": gain}}
+
+        run = priced(bars, 0.02, told=told)
+        return said(run).partition("The arbiter made no trade because it earned a seat in none of ")[2], len(run.predictions.maps.evidence)
+
+    nothing, worse, unknown = (0.0, 0.0), (-0.0004, -0.00051), (0.0, None)
+    both, n = of(nothing, worse)
+    bound = "the 95 % lower bound of what it added was at most -5.1 bp a block of time (3 days), above 0 needed."
+    assert both == f"{n} periods: before {n // 2} of them it would have changed no bet; where it would, {bound}"
+    assert of(worse)[0] == f"{n} periods: {bound}"
+    assert of(nothing)[0] == f"{n} periods: before {n} of them it would have changed no bet."
+    late, _ = of(unknown, nothing)
+    assert late == f"{n} periods: before {n // 2} of them it would have changed no bet, and before the others too little was known."
 
 
 def test_a_chain_that_declines_every_trade_says_so_and_lacks_no_data(bars):

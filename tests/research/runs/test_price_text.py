@@ -55,6 +55,7 @@ def test_the_edge_of_a_trade_is_told_with_its_costs_and_its_map(told):
     assert price["saw"]["fees and slippage"] == "10.0 bp (both sides)"
     assert price["saw"]["win probability"].startswith(f"{d.raw_confidence[t, s]:.4f}")
     assert price["saw"]["map"].startswith("slope 2")
+    assert price["saw"]["block of time"] == "3 days"
     quiet = explain(250, int(np.argmin(np.abs(d.lean[250]))))["price"]
     assert "decide.min_edge" in quiet["saw"]["net edge"]
     assert explain(150, 0)["price"]["says"] == "no edge"
