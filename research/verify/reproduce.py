@@ -16,6 +16,7 @@ from research.runs.backtest import backtest
 from research.runs.folder import RunFiles, array_hashes, manifest_of, read_run
 from research.runs.record import RunRecord
 from research.runs.tables import decision_planes
+from research.runs.verdict import told
 from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
 
@@ -83,7 +84,7 @@ def sentence(report: Mapping[str, Any]) -> str:
     if report["equal"]:
         verdict, doubt = report["verdict"]["again"], report["verdict"]["figures"]
         aside = f" ({doubt})" if doubt not in (None, verdict) else ""
-        return f"reproduced: {n} arrays and models have the bits of the first run; verdict {verdict}{aside}"
+        return f"reproduced: {n} arrays and models have the bits of the first run; verdict {told(verdict, report['verdict'])}{aside}"
     stage = next(s for s in report["stages"] if s["stage"] == report["first"])
     far = "" if stage["distance"] is None else f", largest distance {stage['distance']:.3g}"
     text = f"not reproduced: the first stage that differs is {stage['stage']} ({', '.join(stage['differing'])}){far}"

@@ -78,4 +78,5 @@ def reproduce(folder: Path | str, *, is_training: bool = True, progress: Any = N
     """
     record, report = make_again(folder, is_training=is_training, layers=in_use(), progress=progress)
     again = combined(summarise(record), record.verification)
-    return report | {"verdict": {"stored": report.pop("stored"), "again": again["verdict"], "figures": again["figures"]}}
+    said = {"again": again["verdict"], "declined": again["evidence"]["declined"], "figures": again["figures"]}
+    return report | {"verdict": {"stored": report.pop("stored"), **said}}

@@ -61,7 +61,14 @@ def test_a_trained_run_comes_out_again(trained):
     by_stage = {stage["stage"]: stage for stage in report["stages"]}
     assert by_stage["training"]["arrays"] == 2  # one model, two folds
     assert report["verdict"]["stored"] == report["verdict"]["again"]
+    assert report["verdict"]["declined"] is False
     assert "have the bits of the first run" in sentence(report)
+
+
+@pytest.mark.parametrize(("declined", "word"), [(True, "declined (not proven)"), (False, "not enough data (not proven)")])
+def test_a_chain_that_declined_every_trade_is_told_so(declined, word):
+    verdict = {"stored": "not enough data", "again": "not enough data", "declined": declined, "figures": "not proven"}
+    assert sentence({"equal": True, "stages": [{"arrays": 3}], "verdict": verdict}).endswith(f"; verdict {word}")
 
 
 @pytest.mark.parametrize(("change", "equal"), [(1e-14, True), (1e-6, False)])
