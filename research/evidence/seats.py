@@ -45,12 +45,16 @@ def seats(run: RunRecord, rows: slice) -> list[dict[str, Any]]:
         name = run.result.votes.names[m]
         return of(name, lambda row: row["factors"][m] > 0.0, lambda told, row: place_text(told["voters"][name]))
 
+    def seat(name: str, acts: Callable[[Any], bool]) -> dict[str, Any]:
+        if not any(getattr(part, name).enabled for _, part in run.params.spans(run.bars.close_time[rows])):
+            return of(name, lambda row: False, lambda told, row: f"{name}.enabled is off")
+        return of(name, acts, lambda told, row: _seat(told, name, acts(row)))
+
     names = run.result.votes.names
     voters = [voter(m) for m in range(len(names)) if names[m] in periods[-1][1].get("voters", {})]
     ensemble = of("ensemble", lambda row: row["slope"] > 0.0, lambda told, row: map_text(told["ensemble"], float(row["slope"])))
-    arbiter = of("arbiter", lambda row: row["arbiter_slope"] > 0.0, lambda told, row: _seat(told, "arbiter", row["arbiter_slope"] > 0.0))
-    meta = of("meta", lambda row: row["is_seated"] > 0, lambda told, row: _seat(told, "meta", row["is_seated"] > 0))
-    return [ensemble, *voters, arbiter, meta]
+    arbiter = seat("arbiter", lambda row: row["arbiter_slope"] > 0.0)
+    return [ensemble, *voters, arbiter, seat("meta", lambda row: row["is_seated"] > 0)]
 
 
 def fitted_at(run: RunRecord) -> dict[str, list[Any]]:

@@ -24,6 +24,7 @@ class CellPrice:
         self.costs = costs_rule(params.broker.fee_rate, params.broker.slippage_rate)
         self.horizon, self.least = params.broker.max_holding_bars, params.decide.min_edge
         self.carry = self.horizon * carry
+        self.row: Any
         self.row, self.told = (None, {}) if maps is None else maps.at(int(result.close_time[t]))
         self.block_hours = float("nan") if maps is None else block_hours(maps.params, interval)
 
@@ -97,8 +98,14 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
     'no seat, it advises: with it the chain earned +1.0 bp more a block of time (95 % lower bound -2.0 bp, above 0 needed; 20 blocks)'
     >>> seat_text({"gain": {"mean": 0.0, "lower": 0.0, "n_blocks": 20}}, False)
     'no seat, it advises: it would have changed no bet before (20 blocks of time)'
+    >>> seat_text({"counts": 0.0, "slope": 0.04, "error": 0.03, "n_effective": 14.2}, False)
+    'no seat, it advises: its own map knows no edge (99 % lower bound of its slope -0.03934, above 0 needed)'
     """
     word, gain = "has a seat" if is_seated else "no seat, it advises", told.get("gain") or {}
+    if not is_seated and told.get("counts") == 0.0:
+        known = told.get("error") is not None
+        why = f"99 % lower bound of its slope {lower_bound(told):.4g}, above 0 needed" if known else "too few trades were known before"
+        return f"{word}: its own map knows no edge ({why})"
     if gain.get("lower") is None:
         return f"{word}: {untried_text(gain)}"
     if is_idle(gain):

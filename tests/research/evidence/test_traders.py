@@ -166,8 +166,24 @@ def test_a_seated_meta_layer_that_leaves_out_every_bet_is_named(bars):
     assert "nearest came the ensemble: the meta layer left out every bet whose edge, up to " in declined(run, rows, 0)
 
 
+def test_the_seat_of_an_arbiter_says_what_the_sentence_says(bars):
+    def told(k, each):
+        own = {"slope": -0.04, "error": 0.02, "n_cells": 2_000, "n_effective": 21.0, "counts": 0.0}
+        return each | {"arbiter": own | {"is_seated": False, "gain": {"mean": 0.0, "lower": None, "upper": None, "n_blocks": 0}}}
+
+    run = priced(bars, 0.02, told=told)
+    bound = f"{-0.04 - stats.t.ppf(0.99, 20) * 0.02:.4g}"
+    seat = next(row["evidence"] for row in run.summary["traders"]["seats"] if row["layer"] == "arbiter")
+    assert seat == f"no seat, it advises: its own map knows no edge (99 % lower bound of its slope {bound}, above 0 needed)"
+    assert "The arbiter made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
+
+
 def test_layers_that_are_off_or_act_say_no_more(bars):
-    run = priced(bars, 2.0, **{"arbiter.enabled": False, "meta.enabled": False})
+    run = priced(bars, 2.0, 3.0, **{"arbiter.enabled": False, "meta.enabled": False})
+    seats = {row["layer"]: row for row in run.summary["traders"]["seats"]}
+    for layer in ("arbiter", "meta"):
+        assert seats[layer]["evidence"] == f"{layer}.enabled is off"
+        assert not any(seats[layer]["acts"])
     assert said(run) == (
         "The meta layer changed no bet because meta.enabled is off. "
         f"The arbiter made 0 of {run.summary['pnl']['n_trades']} trades because arbiter.enabled is off."
