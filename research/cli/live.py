@@ -130,6 +130,7 @@ def live(
         "resumed": outcome.resumed,
         "equity": outcome.equity,
         "orders": outcome.orders,
+        "gross_edge_bp": BASIS_POINTS * outcome.gross if outcome.gross == outcome.gross else None,
         "edge_bp": BASIS_POINTS * outcome.edge if outcome.edge == outcome.edge else None,
         "stopped": outcome.is_stopped,
         "median_ms": latency[len(latency) // 2] / 1e6 if latency else None,

@@ -280,7 +280,8 @@ def lived(told: dict[str, Any]) -> None:
     begun = f", continued after bar {told['resumed']:,}" if told["resumed"] else ""
     console.print(f"{several(told['bars'], 'bars')} decided{begun}; equity {told['equity']:,.2f}{'; stopped' if told['stopped'] else ''}")
     if not told["orders"] and told["edge_bp"] is not None:
-        near = f"the largest edge after costs was {told['edge_bp']:.1f} bp"
+        after = f"the largest edge after costs was {told['edge_bp']:.1f} bp"
+        near = after if told["gross_edge_bp"] > 0.0 else "no map of a layer that acts knows an edge"
         console.print(f"no order was sent: {near}; an order needs one above decide.min_edge, and the governor's approval", soft_wrap=True)
     if told["median_ms"] is not None:
         console.print(f"closed bar to journal: median {told['median_ms']:.2f} ms, 99th percentile {told['p99_ms']:.2f} ms")

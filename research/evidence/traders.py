@@ -141,7 +141,7 @@ class Absent:
         if not (self.said.n_voters[self.rows] > 0).any():
             return "no model voted"
         costs = f"{bp(self.costs)} (broker.fee_rate, broker.slippage_rate)"
-        return self._short_of(Source.ENSEMBLE) or f"{self._unproven('ensemble')}; its edge is 0.0 bp, beside costs of {costs}"
+        return self._short_of(Source.ENSEMBLE) or f"{self._unproven('ensemble')}; its edge before costs is 0.0 bp, beside costs of {costs}"
 
     def _arbiter(self) -> str:
         params = [part for _, part in self.run.params.spans(self.run.bars.close_time[self.rows])]
@@ -175,19 +175,21 @@ class Absent:
         gross = float(abs(bid[at]))
         cost = gross - float(net[at])
         if gross <= cost:
-            funding = " and funding" if self.carry[at] != 0.0 else ""
-            return f"its largest edge was {bp(gross)}, below its costs of {bp(cost)} (broker.fee_rate, broker.slippage_rate{funding})"
+            rates = f"broker.fee_rate, broker.slippage_rate{' and funding' if self.carry[at] != 0.0 else ''}"
+            return f"its largest edge before costs was {bp(gross)}, below its costs of {bp(cost)} ({rates})"
         if gross - cost <= least:
             return f"its largest edge after costs was {bp(gross - cost)}, not above decide.min_edge of {bp(least)}"
         wished = (self.said.raw_action[self.rows] != Action.HOLD) & (self.said.source[self.rows] == source)
         if not wished.any() and source == Source.ENSEMBLE:
-            return f"the meta layer left out every bet whose edge, up to {bp(gross)}, was above costs of {bp(cost)}"
+            return f"the meta layer left out every bet whose edge before costs, up to {bp(gross)}, was above costs of {bp(cost)}"
         if not wished.any():
-            return f"the layers before it had the word wherever its edge, up to {bp(gross)}, was above costs of {bp(cost)}"
+            return f"the layers before it had the word wherever its edge before costs, up to {bp(gross)}, was above costs of {bp(cost)}"
         codes, counts = np.unique(self.run.result.governor_reason[self.rows][wished], return_counts=True)
         rule = rule_of(int(codes[np.argmax(counts)]))
         by = f"{rule.reason.name}{f' ({rule.parameter})' if rule.parameter else ''}"
-        return f"the governor turned away all {int(wished.sum()):,} of its wishes, most by {by}; its largest edge was {bp(gross)}"
+        return (
+            f"the governor turned away all {int(wished.sum()):,} of its wishes, most by {by}; its largest edge before costs was {bp(gross)}"
+        )
 
     def _unproven(self, layer: str) -> str:
         """Say that the lower bound of a layer's slope is nowhere above 0, and what came nearest."""

@@ -76,7 +76,8 @@ class Options:
 class LiveResult:
     """What a runner did. bars: decided in this process; latency: ns of each, newest 10,000; resumed: bars that the journal already held.
 
-    orders: sent in this process; edge: the largest after costs that it decided on, a fraction, NaN where no opinion has a price.
+    orders: sent in this process; gross, edge: the largest before and after costs that it decided on, fractions, NaN where no opinion has a
+    price.
     """
 
     bars: int
@@ -85,6 +86,7 @@ class LiveResult:
     latency: tuple[int, ...] = ()
     is_stopped: bool = False
     orders: int = 0
+    gross: float = np.nan
     edge: float = np.nan
 
 
@@ -143,7 +145,7 @@ class Runner:
         self._told = 1  # last version that an event tells of
         self._is_killing = False
         self._since_snapshot, self._since_checkpoint = 0, 0
-        self._n_orders, self._edge = 0, np.nan
+        self._n_orders, self._gross, self._edge = 0, np.nan, np.nan
         self._pending_events: list[Event] = []
 
     def stop(self, *_: Any) -> None:
@@ -191,7 +193,7 @@ class Runner:
         if self._since_snapshot and n_bars:
             self._keep_state()
         equity = float(self.engine.account.account[0]["equity"])
-        return LiveResult(n_bars, resumed, equity, tuple(latency), self.stopping, self._n_orders, self._edge)
+        return LiveResult(n_bars, resumed, equity, tuple(latency), self.stopping, self._n_orders, self._gross, self._edge)
 
     def _arrivals(self, clock: int) -> Iterator[Arrival]:
         with self.feed_code():
@@ -232,8 +234,10 @@ class Runner:
         latency = time.perf_counter_ns() - start
         self.passed("committed")
         self._n_orders += len(entry.orders)
-        if result.decisions.edge is not None:
-            self._edge = float(np.fmax.reduce(result.decisions.edge, axis=None, initial=self._edge))
+        said = result.decisions
+        if said.gross_edge is not None and said.edge is not None:
+            self._gross = float(np.fmax.reduce(said.gross_edge, axis=None, initial=self._gross))
+            self._edge = float(np.fmax.reduce(said.edge, axis=None, initial=self._edge))
         self._note_latency(bar, int(bars.close_time[0]), latency)
         self.broker.cancel([id_ for id_, state in entry.done if state != "filled"])
         self.broker.submit(entry.orders)

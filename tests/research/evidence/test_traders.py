@@ -49,7 +49,7 @@ def said(run) -> str:
 def test_a_layer_without_a_map_says_so_beside_its_costs(bars):
     run = priced(bars, 0.0)
     assert "The ensemble made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
-    assert "its edge is 0.0 bp, beside costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)" in said(run)
+    assert "its edge before costs is 0.0 bp, beside costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)" in said(run)
     assert "The arbiter made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
 
 
@@ -91,7 +91,7 @@ def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
     n, nearest = run.summary["pnl"]["n_trades"], 1e4 * np.nanmax(gross)
     assert set(run.trades["source"]) == {Source.ARBITER}
     assert nearest < 10.0
-    short = f"its largest edge was {nearest:.1f} bp, below its costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)"
+    short = f"its largest edge before costs was {nearest:.1f} bp, below its costs of 10.0 bp (broker.fee_rate, broker.slippage_rate)"
     assert said(run).startswith(f"The ensemble made 0 of {n} trades because {short}.")
     edges = run.summary["traders"]["edges"]
     assert edges["costs"] == pytest.approx(10.0)
@@ -136,7 +136,7 @@ def test_a_chain_that_declines_every_trade_says_so_and_lacks_no_data(bars):
     run = priced(bars, 0.02)
     s = run.summary
     why = said(run).partition(" because ")[2].partition(". ")[0]
-    assert why.startswith("its largest edge was ")
+    assert why.startswith("its largest edge before costs was ")
     assert s["evidence"]["sentence"] == f"Declined, not proven: the chain wished for no trade; nearest came the ensemble: {why}."
     n = s["rates"]["counts"]["cells"]
     no_edge = f"on none of {n:,} cells with a vote was an edge large enough to trade."
@@ -144,9 +144,9 @@ def test_a_chain_that_declines_every_trade_says_so_and_lacks_no_data(bars):
     assert (s["verdict"], headline(s)["verdict"]) == ("not enough data", "declined")
     unproven = priced(bars, 0.0).summary["evidence"]["sentence"]
     assert "nearest came the ensemble: the 99 % lower bound of its slope" in unproven
-    assert "its edge is 0.0 bp, beside costs of 10.0 bp" in unproven
+    assert "its edge before costs is 0.0 bp, beside costs of 10.0 bp" in unproven
     near = priced(bars, 0.002, 0.02).summary["evidence"]["sentence"]
-    assert "nearest came the arbiter: its largest edge was " in near
+    assert "nearest came the arbiter: its largest edge before costs was " in near
 
 
 def test_a_chain_that_wished_or_heard_nobody_did_not_decline(bars):
@@ -163,7 +163,7 @@ def test_a_seated_meta_layer_that_leaves_out_every_bet_is_named(bars):
     run = priced(bars, 2.0)
     run.result.decisions.raw_action[:] = Action.HOLD
     rows = tables.tested_rows(run)
-    assert "nearest came the ensemble: the meta layer left out every bet whose edge, up to " in declined(run, rows, 0)
+    assert "nearest came the ensemble: the meta layer left out every bet whose edge before costs, up to " in declined(run, rows, 0)
 
 
 def test_the_seat_of_an_arbiter_says_what_the_sentence_says(bars):

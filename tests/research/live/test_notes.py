@@ -42,7 +42,7 @@ def test_live_says_of_its_files_what_a_backtest_says(files, tmp_path, capsys):
     assert any("200 of 400 rows match no bar" in text for text in lacked)
     assert qt("live", *words, tmp_path / "people") == 0
     out = capsys.readouterr().out
-    assert "no order was sent: the largest edge after costs was" in out  # `default` finds none in votes without content
+    assert "no order was sent: no map of a layer that acts knows an edge; an order needs one" in out  # votes without content
     assert qt("live", *words, tmp_path / "json", "--json") == 0
     told = json.loads(capsys.readouterr().out)["lacked"]
     events = JournalSource(tmp_path / "people").events(50)
