@@ -3,8 +3,9 @@
 A log is a file of JSON lines with its CSV of outcomes, or the journal of `qt live`, which knows the outcomes of its own trades.
 
 Nothing is repaired in silence: every line that is skipped, doubled, out of order or without a partner is counted (`Log.counts`). Labels are
-L6: the traded action where the trade won, HOLD where it did not. A line without an outcome neither trains nor scores: what the ensemble
-said of it is a function of the votes that the model is shown, and no outcome.
+L6: the traded action where the trade won, HOLD where it did not; in mode `bet` BUY where it won and SELL where it did not, as `fit_bets`
+takes them. A line without an outcome neither trains nor scores: what the ensemble said of it is a function of the votes that the model is
+shown, and no outcome.
 """
 
 import hashlib
@@ -17,10 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore import Params
-from qtcore.types import F8, I8, N_MODELS, Votes
+from qtcore.choices import MetaMode
+from qtcore.types import F8, I8, N_MODELS, Action, Votes
 from research.data.clock import parse_time
 from research.errors import ModelError
-from research.training.labels import outcome_labels
+from research.training.labels import outcome_labels, uniqueness
 from research.training.meta.log_files import LogLines, meet, read_log_lines, read_outcome_lines
 from research.training.meta.schedule import MetaSchedule
 from research.training.meta.train import MIN_ROWS, Material, MetaPlan, build_table, resolve_plan, train_folds
@@ -92,7 +94,11 @@ def train_from_log(
     about |= {"base_predictions": "log", "base_weights": list(params.ensemble.weights), "counts": read.counts}
     table = build_table(plan.vector, read.votes, {"volatility": read.regime[0], "trend_strength": read.regime[1]})
     spans = tuple((f.number, f.boundary, int(f.test[-1]) + 1) for f in folds)
-    material = Material(table, read.labels, read.end, read.close_time, read.regime, spans, 0, about, read.traded)
+    labels, traded, weights = read.labels, read.traded, None
+    if params.meta.mode == MetaMode.BET:  # as `bets_of` has them: the question is whether a bet pays, on either side
+        labels = np.where(has_outcome, np.where(labels == traded, Action.BUY, Action.SELL), Action.ABSENT).astype(np.int8)
+        traded, weights = None, uniqueness(labels, read.end)
+    material = Material(table, labels, read.end, read.close_time, read.regime, spans, 0, about, traded, weights)
     made = train_folds(material, plan, params)
     if not made.artefacts:
         raise ModelError(f"{read.source} must be enough for a meta model, was not: {made.notes[0]}")

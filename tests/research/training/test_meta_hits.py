@@ -18,9 +18,10 @@ from research.live.start import LiveOptions, start_live
 from research.runs.backtest import priced, resolved
 from research.runs.config import load_config
 from research.runs.prediction_log import export_log
-from research.training.meta import MetaSchedule, train_from_log, train_meta
+from research.training.meta import MetaSchedule, read_log, train_from_log, train_meta
 from research.training.meta.estimators import BET_KINDS
 from research.training.meta.train import prepare
+from research.training.models.base import CLASSES
 from research.training.predictions import Predictions
 from research.verify.evidence import read_evidence
 from research.verify.meta import meta_claims
@@ -143,7 +144,17 @@ def test_a_log_holds_no_closes_so_its_bet_layer_reads_no_rates(tmp_path):
     log = export_log(run, tmp_path)
     with pytest.raises(UserError, match=r"run.meta_vector must be one without hit rates for a log, .* was bet30; use meta26"):
         train_from_log(*log, PARAMS, vector="bet30")
-    assert train_from_log(*log, PARAMS)[0].vector == "meta26"
+    made, _ = train_from_log(*log, PARAMS)
+    assert made.vector == "meta26"
+    read = read_log(*log)
+    has, won = read.labels >= 0, read.labels == read.traded
+    assert {int(side) for side in read.traded[has & won]} == {0, 2}
+    for artefact in made.artefacts:  # whether a trade won, on either side
+        _, start, stop = artefact.meta["split"]["rows"]
+        pays, loses = np.count_nonzero((has & won)[start:stop]), np.count_nonzero((has & ~won)[start:stop])
+        supports = [artefact.meta["cv_metrics"][name]["support"] for name in CLASSES]
+        assert supports == [loses, 0, pays]
+        assert artefact.meta["log_loss"] < 1.0
 
 
 def in_turns(bars, seed=3, span=400):
