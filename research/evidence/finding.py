@@ -59,24 +59,28 @@ def decide(n_effective: float, deflated: float | None, excess_low: float) -> str
 
 
 def reason(evidence: dict[str, Any]) -> str:
-    """Say which numbers decided, for the sentence of a verdict."""
+    """Say which numbers decided, for the sentence of a verdict; of no edge what fell short comes first."""
     trades = evidence["trades"]
     if evidence["finding"] == "not enough data":
         worth = f"{trades['n']:,} closed trades are worth {trades['n_effective']:.0f} independent ones"
         return f"{worth}, and {ENOUGH} are needed."
     low, high = (f"{100.0 * x:+.1f}" for x in evidence["excess"]["ci95"])
+    is_above, is_below = evidence["excess"]["ci95"][0] > 0.0, evidence["excess"]["ci95"][1] < 0.0
+    side = "" if is_above else f", which {'lies below' if is_below else 'holds'} 0"
     market = (
         f"the net return minus that of the market at the same exposure is {100.0 * evidence['excess']['per_year']:+.1f} % a year "
-        f"(95 % interval {low} to {high} %; must lie above 0)"
+        f"(95 % interval {low} to {high} %{side}; must lie above 0)"
     )
     if evidence["sharpe"]["refused"]:
-        return f"the Sharpe ratio was {evidence['sharpe']['refused']}, and {market}."
+        return f"the Sharpe ratio was {evidence['sharpe']['refused']}, {'although' if is_above else 'and'} {market}."
     tries, others = evidence["trials"]["trials"], others_text(evidence["trials"])
     aside = evidence["trials"].get("set_aside", 0)
     count = f"{tries:,} trial{'' if tries == 1 else 's'}" + (f", {others} among them," if others else "")
     count += f"{'' if others else ','} {aside:,} more set aside by resets of the ledger," if aside else ""
     skill = f"the probability of skill after {count} (deflated Sharpe) is {evidence['sharpe']['deflated']:.2f} (above 0.95 needed)"
-    return f"{skill}, and {market}."
+    if (is_skilled := evidence["sharpe"]["deflated"] > EDGE_PROBABILITY) == is_above:
+        return f"{skill}, and {market}{'' if is_above else '; both fall short'}."
+    return f"{market}, although {skill}." if is_skilled else f"{skill}, although {market}."
 
 
 def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str, Any]:

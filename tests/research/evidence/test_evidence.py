@@ -488,3 +488,30 @@ def test_a_refused_ratio_is_said_in_the_sentence():
         "trials": {"trials": 1},
     }
     assert "183 a year" in reason(evidence)
+
+
+@pytest.mark.parametrize(
+    ("deflated", "ci95", "said"),
+    [
+        (0.999, [0.1, 0.3], "{skill} 1.00 {needed}, and {market} +10.0 to +30.0 %; {above})."),
+        (0.999, [-0.177, 0.631], "{market} -17.7 to +63.1 %, which holds 0; {above}), although {skill} 1.00 {needed}."),
+        (0.999, [-0.3, -0.1], "{market} -30.0 to -10.0 %, which lies below 0; {above}), although {skill} 1.00 {needed}."),
+        (0.4, [0.1, 0.3], "{skill} 0.40 {needed}, although {market} +10.0 to +30.0 %; {above})."),
+        (0.4, [-0.1, 0.3], "{skill} 0.40 {needed}, and {market} -10.0 to +30.0 %, which holds 0; {above}); both fall short."),
+    ],
+)
+def test_what_fell_short_of_an_edge_comes_first(deflated, ci95, said):
+    words = {
+        "skill": "the probability of skill after 1 trial (deflated Sharpe) is",
+        "needed": "(above 0.95 needed)",
+        "market": "the net return minus that of the market at the same exposure is +20.0 % a year (95 % interval",
+        "above": "must lie above 0",
+    }
+    evidence = {
+        "finding": decide(90.0, deflated, ci95[0]),
+        "trades": {"n": 100, "n_effective": 90.0},
+        "excess": {"per_year": 0.2, "ci95": ci95},
+        "sharpe": {"refused": None, "deflated": deflated},
+        "trials": {"trials": 1},
+    }
+    assert reason(evidence) == said.format(**words)
