@@ -2,10 +2,12 @@
 
 import itertools
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from qtcore import Params
 from qtcore.chain.decide import decide
 from qtcore.rules import Reason, codes, rules_of
 from qtcore.types import MODELS, NS_PER_DAY, NS_PER_HOUR, Votes
@@ -158,6 +160,12 @@ def test_the_arbiter_is_not_asked_where_nothing_escalates():
     assert not may_escalate(scene(TWO, meta__consensus_threshold=0.5))
     assert "BUY_SIGNAL" in names(arbiter_limits(scene(TWO, meta__consensus_threshold=0.5)))
     assert "BUY_SIGNAL" in names(arbiter_limits(scene(FOUR, arbiter__enabled=False)))
+
+
+def test_a_seat_and_an_edge_are_asked_for_only_where_opinions_have_a_price():
+    priced = replace(scene(FOUR), params=Params())
+    assert {"NO_SEAT", "DEFER_NO_EDGE"} <= names(arbiter_limits(scene(FOUR)))
+    assert not {"NO_SEAT", "DEFER_NO_EDGE"} & names(arbiter_limits(priced))
 
 
 def test_limits_of_the_governor_follow_from_arithmetic():
