@@ -42,7 +42,7 @@ def explain_decision(folder: Path, symbol: str, time: str, at_hand: Layers = NON
     result = engine.run(bars[: t + 1], predictions.votes()[: t + 1])
     price = CellPrice(result, t, s, params, predictions.maps, bars.interval) if result.decisions.edge is not None else None
     priced = [] if price is None else [price.layer()]
-    layers = [_market(result, t, s, params), *_models(result, t, s), _ensemble(result, t, s)]
+    layers = [_market(result, t, s, params), *_models(result, t, s, price), _ensemble(result, t, s, price)]
     if own.judge is None:
         layers += [*priced, _meta(result, t, s, params, price), _arbiter(result, t, s, params, price)]
     else:
@@ -74,7 +74,7 @@ def _name(enum: Any, code: int) -> str:
 
 def _said(action: Any, confidence: float, word: str = "confidence") -> str:
     """Name an action and the number beside it, with the number's scale."""
-    return f"{_name(Action, action)}, {word} {confidence:.4f} (0 to 1)"
+    return f"{_name(Action, action)}, {word} {f'{confidence:.4f} (0 to 1)' if confidence == confidence else 'unknown'}"
 
 
 def _market(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _market(result: Result, t: int, s: int, params: Params) -> dict[str, Any]:
     return {"name": "market", "says": says, "saw": {name: f"{value:.6g}{scales[name]}" for name, value in seen.items()}}
 
 
-def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
+def _models(result: Result, t: int, s: int, price: CellPrice | None) -> list[dict[str, Any]]:
     rows = []
     for m, name in enumerate(result.votes.names):
         action, confidence = result.votes.action[m, t, s], result.votes.confidence[m, t, s]
@@ -96,15 +96,18 @@ def _models(result: Result, t: int, s: int) -> list[dict[str, Any]]:
             probs = result.votes.probs[m, t, s]
             saw = dict(zip(("p(SELL)", "p(HOLD)", "p(BUY)"), (f"{p:.4f}" for p in probs), strict=True))
             saw["their deviation"] = f"{np.std(probs):.4f}"  # `confidence_std` of `spec` 3.1
+        if price is not None and action != Action.ABSENT:
+            saw |= price.voter(m, name)
         rows.append({"name": f"model {name}", "says": says, "saw": saw})
     return rows
 
 
-def _ensemble(result: Result, t: int, s: int) -> dict[str, Any]:
+def _ensemble(result: Result, t: int, s: int, price: CellPrice | None) -> dict[str, Any]:
     d = result.decisions
     says = _said(d.ensemble_action[t, s], d.ensemble_confidence[t, s])
+    n = int(d.n_voters[t, s])
     saw = {
-        "voters": int(d.n_voters[t, s]),
+        "voters": n if price is None else price.voters(n, result.votes.names),
         "for the winner": int(d.consensus_count[t, s]),
         "consensus": _name(Consensus, d.consensus[t, s]).lower(),
     }

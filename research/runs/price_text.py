@@ -1,11 +1,14 @@
 """Price texts: what a cell's opinion may be counted on to earn, what it costs, and on what evidence, for `qt explain`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from qtcore import Params, Result
 from qtcore.chain.price import FUNDING, VOLATILITY, bid_rule, costs_rule, net_rule, win_rule
-from qtcore.types import NS_PER_HOUR, Action
+from qtcore.choices import EnsembleRule
+from qtcore.types import N_MODELS, NS_PER_HOUR, Action
 from research.errors import several
 from research.runs.money import BASIS_POINTS
 from research.training.edge import block_ns, quantile
@@ -26,6 +29,9 @@ class CellPrice:
         self.carry = self.horizon * carry
         self.row: Any
         self.row, self.told = (None, {}) if maps is None else maps.at(int(result.close_time[t]))
+        self.is_mean, self.is_present = params.ensemble.rule == EnsembleRule.MEAN, ~np.isnan(result.pricing[:N_MODELS, t, s])
+        weights = np.where(self.is_present, params.ensemble.weights, 0.0) * (1.0 if self.row is None else self.row["factors"])
+        self.shares = weights / weights.sum() if weights.any() else weights
         self.block_hours = float("nan") if maps is None else block_hours(maps.params, interval)
 
     def layer(self) -> dict[str, Any]:
@@ -34,6 +40,7 @@ class CellPrice:
             return {"name": "price", "says": "no edge: nothing was known before the first map", "saw": {}}
         bid = float(bid_rule(self.lean, self.volatility, self.row["slope"]))
         net = float(net_rule(bid, self.costs, self.carry))
+        win = float(win_rule(self.row["win"], abs(self.lean)))
         funding = (self.carry if bid > 0.0 else -self.carry) + 0.0  # no -0.0
         saw = {
             "lean": f"{self.lean:+.4f} (p(BUY) - p(SELL); -1 to +1)",
@@ -42,7 +49,9 @@ class CellPrice:
             "fees and slippage": f"{bp(self.costs)} (both sides)",
             "expected funding": f"{bp(funding if bid != 0.0 else 0.0)} (paid over {self.horizon} bars)",
             "net edge": f"{bp(net)} (trades above decide.min_edge, {bp(self.least)})" if bid != 0.0 else "none",
-            "win probability": f"{float(win_rule(self.row['win'], abs(self.lean))):.4f} (that the trade pays its costs)",
+            "win probability": "unknown, because too few trades were known before"
+            if win != win
+            else f"{win:.4f} (that the trade pays its costs)",
             "map": map_text(self.told.get("ensemble", {}), float(self.row["slope"])),
             "block of time": block_text(self.block_hours),
         }
@@ -51,6 +60,20 @@ class CellPrice:
             side, word = "BUY" if bid > 0.0 else "SELL", "enough" if net > self.least else "not enough"
             says = f"net edge {bp(net)} on the {side} side, {word} to trade"
         return {"name": "price", "says": says, "saw": saw}
+
+    def voter(self, m: int, name: str) -> dict[str, str]:
+        """Say what a slot's voter counted for in the mean of the cell's period, and whether it keeps its place; nothing of a vote."""
+        if not self.is_mean:
+            return {}
+        place = self.told.get("voters", {}).get(name)
+        found = {"weight": f"{self.shares[m]:.4f} (of 1, in the mean of this period)"}
+        return found if place is None else found | {"place": place_text(place)}
+
+    def voters(self, n: int, names: Sequence[str]) -> int | str:
+        """Return the number of voters, and who of them had lost its place, so that the mean left it out."""
+        factors = np.ones(N_MODELS) if self.row is None else self.row["factors"]
+        lost = [name for m, name in enumerate(names) if self.is_mean and self.is_present[m] and factors[m] == 0.0]
+        return f"{n}, among them {' and '.join(lost)}, which lost {'its place' if len(lost) == 1 else 'their places'}" if lost else n
 
     def meta(self) -> dict[str, str]:
         """Say what the learned meta layer's answer does in mode `bet`."""

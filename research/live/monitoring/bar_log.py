@@ -100,7 +100,8 @@ def _priced(entry: Entry, params: Params, s: int, symbol: str, now: int) -> Iter
     if cell["edge"] == cell["edge"]:
         raw, least = Action(int(d.raw_action[0, s])).name, BASIS_POINTS * params.decide.min_edge
         worth = f"gross={cell['gross_edge']:.1f}bp | net={cell['edge']:+.1f}bp (above {least:.1f}bp trades)"
-        yield Line(now, "EDGE", symbol, f": {raw} | {worth} | win={d.raw_confidence[0, s]:.3f}")
+        win = d.raw_confidence[0, s]
+        yield Line(now, "EDGE", symbol, f": {raw} | {worth} | win={'-' if win != win else f'{win:.3f}'}")
     if d.meta_reason[0, s] != Reason.NONE:
         yield Line(now, "META", symbol, f": {reason_text(d.meta_reason[0, s], params, opinion_numbers(cell))}")
     if d.arbiter_action[0, s] >= 0:

@@ -8,7 +8,7 @@ import pytest
 import research
 from qtcore import Params
 from qtcore.rules import Reason
-from qtcore.types import N_KNOTS, Source
+from qtcore.types import N_KNOTS, Action, Source
 from research.runs.explain import explain_decision
 from research.runs.governor_state import GovernorState
 from research.runs.reason_text import size_of
@@ -59,6 +59,29 @@ def test_the_edge_of_a_trade_is_told_with_its_costs_and_its_map(told):
     quiet = explain(250, int(np.argmin(np.abs(d.lean[250]))))["price"]
     assert "decide.min_edge" in quiet["saw"]["net edge"]
     assert explain(150, 0)["price"]["says"] == "no edge"
+
+
+def test_a_voter_that_lost_its_place_has_no_weight(told, tmp_path):
+    run, _ = told
+    schedule = run.predictions.maps
+    maps, name = schedule.maps.copy(), run.result.votes.names[0]
+    maps["factors"][:, 0], maps["win"] = 0.0, np.nan
+    lost = {"is_kept": False, "gain": {"mean": -0.0002, "lower": -0.0003, "upper": -0.0001, "n_blocks": 20}}
+    evidence = tuple(each | {"voters": {name: lost}} for each in schedule.evidence)
+    run = research.backtest(run.bars, replace(run.predictions, maps=replace(schedule, maps=maps, evidence=evidence)), PARAMS)
+    run.save(tmp_path / "run", record=False)
+    d = run.result.decisions
+    t, s = first((d.n_voters == 4) & np.isnan(d.raw_confidence) & (np.arange(run.bars.n)[:, None] >= 100))
+    layers = explain_decision(tmp_path / "run", run.bars.symbols[s], str(run.bars.close_time[t].astype("M8[ns]")))["layers"]
+    saw = {layer["name"]: layer["saw"] for layer in layers}
+    place = "lost its place: with it the chain earned -2.0 bp more a block of time (95 % upper bound -1.0 bp, below 0 loses it; 20 blocks)"
+    assert (saw[f"model {name}"]["weight"], saw[f"model {name}"]["place"]) == ("0.0000 (of 1, in the mean of this period)", place)
+    weights = [float(saw[f"model {voter}"]["weight"].split()[0]) for voter in run.result.votes.names[:4]]
+    assert sum(weights) == pytest.approx(1.0, abs=2e-4)
+    assert saw["ensemble"]["voters"] == f"4, among them {name}, which lost its place"
+    assert saw["price"]["win probability"] == "unknown, because too few trades were known before"
+    assert saw["governor"]["asked"].startswith(f"{Action(int(d.raw_action[t, s])).name}, confidence unknown, from ")
+    assert "nan" not in str(layers)
 
 
 def test_the_arbiter_tells_its_seat(told):
