@@ -42,8 +42,10 @@ def independent_trades(run: RunRecord, rows: slice, bootstrap: Bootstrap) -> tup
 
 
 def excess(net: NDArray[np.float64], market: NDArray[np.float64], bootstrap: Bootstrap, bars_per_year: float) -> dict[str, Any]:
-    """Mean net return above the exposure-matched market's, a year (mean per bar times bars a year), with its 95 % interval."""
+    """Mean net return above the market at the same exposure, a year, with its 95 % interval; NaN without bars."""
     difference = net - market
+    if not len(difference):
+        return {"per_year": np.nan, "ci95": [np.nan, np.nan]}
     samples = bootstrap.sums(difference[:, None])[:, 0] / bootstrap.n_rows
     low, high = interval(samples[:, None])[:, 0] * bars_per_year
     return {"per_year": float(difference.mean() * bars_per_year), "ci95": [float(low), float(high)]}

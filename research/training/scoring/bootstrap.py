@@ -73,7 +73,7 @@ def _blocks(n: int, stop: float, rng: np.random.Generator) -> tuple[NDArray[np.i
     ends = np.minimum(np.cumsum(lengths), n)
     n_blocks = int(np.searchsorted(ends, n)) + 1
     lengths = np.diff(ends[:n_blocks], prepend=0)
-    return rng.integers(0, n, n_blocks), lengths
+    return rng.integers(0, max(n, 1), n_blocks), lengths
 
 
 def block_length(series: list[NDArray[np.float64]], at_least: int) -> float:

@@ -53,7 +53,8 @@ def correlations(pairs: Sequence[tuple[F8, F8, int]], horizon: int, bootstrap: B
     """
     adds, found = np.zeros((bootstrap.n_rows, len(pairs))), []
     for k, (u, v, lag) in enumerate(pairs):
-        x, y = u[max(0, -lag) : len(u) - max(0, lag)], v[max(0, lag) : len(v) + min(0, lag)]
+        shared = max(0, len(u) - abs(lag))
+        x, y = u[max(0, -lag) :][:shared], v[max(0, lag) :][:shared]
         both = ~(np.isnan(x) | np.isnan(y))
         x, y = np.where(both, x, 0.0), np.where(both, y, 0.0)
         a, b = np.vdot(x, x), np.vdot(y, y)

@@ -366,6 +366,20 @@ def test_wilson_is_that_of_statsmodels():
         assert wilson(hits / n, n) == pytest.approx(low, abs=1e-12)
 
 
+@pytest.mark.parametrize("n_tested", [1, 2, 3, 6])
+@pytest.mark.parametrize("label", ["L1", "L3@12"])
+def test_a_few_tested_bars_are_not_enough_data(n_tested, label):
+    bars = research.load_bars("simulated:random_walk?n_bars=400&n_symbols=2&seed=3")
+    made = research.Predictions.random(bars, seed=1, label=label)
+    planes = {"action": (made.action, -1), "confidence": (made.confidence, np.nan), "probs": (made.probs, np.nan)}
+    late = {
+        name: np.concatenate([np.full_like(plane[:, :-n_tested], absent), plane[:, -n_tested:]], 1)
+        for name, (plane, absent) in planes.items()
+    }
+    with np.errstate(all="raise"):
+        assert research.backtest(bars, replace(made, **late)).summary["evidence"]["finding"] == "not enough data"
+
+
 def test_rank_correlation_is_that_of_scipy():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((400, 1))
