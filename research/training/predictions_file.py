@@ -172,6 +172,9 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
             for i, side in enumerate(SIDES):
                 probs[m, :, :, i] = plane(f"{slot}_{side}")
     _check_votes(Votes(action, confidence, probs, about["names"]), about["imported"], path)
+    fold = per_bar("fold", whole("fold", np.int16, 2**15 - 1, "-1 (none) or the number of a fold"))
+    if about["maps"] is not None and not about["imported"] and (action[:, fold < 0] >= 0).any():
+        raise ModelError(f"{path} must have a fold for every vote of a training with maps, was without; {REMEDY}")
     return Predictions(
         open_time=open_time,
         close_time=close_time,
@@ -179,7 +182,7 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
         probs=probs,
         action=action,
         confidence=confidence,
-        fold=per_bar("fold", whole("fold", np.int16, 2**15 - 1, "-1 (none) or the number of a fold")),
+        fold=fold,
         labels=whole("label", np.int8, 2, ACTION_CODES.replace("absent", "none")),
         label=about["label"],
         models=models,

@@ -116,11 +116,29 @@ def test_maps_are_stored_to_the_bit(bars, tmp_path):
         {"maps": [{"start": 1}], "evidence": [{}], "params": {}, "data": ""},
         [1],
         {"maps": 3},
+        {"maps": [], "evidence": [], "params": {"ensemble.rule": "mean"}, "data": ""},
     ],
 )
 def test_damaged_maps_are_refused_in_a_sentence(broken):
     with pytest.raises(ModelError, match="maps of a training must"):
         MapSchedule.from_dict(broken)
+
+
+def test_maps_without_parameters_evidence_or_order_are_refused(bars):
+    made = told(bars, 1.0)
+    made = replace(made, maps=fitted(bars, made))
+    whole = made.maps.to_dict()
+    assert MapSchedule.from_dict(whole).hash == made.maps.hash
+    for wrong in ({"params": {}}, {"evidence": whole["evidence"][1:]}, {"maps": whole["maps"][::-1]}):
+        with pytest.raises(ModelError, match="maps of a training must have periods in their order, the evidence for each, and parameters"):
+            MapSchedule.from_dict(whole | wrong)
+
+
+def test_a_training_that_says_no_fold_of_its_votes_is_refused(bars, tmp_path):
+    made = told(bars, 1.0)
+    made = replace(made, maps=fitted(bars, made), fold=np.full_like(made.fold, -1))
+    with pytest.raises(ModelError, match="must have a fold for every vote of a training with maps, was without"):
+        Predictions.load(made.save(tmp_path / "p.parquet"))
 
 
 def test_a_training_stores_maps_with_models_and_predictions(bars, tmp_path):
