@@ -13,7 +13,7 @@ from research.data.load import warn
 from research.errors import ModelError, refusing
 from research.runs.record import RunRecord
 from research.training.labels import held_for
-from research.training.maps import check_priced, is_priced
+from research.training.maps import check_priced, is_priced, unseated
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import given
 from research.training.predictions import Predictions, aligned
@@ -76,16 +76,19 @@ def backtest(
 def priced(
     bars: Bars, predictions: Predictions, params: Params, judge: Any = None, custom: Iterable[Feature] = (), meta: MetaSource | None = None
 ) -> Predictions:
-    """Return predictions with what their opinions are worth, where `params` ask for that, and with the seats of a trained `meta`.
+    """Return predictions with what their opinions are worth, where `params` ask for that, and with the seats of a trained `meta` alone.
 
-    Those of a training carry it. Imported ones, and an own `judge`, get it here: periods of equal length, each from what was known before.
-    Raises ModelError on predictions of a training that was made without, or for another `ensemble.rule`.
+    Those of a training carry it. Imported ones, and an own `judge`, get it here: periods of equal length, each from what was known before;
+    anew on other bars than those that priced them. Raises ModelError on predictions of a training that was made without, or for another
+    `ensemble.rule`.
     """
     if params.decide.rule != DecideRule.EDGE:
         return predictions
-    if judge is not None or not is_priced(params, predictions):
+    if judge is not None or not is_priced(params, predictions, bars):
         predictions = _priced(bars, predictions, params, judge, custom)
-    return seated(bars, predictions, params, meta) if isinstance(meta, MetaSchedule) else predictions
+    if isinstance(meta, MetaSchedule):
+        return seated(bars, predictions, params, meta)
+    return replace(predictions, maps=unseated(predictions.maps))
 
 
 def _priced(bars: Bars, predictions: Predictions, params: Params, judge: Any, custom: Iterable[Feature]) -> Predictions:

@@ -35,7 +35,7 @@ from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.trials import PART, SweepResult, read_part
 from research.sweep.work import LANES, Piece, Settings
 from research.training.meta.schedule import MetaSchedule
-from research.training.models.layers import given
+from research.training.models.layers import Layers, given
 from research.training.predictions import Predictions, aligned, hash_votes
 
 SCHEMA_VERSION = 1
@@ -86,18 +86,40 @@ def sweep(
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = aligned(predictions, bars)
-    space = plan.space(resolved(params or Params(), predictions))
     own = given(judge=judge, trade=trade, features=own_features(custom))
+    space = checked(plan, resolved(params or Params(), predictions), own, meta, engine)
+    if record:
+        Ledger().resets()  # one that is damaged or gone is told before the work
+    predictions = priced(bars, predictions, space.base, judge, own.features, meta)
+    case = Case.of(bars, predictions, plan.by_regime, meta, own)
+    return searched(space, case, plan, record=record, out=out, resume=resume, engine=engine, address=address, progress=progress)
+
+
+def checked(plan: SearchPlan, params: Params, own: Layers, meta: MetaSource | None, engine: str = "local") -> Space:
+    """Return the settings of a plan around `params`. Raises UserError where the chain, or layers of the user's own, cannot try them."""
+    space = plan.space(params)
     check_plan(plan, engine, is_own=bool(own.chain))
     if not own.chain:  # which may read what the chain does not
         space.check_read()
     _check_modes(space, meta)
-    predictions = priced(bars, predictions, space.base, judge, own_features(custom), meta)
+    return space
+
+
+def searched(
+    space: Space,
+    case: Case,
+    plan: SearchPlan,
+    *,
+    record: bool | str | Callable[[SweepResult], TrialSummary],
+    out: str | Path | None = None,
+    resume: bool = False,
+    engine: str = "local",
+    address: str | None = None,
+    progress: Any = None,
+) -> SweepResult:
+    """Try the settings of `space` on predictions that know what they are worth. Arguments and errors as in `sweep`."""
     if plan.search == "adaptive":
         space = Adaptive.begin(space, plan.objective, plan.where, figure_names(plan.by_regime))
-    if record:
-        Ledger().resets()  # one that is damaged or gone is told before the work
-    case = Case.of(bars, predictions, plan.by_regime, meta, own)
     if progress is not None and engine != "local":
         progress(0, space.size, "sweep: connecting")
     with opened(engine, address) as pool:

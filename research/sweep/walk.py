@@ -15,13 +15,14 @@ from qtcore.sweep import equity_at
 from qtcore.types import F8
 from research.errors import ConfigError, UserError
 from research.evidence.finding import judge_picks
+from research.evidence.ledger import Ledger
 from research.evidence.trials import TrialSummary
 from research.runs.backtest import priced, resolved
 from research.runs.benchmark import bar_returns
 from research.runs.case import Case
 from research.runs.search_plan import SearchPlan
 from research.sweep.counting import FoldCounter
-from research.sweep.run import sweep
+from research.sweep.run import checked, searched
 from research.sweep.search_significance import MIN_PERIODS, day_ends
 from research.sweep.trials import SweepResult
 from research.sweep.work import Settings
@@ -91,17 +92,18 @@ def walk(
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
+    checked(plan, params, own, meta)
+    if record:
+        Ledger().resets()  # one that is damaged or gone is told before the work
     predictions = priced(bars, predictions, params, own.judge, own.features, meta)
     case = Case.of(bars, predictions, meta=meta, own=own)
-    layers: dict[str, Any] = own.engine
     edges = fold_edges(case.first, case.bars.n, n_folds)
     counter = FoldCounter(case, n_folds, record if isinstance(record, str) else "")
     rows, returns = [], []
     now: SweepResult | None = None
     for fold, (start, end) in enumerate(itertools.pairwise(edges)):
-        then = sweep(
-            bars[:end], _from(predictions[:end], start), None, params, plan=plan, record=counter if record else False, meta=meta, **layers
-        )
+        part = Case.of(bars[:end], _from(predictions[:end], start), plan.by_regime, meta, own)
+        then = searched(plan.space(params), part, plan, record=counter if record else False)
         if now is not None and (best := _best(now, plan.objective)) is not None:
             number = int(best["trial"])
             table = then.table() if now.space.search != "adaptive" else Settings(now.space, then.case).rows(0, len(now))

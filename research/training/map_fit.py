@@ -24,7 +24,7 @@ from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Bars, Decisions, Votes
 from research.data import fingerprint
 from research.training.edge import EdgeMap, blocks_of, fit_win, leaning
-from research.training.maps import MapSchedule
+from research.training.maps import JUDGED, MapSchedule
 from research.training.seats import Gain, gains
 
 BY_EDGE = {"decide.rule": "edge", "meta.mode": "bet"}  # under which opinions have a price
@@ -169,7 +169,7 @@ def fit_lean(bars: Bars, votes: Votes, lean: F8, starts: Sequence[int], params: 
     trades = Trades.of(bars, votes, params)
     fits = [trades.fit(lean, start) for start in starts]
     evidence = tuple({"ensemble": _told(fitted)} for fitted, _ in fits)
-    return MapSchedule(_rows(bars, starts, fits, np.ones((len(starts), N_MODELS))), evidence, params.flat())
+    return MapSchedule(_rows(bars, starts, fits, np.ones((len(starts), N_MODELS))), evidence, params.flat(), JUDGED)
 
 
 def _ensemble(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, held: Sequence[Held]) -> tuple[NDArray, list[EdgeMap]]:

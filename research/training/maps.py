@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from qtcore.choices import DecideRule
 from qtcore.params import Params
-from qtcore.types import MAP
+from qtcore.types import MAP, Bars
 from research.errors import ModelError
 from research.files import misfit
 
+JUDGED = "judge"  # in place of a fingerprint: maps of what an own judge said, which are nobody else's
 SHAPE = {"maps": [dict], "evidence": [dict], "params": dict, "data": str}
 
 
@@ -22,7 +23,7 @@ SHAPE = {"maps": [dict], "evidence": [dict], "params": dict, "data": str}
 class MapSchedule:
     """Fitted maps. maps: MAP [F] by `start`; evidence [F]: what each was fitted on, as JSON holds it; params: at which they were earned.
 
-    data: fingerprint of the bars on which imported predictions were priced, empty for those of a training and of an own judge.
+    data: fingerprint of the bars on which imported predictions were priced, `JUDGED` where an own judge was, empty for those of a training.
     """
 
     maps: NDArray
@@ -47,6 +48,10 @@ class MapSchedule:
                     row[name] = 0 if name == "first" else np.array(told[name], MAP[name].base)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"maps of a training must hold {', '.join(MAP.names or ())}, was without ({error}); train again") from None
+        is_whole = len(maps) == len(stored["evidence"]) > 0 and all("ensemble" in told for told in stored["evidence"])
+        if not is_whole or np.any(np.diff(maps["start"]) <= 0) or "ensemble.rule" not in stored["params"]:
+            what = "maps of a training must have periods in their order, the evidence for each, and parameters, was without"
+            raise ModelError(f"{what}; train again")
         return cls(maps, tuple(stored["evidence"]), stored["params"], stored["data"])
 
     def at(self, time: int) -> tuple[Any, dict[str, Any]]:
@@ -60,20 +65,38 @@ class MapSchedule:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:32]
 
 
-def is_priced(params: Params, predictions: Any) -> bool:
-    """Say whether predictions know what their opinions are worth under the `ensemble.rule` of `params`."""
+def is_priced(params: Params, predictions: Any, bars: Bars) -> bool:
+    """Say whether predictions know what their opinions are worth under the `ensemble.rule` of `params`; imported ones, on these bars."""
+    from research.data import fingerprint
+
     maps = predictions.maps
-    return maps is not None and maps.params["ensemble.rule"] == params.flat()["ensemble.rule"]
+    if maps is None or maps.params["ensemble.rule"] != params.flat()["ensemble.rule"]:
+        return False
+    return bool(maps.data == (fingerprint(bars) if predictions.imported else ""))
+
+
+def unseated(maps: MapSchedule | None) -> MapSchedule | None:
+    """Return maps in which no learned meta layer has a seat; those of one that is not there are no other's."""
+    from qtcore.chain.price import no_map
+
+    if maps is None or not any("meta" in told for told in maps.evidence):
+        return maps
+    rows, nobody = maps.maps.copy(), no_map()
+    for name in ("is_seated", "skip", "full"):
+        rows[name] = nobody[name]
+    evidence = tuple({name: each for name, each in told.items() if name != "meta"} for told in maps.evidence)
+    return replace(maps, maps=rows, evidence=evidence)
 
 
 def check_priced(params: Params, voters: Any) -> None:
     """Raise ModelError where opinions need a price that those of a training do not have. voters: predictions, or a schedule of models."""
     if params.decide.rule != DecideRule.EDGE or getattr(voters, "imported", False):
         return
-    if voters.maps is None:
+    maps = getattr(voters, "map_schedule", voters.maps)
+    if maps is None or maps.data == JUDGED:
         what = "models and predictions of a training must say what their opinions are worth, was without"
         raise ModelError(f"{what}; train again (`qt train`), or run them with --profile published")
-    then, now = getattr(voters, "map_schedule", voters.maps).params["ensemble.rule"], params.flat()["ensemble.rule"]
+    then, now = maps.params["ensemble.rule"], params.flat()["ensemble.rule"]
     if then != now:
         what = f"ensemble.rule must be that under which the worth of opinions was found, {then}, was {now}"
         raise ModelError(f"{what}; train with --set ensemble.rule={now}, or leave it")

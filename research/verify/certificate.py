@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from qtcore.choices import DecideRule
 from research.errors import several
 from research.training.models.inputs import own_features
 from research.training.models.layers import NONE, Layers, in_use
@@ -151,7 +152,7 @@ def not_covered(run: Evidence, models: Any) -> list[str]:
     out += unproven(own_checks(run, models))
     if run.meta is not None and not retrainable(run):
         out.append("the training of the meta models: they were made from other bars than these")
-    if run.predictions.maps is not None and not are_of_these_bars(run, models):
+    if run.predictions.maps is not None and run.params.decide.rule == DecideRule.EDGE and not are_of_these_bars(run, models):
         out.append("the maps from opinion to money: they were fitted on other bars than these")
     if any(name == FACTORS for stage in run.params.stages for name, _ in stage.values):
         out.append("the weights by regime that begin with a fold: they were taken as stored, not fitted again")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params
+from qtcore.choices import DecideRule
 from qtcore.types import MAP
 from research.training.plan import TrainingPlan
 from research.training.predictions import Predictions
@@ -23,9 +24,9 @@ SAME_MAP = 1e-6  # relative: a sum that another processor added up
 
 
 def map_claims(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim]:
-    """Fit the maps again with another future; nothing to claim without maps, or where they were fitted on other bars."""
+    """Fit the maps again with another future; nothing to claim where none is read, or where they were fitted on other bars."""
     known = run.predictions.maps
-    if known is None or run.lacking or not are_of_these_bars(run, models):
+    if known is None or run.params.decide.rule != DecideRule.EDGE or run.lacking or not are_of_these_bars(run, models):
         return []
     report("fit the maps again with another future")
     stored = known.maps

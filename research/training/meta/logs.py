@@ -94,7 +94,8 @@ def train_from_log(
     about |= {"base_predictions": "log", "base_weights": list(params.ensemble.weights), "counts": read.counts}
     table = build_table(plan.vector, read.votes, {"volatility": read.regime[0], "trend_strength": read.regime[1]})
     spans = tuple((f.number, f.boundary, int(f.test[-1]) + 1) for f in folds)
-    labels, traded, weights = read.labels, read.traded, None
+    labels, weights = read.labels, None
+    traded: NDArray[np.int8] | None = read.traded
     if params.meta.mode == MetaMode.BET:  # as `bets_of` has them: the question is whether a bet pays, on either side
         labels = np.where(has_outcome, np.where(labels == traded, Action.BUY, Action.SELL), Action.ABSENT).astype(np.int8)
         traded, weights = None, uniqueness(labels, read.end)

@@ -155,7 +155,7 @@ def prepare(bars: Bars, predictions: Predictions, params: Params, **asked: Any) 
     labels, weights = predictions.labels, None
     if params.meta.mode == MetaMode.BET:
         check_priced(params, predictions)
-        if not is_priced(params, predictions):
+        if not is_priced(params, predictions, bars):
             held = held_for(settled(usual(params), predictions), predictions.label)
             predictions = replace(predictions, maps=price_predictions(bars, votes, predictions.labels, horizon, held))
         labels, end = bets_of(bars, predictions)

@@ -13,14 +13,16 @@ from qtcore.arbiter import score_cells
 from qtcore.features import FeatureBank
 from qtcore.rules import Reason
 from qtcore.types import Source, Verdict
+from research.data import fingerprint
 from research.evidence.accuracy import opinions as opinions_of
 from research.report.rows import rule_table
 from research.runs.backtest import seated
 from research.runs.explain import explain_decision
-from research.sweep.walk import fold_edges, walk
+from research.sweep.walk import fold_edges, walk, walk_forward
 from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods, price_predictions
 from research.training.meta.estimators import BET_KINDS
+from research.training.models.layers import given
 from research.training.predictions import Predictions
 from research.training.seats import Gain, gain, gains
 from tests.conftest import assert_same_bits
@@ -153,12 +155,40 @@ def test_what_a_walk_forward_scores_with_a_learned_meta_layer_is_the_single_run(
         for name, plane in piece.items():
             plane[:, :start] = -1 if name == "action" else np.nan
         params = Params().with_values({"broker.fee_rate": pick["broker.fee_rate"]})
-        run = research.backtest(bars[:stop], replace(whole.predictions, **piece)[:stop], params, meta=meta)
+        known = replace(whole.predictions.maps, data=fingerprint(bars[:stop]))  # a walk asks nothing of what follows
+        run = research.backtest(bars[:stop], replace(whole.predictions, **piece, maps=known)[:stop], params, meta=meta)
         assert_same_bits(pick["scored.total_return"], run.result.equity[-1] / run.params.broker.initial_cash - 1.0)
         assert pick["scored.n_trades"] == len(run.trades) > 20
         assert_same_bits(run.predictions.maps.maps, whole.predictions.maps.maps)
         n_skipped += np.count_nonzero(run.result.decisions.meta_reason == Reason.BET_SKIPPED)
     assert n_skipped > 0
+
+
+def test_predictions_that_were_priced_are_priced_anew_for_other_bars_another_judge_and_no_meta_layer(tmp_path):
+    bars = bars_of(seed=2)
+    made = replace(in_one_regime(bars, 1.0), imported=True, fold=np.full(N, -1, np.int16))
+    meta = research.train_meta(bars, made, Params())
+    fresh, kept = research.backtest(bars, made), research.backtest(bars, made, meta=meta).predictions
+    assert any(told["meta"]["is_seated"] for told in kept.maps.evidence)
+    again = research.backtest(bars, kept)
+    assert_same_bits(fresh.result.equity, again.result.equity)
+    assert_same_bits(fresh.predictions.maps.maps, again.predictions.maps.maps)
+    again.save(tmp_path / "run")
+    assert {check["id"]: check["passed"] for check in again.verify()["checks"]}["D-99 maps"]
+    other = replace(bars, close=bars.close * np.linspace(1.0, 2.0, N)[:, None], origin="")
+    for part, cut in ((bars[:3_000], slice(3_000)), (other, slice(N))):
+        assert_same_bits(research.backtest(part, kept[cut]).result.equity, research.backtest(part, made[cut]).result.equity)
+
+    def follow(votes, planes, params):
+        return votes.action[0].clip(0), np.nan_to_num(votes.confidence[0])
+
+    judged = research.backtest(bars, made, judge=follow)
+    assert_same_bits(fresh.result.equity, research.backtest(bars, judged.predictions).result.equity)
+    trained = replace(judged.predictions, imported=False)
+    with pytest.raises(research.UserError, match="train again"):
+        research.backtest(bars, trained)
+    picks = walk_forward(bars, made, {"decide.min_edge": [0.0, 0.001]}, n_folds=4, own=given(judge=follow), record=False)
+    assert np.all(picks["scored.n_trades"] > 10)
 
 
 def test_who_votes_later_changes_no_seat_before():
