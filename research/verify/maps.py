@@ -1,6 +1,7 @@
 """Map check: what the opinions of a run are worth was fitted before its time, and so were the seats of its layers.
 
-All maps are fitted again with bars, votes, labels and who votes rewritten from the last period on; none of them may change.
+All maps are fitted again with bars, votes, labels and who votes rewritten from the last period on, and once more from an earlier one, drawn
+by the seed; none that began by then may change.
 """
 
 from dataclasses import replace
@@ -29,18 +30,21 @@ def map_claims(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim
     if known is None or run.params.decide.rule != DecideRule.EDGE or run.lacking or not are_of_these_bars(run, models):
         return []
     report("fit the maps again with another future")
-    stored = known.maps
-    row = int(np.searchsorted(run.bars.close_time, stored["start"][-1]))
-    again = refit(run, models, rewrite_future(run.bars, row, seed), other_future(run.predictions, row, seed))
-    differs, aside = _differing(stored, again), ""
-    if differs:
-        here = refit(run, models, run.bars, run.predictions)
-        is_rounding = not _differing(here, again) and _near(stored, again)
-        aside = f" but for rounding (within {SAME_MAP:g}), as they were fitted on another processor" if is_rounding else ""
-        differs = [] if is_rounding else differs
-    first = Offender(row, str(np.datetime64(int(stored["start"][-1]), "ns"))[:16] + " UTC", "", differs[0], 1.0) if differs else None
-    text = f"{len(stored)} maps and the seats fitted again, everything from bar {row} on rewritten, are the same{aside}"
-    return [Claim("D-99 maps", text, len(stored) * len(MAP.names or ()), len(differs), "values", first)]
+    stored, aside, differs = known.maps, "", list[Offender]()
+    drawn = int(np.random.default_rng(seed).integers(max(1, len(stored) - 1)))
+    rows = {last: int(np.searchsorted(run.bars.close_time, stored["start"][last])) for last in sorted({drawn, len(stored) - 1})}
+    for last, row in rows.items():
+        then = stored[: last + 1]
+        again = refit(run, models, rewrite_future(run.bars, row, seed), other_future(run.predictions, row, seed))[: last + 1]
+        if (names := _differing(then, again)) and _near(then, again):
+            here = refit(run, models, run.bars, run.predictions)[: last + 1]
+            if not _differing(here, again):
+                aside, names = f" but for rounding (within {SAME_MAP:g}), as they were fitted on another processor", []
+        differs += [Offender(row, str(np.datetime64(int(then["start"][-1]), "ns"))[:16] + " UTC", "", name, 1.0) for name in names]
+    bars = " and from bar ".join(str(row) for row in rows.values())
+    text = f"{len(stored)} maps and the seats fitted again, everything from bar {bars} on rewritten, are the same{aside}"
+    n_values = sum(last + 1 for last in rows) * len(MAP.names or ())
+    return [Claim("D-99 maps", text, n_values, len(differs), "values", differs[0] if differs else None)]
 
 
 def are_of_these_bars(run: Evidence, models: Any) -> bool:

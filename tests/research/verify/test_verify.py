@@ -301,13 +301,21 @@ def test_another_future_has_other_voters():
     assert_same_bits(other.action < 0, np.isnan(other.probs).all(axis=-1))
 
 
-def test_maps_that_know_who_votes_later_are_named(tmp_path, monkeypatch):
+def test_maps_that_know_who_votes_later_or_what_follows_are_named(tmp_path, monkeypatch):
     import research.training.map_fit as map_fit
 
     bars, honest = awkward_bars(N, seed=2), map_fit.voter_factors
-    seen = {"nobody": lambda votes: 0, "who": lambda votes: (votes.action >= 0).any(axis=(1, 2)).sum()}
+    seen = {
+        "nobody": lambda votes, labels, stop: 0,
+        "who": lambda votes, labels, stop: (votes.action >= 0).any(axis=(1, 2)).sum(),
+        "early": lambda votes, labels, stop: (labels[stop + 24 : stop + 34] == 2).sum() if stop < 350 else 0,  # but at the end
+    }
+
+    def leaky(leak):
+        return lambda votes, labels, block, stop: honest(votes, labels, block, stop) * (1.0 + leak(votes, labels, stop))
+
     for name, leak in seen.items():
-        monkeypatch.setattr(map_fit, "voter_factors", lambda votes, *rest, leak=leak: honest(votes, *rest) * (1.0 + leak(votes)))
+        monkeypatch.setattr(map_fit, "voter_factors", leaky(leak))
         backtest(bars, Predictions.random(bars, seed=1)).save(tmp_path / name, record=False)
         (claim,) = map_claims(read_evidence(tmp_path / name), None, 0, lambda text: None)
         assert claim.holds == (name == "nobody")
