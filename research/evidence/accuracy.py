@@ -21,7 +21,7 @@ from research.training.scoring.opinions import Opinion, ScoreSums, blocks, tally
 from research.training.scoring.reliability import reliability
 
 LAYERS = ("ensemble", "meta", "arbiter", "arbiter_calls", "final")
-PRICED = {  # what the rows score where opinions have a price
+SCORED = {  # what the rows score where opinions have a price
     "ensemble": "ensemble's class",
     "meta": "bets after meta",
     "arbiter": "bets after arbiter",
@@ -99,7 +99,7 @@ def opinions(run: RunRecord) -> dict[str, Opinion]:
     """Say who is scored, and where (`spec` D-91, D-23).
 
     Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals. Where
-    opinions have a price the ensemble counts by its likeliest class, and what comes after it by the sides that trade (`PRICED`): HOLD is no
+    opinions have a price the ensemble counts by its likeliest class, and what comes after it by the sides that trade (`SCORED`): HOLD is no
     bet, and a confidence is how often a trade pays.
     """
     decisions, votes = run.result.decisions, run.result.votes

@@ -31,7 +31,7 @@ CONSENSUS = (Reason.STRONG_CONSENSUS_SELL, Reason.STRONG_CONSENSUS_HOLD, Reason.
 ERRORS = (Reason.FEATURE_EXTRACTION_ERROR, Reason.FEATURE_DIM_MISMATCH, Reason.SCALING_ERROR)
 LEARNED = (*ERRORS, Reason.PREDICTION_ERROR, Reason.UNDECIDED_MARKET, Reason.CLEAR_ENSEMBLE)  # answers of a loaded model, in policy mode
 BETS = (Reason.BET_TAKEN, Reason.BET_SHRUNK, Reason.BET_SKIPPED)
-PRICED = (Reason.NO_SEAT, Reason.DEFER_NO_EDGE)  # answers of an arbiter whose bids have a price
+BIDS = (Reason.NO_SEAT, Reason.DEFER_NO_EDGE)  # answers of an arbiter whose bids have a price
 ESCALATES = {Reason.SPLIT_VOTE, Reason.HIGH_DISAGREEMENT, Reason.LOW_ENSEMBLE_CONFIDENCE}
 THIRD = 0.333  # the largest of three probabilities is never below, whatever the rounding
 
@@ -177,7 +177,7 @@ def arbiter_limits(scene: RuleContext) -> dict[Reason, str]:
     found = arbiter_answers(arbiter.score_threshold, arbiter.gate_confidence)
     asked = (Reason.DEFER_LOW_CONFIDENCE, Reason.DEFER_ACTION_IS_HOLD, Reason.BUY_SIGNAL, Reason.SELL_SIGNAL)
     dead = {r: "no score leads here" for r in asked if r not in found}
-    return declared_limits(scene, "arbiter") | dict.fromkeys(PRICED, "asked only where decide.rule is edge") | dead
+    return declared_limits(scene, "arbiter") | dict.fromkeys(BIDS, "asked only where decide.rule is edge") | dead
 
 
 def may_escalate(scene: RuleContext) -> bool:

@@ -14,7 +14,7 @@ from qtcore.choices import CooldownScope, DecideRule, DrawdownBasis, DrawdownRes
 from qtcore.rules import Reason
 from qtcore.types import MODELS, NS_PER_HOUR, Source
 from research.evidence import sharpe as sr
-from research.evidence.accuracy import PRICED, scores
+from research.evidence.accuracy import SCORED, scores
 from research.evidence.finding import decide, excess, independent_trades, no_trades, reason
 from research.evidence.lacked import funding_payments, lacked
 from research.evidence.ledger import Ledger, TrialSummary, trial_of
@@ -64,7 +64,7 @@ def summarise(run: RunRecord) -> dict[str, Any]:
         "data": _data(run, rows) | {"lacked": lacked(run)},
         "assumptions": _assumptions(run, scored.models),
         **scored.split("total"),
-        "scored": PRICED if result.decisions.edge is not None else {},
+        "scored": SCORED if result.decisions.edge is not None else {},
         "reliability": scored.reliability,
         "meta_against": scored.against,
         "rates": rates["total"],

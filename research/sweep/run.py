@@ -87,21 +87,24 @@ def sweep(
     bars = bars if isinstance(bars, Bars) else load_bars(bars)
     predictions = aligned(predictions, bars)
     own = given(judge=judge, trade=trade, features=own_features(custom))
-    space = checked(plan, resolved(params or Params(), predictions), own, meta, engine)
-    if record:
-        Ledger().resets()  # one that is damaged or gone is told before the work
+    space = checked(plan, resolved(params or Params(), predictions), own, meta, engine, is_counted=bool(record))
     predictions = priced(bars, predictions, space.base, judge, own.features, meta)
     case = Case.of(bars, predictions, plan.by_regime, meta, own)
     return searched(space, case, plan, record=record, out=out, resume=resume, engine=engine, address=address, progress=progress)
 
 
-def checked(plan: SearchPlan, params: Params, own: Layers, meta: MetaSource | None, engine: str = "local") -> Space:
-    """Return the settings of a plan around `params`. Raises UserError where the chain, or layers of the user's own, cannot try them."""
+def checked(plan: SearchPlan, params: Params, own: Layers, meta: MetaSource | None, engine: str = "local", *, is_counted: bool) -> Space:
+    """Return the settings of a plan around `params`, before the work.
+
+    Raises UserError where the chain, or layers of the user's own, cannot try them, and where the ledger cannot count them.
+    """
     space = plan.space(params)
     check_plan(plan, engine, is_own=bool(own.chain))
     if not own.chain:  # which may read what the chain does not
         space.check_read()
     _check_modes(space, meta)
+    if is_counted:
+        Ledger().resets()  # one that is damaged or gone is told before the work
     return space
 
 

@@ -15,7 +15,6 @@ from qtcore.sweep import equity_at
 from qtcore.types import F8
 from research.errors import ConfigError, UserError
 from research.evidence.finding import judge_picks
-from research.evidence.ledger import Ledger
 from research.evidence.trials import TrialSummary
 from research.runs.backtest import priced, resolved
 from research.runs.benchmark import bar_returns
@@ -92,9 +91,7 @@ def walk(
     plan = SearchPlan.told(**{**vars(plan or SearchPlan()), **asked, **({} if grid is None else {"grid": grid})})
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
-    checked(plan, params, own, meta)
-    if record:
-        Ledger().resets()  # one that is damaged or gone is told before the work
+    checked(plan, params, own, meta, is_counted=bool(record))
     predictions = priced(bars, predictions, params, own.judge, own.features, meta)
     case = Case.of(bars, predictions, meta=meta, own=own)
     edges = fold_edges(case.first, case.bars.n, n_folds)
