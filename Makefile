@@ -32,6 +32,7 @@ test-all: $(STAMP)  ## every test, bounds checks and long property runs included
 	HYPOTHESIS_PROFILE=new $(TESTS) --cov --cov-report=
 	@echo "lines of research that the tests run: $$($(BIN)/python -m coverage report --format=total) %"
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/qtcore/test_engine.py tests/qtcore/test_trade.py tests/qtcore/test_features.py tests/qtcore/test_decide.py
+	$(BIN)/python -m pytest tests/bench/bench_*.py  # once each, without measuring
 	$(BIN)/python -m tests.vulnerabilities
 
 lint: $(STAMP)  ## format check, lint and types

@@ -134,8 +134,11 @@ def fit_maps(
     tried["arbiter_slope"] = [own.counts for own, _ in arbiter]
     found = [Gain()] * len(starts)
     if params.arbiter.enabled and np.any(tried["arbiter_slope"] > 0.0):
-        has_map = (maps["slope"] > 0.0) | (tried["arbiter_slope"] > 0.0)
-        found = gains(trades.equity(votes, params, tried), trades.equity(votes, params, maps), trades.block, starts, has_map)
+        # beside an ensemble that has a map counts what it added to one that had: what it earned alone is another question
+        pair, knows = (trades.equity(votes, params, tried), trades.equity(votes, params, maps)), maps["slope"] > 0.0
+        beside = gains(*pair, trades.block, starts, knows)
+        alone = gains(*pair, trades.block, starts, knows | (tried["arbiter_slope"] > 0.0))
+        found = [a if is_known else b for is_known, a, b in zip(knows, beside, alone)]
     is_seated = np.array([each.lower > 0.0 for each in found])
     maps["arbiter_slope"] = np.where(is_seated, tried["arbiter_slope"], 0.0)
     evidence = [

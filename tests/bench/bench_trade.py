@@ -11,7 +11,7 @@ import pytest
 
 from qtcore.chain.decide import decide
 from qtcore.chain.flow import flow, flows
-from qtcore.chain.trade import TradeState, fill_capacity, run_trade, trade
+from qtcore.chain.trade import UNPRICED, TradeState, fill_capacity, run_trade, trade
 from qtcore.features import Planes
 from qtcore.jit import kernel
 from qtcore.types import FILL, NS_PER_HOUR, Bars, Decisions, Votes
@@ -63,7 +63,7 @@ class Loop:
     def run(self) -> int:
         state = TradeState.fresh(self.params, S)
         arrays = state.account, state.positions, state.closed
-        return trade(*self.prices, *self.votes, self.record, *arrays, self.scratch, *self.out)
+        return trade(*self.prices, *self.votes, *UNPRICED, self.record, *arrays, self.scratch, *self.out)
 
 
 def best_of(function, n: int = 30) -> float:
@@ -130,7 +130,7 @@ def test_one_bar_from_a_kernel(benchmark, opinion):
     def bar_by_bar():
         state = TradeState.fresh(loop.params, S)
         arrays = state.account, state.positions, state.closed
-        return one_by_one(*loop.prices, *loop.votes, loop.record, *arrays, loop.scratch, *loop.out)
+        return one_by_one(*loop.prices, *loop.votes, *UNPRICED, loop.record, *arrays, loop.scratch, *loop.out)
 
     assert bar_by_bar() == loop.run()
     report(benchmark, bar_by_bar, N, "ns per bar of 19 symbols")
@@ -138,7 +138,7 @@ def test_one_bar_from_a_kernel(benchmark, opinion):
 
 @kernel
 def one_by_one(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, params, account, positions, closed,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, gross, edge, risk, params, account, positions, closed,
     scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills,
 ):  # fmt: skip
     """Call `trade` with one bar at a time."""
@@ -146,8 +146,9 @@ def one_by_one(
     for t in range(close.shape[0]):
         i = slice(t, t + 1)
         k += trade(
-            open_[i], high[i], low[i], close[i], funding, open_time[i], close_time[i], action[i], confidence[i], params, account,
-            positions, closed, scratch, final_action[i], reasons[i], size[i], pnl[i], equity[i], balance[i], exposure[i], fills,
+            open_[i], high[i], low[i], close[i], funding, open_time[i], close_time[i], action[i], confidence[i], gross, edge, risk,
+            params, account, positions, closed, scratch,
+            final_action[i], reasons[i], size[i], pnl[i], equity[i], balance[i], exposure[i], fills,
         )  # fmt: skip
     return k
 

@@ -97,6 +97,19 @@ def test_the_arbiter_earns_its_seat_where_the_market_follows_its_score_and_model
     assert run.result.equity[-1] > run.result.equity[0]
 
 
+def test_what_the_arbiter_earned_alone_gives_it_no_seat_beside_an_ensemble_that_has_a_map():
+    bars = bars_of(lambda score: 0.004 * score)
+    made, late = opinions(bars, [2.0, 2.0]), STARTS[3]
+    probs = np.where(np.arange(N)[:, None, None] < late, np.nan, made.probs)
+    found = fitted(bars, Predictions.from_probs(bars, probs, made.fold, made.labels, made.label))
+    first = int(np.argmax(found.maps["slope"] > 0.0))
+    assert first == 5  # a map needs eight blocks of 72 hours, more than one period
+    assert found.evidence[first - 1]["arbiter"]["is_seated"]
+    arbiter = found.evidence[first]["arbiter"]
+    assert (arbiter["is_seated"], arbiter["gain"]["n_blocks"]) == (False, 0)
+    assert found.evidence[-1]["arbiter"]["gain"]["n_blocks"] > 8
+
+
 @pytest.mark.parametrize("kind", BET_KINDS)
 def test_the_meta_layer_earns_its_seat_where_bets_pay_in_one_regime_only(kind, tmp_path):
     bars = bars_of(seed=2)
