@@ -69,9 +69,9 @@ def blank_rule(rsi, macd, macd_signal, bb_position, volume_trend, momentum):
 
 
 @kernel
-def score_cells(arbiter, out):
-    """Score every cell for a sweep, which then compares thresholds. arbiter [6, N]: `ARBITER_INPUTS`; out [N]: NaN without an answer."""
-    for i in range(len(out)):
+def score_cells(arbiter, out, start, stop):
+    """Score the cells [start, stop). arbiter [6, N]: `ARBITER_INPUTS`; out [N]: NaN without an answer."""
+    for i in range(np.uintp(start), np.uintp(stop)):
         rsi, macd, line, bb = arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i]
         volume, momentum = arbiter[4, i], arbiter[5, i]
         score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
@@ -142,26 +142,28 @@ def settle(arbiter, params, codes, values, start, stop):
 def advise(arbiter, wins, in_use, codes, values, start, stop, at):
     """Write what the arbiter says to the cells [start, stop) on which the ensemble is in doubt (VERDICT); it may have been priced out.
 
-    arbiter [6, N]; wins [>= at + stop - start]: how often its bid pays; in_use: whether it
-    has a seat. codes [11, N]: reads VERDICT and SOURCE. A cell that was not asked says -1, NaN and NONE.
+    arbiter [6, N]; wins [>= at + stop - start]: how often its bid pays; in_use: whether it has a seat. codes [11, N]: reads VERDICT and
+    SOURCE; values: ARBITER_SCORE holds every cell's score. A cell that was not asked says -1, NaN and NONE.
     """
-    shift = np.uintp(at) - np.uintp(start)
+    shift, refused = np.uintp(at) - np.uintp(start), Reason.DEFER_NO_EDGE.value if in_use else Reason.NO_SEAT.value
+    n_failed = np.int64(0)
     for i in range(np.uintp(start), np.uintp(stop)):
-        rsi, macd, line, bb = arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i]
-        volume, momentum = arbiter[4, i], arbiter[5, i]
+        score, win = values[Value.ARBITER_SCORE, i], wins[i + shift]
         is_asked, acts = codes[Code.VERDICT, i] == Verdict.ESCALATE, codes[Code.SOURCE, i] == Source.ARBITER
-        is_blank = blank_rule(rsi, macd, line, bb, volume, momentum)
-        score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
-        is_broken = is_blank | (score != score)
+        is_broken = score != score
         action = 2 if score > 0.0 else (0 if score < 0.0 else 1)
         signal = Reason.BUY_SIGNAL.value if action == 2 else Reason.SELL_SIGNAL.value
-        refused = Reason.DEFER_NO_EDGE.value if in_use else Reason.NO_SEAT.value
-        failed = Reason.NO_MARKET_DATA.value if is_blank else Reason.ANALYSIS_ERROR.value
-        reason = failed if is_broken else (signal if acts else (Reason.DEFER_ACTION_IS_HOLD.value if action == 1 else refused))
+        reason = signal if acts else (Reason.DEFER_ACTION_IS_HOLD.value if action == 1 else refused)
         codes[Code.ARBITER_ACTION, i] = action if is_asked else -1
         codes[Code.ARBITER_REASON, i] = reason if is_asked else 0
-        values[Value.ARBITER_CONFIDENCE, i] = wins[i + shift] if is_asked & in_use & (not is_broken) else np.nan
-        values[Value.ARBITER_SCORE, i] = score if is_asked & (not is_blank) else np.nan
+        values[Value.ARBITER_CONFIDENCE, i] = win if is_asked & in_use & (not is_broken) else np.nan
+        values[Value.ARBITER_SCORE, i] = score if is_asked else np.nan
+        n_failed += is_asked & is_broken
+    for i in range(np.uintp(start), np.uintp(stop if n_failed > 0 else start)):
+        score, is_asked = values[Value.ARBITER_SCORE, i], codes[Code.VERDICT, i] == Verdict.ESCALATE
+        if is_asked & (score != score):
+            is_blank = blank_rule(arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i], arbiter[4, i], arbiter[5, i])
+            codes[Code.ARBITER_REASON, i] = Reason.NO_MARKET_DATA.value if is_blank else Reason.ANALYSIS_ERROR.value
 
 
 @kernel

@@ -43,6 +43,7 @@ COVERED_BY: dict[str, str] = {
     "fill_at_close": "trade",
     "note_last_bars": "mark",
     "decide_by_edge": "decide_block",
+    "bet_columns_rule": "judge_bets",
     "average_cells": "average_block",
     "value_cells": "value",
     "price_lanes": "price",

@@ -6,7 +6,7 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 
 import numpy as np
 
-from qtcore.arbiter import advise, keep, settle
+from qtcore.arbiter import advise, keep, score_cells, settle
 from qtcore.chain.patterns import look_up, pattern_table
 from qtcore.chain.price import (
     N_BIDS,
@@ -99,7 +99,9 @@ def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes
     """
     lean, meta = values[Value.LEAN], params[0]["meta"]
     keep(codes, values, start, stop)
-    value(lean, pricing, arbiter, probs[2], maps, offset, params, bids, start, stop, 0)
+    if params[0]["arbiter"]["enabled"] != 0:
+        score_cells(arbiter, values[Value.ARBITER_SCORE], start, stop)
+    value(lean, pricing, values[Value.ARBITER_SCORE], probs[2], maps, offset, params, bids, start, stop, 0)
     price(lean, bids, params, codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE], values[Value.GROSS_EDGE :], start, stop, 0)
     first, is_asked = start, (meta["enabled"] != 0) & (meta["mode"] == MetaMode.BET)
     while first < stop and is_asked:
@@ -234,7 +236,7 @@ def price_opinion(action: np.ndarray, confidence: F8, pricing: F8, maps: np.ndar
     n_cells, sure = action.size, confidence.reshape(-1)
     values[Value.LEAN] = np.where(action.reshape(-1) == 2, sure, np.where(action.reshape(-1) == 0, -sure, 0.0))
     lean, flat, bids = values[Value.LEAN], _flat(pricing), np.empty((N_BIDS, n_cells))
-    value(lean, flat, np.full((len(ARBITER_INPUTS), 1), np.nan), np.full(1, np.nan), maps, 0, record, bids, 0, n_cells, 0)
+    value(lean, flat, np.full(1, np.nan), np.full(1, np.nan), maps, 0, record, bids, 0, n_cells, 0)
     raw = codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE], values[Value.GROSS_EDGE :]
     price(lean, bids, record, *raw, 0, n_cells, 0)
 

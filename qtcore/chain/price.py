@@ -12,7 +12,6 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.arbiter import blank_rule, score_rule, signal_rule
 from qtcore.check import as_array
 from qtcore.choices import MetaMode
 from qtcore.jit import kernel
@@ -153,7 +152,7 @@ def lean_on_votes(codes, values, start, stop):
 
 
 @kernel
-def value_cells(lean, pricing, arbiter, pays, map_, asks, takes, bids, start, stop, at):
+def value_cells(lean, pricing, score, pays, map_, asks, takes, bids, start, stop, at):
     """Value the cells [start, stop) with one map; see `value`. at: where the first of them lies in `bids`."""
     slope, variance, knots = map_["slope"], map_["variance"], map_["win"]
     other, other_variance, other_knots = map_["arbiter_slope"], map_["arbiter_variance"], map_["arbiter_win"]
@@ -174,26 +173,22 @@ def value_cells(lean, pricing, arbiter, pays, map_, asks, takes, bids, start, st
             bids[row, np.uintp(start) + shift : np.uintp(stop) + shift] = 0.0
         return
     for i in range(np.uintp(start), np.uintp(stop)):
-        rsi, macd, line, bb = arbiter[0, i], arbiter[1, i], arbiter[2, i], arbiter[3, i]
-        volume, momentum = arbiter[4, i], arbiter[5, i]
-        score = score_rule(signal_rule(rsi, macd, line, bb, volume, momentum))
-        is_known = (abs(score) < np.inf) & (not blank_rule(rsi, macd, line, bb, volume, momentum))
-        bids[Bid.ARBITER, i + shift] = score if is_known else 0.0
-    for i in range(np.uintp(start), np.uintp(stop)):
-        bids[Bid.ARBITER_WIN, i + shift] = win_rule(other_knots, abs(bids[Bid.ARBITER, i + shift]))
-    for i in range(np.uintp(start), np.uintp(stop)):
-        score, volatility = bids[Bid.ARBITER, i + shift], pricing[VOLATILITY, i]
-        bids[Bid.ARBITER, i + shift] = bid_rule(score, volatility, other)
+        said, volatility = score[i], pricing[VOLATILITY, i]
+        said = said if abs(said) < np.inf else 0.0
+        bids[Bid.ARBITER, i + shift] = bid_rule(said, volatility, other)
         bids[Bid.ARBITER_RISK, i + shift] = other_variance * (volatility * volatility)
+    for i in range(np.uintp(start), np.uintp(stop)):
+        said = score[i]
+        bids[Bid.ARBITER_WIN, i + shift] = win_rule(other_knots, abs(said) if abs(said) < np.inf else 0.0)
 
 
 @kernel
-def value(lean, pricing, arbiter, pays, maps, offset, params, bids, start, stop, at):
+def value(lean, pricing, score, pays, maps, offset, params, bids, start, stop, at):
     """Value the opinion of the cells [start, stop) before costs into bids [7, >= at + stop - start], rows as in `Bid`.
 
-    lean [N]: of the ensemble; pricing [12, N]: VOLATILITY of a bar's return, NaN unknown; arbiter [6, N]: `ARBITER_INPUTS`; pays [N] or
-    [1]: probability of the meta model that the bet pays, NaN without an answer. maps MAP [F]: `first` in cells of the whole, of which
-    cell 0 of the arrays is number `offset`. A bet that the meta layer leaves out is no bid.
+    lean [N]: of the ensemble; pricing [12, N]: VOLATILITY of a bar's return, NaN unknown; score [N]: the arbiter's, NaN for none; pays
+    [N] or [1]: probability of the meta model that the bet pays, NaN without an answer. maps MAP [F]: `first` in cells of the whole, of
+    which cell 0 of the arrays is number `offset`. A bet that the meta layer leaves out is no bid.
     """
     asks = params[0]["arbiter"]["enabled"] != 0
     takes = (params[0]["meta"]["enabled"] != 0) & (params[0]["meta"]["mode"] == MetaMode.BET)
@@ -201,7 +196,7 @@ def value(lean, pricing, arbiter, pays, maps, offset, params, bids, start, stop,
     while first < stop:
         f, end = map_at(maps, first + offset)
         last = min(stop, end - offset)
-        value_cells(lean, pricing, arbiter, pays, maps[f], asks, takes, bids, first, last, at + first - start)
+        value_cells(lean, pricing, score, pays, maps[f], asks, takes, bids, first, last, at + first - start)
         first = last
 
 

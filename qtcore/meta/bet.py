@@ -26,21 +26,33 @@ def bet_rule(pays, share, problem):
     return said if pays == pays else problem
 
 
+@kernel(inline=True)
+def bet_columns_rule(is_bet, action, said, silent, skip, full, is_seated):
+    """Return the meta columns of a cell: reason, action, probability and verdict; of one that leans to no side as if nobody was asked."""
+    share = shrink_rule(said, skip, full)
+    reason = bet_rule(said, share, silent)
+    answer = -1 if said != said else (1 if share <= 0.0 else action)
+    verdict = Verdict.OVERRIDE.value if is_seated & (share < 1.0) else Verdict.DEFER.value
+    return reason if is_bet else 0, answer if is_bet else -1, said if is_bet else np.nan, verdict if is_bet else 0
+
+
 @kernel
 def judge_bets(lean, pays, problem, map_, codes, values, start, stop):
-    """Write the meta columns of the cells [start, stop) that lean to a side; the others were not asked about.
+    """Write the meta columns of the cells [start, stop); those that lean to no side were not asked about.
 
     lean [N]; pays [N] or [1]: probability that the bet pays, NaN where the model is not ready, for which `problem` [N], or [1], is the
     reason. map_: whose thresholds count, and whether the answer does; else it is advice, and VERDICT keeps the ensemble.
     """
     skip, full, is_seated = map_["skip"], map_["full"], map_["is_seated"] != 0
     last, end = np.uintp(len(pays) - 1), np.uintp(len(problem) - 1)
-    for i in range(np.uintp(start), np.uintp(stop)):
-        if lean[i] == 0.0:
-            continue
-        said = pays[min(i, last)]
-        share = shrink_rule(said, skip, full)
-        codes[Code.META_REASON, i] = bet_rule(said, share, problem[min(i, end)])
-        codes[Code.META_ACTION, i] = -1 if said != said else (1 if share <= 0.0 else codes[Code.ENSEMBLE_ACTION, i])
-        values[Value.META_CONFIDENCE, i] = said
-        codes[Code.VERDICT, i] = Verdict.OVERRIDE.value if is_seated & (share < 1.0) else Verdict.DEFER.value
+    is_same, of_all, why = (last == 0) & (end == 0), pays[0], problem[0]
+    for i in range(np.uintp(start), np.uintp(stop if is_same else start)):  # no load depends on a choice: SIMD
+        reason, action, said, verdict = bet_columns_rule(lean[i] != 0.0, codes[Code.ENSEMBLE_ACTION, i], of_all, why, skip, full, is_seated)
+        codes[Code.META_REASON, i], codes[Code.META_ACTION, i] = reason, action
+        codes[Code.VERDICT, i], values[Value.META_CONFIDENCE, i] = verdict, said
+    for i in range(np.uintp(stop if is_same else start), np.uintp(stop)):
+        reason, action, said, verdict = bet_columns_rule(
+            lean[i] != 0.0, codes[Code.ENSEMBLE_ACTION, i], pays[min(i, last)], problem[min(i, end)], skip, full, is_seated
+        )
+        codes[Code.META_REASON, i], codes[Code.META_ACTION, i] = reason, action
+        codes[Code.VERDICT, i], values[Value.META_CONFIDENCE, i] = verdict, said

@@ -103,4 +103,4 @@ def prepare(action, arbiter, pattern, score):
     """Work out what no row changes: pattern, score [B, C] of the votes and indicators, action [B, 5, C] and arbiter [B, 6, C]."""
     for b in range(len(action)):
         number(action[b], pattern[b], 0, pattern.shape[1])
-        score_cells(arbiter[b], score[b])
+        score_cells(arbiter[b], score[b], 0, score.shape[1])

@@ -63,7 +63,7 @@ class Trades:
         planes = bank.compute(bars)
         results, ends = outcomes(bars, params)
         score = np.empty(bars.close.size)
-        score_cells(planes.arbiter.reshape(len(planes.arbiter), -1), score)
+        score_cells(planes.arbiter.reshape(len(planes.arbiter), -1), score, 0, len(score))
         block = blocks_of(bars.close_time, params.broker.max_holding_bars * bars.interval)
         carry = np.zeros(bars.close.shape)
         if bars.funding is not None:

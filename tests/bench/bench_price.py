@@ -16,7 +16,7 @@ from qtcore.chain.price import N_BIDS, N_PRICING, lay_pricing, maps_on, price, p
 from qtcore.choices import DecideRule
 from qtcore.params import Params
 from qtcore.sweep import Driver, Market, drivers, sweep
-from qtcore.types import ARBITER_INPUTS, Decisions, Value, Votes
+from qtcore.types import Decisions, Value, Votes
 from research.training.labels import make_labels
 from research.training.map_fit import price_predictions, usual
 from tests.bench.bench_decide import best_of
@@ -71,11 +71,10 @@ def test_a_decision_from_probabilities(benchmark, world):
 
 def test_a_decision_from_finished_bids(benchmark, world):
     """Costs, order of the bids, action and edge: what a setting of a sweep does anew for every cell."""
-    _, _, arbiter, _, pricing, maps = world
-    lean = np.random.default_rng(7).normal(0.0, 0.3, CELLS)
+    *_, pricing, maps = world
+    lean, score = np.random.default_rng(7).normal(0.0, 0.3, (2, CELLS))
     bids, record = np.empty((N_BIDS, CHUNK)), OURS.record()
-    laid = pricing.reshape(N_PRICING, -1), arbiter.reshape(len(ARBITER_INPUTS), -1)
-    value(lean, *laid, np.full(1, np.nan), maps[-1:], 0, record, bids, 0, CHUNK, 0)
+    value(lean, pricing.reshape(N_PRICING, -1), score, np.full(1, np.nan), maps[-1:], 0, record, bids, 0, CHUNK, 0)
     action, confidence, money = np.empty(CELLS, np.int8), np.empty(CELLS), np.empty((len(Value) - Value.GROSS_EDGE, CELLS))
 
     def run() -> None:

@@ -98,7 +98,7 @@ def test_the_rules_equal_their_twins(inputs, threshold, gate):
 def test_scores_of_cells():
     market = random_market(np.random.default_rng(5), 60, 4).reshape(6, -1)
     scores = np.empty(market.shape[1])
-    arbiter.score_cells(market, scores)
+    arbiter.score_cells(market, scores, 0, len(scores))
     assert_same_bits(np.array([opinion.score_cells(column.tolist()) for column in market.T]) + 0.0, scores + 0.0)
 
 

@@ -46,7 +46,7 @@ def bars_of(drift=None, seed=0):
         for name in ("open", "high", "low", "close"):
             planes[name][t] = getattr(bars, name)[t] * np.exp(shift)
         bar = replace(bars[t : t + 1], **{name: plane[t : t + 1] for name, plane in planes.items()})
-        score_cells(np.ascontiguousarray(bank.compute(bar).arbiter.reshape(6, S)), score)
+        score_cells(np.ascontiguousarray(bank.compute(bar).arbiter.reshape(6, S)), score, 0, S)
         score = np.nan_to_num(score)
     return replace(bars, **planes, origin="")
 
