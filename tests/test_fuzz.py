@@ -1,5 +1,6 @@
 """Does every parser read a changed file, or refuse it in one sentence? The long campaign is `python -m tests.fuzz`."""
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -48,11 +49,8 @@ def test_unchanged_files_are_accepted(seeds, target, tmp_path, monkeypatch):
     target.copy(seeds, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
-    try:
+    with contextlib.suppress(StoppedError) if target.name == "verify" else contextlib.nullcontext():
         target.work(tmp_path)
-    except StoppedError as stopped:  # a check of the run failed, of which the files say what they must
-        if target.name not in {"verify", "validate run"} or stopped.args != (1,):
-            raise
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command)[:40])

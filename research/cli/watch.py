@@ -122,7 +122,7 @@ def validate(source: Source, json: Json = False) -> None:
     else:
         show.verdict(report)
         for name, check in report["validation"]["checks"].items():
-            word = "passed" if check["passed"] else "warns " if check.get("warning") else "FAILED"
+            word = "warns " if check.get("warning") else "passed" if check["passed"] else "FAILED"
             value = f"{check['value']:.4g}" if isinstance(check["value"], float) else str(check["value"])
             show.console.print(f"{word}  {name.replace('_', ' '):<18} {value:>8}   {check['rule']}", markup=False, highlight=False)
         for text in report["allowed"]:
