@@ -31,7 +31,7 @@ from research.workflow.run import Run
 TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
 DEMO = {  # what the demo runs on, by name, and its folder: the candles of `arch`, and a market in which something can be known
     "real candles": ("sample", ""),
-    "a market with a known edge": ("simulated:macd?n_bars=5000&n_symbols=4&pull=0.1", "planted"),
+    "a market with a known edge": ("simulated:macd?n_bars=5000&n_symbols=4&pull=0.11", "planted"),
 }
 Progress = Any  # callback (done, total, text)
 
