@@ -124,10 +124,10 @@ def decide_block(
     """Decide N cells: every column of `codes` [11, N] int8 and `values` [5 or 9, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
-    unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] and
-    [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which cells pass
-    the layers. pricing [12, N] (`lay_pricing`), maps MAP [F], offset, bids [7, >= chunk]: what `decide.rule = edge` reads; of any length
-    else (`qtcore.chain.price.value`).
+    unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] of
+    NaN and [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which
+    cells pass the layers. pricing [12, N] (`lay_pricing`), maps MAP [F], offset, bids [7, >= chunk]: what `decide.rule = edge` reads; of
+    any length else (`qtcore.chain.price.value`).
     """
     n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
     is_mean, is_priced = params[0]["ensemble"]["rule"] == EnsembleRule.MEAN, params[0]["decide"]["rule"] == DecideRule.EDGE

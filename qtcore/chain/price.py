@@ -157,7 +157,7 @@ def value_cells(lean, pricing, score, pays, map_, asks, takes, bids, start, stop
     slope, variance, knots = map_["slope"], map_["variance"], map_["win"]
     other, other_variance, other_knots = map_["arbiter_slope"], map_["arbiter_variance"], map_["arbiter_win"]
     skip, full = map_["skip"], map_["full"]
-    takes = takes & (map_["is_seated"] != 0) & (len(pays) > 1)
+    takes = takes & (map_["is_seated"] != 0) & (len(pays) >= stop)  # the one NaN that stands for every cell says nothing
     shift = np.uintp(at) - np.uintp(start)
     for i in range(np.uintp(start), np.uintp(stop)):
         leans, volatility = lean[i], pricing[VOLATILITY, i]

@@ -210,7 +210,8 @@ class Absent:
         tried = [gain for gain in gains if gain.get("lower") is not None]
         bounds = [gain["lower"] for gain in tried if not is_idle(gain)]
         if not tried:
-            return f"{none}: {untried_text(max(gains, key=lambda gain: gain.get('n_blocks', 0)))}"
+            most_known = max(told, key=lambda each: (each.get("gain") or {}).get("n_blocks", 0))
+            return f"{none}: {untried_text(most_known.get('gain') or {}, 'beside' in most_known and not most_known['beside'])}"
         idle = f"before {len(tried) - len(bounds)} of them it would have changed no bet"
         if not bounds:
             return f"{none}: {idle}" + ("" if len(tried) == len(told) else ", and before the others too little was known")

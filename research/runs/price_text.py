@@ -96,17 +96,17 @@ def map_text(told: Mapping[str, Any], counts: float) -> str:
     """Say a map's slope and what it was fitted on. told: its evidence; counts: what may be counted on of the slope.
 
     >>> map_text({"slope": 0.21, "error": 0.03, "n_cells": 2400, "n_effective": 14.2}, 0.13)
-    'slope 0.13, shrunk from 0.21 with an error of 0.03, on 2,400 trades worth 14.2 blocks of time'
+    'slope 0.13, shrunk from 0.21 with an error of 0.03, on what 2,400 leans came to, worth 14.2 blocks of time'
     >>> map_text({"slope": 0.04, "error": 0.03, "n_cells": 2400, "n_effective": 14.2}, 0.0).partition(", on")[0]
     'slope 0: the estimate of 0.04 with an error of 0.03 has a 99 % lower bound of -0.03934, above 0 needed'
     """
     if told.get("error") is None:
         known = f"{told.get('n_cells', 0):,}, worth {told.get('n_effective', 0.0):.1f} blocks of time"
-        return f"slope {counts:.4g}: too few trades were known before ({known})"
+        return f"slope {counts:.4g}: too few leans were known before ({known})"
     of = f"{told['slope']:.4g} with an error of {told['error']:.4g}"
     bound = f"has a 99 % lower bound of {lower_bound(told):.4g}, above 0 needed"
     found = f"slope {counts:.4g}, shrunk from {of}" if counts > 0.0 else f"slope 0: the estimate of {of} {bound}"
-    return f"{found}, on {told['n_cells']:,} trades worth {told['n_effective']:.1f} blocks of time"
+    return f"{found}, on what {told['n_cells']:,} leans came to, worth {told['n_effective']:.1f} blocks of time"
 
 
 def lower_bound(told: Mapping[str, Any]) -> float:
@@ -130,17 +130,19 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
         why = f"99 % lower bound of its slope {lower_bound(told):.4g}, above 0 needed" if known else "too few trades were known before"
         return f"{word}: its own map knows no edge ({why})"
     if gain.get("lower") is None:
-        return f"{word}: {untried_text(gain)}"
+        return f"{word}: {untried_text(gain, 'beside' in told and not told['beside'])}"
     if is_idle(gain):
         return f"{word}: it would have changed no bet before ({several(gain['n_blocks'], 'blocks')} of time)"
     bound = f"95 % lower bound {bp(gain['lower'], '+')}, above 0 needed; {gain['n_blocks']} blocks"
     return f"{word}: with it the chain earned {bp(gain['mean'], '+')} more a block of time ({bound})"
 
 
-def untried_text(gain: Mapping[str, Any]) -> str:
-    """Say why there is no bound of what a layer added."""
-    n = gain.get("n_blocks", 0)
-    return f"too little was known before ({several(n, 'blocks')} of time)" if n else "not tried, as no map let the chain trade before"
+def untried_text(gain: Mapping[str, Any], is_alone: bool = False) -> str:
+    """Say why there is no bound of what a layer added; is_alone: to a chain whose ensemble has no map, else to one that has."""
+    n, since = gain.get("n_blocks", 0), "" if is_alone else " beside an ensemble with a map"
+    if n:
+        return f"too little was known before{since} ({several(n, 'blocks')} of time)"
+    return "not tried, as no map let the chain trade before" if is_alone else "not tried, as the ensemble had no map before"
 
 
 def is_idle(gain: Mapping[str, Any]) -> bool:

@@ -18,6 +18,7 @@ from qtcore.chain.decide import decide
 from qtcore.chain.outcome import outcomes
 from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, costs_rule, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, run_trade
+from qtcore.choices import EnsembleRule
 from qtcore.features import FeatureBank
 from qtcore.meta import Hits, MetaSource, hit_bars, meta_probs
 from qtcore.params import Params
@@ -132,10 +133,10 @@ def fit_maps(
     maps["arbiter_win"] = np.stack([win for _, win in arbiter])
     tried = maps.copy()
     tried["arbiter_slope"] = [own.counts for own, _ in arbiter]
-    found = [Gain()] * len(starts)
+    found, knows = [Gain()] * len(starts), maps["slope"] > 0.0
     if params.arbiter.enabled and np.any(tried["arbiter_slope"] > 0.0):
         # beside an ensemble that has a map counts what it added to one that had: what it earned alone is another question
-        pair, knows = (trades.equity(votes, params, tried), trades.equity(votes, params, maps)), maps["slope"] > 0.0
+        pair = trades.equity(votes, params, tried), trades.equity(votes, params, maps)
         beside = gains(*pair, trades.block, starts, knows)
         alone = gains(*pair, trades.block, starts, knows | (tried["arbiter_slope"] > 0.0))
         found = [a if is_known else b for is_known, a, b in zip(knows, beside, alone)]
@@ -144,7 +145,7 @@ def fit_maps(
     evidence = [
         {
             "ensemble": _told(opinions[k]),
-            "arbiter": _told(arbiter[k][0]) | {"is_seated": bool(is_seated[k]), "gain": found[k].to_dict()},
+            "arbiter": _told(arbiter[k][0]) | {"is_seated": bool(is_seated[k]), "gain": found[k].to_dict(), "beside": bool(knows[k])},
             "voters": told_voters[k],
         }
         for k in range(len(starts))
@@ -201,7 +202,7 @@ def _kept(trades: Trades, votes: Votes, starts: Sequence[int], factors: F8, held
     """
     kept, told, params = np.ones((len(starts), N_MODELS)), [dict[str, Any]() for _ in starts], trades.params
     voting = [m for m in range(N_MODELS) if (votes.action[m] >= 0).any() and params.ensemble.weights[m] > 0.0]
-    if len(voting) < 2:
+    if len(voting) < 2 or params.ensemble.rule != EnsembleRule.MEAN:  # a vote has no factors: nobody can be left out of it
         return kept, told
     quiet = params.with_values({"arbiter.enabled": False})
     maps, _ = _ensemble(trades, votes, starts, factors, held)

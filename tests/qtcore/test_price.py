@@ -142,6 +142,22 @@ def test_settings_with_and_without_a_price_run_beside_each_other():
             assert_same_bits(table[i : i + 1], sweep(market, rows[i].record())[0])
 
 
+@pytest.mark.parametrize("n_symbols", [1, 2])
+def test_a_bar_alone_is_decided_as_within_its_block(n_symbols):
+    """A single cell too, whose answer of a seated meta layer is an array of length one."""
+    w, params = priced_world(80, n_symbols, 3), params_of("priced")
+    maps = w.maps[-1:].copy()
+    maps["first"] = 0
+    whole = decide(w.votes, w.arbiter, w.regime, params, w.probs, meta_problem=PROBLEM, pricing=w.pricing, maps=maps)
+    assert (whole.meta_reason == Reason.BET_SKIPPED).sum() > 10
+    for t in range(80):
+        bar = slice(t, t + 1)
+        seen = w.arbiter[:, bar], w.regime[:, bar]
+        one = decide(w.votes[bar], *seen, params, w.probs[:, bar], meta_problem=PROBLEM, pricing=w.pricing[:, bar], maps=maps)
+        for a, b in zip(whole.slabs, one.slabs, strict=True):
+            assert_same_bits(a[:, bar], b)
+
+
 @settings(max_examples=15, deadline=None)
 @given(cuts=st.lists(st.integers(1, 399), max_size=5), funded=st.booleans())
 def test_cutting_the_input_changes_nothing(cuts, funded):

@@ -305,7 +305,9 @@ def validate(source: StatusSource) -> dict[str, Any]:
             "passed": params.meta.enabled and (is_priced or (not tally.is_mute and rate is not None and rate <= limit)),
             "warning": params.meta.enabled and is_priced and tally.is_mute,  # bets are made as the map has them: nothing is wrong
             "value": NO_MODEL if tally.is_mute else rate,
-            "rule": "on; no model warns" if is_priced else f"on, answers, and {counted} at most {_band((limit, limit))} of what it judged",
+            "rule": "on; warns without a model"
+            if is_priced
+            else f"on, answers, and {counted} at most {_band((limit, limit))} of what it judged",
         },
         "governor": {"passed": book.equity > 0.0 and not book.is_halted, "value": book.drawdown, "rule": "an account that is not halted"},
         "errors": {"passed": n_errors == 0, "value": n_errors, "rule": "none"},

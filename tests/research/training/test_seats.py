@@ -18,6 +18,7 @@ from research.evidence.accuracy import opinions as opinions_of
 from research.report.rows import rule_table
 from research.runs.backtest import seated
 from research.runs.explain import explain_decision
+from research.runs.price_text import seat_text
 from research.sweep.walk import fold_edges, walk, walk_forward
 from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods, price_predictions
@@ -106,8 +107,16 @@ def test_what_the_arbiter_earned_alone_gives_it_no_seat_beside_an_ensemble_that_
     assert first == 5  # a map needs eight blocks of 72 hours, more than one period
     assert found.evidence[first - 1]["arbiter"]["is_seated"]
     arbiter = found.evidence[first]["arbiter"]
+    assert seat_text(arbiter, False) == "no seat, it advises: not tried, as the ensemble had no map before"
     assert (arbiter["is_seated"], arbiter["gain"]["n_blocks"]) == (False, 0)
     assert found.evidence[-1]["arbiter"]["gain"]["n_blocks"] > 8
+
+
+def test_nobody_is_said_to_have_been_left_out_of_a_vote():
+    bars = bars_of()
+    found = fitted(bars, opinions(bars, [2.0, -2.0]), PARAMS.with_values({"ensemble.rule": "vote"}))
+    assert all(told["voters"] == {} for told in found.evidence)
+    assert np.all(found.maps["factors"] > 0.0)
 
 
 @pytest.mark.parametrize("kind", BET_KINDS)
