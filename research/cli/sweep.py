@@ -70,7 +70,7 @@ def sweep(
     json: Json = False,
 ) -> None:
     """Run the chain for every setting of a grid; each counts as a trial."""
-    from research.report.terms import basis
+    from research.report.terms import basis, swept_costs
     from research.training.models.layers import using
     from research.workflow.asked import SweepJob, parse_grid
     from research.workflow.backtest_job import Job
@@ -106,7 +106,8 @@ def sweep(
         show.verdict_first(said)
         show.console.print(basis(outcome.summary), soft_wrap=True, markup=False)
         show.lacked(outcome.summary["data"]["lacked"])
-        for text in outcome.summary["assumptions"]["unread"]:
+        costs = swept_costs(outcome.summary["space"]["axes"])
+        for text in (*outcome.summary["assumptions"]["unread"], *([costs] if costs else [])):
             show.console.print(text, soft_wrap=True, markup=False)
         table = Table("", "", box=None, show_header=False, padding=(0, 2))
         for name, value in outcome.rows:

@@ -1,6 +1,6 @@
 """Basis of a report: the verdict first, and what the figures rest on. Data, label, fills, costs, limits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ from research.data.clock import iso
 from research.errors import ordinal, several
 from research.report.rows import changed_params, stage_texts
 from research.report.words import count, layer_name, percent, signed_percent
+
+COSTS = ("broker.fee_rate", "broker.slippage_rate")  # what the market sets
 
 
 def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:
@@ -27,12 +29,13 @@ def assumptions(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     voting = (
         ", ".join(f"{layer_name(m)} (weight {weights[m]:.3g})" if m in weights else layer_name(m) for m in a["models_voting"]) or "none"
     )
+    moves = "; each period moves the weights by what it knew" if p.get("decide.rule") == "edge" and p.get("ensemble.rule") == "mean" else ""
     changed = len(changed_params(a))
     is_brief = a["cooldown_blocks_after_stops_only"]
     shorts = "" if a["allow_short"] else ", no shorts"
     stages = stage_texts(p)
     return [
-        ("Models", f"{len(a['models_voting'])} of {a['models_expected']} voted: {voting}"),
+        ("Models", f"{len(a['models_voting'])} of {a['models_expected']} voted: {voting}{moves}"),
         ("Data", f"{count(d['n_candles'])} candles of {several(d['n_symbols'], 'symbols')}, {d['start'][:10]} to {d['end'][:10]}"),
         ("Label", label_text(a)),
         (
@@ -75,6 +78,17 @@ def fills_text(a: Mapping[str, Any]) -> str:
 def costs_text(a: Mapping[str, Any]) -> str:
     """Say what a fill costs."""
     return f"fee {percent(a['fee_rate'], 3)}, slippage {percent(a['slippage_rate'], 3)}; funding {funding_text(a)}"
+
+
+def swept_costs(names: Iterable[str]) -> str | None:
+    """Say that a sweep chose what the market sets; None where it did not. names: of its axes.
+
+    >>> swept_costs(["decide.min_edge", "broker.fee_rate"])
+    'broker.fee_rate was swept: the terms are those of the best trial; a cost is set by the market, so compare settings at one value of it.'
+    """
+    costs = [name for name in names if name in COSTS]
+    said = f"{' and '.join(costs)} {'was' if len(costs) == 1 else 'were'} swept: the terms are those of the best trial"
+    return f"{said}; a cost is set by the market, so compare settings at one value of it." if costs else None
 
 
 def funding_text(a: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from research.errors import several
 from research.evidence.overfitting import search_words
 from research.report import render
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, GRID, INK, MARKET, MUTED, Picture, picture
-from research.report.terms import assumptions, verdict_parts
+from research.report.terms import assumptions, swept_costs, verdict_parts
 from research.report.words import lacked_text
 from research.sweep.curves import THRESHOLDS, Curve
 from research.sweep.digest import Digest, digest, scales_of
@@ -94,7 +94,7 @@ def _content(trials: SweepResult, summary: Mapping[str, Any], curves: tuple[Curv
 
 
 def _notices(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    out = []
+    out = [("warn", text)] if (text := swept_costs(summary["space"]["axes"])) else []
     if summary["n_done"] < summary["space"]["size"]:
         out.append(("warn", f"{summary['n_done']:,} of {summary['space']['size']:,} settings are done; `--resume` goes on."))
     if summary["n_distinct"] < summary["n_done"]:
