@@ -355,7 +355,7 @@ def told(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not found:
         return []
     n = len(found["findings"])
-    above = f"{n} figure{' is' if n == 1 else 's are'} above what an honest run reaches" if n else "no figure is above one"
+    above = f"{n} figure{' is' if n == 1 else 's are'} above what an honest run reaches" if n else "no figure is surely above one"
     out = []
     if found["exempt"]:
         out.append(("note", f"The ceilings of plausible figures do not hold here: {found['exempt']}; {above}."))

@@ -205,7 +205,7 @@ def attribution(run: RunRecord) -> dict[str, Any]:
     return {
         "by_source": _by(closed, "source", Source),
         "chain_minus_ensemble_only": float(run.result.equity[-1] - run.ensemble_only.equity[-1]),
-        "changed_actions": int((run.result.decisions.raw_action != run.result.decisions.ensemble_action).sum()),
+        "changed_actions": int((run.result.decisions.raw_action != run.ensemble_only.decisions.raw_action).sum()),
         "layers": None if (layers := getattr(run, "layers", None)) is None else layers.totals(),
         "never_worse": None if layers is None else layers.never_worse,
     }

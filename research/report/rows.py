@@ -311,7 +311,8 @@ def ceiling_table(found: Mapping[str, Any]) -> Table:
         value, low, ceiling = (DASH if missing(row[key]) else figure_text(row["name"], row[key]) for key in ("figure", "low", "ceiling"))
         is_above = not missing(row["low"]) and row["low"] > row["ceiling"]
         what = NAMES[row["name"]].format(h="few").strip(",")
-        rows.append([what, layer_name(row["where"]), value, low, ceiling, "above" if is_above else "below" if row["where"] else DASH])
+        said = "above" if is_above else "not surely above" if row["where"] else DASH
+        rows.append([what, layer_name(row["where"]), value, low, ceiling, said])
     return Table(["figure", "highest of", "value", "at least", "ceiling", ""], rows, texts=(1, 5))
 
 
