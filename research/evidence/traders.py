@@ -211,7 +211,7 @@ class Absent:
         bounds = [gain["lower"] for gain in tried if not is_idle(gain)]
         if not tried:
             most_known = max(told, key=lambda each: (each.get("gain") or {}).get("n_blocks", 0))
-            return f"{none}: {untried_text(most_known.get('gain') or {}, 'beside' in most_known and not most_known['beside'])}"
+            return f"{none}: {untried_text(most_known.get('gain') or {}, not most_known.get('beside', True))}"
         idle = f"before {len(tried) - len(bounds)} of them it would have changed no bet"
         if not bounds:
             return f"{none}: {idle}" + ("" if len(tried) == len(told) else ", and before the others too little was known")

@@ -130,7 +130,7 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
         why = f"99 % lower bound of its slope {lower_bound(told):.4g}, above 0 needed" if known else "too few trades were known before"
         return f"{word}: its own map knows no edge ({why})"
     if gain.get("lower") is None:
-        return f"{word}: {untried_text(gain, 'beside' in told and not told['beside'])}"
+        return f"{word}: {untried_text(gain, not told.get('beside', True))}"
     if is_idle(gain):
         return f"{word}: it would have changed no bet before ({several(gain['n_blocks'], 'blocks')} of time)"
     bound = f"95 % lower bound {bp(gain['lower'], '+')}, above 0 needed; {gain['n_blocks']} blocks"

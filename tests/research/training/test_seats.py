@@ -95,6 +95,7 @@ def test_the_arbiter_earns_its_seat_where_the_market_follows_its_score_and_model
     traded = run.result.final_action != 1
     assert np.all(d.source[traded] == Source.ARBITER)
     assert traded.sum() > 50
+    assert run.summary["attribution"]["changed_actions"] == np.count_nonzero(d.source == Source.ARBITER)
     assert run.result.equity[-1] > run.result.equity[0]
 
 
