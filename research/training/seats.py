@@ -2,7 +2,7 @@
 
 A chain with a layer and one without it trade the same bars; their difference is summed by block of time, all symbols together, and its
 mean has a one-sided 95 % bound by Student's t. A base voter keeps its place until the chain earned less with it (the upper bound is below
-0). The arbiter acts only where the chain earned more with it (the lower bound is above 0), counted beside an ensemble that has a map from its
+0). The arbiter acts only where the chain earned more with it (the lower bound is above 0), beside an ensemble with a map counted from its
 first map on; else it is heard and does not act.
 """
 
