@@ -21,6 +21,7 @@ from research.runs.verdict import FAILING
 
 CELLS = 20  # of a share's bar
 WIDE = 120  # columns from which two parts stand side by side
+ROOMY = 160  # columns from which a decision has room for the numbers of the meta layer
 COLOURS = {"BUY": "green", "SELL": "red", "HOLD": "dim", "healthy": "green", "warning": "yellow", "critical": "red", "unknown": "dim"}
 
 
@@ -64,7 +65,7 @@ class Screen(JupyterMixin):
             else:
                 pairs += [left, right]
         governor, *others = pairs
-        yield Group(governor, self.positions, _decisions(self.last, is_wide), *others, *self.bands)
+        yield Group(governor, self.positions, _decisions(self.last, options.max_width), *others, *self.bands)
 
 
 def screen(source: JournalSource | RunSource) -> Screen:
@@ -189,14 +190,17 @@ def _positions(positions: tuple[dict[str, Any], ...], orders: list[dict[str, Any
     return _panel(Group(table, Text(f"at the next open: {waiting}", style="dim")) if waiting else table, "OPEN POSITIONS")
 
 
-def _decisions(rows: list[dict[str, Any]], is_wide: bool) -> Panel:
-    """Show the last decisions; a narrow terminal leaves out the meta layer, never the governor's reason."""
-    is_priced = any(d["edge"] is not None for d in rows)
+def _decisions(rows: list[dict[str, Any]], width: int) -> Panel:
+    """Show the last decisions, time, symbol and sides whole. A narrow terminal leaves out the meta layer, or its numbers; reasons wrap."""
+    is_priced, is_wide = any(d["edge"] is not None for d in rows), width >= WIDE
     more = (*(["edge, bp"] if is_priced else []), *(["ensemble", "meta"] if is_wide else []))
     table = _table("time", "symbol", "wish", *more, "final", "governor", right=("edge, bp",))
+    for column in table.columns:
+        column.no_wrap = column.header not in ("meta", "governor")
     for d in rows:
         edge = [] if not is_priced else ["" if d["edge"] is None else f"{d['edge']:+.1f}"]
-        said: list[Text | str] = [_colour(d["ensemble"]), f"{d['meta']['verdict']} {d['meta']['reason']}"] if is_wide else []
+        reason = d["meta"]["reason"] if width >= ROOMY else d["meta"]["reason"].partition(" (")[0]
+        said: list[Text | str] = [_colour(d["ensemble"]), f"{d['meta']['verdict']} {reason}"] if is_wide else []
         table.add_row(d["time"][5:16].replace("T", " "), d["symbol"], _colour(d["raw"]), *edge, *said, _colour(d["final"]), d["governor"])
     return _panel(table, "LAST DECISIONS")
 

@@ -22,7 +22,7 @@ from research.cli.app import app
 from research.cli.common import guarded
 from research.cli.terminal import Terminal
 from research.errors import UserError
-from research.live.dashboard.monitor import screen, share_bar
+from research.live.dashboard.monitor import _decisions, screen, share_bar
 from research.live.monitoring import bar_log as logging_
 from research.live.monitoring.bar_log import LogFile, lines_of
 from research.live.monitoring.sources import open_source
@@ -244,6 +244,31 @@ def test_the_terminal_shows_the_sections(watched, width):
         assert ("ensemble" in text) == (width == 120)
         assert "\u2026" not in text  # nothing is cut off
     assert share_bar(1.0) == "#" * 20
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 160, 200])
+def test_time_symbol_and_sides_of_a_decision_are_whole_at_every_width(width):
+    """Long reasons of opinions with a price may wrap or lose their numbers; what was decided about which symbol may not."""
+    reason = "COOLDOWN_ACTIVE (60.0m remaining), and a reason that goes on and on until no terminal has room"
+    decision = {
+        "time": "2000-07-27T06:00:00+00:00",
+        "symbol": "BTC/USDT:USDT",
+        "raw": {"action": "SELL", "confidence": 0.56},
+        "edge": -143.5,
+        "ensemble": {"action": "HOLD", "confidence": 0.73},
+        "meta": {"verdict": "DEFER", "reason": "bet_shrunk (pays with probability 0.58)"},
+        "final": {"action": "HOLD"},
+        "governor": reason,
+    }
+    console = Terminal(width=width, record=True, file=io.StringIO())
+    console.print(_decisions([decision], width))
+    text = console.export_text()
+    first = next(line for line in text.splitlines() if "07-27 06:00" in line)
+    assert [word for word in ("BTC/USDT:USDT", "SELL 0.56", "-143.5", "HOLD ") if word not in first] == []
+    assert "\u2026" not in text
+    assert ("bet_shrunk" in text) == (width >= 120)
+    assert ("probability" in text) == (width >= 160)
+    assert all(word in text for word in reason.split() if len(word) < 12)
 
 
 def test_a_notebook_shows_it_too(watched):
