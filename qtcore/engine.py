@@ -60,7 +60,7 @@ class Result:
     final_action: int8 after the governor. governor_reason: uint8 `Reason`. size: approved notional, quote, signed. pnl: quote earned
     inside the bar. equity, balance, exposure [n]: quote at the close. fills: `FILL` records. orders: (symbol, notional, exit reason)
     pending after the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD BUY of
-    the learned meta model wherever it could answer, asked by a rule or not; None without a model. pricing [12, n, S]: what prices the
+    the learned meta model wherever it could answer, asked by a rule or not; None without a model. pricing [2, n, S]: what prices the
     opinions (`qtcore.chain.price`), None where nobody reads it.
     """
 
@@ -169,8 +169,8 @@ class Engine:
                 traded = flow(bars, votes, planes, self.params, self.account, self._trade)
             later = partial(decide, votes, planes.arbiter, planes.regime, self.params)
             return Result(bars, planes, votes, later, **vars(traded), orders=self._orders())
-        pricing = self._pricing(bars, votes, planes)
-        probs, problem = self._asked(bars, votes, planes, pricing)
+        pricing = self._pricing(bars, planes)
+        probs, problem = self._asked(bars, votes, planes)
         decisions = self._decide(bars, votes, planes, probs, problem, pricing)
         if self.judge is not None:
             self._judge(decisions, bars, votes, planes, pricing)
@@ -268,15 +268,15 @@ class Engine:
             return as_votes(votes, n, n_symbols)
         return Votes(np.full((N_MODELS, n, n_symbols), -1, np.int8), np.full((N_MODELS, n, n_symbols), np.nan), None, self._names)
 
-    def _asked(self, bars: Bars, votes: Votes, planes: Planes, pricing: F8 | None) -> tuple[F8 | None, NDArray[np.int64]]:
+    def _asked(self, bars: Bars, votes: Votes, planes: Planes) -> tuple[F8 | None, NDArray[np.int64]]:
         """Ask the learned meta model about every cell; where it is silent, the second answer [n] says why."""
         if self.meta_model is None:
             return None, np.full(bars.n, int(Reason.MODEL_NOT_LOADED))
-        hits = self._hit_rates(bars, votes, pricing)
+        hits = self._hit_rates(bars, votes)
         probs = meta_probs(self.meta_model, votes, planes, self._mean_confidence, bars.close_time, hits)
         return probs, meta_problems(self.meta_model, bars.close_time)
 
-    def _hit_rates(self, bars: Bars, votes: Votes, pricing: F8 | None) -> F8 | None:
+    def _hit_rates(self, bars: Bars, votes: Votes) -> F8 | None:
         """Return how the voters' hit rates back each bet, None where the meta model reads none.
 
         They start afresh with a model that counts them over another horizon: what was decided before depends on bars and models alone, so a
@@ -287,7 +287,7 @@ class Engine:
             self._hits = Hits.fresh(horizon, len(bars.symbols))
         if horizon == 0:
             return None
-        return self._hits.advance(leans_of(votes) if pricing is None else pricing[:N_MODELS], bars.close)
+        return self._hits.advance(leans_of(votes), bars.close)
 
     def _decide(
         self, bars: Bars, votes: Votes, planes: Planes, probs: F8 | None, problem: NDArray[np.int64], pricing: F8 | None
@@ -306,7 +306,7 @@ class Engine:
             out.slabs[0][:, rows], out.slabs[1][:, rows] = part.slabs
         return out
 
-    def _pricing(self, bars: Bars, votes: Votes, planes: Planes) -> F8 | None:
+    def _pricing(self, bars: Bars, planes: Planes) -> F8 | None:
         """Return what prices the opinions of the block, None where nobody reads it."""
         if not self._is_priced:
             return None
@@ -314,7 +314,7 @@ class Engine:
         if bars.funding is not None:
             carry = np.empty(bars.close.shape)
             carry_block(bars.funding, carry_weight(self._interval), self._carry, carry)
-        return pricing_of(votes, planes[VOLATILITY_NAME], carry)
+        return pricing_of(planes[VOLATILITY_NAME], carry)
 
     def _judge(self, decisions: Decisions, bars: Bars, votes: Votes, planes: Planes, pricing: F8 | None) -> None:
         """Put the own opinion in the place of the chain's, in place; the ensemble's stays beside it for comparison."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import pattern_table
-from qtcore.chain.price import FUNDING, N_BIDS, N_PRICING, VOLATILITY, VOLATILITY_NAME, lay_pricing
+from qtcore.chain.price import FUNDING, N_BIDS, N_PRICING, VOLATILITY, VOLATILITY_NAME
 from qtcore.chain.trade import TradeState, trade
 from qtcore.choices import DecideRule
 from qtcore.features import OUT
@@ -24,13 +24,13 @@ from qtcore.types import ACCOUNT, CLOSED, F8, FILL, I8, MAP, N_MODELS, N_UNPRICE
 @kernel
 def advance(
     prices, times, funding, action, confidence, said, probs, problem, maps, volatility, params, table, memory, valid, account, positions,
-    closed, scratch, patterns, found, pricing, bids, codes, values, governed, amounts, lines, fills,
+    closed, scratch, patterns, found, pricing, filled, bids, codes, values, governed, amounts, lines, fills,
 ):  # fmt: skip
     """Run a bar through features, opinion and account. Returns the number of fills.
 
     prices [5, 1, S]: open, high, low, close, volume; times [2, 1]: open and close, ns UTC; funding [1, S] or (0, 0). action, confidence
-    [5, S], said [5, S, 3] or [5, 0, 3]: votes; probs [3, 1], problem, patterns, found, pricing, bids: what `decide_block` takes without a
-    meta model. maps: MAP [F] by `start`, as bytes; volatility: number of its plane, -1 where the opinion has no price. table, memory: the
+    [5, S], said [5, 3 S]: votes; probs [3, 1], problem, patterns, found, pricing, filled, bids: what `decide_block` takes without a meta
+    model. maps: MAP [F] by `start`, as bytes; volatility: number of its plane, -1 where the opinion has no price. table, memory: the
     feature bank's, with room for the bar's planes. params, account, positions, closed, fills: records as plain bytes (`slab`).
     Outputs: valid [1, S]; codes [11, S], values [5 or 9, S]: the decisions; governed [2, 1, S] int8: final action and governor's
     reason; amounts [2, 1, S]: size and pnl; lines [3, 1]: equity, balance, exposure.
@@ -47,13 +47,12 @@ def advance(
     f = np.int64(0)
     while f + 1 < len(known) and known[f + 1]["start"] <= times[1, 0]:
         f += 1
-    if pricing.shape[1] > 0:
-        lay_pricing(action, confidence, said, pricing)
-        for i in range(block):
-            pricing[VOLATILITY, i] = memory[at + volatility * block + i]
-            pricing[FUNDING, i] = 0.0
+    for i in range(pricing.shape[1]):
+        pricing[VOLATILITY, i] = memory[at + volatility * block + i]
+        pricing[FUNDING, i] = 0.0
     decide_block(
-        action, confidence, arbiter, regime, probs, problem, pricing, known[f : f + 1], 0, record, codes, values, patterns, found, bids
+        action, confidence, said, arbiter, regime, probs, problem, pricing, known[f : f + 1], 0, record, codes, values, patterns, found,
+        filled, bids,
     )  # fmt: skip
     raw_action = codes[Code.RAW_ACTION].reshape(n, n_symbols)
     raw_confidence = values[Value.RAW_CONFIDENCE].reshape(n, n_symbols)
@@ -87,12 +86,12 @@ class Stepper:
         self.fills = np.empty(3 * n_symbols, FILL)
         state = map(slab, (account.account, account.positions, account.closed))
         self._arguments = (
-            self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, self.probs, np.full((3, 1), np.nan),
-            np.array([Reason.MODEL_NOT_LOADED], np.int64), slab(maps), bank.slots[VOLATILITY_NAME] if n_read else -1, slab(record),
-            *bank.room(1), np.empty((1, n_symbols), np.bool_), *state,
-            np.empty((2, n_symbols), np.uintp), pattern_table(record), np.empty(n_symbols, np.int32),
-            np.full((N_PRICING, n_read), np.nan),
-            np.empty((N_BIDS, n_read)), self.codes, self.values, self.governed, self.amounts, self.lines, slab(self.fills),
+            self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, self.probs.reshape(N_MODELS, -1),
+            np.full((3, 1), np.nan), np.array([Reason.MODEL_NOT_LOADED], np.int64), slab(maps),
+            bank.slots[VOLATILITY_NAME] if n_read else -1, slab(record), *bank.room(1), np.empty((1, n_symbols), np.bool_), *state,
+            np.empty((2, n_symbols), np.uintp), pattern_table(record), np.empty(n_symbols, np.int32), np.full((N_PRICING, n_read), np.nan),
+            np.empty((N_MODELS, 3 * n_read)), np.empty((N_BIDS, n_read)), self.codes, self.values, self.governed, self.amounts, self.lines,
+            slab(self.fills),
         )  # fmt: skip
 
     def step(self) -> int:

@@ -19,6 +19,7 @@ from qtcore.chain.price import (
     no_map,
     price,
     price_rule,
+    told,
     value,
 )
 from qtcore.check import as_array
@@ -119,15 +120,15 @@ def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes
 
 @kernel
 def decide_block(
-    action, confidence, arbiter, regime, probs, problem, pricing, maps, offset, params, codes, values, table, found, bids
+    action, confidence, said, arbiter, regime, probs, problem, pricing, maps, offset, params, codes, values, table, found, filled, bids
 ):  # fmt: skip
     """Decide N cells: every column of `codes` [11, N] int8 and `values` [5 or 9, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
     unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] of
     NaN and [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which
-    cells pass the layers. pricing [12, N] (`lay_pricing`), maps MAP [F], offset, bids [7, >= chunk]: what `decide.rule = edge` reads; of
-    any length else (`qtcore.chain.price.value`).
+    cells pass the layers. What `decide.rule = edge` reads, of any length else: said [5, 3 N] or [5, 0] (`fill_in`), pricing [2, N]
+    (`pricing_of`), maps MAP [F] and offset (`value`), and the scratch filled [5, >= 3 chunk], bids [7, >= chunk].
     """
     n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
     is_mean, is_priced = params[0]["ensemble"]["rule"] == EnsembleRule.MEAN, params[0]["decide"]["rule"] == DecideRule.EDGE
@@ -135,7 +136,7 @@ def decide_block(
         stop = min(start + chunk, n)
         look_up(action, regime, table, found, codes, start, stop)
         if is_mean:
-            average_block(action, pricing, maps, offset, params, codes, values, start, stop)
+            average_block(action, confidence, said, maps, offset, params, codes, values, filled, start, stop)
         else:
             average(action, confidence, params, codes, values, start, stop)
         if is_priced and not is_mean:
@@ -178,8 +179,8 @@ def decide(
 
     votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
     or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one or `[n]`, is the
-    reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [12, n, S]
-    (`pricing_of`) and maps (`maps_on`): for `decide.rule = edge`; without them the ensemble is silent, and there is no edge. out:
+    reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [2, n, S]
+    (`pricing_of`) and maps (`maps_on`): for `decide.rule = edge`; without them there is no edge. out:
     decisions from `Decisions.empty(n, S)` to write into, else fresh ones. Values are trusted (`check.as_votes`).
 
     Raises InputError on wrong shapes.
@@ -207,8 +208,7 @@ def decide(
         raise InputError(f"out must hold [{n}, {n_symbols}] cells (bars, symbols), was {list(codes.shape[1:])}")
     chunk = min(CHUNK, max(1, n * n_symbols))
     decide_block(
-        _flat(votes.action, np.int8),
-        _flat(votes.confidence),
+        *told(votes),
         _flat(arbiter),
         _flat(regime),
         _flat(probs),
@@ -221,6 +221,7 @@ def decide(
         _flat(values),
         pattern_table(record),
         np.empty(chunk, np.int32),
+        np.empty((N_MODELS, 3 * chunk if is_priced else 0)),
         np.empty((N_BIDS, chunk if is_priced else 0)),
     )
     return out

@@ -18,8 +18,7 @@ from qtcore.jit import kernel
 from qtcore.meta.bet import shrink_rule
 from qtcore.types import F8, I8, MAP, N_KNOTS, N_MODELS, NEVER, NS_PER_HOUR, Code, Value, Votes
 
-HOLDS = N_MODELS  # first row of the voters' probabilities of HOLD
-VOLATILITY, FUNDING, N_PRICING = range(2 * N_MODELS, 2 * N_MODELS + 3)  # rows of what prices an opinion
+VOLATILITY, FUNDING, N_PRICING = range(3)  # rows of what prices an opinion
 
 
 class Bid(IntEnum):
@@ -93,19 +92,42 @@ def map_at(maps, cell):
 
 
 @kernel
-def average_cells(pricing, weights, codes, values, start, stop):
+def fill_in(action, confidence, said, out, start, stop):
+    """Write the probabilities of the cells [start, stop) into out [5, >= 3 (stop - start)], with the confidence of who gave none.
+
+    action, confidence [5, N]; said [5, 3 N]: SELL HOLD BUY of one cell after the other, or [5, 0] where nobody gave any. A confidence
+    stands for its side, and the rest for HOLD; a HOLD leans to no side. Of an absent voter what is written does not count.
+    """
+    for m in range(N_MODELS):
+        for i in range(np.uintp(start), np.uintp(stop)):
+            at, to = 3 * i, 3 * (i - np.uintp(start))
+            vote, sure = action[m, i], confidence[m, i]
+            is_told = said.shape[1] > 0
+            for k in range(3 if is_told else 0):
+                is_told &= said[m, at + k] == said[m, at + k]
+            for k in range(3):
+                stands = (1.0 if k == 1 else 0.0) if vote == 1 else (sure if k == vote else (1.0 - sure if k == 1 else 0.0))
+                out[m, to + k] = said[m, at + k] if is_told else stands
+
+
+@kernel
+def average_cells(action, said, at, weights, codes, values, start, stop):
     """Write the weighted mean of the voters' probabilities for the cells [start, stop) as the ensemble's opinion.
 
-    pricing [12, N]: a voter that is NaN is absent; weights: five. codes [11, N]: writes ENSEMBLE_ACTION, the first of HOLD, SELL, BUY with
-    the largest probability; values [9, N]: ENSEMBLE_CONFIDENCE, that probability, and LEAN. Without a vote HOLD at 0.5.
+    action [5, N]: -1 absent; said [5, ...]: SELL HOLD BUY of one cell after the other, that at `start` as number `at`; weights: five.
+    codes [11, N]: writes ENSEMBLE_ACTION, the first of HOLD, SELL, BUY with the largest probability; values [9, N]: ENSEMBLE_CONFIDENCE,
+    that probability, and LEAN. Without a vote HOLD at 0.5. Returns False where a voter gave no probabilities: then nothing counts.
     """
+    three, shift, is_whole = np.uintp(3), np.uintp(at) - np.uintp(start), True  # a step that the compiler knows is read in SIMD
     for i in range(np.uintp(start), np.uintp(stop)):
-        lean, hold, whole = 0.0, 0.0, 0.0
+        lean, hold, whole, j = 0.0, 0.0, 0.0, three * (i + shift)
         for m in range(N_MODELS):
-            said, kept = pricing[m, i], pricing[HOLDS + m, i]
-            is_known = said == said
+            kept, side = said[m, j + np.uintp(1)], said[m, j + np.uintp(2)] - said[m, j]
+            is_told, is_present = (side == side) & (kept == kept), action[m, i] >= 0
+            is_whole &= is_told | (not is_present)
+            is_known = is_told & is_present
             weight = weights[m] if is_known else 0.0
-            lean += weight * said if is_known else 0.0
+            lean += weight * side if is_known else 0.0
             hold += weight * kept if is_known else 0.0
             whole += weight
         is_known = whole > 0.0
@@ -113,17 +135,19 @@ def average_cells(pricing, weights, codes, values, start, stop):
         lean, hold = lean / whole, hold / whole
         hold = hold if is_known else 0.5
         buy, sell = 0.5 * ((1.0 - hold) + lean), 0.5 * ((1.0 - hold) - lean)
-        action = 2 if (buy > hold) & (buy > sell) else (0 if (sell > hold) & (sell >= buy) else 1)
-        codes[Code.ENSEMBLE_ACTION, i] = action
-        values[Value.ENSEMBLE_CONFIDENCE, i] = buy if action == 2 else (sell if action == 0 else hold)
+        chosen = 2 if (buy > hold) & (buy > sell) else (0 if (sell > hold) & (sell >= buy) else 1)
+        codes[Code.ENSEMBLE_ACTION, i] = chosen
+        values[Value.ENSEMBLE_CONFIDENCE, i] = buy if chosen == 2 else (sell if chosen == 0 else hold)
         values[Value.LEAN, i] = lean
+    return is_whole
 
 
 @kernel
-def average_block(action, pricing, maps, offset, params, codes, values, start, stop):
+def average_block(action, confidence, said, maps, offset, params, codes, values, filled, start, stop):
     """Form the ensemble of the cells [start, stop) as the weighted mean, every map with its own factors of the weights.
 
-    action [5, N]: who agrees is counted on it, a count of voters for the ensemble's action; no tie and no consensus of the vote is left.
+    action, confidence, said: as `fill_in` takes them, who writes into filled [5, >= 3 (stop - start)] where it must. Who agrees is
+    counted on action, a count of voters for the ensemble's action; no tie and no consensus of the vote is left.
     """
     given = params[0]["ensemble"]["weights"]
     first = start
@@ -131,7 +155,9 @@ def average_block(action, pricing, maps, offset, params, codes, values, start, s
         f, end = map_at(maps, first + offset)
         last, by = min(stop, end - offset), maps[f]["factors"]
         weights = (given[0] * by[0], given[1] * by[1], given[2] * by[2], given[3] * by[3], given[4] * by[4])
-        average_cells(pricing, weights, codes, values, first, last)
+        if said.shape[1] == 0 or not average_cells(action, said, first, weights, codes, values, first, last):
+            fill_in(action, confidence, said, filled, first, last)
+            average_cells(action, filled, 0, weights, codes, values, first, last)
         first = last
     for i in range(np.uintp(start), np.uintp(stop)):
         n, chosen = np.int64(0), codes[Code.ENSEMBLE_ACTION, i]
@@ -186,7 +212,7 @@ def value_cells(lean, pricing, score, pays, map_, asks, takes, bids, start, stop
 def value(lean, pricing, score, pays, maps, offset, params, bids, start, stop, at):
     """Value the opinion of the cells [start, stop) before costs into bids [7, >= at + stop - start], rows as in `Bid`.
 
-    lean [N]: of the ensemble; pricing [12, N]: VOLATILITY of a bar's return, NaN unknown; score [N]: the arbiter's, NaN for none; pays
+    lean [N]: of the ensemble; pricing [2, N]: VOLATILITY of a bar's return, NaN unknown; score [N]: the arbiter's, NaN for none; pays
     [N] or [1]: probability of the meta model that the bet pays, NaN without an answer. maps MAP [F]: `first` in cells of the whole, of
     which cell 0 of the arrays is number `offset`. A bet that the meta layer leaves out is no bid.
     """
@@ -224,54 +250,24 @@ def price(lean, bids, params, raw_action, raw_confidence, money, start, stop, at
         money[2, i] = arbiter_risk if is_arbiter else risk
 
 
-@kernel
-def lay_pricing(action, confidence, probs, pricing):
-    """Write what every voter says, p_buy - p_sell and p_hold, into the first rows of pricing [12, N].
-
-    NaN for an absent voter. action, confidence [5, N]; probs [5, N, 3], or [5, 0, 3] where nobody gave any: then the confidence
-    stands for the side, and the rest for HOLD; a HOLD leans to no side.
-    """
-    n = np.uintp(pricing.shape[1])
-    for m in range(N_MODELS):
-        unsaid = np.int64(probs.shape[1] == 0)
-        for i in range(n if probs.shape[1] > 0 else np.uintp(0)):
-            said, sell, kept, buy = action[m, i], probs[m, i, 0], probs[m, i, 1], probs[m, i, 2]
-            lean = buy - sell
-            is_known = (said >= 0) & (lean == lean) & (kept == kept)
-            unsaid |= (said >= 0) & (not is_known)
-            pricing[m, i] = lean if is_known else np.nan
-            pricing[HOLDS + m, i] = kept if is_known else np.nan
-        for i in range(n if unsaid != 0 else np.uintp(0)):
-            said, sure, lean, kept = action[m, i], confidence[m, i], pricing[m, i], pricing[HOLDS + m, i]
-            is_told = (probs.shape[1] > 0) & (lean == lean)
-            side = sure if said == 2 else (-sure if said == 0 else 0.0)
-            pricing[m, i] = lean if is_told else (side if said >= 0 else np.nan)
-            pricing[HOLDS + m, i] = kept if is_told else ((1.0 if said == 1 else 1.0 - sure) if said >= 0 else np.nan)
-
-
-def pricing_of(votes: Votes, volatility: F8, carry: F8 | None = None) -> F8:
-    """Return what prices an opinion, [12, n, S].
+def pricing_of(volatility: F8, carry: F8 | None = None) -> F8:
+    """Return what prices an opinion, [2, n, S].
 
     volatility [n, S]: of a bar's return; carry [n, S]: funding that a long expects to pay in a bar, a fraction, None for none.
     """
-    n, n_symbols = votes.action.shape[1:]
-    out = np.empty((N_PRICING, n, n_symbols))
-    lay_pricing(*told(votes), out.reshape(N_PRICING, -1))
-    out[VOLATILITY], out[FUNDING] = volatility, 0.0 if carry is None else carry
-    return out
+    return np.stack([volatility, np.zeros(volatility.shape) if carry is None else carry])
 
 
 def leans_of(votes: Votes) -> F8:
-    """Return how far each voter leans, p_buy - p_sell or its signed confidence as in `lay_pricing`, NaN absent, [5, n, S]."""
-    n, n_symbols = votes.action.shape[1:]
-    out = np.empty((2 * N_MODELS, n, n_symbols))
-    lay_pricing(*told(votes), out.reshape(2 * N_MODELS, -1))
-    return out[:N_MODELS]
+    """Return how far each voter leans, p_buy - p_sell or its signed confidence as in `fill_in`, NaN absent, [5, n, S]."""
+    out = np.empty((*votes.action.shape, 3))
+    fill_in(*told(votes), out.reshape(N_MODELS, -1), 0, votes.action[0].size)
+    return np.where(votes.action >= 0, out[..., 2] - out[..., 0], np.nan)
 
 
 def told(votes: Votes) -> tuple[NDArray[np.int8], F8, F8]:
-    """Return what voters said as `lay_pricing` takes it."""
-    probs = np.empty((N_MODELS, 0, 3)) if votes.probs is None else as_array(votes.probs, np.float64).reshape(N_MODELS, -1, 3)
+    """Return what voters said as `fill_in` takes it."""
+    probs = np.empty((N_MODELS, 0)) if votes.probs is None else as_array(votes.probs, np.float64).reshape(N_MODELS, -1)
     action, confidence = as_array(votes.action, np.int8), as_array(votes.confidence, np.float64)
     return action.reshape(N_MODELS, -1), confidence.reshape(N_MODELS, -1), probs
 

@@ -11,7 +11,7 @@ from qtcore.chain.patterns import number
 from qtcore.chain.price import N_BIDS, N_PRICING, no_map
 from qtcore.jit import kernel
 from qtcore.rules import Reason
-from qtcore.types import F8, I8, Bars, Votes
+from qtcore.types import F8, I8, N_MODELS, Bars, Votes
 
 BLOCK = 8_192  # cells of a block: long enough that 40 ns an array and call do not count, short enough for the second-level cache
 
@@ -23,7 +23,8 @@ class Market:
     action [B, 5, C], confidence [B, 5, C], arbiter [B, 6, C], regime [B, 2, C]: C cells of a block, absent and NaN beyond the last bar.
     pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
     probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
-    pricing [B, 12, C], or [1, 12, 0], and maps MAP [F], `first` in cells: what prices the opinion (`qtcore.chain.price`).
+    said [B, 5, 3 C], the voters' probabilities, or [1, 5, 0], pricing [B, 2, C], or [1, 2, 0], and maps MAP [F], `first` in cells: what
+    prices the opinion (`qtcore.chain.price`).
     cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
     kept: what `buffers` returned last.
     """
@@ -32,6 +33,7 @@ class Market:
     size: int
     action: NDArray[np.int8]
     confidence: F8
+    said: F8
     arbiter: F8
     regime: F8
     pattern: NDArray[np.int32]
@@ -59,7 +61,7 @@ class Market:
         """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
 
         cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent. pricing
-        [12, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them.
+        [2, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them.
         """
         n, n_symbols = bars.close.shape
         size = max(1, min(BLOCK // max(1, n_symbols), n))
@@ -73,8 +75,10 @@ class Market:
         prepare(action, planes[0], pattern, score)
         regimes = np.empty((0, 0), np.int8) if cells is None else np.require(cells, np.int8, ["C", "W"])
         prices = np.empty((1, N_PRICING, 0)) if pricing is None else _blocked(pricing, size, np.nan)
-        known = no_map() if maps is None else maps
-        return cls(bars, size, action, confidence, *planes, pattern, score, meta, silent, prices, known, regimes)
+        known, said = no_map() if maps is None else maps, np.empty((1, N_MODELS, 0))
+        if pricing is not None and votes.probs is not None:
+            said = _blocked(votes.probs.reshape(N_MODELS, n, -1), size, np.nan)
+        return cls(bars, size, action, confidence, said, *planes, pattern, score, meta, silent, prices, known, regimes)
 
     def buffers(self, n_threads: int) -> tuple[NDArray[np.int8], F8, F8, I8]:
         """Return the opinion that each thread laid out last, for it to use again.

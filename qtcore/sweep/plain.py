@@ -19,7 +19,7 @@ from qtcore.jit import kernel, prange
 from qtcore.metrics import update_metrics
 from qtcore.params import PARAMS
 from qtcore.rules import Reason
-from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, N_UNPRICED, POSITION, REGIME_METRICS, Code, Value
+from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, N_MODELS, N_UNPRICED, POSITION, REGIME_METRICS, Code, Value
 
 N_REGIMES = 15  # nine regimes, three volatilities, three trends
 N_CODES, N_VALUES = len(Code), len(Value)
@@ -28,8 +28,8 @@ CLOSED_BYTES, FILL_BYTES = CLOSED.itemsize, FILL.itemsize
 
 @kernel(parallel=True)
 def sweep_rows(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, pricing,
-    maps, cells, account, positions, order, groups, bounds, ends, records, metrics, regimes, day_equity,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs, problem,
+    pricing, maps, cells, account, positions, order, groups, bounds, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run the rows of parameters, the pieces between `bounds` in parallel.
 
@@ -40,15 +40,16 @@ def sweep_rows(
     """
     for c in prange(len(bounds) - 1):
         sweep_piece(
-            open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem,
-            pricing, maps, cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, ends, records, metrics, regimes, day_equity,
+            open_, high, low, close, funding, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs,
+            problem, pricing, maps, cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, ends, records, metrics, regimes,
+            day_equity,
         )  # fmt: skip
 
 
 @kernel(allocates=True)
 def sweep_piece(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, arbiter, regime, pattern, score, probs, problem, pricing,
-    maps, cells, fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
+    open_, high, low, close, funding, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs, problem,
+    pricing, maps, cells, fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run `rows` one after the other in buffers of their own; every array as in `sweep_rows`."""
     n, n_symbols = close.shape
@@ -57,7 +58,8 @@ def sweep_piece(
     codes, values = np.empty((N_CODES, size * n_symbols), np.int8), np.empty((N_VALUES, size * n_symbols))
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(size * n_symbols, np.int32)
     n_priced = n if pricing.shape[2] > 0 else 0
-    money, bids = np.empty((3, n_priced, n_symbols)), np.empty((N_BIDS, size * n_symbols if n_priced > 0 else 0))
+    money, n_cells = np.empty((3, n_priced, n_symbols)), size * n_symbols if n_priced > 0 else 0
+    filled, bids = np.empty((N_MODELS, 3 * n_cells)), np.empty((N_BIDS, n_cells))
     account, positions = fresh_account.copy(), fresh_positions.copy()
     closed, scratch = np.zeros(N_CLOSED * CLOSED_BYTES, np.uint8), np.empty((2, n_symbols), np.uintp)
     governed, amounts = np.empty((2, size, n_symbols), np.int8), np.empty((2, size, n_symbols))
@@ -66,8 +68,9 @@ def sweep_piece(
     for row in rows:
         if groups[2, row] != known[2]:
             opine(
-                action, confidence, arbiter, regime, pattern, score, probs, problem, pricing, maps, records[row], groups[:, row] != known,
-                codes, values, table, found, bids, base, raw_action.reshape(-1), raw_confidence.reshape(-1), money.reshape(3, -1),
+                action, confidence, said, arbiter, regime, pattern, score, probs, problem, pricing, maps, records[row],
+                groups[:, row] != known, codes, values, table, found, filled, bids, base, raw_action.reshape(-1),
+                raw_confidence.reshape(-1), money.reshape(3, -1),
             )  # fmt: skip
             known[:] = groups[:, row]
         account[:] = fresh_account
@@ -116,14 +119,14 @@ def start_row(record, account_slab, metrics_slab):
 
 @kernel
 def opine(
-    action, confidence, arbiter, regime, pattern, score, probs, problem, pricing, maps, record, is_new, codes, values, table, found, bids,
-    base, raw_action, raw_confidence, money,
+    action, confidence, said, arbiter, regime, pattern, score, probs, problem, pricing, maps, record, is_new, codes, values, table, found,
+    filled, bids, base, raw_action, raw_confidence, money,
 ):  # fmt: skip
     """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N], and money [3, N] or [3, 0].
 
     action ... maps: as in `Market`. is_new [3]: ensemble, pattern table and opinion, whether each differs from before. codes [11, C],
-    values [9, C], found [C], bids [7, C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence of the ensemble.
-    Both are kept.
+    values [9, C], found [C], filled [5, 3 C], bids [7, C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence of
+    the ensemble. Both are kept.
     """
     params, size = record.view(PARAMS), len(found)
     is_fixed = True
@@ -144,10 +147,10 @@ def opine(
             if select_block(pattern[b], score[b], base[start:stop], patterns, params, probs.shape[2] > 1, found, actions, confidences):
                 continue
         answers, silent = probs[min(b, len(probs) - 1)], problem[min(b, len(problem) - 1)]
-        prices, offset = pricing[min(b, len(pricing) - 1)], b * size
+        told, prices, offset = said[min(b, len(said) - 1)], pricing[min(b, len(pricing) - 1)], b * size
         decide_block(
-            action[b], confidence[b], arbiter[b], regime[b], answers, silent, prices, maps, offset, params, codes,
-            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, bids,
+            action[b], confidence[b], told, arbiter[b], regime[b], answers, silent, prices, maps, offset, params, codes,
+            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, filled, bids,
         )  # fmt: skip
         for i in range(stop - start):
             raw_action[start + i] = codes[Code.RAW_ACTION, i]

@@ -16,7 +16,7 @@ from qtcore.sweep.layout import LANES, N_ACCOUNT, N_POSITION, RESULTS
 from qtcore.sweep.market import Market
 from qtcore.sweep.plain import N_CODES, N_REGIMES, N_VALUES, sweep_rows
 from qtcore.sweep.rows import Driver, as_bytes, cut, number_rows, opinion_rows, suited, time_unit
-from qtcore.types import F8, I8, N_UNPRICED, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
+from qtcore.types import F8, I8, N_MODELS, N_UNPRICED, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
 
 N_RESULTS = len(RESULTS)
 __all__ = ["Bars", "Votes", "equity_at", "sweep"]  # the first two for the example
@@ -97,9 +97,10 @@ def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equi
     results, at_ends = np.empty((n_lanes, N_RESULTS, LANES)), np.empty((n_lanes, len(ends), LANES))
     n_pieces = min(n_threads(), n_lanes)
     sweep_lanes(
-        bars.open, bars.high, bars.low, bars.close, funding, bars.close_time, *keys, market.action, market.confidence, market.arbiter,
-        market.regime, market.score, market.probs, market.problem, market.pricing, market.maps, as_bytes(pair).reshape(n_lanes, 2, -1),
-        chunks.groups, chunks.settings, chunks.switches, chunks.references, ends, n_pieces, *market.buffers(n_pieces), results, at_ends,
+        bars.open, bars.high, bars.low, bars.close, funding, bars.close_time, *keys, market.action, market.confidence, market.said,
+        market.arbiter, market.regime, market.score, market.probs, market.problem, market.pricing, market.maps,
+        as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings, chunks.switches, chunks.references, ends, n_pieces,
+        *market.buffers(n_pieces), results, at_ends,
     )  # fmt: skip
     rows = chunks.rows.reshape(-1)
     for k, name in enumerate(RESULTS):
@@ -120,7 +121,7 @@ def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: in
     bounds = np.linspace(0, len(order), min(len(order), n_chunks or 8 * n_threads()) + 1).astype(np.int64)
     sweep_rows(
         bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, market.action, market.confidence,
-        market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.pricing, market.maps,
+        market.said, market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.pricing, market.maps,
         market.cells, slab(account), slab(positions), order, groups, bounds, ends, as_bytes(records), as_bytes(metrics), as_bytes(regimes),
         equity,
     )  # fmt: skip
@@ -146,7 +147,7 @@ def _in_order(rows: I8, groups: I8) -> I8:
 
 @kernel(parallel=True)
 def sweep_lanes(
-    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
+    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs, problem,
     pricing, maps, pairs, groups, settings, switches, references, ends, n_pieces, kind, sure, bids, known, results, equity,
 ):  # fmt: skip
     """Run chunks of settings, every `n_pieces`-th by the same thread.
@@ -158,15 +159,15 @@ def sweep_lanes(
     """
     for k in prange(n_pieces):  # numba sees it as int64, then as uint64: without the cast a second compilation
         lanes_piece(
-            open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
-            pricing, maps, pairs, groups, settings, switches, references, ends, np.int64(k), n_pieces, kind[k], sure[k], bids[k],
+            open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs,
+            problem, pricing, maps, pairs, groups, settings, switches, references, ends, np.int64(k), n_pieces, kind[k], sure[k], bids[k],
             known[k : k + 1], results, equity,
         )  # fmt: skip
 
 
 @kernel(allocates=True)
 def lanes_piece(
-    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, arbiter, regime, score, probs, problem,
+    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs, problem,
     pricing, maps, pairs, groups, settings, switches, references, ends, first, step, kind, sure, bids, known, results, equity,
 ):  # fmt: skip
     """Run the chunks first, first + step, ... in buffers of their own: kind and sure [n, S], bids [7, n * S], known [1].
@@ -179,14 +180,15 @@ def lanes_piece(
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(block, np.int32)
     scores = score.reshape(-1)[: n * n_symbols].reshape(n, n_symbols)
     a, p = np.empty(N_ACCOUNT), np.empty((n_symbols, N_POSITION))
-    marks, flags, scratch = np.empty((4, n_symbols)), np.empty((7, n_symbols), np.int64), np.empty((N_BIDS, min(block, bids.shape[1])))
+    marks, flags, n_priced = np.empty((4, n_symbols)), np.empty((7, n_symbols), np.int64), min(block, bids.shape[1])
+    filled, scratch = np.empty((N_MODELS, 3 * n_priced)), np.empty((N_BIDS, n_priced))
     for c in range(first, len(groups), step):
         if groups[c] != known[0]:
             known[0] = groups[c]
             for is_low in range(2):
                 lay_out(
-                    action, confidence, arbiter, regime, probs, problem, pricing, maps, pairs[c, is_low], is_low, codes, values, table,
-                    found, scratch, kind.reshape(-1), sure.reshape(-1), bids,
+                    action, confidence, said, arbiter, regime, probs, problem, pricing, maps, pairs[c, is_low], is_low, codes, values,
+                    table, found, filled, scratch, kind.reshape(-1), sure.reshape(-1), bids,
                 )  # fmt: skip
         run_lanes(
             open_, high, low, close, funding, close_time, open_key, close_key, kind, sure, scores, bids,
@@ -198,14 +200,15 @@ def lanes_piece(
 
 @kernel
 def lay_out(
-    action, confidence, arbiter, regime, probs, problem, pricing, maps, record, is_low, codes, values, table, found, scratch, kind, sure,
-    bids,
+    action, confidence, said, arbiter, regime, probs, problem, pricing, maps, record, is_low, codes, values, table, found, filled, scratch,
+    kind, sure, bids,
 ):  # fmt: skip
     """Decide every cell but for the arbiter, whose thresholds lanes compare; or value it before costs, which lanes compare.
 
-    action ... maps: as in `Market`; record: PARAMS as bytes; codes [11, C], values [9, C], table, found [C], scratch [7, C]: scratch. First
-    call, is_low 0: kind [N] int8 gets the action, and 4 where the arbiter is called, sure [N] the confidence. Second call, is_low 1: kind
-    gets 8 where a low base confidence calls it. Where opinions have a price the first call fills bids [7, N], and kind holds HOLD.
+    action ... maps: as in `Market`; record: PARAMS as bytes; codes [11, C], values [9, C], table, found [C], filled [5, 3 C] and scratch
+    [7, C]: scratch. First call, is_low 0: kind [N] int8 gets the action, and 4 where the arbiter is called, sure [N] the confidence. Second
+    call, is_low 1: kind gets 8 where a low base confidence calls it. Where opinions have a price the first call fills bids [7, N], and
+    kind holds HOLD.
     """
     params, size = record.view(PARAMS), len(found)
     is_fixed = True
@@ -218,10 +221,10 @@ def lay_out(
     fill_table(params, patterns)
     for b in range(len(action)):
         answers, silent = probs[min(b, len(probs) - 1)], problem[min(b, len(problem) - 1)]
-        prices, start = pricing[min(b, len(pricing) - 1)], b * size
+        told, prices, start = said[min(b, len(said) - 1)], pricing[min(b, len(pricing) - 1)], b * size
         decide_block(
-            action[b], confidence[b], arbiter[b], regime[b], answers, silent, prices, maps, start, params, codes,
-            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, scratch,
+            action[b], confidence[b], told, arbiter[b], regime[b], answers, silent, prices, maps, start, params, codes,
+            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, filled, scratch,
         )  # fmt: skip
         for i in range(min(size, len(kind) - start) if is_priced else 0):
             kind[start + i] = 1

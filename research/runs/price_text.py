@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from qtcore import Params, Result
-from qtcore.chain.price import FUNDING, VOLATILITY, bid_rule, costs_rule, net_rule, win_rule
+from qtcore.chain.price import FUNDING, VOLATILITY, bid_rule, costs_rule, leans_of, net_rule, win_rule
 from qtcore.choices import EnsembleRule
 from qtcore.types import N_MODELS, NS_PER_HOUR, Action
 from research.errors import several
@@ -29,7 +29,7 @@ class CellPrice:
         self.carry = self.horizon * carry
         self.row: Any
         self.row, self.told = (None, {}) if maps is None else maps.at(int(result.close_time[t]))
-        self.is_mean, self.is_present = params.ensemble.rule == EnsembleRule.MEAN, ~np.isnan(result.pricing[:N_MODELS, t, s])
+        self.is_mean, self.is_present = params.ensemble.rule == EnsembleRule.MEAN, ~np.isnan(leans_of(result.votes[t : t + 1])[:, 0, s])
         weights = np.where(self.is_present, params.ensemble.weights, 0.0) * (1.0 if self.row is None else self.row["factors"])
         self.shares = weights / weights.sum() if weights.any() else weights
         self.block_hours = float("nan") if maps is None else block_hours(maps.params, interval)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qtcore.arbiter import score_cells
 from qtcore.chain.decide import decide
 from qtcore.chain.outcome import outcomes
-from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, costs_rule, maps_on, no_map, pricing_of
+from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, costs_rule, leans_of, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.choices import EnsembleRule
 from qtcore.features import FeatureBank
@@ -58,7 +58,7 @@ class Trades:
     score: F8
 
     @classmethod
-    def of(cls, bars: Bars, votes: Votes, params: Params) -> Self:
+    def of(cls, bars: Bars, params: Params) -> Self:
         """Work out the trades of `bars`; params: with a horizon."""
         bank = FeatureBank(params, bars.symbols, bars.interval, (VOLATILITY_NAME,))
         planes = bank.compute(bars)
@@ -69,7 +69,7 @@ class Trades:
         carry = np.zeros(bars.close.shape)
         if bars.funding is not None:
             carry_block(bars.funding, carry_weight(bars.interval), np.zeros(len(bars.symbols)), carry)
-        pricing = pricing_of(votes, planes[VOLATILITY_NAME], carry)
+        pricing = pricing_of(planes[VOLATILITY_NAME], carry)
         return cls(bars, params, pricing, planes, results, ends, block, score.reshape(bars.close.shape))
 
     @property
@@ -124,7 +124,7 @@ def fit_maps(
     chain's, with a horizon, taken `with_edge`. held [F]: what each period holds out, nothing where nobody does.
     """
     params = with_edge(params)
-    trades = Trades.of(bars, votes, params)
+    trades = Trades.of(bars, params)
     factors = np.stack([voter_factors(votes, labels, trades.block, start - label_rows) for start in starts])
     kept, told_voters = _kept(trades, votes, starts, factors, held)
     maps, opinions = _ensemble(trades, votes, starts, factors * kept, held)
@@ -170,7 +170,7 @@ def with_edge(params: Params) -> Params:
 
 def fit_lean(bars: Bars, votes: Votes, lean: F8, starts: Sequence[int], params: Params) -> MapSchedule:
     """Fit one map for each period from leans [n, S] that are known, those of an own opinion layer: no voter, no arbiter and no seat."""
-    trades = Trades.of(bars, votes, params)
+    trades = Trades.of(bars, params)
     fits = [trades.fit(lean, start) for start in starts]
     evidence = tuple({"ensemble": _told(fitted)} for fitted, _ in fits)
     return MapSchedule(_rows(bars, starts, fits, np.ones((len(starts), N_MODELS))), evidence, params.flat(), JUDGED)
@@ -231,7 +231,7 @@ def bets_of(bars: Bars, predictions: Any) -> tuple[NDArray[np.int8], I8]:
     Also the row in which the trades of each row have ended, [n]. predictions: with maps, at whose parameters it is said.
     """
     params, votes = Params.stored(predictions.maps.params), predictions.votes()
-    trades = Trades.of(bars, votes, params)
+    trades = Trades.of(bars, params)
     net = _net(trades, _lean_of(trades, votes, predictions.maps))
     labels = np.where(np.isnan(net), -1, np.where(net > 0.0, 2, 0)).astype(np.int8)
     reach = params.broker.max_holding_bars + 1
@@ -259,9 +259,9 @@ def seat_meta(bars: Bars, predictions: Any, meta: MetaSource, name: str) -> MapS
     """
     schedule, votes = predictions.maps, predictions.votes()
     params = Params.stored(schedule.params)
-    trades = Trades.of(bars, votes, params)
+    trades = Trades.of(bars, params)
     before = np.full(len(bars.symbols), np.nan)
-    hits = Hits.fresh(horizon, len(before)).advance(trades.pricing[:N_MODELS], bars.close) if (horizon := hit_bars(meta)) else None
+    hits = Hits.fresh(horizon, len(before)).advance(leans_of(votes), bars.close) if (horizon := hit_bars(meta)) else None
     probs = meta_probs(meta, votes, trades.planes, before, bars.close_time, hits)
     net, maps = _net(trades, _lean_of(trades, votes, schedule)), schedule.maps.copy()
     ended, starts = trades.ends.max(axis=0), np.searchsorted(bars.close_time, maps["start"]).tolist()

@@ -12,7 +12,7 @@ import pytest
 
 from qtcore.chain.decide import CHUNK, decide, decide_block
 from qtcore.chain.patterns import look_up, pattern_table
-from qtcore.chain.price import N_BIDS, N_PRICING, no_map
+from qtcore.chain.price import N_BIDS, N_PRICING, no_map, told
 from qtcore.ensemble import average
 from qtcore.meta import VECTORS, MetaModel, model
 from qtcore.params import Params
@@ -20,7 +20,7 @@ from qtcore.types import Code, Decisions, Value, Votes
 from tests.support import PUBLISHED
 
 N, S = 4_380, 19
-NO_BIDS = np.empty((N_BIDS, 0))
+UNPRICED = np.empty((5, 0)), np.empty((N_BIDS, 0))
 SHAPES = [(1, 1), (1, 19), (10_000, 1), (N, S), (2_000, 200)]
 
 
@@ -40,10 +40,11 @@ def cells(n: int, n_symbols: int, params: Params) -> tuple[np.ndarray, ...]:
     """Arguments of `decide_block` on reused buffers."""
     votes, arbiter, regime = world(n, n_symbols)
     slabs, record = Decisions.empty(n, n_symbols).slabs, params.record()
-    codes, values, *planes = (a.reshape(len(a), -1) for a in (*slabs, votes.action, votes.confidence, arbiter, regime))
+    codes, values, *planes = (a.reshape(len(a), -1) for a in (*slabs, arbiter, regime))
     scratch = np.empty(min(CHUNK, n * n_symbols), np.int32)
     unpriced = np.empty((N_PRICING, 0)), no_map(), 0
-    return (*planes, np.full((3, 1), np.nan), np.array([6]), *unpriced, record, codes, values, pattern_table(record), scratch, NO_BIDS)
+    rest = record, codes, values, pattern_table(record), scratch, *UNPRICED
+    return (*told(votes), *planes, np.full((3, 1), np.nan), np.array([6]), *unpriced, *rest)
 
 
 def report(benchmark, function: Callable[[], object], units: int, unit: str, scale: float = 1e9) -> float:

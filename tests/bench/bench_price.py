@@ -12,7 +12,7 @@ import pytest
 
 from qtcore.chain.decide import CHUNK, decide_block
 from qtcore.chain.patterns import pattern_table
-from qtcore.chain.price import N_BIDS, N_PRICING, lay_pricing, maps_on, price, pricing_of, told, value
+from qtcore.chain.price import N_BIDS, N_PRICING, maps_on, price, pricing_of, told, value
 from qtcore.choices import DecideRule
 from qtcore.params import Params
 from qtcore.sweep import Driver, Market, drivers, sweep
@@ -38,7 +38,7 @@ def world():
     votes, bars = Votes.from_probs(probs), market()
     maps = random_maps(np.random.default_rng(6), [0, CELLS // 3, CELLS // 2])
     maps["start"] = bars.close_time[maps["first"] // S]
-    pricing = pricing_of(votes, np.full((N, S), 0.006))
+    pricing = pricing_of(np.full((N, S), 0.006))
     return bars, votes, arbiter, regime, pricing, maps
 
 
@@ -46,18 +46,12 @@ def decision(world: tuple, params: Params) -> Callable[[], None]:
     """Return the decision on reused buffers; of an opinion in money from the voters' probabilities on."""
     _, votes, arbiter, regime, pricing, maps = world
     is_priced = params.decide.rule == DecideRule.EDGE
-    flat = [a.reshape(len(a), -1) for a in (votes.action, votes.confidence, arbiter, regime)]
+    flat = (*told(votes), *(a.reshape(len(a), -1) for a in (arbiter, regime)))
     codes, values = (a.reshape(len(a), -1) for a in Decisions.empty(N, S, is_priced).slabs)
-    record, said = params.record(), told(votes)
-    laid = pricing.reshape(N_PRICING, -1).copy()
-    rest = record, codes, values, pattern_table(record), np.empty(CHUNK, np.int32), np.empty((N_BIDS, CHUNK))
-
-    def run() -> None:
-        if is_priced:
-            lay_pricing(*said, laid)
-        decide_block(*flat, np.full((3, 1), np.nan), np.array([6]), laid, maps, 0, *rest)
-
-    return run
+    record, prices = params.record(), pricing.reshape(N_PRICING, -1)
+    scratch = np.empty(CHUNK, np.int32), np.empty((5, 3 * CHUNK)), np.empty((N_BIDS, CHUNK))
+    rest = prices, maps, 0, record, codes, values, pattern_table(record), *scratch
+    return lambda: decide_block(*flat, np.full((3, 1), np.nan), np.array([6]), *rest)
 
 
 def test_a_decision_from_probabilities(benchmark, world):

@@ -1,6 +1,6 @@
 """What is an opinion worth? Slow twins of the kernels that value and price one, a cell at a time, in floats and lists.
 
-A map is a dict with the fields of `MAP`; a cell's pricing is a list of twelve, its bids a list of seven. Sums run left to right.
+A map is a dict with the fields of `MAP`; a cell's pricing is a list of two, its bids a list of seven. Sums run left to right.
 """
 
 import math
@@ -58,29 +58,25 @@ def map_at(firsts, cell):
     return f, firsts[f + 1] if f + 1 < len(firsts) else 2**62
 
 
-def lay_pricing(votes, probs):
-    """p_buy - p_sell and p_hold of five voters; votes as `opinion.as_votes`, probs None or three numbers of each."""
-    leans, holds = [], []
+def fill_in(votes, probs):
+    """SELL HOLD BUY of five voters, None absent; votes as `opinion.as_votes`, probs None or three numbers of each."""
+    out = []
     for vote, three in zip(votes, probs or [None] * 5):
-        if vote is None:
-            lean, hold = NAN, NAN
-        elif three is not None and not any(math.isnan(p) for p in three):
-            lean, hold = three[2] - three[0], three[1]
+        if vote is None or (three is not None and not any(math.isnan(p) for p in three)):
+            out.append(None if vote is None else three)
         else:
             action, sure = vote
-            lean, hold = {SELL: -sure, HOLD: 0.0, BUY: sure}[action], 1.0 if action == HOLD else 1.0 - sure
-        leans.append(lean)
-        holds.append(hold)
-    return leans + holds
+            out.append({SELL: [sure, 1.0 - sure, 0.0], HOLD: [0.0, 1.0, 0.0], BUY: [0.0, 1.0 - sure, sure]}[action])
+    return out
 
 
-def average_block(votes, pricing, map_, p):
+def average_block(votes, probs, map_, p):
     """The weighted mean: action, confidence, lean, and how many agree."""
-    weights = [w * f for w, f in zip(p["ensemble.weights"], map_["factors"])]
-    known = [m for m in range(5) if pricing[m] == pricing[m]]
     whole = lean = hold = 0.0
-    for m in known:
-        whole, lean, hold = whole + weights[m], lean + weights[m] * pricing[m], hold + weights[m] * pricing[5 + m]
+    for three, weight, factor in zip(fill_in(votes, probs), p["ensemble.weights"], map_["factors"]):
+        if three is not None and not any(math.isnan(x) for x in three):
+            w = weight * factor
+            whole, lean, hold = whole + w, lean + w * (three[2] - three[0]), hold + w * three[1]
     lean, hold = (lean / whole, hold / whole) if whole > 0.0 else (0.0, 0.5)
     buy, sell = 0.5 * ((1.0 - hold) + lean), 0.5 * ((1.0 - hold) - lean)
     action = BUY if buy > hold and buy > sell else SELL if sell > hold and sell >= buy else HOLD
@@ -106,7 +102,7 @@ def score_of(inputs):
 
 def value(lean, pricing, inputs, pays, map_, p):
     """The seven rows of a valued opinion."""
-    volatility, carry = pricing[10], pricing[11]
+    volatility, carry = pricing
     takes = p["meta.enabled"] and p["meta.mode"] == "bet" and map_["is_seated"]
     share = shrink_rule(pays, map_["skip"], map_["full"]) if takes else 1.0
     bid = bid_rule(lean, volatility, map_["slope"]) if share > 0.0 else 0.0
@@ -179,10 +175,9 @@ def advise(inputs, win, in_use, column):
 
 def decide_block(votes, probs, inputs, regime, pricing, pays, problem, map_, p):
     """Decide one cell by its edge: a dict with every decision column and the money. pricing: volatility and carry."""
-    pricing = lay_pricing(votes, probs) + pricing
     column = {**opinion.vote(votes, regime, p), **opinion.reset()}
     if p["ensemble.rule"] == "mean":
-        column |= average_block(votes, pricing, map_, p)
+        column |= average_block(votes, probs, map_, p)
     else:
         column["lean"] = lean_on_votes(column)
     column |= opinion.keep(column)

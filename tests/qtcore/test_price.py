@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import qtcore as qt
 from qtcore.chain.decide import decide
-from qtcore.chain.price import carry_block, carry_weight, lay_pricing, map_at, maps_on, net_rule, no_map, price_rule, told, win_rule
+from qtcore.chain.price import carry_block, carry_weight, fill_in, leans_of, map_at, maps_on, net_rule, no_map, price_rule, told, win_rule
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.meta.bet import shrink_rule
 from qtcore.metrics import metrics_of
@@ -59,7 +59,7 @@ def test_every_cell_equals_the_naive_flow(kind, probs):
         three = None if w.votes.probs is None else w.votes.probs.reshape(5, -1, 3)[:, i].tolist()
         seen = [x.reshape(len(x), -1)[:, i].tolist() for x in (w.arbiter, w.regime)]
         map_ = as_dict(w.maps[naive.map_at(firsts, i)[0]])
-        priced, pays = w.pricing.reshape(12, -1)[10:, i].tolist(), float(w.probs.reshape(3, -1)[2, i])
+        priced, pays = w.pricing.reshape(2, -1)[:, i].tolist(), float(w.probs.reshape(3, -1)[2, i])
         want = naive.decide_block(cell, three, *seen, priced, pays, PROBLEM, map_, p)
         for column, value in want.items():
             assert flat[column][i] == value or (value != value and np.isnan(flat[column][i])), (i, column, flat[column][i], want)
@@ -282,10 +282,11 @@ def test_voters_without_probabilities_lean_by_their_confidence():
         np.array([0.6, 0.7, 0.8, np.nan, 0.9]).reshape(5, 1, 1),
         np.array([[0.1, 0.3, 0.6], [np.nan] * 3, [0.1, 0.8, 0.1], [np.nan] * 3, [0.0, 0.1, 0.9]]).reshape(5, 1, 1, 3),
     )
-    pricing = np.empty((12, 1))
-    lay_pricing(*told(votes), pricing)
-    want = [0.5, -0.7, 0.0, np.nan, 0.9, 0.3, 1.0 - 0.7, 0.8, np.nan, 0.1]
-    np.testing.assert_array_equal(pricing[:10, 0], want)
+    filled = np.empty((5, 3))
+    fill_in(*told(votes), filled, 0, 1)
+    want = [[0.1, 0.3, 0.6], [0.7, 1.0 - 0.7, 0.0], [0.1, 0.8, 0.1], [0.0, 0.1, 0.9]]
+    np.testing.assert_array_equal(filled[[0, 1, 2, 4]], want)  # the absent voter does not count
+    np.testing.assert_array_equal(leans_of(votes)[:, 0, 0], [0.6 - 0.1, -0.7, 0.0, np.nan, 0.9])
 
 
 def test_maps_begin_where_their_time_comes():

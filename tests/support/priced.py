@@ -57,6 +57,6 @@ def priced_world(n: int, n_symbols: int, seed: int = 0, *, meta: bool = True, pr
         probs=random_probs(rng, n, n_symbols) if meta else None,
         volatility=volatility,
         carry=carry,
-        pricing=pricing_of(votes, volatility, carry),
+        pricing=pricing_of(volatility, carry),
         maps=random_maps(rng, [0, n_symbols * (n // 4), n_symbols * (n // 2) + 3]),
     )

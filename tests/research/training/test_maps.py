@@ -157,7 +157,7 @@ def test_what_a_fold_holds_out_counts_beside_the_folds_before_it(bars):
     other = Predictions.from_probs(bars, all_rows(bars), made.fold, made.labels, made.label).votes()
     held = [Held(part, other[part[0] : part[-1] + 1]) for part in rows]
     found = fit_maps(bars, votes, made.labels, made.label.horizon, STARTS, params, held)
-    trades = Trades.of(bars, votes, params)
+    trades = Trades.of(bars, params)
     for k, start in enumerate(STARTS):
         factors = found.maps["factors"][k]
         leans = [trades.lean(votes[a:b], slice(a, b), found.maps["factors"][j]) for j, (a, b) in enumerate(pairwise([*STARTS, N])) if j < k]
