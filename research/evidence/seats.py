@@ -1,6 +1,6 @@
 """Seats of a run: which layers could act in which period, the newest evidence for it, and at which parameters it was found."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -31,30 +31,32 @@ def map_rows(run: RunRecord, rows: slice) -> NDArray:
     return found
 
 
+def seats_at(row: Any, told: Told, names: Sequence[str]) -> dict[str, tuple[bool, str]]:
+    """Say of the ensemble, each voter, arbiter and meta layer whether a map lets it act, and on what evidence. names: of the voters."""
+    found = {"ensemble": (bool(row["slope"] > 0.0), map_text(told["ensemble"], float(row["slope"])))}
+    for m, name in enumerate(names):
+        if name in told.get("voters", {}):
+            found[name] = (bool(row["factors"][m] > 0.0), place_text(told["voters"][name]))
+    for layer, is_seated in (("arbiter", bool(row["arbiter_slope"] > 0.0)), ("meta", bool(row["is_seated"] > 0))):
+        text = seat_text(told[layer], is_seated) if layer in told else "no seat: the maps were found without a learned model of it"
+        found[layer] = (is_seated, text)
+    return found
+
+
 def seats(run: RunRecord, rows: slice) -> list[dict[str, Any]]:
     """Say of each layer and each voter in which periods of some rows it could act, oldest first, and on what newest evidence."""
-    periods = served(run, rows)
+    periods = [seats_at(row, told, run.result.votes.names) for row, told in served(run, rows)]
     if not periods:
         return []
+    params = [part for _, part in run.params.spans(run.bars.close_time[rows])]
+    is_off = {name: not any(getattr(part, name).enabled for part in params) for name in ("arbiter", "meta")}
 
-    def of(name: str, acts: Callable[[Any], bool], text: Callable[[Told, Any], str]) -> dict[str, Any]:
-        row, told = periods[-1]
-        return {"layer": name, "acts": [bool(acts(each)) for each, _ in periods], "evidence": text(told, row)}
+    def of(name: str, evidence: str) -> dict[str, Any]:
+        if is_off.get(name):
+            return {"layer": name, "acts": [False] * len(periods), "evidence": f"{name}.enabled is off"}
+        return {"layer": name, "acts": [each.get(name, (False, ""))[0] for each in periods], "evidence": evidence}
 
-    def voter(m: int) -> dict[str, Any]:
-        name = run.result.votes.names[m]
-        return of(name, lambda row: row["factors"][m] > 0.0, lambda told, row: place_text(told["voters"][name]))
-
-    def seat(name: str, acts: Callable[[Any], bool]) -> dict[str, Any]:
-        if not any(getattr(part, name).enabled for _, part in run.params.spans(run.bars.close_time[rows])):
-            return of(name, lambda row: False, lambda told, row: f"{name}.enabled is off")
-        return of(name, acts, lambda told, row: _seat(told, name, acts(row)))
-
-    names = run.result.votes.names
-    voters = [voter(m) for m in range(len(names)) if names[m] in periods[-1][1].get("voters", {})]
-    ensemble = of("ensemble", lambda row: row["slope"] > 0.0, lambda told, row: map_text(told["ensemble"], float(row["slope"])))
-    arbiter = seat("arbiter", lambda row: row["arbiter_slope"] > 0.0)
-    return [ensemble, *voters, arbiter, seat("meta", lambda row: row["is_seated"] > 0)]
+    return [of(name, evidence) for name, (_, evidence) in periods[-1].items()]
 
 
 def fitted_at(run: RunRecord) -> dict[str, list[Any]]:
@@ -63,7 +65,3 @@ def fitted_at(run: RunRecord) -> dict[str, list[Any]]:
         return {}
     then, here = dict(run.predictions.maps.params), run.params.flat()
     return {name: [value, here[name]] for name, value in then.items() if name in here and here[name] != value}
-
-
-def _seat(told: Told, layer: str, is_seated: bool) -> str:
-    return seat_text(told[layer], is_seated) if layer in told else "no seat: it has no learned model"

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from qtcore.types import Action
 from research.live.monitoring.envelope_view import bands_of, written
-from research.live.monitoring.health import LEVEL_WORDS, LEVELS, status
+from research.live.monitoring.health import LEVELS, status
 from research.live.monitoring.journal_source import JournalSource
 from research.live.monitoring.run_source import RunSource
 from research.runs.verdict import FAILING
@@ -36,7 +36,7 @@ def share_bar(share: float) -> str:
 
 
 class Screen(JupyterMixin):
-    """The whole view: governor, positions, models, signals, last decisions, health; as wide as the terminal, or in a notebook."""
+    """The whole view: governor, positions, models, signals, last decisions, seats, health; as wide as the terminal, or in a notebook."""
 
     def __init__(self, source: JournalSource | RunSource) -> None:
         """Take a look; drawing needs the source no more."""
@@ -49,6 +49,7 @@ class Screen(JupyterMixin):
         self.bands = _bands(bands_of(now, source.is_live))
         self.positions = _positions(book.positions, source.orders(), now["figures"] is not None)
         self.last = source.last(10)
+        self.seats = _seats(now)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Lay it out."""
@@ -65,7 +66,7 @@ class Screen(JupyterMixin):
             else:
                 pairs += [left, right]
         governor, *others = pairs
-        yield Group(governor, self.positions, _decisions(self.last, options.max_width), *others, *self.bands)
+        yield Group(governor, self.positions, _decisions(self.last, options.max_width), *self.seats, *others, *self.bands)
 
 
 def screen(source: JournalSource | RunSource) -> Screen:
@@ -86,7 +87,7 @@ def _head(now: dict[str, Any]) -> Text:
     text = Text(no_wrap=True, overflow="ellipsis")
     text.append(now["source"], style="bold")
     text.append(f"  {state}", style="green" if state == "live, on paper" else "dim")
-    text.append(f"  layers: {LEVEL_WORDS[now['health']['level']]}\n", style="dim" if now["figures"] else COLOURS[now["health"]["level"]])
+    text.append(f"  {now['health']['said']}\n", style="dim" if now["figures"] else COLOURS[now["health"]["level"]])
     text.append(f"last bar {(now['last_bar'] or 'none')[:16].replace('T', ' ')} UTC, seen {datetime.now(UTC):%Y-%m-%d %H:%M:%S}")
     return text
 
@@ -146,8 +147,18 @@ def _health(now: dict[str, Any]) -> Panel:
     table = _table("rate", "value and band", "level", gap=1)  # two panels of it beside each other need every column of 120
     for row in now["health"]["rows"]:
         table.add_row(row["name"], row["said"], Text(row["level"] if row["level"] in LEVELS[1:] else "", COLOURS[row["level"]]))
-    said = [Text(f"{layer}: {told['text']}", "dim") for layer, told in now["layers"].items() if told["text"]]
-    return _panel(Group(table, *said), "HEALTH")
+    return _panel(table, "HEALTH")
+
+
+def _seats(now: dict[str, Any]) -> list[Panel]:
+    """Say which layers and voters act now, and on what evidence; nothing where each that is on acts."""
+    if not any(told["text"] for told in now["layers"].values()):
+        return []
+    table = _table("layer", "now", "newest evidence")
+    table.columns[2].no_wrap = False
+    for layer, told in now["layers"].items():
+        table.add_row(layer, Text(told["word"], "green" if told["word"] in ("acts", "on") else "dim"), told["text"])
+    return [_panel(table, "SEATS OF THE LAYERS")]
 
 
 def _bands(bands: dict[str, Any]) -> list[RenderableType]:

@@ -16,7 +16,12 @@ from research.live.records import iso
 from research.runs.meta_words import PRICED
 
 LEVELS = ("healthy", "warning", "critical")
-LEVEL_WORDS = {"healthy": "no warning", "unknown": "too few bars to judge", "warning": "warning", "critical": "critical"}
+LEVEL_WORDS = {
+    "healthy": "no rate warns",
+    "unknown": "too few bars to judge the rates",
+    "warning": "a rate warns",
+    "critical": "a rate is critical",
+}
 NO_MODEL = "no model"
 NO_MODEL_TEXT = "no meta model is served, so the layer says nothing"
 LIMITS = {"overrides": 0.40, "escalations": 0.80}  # shares of 13.5 above which the meta layer does not work as it should
@@ -163,22 +168,22 @@ def _thresholds(params: Params) -> dict[str, float]:
 
 
 def layers(source: StatusSource) -> dict[str, dict[str, str]]:
-    """Say of meta layer and arbiter in a `word` whether they act now, and in a `text`, where opinions have a price, why.
+    """Say of each layer in a `word` whether it acts now, and in a `text`, where opinions have a price, why; there of each voter too.
 
     A layer whose answers trade only with a seat `acts` or `advises`; another is `on`, and each may be `off` or without the model it asks.
     """
     params, seats = source.params(), source.seats()
+    is_priced = params.decide.rule == DecideRule.EDGE
 
     def of(layer: str, is_on: bool, is_mute: bool = False) -> dict[str, str]:
         if not is_on or is_mute:
             return {"word": NO_MODEL if is_on else "off", "text": NO_MODEL_TEXT if is_on else ""}
         acts, text = seats.get(layer, (False, "no seat: no map is known yet"))
-        return (
-            {"word": "acts" if acts else "advises", "text": text} if params.decide.rule == DecideRule.EDGE else {"word": "on", "text": ""}
-        )
+        return {"word": "acts" if acts else "advises", "text": text} if is_priced else {"word": "on", "text": ""}
 
     is_mute = params.meta.mode != MetaMode.POLICY and not source.has_meta_model()
-    return {"meta": of("meta", params.meta.enabled, is_mute), "arbiter": of("arbiter", params.arbiter.enabled)}
+    always = {"arbiter": of("arbiter", params.arbiter.enabled), "meta": of("meta", params.meta.enabled, is_mute)}
+    return {layer: of(layer, True) for layer in seats if is_priced and layer not in always} | always
 
 
 def rules(tally: LiveCounts, params: Params) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from qtcore import Params
 from qtcore.rules import Reason
 from qtcore.types import F8, I8, NEVER, NS_PER_DAY, NS_PER_MINUTE
+from research.evidence.seats import seats_at
 from research.live.journal.reading import Reading
 from research.live.journal.seal import check_seals
 from research.live.monitoring.cell_history import SETTLED, DecidedBar, Money, arbiter_inputs, has_signal
@@ -35,7 +36,6 @@ from research.live.storage.cells import (
 )
 from research.live.storage.codec import cell_names, digest_of, joined, schedule_of, unpack_bar, unpack_book
 from research.live.storage.files import check_version, check_whole, guarded, is_held, read_about
-from research.runs.price_text import seat_text
 
 LATE = 2 * NS_PER_MINUTE  # after its close a bar of a live feed is overdue: grace, download and decision take less
 RESET, NEWEST = "reset_stats", 2**63 - 1  # a row of `control` that no runner acts on; the largest number of a cell
@@ -173,10 +173,7 @@ class JournalSource:
         """Say by layer whether the map of the last bar lets it act, and on what evidence."""
         schedule, last = schedule_of(self._models()), self.rows("SELECT close_time FROM bars ORDER BY bar DESC LIMIT 1")
         row, told = (None, {}) if schedule is None or not last else schedule.at(last[0][0])
-        if row is None:
-            return {}
-        acts = {"arbiter": bool(row["arbiter_slope"] > 0.0), "meta": bool(row["is_seated"])}
-        return {layer: (is_seated, seat_text(told.get(layer, {}), is_seated)) for layer, is_seated in acts.items()}
+        return {} if row is None else seats_at(row, told, self.voters)
 
     @decoded
     def allowed(self) -> dict[str, list[str]]:

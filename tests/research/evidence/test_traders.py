@@ -70,7 +70,7 @@ def test_seats_say_in_which_periods_a_layer_could_act_and_why(bars):
     assert all(told["ensemble"]["acts"])
     assert all(told["arbiter"]["acts"])
     assert not any(told["meta"]["acts"])
-    assert told["meta"]["evidence"] == "no seat: it has no learned model"
+    assert told["meta"]["evidence"] == "no seat: the maps were found without a learned model of it"
     table = seat_table(run.summary["traders"]["seats"])
     n = len(told["ensemble"]["acts"])
     assert [row[1] for row in table.rows[:1]] == [f"{n} of {n}"]

@@ -1,5 +1,7 @@
 """Does paper trading of opinions with a price do what the backtest did, also after a restart, a command and a promotion?"""
 
+import io
+import re
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +12,10 @@ import pytest
 import research
 from qtcore import Engine, Params
 from qtcore.types import MODELS, MONEY_COLUMNS, N_KNOTS, Action, Source
+from research.cli.terminal import Terminal
 from research.errors import UserError
+from research.evidence.seats import seats_at
+from research.live.dashboard.monitor import screen
 from research.live.monitoring.gap import live_gap
 from research.live.monitoring.health import status
 from research.live.monitoring.sources import open_source
@@ -19,7 +24,7 @@ from research.live.start import LiveOptions, start_live
 from research.live.storage.codec import cell_names, hash_state
 from research.runs.config import load_config
 from research.runs.folder import read_run
-from research.runs.price_text import seat_text
+from research.runs.price_text import map_text, place_text, seat_text
 from research.runs.tables import decision_planes
 from research.training import registry
 from research.training.models.layers import Layers
@@ -129,6 +134,15 @@ def test_the_status_says_who_acts_and_on_what_evidence(whole, trained):
     assert row["arbiter_slope"] > 0.0
     assert said["arbiter"] == {"word": "acts", "text": seat_text(told["arbiter"], True)}
     assert said["meta"]["word"] == "no model"
+    assert said["ensemble"] == {"word": "acts", "text": map_text(told["ensemble"], float(row["slope"]))}
+    assert list(said) == ["ensemble", "arbiter", "meta"]  # one voter alone is not tried
+    place = {"is_kept": True, "gain": {"mean": 0.0001, "upper": 0.0004, "n_blocks": 20}}
+    assert seats_at(row, told | {"voters": {"lgbm": place}}, MODELS)["lgbm"] == (True, place_text(place))
+    monitor = Terminal(width=240, record=True, file=io.StringIO())
+    monitor.print(screen(source))
+    table = monitor.export_text().partition("SEATS OF THE LAYERS")[2]
+    for layer, each in said.items():
+        assert re.search(rf"\b{layer} +{each['word']} +{re.escape(each['text'].partition(' with')[0])}", table)
     assert maps.at(int(maps.maps["start"][0]) - 1) == (None, {})
 
 

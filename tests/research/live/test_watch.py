@@ -229,6 +229,22 @@ def test_what_a_meta_layer_without_a_seat_says_of_a_bet_is_advice_and_no_thresho
     assert not {"meta_threshold", "consensus_threshold"} & set(said)
     assert "confidence_threshold" not in said["arbiter"]
     assert said["layers"]["arbiter"] == {"word": "advises", "text": "no seat: no map is known yet"}
+    console = Terminal(width=80, record=True, file=io.StringIO())
+    console.print(screen(source))
+    assert "SEATS OF THE LAYERS" in console.export_text()
+
+
+def test_the_head_speaks_of_rates_alone_since_alarms_may_stand_beside_it(watched, monkeypatch):
+    source = open_source(watched[1])
+    source._tally = tally_of()
+    monkeypatch.setattr(source, "allowed", lambda: {"unskilled": ["xgb"]})
+    console = Terminal(width=120, record=True, file=io.StringIO())
+    console.print(screen(source))
+    text = console.export_text()
+    assert "  no rate warns\n" in text
+    assert "! models: xgb: served without skill" in text
+    assert "no warning" not in text
+    assert "SEATS OF THE LAYERS" not in text  # as published, what is on acts
 
 
 @pytest.mark.parametrize(("mode", "word"), [("bet", "warns"), ("override", "fails"), ("policy", "passes")])

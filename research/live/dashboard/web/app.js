@@ -133,7 +133,7 @@ function head(page) {
   $("name").textContent = s.source;
   const [state, level] = !s.is_live ? ["finished run", "unknown"] : runner.is_running === false ? ["stopped", runner.feed.startsWith("replay:") ? "unknown" : "critical"] : ["running, on paper", "healthy"];
   $("state").textContent = state; $("state").className = "tag " + level;
-  $("health").textContent = "layers: " + s.health.said; $("health").className = "tag " + (s.figures ? "unknown" : s.health.level);
+  $("health").textContent = s.health.said; $("health").className = "tag " + (s.figures ? "unknown" : s.health.level);
   const due = s.is_live && s.last_bar && !runner.feed.startsWith("replay:") ? Date.parse(s.last_bar) + page.interval / 1e6 - Date.now() : NaN;
   $("last-bar").textContent = (s.last_bar ? `last bar ${s.last_bar.slice(0, 16).replace("T", " ")} UTC` : "no bar yet") + (due > 0 ? `, next in ${Math.ceil(due / 60000)} min` : "");
   document.title = `${s.alarms.some((alarm) => alarm.level === "critical") ? "! " : ""}${s.figures ? s.verdict + ": " : ""}${equity} ${s.source}`;
@@ -176,8 +176,8 @@ function tables(page) {
       ...priced ? [d.edge === null ? "" : signed(d.edge, 1)] : [], [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
       ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
   table("rates", [["rate"], ["value and band"], ["of", "n extra"], ["level"]], s.health.rows.map((r) => [r.name, r.said, number(r.n, 0), [["warning", "critical"].includes(r.level) ? r.level : "", r.level]]), "nothing to judge");
-  $("layers").replaceChildren();
-  for (const [layer, told] of Object.entries(s.layers)) if (told.text) put($("layers"), "p", `${layer}: ${told.text}`, "small quiet");
+  const layers = Object.entries(s.layers);
+  table("layers", [["layer"], ["now"], ["newest evidence", "wide"]], layers.some(([, told]) => told.text) ? layers.map(([layer, told]) => [layer, [told.word, told.word === "acts" || told.word === "on" ? "healthy" : "unknown"], told.text]) : [], "none is needed: every layer that is on acts");
   table("refusals", [["rule"], ["set by", "extra"], ["times", "n"]],
     s.governor.rules.filter((r) => r.refused).sort((a, b) => b.refused - a.refused).map((r) => [r.label, [r.parameter ? `${r.parameter} = ${r.value}` : "", "small quiet"], number(r.refused, 0)]), "none");
   table("events", [["time"], ["kind"], ["symbol", "extra"], ["text", "wide"]], page.events.map((e) => [minute(e.time), e.kind, e.symbol || "", e.text]), "nothing was noted");
