@@ -157,7 +157,7 @@ def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
     rows, plain, chunks = np.flatnonzero(is_suited), [np.flatnonzero(~is_suited)], []
     rows = rows[np.argsort(kinds[rows], kind="stable")]
     for same in np.split(rows, np.flatnonzero(np.diff(kinds[rows])) + 1) if len(rows) else ():
-        kind = put_alike_together(same, [settings[:, SETTINGS.index(name)] for name in ALIKE])
+        kind = put_alike_together(same, [_hurdles(records), *(settings[:, SETTINGS.index(name)] for name in ALIKE)])
         n = len(kind) // LANES * LANES
         n = len(kind) if len(kind) - n >= LEAST else n
         plain.append(kind[n:])
@@ -183,6 +183,13 @@ def put_alike_together(rows: I8, columns: list[F8]) -> I8:
     n_pieces = max(1, round((len(rows) / LANES) ** (1.0 / len(columns))))
     pieces = np.array_split(rows[np.argsort(columns[0][rows], kind="stable")], n_pieces)
     return np.concatenate([put_alike_together(piece, columns[1:]) for piece in pieces])
+
+
+def _hurdles(records: NDArray) -> F8:
+    """Return what an edge before costs must exceed, [P]; 0.0 where opinions have no price."""
+    broker, decide = records["broker"], records["decide"]
+    hurdle: F8 = 2.0 * (broker["fee_rate"] + broker["slippage_rate"]) + decide["min_edge"]
+    return np.where(decide["rule"] == DecideRule.EDGE, hurdle, 0.0)
 
 
 def _settings(records: NDArray, unit: int) -> F8:

@@ -97,7 +97,7 @@ def numpy_vote(action: np.ndarray, confidence: np.ndarray, weights: np.ndarray) 
 
 def test_the_vote_against_numpy(benchmark):
     params = PUBLISHED
-    action, confidence, _, regime, *_, record, codes, values, table, found, _ = cells(N, S, params)
+    action, confidence, _, _, regime, *_, record, codes, values, table, found, _, _ = cells(N, S, params)
     weights = np.array(params.ensemble.weights)
 
     def vote():
