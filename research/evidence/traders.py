@@ -1,4 +1,4 @@
-"""Traders: layers that opened the trades of a run; where opinions have a price, why a layer opened none, and how near it came."""
+"""Traders: layers that opened the trades of a run, why one opened none, and, where opinions have a price, how near it came."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 from qtcore.chain.price import FUNDING, VOLATILITY, costs_rule
 from qtcore.choices import DrawdownBasis
-from qtcore.rules import Reason, rule_of
+from qtcore.rules import Reason, Rule, rule_of
 from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
 from research.errors import several
 from research.evidence.seats import fitted_at, map_rows, seats, served
@@ -17,15 +17,16 @@ from research.runs.record import RunRecord
 
 FULL = 1.0 - 1e-9  # of the largest position: what rounding leaves of it
 HIGH = 99.0  # percentile of the edges that is shown
+HARDLY = 0.2  # of all trades: an ensemble with a smaller share says what stood in its way
 
 
 def traders(run: RunRecord, rows: slice, n_trades: int) -> dict[str, Any]:
     """Say what `attribution.by_source` does not: who made no trade and why, how many trades got the largest position, and the edges.
 
-    rows: the tested ones. All but `at_max_position` speak of opinions with a price; without one they are empty or None.
+    rows: the tested ones. `edges`, seats and what they were found at need opinions with a price; without one they are empty or None.
     """
     is_priced = run.result.decisions.edge is not None
-    said = [] if not is_priced or run.own.judge is not None else list(Absent(run, rows, n_trades).sentences())
+    said = [] if run.own.judge is not None else list(Absent(run, rows, n_trades).sentences() if is_priced else refused(run, rows, n_trades))
     told = {"sentences": said, "at_max_position": at_max_position(run), "edges": edges(run, rows) if is_priced else None}
     told |= {"seats": seats(run, rows) if is_priced else [], "fitted_at": fitted_at(run) if is_priced else {}}
     maps = run.predictions.maps if is_priced else None
@@ -39,6 +40,37 @@ def declined(run: RunRecord, rows: slice, n_trades: int) -> str | None:
     if said.edge is None or run.own.judge is not None or n_trades or wished.any() or not said.n_voters[rows].any():
         return None
     return Absent(run, rows, n_trades).nearest()
+
+
+def refused(run: RunRecord, rows: slice, n_trades: int) -> Iterator[str]:
+    """Say of an ensemble without a price that opened few trades or none which rule took most of its BUY and SELL, and what binds."""
+    d, opened = run.result.decisions, int(np.count_nonzero(run.trades["source"] == Source.ENSEMBLE))
+    voted = d.n_voters[rows] > 0
+    sides = voted & (d.ensemble_action[rows] != Action.HOLD)
+    if opened and opened >= HARDLY * n_trades:
+        return
+    none = f"The ensemble made {f'{opened:,} of {n_trades:,} trades' if n_trades else 'no trade'} because"
+    n_sides, said = int(sides.sum()), f"said BUY or SELL on {int(sides.sum()):,} of {several(int(voted.sum()), 'cells')}"
+    if not n_sides:
+        yield f"{none} {f'it {said} with a vote' if voted.any() else 'no model voted'}."
+        return
+    is_wish = (d.source[rows] == Source.ENSEMBLE) & (d.raw_action[rows] != Action.HOLD)
+    reasons = np.where(is_wish, run.result.governor_reason[rows], d.meta_reason[rows])[sides]
+    codes, counts = np.unique(reasons[~np.isin(reasons, (Reason.APPROVED, Reason.EXIT_SIGNAL))], return_counts=True)
+    text = f"{none} it {said}"
+    if len(codes):
+        rule = rule_of(int(codes[np.argmax(counts)]))
+        text += f", of which {_named(rule)} took the most, {int(counts.max()):,}"
+    least, sure = run.params.governor.min_confidence, d.ensemble_confidence[rows][sides]
+    if least > 0.0:
+        n_sure = int((sure >= least).sum())
+        text += f"; its confidence reaches governor.min_confidence of {least:g} on {n_sure:,} of them and is {sure.max():.3f} at most"
+    yield f"{text}."
+
+
+def _named(rule: Rule) -> str:
+    """Name a rule with its parameter, if it has one."""
+    return f"{rule.reason.name}{f' ({rule.parameter})' if rule.parameter else ''}"
 
 
 def at_max_position(run: RunRecord) -> int:
@@ -162,7 +194,7 @@ class Absent:
         if self.run.meta is None:
             return "The meta layer changed no bet because it has no learned model."
         if not bets and not changed:
-            return "The meta layer changed no bet because the ensemble made none."
+            return "The meta layer changed no bet because the ensemble made none; its rules count leans, which are no bets without an edge."
         return None if changed else f"The meta layer changed 0 of {several(bets, 'bets')} because {self._unseated('meta')}."
 
     def _short_of(self, source: Source) -> str:
@@ -186,10 +218,8 @@ class Absent:
             return f"the layers before it had the word wherever its edge before costs, up to {bp(gross)}, was above costs of {bp(cost)}"
         codes, counts = np.unique(self.run.result.governor_reason[self.rows][wished], return_counts=True)
         rule = rule_of(int(codes[np.argmax(counts)]))
-        by = f"{rule.reason.name}{f' ({rule.parameter})' if rule.parameter else ''}"
-        return (
-            f"the governor turned away all {int(wished.sum()):,} of its wishes, most by {by}; its largest edge before costs was {bp(gross)}"
-        )
+        most = f"the governor turned away all {int(wished.sum()):,} of its wishes, most by {_named(rule)}"
+        return f"{most}; its largest edge before costs was {bp(gross)}"
 
     def _unproven(self, layer: str) -> str:
         """Say that the lower bound of a layer's slope is nowhere above 0, and what came nearest."""

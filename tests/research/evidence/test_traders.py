@@ -46,6 +46,29 @@ def said(run) -> str:
     return " ".join(run.summary["traders"]["sentences"])
 
 
+def test_an_ensemble_without_a_price_that_hardly_traded_says_which_rule_took_its_sides(bars):
+    votes, published = Predictions.random(bars, seed=1), Params.profile("published")
+    run = research.backtest(bars, votes, published)
+    d, (text,) = run.result.decisions, run.summary["traders"]["sentences"]
+    opened, n = int((run.trades["source"] == Source.ENSEMBLE).sum()), run.summary["pnl"]["n_trades"]
+    voted = d.n_voters > 0
+    sides = voted & (d.ensemble_action != Action.HOLD)
+    sure = d.ensemble_confidence[sides]
+    assert opened < 0.2 * n
+    assert text.startswith(
+        f"The ensemble made {opened} of {n} trades because it said BUY or SELL on {sides.sum():,} of {voted.sum():,} cells, of"
+    )
+    assert text.endswith(f"governor.min_confidence of 0.65 on {(sure >= 0.65).sum():,} of them and is {sure.max():.3f} at most.")
+    assert text in traders_text(run.summary)
+    strict = research.backtest(bars, votes, published.with_values({"meta.enabled": False, "governor.min_confidence": 0.999}))
+    (text,) = strict.summary["traders"]["sentences"]
+    assert text.startswith("The ensemble made no trade because it said")
+    assert f"of which LOW_CONFIDENCE (governor.min_confidence) took the most, {sides.sum():,}; its confidence reaches" in text
+    assert " of 0.999 on 0 of them and is " in text
+    free = research.backtest(bars, votes, published.with_values({"meta.enabled": False, "governor.min_confidence": 0.0}))
+    assert free.summary["traders"]["sentences"] == []
+
+
 def test_a_layer_without_a_map_says_so_beside_its_costs(bars):
     run = priced(bars, 0.0)
     assert "The ensemble made no trade because the 99 % lower bound of its slope is above 0 in none of " in said(run)
