@@ -19,7 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_python_in_the_readme_runs_and_shows_orders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("QT_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -29,6 +31,7 @@ def test_the_python_in_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, "README.md", "exec"), scope)
         assert "run" in scope
         assert "orders" in scope
+        assert "[('SIM0" in capsys.readouterr().out
 
 
 def test_every_command_is_told_and_every_told_command_exists() -> None:
