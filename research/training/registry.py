@@ -219,9 +219,12 @@ def live_refusal(folder: Path) -> str | None:
 
 
 def check_live(schedule: Schedule[Any, Any], allow_rejected: bool, allow_synthetic: bool, may_advise: bool) -> None:
-    """Raise UserError unless every artefact that serves from now on, base model or meta layer, may be served by its metadata."""
+    """Raise UserError unless every artefact that serves from now on, base model or meta layer, is whole and its metadata allow it."""
     for artefact in schedule.serving:
         name, status = "the meta layer" if artefact.slot == "meta" else artefact.slot, artefact.meta.get("status")
+        if schedule.fitted(artefact) is None:
+            (why,) = replace(schedule, artefacts=(artefact,)).check()
+            raise ModelError(f"{name} must be whole to go live, was not: {why}")
         if artefact.meta.get("synthetic", True) and not allow_synthetic:
             raise ModelError(f"{name} must be trained on real labels to go live, was synthetic; pass --allow-synthetic to do it anyway")
         if status != "accepted" and not allow_rejected and not (may_advise and status == "unskilled"):

@@ -61,6 +61,10 @@ def write_schedule(target: Path, artefacts: Iterable[Any], document: Mapping[str
 
     artefacts: dataclasses with `fold`, `path`, `meta` and `meta_hash`; their other fields go into the schedule. what: for the error.
     """
+    artefacts = tuple(artefacts)
+    if gone := [artefact.path for artefact in artefacts if not artefact.path.exists()]:
+        rule = f"{what} must have all their files to be kept"
+        raise ModelError(f"{rule}, were without {len(gone)} of {len(artefacts)}: {gone[0]}; train again")
     with writable(what, target):
         moved = tuple(_put(target, artefact) for artefact in artefacts)
         own = [{f.name: getattr(a, f.name) for f in fields(a) if f.name not in ("path", "meta")} for a in moved]

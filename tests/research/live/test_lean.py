@@ -2,6 +2,7 @@
 
 import gc
 import json
+import re
 import subprocess
 import sys
 
@@ -12,8 +13,8 @@ from research.data import load_bars
 from research.errors import UserError
 from research.live.session.fast_start import quiet_heap
 from research.live.start import LiveOptions
-from research.training.models.schedule import Artefact
-from research.training.registry import load_for_live
+from research.training.models.schedule import Artefact, ModelSet
+from research.training.registry import check_live, load_for_live
 from tests.support.as_published import CONFIG
 from tests.support.live_market import content, run_live
 
@@ -73,3 +74,10 @@ def test_going_live_opens_every_artefact_once_and_refuses_a_damaged_one(trained,
     models.artefacts[0].path.write_bytes(b"{}")
     with pytest.raises(UserError, match="models must be whole to go live"):
         load_for_live(trained, allow_rejected=True, allow_synthetic=True)
+    gone = models.serving[0]
+    gone.path.unlink()  # as of a meta layer, which may lack models that serve no more
+    with pytest.raises(UserError, match=f"^{gone.slot} must be whole to go live, was not: .* must have the file .*; train again$"):
+        check_live(ModelSet.load(trained, is_checked=False), True, True, True)
+    lost = rf"^models must have all their files to be kept, were without 1 of \d+: {re.escape(str(gone.path))}; train again$"
+    with pytest.raises(UserError, match=lost):
+        models.save(tmp_path / "copy")
