@@ -236,6 +236,26 @@ def test_in_a_browser(browser, folder, html, width, scheme):
 
 
 @pytest.mark.browser
+def test_a_table_wider_than_the_page_scrolls_in_its_box_and_shows_that_there_is_more(browser, folder, html):
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
+    page.goto((folder / "report.html").as_uri())
+    box = page.locator('[aria-label="Accuracy of models and layers"]')
+    box.scroll_into_view_if_needed()
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth + 50")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1200
+
+    def edge() -> float:
+        """Brightness of the corner below the last row's text."""
+        at = box.bounding_box()
+        return brightness(page.screenshot(clip={"x": at["x"] + at["width"] - 4, "y": at["y"] + at["height"] - 3, "width": 4, "height": 3}))
+
+    more = edge()
+    box.evaluate("e => e.scrollLeft = e.scrollWidth")
+    assert more < 240 < edge()
+    page.close()
+
+
+@pytest.mark.browser
 def test_the_evidence_for_seats_is_whole_in_a_browser(browser, tmp_path):
     bars = research.load_bars("simulated:random_walk?n_bars=1200&n_symbols=3&seed=2")
     run = research.backtest(bars, research.Predictions.random(bars, seed=1))
