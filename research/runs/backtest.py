@@ -104,13 +104,19 @@ def _priced(bars: Bars, predictions: Predictions, params: Params, judge: Any, cu
 
 
 def seated(bars: Bars, predictions: Predictions, params: Params, meta: MetaSchedule) -> Predictions:
-    """Return predictions whose maps say where the learned meta layer acts, in mode `bet`; as they are where they say so of this one."""
+    """Return predictions whose maps say where the learned meta layer acts, in mode `bet`; as they are where they say so of this one.
+
+    Models of a training say so too, so that they serve live what the backtest did.
+    """
     maps = predictions.maps
     if params.meta.mode != MetaMode.BET or maps is None or all(told.get("meta", {}).get("name") == meta.hash for told in maps.evidence):
         return predictions
     from research.training.map_fit import seat_meta
 
-    return replace(predictions, maps=seat_meta(bars, predictions, meta, meta.hash))
+    maps, models = seat_meta(bars, predictions, meta, meta.hash), predictions.models
+    if models is not None and not maps.data:  # maps of an own judge are no model's
+        models = replace(models, config={**models.config, "maps": maps.to_dict()})
+    return replace(predictions, maps=maps, models=models)
 
 
 def resolved(params: Params, predictions: Predictions) -> Params:

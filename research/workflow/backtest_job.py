@@ -225,10 +225,9 @@ def _with_meta(job: Job, bars: Bars, predictions: Predictions, progress: Progres
 def _with_seat(out: Path, bars: Bars, predictions: Predictions, params: Params, meta: MetaSchedule) -> Predictions:
     """Store where the meta layer acts with the models and the predictions of a training, where opinions have a price."""
     made = seated(bars, predictions, params, meta)
-    if made is predictions or made.maps is None or made.models is None:
+    if made is predictions or made.models is None:
         return predictions
-    models = replace(made.models, config={**made.models.config, "maps": made.maps.to_dict()}).save(out)
-    made = replace(made, models=models)
+    made = replace(made, models=made.models.save(out))
     made.save(out / "predictions.parquet")
     return made
 

@@ -24,6 +24,7 @@ from research.training.labels import score_labels
 from research.training.map_fit import fit_maps, periods, price_predictions
 from research.training.meta.estimators import BET_KINDS
 from research.training.models.layers import given
+from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.seats import Gain, gain, gains
 from tests.conftest import assert_same_bits
@@ -281,6 +282,9 @@ def test_a_seat_of_the_meta_layer_is_evaluated_once_and_knows_nothing_of_its_own
     params = PARAMS.with_values({"broker.max_holding_bars": 5})
     once = seated(bars, made, params, meta)
     assert seated(bars, once, params, meta) is once
+    models = ModelSet((), ("rsi",), {"label": {"horizon": 5}, "maps": made.maps.to_dict()})
+    served = seated(bars, replace(made, models=models), params, meta).models  # live as in the backtest
+    assert served.map_schedule.hash == once.maps.hash != models.map_schedule.hash
     cut, planes = STARTS[5], {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close")}
     for plane in planes.values():
         plane[cut:] *= np.exp(np.cumsum(np.random.default_rng(5).normal(0.0, 0.02, (N - cut, S)), axis=0))
