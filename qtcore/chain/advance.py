@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import pattern_table
-from qtcore.chain.price import FUNDING, N_BIDS, N_PRICING, VOLATILITY, VOLATILITY_NAME
+from qtcore.chain.price import FUNDING, N_BIDS, N_PRICING, VOLATILITY, VOLATILITY_NAME, no_map
 from qtcore.chain.trade import TradeState, trade
 from qtcore.choices import DecideRule
 from qtcore.features import OUT
@@ -30,8 +30,9 @@ def advance(
 
     prices [5, 1, S]: open, high, low, close, volume; times [2, 1]: open and close, ns UTC; funding [1, S] or (0, 0). action, confidence
     [5, S], said [5, 3 S]: votes; probs [3, 1], problem, patterns, found, pricing, filled, bids: what `decide_block` takes without a meta
-    model. maps: MAP [F] by `start`, as bytes; volatility: number of its plane, -1 where the opinion has no price. table, memory: the
-    feature bank's, with room for the bar's planes. params, account, positions, closed, fills: records as plain bytes (`slab`).
+    model. maps: MAP [F] by `start`, as bytes, the first also for what lies before it; volatility: number of its plane, -1 where the
+    opinion has no price. table, memory: the feature bank's, with room for the bar's planes. params, account, positions, closed, fills:
+    records as plain bytes (`slab`).
     Outputs: valid [1, S]; codes [11, S], values [5 or 9, S]: the decisions; governed [2, 1, S] int8: final action and governor's
     reason; amounts [2, 1, S]: size and pnl; lines [3, 1]: equity, balance, exposure.
     """
@@ -76,7 +77,7 @@ class Stepper:
         n_symbols = len(account.positions)
         is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE
         n_read = n_symbols if is_priced else 0
-        self._clock = clock
+        self._clock, known = clock, np.concatenate([no_map(), maps])  # before the first map there is no edge
         self.prices, self.times = np.full((5, 1, n_symbols), np.nan), np.zeros((2, 1), np.int64)
         self.action, self.confidence = np.full((N_MODELS, n_symbols), -1, np.int8), np.full((N_MODELS, n_symbols), np.nan)
         self.probs = np.full((N_MODELS, n_symbols, 3), np.nan)
@@ -87,7 +88,7 @@ class Stepper:
         state = map(slab, (account.account, account.positions, account.closed))
         self._arguments = (
             self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, self.probs.reshape(N_MODELS, -1),
-            np.full((3, 1), np.nan), np.array([Reason.MODEL_NOT_LOADED], np.int64), slab(maps),
+            np.full((3, 1), np.nan), np.array([Reason.MODEL_NOT_LOADED], np.int64), slab(known),
             bank.slots[VOLATILITY_NAME] if n_read else -1, slab(record), *bank.room(1), np.empty((1, n_symbols), np.bool_), *state,
             np.empty((2, n_symbols), np.uintp), pattern_table(record), np.empty(n_symbols, np.int32), np.full((N_PRICING, n_read), np.nan),
             np.empty((N_MODELS, 3 * n_read)), np.empty((N_BIDS, n_read)), self.codes, self.values, self.governed, self.amounts, self.lines,

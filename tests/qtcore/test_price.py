@@ -202,10 +202,12 @@ def told_(w):
     return w.votes.action, w.votes.confidence, w.votes.probs
 
 
-def test_the_stepper_gives_the_bits_of_the_block():
+@pytest.mark.parametrize("first", [0, 150])
+def test_the_stepper_gives_the_bits_of_the_block(first):
+    """Before the first map too."""
     w, params = priced_world(300, 4, 7), params_of("priced")
-    maps = w.maps.copy()
-    maps["start"] = w.bars.close_time[[0, 80, 220]]
+    maps = w.maps[1 if first else 0 :].copy()
+    maps["start"] = w.bars.close_time[[0, 80, 220] if first == 0 else [150, 220]]
     votes = replace(w.votes, maps=maps)
     whole = qt.Engine(params).run(w.bars, votes)
     engine = qt.Engine(params)
