@@ -22,7 +22,7 @@ from qtcore.chain.price import (
     told,
     value,
 )
-from qtcore.check import as_array
+from qtcore.check import as_array, check_probs
 from qtcore.choices import DecideRule, EnsembleRule, MetaMode, MetaVariant, MissingFill, PolicyBase
 from qtcore.ensemble import average, weighted_score_rule
 from qtcore.jit import kernel
@@ -196,6 +196,7 @@ def decide(
     ):
         if array is not None and array.shape != (rows, n, n_symbols):
             raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
+    check_probs(votes.probs, (N_MODELS, n, n_symbols, 3))
     probs = np.full((3, 1, 1), np.nan) if meta_probs is None else meta_probs
     record = params.record() if isinstance(params, Params) else params
     is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE

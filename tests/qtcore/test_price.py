@@ -291,6 +291,15 @@ def test_voters_without_probabilities_lean_by_their_confidence():
     np.testing.assert_array_equal(leans_of(votes)[:, 0, 0], [0.6 - 0.1, -0.7, 0.0, np.nan, 0.9])
 
 
+@pytest.mark.parametrize("shape", [(5, 59, 2, 3), (5, 60, 2), (5, 60, 2, 2), (4, 60, 2, 3), (5, 1, 1, 3)])
+def test_probabilities_of_another_shape_are_refused(shape):
+    w, params = priced_world(60, 2), params_of("priced")
+    w.votes = replace(w.votes, probs=np.full(shape, 0.3))
+    for run in (lambda: decided(w, params), lambda: qt.Engine(params).run(w.bars, w.votes)):
+        with pytest.raises(qt.InputError, match=r"votes.probs must be of shape \[5, 60, 2, 3\]"):
+            run()
+
+
 def test_maps_begin_where_their_time_comes():
     maps = np.repeat(no_map(), 4)
     maps["start"], maps["slope"] = [10, 20, 30, 40], [1, 2, 3, 4]
