@@ -150,6 +150,13 @@ def test_a_training_stores_maps_with_models_and_predictions(bars, tmp_path):
     assert research.train(bars, ["xgb"], "L1", maps=False, **plan).maps is None
 
 
+def mean_lean(probs, factors):
+    """The lean of the two models of `told`, by hand; 0 where they are silent."""
+    weights = 0.25 * factors[:2]
+    lean = (weights[0] * (probs[0, ..., 2] - probs[0, ..., 0]) + weights[1] * (probs[1, ..., 2] - probs[1, ..., 0])) / weights.sum()
+    return np.nan_to_num(lean)
+
+
 def test_what_a_fold_holds_out_counts_beside_the_folds_before_it(bars):
     made = told(bars, 1.0)
     votes, params = made.votes(), PARAMS
@@ -160,13 +167,26 @@ def test_what_a_fold_holds_out_counts_beside_the_folds_before_it(bars):
     trades = Trades.of(bars, params)
     for k, start in enumerate(STARTS):
         factors = found.maps["factors"][k]
-        leans = [trades.lean(votes[a:b], slice(a, b), found.maps["factors"][j]) for j, (a, b) in enumerate(pairwise([*STARTS, N])) if j < k]
-        lean = np.concatenate([np.zeros((STARTS[0], S)), *leans, trades.lean(held[k].votes, rows[k], factors)])
+        spans = list(enumerate(pairwise([*STARTS, N])))[:k]
+        leans = [mean_lean(votes.probs[:, a:b], found.maps["factors"][j]) for j, (a, b) in spans]
+        lean = np.concatenate([np.zeros((STARTS[0], S)), *leans, mean_lean(held[k].votes.probs, factors)])
         at = np.concatenate([np.arange(start), rows[k]])
         result = leaning(lean, np.where(trades.ends[:, at] < start, trades.results[:, at], np.nan))
         block = np.repeat(trades.block[at, None], S, axis=1)
-        assert EdgeMap.fit(lean, trades.volatility[at], result, block).counts == found.maps["slope"][k]
+        assert EdgeMap.fit(lean, trades.volatility[at], result, block).counts == pytest.approx(found.maps["slope"][k], rel=1e-9)
     assert np.count_nonzero(found.maps["slope"]) >= np.count_nonzero(fitted(bars, made).maps["slope"])
+
+
+def test_what_the_only_fold_holds_out_makes_its_map(bars):
+    other = Predictions.from_probs(bars, all_rows(bars), np.zeros(N, np.int16), np.zeros((N, S), np.int8), told(bars, 1.0).label).votes()
+    rows, votes = np.arange(1_000, 2_000), told(bars, 1.0).votes()
+    votes = replace(votes, action=np.where(np.arange(N)[:, None] < 2_000, -1, votes.action), probs=votes.probs.copy())
+    votes.probs[:, :2_000] = np.nan
+    labels = np.zeros((N, S), np.int8)
+    found = fit_maps(bars, votes, labels, 5, [2_000], PARAMS, [Held(rows, other[1_000:2_000])])
+    assert found.evidence[0]["ensemble"]["n_cells"] > 4_000
+    assert found.maps["slope"][0] > 0.0
+    assert fit_maps(bars, votes, labels, 5, [2_000], PARAMS).maps["slope"][0] == 0.0
 
 
 def test_models_are_asked_about_what_they_hold_out_and_never_saw_it(bars):
