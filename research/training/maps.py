@@ -99,7 +99,7 @@ def check_priced(params: Params, voters: Any) -> None:
     then, now = maps.params["ensemble.rule"], params.flat()["ensemble.rule"]
     if then != now:
         what = f"ensemble.rule must be that under which the worth of opinions was found, {then}, was {now}"
-        raise ModelError(f"{what}; train with --set ensemble.rule={now}, or leave it")
+        raise ModelError(f"{what}; train with --set ensemble.rule={now}, or run with --set ensemble.rule={then}")
 
 
 def _plain(value: Any) -> Any:

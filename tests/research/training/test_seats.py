@@ -233,7 +233,8 @@ def test_maps_are_of_one_ensemble_rule():
     bars = bars_of(seed=4)
     made = opinions(bars, [1.0, 1.0])
     made = replace(made, maps=fitted(bars, made, Params().with_values({"broker.max_holding_bars": 5})))
-    with pytest.raises(research.UserError, match=r"ensemble\.rule must be that under which .* found, mean, was vote; train with --set"):
+    found = "ensemble.rule must be that under which the worth of opinions was found, mean, was vote"
+    with pytest.raises(research.UserError, match=f"{found}; train with --set ensemble.rule=vote, or run with --set ensemble.rule=mean"):
         research.backtest(bars, made, Params().with_values({"ensemble.rule": "vote"}))
     with pytest.raises(research.UserError, match=r"--grid must leave ensemble\.rule as it is"):
         research.sweep(bars, made, {"ensemble.rule": ["mean", "vote"]}, record=False)
