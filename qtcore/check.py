@@ -33,7 +33,7 @@ def as_bars(bars: Bars) -> Bars:
 
 
 def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:
-    """Return `votes` as kernels want them. Raises InputError on wrong shapes, unknown actions or confidences outside [0, 1]."""
+    """Return `votes` as kernels want them. Raises InputError on wrong shapes, unknown actions, and shares outside [0, 1]."""
     shape = (N_MODELS, n, n_symbols)
     for name in ("action", "confidence"):
         if getattr(votes, name).shape != shape:
@@ -43,7 +43,13 @@ def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:
     voted, sure = action.reshape(-1), confidence.reshape(-1)
     for start in range(0, len(voted), _CHECKED):
         _check_votes(voted[start : start + _CHECKED], sure[start : start + _CHECKED])
-    return replace(votes, action=action, confidence=confidence, probs=None if votes.probs is None else as_array(votes.probs, np.float64))
+    probs = None if votes.probs is None else as_array(votes.probs, np.float64)
+    shares = np.empty(0) if probs is None else probs.reshape(-1)
+    for start in range(0, len(shares), _CHECKED):
+        block = shares[start : start + _CHECKED]
+        if np.any(wrong := (block < 0.0) | (block > 1.0)):
+            raise InputError(f"votes.probs must be NaN (absent) or in [0, 1], was {block[wrong][0]:g}")
+    return replace(votes, action=action, confidence=confidence, probs=probs)
 
 
 def check_probs(probs: np.ndarray | None, shape: tuple[int, ...]) -> None:

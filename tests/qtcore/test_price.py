@@ -300,6 +300,14 @@ def test_probabilities_of_another_shape_are_refused(shape):
             run()
 
 
+@pytest.mark.parametrize("value", [-0.01, 1.5, np.inf])
+def test_probabilities_outside_their_range_are_refused(value):
+    w = priced_world(60, 2)
+    w.votes.probs[1, 3, 1, 2] = value
+    with pytest.raises(qt.InputError, match=rf"votes.probs must be NaN \(absent\) or in \[0, 1\], was {value:g}"):
+        qt.Engine(params_of("priced")).run(w.bars, w.votes)
+
+
 def test_maps_begin_where_their_time_comes():
     maps = np.repeat(no_map(), 4)
     maps["start"], maps["slope"] = [10, 20, 30, 40], [1, 2, 3, 4]
