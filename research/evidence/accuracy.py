@@ -100,7 +100,7 @@ def opinions(run: RunRecord) -> dict[str, Opinion]:
 
     Models and layers count on the cells where every voting model spoke, the arbiter also on its calls, the final layer on approvals. Where
     opinions have a price the ensemble counts by its likeliest class, and what comes after it by the sides that trade (`SCORED`): HOLD is no
-    bet, and a confidence is how often a trade pays.
+    bet, and a confidence is how often a trade pays. The arbiter, asked wherever there is doubt, counts on their cells too.
     """
     decisions, votes = run.result.decisions, run.result.votes
     voting = [m for m in range(len(votes.names)) if (votes.action[m] >= 0).any()]
@@ -121,7 +121,7 @@ def opinions(run: RunRecord) -> dict[str, Opinion]:
         out["ensemble"] = Opinion(where(everyone, decisions.ensemble_action), decisions.ensemble_confidence, _mean_probs(run))
         out["meta"] = Opinion(where(everyone, bets), decisions.raw_confidence, is_of_class=False)
         out["arbiter"] = Opinion(where(everyone, decisions.raw_action), decisions.raw_confidence, is_of_class=False)
-        out["arbiter_calls"] = Opinion(decisions.arbiter_action, decisions.arbiter_confidence, is_of_class=False)
+        out["arbiter_calls"] = Opinion(where(everyone, decisions.arbiter_action), decisions.arbiter_confidence, is_of_class=False)
         out["final"] = Opinion(where(approved, decisions.raw_action), decisions.raw_confidence, is_of_class=False)
         return out
     replaced = (decisions.source == Source.META) & (

@@ -137,7 +137,7 @@ class Absent:
         self.costs = costs_rule(broker.fee_rate, broker.slippage_rate)
 
     def sentences(self) -> Iterator[str]:
-        """Say for each layer that never acts why not."""
+        """Say for each layer that never acts why not, and which limit took most of what was wished."""
         opened = set(self.run.trades["source"].tolist())
         if Source.ENSEMBLE not in opened:
             yield f"{self._none('ensemble')} {self._ensemble()}."
@@ -145,6 +145,8 @@ class Absent:
             yield text
         if Source.ARBITER not in opened:
             yield f"{self._none('arbiter')} {self._arbiter()}."
+        if (text := self._limited()) is not None:
+            yield text
 
     def nearest(self) -> str:
         """Say which layer's edge came nearest to a trade, and what it fell short of."""
@@ -196,6 +198,17 @@ class Absent:
         if not bets and not changed:
             return "The meta layer changed no bet because the ensemble made none; its rules count leans, which are no bets without an edge."
         return None if changed else f"The meta layer changed 0 of {several(bets, 'bets')} because {self._unseated('meta')}."
+
+    def _limited(self) -> str | None:
+        """Say which limit of the governor refused more than half of the wishes for a new position; None where some passed of each."""
+        wished = self.said.raw_action[self.rows] != Action.HOLD
+        codes, counts = np.unique(self.run.result.governor_reason[self.rows][wished], return_counts=True)
+        refused = {code: n for code, n in zip(codes.tolist(), counts.tolist()) if rule_of(code).parameter}
+        n_wishes = sum(refused.values()) + int(counts[codes == Reason.APPROVED].sum())
+        code = max(refused, key=refused.__getitem__, default=None)
+        if code is None or not self.n_trades or 2 * refused[code] <= n_wishes:
+            return None
+        return f"The governor refused {refused[code]:,} of {n_wishes:,} wishes for a new position, by {_named(rule_of(code))}."
 
     def _short_of(self, source: Source) -> str:
         """Say what the bid of a layer that came nearest fell short of; empty where there is none."""

@@ -127,6 +127,17 @@ def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
     assert "of its wishes, most by EMERGENCY_STOP_ACTIVE (governor.emergency_stop)" in said(stopped)
 
 
+def test_a_limit_that_refuses_most_wishes_is_named(bars):
+    run = priced(bars, 2.0, **{"governor.max_daily_trades": 1})
+    reasons = run.result.governor_reason[run.result.decisions.raw_action != Action.HOLD]
+    n, opened = int((reasons == Reason.DAILY_TRADE_LIMIT_REACHED).sum()), int((reasons == Reason.APPROVED).sum())
+    assert n > opened > 0
+    text = "wishes for a new position, by DAILY_TRADE_LIMIT_REACHED (governor.max_daily_trades)."
+    assert f"The governor refused {n:,} of " in said(run)
+    assert text in said(run)
+    assert "wishes for a new position" not in said(priced(bars, 2.0))
+
+
 def test_a_bound_that_is_nearly_nothing_shows_its_side():
     told = {"gain": {"mean": 4.2e-8, "lower": -1.3e-7, "upper": 2.0e-7, "n_blocks": 20}, "is_kept": True}
     assert "earned +0.00042 bp more a block of time (95 % lower bound -0.0013 bp, above 0 needed" in seat_text(told, False)
@@ -239,6 +250,7 @@ def test_rows_of_accuracies_say_what_they_score(bars):
     spoke = said["ensemble"].action >= 0
     assert (said["meta"].action[spoke] == np.where(by_arbiter, Action.HOLD, d.raw_action)[spoke]).all()
     assert (said["arbiter"].action[spoke] == d.raw_action[spoke]).all()
+    assert not (said["arbiter_calls"].action >= 0)[~spoke].any()
     mean = said["ensemble"].probs
     assert mean[spoke].sum(axis=1) == pytest.approx(1.0)
     assert (mean[..., 2] - mean[..., 0])[spoke] == pytest.approx(d.lean[spoke], abs=1e-12)
