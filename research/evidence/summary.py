@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from qtcore.choices import CooldownScope, DecideRule, DrawdownBasis, DrawdownReset
-from qtcore.metrics import metrics_of
 from qtcore.rules import Reason
 from qtcore.types import MODELS, NS_PER_HOUR, Source
 from research.evidence import sharpe as sr
@@ -102,14 +101,14 @@ def money(run: RunRecord, regime: Any) -> dict[str, Any]:
     total = float(result.equity[-1] - initial)
     closed = trades[trades["exit_reason"] > 0]
     entered = regime[result.governor_reason == Reason.APPROVED]
-    counted = metrics_of(result.equity, result.exposure, result.fills, initial)[0]  # as a row of a sweep: the same bits
     won, lost = closed["pnl"][closed["pnl"] > 0].sum(), -closed["pnl"][closed["pnl"] < 0].sum()
     out = {
         **performance(run, result, rows),
         "initial_cash": initial,
         "net_pnl": total,
-        **{name: float(counted[name]) for name in ("fees", "slippage", "funding")},
-        "turnover": float(counted["turnover"] / initial),
+        "fees": float(result.fills["fee"].sum()),
+        "slippage": float(result.fills["slippage"].sum()),
+        "funding": float(result.fills["funding"].sum()),
         "n_fills": len(result.fills),
         "n_shorts": int((trades["side"] < 0).sum()),
         "n_stops": int((trades["exit_reason"] == Reason.STOP).sum()),
@@ -117,6 +116,7 @@ def money(run: RunRecord, regime: Any) -> dict[str, Any]:
         "mean_trade_return": float(closed["ret"].mean()) if len(closed) else math.nan,
         "mean_trade_bars": float(closed["bars"].mean()) if len(closed) else math.nan,
         "profit_factor": won / lost if lost > 0.0 else math.nan,
+        "turnover": float(np.abs(result.fills["qty"] * result.fills["price"]).sum()) / initial,
         "mean_exposure": mean_exposure(run, rows),
         "buy_hold_return": float(held(run, rows, 1.0)[-1] / initial - 1.0),
         "buy_hold_matched_return": float(held(run, rows, mean_exposure(run, rows))[-1] / initial - 1.0),
