@@ -180,8 +180,8 @@ def decide(
     votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
     or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one or `[n]`, is the
     reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [2, n, S]
-    (`pricing_of`) and maps (`maps_on`): for `decide.rule = edge`; without them there is no edge. out:
-    decisions from `Decisions.empty(n, S)` to write into, else fresh ones. Values are trusted (`check.as_votes`).
+    (`pricing_of`) and maps (`maps_on`): for `decide.rule = edge`; without them there is no edge. out: decisions from
+    `Decisions.empty(n, S)` to write into, else fresh ones. Values are trusted (`check.as_votes`).
 
     Raises InputError on wrong shapes.
     """

@@ -188,7 +188,7 @@ def put_alike_together(rows: I8, columns: list[F8]) -> I8:
 def _hurdles(records: NDArray) -> F8:
     """Return what an edge before costs must exceed, [P]; 0.0 where opinions have no price."""
     broker, decide = records["broker"], records["decide"]
-    hurdle: F8 = 2.0 * (broker["fee_rate"] + broker["slippage_rate"]) + decide["min_edge"]
+    hurdle: F8 = 2.0 * (broker["fee_rate"] + broker["slippage_rate"]) + decide["min_edge"]  # an order alone: `costs_rule` takes scalars
     return np.where(decide["rule"] == DecideRule.EDGE, hurdle, 0.0)
 
 
