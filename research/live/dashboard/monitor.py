@@ -40,11 +40,11 @@ class Screen(JupyterMixin):
 
     def __init__(self, source: JournalSource | RunSource) -> None:
         """Take a look; drawing needs the source no more."""
-        now, counts, book = status(source), source.tally().counts(), source.book()
+        now, tally, book = status(source), source.tally(), source.book()
         self.head = [*_verdict(now), _head(now), *(_alarm(alarm) for alarm in now["alarms"])]
         self.pairs = [
             (_governor(now, book.recent), _health(now)),
-            (_models(counts, now), _signals(counts)),
+            (_models(tally.counts(), now), _signals(*tally.signals)),
         ]
         self.bands = _bands(bands_of(now, source.is_live))
         self.positions = _positions(book.positions, source.orders(), now["figures"] is not None)
@@ -120,13 +120,13 @@ def _models(counts: dict[str, Any], now: dict[str, Any]) -> Panel:
     return _panel(table, "ACTIVE MODELS")
 
 
-def _signals(counts: dict[str, Any]) -> Panel:
-    table, total = _table(), sum(counts["ensemble"].values())
+def _signals(title: str, counts: dict[str, int]) -> Panel:
+    table, total = _table(), sum(counts.values())
     for action in (Action.BUY, Action.SELL, Action.HOLD):
-        n = counts["ensemble"].get(action.name, 0)
+        n = counts.get(action.name, 0)
         share = n / total if total else 0.0
         table.add_row(Text(action.name, COLOURS[action.name]), share_bar(share), f"{share:.1%}", f"{n:,}/{total:,}")
-    return _panel(table, "SIGNAL VARIETY")
+    return _panel(table, title.upper())
 
 
 def _governor(now: dict[str, Any], recent: tuple[float, ...]) -> Panel:

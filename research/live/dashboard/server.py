@@ -56,7 +56,7 @@ CHANGE = ("/api/ai/meta/reset_stats", "/api/stop", "/api/lift")
 
 def page(source: JournalSource | RunSource) -> dict[str, Any]:
     """Return everything that the page draws."""
-    now, params, counts, book = status(source), source.params(), source.tally().counts(), source.book()
+    now, params, tally, book = status(source), source.params(), source.tally(), source.book()
     times, values = source.equity()
     return {
         "status": now,
@@ -67,8 +67,8 @@ def page(source: JournalSource | RunSource) -> dict[str, Any]:
         "escalated": (PRICED if params.meta.mode == MetaMode.BET else VERDICTS)["escalated"],
         "max_drawdown": params.governor.max_drawdown,
         "equity": {"time": (times // 1_000_000).tolist(), "value": values.tolist()},
-        "models": counts["models"],
-        "ensemble": counts["ensemble"],
+        "models": tally.counts()["models"],
+        "signals": dict(zip(("title", "counts"), tally.signals)),
         "positions": list(book.positions),
         "orders": source.orders(),
         "bands": bands_of(now, source.is_live),

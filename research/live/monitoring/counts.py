@@ -45,6 +45,7 @@ class LiveCounts:
     sources: Counter[int] = field(default_factory=Counter)
     models: dict[str, Counter[int]] = field(default_factory=dict)  # by the names of the five slots
     ensemble: Counter[int] = field(default_factory=Counter)
+    wishes: Counter[int] = field(default_factory=Counter)  # what the chain wished for before the governor
     is_priced: bool = False  # opinions have a price
     leans: Counter[int] = field(default_factory=Counter)  # cells by the side to which such an opinion leans, -1, 0 or 1
     confidence_sum: float = 0.0
@@ -85,6 +86,7 @@ class LiveCounts:
         _count(self.arbiter_reasons, at["arbiter_reason"][escalated])
         _count(self.sources, at["final_source"])
         _count(self.ensemble, at["ensemble_action"])
+        _count(self.wishes, at["raw_action"])
         if self.is_priced:
             _count(self.leans, np.sign(np.nan_to_num(at["lean"].astype(float))))
         wished = at["raw_action"] != Action.HOLD
@@ -106,6 +108,11 @@ class LiveCounts:
     def active(self, n_bars: int) -> list[str]:
         """Models that voted in the last n bars."""
         return [model for model in self.models if self.last_vote.get(model, -n_bars - 1) > self.newest - n_bars]
+
+    @property
+    def signals(self) -> tuple[str, dict[str, int]]:
+        """What a view shows as signals, and its counts: priced bets follow a lean, not the class that is likeliest, mostly HOLD."""
+        return ("wishes to trade", _by_action(self.wishes)) if self.is_priced else ("signals of the ensemble", _by_action(self.ensemble))
 
     @property
     def is_mute(self) -> bool:
@@ -148,8 +155,8 @@ class LiveCounts:
             "approved": self.approved,
             "refusals": _named(self.refusals),
             "sources": {Source(code).name.lower(): n for code, n in sorted(self.sources.items())},
-            "ensemble": {Action(code).name: n for code, n in sorted(self.ensemble.items())},
-            "models": {model: {Action(c).name: n for c, n in sorted(counter.items())} for model, counter in self.models.items()},
+            "ensemble": _by_action(self.ensemble),
+            "models": {model: _by_action(counter) for model, counter in self.models.items()},
             "errors": self.errors,
         }
 
@@ -170,6 +177,10 @@ class Durations:
 
 def _named(counter: Counter[int]) -> dict[str, int]:
     return {reason_text(code): n for code, n in sorted(counter.items())}
+
+
+def _by_action(counter: Counter[int]) -> dict[str, int]:
+    return {Action(code).name: n for code, n in sorted(counter.items())}
 
 
 def _count(counter: Counter[int], codes: NDArray) -> None:

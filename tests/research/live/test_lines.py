@@ -235,7 +235,7 @@ def test_the_terminal_shows_the_sections(watched, width):
         console.print(screen(source))
         text = console.export_text()
         assert all(len(line) <= width for line in text.splitlines())
-        for name in ("ACTIVE MODELS", "SIGNAL VARIETY", "GOVERNOR", "HEALTH", "LAST DECISIONS", "inactive"):
+        for name in ("ACTIVE MODELS", "SIGNALS OF THE ENSEMBLE", "GOVERNOR", "HEALTH", "LAST DECISIONS", "inactive"):
             assert name in text
         assert f"{source.book().equity:,.2f}" in text
         for decision in source.last(10):

@@ -121,6 +121,9 @@ def test_a_priced_replay_is_the_priced_backtest(run, whole):
     assert open_source(journal).tally().leans == {
         side: np.count_nonzero(np.sign(lean) == side) for side in (-1, 0, 1) if side in np.sign(lean)
     }
+    wished = run.result.decisions.raw_action[run.result.decisions.n_voters > 0]
+    counts = {action.name: np.count_nonzero(wished == action) for action in Action if action in wished}
+    assert open_source(journal).tally().signals == ("wishes to trade", counts)
     told = open_source(journal).last(N * S)
     assert {row["raw_source"] for row in told} == {"ensemble", "arbiter"}
     assert all(row["edge"] > 0.0 for row in told if row["raw"]["action"] != "HOLD")

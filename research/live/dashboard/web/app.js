@@ -113,7 +113,8 @@ function models(counts, active, isLive) {
   if (!names.length) shape(svg, "text", { x: 0, y: 16, class: "quiet" }, "no model has voted");
 }
 
-function signals(counts) {
+function signals({ title, counts }) {
+  $("signals-of").textContent = title;
   const [svg] = canvas("signals"), total = SIDES.reduce((sum, s) => sum + (counts[s] || 0), 0), p = (a, r) => `${(59 + r * Math.cos(a)).toFixed(2)} ${(59 + r * Math.sin(a)).toFixed(2)}`;
   if (!total) { shape(svg, "text", { x: 0, y: 16, class: "quiet" }, "no decision yet"); return; }
   let from = -Math.PI / 2;
@@ -210,7 +211,7 @@ function draw(page) {
   head(page);
   curve(page.equity.time, page.equity.value, page.initial_cash);
   models(page.models, page.status.active_models, page.status.is_live);
-  signals(page.ensemble);
+  signals(page.signals);
   bands(page.bands);
   tables(page);
 }
