@@ -118,7 +118,7 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
     """Say whether a layer acts in a period, and what the chain earned with it before. told: its evidence.
 
     >>> seat_text({"gain": {"mean": 0.0001, "lower": -0.0002, "n_blocks": 20}}, False)
-    'no seat, it advises: with it the chain earned +1.0 bp more a block of time (95 % lower bound -2.0 bp, above 0 needed; 20 blocks)'
+    'no seat, it advises: with it the chain earned 1.0 bp more a block of time (95 % lower bound -2.0 bp, above 0 needed; 20 blocks)'
     >>> seat_text({"gain": {"mean": 0.0, "lower": 0.0, "n_blocks": 20}}, False)
     'no seat, it advises: it would have changed no bet before (20 blocks of time)'
     >>> seat_text({"counts": 0.0, "slope": 0.04, "error": 0.03, "n_effective": 14.2}, False)
@@ -134,7 +134,16 @@ def seat_text(told: Mapping[str, Any], is_seated: bool) -> str:
     if is_idle(gain):
         return f"{word}: it would have changed no bet before ({several(gain['n_blocks'], 'blocks')} of time)"
     bound = f"95 % lower bound {bp(gain['lower'], '+')}, above 0 needed; {gain['n_blocks']} blocks"
-    return f"{word}: with it the chain earned {bp(gain['mean'], '+')} more a block of time ({bound})"
+    return f"{word}: with it the chain earned {more_text(gain['mean'])} a block of time ({bound})"
+
+
+def more_text(gained: float) -> str:
+    """Say how much more or less a chain earned.
+
+    >>> more_text(0.0001), more_text(-0.0006)
+    ('1.0 bp more', '6.0 bp less')
+    """
+    return f"{bp(abs(gained))} {'less' if gained < 0.0 else 'more'}"
 
 
 def untried_text(gain: Mapping[str, Any], is_alone: bool = False) -> str:
@@ -168,7 +177,7 @@ def place_text(told: Mapping[str, Any]) -> str:
     """Say whether a voter keeps its place in a period, and what the chain earned with it before. told: its evidence.
 
     >>> place_text({"is_kept": True, "gain": {"mean": 0.0001, "upper": 0.0004, "n_blocks": 20}})
-    'keeps its place: with it the chain earned +1.0 bp more a block of time (95 % upper bound +4.0 bp, below 0 loses it; 20 blocks)'
+    'keeps its place: with it the chain earned 1.0 bp more a block of time (95 % upper bound +4.0 bp, below 0 loses it; 20 blocks)'
     """
     word, gain = "keeps its place" if told["is_kept"] else "lost its place", told["gain"]
     if gain.get("upper") is None:
@@ -176,7 +185,7 @@ def place_text(told: Mapping[str, Any]) -> str:
     if is_idle(gain):
         return f"{word}: without it no bet would have changed before ({several(gain['n_blocks'], 'blocks')} of time)"
     bound = f"95 % upper bound {bp(gain['upper'], '+')}, below 0 loses it; {gain['n_blocks']} blocks"
-    return f"{word}: with it the chain earned {bp(gain['mean'], '+')} more a block of time ({bound})"
+    return f"{word}: with it the chain earned {more_text(gain['mean'])} a block of time ({bound})"
 
 
 def answered(action: int, win: float) -> str:

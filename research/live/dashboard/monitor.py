@@ -211,7 +211,7 @@ def _decisions(rows: list[dict[str, Any]], width: int) -> Panel:
     for d in rows:
         edge = [] if not is_priced else ["" if d["edge"] is None else f"{d['edge']:+.1f}"]
         reason = d["meta"]["reason"] if width >= ROOMY else d["meta"]["reason"].partition(" (")[0]
-        said: list[Text | str] = [_colour(d["ensemble"]), f"{d['meta']['verdict']} {reason}"] if is_wide else []
+        said: list[Text | str] = [_colour(d["ensemble"]), f"{d['meta']['word']} {reason}"] if is_wide else []
         table.add_row(d["time"][5:16].replace("T", " "), d["symbol"], _colour(d["raw"]), *edge, *said, _colour(d["final"]), d["governor"])
     return _panel(table, "LAST DECISIONS")
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from qtcore import Params
 from qtcore.types import F8, I8, Action, Source, Verdict
-from research.live.monitoring.counts import Durations, LiveCounts
+from research.live.monitoring.counts import ADVICE, Durations, LiveCounts
 from research.live.records import iso
 from research.runs.reason_text import Asked, gate_text, opinion_numbers, reason_text
 
@@ -149,6 +149,7 @@ def told(
     """
     numbers, refusal = opinion_numbers(cell), int(cell["governor_reason"])
     account = {} if asked is None else asked.numbers(refusal, params, numbers)
+    verdict, reason = Verdict(int(cell["verdict"])), int(cell["meta_reason"])
     votes = {
         model: {"action": Action(int(cell[f"{model}_action"])).name, "confidence": number_or_none(cell[f"{model}_confidence"])}
         for model in voters
@@ -159,7 +160,11 @@ def told(
         "symbol": symbol,
         "votes": votes,
         "ensemble": {"action": Action(int(cell["ensemble_action"])).name, "confidence": number_or_none(cell["ensemble_confidence"])},
-        "meta": {"verdict": Verdict(int(cell["verdict"])).name, "reason": reason_text(cell["meta_reason"], params, numbers)},
+        "meta": {
+            "verdict": verdict.name,
+            "reason": reason_text(reason, params, numbers),
+            "word": "advice" if verdict == Verdict.DEFER and reason in ADVICE else verdict.name,
+        },
         "arbiter": None
         if cell["arbiter_action"] < 0
         else {

@@ -140,7 +140,7 @@ def test_a_limit_that_refuses_most_wishes_is_named(bars):
 
 def test_a_bound_that_is_nearly_nothing_shows_its_side():
     told = {"gain": {"mean": 4.2e-8, "lower": -1.3e-7, "upper": 2.0e-7, "n_blocks": 20}, "is_kept": True}
-    assert "earned +0.00042 bp more a block of time (95 % lower bound -0.0013 bp, above 0 needed" in seat_text(told, False)
+    assert "earned 0.00042 bp more a block of time (95 % lower bound -0.0013 bp, above 0 needed" in seat_text(told, False)
     assert "(95 % upper bound +0.002 bp, below 0 loses it" in place_text(told)
     nothing = {"gain": {"mean": 0.0, "lower": 0.0, "n_blocks": 20}}
     assert seat_text(nothing, False) == "no seat, it advises: it would have changed no bet before (20 blocks of time)"

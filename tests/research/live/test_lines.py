@@ -256,7 +256,7 @@ def test_time_symbol_and_sides_of_a_decision_are_whole_at_every_width(width):
         "raw": {"action": "SELL", "confidence": 0.56},
         "edge": -143.5,
         "ensemble": {"action": "HOLD", "confidence": 0.73},
-        "meta": {"verdict": "DEFER", "reason": "bet_shrunk (pays with probability 0.58)"},
+        "meta": {"verdict": "DEFER", "word": "advice", "reason": "bet_shrunk (pays with probability 0.58)"},
         "final": {"action": "HOLD"},
         "governor": reason,
     }
@@ -266,7 +266,7 @@ def test_time_symbol_and_sides_of_a_decision_are_whole_at_every_width(width):
     first = next(line for line in text.splitlines() if "07-27 06:00" in line)
     assert [word for word in ("BTC/USDT:USDT", "SELL 0.56", "-143.5", "HOLD ") if word not in first] == []
     assert "\u2026" not in text
-    assert ("bet_shrunk" in text) == (width >= 120)
+    assert ("advice bet_shrunk" in " ".join(text.split())) == (width >= 120)
     assert ("probability" in text) == (width >= 160)
     assert all(word in text for word in reason.split() if len(word) < 12)
 

@@ -74,7 +74,7 @@ def test_a_voter_that_lost_its_place_has_no_weight(told, tmp_path):
     t, s = first((d.n_voters == 4) & np.isnan(d.raw_confidence) & (np.arange(run.bars.n)[:, None] >= 100))
     layers = explain_decision(tmp_path / "run", run.bars.symbols[s], str(run.bars.close_time[t].astype("M8[ns]")))["layers"]
     saw = {layer["name"]: layer["saw"] for layer in layers}
-    place = "lost its place: with it the chain earned -2.0 bp more a block of time (95 % upper bound -1.0 bp, below 0 loses it; 20 blocks)"
+    place = "lost its place: with it the chain earned 2.0 bp less a block of time (95 % upper bound -1.0 bp, below 0 loses it; 20 blocks)"
     assert (saw[f"model {name}"]["weight"], saw[f"model {name}"]["place"]) == ("0.0000 (of 1, in the mean of this period)", place)
     weights = [float(saw[f"model {voter}"]["weight"].split()[0]) for voter in run.result.votes.names[:4]]
     assert sum(weights) == pytest.approx(1.0, abs=2e-4)

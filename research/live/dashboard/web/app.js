@@ -174,7 +174,7 @@ function tables(page) {
   const priced = page.decisions.some((d) => d.edge !== null);
   table("decisions", [["time"], ["symbol"], ["final"], ["governor"], ["wish", "minor"], ...priced ? [["edge, bp", "n"]] : [], ["ensemble", "minor"], ["meta", "minor"], ["arbiter", "minor"], ...names.map((m) => [m, "minor n"])],
     page.decisions.map((d) => [minute(d.time), d.symbol, word(d.final.action), [d.governor, "small"], [word(d.raw.action, number(d.raw.confidence))],
-      ...priced ? [d.edge === null ? "" : signed(d.edge, 1)] : [], [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.verdict} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
+      ...priced ? [d.edge === null ? "" : signed(d.edge, 1)] : [], [word(d.ensemble.action, number(d.ensemble.confidence))], [`${d.meta.word} ${d.meta.reason}`, "small"], [d.arbiter ? word(d.arbiter.action, `${number(d.arbiter.confidence)} ${d.arbiter.reason}`) : ""],
       ...names.map((m) => d.votes[m] ? [`${d.votes[m].action[0]} ${number(d.votes[m].confidence)}`, `small ${d.votes[m].action}`] : ["", ""])]), "no decision yet");
   table("rates", [["rate"], ["value and band"], ["of", "n extra"], ["level"]], s.health.rows.map((r) => [r.name, r.said, number(r.n, 0), [["warning", "critical"].includes(r.level) ? r.level : "", r.level]]), "nothing to judge");
   const layers = Object.entries(s.layers);
