@@ -145,7 +145,7 @@ class Engine:
             params = params.for_voters(self._names, getattr(models, "slots", self._names))
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
-        self._maps = no_map()  # of the last block's votes
+        self._maps, self._has_votes = no_map(), False  # maps of the last block's votes, and whether there was one
         self._is_priced = params.decide.rule == DecideRule.EDGE
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
@@ -161,7 +161,7 @@ class Engine:
         self._continue(bars)
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes, votes)
-        self._maps = no_map() if votes.maps is None else votes.maps
+        self._maps, self._has_votes = no_map() if votes.maps is None else votes.maps, True
         if self.judge is None:
             self.params.check_voters(votes.names)
         if self.judge is None and self.meta_model is None and flows(self.params, bars.close.size):
@@ -183,8 +183,9 @@ class Engine:
         """Return the live path: one closed bar in one compiled call on this engine's own state, the bits of `run`.
 
         The stepper checks nothing and asks no models: bars come in order, with their votes. After a `run` or `restore` ask for a new one.
-        Raises InputError before the first `run` or `restore`, where something is not compiled (an own judge, own features, an own
-        trade loop, a meta model), and with stages.
+        What opinions are worth it knows from the votes of the last `run`, else from the models. Raises InputError before the first `run` or
+        `restore`, where something is not compiled (an own judge, own features, an own trade loop, a meta model), with stages, and where
+        opinions need a price that nothing has told since the engine was made: a `state` holds no maps.
         """
         if not self._symbols:
             raise InputError("stepper must know the symbols, was asked before any bar; run the history (or restore a state) first")
@@ -192,7 +193,10 @@ class Engine:
             raise InputError("stepper must run the compiled chain, was asked for an engine with own layers or a meta model; use run")
         if self.params.stages:
             raise InputError(f"stepper must run one set of parameters, was asked for {len(self.params.stages)} stages; use run")
-        return Stepper(self.params.record(), self.bank, self.account, self._clock, self._maps)
+        maps = self._maps if self._has_votes else getattr(self.models, "maps", None)
+        if self._is_priced and maps is None:
+            raise InputError("stepper must know what opinions are worth, was asked before any votes; run a bar with its votes first")
+        return Stepper(self.params.record(), self.bank, self.account, self._clock, no_map() if maps is None else maps)
 
     def finish(self) -> tuple[TradeState, NDArray]:
         """Close what is open at the last valid closes, on a copy of the account: END_OF_DATA (`spec` 10.6 m)."""

@@ -222,6 +222,27 @@ def test_the_stepper_gives_the_bits_of_the_block(first):
         assert_same_bits(stepper.lines[0, 0], whole.equity[t])
 
 
+def test_a_restored_stepper_knows_what_opinions_are_worth_or_says_that_it_does_not():
+    w, params = priced_world(300, 4, 7), params_of("priced")
+    maps = w.maps.copy()
+    maps["start"] = w.bars.close_time[[0, 80, 220]]
+    votes = replace(w.votes, maps=maps)
+    whole, before = qt.Engine(params).run(w.bars, votes), qt.Engine(params)
+    before.run(w.bars[:100], votes[:100])
+    engine = qt.Engine(params)
+    engine.restore(before.state, w.bars.symbols, w.bars.interval)
+    with pytest.raises(qt.InputError, match="what opinions are worth, was asked before any votes"):
+        engine.stepper()
+    engine.run(w.bars[100:101], votes[100:101])
+    stepper, prices = engine.stepper(), np.stack([w.bars.open, w.bars.high, w.bars.low, w.bars.close, w.bars.volume])
+    for t in range(101, 300):
+        stepper.prices[:, 0], stepper.times[:, 0] = prices[:, t], (w.bars.open_time[t], w.bars.close_time[t])
+        stepper.action[:], stepper.confidence[:], stepper.probs[:] = (a[:, t] for a in told_(w))
+        stepper.step()
+        assert_same_bits(stepper.lines[0, 0], whole.equity[t])
+    assert len(whole.fills) > 0
+
+
 def test_an_own_judge_is_priced_by_its_signed_confidence():
     w, params = priced_world(300, 4, 8), params_of("priced")
     maps = w.maps.copy()
