@@ -132,6 +132,7 @@ class Absent:
         self.volatility, carry = pricing[VOLATILITY, rows], pricing[FUNDING, rows]
         self.carry = run.params.broker.max_holding_bars * carry
         self.maps = map_rows(run, rows)
+        self.periods = [row for row, _ in served(run, rows)]
         self.told = [told for _, told in served(run, rows)]
         broker = run.params.broker
         self.costs = costs_rule(broker.fee_rate, broker.slippage_rate)
@@ -174,8 +175,12 @@ class Absent:
     def _ensemble(self) -> str:
         if not (self.said.n_voters[self.rows] > 0).any():
             return "no model voted"
+        if short := self._short_of(Source.ENSEMBLE):
+            return short
+        if (self.maps["slope"] > 0.0).any():
+            return f"it leaned to no side, or no volatility was known, {self._acting('slope')} its slope counts"
         costs = f"{bp(self.costs)} (broker.fee_rate, broker.slippage_rate)"
-        return self._short_of(Source.ENSEMBLE) or f"{self._unproven('ensemble')}; its edge before costs is 0.0 bp, beside costs of {costs}"
+        return f"{self._unproven('ensemble')}; its edge before costs is 0.0 bp, beside costs of {costs}"
 
     def _arbiter(self) -> str:
         params = [part for _, part in self.run.params.spans(self.run.bars.close_time[self.rows])]
@@ -183,7 +188,11 @@ class Absent:
             return "arbiter.enabled is off"
         if not (self.said.arbiter_action[self.rows] >= 0).any():
             return "the ensemble was never in doubt, so that it was not asked"
-        return self._short_of(Source.ARBITER) or self._unseated("arbiter")
+        if short := self._short_of(Source.ARBITER):
+            return short
+        if (self.maps["arbiter_slope"] > 0.0).any():
+            return f"no score of its own or no volatility was known {self._acting('arbiter_slope')} it had a seat"
+        return self._unseated("arbiter")
 
     def _meta(self) -> str | None:
         """Say that the learned meta layer changed no bet, or what it changed, as it opens no trades itself."""
@@ -197,7 +206,19 @@ class Absent:
             return "The meta layer changed no bet because it has no learned model."
         if not bets and not changed:
             return "The meta layer changed no bet because the ensemble made none; its rules count leans, which are no bets without an edge."
-        return None if changed else f"The meta layer changed 0 of {several(bets, 'bets')} because {self._unseated('meta')}."
+        if changed:
+            return None
+        why, is_seated = self._unseated("meta"), self.maps["is_seated"] > 0
+        if is_seated.any():
+            inside = int(np.count_nonzero(traded[is_seated]))
+            done = f"left whole all {inside:,} that were made" if inside else "was asked about none"
+            why = f"it {done} {self._acting('is_seated')} it had a seat"
+        return f"The meta layer changed 0 of {several(bets, 'bets')} because {why}."
+
+    def _acting(self, field: str) -> str:
+        """Name the periods in which a map lets a layer act, by the field of the map that says so."""
+        n = sum(bool(row[field] > 0) for row in self.periods)
+        return f"in the {n} of {several(len(self.periods), 'periods')} in which" if n else "wherever"
 
     def _limited(self) -> str | None:
         """Say which limit of the governor refused more than half of the wishes for a new position; None where some passed of each."""

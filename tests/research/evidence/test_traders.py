@@ -12,7 +12,7 @@ from qtcore.rules import Reason
 from qtcore.types import N_KNOTS, Action, Source
 from research.evidence.accuracy import opinions
 from research.evidence.headline import headline
-from research.evidence.traders import declined
+from research.evidence.traders import Absent, declined
 from research.report.page import edge_tables, fitted_text, traders_text
 from research.report.rows import score_table, seat_table, slice_accuracy, trader_table
 from research.report.words import scored
@@ -198,6 +198,37 @@ def test_a_seated_meta_layer_that_leaves_out_every_bet_is_named(bars):
     run.result.decisions.raw_action[:] = Action.HOLD
     rows = tables.tested_rows(run)
     assert "nearest came the ensemble: the meta layer left out every bet whose edge before costs, up to " in declined(run, rows, 0)
+
+
+def test_an_ensemble_whose_slope_counts_but_that_leans_to_no_side_says_so(bars):
+    run = priced(bars, 2.0, **{"ensemble.weights": [0.0, 0.0, 0.0, 0.0, 1.0]})
+    n = len(run.predictions.maps.maps)
+    why = f"it leaned to no side, or no volatility was known, in the {n} of {n} periods in which its slope counts"
+    assert f"The ensemble made no trade because {why}." in said(run)
+    assert run.summary["evidence"]["sentence"] == f"Declined, not proven: the chain wished for no trade; nearest came the ensemble: {why}."
+
+
+def test_a_meta_layer_that_had_a_seat_and_changed_nothing_says_so(bars):
+    run = replace(priced(bars, 2.0), meta=object())
+    rows, maps = tables.tested_rows(run), run.result.votes.maps
+    run.predictions.maps.maps["is_seated"] = maps["is_seated"] = 0
+    assert "because it earned a seat in none of 24 periods" in " ".join(Absent(run, rows, 9).sentences())
+    run.predictions.maps.maps["is_seated"][20:] = maps["is_seated"][20:] = 1
+    d, late = run.result.decisions, run.bars.close_time[rows] >= maps["start"][20]
+    bets = (d.raw_action[rows] != Action.HOLD) & (d.source[rows] == Source.ENSEMBLE)
+    text = " ".join(Absent(run, rows, 9).sentences())
+    why = f"it left whole all {bets[late].sum():,} that were made in the 4 of 24 periods in which it had a seat"
+    assert f"The meta layer changed 0 of {bets.sum():,} bets because {why}." in text
+    d.raw_action[rows][late] = Action.HOLD
+    assert "because it was asked about none in the 4 of 24 periods in which it had a seat." in " ".join(Absent(run, rows, 9).sentences())
+
+
+def test_a_seated_arbiter_without_a_score_says_so(bars):
+    run = priced(bars, 0.0, 3.0)
+    run.trades = run.trades[:0]
+    run.result.decisions.arbiter_score[:] = np.nan
+    texts = " ".join(Absent(run, tables.tested_rows(run), 0).sentences())
+    assert "no score of its own or no volatility was known in the 24 of 24 periods in which it had a seat" in texts
 
 
 def test_the_seat_of_an_arbiter_says_what_the_sentence_says(bars):
