@@ -91,7 +91,11 @@ class Trades:
         return found
 
     def equity(self, votes: Votes, params: Params, maps: NDArray, probs: F8 | None = None) -> F8:
-        """Trade all bars and return the equity at each close, [n]. maps: MAP [F] by `start`; probs: as in `said`."""
+        """Trade all bars and return the equity at each close, [n]. maps: MAP [F] by `start`; probs: as in `said`.
+
+        No drawdown halts it: a chain that has stopped for good says nothing of the layers in it from there on.
+        """
+        params = params.with_values({"governor.max_drawdown": 1.0})
         n_symbols = len(self.bars.symbols)
         said = self.said(votes, slice(None), params, maps_on(maps, self.bars.close_time, n_symbols), probs)
         fresh = TradeState.fresh(params, n_symbols)
