@@ -21,7 +21,7 @@ from research.runs.explain import explain_decision
 from research.runs.price_text import seat_text
 from research.sweep.walk import fold_edges, walk, walk_forward
 from research.training.labels import score_labels
-from research.training.map_fit import fit_maps, periods, price_predictions
+from research.training.map_fit import Trades, fit_maps, periods, price_predictions, with_edge
 from research.training.meta.estimators import BET_KINDS
 from research.training.models.layers import given
 from research.training.models.schedule import ModelSet
@@ -112,6 +112,18 @@ def test_what_the_arbiter_earned_alone_gives_it_no_seat_beside_an_ensemble_that_
     assert seat_text(arbiter, False) == "no seat, it advises: not tried, as the ensemble had no map before"
     assert (arbiter["is_seated"], arbiter["gain"]["n_blocks"]) == (False, 0)
     assert found.evidence[-1]["arbiter"]["gain"]["n_blocks"] > 8
+
+
+def test_no_halt_of_a_drawdown_hides_what_a_layer_adds_afterwards():
+    """Chains that had both stopped earned the same; one that had stopped earned nothing, which looks like a loss beside one that gains."""
+    bars = bars_of()
+    made, params = opinions(bars, [-2.0, -2.0]), with_edge(PARAMS)
+    maps = fitted(bars, made).maps.copy()
+    maps["slope"] = 1.0  # of opinions that are the wrong way round
+    equity = Trades.of(bars, params).equity(made.votes(), params, maps)
+    halted = equity < (1.0 - params.governor.max_drawdown) * np.maximum.accumulate(equity)
+    assert halted.any()
+    assert np.count_nonzero(np.diff(equity[-200:])) > 100
 
 
 def test_nobody_is_said_to_have_been_left_out_of_a_vote():
