@@ -41,7 +41,7 @@ from research.training.foreign_codes import (
 )
 from research.training.foreign_files import read_file
 from research.training.foreign_rows import place
-from research.training.labels import Label, score_labels
+from research.training.labels import Label, learned_rows, score_labels
 from research.training.predictions import SIDES, SUM_TOLERANCE, Predictions, matching
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ def import_predictions(
     assert votes.probs is not None
     complete = not (np.isnan(votes.probs).any(axis=-1) & (votes.action >= 0)).any()
     labels, rule = score_labels(bars, label, broker)
+    if label == "auto" and rule.is_percentile:
+        until = np.datetime64(int(bars.close_time[learned_rows(bars.n)]), "ns").astype("datetime64[D]")
+        notes.append(f"label auto is {rule.id} by the bars before {until}, which a trade before then cannot know; --label names one")
     return Predictions(
         bars.open_time,
         bars.close_time,

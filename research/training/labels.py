@@ -191,6 +191,11 @@ def resolve_label(bars: Bars, label: str | Label, train_rows: Any, broker: Broke
     return first if counts.sum() and counts.min() >= MIN_CLASS_SHARE * counts.sum() else LABELS["L4"]
 
 
+def learned_rows(n: int, train_share: float = 0.4) -> int:
+    """Return how many of n rows stand for the training part where nothing of ours was trained: `auto` and percentiles learn from them."""
+    return int(n * train_share)
+
+
 def score_labels(
     bars: Bars, label: str | Label = "auto", broker: Broker | None = None, train_share: float = 0.4
 ) -> tuple[NDArray[np.int8], Label]:
@@ -198,7 +203,7 @@ def score_labels(
 
     Returns (int8 [n, S], resolved label).
     """
-    rows = np.arange(int(bars.n * train_share))
+    rows = np.arange(learned_rows(bars.n, train_share))
     rule = resolve_label(bars, label, rows[rows + LABELS["L1"].horizon < len(rows)], broker)
     thresholds = fit_thresholds(forward_return(bars.close, rule.horizon), rule, rows[rows + rule.horizon < len(rows)])
     return make_labels(bars, rule, thresholds)[0], rule

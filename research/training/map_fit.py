@@ -25,6 +25,7 @@ from qtcore.params import Params
 from qtcore.types import F8, I8, N_MODELS, Bars, Decisions, Votes
 from research.data import fingerprint
 from research.training.edge import EdgeMap, blocks_of, fit_win, leaning
+from research.training.labels import learned_rows
 from research.training.maps import JUDGED, MapSchedule
 from research.training.seats import Gain, gains
 
@@ -121,15 +122,18 @@ def fit_maps(
     starts: Sequence[int],
     params: Params,
     held: Sequence[Held] = (),
+    learned: int = 0,
 ) -> MapSchedule:
     """Fit one map for each period of `bars`, and seat its layers; the periods begin at the rows `starts`, ascending.
 
     votes: out of sample, absent before the first period. labels int8 [n, S]: -1 unknown, known `label_rows` rows later. params: the
-    chain's, with a horizon, taken `with_edge`. held [F]: what each period holds out, nothing where nobody does.
+    chain's, with a horizon, taken `with_edge`. held [F]: what each period holds out, nothing where nobody does. learned: rows that taught
+    the rule of the labels, so that nobody knows one before them.
     """
     params = with_edge(params)
     trades = Trades.of(bars, params)
-    factors = np.stack([voter_factors(votes, labels, trades.block, start - label_rows) for start in starts])
+    stops = [start - label_rows if start >= learned else 0 for start in starts]
+    factors = np.stack([voter_factors(votes, labels, trades.block, stop) for stop in stops])
     kept, told_voters = _kept(trades, votes, starts, factors, held)
     maps, opinions = _ensemble(trades, votes, starts, factors * kept, held)
     arbiter = [trades.fit(np.nan_to_num(trades.score), start) for start in starts]
@@ -286,7 +290,8 @@ def seat_meta(bars: Bars, predictions: Any, meta: MetaSource, name: str) -> MapS
 
 def price_predictions(bars: Bars, votes: Votes, labels: NDArray[np.int8], label_rows: int, params: Params) -> MapSchedule:
     """Fit maps of votes that come without folds: in periods of equal length from the first vote on, each from what was known before."""
-    return replace(fit_maps(bars, votes, labels, label_rows, periods(votes.action), params), data=fingerprint(bars))
+    starts, learned = periods(votes.action), learned_rows(bars.n)
+    return replace(fit_maps(bars, votes, labels, label_rows, starts, params, learned=learned), data=fingerprint(bars))
 
 
 def periods(action: NDArray[np.int8]) -> list[int]:

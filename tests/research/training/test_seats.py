@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -395,6 +396,28 @@ def test_imported_predictions_and_an_own_judge_are_priced_as_they_are_loaded():
     judged = research.backtest(bars, made, params=PARAMS, judge=follow)
     assert len(judged.result.fills) > 50
     assert set(np.unique(judged.result.decisions.source)) == {Source.META}
+
+
+def test_no_map_of_imported_opinions_knows_the_bars_that_teach_their_label_before_their_time(tmp_path):
+    bars, cut, path = bars_of(), 1_200, tmp_path / "p.parquet"
+    made = opinions(bars, [2.0, -2.0])
+    columns = [f"{voter}_p_{side}" for voter in ("xgb", "lgbm") for side in ("sell", "hold", "buy")]
+    frame = pd.DataFrame(made.probs[:2].transpose(1, 2, 0, 3).reshape(-1, 6), columns=columns)
+    frame["close_time"], frame["symbol"] = pd.to_datetime(np.repeat(bars.close_time, S), utc=True), np.tile(bars.symbols, N)
+    frame.dropna().to_parquet(path)
+    grown = np.where(np.arange(N)[:, None] < cut, 1.0, np.exp(np.linspace(0.0, 3.0, N))[:, None])
+    later = replace(bars, **{name: getattr(bars, name) * grown for name in ("open", "high", "low", "close")}, origin="")
+    runs = [research.backtest(world, Predictions.import_file(path, world, "L4"), params=PARAMS) for world in (bars, later)]
+    labels = [run.predictions.labels[: cut - 10] for run in runs]
+    assert (labels[0] != labels[1]).any()  # percentiles of the first 40 %
+    for name in ("lean", "edge", "raw_action"):
+        assert_same_bits(*(getattr(run.result.decisions, name)[:cut] for run in runs), name)
+    assert_same_bits(*(run.result.size[:cut] for run in runs))
+    calm = replace(bars, **{name: getattr(bars, name) ** 0.1 for name in ("open", "high", "low", "close")}, origin="")
+    made = Predictions.import_file(path, calm)
+    assert made.label.id == "L4"
+    assert sum("label auto is L4 by the bars before" in note for note in made.notes) == 1
+    assert not any("label auto" in note for note in runs[0].predictions.notes)
 
 
 def test_a_run_with_seats_is_proven_and_a_map_that_saw_the_future_is_not(tmp_path):
