@@ -23,7 +23,7 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
         "models voting": f"{len(summary['assumptions']['models_voting'])} of {summary['assumptions']['models_expected']}",
         "trades": pnl["n_trades"],
         "trades by layer": _by_layer(summary, "trades", ","),
-        "net PnL by layer": _by_layer(summary, "pnl", "+,.2f"),
+        "net PnL by layer": _pnl_by_layer(summary),
         "independent trades": _rounded(evidence["trades"]["n_effective"], 1),
         "net return [%]": _percent(pnl["net_return"]),
         "ensemble only [%]": _percent(pnl["ensemble_only"]["net_return"]),
@@ -44,6 +44,17 @@ def _by_layer(summary: dict[str, Any], figure: str, form: str) -> str | None:
     """Write a figure of the trades that each layer opened."""
     found = summary["attribution"]["by_source"]
     return ", ".join(f"{name} {group[figure]:{form}}" for name, group in found.items()) or None
+
+
+def _pnl_by_layer(summary: dict[str, Any]) -> str | None:
+    text, unpaid = _by_layer(summary, "pnl", "+,.2f"), not_yet_paid(summary)
+    return f"{text}, closing not yet paid {unpaid:+,.2f}" if text and unpaid else text
+
+
+def not_yet_paid(summary: dict[str, Any]) -> float:
+    """Return by how much the net PnL exceeds that of the trades: they are told as if all were closed at the end; 0 below a hundredth."""
+    unpaid: float = summary["pnl"]["net_pnl"] - sum(group["pnl"] for group in summary["attribution"]["by_source"].values())
+    return unpaid if abs(unpaid) >= 0.005 else 0.0
 
 
 def regime_table(summary: dict[str, Any]) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from qtcore.reading import is_read
 from qtcore.rules import rule_of, words_of
 from qtcore.types import Source
 from qtcore.voters import slots_of
+from research.evidence.headline import not_yet_paid
 from research.evidence.plausibility import NAMES, figure_text
 from research.evidence.standing import others_text
 from research.report.words import (
@@ -205,6 +206,8 @@ def trader_table(s: dict[str, Any]) -> Table:
         g = groups.get(name, {"trades": 0, "pnl": 0.0, "mean_return": None})
         share = percent(g["trades"] / n, 0) if n else DASH
         rows.append([words(name), count(g["trades"]), share, signed(g["pnl"]), signed_percent(g["mean_return"], 3)])
+    if unpaid := not_yet_paid(s):
+        rows.append(["closing, not yet paid", "", "", signed(unpaid), ""])
     return Table(["deciding layer", "trades", "share", "net PnL", "mean return"], rows)
 
 

@@ -11,7 +11,7 @@ from qtcore import Params
 from qtcore.rules import Reason
 from qtcore.types import N_KNOTS, Action, Source
 from research.evidence.accuracy import opinions
-from research.evidence.headline import headline
+from research.evidence.headline import headline, not_yet_paid
 from research.evidence.traders import Absent, declined
 from research.report.page import edge_tables, fitted_text, traders_text
 from research.report.rows import score_table, seat_table, slice_accuracy, trader_table
@@ -264,6 +264,14 @@ def test_trades_by_layer_add_up_for_every_profile(bars, params):
     closed = run.trades[run.trades["exit_reason"] > 0]
     assert sum(group["pnl"] for group in s["attribution"]["by_source"].values()) == pytest.approx(closed["pnl"].sum())
     assert f"arbiter {(closed['source'] == Source.ARBITER).sum()}" in headline(s)["trades by layer"]
+    last, broker = run.trades[run.trades["exit_reason"] == Reason.END_OF_DATA], run.params.broker
+    prices = run.bars.close[-1, [run.bars.symbols.index(name) for name in last["symbol"]]]
+    unpaid = float(np.sum(np.abs(last["qty"]) * prices) * (broker.fee_rate + broker.slippage_rate))
+    assert len(last) > 0
+    assert not_yet_paid(s) == pytest.approx(unpaid, rel=0.01)
+    assert rows[-1][:4] == ["closing, not yet paid", "", "", f"{unpaid:+.2f}"]
+    assert headline(s)["net PnL by layer"].endswith(f", closing not yet paid {unpaid:+.2f}")
+    assert sum(float(row[3].replace(",", "")) for row in rows) == pytest.approx(s["pnl"]["net_pnl"], abs=0.03)
     size, base = np.abs(run.result.size), run.result.equity[:, None] * run.params.governor.max_position
     full = int(np.isclose(size, base)[run.result.governor_reason == Reason.APPROVED].sum())
     assert s["traders"]["at_max_position"] == full

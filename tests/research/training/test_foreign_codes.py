@@ -397,7 +397,7 @@ def test_an_index_of_numbers_is_no_time(tmp_path):
 def test_rows_without_a_symbol_are_of_the_only_one():
     alone = simulate("random_walk", n_bars=BARS.n, n_symbols=1)
     rows = pd.DataFrame({"close_time": alone.close_time, "xgb_action": cycle(["sell", "hold", "buy"]), "xgb_confidence": 0.7})
-    made = Predictions.import_file(rows, alone)
+    made = Predictions.import_file(rows, alone, "L1")
     assert said(made) == cycle(WANTED)
     assert made.notes == (f"no column of symbols; every row is of {alone.symbols[0]}",)
     with pytest.raises(UserError, match="must have the columns close_time"):

@@ -349,7 +349,7 @@ def test_symbols_of_a_csv_file_are_read_as_they_are_written(symbols, tmp_path):
     bars = dataclasses.replace(simulate("random_walk", n_bars=60, n_symbols=2), symbols=symbols)
     table, action = votes(bars)
     table.to_csv(tmp_path / "mine.csv", index=False)
-    made = Predictions.import_file(tmp_path / "mine.csv", bars)
+    made = Predictions.import_file(tmp_path / "mine.csv", bars, "L1")
     assert (made.action[MODELS.index("xgb")] == action).all()
     assert made.notes == ()
 
