@@ -137,12 +137,14 @@ def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predicti
         )
     if job.meta is not None:
         MetaSchedule.load(job.meta).check_mode(job.config.params)
-    predictions, params = _predictions(job, bars, progress), job.config.params
-    predictions = priced(bars, predictions, resolved(params, predictions), job.layers.judge, job.layers.features)
+    told, params = _predictions(job, bars, progress), job.config.params
+    predictions = priced(bars, told, resolved(params, told), job.layers.judge, job.layers.features)
     refuse_synthetic(predictions.models, job.config.run.allow_synthetic)
     if job.config.run.regime_fit:
         params = fit_regime_weights(bars, predictions, params)
-    return predictions, params, *_meta(job, bars, predictions, progress)
+    meta, absent = _meta(job, bars, predictions, progress)
+    # models that serve come with the seats that their meta layer had at the end of its training, as `qt live` takes them
+    return predictions if job.models is None else told, params, meta, absent
 
 
 def _check_meta(config: Config) -> None:

@@ -220,6 +220,21 @@ def test_training_and_backtest_share_the_meta_layer(trained, tmp_path):
         run_job(replace(job, config=other, out=tmp_path / "svm"), verify=False, report=False)
 
 
+def test_later_candles_are_traded_with_the_seat_that_the_training_gave_its_meta_layer(tmp_path):
+    bars = simulate("reversion", n_bars=2_400, n_symbols=2)
+    save_bars(bars, tmp_path / "all.parquet")
+    save_bars(bars[:1_800], tmp_path / "first.parquet")
+    save_bars(bars[1_500:], tmp_path / "later.parquet")
+    config, out = load_config("default", sets=["run.models=xgb,lgbm", "run.folds=3", "run.preset=tiny"]), tmp_path / "models"
+    made, _ = train_job(Job(str(tmp_path / "first.parquet"), config, out=out))
+    assert made.maps.maps["skip"][-1] > 0.0
+    for name in ("later", "all"):
+        job = Job(str(tmp_path / f"{name}.parquet"), config, models=out, out=tmp_path / name)
+        served = run_job(job, verify=False, report=False)
+        assert_same_bits(served.predictions.maps.maps, made.maps.maps)
+        assert served.predictions.maps.evidence == made.maps.evidence
+
+
 def test_a_run_without_enough_voters_says_why_there_is_no_model(bars, tmp_path):
     preds = Predictions.random(bars, seed=1, models=("xgb",))
     meta = train_meta(bars, preds, PUBLISHED)
