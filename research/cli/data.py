@@ -218,7 +218,11 @@ def simulate(
         raise ConfigError(
             f"simulate needs a world and --out, was without {'a world' if world is None else '--out'}; --list shows the worlds"
         )
-    blocks = simulate_blocks(world, seed, bars, symbols, interval, **parse_params(set_ or [], world))
+    own = parse_params(set_ or [], world)
+    flags = {"n_bars": "--bars", "n_symbols": "--symbols", "interval": "--interval", "seed": "--seed"}
+    if twice := next((name for name in own if name in flags), None):
+        raise ConfigError(f"--set must name a parameter of the world's own, was {twice}; say it with {flags[twice]}")
+    blocks = simulate_blocks(world, seed, bars, symbols, interval, **own)
     written = save_bars(blocks, out)
     if not quiet:
         console.print(f"{several(bars, 'bars')} of {interval}, {several(symbols, 'symbols')}")

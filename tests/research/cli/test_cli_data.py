@@ -123,6 +123,8 @@ def test_resample_writes_our_own_schema(qt, candles, tmp_path):
     (("simulate", "random_walk"), "simulate needs a world and --out, was without --out"),
     (("simulate", "random_walk", "--out", "x.csv"), "output must end in .parquet, was 'x.csv'"),
     (("simulate", "random_walk", "--out", "x.parquet", "--set", "speed=1"), "parameter of random_walk must be one of volatility,"),
+    (("simulate", "random_walk", "--out", "x.parquet", "--set", "n_bars=400"),
+     "--set must name a parameter of the world's own, was n_bars; say it with --bars"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence_and_leaves_nothing(qt, words, text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
