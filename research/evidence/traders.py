@@ -1,6 +1,6 @@
 """Traders: layers that opened the trades of a run, why one opened none, and, where opinions have a price, how near it came."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -258,7 +258,7 @@ class Absent:
     def _unproven(self, layer: str) -> str:
         """Say that the lower bound of a layer's slope is nowhere above 0, and what came nearest."""
         fits = [each[layer] for each in self.told if each.get(layer, {}).get("error")]
-        none = f"the 99 % lower bound of its slope is above 0 in none of {several(len(self.told), 'periods')}"
+        none = f"the 99 % lower bound of its slope is above 0 in {_none_of(self.told)}"
         if not fits:
             return f"{none}: too few trades were known"
         best = max(fits, key=lower_bound)
@@ -269,7 +269,7 @@ class Absent:
         told = [each.get(layer, {}) for each in self.told]
         if layer == "arbiter" and not any(each.get("counts", 0.0) > 0.0 for each in told):
             return self._unproven(layer)
-        none = f"it earned a seat in none of {several(len(told), 'periods')}"
+        none = f"it earned a seat in {_none_of(told)}"
         gains = [each.get("gain") or {} for each in told]
         tried = [gain for gain in gains if gain.get("lower") is not None]
         bounds = [gain["lower"] for gain in tried if not is_idle(gain)]
@@ -285,3 +285,7 @@ class Absent:
         most = f"{bp(max(bounds), '+')} a block of time ({block}), above 0 needed"
         where = "" if len(bounds) == len(tried) else f"{idle}; where it would, "
         return f"{none}: {where}the 95 % lower bound of what it added was at most {most}"
+
+
+def _none_of(periods: Sequence[Any]) -> str:
+    return "no period" if len(periods) < 2 else f"none of {len(periods):,} periods"

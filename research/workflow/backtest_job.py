@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from qtcore import Bars, Params
@@ -22,6 +23,7 @@ from research.runs.folder import check_output
 from research.runs.tables import tested_rows
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, Layers, check_known
+from research.training.models.schedule import ModelSet, labels_of
 from research.training.predictions import Predictions
 from research.training.regime_weights import fit_regime_weights
 from research.verify.own import sentences
@@ -164,8 +166,21 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
     if job.predictions is not None:
         return Predictions.import_file(job.predictions, bars, label=str(options.label), time_zone=job.time_zone)
     if job.models is not None:
-        return Predictions.from_models(resolve(job.models), bars, params, job.layers.features, progress)
+        models = ModelSet.load(resolve(job.models))
+        _check_served(models, str(options.label), bars)
+        return Predictions.from_models(models, bars, params, job.layers.features, progress)
     return _train(job, bars, progress, (*TREES, *job.layers.models))
+
+
+def _check_served(models: ModelSet, label: str, bars: Bars) -> None:
+    """Raise UserError where models serve none of the bars, or know another label than the one that is set."""
+    known = labels_of(models, bars)[1].id
+    if label not in ("auto", known):
+        raise ConfigError(f"run.label must be that of the models, {known}, was {label}; leave it out, or train with --label {label}")
+    first, end = min(each.valid_from for each in models.artefacts), int(bars.close_time[-1])
+    if first > end:
+        since, until = (np.datetime64(at, "ns").astype("datetime64[m]") for at in (first, end))
+        raise ConfigError(f"the bars must reach {since}, from where on the models serve, was to {until}; give later bars or train on these")
 
 
 def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
@@ -188,7 +203,6 @@ def train_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[st
 def update_job(job: Job, progress: Progress = None) -> tuple[Predictions, list[str]]:
     """Do everything `qt train --update` does: the folder holds the longer training when it is whole, the earlier one until then."""
     from research.parallel import n_processors
-    from research.training.models.schedule import ModelSet
     from research.training.update import update
 
     assert job.out is not None
