@@ -23,7 +23,8 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
         "models voting": f"{len(summary['assumptions']['models_voting'])} of {summary['assumptions']['models_expected']}",
         "trades": pnl["n_trades"],
         "trades by layer": _by_layer(summary, "trades", ","),
-        "net PnL by layer": _pnl_by_layer(summary),
+        "net PnL by layer": _by_layer(summary, "pnl", "+,.2f"),
+        **({"closing, not yet paid": round(unpaid, 2)} if (unpaid := not_yet_paid(summary)) else {}),
         "independent trades": _rounded(evidence["trades"]["n_effective"], 1),
         "net return [%]": _percent(pnl["net_return"]),
         "ensemble only [%]": _percent(pnl["ensemble_only"]["net_return"]),
@@ -44,11 +45,6 @@ def _by_layer(summary: dict[str, Any], figure: str, form: str) -> str | None:
     """Write a figure of the trades that each layer opened."""
     found = summary["attribution"]["by_source"]
     return ", ".join(f"{name} {group[figure]:{form}}" for name, group in found.items()) or None
-
-
-def _pnl_by_layer(summary: dict[str, Any]) -> str | None:
-    text, unpaid = _by_layer(summary, "pnl", "+,.2f"), not_yet_paid(summary)
-    return f"{text}, closing not yet paid {unpaid:+,.2f}" if text and unpaid else text
 
 
 def not_yet_paid(summary: dict[str, Any]) -> float:
