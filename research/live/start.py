@@ -391,6 +391,7 @@ def load_models(wish: LiveOptions, params: Params) -> Any:
         import_lean(found.slots)
     models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic, may_advise=wish.may_advise)
     models.check_params(params)
+    models.check_label(str(wish.config.run.label))
     check_priced(params, models)
     if params.decide.rule == DecideRule.EDGE and wish.layers.judge is not None:
         what = "an own judge must be priced by what it said before, was given with --models, whose maps are of other opinions"

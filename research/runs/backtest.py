@@ -76,22 +76,24 @@ def backtest(
 def priced(
     bars: Bars, predictions: Predictions, params: Params, judge: Any = None, custom: Iterable[Feature] = (), meta: MetaSource | None = None
 ) -> Predictions:
-    """Return predictions with what their opinions are worth, where `params` ask for that, and with the seats of a trained `meta` alone.
-
-    Those of a training carry it. Imported ones, and an own `judge`, get it here: periods of equal length, each from what was known before;
-    anew on other bars than those that priced them. Raises ModelError on predictions of a training that was made without, or for another
-    `ensemble.rule`.
-    """
+    """Return predictions `valued`, and, where opinions have a price, with the seats of a trained `meta` alone."""
+    predictions = valued(bars, predictions, params, judge, custom)
     if params.decide.rule != DecideRule.EDGE:
         return predictions
-    if judge is not None or not is_priced(params, predictions, bars):
-        predictions = _priced(bars, predictions, params, judge, custom)
     if isinstance(meta, MetaSchedule):
         return seated(bars, predictions, params, meta)
     return replace(predictions, maps=unseated(predictions.maps))
 
 
-def _priced(bars: Bars, predictions: Predictions, params: Params, judge: Any, custom: Iterable[Feature]) -> Predictions:
+def valued(bars: Bars, predictions: Predictions, params: Params, judge: Any = None, custom: Iterable[Feature] = ()) -> Predictions:
+    """Return predictions with what their opinions are worth, where `params` ask for that, and the seats that they came with.
+
+    Those of a training carry it. Imported ones, and an own `judge`, get it here: periods of equal length, each from what was known before;
+    anew on other bars than those that priced them. Raises ModelError on predictions of a training that was made without, or for another
+    `ensemble.rule`.
+    """
+    if params.decide.rule != DecideRule.EDGE or (judge is None and is_priced(params, predictions, bars)):
+        return predictions
     from research.training.map_fit import fit_lean, periods, price_predictions, usual
 
     votes, params = predictions.votes(), resolved(usual(params), predictions)

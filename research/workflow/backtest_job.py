@@ -17,13 +17,13 @@ from research.data import load as load_data
 from research.errors import ConfigError, UserError
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import home, put_in_place
-from research.runs.backtest import backtest, priced, resolved, seated
+from research.runs.backtest import backtest, resolved, seated, valued
 from research.runs.config import Config
 from research.runs.folder import check_output
 from research.runs.tables import tested_rows
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, Layers, check_known
-from research.training.models.schedule import ModelSet, labels_of
+from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.training.regime_weights import fit_regime_weights
 from research.verify.own import sentences
@@ -139,14 +139,12 @@ def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predicti
         )
     if job.meta is not None:
         MetaSchedule.load(job.meta).check_mode(job.config.params)
-    told, params = _predictions(job, bars, progress), job.config.params
-    predictions = priced(bars, told, resolved(params, told), job.layers.judge, job.layers.features)
+    predictions, params = _predictions(job, bars, progress), job.config.params
+    predictions = valued(bars, predictions, resolved(params, predictions), job.layers.judge, job.layers.features)
     refuse_synthetic(predictions.models, job.config.run.allow_synthetic)
     if job.config.run.regime_fit:
         params = fit_regime_weights(bars, predictions, params)
-    meta, absent = _meta(job, bars, predictions, progress)
-    # models that serve come with the seats that their meta layer had at the end of its training, as `qt live` takes them
-    return predictions if job.models is None else told, params, meta, absent
+    return predictions, params, *_meta(job, bars, predictions, progress)
 
 
 def _check_meta(config: Config) -> None:
@@ -167,16 +165,14 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
         return Predictions.import_file(job.predictions, bars, label=str(options.label), time_zone=job.time_zone)
     if job.models is not None:
         models = ModelSet.load(resolve(job.models))
-        _check_served(models, str(options.label), bars)
+        models.check_label(str(options.label))
+        _check_reach(models, bars)
         return Predictions.from_models(models, bars, params, job.layers.features, progress)
     return _train(job, bars, progress, (*TREES, *job.layers.models))
 
 
-def _check_served(models: ModelSet, label: str, bars: Bars) -> None:
-    """Raise UserError where models serve none of the bars, or know another label than the one that is set."""
-    known = labels_of(models, bars)[1].id
-    if label not in ("auto", known):
-        raise ConfigError(f"run.label must be that of the models, {known}, was {label}; leave it out, or train with --label {label}")
+def _check_reach(models: ModelSet, bars: Bars) -> None:
+    """Raise UserError where bars end before the models serve."""
     first, end = min(each.valid_from for each in models.artefacts), int(bars.close_time[-1])
     if first > end:
         since, until = (np.datetime64(at, "ns").astype("datetime64[m]") for at in (first, end))

@@ -189,6 +189,11 @@ class ModelSet(Schedule[Artefact, BaseModel]):
             if name.startswith("features.") and name != "features.feature_set" and mine[name] != theirs[name]:
                 raise ModelError(f"{name} must be {mine[name]!r} as when the models were trained, was {theirs[name]!r}; train again")
 
+    def check_label(self, name: str) -> None:
+        """Raise UserError where a label that is set, by its id, is not the models'; `auto` is any."""
+        if name not in ("auto", mine := str(self.config["label"]["id"])):
+            raise ModelError(f"run.label must be that of the models, {mine}, was {name}; leave it out, or train with --label {name}")
+
     def hashes(self, fold: int) -> dict[str, str]:
         """Return the identity of every model of a fold."""
         return {a.slot: a.identity for a in self.artefacts if a.fold == fold}

@@ -91,6 +91,13 @@ def test_a_model_without_skill_advises_where_an_edge_is_asked_for_and_is_refused
         assert traded == 0
 
 
+def test_models_of_another_label_than_the_one_that_is_set_are_refused(trained, tmp_path):
+    other = replace(EDGE, run=load_config(sets=["run.label=L3"]).run)
+    with pytest.raises(UserError, match="must be that of the models, L1, was L3; leave it out, or train with --label L3"):
+        start_live(asked(tmp_path / "journal.sqlite", other, models=str(trained / "priced")))
+    assert list(tmp_path.glob("journal*")) == []
+
+
 def check_against(run, journal: Path) -> None:
     """Decisions, edges and equity of a journal are those of a backtest, bit for bit."""
     names, expected, n_symbols = cell_names(MODELS, True), decision_planes(run), len(run.bars.symbols)
