@@ -59,6 +59,8 @@ def test_the_page_shows_everything(browser, watched, which, width, scheme):
         assert page.text_content("#g-wins").replace("\u00a0", " ") == f"{100 * book.win_rate:.0f} %"
         assert page.locator("#models rect").count() == 3 * 4
         assert page.locator("#signals path").count() == 3
+        page.evaluate("signals({title: 'one side', counts: {HOLD: 7}})")  # a whole ring is a ring, not nothing
+        assert page.evaluate("document.querySelector('#signals path').getBBox().width") > 100
         assert page.locator("#equity polyline").get_attribute("points").count(",") == len(said["equity"]["value"])
         assert page.locator("#positions tbody tr").count() == len(book.positions)
         rows = page.locator("#decisions tbody tr").all_inner_texts()

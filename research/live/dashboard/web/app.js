@@ -119,7 +119,7 @@ function signals({ title, counts }) {
   if (!total) { shape(svg, "text", { x: 0, y: 16, class: "quiet" }, "no decision yet"); return; }
   let from = -Math.PI / 2;
   SIDES.forEach((s, i) => {
-    const share = (counts[s] || 0) / total, to = from + 2 * Math.PI * Math.min(share, 0.99999), big = share > 0.5 ? 1 : 0, name = "f-" + s.toLowerCase();
+    const share = (counts[s] || 0) / total, to = from + 2 * Math.PI * Math.min(share, 0.9995), big = share > 0.5 ? 1 : 0, name = "f-" + s.toLowerCase();
     if (share) shape(svg, "path", { d: `M${p(from, 58)} A58 58 0 ${big} 1 ${p(to, 58)} L${p(to, 36)} A36 36 0 ${big} 0 ${p(from, 36)} Z`, class: name });
     from = to;
     shape(svg, "rect", { x: 144, y: 24 + i * 28, width: 11, height: 11, rx: 2, class: name });
