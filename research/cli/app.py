@@ -17,6 +17,7 @@ from research.cli.common import (
     Engine,
     From,
     Json,
+    KnowsUntil,
     LayersFile,
     Out,
     Preset,
@@ -99,6 +100,7 @@ def backtest(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    knows_until: KnowsUntil = None,
     layers: LayersFile = None,
     profile: Profile = "default",
     preset: Preset = None,
@@ -119,7 +121,7 @@ def backtest(
     from research.training.models.layers import using
     from research.workflow.backtest_job import Job, run_job
 
-    settings = resolve(profile, config, set_, seed, preset)
+    settings = resolve(profile, config, set_, seed, preset, knows_until)
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out, meta)
     job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     with using(layers, settings.models) as own, progress(quiet or json) as update:
@@ -152,6 +154,7 @@ def train(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    knows_until: KnowsUntil = None,
     layers: LayersFile = None,
     profile: Profile = "default",
     preset: Preset = None,
@@ -168,7 +171,7 @@ def train(
     from research.training.models.layers import using
     from research.workflow.backtest_job import Job, train_from_files, train_job
 
-    settings = resolve(profile, config, set_, seed, preset)
+    settings = resolve(profile, config, set_, seed, preset, knows_until)
     if from_log is not None or outcomes is not None:
         schedule, counts = train_from_files(settings, (data, from_log, outcomes), out, min_date, tolerance)
         show_log(schedule, counts, out, quiet, json)

@@ -34,6 +34,9 @@ Seed = Annotated[int, typer.Option(help="seed of everything random")]
 Preset = Annotated[str | None, typer.Option(help=f"parameters of every model: {', '.join(PRESETS)}; fast also means 4 folds")]
 Engine = Annotated[str, typer.Option(help="local, or ray: the workers of a Ray cluster")]
 Address = Annotated[str | None, typer.Option(help="host:port of a running Ray; without it one is started here")]
+KnowsUntil = Annotated[
+    str | None, typer.Option("--knows-until", help="latest data that predictions of others, or what a model brings, was made of; UTC")
+]
 LayersFile = Annotated[
     str | None,  # as it was given: an empty one is no folder
     typer.Option("--layers", help="Python file with models, features, judge, trade or feeds of your own; it is run", metavar="FILE"),
@@ -52,9 +55,11 @@ def split_symbols(symbols: list[str] | None) -> list[str] | None:
     return [name for text in symbols for name in text.replace(",", " ").split()]
 
 
-def resolve(profile: str, config: Path | None, sets: list[str] | None, seed: int, preset: str | None = None) -> Config:
-    """Read the configuration; `--seed` is `--set run.seed`, `--preset` is `--set run.preset`."""
-    own = [f"run.seed={seed}"] + ([f"run.preset={preset}"] if preset is not None else [])
+def resolve(
+    profile: str, config: Path | None, sets: list[str] | None, seed: int, preset: str | None = None, until: str | None = None
+) -> Config:
+    """Read the configuration; the flags `--seed`, `--preset` and `--knows-until` are `--set run.seed` and so on."""
+    own = [f"run.{name}={value}" for name, value in (("seed", seed), ("preset", preset), ("knows_until", until)) if value is not None]
     return load_config(profile, config, [*own, *(sets or [])])
 
 

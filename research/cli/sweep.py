@@ -16,6 +16,7 @@ from research.cli.common import (
     Engine,
     From,
     Json,
+    KnowsUntil,
     LayersFile,
     Out,
     Profile,
@@ -59,6 +60,7 @@ def sweep(
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
+    knows_until: KnowsUntil = None,
     layers: LayersFile = None,
     profile: Profile = "default",
     config: ConfigFile = None,
@@ -78,7 +80,7 @@ def sweep(
 
     job = Job(
         data,
-        resolve(profile, config, set_, seed),
+        resolve(profile, config, set_, seed, until=knows_until),
         split_symbols(symbols),
         start,
         end,

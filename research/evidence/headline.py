@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+from research.evidence.provenance import known_text
 from research.runs.verdict import NOT_PROVEN, told
 from research.training.regimes import SLICES
 
@@ -21,6 +22,7 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
         "symbols": data["n_symbols"],
         "tested bars": data["test_bars"],
         "models voting": f"{len(summary['assumptions']['models_voting'])} of {summary['assumptions']['models_expected']}",
+        **({"known to their maker": known} if (known := known_text(summary)) else {}),
         "trades": pnl["n_trades"],
         "trades by layer": _by_layer(summary, "trades", ","),
         "net PnL by layer": _by_layer(summary, "pnl", "+,.2f"),

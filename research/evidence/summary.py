@@ -54,6 +54,7 @@ def summarise(run: RunRecord) -> dict[str, Any]:
         evidence |= {"finding": "not enough data", "reason": text}
     text = declined(run, rows, pnl["n_trades"])
     evidence["declined"] = text is not None
+    evidence["condition"] = run.predictions.condition
     if text is not None:
         evidence["reason"] = text
     evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"], evidence["declined"])
@@ -288,6 +289,7 @@ def _assumptions(run: RunRecord, models: list[str]) -> dict[str, Any]:
         "models_expected": len(voting) if set(voting) - set(MODELS) else max(len(MODELS) - 1, len(voting)),
         "weights": weights_by_name(p, run.predictions),
         "imported_predictions": bool(run.predictions.imported),
+        "knows_until": None if run.predictions.knows_until is None else _iso(run.predictions.knows_until),
         "fee_rate": p.broker.fee_rate,
         "slippage_rate": p.broker.slippage_rate,
         "fill": p.broker.fill.name.lower(),

@@ -35,6 +35,7 @@ from research.live.storage.codec import MAPS
 from research.live.storage.files import lock_of
 from research.live.storage.place import Made, check_apart, resolved
 from research.runs.config import Config
+from research.training.knowledge import COLUMN
 from research.training.maps import MapSchedule, check_priced
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, SHOWN, Layers
@@ -144,14 +145,13 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
 
         if not isinstance(feed, ReplayFeed):
             raise ConfigError(f"--predictions must go with replay:FILE, was given with {wish.feed!r}; use --models")
-        predictions = Predictions.import_file(
-            wish.predictions, feed.bars, label=str(wish.config.run.label), time_zone=wish.how.get("time_zone")
-        )
+        read: dict[str, Any] = {"label": str(wish.config.run.label), "knows_until": wish.config.run.knows_until}
+        predictions = Predictions.import_file(wish.predictions, feed.bars, **read, time_zone=wish.how.get("time_zone"))
         feed.notes += predictions.notes
         params = resolved(params, predictions)
         meta = load_meta(wish, params, predictions.names)
         predictions = priced(feed.bars, predictions, params, wish.layers.judge, wish.layers.features, meta)
-        about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()}
+        about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()} | _about_maker(predictions)
         about |= _about_meta(wish, meta) | _about_maps(predictions.maps) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
@@ -184,7 +184,7 @@ def load_served(wish: LiveOptions, params: Params) -> tuple[Any, MetaSchedule | 
     folder = Path(wish.models)
     about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
-    about |= {"label": dict(models.config["label"])}
+    about |= {"label": dict(models.config["label"])} | _about_maker(models)
     return models, meta, about | _about_meta(wish, meta) | _about_maps(models.map_schedule) | _about_layers(wish) | _allowed(models, meta)
 
 
@@ -197,6 +197,12 @@ def _about_meta(wish: LiveOptions, meta: MetaSchedule | None) -> dict[str, Any]:
 def _about_maps(maps: MapSchedule | None) -> dict[str, Any]:
     """Return the maps whole, so that a journal gives its own bits again wherever the models are by then."""
     return {} if maps is None else {MAPS: maps.to_dict()}
+
+
+def _about_maker(votes: Predictions | ModelSet) -> dict[str, Any]:
+    """Say until when who votes knew the data, None where nobody said so of imported predictions; nothing where ours were fitted."""
+    is_foreign = votes.knows_until is not None or getattr(votes, "imported", False)
+    return {COLUMN: votes.knows_until} if is_foreign else {}
 
 
 def _about_layers(wish: LiveOptions) -> dict[str, Any]:
@@ -392,6 +398,7 @@ def load_models(wish: LiveOptions, params: Params) -> Any:
     models = load_for_live(found, allow_rejected=wish.allow_rejected, allow_synthetic=wish.allow_synthetic, may_advise=wish.may_advise)
     models.check_params(params)
     models.check_label(str(wish.config.run.label))
+    models.check_until(wish.config.run.knows_until)
     check_priced(params, models)
     if params.decide.rule == DecideRule.EDGE and wish.layers.judge is not None:
         what = "an own judge must be priced by what it said before, was given with --models, whose maps are of other opinions"

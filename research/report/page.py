@@ -130,9 +130,20 @@ def notices(s: dict[str, Any], verify: dict[str, Any], manifest: dict[str, Any])
         out.append(("warn", f"{percent(found)} {text}."))
     out += told(s["evidence"].get("plausibility", {}))
     if s["assumptions"]["imported_predictions"]:
-        out.append(("warn", "The base predictions were imported: that they were made out of sample cannot be proven here."))
+        out.append(("warn", f"The base predictions were imported: that they were made out of sample cannot be proven here{_maker(s)}."))
+    if found := s["provenance"]["total"].get("contaminated"):
+        text = "of the predictions are contaminated: their maker knew the bars. They do not vote and are no evidence"
+        out.append(("warn", f"{percent(found)} {text}."))
     lacked = s["data"].get("lacked", ())
     return out + [("note", text) for text in manifest.get("notes", []) if text not in lacked]
+
+
+def _maker(s: dict[str, Any]) -> str:
+    """Go on with what the maker of imported predictions said of them; nothing in a run of before 0.3."""
+    if s["provenance"]["total"].get("undeclared"):
+        return "; undeclared is until when their maker knew the data (--knows-until says it), so an edge is one if he knew no later bar"
+    until = s["assumptions"].get("knows_until")
+    return f"; their maker is said to know nothing after {until[:16].replace('T', ' ')} UTC" if until else ""
 
 
 def _halt_text(halt: dict[str, Any], s: dict[str, Any]) -> str:

@@ -126,6 +126,7 @@ def manifest_of(run: RunRecord, name: str, trials: dict[str, Any]) -> dict[str, 
         "profile": run.profile,
         "params": run.params.flat(),
         "label": run.predictions.label.to_dict(),
+        "knows_until": run.predictions.knows_until,
         "symbols": list(run.bars.symbols),
         "interval": int(run.bars.interval),
         "data_fingerprint": fingerprint(run.bars),
@@ -344,6 +345,8 @@ class RunFiles:
         read = Predictions.load(self.path / "predictions.parquet")
         if read.names != self.voters:
             raise self._altered("predictions", f"of the voters {', '.join(read.names)}")
+        if read.knows_until != self.manifest.get("knows_until"):
+            raise self._altered("predictions", "with another knows_until")
         return read
 
     def meta(self) -> MetaSchedule | None:

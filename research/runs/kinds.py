@@ -32,6 +32,7 @@ MANIFEST = Kind(
         "voters?": [str],
         "weights?": {...: float},
         "origin?": str,
+        "knows_until?": (int, None),
         "ceilings?": bool,
         "figures?": str,
         "trials": {"trials?": int},

@@ -7,7 +7,8 @@ and which of them are too good (`evidence["plausibility"]`); the proof says whet
 1. `invalid`: a check of the proof failed, so no figure of the run is evidence;
 2. `implausible`: a figure lies above what honest work reaches, and nobody said why it should;
 3. `not enough data`, `edge`, `no edge`: what evidence found. Without a passed proof `edge` reads `not proven`, and the others say so too.
-   To people `not enough data` of a chain that declined every trade reads `declined` (`told`).
+   To people `not enough data` of a chain that declined every trade reads `declined` (`told`), and `edge` of predictions whose maker did not
+   say what he knew reads `edge, if ...`: `evidence["condition"]` says on what it hangs.
 
 Everything here is a function of the two dictionaries, so that a verdict is the same whoever asks for it: the terminal, the page, JSON.
 """
@@ -26,12 +27,16 @@ UNPROVEN: dict[str, Any] = {"passed": None, "checks": []}  # the certificate of 
 
 @dataclass(frozen=True)
 class Judgement:
-    """One verdict. failed_check: name of the first check of the proof that failed, None when none did."""
+    """One verdict. failed_check: name of the first check of the proof that failed, None when none did.
+
+    condition: on what an edge hangs that nothing here can show, None for none.
+    """
 
     verdict: str
     proven: bool
     failed_check: str | None
     sentence: str
+    condition: str | None = None
 
     @property
     def fails(self) -> bool:
@@ -50,11 +55,13 @@ def judge(evidence: Mapping[str, Any], certificate: Mapping[str, Any]) -> Judgem
         return Judgement(INVALID, False, *_failure(certificate))
     proven = certificate.get("passed") is True
     aside = "" if proven else f", {NOT_PROVEN}"
+    condition = evidence.get("condition") if finding == "edge" else None
     if (text := too_good(evidence)) is not None:
         return Judgement(IMPLAUSIBLE, proven, None, f"Implausible{aside}: {text}")
     if finding == "edge" and not proven:
-        return Judgement(NOT_PROVEN, False, None, f"Not proven: {_missing(certificate)}; by its figures alone, {reason}")
-    return Judgement(finding, proven, None, f"{told(finding, evidence).capitalize()}{aside}: {reason}")
+        alone = f"by its figures alone, and if {condition}" if condition else "by its figures alone"
+        return Judgement(NOT_PROVEN, False, None, f"Not proven: {_missing(certificate)}; {alone}, {reason}", condition)
+    return Judgement(finding, proven, None, f"{told(finding, evidence).capitalize()}{aside}: {reason}", condition)
 
 
 def told(verdict: str, evidence: Mapping[str, Any]) -> str:
@@ -62,7 +69,11 @@ def told(verdict: str, evidence: Mapping[str, Any]) -> str:
 
     >>> told("not enough data", {"declined": True}), told("not enough data", {}), told("invalid", {"declined": True})
     ('declined', 'not enough data', 'invalid')
+    >>> told("edge", {"condition": "the maker looked at no later bar"})
+    'edge, if the maker looked at no later bar'
     """
+    if verdict == "edge" and evidence.get("condition"):
+        return f"edge, if {evidence['condition']}"
     return "declined" if verdict == NOT_ENOUGH and evidence.get("declined") else verdict
 
 
@@ -109,8 +120,13 @@ def combined(summary: Mapping[str, Any], certificate: Mapping[str, Any]) -> dict
 
 
 def stated(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what every view of a run opens with: `verdict`, its `sentence`, and why its `figures` are in doubt, or None."""
-    return {"verdict": summary["verdict"], "sentence": summary["evidence"]["sentence"], "figures": summary["figures"]}
+    """Return what every view of a run opens with: `verdict`, its `sentence`, on what an edge hangs and why its `figures` are in doubt.
+
+    The last two, `condition` and `figures`, are None where there is none.
+    """
+    evidence, verdict = summary["evidence"], summary["verdict"]
+    condition = evidence.get("condition") if verdict in ("edge", NOT_PROVEN) else None
+    return {"verdict": verdict, "sentence": evidence["sentence"], "condition": condition, "figures": summary["figures"]}
 
 
 def proof_text(certificate: Mapping[str, Any]) -> str:

@@ -1,12 +1,14 @@
 """Import of the user's own predictions: a Parquet, CSV or JSON-lines file or a frame, one row per close and symbol.
 
 Columns: `close_time` (or `timestamp`, meaning the close, or `open_time` alone), `symbol` and per voter `xgb_action` and `xgb_confidence`,
-or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. The voter may have any name (`qtcore.voters`).
+or `xgb_p_sell`, `xgb_p_hold`, `xgb_p_buy`; optional `xgb_status` and `xgb_version`. The voter may have any name (`qtcore.voters`). A column
+`knows_until` says of each row what its maker knew of the data (`research.training.knowledge`).
 JSON lines may nest them as the chain's own log does:
 `{"timestamp": ..., "symbol": ..., "base_predictions": {"xgb": {"action": "BUY", "confidence": 0.7}}}` (`spec` 12.1).
 
 Only the status `active` votes (D-37). An unknown action, or a confidence or probability outside [0, 1], is an `error`: it does not vote
-and is counted in the notes; `foreign_codes` says which codes are read. Where these predictions come from cannot be proven (D-99).
+and is counted in the notes; `foreign_codes` says which codes are read. Where these predictions come from cannot be proven (D-99), nor what
+their maker says of it: without a word of his they are `undeclared`.
 """
 
 import re
@@ -40,7 +42,8 @@ from research.training.foreign_codes import (
     signed_numbers,
 )
 from research.training.foreign_files import read_file
-from research.training.foreign_rows import place
+from research.training.foreign_rows import TIME_NAMES, place
+from research.training.knowledge import COLUMN, are_dates, read_until
 from research.training.labels import Label, learned_rows, score_labels
 from research.training.predictions import SIDES, SUM_TOLERANCE, Predictions, matching
 
@@ -71,7 +74,7 @@ def import_predictions(
         return stored if label == "auto" else _relabelled(stored, bars, label, broker)
     notes: list[str] = []
     try:
-        votes = _planes(source, bars, notes, Reading(time_zone))
+        votes, until = _planes(source, bars, notes, Reading(time_zone))
     except InputError as error:
         raise ModelError(f"{error}; data/README.md lists the accepted forms") from error
     assert votes.probs is not None
@@ -93,15 +96,21 @@ def import_predictions(
         imported=True,
         notes=tuple(notes),
         names=votes.names,
-    )
+    ).declare(None if until is None else np.datetime64(until, "ns"))
 
 
-def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> Votes:
-    """Read what others wrote; the probabilities are there, NaN where they were not given. Raises UserError."""
+def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> tuple[Votes, int | None]:
+    """Read what others wrote, and until when they knew the data, as far as they say so. Raises UserError.
+
+    The probabilities are there, NaN where they were not given.
+    """
     frame, skipped = _read(source)
     notes += [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
     frame = _with_roles(frame, bars, notes)
     row, column, keep = place(frame, bars, notes, reading)
+    is_dated = are_dates(frame[next(name for name in TIME_NAMES if name in frame.columns)])
+    until = read_until(frame, keep, bars.close_time[row], is_dated, reading)
+    frame = frame.drop(columns=[name for name in frame.columns if name.endswith(COLUMN)])
     shape = (N_MODELS, bars.n, len(bars.symbols))
     action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
     last = _last(row * len(bars.symbols) + column)
@@ -118,7 +127,7 @@ def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> Vote
         notes.append(f"{twice} rows repeat a close_time and symbol, {other}; the last one counts")
     if not (action >= 0).any():
         raise ModelError(f"predictions must hold a vote, was without: {'; '.join(notes) or 'every action is absent'}")
-    return Votes(action, confidence, probs, names)
+    return Votes(action, confidence, probs, names), until
 
 
 def _last(cell: I8) -> I8:

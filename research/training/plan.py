@@ -7,13 +7,17 @@ declarations; the options of a run and the plan of a search are declared in the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import date
 from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from qtcore.declare import bounded, checked, described, names, optional, switch, text, word
 from qtcore.profiles import values_of
 from qtcore.types import InputError
 from research.errors import ConfigError
 from research.files import misfit
+from research.training.knowledge import parse_until, until_text
 from research.training.labels import LABEL_SHAPE, Label
 from research.training.models.base import PRESETS
 from research.training.models.calibration import KINDS
@@ -120,6 +124,11 @@ class TrainingPlan(Declared):
     calibration: str = word("prior", KINDS, "of the base models' probabilities")
     maps: bool = switch(True, "what opinions are worth is fitted fold by fold, for decide.rule = edge")
     shuffle: bool = switch(False, "refused: rows of the future would train")
+    knows_until: str | None = option(
+        optional(text("", "latest data that imported predictions, or models that bring what they know, were made of; a date: its end"), ""),
+        flag="--knows-until",
+        also=(int, date, np.datetime64),
+    )
     periods: Sequence[Sequence[int]] = ()
 
     @classmethod
@@ -136,6 +145,8 @@ class TrainingPlan(Declared):
         super().__post_init__()
         if self.shuffle:
             raise ConfigError(NO_SHUFFLE.format(f"{self.TABLE}.shuffle=true"))
+        if self.knows_until is not None:
+            object.__setattr__(self, "knows_until", until_text(parse_until(self.knows_until)))
         if isinstance(self.label, Label):
             object.__setattr__(self, "label", self.label.to_dict())
         if isinstance(self.label, Mapping) and (misfit(self.label, LABEL_SHAPE) or not {*self.label} <= {f.name for f in fields(Label)}):

@@ -1,8 +1,8 @@
 """Out-of-sample predictions of the base models: frozen arrays on the grid of the bars, stored as Parquet.
 
 Rows before the first test fold are absent: a bar that a model was fitted on is never predicted. Column names of the file: `close_time`,
-`open_time`, `symbol`, `fold` (-1 none), `provenance` (`walk_forward`, `imported`, `none`), `label` (-1 none) and per slot `xgb_p_sell`,
-`xgb_p_hold`, `xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`, by the names of the voters. Row t * S + s is bar t and symbol s.
+`open_time`, `symbol`, `fold` (-1 none), `provenance` (one of `ORIGINS`), `label` (-1 none) and per slot `xgb_p_sell`, `xgb_p_hold`,
+`xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`, by the names of the voters. Row t * S + s is bar t and symbol s.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from research.data.clock import iso
 from research.data.grid import closes_of
 from research.errors import ModelError, refusing
 from research.files import replacing
+from research.training.knowledge import FLAG, parse_until
 from research.training.labels import Label, score_labels
 from research.training.maps import MapSchedule
 from research.training.models.schedule import ModelSet
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1  # of the stored file
 CELLS_PER_GROUP = 131_072  # rows of a row group in the file, so that a long history is read in blocks
 SIDES = ("p_sell", "p_hold", "p_buy")
+ORIGINS = ("none", "walk_forward", "imported", "undeclared", "contaminated")
+FIRST = np.iinfo(np.int64).min
 SUM_TOLERANCE = 1e-3  # of the sum of three probabilities: some were rounded to three digits
 
 
@@ -45,6 +48,8 @@ class Predictions:
     names [5]: who votes in each slot (`qtcore.voters.slots_of`). maps: what their opinions are worth, None where that was not fitted.
     labels [n, S]: int8, -1 invalid, of the resolved `label`. models: the schedule that made them, None when imported.
     notes: sentences about what is absent, refused or ignored.
+    knows_until: latest moment of the data that their maker knew, ns UTC, None where nobody declared one (`declare`). contaminated [n, S]:
+    where he said something of a bar that he knew; it is absent here. None: nowhere.
     """
 
     open_time: I8
@@ -61,6 +66,8 @@ class Predictions:
     notes: tuple[str, ...] = ()
     names: tuple[str, ...] = MODELS
     maps: MapSchedule | None = None
+    knows_until: int | None = None
+    contaminated: NDArray[np.bool_] | None = None
 
     @property
     def n(self) -> int:
@@ -77,6 +84,11 @@ class Predictions:
         """Seed of the training; None when these were not trained here."""
         return None if self.models is None else self.models.config.get("plan", {}).get("seed")
 
+    @property
+    def condition(self) -> str | None:
+        """On what an edge of them hangs that only their maker can say; None where our walk-forward made them, or he did say it."""
+        return "these predictions were made without data later than each bar" if self.imported and self.knows_until is None else None
+
     def votes(self) -> Votes:
         """Return what the engine takes."""
         return Votes(self.action, self.confidence, self.probs, self.names, None if self.maps is None else self.maps.maps)
@@ -85,7 +97,8 @@ class Predictions:
         """Cut a block of rows; arrays are views."""
         per_row = {name: getattr(self, name)[rows] for name in ("open_time", "close_time", "fold", "labels")}
         per_model = {name: getattr(self, name)[:, rows] for name in ("action", "confidence")}
-        return replace(self, probs=None if self.probs is None else self.probs[:, rows], **per_row, **per_model)
+        known = None if self.contaminated is None else self.contaminated[rows]
+        return replace(self, probs=None if self.probs is None else self.probs[:, rows], contaminated=known, **per_row, **per_model)
 
     @classmethod
     def from_probs(
@@ -118,21 +131,52 @@ class Predictions:
         inputs = model_inputs(bars, params or known.params(), custom, known.feature_names)
         labels, label = labels_of(known, bars)
         probs = known.serve(inputs.matrix, bars.close_time, inputs.names, progress)
-        return cls.from_probs(
-            bars,
-            probs,
-            fold_of(known, bars.close_time),
-            labels,
-            label,
-            models=known,
-            names=known.names,
-            notes=known.notes,
-            maps=known.map_schedule,
+        about: dict[str, Any] = {"models": known, "names": known.names, "notes": known.notes, "maps": known.map_schedule}
+        made = cls.from_probs(bars, probs, fold_of(known, bars.close_time), labels, label, **about)
+        if (until := known.knows_until) is None:
+            return made
+        withheld = ((bars.close_time <= until) & (made.fold >= 0))[:, None] & ~np.isnan(bars.close)
+        return replace(made, knows_until=until, contaminated=withheld)
+
+    def declare(self, knows_until: Any) -> "Predictions":
+        """Return these predictions with what their maker knew: those of bars that closed by `knows_until` are contaminated and do not vote.
+
+        knows_until: latest moment of any data that went into them, in the forms of `load_bars(start=...)`; a date means its whole day, UTC;
+        None changes nothing. Of two declarations the later counts: no bar becomes evidence by being declared again. Raises UserError where
+        no vote is left, and on predictions that have their models.
+
+        >>> from research.data import simulate
+        >>> random = Predictions.random(simulate("random_walk", n_bars=50), seed=1)
+        >>> bool((random.declare("2020-01-01 09:00").votes().action[:, :9] >= 0).any())
+        False
+        """
+        if knows_until is None:
+            return self
+        if self.models is not None:
+            raise ModelError(f"{FLAG} must be told to the training of models, was told afterwards; research.train(bars, knows_until=...)")
+        until = max(parse_until(knows_until), FIRST if self.knows_until is None else self.knows_until)
+        known = self.close_time <= until
+        withheld = known[:, None] & (self.action >= 0).any(axis=0)
+        if not withheld.any():
+            return replace(self, knows_until=until)
+        if not (self.action[:, ~known] >= 0).any():
+            raise ModelError(none_left(until, int(self.close_time[withheld.any(axis=1)][-1])))
+        what = f"predictions are of bars up to {iso(until)}, which their maker knew: contaminated, they do not vote and are no evidence"
+        mask = known[:, None]
+        return replace(
+            self,
+            probs=None if self.probs is None else np.where(mask[..., None], np.nan, self.probs),
+            action=np.where(mask, np.int8(-1), self.action),
+            confidence=np.where(mask, np.nan, self.confidence),
+            notes=(*self.notes, f"{int(withheld.sum()):,} of {int((self.action >= 0).any(axis=0).sum()):,} {what}"),
+            maps=None if self.imported else self.maps,
+            knows_until=until,
+            contaminated=withheld if self.contaminated is None else withheld | self.contaminated,
         )
 
     @classmethod
     def random(cls, bars: Bars, seed: int = 0, models: tuple[str, ...] = MODELS[:4], label: str | Label = "L3") -> "Predictions":
-        """Return seeded predictions without content, for trials of the chain; a hole has none. They count as imported.
+        """Return seeded predictions without content, for trials of the chain; a hole has none. They count as imported, and know nothing.
 
         >>> from research.data import simulate
         >>> Predictions.random(simulate("random_walk", n_bars=50), seed=1)
@@ -146,18 +190,27 @@ class Predictions:
             probs[names.index(name)] = rng.dirichlet((1.0, 1.0, 1.0), (bars.n, len(bars.symbols)))
         probs[:, np.isnan(bars.close)] = np.nan
         labels, rule = score_labels(bars, label)
-        about: dict[str, Any] = {"names": names, "imported": True, "notes": ("random predictions",)}
+        about: dict[str, Any] = {"names": names, "imported": True, "notes": ("random predictions",), "knows_until": int(bars.open_time[0])}
         return cls.from_probs(bars, probs, np.full(bars.n, -1, np.int16), labels, rule, **about)
 
     @classmethod
     def import_file(
-        cls, path: str | Path, bars: Bars, label: str | Label = "auto", params: Params | None = None, time_zone: str | None = None
+        cls,
+        path: str | Path,
+        bars: Bars,
+        label: str | Label = "auto",
+        params: Params | None = None,
+        time_zone: str | None = None,
+        knows_until: Any = None,
     ) -> "Predictions":
-        """Read predictions of the user's own (Parquet, CSV or JSON lines) onto the bars; see `research.training.import_predictions`."""
+        """Read predictions of the user's own (Parquet, CSV or JSON lines) onto the bars; see `research.training.import_predictions`.
+
+        knows_until: what their maker knew (`declare`); the file may say it too, and the later counts.
+        """
         from research.training.import_predictions import import_predictions
 
         made: Predictions = import_predictions(path, bars, label, (params or Params()).broker, time_zone)
-        return made
+        return made.declare(knows_until)
 
     def align(self, bars: Bars) -> "Predictions":
         """Return these predictions on the grid of `bars`, absent where they say nothing. Raises UserError when none match.
@@ -192,6 +245,7 @@ class Predictions:
             fold=fold,
             labels=placed(self.labels, -1),
             maps=None if self.imported else self.maps,
+            contaminated=None if self.contaminated is None else placed(self.contaminated, False),
         )
 
     def columns(self) -> dict[str, Any]:
@@ -203,7 +257,7 @@ class Predictions:
             "open_time": np.repeat(self.open_time, n_symbols),
             "symbol": np.tile(np.arange(n_symbols, dtype=np.int32), self.n),
             "fold": fold,
-            "provenance": np.where(fold >= 0, 1, 2 if self.imported else 0).astype(np.int8),
+            "provenance": self._origins(fold),
             "label": self.labels.ravel(),
         }
         for m, slot in enumerate(self.names):
@@ -212,6 +266,13 @@ class Predictions:
             out[f"{slot}_action"] = self.action[m].ravel()
             out[f"{slot}_confidence"] = self.confidence[m].ravel()
         return out
+
+    def _origins(self, fold: NDArray[np.int16]) -> NDArray[np.int8]:
+        """Return the number in `ORIGINS` of each row of the table."""
+        foreign = ("undeclared" if self.condition else "imported") if self.imported else "none"
+        known = np.zeros(len(fold), bool) if self.contaminated is None else self.contaminated.ravel()
+        codes = {name: code for code, name in enumerate(ORIGINS)}
+        return np.select([known, fold >= 0], [codes["contaminated"], codes["walk_forward"]], codes[foreign]).astype(np.int8)
 
     def save(self, path: str | Path) -> Path:
         """Write Parquet: to a temporary file first, renamed when it is complete. The models are saved by `models.save(folder)`."""
@@ -243,6 +304,8 @@ class Predictions:
         }
         if self.maps is not None:
             about["maps"] = self.maps.to_dict()
+        if self.knows_until is not None:
+            about["knows_until"] = self.knows_until
         return self[:0]._table().schema.with_metadata({"qt_predictions": json.dumps(about)})
 
     def _table(self) -> Any:
@@ -252,9 +315,7 @@ class Predictions:
         for name in ("close_time", "open_time"):
             columns[name] = columns[name].cast(pa.timestamp("ns", tz="UTC"))
         columns["symbol"] = pa.DictionaryArray.from_arrays(columns["symbol"], list(self.symbols)).cast(pa.string())
-        columns["provenance"] = pa.DictionaryArray.from_arrays(columns["provenance"], ["none", "walk_forward", "imported"]).cast(
-            pa.string()
-        )
+        columns["provenance"] = pa.DictionaryArray.from_arrays(columns["provenance"], list(ORIGINS)).cast(pa.string())
         return pa.table(columns)
 
     @classmethod
@@ -267,7 +328,8 @@ class Predictions:
         if len(blocks) == 1:
             return first
         merged: dict[str, Any] = {}
-        for name, axis in (("open_time", 0), ("close_time", 0), ("fold", 0), ("labels", 0), ("action", 1), ("confidence", 1), ("probs", 1)):
+        per_row, per_model = ("open_time", "close_time", "fold", "labels", "contaminated"), ("action", "confidence", "probs")
+        for name, axis in (*((name, 0) for name in per_row), *((name, 1) for name in per_model)):
             parts = [getattr(block, name) for block in blocks]
             merged[name] = None if parts[0] is None else np.concatenate(parts, axis=axis)
         return replace(first, **merged)
@@ -299,7 +361,16 @@ def aligned(predictions: Any, bars: Bars) -> Predictions:
     if not isinstance(predictions, Predictions):
         what = f"predictions must be research.Predictions, was {type(predictions).__name__}"
         raise ModelError(f"{what}; research.Predictions.import_file(source, bars) reads a file or a frame")
-    return predictions.align(bars)
+    placed = predictions.align(bars)
+    if placed.contaminated is not None and placed.contaminated.any() and not (placed.action >= 0).any():
+        raise ModelError(none_left(placed.knows_until or FIRST, int(bars.close_time[-1])))
+    return placed
+
+
+def none_left(until: int, last: int) -> str:
+    """Say that whoever made predictions knew all bars that they are of, the last closing at `last`; times in ns UTC."""
+    rule = f"{FLAG} must lie before the last prediction, {iso(last)}, was {iso(until)}"
+    return f"{rule}: their maker knew every bar, so none is left as evidence; give later bars"
 
 
 def matching(close_time: I8, symbols: tuple[str, ...], bars: Bars) -> tuple[I8, I8, I8, I8]:

@@ -20,7 +20,7 @@ from research.errors import ModelError
 from research.files import Kind, check_file, parse_json, reason
 from research.training.labels import LABEL_SHAPE, Label
 from research.training.maps import MapSchedule
-from research.training.predictions import SCHEMA_VERSION, SIDES, SUM_TOLERANCE, Predictions
+from research.training.predictions import ORIGINS, SCHEMA_VERSION, SIDES, SUM_TOLERANCE, Predictions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +33,8 @@ STORED = Kind("a Parquet file of predictions as this program stored them", REMED
 ABOUT = Kind("JSON that says what the file holds", REMEDY, {"schema_version": int})
 ABOUT_THIS = replace(
     ABOUT,
-    shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str], "names?": [str], "maps?": dict},
+    shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str]}
+    | {"names?": [str], "maps?": dict, "knows_until?": int},
 )
 ACTION_CODES = "-1 (absent), 0 (SELL), 1 (HOLD) or 2 (BUY)"
 
@@ -95,6 +96,7 @@ def _names(names: Sequence[str], where: str) -> tuple[str, ...]:
 def _check_columns(names: list[str], about: Mapping[str, Any], path: str | Path) -> None:
     parts = (*SIDES, "action", "confidence") if about["has_probs"] else ("action", "confidence")
     wanted = [*KEYS, "open_time", "fold", "label", *(f"{slot}_{part}" for slot in about["names"] for part in parts)]
+    wanted += ["provenance"] if "knows_until" in about else []
     if missing := [name for name in wanted if name not in names]:
         raise ModelError(f"{path} must have the columns that it was stored with, was without {', '.join(missing[:5])}; {REMEDY}")
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -190,7 +192,26 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
         imported=about["imported"],
         notes=tuple(about["notes"]),
         maps=about["maps"],
+        knows_until=about.get("knows_until"),
+        contaminated=_contaminated(table, about, action, close_time, path),
     )
+
+
+def _contaminated(
+    table: "pa.Table", about: Mapping[str, Any], action: NDArray[np.int8], close_time: I8, path: str | Path
+) -> NDArray[np.bool_] | None:
+    """Return the cells [n, S] of which something was said that does not vote; None in a file that says nothing of its maker's knowledge."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if "knows_until" not in about:
+        return None
+    said = pc.equal(table["provenance"].cast(pa.string()), ORIGINS[-1]).fill_null(False)
+    out: NDArray[np.bool_] = np.asarray(said.to_numpy()).astype(bool).reshape(action.shape[1:])
+    known = close_time <= about["knows_until"]
+    if (action[:, known] >= 0).any() or out[~known].any():
+        raise ModelError(f"{path} must hold votes of the bars after {iso(about['knows_until'])} alone, was otherwise; {REMEDY}")
+    return out
 
 
 def _numbers(column: "pa.ChunkedArray", name: str, path: str | Path) -> NDArray:

@@ -28,6 +28,7 @@ from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
 from research.errors import ModelError, refusing
 from research.parallel import check_engine, n_processors, opened, versions
+from research.training.knowledge import COLUMN, parse_until, until_text
 from research.training.labels import (
     Label,
     classify,
@@ -63,7 +64,8 @@ Progress = Callable[[int, int, str], Any]
 class Prepared:
     """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S].
 
-    seen: trailing volatility and last move, [n, S] each, of which the volatility baseline of each fold answers.
+    seen: trailing volatility and last move, [n, S] each, of which the volatility baseline of each fold answers. known [n]: bars that the
+    models knew before any fit.
     """
 
     inputs: Inputs
@@ -73,6 +75,7 @@ class Prepared:
     labels: NDArray[np.int8]
     seen: tuple[F8, F8]
     baselines: tuple[Baseline, ...]
+    known: NDArray[np.bool_]
 
 
 def train(
@@ -98,7 +101,8 @@ def train(
     models: names of at most five registered models, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or
     a Label. profile: whose parameters and plan are taken where `params` or `plan` are not given; that of `params` unless told, `default`
     without them. Further keywords are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
-    `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`. custom: features of the researcher's own;
+    `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`, and `knows_until` where models bring what
+    they know (`research.training.models.base`). custom: features of the researcher's own;
     own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend
     on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it
     has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they
@@ -119,6 +123,7 @@ def train(
     plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=USUAL)), **asked})
     params = params or Params.profile(profile)
     plan = replace(plan, models=_slots(plan.models), params=params.flat(), base=params.made_of, n_folds=plan.folds)
+    plan = replace(plan, knows_until=_brought(plan))
     check_engine(engine, address)
     if plan.maps:
         with_edge(params)  # refused before the work
@@ -156,15 +161,16 @@ def run_plan(
         if answer["absent"] is None:
             with np.load(f"{job['path']}.npz", allow_pickle=False) as stored:
                 probs[names.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
-    schedule = replace(_schedule(bars, prepared, plan, jobs, answers, probs, scratch), n_stored=n_known)
-    if own_checks:
-        schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
     fold, labels = np.full(bars.n, -1, np.int16), prepared.labels[0].copy()
     for part in prepared.folds:
         fold[part.test] = part.number
         labels[part.test] = prepared.labels[part.number][part.test]
-    about: dict[str, Any] = {"names": names, "notes": (*schedule.notes, *silent)}
-    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, **about)
+    made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, names=names).declare(plan.knows_until)
+    assert made.probs is not None
+    schedule = replace(_schedule(bars, prepared, plan, jobs, answers, made.probs, scratch), n_stored=n_known)
+    if own_checks:
+        schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
+    made = replace(made, notes=(*made.notes, *schedule.notes, *silent))
     if plan.maps:
         maps = fold_maps(bars, made, usual(replace(params, made_of=plan.base), "features"), held_out(prepared, schedule))
         made = replace(made, maps=maps)
@@ -181,6 +187,8 @@ def held_out(prepared: Prepared, models: ModelSet) -> list[Held]:
     """Ask the models of each fold about the rows that it holds out."""
     rows = [fold.held for fold in prepared.folds]
     said = models.predict_rows(prepared.inputs.matrix, rows)
+    for part, probs in zip(rows, said):
+        probs[:, prepared.known[part]] = np.nan
     return [Held(part, Votes.from_probs(probs, models.names)) for part, probs in zip(rows, said)]
 
 
@@ -217,9 +225,10 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
     labels = np.stack([classify(returns, rule, *pair) for pair in thresholds])
     for k, (_, last) in enumerate(plan.periods):  # a fold keeps the labels that were known when it was made, so its fits stay known
         labels[k, max(0, int(np.searchsorted(bars.close_time, last)) + 1 - rule.horizon) :] = -1
-    volatility, move = known = seen(bars.close)
+    volatility, move = trailing = seen(bars.close)
+    known = np.zeros(bars.n, bool) if plan.knows_until is None else bars.close_time <= parse_until(plan.knows_until)
     baselines = tuple(Baseline.fit(volatility[f.train], move[f.train], own[f.train]) for f, own in zip(folds, labels))
-    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels, known, baselines)
+    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels, trailing, baselines, known)
 
 
 def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
@@ -236,6 +245,13 @@ def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] 
         answers = run_jobs(jobs, 1)
         fitted = [(job, answer) for job, answer in zip(jobs, answers) if answer["absent"] is None]
         return {job["slot"]: answer.get("digest") or fit_hash(Path(job["path"])) for job, answer in fitted}
+
+
+def _brought(plan: TrainingPlan) -> str | None:
+    """Return until when the plan or a class of its models says that something knows the data, the latest; None where none does."""
+    said = (plan.knows_until, *(getattr(model_class(model_target(slot)), COLUMN, None) for slot in plan.models))
+    moments = [parse_until(until) for until in said if until is not None]
+    return until_text(max(moments)) if moments else None
 
 
 def _slots(models: Sequence[str]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from research.verify.meta import meta_claims, retrainable
 from research.verify.own import own_claims, unproven
 from research.verify.parity import check_parity, file_claims
 from research.verify.rerun import check_reruns
-from research.verify.serving import check_models, early_claim, load_models, same_bars
+from research.verify.serving import check_models, early_claim, known_claims, load_models, same_bars
 
 SCHEMA_VERSION = 1
 N_STEPS = 11
@@ -57,7 +57,7 @@ def certify(
         parity, whole, n_single = check_parity(run, seed, report)
         groups |= {"parity": parity, "causality": check_reruns(run, whole, seed, report), "invariants": check_invariants(run)}
     known = None if models is None or codeless(run, models) else models  # what can be asked here
-    groups["models"] = [early_claim(run), *(check_models(run, known, seed, report) if known is not None else [])]
+    groups["models"] = [early_claim(run), *known_claims(run), *(check_models(run, known, seed, report) if known is not None else [])]
     groups["models"] += meta_claims(run, seed, report)
     groups["models"] += map_claims(run, known, seed, report)
     groups["own"] = own_claims(own_checks(run, models))
@@ -157,7 +157,8 @@ def not_covered(run: Evidence, models: Any) -> list[str]:
     if any(name == FACTORS for stage in run.params.stages for name, _ in stage.values):
         out.append("the weights by regime that begin with a fold: they were taken as stored, not fitted again")
     if run.predictions.imported:
-        out.append("the origin of the imported predictions: whether they were made before their bars closed cannot be seen in them")
+        told = ", nor whether what they are said to know is all" if run.predictions.knows_until is not None else ""
+        out.append(f"the origin of the imported predictions: whether they were made before their bars closed cannot be seen in them{told}")
     elif models is not None and lost(models):
         pass  # said above
     elif models is not None and (own := codeless(run, models)):

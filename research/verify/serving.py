@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore import Engine
 from qtcore.types import F8, I8, N_MODELS
+from research.data.clock import iso
 from research.verify.causality import cut_points, rewrite_future, same_bits
 from research.verify.claims import Claim, Offender
 from research.verify.evidence import Evidence
@@ -70,6 +71,18 @@ def early_claim(run: Evidence) -> Claim:
             n_early += 1
             first = first or Offender(-1, "over all bars", "", f"{run.votes.names[m]}: {found.message}", found.distance)
     return Claim("leak", "no model's predictions look one bar early", len(slots), n_early, "models", first)
+
+
+def known_claims(run: Evidence) -> list[Claim]:
+    """No bar that the maker of the predictions knew has a vote; nothing to claim where he was not said to know any."""
+    if (until := run.predictions.knows_until) is None:
+        return []
+    known = run.bars.close_time <= until
+    voted = known[:, None] & (run.votes.action >= 0).any(axis=0)
+    bad, row = int(voted.sum()), int(voted.any(axis=1).argmax())
+    first = run.clock.offender(row, int(voted[row].argmax()), "a vote", 1.0) if bad else None
+    text = f"no bar up to {iso(until)}, which the maker of the predictions knew, has a vote"
+    return [Claim("D-99", text, int(known.sum()), bad, "bars", first)]
 
 
 def purge_claim(run: Evidence, models: Any) -> Claim:

@@ -162,10 +162,12 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
 
     options, params = job.config.run, job.config.params
     if job.predictions is not None:
-        return Predictions.import_file(job.predictions, bars, label=str(options.label), time_zone=job.time_zone)
+        read = {"label": str(options.label), "time_zone": job.time_zone, "knows_until": options.knows_until}
+        return Predictions.import_file(job.predictions, bars, **read)
     if job.models is not None:
         models = ModelSet.load(resolve(job.models))
         models.check_label(str(options.label))
+        models.check_until(options.knows_until)
         _check_reach(models, bars)
         return Predictions.from_models(models, bars, params, job.layers.features, progress)
     return _train(job, bars, progress, (*TREES, *job.layers.models))

@@ -13,7 +13,7 @@ from research.evidence.standing import result_of
 from research.evidence.trials import TrialName, name_trial
 from research.report import build
 from research.runs.folder import check_output, own_source, read_run, write_certificate, write_run
-from research.runs.verdict import UNPROVEN, combined
+from research.runs.verdict import UNPROVEN, combined, stated
 from research.training.models.layers import Layers, in_use
 from research.verify.certificate import Progress, certify
 from research.verify.reproduce import make_again
@@ -78,5 +78,6 @@ def reproduce(folder: Path | str, *, is_training: bool = True, progress: Any = N
     """
     record, report = make_again(folder, is_training=is_training, layers=in_use(), progress=progress)
     again = combined(summarise(record), record.verification)
-    said = {"again": again["verdict"], "declined": again["evidence"]["declined"], "figures": again["figures"]}
+    said = {"again": again["verdict"], "declined": again["evidence"]["declined"], "condition": stated(again)["condition"]}
+    said |= {"figures": again["figures"]}
     return report | {"verdict": {"stored": report.pop("stored"), **said}}

@@ -165,7 +165,9 @@ def summary_of(trials: SweepResult, best: "pd.Series[Any]", of_best: Mapping[str
             "n_trades": int(best["n_trades"]),
         },
         "tried": None if tried is None else {"trials": tried.trials, "effective": tried.effective, "variance": tried.variance},
-        "verdict": {name: evidence[name] for name in ("verdict", "sentence", "finding", "sharpe", "excess", "trades", "trials")}
+        "verdict": {
+            name: evidence[name] for name in ("verdict", "sentence", "finding", "sharpe", "excess", "trades", "trials", "condition")
+        }
         | {name: of_best[name] for name in ("proven", "failed_check", "figures")},
     }
 

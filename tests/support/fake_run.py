@@ -43,6 +43,9 @@ class FakePredictions:
     models: Any = None
     names: tuple[str, ...] = MODELS
     slots: tuple[str, ...] = MODELS[:4]
+    condition: str | None = None
+    knows_until: int | None = None
+    contaminated: np.ndarray | None = None
 
     @property
     def fold(self) -> np.ndarray:

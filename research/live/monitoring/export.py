@@ -22,6 +22,7 @@ from research.live.session.reload import LAYERS
 from research.live.storage.codec import MAPS, cell_columns, joined
 from research.runs.former import profile_now
 from research.runs.record import RunRecord
+from research.training.knowledge import COLUMN
 from research.training.labels import Label, score_labels
 from research.training.maps import MapSchedule
 from research.training.meta.schedule import MetaSchedule
@@ -50,7 +51,8 @@ def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord
     votes = inputs.votes
     when, said = (inputs.bars.open_time, inputs.bars.close_time, inputs.bars.symbols), (votes.probs, votes.action, votes.confidence)
     maps = MapSchedule.from_dict(told[MAPS]) if MAPS in told else None
-    predictions = Predictions(*when, *said, nobody, labels, label, imported=True, names=votes.names, maps=maps)
+    until = told.get(COLUMN, int(inputs.bars.open_time[0]))  # models that are served, and ours, know no bar that they decide
+    predictions = Predictions(*when, *said, nobody, labels, label, imported=True, names=votes.names, maps=maps, knows_until=until)
     learned, own = engine.meta_model, given(**in_use().chain) if LAYERS in told else NONE
     return RunRecord(
         inputs.bars,

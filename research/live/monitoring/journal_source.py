@@ -100,7 +100,7 @@ class JournalSource:
 
     def verdict(self) -> dict[str, str | None]:
         """Return None for each: nobody has proven what goes on."""
-        return dict.fromkeys(("verdict", "sentence", "figures"))
+        return dict.fromkeys(("verdict", "sentence", "condition", "figures"))
 
     @decoded
     def tally(self) -> LiveCounts:

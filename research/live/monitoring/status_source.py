@@ -69,7 +69,7 @@ class StatusSource(Protocol):
         ...
 
     def verdict(self) -> dict[str, str | None]:
-        """Return `verdict`, `sentence` and `figures` of a finished run (`research.runs.verdict.stated`), each None for a journal."""
+        """Return what a view of a finished run opens with (`research.runs.verdict.stated`), each None for a journal."""
         ...
 
     def tally(self) -> LiveCounts:

@@ -54,7 +54,9 @@ class BaseModel(Protocol):
     A model may also have any of these. `lookback`: the rows of a symbol that it sees, where that is more than one; it is given `Windows`
     [N, lookback, F] then instead of arrays [N, F]. `digest() -> bytes`: what was fitted, where two files of the same fit differ (a time
     stamp in them); a fold that is fitted again is compared by it. `calibration`: None, and saved and loaded where it is not; training fits
-    and applies it. `history`: learning curves. `on_progress`: called as `on_progress(done, total, text)` while it fits.
+    and applies it. `knows_until`, of the class: the latest data that it knows before it is fitted, as one that brings fitted weights does;
+    bars up to there are no evidence (`research.training.knowledge`). `history`: learning curves. `on_progress`: called as
+    `on_progress(done, total, text)` while it fits.
     """
 
     stem: ClassVar[str]

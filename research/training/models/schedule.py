@@ -17,6 +17,7 @@ from qtcore.types import F8, I8, N_MODELS, Bars
 from qtcore.voters import slots_of
 from research.errors import ModelError, UserError, refusing
 from research.files import Kind, read_bytes, read_json
+from research.training.knowledge import FLAG, parse_until
 from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
 from research.training.maps import MapSchedule
 from research.training.models.artefacts import FOREVER, Schedule, StoredFit
@@ -178,6 +179,12 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         """MAP [F], as `qtcore.Engine` asks for it."""
         return None if self.map_schedule is None else self.map_schedule.maps
 
+    @cached_property
+    def knows_until(self) -> int | None:
+        """Latest moment of the data that some model knew before it was fitted, ns UTC; None where none brings any."""
+        until = self.config.get("plan", {}).get("knows_until")
+        return None if until is None else parse_until(until)
+
     def params(self) -> Params:
         """Return the parameters that the training was given."""
         return Params.stored(self.config.get("plan", {}).get("params", {}))
@@ -194,6 +201,12 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         if name not in ("auto", mine := str(self.config["label"]["id"])):
             raise ModelError(f"run.label must be that of the models, {mine}, was {name}; leave it out, or train with --label {name}")
 
+    def check_until(self, until: str | None) -> None:
+        """Raise UserError where something is declared of models that only their training can heed."""
+        if until is not None:
+            rule = f"{FLAG} must come with --predictions, or with the training, was {until} with models that are trained"
+            raise ModelError(f"{rule}; leave it out, or train again with it")
+
     def hashes(self, fold: int) -> dict[str, str]:
         """Return the identity of every model of a fold."""
         return {a.slot: a.identity for a in self.artefacts if a.fold == fold}
@@ -202,7 +215,8 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         """Predict every bar with the artefact valid at its close.
 
         matrix [h + n, S, F]: float32, columns `feature_names`; h earlier rows may stand in front for windows of sequence models. A row or
-        window with a NaN gets no prediction. close_time [n]: decision times, ns UTC. progress(done, total, text) is called now and then.
+        window with a NaN gets no prediction, nor does a bar that a model knew before it was fitted. close_time [n]: decision times, ns UTC.
+        progress(done, total, text) is called now and then.
         Returns [5, n, S, 3] float64, NaN absent; one bar gives the same bits as all of them.
         """
         if names is not None:
@@ -210,8 +224,9 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         n_before = len(matrix) - len(close_time)
         out = np.full((N_MODELS, len(close_time), matrix.shape[1], 3), np.nan)
         usable = np.asarray(np.isfinite(matrix).all(axis=2))
+        is_new = np.ones(len(close_time), bool) if self.knows_until is None else close_time > self.knows_until
         for i, artefact in enumerate(self.artefacts):
-            rows = np.flatnonzero(artefact.serves(close_time))
+            rows = np.flatnonzero(artefact.serves(close_time) & is_new)
             if len(rows) == 0 or not usable[n_before + rows].any():
                 continue
             model = self.fitted(artefact)

@@ -197,7 +197,7 @@ def test_the_block_stands_in_the_terminal_the_summary_and_on_the_first_screen(fi
     assert re.findall(r"<li>(.*?)</li>", head) == told
     assert f"What the data lacked: {len(told)} things to know" in head
     assert html.count(told[0]) == 1
-    assert "The base predictions were imported: that they were made out of sample cannot be proven here.\n" in shown
+    assert "The base predictions were imported: that they were made out of sample cannot be proven here; undeclared is until" in shown
     assert "This run was not verified; `qt verify` proves it.\n" in shown
     again = research.load_run(folder / "run")
     assert again.summary["data"]["lacked"] == told

@@ -224,7 +224,7 @@ def test_every_other_command_says_it_too(leaked, monkeypatch, capsys, tmp_path):
     assert run.stats()["proof"].startswith("FAILED: leak")
     assert "verdict invalid, proof FAILED: leak" in repr(run)
     assert reproduce(folder, is_training=False)["verdict"] == {
-        "stored": "invalid", "again": "invalid", "declined": False, "figures": "not to be believed: the proof failed",
+        "stored": "invalid", "again": "invalid", "declined": False, "condition": None, "figures": "not to be believed: the proof failed",
     }  # fmt: skip
     assert qt("sweep", folder, "--grid", "governor.min_confidence=0.5,0.6", "--out", tmp_path / "sweep", monkeypatch=monkeypatch) == 1
     assert capsys.readouterr().out.startswith("verdict: Invalid: the proof failed at the check leak")

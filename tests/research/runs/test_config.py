@@ -94,7 +94,7 @@ def test_a_fixed_profile_names_all_that_a_default_could_change(name: str) -> Non
     assert {*PROFILES[name]} == {*params.flat()} == {*Params().flat()}
     assert params.flat() == PROFILES[name]
     assert params.sharing is None  # a new voter gets its equal share, as with the defaults
-    left_to_the_user = {"models", "params", "base", "seed", "shuffle", "periods"}
+    left_to_the_user = {"models", "params", "base", "seed", "shuffle", "periods", "knows_until"}
     assert {*PLANS[name]} == {field.name for field in fields(TrainingPlan)} - left_to_the_user
 
 
