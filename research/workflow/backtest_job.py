@@ -162,8 +162,8 @@ def _predictions(job: Job, bars: Bars, progress: Progress) -> Predictions:
 
     options, params = job.config.run, job.config.params
     if job.predictions is not None:
-        read = {"label": str(options.label), "time_zone": job.time_zone, "knows_until": options.knows_until}
-        return Predictions.import_file(job.predictions, bars, **read)
+        label, until = str(options.label), options.knows_until
+        return Predictions.import_file(job.predictions, bars, label=label, time_zone=job.time_zone, knows_until=until)
     if job.models is not None:
         models = ModelSet.load(resolve(job.models))
         models.check_label(str(options.label))
