@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from qtcore.types import I8, NS_PER_DAY, NS_PER_MINUTE
-from research.errors import ConfigError
+from research.errors import ModelError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ def parse_until(value: Any) -> int:
     moment, unit = parse_time(value, FLAG), np.datetime_data(value.dtype)[0] if isinstance(value, np.datetime64) else ""
     assert moment is not None
     if unit in ("Y", "M", "W") or (isinstance(value, str) and MONTH.fullmatch(value.strip())):
-        raise ConfigError(f"{FLAG} must be a date or a time, was {str(value)!r}, which is longer; name its last day")
+        raise ModelError(f"{FLAG} must be a date or a time, was {str(value)!r}, which is longer; name its last day")
     is_day = unit == "D" or (isinstance(value, date) and not isinstance(value, datetime))
     return moment + (NS_PER_DAY if is_day or (isinstance(value, str) and not HOUR.search(value)) else 0)
 

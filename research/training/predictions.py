@@ -147,7 +147,7 @@ class Predictions:
 
         >>> from research.data import simulate
         >>> random = Predictions.random(simulate("random_walk", n_bars=50), seed=1)
-        >>> bool((random.declare("2020-01-01 09:00").votes().action[:, :9] >= 0).any())
+        >>> bool((random.declare("2000-01-01 09:00").votes().action[:, :9] >= 0).any())
         False
         """
         if knows_until is None:
