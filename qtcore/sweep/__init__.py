@@ -9,6 +9,6 @@ whichever driver and thread runs it.
 from qtcore.sweep.market import Market
 from qtcore.sweep.plain import note_ends
 from qtcore.sweep.rows import Driver
-from qtcore.sweep.run import drivers, equity_at, run_order, sweep
+from qtcore.sweep.run import drivers, equity_at, run_order, sweep, sweep_with_equity
 
-__all__ = ["Driver", "Market", "drivers", "equity_at", "note_ends", "run_order", "sweep"]
+__all__ = ["Driver", "Market", "drivers", "equity_at", "note_ends", "run_order", "sweep", "sweep_with_equity"]

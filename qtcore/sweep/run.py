@@ -19,7 +19,7 @@ from qtcore.sweep.rows import Driver, as_bytes, cut, number_rows, opinion_rows, 
 from qtcore.types import F8, I8, N_MODELS, N_UNPRICED, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
 
 N_RESULTS = len(RESULTS)
-__all__ = ["Bars", "Votes", "equity_at", "sweep"]  # the first two for the example
+__all__ = ["Bars", "Votes", "equity_at", "sweep", "sweep_with_equity"]  # the first two for the example
 
 
 def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray, NDArray]:
@@ -40,9 +40,14 @@ def sweep(market: Market, records: NDArray, n_chunks: int = 0) -> tuple[NDArray,
     return _run(market, records, np.empty(0, np.int64), n_chunks)[:2]
 
 
+def sweep_with_equity(market: Market, records: NDArray, ends: NDArray[np.int64]) -> tuple[NDArray, NDArray, F8]:
+    """Run the rows of `records` as `sweep` does; return their equity at the closes of the bars `ends` (ascending) too, [P, len(ends)]."""
+    return _run(market, records, np.require(ends, np.int64, ["C", "W"]))
+
+
 def equity_at(market: Market, records: NDArray, ends: NDArray[np.int64]) -> F8:
     """Run the rows of `records` and return their equity at the closes of the bars `ends` (ascending), [P, len(ends)]: e.g. of each day."""
-    return _run(market, records, np.require(ends, np.int64, ["C", "W"]))[2]
+    return sweep_with_equity(market, records, ends)[2]
 
 
 def drivers(market: Market, records: NDArray) -> NDArray[np.int8]:
