@@ -49,7 +49,9 @@ def test_run_comes_back_with_its_figures_and_arrays(before):
     run = research.load_run(before / "run")
     figures = json.loads((BEFORE / "run" / "summary.json").read_text())
     assert len(run.trades) > 200
-    assert json.loads(json.dumps(run.summary["pnl"])) == figures["pnl"]
+    anew = {"mean_exposure", "net_exposure", "buy_hold_matched_return"}  # what is held counts, not what was ordered and not filled
+    known, now = ({k: v for k, v in pnl.items() if k not in anew} for pnl in (figures["pnl"], run.summary["pnl"]))
+    assert json.loads(json.dumps(now)) == known
     assert run.summary["verdict"] == figures["verdict"] == "no edge"
 
 

@@ -32,6 +32,20 @@ def buy_and_hold(close: NDArray[np.float64], exposure: float = 1.0) -> NDArray[n
     return wealth
 
 
+def market_returns(close: NDArray[np.float64], ends: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return of the equal-weight market over each period [D], from closes [n, S]: the mean over the symbols that are listed when it begins.
+
+    ends [D]: last bar of each period, ascending; the first begins at the first close. 0 where nothing is listed.
+    """
+    known = ~np.isnan(close)
+    last = np.where(known.any(axis=0), len(close) - 1 - known[::-1].argmax(axis=0), -1)
+    begins = np.append(0, ends[:-1])
+    prices = filled(close, np.nan)
+    is_listed = ~np.isnan(prices[begins]) & (last > begins[:, None])
+    growth = np.where(is_listed, prices[ends] / prices[begins] - 1.0, 0.0)
+    return growth.sum(axis=1) / np.maximum(is_listed.sum(axis=1), 1)
+
+
 def drawdown(equity: NDArray[np.float64]) -> NDArray[np.float64]:
     """Fall from the highest value so far, a fraction in [0, 1], per bar."""
     peak = np.maximum.accumulate(equity)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
@@ -16,9 +16,9 @@ from qtcore.check import as_bars, as_votes
 from qtcore.engine import Result
 from qtcore.meta import MetaSource, meta_problems
 from qtcore.metrics import metrics_of
-from qtcore.sweep import Market, sweep
+from qtcore.sweep import Market, run_order, sweep_with_equity
 from qtcore.sweep.plain import N_REGIMES, add_regimes
-from qtcore.types import F8, I8, METRICS, REGIME_METRICS, slab
+from qtcore.types import F8, I8, METRICS, NS_PER_DAY, REGIME_METRICS, slab
 from research.data import bars_per_year
 from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions, hash_votes
@@ -26,6 +26,9 @@ from research.training.regimes import regime_cells
 
 MARKETS = 4  # that are kept: 60 MB each for 19 symbols and a year of hours
 CELLS_AT_ONCE = 400_000_000  # cells times settings of one kernel call, about a second: Ctrl-C is heard between calls
+EQUITY_AT_ONCE, LEAST_AT_ONCE = 2_000_000, 128  # settings times days whose equity is kept of one call, 16 MB; settings at least
+MIN_ENDS = 120  # of a short test, which is cut finer than days
+NO_ENDS = np.empty(0, np.int64)
 
 
 @dataclass
@@ -88,34 +91,45 @@ class Case:
                 self._markets.popitem(last=False)
         return self._markets[key]
 
-    def run(self, records: NDArray, params: Params) -> tuple[NDArray, NDArray]:
-        """Run PARAMS [P] that share the features of `params`: METRICS [P] and REGIME_METRICS [P, 15] or [0, 15]."""
-        market = self.market(params)
-        parts = [sweep(market, some) for some in self.cut(records)]
-        metrics, regimes = zip(*parts, strict=True)
-        return np.concatenate(metrics), np.concatenate(regimes)
+    def run(self, records: NDArray, params: Params, ends: I8 = NO_ENDS) -> Iterator[tuple[NDArray, NDArray, NDArray, F8]]:
+        """Run PARAMS [P] that share the features of `params`, some at a time.
 
-    def run_own(self, settings: Sequence[Params]) -> tuple[NDArray, NDArray]:
-        """Run settings with own layers, one after the other through the engine: METRICS [P] and REGIME_METRICS [P, 15] or [0, 15]."""
-        metrics = np.empty(len(settings), METRICS)
+        Yields their places [p], METRICS [p], REGIME_METRICS [p, 15] or [0, 15], and their equity [p, D] at the closes of the bars `ends`,
+        counted from the first vote.
+        """
+        for some in self.cut(records, params):
+            yield some, *sweep_with_equity(self.market(params), records[some], ends)
+
+    def metrics(self, records: NDArray, params: Params) -> NDArray:
+        """Run PARAMS [P] that share the features of `params`: METRICS [P]."""
+        out = np.empty(len(records), METRICS)
+        for some, measured, _, _ in self.run(records, params):
+            out[some] = measured
+        return out
+
+    def cut(self, records: NDArray, params: Params) -> Iterator[I8]:
+        """Cut PARAMS [P] that share the features of `params` into what one call of the kernels takes: the places of the settings."""
+        days = int(self.bars.close_time[-1] - self.bars.close_time[self.first]) // NS_PER_DAY
+        at_once = max(LEAST_AT_ONCE, min(CELLS_AT_ONCE // max(1, self.cells), EQUITY_AT_ONCE // max(MIN_ENDS, days)))
+        order = np.arange(len(records))
+        if at_once < len(order):
+            order = run_order(self.market(params), records)  # pieces of it are as quick as the whole
+        for start in range(0, len(order), at_once):
+            yield order[start : start + at_once]
+
+    def run_own(self, settings: Sequence[Params], ends: I8) -> tuple[NDArray, NDArray, F8]:
+        """Run settings with own layers, one after the other through the engine; METRICS [P] and the rest as `run` yields them."""
+        metrics, equity = np.empty(len(settings), METRICS), np.empty((len(settings), len(ends)))
         regimes = np.zeros((len(settings) if self.by_regime else 0, N_REGIMES), REGIME_METRICS)
         rest = slice(self.first, None)
         for i, params in enumerate(settings):
             result, metrics[i : i + 1] = self.single(params)
+            equity[i] = result.equity[self.first :][ends]
             if self.by_regime:
                 cells = np.ascontiguousarray(regime_cells(*result.planes.regime[:2])[rest])
                 planes = (np.ascontiguousarray(plane[rest]) for plane in (result.governor_reason, result.pnl, result.equity))
                 add_regimes(cells, 0, *planes, params.broker.initial_cash, slab(regimes[i]))
-        return metrics, regimes
-
-    def equity_of(self, settings: Sequence[Params], ends: I8) -> F8:
-        """Run settings with own layers and return their equity at the closes of the bars `ends`, counted from the first vote, [P, D]."""
-        return np.stack([self.run_alone(params).equity[self.first :][ends] for params in settings])
-
-    def cut(self, records: NDArray) -> list[NDArray]:
-        """Cut PARAMS [P] into what one call of the kernels takes."""
-        step = max(128, CELLS_AT_ONCE // max(1, self.cells))
-        return [records[start : start + step] for start in range(0, len(records), step)]
+        return metrics, regimes, equity
 
     def predictions_hash(self, params: Params) -> str:
         """Name what the models said, as a single run of `params` does in the ledger."""

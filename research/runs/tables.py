@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qtcore.choices import FillAt
 from qtcore.types import DECISION_COLUMNS, Action, Source
+from research.data.grid import filled
 from research.runs.benchmark import buy_and_hold, drawdown
 from research.runs.money import money_planes
 from research.runs.record import RunRecord
@@ -139,7 +140,7 @@ def trades_frame(run: RunRecord) -> pd.DataFrame:
 def equity_frame(run: RunRecord) -> pd.DataFrame:
     """Equity of the chain and of what it is compared with, per bar, indexed by bar open time; all values at the bar's close.
 
-    `buy_hold` is fully invested, `buy_hold_matched` at the chain's mean gross exposure; both start at the first tested bar with the same
+    `buy_hold` is fully invested, `buy_hold_matched` at the chain's mean net exposure; both start at the first tested bar with the same
     cash.
     """
     result = run.result
@@ -152,7 +153,7 @@ def equity_frame(run: RunRecord) -> pd.DataFrame:
         "drawdown": drawdown(np.maximum(result.equity, 0.0)),
         "ensemble_only": run.ensemble_only.equity,
         "buy_hold": held(run, rows, 1.0),
-        "buy_hold_matched": held(run, rows, mean_exposure(run, rows)),
+        "buy_hold_matched": held(run, rows, mean_exposure(run, rows)["net"]),
     }
     if (unbroken := getattr(run, "without_breaker", None)) is not None:
         columns["without_breaker"] = unbroken.equity
@@ -160,10 +161,26 @@ def equity_frame(run: RunRecord) -> pd.DataFrame:
     return frame
 
 
-def mean_exposure(run: RunRecord, rows: slice) -> float:
-    """Mean of gross exposure over equity while tested, a fraction."""
-    equity = run.result.equity[rows]
-    return float(np.mean(run.result.exposure[rows] / np.where(equity > 0.0, equity, np.inf)))
+def positions(run: RunRecord) -> NDArray[np.float64]:
+    """Quantity held at each close, [n, S], short ones negative. What was approved and is not filled yet is not held."""
+    out, fills = np.zeros(run.bars.close.shape), run.result.fills
+    np.add.at(out, (fills["bar"], fills["symbol"]), fills["qty"])
+    return np.cumsum(out, axis=0)
+
+
+def held_bars(run: RunRecord) -> NDArray[np.bool_]:
+    """Say of each bar [n] whether anything was held in it, between two closes too."""
+    out = np.any(positions(run) != 0.0, axis=1)
+    out[run.result.fills["bar"]] = True
+    return out
+
+
+def mean_exposure(run: RunRecord, rows: slice) -> dict[str, float]:
+    """Mean over the tested bars of what was held at their closes, `gross` and `net`, shares of equity."""
+    worth = (positions(run) * filled(run.bars.close, 0.0))[rows]
+    equity = run.result.equity[rows, None]
+    shares = worth / np.where(equity > 0.0, equity, np.inf)
+    return {"gross": float(np.abs(shares).sum(axis=1).mean()), "net": float(shares.sum(axis=1).mean())}
 
 
 def held(run: RunRecord, rows: slice, exposure: float) -> NDArray[np.float64]:
