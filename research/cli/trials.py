@@ -1,5 +1,6 @@
 """Command `qt trials`: what has been tried on which market, and what the best of it is worth."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,12 +17,13 @@ SomeData = Annotated[str | None, typer.Argument(help="only trials on these candl
 def trials(
     data: SomeData = None,
     reset: Annotated[bool, typer.Option("--reset", help=f"put the ledger aside; asks for the word {WORD!r}")] = False,
+    merge: Annotated[Path | None, typer.Option(help="count what another ledger counted too", metavar="FILE")] = None,
     time_zone: TimeZone = None,
     day_start: DayStart = None,
     adjusted: Adjusted = False,
     json: Json = False,
 ) -> None:
-    """List the markets that were tried: trials, effective number, best Sharpe ratio, and its probability of skill after all of them."""
+    """List the markets that were tried: trials, effective number, best Sharpe ratio, and the highest t value beside the needed one."""
     from research.data import load
     from research.data.sketch import sketch
     from research.evidence.ledger import Ledger
@@ -33,6 +35,9 @@ def trials(
     if reset:
         _reset(ledger)
         return
+    if merge is not None:
+        _merge(ledger, merge)
+        return
     loaded = None if data is None else load(data, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
     if loaded is not None:
         lacked(loaded.lacks(), json)
@@ -42,10 +47,10 @@ def trials(
         print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})
         return
     tried = _columns("market", "sets", "candles", "trials", "of them", "effective", "last")
-    worth = _columns("market", "best Sharpe", "by luck", "skill", "deflated", "proof")
+    worth = _columns("market", "best Sharpe", "by luck", "deflated", "proof", "highest t", "needed")
     for lineage, row in table.iterrows():
         absurd = abs(row["sharpe"]) > ABSURD
-        figures = ["refused"] * 4 if absurd else [_figure(row[name]) for name in ("sharpe", "expected_best", "probabilistic", "deflated")]
+        figures = ["refused"] * 3 if absurd else [_figure(row[name]) for name in ("sharpe", "expected_best", "deflated")]
         counts = (
             f"{row['data_sets']:,}",
             f"{row['candles']:,}",
@@ -55,13 +60,15 @@ def trials(
             f"{row['last']:%Y-%m-%d}",
         )
         tried.add_row(str(lineage), *counts)
-        worth.add_row(str(lineage), *figures, "passed" if row["proven"] else "not proven" if row["best"] else "")
+        proof = "passed" if row["proven"] else "not proven" if row["best"] else ""
+        worth.add_row(str(lineage), *figures, proof, _figure(row["t"]), _figure(row["critical"]))
     if len(table):
         wide(tried)
         console.print()
         wide(worth)
         console.print(
-            "best Sharpe and what luck alone would show are a year; deflated above 0.95 is called skill, where the proof passed; what "
+            "highest t: of what a proven run or a row of a sweep earned beyond the market; above what is needed after all trials it is an "
+            "edge. Best Sharpe and what luck alone would show are a year, deflated is the probability of skill: both stand beside it. What "
             "invalid and implausible trials earned counts for nothing",
             soft_wrap=True,
         )
@@ -85,6 +92,17 @@ def _reset(ledger: Any) -> None:
         raise ConfigError(f"the word must be {WORD}, was {answer.strip()!r}; the ledger is unchanged")
     aside = ledger.reset()
     console.print("there was no ledger" if aside is None else f"set aside: {aside}", soft_wrap=True)
+
+
+def _merge(ledger: Any, path: Path) -> None:
+    merged = ledger.merge(path)
+    console.print(f"{several(merged.trials, 'trials')} added to {ledger.path}", soft_wrap=True)
+    if merged.renamed:
+        console.print(
+            f"{several(merged.renamed, 'markets')} began with other candles there: the luck of those trials is drawn apart, which asks for "
+            "a little more of an edge",
+            soft_wrap=True,
+        )
 
 
 def _columns(*names: str) -> Table:

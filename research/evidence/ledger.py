@@ -10,32 +10,32 @@ A run is counted before its proof, so that an interrupt hides nothing; what the 
 
 **It does not shrink unnoticed.** The database refuses to change or delete a row. Beside it lies `trials.witness` with the ledger's name
 and the least number of trials and results it must hold, written after every commit: a ledger that is gone, another one, or older than
-its witness stops a run with one sentence. `reset` puts the file aside, and the new one remembers its name and size. Who deletes the whole
-folder deletes the witness too; nothing on the machine can tell.
+its witness stops a run with one sentence, and so does one with a row missing. `reset` puts the file aside, and the new one remembers its
+name and size. Who deletes the whole folder deletes the witness too; nothing on the machine can tell.
 """
 
 import json
-import math
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from research.data.sketch import Sketch, shared
-from research.errors import UserError
+from research.errors import ConfigError, UserError
+from research.evidence.family import Drawn, enter, keep_run
+from research.evidence.ledger_merge import Merged, copied, merge
+from research.evidence.ledger_reading import data_of, highest, id_of, judged, luck, name_of, seen
 from research.evidence.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
-from research.evidence.standing import PENDING, SPOILT, Result, Standings, append
-from research.evidence.trials import COMPARED, Trial, TrialName, TrialSummary, effective_trials, trial_of
+from research.evidence.sign_test import ALONE, F4
+from research.evidence.standing import Result, Standings, append
+from research.evidence.trials import Trial, TrialName, TrialSummary, trial_of
 from research.files import Kind, home, read_json, save_json
 from research.runs.former import command_now
-from research.runs.verdict import IMPLAUSIBLE, INVALID
 
 BUSY_SECONDS = 60.0
 WITNESS = Kind(
@@ -94,15 +94,40 @@ class Ledger:
             raise UserError(f"trial ledger must be writable, was {self.path} ({error}); set QT_HOME to another folder") from error
         return done
 
-    def add(self, trials: Sequence[Trial]) -> None:
-        """Count trials as `record_many` does, without summing up what the lineage has seen: for a part of many."""
+    def add(self, trials: Sequence[Trial], drawn: Drawn | None = None) -> None:
+        """Count trials as `record_many` does, without summing up what the lineage has seen: for a part of many.
+
+        drawn: what their returns leave for the judgement of others, drawn for `lineage_name`; None where these are not known.
+        """
         self._check(trials)
-        self._write(lambda: self._record(trials, is_last=False))
+        self._write(lambda: self._record(trials, drawn=drawn, is_last=False))
+
+    def lineage_name(self, data: Sketch) -> str:
+        """Name the lineage of `data` as its draws do: by its first data set."""
+        return data.digest if self._is_new() else self._guarded("readable", lambda: self._named(data))
+
+    def unknown(self, data: Sketch, params: Sequence[str], predictions: str) -> list[str]:
+        """Return those of `params` whose returns are not known here, in their order; trials of one data set and its predictions."""
+        return list(params) if self._is_new() else self._guarded("readable", lambda: self._unknown(data, params, predictions))
+
+    def declare(self, data: Sketch, n: int) -> None:
+        """Declare before the first trial on the lineage of `data` that there will be `n`.
+
+        Once declared is declared: again with the same number changes nothing. Raises UserError where trials were made or another number
+        was declared before.
+        """
+        self._write(lambda: self._declare(data, n))
+
+    def merge(self, other: Path) -> Merged:
+        """Count what another ledger counted too; `other` is not changed. Raises UserError on a file that is no ledger or is damaged."""
+        self.resets()  # one that is damaged or gone is told before the work
+        with copied(other) as copy:
+            return self._write(lambda: self._merge(copy))
 
     def look(self, trial: Trial) -> TrialSummary:
         """Say what `record` would, and write nothing."""
         if self._is_new():
-            return _tried(np.array([trial.sharpe]), [trial], 1, 0)
+            return judged(TrialSummary(1, 0.0, 1.0), trial)
         return self._guarded("readable", lambda: self._look(trial))
 
     def tried(self, data: Sketch) -> TrialSummary:
@@ -110,6 +135,10 @@ class Ledger:
         if self._is_new():
             return TrialSummary(0, 0.0, 0.0)
         return self._guarded("readable", lambda: self._look(None, data))
+
+    def luck(self, data: Sketch) -> F4:
+        """Return the highest t value of each draw among all that was tried on the lineage of `data`, [DRAWS]; -inf where nothing was."""
+        return ALONE if self._is_new() else self._guarded("readable", lambda: self._luck(data))
 
     def count(self) -> int:
         """Trials of all lineages."""
@@ -132,7 +161,8 @@ class Ledger:
     def lineages(self, data: Sketch | None = None) -> list[dict[str, Any]]:
         """Describe every lineage, or those of `data`: lineage, data sets, candles, first and last time (ns UTC), trials, best one.
 
-        The best is of the trials whose returns count; its `standing` is as in `research.evidence.standing`.
+        The best, by Sharpe ratio, is of the trials whose returns count; its `standing` is as in `research.evidence.standing`. highest: the
+        highest t value and what it had to exceed, None where no returns are known.
         """
         return [] if self._is_new() else self._guarded("readable", lambda: self._describe(data))
 
@@ -147,7 +177,7 @@ class Ledger:
         """
         witness, earlier, trials = self._witness(), [], 0
         if self.path.exists():
-            with suppress(sqlite3.Error), self._open(check=False) as db:
+            with suppress(sqlite3.Error, ValueError), self._open(check=False) as db:
                 earlier, trials = self._resets(db), count_rows(db)
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -164,16 +194,13 @@ class Ledger:
                 self._testify(holdings(db))
         return aside if aside.exists() else None
 
-    def _record(self, trials: Sequence[Trial], result: Result | None = None, is_last: bool = True) -> tuple[TrialSummary, dict[str, Any]]:
+    def _record(
+        self, trials: Sequence[Trial], result: Result | None = None, drawn: Drawn | None = None, is_last: bool = True
+    ) -> tuple[TrialSummary, dict[str, Any]]:
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
-            mine, now = trials[0].sketch, time.time_ns()
-            lineages = self._lineages(db, mine)
-            lineage = min(lineages, default=1 + int(db.execute("SELECT COALESCE(MAX(lineage), 0) FROM data").fetchone()[0]))
-            db.executemany("UPDATE data SET lineage = ? WHERE lineage = ?", [(lineage, other) for other in lineages - {lineage}])
-            row = (mine.digest, lineage, mine.level, mine.candles, mine.hashes.tobytes())
-            db.execute("INSERT OR IGNORE INTO data (digest, lineage, level, candles, sketch) VALUES (?, ?, ?, ?, ?)", row)
-            data = db.execute("SELECT id FROM data WHERE digest = ?", (mine.digest,)).fetchone()[0]
+            now = time.time_ns()
+            data, lineage = self._joined(db, trials[0].sketch)
             marks = ", ".join("?" * (len(COLUMNS) + 1))
             db.executemany(
                 f"INSERT OR IGNORE INTO trials (data, {', '.join(COLUMNS)}) VALUES ({marks})",
@@ -182,6 +209,12 @@ class Ledger:
             if result is not None:
                 for trial in trials:
                     append(db, trial, result, now)
+            if drawn is not None:
+                sets = data_of(db, {lineage})
+                enter(db, data, sets, name_of(db, sets), [id_of(db, data, trial) for trial in trials], drawn)
+            for trial in trials:
+                if trial.outcome is not None:
+                    keep_run(db, id_of(db, data, trial), trial.outcome)
             tried = self._tried(db, {lineage}, trials[0] if len(trials) == 1 else None) if is_last else TrialSummary(0, 0.0, 0.0)
             least = holdings(db)
             db.execute("COMMIT")
@@ -201,36 +234,66 @@ class Ledger:
             assert wanted is not None
             return self._tried(db, self._lineages(db, wanted), trial)
 
+    def _joined(self, db: sqlite3.Connection, mine: Sketch) -> tuple[int, int]:
+        """Return the id and the lineage of a data set, which joins the lineages that share its candles, or begins one."""
+        lineages = self._lineages(db, mine)
+        lineage = min(lineages, default=1 + int(db.execute("SELECT COALESCE(MAX(lineage), 0) FROM data").fetchone()[0]))
+        db.executemany("UPDATE data SET lineage = ? WHERE lineage = ?", [(lineage, other) for other in lineages - {lineage}])
+        row = (mine.digest, lineage, mine.level, mine.candles, mine.hashes.tobytes())
+        db.execute("INSERT OR IGNORE INTO data (digest, lineage, level, candles, sketch) VALUES (?, ?, ?, ?, ?)", row)
+        return int(db.execute("SELECT id FROM data WHERE digest = ?", (mine.digest,)).fetchone()[0]), lineage
+
+    def _named(self, data: Sketch) -> str:
+        with self._open() as db:
+            return name_of(db, data_of(db, self._lineages(db, data))) or data.digest
+
+    def _luck(self, data: Sketch) -> F4:
+        with self._open() as db:
+            return luck(db, data_of(db, self._lineages(db, data)))
+
+    def _unknown(self, data: Sketch, params: Sequence[str], predictions: str) -> list[str]:
+        with self._open() as db:
+            query = (
+                "SELECT 1 FROM trials JOIN data ON data.id = trials.data JOIN entered ON entered.data = data.id AND trial = trials.id"
+                " WHERE digest = ? AND params = ? AND predictions = ?"
+            )
+            return [each for each in params if db.execute(query, (data.digest, each, predictions)).fetchone() is None]
+
+    def _declare(self, data: Sketch, n: int) -> tuple[None, dict[str, Any]]:
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            each, lineage = self._joined(db, data)
+            tried = self._tried(db, {lineage})
+            if tried.declared not in (0, n):
+                raise ConfigError(f"--declare must be {tried.declared:,}, as declared on these candles before, was {n:,}; leave it out")
+            if tried.trials and not tried.declared:
+                raise ConfigError(
+                    f"--declare must come before the first trial on these candles, was after {tried.trials:,}; leave it out, or take "
+                    "candles that nothing was tried on"
+                )
+            db.execute("INSERT OR IGNORE INTO declared VALUES (?, ?, ?)", (each, n, time.time_ns()))
+            least = holdings(db)
+            db.execute("COMMIT")
+        return None, least
+
+    def _merge(self, copy: Path) -> tuple[Merged, dict[str, Any]]:
+        with self._open() as db:
+            db.execute("ATTACH ? AS other", (str(copy),))
+            db.execute("BEGIN IMMEDIATE")
+            merged = merge(db, copy, lambda each: self._joined(db, each)[0])
+            least = holdings(db)
+            db.execute("COMMIT")
+        return merged, least
+
     def _tried(self, db: sqlite3.Connection, lineages: set[int], extra: Trial | None = None) -> TrialSummary:
-        """Sum up lineages; `extra`, the trial that asks, counts too unless it is known, and is not told among the others' standings."""
-        data = _data_of(db, lineages)
-        marks, standings = ", ".join("?" * len(data)), Standings(db, data)
-        some = f"WHERE data IN ({marks}) AND {standings.counted}"
-        distinct = "" if len(data) < 2 else "GROUP BY params, predictions"  # one data set holds no trial twice
-        rows = db.execute(f"SELECT sharpe, MIN(id) FROM trials {some} {distinct or 'GROUP BY id'} ORDER BY 2", data)
-        sharpes = np.array([math.nan if sharpe is None else sharpe for sharpe, _ in rows])
-        latest = db.execute(
-            f"SELECT first_day, returns FROM trials {some} AND length(returns) > 0 {distinct} ORDER BY id DESC LIMIT ?", (*data, COMPARED)
-        ).fetchall()
-        sampled = [_sampled(day, blob) for day, blob in reversed(latest)]
-        every = f"SELECT COUNT(*) FROM (SELECT DISTINCT params, predictions FROM trials WHERE data IN ({marks}))"
-        n = len(sharpes) if not standings.any_spoilt else int(db.execute(every, data).fetchone()[0])
-        if extra is not None:
-            known = f"SELECT 1 FROM trials WHERE data IN ({marks}) AND params = ? AND predictions = ?"
-            if db.execute(known, (*data, extra.params, extra.predictions)).fetchone() is None:
-                n += 1
-                if standings.of(extra.params, extra.predictions, extra.votes) not in SPOILT:
-                    sharpes, sampled = np.append(sharpes, extra.sharpe), [*sampled, extra]
-        told = standings.tell(None if extra is None else (extra.params, extra.predictions))
-        summed = _tried(sharpes, sampled, n, sum(row["trials"] for row in self._resets(db)))
-        return replace(summed, **{name: told.get(name, 0) for name in (INVALID, IMPLAUSIBLE, PENDING)})
+        return seen(db, data_of(db, lineages), extra, sum(row["trials"] for row in self._resets(db)))
 
     def _describe(self, wanted: Sketch | None) -> list[dict[str, Any]]:
         with self._open() as db:
             known = {int(row[0]) for row in db.execute("SELECT DISTINCT lineage FROM data")}
             out = []
             for lineage in sorted(known if wanted is None else self._lineages(db, wanted)):
-                data = _data_of(db, {lineage})
+                data = data_of(db, {lineage})
                 marks = ", ".join("?" * len(data))
                 candles = db.execute(f"SELECT MAX(candles) FROM data WHERE id IN ({marks})", data).fetchone()[0]
                 first, last = db.execute(f"SELECT MIN(time), MAX(time) FROM trials WHERE data IN ({marks})", data).fetchone()
@@ -241,7 +304,7 @@ class Ledger:
                 ).fetchone()
                 figures = None if best is None else read_row(best) | {"standing": best[-1]}
                 row = {"lineage": lineage, "data_sets": len(data), "candles": int(candles), "first": int(first), "last": int(last)}
-                out.append(row | {"tried": self._tried(db, {lineage}), "best": figures})
+                out.append(row | {"tried": self._tried(db, {lineage}), "best": figures, "highest": highest(db, data)})
         return out
 
     def _resets(self, db: sqlite3.Connection | None = None) -> list[dict[str, Any]]:
@@ -331,21 +394,3 @@ def _gone(path: Path, witness: Mapping[str, Any]) -> UserError:
         f"trial ledger must hold the {witness['trials']:,} trials it once held, was {was} at {path}; put the file back, or "
         "`qt trials --reset` begins a new one that says so"
     )
-
-
-def _data_of(db: sqlite3.Connection, lineages: set[int]) -> list[int]:
-    marks = ", ".join("?" * len(lineages))
-    return [int(row[0]) for row in db.execute(f"SELECT id FROM data WHERE lineage IN ({marks})", tuple(lineages))]
-
-
-def _sampled(first_day: int, blob: bytes) -> Trial:
-    return Trial(_NO_SKETCH, "", "", math.nan, first_day, np.frombuffer(blob, np.float32))
-
-
-_NO_SKETCH = Sketch(np.empty(0, np.uint64), 0, 0)
-
-
-def _tried(sharpes: NDArray[np.float64], sampled: Sequence[Trial], n: int, set_aside: int) -> TrialSummary:
-    known = sharpes[~np.isnan(sharpes)]
-    variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
-    return TrialSummary(n, variance, effective_trials(sampled, n), set_aside)

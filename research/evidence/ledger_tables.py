@@ -5,6 +5,7 @@ import sqlite3
 import uuid
 from typing import Any
 
+from research.evidence.family import TABLES as FAMILY
 from research.evidence.standing import TABLE as RESULTS
 from research.evidence.trials import Trial
 from research.runs.former import command_now
@@ -26,6 +27,7 @@ SCHEMA: tuple[tuple[str, ...], ...] = (
         "CREATE TRIGGER unchanged BEFORE UPDATE ON trials BEGIN SELECT RAISE(ABORT, 'a trial is never changed'); END",
     ),
     RESULTS,
+    FAMILY,
 )
 REAL = (int, float, type(None))
 COLUMNS: dict[str, Any] = {  # of a trial, each with the types that it may hold
@@ -61,8 +63,11 @@ def ledger_name(db: sqlite3.Connection) -> str:
 
 
 def count_rows(db: sqlite3.Connection, table: str = "trials") -> int:
-    """Return the number of rows, as none is ever deleted."""
-    return int(db.execute(f"SELECT COALESCE(MAX(id), 0) FROM {table}").fetchone()[0])
+    """Return the number of rows. Raises ValueError where one was taken away: none is ever deleted, so their ids have no gap."""
+    n, last = db.execute(f"SELECT COUNT(*), COALESCE(MAX(id), 0) FROM {table}").fetchone()
+    if n != last:
+        raise ValueError(f"{last - n:,} of {last:,} {table} missing")
+    return int(n)
 
 
 def holdings(db: sqlite3.Connection) -> dict[str, Any]:

@@ -69,7 +69,7 @@ class Standings:
         self._spoilt: dict[str, str] = {}  # outcome by votes
         query = (
             f"SELECT params, predictions, {VOTES}, outcome, of_predictions FROM results"
-            f" JOIN trials ON trials.id = results.trial WHERE data IN ({self._marks}) ORDER BY results.id"
+            f" JOIN trials ON trials.id = results.trial WHERE data IN ({self._marks}) ORDER BY results.time, results.id"
         )
         for params, predictions, votes, outcome, of_predictions in db.execute(query, data):
             self._own[params, predictions] = outcome, votes
@@ -89,6 +89,12 @@ class Standings:
     def counted(self) -> str:
         """Condition on rows of `trials`: what the trial earned enters the statistics."""
         return f"standing(params, predictions, votes) NOT IN {SPOILT}" if self.any_spoilt else "TRUE"
+
+    def proven(self, but: tuple[str, str] | None = None) -> list[int]:
+        """Return the ids of the trials that are proven, ascending; `but`: one that is left out."""
+        mine = [key for key, (outcome, _) in self._own.items() if outcome == PROVEN and key != but]
+        query = f"SELECT id FROM trials WHERE data IN ({self._marks}) AND params = ? AND predictions = ?"
+        return sorted(row[0] for key in mine for row in self._db.execute(query, (*self._data, *key)))
 
     def tell(self, but: tuple[str, str] | None = None) -> dict[str, int]:
         """Count the trials that are pending, proven, invalid and implausible; `but`: one that is left out."""

@@ -14,6 +14,7 @@ from qtcore.params import Params
 from qtcore.profiles import LATER
 from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.data.sketch import Sketch, sketch
+from research.evidence.alpha import Outcome, hedged
 from research.runs.benchmark import growth
 from research.runs.record import RunRecord
 from research.training.predictions import hash_votes
@@ -27,7 +28,7 @@ class Trial:
     """One try. sharpe: per bar, NaN when there is none; returns: net return of each UTC day from `first_day` on, empty when not kept.
 
     votes: hash of what the base models said; `predictions` names that and the meta layer. n_bars, skew, kurtosis (3 for a normal): of the
-    per-bar returns behind `sharpe`; bars_per_year: of the data's own calendar.
+    per-bar returns behind `sharpe`; bars_per_year: of the data's own calendar. outcome: of a run, its hedged sums, one row.
     """
 
     sketch: Sketch
@@ -42,15 +43,19 @@ class Trial:
     kurtosis: float = math.nan
     bars_per_year: float = math.nan
     votes: str = ""
+    outcome: Outcome | None = None
 
 
 @dataclass(frozen=True)
 class TrialSummary:
-    """What has been tried on a lineage.
+    """What has been tried on a lineage, and what a run must exceed to be an edge among all of it.
 
     variance: of the trials' per-bar Sharpe ratios. effective: trials worth of independent ones. set_aside: trials of all lineages that
     resets put aside before. invalid, implausible: how many of the trials are known to be that (`research.evidence.standing`); they were
     tries and count, their ratios and returns enter neither variance nor effective number. pending: how many other runs nobody has proven.
+    declared: number of trials that was declared before the first, 0 for none. independent: trials that count as independent normal ones,
+    because their returns are not known or they are declared and to come. critical, p, n_edges: of the run that asks, as in
+    `research.evidence.sign_test.Judged`; None where no run with returns asks.
     """
 
     trials: int
@@ -60,6 +65,11 @@ class TrialSummary:
     invalid: int = 0
     implausible: int = 0
     pending: int = 0
+    declared: int = 0
+    independent: int = 0
+    critical: float | None = None
+    p: float | None = None
+    n_edges: int = 0
 
 
 def hash_params(values: Mapping[str, Any]) -> str:
@@ -94,8 +104,8 @@ def trial_of(run: RunRecord, figures: Mapping[str, Any]) -> Trial:
         run.bars, run.params, run.result.votes, run.meta, run.result.decisions.meta_action, run.own.hash if run.own.chain else ""
     )
     sharpe, skew, kurtosis, bars_per_year = (_number(figures.get(key)) for key in ("per_bar", "skew", "kurtosis", "bars_per_year"))
-    shape = {"n_bars": int(figures.get("n_bars") or 0), "skew": skew, "kurtosis": kurtosis, "bars_per_year": bars_per_year}
-    return Trial(*name[:3], sharpe, first_day, returns, run.command, **shape, votes=name.votes)  # type: ignore[arg-type]
+    shape: dict[str, Any] = {"n_bars": int(figures.get("n_bars") or 0), "skew": skew, "kurtosis": kurtosis, "bars_per_year": bars_per_year}
+    return Trial(*name[:3], sharpe, first_day, returns, run.command, **shape, votes=name.votes, outcome=hedged(run)[1])
 
 
 class TrialName(NamedTuple):

@@ -17,13 +17,15 @@ def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
 
     Columns: data_sets, candles, trials, of them invalid, implausible and pending (not proven), effective, first, last (UTC), best (the
     command of the best whose returns count), proven (was it), sharpe (a year), expected_best (a year, of that many trials without skill),
-    probabilistic and deflated (probabilities of skill before and after counting the trials).
+    probabilistic and deflated (probabilities of skill before and after counting the trials), t and critical (the highest t value of what
+    was earned beyond the market, and what it had to exceed; `research.evidence.sign_test`).
     """
     rows = []
     for row in ledger.lineages(data):
         tried, best = row["tried"], row["best"]
         m = _moments(best)
         per_year = math.sqrt(best["bars_per_year"]) if best and best["bars_per_year"] else math.nan
+        t, critical = row["highest"] or (math.nan, math.nan)
         rows.append(
             {
                 "lineage": row["lineage"],
@@ -40,10 +42,12 @@ def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
                 "expected_best": sr.expected_best(tried.trials, tried.variance) * per_year,
                 "probabilistic": sr.probabilistic_sharpe(m),
                 "deflated": sr.deflated_sharpe(m, tried.trials, tried.variance),
+                "t": t,
+                "critical": critical,
             }
         )
     columns = ["lineage", "data_sets", "candles", "trials", INVALID, IMPLAUSIBLE, PENDING, "effective", "first", "last", "best", "proven"]
-    columns += ["sharpe", "expected_best", "probabilistic", "deflated"]
+    columns += ["sharpe", "expected_best", "probabilistic", "deflated", "t", "critical"]
     return pd.DataFrame(rows, columns=columns).set_index("lineage")
 
 
