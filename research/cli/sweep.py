@@ -13,6 +13,7 @@ from research.cli.common import (
     Adjusted,
     ConfigFile,
     DayStart,
+    Declare,
     Engine,
     From,
     Json,
@@ -66,6 +67,7 @@ def sweep(
     config: ConfigFile = None,
     set_: Sets = None,
     out: Out = None,
+    declare: Declare = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the sweep in --out")] = False,
     seed: Seed = 42,
     quiet: Quiet = False,
@@ -93,6 +95,7 @@ def sweep(
         time_zone=time_zone,
         day_start=day_start,
         adjusted=adjusted,
+        declare=declare,
     )
     flags: dict[str, Any] = {"objective": objective, "search": search, "settings": trials, "by_regime": by_regime or None}
     given = {name: value for name, value in flags.items() if value is not None} | ({"where": tuple(where)} if where else {})

@@ -4,9 +4,11 @@
 - `rates`: how often each layer and each rule acted; `reachability`, `thresholds`: which rules and settings never can
 - `attribution`: PnL by layer and rule; `traders`: who made no trade, and why; `provenance`: where every prediction came from
 - `lacked`: what the data lacked
+- `alpha`: what was earned beyond the market, in blocks; `sign_test`: what luck reaches among all that was tried, by flipping their signs
 - `sharpe`: probabilistic and deflated Sharpe ratio; `finding`: edge, no edge, not enough data
 - `plausibility`, `planted`: figures too good to be honest, and whether a leak would be noticed
-- `ledger`, `trials`, `standing`, `tried`: what was tried on the same market; `overfitting`: what a search is worth
+- `ledger`, `ledger_reading`, `family`, `trials`, `standing`, `tried`: what was tried on the same market
+- `overfitting`: what a search is worth
 - `cpcv`, `leakage`, `nullworlds`, `surrogates`, `meta_comparison`: experiments that train again; `envelope`: bands for live
 - `summary`: all of it as one dictionary; `headline`: its short tables
 

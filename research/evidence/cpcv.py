@@ -136,7 +136,7 @@ def _score(bars: Bars, path: Predictions, params: Params, model: str) -> dict[st
     scored = (action >= 0) & (path.labels >= 0)
     params = resolved(params, path)
     case = Case.of(bars, priced(bars, path, params))
-    metrics, _ = case.run(params.record(), params)
+    metrics = case.metrics(params.record(), params)
     told = figures(metrics, case.n_returns(params.record()), case.bars_per_year)
     right = float(np.mean(action[scored] == path.labels[scored])) if scored.any() else np.nan
     return {"accuracy": right, "n": int(scored.sum())} | {name: float(told[name][0]) for name in FIGURES}

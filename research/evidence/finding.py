@@ -1,22 +1,32 @@
 """Finding: whether the figures show an edge. One of three, and the two numbers that decided; the verdict is made of it and the proof.
 
-`spec` D-98: fewer than 30 effective trades is `not enough data`; a deflated Sharpe probability above 0.95 **and** an interval of the net
-minus exposure-matched market return above 0 is `edge`; everything else is `no edge`. An `edge` on bars where a leak would not be noticed is
-`not enough data` too (`research.evidence.planted`). What a reader may believe of it also hangs on the proof: `research.runs.verdict`.
+`spec` D-98: where fewer than 15 blocks of time held anything it is `not enough data`; where the t value of what was earned beyond the
+market (`research.evidence.alpha`) is above what luck reaches in one of twenty families of all that was tried
+(`research.evidence.sign_test`) it is `edge`; else `no edge`. An `edge` on bars where a leak would not be noticed is `not enough data` too
+(`research.evidence.planted`). What a reader may believe of it also hangs on the proof: `research.runs.verdict`.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.rules import Reason, rule_of
+from qtcore.sweep.hedge import Hedged
+from research.errors import several
+from research.evidence.alpha import BLOCK_PIECES, PIECES, Hedge, Outcome
+from research.evidence.sign_test import DRAWS
 from research.evidence.standing import others_text
+from research.evidence.trials import TrialSummary
 from research.runs.record import RunRecord
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
 from research.training.scoring.opinions import ENOUGH
 
-EDGE_PROBABILITY = 0.95
+LEAST_HELD, FEW_HELD = 15, 20  # blocks of time in which something was held: needed; fewer than are said beside the verdict
+Z = 1.96
+EVER = {1: 0.05, 20: 0.17, 100: 0.23}  # share of noise that reads edge at least once when asked after each of so many trials
 
 
 def effective_trades(ret: NDArray[np.float64], row: NDArray[np.int64], bootstrap: Bootstrap) -> float:
@@ -41,48 +51,95 @@ def independent_trades(run: RunRecord, rows: slice, bootstrap: Bootstrap) -> tup
     return len(closed), effective_trades(closed["ret"].to_numpy(), np.minimum(row, bootstrap.n_rows - 1), bootstrap)
 
 
-def excess(net: NDArray[np.float64], market: NDArray[np.float64], bootstrap: Bootstrap, bars_per_year: float) -> dict[str, Any]:
-    """Mean net return above the market at the same exposure, a year, with its 95 % interval; NaN without bars."""
-    difference = net - market
-    if not len(difference):
-        return {"per_year": np.nan, "ci95": [np.nan, np.nan]}
-    samples = bootstrap.sums(difference[:, None])[:, 0] / bootstrap.n_rows
-    low, high = interval(samples[:, None])[:, 0] * bars_per_year
-    return {"per_year": float(difference.mean() * bars_per_year), "ci95": [float(low), float(high)]}
-
-
-def decide(n_effective: float, deflated: float | None, excess_low: float) -> str:
-    """Apply `spec` D-98. deflated: None when the Sharpe ratio was refused."""
-    if not n_effective >= ENOUGH:
+def decide(test: Mapping[str, Any]) -> str:
+    """Apply `spec` D-98. test: what `tested` returned."""
+    if not test["blocks_held"] >= LEAST_HELD:
         return "not enough data"
-    if deflated is not None and deflated > EDGE_PROBABILITY and excess_low > 0.0:
-        return "edge"
-    return "no edge"
+    return "edge" if test["t"] is not None and test["t"] > test["critical"] else "no edge"
 
 
-def reason(evidence: dict[str, Any]) -> str:
-    """Say which numbers decided, for the sentence of a verdict; of no edge what fell short comes first."""
-    trades = evidence["trades"]
-    if evidence["finding"] == "not enough data":
-        worth = f"{trades['n']:,} closed trades are worth {trades['n_effective']:.0f} independent ones"
-        return f"{worth}, and {ENOUGH} are needed."
-    low, high = (f"{100.0 * x:+.1f}" for x in evidence["excess"]["ci95"])
-    is_above, is_below = evidence["excess"]["ci95"][0] > 0.0, evidence["excess"]["ci95"][1] < 0.0
-    side = "" if is_above else f", which {'lies below' if is_below else 'holds'} 0"
-    market = (
-        f"the net return minus that of the market at the same exposure is {100.0 * evidence['excess']['per_year']:+.1f} % a year "
-        f"(95 % interval {low} to {high} %{side}; must lie above 0)"
+def tested(outcome: Outcome, hedge: Hedge, blocks_held: int, tried: TrialSummary) -> dict[str, Any]:
+    """Describe the test of one run: what it earned beyond the market, and what its t value was compared with.
+
+    outcome: one row. Result: `alpha` {per_year, ci95, unexplained}, `test` {t, t_raw, critical, p, blocks, blocks_held, is_daily, skew,
+    autocorrelation, is_market, n_edges, independent, declared}; t is None where the account never moved or is the market.
+    """
+    found = dict(zip(Hedged, outcome.measured[0].tolist(), strict=True))
+    per_year, error = hedge.per_year * found[Hedged.ALPHA], hedge.per_year * found[Hedged.ERROR]
+    t = None if math.isnan(found[Hedged.T]) else found[Hedged.T]
+    return {
+        "alpha": {
+            "per_year": per_year,
+            "ci95": [per_year - Z * error, per_year + Z * error] if t is not None else [math.nan, math.nan],
+            "unexplained": found[Hedged.UNEXPLAINED],
+        },
+        "test": {
+            "t": t,
+            "t_raw": None if t is None else found[Hedged.T_RAW],
+            "critical": tried.critical,
+            "p": None if t is None else tried.p,
+            "blocks": len(hedge.keys),
+            "blocks_held": blocks_held,
+            "is_daily": hedge.is_daily,
+            "skew": found[Hedged.SKEW],
+            "autocorrelation": found[Hedged.LAG],
+            "is_market": t is None and found[Hedged.ALPHA] != 0.0,
+            "n_edges": tried.n_edges,
+            "independent": tried.independent,
+            "declared": tried.declared,
+        },
+    }
+
+
+def reason(evidence: Mapping[str, Any]) -> str:
+    """Say which numbers decided, for the sentence of a verdict."""
+    test, alpha = evidence["test"], evidence["alpha"]
+    blocks = (
+        "blocks of five days" if test["is_daily"] else f"blocks (each {BLOCK_PIECES} of the {PIECES} or more equal pieces of a short test)"
     )
+    if evidence["finding"] == "not enough data":
+        return f"something was held in {test['blocks_held']} of {test['blocks']} {blocks}, and {LEAST_HELD} are needed."
     if evidence["sharpe"]["refused"]:
-        return f"the Sharpe ratio was {evidence['sharpe']['refused']}, {'although' if is_above else 'and'} {market}."
-    tries, others = evidence["trials"]["trials"], others_text(evidence["trials"])
-    aside = evidence["trials"].get("set_aside", 0)
-    count = f"{tries:,} trial{'' if tries == 1 else 's'}" + (f", {others} among them," if others else "")
-    count += f"{'' if others else ','} {aside:,} more set aside by resets of the ledger," if aside else ""
-    skill = f"the probability of skill after {count} (deflated Sharpe) is {evidence['sharpe']['deflated']:.2f} (above 0.95 needed)"
-    if (is_skilled := evidence["sharpe"]["deflated"] > EDGE_PROBABILITY) == is_above:
-        return f"{skill}, and {market}{'' if is_above else '; both fall short'}."
-    return f"{market}, although {skill}." if is_skilled else f"{skill}, although {market}."
+        return f"the Sharpe ratio was {evidence['sharpe']['refused']}."
+    if test["t"] is None:
+        return "this is the market: its returns leave less than a millionth of what the account did unexplained."
+    low, high = (f"{100.0 * x:+.1f}" for x in alpha["ci95"])
+    is_above = test["t"] > test["critical"]
+    earned = f"what it earned beyond the market is {100.0 * alpha['per_year']:+.1f} % a year (95 % interval {low} to {high} %)"
+    luck = (
+        f"{'above' if is_above else 'not above'} the {test['critical']:.2f} that the best of {_tries(evidence)} reaches by luck in 1 of 20"
+    )
+    few = f"; something was held in only {test['blocks_held']} {blocks}" if test["blocks_held"] < FEW_HELD else ""
+    return f"{earned}, and its t value of {test['t']:.2f} is {luck} (p = {p_text(test['p'])}){few}.{_looks(evidence)}"
+
+
+def ever_rate(n_trials: int) -> float:
+    """Return in which share of noise one of `n_trials` verdicts, asked after each, reads edge: EVER, between in the logarithm."""
+    return float(np.interp(math.log(n_trials), np.log(list(EVER)), list(EVER.values())))
+
+
+def p_text(p: float) -> str:
+    """Write a p-value, never as less than the draws can show."""
+    return f"{p:.3f}" if p > 1.5 / (DRAWS + 1) else f"{1.0 / DRAWS:.4f} or less"
+
+
+def _tries(evidence: Mapping[str, Any]) -> str:
+    """Count the trials, and say what some of them are not."""
+    trials = evidence["trials"]
+    tries, others, aside = trials["trials"], others_text(trials), trials.get("set_aside", 0)
+    count = several(tries, "trials") + (f", {others} among them," if others else "")
+    return count + (f"{'' if others else ','} {aside:,} more set aside by resets of the ledger," if aside else "")
+
+
+def _looks(evidence: Mapping[str, Any]) -> str:
+    """Say what asking again after every trial costs, unless their number was declared beforehand."""
+    tries, declared = evidence["trials"]["trials"], evidence["test"]["declared"]
+    if declared >= tries and declared:
+        return f" {several(declared, 'trials')} were declared beforehand, and all are counted."
+    if tries < 2:
+        return ""
+    said = f"{tries:,} trials are more than the {declared:,} declared" if declared else "the number of trials was not declared beforehand"
+    return f" Noise that is asked after each of so many reads edge at least once in {100.0 * ever_rate(tries):.0f} %: {said} (`--declare`)."
 
 
 def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str, Any]:

@@ -38,8 +38,20 @@ def headline(summary: dict[str, Any]) -> dict[str, Any]:
         "fees paid [%]": _percent(pnl["fees"] / pnl["initial_cash"]),
         "Sharpe ratio a year": _rounded(sharpe["per_year"], 2),
         "bars a year": _rounded(sharpe["bars_per_year"], 0),
+        **_alpha_rows(evidence),
         "probability of skill (deflated Sharpe)": _rounded(sharpe["deflated"], 3),
         "trials so far": evidence["trials"]["trials"],
+    }
+
+
+def _alpha_rows(evidence: dict[str, Any]) -> dict[str, float | None]:
+    """Return what was earned beyond the market, its t value and the one needed; nothing of a run before 0.4."""
+    if "test" not in evidence:
+        return {}
+    return {
+        "alpha a year, beyond the market [%]": _percent(evidence["alpha"]["per_year"]),
+        "t value of alpha": _rounded(evidence["test"]["t"], 2),
+        "t value needed after all trials": _rounded(evidence["test"]["critical"], 2),
     }
 
 

@@ -205,13 +205,13 @@ def judge_search(evidence: Mapping[str, Any], returns: F8 | None = None, n_block
     """Judge a search by its best setting, run after all its trials were recorded: the verdict of `spec` D-98.
 
     evidence: that of the best run's summary. returns [T, N]: net returns, one column a trial (daily ones, or a sample of the trials);
-    PBO, SPA and StepM stand beside the verdict, None without them. Result: `verdict`, `sentence`, `excess`, `trials`; of the best one
-    `deflated`, `probabilistic` and the `minimum_track_record_bars` with its `n_bars`; `pbo`, the winner's `mean_rank` out of sample
+    PBO, SPA and StepM stand beside the verdict, None without them. Result: `verdict`, `sentence`, `alpha`, `test`, `trials`; of the best
+    one `deflated`, `probabilistic` and the `minimum_track_record_bars` with its `n_bars`; `pbo`, the winner's `mean_rank` out of sample
     (0 to 1) over `halves` of `blocks`; `spa` (the consistent p-value) with `spa_lower`, `spa_upper`; `better`, the trials that StepM
     calls better than doing nothing; `block`.
     """
     sharpe = evidence["sharpe"]
-    out = {name: evidence[name] for name in ("verdict", "sentence", "excess", "trials")}
+    out = {name: evidence[name] for name in ("verdict", "sentence", "alpha", "test", "trials")}
     out |= {name: sharpe.get(name) for name in ("deflated", "probabilistic", "minimum_track_record_bars", "n_bars")}
     out |= dict.fromkeys(("pbo", "mean_rank", "halves", "blocks", "spa", "spa_lower", "spa_upper", "better", "block"))
     if returns is None or returns.shape[1] < 2 or len(returns) < 30:

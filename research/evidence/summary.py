@@ -4,7 +4,7 @@ Plain values only; NaN becomes None, so that the file is strict JSON. Every figu
 """
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,11 @@ from qtcore.rules import Reason
 from qtcore.types import MODELS, NS_PER_HOUR, Source
 from research.evidence import sharpe as sr
 from research.evidence.accuracy import SCORED, scores
-from research.evidence.finding import decide, excess, independent_trades, no_trades, reason
+from research.evidence.alpha import hedged
+from research.evidence.finding import decide, independent_trades, no_trades, reason, tested
 from research.evidence.lacked import funding_payments, lacked
 from research.evidence.ledger import Ledger, TrialSummary, trial_of
+from research.evidence.ledger_reading import judged
 from research.evidence.plausibility import in_doubt, plausibility
 from research.evidence.provenance import provenance
 from research.evidence.rates import layer_rates
@@ -28,7 +30,7 @@ from research.files import plain
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
 from research.runs.ruin import ruin_of
-from research.runs.tables import final_source, held, mean_exposure, tested_rows
+from research.runs.tables import final_source, held, held_bars, mean_exposure, tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.opinions import ECE_BINS
@@ -42,13 +44,12 @@ def summarise(run: RunRecord) -> dict[str, Any]:
     result, rows = run.result, tested_rows(run)
     regime = regime_cells(result.planes.regime[0], result.planes.regime[1])
     net = bar_returns(result.equity[rows])
-    market = bar_returns(held(run, rows, mean_exposure(run, rows))[rows])
-    scored = scores(run, regime, rows, net - market)
+    scored = scores(run, regime, rows, net)
     bootstrap = scored.bootstrap
     rates = layer_rates(result.decisions, final_source(run), result.governor_reason, regime)
     pnl = money(run, regime)
     drawn = Bootstrap(len(net), bootstrap.block)
-    evidence = _evidence(run, rows, net, market, drawn)
+    evidence = _evidence(run, rows, net, drawn)
     evidence["plausibility"] = plausibility(run, rows, net, (bootstrap, drawn))
     if evidence["finding"] == "edge" and (text := in_doubt(evidence["plausibility"])) is not None:
         evidence |= {"finding": "not enough data", "reason": text}
@@ -103,6 +104,7 @@ def money(run: RunRecord, regime: Any) -> dict[str, Any]:
     closed = trades[trades["exit_reason"] > 0]
     entered = regime[result.governor_reason == Reason.APPROVED]
     won, lost = closed["pnl"][closed["pnl"] > 0].sum(), -closed["pnl"][closed["pnl"] < 0].sum()
+    exposure = mean_exposure(run, rows)
     out = {
         **performance(run, result, rows),
         "initial_cash": initial,
@@ -118,9 +120,10 @@ def money(run: RunRecord, regime: Any) -> dict[str, Any]:
         "mean_trade_bars": float(closed["bars"].mean()) if len(closed) else math.nan,
         "profit_factor": won / lost if lost > 0.0 else math.nan,
         "turnover": float(np.abs(result.fills["qty"] * result.fills["price"]).sum()) / initial,
-        "mean_exposure": mean_exposure(run, rows),
+        "mean_exposure": exposure["gross"],
+        "net_exposure": exposure["net"],
         "buy_hold_return": float(held(run, rows, 1.0)[-1] / initial - 1.0),
-        "buy_hold_matched_return": float(held(run, rows, mean_exposure(run, rows))[-1] / initial - 1.0),
+        "buy_hold_matched_return": float(held(run, rows, exposure["net"])[-1] / initial - 1.0),
         "ensemble_only": performance(run, run.ensemble_only, rows),
         "halt": _halt(run, rows),
         "liquidation": _liquidation(run),
@@ -212,20 +215,19 @@ def attribution(run: RunRecord) -> dict[str, Any]:
     }
 
 
-def _evidence(run: RunRecord, rows: slice, net: Any, market: Any, bootstrap: Bootstrap) -> dict[str, Any]:
+def _evidence(run: RunRecord, rows: slice, net: Any, bootstrap: Bootstrap) -> dict[str, Any]:
     from research.data import bars_per_year
 
     per_year = float(bars_per_year(run.bars))
-    m = sr.moments(net)
+    m, (hedge, outcome) = sr.moments(net), hedged(run)
     tried = _tried(run, m, per_year)
     refused = sr.refusal(m, per_year)
     track = sr.minimum_track_record(m) if refused is None else math.nan
     n_closed, n_effective = independent_trades(run, rows, bootstrap)
     deflated = None if refused else sr.deflated_sharpe(m, tried.trials, tried.variance)
-    beyond = excess(net, market, bootstrap, per_year)
     out: dict[str, Any] = {
         "trades": {"n": n_closed, "n_effective": n_effective},
-        "excess": beyond,
+        **tested(outcome, hedge, hedge.blocks_of(held_bars(run)), tried),
         "sharpe": {
             "refused": refused,
             "per_bar": m.sharpe,
@@ -245,17 +247,21 @@ def _evidence(run: RunRecord, rows: slice, net: Any, market: Any, bootstrap: Boo
         "trials": asdict(tried),
         "ece_bins": ECE_BINS,
     }
-    out["finding"] = decide(n_effective, deflated, beyond["ci95"][0])
+    finding = decide(out["test"])
+    out["finding"] = "no edge" if finding == "edge" and refused else finding
     out["reason"] = reason(out)
     return out
 
 
 def _tried(run: RunRecord, m: sr.Moments, per_year: float) -> TrialSummary:
-    """Trials of the run's lineage; a reproduced run keeps the number that was recorded (`spec` D-97)."""
-    if recorded := run.manifest.get("trials"):
-        return TrialSummary(**recorded)
+    """Trials of the run's lineage; a reproduced run keeps what was recorded (`spec` D-97), as far as an older one recorded it."""
     figures = {"per_bar": m.sharpe, "n_bars": m.n, "skew": m.skew, "kurtosis": m.kurtosis, "bars_per_year": per_year}
-    return Ledger().look(trial_of(run, figures))
+    trial = trial_of(run, figures)
+    recorded = run.manifest.get("trials")
+    if recorded is None:
+        return Ledger().look(trial)
+    known = TrialSummary(**recorded)
+    return judged(replace(known, independent=known.trials - 1), trial) if recorded.get("critical") is None else known
 
 
 def _data(run: RunRecord, rows: slice) -> dict[str, Any]:

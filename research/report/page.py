@@ -163,7 +163,7 @@ def _halt_text(halt: dict[str, Any], s: dict[str, Any]) -> str:
 def tiles(s: dict[str, Any]) -> list[dict[str, str]]:
     """Give the six figures of the first screen."""
     pnl, e = s["pnl"], s["evidence"]
-    sharpe = e["sharpe"]
+    sharpe, net = e["sharpe"], pnl.get("net_exposure", pnl["mean_exposure"])
     annual = f"per bar times {sharpe['annualisation_factor']:.1f}, {sharpe['bars_per_year']:,.0f} bars a year"
     return [
         {
@@ -174,13 +174,11 @@ def tiles(s: dict[str, Any]) -> list[dict[str, str]]:
         {
             "label": "buy and hold",
             "value": signed_percent(pnl["buy_hold_matched_return"]),
-            "note": f"at the same exposure of {percent(pnl['mean_exposure'])}; all in {signed_percent(pnl['buy_hold_return'])}",
+            "note": f"at the same exposure of {percent(net)}; all in {signed_percent(pnl['buy_hold_return'])}",
         },
         {"label": "Sharpe ratio", "value": number(sharpe["per_year"]), "note": annual if sharpe["refused"] is None else sharpe["refused"]},
         {
-            "label": "probability of skill",
-            "value": number(sharpe["deflated"]),
-            "note": f"deflated for {tries_text(e['trials'])}",
+            **_skill_tile(e),
         },
         {
             "label": "largest drawdown",
@@ -193,6 +191,18 @@ def tiles(s: dict[str, Any]) -> list[dict[str, str]]:
             "note": f"worth {count(e['trades']['n_effective'])} independent ones; {percent(pnl['win_rate'], 0)} won",
         },
     ]
+
+
+def _skill_tile(e: dict[str, Any]) -> dict[str, str]:
+    """Show what the verdict compares; of a run before 0.4 the deflated Sharpe ratio."""
+    if "test" not in e:
+        return {
+            "label": "probability of skill",
+            "value": number(e["sharpe"]["deflated"]),
+            "note": f"deflated for {tries_text(e['trials'])}",
+        }
+    note = f"above {number(e['test']['critical'])} needed after {tries_text(e['trials'])}"
+    return {"label": "t value beyond the market", "value": number(e["test"]["t"]), "note": note}
 
 
 def traders_text(s: dict[str, Any]) -> list[str]:

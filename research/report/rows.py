@@ -11,6 +11,7 @@ from qtcore.reading import is_read
 from qtcore.rules import rule_of, words_of
 from qtcore.types import Source
 from qtcore.voters import slots_of
+from research.evidence.finding import LEAST_HELD, p_text
 from research.evidence.headline import not_yet_paid
 from research.evidence.plausibility import NAMES, figure_text
 from research.evidence.standing import others_text
@@ -294,17 +295,44 @@ def symbol_table(rows: list[dict[str, Any]]) -> Table:
 def evidence_table(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     """State every number of the verdict with its meaning."""
     e, pnl = s["evidence"], s["pnl"]
-    sharpe, excess, trials = e["sharpe"], e["excess"], e["trials"]
-    above = f"{signed_percent(excess['per_year'])} a year"
+    sharpe, trials = e["sharpe"], e["trials"]
     costs = f"of the starting cash; traded {number(pnl['turnover'], 1)} times over; funding {signed(pnl['funding'])}"
     rows = [
         ("Independent trades", number(e["trades"]["n_effective"], 1), f"{count(e['trades']['n'])} closed trades, counted by the bootstrap"),
-        ("Net return above the market at the same exposure", above, f"95 % interval {span(excess['ci95'])} %"),
+        *_test_rows(e),
     ]
     rows += [("Sharpe ratio", DASH, sharpe["refused"])] if sharpe["refused"] else _sharpe_rows(sharpe, trials)
     rows.append(("Costs paid", percent((pnl["fees"] + pnl["slippage"]) / pnl["initial_cash"]), costs))
     rows.append(("Regime slices add up", f"{pnl['regime_sum_error']:.1e}", "gap to the total, share of the starting cash"))
     return rows
+
+
+def _test_rows(e: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """State what was earned beyond the market and its test; of a run before 0.4 the market at its own exposure."""
+    if "test" not in e:
+        above = f"{signed_percent(e['excess']['per_year'])} a year"
+        return [("Net return above the market at the same exposure", above, f"95 % interval {span(e['excess']['ci95'])} %")]
+    alpha, test = e["alpha"], e["test"]
+    block = "five days" if test["is_daily"] else "three pieces of a short test"
+    held = f"{count(test['blocks_held'])} of {count(test['blocks'])}, each {block}; {LEAST_HELD} are needed"
+    rest = f"{percent(alpha['unexplained'])} of its variance is not the market's"
+    rows = [("Blocks in which something was held", count(test["blocks_held"]), held)]
+    rows.append(
+        (
+            "Alpha: net return beyond the market",
+            f"{signed_percent(alpha['per_year'])} a year",
+            f"95 % interval {span(alpha['ci95'])} %; {rest}",
+        )
+    )
+    if missing(test["t"]):
+        return [*rows, ("T value of alpha", DASH, "the market itself" if test["is_market"] else "the equity never moved")]
+    shape = f"{number(test['t_raw'])} before skewness {number(test['skew'])} and autocorrelation {number(test['autocorrelation'])}"
+    tries = f"what luck exceeds in 1 of 20 families of {tries_text(e['trials'])}"
+    if test["independent"]:
+        tries += f"; {count(test['independent'])} of them without known returns, as independent ones"
+    rows.append(("T value of alpha", number(test["t"]), shape))
+    rows.append(("T value needed", number(test["critical"]), tries))
+    return [*rows, ("Chance of such a t value without skill", p_text(test["p"]), "among all of them; never less than the draws can show")]
 
 
 def ceiling_table(found: Mapping[str, Any]) -> Table:

@@ -53,14 +53,14 @@ class Adaptive(Listed):
         """Settings that are asked for at once."""
         return max(BATCH, -(-self.size // BATCHES // BATCH) * BATCH)
 
-    def run(self, store: Any, work: Callable[[int, int], pd.DataFrame], progress: Any = None) -> None:
-        """Ask for, run (`work`) and tell batch after batch; what `store` holds already is told as it was."""
+    def run(self, store: Any, work: Callable[[int, int], None], progress: Any = None) -> None:
+        """Ask for, run and keep (`work`), and tell batch after batch; what `store` holds already is told as it was."""
         started, n_run = time.monotonic(), 0
         for first in range(0, self.size, store.step):
             last = min(first + store.step, self.size)
             if first not in store.parts:
                 self.ask(first, last)
-                store.keep(first, work(first, last))
+                work(first, last)
                 n_run += last - first
                 if progress is not None:
                     progress(last, self.size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")

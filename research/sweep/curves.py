@@ -128,7 +128,7 @@ def threshold_curve(
 def _run(case: Case, params: Params, layer: str, key: str, points: F8) -> dict[str, NDArray]:
     records = np.repeat(params.record(), len(points))
     records[layer][key] = points
-    metrics, _ = case.run(records, params)
+    metrics = case.metrics(records, params)
     told = figures(metrics, case.n_returns(records), case.bars_per_year)
     kept = {k: told[k] for k in ("total_return", "sharpe", "max_drawdown", "n_trades", "fees")}
     return kept | {"outcome": outcomes(metrics)}

@@ -33,9 +33,10 @@ def count_drivers(space: Space, case: Case, parts: Iterable[tuple[int, int]]) ->
     for first, last in parts:
         drawn = space.draw(first, last)
         records, (markets, number) = space.records(drawn), space.markets(drawn)
-        for i in range(len(markets)):
-            for some in case.cut(records[number == i]):
-                counts += np.bincount(drivers(case.market(space.base), some), minlength=len(counts))
+        for i, params in enumerate(markets):
+            mine = records[number == i]
+            for some in case.cut(mine, params):
+                counts += np.bincount(drivers(case.market(space.base), mine[some]), minlength=len(counts))
     return {driver_name(code): int(counts[code]) for code in np.flatnonzero(counts).tolist()}
 
 

@@ -108,15 +108,14 @@ def _notices(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
-    best, tried, sharpe = summary["best"], summary["tried"], summary["verdict"]["sharpe"]
-    deflated = sharpe.get("deflated")
+    best, tried, test = summary["best"], summary["tried"], summary["verdict"]["test"]
     return [
         {"label": "Settings", "value": f"{summary['n_done']:,}", "note": f"{summary['n_distinct']:,} distinct outcomes"},
         {"label": "Best Sharpe a year", "value": _shown("sharpe", best["sharpe"]), "note": f"trial {best['trial']:,}"},
         {
-            "label": "Probability of skill",
-            "value": "none" if deflated is None else f"{deflated:.2f}",
-            "note": "deflated Sharpe, above 0.95 needed",
+            "label": "T value of its alpha",
+            "value": "none" if test["t"] is None else f"{test['t']:.2f}",
+            "note": "nothing beyond the market to test" if test["t"] is None else f"above {test['critical']:.2f} needed after the search",
         },
         {"label": "Its net return", "value": _shown("total_return", best["total_return"]), "note": f"{best['n_trades']:,} trades"},
         {"label": "Its drawdown", "value": _shown("max_drawdown", best["max_drawdown"]), "note": "largest fall from the peak"},

@@ -19,6 +19,7 @@ from qtcore.meta import MetaSource
 from qtcore.profiles import LATER
 from research.data import fingerprint, load_bars
 from research.errors import ConfigError, UserError, need
+from research.evidence.family import Drawn
 from research.evidence.ledger import Ledger
 from research.evidence.trials import TrialSummary
 from research.files import Kind, read_json, replacing, save_json
@@ -30,7 +31,7 @@ from research.runs.metrics import figure_names
 from research.runs.search_plan import SearchPlan
 from research.runs.space import BLOCK, Space
 from research.sweep.adaptive import Adaptive
-from research.sweep.counting import count
+from research.sweep.counting import Counter
 from research.sweep.rules import parse_objective, parse_rules
 from research.sweep.trials import PART, SweepResult, read_part
 from research.sweep.work import LANES, Piece, Settings
@@ -125,20 +126,22 @@ def searched(
         space = Adaptive.begin(space, plan.objective, plan.where, figure_names(plan.by_regime))
     if progress is not None and engine != "local":
         progress(0, space.size, "sweep: connecting")
+    counter = Counter(space, case, record if isinstance(record, str) else "") if record and not callable(record) else None
     with opened(engine, address) as pool:
         store = Store(None if out is None else Path(out), space, case, resume)
+        work = Settings(space, case, None if counter is None else counter.drawing)
         trials = SweepResult(space, case, store.parts, tuple(plan.where), folder=store.folder, resumed=frozenset(store.parts))
         try:
             if isinstance(space, Adaptive):
-                space.run(store, Settings(space, case).rows, progress)
+                space.run(store, lambda first, last: _done(store, counter, first, *work.part(first, last)), progress)
             else:
-                _run_parts(store, Settings(space, case), pool, progress)
+                _run_parts(store, work, pool, counter, progress)
         except KeyboardInterrupt:
             remedy = "" if store.folder is None else "; --resume goes on"
             raise KeyboardInterrupt(f"stopped with {store.n_done:,} of {space.size:,} settings done{remedy}") from None
         finally:
             if record and len(trials):
-                trials.tried = record(trials) if callable(record) else count(trials, record if isinstance(record, str) else "")
+                trials.tried = record(trials) if callable(record) else counter.finish(trials)  # type: ignore[union-attr]
         if store.folder is not None:
             store.note({"engine": engine, "workers": pool.n_workers, "drivers": trials.drivers})
     return trials
@@ -173,7 +176,16 @@ def _check_modes(space: Space, meta: MetaSource | None) -> None:
             meta.check_mode(space.base.with_values({"meta.mode": mode}))
 
 
-def _run_parts(store: "Store", work: Settings, pool: Pool, progress: Any) -> None:
+def _done(store: "Store", counter: Counter | None, first: int, table: pd.DataFrame, drawn: Drawn) -> None:
+    """Count the rows of a part, if they are counted, then keep them: a process that dies between the two hides no trial."""
+    try:
+        if counter is not None:
+            counter.part(table, drawn)
+    finally:
+        store.keep(first, table)
+
+
+def _run_parts(store: "Store", work: Settings, pool: Pool, counter: Counter | None, progress: Any) -> None:
     """Run every part that is not there yet: whole where there is one worker, else in pieces, so that all are busy to the end."""
     size, rows = work.space.size, store.step
     if pool.n_workers > 1:
@@ -187,8 +199,9 @@ def _run_parts(store: "Store", work: Settings, pool: Pool, progress: Any) -> Non
             pieces = found.setdefault(first, [])
             pieces.append((picked, *done))
             n_run += len(done[0])
-            if sum(len(metrics) for _, metrics, _ in pieces) == last - first:
-                store.keep(first, work.table(first, last, found.pop(first)))
+            if sum(len(piece[1]) for piece in pieces) == last - first:
+                drawn = sum((piece[-1] for piece in pieces), Drawn())
+                _done(store, counter, first, work.table(first, last, found.pop(first)), drawn)
             if progress is not None:
                 progress(n_done + n_run, size, f"sweep: {n_run / max(time.monotonic() - started, 1e-9):,.0f} settings/s")
 

@@ -76,7 +76,7 @@ def returns_of(trials: SweepResult, chosen: NDArray[np.int64], ends: NDArray[np.
         equity = np.empty((len(records), len(ends) + 1))
         equity[:, 0] = records["broker"]["initial_cash"]
         if trials.case.own.chain:
-            equity[:, 1:] = trials.case.equity_of(space.settings(drawn), ends)
+            equity[:, 1:] = trials.case.run_own(space.settings(drawn), ends)[2]
         markets, number = ([], np.empty(0)) if trials.case.own.chain else space.markets(drawn)
         for i, params in enumerate(markets):
             equity[number == i, 1:] = equity_at(trials.case.market(params), records[number == i], ends)

@@ -151,7 +151,7 @@ def _best(trials: SweepResult, objective: str) -> "pd.Series[Any] | None":
 def _returns(case: Case, params: Params) -> F8:
     """Net return of each day of a fold."""
     ends = day_ends(case)
-    at_ends = case.equity_of([params], ends) if case.own.chain else equity_at(case.market(params), params.record(), ends)
+    at_ends = case.run_own([params], ends)[2] if case.own.chain else equity_at(case.market(params), params.record(), ends)
     equity: NDArray[np.float64] = np.append(params.broker.initial_cash, at_ends[0])
     return bar_returns(equity)
 

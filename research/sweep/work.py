@@ -13,41 +13,57 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore.sweep import run_order
-from qtcore.types import I8, METRICS
+from qtcore.sweep.plain import N_REGIMES
+from qtcore.types import F8, I8, METRICS, REGIME_METRICS
+from research.evidence.family import Drawn
 from research.runs.case import Case
 from research.runs.metrics import figures, outcomes, regime_figures
 from research.runs.space import Space
+from research.sweep.drawing import Drawing
 
 LANES = 64  # settings that the kernels run side by side: pieces are multiples
-Piece = tuple[I8 | None, NDArray, NDArray]  # places of the settings in their part, None for all; METRICS and REGIME_METRICS
+Piece = tuple[I8 | None, NDArray, NDArray, Drawn]  # places of the settings in their part, None for all; what `Settings` returns
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The work of a sweep: settings of `space` are run on `case`. An item: a part [first, last), and the places in it that are run."""
+    """The work of a sweep: settings of `space` are run on `case`. An item: a part [first, last), and the places in it that are run.
+
+    drawing: how settings that are counted leave their trace in the trial ledger; None where none is.
+    """
 
     space: Space
     case: Case
+    drawing: Drawing | None = None
 
-    def __call__(self, item: tuple[int, int, I8 | None]) -> tuple[NDArray, NDArray]:
-        """Run an item: METRICS [m] and REGIME_METRICS [m, 15] or [0, 15]."""
+    def __call__(self, item: tuple[int, int, I8 | None]) -> tuple[NDArray, NDArray, Drawn]:
+        """Run an item: METRICS [m], REGIME_METRICS [m, 15] or [0, 15], and what the settings draw."""
         first, last, picked = item
-        drawn = self.space.draw(first, last)
+        chosen = self.space.draw(first, last)
         if picked is not None:
-            drawn = [at[picked] for at in drawn]
+            chosen = [at[picked] for at in chosen]
+        records, out = self.space.records(chosen), Drawn()
+        ends = np.empty(0, np.int64) if self.drawing is None else self.drawing.ends(records)
+        metrics = np.empty(len(records), METRICS)
+        regimes = np.zeros((len(records) if self.case.by_regime else 0, N_REGIMES), REGIME_METRICS)
+        for rows, measured, sliced, equity in self._runs(chosen, records, ends):
+            metrics[rows] = measured
+            if len(regimes):
+                regimes[rows] = sliced
+            if self.drawing is not None:
+                out += self.drawing.drawn(records[rows], ends, equity)
+        return metrics, regimes, out
+
+    def _runs(self, chosen: list[NDArray], records: NDArray, ends: I8) -> Iterator[tuple[NDArray, NDArray, NDArray, F8]]:
+        """Run settings, some at a time: their places, and what `Case.run` yields of them."""
         if self.case.own.chain:
-            return self.case.run_own(self.space.settings(drawn))
-        records = self.space.records(drawn)
-        metrics, regimes = np.empty(len(records), METRICS), []
-        markets, number = self.space.markets(drawn)
-        order = []
+            yield np.arange(len(records)), *self.case.run_own(self.space.settings(chosen), ends)
+            return
+        markets, number = self.space.markets(chosen)
         for i, params in enumerate(markets):
             rows = np.flatnonzero(number == i)
-            metrics[rows], some = self.case.run(records[rows], params)
-            regimes.append(some)
-            order.append(rows)
-        sliced = np.concatenate(regimes)
-        return metrics, sliced[np.argsort(np.concatenate(order))] if len(sliced) else sliced
+            for some, *found in self.case.run(records[rows], params, ends):
+                yield rows[some], *found
 
     def for_worker(self) -> Self:
         """Copy every array: kernels want writeable ones."""
@@ -76,11 +92,11 @@ class Settings:
 
     def table(self, first: int, last: int, pieces: Sequence[Piece]) -> pd.DataFrame:
         """Make the table of the part [first, last) of all its pieces: a row a setting, the values of the axes and the figures."""
-        picked, metrics, regimes = pieces[0]
+        picked, metrics, regimes, _ = pieces[0]
         if picked is not None:
-            places = np.argsort(np.concatenate([at for at, _, _ in pieces if at is not None]))
-            metrics = np.concatenate([some for _, some, _ in pieces])[places]
-            regimes = np.concatenate([some for _, _, some in pieces])
+            places = np.argsort(np.concatenate([piece[0] for piece in pieces if piece[0] is not None]))
+            metrics = np.concatenate([piece[1] for piece in pieces])[places]
+            regimes = np.concatenate([piece[2] for piece in pieces])
             regimes = regimes[places] if len(regimes) else regimes
         drawn = self.space.draw(first, last)
         n_bars = self.case.n_returns(self.space.records(drawn))
@@ -92,4 +108,9 @@ class Settings:
 
     def rows(self, first: int, last: int) -> pd.DataFrame:
         """Run the part [first, last) and return its table."""
-        return self.table(first, last, [(None, *self((first, last, None)))])
+        return self.part(first, last)[0]
+
+    def part(self, first: int, last: int) -> tuple[pd.DataFrame, Drawn]:
+        """Run the part [first, last) and return its table, and what its settings draw."""
+        done = self((first, last, None))
+        return self.table(first, last, [(None, *done)]), done[-1]

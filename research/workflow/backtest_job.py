@@ -14,7 +14,9 @@ from qtcore import Bars, Params
 from qtcore.choices import EnsembleRule
 from research.data import Loaded
 from research.data import load as load_data
+from research.data.sketch import sketch
 from research.errors import ConfigError, UserError
+from research.evidence.ledger import Ledger
 from research.evidence.provenance import over_budget, provenance, refuse_synthetic
 from research.files import home, put_in_place
 from research.runs.backtest import backtest, resolved, seated, valued
@@ -61,6 +63,7 @@ class Job:
     day_start: str | None = None
     adjusted: bool = False
     layers: Layers = NONE  # of the file that the command named
+    declare: int | None = None  # number of trials that there will be, said before the first
 
     def command(self) -> str:
         """Return the job as the command line that reproduces it; defaults are left out."""
@@ -107,6 +110,7 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     check_output(folder)
     checked = try_chain(job.layers, job.config.params)
     loaded = load(job)
+    declare(job, loaded.bars)
     predictions, params, meta, absent = inputs_of(job, loaded.bars, progress)
     run = Run.of(backtest(loaded.bars, predictions, params, meta=meta, **job.layers.engine, ceilings=job.config.run.ceilings))
     run.own_checks = tuple(checked)
@@ -124,6 +128,12 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     if report:
         run.report(folder / "report.html")
     return run
+
+
+def declare(job: Job, bars: Bars) -> None:
+    """Put the number of trials that the job declares into the ledger. Raises UserError where it is too late, or another one is there."""
+    if job.declare is not None:
+        Ledger().declare(sketch(bars), job.declare)
 
 
 def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predictions, Params, MetaSchedule | None, tuple[str, ...]]:

@@ -14,9 +14,10 @@ from qtcore import Engine
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.types import N_MODELS, Bars, Votes
 from research.evidence import sharpe as sr
-from research.evidence.finding import decide, effective_trades, excess
-from research.runs.benchmark import bar_returns, buy_and_hold
-from research.training.scoring.bootstrap import Bootstrap, block_length
+from research.evidence import sign_test
+from research.evidence.alpha import Hedge
+from research.evidence.finding import decide
+from research.runs.benchmark import bar_returns
 from tests.support import PUBLISHED
 
 DAYS = 365.0
@@ -77,20 +78,18 @@ def trade_all(bars: Bars, votes: Votes, values: dict, settings=SETTINGS) -> list
     return out
 
 
-def judge(bars: Bars, results: list, settings=SETTINGS) -> Judged:
+def judge(bars: Bars, results: list) -> Judged:
     """Take the best Sharpe ratio and apply `spec` D-98, every setting counted as a trial."""
     measured = [sr.moments(bar_returns(r.equity)) for r in results]
     ratios = np.array([m.sharpe for m in measured])
     top = int(np.nanargmax(ratios))
-    m, result, variance = measured[top], results[top], float(np.nanvar(ratios, ddof=1))
-    net, exposure = bar_returns(result.equity), float(np.mean(result.exposure / result.equity))
-    market = bar_returns(buy_and_hold(bars.close, exposure))
-    bootstrap = Bootstrap(len(net), block_length([net - market], settings[top][1]))
-    exits = result.fills[result.fills["is_entry"] == 0]
-    entry = result.fills[result.fills["is_entry"] == 1][exits["trade_id"]]
-    worth = effective_trades(exits["pnl"] / entry["notional"], np.minimum(entry["bar"], len(net) - 1), bootstrap)
-    deflated = sr.deflated_sharpe(m, len(results), variance)
-    verdict = decide(worth, deflated, excess(net, market, bootstrap, DAYS)["ci95"][0])
+    hedge = Hedge.of(bars, slice(0, bars.n))
+    cash = np.full(len(results), PUBLISHED.broker.initial_cash)
+    found = hedge.outcome(np.stack([r.equity[hedge.ends] for r in results]), cash)
+    mine = found.rows(np.array([top]))
+    among = sign_test.judge(f"{bars.close[-1, 0]}", mine, [found])
+    verdict = decide({"blocks_held": hedge.blocks_of(results[top].exposure > 0.0), "t": mine.t[0], "critical": among.critical})
+    m, deflated = measured[top], sr.deflated_sharpe(measured[top], len(results), float(np.nanvar(ratios, ddof=1)))
     return Judged(m.sharpe * math.sqrt(DAYS), sr.probabilistic_sharpe(m), deflated, verdict)
 
 

@@ -11,7 +11,7 @@ import pytest
 from qtcore.rules import Reason, codes, rules_of
 from research.evidence import headline, regime_table, summarise
 from research.evidence import sharpe as sr
-from research.evidence.finding import decide, effective_trades, excess, no_trades, reason
+from research.evidence.finding import decide, effective_trades, no_trades, reason
 from research.evidence.rates import rule_counts
 from research.runs.benchmark import bar_returns, buy_and_hold, drawdown
 from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
@@ -327,18 +327,18 @@ def test_drawdown_and_returns():
 
 
 @pytest.mark.parametrize(
-    ("n", "deflated", "low", "verdict"),
+    ("held", "t", "critical", "verdict"),
     [
-        (29.9, 0.99, 0.01, "not enough data"),
-        (math.nan, 0.99, 0.01, "not enough data"),
-        (30.0, 0.96, 0.01, "edge"),
-        (30.0, 0.95, 0.01, "no edge"),
-        (30.0, 0.99, 0.0, "no edge"),
-        (30.0, None, 0.01, "no edge"),
+        (14, 9.0, 1.6, "not enough data"),
+        (0, None, 1.6, "not enough data"),
+        (15, 1.7, 1.6, "edge"),
+        (15, 1.6, 1.6, "no edge"),
+        (15, None, 1.6, "no edge"),
+        (500, -3.0, 1.6, "no edge"),
     ],
 )
-def test_the_finding_is_that_of_the_specification(n, deflated, low, verdict):
-    assert decide(n, deflated, low) == verdict
+def test_the_finding_is_that_of_the_specification(held, t, critical, verdict):
+    assert decide({"blocks_held": held, "t": t, "critical": critical}) == verdict
 
 
 def test_trades_at_the_same_bar_count_once():
@@ -349,13 +349,6 @@ def test_trades_at_the_same_bar_count_once():
     assert effective_trades(ret.repeat(4), row.repeat(4), boot) == pytest.approx(200, rel=0.25)
     assert effective_trades(ret[:1], row[:1], boot) == 1.0
     assert effective_trades(ret[:0], row[:0], boot) == 0.0
-
-
-def test_excess_is_a_year_of_the_mean_difference():
-    net, market = np.full(100, 0.002), np.full(100, 0.001)
-    got = excess(net, market, Bootstrap(100, 5.0), 365.0)
-    assert got["per_year"] == pytest.approx(0.365)
-    assert got["ci95"] == pytest.approx([0.365, 0.365])
 
 
 def test_no_trades_names_the_rule_that_blocked_most():
@@ -421,7 +414,7 @@ def test_noise_has_no_edge_and_no_direction(noise_summary):
         low, high = block["direction_ci95"]
         assert low < 0.5 < high
     assert s["evidence"]["sentence"].count(".") >= 1
-    assert "deflated Sharpe" in s["evidence"]["sentence"]
+    assert "beyond the market" in s["evidence"]["sentence"]
 
 
 def test_skill_shows_in_every_layer(skilled):
@@ -479,39 +472,32 @@ def test_recorded_trials_are_kept_when_a_run_is_repeated(noise):
     assert e["sharpe"]["deflated"] < e["sharpe"]["deflated_effective"] < e["sharpe"]["probabilistic"]
 
 
+def told(finding="no edge", trials=1, refused=None, **test):
+    """Say the sentence of a verdict."""
+    known = {"t": 1.2, "critical": 1.64, "p": 0.12, "blocks": 80, "blocks_held": 60, "is_daily": True, "n_edges": 0, "declared": 0}
+    alpha = {"per_year": 0.2, "ci95": [-0.1, 0.5], "unexplained": 0.9}
+    evidence = {"finding": finding, "alpha": alpha, "test": known | test, "sharpe": {"refused": refused}, "trials": {"trials": trials}}
+    return reason(evidence)
+
+
 def test_a_refused_ratio_is_said_in_the_sentence():
-    evidence = {
-        "finding": "no edge",
-        "trades": {"n": 100, "n_effective": 90.0},
-        "excess": {"per_year": 9.0, "ci95": [8.0, 10.0]},
-        "sharpe": {"refused": "refused: 183 a year is a defect of data or run, not a result; look for a leak", "deflated": None},
-        "trials": {"trials": 1},
-    }
-    assert "183 a year" in reason(evidence)
+    assert "183 a year" in told(refused="refused: 183 a year is a defect of data or run, not a result; look for a leak")
 
 
-@pytest.mark.parametrize(
-    ("deflated", "ci95", "said"),
-    [
-        (0.999, [0.1, 0.3], "{skill} 1.00 {needed}, and {market} +10.0 to +30.0 %; {above})."),
-        (0.999, [-0.177, 0.631], "{market} -17.7 to +63.1 %, which holds 0; {above}), although {skill} 1.00 {needed}."),
-        (0.999, [-0.3, -0.1], "{market} -30.0 to -10.0 %, which lies below 0; {above}), although {skill} 1.00 {needed}."),
-        (0.4, [0.1, 0.3], "{skill} 0.40 {needed}, although {market} +10.0 to +30.0 %; {above})."),
-        (0.4, [-0.1, 0.3], "{skill} 0.40 {needed}, and {market} -10.0 to +30.0 %, which holds 0; {above}); both fall short."),
-    ],
-)
-def test_what_fell_short_of_an_edge_comes_first(deflated, ci95, said):
-    words = {
-        "skill": "the probability of skill after 1 trial (deflated Sharpe) is",
-        "needed": "(above 0.95 needed)",
-        "market": "the net return minus that of the market at the same exposure is +20.0 % a year (95 % interval",
-        "above": "must lie above 0",
-    }
-    evidence = {
-        "finding": decide(90.0, deflated, ci95[0]),
-        "trades": {"n": 100, "n_effective": 90.0},
-        "excess": {"per_year": 0.2, "ci95": ci95},
-        "sharpe": {"refused": None, "deflated": deflated},
-        "trials": {"trials": 1},
-    }
-    assert reason(evidence) == said.format(**words)
+def test_the_sentence_names_what_decided():
+    earned = "what it earned beyond the market is +20.0 % a year (95 % interval -10.0 to +50.0 %), and its t value of"
+    luck = "1.64 that the best of 1 trial reaches by luck in 1 of 20"
+    assert told() == f"{earned} 1.20 is not above the {luck} (p = 0.120)."
+    assert told("edge", t=4.0, p=1 / 2_001) == f"{earned} 4.00 is above the {luck} (p = 0.0005 or less)."
+    assert told(blocks_held=17).endswith("(p = 0.120); something was held in only 17 blocks of five days.")
+    assert told("not enough data", blocks_held=3) == "something was held in 3 of 80 blocks of five days, and 15 are needed."
+    assert told(t=None).startswith("this is the market: its returns leave less than a millionth")
+
+
+def test_the_sentence_says_what_asking_again_costs():
+    asked = "Noise that is asked after each of so many reads edge at least once in"
+    assert f"{asked} 17 %: the number of trials was not declared beforehand (`--declare`)." in told(trials=20)
+    assert f"{asked} 23 %" in told(trials=5_000)
+    assert told(trials=20, declared=50).endswith(" 50 trials were declared beforehand, and all are counted.")
+    assert "20 trials are more than the 5 declared (`--declare`)." in told(trials=20, declared=5)
+    assert asked not in told(trials=1)

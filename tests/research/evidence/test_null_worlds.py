@@ -26,7 +26,7 @@ def test_a_random_walk_has_no_edge_and_the_planted_one_is_found(tmp_path: Path) 
     noise = summary_of("simulated:random_walk?n_bars=2500&seed=1", tmp_path / "noise", QUICK)
     assert noise["evidence"]["finding"] != "edge"
     assert direction_z(noise) < 2.5
-    planted = summary_of("simulated:planted_edge?n_bars=2500&seed=1", tmp_path / "planted", QUICK)
+    planted = summary_of("simulated:planted_edge?n_bars=3500&seed=1", tmp_path / "planted", QUICK)
     assert planted["evidence"]["finding"] == "edge"
     assert planted["layers"]["ensemble"]["direction_accuracy"] > 0.55
 

@@ -277,7 +277,7 @@ def test_no_verify_says_so(bars, tmp_path, monkeypatch, capsys):
     knowing(bars, 0).save(tmp_path / "honest.parquet")
     words = ("backtest", FLAG, WORLD, "--predictions", tmp_path / "honest.parquet", "--set", "run.meta=none", "--no-verify")
     assert qt(*words, "--out", tmp_path / "run", monkeypatch=monkeypatch) == 0
-    assert "verdict: No edge, not proven: the probability" in capsys.readouterr().out
+    assert "verdict: No edge, not proven: what it earned" in capsys.readouterr().out
     assert Ledger().lineages()[0]["best"]["standing"] == "pending"
     assert qt("verify", tmp_path / "run", "--json", monkeypatch=monkeypatch) == 0
     told = json.loads(capsys.readouterr().out)
@@ -338,7 +338,7 @@ def test_an_interrupt_between_run_and_proof_hides_nothing(bars, early, tmp_path)
     assert read_run(folder).summary["verdict"] == "not proven"
     other = research.backtest(bars, knowing(bars, 0), PUBLISHED).summary["evidence"]
     assert (other["trials"]["trials"], other["trials"]["pending"]) == (2, 1)
-    assert "after 2 trials, 1 not proven among them," in other["reason"]
+    assert "of 2 trials, 1 not proven among them, reaches" in other["reason"]
 
 
 def test_what_a_leaked_run_earned_moves_no_honest_figure(bars, early, tmp_path):
