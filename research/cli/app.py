@@ -14,6 +14,7 @@ from research.cli.common import (
     ConfigFile,
     Data,
     DayStart,
+    Declare,
     Engine,
     From,
     Json,
@@ -38,6 +39,7 @@ from research.cli.live import live_app
 from research.cli.meta import show_log
 from research.cli.models import models_app
 from research.cli.nullworlds import nullworlds
+from research.cli.power import power
 from research.cli.sweep import sweep
 from research.cli.trials import trials
 from research.errors import ConfigError
@@ -48,6 +50,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command()(sweep)
 app.command()(trials)
+app.command()(power)
 app.add_typer(models_app, name="models")
 app.add_typer(live_app, name="live")
 app.add_typer(audit_app, name="audit")
@@ -109,6 +112,7 @@ def backtest(
     out: Out = None,
     seed: Seed = 42,
     no_verify: NoVerify = False,
+    declare: Declare = None,
     export_log: Annotated[bool, typer.Option("--export-log", help="also write predictions.jsonl and outcomes.csv")] = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -123,7 +127,7 @@ def backtest(
 
     settings = resolve(profile, config, set_, seed, preset, knows_until)
     job = Job(data, settings, split_symbols(symbols), start, end, time_label, calendar, funding, predictions, models, out, meta)
-    job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    job = replace(job, time_zone=time_zone, day_start=day_start, adjusted=adjusted, declare=declare)
     with using(layers, settings.models) as own, progress(quiet or json) as update:
         job = replace(job, layers=own)
         run = run_job(job, verify=not no_verify, export_log=export_log, progress=update)

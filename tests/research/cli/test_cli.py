@@ -120,7 +120,8 @@ def test_the_table_of_trials_is_whole_in_80_columns(finished, monkeypatch, capsy
     monkeypatch.setenv("COLUMNS", "80")
     assert qt("trials", monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("market", "candles", "of them", "effective", "best Sharpe", "deflated", "passed", "highest t", "needed"))
+    words = ("market", "candles", "of them", "effective", "best Sharpe", "deflated", "passed", "highest t", "needed")
+    assert all(word in shown for word in words)
     assert f"best of market 1: qt backtest '{WORLD}'" in shown
     tables = shown.split("highest t: of what")[0].splitlines()
     assert max(map(len, tables)) <= 80
