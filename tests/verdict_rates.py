@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numba import njit
 from scipy.signal import lfilter
 from scipy.special import ndtr, ndtri
 
@@ -51,13 +52,21 @@ def ar(rng: np.random.Generator, n: int, days: int) -> F8:
     return lfilter([1.0], [1.0, -0.2], shocks)[:, 50:]
 
 
+@njit
+def clustered(shocks: F8) -> F8:
+    """Return shocks [n, days] with the deviations of GARCH(1, 1), 0.08 and 0.90."""
+    out = np.empty_like(shocks)
+    for i in range(len(shocks)):
+        variance = 1.0
+        for t in range(shocks.shape[1]):
+            out[i, t] = math.sqrt(variance) * shocks[i, t]
+            variance = 0.02 + 0.08 * out[i, t] ** 2 + 0.90 * variance
+    return out
+
+
 def garch(rng: np.random.Generator, n: int, days: int) -> F8:
-    """GARCH(1, 1) with t5 shocks, 0.08 and 0.90, and a jump of four deviations on one day in a hundred."""
-    shocks, variance = t5(rng, n, days + 200), np.ones(n)
-    out = np.empty((n, days + 200))
-    for t in range(days + 200):
-        out[:, t] = np.sqrt(variance) * shocks[:, t]
-        variance = 0.02 + 0.08 * out[:, t] ** 2 + 0.90 * variance
+    """GARCH with t5 shocks, and a jump of four deviations on one day in a hundred."""
+    out = clustered(t5(rng, n, days + 200))
     jumps = 4.0 * rng.choice([-1.0, 1.0], (n, days)) * (rng.random((n, days)) < 0.01)
     return (out[:, 200:] + jumps) / 1.077
 
