@@ -56,6 +56,7 @@ def summarise(run: RunRecord) -> dict[str, Any]:
     text = declined(run, rows, pnl["n_trades"])
     evidence["declined"] = text is not None
     evidence["condition"] = run.predictions.condition
+    evidence["placebo"] = getattr(run, "placebos", None)  # a record that is only compared has none
     if text is not None:
         evidence["reason"] = text
     evidence["no_trades"] = no_trades(rates["total"]["counts"], pnl["n_trades"], evidence["declined"])

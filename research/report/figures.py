@@ -147,6 +147,29 @@ def trades(table: pd.DataFrame, by_exit: dict[str, Any]) -> Picture:
     return picture(draw, "Returns of trades and PnL by kind of exit", (2.6, 4.2))
 
 
+def placebo(found: dict[str, Any] | None) -> Picture | None:
+    """Draw the mean daily net return of the run as a line in what its placebos earned; None where neither was made."""
+    tests = (("timing", "predictions at other times"), ("direction", "other signs"))
+    made = [] if found is None else [(title, found[name]) for name, title in tests if found[name]["draws"]]
+    if found is None or not made:
+        return None
+    mean = 1e4 * found["mean"]
+
+    def draw(figure: Any, is_narrow: bool) -> None:
+        axes = np.ravel(figure.subplots(len(made), 1) if is_narrow else figure.subplots(1, len(made)))
+        _margins(figure, 0.5, 0.15, 0.45, 0.4, between=0.9, beside=0.6)
+        for ax, (title, one) in zip(axes, made):
+            draws = 1e4 * np.array(one["draws"])
+            ax.hist(draws, bins=20, color=MARKET, alpha=0.55)
+            ax.axvline(mean, color=CHAIN, lw=2.0)
+            ax.margins(x=0.08)
+            ax.set_title(title)
+            ax.set_xlabel("mean net return a day, basis points")
+            ax.locator_params(axis="y", integer=True, nbins=5)
+
+    return picture(draw, "Mean daily net return of the run and of its placebos", (2.2, 2.2 * len(made)))
+
+
 def _margins(figure: Any, left: float, right: float, bottom: float, top: float, *, between: float = 0.0, beside: float = 0.0) -> None:
     """Set the space around and between axes, in inches."""
     width, height = figure.get_size_inches()

@@ -89,6 +89,7 @@ def page(files: RunFiles) -> dict[str, Any]:
         "n_trades": count(len(trades)),
         "symbols": symbol_table(s["pnl"]["by_symbol"]),
         "evidence": evidence_table(s),
+        "placebo": s["evidence"].get("placebo"),
         "ceilings": ceiling_table(s["evidence"].get("plausibility", {})),
         "above": [f"{found['text']}." for found in s["evidence"].get("plausibility", {}).get("findings", [])],
         "certificate": certificate(verify),
@@ -255,6 +256,7 @@ def pictures(s: dict[str, Any], tested: pd.DataFrame, trades: pd.DataFrame) -> d
         "confusion": matrices.confusion(s) if any(b["n"] for b in {**s["models"], **s["layers"]}.values()) else None,
         "regimes": matrices.regimes(s),
         "trades": figures.trades(closed, s["pnl"]["by_exit"]) if len(closed) else None,
+        "placebo": figures.placebo(s["evidence"].get("placebo")),  # earlier runs have none
     }
     return {name: figure for name, figure in out.items() if figure is not None}
 

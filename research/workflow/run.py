@@ -68,6 +68,24 @@ class Run(RunRecord):
         table = self.layers.table
         return table if regimes else table.xs("total", level="regime")
 
+    @cached_property
+    def placebos(self) -> dict[str, Any]:
+        """Both placebos with as many draws as every run is given; see `research.evidence.placebo`."""
+        from research.evidence.placebo import placebo
+
+        return placebo(self)
+
+    def placebo(self, draws: int | None = None) -> pd.DataFrame:
+        """Return what the run would have earned with its predictions at other times, and with other signs: rows `timing`, `direction`.
+
+        Columns: `p` (NaN where `sentence` says why there is none), `mean` (daily net return of the run, a fraction), `draws` (how many),
+        `distinct`, `below` (no p can be smaller), `median` and `largest` of the draws, and `sentence`. draws: how many to make of each, by
+        default at most 99 and no more than take seconds. For this one setting: of how many others were tried they know nothing.
+        """
+        from research.evidence.placebo import placebo, placebo_table
+
+        return placebo_table(self.placebos if draws is None else placebo(self, draws))
+
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""
         from research.evidence.envelope import write_envelope

@@ -1,0 +1,399 @@
+"""Placebo tests of one run: the same book with its predictions at other times, and with other signs. Would that have earned as much?
+
+Two tests, never mixed, of this one setting: neither knows how many were tried, and neither decides a verdict. The statistic of both is the
+mean daily net return of the tested days (UTC, by the open of a bar). p = (1 + placebos that earned at least as much) / (1 + placebos).
+
+**Timing.** What the models said is moved circularly by whole days within each fold, all symbols together; what is read of the market at a
+bar, and the map that prices the opinion there, stays with the bar. Meta layer, arbiter, governor and account run anew. A fold of D days
+has floor(D / A) places, A the days that two places must be apart: the longer of the horizon (of the label, or the holding time) and the
+memory of the predictions, which is the first lag in whole days at which the autocorrelation of their mean lean, p_buy - p_sell, around the
+mean of its symbol and fold, is at most `FORGOTTEN`. Places nearer to each other would repeat each other, and make small p-values too
+common. Folds move independently, and the place where a fold was is one of its places, for the same reason; all of them at once there is
+the run itself and left out. A day takes over another one bar by bar where both have as many bars, else by the time of day; what has no
+counterpart is absent.
+
+**Direction.** In blocks of `BLOCK_DAYS` UTC days, drawn at random and the same for all symbols, BUY and SELL change places after the map
+from probabilities to money: bids change their sign, what a trade costs is found anew (funding is paid by the other side), and governor and
+account run anew. A book that is long in the mean is no longer so: the placebo has nothing of what the market gave it. Where the broker
+allows no shorts a BUY that turned is no trade, and a SELL that turned is a purchase.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from qtcore.arbiter import score_cells
+from qtcore.chain.decide import decide
+from qtcore.chain.price import N_BIDS, Bid, leans_of, maps_on, no_map, price, value
+from qtcore.chain.trade import TradeState, run_trade, trade
+from qtcore.choices import EnsembleRule, MetaMode
+from qtcore.features import Planes
+from qtcore.meta import Hits, MetaSource, hit_bars, meta_problems, meta_probs
+from qtcore.types import F8, I8, NS_PER_DAY, Votes
+from research.errors import several
+from research.runs.benchmark import growth
+from research.runs.record import RunRecord
+from research.runs.tables import tested_rows
+
+DRAWS = 99  # of each test, at most: no p below 0.01
+LEAST = 19  # below which no p could be 0.05
+BUDGET = 20_000_000  # cells that a test visits: about six seconds
+ASKED = 10  # times as much as a cell costs where the learned meta layer is asked anew
+BLOCK_DAYS = 5
+FORGOTTEN = 0.1
+MANY = 1_000_000  # distinct placebos, from which on they are not counted
+KEYS = {"timing": 0x71A1, "direction": 0xD12E}  # of Philox, beside the number of the fold or block
+
+Said = tuple[NDArray[np.int8], F8, tuple[F8, F8, F8]]  # raw action, raw confidence and money of the tested rows
+
+
+def placebo(run: RunRecord, draws: int | None = None) -> dict[str, Any]:
+    """Make both placebos of a run: `mean` and `days` of the run, and `timing` and `direction`, each with these entries.
+
+    p: None where `refused` says why there is none. draws: mean daily net returns, fractions. n_distinct: different placebos that there are,
+    at most `MANY`. floor: below which p cannot be. sentence: all of that in words. draws (argument): how many to make, by default at most
+    `DRAWS`, and fewer where they would visit more than `BUDGET` cells.
+    """
+    replay = Replay(run, tested_rows(run))
+    out: dict[str, Any] = {"mean": None, "days": len(replay.ends), "block_days": BLOCK_DAYS}
+    if not (run.result.fills["is_entry"] == 1).any():
+        return out | dict.fromkeys(KEYS, refused("the run made no trade, so there is nothing to test"))
+    if not replay.is_exact:
+        return out | dict.fromkeys(KEYS, refused("what was done does not follow from the predictions and one set of parameters alone"))
+    out["mean"] = replay.mean
+    return out | {"timing": timing(replay, draws), "direction": direction(replay, draws)}
+
+
+def placebo_table(found: dict[str, Any]) -> pd.DataFrame:
+    """Return both placebos as a table; see `Run.placebo`."""
+    rows = {}
+    for name in KEYS:
+        one = found[name]
+        draws = np.array(one["draws"] or [np.nan])
+        told = {"draws": len(one["draws"]), "distinct": one["n_distinct"], "below": one["floor"]}
+        middle = {"median": float(np.median(draws)), "largest": float(draws.max())}
+        rows[name] = {"p": one["p"], "mean": found["mean"], **told, **middle, "sentence": one["sentence"]}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("placebo").astype({"p": float, "mean": float, "below": float})
+
+
+def timing(replay: "Replay", draws: int | None = None) -> dict[str, Any]:
+    """Move the predictions to other times."""
+    run, folds = replay.run, replay.folds
+    if "judge" in run.own_layers or (run.result.meta_probs is not None and run.meta is None):
+        own = "judge" if "judge" in run.own_layers else "meta_model"
+        return refused(f"an own {own} would have to answer anew for each shift, and what that takes is not known")
+    memory, horizon = memory_of(replay), replay.horizon_days
+    apart = max(horizon, memory)
+    places = [max(1, fold.n_days // apart) for fold in folds]
+    about = {"horizon_days": horizon, "memory_days": memory, "places": places}
+    if (total := math.prod(places) - 1) == 0:
+        longest = several(max(fold.n_days for fold in folds), "days")
+        why = f"no shift is possible: the longest of {several(len(folds), 'folds')} has {longest}, and places must be"
+        return refused(f"{why} {several(apart, 'days')} apart ({_apart(about)})") | about
+    n = n_draws(total, replay.n_cells * (ASKED if replay.asks else 1), draws)
+    if n == 0:
+        return refused(_too_many(replay.n_cells)) | about
+    found = []
+    for each in drawn(places, range(len(folds)), KEYS["timing"], n):
+        source = np.arange(replay.n)
+        for fold, n_places, place in zip(folds, places, each):
+            source[fold.rows] = fold.source(place * (fold.n_days // n_places))
+        found.append(replay.mean_of(replay.moved(source)))
+    how = f"With the predictions moved by whole days within {several(len(folds), 'folds')}, at least {several(apart, 'days')} apart"
+    return _result(replay.mean, found, total, f"{how} ({_apart(about)})", "shifts") | about
+
+
+def direction(replay: "Replay", draws: int | None = None) -> dict[str, Any]:
+    """Let BUY and SELL change places in blocks of days."""
+    numbers, block = np.unique(replay.day // BLOCK_DAYS, return_inverse=True)
+    about = {"n_blocks": len(numbers)}
+    total = 2 ** len(numbers) - 1
+    n = n_draws(total, replay.n_cells, draws)
+    if n == 0:
+        return refused(_too_many(replay.n_cells)) | about
+    found = []
+    for each in drawn([2] * len(numbers), numbers.tolist(), KEYS["direction"], n):
+        found.append(replay.mean_of(replay.turned((1 - 2 * np.array(each, np.int64))[block])))
+    how = f"With BUY and SELL changing places at random in {several(len(numbers), 'blocks')} of {BLOCK_DAYS} days, all symbols alike"
+    return _result(replay.mean, found, total, how, "draws") | about
+
+
+def refused(why: str) -> dict[str, Any]:
+    """Return the entry of a test that could not be made."""
+    return {"p": None, "refused": why, "draws": [], "n_distinct": 0, "floor": None, "sentence": f"Not tested: {why}."}
+
+
+def n_draws(total: int, cells: int, asked: int | None) -> int:
+    """Say how many of `total` placebos of so many `cells` to make; 0 where the budget does not suffice for `LEAST`."""
+    if asked is not None:
+        return min(total, asked)
+    within = min(DRAWS, BUDGET // max(1, cells))
+    return 0 if within < min(LEAST, total) else min(total, within)
+
+
+def drawn(sizes: Sequence[int], numbers: Iterable[int], key: int, n: int) -> list[tuple[int, ...]]:
+    """Draw n different rows of numbers below `sizes`, but not that of zeros; all of them where there are no more.
+
+    Entry k comes of Philox with the key and numbers[k], so more folds or blocks do not change those that were there.
+    """
+    if math.prod(sizes) - 1 <= n:
+        return [each for each in product(*map(range, sizes)) if any(each)]
+    streams, found = [np.random.Philox(key=[key, k % 2**64]) for k in numbers], dict[tuple[int, ...], None]()
+    while len(found) < n:
+        columns = np.stack([stream.random_raw(n) % np.uint64(size) for stream, size in zip(streams, sizes)])
+        found |= dict.fromkeys(each for each in map(tuple, columns.T.tolist()) if any(each))
+    return list(found)[:n]
+
+
+def memory_of(replay: "Replay") -> int:
+    """Return after how many days the models' mean lean is forgotten: the number of days of the longest fold where it never is."""
+    leans = leans_of(replay.votes)
+    voters = np.count_nonzero(~np.isnan(leans), axis=0)
+    said = np.divide(np.nansum(leans, axis=0), voters, out=np.full(voters.shape, np.nan), where=voters > 0)
+    parts = []
+    for fold in replay.folds:
+        own = said[fold.rows]
+        known = np.maximum(1, np.count_nonzero(~np.isnan(own), axis=0))
+        said[fold.rows] = own - np.nansum(own, axis=0) / known
+        parts.append(said[fold.rows].reshape(-1))
+    variance = float(np.nanmean(np.concatenate(parts) ** 2))
+    longest = max(fold.n_days for fold in replay.folds)
+    for lag in range(1, longest):
+        products = []
+        for fold in replay.folds:
+            source = fold.source(lag)
+            later = (fold.day >= lag) & (source >= 0)
+            products.append((said[fold.rows[later]] * said[source[later]]).reshape(-1))
+        pairs = np.concatenate(products)
+        pairs = pairs[~np.isnan(pairs)]
+        if not len(pairs) or float(pairs.mean()) <= FORGOTTEN * variance:
+            return lag
+    return longest
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Rows of the tested bars that the same models predicted. rows [m] int64; day [m]: number of the UTC day among those of the fold."""
+
+    rows: I8
+    day: I8
+    begin: I8
+    count: I8
+    time: I8
+
+    @classmethod
+    def of(cls, rows: I8, open_time: I8) -> "Fold":
+        """Lay out the days of some rows, ascending; open_time [n] ns UTC, of all rows."""
+        _, begin, day, count = np.unique(open_time[rows] // NS_PER_DAY, return_index=True, return_inverse=True, return_counts=True)
+        return cls(rows, day, begin, count, open_time[rows] % NS_PER_DAY)
+
+    @property
+    def n_days(self) -> int:
+        """Days on which there is a bar."""
+        return len(self.count)
+
+    def source(self, shift: int) -> I8:
+        """Return the row whose predictions each of the fold's rows takes, those of `shift` days before, circularly; -1 for none."""
+        said = (self.day - shift) % self.n_days
+        at = self.begin[said] + np.arange(len(self.rows)) - self.begin[self.day]
+        keys, wanted = self.day * NS_PER_DAY + self.time, said * NS_PER_DAY + self.time
+        near = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        other = np.where(keys[near] == wanted, near, -1)
+        at = np.where(self.count[said] == self.count[self.day], at, other)
+        return np.where(at >= 0, self.rows[at], -1)
+
+
+class Replay:
+    """The tested rows of a run, laid out so that decisions and account can be made again without features."""
+
+    def __init__(self, run: RunRecord, rows: slice) -> None:
+        """Cut what every placebo reads. rows: the tested ones, from the first vote on."""
+        self.run, self.rows, self.bars = run, rows, run.result.bars[rows]
+        self.n, self.n_symbols = self.bars.close.shape
+        self.n_cells = self.n * self.n_symbols
+        self.day = self.bars.open_time // NS_PER_DAY
+        self.ends = np.append(np.flatnonzero(np.diff(self.day)), self.n - 1)
+        self.spans = run.params.spans(self.bars.close_time)
+        self.loop = run.own.trade or trade
+
+    @cached_property
+    def votes(self) -> Votes:
+        """What the models said; probabilities only where they are read."""
+        votes = self.run.result.votes[self.rows]
+        is_read = self.run.params.ensemble.rule == EnsembleRule.MEAN or self.asks
+        return votes if is_read else Votes(votes.action, votes.confidence, None, votes.names, votes.maps)
+
+    @cached_property
+    def folds(self) -> list[Fold]:
+        """The folds of a training; what was imported is one, to the last vote."""
+        fold = self.run.predictions.fold[self.rows]
+        if not (fold >= 0).any():
+            last = int(np.flatnonzero((self.votes.action >= 0).any(axis=(0, 2)))[-1])
+            fold = np.where(np.arange(self.n) <= last, 0, -1)
+        return [Fold.of(np.flatnonzero(fold == k), self.bars.open_time) for k in np.unique(fold[fold >= 0])]
+
+    @property
+    def horizon_days(self) -> int:
+        """Days that a prediction or a position looks ahead."""
+        bars = max(self.run.predictions.label.horizon, self.run.params.broker.max_holding_bars)
+        return max(1, math.ceil(bars * sum(fold.n_days for fold in self.folds) / sum(len(fold.rows) for fold in self.folds)))
+
+    @cached_property
+    def planes(self) -> Planes:
+        """Features of the rows."""
+        planes = self.run.result.planes
+        return Planes(np.ascontiguousarray(planes.values[:, self.rows]), planes.slots, planes.valid[self.rows])
+
+    @cached_property
+    def pricing(self) -> F8 | None:
+        """What prices the opinions, [2, n, S], None where they have no price."""
+        pricing = self.run.result.pricing
+        return None if pricing is None else np.ascontiguousarray(pricing[:, self.rows])
+
+    @cached_property
+    def maps(self) -> NDArray:
+        """Maps MAP [F], from the first row on."""
+        maps = self.run.result.votes.maps
+        return maps_on(no_map() if maps is None else maps, self.bars.close_time, self.n_symbols)
+
+    @cached_property
+    def asks(self) -> bool:
+        """Whether an answer of the learned meta layer can change what is traded: a bet's, only where it has a seat."""
+        is_on = self.run.meta is not None and any(params.meta.enabled for _, params in self.spans)
+        return is_on and (self.run.params.meta.mode != MetaMode.BET or bool(np.any(self.maps["is_seated"])))
+
+    @cached_property
+    def mean(self) -> float:
+        """The statistic of the run itself."""
+        return self._mean(self.run.result.equity[self.rows])
+
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether signs that turn nothing, and a shift by no day, are the run itself."""
+        said = [self.turned(np.ones(self.n, np.int64))]
+        if not (set(self.run.own_layers) & {"judge", "meta_model"}):
+            said.append(self.moved(np.arange(self.n)))
+        return all(np.array_equal(self.equity(each), self.run.result.equity[self.rows]) for each in said)
+
+    def equity(self, said: Said) -> F8:
+        """Trade what was said from the first row on, and return the equity at each close, [n]."""
+        action, confidence, money = said
+        return run_trade(self.bars, action, confidence, self.run.params, self._fresh(), self.loop, money).equity
+
+    def mean_of(self, said: Said) -> float:
+        """Return the mean daily net return of what was said."""
+        return self._mean(self.equity(said))
+
+    def moved(self, source: I8) -> Said:
+        """Decide anew with the predictions of the rows `source` [n], -1 for none."""
+        votes = self._moved(source)
+        probs, problem = None, np.zeros(self.n, np.int64)
+        if self.asks and self.run.meta is not None:
+            probs, problem = self._answers(self.run.meta, votes), meta_problems(self.run.meta, self.bars.close_time)
+        parts = []
+        for rows, params in self.spans:
+            of = [None if plane is None else plane[:, rows] for plane in (probs, self.pricing)]
+            maps = self.maps
+            if len(self.spans) > 1:
+                maps = maps_on(self.maps, self.bars.close_time[rows], self.n_symbols)
+            seen = votes if len(self.spans) == 1 else votes[rows], self.planes.arbiter[:, rows], self.planes.regime[:, rows]
+            parts.append(decide(*seen, params, of[0], meta_problem=problem[rows], pricing=of[1], maps=maps))
+        action, confidence = (np.concatenate([getattr(part, name) for part in parts]) for name in ("raw_action", "raw_confidence"))
+        gross, edge, risk = map(np.concatenate, zip(*(part.money for part in parts)))
+        return action, confidence, (gross, edge, risk)
+
+    def turned(self, sign: I8) -> Said:
+        """Trade on bids times `sign` [n] of each row: 1 as they were, -1 to the other side."""
+        if self.pricing is None:
+            action, confidence = (getattr(self.run.result.decisions, name)[self.rows] for name in ("raw_action", "raw_confidence"))
+            return (1 + (action - 1) * sign[:, None]).astype(np.int8), confidence, (np.empty((0, 0)),) * 3
+        bids, signs = self.bids.copy(), np.repeat(sign, self.n_symbols)
+        bids[[Bid.ENSEMBLE, Bid.ARBITER]] *= signs
+        action, confidence, money = np.empty(self.n_cells, np.int8), np.empty(self.n_cells), np.empty((3, self.n_cells))
+        for rows, params in self._priced_spans:
+            start, stop = rows.start * self.n_symbols, rows.stop * self.n_symbols
+            price(self._lean, bids, params.record(), action, confidence, money, start, stop, start)
+        shape = self.n, self.n_symbols
+        gross, edge, risk = (plane.reshape(shape) for plane in money)
+        return action.reshape(shape), confidence.reshape(shape), (gross, edge, risk)
+
+    @cached_property
+    def bids(self) -> F8:
+        """What every opinion may be counted on to earn before costs, [7, n * S], rows as in `Bid`."""
+        bids, score, pays = np.empty((N_BIDS, self.n_cells)), np.empty(self.n_cells), np.full(1, np.nan)
+        score_cells(np.ascontiguousarray(self.planes.arbiter).reshape(6, -1), score, 0, self.n_cells)
+        if self.run.result.meta_probs is not None:
+            pays = np.ascontiguousarray(self.run.result.meta_probs[2, self.rows]).reshape(-1)
+        assert self.pricing is not None
+        pricing = self.pricing.reshape(len(self.pricing), -1)
+        for rows, params in self._priced_spans:
+            start, stop = rows.start * self.n_symbols, rows.stop * self.n_symbols
+            value(self._lean, pricing, score, pays, self.maps, 0, params.record(), bids, start, stop, start)
+        return bids
+
+    @cached_property
+    def _lean(self) -> F8:
+        lean = self.run.result.decisions.lean
+        assert lean is not None
+        return np.ascontiguousarray(lean[self.rows]).reshape(-1)
+
+    @property
+    def _priced_spans(self) -> list[tuple[slice, Any]]:
+        """The spans with the parameters that price; an own judge is priced without meta layer and arbiter."""
+        off = {"meta.enabled": False, "arbiter.enabled": False} if "judge" in self.run.own_layers else {}
+        spans = [(slice(0, self.n), self.run.params)] if off else self.spans
+        return [(slice(*rows.indices(self.n)), params.with_values(off)) for rows, params in spans]
+
+    def _fresh(self) -> TradeState:
+        return TradeState.fresh(self.run.params, self.n_symbols)
+
+    def _mean(self, equity: F8) -> float:
+        at = np.append(self.run.params.broker.initial_cash, equity[self.ends])
+        return math.fsum(growth(at[1:], at[:-1]).tolist()) / len(self.ends)
+
+    @cached_property
+    def _room(self) -> Votes:
+        votes = self.votes
+        probs = None if votes.probs is None else np.empty_like(votes.probs)
+        return Votes(np.empty_like(votes.action), np.empty_like(votes.confidence), probs, votes.names, votes.maps)
+
+    def _moved(self, source: I8) -> Votes:
+        """Take the votes of other rows, in arrays that are made once: the probabilities of a year of hours are 50 MB."""
+        room, none = self._room, source < 0
+        for name, absent in (("action", -1), ("confidence", np.nan), ("probs", np.nan)):
+            if (plane := getattr(self.votes, name)) is not None:
+                np.take(plane, source, axis=1, out=getattr(room, name), mode="wrap")
+                getattr(room, name)[:, none] = absent
+        return room
+
+    def _answers(self, meta: MetaSource, votes: Votes) -> F8:
+        """Ask the learned meta layer about every cell, from the first row on."""
+        horizon = hit_bars(meta)
+        hits = Hits.fresh(horizon, self.n_symbols).advance(leans_of(votes), self.bars.close) if horizon else None
+        before = np.full(self.n_symbols, np.nan)
+        return meta_probs(meta, votes, self.planes, before, self.bars.close_time, hits)
+
+
+def _apart(about: dict[str, Any]) -> str:
+    horizon, memory = several(about["horizon_days"], "days"), several(about["memory_days"], "days")
+    return f"horizon {horizon}, memory of the predictions {memory}"
+
+
+def _too_many(n_cells: int) -> str:
+    need = f"{LEAST} placebos of {n_cells:,} cells are more than the {BUDGET:,} cells that every run is given"
+    return f"{need}; Run.placebo(draws={LEAST}) makes them"
+
+
+def _result(mean: float, found: list[float], total: int, how: str, what: str) -> dict[str, Any]:
+    n, reached = len(found), sum(each >= mean for each in found)
+    p, floor = (1 + reached) / (1 + n), 1 / (1 + n)
+    of = f"all {n} distinct {what}" if total == n else f"{n} of {f'{total:,}' if total < MANY else 'more than a million'} distinct {what}"
+    sentence = f"{how}, the book earned at least as much in {reached} of {n}: p = {p:.3f} ({of}, so never below {floor:.3f})."
+    return {"p": p, "refused": None, "draws": found, "n_distinct": min(total, MANY), "floor": floor, "sentence": sentence}
