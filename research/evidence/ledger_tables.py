@@ -28,6 +28,7 @@ SCHEMA: tuple[tuple[str, ...], ...] = (
     ),
     RESULTS,
     FAMILY,
+    ("ALTER TABLE trials ADD COLUMN autocorrelation REAL",),
 )
 REAL = (int, float, type(None))
 COLUMNS: dict[str, Any] = {  # of a trial, each with the types that it may hold
@@ -42,6 +43,7 @@ COLUMNS: dict[str, Any] = {  # of a trial, each with the types that it may hold
     "skew": REAL,
     "kurtosis": REAL,
     "bars_per_year": REAL,
+    "autocorrelation": REAL,  # of a run
     "votes": (str, type(None)),  # an older file does not tell them from the predictions
 }
 

@@ -238,6 +238,7 @@ def _evidence(run: RunRecord, rows: slice, net: Any, bootstrap: Bootstrap) -> di
             "n_bars": m.n,
             "skew": m.skew,
             "kurtosis": m.kurtosis,
+            "autocorrelation": m.autocorrelation,
             "probabilistic": None if refused else sr.probabilistic_sharpe(m),
             "expected_best": sr.expected_best(tried.trials, tried.variance),
             "deflated": deflated,
@@ -257,6 +258,7 @@ def _evidence(run: RunRecord, rows: slice, net: Any, bootstrap: Bootstrap) -> di
 def _tried(run: RunRecord, m: sr.Moments, per_year: float) -> TrialSummary:
     """Trials of the run's lineage; a reproduced run keeps what was recorded (`spec` D-97), as far as an older one recorded it."""
     figures = {"per_bar": m.sharpe, "n_bars": m.n, "skew": m.skew, "kurtosis": m.kurtosis, "bars_per_year": per_year}
+    figures["autocorrelation"] = m.autocorrelation
     trial = trial_of(run, figures)
     recorded = run.manifest.get("trials")
     if recorded is None:

@@ -27,8 +27,9 @@ MIN_COMMON_DAYS = 30
 class Trial:
     """One try. sharpe: per bar, NaN when there is none; returns: net return of each UTC day from `first_day` on, empty when not kept.
 
-    votes: hash of what the base models said; `predictions` names that and the meta layer. n_bars, skew, kurtosis (3 for a normal): of the
-    per-bar returns behind `sharpe`; bars_per_year: of the data's own calendar. outcome: of a run, its hedged sums, one row.
+    votes: hash of what the base models said; `predictions` names that and the meta layer. n_bars, skew, kurtosis (3 for a normal),
+    autocorrelation: of the per-bar returns behind `sharpe`; bars_per_year: of the data's own calendar. outcome: of a run, its hedged
+    sums, one row.
     """
 
     sketch: Sketch
@@ -42,6 +43,7 @@ class Trial:
     skew: float = math.nan
     kurtosis: float = math.nan
     bars_per_year: float = math.nan
+    autocorrelation: float = math.nan
     votes: str = ""
     outcome: Outcome | None = None
 
@@ -97,15 +99,18 @@ def daily_returns(close_time: NDArray[np.int64], equity: NDArray[np.float64]) ->
 def trial_of(run: RunRecord, figures: Mapping[str, Any]) -> Trial:
     """Describe a run as a trial.
 
-    figures: `per_bar`, `n_bars`, `skew`, `kurtosis`, `bars_per_year` of its tested bars, as `summary["evidence"]["sharpe"]` holds them.
+    figures: `per_bar`, `n_bars`, `skew`, `kurtosis`, `autocorrelation`, `bars_per_year` of its tested bars, as they stand in
+    `summary["evidence"]["sharpe"]`.
     """
     first_day, returns = daily_returns(run.bars.close_time, run.result.equity)
     name = name_trial(
         run.bars, run.params, run.result.votes, run.meta, run.result.decisions.meta_action, run.own.hash if run.own.chain else ""
     )
-    sharpe, skew, kurtosis, bars_per_year = (_number(figures.get(key)) for key in ("per_bar", "skew", "kurtosis", "bars_per_year"))
-    shape: dict[str, Any] = {"n_bars": int(figures.get("n_bars") or 0), "skew": skew, "kurtosis": kurtosis, "bars_per_year": bars_per_year}
-    return Trial(*name[:3], sharpe, first_day, returns, run.command, **shape, votes=name.votes, outcome=hedged(run)[1])
+    shape: dict[str, Any] = {key: _number(figures.get(key)) for key in ("skew", "kurtosis", "autocorrelation", "bars_per_year")}
+    shape["n_bars"] = int(figures.get("n_bars") or 0)
+    return Trial(
+        *name[:3], _number(figures.get("per_bar")), first_day, returns, run.command, **shape, votes=name.votes, outcome=hedged(run)[1]
+    )
 
 
 class TrialName(NamedTuple):

@@ -56,4 +56,4 @@ def _moments(best: dict[str, Any] | None) -> sr.Moments:
     if best is None:
         return sr.Moments(math.nan, math.nan, math.nan, 0)
     skew, kurtosis = (math.nan if best[name] is None else best[name] for name in ("skew", "kurtosis"))
-    return sr.Moments(best["sharpe"], skew, kurtosis, best["n_bars"] or 0)
+    return sr.Moments(best["sharpe"], skew, kurtosis, best["n_bars"] or 0, best["autocorrelation"] or 0.0)

@@ -349,6 +349,8 @@ def ceiling_table(found: Mapping[str, Any]) -> Table:
 
 def _sharpe_rows(sharpe: dict[str, Any], trials: dict[str, Any]) -> list[tuple[str, str, str]]:
     shape = f"{count(sharpe['n_bars'])} bars, skew {number(sharpe['skew'])}, raw kurtosis {number(sharpe['kurtosis'], 1)}"
+    if sharpe.get("autocorrelation") is not None:  # as in a run before 0.4
+        shape += f", autocorrelation {number(sharpe['autocorrelation'])}"
     factor = f"times {sharpe['annualisation_factor']:.2f}, the root of {sharpe['bars_per_year']:,.0f} bars a year in this data"
     n, independent = trials["trials"], number(trials["effective"], 1)
     tries = f"{tries_text(trials)}; variance of their ratios {trials['variance']:.2e}"
@@ -364,7 +366,11 @@ def _sharpe_rows(sharpe: dict[str, Any], trials: dict[str, Any]) -> list[tuple[s
     return [
         ("Sharpe ratio a bar", number(sharpe["per_bar"], 4), shape),
         ("Sharpe ratio a year", number(sharpe["per_year"]), factor),
-        ("Probability that it is above 0", number(sharpe["probabilistic"], 3), "probabilistic Sharpe ratio"),
+        (
+            "Probability that it is above 0",
+            number(sharpe["probabilistic"], 3),
+            "probabilistic Sharpe ratio, corrected for autocorrelation above 0",
+        ),
         ("Best of the trials by luck, a bar", number(sharpe["expected_best"], 4), tries),
         ("Probability that it is above that", number(sharpe["deflated"], 3), deflated),
         ("Bars needed to be sure", count(sharpe["minimum_track_record_bars"]), track),

@@ -114,7 +114,7 @@ class SweepResult:
     def deflated(self, trial: int | None = None) -> float:
         """Return the probability that a trial's Sharpe ratio (the best's by default) is skill, given everything the ledger has seen.
 
-        NaN when the trials were not counted, or the trial has no ratio.
+        NaN when the trials were not counted, or the trial has no ratio. Without its autocorrelation, which a row does not hold.
         """
         if self.tried is None:
             return math.nan

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -255,11 +256,55 @@ def test_sharpe_statistics_equal_those_of_ffn():
 
 def test_sharpe_statistics_equal_those_of_vectorbt():
     metrics = pytest.importorskip("vectorbt.returns.metrics")
-    m = sr.moments(np.random.default_rng(9).standard_t(5, 900) * 0.01 + 0.0005)
+    m = replace(sr.moments(np.random.default_rng(9).standard_t(5, 900) * 0.01 + 0.0005), autocorrelation=0.0)  # theirs knows none
     theirs = metrics.deflated_sharpe_ratio(
         est_sharpe=m.sharpe, var_sharpe=0.001, nb_trials=40, backtest_horizon=m.n, skew=m.skew, kurtosis=m.kurtosis
     )
     assert sr.deflated_sharpe(m, 40, 0.001) == pytest.approx(theirs, abs=1e-7)
+
+
+def test_sharpe_statistics_equal_those_of_skfolio():
+    measures = pytest.importorskip("skfolio.measures")
+    rng = np.random.default_rng(10)
+    returns, tried = rng.standard_t(5, 900) * 0.01 + 0.0005, rng.normal(0.0, 0.04, 25)
+    m = replace(sr.moments(returns), autocorrelation=0.0)  # theirs knows none
+    assert sr.probabilistic_sharpe(m, 0.01) == pytest.approx(measures.probabilistic_sharpe_ratio(returns, 0.01), abs=1e-9)
+    assert sr.deflated_sharpe(m, 25, float(np.var(tried, ddof=1))) == pytest.approx(
+        measures.deflated_sharpe_ratio(returns, tried), abs=1e-9
+    )
+
+
+def test_sharpe_statistics_equal_those_of_quantstats():
+    stats = pytest.importorskip("quantstats.stats")
+    returns = pd.Series(np.random.default_rng(11).standard_t(6, 800) * 0.01 + 0.0004)
+    own = sr.moments(returns.to_numpy())
+    m = sr.Moments(own.sharpe, float(returns.skew()), float(returns.kurt()) + 3.0, own.n)  # theirs corrects the moments for bias
+    assert own.sharpe == pytest.approx(stats.sharpe(returns, annualize=False), abs=1e-12)
+    assert sr.probabilistic_sharpe(m) == pytest.approx(stats.probabilistic_sharpe_ratio(returns), abs=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.2, 0.6])
+def test_the_variance_under_autocorrelation_is_that_of_jsharpe(rho):
+    """Theirs divides by the number of bars, ours by one less, as ffn does; its variance is at the benchmark, ours at the ratio."""
+    jsharpe = pytest.importorskip("jsharpe.sharpe.psr")
+    m = sr.Moments(0.05, -0.7, 7.0, 500, rho)
+    variance = jsharpe.sharpe_ratio_variance(m.sharpe, m.n, gamma3=m.skew, gamma4=m.kurtosis, rho=rho)
+    assert m.variance / m.n == pytest.approx(variance, rel=1e-12)
+    theirs = jsharpe.probabilistic_sharpe_ratio(m.sharpe, 0.02, variance=variance * m.n / (m.n - 1))
+    assert sr.probabilistic_sharpe(m, 0.02) == pytest.approx(theirs, abs=1e-12)
+    at_zero = jsharpe.minimum_track_record_length(1e-9 + m.sharpe, m.sharpe, gamma3=m.skew, gamma4=m.kurtosis, rho=rho)
+    assert sr.minimum_track_record(m) - 1.0 == pytest.approx(at_zero * (1e-9 / m.sharpe) ** 2, rel=1e-5)
+
+
+def test_autocorrelation_makes_a_ratio_less_sure_and_never_surer():
+    rng = np.random.default_rng(12)
+    shocks = 0.01 * rng.standard_normal(4_000) + 0.0005
+    smooth = np.convolve(shocks, np.ones(5) / 5.0, "valid")
+    m = sr.moments(smooth)
+    assert m.autocorrelation == pytest.approx(0.8, abs=0.05)
+    assert sr.probabilistic_sharpe(m) < sr.probabilistic_sharpe(replace(m, autocorrelation=0.0))
+    assert sr.probabilistic_sharpe(replace(m, autocorrelation=-0.5)) == sr.probabilistic_sharpe(replace(m, autocorrelation=0.0))
+    assert sr.probabilistic_sharpe(replace(m, autocorrelation=1.0)) == sr.probabilistic_sharpe(replace(m, autocorrelation=0.9))
 
 
 def test_moments_are_those_of_scipy():
