@@ -4,17 +4,50 @@ The rules are scalars in, scalars out. `enter` and `leave` complete one row of t
 place that books. Own fills: `qtcore.rebind(qtcore.trade, fill_step=mine)`.
 """
 
+import math
+
 import numpy as np
 
 from qtcore.jit import kernel
 from qtcore.portfolio import apply_fill
-from qtcore.rules import Reason
+from qtcore.rules import MOST_IMPACT, Reason
 
 
 @kernel(inline=True)
 def fill_rule(side, reference, slippage_rate):
     """Price of buying (side 1.0) or selling (-1.0) at `reference`: slippage always moves it against us."""
     return reference * (1.0 + side * slippage_rate)
+
+
+@kernel(inline=True)
+def impact_rule(impact, notional, depth):
+    """Share of the price that an order of `notional` moves it by, where the bar before traded `depth`, both quote; the most without any."""
+    if impact == 0.0:
+        return 0.0  # of a row of a sweep whose neighbours ask for volumes
+    if not depth > 0.0:
+        return MOST_IMPACT
+    move = impact * math.sqrt(notional / depth)
+    return move if move < MOST_IMPACT else MOST_IMPACT
+
+
+@kernel(inline=True)
+def worst_rule(side, low, high):
+    """Worst price inside a bar for a buy (side above 0.0) or a sell (below)."""
+    return high if side > 0.0 else low
+
+
+@kernel
+def traded_before(close, volume, state, out):
+    """Quote volume of each symbol's last bar with any, out [n, S], 0.0 before the first: as it is known when a bar opens.
+
+    close, volume [n, S]: NaN at holes. state [S]: that of the bar before the first, updated in place.
+    """
+    for t in range(close.shape[0]):
+        for s in range(close.shape[1]):
+            out[t, s] = state[s]
+            amount = close[t, s] * volume[t, s]
+            if amount > 0.0:
+                state[s] = amount
 
 
 @kernel(inline=True)
@@ -63,19 +96,20 @@ def funding_rule(qty, close, rate):
 
 @kernel
 def fill_step(side, reference, params):
-    """Price of one simulated fill, slippage included. side: 1.0 buys, -1.0 sells; reference: open, stop level or close."""
+    """Price of one simulated fill, slippage included. side: 1.0 buys, -1.0 sells; reference: open, stop level or close, after impact."""
     return fill_rule(side, reference, params["broker"]["slippage_rate"])
 
 
 @kernel
-def enter(account, position, slot, fill, reference, params):
+def enter(account, position, slot, fill, reference, depth, params):
     """Fill the pending entry of `position` at `reference` and book it: the notional is fixed, the quantity follows.
 
-    Records: slot is the ring's next place, fill a ledger row with symbol, time and bar, params the PARAMS record.
+    Records: slot is the ring's next place, fill a ledger row with symbol, time and bar, params the PARAMS record. depth: of `impact_rule`.
     """
     pending = position["pending_notional"]
-    side = 1.0 if pending > 0.0 else -1.0
-    price, notional = fill_step(side, reference, params), abs(pending)
+    side, notional = 1.0 if pending > 0.0 else -1.0, abs(pending)
+    moved = fill_rule(side, reference, impact_rule(params["broker"]["impact"], notional, depth))
+    price = fill_step(side, moved, params)
     qty, fee = entry_rule(side, notional, price, params["broker"]["fee_rate"])
     fill["is_entry"] = 1
     fill["reason"] = Reason.APPROVED
@@ -89,13 +123,15 @@ def enter(account, position, slot, fill, reference, params):
 
 
 @kernel
-def leave(account, position, slot, fill, reference, reason, params):
+def leave(account, position, slot, fill, reference, depth, reason, params):
     """Close the whole of `position` at `reference` and book it. Returns what equity gains over the last mark.
 
-    Records: slot is the ring's next place, fill a ledger row with symbol, time and bar, params the PARAMS record.
+    Records and depth: as in `enter`.
     """
     qty = -position["qty"]
-    price = fill_step(1.0 if qty > 0.0 else -1.0, reference, params)
+    side, worth = 1.0 if qty > 0.0 else -1.0, abs(qty) * reference
+    moved = fill_rule(side, reference, impact_rule(params["broker"]["impact"], worth, depth))
+    price = fill_step(side, moved, params)
     notional, fee = exit_amount_rule(qty, price, params["broker"]["fee_rate"])
     fill["is_entry"] = 0
     fill["reason"] = reason

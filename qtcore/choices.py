@@ -108,10 +108,27 @@ class GovernOrder(IntEnum):
 
 
 class FillAt(IntEnum):
-    """Where an order of bar t is filled (`spec` 10.6 d)."""
+    """Where an order of bar t is filled (`spec` 10.6 d).
+
+    `CLOSE`: at that bar's own close; `NEXT_CLOSE`: at the close of t + 1; `ONE_BAR_LATER`: at the open of t + 2; `WORST`: in t + 1 at its
+    high for a buy and its low for a sell, stops too.
+    """
 
     NEXT_OPEN = 0
     CLOSE = 1
+    NEXT_CLOSE = 2
+    ONE_BAR_LATER = 3
+    WORST = 4
+
+    @property
+    def delay(self) -> int:
+        """Bars from a decision to its fill."""
+        return {FillAt.CLOSE: 0, FillAt.ONE_BAR_LATER: 2}.get(self, 1)
+
+    @property
+    def is_at_close(self) -> bool:
+        """Whether orders are filled when their bar's stops, funding and mark are done."""
+        return self in (FillAt.CLOSE, FillAt.NEXT_CLOSE)
 
 
 class FeatureSet(IntEnum):

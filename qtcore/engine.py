@@ -191,6 +191,8 @@ class Engine:
             raise InputError("stepper must know the symbols, was asked before any bar; run the history (or restore a state) first")
         if self.judge is not None or self.meta_model is not None or self._custom or self._trade is not trade:
             raise InputError("stepper must run the compiled chain, was asked for an engine with own layers or a meta model; use run")
+        if self.params.broker.impact > 0.0:
+            raise InputError(f"stepper must run without broker.impact, was asked for {self.params.broker.impact:g}; use run")
         if self.params.stages:
             raise InputError(f"stepper must run one set of parameters, was asked for {len(self.params.stages)} stages; use run")
         maps = self._maps if self._has_votes else getattr(self.models, "maps", None)
@@ -228,7 +230,8 @@ class Engine:
         self._bind(tuple(symbols), interval)
         self.bank.state = {name.removeprefix("features."): np.copy(a) for name, a in state.items() if name.startswith("features.")}
         for name in vars(self.account):
-            setattr(self.account, name, np.copy(state[f"account.{name}"]))
+            if f"account.{name}" in state:  # a state from before 0.3 knows of no volume
+                setattr(self.account, name, np.copy(state[f"account.{name}"]))
         self._mean_confidence, self._rows = np.copy(state["meta.mean_confidence"]), np.copy(state["models.rows"])
         if "meta.hit_rate" in state:
             self._hits = Hits(np.copy(state["meta.hit_rate"]), np.copy(state["meta.hit_before"]))

@@ -17,7 +17,6 @@ from qtcore.choices import (
     DecideRule,
     EnsembleRule,
     FeatureSet,
-    FillAt,
     GovernOrder,
     MacdUnits,
     MetaMode,
@@ -181,11 +180,6 @@ class Params:
             rule, mode = self.decide.rule.name.lower(), self.meta.mode.name.lower()
             needed = "bet" if is_priced else "policy, override or v5"
             raise InputError(f"meta.mode must be {needed} where decide.rule is {rule}, was {mode}; set both, or take another --profile")
-        if is_priced and self.broker.fill != FillAt.NEXT_OPEN:
-            raise InputError(
-                "broker.fill must be next_open where decide.rule is edge, was close; an edge is that of fills at the next open, "
-                "so take --profile published for others"
-            )
         for name, value, needs in (
             ("ensemble.rule", self.ensemble.rule, EnsembleRule.MEAN),
             ("governor.sizing_mode", self.governor.sizing_mode, SizingMode.KELLY_EDGE),

@@ -70,7 +70,7 @@ PUBLISHED: dict[str, Any] = {
     "broker.delist_after": 24,
 }
 # Of these the parameters that 0.2 did not have: what they are without effect, and so in both.
-LATER: dict[str, Any] = {"ensemble.rule": "vote", "decide.rule": "confidence", "decide.min_edge": 0.0}
+LATER: dict[str, Any] = {"ensemble.rule": "vote", "decide.rule": "confidence", "decide.min_edge": 0.0, "broker.impact": 0.0}
 PUBLISHED |= LATER
 ORIGINAL: dict[str, Any] = PUBLISHED | {
     "ensemble.tie_break": "order",

@@ -80,6 +80,7 @@ class Reason(IntEnum):
     GOVERNOR_ERROR = 79
 
 
+MOST_IMPACT = 0.5  # of the price: what `broker.impact` costs an order at most, and one before which nothing is known to have traded
 EMPIRICAL: When = ({"governor.sizing_mode": (SizingMode.KELLY_EMPIRICAL,)},)
 SCALED: When = ({"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_EMPIRICAL)},)
 BY_ODDS: When = ({"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EMPIRICAL)},)
@@ -134,6 +135,7 @@ class Broker(ParamSet):
     initial_cash: float = bounded(10_000.0, 1.0, 1e12, "quote at the start", ROW)
     fee_rate: float = bounded(0.0004, 0.0, 0.1, "fee per side, share of the notional", ROW)
     slippage_rate: float = bounded(0.0001, 0.0, 0.1, "adverse price move per side, a fraction", ROW)
+    impact: float = bounded(0.0, 0.0, 1.0, "price move of an order as large as the bar before it traded; as the root of its share")
     fill: FillAt = choice(FillAt.NEXT_OPEN, "where orders are filled")
     allow_short: bool = switch(True, "SELL opens a short", one_of(True, False))
     max_holding_bars: int = bounded(0, 0, 1_000_000, "bars until a position is closed; 0: the label's horizon", ROW)

@@ -115,7 +115,7 @@ POSITION = np.dtype(
         ("last_close", "f8"),  # last valid close, NaN before the listing
         ("entry_time", "i8"),  # ns UTC of the fill, NEVER when flat
         ("entry_bar", "i8"),  # bar number of the fill, -1 when flat
-        ("pending_exit", "i8"),  # reason code of the exit ordered for the next valid open, 0 if none
+        ("pending_exit", "i8"),  # reason code of the exit ordered for the next valid open, 0 if none; plus WAITS at the close that orders
         ("last_loss_time", "i8"),  # ns UTC of the last losing close, NEVER if none
         ("last_bar", "i8"),  # bar number of the last valid close, -1 before the listing
         ("trade_id", "i8"),  # number of the open trade, -1 when flat
@@ -132,6 +132,7 @@ CLOSED = np.dtype(
     ],
     align=True,
 )
+WAITS = 256  # `fill = one_bar_later`: what is ordered on the symbol is not for the next open but for the one after it
 N_CLOSED = 64  # closed trades remembered for `last_50` and `kelly_empirical`
 
 N_KNOTS = 33  # of the leans 0, 1/32 ... 1 at which a map says how often a trade pays

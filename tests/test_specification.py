@@ -15,8 +15,8 @@ from tests.test_style import ROOT, python_files, tracked
 
 PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("specification", "architecture"))
 TEXT = PAGES[0].read_text(encoding="utf-8")
-ID = r"D-\d\d[a-t]?|[OGFT]-\d{1,2}b?"  # a decision, or a property
-PLACE = r"\d{1,2}(?:\.\d{1,2})?(?: [a-t]\b)?"  # a section, or a part of one: 10.6 c
+ID = r"D-\d\d[a-u]?|[OGFT]-\d{1,2}b?"  # a decision, or a property
+PLACE = r"\d{1,2}(?:\.\d{1,2})?(?: [a-u]\b)?"  # a section, or a part of one: 10.6 c
 SECTION = re.compile(rf"(?:`spec`|\bspec|\bspecification,?) \(?(?:section )?({PLACE}(?:(?:, | to | and |-){PLACE})*)")
 BARE = re.compile(r"(?<=\w )\((\d{1,2}\.[1-9](?:(?:, | to | and )\d{1,2}\.[1-9])*)\)")  # docstrings of qtcore cite so
 DEFINED = Counter(re.findall(rf"\*\*({ID})\*\*", TEXT)) + Counter(re.findall(r"^##+ (\d{1,2}(?:\.\d{1,2})?) ", TEXT, re.MULTILINE))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import pattern_table
 from qtcore.chain.price import FUNDING, N_BIDS, N_PRICING, VOLATILITY, VOLATILITY_NAME, no_map
-from qtcore.chain.trade import TradeState, trade
+from qtcore.chain.trade import UNASKED, TradeState, trade
 from qtcore.choices import DecideRule
 from qtcore.features import OUT
 from qtcore.features import advance as compute_block
@@ -23,16 +23,16 @@ from qtcore.types import ACCOUNT, CLOSED, F8, FILL, I8, MAP, N_MODELS, N_UNPRICE
 
 @kernel
 def advance(
-    prices, times, funding, action, confidence, said, probs, problem, maps, volatility, params, table, memory, valid, account, positions,
-    closed, scratch, patterns, found, pricing, filled, bids, codes, values, governed, amounts, lines, fills,
+    prices, times, funding, traded, action, confidence, said, probs, problem, maps, volatility, params, table, memory, valid, account,
+    positions, closed, scratch, patterns, found, pricing, filled, bids, codes, values, governed, amounts, lines, fills,
 ):  # fmt: skip
     """Run a bar through features, opinion and account. Returns the number of fills.
 
-    prices [5, 1, S]: open, high, low, close, volume; times [2, 1]: open and close, ns UTC; funding [1, S] or (0, 0). action, confidence
-    [5, S], said [5, 3 S]: votes; probs [3, 1], problem, patterns, found, pricing, filled, bids: what `decide_block` takes without a meta
-    model. maps: MAP [F] by `start`, as bytes, the first also for what lies before it; volatility: number of its plane, -1 where the
-    opinion has no price. table, memory: the feature bank's, with room for the bar's planes. params, account, positions, closed, fills:
-    records as plain bytes (`slab`).
+    prices [5, 1, S]: open, high, low, close, volume; times [2, 1]: open and close, ns UTC; funding [1, S] or (0, 0), traded (0, 0). action,
+    confidence [5, S], said [5, 3 S]: votes; probs [3, 1], problem, patterns, found, pricing, filled, bids: what `decide_block` takes
+    without a meta model. maps: MAP [F] by `start`, as bytes, the first also for what lies before it; volatility: number of its plane, -1
+    where the opinion has no price. table, memory: the feature bank's, with room for the bar's planes. params, account, positions, closed,
+    fills: records as plain bytes (`slab`).
     Outputs: valid [1, S]; codes [11, S], values [5 or 9, S]: the decisions; governed [2, 1, S] int8: final action and governor's
     reason; amounts [2, 1, S]: size and pnl; lines [3, 1]: equity, balance, exposure.
     """
@@ -58,8 +58,8 @@ def advance(
     raw_action = codes[Code.RAW_ACTION].reshape(n, n_symbols)
     raw_confidence = values[Value.RAW_CONFIDENCE].reshape(n, n_symbols)
     return trade(
-        prices[0], prices[1], prices[2], prices[3], funding, times[0], times[1], raw_action, raw_confidence, money[0], money[1], money[2],
-        record,
+        prices[0], prices[1], prices[2], prices[3], funding, traded, times[0], times[1], raw_action, raw_confidence, money[0], money[1],
+        money[2], record,
         account.view(ACCOUNT), positions.view(POSITION), closed.view(CLOSED), scratch,
         governed[0], governed[1].view(np.uint8), amounts[0], amounts[1], lines[0], lines[1], lines[2], fills.view(FILL),
     )  # fmt: skip
@@ -87,7 +87,7 @@ class Stepper:
         self.fills = np.empty(3 * n_symbols, FILL)
         state = map(slab, (account.account, account.positions, account.closed))
         self._arguments = (
-            self.prices, self.times, np.empty((0, 0)), self.action, self.confidence, self.probs.reshape(N_MODELS, -1),
+            self.prices, self.times, np.empty((0, 0)), UNASKED, self.action, self.confidence, self.probs.reshape(N_MODELS, -1),
             np.full((3, 1), np.nan), np.array([Reason.MODEL_NOT_LOADED], np.int64), slab(known),
             bank.slots[VOLATILITY_NAME] if n_read else -1, slab(record), *bank.room(1), np.empty((1, n_symbols), np.bool_), *state,
             np.empty((2, n_symbols), np.uintp), pattern_table(record), np.empty(n_symbols, np.int32), np.full((N_PRICING, n_read), np.nan),

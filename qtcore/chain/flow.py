@@ -12,7 +12,7 @@ import numpy as np
 from qtcore.arbiter import blank_rule, opinion_rule, score_rule, settle_rule, signal_rule
 from qtcore.chain.decide import CHUNK
 from qtcore.chain.patterns import OUTVOTED, number, pattern_table
-from qtcore.chain.trade import UNPRICED, TradeResult, TradeState, fill_capacity, trade
+from qtcore.chain.trade import UNASKED, UNPRICED, TradeResult, TradeState, fill_capacity, trade
 from qtcore.choices import DecideRule, EnsembleRule, MetaMode, MetaVariant, PolicyBase
 from qtcore.ensemble import confidence_rule, slice_rule
 from qtcore.features import Planes
@@ -66,10 +66,10 @@ def opine_block(action, confidence, arbiter, regime, params_slab, table, found, 
 def flows(params: Params, n_cells: int) -> bool:
     """Whether `opine_block` is all there is to the opinion of a block of `n_cells`, and the block worth it.
 
-    Nothing but the rules of the policy, and no weights by which a large majority could lose the vote (D-70).
+    Nothing but the rules of the policy, no weights by which a large majority could lose the vote (D-70), and no volume to read.
     """
     meta = params.meta
-    if params.decide.rule == DecideRule.EDGE or params.ensemble.rule == EnsembleRule.MEAN:
+    if params.decide.rule == DecideRule.EDGE or params.ensemble.rule == EnsembleRule.MEAN or params.broker.impact > 0.0:
         return False
     if n_cells <= CHUNK or params.stages or not meta.enabled:
         return n_cells > CHUNK and not params.stages
@@ -96,7 +96,7 @@ def flow(bars: Bars, votes: Votes, planes: Planes, params: Params, state: TradeS
         opine_block(*opinion, *rules, found, first * n_symbols, action[:m].reshape(-1), confidence[:m].reshape(-1))
         k += loop(
             bars.open[b], bars.high[b], bars.low[b], bars.close[b], whole_funding if bars.funding is None else bars.funding[b],
-            bars.open_time[b], bars.close_time[b], action[:m], confidence[:m], *UNPRICED, record, state.account, state.positions,
+            UNASKED, bars.open_time[b], bars.close_time[b], action[:m], confidence[:m], *UNPRICED, record, state.account, state.positions,
             state.closed, scratch, codes[0, b], reasons[b], values[0, b], values[1, b], lines[0, b], lines[1, b], lines[2, b], ledger[k:],
         )  # fmt: skip
     return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger[:k].copy())

@@ -61,7 +61,7 @@ def outcomes(bars: Bars, params: Params) -> tuple[F8, I8]:
     if broker.max_holding_bars < 1:
         raise InputError("broker.max_holding_bars must be 1 or more where trades are looked at one by one, was 0: a label's horizon")
     if broker.fill != FillAt.NEXT_OPEN:
-        raise InputError("broker.fill must be next_open where trades are looked at one by one, was close")
+        raise InputError(f"broker.fill must be next_open where trades are looked at one by one, was {broker.fill.name.lower()}")
     n, n_symbols = bars.close.shape
     results, ends = np.empty((2, n_symbols, n)), np.empty((2, n_symbols, n), np.int64)
     limits = broker.max_holding_bars, broker.delist_after, params.governor.stop_loss, broker.slippage_rate

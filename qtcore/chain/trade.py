@@ -2,9 +2,9 @@
 
 Inside a bar, in this order (`spec` 10.6 b): exits ordered at the last close leave at the open, and positions whose open lies beyond
 their stop; ordered entries are filled; stops are tried with high and low; funding; mark at the close, and liquidation where equity is
-gone; a new day; then the bar's decisions are governed, exits first. Most cells need none of it: `screen` judges in one sweep what needs
-no account, and the loop visits only symbols that hold something (`held`) and bars with a candidate. Adding 0.0 for a flat symbol is
-exact, so skipping changes no bit.
+gone; a new day; then the bar's decisions are governed, exits first. Other values of `broker.fill` move the orders (`FillAt`). Most cells
+need none of it: `screen` judges in one sweep what needs no account, and the loop visits only symbols that hold or await something (`held`)
+and bars with a candidate. Adding 0.0 for a flat symbol is exact, so skipping changes no bit.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.broker import enter, funding_rule, gap_rule, leave, stop_fill_rule, stop_rule
+from qtcore.broker import enter, funding_rule, gap_rule, leave, stop_fill_rule, stop_rule, traded_before, worst_rule
 from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, SizingMode
 from qtcore.governor import (
     empirical_odds,
@@ -30,7 +30,7 @@ from qtcore.jit import kernel
 from qtcore.params import Params
 from qtcore.portfolio import init_account, mark_step, ruin_rule, sum_up, write_off
 from qtcore.rules import Reason
-from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, Action, Bars, InputError
+from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, WAITS, Action, Bars, InputError
 
 
 @kernel(inline=True)
@@ -76,40 +76,56 @@ def sort_falling(candidates, m, keys):
 
 
 @kernel
-def liquidate(t, before, time, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params):
+def liquidate(t, traded, before, time, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params):
     """Close what is held at its mark, the last valid close, and write off what is owed then. Returns the next ledger row.
 
-    before: equity at the bar before. A cell says LIQUIDATED unless an entry was approved there and filled at this close.
+    before: equity at the bar before. A cell says LIQUIDATED unless an entry was approved there and filled at this close. Orders on their
+    way are dropped.
     """
     for i in range(n_held):
         s = held[i]
-        slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, time, bar)
-        gain = leave(account, positions[s], slot, fill, positions[s]["last_close"], Reason.LIQUIDATED.value, params)
-        pnl[t, s] += gain
-        reasons[t, s] = reasons[t, s] if reasons[t, s] == Reason.APPROVED else Reason.LIQUIDATED.value
-        k += 1
+        position = positions[s]
+        if position["qty"] != 0.0:
+            slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, time, bar)
+            mark, depth = position["last_close"], depth_of(traded, t, s)
+            gain = leave(account, position, slot, fill, mark, depth, Reason.LIQUIDATED.value, params)
+            pnl[t, s] += gain
+            reasons[t, s] = reasons[t, s] if reasons[t, s] == Reason.APPROVED else Reason.LIQUIDATED.value
+            k += 1
+        if position["pending_notional"] != 0.0:
+            reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.LIQUIDATED.value)
     write_off(account, before, pnl[t])
     return k
 
 
 @kernel
-def fill_at_close(t, close, before, time, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params):
-    """Fill what bar t ordered at its own close and mark again (`fill = close`). Returns the next ledger row and the length of `held`."""
+def fill_at_close(t, close, traded, before, time, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params):
+    """Fill what is ordered at the close of bar t and mark again: its own orders (`fill = close`) or those of the bar before (`next_close`).
+
+    Returns the next ledger row and the length of `held`.
+    """
     unrealised, committed, kept, marked = 0.0, 0.0, 0, account["equity"]
+    is_killed = params["governor"]["emergency_stop"] != 0
     for i in range(n_held):
         s = held[i]
         position = positions[s]
         if position["pending_exit"] != 0 and close[t, s] == close[t, s]:
             slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, time, bar)
-            gain = leave(account, position, slot, fill, close[t, s], position["pending_exit"], params)
+            gain = leave(account, position, slot, fill, close[t, s], depth_of(traded, t, s), position["pending_exit"], params)
             pnl[t, s] += gain
             k += 1
     for i in range(n_held):
         s = held[i]
         position = positions[s]
         if position["pending_notional"] != 0.0:
-            enter(account, position, closed[0], begin(fills[np.uintp(k)], s, time, bar), close[t, s], params)
-            k += 1
+            if is_killed:
+                reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.EMERGENCY_STOP_ACTIVE.value)
+            elif close[t, s] != close[t, s]:
+                reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.NO_BAR.value)
+            else:
+                row = begin(fills[np.uintp(k)], s, time, bar)
+                enter(account, position, closed[0], row, close[t, s], depth_of(traded, t, s), params)
+                k += 1
         if position["qty"] != 0.0:
             gain = mark_step(position, close[t, s], bar)
             pnl[t, s] += gain
@@ -119,18 +135,36 @@ def fill_at_close(t, close, before, time, bar, account, positions, closed, held,
             kept += 1
     sum_up(account, unrealised, committed, 0.0, params)
     if ruin_rule(account["equity"], marked):
-        return liquidate(t, before, time, bar, account, positions, closed, held, kept, reasons, pnl, fills, k, params), 0
+        return liquidate(t, traded, before, time, bar, account, positions, closed, held, kept, reasons, pnl, fills, k, params), 0
     return k, kept
+
+
+@kernel(inline=True)
+def depth_of(traded, t, s):
+    """Quote volume that the fills of cell (t, s) meet; without limit where nobody asks (`traded` of shape (0, 0))."""
+    return traded[t, s] if traded.shape[0] > 0 else np.inf
+
+
+@kernel(inline=True)
+def order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, horizon, is_flatten, waits):
+    """Order the exit of an open position at the close of bar t, if there is cause, and say so in its cell; an order stands as it is."""
+    side, wish = 1 if position["qty"] > 0.0 else -1, int(action[t, s]) - 1
+    wish = 0 if is_priced & (reasons[t, s] == Reason.LOW_CONFIDENCE.value) else wish  # it would not itself trade
+    code = exit_rule(side, wish, bar - position["entry_bar"] + own_bar, horizon, is_flatten)
+    is_ordered = (code != 0) & (position["pending_exit"] == 0)
+    position["pending_exit"] = code + waits if is_ordered else position["pending_exit"]
+    reasons[t, s] = open_cell_rule(int(reasons[t, s]), code, is_ordered, side, wish)
 
 
 @kernel
 def trade(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, gross, edge, risk, params_record, account_record,
+    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, gross, edge, risk, params_record, account_record,
     positions, closed, scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills,
 ):  # fmt: skip
     """Trade a block of n bars. Returns the number of fills.
 
-    open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; open_time, close_time [n] ns UTC.
+    open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; traded [n, S]: `traded_before`, read where
+    `broker.impact` is above 0, else shape (0, 0); open_time, close_time [n] ns UTC.
     action [n, S] int8, confidence [n, S]: the opinion before the governor; gross, edge, risk [n, S]: its price (`MONEY_COLUMNS`), or shape
     (0, 0) where it has none. params_record: `Params.record()`.
     account_record ACCOUNT [1], positions POSITION [S], closed CLOSED [N_CLOSED]: the state, updated in place. scratch [2, S] uintp.
@@ -147,7 +181,9 @@ def trade(
     is_flatten, is_last_50 = is_killed and g["flatten_on_kill"] != 0, g["cooldown_scope"] == CooldownScope.LAST_50
     is_empirical, win_rate, payoff = g["sizing_mode"] == SizingMode.KELLY_EMPIRICAL, g["win_rate"], g["payoff"]
     is_close_fill, horizon, delist_after = broker["fill"] == FillAt.CLOSE, broker["max_holding_bars"], broker["delist_after"]
-    has_funding, own_bar = funding.shape[0] > 0, 0 if is_close_fill else 1
+    is_next_close, is_worst = broker["fill"] == FillAt.NEXT_CLOSE, broker["fill"] == FillAt.WORST
+    waits = WAITS if broker["fill"] == FillAt.ONE_BAR_LATER else 0
+    has_funding, own_bar = funding.shape[0] > 0, (0 if is_close_fill else 1) + (1 if waits != 0 else 0)
     held, candidates, n_held, n_pending, k = scratch[0], scratch[1], zero, zero, zero
     screen(action, confidence, close, params, reasons, final_action, size, pnl)
     for s in range(n_symbols):
@@ -162,38 +198,48 @@ def trade(
         for i in range(n_held):  # 1 exits at the open
             s = held[i]
             position, price = positions[s], open_[t, s]
-            reason = position["pending_exit"]
+            reason, waiting = position["pending_exit"], position["pending_exit"] & WAITS
+            reason = 0 if is_next_close | (waiting != 0) else reason
             reason = Reason.STOP.value if (reason == 0) & gap_rule(position["qty"], position["stop_price"], price) else reason
             if reason != 0 and price == price:
                 slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, open_time[t], bar)
-                gain = leave(account, position, slot, fill, price, reason, params)
+                price = worst_rule(-position["qty"], low[t, s], high[t, s]) if is_worst else price
+                gain = leave(account, position, slot, fill, price, depth_of(traded, t, s), reason, params)
+                position["pending_exit"] = waiting  # an entry may still wait
                 pnl[t, s] += gain
                 k += 1
 
-        if n_pending > 0:  # 2 entries at the open
+        if n_pending > 0 and not is_next_close:  # 2 entries at the open
+            n_pending = zero
             for i in range(n_held):
                 s = held[i]
                 position, price = positions[s], open_[t, s]
                 if position["pending_notional"] != 0.0:
                     if is_killed:
                         reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.EMERGENCY_STOP_ACTIVE.value)
+                    elif position["pending_exit"] & WAITS != 0:
+                        n_pending += 1
                     elif price != price:
                         reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.NO_BAR.value)
                     else:
-                        enter(account, position, closed[0], begin(fills[np.uintp(k)], s, open_time[t], bar), price, params)
+                        row = begin(fills[np.uintp(k)], s, open_time[t], bar)
+                        price = worst_rule(position["pending_notional"], low[t, s], high[t, s]) if is_worst else price
+                        enter(account, position, closed[0], row, price, depth_of(traded, t, s), params)
                         k += 1
-            n_pending = 0
 
         unrealised, committed, paid, kept = 0.0, 0.0, 0.0, zero
         for i in range(n_held):
             s = held[i]
             position, price = positions[s], close[t, s]
+            position["pending_exit"] &= WAITS - 1  # the next open is the one that is meant
             is_hit = stop_rule(position["qty"], position["stop_price"], low[t, s], high[t, s])
             is_gone = (price != price) & (bar - position["last_bar"] >= delist_after)
             if (position["qty"] != 0.0) & (is_hit | is_gone):  # 3 stops inside the bar, and symbols that have gone
                 level = stop_fill_rule(position["qty"], position["stop_price"], open_[t, s]) if is_hit else position["last_close"]
+                level = worst_rule(-position["qty"], low[t, s], high[t, s]) if is_hit & is_worst else level
                 slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, now, bar)
-                gain = leave(account, position, slot, fill, level, Reason.STOP.value if is_hit else Reason.DELISTED.value, params)
+                code = Reason.STOP.value if is_hit else Reason.DELISTED.value
+                gain = leave(account, position, slot, fill, level, depth_of(traded, t, s), code, params)
                 pnl[t, s] += gain
                 k += 1
             if position["qty"] != 0.0:
@@ -205,19 +251,28 @@ def trade(
                 pnl[t, s] += mark_step(position, price, bar)  # 5 mark at the close
                 unrealised += position["unrealised"]
                 committed += position["entry_notional"]
+                if not is_next_close:  # 7 exits are ordered before entries
+                    order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, horizon, is_flatten, waits)
+            if position["pending_notional"] != 0.0:  # on its way: to the open after the next, or to this close
+                committed += abs(position["pending_notional"])
+                is_wish = (action[t, s] != Action.HOLD) & (reasons[t, s] != Reason.LOW_CONFIDENCE.value) & (not is_next_close)
+                is_alone = is_wish & (position["qty"] == 0.0)
+                reasons[t, s] = Reason.POSITION_ALREADY_OPEN.value if is_alone else reasons[t, s]
+            if (position["qty"] != 0.0) | (position["pending_notional"] != 0.0):
                 held[kept] = s
                 kept += 1
-                side, wish = 1 if position["qty"] > 0.0 else -1, int(action[t, s]) - 1  # 7 exits are ordered before entries
-                wish = 0 if is_priced & (reasons[t, s] == Reason.LOW_CONFIDENCE.value) else wish  # it would not itself trade
-                code = exit_rule(side, wish, bar - position["entry_bar"] + own_bar, horizon, is_flatten)
-                is_ordered = (code != 0) & (position["pending_exit"] == 0)
-                position["pending_exit"] = code if is_ordered else position["pending_exit"]
-                reasons[t, s] = open_cell_rule(int(reasons[t, s]), code, is_ordered, side, wish)
         n_held, before = kept, account["equity"]
         sum_up(account, unrealised, committed, paid, params)
         if ruin_rule(account["equity"], before):
-            k = liquidate(t, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params)
+            k = liquidate(t, traded, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params)
             n_held = zero
+        if is_next_close:
+            k, n_held = fill_at_close(
+                t, close, traded, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params
+            )
+            n_pending = zero
+            for i in range(n_held):
+                order_exit(t, held[i], bar, positions[held[i]], action, reasons, is_priced, own_bar, horizon, is_flatten, waits)
 
         roll_day(account, now, params)  # 6
         halt(account, now, params)
@@ -247,6 +302,7 @@ def trade(
                 final_action[t, s] = action[t, s]
                 size[t, s] = notional
                 position["pending_notional"] = notional
+                position["pending_exit"] |= waits
                 account["exposure"] += abs(notional)
                 account["trades_today"] += 1
                 n_pending += 1
@@ -259,8 +315,10 @@ def trade(
                 reasons[t, s] = reasons[t, s] if reasons[t, s] != 0 else veto
 
         if is_close_fill:
-            k, n_held = fill_at_close(t, close, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params)
-            n_pending = 0
+            k, n_held = fill_at_close(
+                t, close, traded, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params
+            )
+            n_pending = zero
         equity[t], balance[t], exposure[t] = account["equity"], account["balance"], account["exposure"]
     note_last_bars(close, positions, account["n_bars"])
     return k
@@ -286,15 +344,16 @@ class TradeState:
     account: NDArray  # ACCOUNT [1]
     positions: NDArray  # POSITION [S]
     closed: NDArray  # CLOSED [N_CLOSED], a ring
+    traded: F8  # [S] quote volume of the last bar with any (`traded_before`); followed where `broker.impact` is above 0
 
     @classmethod
     def fresh(cls, params: Params, n_symbols: int) -> "TradeState":
         """Start flat with the initial cash."""
-        return cls(*init_account(params, n_symbols))
+        return cls(*init_account(params, n_symbols), np.zeros(n_symbols))
 
     def copy(self) -> "TradeState":
         """Copy every array."""
-        return TradeState(self.account.copy(), self.positions.copy(), self.closed.copy())
+        return TradeState(self.account.copy(), self.positions.copy(), self.closed.copy(), self.traded.copy())
 
     def lift_halt(self, params: Params) -> None:
         """Allow entries again after a drawdown halt; the peak restarts from today's equity or balance (`spec` 10.6 p).
@@ -330,6 +389,16 @@ def fill_capacity(params: Params, close_time: NDArray[np.int64], n_symbols: int)
 
 
 UNPRICED = (np.empty((0, 0)),) * 3  # gross, edge and risk of an opinion without a price
+UNASKED = np.empty((0, 0))  # quote volumes where nobody asks how much was traded
+
+
+def depths(bars: Bars, params: Params, traded: F8) -> F8:
+    """Return the volumes that `trade` takes for a block, [n, S] or shape (0, 0); traded [S]: of the bar before it, carried on in place."""
+    if params.broker.impact == 0.0:
+        return UNASKED
+    out = np.empty(bars.close.shape)
+    traded_before(bars.close, bars.volume, traded, out)
+    return out
 
 
 def run_trade(
@@ -352,8 +421,8 @@ def run_trade(
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
     reasons = codes[1].view(np.uint8)
     k = loop(
-        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, action, confidence,
-        *money, params.record(),
+        bars.open, bars.high, bars.low, bars.close, funding, depths(bars, params, state.traded), bars.open_time, bars.close_time, action,
+        confidence, *money, params.record(),
         state.account, state.positions, state.closed, np.empty((2, n_symbols), np.uintp),
         codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger,
     )  # fmt: skip
@@ -378,22 +447,27 @@ def finish(state: TradeState, close_time: int, params: Params) -> tuple[TradeSta
     """
     end = state.copy()
     fills = np.zeros(len(end.positions), FILL)
-    k = close_all(end.account, end.positions, end.closed, fills, close_time, params.record())
+    traded = UNASKED if params.broker.impact == 0.0 else end.traded[None]
+    k = close_all(end.account, end.positions, end.closed, traded, fills, close_time, params.record())
     return end, fills[:k]
 
 
 @kernel
-def close_all(account_record, positions, closed, fills, now, params_record):
-    """Close every position at its last valid close and drop what is pending. Returns the number of fills."""
+def close_all(account_record, positions, closed, traded, fills, now, params_record):
+    """Close every position at its last valid close and drop what is pending. Returns the number of fills.
+
+    The records as in `trade`; traded [1, S]: quote volume of each symbol's last bar with any, or shape (0, 0); now: ns UTC.
+    """
     account, params, k = account_record[0], params_record[0], 0
     for s in range(len(positions)):
         position = positions[s]
         if position["pending_notional"] != 0.0:
             position["pending_notional"] = 0.0
+            position["pending_exit"] = 0
             account["n_cancelled"] += 1
         if position["qty"] != 0.0:
             slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, now, account["n_bars"] - 1)
-            leave(account, position, slot, fill, position["last_close"], Reason.END_OF_DATA.value, params)
+            leave(account, position, slot, fill, position["last_close"], depth_of(traded, 0, s), Reason.END_OF_DATA.value, params)
             k += 1
     account["balance"] = max(account["balance"], 0.0)  # closing costs may be more than is left
     account["equity"], account["exposure"] = account["balance"], 0.0

@@ -28,28 +28,28 @@ CLOSED_BYTES, FILL_BYTES = CLOSED.itemsize, FILL.itemsize
 
 @kernel(parallel=True)
 def sweep_rows(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs, problem,
-    pricing, maps, cells, account, positions, order, groups, bounds, ends, records, metrics, regimes, day_equity,
+    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs,
+    problem, pricing, maps, cells, account, positions, order, groups, bounds, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run the rows of parameters, the pieces between `bounds` in parallel.
 
-    open_ ... close_time, funding: as `trade` takes them. action ... cells: as in `Market`. account, positions: fresh ones, as
-    bytes. order [P]: rows, those of one group together; groups [3, P]: numbers of their ensemble, pattern table and opinion. ends [D]: bars
-    whose equity is kept, ascending. records, metrics, regimes [P, bytes]: PARAMS in, METRICS with zeros, and REGIME_METRICS, and
-    day_equity [P, D], written in place.
+    open_ ... close_time: as `trade` takes them; traded: of shape (0, 0) where no row asks. action ... cells: as in `Market`. account,
+    positions: fresh ones, as bytes. order [P]: rows, those of one group together; groups [3, P]: numbers of their ensemble, pattern table
+    and opinion. ends [D]: bars whose equity is kept, ascending. records, metrics, regimes [P, bytes]: PARAMS in, METRICS with zeros, and
+    REGIME_METRICS, and day_equity [P, D], written in place.
     """
     for c in prange(len(bounds) - 1):
         sweep_piece(
-            open_, high, low, close, funding, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs,
-            problem, pricing, maps, cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, ends, records, metrics, regimes,
-            day_equity,
+            open_, high, low, close, funding, traded, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score,
+            probs, problem, pricing, maps, cells, account, positions, order[bounds[c] : bounds[c + 1]], groups, ends, records, metrics,
+            regimes, day_equity,
         )  # fmt: skip
 
 
 @kernel(allocates=True)
 def sweep_piece(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs, problem,
-    pricing, maps, cells, fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
+    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, said, arbiter, regime, pattern, score, probs,
+    problem, pricing, maps, cells, fresh_account, fresh_positions, rows, groups, ends, records, metrics, regimes, day_equity,
 ):  # fmt: skip
     """Run `rows` one after the other in buffers of their own; every array as in `sweep_rows`."""
     n, n_symbols = close.shape
@@ -84,7 +84,7 @@ def sweep_piece(
             before = account.view(ACCOUNT)[0]["equity"]
             k = trade(
                 open_[first:last], high[first:last], low[first:last], close[first:last],
-                funding[first:last], open_time[first:last], close_time[first:last],
+                funding[first:last], traded[first:last], open_time[first:last], close_time[first:last],
                 raw_action[first:last], raw_confidence[first:last], money[0, prices], money[1, prices], money[2, prices],
                 records[row].view(PARAMS), account.view(ACCOUNT),
                 positions.view(POSITION), closed.view(CLOSED), scratch, governed[0, : last - first],

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.broker import traded_before
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.price import N_BIDS
@@ -122,10 +123,13 @@ def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: in
     groups = _groups(market, records)
     order = _in_order(plain, groups)
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
+    traded = np.empty(bars.close.shape if np.any(records["broker"]["impact"][plain] > 0.0) else (0, 0))
+    if len(traded):
+        traded_before(bars.close, bars.volume, np.zeros(n_symbols), traded)
     account, positions, _ = init_account(Params(), n_symbols)
     bounds = np.linspace(0, len(order), min(len(order), n_chunks or 8 * n_threads()) + 1).astype(np.int64)
     sweep_rows(
-        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, market.action, market.confidence,
+        bars.open, bars.high, bars.low, bars.close, funding, traded, bars.open_time, bars.close_time, market.action, market.confidence,
         market.said, market.arbiter, market.regime, market.pattern, market.score, market.probs, market.problem, market.pricing, market.maps,
         market.cells, slab(account), slab(positions), order, groups, bounds, ends, as_bytes(records), as_bytes(metrics), as_bytes(regimes),
         equity,

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params
-from qtcore.choices import FillAt
 from qtcore.rules import Reason
 from qtcore.types import I8
 from research.data.clock import iso
@@ -86,7 +85,7 @@ def funding_payments(run: RunRecord) -> int:
     due = np.cumsum((run.bars.funding != 0.0) & ~np.isnan(run.bars.close), axis=0)
     due = np.vstack([np.zeros((1, due.shape[1]), np.int64), due])
     fills = np.concatenate([run.result.fills, run.closing_fills])
-    is_entry, at_close = fills["is_entry"] == 1, run.params.broker.fill == FillAt.CLOSE
+    is_entry, at_close = fills["is_entry"] == 1, run.params.broker.fill.is_at_close
     exits_late = np.isin(fills["reason"], (Reason.END_OF_DATA, Reason.LIQUIDATED)) | (at_close & (fills["reason"] != Reason.STOP))
     before = due[fills["bar"] + np.where(is_entry, at_close, exits_late), fills["symbol"]]  # rates due up to the fill
     open_at_end = due[-1, fills["symbol"][is_entry & ~np.isin(fills["trade_id"], fills["trade_id"][~is_entry])]]

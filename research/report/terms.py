@@ -13,7 +13,7 @@ from research.errors import ordinal, several
 from research.report.rows import changed_params, stage_texts
 from research.report.words import count, layer_name, percent, signed_percent
 
-COSTS = ("broker.fee_rate", "broker.slippage_rate")  # what the market sets
+COSTS = ("broker.fee_rate", "broker.slippage_rate", "broker.impact")  # what the market sets
 
 
 def verdict_parts(evidence: Mapping[str, Any]) -> dict[str, str]:
@@ -70,14 +70,25 @@ def label_text(a: Mapping[str, Any]) -> str:
     return f"{ahead}: BUY above {signed_percent(label['buy'])}, SELL below {signed_percent(label['sell'])}"
 
 
+FILLS = {
+    "next_open": "at the next bar's open",
+    "close": "at the deciding bar's close",
+    "next_close": "at the next bar's close",
+    "one_bar_later": "at the open of the bar after the next",
+    "worst": "at the worst price of the next bar",
+}
+
+
 def fills_text(a: Mapping[str, Any]) -> str:
     """Say where orders are filled."""
-    return "at the next bar's open" if a["fill"] == "next_open" else "at the deciding bar's close"
+    return FILLS[a["fill"]]
 
 
 def costs_text(a: Mapping[str, Any]) -> str:
     """Say what a fill costs."""
-    return f"fee {percent(a['fee_rate'], 3)}, slippage {percent(a['slippage_rate'], 3)}; funding {funding_text(a)}"
+    impact = a["params"].get("broker.impact", 0.0)
+    moved = f" and {percent(impact, 3)} times the root of an order's share in the volume before it" if impact else ""
+    return f"fee {percent(a['fee_rate'], 3)}, slippage {percent(a['slippage_rate'], 3)}{moved}; funding {funding_text(a)}"
 
 
 def swept_costs(names: Iterable[str]) -> str | None:

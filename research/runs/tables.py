@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qtcore.choices import FillAt
 from qtcore.types import DECISION_COLUMNS, Action, Source
 from research.data.grid import filled
 from research.runs.benchmark import buy_and_hold, drawdown
@@ -23,7 +22,8 @@ def tested_rows(run: RunRecord) -> slice:
     n = len(run.bars.open_time)
     if len(voted) == 0:
         return slice(0, n)
-    return slice(int(voted[0]), min(n, int(voted[-1]) + run.params.broker.max_holding_bars + 2))
+    delay, horizon = max(run.params.broker.fill.delay, 1), run.params.broker.max_holding_bars
+    return slice(int(voted[0]), min(n, int(voted[-1]) + delay + max(delay, horizon) + 1))
 
 
 def final_source(run: RunRecord) -> NDArray[np.int8]:
@@ -101,7 +101,7 @@ def trades_frame(run: RunRecord) -> pd.DataFrame:
     closed[closed] = exits["trade_id"][at[closed]] == entries["trade_id"][closed]
     out = np.zeros(len(entries), fills.dtype)
     out[closed] = exits[at[closed]]
-    decided = np.maximum(entries["bar"] - (run.params.broker.fill == FillAt.NEXT_OPEN), 0)
+    decided = np.maximum(entries["bar"] - run.params.broker.fill.delay, 0)
     cell = (decided, entries["symbol"])
     decisions, regime = run.result.decisions, run.result.planes.regime
 

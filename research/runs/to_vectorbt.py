@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from qtcore.choices import FillAt
 from qtcore.rules import Reason
 from qtcore.types import F8
 from research.data.grid import filled
@@ -55,8 +54,7 @@ def rows_per_bar(run: RunRecord) -> int:
     """Count the rows that one bar takes: 4, or 6 where something is filled at closes."""
     fills = run.result.fills
     late = fills["time"] == run.bars.close_time[fills["bar"]]
-    is_close = run.params.broker.fill == FillAt.CLOSE
-    return 6 if is_close or bool(np.any(late & (fills["reason"] != Reason.STOP))) else 4
+    return 6 if run.params.broker.fill.is_at_close or bool(np.any(late & (fills["reason"] != Reason.STOP))) else 4
 
 
 def _orders(run: RunRecord, rows: int) -> tuple[F8, F8]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.choices import FillAt
-from qtcore.rules import Reason
+from qtcore.rules import MOST_IMPACT, Reason
 from qtcore.types import F8
 from research.verify.claims import Claim, Clock
 from research.verify.evidence import Evidence, Trades
@@ -97,15 +97,16 @@ def work_out(run: Evidence) -> tuple[F8, F8]:
     bars, trades = run.bars, run.trades
     realised, unrealised = np.zeros(bars.close.shape), np.zeros(bars.close.shape)
     last_close = carried(bars.close)
-    is_funded, first = bars.funding is not None, 1 - _delay(run)
-    liquidated = trades.closed & (trades.exit["reason"] == Reason.LIQUIDATED)  # at the close: it still paid that bar's funding
-    for entry, exit_, closed, late, stop in zip(trades.entry, trades.exit, trades.closed, liquidated, trades.last):
+    is_funded, first = bars.funding is not None, _first(run)
+    at_close = trades.exit["time"] == bars.close_time[np.minimum(trades.last, bars.n - 1)]  # these still paid that bar's funding
+    lately = trades.closed & at_close & ~np.isin(trades.exit["reason"], (Reason.STOP, Reason.DELISTED))
+    for entry, exit_, closed, late, stop in zip(trades.entry, trades.exit, trades.closed, lately, trades.last):
         s, held = entry["symbol"], slice(entry["bar"], stop)
         unrealised[held, s] = entry["qty"] * (last_close[held, s] - entry["price"]) - entry["fee"]
         if closed:
             realised[stop, s] += (entry["qty"] * (exit_["price"] - entry["price"]) - exit_["fee"]) - entry["fee"]
         if is_funded:
-            due = slice(entry["bar"] + first, stop + max(first, int(late)))
+            due = slice(entry["bar"] + first, stop + int(late))
             paid = -((entry["qty"] * bars.close[due, s]) * bars.funding[due, s])  # type: ignore[index]
             realised[due, s] += np.where(paid == paid, paid, 0.0)
     return realised, unrealised
@@ -123,7 +124,8 @@ def fill_claims(run: Evidence) -> list[Claim]:
     bar, symbol, qty = fills["bar"], fills["symbol"], fills["qty"]
     price, reference = fills["price"], fills["reference_price"]
     is_entry = fills["is_entry"] == 1
-    slipped = reference * (1.0 + np.sign(qty) * broker.slippage_rate)
+    ordered_for = np.where(is_entry, fills["notional"], np.abs(qty) * reference)
+    slipped = reference * (1.0 + np.sign(qty) * _impact(run, ordered_for)) * (1.0 + np.sign(qty) * broker.slippage_rate)
     fee = fills["notional"] * broker.fee_rate
     slippage = np.abs(qty) * np.abs(price - reference)
     pnl = _pnl_of(run.trades, fills)
@@ -131,8 +133,12 @@ def fill_claims(run: Evidence) -> list[Claim]:
     at = np.where(inside, bar, 0)
     lowest, highest = run.bars.low[at, symbol], run.bars.high[at, symbol]
     carried_close = carried(run.bars.close)[at, symbol]
-    ordered = (run.bars.open if _delay(run) else run.bars.close)[at, symbol]
-    within = (lowest <= reference) & (reference <= highest)
+    ordered, within = _meant(run)[at, symbol], (lowest <= reference) & (reference <= highest)
+    if broker.fill == FillAt.CLOSE:  # an exit that found a hole leaves at the next open
+        ordered = np.where(~is_entry & (fills["time"] == run.bars.open_time[at]), run.bars.open[at, symbol], ordered)
+    if broker.fill == FillAt.WORST:
+        ordered = np.where(qty > 0.0, highest, lowest)
+        within = reference == ordered
     is_stop, is_marked = fills["reason"] == Reason.STOP, np.isin(fills["reason"], (Reason.DELISTED, Reason.LIQUIDATED))
     traded = inside & np.where(is_stop, within, reference == np.where(is_marked, carried_close, ordered))
     time = np.stack([run.bars.open_time[at], run.bars.close_time[at]])
@@ -143,7 +149,7 @@ def fill_claims(run: Evidence) -> list[Claim]:
 
     return [
         claim("price", "slippage moves every price against us", "price", price == slipped, price - slipped),
-        claim("reference", "orders fill at the open, stops inside their bar", "reference_price", traded, reference - ordered),
+        claim("reference", "orders fill where they are meant to, stops inside their bar", "reference_price", traded, reference - ordered),
         claim(
             "time",
             "every fill has the time of its bar's open or close",
@@ -188,14 +194,29 @@ def order_claims(run: Evidence) -> list[Claim]:
     return [_approved_before(run), _filled_after(run), _one_at_a_time(run), *_left_in_time(run)]
 
 
-def _delay(run: Evidence) -> int:
-    """Bars between a decision and its fill."""
-    return int(run.params.broker.fill == FillAt.NEXT_OPEN)
+def _first(run: Evidence) -> int:
+    """Bars from a fill to the first in which its position has a stop and pays funding: what fills at the close has done with its bar."""
+    return int(run.params.broker.fill.is_at_close)
+
+
+def _meant(run: Evidence) -> F8:
+    """Prices [n, S] at which orders fill, the worst of a bar aside; NaN where they find no market."""
+    return run.bars.close if run.params.broker.fill.is_at_close else run.bars.open
+
+
+def _impact(run: Evidence, notional: F8) -> F8:
+    """Move of the price by every fill of `notional`: the root of its share in what its symbol's last bar with a volume traded before."""
+    impact, volume = run.params.broker.impact, run.bars.close * run.bars.volume
+    if impact == 0.0:
+        return np.zeros(len(notional))
+    known = carried(np.where(volume > 0.0, volume, np.nan))
+    before = np.vstack([np.full((1, known.shape[1]), np.nan), known])[run.fills["bar"], run.fills["symbol"]]
+    return np.where(np.isnan(before), MOST_IMPACT, np.minimum(impact * np.sqrt(notional / before), MOST_IMPACT))
 
 
 def _approved_before(run: Evidence) -> Claim:
     entries = run.fills[run.fills["is_entry"] == 1]
-    decided = entries["bar"] - _delay(run)
+    decided = entries["bar"] - run.params.broker.fill.delay
     inside = (decided >= 0) & (decided < run.bars.n)
     wanted = run.planes["size"][np.where(inside, decided, 0), entries["symbol"]]
     signed = np.sign(entries["qty"]) * entries["notional"]
@@ -204,16 +225,16 @@ def _approved_before(run: Evidence) -> Claim:
 
 
 def _filled_after(run: Evidence) -> Claim:
-    """Demand that an approval is filled at the next bar unless that bar is a hole or has not come."""
-    delay, n = _delay(run), run.bars.n
+    """Demand that an approval is filled at its bar unless that is a hole, has not come, or the account was gone by its close."""
+    delay, n = run.params.broker.fill.delay, run.bars.n
     size = run.planes["size"]
     filled = np.zeros(size.shape, bool)
     entries = run.fills[run.fills["is_entry"] == 1]
     decided = entries["bar"] - delay
     inside = (decided >= 0) & (decided < n)
     filled[decided[inside], entries["symbol"][inside]] = True
-    has_bar = np.zeros(size.shape, bool)
-    has_bar[: n - delay] = run.bars.open[delay:] == run.bars.open[delay:]
+    has_bar, meant = np.zeros(size.shape, bool), _meant(run)[delay:]
+    has_bar[: n - delay] = (meant == meant) & (run.lines["equity"][delay:, None] > 0.0)
     text = "every approval is filled at once unless there is no bar"
     return run.clock.cells("filled", text, "size", size != 0.0, filled | ~has_bar, size)
 
@@ -231,16 +252,16 @@ def _one_at_a_time(run: Evidence) -> Claim:
 def _left_in_time(run: Evidence) -> list[Claim]:
     """Demand that no bar touched the stop of a position that stayed, and that none outlived its horizon while it could leave."""
     bars, trades, horizon = run.bars, run.trades, run.params.broker.max_holding_bars
-    first = 1 - _delay(run)  # filled at the close: the position lives from the next bar
+    first, meant = _first(run), _meant(run)
+    horizon = max(horizon, run.params.broker.fill.delay) if horizon else 0  # an exit takes as long as an entry
     stopped, late = np.zeros(len(trades.entry)), np.zeros(len(trades.entry))
     for k, (entry, stop) in enumerate(zip(trades.entry, trades.last)):
         held, s = slice(entry["bar"] + first, stop), entry["symbol"]
         beyond = bars.low[held, s] <= entry["stop_price"] if entry["qty"] > 0.0 else bars.high[held, s] >= entry["stop_price"]
         stopped[k] = np.count_nonzero(beyond)
-        due = entry["bar"] + first + horizon - 1 + _delay(run)
+        due = entry["bar"] + horizon
         if horizon and stop > due:
-            opens = bars.open[due:stop, s] if _delay(run) else bars.close[due:stop, s]
-            late[k] = np.count_nonzero(opens == opens)
+            late[k] = np.count_nonzero(meant[due:stop, s] == meant[due:stop, s])
     entry = trades.entry
     clock: Clock = run.clock
     return [

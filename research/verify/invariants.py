@@ -139,7 +139,7 @@ def _says(d: dict[str, NDArray], outvoted: Mask, accepted: Mask) -> Mask:
 def governor_claims(run: Evidence) -> list[Claim]:
     """G-1, G-2, G-3 and G-5: sizes, exposure, closing exactly once, kill switch."""
     governor, clock = run.params.governor, run.clock
-    base = run.lines["equity" if governor.drawdown_basis == DrawdownBasis.EQUITY else "balance"]
+    base = decided_on(run)
     size, exposure = run.planes["size"], run.lines["exposure"]
     largest = (base * governor.max_position)[:, None]
     is_sized = size != 0.0
@@ -148,28 +148,42 @@ def governor_claims(run: Evidence) -> list[Claim]:
     entries = run.fills["is_entry"] == 1
     is_killed = np.full(len(run.fills), governor.emergency_stop)
     held = exposure_of(run)
-    gap = np.abs(held - exposure)
+    gap, start = np.abs(held - exposure), run.lines["equity"][0]
     return [
         clock.cells("G-1", "no position exceeds max_position", "size", is_sized, np.abs(size) <= largest, np.abs(size) - largest),
         clock.bars(
             "G-2", "after every approval the exposure is within max_exposure", "exposure", approves, exposure <= limit, exposure - limit
         ),
         clock.bars(
-            "G-2b", "exposure is what fills and approvals add up to", "exposure", base == base, gap <= LEDGER_TOLERANCE * base[0], gap
+            "G-2b", "exposure is what fills and approvals add up to", "exposure", base == base, gap <= LEDGER_TOLERANCE * start, gap
         ),
         *_closed_once(run),
         clock.rows("G-5", "no entry under the kill switch", "is_entry", run.fills["bar"], run.fills["symbol"], ~(entries & is_killed)),
     ]
 
 
+def decided_on(run: Evidence) -> F8:
+    """Return the base of sizes and limits [n] as decisions found it, quote: before what they fill at the same close (`fill = close`)."""
+    is_equity = run.params.governor.drawdown_basis == DrawdownBasis.EQUITY
+    base = run.lines["equity" if is_equity else "balance"]
+    if run.params.broker.fill != FillAt.CLOSE:
+        return base
+    is_later = run.fills["time"] == run.bars.close_time[run.fills["bar"]]
+    fills = run.fills[is_later & ~np.isin(run.fills["reason"], (Reason.STOP, Reason.DELISTED, Reason.LIQUIDATED))]
+    change = -(fills["fee"] + fills["slippage"]) if is_equity else fills["pnl"] - fills["funding"]
+    before = base - np.bincount(fills["bar"], change, len(base))
+    return np.where(run.lines["equity"] > 0.0, before * (1.0 + LEDGER_TOLERANCE), np.inf)  # of a ruined account nothing is left to tell
+
+
 def exposure_of(run: Evidence) -> F8:
     """Notional of the positions held at each close plus what is ordered then [n], from fills and sizes alone."""
     trades, n = run.trades, run.bars.n
-    is_pending = run.params.broker.fill == FillAt.NEXT_OPEN
+    size = np.abs(run.planes["size"]).sum(axis=1)
+    pending = sum(np.concatenate([np.zeros(late), size[: n - late]]) for late in range(run.params.broker.fill.delay))
     change = np.zeros(n + 1)
     np.add.at(change, trades.entry["bar"], trades.entry["notional"])
     np.add.at(change, trades.last, -trades.entry["notional"])
-    return np.asarray(np.cumsum(change)[:n] + is_pending * np.abs(run.planes["size"]).sum(axis=1))
+    return np.asarray(np.cumsum(change)[:n] + pending * (run.lines["equity"] > 0.0))
 
 
 def _closed_once(run: Evidence) -> list[Claim]:

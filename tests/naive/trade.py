@@ -10,7 +10,9 @@ decided here and there alike:
   would have been filled, unless a position is open there;
 - a Kelly share of zero is refused (ZERO_SIZE): nothing is approved without a size;
 - a mark that leaves no equity ends the account: everything is closed there (LIQUIDATED), what is owed is written off, nothing is approved
-  later (LIQUIDATED); the losing cells of that bar share the write-off, so that all cells add up to minus the equity before.
+  later (LIQUIDATED); the losing cells of that bar share the write-off, so that all cells add up to minus the equity before. Orders on their
+  way are cancelled there (LIQUIDATED);
+- an order has a bar in which it is due; while an entry is on its way, and nothing is open, another one is POSITION_ALREADY_OPEN.
 """
 
 import math
@@ -21,6 +23,7 @@ from qtcore.types import FILL
 SELL, HOLD, BUY = 0, 1, 2
 NAN = math.nan
 DAY, MINUTE = 86_400 * 10**9, 60 * 10**9
+DELAY = {"close": 0, "one_bar_later": 2}  # bars from a decision to its fill, else 1
 
 
 class Book:
@@ -33,9 +36,8 @@ class Book:
         self.exposure = self.fees = self.slippage = self.funding = 0.0
         self.day, self.trades_today, self.halted, self.n_halted, self.halt_time = None, 0, False, 0, None
         self.n_trades, self.n_cancelled, self.t = 0, 0, -1
-        self.symbols = [
-            {"pos": None, "pending": None, "exit": None, "last_close": NAN, "last_bar": -1, "last_loss": None} for _ in range(n_symbols)
-        ]
+        flat = {"pos": None, "pending": None, "due": -1, "exit": None, "exit_due": -1, "last_close": NAN, "last_bar": -1, "last_loss": None}
+        self.symbols = [{**flat, "traded": 0.0} for _ in range(n_symbols)]
         self.history, self.ledger = [], []
 
 
@@ -56,7 +58,7 @@ def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
         zeros = [0.0] * n_symbols
         row = {"final_action": [HOLD] * n_symbols, "governor_reason": [None] * n_symbols, "size": [*zeros], "pnl": [*zeros]}
         fill_exits(book, bar, row, bar["open"], bar["open_time"], at_open=True)
-        cancelled = fill_entries(book, bar, row, bar["open"], bar["open_time"])
+        cancelled = {} if is_at_close(p) else fill_entries(book, bar, row, bar["open"], bar["open_time"])
         fill_stops(book, bar, row)
         pay_funding(book, bar, row)
         before = book.equity
@@ -64,23 +66,49 @@ def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
         basis = base_of(book)
         book.peak = max(book.peak, basis)
         gone = liquidate(book, bar, row, before) if book.equity <= 0.0 < before else []
+        if p["broker.fill"] == "next_close":
+            late, ruined = fill_at_close(book, bar, row, before)
+            cancelled, gone = cancelled | late, gone + ruined
         roll_day(book, bar)
         halt(book, bar)
         govern(book, bar, row, actions[i], confidences[i], cancelled | dict.fromkeys(gone, Reason.LIQUIDATED))
         if p["broker.fill"] == "close":
-            fill_exits(book, bar, row, bar["close"], bar["close_time"], at_open=False)
-            fill_entries(book, bar, row, bar["close"], bar["close_time"])
-            marked = book.equity
-            mark(book, bar, row)
-            book.peak = max(book.peak, base_of(book))
-            for s in liquidate(book, bar, row, before) if book.equity <= 0.0 < marked else []:
+            for s in fill_at_close(book, bar, row, before)[1]:
                 if row["governor_reason"][s] != Reason.APPROVED:
                     row["governor_reason"][s] = int(Reason.LIQUIDATED)
+        if p["broker.impact"] > 0.0:
+            for s, sym in enumerate(book.symbols):
+                amount = bar["close"][s] * bar["volume"][s]
+                sym["traded"] = amount if amount > 0.0 else sym["traded"]
         for name in ("equity", "balance", "exposure"):
             row[name] = getattr(book, name)
         for name in names:
             out[name].append(row[name])
     return book, out
+
+
+def is_at_close(p):
+    """Whether orders are filled at a close."""
+    return p["broker.fill"] in ("close", "next_close")
+
+
+def fill_at_close(book, bar, row, before):
+    """10.6 d: orders that are due at this close, and the mark after them. Returns {symbol: reason} of the cancelled, and the ruined."""
+    fill_exits(book, bar, row, bar["close"], bar["close_time"], at_open=False)
+    cancelled = fill_entries(book, bar, row, bar["close"], bar["close_time"])
+    marked = book.equity
+    mark(book, bar, row)
+    book.peak = max(book.peak, base_of(book))
+    return cancelled, liquidate(book, bar, row, before) if book.equity <= 0.0 < marked else []
+
+
+def traded_before(close, volume, last):
+    """Quote volume of the last bar with any, before each bar of one symbol."""
+    out = []
+    for price, amount in zip(close, volume):
+        out.append(last)
+        last = price * amount if price * amount > 0.0 else last
+    return out
 
 
 def side_of(pos):
@@ -95,24 +123,32 @@ def fill_exits(book, bar, row, prices, time, at_open):
         if pos is None or math.isnan(price):
             continue
         beyond = price < pos["stop"] if side_of(pos) > 0 else price > pos["stop"]
-        if sym["exit"] is not None:
-            leave(book, s, price, time, sym["exit"], row)
+        is_due = sym["exit"] is not None and book.t >= sym["exit_due"] and not (at_open and book.p["broker.fill"] == "next_close")
+        if is_due:
+            leave(book, s, worst(book, bar, s, -side_of(pos), price), time, sym["exit"], row)
         elif at_open and beyond:
-            leave(book, s, price, time, Reason.STOP, row)
+            leave(book, s, worst(book, bar, s, -side_of(pos), price), time, Reason.STOP, row)
+
+
+def worst(book, bar, s, side, price):
+    """10.6 d: the worst price of the bar for who buys (side 1.0) or sells, where that is assumed; else `price`."""
+    if book.p["broker.fill"] != "worst":
+        return price
+    return bar["high"][s] if side > 0.0 else bar["low"][s]
 
 
 def fill_entries(book, bar, row, prices, time):
     """10.6 b 2, r: ordered entries; a hole or the kill switch cancels. Returns {symbol: reason} of the cancelled, None under a position."""
     cancelled = {}
     for s, sym in enumerate(book.symbols):
-        if sym["pending"] is None:
+        if sym["pending"] is None or (book.t < sym["due"] and not book.p["governor.emergency_stop"]):
             continue
         if book.p["governor.emergency_stop"]:
             cancelled[s] = Reason.EMERGENCY_STOP_ACTIVE if sym["pos"] is None else None
         elif math.isnan(prices[s]):
             cancelled[s] = Reason.NO_BAR if sym["pos"] is None else None
         else:
-            enter(book, s, prices[s], time)
+            enter(book, s, worst(book, bar, s, sym["pending"], prices[s]), time)
         sym["pending"] = None
     book.n_cancelled += len(cancelled)
     return cancelled
@@ -122,7 +158,7 @@ def enter(book, s, price, time):
     """10.6 d, e, i, j: fixed notional, slippage against us, stop from the fill price."""
     p, notional = book.p, abs(book.symbols[s]["pending"])
     side = 1.0 if book.symbols[s]["pending"] > 0.0 else -1.0
-    fill = price * (1.0 + side * p["broker.slippage_rate"])
+    fill = moved(book, s, side, price, notional) * (1.0 + side * p["broker.slippage_rate"])
     qty = side * (notional / fill)
     stop = fill * (1.0 - side * p["governor.stop_loss"])
     fee = notional * p["broker.fee_rate"]
@@ -132,11 +168,20 @@ def enter(book, s, price, time):
     note_fill(book, s, time, book.symbols[s]["pos"]["id"], 1, Reason.APPROVED, qty, fill, price, notional, stop, fee, 0.0, 0.0)
 
 
+def moved(book, s, side, price, notional):
+    """10.6 e: the price after an order of `notional` has moved it, by the root of its share in what the bar before traded."""
+    impact, traded = book.p["broker.impact"], book.symbols[s]["traded"]
+    if impact == 0.0:
+        return price
+    return price * (1.0 + side * (min(impact * math.sqrt(notional / traded), 0.5) if traded > 0.0 else 0.5))
+
+
 def leave(book, s, price, time, reason, row):
     """10.6 f: close in full; the balance changes once, by (gross - exit fee) - entry fee (0.2)."""
     sym, p = book.symbols[s], book.p
     pos, sym["pos"], sym["exit"] = sym["pos"], None, None
-    fill = price * (1.0 - side_of(pos) * p["broker.slippage_rate"])
+    side, worth = -side_of(pos), abs(pos["qty"]) * price
+    fill = moved(book, s, side, price, worth) * (1.0 + side * p["broker.slippage_rate"])
     notional = abs(pos["qty"]) * fill
     fee = notional * p["broker.fee_rate"]
     change = (pos["qty"] * (fill - pos["entry"]) - fee) - pos["fee"]
@@ -168,9 +213,9 @@ def fill_stops(book, bar, row):
             if book.t - sym["last_bar"] >= book.p["broker.delist_after"]:
                 leave(book, s, sym["last_close"], bar["close_time"], Reason.DELISTED, row)
         elif side_of(pos) > 0 and bar["low"][s] <= pos["stop"]:
-            leave(book, s, min(pos["stop"], bar["open"][s]), bar["close_time"], Reason.STOP, row)
+            leave(book, s, worst(book, bar, s, -1.0, min(pos["stop"], bar["open"][s])), bar["close_time"], Reason.STOP, row)
         elif side_of(pos) < 0 and bar["high"][s] >= pos["stop"]:
-            leave(book, s, max(pos["stop"], bar["open"][s]), bar["close_time"], Reason.STOP, row)
+            leave(book, s, worst(book, bar, s, 1.0, max(pos["stop"], bar["open"][s])), bar["close_time"], Reason.STOP, row)
 
 
 def pay_funding(book, bar, row):
@@ -201,18 +246,24 @@ def mark(book, bar, row):
             pos["unrealised"] = value
             unrealised += value
             exposure += pos["notional"]
+        if sym["pending"] is not None:
+            exposure += abs(sym["pending"])
     book.equity, book.exposure = book.balance + unrealised, exposure
 
 
 def liquidate(book, bar, row, before):
     """Close everything at its mark and forgive what is owed. Returns the symbols that were held."""
     held = [s for s, sym in enumerate(book.symbols) if sym["pos"] is not None]
+    ordered = [s for s, sym in enumerate(book.symbols) if sym["pending"] is not None]
+    for s in ordered:
+        book.symbols[s]["pending"] = None
+    book.n_cancelled += len(ordered)
     for s in held:
         leave(book, s, book.symbols[s]["last_close"], bar["close_time"], Reason.LIQUIDATED, row)
     won, lost = total(x for x in row["pnl"] if x > 0.0), total(-x for x in row["pnl"] if x < 0.0)
     row["pnl"] = [x * ((before + won) / lost) if x < 0.0 else x for x in row["pnl"]]
     book.balance = book.equity = book.exposure = 0.0
-    return held
+    return held + ordered
 
 
 def base_of(book):
@@ -239,7 +290,7 @@ def halt(book, bar):
 
 def govern(book, bar, row, actions, confidences, cancelled):
     """10.6 b 7: exits first, then entries in the configured order."""
-    reasons, leaving = row["governor_reason"], set()
+    p, reasons, leaving = book.p, row["governor_reason"], set()
     for s in cancelled:
         reasons[s] = cancelled[s]
     for s, sym in enumerate(book.symbols):
@@ -255,7 +306,7 @@ def govern(book, bar, row, actions, confidences, cancelled):
         size, reasons[s] = govern_step(book, bar, s, actions[s], confidences[s], s in leaving)
         if reasons[s] == Reason.APPROVED:
             row["final_action"][s], row["size"][s] = actions[s], size
-            book.symbols[s]["pending"] = size
+            book.symbols[s]["pending"], book.symbols[s]["due"] = size, book.t + DELAY.get(p["broker.fill"], 1)
             book.exposure += abs(size)
             book.trades_today += 1
     row["governor_reason"] = [int(r) for r in reasons]
@@ -266,7 +317,7 @@ def order_exit(book, s, action, reasons, leaving):
     p, sym = book.p, book.symbols[s]
     pos, is_new = sym["pos"], sym["exit"] is None
     side = side_of(pos)
-    age = book.t - pos["bar"] + (1 if p["broker.fill"] == "next_open" else 0)
+    age = book.t - pos["bar"] + DELAY.get(p["broker.fill"], 1)
     code = None
     if (action == SELL and side > 0) or (action == BUY and side < 0):
         code = Reason.EXIT_SIGNAL
@@ -276,7 +327,7 @@ def order_exit(book, s, action, reasons, leaving):
     elif p["governor.emergency_stop"] and p["governor.flatten_on_kill"]:
         code = Reason.EMERGENCY_STOP_ACTIVE
     if code is not None and is_new:
-        sym["exit"] = code
+        sym["exit"], sym["exit_due"] = code, book.t + DELAY.get(p["broker.fill"], 1)
         leaving.add(s)
         if action not in (BUY, SELL):
             reasons[s] = code
@@ -300,7 +351,8 @@ def screen(book, bar, s, action, confidence, is_open):
 def govern_step(book, bar, s, action, confidence, is_leaving):
     """10.3: the first rule that hits gives the reason. Returns the signed notional and the reason."""
     p, now = book.p, bar["close_time"]
-    refused = screen(book, bar, s, action, confidence, book.symbols[s]["pos"] is not None and not is_leaving)
+    is_taken = book.symbols[s]["pos"] is not None or book.symbols[s]["pending"] is not None
+    refused = screen(book, bar, s, action, confidence, is_taken and not is_leaving)
     if refused is not None:
         return 0.0, refused
     if book.equity <= 0.0:

@@ -10,7 +10,7 @@ from qtcore.rules import Reason
 from qtcore.types import N_CLOSED, slab
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import metrics as naive
-from tests.qtcore.test_trade import OPTIONS, funding_for, votes_for, with_funding
+from tests.qtcore.test_trade import FILLS, OPTIONS, funding_for, votes_for, with_funding
 from tests.support import PUBLISHED
 
 CASH = PUBLISHED.broker.initial_cash
@@ -26,7 +26,7 @@ def run(name, seed=3, has_funding=False, n=400):
 
 
 @pytest.mark.parametrize("has_funding", [False, True])
-@pytest.mark.parametrize("name", ["default", "many_trades", "close", "delist", "costly"])
+@pytest.mark.parametrize("name", ["default", "many_trades", "delist", "costly", *FILLS])
 def test_cash_and_holdings_are_equity_at_every_bar(name, has_funding):
     """Cash comes from the ledger and the funding paid, holdings from the positions; nothing else is equity."""
     bars = awkward_bars(300, 3)
@@ -43,7 +43,7 @@ def test_cash_and_holdings_are_equity_at_every_bar(name, has_funding):
         assert result.equity[0] == pytest.approx(cash + np.sum(held["qty"] * held["last_close"]), abs=1e-9 * CASH)
 
 
-@pytest.mark.parametrize("name", ["default", "many_trades", "close", "last_50"])
+@pytest.mark.parametrize("name", ["default", "many_trades", "last_50", *FILLS])
 def test_the_ledger_adds_up_and_replays_to_the_final_state(name):
     _, params, state, result, *_ = run(name)
     account, positions, closed = init_account(params, len(state.positions))
@@ -124,7 +124,7 @@ def test_what_the_governor_promises(name):
     assert not result.size[~approved].any()
     if g.emergency_stop:
         assert not approved.any()
-    if params.broker.fill.name == "NEXT_OPEN":
+    if not params.broker.fill.is_at_close:
         assert np.all(np.abs(result.size) <= (base * g.max_position)[:, None] * (1.0 + 1e-12))
         if g.exposure_mode.name == "PROJECTED":
             rows = approved.any(axis=1)

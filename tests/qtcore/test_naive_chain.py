@@ -145,6 +145,8 @@ VARIANTS = {
     "balance halts": ({"governor.max_drawdown": 0.03, "governor.drawdown_basis": "balance"}, {}),
     "long only": ({"broker.allow_short": False, "broker.fee_rate": 0.002, "broker.slippage_rate": 0.003}, {"quiet": 0.3}),
     "one bar": ({"broker.max_holding_bars": 1, "governor.min_confidence": 0.5}, {"funding": True}),
+    "late, and dear": ({"broker.fill": "one_bar_later", "broker.impact": 0.2, "broker.max_holding_bars": 3}, {"funding": True}),
+    "at the worst": ({"broker.fill": "worst", "broker.max_holding_bars": 3}, {"quiet": 0.3}),
     "no horizon": ({"broker.max_holding_bars": 0, "governor.stop_loss": 0.3, "broker.delist_after": 3}, {"funding": True, "quiet": 0.9}),
     "killed": ({"governor.emergency_stop": True}, {}),
     "nothing to buy": ({"governor.max_position": 0.0}, {}),

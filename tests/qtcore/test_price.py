@@ -359,7 +359,6 @@ def test_expected_funding_is_an_exponential_mean():
         ({"ensemble.rule": "mean"}, "ensemble.rule may be mean only where decide.rule is edge"),
         ({"meta.mode": "bet"}, "meta.mode must be policy, override or v5"),
         ({"governor.sizing_mode": "kelly_edge"}, "sizing_mode may be kelly_edge only"),
-        (PRICED | {"broker.fill": "close"}, "broker.fill must be next_open where decide.rule is edge"),
         ({"governor.order": "by_edge"}, "order may be by_edge only"),
     ],
 )

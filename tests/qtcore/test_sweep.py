@@ -138,6 +138,9 @@ MODES = [
     {"ensemble.regime_factors": [0.5 + 0.1 * (i % 7) for i in range(45)]},
     {"ensemble.multipliers": [0.8, 0.9, 1.0, 1.1]},
     {"governor.order": "by_confidence", "broker.fill": "close"},
+    {"broker.fill": "next_close", "broker.impact": 0.2},
+    {"broker.fill": "one_bar_later"},
+    {"broker.fill": "worst"},
     {"governor.cooldown_scope": "last_50", "governor.sizing_mode": "kelly_empirical", "governor.exposure_mode": "existing"},
     {"governor.drawdown_basis": "balance", "governor.drawdown_reset": "daily"},
     {"governor.emergency_stop": True},
@@ -147,7 +150,8 @@ MODES = [
     {**RUINED, "governor.drawdown_basis": "balance", "governor.exposure_mode": "existing"},
 ]
 PLAIN_ONLY = ({"governor.order": "by_confidence"}, {"broker.fill": "close"}, {"governor.cooldown_scope": "last_50"})
-PLAIN_ONLY = (*PLAIN_ONLY, {"governor.sizing_mode": "kelly_empirical"})
+PLAIN_ONLY = (*PLAIN_ONLY, {"governor.sizing_mode": "kelly_empirical"}, {"broker.impact": 0.1}, {"broker.fill": "next_close"})
+PLAIN_ONLY = (*PLAIN_ONLY, {"broker.fill": "one_bar_later"}, {"broker.fill": "worst"})
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
 from qtcore.params import PARAMS
 from qtcore.rules import RULES, Reason
-from qtcore.types import FILL, NEVER, NS_PER_HOUR, Bars
+from qtcore.types import FILL, NEVER, NS_PER_HOUR, WAITS, Bars
 from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
 from tests.support import PUBLISHED
@@ -54,9 +54,20 @@ OPTIONS = {
     "delist": {"broker.delist_after": 2, "broker.max_holding_bars": 48, "governor.stop_loss": 0.5},
     "ruined": RUINED,
     "ruined_close": {**RUINED, "broker.fill": "close", "governor.drawdown_basis": "balance", "governor.drawdown_reset": "daily"},
+    "next_close": {"broker.fill": "next_close", "broker.max_holding_bars": 4, "governor.stop_loss": 0.01},
+    "next_close_once": {"broker.fill": "next_close", "broker.max_holding_bars": 1, "governor.drawdown_basis": "balance"},
+    "one_bar_later": {"broker.fill": "one_bar_later", "broker.max_holding_bars": 3, "governor.max_exposure": 0.2},
+    "one_bar_later_once": {"broker.fill": "one_bar_later", "broker.max_holding_bars": 1, "governor.stop_loss": 0.004},
+    "worst": {"broker.fill": "worst", "broker.max_holding_bars": 4, "governor.stop_loss": 0.01},
+    "impact": {"broker.impact": 0.3, "broker.max_holding_bars": 4},
+    "impact_close": {"broker.impact": 0.9, "broker.max_holding_bars": 4, "broker.fill": "next_close", "governor.max_drawdown": 0.9},
+    "ruined_next_close": {**RUINED, "broker.fill": "next_close"},
+    "ruined_later": {**RUINED, "broker.fill": "one_bar_later", "broker.max_holding_bars": 3},
+    "ruined_worst": {**RUINED, "broker.fill": "worst"},
     "costly": {"broker.fee_rate": 0.01, "broker.slippage_rate": 0.05, "governor.stop_loss": 0.02, "broker.max_holding_bars": 3},
 }
 
+FILLS = ("close", "next_close", "one_bar_later", "worst", "impact", "impact_close")
 POSITION_KEYS = {
     "qty": "qty",
     "entry_price": "entry",
@@ -105,7 +116,7 @@ def with_funding(bars: Bars, rates: np.ndarray) -> Bars:
 
 
 def run_naive(bars, action, confidence, params, book=None):
-    columns = {name: getattr(bars, name).tolist() for name in ("open_time", "close_time", "open", "high", "low", "close")}
+    columns = {name: getattr(bars, name).tolist() for name in ("open_time", "close_time", "open", "high", "low", "close", "volume")}
     funding = None if bars.funding is None else bars.funding.tolist()
     return naive.trade(columns, action.tolist(), confidence.tolist(), params.flat(), book, funding)
 
@@ -137,7 +148,9 @@ def assert_same_account(state, book):
         for name, key in POSITION_KEYS.items():
             np.testing.assert_array_equal(position[name], pos[key], name)
         np.testing.assert_array_equal(position["last_close"], sym["last_close"])
-        assert (position["last_bar"], position["pending_exit"]) == (sym["last_bar"], sym["exit"] or 0), "last_bar, pending_exit"
+        due = max(sym["due"] if sym["pending"] else -1, sym["exit_due"] if sym["exit"] else -1)
+        waits = WAITS if due > book.t + 1 else 0
+        assert (position["last_bar"], position["pending_exit"]) == (sym["last_bar"], (sym["exit"] or 0) + waits), "last_bar, pending_exit"
         assert position["pending_notional"] == (sym["pending"] or 0.0), "pending_notional"
         assert position["last_loss_time"] == (NEVER if sym["last_loss"] is None else sym["last_loss"]), "last_loss_time"
 
@@ -191,7 +204,8 @@ def test_the_cases_reach_every_rule_of_the_account_and_move_something_by_every_p
 MIXED = st.fixed_dictionaries(
     {
         "broker.max_holding_bars": st.sampled_from([0, 1, 2, 7]),
-        "broker.fill": st.sampled_from(["next_open", "next_open", "close"]),
+        "broker.fill": st.sampled_from(["next_open", "close", "next_close", "one_bar_later", "worst"]),
+        "broker.impact": st.sampled_from([0.0, 0.0, 0.2]),
         "broker.allow_short": st.booleans(),
         "broker.delist_after": st.sampled_from([1, 3, 24]),
         "broker.fee_rate": st.sampled_from([0.0, 0.0004]),
@@ -270,7 +284,7 @@ def test_cutting_the_input_changes_nothing(name, cuts, seed, has_funding):
     assert_same_run(whole, run_in_blocks(bars, action, confidence, params, cuts))
 
 
-@pytest.mark.parametrize("name", ["horizon", "by_confidence", "close", "last_50"])
+@pytest.mark.parametrize("name", ["horizon", "by_confidence", "last_50", *FILLS])
 def test_bar_by_bar_is_the_same_run(name):
     bars = awkward_bars(120, 5)
     action, confidence = votes_for(bars, 5)
@@ -279,13 +293,14 @@ def test_bar_by_bar_is_the_same_run(name):
     assert_same_run(whole, run_in_blocks(bars, action, confidence, params, list(range(1, bars.n))))
 
 
+@pytest.mark.parametrize("name", ["horizon", *FILLS])
 @pytest.mark.parametrize("t", [1, 80, 159])
-def test_the_past_ignores_the_future(t):
+def test_the_past_ignores_the_future(t, name):
     bars, other = awkward_bars(160, 1), awkward_bars(160, 2)
     planes = {name: np.vstack([getattr(bars, name)[:t], getattr(other, name)[t:]]) for name in ("open", "high", "low", "close", "volume")}
     changed = Bars(bars.open_time, bars.close_time, **planes, symbols=bars.symbols, interval=bars.interval)
     action, confidence = votes_for(bars, 1)
-    params = PUBLISHED.with_values({"broker.max_holding_bars": 5})
+    params = PUBLISHED.with_values(OPTIONS[name])
     a = run_in_blocks(bars, action, confidence, params, [])[0]
     action[t:], confidence[t:] = votes_for(bars, 9)[0][t:], 0.99
     b = run_in_blocks(changed, action, confidence, params, [])[0]
@@ -305,11 +320,12 @@ def digest(name="horizon"):
 
 
 def test_the_interpreter_gives_the_same_bits():
-    code = "from tests.qtcore.test_trade import digest; print(digest())"
+    names = ["horizon", "one_bar_later", "impact_close", "worst"]
+    code = f"from tests.qtcore.test_trade import digest; print(*map(digest, {names}))"
     root = Path(__file__).resolve().parents[2]
     env = {**os.environ, "NUMBA_DISABLE_JIT": "1", "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, env=env, capture_output=True, text=True, check=False)
-    assert done.stdout.strip() == digest(), done.stderr
+    assert done.stdout.split() == [digest(name) for name in names], done.stderr
 
 
 # ---------------------------------------------------------------- five-bar examples
@@ -321,7 +337,7 @@ FLAT = (100.0, 100.0, 100.0, 100.0)
 HOLE = (np.nan,) * 4
 
 
-def example(rows, signals, confidence=0.9, values=None, funding=None, state=None):
+def example(rows, signals, confidence=0.9, values=None, funding=None, state=None, volume=0.0):
     """Run bars (open, high, low, close) per symbol and bar with signals "B", "S" or "." per symbol; times start at midnight UTC.
 
     rows, signals: one list for one symbol, or a dict of symbols. Returns the result, the state and a list of readable fills.
@@ -334,7 +350,7 @@ def example(rows, signals, confidence=0.9, values=None, funding=None, state=None
     first = 0 if state is None else int(state.account["n_bars"][0])
     open_time = START + NS_PER_HOUR * np.arange(first, first + n)
     rates = None if funding is None else np.array(funding, float).reshape(n, -1)
-    bars = Bars(open_time, open_time + NS_PER_HOUR, *planes, np.zeros_like(planes[0]), tuple(rows), NS_PER_HOUR, rates)
+    bars = Bars(open_time, open_time + NS_PER_HOUR, *planes, np.full_like(planes[0], volume), tuple(rows), NS_PER_HOUR, rates)
     params = PUBLISHED.with_values({**NO_COST, **TEN_PERCENT, **(values or {})})
     state = TradeState.fresh(params, len(rows)) if state is None else state
     conf = np.broadcast_to(np.array(confidence, float), (n, len(rows))) if np.ndim(confidence) < 2 else np.array(confidence, float)

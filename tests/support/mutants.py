@@ -51,9 +51,12 @@ MUTANTS: tuple[tuple[str, str, str, str], ...] = (
     (
         "positions live a bar longer",
         "chain/trade.py",
-        "own_bar = funding.shape[0] > 0, 0 if is_close_fill else 1",
-        "own_bar = funding.shape[0] > 0, 0",
+        "own_bar = funding.shape[0] > 0, (0 if is_close_fill else 1)",
+        "own_bar = funding.shape[0] > 0, (0 if is_close_fill else 0)",
     ),
+    ("an order that should wait does not", "chain/trade.py", "waits = WAITS if", "waits = 0 if"),
+    ("the worst price is the best", "broker.py", "return high if side > 0.0 else low", "return low if side > 0.0 else high"),
+    ("orders move prices for us", "broker.py", "move = impact * math.sqrt(", "move = -impact * math.sqrt("),
     (
         "the least confident goes first",
         "chain/trade.py",

@@ -59,7 +59,8 @@ class PaperBroker:
     """A simulated exchange account in a file.
 
     params: costs and the number of holes after which a symbol is gone. cash: quote, what a new account starts with. made: notes new files.
-    Raises UserError where the file is not one, and for `broker.fill = close`, which nobody can do after the close.
+    Raises UserError where the file is not one, and for assumptions about fills that a backtest alone can make: another `broker.fill` than
+    the next open, a `broker.impact`.
     """
 
     def __init__(
@@ -68,6 +69,10 @@ class PaperBroker:
         if params.broker.fill.name != "NEXT_OPEN":
             raise UserError(
                 f"broker.fill must be next_open in live trading, was {params.broker.fill.name.lower()}; an order needs a market"
+            )
+        if params.broker.impact > 0.0:
+            raise UserError(
+                f"broker.impact must be 0 in live trading, was {params.broker.impact:g}; paper fills know no volume, so set slippage_rate"
             )
         self.path, self.symbols, self.params = Path(path), symbols, params
         self.place = Place(self.path, "paper account", "start again, the journal gives it everything back")

@@ -188,6 +188,8 @@ def test_orders_and_bars_are_taken_once(market, tmp_path):
 def test_a_broker_at_the_close_is_refused(tmp_path):
     with pytest.raises(UserError, match="next_open"):
         PaperBroker(tmp_path / "b", ("A",), PUBLISHED.with_values({"broker.fill": "close"}))
+    with pytest.raises(UserError, match=r"broker\.impact must be 0 in live trading, was 0\.1"):
+        PaperBroker(tmp_path / "b", ("A",), PUBLISHED.with_values({"broker.impact": 0.1}))
 
 
 # the journal's refusals

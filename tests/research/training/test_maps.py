@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import research
-from qtcore import InputError, Params
+from qtcore import Params
 from qtcore.chain.price import no_map
 from qtcore.types import N_KNOTS, NS_PER_HOUR
 from research.errors import ModelError
@@ -212,9 +212,10 @@ def test_parameters_bring_the_training_of_their_profile(bars):
     assert research.backtest(bars, made["published"], published).profile == "published"
 
 
-def test_a_training_whose_maps_cannot_be_fitted_is_refused_before_the_work(bars):
-    with pytest.raises(InputError, match=r"broker\.fill must be next_open"):
-        research.train(bars, ["xgb"], "L1", Params.profile("published").with_values({"broker.fill": "close"}), maps=True)
+def test_maps_are_those_of_fills_at_the_next_open_whatever_the_run_assumes(bars):
+    plan = {"models": ["lgbm"], "preset": "tiny", "n_folds": 1, "processes": 1}
+    usual, late = (research.train(bars, params=Params().with_values({"broker.fill": fill}), **plan) for fill in ("next_open", "worst"))
+    assert_same_bits(usual.maps.maps, late.maps.maps)
 
 
 def test_voters_that_tell_more_weigh_more(bars):

@@ -22,6 +22,7 @@ from research.verify.parity import compare, random_future, replay, single_edges,
 from research.verify.rerun import future_claims, order_claim
 from research.workflow.recording import verify_run
 from tests.conftest import assert_same_bits, awkward_bars
+from tests.qtcore.test_trade import RUINED
 from tests.support import PUBLISHED
 
 N = 400
@@ -75,6 +76,28 @@ def with_fill(run: Evidence, k: int, **values: float) -> Evidence:
 def first_cell(mask: np.ndarray) -> tuple[int, int]:
     row, symbol = np.argwhere(mask)[len(np.argwhere(mask)) // 2]
     return int(row), int(symbol)
+
+
+ASSUMED = {
+    **{name: {"broker.fill": name} for name in ("close", "next_close", "one_bar_later", "worst")},
+    "once": {"broker.fill": "one_bar_later", "broker.max_holding_bars": 1},
+    "balance": {"broker.fill": "close", "governor.drawdown_basis": "balance", "governor.kelly_fraction": 1.0},
+    "impact": {"broker.impact": 0.3, "governor.max_drawdown": 1.0},
+    "ruined": {**RUINED, "broker.fill": "one_bar_later", "broker.max_holding_bars": 4},
+    "ruined_close": {**RUINED, "broker.fill": "next_close"},
+}
+
+
+@pytest.mark.parametrize("name", ASSUMED)
+def test_every_assumption_about_fills_is_proven_and_a_forged_price_is_found(name, tmp_path):
+    bars = funded_bars()
+    made = backtest(bars, Predictions.random(bars, seed=1), PUBLISHED.with_values(VALUES | ASSUMED[name]))
+    run = read_evidence(made.save(tmp_path / "run", record=False))
+    assert len(run.fills) > 8
+    assert broken_by(run) == []
+    k = int(np.flatnonzero(run.fills["is_entry"] == 1)[3])
+    assert "reference" in broken_by(with_fill(run, k, reference_price=run.fills["reference_price"][k] * 1.001))
+    assert "approved" in broken_by(with_fill(run, k, bar=run.fills["bar"][k] + 1))
 
 
 # ------------------------------------------------------------------ an honest run
