@@ -3,7 +3,7 @@
 - `accuracy`: who is scored on which cells, by the statistics of `research.training.scoring`
 - `rates`: how often each layer and each rule acted; `reachability`, `thresholds`: which rules and settings never can
 - `attribution`: PnL by layer and rule; `traders`: who made no trade, and why; `provenance`: where every prediction came from
-- `lacked`: what the data lacked
+- `waterfall`: the same decisions under other fills and costs; `lacked`: what the data lacked
 - `alpha`: what was earned beyond the market, in blocks; `sign_test`: what luck reaches among all that was tried, by flipping their signs
 - `sharpe`: probabilistic and deflated Sharpe ratio; `finding`: edge, no edge, not enough data
 - `plausibility`, `planted`: figures too good to be honest, and whether a leak would be noticed

@@ -3,7 +3,8 @@
 `spec` D-98: where fewer than 15 blocks of time held anything it is `not enough data`; where the t value of what was earned beyond the
 market (`research.evidence.alpha`) is above what luck reaches in one of twenty families of all that was tried
 (`research.evidence.sign_test`) it is `edge`; else `no edge`. An `edge` on bars where a leak would not be noticed is `not enough data` too
-(`research.evidence.planted`). What a reader may believe of it also hangs on the proof: `research.runs.verdict`.
+(`research.evidence.planted`), and one of fills that nobody can have (`fill_in_doubt`). What a reader may believe of it also hangs on the
+proof: `research.runs.verdict`.
 """
 
 import math
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.choices import FillAt
 from qtcore.rules import Reason, rule_of
 from qtcore.sweep.hedge import Hedged
 from research.errors import several
@@ -169,6 +171,18 @@ def judge_picks(picks: Any, daily: NDArray[np.float64], least: int) -> dict[str,
         "setting there."
     )
     return out | {"verdict": verdict, "sentence": said, "per_day": float(daily.mean()), "ci95": [float(low), float(high)]}
+
+
+def fill_in_doubt(fill: FillAt) -> str | None:
+    """Say why fills of this kind show no edge; None where they could be had.
+
+    >>> fill_in_doubt(FillAt.NEXT_OPEN), fill_in_doubt(FillAt.WORST)[:21]
+    (None, 'broker.fill was worst')
+    """
+    why = {FillAt.CLOSE: "no order reaches the close that decides it", FillAt.WORST: "the worst price of a bar is a bound and no fill"}
+    if fill not in why:
+        return None
+    return f"broker.fill was {fill.name.lower()}, and {why[fill]}; an edge shows at the next open, at the next close or a bar later."
 
 
 def no_trades(counts: dict[str, int], n_trades: int, declined: bool = False) -> str | None:

@@ -16,7 +16,7 @@ from qtcore.types import MODELS, NS_PER_HOUR, Source
 from research.evidence import sharpe as sr
 from research.evidence.accuracy import SCORED, scores
 from research.evidence.alpha import hedged
-from research.evidence.finding import decide, independent_trades, no_trades, reason, tested
+from research.evidence.finding import decide, fill_in_doubt, independent_trades, no_trades, reason, tested
 from research.evidence.lacked import funding_payments, lacked
 from research.evidence.ledger import Ledger, TrialSummary, trial_of
 from research.evidence.ledger_reading import judged
@@ -51,7 +51,8 @@ def summarise(run: RunRecord) -> dict[str, Any]:
     drawn = Bootstrap(len(net), bootstrap.block)
     evidence = _evidence(run, rows, net, drawn)
     evidence["plausibility"] = plausibility(run, rows, net, (bootstrap, drawn))
-    if evidence["finding"] == "edge" and (text := in_doubt(evidence["plausibility"])) is not None:
+    text = fill_in_doubt(run.params.broker.fill) or in_doubt(evidence["plausibility"])
+    if evidence["finding"] == "edge" and text is not None:
         evidence |= {"finding": "not enough data", "reason": text}
     text = declined(run, rows, pnl["n_trades"])
     evidence["declined"] = text is not None
@@ -82,6 +83,7 @@ def summarise(run: RunRecord) -> dict[str, Any]:
         "pnl": {k: v for k, v in pnl.items() if k not in ("regimes", "regime_trades")},
         "attribution": attribution(run),
         "traders": traders(run, rows, pnl["n_trades"]),
+        "waterfall": getattr(run, "assumed", None),  # a record that is only compared has none
         "evidence": evidence
         | {"bootstrap": {"mean_block_bars": bootstrap.block, "resamples": bootstrap.n_resamples, "seed": bootstrap.seed}},
     }

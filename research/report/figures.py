@@ -4,6 +4,7 @@ Colours mean the same everywhere: blue the chain, amber the ensemble alone, grey
 Margins are set by hand, in inches: matplotlib's automatic layout took three quarters of the time of a report.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from qtcore.rules import words_of
 from research.report.svg import BAD, CHAIN, ENSEMBLE, GOOD, INK, MARKET, MUTED, PAPER, Picture, picture
-from research.report.words import count, layer_name, percent, scored, verdict_name, words
+from research.report.words import assumption_name, count, layer_name, percent, scored, verdict_name, words
 
 BUCKETS = 240  # of a line: its lowest and highest value in each are drawn, so no spike is lost
 ROW = 0.27  # inches of a row of bars or intervals
@@ -168,6 +169,35 @@ def placebo(found: dict[str, Any] | None) -> Picture | None:
             ax.locator_params(axis="y", integer=True, nbins=5)
 
     return picture(draw, "Mean daily net return of the run and of its placebos", (2.2, 2.2 * len(made)))
+
+
+def waterfall(found: Mapping[str, Any] | None) -> Picture | None:
+    """Draw the net return of the run's decisions under each assumption, and what it differs from the run; None where none was traded."""
+    columns = [column for column in (found or {}).get("columns", []) if column["refused"] is None][::-1]
+    if not columns:
+        return None
+    own = next(100.0 * column["net_return"] for column in columns if column["is_own"])
+    beside = {"xycoords": ("axes fraction", "data"), "xytext": (6, 0), "va": "center", "color": MUTED, **NOTE}
+
+    def draw(figure: Any, is_narrow: bool) -> None:
+        ax = figure.subplots()
+        _margins(figure, 1.75, 1.2, 0.45, 0.05)
+        for y, column in enumerate(columns):
+            net, apart = 100.0 * column["net_return"], 100.0 * column["difference"]
+            ax.barh(y, -apart, left=net, height=0.6, color=GOOD if apart > 0.0 else BAD, alpha=0.35, lw=0)
+            ax.barh(y, net, height=0.6, color=CHAIN if column["is_own"] else MARKET, alpha=0.85, lw=0)
+            text = "the run" if column["is_own"] else f"{apart:+.1f}"
+            ax.annotate(f"{net:+.1f} % ({text})", (1.0, y), **beside)
+        ax.axvline(0.0, color=MUTED, lw=0.8)
+        ax.axvline(own, color=CHAIN, lw=1.2, ls=(0, (4, 3)))
+        ax.set_yticks(range(len(columns)), [assumption_name(column) for column in columns], color=INK)
+        ax.set_ylim(-0.6, len(columns) - 0.4)
+        ax.set_xlabel("net return, % of the starting cash")
+        ax.locator_params(axis="x", nbins=6)
+        ax.grid(False)
+
+    height = 0.6 + 1.1 * ROW * len(columns)
+    return picture(draw, "Net return of the same decisions under other fills and costs", (height, height))
 
 
 def _margins(figure: Any, left: float, right: float, bottom: float, top: float, *, between: float = 0.0, beside: float = 0.0) -> None:

@@ -30,6 +30,7 @@ from research.report.rows import (
     trade_table,
     trader_table,
     tries_text,
+    waterfall_table,
 )
 from research.report.terms import assumptions, verdict_parts
 from research.report.words import count, hours, lacked_text, number, percent, scored, signed_percent, slice_name
@@ -84,6 +85,8 @@ def page(files: RunFiles) -> dict[str, Any]:
         "min_edge": number(1e4 * s["assumptions"]["params"].get("decide.min_edge", 0.0), 1),
         "earned": earned_table(s["attribution"]["layers"]) if s["attribution"].get("layers") else None,
         "never_worse": (s["attribution"].get("never_worse") or {}).get("sentence"),
+        "waterfall": s.get("waterfall"),  # earlier runs have none
+        "assumed": waterfall_table(s["waterfall"]) if s.get("waterfall") else None,
         "last_trades": trade_table(trades.tail(SHOWN_TRADES).iloc[::-1]),
         "largest_trades": trade_table(trades.reindex(trades["pnl"].abs().sort_values(ascending=False).index[:SHOWN_TRADES])),
         "n_trades": count(len(trades)),
@@ -257,6 +260,7 @@ def pictures(s: dict[str, Any], tested: pd.DataFrame, trades: pd.DataFrame) -> d
         "regimes": matrices.regimes(s),
         "trades": figures.trades(closed, s["pnl"]["by_exit"]) if len(closed) else None,
         "placebo": figures.placebo(s["evidence"].get("placebo")),  # earlier runs have none
+        "waterfall": figures.waterfall(s.get("waterfall")),
     }
     return {name: figure for name, figure in out.items() if figure is not None}
 

@@ -18,6 +18,7 @@ from research.evidence.standing import others_text
 from research.report.words import (
     DASH,
     NOT_ENOUGH,
+    assumption_name,
     count,
     layer_name,
     missing,
@@ -333,6 +334,19 @@ def _test_rows(e: dict[str, Any]) -> list[tuple[str, str, str]]:
     rows.append(("T value of alpha", number(test["t"]), shape))
     rows.append(("T value needed", number(test["critical"]), tries))
     return [*rows, ("Chance of such a t value without skill", p_text(test["p"]), "among all of them; never less than the draws can show")]
+
+
+def waterfall_table(found: Mapping[str, Any]) -> Table:
+    """List what the same decisions earn under other fills and costs. found: `waterfall` of a summary."""
+    rows = []
+    for column in found["columns"]:
+        changed = ", ".join(
+            f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in column["set"].items()
+        )
+        figures = [signed_percent(column["net_return"]), signed_percent(column["difference"]), percent(column["max_drawdown"])]
+        about = "the run" if column["is_own"] else column["refused"] or changed or DASH
+        rows.append([assumption_name(column), *figures, count(column["n_trades"]), about])
+    return Table(["assumption", "net return", "against the run", "drawdown", "trades", "set"], rows)
 
 
 def ceiling_table(found: Mapping[str, Any]) -> Table:

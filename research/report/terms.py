@@ -10,6 +10,7 @@ from qtcore.rules import refusals
 from qtcore.types import NS_PER_HOUR
 from research.data.clock import iso
 from research.errors import ordinal, several
+from research.evidence.waterfall import FILLS
 from research.report.rows import changed_params, stage_texts
 from research.report.words import count, layer_name, percent, signed_percent
 
@@ -68,15 +69,6 @@ def label_text(a: Mapping[str, Any]) -> str:
     if label.get("is_percentile"):
         return f"{ahead}: BUY above the {ordinal(100 * label['buy'])}, SELL below the {ordinal(100 * label['sell'])} percentile of training"
     return f"{ahead}: BUY above {signed_percent(label['buy'])}, SELL below {signed_percent(label['sell'])}"
-
-
-FILLS = {
-    "next_open": "at the next bar's open",
-    "close": "at the deciding bar's close",
-    "next_close": "at the next bar's close",
-    "one_bar_later": "at the open of the bar after the next",
-    "worst": "at the worst price of the next bar",
-}
 
 
 def fills_text(a: Mapping[str, Any]) -> str:

@@ -31,6 +31,23 @@ def layer_name(name: str) -> str:
     return LAYERS.get(name, name)
 
 
+ASSUMPTIONS = {
+    "close": "same close",
+    "next_open": "next open",
+    "next_close": "next close",
+    "one_bar_later": "one bar later",
+    "worst": "worst price of the bar",
+    "fees_twice": "fees twice",
+    "impact": "slippage by share in volume",
+    "no_funding": "no funding",
+}
+
+
+def assumption_name(column: Mapping[str, Any]) -> str:
+    """Name of a column of the assumption waterfall."""
+    return ASSUMPTIONS[column["name"]]
+
+
 def row_name(s: Mapping[str, Any], name: str) -> str:
     """Name of a row of accuracies in a summary: of a model or a layer, or what is scored of it where opinions have a price."""
     return layer_name(s.get("scored", {}).get(name, name))  # runs before 0.3 have none

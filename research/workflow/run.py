@@ -86,6 +86,23 @@ class Run(RunRecord):
 
         return placebo_table(self.placebos if draws is None else placebo(self, draws))
 
+    @cached_property
+    def assumed(self) -> dict[str, Any]:
+        """The run's decisions under other fills and costs; see `research.evidence.waterfall`."""
+        from research.evidence.waterfall import waterfall
+
+        return waterfall(self)
+
+    def waterfall(self) -> pd.DataFrame:
+        """Return what the same decisions earn under other fills and costs, one row an assumption; governor and account run anew.
+
+        Columns: `set` (parameters that differ from the run's), `net_return` and `difference` from the run (fractions of the starting cash),
+        `max_drawdown`, `n_trades`, and `refused` (why there are no figures, or None). Break-even cost and capacity: `Run.assumed`.
+        """
+        from research.evidence.waterfall import waterfall_table
+
+        return waterfall_table(self.assumed)
+
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""
         from research.evidence.envelope import write_envelope
