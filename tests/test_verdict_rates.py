@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
+from docs.rates import PAGES, filled
+from research.evidence.finding import EVER
 from tests import verdict_rates
 from tests.verdict_rates import CELLS, EXEMPT, FIRST, LAWS, NOISE, PLANTED, TRIALS, Cell, World, counted
 
@@ -77,3 +79,16 @@ def test_the_whole_product_calls_luck_an_edge_in_at_most_5_percent():
         assert found.count("edge") <= binom.ppf(SURE, len(found), LEVEL)
         planted = [each for kind in PLANTED for each in known[kind]["findings"][profile]]
         assert planted.count("edge") > 0.1 * len(planted)
+
+
+def test_what_asking_after_every_trial_costs_is_what_was_measured():
+    """The sentence of a verdict names the mean over the laws; within 2 points."""
+    known = [stored(cell) for cell in CELLS if cell.law in HELD and cell.trials == TRIALS and not cell.correlation]
+    for k, n in enumerate(TRIALS):
+        assert EVER[n] == pytest.approx(np.mean([each["sums"]["ever"][k] / each["worlds"] for each in known]), abs=0.02)
+
+
+def test_the_tables_of_the_pages_are_made_of_what_was_measured():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert filled(text, verdict_rates.read()) == text, f"{page.name} is older than docs/verdict_rates.json; run docs/rates.py"

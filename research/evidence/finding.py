@@ -28,6 +28,8 @@ from research.training.scoring.opinions import ENOUGH
 
 LEAST_HELD, FEW_HELD = 15, 20  # blocks of time in which something was held: needed; fewer than are said beside the verdict
 Z = 1.96
+TAIL_SKEW, TAIL_WON, TAIL_LOSS = -1.0, 0.7, 2.0  # blocks skewed below it; or a larger share won with losses so many times the gains
+TAILS = "It sells tails: it gains a little often and loses much rarely. No test can know a loss that has not happened."
 EVER = {1: 0.05, 20: 0.17, 100: 0.23}  # share of noise that reads edge at least once when asked after each of so many trials
 
 
@@ -51,6 +53,16 @@ def independent_trades(run: RunRecord, rows: slice, bootstrap: Bootstrap) -> tup
     closed = run.trades[(run.trades["exit_reason"] > 0) & (run.trades["exit_reason"] != Reason.END_OF_DATA)]
     row = np.searchsorted(run.bars.close_time[rows], closed.index.asi8, side="right")
     return len(closed), effective_trades(closed["ret"].to_numpy(), np.minimum(row, bootstrap.n_rows - 1), bootstrap)
+
+
+def sells_tails(skew: float, ret: NDArray[np.float64]) -> bool:
+    """Say whether a book gains a little often and loses much rarely. skew: of its blocks; ret [T]: net returns of its closed trades."""
+    if skew < TAIL_SKEW:
+        return True
+    gains, losses = ret[ret > 0.0], ret[ret < 0.0]
+    if len(ret) < ENOUGH or len(gains) <= TAIL_WON * len(ret):
+        return False
+    return len(losses) == 0 or bool(-losses.mean() > TAIL_LOSS * gains.mean())
 
 
 def decide(test: Mapping[str, Any]) -> str:
@@ -112,7 +124,8 @@ def reason(evidence: Mapping[str, Any]) -> str:
         f"{'above' if is_above else 'not above'} the {test['critical']:.2f} that the best of {_tries(evidence)} reaches by luck in 1 of 20"
     )
     few = f"; something was held in only {test['blocks_held']} {blocks}" if test["blocks_held"] < FEW_HELD else ""
-    return f"{earned}, and its t value of {test['t']:.2f} is {luck} (p = {p_text(test['p'])}){few}.{_looks(evidence)}"
+    tails = f" {TAILS}" if test.get("sells_tails") else ""
+    return f"{earned}, and its t value of {test['t']:.2f} is {luck} (p = {p_text(test['p'])}){few}.{tails}{_looks(evidence)}"
 
 
 def ever_rate(n_trials: int) -> float:

@@ -16,7 +16,7 @@ from qtcore.types import MODELS, NS_PER_HOUR, Source
 from research.evidence import sharpe as sr
 from research.evidence.accuracy import SCORED, scores
 from research.evidence.alpha import hedged
-from research.evidence.finding import decide, fill_in_doubt, independent_trades, no_trades, reason, tested
+from research.evidence.finding import decide, fill_in_doubt, independent_trades, no_trades, reason, sells_tails, tested
 from research.evidence.lacked import funding_payments, lacked
 from research.evidence.ledger import Ledger, TrialSummary, trial_of
 from research.evidence.ledger_reading import judged
@@ -251,6 +251,8 @@ def _evidence(run: RunRecord, rows: slice, net: Any, bootstrap: Bootstrap) -> di
         "trials": asdict(tried),
         "ece_bins": ECE_BINS,
     }
+    closed = run.trades["ret"][run.trades["exit_reason"] > 0].to_numpy()
+    out["test"]["sells_tails"] = sells_tails(out["test"]["skew"], closed)
     finding = decide(out["test"])
     out["finding"] = "no edge" if finding == "edge" and refused else finding
     out["reason"] = reason(out)

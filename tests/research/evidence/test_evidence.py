@@ -12,7 +12,7 @@ import pytest
 from qtcore.rules import Reason, codes, rules_of
 from research.evidence import headline, regime_table, summarise
 from research.evidence import sharpe as sr
-from research.evidence.finding import decide, effective_trades, no_trades, reason
+from research.evidence.finding import TAILS, decide, effective_trades, no_trades, reason, sells_tails
 from research.evidence.rates import rule_counts
 from research.runs.benchmark import bar_returns, buy_and_hold, drawdown
 from research.training.regimes import CELLS, GROUPS, SLICES, TREND, VOLATILITY, regime_cells, slice_sums
@@ -546,3 +546,26 @@ def test_the_sentence_says_what_asking_again_costs():
     assert told(trials=20, declared=50).endswith(" 50 trials were declared beforehand, and all are counted.")
     assert "20 trials are more than the 5 declared (`--declare`)." in told(trials=20, declared=5)
     assert asked not in told(trials=1)
+
+
+@pytest.mark.parametrize(
+    ("skew", "ret", "is_told"),
+    [
+        (-1.2, [0.01, -0.01], True),  # blocks that lose much
+        (0.3, [0.01] * 27 + [-0.05] * 3, True),  # trades that lose much
+        (0.3, [0.01] * 30, True),  # and have not lost yet
+        (0.3, [0.01] * 27 + [-0.015] * 3, False),
+        (0.3, [0.01] * 8 + [-0.05], False),  # too few to say
+        (0.3, [0.03] * 15 + [-0.01] * 25, False),
+        (0.0, [], False),
+    ],
+)
+def test_a_book_that_sells_tails_is_told(skew, ret, is_told):
+    assert sells_tails(skew, np.array(ret, float)) is is_told
+
+
+def test_a_verdict_says_that_a_book_sells_tails(skilled):
+    evidence = skilled.summary["evidence"]
+    assert evidence["test"]["sells_tails"] is False
+    assert TAILS not in evidence["reason"]
+    assert TAILS in reason(evidence | {"test": evidence["test"] | {"sells_tails": True}})
