@@ -184,8 +184,9 @@ def waterfall(found: Mapping[str, Any] | None) -> Picture | None:
         _margins(figure, 1.75, 1.2, 0.45, 0.05)
         for y, column in enumerate(columns):
             net, apart = 100.0 * column["net_return"], 100.0 * column["difference"]
+            shared = min(net, own) if min(net, own) > 0.0 else min(max(net, own), 0.0)
             ax.barh(y, -apart, left=net, height=0.6, color=GOOD if apart > 0.0 else BAD, alpha=0.35, lw=0)
-            ax.barh(y, net, height=0.6, color=CHAIN if column["is_own"] else MARKET, alpha=0.85, lw=0)
+            ax.barh(y, shared, height=0.6, color=CHAIN if column["is_own"] else MARKET, alpha=0.85, lw=0)
             text = "the run" if column["is_own"] else f"{apart:+.1f}"
             ax.annotate(f"{net:+.1f} % ({text})", (1.0, y), **beside)
         ax.axvline(0.0, color=MUTED, lw=0.8)
