@@ -209,16 +209,28 @@ def verify(run: RunFolder, layers: LayersFile = None, quiet: Quiet = False, json
 
 
 @app.command()
-def report(run: RunFolder, quiet: Quiet = False) -> None:
+def report(
+    run: RunFolder,
+    finer: Annotated[str | None, typer.Option(help="shorter candles of the same market: narrow the bounds of the net PnL")] = None,
+    layers: LayersFile = None,
+    quiet: Quiet = False,
+) -> None:
     """Rebuild the HTML report of a finished run; prints its verdict and the path, with --quiet the path alone."""
+    from research.evidence.intrabar import bound
     from research.report import build
     from research.runs.folder import read_run
+    from research.training.models.layers import using
+    from research.workflow.load import load_run
 
-    page, said = build(run), read_run(run).summary["evidence"]
+    with using(layers) as own:
+        bounds = None if finer is None else bound(load_run(run, own), finer)
+    page, said = build(run, intrabar=None if bounds is None else bounds.figures), read_run(run).summary["evidence"]
     if quiet:
         show.fails(said, quiet=True)
     else:
         show.verdict(said)
+        if bounds is not None:
+            show.bounds(bounds)
     show.path(page)
 
 

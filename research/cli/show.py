@@ -100,6 +100,13 @@ def verdict(said: dict[str, Any]) -> None:
         console.print(f"verdict: {said['sentence']}", soft_wrap=True, markup=False, style=style)
 
 
+def bounds(found: Any) -> None:
+    """Say what a run's candles leave open of its net PnL. found: `research.evidence.intrabar.Bounds`."""
+    from research.evidence.intrabar import bounds_text
+
+    console.print(f"net PnL {found.net:+,.2f}, {bounds_text(found.figures)}", soft_wrap=True, markup=False)
+
+
 def fails(said: dict[str, Any], quiet: bool) -> bool:
     """Whether the command must exit 1. Where standard output is not for people (`quiet`), a verdict that fails goes to standard error.
 

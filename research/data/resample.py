@@ -50,7 +50,7 @@ def resample(bars: Bars, interval: str | int, keep_incomplete: bool = False) -> 
     keep = count > 0 if keep_incomplete else complete & (count > 0)
     if not np.any(keep):
         raise DataError(f"bars must fill at least one of {interval_text(length)}, was too short a history; see --keep-incomplete")
-    planes = _gather(bars, first, here, keep)
+    planes = gather(bars, first, here, keep)
     used = np.flatnonzero(keep.any(axis=1))
     rows = slice(used[0], used[-1] + 1)
     open_time = start[first][rows]
@@ -58,8 +58,11 @@ def resample(bars: Bars, interval: str | int, keep_incomplete: bool = False) -> 
     return bars_of((open_time, close_time), [plane[rows] for plane in planes], bars.symbols, length)
 
 
-def _gather(bars: Bars, first: np.ndarray, here: np.ndarray, keep: np.ndarray) -> list[np.ndarray]:
-    """Reduce the rows from each of `first` to the next; NaN where not kept."""
+def gather(bars: Bars, first: np.ndarray, here: np.ndarray, keep: np.ndarray) -> list[np.ndarray]:
+    """Reduce the rows from each of `first` [m] to the next: open, high, low, close, volume [m, S], and funding where bars have it.
+
+    here [n, S]: where bars have a candle; keep [m, S]: what is not kept is NaN.
+    """
     row = np.arange(bars.n)[:, None]
     opened = np.minimum.reduceat(np.where(here, row, bars.n - 1), first, axis=0)
     closed = np.maximum.reduceat(np.where(here, row, 0), first, axis=0)

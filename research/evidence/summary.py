@@ -17,6 +17,7 @@ from research.evidence import sharpe as sr
 from research.evidence.accuracy import SCORED, scores
 from research.evidence.alpha import hedged
 from research.evidence.finding import decide, fill_in_doubt, independent_trades, no_trades, reason, sells_tails, tested
+from research.evidence.intrabar import bound, unbounded
 from research.evidence.lacked import funding_payments, lacked
 from research.evidence.ledger import Ledger, TrialSummary, trial_of
 from research.evidence.ledger_reading import judged
@@ -249,6 +250,7 @@ def _evidence(run: RunRecord, rows: slice, net: Any, bootstrap: Bootstrap) -> di
             "minimum_track_record_years": track / per_year,
         },
         "trials": asdict(tried),
+        "intrabar": bound(run).figures if unbounded(run) is None else None,
         "ece_bins": ECE_BINS,
     }
     closed = run.trades["ret"][run.trades["exit_reason"] > 0].to_numpy()

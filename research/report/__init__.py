@@ -17,16 +17,17 @@ __all__ = ["build"]
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def build(folder: str | Path, path: str | Path | None = None) -> Path:
+def build(folder: str | Path, path: str | Path | None = None, intrabar: Mapping[str, Any] | None = None) -> Path:
     """Write the report of a finished run to `path` (default `report.html` in its folder) and return where it is.
 
+    intrabar: bounds of the net PnL by finer bars (`Bounds.figures`), in place of those that the run itself has.
     Reads the folder only. Raises UserError when the folder is missing, half-written or of another schema.
     """
     from research.report.page import page
     from research.runs.folder import read_run
 
     files = read_run(folder)
-    return render("report.html", page(files), files.path / "report.html" if path is None else Path(path))
+    return render("report.html", page(files, intrabar), files.path / "report.html" if path is None else Path(path))
 
 
 def render(template: str, content: Mapping[str, Any], target: Path) -> Path:

@@ -1,5 +1,6 @@
 """Report page: the run's files turned into words, tables and pictures; the template only sets them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -41,9 +42,10 @@ from research.runs.verdict import INVALID
 SHOWN_TRADES = 12
 
 
-def page(files: RunFiles) -> dict[str, Any]:
-    """Gather everything the template sets."""
+def page(files: RunFiles, intrabar: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Gather everything the template sets. intrabar: bounds of the net PnL in place of the run's own."""
     s, verify = files.summary, files.verify
+    s |= {"evidence": s["evidence"] | ({} if intrabar is None else {"intrabar": intrabar})}
     equity = files.frame("equity")
     is_tested = (equity["open_time"] >= s["data"]["test_start"]) & (equity["close_time"] <= s["data"]["test_end"])
     tested = equity[is_tested].reset_index(drop=True)

@@ -13,6 +13,7 @@ from qtcore.types import Source
 from qtcore.voters import slots_of
 from research.evidence.finding import LEAST_HELD, p_text
 from research.evidence.headline import not_yet_paid
+from research.evidence.intrabar import bounds_text
 from research.evidence.plausibility import NAMES, figure_text
 from research.evidence.standing import others_text
 from research.report.words import (
@@ -304,6 +305,8 @@ def evidence_table(s: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
     rows += [("Sharpe ratio", DASH, sharpe["refused"])] if sharpe["refused"] else _sharpe_rows(sharpe, trials)
     rows.append(("Costs paid", percent((pnl["fees"] + pnl["slippage"]) / pnl["initial_cash"]), costs))
+    if bounds := e.get("intrabar"):  # runs before 0.4, and those that `unbounded` names, have none
+        rows.append(("Net PnL, quote", signed(pnl["net_pnl"]), bounds_text(bounds)))
     rows.append(("Regime slices add up", f"{pnl['regime_sum_error']:.1e}", "gap to the total, share of the starting cash"))
     return rows
 

@@ -103,6 +103,23 @@ class Run(RunRecord):
 
         return waterfall_table(self.assumed)
 
+    def intrabar(self, finer: Any = None) -> pd.DataFrame:
+        """Bound the PnL of every trade by what candles leave open of a bar's inside; one row a trade, indexed by entry time.
+
+        finer: `Bars`, or whatever `load_bars` reads: shorter candles of the run's symbols, for all of its time or a part, which
+        narrow the bounds. Columns: trade_id, symbol, side, exit_time; stop_bar, when the bar opened inside which the stop was
+        passed (the finer one, where there is one), NaT where none was; exit_price, exit_worst, exit_best, quote with slippage; pnl,
+        pnl_low, pnl_high, quote, net; NaN while a trade is open. `attrs["net_pnl"]` is the account's (low, high). See
+        `research.evidence.intrabar`. Raises UserError with an own trade loop, `broker.fill=worst` or `broker.impact`, DataError
+        where the finer candles do not gather into those of the run.
+        """
+        from research.evidence.intrabar import bound
+
+        bounds = bound(self, finer)
+        table = bounds.table(self.trades)
+        table.attrs["net_pnl"] = (bounds.low, bounds.high)
+        return table
+
     def save(self, folder: str | Path, *, record: bool = True) -> Path:
         """Write the run's folder and return it; `record` counts the run in the trial ledger."""
         from research.evidence.envelope import write_envelope

@@ -64,3 +64,27 @@ def baseline_shares(volatility, move, labels, edges):
         ]
         out.append([(sum(label == c for label in inside) + every[c]) / (len(inside) + 1) for c in range(3)])
     return [*out, every]
+
+
+def stop_prices(candles, level, is_long):
+    """Every price at which a stop may be filled: the first tick at or beyond it, over all paths of ticks that give these candles.
+
+    candles: (open, high, low, close) in whole ticks, in the order of time; level: a whole tick. Longer paths add no first tick.
+    """
+    for first, high, low, last in candles:
+        found = set()
+        for middle in itertools.product(range(low, high + 1), repeat=3):
+            path = (first, *middle, last)
+            if (max(path), min(path)) == (high, low):
+                found |= set(next(([tick] for tick in path if (tick <= level if is_long else tick >= level)), []))
+        if found:
+            return found
+    return set()
+
+
+def replayed(ticks, row, qty, price, fee, level, slippage_rate, fee_rate):
+    """Net PnL of a position bought (qty above 0) or sold at row, whose stop takes the first tick at or beyond its level, and that row."""
+    while ticks[row] > level if qty > 0 else ticks[row] < level:
+        row += 1
+    left = ticks[row] * (1.0 - slippage_rate if qty > 0 else 1.0 + slippage_rate)
+    return (qty * (left - price) - abs(qty) * left * fee_rate) - fee, row
