@@ -11,7 +11,7 @@ from tests.verdict_rates import CELLS, EXEMPT, FIRST, LAWS, NOISE, PLANTED, TRIA
 
 LEVEL, SURE = 0.05, 0.999
 HELD = ("normal", "t5", "AR(1) 0.2", "GARCH with jumps")
-ENOUGH = 300
+ENOUGH = 100
 
 
 def stored(cell: Cell) -> dict:

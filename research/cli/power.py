@@ -62,4 +62,4 @@ def power(
             f"{sharpe:.1f}", f"{100.0 * part:.0f} %", *("over 100" if not x <= 100.0 else f"{x:.1f}" for x in (years, years / share))
         )
     show.wide(table)
-    show.console.print(measured.LIMITS, soft_wrap=True)
+    show.console.print(measured.CAVEAT, soft_wrap=True)

@@ -143,7 +143,7 @@ def _named(values: dict[float, float]) -> dict[str, float]:
     return {f"{key:g}": value for key, value in values.items()}
 
 
-LIMITS = (
+CAVEAT = (
     "For normal daily returns that no market explains; more is needed by accounts that are idle on most days, skewed to the left or "
     "autocorrelated. 80 % power at 5 % false edges."
 )
