@@ -182,9 +182,10 @@ class World:
         for n in self.cell.trials:
             out["last"].append(bool(is_edge[n - 1]))
             out["ever"].append(bool(is_edge[:n].any()))
-            waiting = ndtri(ndtr(luck) ** (1.0 / np.arange(n - 1, 0, -1)))  # the others that are declared, as after each trial
-            family = np.maximum(highest[:, :n], np.column_stack([waiting, np.full(len(waiting), -np.inf)]))
-            out["declared"].append(bool((best[:n] > limits(family)).any()))
+            waiting = n - 1 - np.flatnonzero(is_edge[:n])  # with declared trials in the family no other trial can be an edge
+            with np.errstate(divide="ignore"):
+                family = np.maximum(highest[:, :n][:, is_edge[:n]], ndtri(ndtr(luck) ** (1.0 / waiting)))
+            out["declared"].append(bool((best[:n][is_edge[:n]] > limits(family)).any()))
         return out
 
     def found(self) -> dict[str, list[bool]]:
