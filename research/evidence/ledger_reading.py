@@ -11,6 +11,7 @@ import numpy as np
 from research.data.sketch import Sketch
 from research.evidence.alpha import Outcome
 from research.evidence.family import runs_of, swept
+from research.evidence.ledger_tallies import Ratios, Tally, tallies
 from research.evidence.sign_test import ALONE, F4, independent, judge, maxima
 from research.evidence.standing import PENDING, SPOILT, Standings
 from research.evidence.trials import COMPARED, Trial, TrialSummary, effective_trials
@@ -23,34 +24,29 @@ def seen(db: sqlite3.Connection, data: Sequence[int], extra: Trial | None = None
     extra: the trial that asks; it counts too unless it is known, and is not told among the others' standings. set_aside: trials that
     resets put aside.
     """
-    marks, standings = ", ".join("?" * len(data)), Standings(db, data)
-    some = f"WHERE data IN ({marks}) AND {standings.counted}"
-    is_one = len(data) < 2  # one data set holds no trial twice
-    ratios = f"SELECT sharpe FROM trials {some} {'' if is_one else 'GROUP BY params, predictions'}"
-    sharpes = np.fromiter((math.nan if row[0] is None else row[0] for row in db.execute(ratios, data)), np.float64)
-    distinct = "" if is_one else "GROUP BY params, predictions"
+    marks, standings, known = ", ".join("?" * len(data)), Standings(db, data), tallies(db, data)
+    distinct = "" if len(data) < 2 else "GROUP BY params, predictions"  # one data set holds no trial twice
     latest = db.execute(
-        f"SELECT first_day, returns FROM trials {some} AND length(returns) > 0 {distinct} ORDER BY id DESC LIMIT ?", (*data, COMPARED)
+        f"SELECT first_day, returns FROM trials WHERE data IN ({marks}) AND {standings.counted} AND length(returns) > 0 {distinct}"
+        " ORDER BY id DESC LIMIT ?",
+        (*data, COMPARED),
     ).fetchall()
     sampled = [_sampled(day, blob) for day, blob in reversed(latest)]
-    every = f"SELECT params, predictions FROM trials WHERE data IN ({marks})"
-    n = _count(db, data)
-    is_new = extra is not None and db.execute(f"{every} AND params = ? AND predictions = ?", (*data, *_key(extra))).fetchone() is None
+    n, ratios = _count(db, known), standings.ratios(known)
+    is_new = extra is not None and not _ids(db, data, _key(extra))
     if extra is not None and is_new:
         n += 1
         if standings.of(*_key(extra), extra.votes) not in SPOILT:
-            sharpes, sampled = np.append(sharpes, extra.sharpe), [*sampled, extra]
+            ratios, sampled = ratios.plus(Ratios.of(extra.sharpe)), [*sampled, extra]
     told = standings.tell(None if extra is None else _key(extra))
     standing = {name: told.get(name, 0) for name in (INVALID, IMPLAUSIBLE, PENDING)}
-    declared = _declared(db, data)
-    known = np.sort(sharpes[~np.isnan(sharpes)])  # in the same order whenever they came
-    variance = float(np.var(known, ddof=1)) if len(known) > 1 else 0.0
-    summed = TrialSummary(n, variance, effective_trials(sampled, n), set_aside, **standing, declared=declared)
+    declared = _declared(db, data, known)
+    summed = TrialSummary(n, ratios.variance, effective_trials(sampled, n), set_aside, **standing, declared=declared)
     if extra is None or extra.outcome is None:
         proven, _ = runs_of(db, standings.proven())
-        return replace(summed, independent=_count_unknown(db, data, proven) + is_new + max(0, declared - n))
+        return replace(summed, independent=_count_unknown(db, known, proven) + is_new + max(0, declared - n))
     proven, runs = runs_of(db, standings.proven(_key(extra)))
-    unknown = _count_unknown(db, data, proven, _key(extra)) + max(0, declared - n)
+    unknown = _count_unknown(db, known, proven, _key(extra)) + max(0, declared - n)
     others, rest = swept(db, data)
     return judged(replace(summed, independent=unknown), extra, name_of(db, data), [*others, *runs], rest)
 
@@ -74,30 +70,31 @@ def luck(db: sqlite3.Connection, data: Sequence[int]) -> F4:
 
 def _family(db: sqlite3.Connection, data: Sequence[int]) -> tuple[list[Outcome], F4]:
     """Return the outcomes that are kept of a lineage, and the maxima of all else."""
+    known = tallies(db, data)
     proven, runs = runs_of(db, Standings(db, data).proven())
-    known, rest = swept(db, data)
-    n = _count_unknown(db, data, proven) + max(0, _declared(db, data) - _count(db, data))
-    return [*known, *runs], np.maximum(rest, independent(name_of(db, data), n))
+    others, rest = swept(db, data)
+    n = _count_unknown(db, known, proven) + max(0, _declared(db, data, known) - _count(db, known))
+    return [*others, *runs], np.maximum(rest, independent(name_of(db, data), n))
 
 
 def _best(outcome: Outcome) -> int:
     return int(np.argmax(np.nan_to_num(outcome.t, nan=-np.inf)))
 
 
-def _count(db: sqlite3.Connection, data: Sequence[int]) -> int:
+def _count(db: sqlite3.Connection, known: Sequence[Tally]) -> int:
     """Count the distinct trials of a lineage."""
-    every = f"SELECT params, predictions FROM trials WHERE data IN ({', '.join('?' * len(data))})"
-    distinct = every if len(data) < 2 else every.replace("SELECT", "SELECT DISTINCT")  # one data set holds no trial twice
-    return int(db.execute(f"SELECT COUNT(*) FROM ({distinct})", data).fetchone()[0])
+    data = sorted({tally.data for tally in known})
+    if len(data) < 2:  # one data set holds no trial twice
+        return sum(tally.n for tally in known)
+    every = f"SELECT DISTINCT params, predictions FROM trials WHERE data IN ({', '.join('?' * len(data))})"
+    return int(db.execute(f"SELECT COUNT(*) FROM ({every})", data).fetchone()[0])
 
 
-def _declared(db: sqlite3.Connection, data: Sequence[int]) -> int:
+def _declared(db: sqlite3.Connection, data: Sequence[int], known: Sequence[Tally]) -> int:
     """Return how many trials were declared before the first; one of a lineage, or of a ledger, that joined later is none."""
     marks = ", ".join("?" * len(data))
+    first = min((tally.first for tally in known), default=None)
     found = db.execute(f"SELECT n, time FROM declared WHERE data IN ({marks}) ORDER BY n DESC", data).fetchall()
-    if not found:
-        return 0
-    first = db.execute(f"SELECT MIN(time) FROM trials WHERE data IN ({marks})", data).fetchone()[0]
     return next((int(n) for n, time in found if first is None or time <= first), 0)
 
 
@@ -130,22 +127,34 @@ def name_of(db: sqlite3.Connection, data: Sequence[int]) -> str:
     return "" if found is None else str(found[0])
 
 
-def _count_unknown(db: sqlite3.Connection, data: Sequence[int], proven: Sequence[int], asks: tuple[str, str] = ("", "")) -> int:
+def _ids(db: sqlite3.Connection, data: Sequence[int], key: tuple[str, str]) -> list[int]:
+    """Return the ids of a trial on data sets."""
+    query = f"SELECT id FROM trials WHERE data IN ({', '.join('?' * len(data))}) AND params = ? AND predictions = ?"
+    return [int(row[0]) for row in db.execute(query, (*data, *key))]
+
+
+def _count_unknown(db: sqlite3.Connection, known: Sequence[Tally], proven: Sequence[int], asks: tuple[str, str] = ("", "")) -> int:
     """Count the trials whose returns are not known: of no sweep that was entered, no run that is proven, and not the one that `asks`."""
-    seen: set[tuple[str, str]] = set()
-    for each in data:
-        sizes = [db.execute(f"SELECT COUNT(*) FROM {table} WHERE data = ?", (each,)).fetchone()[0] for table in ("trials", "entered")]
-        if sizes[0] == sizes[1]:
-            continue
-        left = (
-            "FROM trials WHERE data = ? AND NOT EXISTS (SELECT 1 FROM entered WHERE entered.data = trials.data AND trial = trials.id)"
-            " AND id NOT IN (SELECT value FROM json_each(?)) AND NOT (params = ? AND predictions = ?)"
+    left: dict[int, int] = {}
+    for data in {tally.data for tally in known}:
+        runs = {*proven, *_ids(db, [data], asks)}
+        query = (
+            "SELECT COUNT(*) FROM trials WHERE +data = ? AND id IN (SELECT value FROM json_each(?))"
+            " AND NOT EXISTS (SELECT 1 FROM entered WHERE entered.data = trials.data AND trial = trials.id)"
         )
-        values = (each, json.dumps(list(proven)), *asks)
-        if len(data) == 1:
-            return int(db.execute(f"SELECT COUNT(*) {left}", values).fetchone()[0])
-        seen |= set(db.execute(f"SELECT params, predictions {left}", values).fetchall())
-    return len(seen)
+        others = db.execute(query, (data, json.dumps(sorted(runs)))).fetchone()[0]
+        entered = db.execute("SELECT COALESCE(MAX(n), 0) FROM maxima WHERE data = ?", (data,)).fetchone()[0]  # `swept` counts them
+        left[data] = sum(tally.n for tally in known if tally.data == data) - entered - others
+    if len(left) < 2:
+        return sum(left.values())
+    seen: set[tuple[str, str]] = set()  # one on several data sets is one
+    for data in (data for data, n in left.items() if n):
+        query = (
+            "SELECT params, predictions FROM trials WHERE data = ? AND id NOT IN (SELECT value FROM json_each(?))"
+            " AND NOT EXISTS (SELECT 1 FROM entered WHERE entered.data = trials.data AND trial = trials.id)"
+        )
+        seen |= set(db.execute(query, (data, json.dumps(list(proven)))).fetchall())
+    return len(seen - {asks})
 
 
 def judged(summed: TrialSummary, trial: Trial, name: str = "", others: Sequence[Outcome] = (), rest: F4 = ALONE) -> TrialSummary:

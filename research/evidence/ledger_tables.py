@@ -6,6 +6,7 @@ import uuid
 from typing import Any
 
 from research.evidence.family import TABLES as FAMILY
+from research.evidence.ledger_tallies import TABLE as TALLIES
 from research.evidence.standing import TABLE as RESULTS
 from research.evidence.trials import Trial
 from research.runs.former import command_now
@@ -29,6 +30,7 @@ SCHEMA: tuple[tuple[str, ...], ...] = (
     RESULTS,
     FAMILY,
     ("ALTER TABLE trials ADD COLUMN autocorrelation REAL",),
+    TALLIES,
 )
 REAL = (int, float, type(None))
 COLUMNS: dict[str, Any] = {  # of a trial, each with the types that it may hold

@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from research.evidence.ledger_tallies import VOTES, Ratios, Tally
 from research.evidence.trials import Trial, TrialName
 from research.runs.verdict import IMPLAUSIBLE, INVALID, OWN_WORK, too_good
 
 PENDING, PROVEN = "pending", "proven"
 SPOILT = (INVALID, IMPLAUSIBLE)
-VOTES = "COALESCE(NULLIF(votes, ''), predictions)"  # rows of an older ledger do not tell the two apart
 
 TABLE = (
     "ALTER TABLE trials ADD COLUMN votes TEXT",
@@ -67,9 +67,9 @@ class Standings:
         self._db, self._data, self._marks = db, data, ", ".join("?" * len(data))
         self._own: dict[tuple[str, str], tuple[str, str]] = {}  # outcome, votes
         self._spoilt: dict[str, str] = {}  # outcome by votes
-        query = (
-            f"SELECT params, predictions, {VOTES}, outcome, of_predictions FROM results"
-            f" JOIN trials ON trials.id = results.trial WHERE data IN ({self._marks}) ORDER BY results.time, results.id"
+        query = (  # + keeps SQLite from reading all trials of a data set, here and below
+            f"SELECT params, predictions, {VOTES.format('')}, outcome, of_predictions FROM results"
+            f" JOIN trials ON trials.id = results.trial WHERE +data IN ({self._marks}) ORDER BY results.time, results.id"
         )
         for params, predictions, votes, outcome, of_predictions in db.execute(query, data):
             self._own[params, predictions] = outcome, votes
@@ -90,6 +90,19 @@ class Standings:
         """Condition on rows of `trials`: what the trial earned enters the statistics."""
         return f"standing(params, predictions, votes) NOT IN {SPOILT}" if self.any_spoilt else "TRUE"
 
+    def ratios(self, known: Sequence[Tally]) -> Ratios:
+        """Sum up what the trials of tallies earned, as far as it enters the statistics."""
+        found = Ratios()
+        for tally in known:
+            if tally.votes not in self._spoilt:
+                found = found.plus(tally.ratios)
+        query = f"SELECT sharpe FROM trials WHERE data IN ({self._marks}) AND params = ? AND predictions = ?"
+        for key, (_, votes) in self._own.items():
+            sign = (self.of(*key, votes) not in SPOILT) - (votes not in self._spoilt)  # where it stands otherwise than its votes
+            for (sharpe,) in self._db.execute(query, (*self._data, *key)) if sign else ():
+                found = found.plus(Ratios.of(sharpe), sign)
+        return found
+
     def proven(self, but: tuple[str, str] | None = None) -> list[int]:
         """Return the ids of the trials that are proven, ascending; `but`: one that is left out."""
         mine = [key for key, (outcome, _) in self._own.items() if outcome == PROVEN and key != but]
@@ -101,7 +114,8 @@ class Standings:
         keys = {key: votes for key, (_, votes) in self._own.items()}
         if self._spoilt:
             like = ", ".join("?" * len(self._spoilt))
-            query = f"SELECT params, predictions, {VOTES} FROM trials WHERE data IN ({self._marks}) AND {VOTES} IN ({like})"
+            query = f"SELECT params, predictions, {VOTES.format('')} FROM trials WHERE +data IN ({self._marks})"
+            query += f" AND {VOTES.format('')} IN ({like})"
             keys |= {(params, predictions): votes for params, predictions, votes in self._db.execute(query, (*self._data, *self._spoilt))}
         return Counter(self.of(*key, votes) for key, votes in keys.items() if key != but)
 

@@ -1,7 +1,7 @@
 """Is a run judged against everything that was ever tried on its market, in whatever order, process and session?"""
 
 import sqlite3
-from dataclasses import replace
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -12,9 +12,9 @@ from research.errors import ConfigError, UserError
 from research.evidence.family import KEPT, Drawn, swept
 from research.evidence.ledger import Ledger
 from research.evidence.sign_test import critical, independent, judge, maxima
-from research.evidence.standing import PROVEN, Result
+from research.evidence.standing import PROVEN, Result, Standings
 from research.evidence.trials import Trial
-from research.runs.verdict import INVALID
+from research.runs.verdict import IMPLAUSIBLE, INVALID
 from tests.conftest import assert_same_bits
 from tests.research.evidence.test_sign_test import outcome
 
@@ -67,7 +67,37 @@ def test_the_running_maximum_is_that_of_all_series(ledger):
     enter(other, found, np.array_split(np.random.default_rng(0).permutation(5_000), 3))
     assert_same_bits(family(other)[0], highest)
     mine = run(outcome(2, 1, shift=0.4))
-    assert replace(ledger.look(mine), variance=0.0) == replace(other.look(mine), variance=0.0)
+    assert ledger.look(mine) == other.look(mine)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tallies_say_what_reading_every_row_would(ledger, seed):
+    """Trials of three predictions, some of them proven, invalid or too good; swept or not, and in any order."""
+    rng = np.random.default_rng(seed)
+    made = [
+        Trial(data, f"p{i}", f"m{i % 3}", rng.choice([np.nan, -0.3, 0.002, 0.00201]), 0, np.empty(0, np.float32), votes=f"v{i % 3}")
+        for data in (MINE, OTHER)
+        for i in range(20)
+    ]
+    results = [Result(), Result(PROVEN), Result(INVALID), Result(INVALID, of_predictions=True), Result(IMPLAUSIBLE, of_predictions=True)]
+    for i in rng.permutation(len(made)):
+        kind = rng.integers(0, 8)
+        if kind == 7:
+            ledger.add([made[i]], Drawn.of(ledger.lineage_name(made[i].sketch), outcome(int(i), 1)))
+            continue
+        ledger.record(made[i], Result() if kind < 5 else None)
+        if kind < 5:
+            ledger.settle(made[i], results[kind])
+    with closing(sqlite3.connect(ledger.path)) as db:
+        data = [db.execute("SELECT id FROM data WHERE digest = ?", (MINE.digest,)).fetchone()[0]]
+        standings = Standings(db, data)
+        read = db.execute("SELECT sharpe, params, predictions, votes, id FROM trials WHERE data = ?", data).fetchall()
+        entered = {row[0] for row in db.execute("SELECT trial FROM entered WHERE data = ?", data)}
+    counted = [row[0] for row in read if row[0] is not None and standings.of(*row[1:4]) not in (INVALID, IMPLAUSIBLE)]
+    told = ledger.tried(MINE)
+    assert told.variance == pytest.approx(np.var(counted, ddof=1), rel=1e-4, abs=1e-12)
+    assert told.trials == len(read)
+    assert told.independent == sum(row[4] not in entered for row in read)  # no run of these has returns
 
 
 def test_a_run_is_judged_among_rows_of_other_spans(ledger):
