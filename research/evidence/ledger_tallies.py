@@ -70,4 +70,4 @@ def tallies(db: sqlite3.Connection, data: Sequence[int]) -> list[Tally]:
     """Read the tallies of data sets."""
     marks = ", ".join("?" * len(data))
     rows = db.execute(f"SELECT data, votes, n, first, ratios, total, squares FROM tallies WHERE data IN ({marks})", data)
-    return [Tally(*row[:4], Ratios(*row[4:])) for row in rows]
+    return [Tally(each, votes, n, first, Ratios(*sums)) for each, votes, n, first, *sums in rows]
