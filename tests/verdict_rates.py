@@ -233,10 +233,12 @@ def candles(kind: str, seed: int) -> Bars:
 
 
 def findings(kind: str, seed: int) -> dict[str, str]:
-    """Train trees on a world and return what is found of each profile's chain."""
-    bars = candles(kind, seed)
-    made = research.train(bars, label="L1", preset="tiny", models=["xgb", "lgbm"], use_store=False, processes=1)
-    return {name: research.backtest(bars, made, Params.profile(name)).summary["evidence"]["finding"] for name in PROFILES}
+    """Train trees on a world, as each profile does, and return what is found of its chain."""
+    bars, found = candles(kind, seed), {}
+    for name in PROFILES:
+        made = research.train(bars, profile=name, preset="tiny", models=["xgb", "lgbm"], use_store=False, processes=1)
+        found[name] = research.backtest(bars, made, Params.profile(name)).summary["evidence"]["finding"]
+    return found
 
 
 # ------------------------------------------------------------------ what is kept
