@@ -70,6 +70,11 @@ def test_a_planted_edge_is_found_and_its_trials_are_the_same_worlds():
     np.testing.assert_array_equal(worlds[0].t, World(Cell("normal", 8, 0.0), 0).t)
 
 
+def test_noise_is_traded_by_the_profile_that_takes_every_opinion():
+    """A product that holds nothing in noise is never wrong there: its rate would say nothing."""
+    assert verdict_rates.findings("random_walk", 3)["published"] == "no edge"
+
+
 def test_the_whole_product_calls_luck_an_edge_in_at_most_5_percent():
     known = verdict_rates.read()["product"]
     for profile in verdict_rates.PROFILES:

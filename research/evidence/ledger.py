@@ -296,7 +296,7 @@ class Ledger:
                 data = data_of(db, {lineage})
                 marks = ", ".join("?" * len(data))
                 candles = db.execute(f"SELECT MAX(candles) FROM data WHERE id IN ({marks})", data).fetchone()[0]
-                first, last = db.execute(f"SELECT MIN(time), MAX(time) FROM trials WHERE data IN ({marks})", data).fetchone()
+                first, last = db.execute(f"SELECT MIN(time), MAX(time) FROM trials WHERE +data IN ({marks})", data).fetchone()
                 standings = Standings(db, data)
                 ranked = f"WHERE data IN ({marks}) AND {standings.counted} AND sharpe IS NOT NULL ORDER BY sharpe DESC, id LIMIT 1"
                 best = db.execute(

@@ -135,24 +135,19 @@ def _ids(db: sqlite3.Connection, data: Sequence[int], key: tuple[str, str]) -> l
 
 def _count_unknown(db: sqlite3.Connection, known: Sequence[Tally], proven: Sequence[int], asks: tuple[str, str] = ("", "")) -> int:
     """Count the trials whose returns are not known: of no sweep that was entered, no run that is proven, and not the one that `asks`."""
+    unswept = "NOT EXISTS (SELECT 1 FROM entered WHERE entered.data = trials.data AND trial = trials.id)"
     left: dict[int, int] = {}
     for data in {tally.data for tally in known}:
-        runs = {*proven, *_ids(db, [data], asks)}
-        query = (
-            "SELECT COUNT(*) FROM trials WHERE +data = ? AND id IN (SELECT value FROM json_each(?))"
-            " AND NOT EXISTS (SELECT 1 FROM entered WHERE entered.data = trials.data AND trial = trials.id)"
-        )
-        others = db.execute(query, (data, json.dumps(sorted(runs)))).fetchone()[0]
+        runs = json.dumps(sorted({*proven, *_ids(db, [data], asks)}))
+        query = f"SELECT COUNT(*) FROM trials WHERE +data = ? AND id IN (SELECT value FROM json_each(?)) AND {unswept}"
+        others = db.execute(query, (data, runs)).fetchone()[0]
         entered = db.execute("SELECT COALESCE(MAX(n), 0) FROM maxima WHERE data = ?", (data,)).fetchone()[0]  # `swept` counts them
         left[data] = sum(tally.n for tally in known if tally.data == data) - entered - others
     if len(left) < 2:
         return sum(left.values())
     seen: set[tuple[str, str]] = set()  # one on several data sets is one
     for data in (data for data, n in left.items() if n):
-        query = (
-            "SELECT params, predictions FROM trials WHERE data = ? AND id NOT IN (SELECT value FROM json_each(?))"
-            " AND NOT EXISTS (SELECT 1 FROM entered WHERE entered.data = trials.data AND trial = trials.id)"
-        )
+        query = f"SELECT params, predictions FROM trials WHERE data = ? AND id NOT IN (SELECT value FROM json_each(?)) AND {unswept}"
         seen |= set(db.execute(query, (data, json.dumps(list(proven)))).fetchall())
     return len(seen - {asks})
 

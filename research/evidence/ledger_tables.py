@@ -75,8 +75,12 @@ def count_rows(db: sqlite3.Connection, table: str = "trials") -> int:
 
 
 def holdings(db: sqlite3.Connection) -> dict[str, Any]:
-    """Return what the file is to hold from now on."""
-    return {"ledger": ledger_name(db), "trials": count_rows(db), "results": count_rows(db, "results")}
+    """Return what the file is to hold from now on. Raises ValueError where a row was taken away, or trials are in no tally."""
+    n = count_rows(db)
+    tallied = int(db.execute("SELECT COALESCE(SUM(n), 0) FROM tallies").fetchone()[0])
+    if tallied != n:
+        raise ValueError(f"{tallied:,} of {n:,} trials in the tallies")
+    return {"ledger": ledger_name(db), "trials": n, "results": count_rows(db, "results")}
 
 
 def row_of(trial: Trial, now: int) -> tuple[Any, ...]:

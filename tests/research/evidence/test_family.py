@@ -10,7 +10,8 @@ from research.data import simulate
 from research.data.sketch import sketch
 from research.errors import ConfigError, UserError
 from research.evidence.family import KEPT, Drawn, swept
-from research.evidence.ledger import Ledger
+from research.evidence.ledger import SCHEMA, Ledger
+from research.evidence.ledger_tallies import MOST, tallies
 from research.evidence.sign_test import critical, independent, judge, maxima
 from research.evidence.standing import PROVEN, Result, Standings
 from research.evidence.trials import Trial
@@ -75,7 +76,15 @@ def test_tallies_say_what_reading_every_row_would(ledger, seed):
     """Trials of three predictions, some of them proven, invalid or too good; swept or not, and in any order."""
     rng = np.random.default_rng(seed)
     made = [
-        Trial(data, f"p{i}", f"m{i % 3}", rng.choice([np.nan, -0.3, 0.002, 0.00201]), 0, np.empty(0, np.float32), votes=f"v{i % 3}")
+        Trial(
+            data,
+            f"p{i}",
+            f"m{i % 3}",
+            rng.choice([np.nan, -0.3, 0.002, 0.00201, 1e9, -np.inf]),
+            0,
+            np.empty(0, np.float32),
+            votes=f"v{i % 3}",
+        )
         for data in (MINE, OTHER)
         for i in range(20)
     ]
@@ -93,11 +102,41 @@ def test_tallies_say_what_reading_every_row_would(ledger, seed):
         standings = Standings(db, data)
         read = db.execute("SELECT sharpe, params, predictions, votes, id FROM trials WHERE data = ?", data).fetchall()
         entered = {row[0] for row in db.execute("SELECT trial FROM entered WHERE data = ?", data)}
-    counted = [row[0] for row in read if row[0] is not None and standings.of(*row[1:4]) not in (INVALID, IMPLAUSIBLE)]
+    counted = [
+        min(max(row[0], -MOST), MOST) for row in read if row[0] is not None and standings.of(*row[1:4]) not in (INVALID, IMPLAUSIBLE)
+    ]
     told = ledger.tried(MINE)
-    assert told.variance == pytest.approx(np.var(counted, ddof=1), rel=1e-4, abs=1e-12)
+    assert told.variance == pytest.approx(np.var(counted, ddof=1), rel=1e-9, abs=1e-12)
     assert told.trials == len(read)
     assert told.independent == sum(row[4] not in entered for row in read)  # no run of these has returns
+
+
+@pytest.mark.parametrize("change", ["DELETE FROM tallies", "UPDATE tallies SET n = n - 1", "DROP TRIGGER tallied"])
+def test_tallies_that_are_not_those_of_the_trials_are_said(ledger, change):
+    ledger.record_many(rows(3))
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        db.execute(change)
+    if change.startswith("DROP"):
+        with pytest.raises(UserError, match="3 of 4 trials in the tallies"):
+            ledger.record_many(rows(1, first=3))
+    else:
+        with pytest.raises(UserError, match="of 3 trials in the tallies"):
+            ledger.tried(MINE)
+
+
+def test_a_million_ratios_as_large_as_any_are_summed_exactly():
+    """A sum of squares beyond int64 would become a rounded one, which depends on the order."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        for version in SCHEMA:
+            for statement in version:
+                db.execute(statement)
+        insert = (
+            "INSERT INTO trials (data, params, predictions, time, name, sharpe, first_day, returns) VALUES (1, ?, 'v', 0, '', ?, 0, x'')"
+        )
+        db.executemany(insert, ((str(i), 32.0 - i * 2.0**-26) for i in range(10_000)))
+        (tally,) = tallies(db, [1])
+        units = [(32 << 26) - i for i in range(10_000)]
+        assert tally.ratios == (10_000, sum(units), sum(x * x for x in units))
 
 
 def test_a_run_is_judged_among_rows_of_other_spans(ledger):
