@@ -54,10 +54,10 @@ class TrialSummary:
 
     variance: of the trials' per-bar Sharpe ratios, one for each data set. effective: trials worth of independent ones. set_aside: trials
     of all lineages that resets put aside before. invalid, implausible: how many of the trials are known to be that
-    (`research.evidence.standing`); they were tries and count, their ratios and returns enter neither variance nor effective number. pending: how many other runs nobody has proven.
-    declared: number of trials that was declared before the first, 0 for none. independent: trials that count as independent normal ones,
-    because their returns are not known or they are declared and to come. critical, p, n_edges: of the run that asks, as in
-    `research.evidence.sign_test.Judged`; None where no run with returns asks.
+    (`research.evidence.standing`); they were tries and count, their ratios and returns enter neither variance nor effective number.
+    pending: how many other runs nobody has proven. declared: number of trials that was declared before the first, 0 for none.
+    independent: trials that count as independent normal ones, because their returns are not known or they are declared and to come.
+    critical, p, n_edges: of the run that asks, as in `research.evidence.sign_test.Judged`; None where no run with returns asks.
     """
 
     trials: int
