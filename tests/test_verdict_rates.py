@@ -75,15 +75,23 @@ def test_noise_is_traded_by_the_profile_that_takes_every_opinion():
     assert verdict_rates.findings("random_walk", 3)["published"] == "no edge"
 
 
-def test_the_whole_product_calls_luck_an_edge_in_at_most_5_percent():
+def whole_worlds(kinds, profile) -> list[str]:
     known = verdict_rates.read()["product"]
-    for profile in verdict_rates.PROFILES:
-        found = [each for kind in NOISE if kind in known for each in known[kind]["findings"][profile]]
-        if len(found) < ENOUGH:
-            pytest.skip("docs/verdict_rates.json holds too few worlds of candles; python -m tests.verdict_rates product")
-        assert found.count("edge") <= binom.ppf(SURE, len(found), LEVEL)
-        planted = [each for kind in PLANTED for each in known[kind]["findings"][profile]]
-        assert planted.count("edge") > 0.1 * len(planted)
+    if any(len(known.get(kind, {"findings": {profile: []}})["findings"][profile]) < worlds for kind, worlds in kinds.items()):
+        pytest.skip("docs/verdict_rates.json holds too few worlds of candles; python -m tests.verdict_rates product")
+    return [each for kind in kinds for each in known[kind]["findings"][profile]]
+
+
+@pytest.mark.parametrize("profile", verdict_rates.PROFILES)
+def test_the_whole_product_calls_luck_an_edge_in_at_most_5_percent(profile):
+    found = whole_worlds(NOISE, profile)
+    assert found.count("edge") <= binom.ppf(SURE, len(found), LEVEL)
+
+
+def test_the_whole_product_finds_what_is_planted():
+    """The profile default declines: four months do not show what an opinion is worth. The page says so, and is to change with it."""
+    assert whole_worlds(PLANTED, "published").count("edge") >= 50
+    assert set(whole_worlds(PLANTED, "default")) == {"not enough data"}
 
 
 def test_what_asking_after_every_trial_costs_is_what_was_measured():
