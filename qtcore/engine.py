@@ -58,10 +58,11 @@ class Result:
 
     opinion: returns the decisions; a long block works them out anew, from votes and planes, when `decisions` is first read.
     final_action: int8 after the governor. governor_reason: uint8 `Reason`. size: approved notional, quote, signed. pnl: quote earned
-    inside the bar. equity, balance, exposure [n]: quote at the close. fills: `FILL` records. orders: (symbol, notional, exit reason)
-    pending after the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD BUY of
-    the learned meta model wherever it could answer, asked by a rule or not; None without a model. pricing [2, n, S]: what prices the
-    opinions (`qtcore.chain.price`), None where nobody reads it.
+    inside the bar. equity, balance, exposure, worth [n]: quote at the close; worth is that of what is held, long or short, exposure what
+    the governor counts: entry notionals, with those of orders on their way. fills: `FILL` records. orders: (symbol, notional, exit
+    reason) pending after the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD
+    BUY of the learned meta model wherever it could answer, asked by a rule or not; None without a model. pricing [2, n, S]: what prices
+    the opinions (`qtcore.chain.price`), None where nobody reads it.
     """
 
     bars: Bars
@@ -75,6 +76,7 @@ class Result:
     equity: F8
     balance: F8
     exposure: F8
+    worth: F8
     fills: NDArray
     orders: list[tuple[str, float, int]]
     meta_probs: F8 | None = None

@@ -23,20 +23,20 @@ def init_metrics(initial_cash: float) -> NDArray:
 
 
 @kernel(inline=True)
-def bar_rule(equity, exposure, last, peak, n_underwater):
-    """Return of the bar, exposure over equity, bars under water, peak and drawdown from it. A bar that starts without equity returns 0."""
+def bar_rule(equity, worth, last, peak, n_underwater):
+    """Return of the bar, what is held over equity, bars under water, peak and drawdown. A bar that starts without equity returns 0."""
     ret = equity / last - 1.0 if last > 0.0 else 0.0
-    share = exposure / equity if equity > 0.0 else 0.0
+    share = worth / equity if equity > 0.0 else 0.0
     n_underwater = n_underwater + 1 if equity < peak else 0
     peak = max(peak, equity)
     return ret, share, n_underwater, peak, (peak - equity) / peak
 
 
 @kernel(inline=True)
-def bar_step(metrics, equity, exposure):
-    """Count one bar: equity and exposure (quote) when it is done."""
+def bar_step(metrics, equity, worth):
+    """Count one bar: equity and what is held (quote) when it is done."""
     last, top, under = metrics["last_equity"], metrics["peak"], metrics["n_underwater"]
-    ret, share, under, top, drawdown = bar_rule(equity, exposure, last, top, under)
+    ret, share, under, top, drawdown = bar_rule(equity, worth, last, top, under)
     metrics["last_equity"] = equity
     metrics["n_bars"] += 1
     metrics["sum_ret"] += ret
@@ -44,7 +44,7 @@ def bar_step(metrics, equity, exposure):
     metrics["sum_ret3"] += ret * ret * ret
     metrics["sum_ret4"] += (ret * ret) * (ret * ret)
     metrics["sum_exposure"] += share
-    metrics["n_exposed"] += exposure > 0.0
+    metrics["n_exposed"] += worth > 0.0
     metrics["n_underwater"] = under
     metrics["max_underwater"] = max(metrics["max_underwater"], under)
     metrics["peak"] = top
@@ -71,19 +71,19 @@ def fill_metrics(metrics, fill):
 
 
 @kernel
-def update_metrics(metrics_slab, equity, exposure, fills_slab):
-    """Count a block: equity, exposure [n] as `trade` wrote them, and the block's ledger. metrics_slab: METRICS as bytes, in place."""
+def update_metrics(metrics_slab, equity, worth, fills_slab):
+    """Count a block: equity, worth [n] as `trade` wrote them, and the block's ledger. metrics_slab: METRICS as bytes, in place."""
     metrics, fills = metrics_slab.view(METRICS)[0], fills_slab.view(FILL)
     for t in range(equity.shape[0]):
-        bar_step(metrics, equity[t], exposure[t])
+        bar_step(metrics, equity[t], worth[t])
     for k in range(fills.shape[0]):
         fill_metrics(metrics, fills[k])
 
 
-def metrics_of(equity: F8, exposure: F8, fills: NDArray, initial_cash: float) -> NDArray:
-    """Measure a whole run: equity, exposure [n] and its ledger (FILL [K]). Returns `METRICS[1]`."""
+def metrics_of(equity: F8, worth: F8, fills: NDArray, initial_cash: float) -> NDArray:
+    """Measure a whole run: equity, worth [n] and its ledger (FILL [K]). Returns `METRICS[1]`."""
     metrics = init_metrics(initial_cash)
-    update_metrics(slab(metrics), equity, exposure, slab(np.ascontiguousarray(fills)))
+    update_metrics(slab(metrics), equity, worth, slab(np.ascontiguousarray(fills)))
     return metrics
 
 

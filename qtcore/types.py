@@ -187,7 +187,7 @@ METRICS = np.dtype(
         ("sum_ret2", "f8"),
         ("sum_ret3", "f8"),
         ("sum_ret4", "f8"),
-        ("sum_exposure", "f8"),  # exposure over equity, summed over bars
+        ("sum_exposure", "f8"),  # what was held at the close over equity, summed over bars
         ("turnover", "f8"),  # quote: notional of all fills
         ("fees", "f8"),  # quote
         ("slippage", "f8"),  # quote
@@ -195,7 +195,7 @@ METRICS = np.dtype(
         ("gross_win", "f8"),  # quote: sum of winning PnLs
         ("gross_loss", "f8"),  # quote: sum of losing PnLs, unsigned
         ("n_bars", "i8"),
-        ("n_exposed", "i8"),  # bars with exposure
+        ("n_exposed", "i8"),  # bars with something held at the close
         ("n_underwater", "i8"),  # bars since the peak
         ("max_underwater", "i8"),  # longest time below a peak, bars
         ("n_fills", "i8"),

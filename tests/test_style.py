@@ -37,6 +37,7 @@ COVERED_BY: dict[str, str] = {
     "fill_step": "enter",
     "impact_rule": "moved",
     "depth_of": "moved",
+    "worth_of": "trade",
     "worst_rule": "worst",
     "begin": "note_fill",
     "cancel": "fill_entries",

@@ -34,7 +34,7 @@ def advance(
     where the opinion has no price. table, memory: the feature bank's, with room for the bar's planes. params, account, positions, closed,
     fills: records as plain bytes (`slab`).
     Outputs: valid [1, S]; codes [11, S], values [5 or 9, S]: the decisions; governed [2, 1, S] int8: final action and governor's
-    reason; amounts [2, 1, S]: size and pnl; lines [3, 1]: equity, balance, exposure.
+    reason; amounts [2, 1, S]: size and pnl; lines [4, 1]: equity, balance, exposure, worth.
     """
     n, n_symbols = prices.shape[1], prices.shape[2]
     block = n * n_symbols
@@ -61,7 +61,7 @@ def advance(
         prices[0], prices[1], prices[2], prices[3], funding, traded, times[0], times[1], raw_action, raw_confidence, money[0], money[1],
         money[2], record,
         account.view(ACCOUNT), positions.view(POSITION), closed.view(CLOSED), scratch,
-        governed[0], governed[1].view(np.uint8), amounts[0], amounts[1], lines[0], lines[1], lines[2], fills.view(FILL),
+        governed[0], governed[1].view(np.uint8), amounts[0], amounts[1], lines[0], lines[1], lines[2], lines[3], fills.view(FILL),
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ class Stepper:
 
     prices [5, 1, S], times [2, 1], action, confidence [5, S], probs [5, S, 3]: the bar and its votes; probs, NaN where a voter gave none,
     are read where the opinion has a price. codes [11, S], values [5 or 9, S]: rows as in `Code` and `Value`. final_action, reasons, size,
-    pnl [S]; lines [3, 1]: equity, balance, exposure. fills: FILL [3 S].
+    pnl [S]; lines [4, 1]: equity, balance, exposure, worth. fills: FILL [3 S].
     """
 
     def __init__(self, record: NDArray, bank: Any, account: TradeState, clock: I8, maps: NDArray) -> None:
@@ -83,7 +83,7 @@ class Stepper:
         self.probs = np.full((N_MODELS, n_symbols, 3), np.nan)
         self.codes = np.empty((len(Code), n_symbols), np.int8)
         self.values = np.empty((len(Value) if is_priced else N_UNPRICED, n_symbols))
-        self.governed, self.amounts, self.lines = np.empty((2, 1, n_symbols), np.int8), np.empty((2, 1, n_symbols)), np.empty((3, 1))
+        self.governed, self.amounts, self.lines = np.empty((2, 1, n_symbols), np.int8), np.empty((2, 1, n_symbols)), np.empty((4, 1))
         self.fills = np.empty(3 * n_symbols, FILL)
         state = map(slab, (account.account, account.positions, account.closed))
         self._arguments = (

@@ -84,7 +84,7 @@ def flow(bars: Bars, votes: Votes, planes: Planes, params: Params, state: TradeS
     """
     n, n_symbols = bars.close.shape
     record = params.record()
-    codes, values, lines = np.empty((2, n, n_symbols), np.int8), np.empty((2, n, n_symbols)), np.empty((3, n))
+    codes, values, lines = np.empty((2, n, n_symbols), np.int8), np.empty((2, n, n_symbols)), np.empty((4, n))
     ledger, reasons = np.empty(fill_capacity(params, bars.close_time, n_symbols), FILL), codes[1].view(np.uint8)
     rows = max(1, min(n, BLOCK // n_symbols))
     action, confidence, found = np.empty((rows, n_symbols), np.int8), np.empty((rows, n_symbols)), np.empty(rows * n_symbols, np.int32)
@@ -97,6 +97,6 @@ def flow(bars: Bars, votes: Votes, planes: Planes, params: Params, state: TradeS
         k += loop(
             bars.open[b], bars.high[b], bars.low[b], bars.close[b], whole_funding if bars.funding is None else bars.funding[b],
             UNASKED, bars.open_time[b], bars.close_time[b], action[:m], confidence[:m], *UNPRICED, record, state.account, state.positions,
-            state.closed, scratch, codes[0, b], reasons[b], values[0, b], values[1, b], lines[0, b], lines[1, b], lines[2, b], ledger[k:],
+            state.closed, scratch, codes[0, b], reasons[b], values[0, b], values[1, b], *lines[:, b], ledger[k:],
         )  # fmt: skip
-    return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger[:k].copy())
+    return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], lines[3], ledger[:k].copy())

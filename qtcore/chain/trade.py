@@ -140,6 +140,16 @@ def fill_at_close(t, close, traded, before, time, bar, account, positions, close
 
 
 @kernel(inline=True)
+def worth_of(positions, held, n_held):
+    """Sum what is held, long or short, at the last valid closes, quote. Orders on their way are not held; `account` counts them too."""
+    worth = 0.0
+    for i in range(n_held):
+        position = positions[held[i]]
+        worth += abs(position["qty"]) * position["last_close"] if position["qty"] != 0.0 else 0.0
+    return worth
+
+
+@kernel(inline=True)
 def depth_of(traded, t, s):
     """Quote volume that the fills of cell (t, s) meet; without limit where nobody asks (`traded` of shape (0, 0))."""
     return traded[t, s] if traded.shape[0] > 0 else np.inf
@@ -159,7 +169,7 @@ def order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, horizon
 @kernel
 def trade(
     open_, high, low, close, funding, traded, open_time, close_time, action, confidence, gross, edge, risk, params_record, account_record,
-    positions, closed, scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills,
+    positions, closed, scratch, final_action, reasons, size, pnl, equity, balance, exposure, worth, fills,
 ):  # fmt: skip
     """Trade a block of n bars. Returns the number of fills.
 
@@ -169,7 +179,7 @@ def trade(
     (0, 0) where it has none. params_record: `Params.record()`.
     account_record ACCOUNT [1], positions POSITION [S], closed CLOSED [N_CLOSED]: the state, updated in place. scratch [2, S] uintp.
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
-    symbol added to equity in the bar; equity, balance, exposure [n] when the bar is done; fills FILL [K]: the ledger.
+    symbol added to equity in the bar; equity, balance, exposure, worth [n] when the bar is done; fills FILL [K]: the ledger.
 
     One long kernel: every step works on the account, the positions and the prices of a bar, and the steps are in the order of the
     specification (10.6); what is a rule of its own is called.
@@ -320,6 +330,7 @@ def trade(
             )
             n_pending = zero
         equity[t], balance[t], exposure[t] = account["equity"], account["balance"], account["exposure"]
+        worth[t] = worth_of(positions, held, n_held)
     note_last_bars(close, positions, account["n_bars"])
     return k
 
@@ -378,6 +389,7 @@ class TradeResult:
     equity: F8
     balance: F8
     exposure: F8
+    worth: F8
     fills: NDArray  # FILL [K]
 
 
@@ -416,7 +428,7 @@ def run_trade(
     `as_bars` and `decide` return them.
     """
     n, n_symbols = bars.close.shape
-    codes, values, lines = np.empty((2, n, n_symbols), np.int8), np.empty((2, n, n_symbols)), np.empty((3, n))
+    codes, values, lines = np.empty((2, n, n_symbols), np.int8), np.empty((2, n, n_symbols)), np.empty((4, n))
     ledger = np.empty(fill_capacity(params, bars.close_time, n_symbols), FILL)
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
     reasons = codes[1].view(np.uint8)
@@ -424,9 +436,9 @@ def run_trade(
         bars.open, bars.high, bars.low, bars.close, funding, depths(bars, params, state.traded), bars.open_time, bars.close_time, action,
         confidence, *money, params.record(),
         state.account, state.positions, state.closed, np.empty((2, n_symbols), np.uintp),
-        codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger,
+        codes[0], reasons, values[0], values[1], *lines, ledger,
     )  # fmt: skip
-    return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], ledger[:k].copy())
+    return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], lines[3], ledger[:k].copy())
 
 
 def cell_pnl(pnl: F8) -> F8:

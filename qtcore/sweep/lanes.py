@@ -41,6 +41,7 @@ from qtcore.sweep.layout import (
     SLIPPAGE_RATE,
     STOP_LOSS,
     WISH,
+    WORTH,
 )
 from qtcore.sweep.passes import (
     bet_by_confidence,
@@ -80,6 +81,7 @@ def liquidate_lanes(p, a, own, n_open, last_close, time):
             a[BALANCE + i] = 0.0
             a[EQUITY + i] = 0.0
             a[EXPOSURE + i] = 0.0
+            a[WORTH + i] = 0.0
 
 
 @kernel

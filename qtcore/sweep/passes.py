@@ -102,6 +102,7 @@ from qtcore.sweep.layout import (
     WIN_RATE,
     WINS,
     WISH,
+    WORTH,
 )
 
 
@@ -254,11 +255,13 @@ def pay_lanes(p, s, a, price, rate):
 
 @kernel(inline=True)
 def mark_lanes(p, s, a, own, last_close):
-    """Add what symbol s is worth at the close, and what it ties up."""
+    """Add what symbol s has gained at the close, what it ties up and what it is worth."""
     for i in range(LANES):
         notional = p[s, NOTIONAL + i]
-        a[UNREALISED + i] += value_rule(p[s, QTY + i], last_close, p[s, ENTRY + i], notional * own[FEE_RATE + i])
+        qty = p[s, QTY + i]
+        a[UNREALISED + i] += value_rule(qty, last_close, p[s, ENTRY + i], notional * own[FEE_RATE + i])
         a[COMMITTED + i] += notional
+        a[WORTH + i] += abs(qty) * last_close
 
 
 @kernel(inline=True)
@@ -409,15 +412,16 @@ def govern_lanes(p, s, a, own, now, bar, is_projected, is_on_equity):
 def measure_lanes(a):
     """Count the bar in every lane's METRICS."""
     for i in range(LANES):
-        equity, exposure = a[EQUITY + i], a[EXPOSURE + i]
-        ret, share, under, top, drawdown = bar_rule(equity, exposure, a[LAST + i], a[TOP + i], a[UNDER + i])
+        equity, worth = a[EQUITY + i], a[WORTH + i]
+        a[WORTH + i] = 0.0
+        ret, share, under, top, drawdown = bar_rule(equity, worth, a[LAST + i], a[TOP + i], a[UNDER + i])
         a[LAST + i] = equity
         a[RET + i] += ret
         a[RET2 + i] += ret * ret
         a[RET3 + i] += ret * ret * ret
         a[RET4 + i] += (ret * ret) * (ret * ret)
         a[SHARE + i] += share
-        a[EXPOSED + i] += 1.0 if exposure > 0.0 else 0.0
+        a[EXPOSED + i] += 1.0 if worth > 0.0 else 0.0
         a[UNDER + i] = under
         a[LONGEST + i] = max(a[LONGEST + i], under)
         a[TOP + i] = top

@@ -63,7 +63,7 @@ def sweep_piece(
     account, positions = fresh_account.copy(), fresh_positions.copy()
     closed, scratch = np.zeros(N_CLOSED * CLOSED_BYTES, np.uint8), np.empty((2, n_symbols), np.uintp)
     governed, amounts = np.empty((2, size, n_symbols), np.int8), np.empty((2, size, n_symbols))
-    lines, fills = np.empty((3, size)), np.empty((2 * size + 3) * n_symbols * FILL_BYTES, np.uint8)
+    lines, fills = np.empty((4, size)), np.empty((2 * size + 3) * n_symbols * FILL_BYTES, np.uint8)
     known = np.full(3, -1)
     for row in rows:
         if groups[2, row] != known[2]:
@@ -89,9 +89,10 @@ def sweep_piece(
                 records[row].view(PARAMS), account.view(ACCOUNT),
                 positions.view(POSITION), closed.view(CLOSED), scratch, governed[0, : last - first],
                 governed[1, : last - first].view(np.uint8), amounts[0, : last - first], amounts[1, : last - first],
-                lines[0, : last - first], lines[1, : last - first], lines[2, : last - first], fills.view(FILL),
+                lines[0, : last - first], lines[1, : last - first], lines[2, : last - first], lines[3, : last - first],
+                fills.view(FILL),
             )  # fmt: skip
-            update_metrics(metrics[row], lines[0, : last - first], lines[2, : last - first], fills[: k * FILL_BYTES])
+            update_metrics(metrics[row], lines[0, : last - first], lines[3, : last - first], fills[: k * FILL_BYTES])
             note_ends(ends, first, lines[0, : last - first], day_equity[row])
             if len(regimes) > 0:
                 reasons = governed[1, : last - first].view(np.uint8)

@@ -56,7 +56,7 @@ def drawdown(table: pd.DataFrame, halted_from: pd.Timestamp | None, limit: float
             for ax in (top, bottom):
                 ax.axvline(halted_from, color=BAD, lw=1.0)
             top.annotate("first halt", (halted_from, 0.0), xytext=(3, -11), **NOTE, color=BAD)
-        exposure = 100.0 * table["exposure"] / table["equity"]
+        exposure = 100.0 * table.get("worth", table["exposure"]) / table["equity"]  # a run before 0.4 has what the governor counts
         bottom.fill_between(*_averaged(table["close_time"], exposure), 0.0, color=MARKET, alpha=0.55, lw=0)
         bottom.set_ylim(bottom=0.0)
         _axis(figure, top, table["close_time"], "below peak, %")

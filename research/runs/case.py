@@ -149,4 +149,4 @@ class Case:
         """Run one setting through the engine: its result and the METRICS that its row must have."""
         result = self.run_alone(params)
         at = slice(self.first, None)
-        return result, metrics_of(result.equity[at], result.exposure[at], result.fills, params.broker.initial_cash)
+        return result, metrics_of(result.equity[at], result.worth[at], result.fills, params.broker.initial_cash)

@@ -87,6 +87,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "open_time": TIME,
         "close_time": TIME,
         **dict.fromkeys(("equity", "balance", "exposure", "drawdown", "ensemble_only", "buy_hold", "buy_hold_matched"), "double"),
+        "worth?": "double",
         "without_breaker?": "double",
     },
     "predictions": {"close_time": TIME, "open_time": TIME, "symbol": TEXT, "fold": int, "label": int},  # votes: `Predictions.load`

@@ -150,6 +150,7 @@ def equity_frame(run: RunRecord) -> pd.DataFrame:
         "equity": result.equity,
         "balance": result.balance,
         "exposure": result.exposure,
+        "worth": result.worth,
         "drawdown": drawdown(np.maximum(result.equity, 0.0)),
         "ensemble_only": run.ensemble_only.equity,
         "buy_hold": held(run, rows, 1.0),

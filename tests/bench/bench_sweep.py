@@ -97,7 +97,7 @@ def test_sweep(benchmark, monkeypatch, world, vectorbt_ns, kind, driver):
         own = params.with_values(values)
         decisions = decide(votes, arbiter, regime, own)
         result = run_trade(bars, decisions.raw_action, decisions.raw_confidence, own, TradeState.fresh(own, S))
-        assert metrics_of(result.equity, result.exposure, result.fills, 10_000.0).tobytes() == got[i : i + 1].tobytes()
+        assert metrics_of(result.equity, result.worth, result.fills, 10_000.0).tobytes() == got[i : i + 1].tobytes()
     if not benchmark.enabled:
         benchmark(lambda: None)
         return

@@ -54,11 +54,11 @@ class Loop:
 
     def __init__(self, values, bars, action, confidence):
         self.params, self.bars = PUBLISHED.with_values(values), bars
-        codes, planes, lines = np.empty((2, N, S), np.int8), np.empty((2, N, S)), np.empty((3, N))
+        codes, planes, lines = np.empty((2, N, S), np.int8), np.empty((2, N, S)), np.empty((4, N))
         self.ledger = np.empty(fill_capacity(self.params, bars.close_time, S), FILL)
         self.prices = (bars.open, bars.high, bars.low, bars.close, np.empty((0, 0)), bars.open_time, bars.close_time)
         self.votes, self.record, self.scratch = (action, confidence), self.params.record(), np.empty((2, S), np.uintp)
-        self.out = (codes[0], codes[1].view(np.uint8), planes[0], planes[1], lines[0], lines[1], lines[2], self.ledger)
+        self.out = (codes[0], codes[1].view(np.uint8), planes[0], planes[1], *lines, self.ledger)
 
     def run(self) -> int:
         state = TradeState.fresh(self.params, S)

@@ -3,16 +3,16 @@
 from qtcore.rules import Reason
 
 
-def metrics(equity, exposure, fills, cash):
-    """Count bars and fills one by one; sums run left to right. equity, exposure: lists; fills: ledger rows."""
+def metrics(equity, worth, fills, cash):
+    """Count bars and fills one by one; sums run left to right. equity, worth: lists; fills: ledger rows."""
     m = {"first_equity": cash, "peak": cash, "max_drawdown": 0.0, "n_underwater": 0, "max_underwater": 0}
     for name in ("sum_ret", "sum_ret2", "sum_ret3", "sum_ret4", "sum_exposure", "turnover", "fees", "slippage", "funding"):
         m[name] = 0.0
     last = cash
-    for e, x in zip(equity, exposure):
+    for e, x in zip(equity, worth):
         bar_step(m, last, e, x)
         last = e
-    m |= {"last_equity": last, "n_bars": len(equity), "n_exposed": sum(x > 0.0 for x in exposure), "gross_win": 0.0, "gross_loss": 0.0}
+    m |= {"last_equity": last, "n_bars": len(equity), "n_exposed": sum(x > 0.0 for x in worth), "gross_win": 0.0, "gross_loss": 0.0}
     for fill in fills:
         fill_metrics(m, fill)
     exits = [f for f in fills if f["is_entry"] == 0]
@@ -27,14 +27,14 @@ def metrics(equity, exposure, fills, cash):
     }
 
 
-def bar_step(m, last, equity, exposure):
+def bar_step(m, last, equity, worth):
     """Add one bar's return, its powers and the drawdown."""
     ret = equity / last - 1.0 if last > 0.0 else 0.0
     m["sum_ret"] += ret
     m["sum_ret2"] += ret * ret
     m["sum_ret3"] += ret * ret * ret
     m["sum_ret4"] += (ret * ret) * (ret * ret)
-    m["sum_exposure"] += exposure / equity if equity > 0.0 else 0.0
+    m["sum_exposure"] += worth / equity if equity > 0.0 else 0.0
     m["n_underwater"] = m["n_underwater"] + 1 if equity < m["peak"] else 0
     m["max_underwater"] = max(m["max_underwater"], m["n_underwater"])
     m["peak"] = max(m["peak"], equity)

@@ -21,7 +21,7 @@ def sweep_rows(bars, votes, market, regime, rows, funding=None, meta=None):
         actions = [[cell["raw_action"] for cell in row] for row in cells]
         confidences = [[cell["raw_confidence"] for cell in row] for row in cells]
         book, traded = trade.trade(bars, actions, confidences, params, None, funding)
-        out.append((metrics.metrics(traded["equity"], traded["exposure"], book.ledger, params["broker.initial_cash"]), traded))
+        out.append((metrics.metrics(traded["equity"], traded["worth"], book.ledger, params["broker.initial_cash"]), traded))
     return out
 
 

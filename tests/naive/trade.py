@@ -48,7 +48,7 @@ def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
     """
     n_symbols = len(bars["close"][0])
     book = book or Book(p, n_symbols)
-    names = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure")
+    names = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth")
     out = {name: [] for name in names}
     for i in range(len(bars["close"])):
         bar = {name: column[i] for name, column in bars.items()}
@@ -82,6 +82,9 @@ def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
                 sym["traded"] = amount if amount > 0.0 else sym["traded"]
         for name in ("equity", "balance", "exposure"):
             row[name] = getattr(book, name)
+        row["worth"] = 0.0
+        for sym in book.symbols:
+            row["worth"] += abs(sym["pos"]["qty"]) * sym["last_close"] if sym["pos"] else 0.0
         for name in names:
             out[name].append(row[name])
     return book, out

@@ -133,21 +133,21 @@ def test_what_the_governor_promises(name):
 
 def test_metrics_equal_numpy_and_any_cut():
     _, _, _, result, *_ = run("many_trades", has_funding=True)
-    whole = metrics_of(result.equity, result.exposure, result.fills, CASH)
+    whole = metrics_of(result.equity, result.worth, result.fills, CASH)
     parts = init_metrics(CASH)
     bars_of_fills = result.fills["bar"]
     for a, b in zip([0, 1, 1, 150], [1, 1, 150, 400]):
         fills = result.fills[(bars_of_fills >= a) & (bars_of_fills < b)]
-        update_metrics(slab(parts), result.equity[a:b], result.exposure[a:b], slab(fills))
+        update_metrics(slab(parts), result.equity[a:b], result.worth[a:b], slab(fills))
     assert_same_bits(whole, parts)
-    expected = naive.metrics(result.equity.tolist(), result.exposure.tolist(), result.fills, CASH)
+    expected = naive.metrics(result.equity.tolist(), result.worth.tolist(), result.fills, CASH)
     for name, value in expected.items():
         assert whole[name][0] == value, name
 
 
 def test_the_summary_equals_the_textbook():
     _, _, _, result, *_ = run("many_trades")
-    got = summarise(metrics_of(result.equity, result.exposure, result.fills, CASH), 8766.0)
+    got = summarise(metrics_of(result.equity, result.worth, result.fills, CASH), 8766.0)
     equity = np.concatenate([[CASH], result.equity])
     ret = equity[1:] / equity[:-1] - 1.0
     centred = ret - ret.mean()
@@ -160,7 +160,7 @@ def test_the_summary_equals_the_textbook():
         "skew": (centred**3).mean() / (centred**2).mean() ** 1.5,
         "kurtosis": (centred**4).mean() / (centred**2).mean() ** 2,
         "max_drawdown": ((peak - equity) / peak).max(),
-        "mean_exposure": (result.exposure / result.equity).mean(),
+        "mean_exposure": (result.worth / result.equity).mean(),
         "turnover": result.fills["notional"].sum() / CASH,
         "win_rate": (pnl > 0).mean(),
         "profit_factor": pnl[pnl > 0].sum() / -pnl[pnl < 0].sum(),

@@ -42,7 +42,7 @@ digest = hashlib.sha256()
 def note(result):
     for name, dtype in qtcore.types.DECISION_COLUMNS.items():
         digest.update(np.ascontiguousarray(getattr(result.decisions, name)))
-    for name in ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure"):
+    for name in ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth"):
         digest.update(np.ascontiguousarray(getattr(result, name)))
     digest.update(np.ascontiguousarray(result.planes.values))
     digest.update(result.fills.tobytes())

@@ -14,7 +14,7 @@ from tests.support import PUBLISHED
 N = 400
 BARS = awkward_bars(N)
 VOTES = Predictions.random(BARS, seed=3).votes()
-RESULT_ARRAYS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "fills")
+RESULT_ARRAYS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth", "fills")
 
 
 def run_in_blocks(cuts: list[int], params: qt.Params = PUBLISHED) -> tuple[dict[str, np.ndarray], qt.Engine]:
@@ -69,7 +69,7 @@ def test_the_stepper_gives_the_bits_of_the_block() -> None:
         n_fills = stepper.step()
         for name in ("final_action", "reasons", "size"):
             assert_same_bits(getattr(stepper, name), WHOLE[name.replace("reasons", "governor_reason")][t], f"{name} of bar {t}")
-        assert_same_bits(stepper.lines[:, 0], np.array([WHOLE[name][t] for name in ("equity", "balance", "exposure")]))
+        assert_same_bits(stepper.lines[:, 0], np.array([WHOLE[name][t] for name in ("equity", "balance", "exposure", "worth")]))
         assert_same_bits(stepper.fills[:n_fills], WHOLE["fills"][WHOLE["fills"]["bar"] == t])
     for name, whole in WHOLE_ENGINE.state.items():
         assert_same_bits(whole, engine.state[name], name)

@@ -27,7 +27,7 @@ CASES = {
     "weights by regime": {"ensemble.regime_factors": np.random.default_rng(3).uniform(0.9, 1.1, 45).tolist()},
     "fills at the close": {"broker.fill": "close", "governor.order": "by_confidence"},
 }
-COLUMNS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure")
+COLUMNS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth")
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_the_account_equals_the_naive_one(kind):
     columns = {name: getattr(w.bars, name).tolist() for name in ("open_time", "close_time", "open", "high", "low", "close")}
     money = [plane.tolist() for plane in d.money]
     book, out = naive_trade.trade(columns, d.raw_action.tolist(), d.raw_confidence.tolist(), params.flat(), money=money)
-    for name in ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure"):
+    for name in ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth"):
         got = getattr(result, name)
         assert_same_bits(got, np.array(out[name], got.dtype), name)
     assert len(book.ledger) == len(result.fills) > 20
@@ -126,7 +126,7 @@ def test_a_row_of_a_sweep_is_the_run_of_its_parameters(values, seed):
             got[name] = sweep(market, test_sweep.records(rows))[0]
     for i, params in enumerate(rows):
         result = traded(w, params)
-        want = metrics_of(result.equity, result.exposure, result.fills, params.broker.initial_cash)[0]
+        want = metrics_of(result.equity, result.worth, result.fills, params.broker.initial_cash)[0]
         for name, table in got.items():
             for column in METRICS.names:
                 assert_same_bits(table[i][column], want[column], f"{name}: {column}")

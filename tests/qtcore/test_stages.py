@@ -26,7 +26,7 @@ from tests.support import PUBLISHED
 N = 400
 BARS = awkward_bars(N)
 OFF = {"meta.enabled": False, "arbiter.enabled": False, "governor.max_drawdown": 1.0}
-OUTCOMES = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "fills")
+OUTCOMES = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth", "fills")
 
 
 def time_of(bar: int) -> str:

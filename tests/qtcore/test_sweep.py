@@ -85,7 +85,7 @@ def assert_rows_are_runs(w, rows):
             got[name] = sweep(market_of(w), records(rows))[0]
     for i, params in enumerate(rows):
         result = alone(w, params)
-        want = metrics_of(result.equity, result.exposure, result.fills, params.broker.initial_cash)[0]
+        want = metrics_of(result.equity, result.worth, result.fills, params.broker.initial_cash)[0]
         for name, table in got.items():
             for column in METRICS.names:
                 assert_same_bits(table[i][column], want[column], f"{name}: {column}")
@@ -303,7 +303,7 @@ def test_a_row_has_the_bits_of_the_engine():
     got, _ = sweep(Market.of(w.bars, w.votes, planes.arbiter, planes.regime), records(rows))
     for params, row in zip(rows, got, strict=True):
         result = Engine(params).run(w.bars, w.votes)
-        want = metrics_of(result.equity, result.exposure, result.fills, params.broker.initial_cash)
+        want = metrics_of(result.equity, result.worth, result.fills, params.broker.initial_cash)
         assert_same_bits(row, want[0])
         assert row["n_trades"] > 20
 

@@ -19,7 +19,7 @@ from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
 from tests.support import PUBLISHED
 
-OUTPUTS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure")
+OUTPUTS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth")
 RUINED = {
     "governor.max_position": 1.0,
     "governor.max_exposure": 10.0,

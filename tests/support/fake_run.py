@@ -177,7 +177,7 @@ def trade(bars: Bars, votes: Votes, params: Params, regime: np.ndarray, arbiter:
     reason = np.full((n, n_symbols), Reason.HOLD_SIGNAL, np.uint8)
     final = np.ones((n, n_symbols), np.int8)
     size, cell_pnl = np.zeros((n, n_symbols)), np.zeros((n, n_symbols))
-    equity, exposure, fills = np.zeros(n), np.zeros(n), []
+    equity, exposure, worth, fills = np.zeros(n), np.zeros(n), np.zeros(n), []
     held: dict[int, dict[str, float]] = {}
     orders: dict[int, float] = {}
     cash, n_trades = params.broker.initial_cash, 0
@@ -204,6 +204,7 @@ def trade(bars: Bars, votes: Votes, params: Params, regime: np.ndarray, arbiter:
             cell_pnl[t - 1, s] += value - h["marked"]
             h["marked"], h["last"] = value, price
         equity[t] = cash + sum(h["marked"] for h in held.values())
+        worth[t] = sum(abs(h["qty"]) * h["last"] for h in held.values())
         for s in range(n_symbols):
             if d.n_voters[t, s] and d.raw_action[t, s] != 1:
                 reason[t, s] = ask(d, params, held, orders, t, s)
@@ -215,7 +216,8 @@ def trade(bars: Bars, votes: Votes, params: Params, regime: np.ndarray, arbiter:
     records = np.array([tuple(f[name] for name in FILL_NAMES) for f in fills], FILL)
     return SimpleNamespace(
         decisions=d, votes=votes, planes=planes, final_action=final, governor_reason=reason, size=size, cell_pnl=cell_pnl, equity=equity,
-        balance=equity.copy(), exposure=exposure, fills=records, open_time=bars.open_time, close_time=bars.close_time, symbols=bars.symbols,
+        balance=equity.copy(), exposure=exposure, worth=worth, fills=records, open_time=bars.open_time, close_time=bars.close_time,
+        symbols=bars.symbols,
     )  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def judge(bars: Bars, results: list) -> Judged:
     found = hedge.outcome(np.stack([r.equity[hedge.ends] for r in results]), cash)
     mine = found.rows(np.array([top]))
     among = sign_test.judge(f"{bars.close[-1, 0]}", mine, [found])
-    verdict = decide({"blocks_held": hedge.blocks_of(results[top].exposure > 0.0), "t": mine.t[0], "critical": among.critical})
+    verdict = decide({"blocks_held": hedge.blocks_of(results[top].worth > 0.0), "t": mine.t[0], "critical": among.critical})
     m, deflated = measured[top], sr.deflated_sharpe(measured[top], len(results), float(np.nanvar(ratios, ddof=1)))
     return Judged(m.sharpe * math.sqrt(DAYS), sr.probabilistic_sharpe(m), deflated, verdict)
 

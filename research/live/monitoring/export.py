@@ -6,13 +6,14 @@ cannot be run again from the folder alone: what is missing stands in the manifes
 hashes, does the accounts again, and says what it could not prove.
 """
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qtcore import Result
+from qtcore.chain.trade import TradeResult
 from qtcore.features import Planes
 from qtcore.types import Decisions
 from research.errors import UserError
@@ -90,10 +91,7 @@ def _joined(parts: list[Result]) -> Result:
         np.concatenate([p.planes.values for p in parts], axis=1), last.planes.slots, np.concatenate([p.planes.valid for p in parts])
     )
     decisions = Decisions(**{name: np.concatenate([getattr(p.decisions, name) for p in parts]) for name in last.decisions.columns})
-    rows: dict[str, Any] = {
-        name: np.concatenate([getattr(p, name) for p in parts])
-        for name in ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "fills")
-    }
+    rows: dict[str, Any] = {each.name: np.concatenate([getattr(p, each.name) for p in parts]) for each in fields(TradeResult)}
     answers = [p.meta_probs for p in parts]
     probs = None if any(a is None for a in answers) else np.concatenate([a for a in answers if a is not None], axis=1)
     pricing = None if last.pricing is None else np.concatenate([p.pricing for p in parts if p.pricing is not None], axis=1)

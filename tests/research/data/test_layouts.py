@@ -174,6 +174,6 @@ def test_a_backtest_is_one_whatever_the_candles_came_in(tmp_path, monkeypatch):
         own = load(source, symbols=["EURUSD"] if isinstance(source, pd.DataFrame) else None, **flags).bars
         run = research.backtest(own, research.Predictions.import_file(rows, own), PUBLISHED)
         first = first or run
-        for array in ("equity", "balance", "exposure", "fills"):
+        for array in ("equity", "balance", "exposure", "worth", "fills"):
             assert_same_bits(getattr(run.result, array), getattr(first.result, array), f"{name} {array}")
     assert len(first.result.fills) > 10
