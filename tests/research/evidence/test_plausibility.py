@@ -13,6 +13,7 @@ from qtcore.types import NS_PER_DAY, NS_PER_HOUR, NS_PER_MINUTE
 from research.data import load, load_bars, made_again, save_bars
 from research.evidence.planted import enlargement, plants, unnoticed
 from research.evidence.plausibility import NAMES, Figure, fifths, mean_recall, overall, sharpe_figure, told, wilson
+from research.runs.verdict import judge
 from research.training.labels import forward_return, score_labels
 from research.training.predictions import Predictions
 from research.training.scoring.bootstrap import Bootstrap
@@ -499,3 +500,25 @@ def test_page_and_terminal_say_what_the_ceilings_found(tmp_path, monkeypatch):
 def test_nothing_is_told_where_nothing_is_above():
     bars = candles(n_bars=1500)
     assert told(judged(bars, Predictions.random(bars))) == told({}) == []
+
+
+def drifting(is_ours: bool, knows: bool):
+    """A year of hours that rise by 0.04 % each: who sees a part of the future, and who always buys. Both have a Sharpe ratio above 8."""
+    bars = load_bars(f"simulated:trend?n_bars=9000&n_symbols=3&seed=5&drift={0.0002 if knows else 0.0006}&volatility=0.006")
+    ahead, noise = forward_return(bars.close, 4), np.random.default_rng(1).standard_normal(bars.close.shape)
+    side = np.clip(0.065 * (ahead - np.nanmean(ahead)) / np.nanstd(ahead) + 0.435 * noise, -1.0, 1.0) if knows else np.ones(ahead.shape)
+    own = bars if is_ours else replace(bars, origin="")
+    open_ = {"governor.max_drawdown": 1.0, "governor.max_daily_trades": 200, "broker.fee_rate": 0.0002, "broker.slippage_rate": 0.0}
+    evidence = research.backtest(own, predict(own, side), PUBLISHED.with_values(open_)).summary["evidence"]
+    assert evidence["sharpe"]["per_year"] > 10.0
+    return judge(evidence, {"passed": True, "checks": [{"name": "replay", "group": "parity", "passed": True, "detail": ""}]}).verdict
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_a_sharpe_ratio_of_eleven_in_a_rising_market_is_implausible(knows):
+    assert drifting(False, knows) == "implausible"
+
+
+def test_on_our_own_candles_it_is_an_edge_where_it_is_not_the_market():
+    assert drifting(True, True) == "edge"
+    assert drifting(True, False) == "no edge"

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from tests.support.search_worlds import fair_worlds, planted_worlds, power_curve
+from research.evidence import sharpe as sr
+from research.runs.benchmark import bar_returns
+from tests.support.search_worlds import DAYS, fair_worlds, judge, planted_worlds, power_curve, trade_all, votes_of, world
 
 
 def test_luck_looks_significant_and_is_not_believed():
@@ -33,3 +35,16 @@ def test_the_power_curve():
     curve = power_curve()
     assert curve[2.7] >= 36
     assert curve[3.5] >= curve[2.7] >= curve[2.0] >= curve[1.0]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_absurd_corner_of_a_grid_does_not_sink_its_winner(seed):
+    """One setting that pays 2 % a day makes the ratios scatter, and with them the luck that a deflated ratio allows for."""
+    bars = world(seed, 5 * 365)
+    votes = votes_of(bars, 0.25, seed)
+    grid = trade_all(bars, votes, {})
+    corner = trade_all(bars, votes, {"broker.fee_rate": 0.01}, ((0.5, 1),))
+    alone, beside = judge(bars, grid), judge(bars, grid + corner)
+    assert sr.moments(bar_returns(corner[0].equity)).sharpe * DAYS**0.5 < -10.0
+    assert beside.deflated < 0.95 < alone.deflated
+    assert (alone.verdict, beside.verdict, beside.sharpe) == ("edge", "edge", alone.sharpe)
