@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from tests.verdict_rates import CELLS, EXEMPT, NOISE, PLANTED, PROFILES, SHARPES, TRIALS, Cell, read
+from tests.verdict_rates import BESIDE, CELLS, EXEMPT, NOISE, PLANTED, PROFILES, SHARPES, TRIALS, USUAL, Cell, read
 
 ROOT = Path(__file__).resolve().parents[1]
-USUAL = ("normal", "t5", "GARCH with jumps")
 FIGURES = ("last", "ever", "declared", *(f"power {sharpe}" for sharpe in SHARPES))
 
 
@@ -66,6 +65,20 @@ def every(found: dict[str, Any]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def stepm(found: dict[str, Any]) -> str:
+    """Write what StepM makes of the same worlds."""
+    figures = ("last", *(f"power {sharpe}" for sharpe in SHARPES))
+    head = ["law", "years", "correlation", "trials", "worlds", "luck", "StepM", *(t for s in SHARPES for t in (f"found: {s}", "StepM"))]
+    rows = [head, ["---"] * 2 + ["---:"] * (len(head) - 2)]
+    for cell in BESIDE:
+        known = found["stepm"].get(cell.name)
+        for k, n in enumerate(cell.trials if known else ()):
+            counts = [known["sums"][whose + figure][k] for figure in figures for whose in ("", "stepm ")]
+            shares = [f"{100.0 * count / known['worlds']:.1f}" for count in counts]
+            rows.append([cell.law, str(cell.years), f"{cell.correlation:g}", str(n), str(known["worlds"]), *shares])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def candles(found: dict[str, Any]) -> str:
     """Write what the whole product says of worlds of candles."""
     rows = [["world", "worlds", *(f"{name}: edge" for name in PROFILES), *(f"{name}: not enough data" for name in PROFILES)]]
@@ -80,7 +93,7 @@ def candles(found: dict[str, Any]) -> str:
 
 def filled(page: str, found: dict[str, Any]) -> str:
     """Return the text of a page with its blocks made anew."""
-    for name, make in (("rates", lines), ("all rates", every), ("candles", candles)):
+    for name, make in (("rates", lines), ("all rates", every), ("stepm", stepm), ("candles", candles)):
         block = f"<!-- {name} -->\n{make(found)}\n<!-- /{name} -->"
         page = re.sub(f"<!-- {name} -->.*<!-- /{name} -->", lambda _, block=block: block, page, flags=re.DOTALL)
     return page

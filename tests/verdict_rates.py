@@ -1,9 +1,10 @@
 """Error rates of the verdict, measured on worlds whose answer is known: how often is luck called an edge, and how often is skill missed?
 
-`python -m tests.verdict_rates returns` gives the verdict's own functions returns of accounts; `... product` trains, trades and judges whole
-worlds of candles. Both go on where they were stopped, in `docs/verdict_rates.json`, which the tables of README and docs are made of. The
-number of a world is its seed. A cell is kept with the hash of the code that began it and with the figures of its first FIRST worlds; where
-the code of today finds others for these, the cell is measured anew.
+`python -m tests.verdict_rates returns` gives the verdict's own functions returns of accounts; `... stepm` gives the same worlds to Romano
+and Wolf's StepM too; `... product` trains, trades and judges whole worlds of candles. Each goes on where it was stopped, in
+`docs/verdict_rates.json`, which the tables of README and docs are made of. The number of a world is its seed. A cell is kept with the hash
+of the code that began it and with the figures of its first FIRST worlds; where the code of today finds others for these, the cell is
+measured anew.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from qtcore.params import Params
 from qtcore.types import F8, NS_PER_DAY, Bars
 from research.data import simulate
 from research.evidence.alpha import Hedge
+from research.evidence.overfitting import superiority
 from research.evidence.sign_test import F4, critical, drawn, independent, limits
 from research.files import replacing
 from tests.support import known_worlds
@@ -98,6 +100,7 @@ def crashes(rng: np.random.Generator, n: int, days: int) -> F8:
 LAWS: dict[str, Callable[[np.random.Generator, int, int], F8]] = {
     "normal": normal, "t5": t5, "AR(1) 0.2": ar, "GARCH with jumps": garch, "skewed by a stop": stopped, "10 % of days": sparse,
 }  # fmt: skip
+USUAL = ("normal", "t5", "GARCH with jumps")
 EXEMPT = {"skewed to the left, 10 % of days": tails, "rare crashes": crashes}
 
 
@@ -138,6 +141,7 @@ CELLS = [
     *(Cell(law, 3, 0.0, 24, worlds=300) for law in ("normal", "t5")),
     *(Cell(law, 3, correlation, 1, (10_000,), 300) for law, correlation in product(("normal", "t5"), CORRELATIONS)),
 ]
+BESIDE = [cell for cell in CELLS if cell.law in USUAL and cell.per_day == 1 and cell.trials == TRIALS]  # StepM is asked too
 
 
 def market_bars(rng: np.random.Generator, n: int, per_day: int = 1) -> Bars:
@@ -162,14 +166,40 @@ class World:
             noise = math.sqrt(cell.correlation) * make(rng, 1, cell.n) + math.sqrt(1.0 - cell.correlation) * noise
         bars = market_bars(rng, cell.n, cell.per_day)
         self.cell, self.lineage, self.noise = cell, f"{cell.name} {seed}", noise
-        self.hedge = Hedge.of(bars, slice(bars.n - cell.n, bars.n))
+        self.seed, self.hedge = seed, Hedge.of(bars, slice(bars.n - cell.n, bars.n))
         self.t, self.draws = self.tested(noise)
 
     def tested(self, returns: F8) -> tuple[F8, F4]:
         """Return the t value of accounts [P], and the drawn ones [DRAWS, P]."""
-        equity = np.cumprod(1.0 + DEVIATION / math.sqrt(self.cell.per_day) * returns, axis=1)
-        found = self.hedge.outcome(equity[:, self.hedge.ends - self.hedge.first], np.ones(len(equity)))
+        equity = self.equity(returns)
+        found = self.hedge.outcome(equity, np.ones(len(equity)))
         return np.nan_to_num(found.t, nan=-np.inf), drawn(self.lineage, found.keys, found.units)
+
+    def equity(self, returns: F8) -> F8:
+        """Return the equity of accounts at the ends of days, [P, D]."""
+        equity: F8 = np.cumprod(1.0 + DEVIATION / math.sqrt(self.cell.per_day) * returns, axis=1)
+        return equity[:, self.hedge.ends - self.hedge.first]
+
+    def hedged(self, returns: F8) -> F8:
+        """Return what accounts earned beyond the market on each day, [P, D]: the series whose block sums are tested."""
+        equity, basis, weights = self.equity(returns), self.hedge.basis, self.hedge.weights
+        daily = np.diff(equity, axis=1, prepend=1.0) / np.insert(equity[:, :-1], 0, 1.0, axis=1)
+        alpha, left = daily @ weights / len(weights), daily - daily.mean(axis=1, keepdims=True)
+        out: F8 = weights * (left - left @ basis.T @ basis + alpha[:, None])
+        return out
+
+    def stepm(self) -> dict[str, list[bool]]:
+        """Say the same of StepM (stationary bootstrap, blocks of five days, studentised): luck after all trials, and what is found."""
+
+        def named(series: F8, n: int) -> Any:
+            return superiority(series[:n].T, block=5.0, seed=self.seed).better
+
+        noise = self.hedged(self.noise)
+        out = {"last": [len(named(noise, n)) > 0 for n in self.cell.trials]}
+        for name, mean in zip(SHARPES, self.cell.sharpes, strict=True):
+            series = np.concatenate([self.hedged(self.noise[:1] + mean), noise[1:]])
+            out[f"power {name}"] = [0 in named(series, n) for n in self.cell.trials]
+        return out
 
     def false_edges(self) -> dict[str, list[bool]]:
         """Say, for each number of trials, whether luck is an edge.
@@ -205,14 +235,30 @@ class World:
         return out
 
 
-def counted(cell: Cell, first: int, worlds: int) -> dict[str, list[int]]:
+Says = Callable[[World], Mapping[str, list[bool]]]
+
+
+def judged(world: World) -> dict[str, list[bool]]:
+    """Say what the verdict makes of a world."""
+    return world.false_edges() | world.found()
+
+
+def beside(world: World) -> dict[str, list[bool]]:
+    """Say what the verdict and StepM make of a world."""
+    ours = {"last": world.false_edges()["last"]} | world.found()
+    return ours | {f"stepm {name}": values for name, values in world.stepm().items()}
+
+
+def counted(cell: Cell, first: int, worlds: int, says: Says) -> dict[str, list[int]]:
     """Count the worlds [first, first + worlds) of a cell in which each figure is true, by number of trials."""
     total: dict[str, list[int]] = {}
     for seed in range(first, first + worlds):
-        world = World(cell, seed)
-        for name, values in (world.false_edges() | world.found()).items():
+        for name, values in says(World(cell, seed)).items():
             total[name] = [a + b for a, b in zip(total.get(name, [0] * len(values)), values, strict=True)]
     return total
+
+
+RETURNS: dict[str, tuple[list[Cell], Says]] = {"returns": (CELLS, judged), "stepm": (BESIDE, beside)}
 
 
 # ------------------------------------------------------------------ worlds of candles
@@ -245,7 +291,7 @@ def findings(kind: str, seed: int) -> dict[str, str]:
 
 
 def read() -> dict[str, Any]:
-    return json.loads(PLACE.read_text()) if PLACE.exists() else {"returns": {}, "product": {}}
+    return {"returns": {}, "stepm": {}, "product": {}} | (json.loads(PLACE.read_text()) if PLACE.exists() else {})
 
 
 def write(part: str, name: str, found: Mapping[str, Any]) -> None:
@@ -256,30 +302,23 @@ def write(part: str, name: str, found: Mapping[str, Any]) -> None:
         draft.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
 
 
-def measure_returns(worlds: int) -> None:
-    """Measure up to `worlds` worlds of every cell, BATCH of each before more of any."""
-    started = time.monotonic()
-    for cell in CELLS:
-        known = read()["returns"].get(cell.name)
-        first = counted(cell, 0, FIRST)
+def measure_returns(part: str, worlds: int) -> None:
+    """Measure up to `worlds` worlds of every cell of a part, BATCH of each before more of any."""
+    started, (cells, says) = time.monotonic(), RETURNS[part]
+    for cell in cells:
+        known = read()[part].get(cell.name)
+        first = counted(cell, 0, FIRST, says)
         if known is None or known["first"] != first:
-            write(
-                "returns",
-                cell.name,
-                {"code": source_hash("research"), "trials": cell.trials, "worlds": FIRST, "first": first, "sums": first},
-            )
+            write(part, cell.name, {"code": source_hash("research"), "trials": cell.trials, "worlds": FIRST, "first": first, "sums": first})
     for most in range(BATCH, worlds + 1, BATCH):
-        for cell in CELLS:
-            known = read()["returns"][cell.name]
+        for cell in cells:
+            known = read()[part][cell.name]
             if known["worlds"] >= (stop := min(most, cell.worlds)):
                 continue
-            more = counted(cell, known["worlds"], stop - known["worlds"])
-            known |= {
-                "worlds": stop,
-                "sums": {key: [a + b for a, b in zip(values, more[key], strict=True)] for key, values in known["sums"].items()},
-            }
-            write("returns", cell.name, known)
-            shares = {key: [round(100.0 * n / stop, 1) for n in values] for key, values in known["sums"].items()}
+            more = counted(cell, known["worlds"], stop - known["worlds"], says)
+            sums = {key: [a + b for a, b in zip(values, more[key], strict=True)] for key, values in known["sums"].items()}
+            write(part, cell.name, known | {"worlds": stop, "sums": sums})
+            shares = {key: [round(100.0 * n / stop, 1) for n in values] for key, values in sums.items()}
             say(f"{time.monotonic() - started:6.0f} s  {cell.name}, {stop:,} worlds: {shares}")
 
 
@@ -305,11 +344,11 @@ def say(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("returns", "product"))
+    parser.add_argument("what", choices=(*RETURNS, "product"))
     parser.add_argument("--worlds", type=int, default=2_000, help="of returns, in a cell, at most")
     parser.add_argument("--share", type=float, default=1.0, help="of the worlds of candles")
     asked = parser.parse_args()
-    measure_returns(asked.worlds) if asked.what == "returns" else measure_product(asked.share)
+    measure_product(asked.share) if asked.what == "product" else measure_returns(asked.what, asked.worlds)
 
 
 if __name__ == "__main__":
