@@ -25,7 +25,7 @@ def figure_names(by_regime: bool) -> list[str]:
 def figures(metrics: NDArray, n_bars: NDArray[np.int64], bars_per_year: float) -> dict[str, NDArray]:
     """Turn METRICS [P] into columns [P]; what has no data is NaN. The meaning is that of `qtcore.metrics.summarise`.
 
-    n_bars: returns that count as evidence, per row; the bars around them returned exactly nothing.
+    n_bars: returns that count as evidence, per row, one less than the tested bars; nothing is held on the bars around them.
     """
     m, n = metrics, np.asarray(n_bars, np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -46,8 +46,8 @@ def figures(metrics: NDArray, n_bars: NDArray[np.int64], bars_per_year: float) -
             "sharpe_bar": m1 / spread,
             "skew": c3 / c2**1.5,
             "kurtosis": c4 / (c2 * c2),
-            "mean_exposure": m["sum_exposure"] / n,
-            "time_in_market": m["n_exposed"] / n,
+            "mean_exposure": m["sum_exposure"] / (n + 1.0),
+            "time_in_market": m["n_exposed"] / (n + 1.0),
             "turnover": m["turnover"] / m["first_equity"],
             "win_rate": m["n_wins"] / closed,
             "profit_factor": np.where(m["gross_loss"] > 0.0, m["gross_win"] / m["gross_loss"], np.nan),
