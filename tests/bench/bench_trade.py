@@ -11,7 +11,7 @@ import pytest
 
 from qtcore.chain.decide import decide
 from qtcore.chain.flow import flow, flows
-from qtcore.chain.trade import UNPRICED, TradeState, fill_capacity, run_trade, trade
+from qtcore.chain.trade import UNASKED, UNPRICED, TradeState, fill_capacity, run_trade, trade
 from qtcore.features import Planes
 from qtcore.jit import kernel
 from qtcore.types import FILL, NS_PER_HOUR, Bars, Decisions, Votes
@@ -56,7 +56,7 @@ class Loop:
         self.params, self.bars = PUBLISHED.with_values(values), bars
         codes, planes, lines = np.empty((2, N, S), np.int8), np.empty((2, N, S)), np.empty((4, N))
         self.ledger = np.empty(fill_capacity(self.params, bars.close_time, S), FILL)
-        self.prices = (bars.open, bars.high, bars.low, bars.close, np.empty((0, 0)), bars.open_time, bars.close_time)
+        self.prices = (bars.open, bars.high, bars.low, bars.close, np.empty((0, 0)), UNASKED, bars.open_time, bars.close_time)
         self.votes, self.record, self.scratch = (action, confidence), self.params.record(), np.empty((2, S), np.uintp)
         self.out = (codes[0], codes[1].view(np.uint8), planes[0], planes[1], *lines, self.ledger)
 
