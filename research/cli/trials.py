@@ -46,7 +46,7 @@ def trials(
         rows = table.reset_index().assign(first=table["first"].astype(str).to_numpy(), last=table["last"].astype(str).to_numpy())
         print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})
         return
-    tried = _columns("market", "sets", "candles", "trials", "of them", "effective", "last")
+    tried = _columns("market", "sets", "candles", "trials", "declared", "of them", "effective", "last")
     worth = _columns("market", "best Sharpe", "by luck", "deflated", "proof", "highest t", "needed")
     for lineage, row in table.iterrows():
         absurd = abs(row["sharpe"]) > ABSURD
@@ -55,6 +55,7 @@ def trials(
             f"{row['data_sets']:,}",
             f"{row['candles']:,}",
             f"{row['trials']:,}",
+            f"{row['declared']:,}" if row["declared"] else "",
             others_text(row),
             f"{row['effective']:,.0f}",
             f"{row['last']:%Y-%m-%d}",

@@ -39,6 +39,21 @@ TABLES = (
     "CREATE TRIGGER declared_unchanged BEFORE UPDATE ON declared BEGIN SELECT RAISE(ABORT, 'a declaration is never changed'); END",
 )
 
+KEEPING = (  # what else the database refuses; of the sums those that fall out of the KEPT are deleted, and maxima are replaced
+    "CREATE TRIGGER data_kept BEFORE DELETE ON data BEGIN SELECT RAISE(ABORT, 'candles are never deleted'); END",
+    "CREATE TRIGGER data_unchanged BEFORE UPDATE OF id, digest, level, candles, sketch ON data"
+    " BEGIN SELECT RAISE(ABORT, 'candles are never changed'); END",
+    "CREATE TRIGGER spans_kept BEFORE DELETE ON spans BEGIN SELECT RAISE(ABORT, 'a span is never deleted'); END",
+    "CREATE TRIGGER spans_unchanged BEFORE UPDATE ON spans BEGIN SELECT RAISE(ABORT, 'a span is never changed'); END",
+    f"CREATE TRIGGER swept_sums_kept BEFORE DELETE ON swept_sums WHEN (SELECT COUNT(*) FROM swept_sums) <= {KEPT}"
+    " BEGIN SELECT RAISE(ABORT, 'kept rows of sweeps are not deleted'); END",
+    "CREATE TRIGGER swept_sums_unchanged BEFORE UPDATE ON swept_sums BEGIN SELECT RAISE(ABORT, 'a row is never changed'); END",
+    "CREATE TRIGGER maxima_kept BEFORE DELETE ON maxima BEGIN SELECT RAISE(ABORT, 'maxima are never deleted'); END",
+    "CREATE TRIGGER maxima_unchanged BEFORE UPDATE ON maxima BEGIN SELECT RAISE(ABORT, 'maxima are never changed'); END",
+    "CREATE TRIGGER entered_known BEFORE INSERT ON entered WHEN NOT EXISTS (SELECT 1 FROM trials WHERE id = NEW.trial AND data = NEW.data)"
+    " BEGIN SELECT RAISE(ABORT, 'only a trial of the candles is entered'); END",
+)
+
 
 @dataclass(frozen=True)
 class Drawn:

@@ -30,10 +30,10 @@ from research.errors import ConfigError, UserError
 from research.evidence.family import Drawn, enter, keep_run
 from research.evidence.ledger_merge import Merged, copied, merge
 from research.evidence.ledger_reading import data_of, highest, id_of, judged, luck, name_of, seen
-from research.evidence.ledger_tables import COLUMNS, SCHEMA, count_rows, holdings, read_row, row_of, upgrade
+from research.evidence.ledger_tables import COLUMNS, SCHEMA, check_version, count_rows, holdings, read_row, row_of, upgrade
 from research.evidence.sign_test import ALONE, F4
 from research.evidence.standing import Result, Standings, append
-from research.evidence.trials import Trial, TrialName, TrialSummary, trial_of
+from research.evidence.trials import Trial, TrialName, TrialSummary, check_trials, trial_of
 from research.files import Kind, home, read_json, save_json
 from research.runs.former import command_now
 
@@ -114,8 +114,9 @@ class Ledger:
         """Declare before the first trial on the lineage of `data` that there will be `n`.
 
         Once declared is declared: again with the same number changes nothing. Raises UserError where trials were made or another number
-        was declared before.
+        was declared before, and on a number outside [1, MOST_TRIALS].
         """
+        check_trials("--declare", n)
         self._write(lambda: self._declare(data, n))
 
     def merge(self, other: Path) -> Merged:
@@ -177,7 +178,7 @@ class Ledger:
         """
         witness, earlier, trials = self._witness(), [], 0
         if self.path.exists():
-            with suppress(sqlite3.Error, ValueError), self._open(check=False) as db:
+            with suppress(sqlite3.Error, ValueError, UserError), self._open(check=False) as db:
                 earlier, trials = self._resets(db), count_rows(db)
                 db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
@@ -296,7 +297,11 @@ class Ledger:
                 data = data_of(db, {lineage})
                 marks = ", ".join("?" * len(data))
                 candles = db.execute(f"SELECT MAX(candles) FROM data WHERE id IN ({marks})", data).fetchone()[0]
-                first, last = db.execute(f"SELECT MIN(time), MAX(time) FROM trials WHERE +data IN ({marks})", data).fetchone()
+                times = f"SELECT time FROM {{}} WHERE +data IN ({marks})"
+                known_since = f"{times.format('trials')} UNION ALL {times.format('declared')}"  # declared, and nothing tried yet
+                first, last = db.execute(f"SELECT MIN(time), MAX(time) FROM ({known_since})", [*data, *data]).fetchone()
+                if first is None:
+                    continue
                 standings = Standings(db, data)
                 ranked = f"WHERE data IN ({marks}) AND {standings.counted} AND sharpe IS NOT NULL ORDER BY sharpe DESC, id LIMIT 1"
                 best = db.execute(
@@ -337,6 +342,7 @@ class Ledger:
         db = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
         try:
             db.execute("PRAGMA journal_mode = WAL")
+            check_version(db)
             if db.execute("PRAGMA user_version").fetchone()[0] < len(SCHEMA):
                 upgrade(db)
             held = holdings(db)
@@ -347,7 +353,9 @@ class Ledger:
             db.close()
 
     def _is_new(self) -> bool:
-        """Nothing was ever counted here. Raises UserError when something was, and the file is gone."""
+        """Nothing was ever counted here. Raises UserError when something was, and the file is gone, or where no file can be."""
+        if self.path.parent.is_file():
+            raise UserError(f"QT_HOME must be a folder, was the file {self.path.parent}; name another one")
         if not self.path.exists() and (witness := self._witness()):
             raise _gone(self.path, witness)
         return not self.path.exists()

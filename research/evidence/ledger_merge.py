@@ -16,12 +16,15 @@ from typing import NamedTuple
 import numpy as np
 
 from research.data.sketch import Sketch
-from research.errors import ConfigError
+from research.errors import ConfigError, UserError
 from research.evidence.family import Drawn, enter, keep_run, runs_of, swept
 from research.evidence.ledger_reading import data_of, name_of
-from research.evidence.ledger_tables import COLUMNS, count_rows, ledger_name, upgrade
+from research.evidence.ledger_tables import COLUMNS, check_version, count_rows, holdings, read_row, upgrade
+from research.evidence.trials import check_trials
+from research.files import misfit
 
 OF_RESULT = "time, outcome, of_predictions, detail, source"
+RESETS = "SELECT value FROM facts WHERE name = 'resets'"
 
 
 class Merged(NamedTuple):
@@ -45,12 +48,32 @@ def copied(path: Path) -> Iterator[Path]:
                 closing(sqlite3.connect(copy, isolation_level=None)) as db,
             ):
                 other.backup(db)
-                ledger_name(db)
+                db.execute("SELECT params FROM trials JOIN data ON data.id = trials.data LIMIT 1")  # of another program: no such table
+                check_version(db)
                 upgrade(db)
-                count_rows(db)
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+                _check(db)
+        except (sqlite3.DatabaseError, TypeError, ValueError, LookupError, OverflowError, UserError) as error:
             raise ConfigError(f"{rule} ({error})") from error
         yield copy
+
+
+def _check(db: sqlite3.Connection) -> None:
+    """Read whatever a merge takes over. Raises on what a cell must not hold: the ledger that gained it could not be read any more."""
+    holdings(db)
+    if lost := db.execute("PRAGMA foreign_key_check").fetchall():
+        raise ValueError(f"{len(lost):,} rows of {lost[0][0]} without their {lost[0][2]}")
+    for row in db.execute(f"SELECT {', '.join(COLUMNS)} FROM trials"):
+        read_row(row)
+    for digest, level, candles, blob in db.execute("SELECT digest, level, candles, sketch FROM data"):
+        if Sketch(np.frombuffer(blob, np.uint64), level, candles).digest != digest:
+            raise ValueError("candles of another name")
+    swept(db, [each for (each,) in db.execute("SELECT id FROM data")])
+    runs_of(db, [trial for (trial,) in db.execute("SELECT trial FROM run_sums")])
+    for (n,) in db.execute("SELECT n FROM declared"):
+        check_trials("a declaration", n)
+    for (text,) in db.execute(RESETS):
+        if found := misfit(json.loads(text), [{"file": str, "trials": int, "time": int}]):
+            raise ValueError(f"resets {found}")
 
 
 def merge(db: sqlite3.Connection, copy: Path, joined: Callable[[Sketch], int]) -> Merged:
@@ -92,11 +115,10 @@ def _add_trials(db: sqlite3.Connection, sets: dict[int, int]) -> Callable[[int],
         f"INSERT INTO main.results (trial, {OF_RESULT}) SELECT here, {OF_RESULT} FROM other.results JOIN ids ON there = trial"
         f" EXCEPT SELECT trial, {OF_RESULT} FROM main.results ORDER BY 2"
     )
-    query = "SELECT value FROM {}.facts WHERE name = 'resets'"
     rows = {
         (row["time"], row["file"]): row
         for name in ("main", "other")
-        for text in db.execute(query.format(name))
+        for text in db.execute(RESETS.replace("facts", f"{name}.facts"))
         for row in json.loads(*text)
     }
     if rows:

@@ -5,6 +5,8 @@ import sqlite3
 import uuid
 from typing import Any
 
+from research.errors import ConfigError
+from research.evidence.family import KEEPING
 from research.evidence.family import TABLES as FAMILY
 from research.evidence.ledger_tallies import TABLE as TALLIES
 from research.evidence.standing import TABLE as RESULTS
@@ -31,6 +33,7 @@ SCHEMA: tuple[tuple[str, ...], ...] = (
     FAMILY,
     ("ALTER TABLE trials ADD COLUMN autocorrelation REAL",),
     TALLIES,
+    KEEPING,
 )
 REAL = (int, float, type(None))
 COLUMNS: dict[str, Any] = {  # of a trial, each with the types that it may hold
@@ -59,6 +62,13 @@ def upgrade(db: sqlite3.Connection) -> None:
     db.execute("INSERT OR IGNORE INTO facts VALUES ('name', ?)", (uuid.uuid4().hex,))
     db.execute(f"PRAGMA user_version = {len(SCHEMA)}")
     db.execute("COMMIT")
+
+
+def check_version(db: sqlite3.Connection) -> None:
+    """Raise ConfigError on a file that a newer version wrote: what it holds beyond this one's tables would not count."""
+    found = db.execute("PRAGMA user_version").fetchone()[0]
+    if found > len(SCHEMA):
+        raise ConfigError(f"a trial ledger must be of version {len(SCHEMA)} or older, was {found}; install the version that wrote it")
 
 
 def ledger_name(db: sqlite3.Connection) -> str:

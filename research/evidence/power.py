@@ -20,6 +20,7 @@ from research.evidence.alpha import Hedge
 from research.evidence.finding import LEAST_HELD
 from research.evidence.ledger import Ledger
 from research.evidence.sign_test import F4, drawn, independent, limits
+from research.evidence.trials import check_trials
 from research.training.labels import Label, learned_rows, score_labels
 from research.training.scoring.bootstrap import Bootstrap, block_length
 from research.training.scoring.opinions import effective
@@ -35,16 +36,18 @@ Z = 1.6448536269514722 + 0.8416212335729143  # of LEVEL, one-sided, and of POWER
 class Power:
     """What a history can show in 80 % of the cases.
 
-    years, blocks: of the test; trials: so far and the next one; critical: median t value that the account must exceed; sharpe: a year, NaN
-    where no Sharpe ratio up to 16 is found; found: share in which each of SHARPES is; years_needed: of the test, for each of them;
-    moves, n_effective: labels that are no HOLD, and what they are worth; accuracy: what directions must be right beyond one half;
-    layer_difference: what one of two layers that differ in a tenth of the moves must be right more often, of all moves; label: whose.
+    years, blocks: of the test; trials: so far and the next one, or as many as were `declared`; critical: median t value that the account
+    must exceed; sharpe: a year, NaN where no Sharpe ratio up to 16 is found; found: share in which each of SHARPES is; years_needed: of
+    the test, for each of them; moves, n_effective: labels that are no HOLD, and what they are worth; accuracy: what directions must be
+    right beyond one half; layer_difference: what one of two layers that differ in a tenth of the moves must be right more often, of all
+    moves; label: whose.
     """
 
     years: float
     blocks: int
     is_daily: bool
     trials: int
+    declared: int
     critical: float
     sharpe: float
     found: dict[float, float]
@@ -78,7 +81,7 @@ def power(
         raise DataError(
             f"the test must have {LEAST_HELD} blocks of time or more, was {len(hedge.keys)} of {several(bars.n, 'bars')}; give more"
         )
-    name, highest, n = _tried(bars, ledger, trials)
+    name, highest, n, declared = _tried(bars, ledger, trials)
     noise = np.random.default_rng(0).standard_normal((ACCOUNTS, len(hedge.ends)))
     per_period = 1.0 / sqrt(hedge.per_year)
 
@@ -100,6 +103,7 @@ def power(
         len(hedge.keys),
         hedge.is_daily,
         n,
+        declared,
         share(0.0)[1],
         sharpe,
         {each: share(each)[0] for each in SHARPES},
@@ -124,13 +128,15 @@ def worth_of(labels: NDArray[np.int8], horizon: int) -> tuple[int, float]:
     return int(n), float(effective(n, rate, rates, np.asarray(np.count_nonzero(moves) / bootstrap.block)))
 
 
-def _tried(bars: Bars, ledger: Ledger | None, trials: int | None) -> tuple[str, F4, int]:
-    """Return the name of the lineage, the highest drawn t values of all trials but the next one, and how many trials there are with it."""
+def _tried(bars: Bars, ledger: Ledger | None, trials: int | None) -> tuple[str, F4, int, int]:
+    """Return the name of the lineage, the highest drawn t values of all trials but the next one, their number with it, and the declared."""
     data = sketch(bars)
     if trials is not None:
-        return data.digest, independent(data.digest, trials - 1), trials
+        check_trials("--trials", trials)
+        return data.digest, independent(data.digest, trials - 1), trials, 0
     ledger = ledger or Ledger()
-    return ledger.lineage_name(data), ledger.luck(data), ledger.tried(data).trials + 1
+    known = ledger.tried(data)
+    return ledger.lineage_name(data), ledger.luck(data), max(known.trials + 1, known.declared), known.declared
 
 
 def _judged(hedge: Hedge, returns: F8, name: str, highest: F4) -> tuple[F8, F4]:
@@ -155,9 +161,10 @@ def sentence(found: Power) -> str:
     smallest = (
         f"a Sharpe ratio below {found.sharpe:.1f} a year" if np.isfinite(found.sharpe) else f"any Sharpe ratio up to {MOST:.0f} a year"
     )
+    tried = f"{several(found.trials, 'trials')}{', as many as were declared,' if found.trials == found.declared else ''}"
     first = (
-        f"The test is {found.years:.1f} years, {found.blocks} blocks {blocks}; after {several(found.trials, 'trials')} its t value must "
-        f"exceed {found.critical:.2f}, so {smallest} stays unseen more often than in 1 of 5 cases."
+        f"The test is {found.years:.1f} years, {found.blocks} blocks {blocks}; after {tried} its t value must exceed "
+        f"{found.critical:.2f}, so {smallest} stays unseen more often than in 1 of 5 cases."
     )
     if not found.n_effective:
         return f"{first} Label {found.label} has no moves here."

@@ -14,6 +14,7 @@ from qtcore.params import Params
 from qtcore.profiles import LATER
 from qtcore.types import NS_PER_DAY, Bars, Votes
 from research.data.sketch import Sketch, sketch
+from research.errors import ConfigError
 from research.evidence.alpha import Outcome, hedged
 from research.runs.benchmark import growth
 from research.runs.record import RunRecord
@@ -21,6 +22,7 @@ from research.training.predictions import hash_votes
 
 COMPARED = 200  # latest trials whose returns are correlated for the effective number
 MIN_COMMON_DAYS = 30
+MOST_TRIALS = 1_000_000_000  # that may be declared or assumed
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,12 @@ class TrialSummary:
     critical: float | None = None
     p: float | None = None
     n_edges: int = 0
+
+
+def check_trials(name: str, n: int) -> None:
+    """Raise ConfigError on a number of trials that nobody makes; luck among them would have no bound."""
+    if not 1 <= n <= MOST_TRIALS:
+        raise ConfigError(f"{name} must be in [1, {MOST_TRIALS:,}], was {n:,}")
 
 
 def hash_params(values: Mapping[str, Any]) -> str:

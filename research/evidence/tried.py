@@ -15,10 +15,10 @@ from research.runs.verdict import IMPLAUSIBLE, INVALID
 def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
     """List the lineages of a ledger, one row each; `data`: only those that share half their candles with it.
 
-    Columns: data_sets, candles, trials, of them invalid, implausible and pending (not proven), effective, first, last (UTC), best (the
-    command of the best whose returns count), proven (was it), sharpe (a year), expected_best (a year, of that many trials without skill),
-    probabilistic and deflated (probabilities of skill before and after counting the trials), t and critical (the highest t value of what
-    was earned beyond the market, and what it had to exceed; `research.evidence.sign_test`).
+    Columns: data_sets, candles, trials, declared (beforehand), of the trials invalid, implausible and pending (not proven), effective,
+    first, last (UTC), best (the command of the best whose returns count), proven (was it), sharpe (a year), expected_best (a year, of that
+    many trials without skill), probabilistic and deflated (probabilities of skill before and after counting the trials), t and critical
+    (the highest t value of what was earned beyond the market, and what it had to exceed; `research.evidence.sign_test`).
     """
     rows = []
     for row in ledger.lineages(data):
@@ -32,6 +32,7 @@ def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
                 "data_sets": row["data_sets"],
                 "candles": row["candles"],
                 "trials": tried.trials,
+                "declared": tried.declared,
                 **{name: getattr(tried, name) for name in (INVALID, IMPLAUSIBLE, PENDING)},
                 "effective": tried.effective,
                 "first": pd.Timestamp(row["first"], tz="UTC"),
@@ -46,8 +47,8 @@ def tried_table(ledger: Ledger, data: Sketch | None = None) -> pd.DataFrame:
                 "critical": critical,
             }
         )
-    columns = ["lineage", "data_sets", "candles", "trials", INVALID, IMPLAUSIBLE, PENDING, "effective", "first", "last", "best", "proven"]
-    columns += ["sharpe", "expected_best", "probabilistic", "deflated", "t", "critical"]
+    columns = ["lineage", "data_sets", "candles", "trials", "declared", INVALID, IMPLAUSIBLE, PENDING, "effective", "first", "last"]
+    columns += ["best", "proven", "sharpe", "expected_best", "probabilistic", "deflated", "t", "critical"]
     return pd.DataFrame(rows, columns=columns).set_index("lineage")
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from qtcore import Bars, Engine, Params, Votes
 from qtcore.chain.price import maps_on, no_map
 from qtcore.check import as_bars, as_votes
+from qtcore.choices import FillAt
 from qtcore.engine import Result
 from qtcore.meta import MetaSource, meta_problems
 from qtcore.metrics import metrics_of
@@ -20,6 +21,7 @@ from qtcore.sweep import Market, run_order, sweep_with_equity
 from qtcore.sweep.plain import N_REGIMES, add_regimes
 from qtcore.types import F8, I8, METRICS, NS_PER_DAY, REGIME_METRICS, slab
 from research.data import bars_per_year
+from research.runs.tables import tested_stop
 from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions, hash_votes
 from research.training.regimes import regime_cells
@@ -69,8 +71,8 @@ class Case:
 
     def n_returns(self, records: NDArray) -> I8:
         """Count the returns that are evidence: from the first vote until positions of the last one have run out, as in a run's summary."""
-        stop = np.minimum(self.bars.n, self.last + records["broker"]["max_holding_bars"] + 2)
-        n: I8 = stop - self.first - 1
+        delay = np.array([fill.delay for fill in FillAt])[records["broker"]["fill"]]
+        n: I8 = tested_stop(self.bars.n, self.last, delay, records["broker"]["max_holding_bars"]) - self.first - 1
         return n
 
     def market(self, params: Params) -> Market:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from qtcore.types import DECISION_COLUMNS, Action, Source
 from research.data.grid import filled
@@ -22,8 +22,17 @@ def tested_rows(run: RunRecord) -> slice:
     n = len(run.bars.open_time)
     if len(voted) == 0:
         return slice(0, n)
-    delay, horizon = max(run.params.broker.fill.delay, 1), run.params.broker.max_holding_bars
-    return slice(int(voted[0]), min(n, int(voted[-1]) + delay + max(delay, horizon) + 1))
+    broker = run.params.broker
+    return slice(int(voted[0]), int(tested_stop(n, int(voted[-1]), broker.fill.delay, broker.max_holding_bars)))
+
+
+def tested_stop(n: int, last: int, delay: ArrayLike, horizon: ArrayLike) -> Any:
+    """Return the bar after the last of n that counts as evidence, for votes up to bar `last`: its orders are filled, held and sold by then.
+
+    delay: bars from a decision to its fill; horizon: the longest time that a position is held, bars.
+    """
+    delay = np.maximum(delay, 1)
+    return np.minimum(n, last + delay + np.maximum(delay, horizon) + 1)
 
 
 def final_source(run: RunRecord) -> NDArray[np.int8]:

@@ -131,9 +131,14 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
 
 
 def declare(job: Job, bars: Bars) -> None:
-    """Put the number of trials that the job declares into the ledger. Raises UserError where it is too late, or another one is there."""
+    """Put the number of trials that the job declares into the ledger. Raises UserError where it is too late, or another one is there.
+
+    A ledger that is damaged, gone or locked is told here too, before the work.
+    """
+    ledger = Ledger()
+    ledger.resets()
     if job.declare is not None:
-        Ledger().declare(sketch(bars), job.declare)
+        ledger.declare(sketch(bars), job.declare)
 
 
 def inputs_of(job: Job, bars: Bars, progress: Progress = None) -> tuple[Predictions, Params, MetaSchedule | None, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from research.evidence.ledger_tallies import MOST, tallies
 from research.evidence.sign_test import critical, independent, judge, maxima
 from research.evidence.standing import PROVEN, Result, Standings
 from research.evidence.trials import Trial
+from research.evidence.tried import tried_table
 from research.runs.verdict import IMPLAUSIBLE, INVALID
 from tests.conftest import assert_same_bits
 from tests.research.evidence.test_sign_test import outcome
@@ -310,3 +311,94 @@ def test_the_highest_t_value_of_a_market_and_what_it_needs(ledger):
     assert t == found.t.max()
     rest = np.maximum(family(ledger)[0], independent(ledger.lineage_name(MINE), 1))  # the run is not proven
     assert limit == critical(rest)
+
+
+# what a ledger refuses
+
+
+def full(ledger):
+    enter(ledger, outcome(1, 50, shift=0.1), [range(50)])
+    ledger.record(run(outcome(3, 1, shift=5.0)), Result(PROVEN))
+    return ledger
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM data", "UPDATE data SET digest = 'q'", "DELETE FROM spans", "DELETE FROM swept_sums", "UPDATE swept_sums SET t = 0.1",
+        "UPDATE maxima SET draws = zeroblob(8000)", "DELETE FROM maxima", "INSERT INTO entered VALUES (1, 99)", "DELETE FROM entered",
+        "DELETE FROM run_sums", "DELETE FROM trials", "DELETE FROM results",
+    ],
+)  # fmt: skip
+def test_no_statement_takes_away_what_was_tried(ledger, change):
+    full(ledger)
+    with sqlite3.connect(ledger.path) as db, pytest.raises(sqlite3.IntegrityError):
+        db.execute(change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE trials SET sharpe = 'x' WHERE id = 2",
+        "UPDATE trials SET name = x'ff'",
+        "UPDATE trials SET name = CAST(x'ff' AS TEXT)",
+        "UPDATE maxima SET n = 5",
+        "UPDATE swept_sums SET units = zeroblob(7)",
+        "UPDATE data SET sketch = zeroblob(3)",
+        "UPDATE data SET level = 64",
+        "DELETE FROM data",
+        "DELETE FROM spans",
+        "DROP TABLE maxima",
+        "INSERT INTO run_sums SELECT 99, span, t, units FROM run_sums",
+        "INSERT INTO facts VALUES ('resets', '{')",
+        """INSERT INTO facts VALUES ('resets', '[{"file": "a"}]')""",
+        "INSERT INTO declared VALUES (1, -10, 0)",
+        "PRAGMA user_version = 99",
+    ],
+)
+def test_a_damaged_ledger_is_not_merged(ledger, tmp_path, change):
+    """It is named as the one that is damaged, and the own one stays as it was."""
+    full(ledger)
+    other = full(Ledger(tmp_path / "other" / "trials.sqlite"))
+    with sqlite3.connect(other.path) as db:
+        triggers = db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' AND name != 'tallied'").fetchall()
+        db.executescript("; ".join([*(f"DROP TRIGGER {name}" for (name,) in triggers), change]))
+    before = ledger.lineages()
+    with pytest.raises(ConfigError, match=r"--merge must name a trial ledger, .*other"):
+        ledger.merge(other.path)
+    assert ledger.lineages() == before
+
+
+def test_a_ledger_of_the_first_version_is_merged(ledger, tmp_path):
+    ledger.record_many(rows(3))
+    with sqlite3.connect(tmp_path / "old") as db:
+        db.executescript("; ".join([*SCHEMA[0], "PRAGMA user_version = 1"]))
+    assert ledger.merge(tmp_path / "old") == (0, 0)
+
+
+def test_a_declaration_before_the_first_trial_is_listed(ledger):
+    ledger.declare(MINE, 20)
+    (row,) = ledger.lineages()
+    assert (row["tried"].trials, row["tried"].declared, row["best"], row["highest"]) == (0, 20, None, None)
+    assert tried_table(ledger)["declared"].tolist() == [20]
+
+
+@pytest.mark.parametrize("n", [-1, 0, 10**9 + 1, 10**16, 10**20])
+def test_a_number_of_trials_that_nobody_makes_is_refused(ledger, n):
+    with pytest.raises(ConfigError, match=r"--declare must be in \[1, 1,000,000,000\]"):
+        ledger.declare(MINE, n)
+    assert not ledger.path.exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_said(tmp_path):
+    (tmp_path / "home").write_text("")
+    with pytest.raises(UserError, match="QT_HOME must be a folder"):
+        Ledger(tmp_path / "home" / "trials.sqlite").resets()
+
+
+def test_a_ledger_of_a_newer_version_is_said(ledger):
+    ledger.record_many(rows(3))
+    with sqlite3.connect(ledger.path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(UserError, match="must be of version"):
+        ledger.count()

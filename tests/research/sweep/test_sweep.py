@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -198,6 +199,17 @@ def test_exposure_is_what_was_held_in_a_sweep_as_in_a_run(world):
         assert table["mean_exposure"].iloc[i] == pytest.approx(held / 550, rel=1e-12)
         assert table["time_in_market"].iloc[i] == pytest.approx((run.equity["worth"] > 0.0).sum() / 550, rel=1e-12)
         assert held < 0.95 * (tested["exposure"] / tested["equity"]).sum()
+
+
+@pytest.mark.parametrize("fill", ["next_open", "next_close", "one_bar_later", "worst"])
+def test_the_bars_of_a_setting_are_those_of_a_run_however_it_is_filled(world, fill):
+    """Votes end before the candles, and what they opened is held to its end."""
+    bars, predictions = world[0], replace(world[1], action=world[1].action.copy(), confidence=world[1].confidence.copy())
+    predictions.action[:, 600:], predictions.confidence[:, 600:] = -1, np.nan
+    trials = research.sweep(bars, predictions, {"broker.max_holding_bars": [1, 7]}, BASE.with_values({"broker.fill": fill}), record=False)
+    for i in range(2):
+        run = research.backtest(bars, predictions, trials.params(i))
+        assert trials.table()["sharpe_bar"].iloc[i] == pytest.approx(run.summary["evidence"]["sharpe"]["per_bar"], rel=1e-12)
 
 
 def test_parameters_of_features_are_swept_too(world):
