@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from qtcore.types import InputError
 from research.cli.terminal import Terminal
-from research.errors import visible
+from research.errors import ConfigError, visible
 from research.runs.config import Config, load_config
 from research.training.models.base import PRESETS
 
@@ -60,6 +60,8 @@ def resolve(
     profile: str, config: Path | None, sets: list[str] | None, seed: int, preset: str | None = None, until: str | None = None
 ) -> Config:
     """Read the configuration; the flags `--seed`, `--preset` and `--knows-until` are `--set run.seed` and so on."""
+    if until is not None and not until.strip():
+        raise ConfigError("--knows-until must be a time, was empty; leave it out where nobody knows")
     own = [f"run.{name}={value}" for name, value in (("seed", seed), ("preset", preset), ("knows_until", until)) if value is not None]
     return load_config(profile, config, [*own, *(sets or [])])
 

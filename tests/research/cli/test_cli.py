@@ -140,6 +140,7 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
         (["backtst"], "No such command"),
         (["backtest", "none.parquet"], "was 'none.parquet'"),
         (["backtest", "sample", "--set", "governor.max_daily=1"], "did you mean governor.max_daily_trades"),
+        (["backtest", "sample", "--knows-until", ""], "--knows-until must be a time, was empty"),
         (["backtest", "sample", "--set", "governor.max_exposure=-1"], "governor.max_exposure must be a number in"),
         (["backtest", "sample", "--profile", "best"], "profile (--profile) must be one of default, published, original"),
         (["backtest", "sample", "--symbols", "ABC"], "was 'ABC'"),
