@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.verdict_rates import BESIDE, CELLS, EXEMPT, NOISE, PLANTED, PROFILES, SHARPES, TRIALS, USUAL, Cell, read
+from tests.verdict_rates import BESIDE, CELLS, EXEMPT, LAWS, NOISE, PLANTED, PROFILES, SHARPES, TRIALS, Cell, read
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ("last", "ever", "declared", *(f"power {sharpe}" for sharpe in SHARPES))
@@ -38,15 +38,14 @@ def lines(found: dict[str, Any]) -> str:
         shares = [share(known, [c for c in cells if c.correlation == 0.0], figure, n) for n in trials]
         return f"| {what} | {' | '.join(text(each) for each in shares)} |"
 
-    held = ("normal", "t5", "AR(1) 0.2", "GARCH with jumps")
     rows = [
         "| share of worlds called an edge, in percent | 1 trial | 20 trials | 100 trials |",
         "| --- | ---: | ---: | ---: |",
-        row("luck, verdict after the last trial", held, "last", (1, 3, 8), TRIALS),
-        row("luck, a verdict after every trial (none declared)", held, "ever", (1, 3, 8), TRIALS),
-        row("a Sharpe ratio of 1.5, 8 years", USUAL, "power 1.5", (8,), TRIALS),
-        row("a Sharpe ratio of 1.0, 8 years", USUAL, "power 1.0", (8,), TRIALS),
-        row("a Sharpe ratio of 1.5, 1 year", USUAL, "power 1.5", (1,), TRIALS),
+        row("luck, verdict after the last trial", LAWS, "last", (1, 3, 8), TRIALS),
+        row("luck, a verdict after every trial (none declared)", LAWS, "ever", (1, 3, 8), TRIALS),
+        row("a Sharpe ratio of 1.5, 8 tested years", LAWS, "power 1.5", (8,), TRIALS),
+        row("a Sharpe ratio of 1.0, 8 tested years", LAWS, "power 1.0", (8,), TRIALS),
+        row("a Sharpe ratio of 1.5, 1 tested year", LAWS, "power 1.5", (1,), TRIALS),
         row("luck that sells tails (a loss that has not happened yet)", EXEMPT, "last", (1, 3, 8), TRIALS),
     ]
     return "\n".join(rows)

@@ -6,6 +6,7 @@ import numpy as np
 
 from qtcore.types import LEAST_PRICE, MOST, N_MODELS, Bars, InputError, Votes
 
+ROUNDING = 1e-9  # an adjusted price may leave low..high by this share of itself: float rounding, not a broken candle
 _CHECKED = 32_768  # cells that are checked together: what NumPy writes in between stays in the second-level cache
 
 
@@ -21,6 +22,7 @@ def as_bars(bars: Bars) -> Bars:
     prices = {name: _plane(f"bars.{name}", getattr(bars, name), n, n_symbols) for name in ("open", "high", "low", "close", "volume")}
     for name, plane in prices.items():
         _check_bounds(name, plane, 0.0 if name == "volume" else LEAST_PRICE)
+    _check_candles(*(plane.reshape(-1) for plane in prices.values()))
     funding = None if bars.funding is None else _plane("bars.funding", bars.funding, n, n_symbols)
     if len(set(bars.symbols)) != n_symbols:
         raise InputError(f"bars.symbols must be unique, was {bars.symbols}")
@@ -77,6 +79,21 @@ def _check_bounds(name: str, plane: np.ndarray, least: float) -> None:
             continue
         if (wrong := block[(block < least) | (block > MOST)]).size:
             raise InputError(f"bars.{name} must be NaN or in [{least:g}, {MOST:g}], was {wrong[0]!r}; make such a candle a hole (five NaN)")
+
+
+def _check_candles(*planes: np.ndarray) -> None:
+    """Raise InputError unless each cell of open, high, low, close and volume is a candle, or NaN in all five."""
+    for start in range(0, len(planes[0]), _CHECKED):
+        open_, high, low, close, volume = (plane[start : start + _CHECKED] for plane in planes)
+        slack = ROUNDING * close
+        is_candle = (np.minimum(open_, close) >= low - slack) & (np.maximum(open_, close) <= high + slack) & (low <= high)
+        rest = np.flatnonzero(~(is_candle & ~np.isnan(volume)))
+        n_known = sum(~np.isnan(plane[rest]) for plane in (open_, high, low, close, volume))
+        if np.any(n_known > 0):
+            i = rest[np.argmax(n_known > 0)]
+            was = ", ".join(f"{plane[i]:g}" for plane in (open_, high, low, close, volume))
+            rule = "bars must hold NaN in all five planes where there is no candle, and low <= open, close <= high where there is one"
+            raise InputError(f"{rule}, was {was} (open, high, low, close, volume); make such a candle a hole (five NaN)")
 
 
 def _plane(name: str, array: np.ndarray, n: int, n_symbols: int) -> np.ndarray:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.check import ROUNDING
 from qtcore.types import F8, I8, LEAST_PRICE, MOST
 from research.data.clock import iso
 from research.data.rows import Rows
 from research.errors import DataError
 
 FEW = 3  # bad rows that are always few; beyond it one row in a hundred
-ROUNDING = 1e-9  # an adjusted price may leave low..high by this share of itself: float rounding, not a broken candle
 
 # What a run does with such rows, and what the user can do about them. Problems without a remedy never stop a run.
 PROBLEMS: dict[str, tuple[str, str, str]] = {

@@ -180,7 +180,7 @@ def tiles(s: dict[str, Any]) -> list[dict[str, str]]:
         {
             "label": "buy and hold",
             "value": signed_percent(pnl["buy_hold_matched_return"]),
-            "note": f"at the same exposure of {percent(net)}; all in {signed_percent(pnl['buy_hold_return'])}",
+            "note": f"at the same net exposure of {percent(net)}; all in {signed_percent(pnl['buy_hold_return'])}",
         },
         {"label": "Sharpe ratio", "value": number(sharpe["per_year"]), "note": annual if sharpe["refused"] is None else sharpe["refused"]},
         {

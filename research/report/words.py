@@ -38,7 +38,7 @@ ASSUMPTIONS = {
     "one_bar_later": "one bar later",
     "worst": "worst price of the bar",
     "fees_twice": "fees twice",
-    "impact": "slippage by share in volume",
+    "impact": "slippage by volume",
     "no_funding": "no funding",
 }
 
