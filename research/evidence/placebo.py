@@ -9,13 +9,18 @@ has floor(D / A) places, A the days that two places must be apart: the longer of
 memory of the predictions, which is the first lag in whole days at which the autocorrelation of their mean lean, p_buy - p_sell, around the
 mean of its symbol and fold, is at most `FORGOTTEN`. Places nearer to each other would repeat each other, and make small p-values too
 common. Folds move independently, and the place where a fold was is one of its places, for the same reason; all of them at once there is
-the run itself and left out. A day takes over another one bar by bar where both have as many bars, else by the time of day; what has no
-counterpart is absent.
+the run itself and left out.
+
+Nothing that was said gets lost, or a placebo would trade less than the run and noise in a rising market would look like a skill: a symbol
+moves within the bars that it has between its first and its last vote of the fold, by the same number of its own days as all others. A day
+takes over another one bar by bar where both have as many bars, else each bar takes what was said at its time of day, or last before it.
+Days with fewer than `WHOLE` of the bars of the longest one, as at the ends of a fold, stay where they are.
 
 **Direction.** In blocks of `BLOCK_DAYS` UTC days, drawn at random and the same for all symbols, BUY and SELL change places after the map
 from probabilities to money: bids change their sign, what a trade costs is found anew (funding is paid by the other side), and governor and
-account run anew. A book that is long in the mean is no longer so: the placebo has nothing of what the market gave it. Where the broker
-allows no shorts a BUY that turned is no trade, and a SELL that turned is a purchase.
+account run anew. A book that is long in the mean is no longer so: the placebo has nothing of what the market gave it, so one that only holds
+a rising market passes; the sentence says so where more than `ONE_SIDED` of what was held is on one side. Where the broker allows no shorts
+a BUY that turned is no trade, and a SELL that turned is a purchase.
 """
 
 import math
@@ -40,7 +45,7 @@ from qtcore.types import F8, I8, NS_PER_DAY, Votes
 from research.errors import several
 from research.runs.benchmark import growth
 from research.runs.record import RunRecord
-from research.runs.tables import tested_rows
+from research.runs.tables import mean_exposure, tested_rows
 
 DRAWS = 99  # of each test, at most: no p below 0.01
 LEAST = 19  # below which no p could be 0.05
@@ -48,6 +53,9 @@ BUDGET = 20_000_000  # cells that a test visits: about six seconds
 ASKED = 10  # times as much as a cell costs where the learned meta layer is asked anew
 BLOCK_DAYS = 5
 FORGOTTEN = 0.1
+WHOLE = 0.9  # of the bars of the longest day, which a day that moves has at least
+ONE_SIDED = 0.5  # net over gross exposure
+CONSTANT = 1e-18  # variance of a lean that never changes
 MANY = 1_000_000  # distinct placebos, from which on they are not counted
 KEYS = {"timing": 0x71A1, "direction": 0xD12E}  # of Philox, beside the number of the fold or block
 
@@ -94,7 +102,7 @@ def timing(replay: "Replay", draws: int | None = None) -> dict[str, Any]:
     places = [max(1, fold.n_days // apart) for fold in folds]
     about = {"horizon_days": horizon, "memory_days": memory, "places": places}
     if (total := math.prod(places) - 1) == 0:
-        longest = several(max(fold.n_days for fold in folds), "days")
+        longest = several(max(fold.n_days for fold in folds), "whole days")
         why = f"no shift is possible: the longest of {several(len(folds), 'folds')} has {longest}, and places must be"
         return refused(f"{why} {several(apart, 'days')} apart ({_apart(about)})") | about
     n = n_draws(total, replay.n_cells * (ASKED if replay.asks else 1), draws)
@@ -102,9 +110,9 @@ def timing(replay: "Replay", draws: int | None = None) -> dict[str, Any]:
         return refused(_too_many(replay.n_cells)) | about
     found = []
     for each in drawn(places, range(len(folds)), KEYS["timing"], n):
-        source = np.arange(replay.n)
+        source = replay.unmoved
         for fold, n_places, place in zip(folds, places, each):
-            source[fold.rows] = fold.source(place * (fold.n_days // n_places))
+            fold.move(source, place * (fold.n_days // n_places))
         found.append(replay.mean_of(replay.moved(source)))
     how = f"With the predictions moved by whole days within {several(len(folds), 'folds')}, at least {several(apart, 'days')} apart"
     return _result(replay.mean, found, total, f"{how} ({_apart(about)})", "shifts") | about
@@ -122,7 +130,12 @@ def direction(replay: "Replay", draws: int | None = None) -> dict[str, Any]:
     for each in drawn([2] * len(numbers), numbers.tolist(), KEYS["direction"], n):
         found.append(replay.mean_of(replay.turned((1 - 2 * np.array(each, np.int64))[block])))
     how = f"With BUY and SELL changing places at random in {several(len(numbers), 'blocks')} of {BLOCK_DAYS} days, all symbols alike"
-    return _result(replay.mean, found, total, how, "draws") | about
+    out = _result(replay.mean, found, total, how, "draws") | about
+    exposure = mean_exposure(replay.run, replay.rows)
+    if abs(exposure["net"]) > ONE_SIDED * exposure["gross"]:
+        side, way = ("long", "rising") if exposure["net"] > 0.0 else ("short", "falling")
+        out["sentence"] += f" The book was mostly {side}: one that only held a {way} market would do as well here, unlike in alpha and timing."
+    return out
 
 
 def refused(why: str) -> dict[str, Any]:
@@ -157,20 +170,20 @@ def memory_of(replay: "Replay") -> int:
     leans = leans_of(replay.votes)
     voters = np.count_nonzero(~np.isnan(leans), axis=0)
     said = np.divide(np.nansum(leans, axis=0), voters, out=np.full(voters.shape, np.nan), where=voters > 0)
-    parts = []
-    for fold in replay.folds:
-        own = said[fold.rows]
+    squares = []
+    for part in (part for fold in replay.folds for part in fold.parts):
+        own = said[part.cells]
         known = np.maximum(1, np.count_nonzero(~np.isnan(own), axis=0))
-        said[fold.rows] = own - np.nansum(own, axis=0) / known
-        parts.append(said[fold.rows].reshape(-1))
-    variance = float(np.nanmean(np.concatenate(parts) ** 2))
+        said[part.cells] = own - np.nansum(own, axis=0) / known
+        squares.append(said[part.cells].reshape(-1) ** 2)
+    variance = float(np.nanmean(np.concatenate(squares)))
     longest = max(fold.n_days for fold in replay.folds)
-    for lag in range(1, longest):
+    for lag in range(1, longest if variance > CONSTANT else 1):
         products = []
-        for fold in replay.folds:
-            source = fold.source(lag)
-            later = (fold.day >= lag) & (source >= 0)
-            products.append((said[fold.rows[later]] * said[source[later]]).reshape(-1))
+        for part in (part for fold in replay.folds for part in fold.parts):
+            later = part.day >= lag
+            then = part.source(lag)[later]
+            products.append((said[np.ix_(part.rows[later], part.columns)] * said[np.ix_(then, part.columns)]).reshape(-1))
         pairs = np.concatenate(products)
         pairs = pairs[~np.isnan(pairs)]
         if not len(pairs) or float(pairs.mean()) <= FORGOTTEN * variance:
@@ -179,35 +192,75 @@ def memory_of(replay: "Replay") -> int:
 
 
 @dataclass(frozen=True)
-class Fold:
-    """Rows of the tested bars that the same models predicted. rows [m] int64; day [m]: number of the UTC day among those of the fold."""
+class Part:
+    """Symbols that have the same bars in a fold, and those days of it that move.
+
+    rows [m]: their bars; columns [c]: the symbols; day [m]: number of the UTC day; begin, count [D]: first of `rows`, and bars of a day;
+    time [m]: of the day, ns.
+    """
 
     rows: I8
+    columns: I8
     day: I8
     begin: I8
     count: I8
     time: I8
 
     @classmethod
-    def of(cls, rows: I8, open_time: I8) -> "Fold":
+    def of(cls, rows: I8, columns: I8, open_time: I8) -> "Part":
         """Lay out the days of some rows, ascending; open_time [n] ns UTC, of all rows."""
-        _, begin, day, count = np.unique(open_time[rows] // NS_PER_DAY, return_index=True, return_inverse=True, return_counts=True)
-        return cls(rows, day, begin, count, open_time[rows] % NS_PER_DAY)
+        _, day, count = np.unique(open_time[rows] // NS_PER_DAY, return_inverse=True, return_counts=True)
+        is_whole = count >= WHOLE * count.max(initial=0)
+        rows, number = rows[is_whole[day]], (np.cumsum(is_whole) - 1)[day[is_whole[day]]]
+        count = count[is_whole]
+        return cls(rows, columns, number, np.cumsum(count) - count, count, open_time[rows] % NS_PER_DAY)
+
+    @property
+    def cells(self) -> tuple[NDArray[np.int64], ...]:
+        """Index of the cells that move."""
+        return np.ix_(self.rows, self.columns)
 
     @property
     def n_days(self) -> int:
-        """Days on which there is a bar."""
+        """Days that move."""
         return len(self.count)
 
     def source(self, shift: int) -> I8:
-        """Return the row whose predictions each of the fold's rows takes, those of `shift` days before, circularly; -1 for none."""
+        """Return the row whose predictions each of `rows` takes, those of `shift` days before, circularly."""
         said = (self.day - shift) % self.n_days
         at = self.begin[said] + np.arange(len(self.rows)) - self.begin[self.day]
         keys, wanted = self.day * NS_PER_DAY + self.time, said * NS_PER_DAY + self.time
-        near = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-        other = np.where(keys[near] == wanted, near, -1)
-        at = np.where(self.count[said] == self.count[self.day], at, other)
-        return np.where(at >= 0, self.rows[at], -1)
+        last = np.maximum(np.searchsorted(keys, wanted, side="right") - 1, self.begin[said])
+        return self.rows[np.where(self.count[said] == self.count[self.day], at, last)]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Cells of the tested bars that the same models predicted, by the bars that symbols have."""
+
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def of(cls, rows: I8, is_live: NDArray[np.bool_], open_time: I8) -> "Fold":
+        """Lay out rows, ascending. is_live [n, S]: cells that move; open_time [n] ns UTC; both of all rows."""
+        kinds, kind = np.unique(is_live[rows], axis=1, return_inverse=True)
+        columns = [np.flatnonzero(kind.reshape(-1) == k) for k in range(kinds.shape[1])]
+        return cls(tuple(Part.of(rows[live], each, open_time) for live, each in zip(kinds.T, columns) if live.any()))
+
+    @property
+    def n_days(self) -> int:
+        """Days of the symbol that has most."""
+        return max((part.n_days for part in self.parts), default=0)
+
+    @property
+    def n_bars(self) -> int:
+        """Bars of these days."""
+        return max((len(part.rows) for part in self.parts), default=0)
+
+    def move(self, source: NDArray[np.int64], shift: int) -> None:
+        """Write to source [n, S] the row whose predictions each cell takes, those of `shift` days of its symbol before, circularly."""
+        for part in self.parts:
+            source[part.cells] = part.source(shift)[:, None]
 
 
 class Replay:
@@ -237,13 +290,25 @@ class Replay:
         if not (fold >= 0).any():
             last = int(np.flatnonzero((self.votes.action >= 0).any(axis=(0, 2)))[-1])
             fold = np.where(np.arange(self.n) <= last, 0, -1)
-        return [Fold.of(np.flatnonzero(fold == k), self.bars.open_time) for k in np.unique(fold[fold >= 0])]
+        has_vote, has_bar = (self.votes.action >= 0).any(axis=0), ~np.isnan(self.bars.close)
+        folds = []
+        for rows in (np.flatnonzero(fold == k) for k in np.unique(fold[fold >= 0])):
+            is_live = np.zeros_like(has_bar)
+            begun, goes_on = (np.logical_or.accumulate(has_vote[rows[::step]], axis=0)[::step] for step in (1, -1))
+            is_live[rows] = has_bar[rows] & begun & goes_on
+            folds.append(Fold.of(rows, is_live, self.bars.open_time))
+        return folds
+
+    @property
+    def unmoved(self) -> NDArray[np.int64]:
+        """Rows whose predictions each cell takes where nothing moves, [n, S]."""
+        return np.repeat(np.arange(self.n)[:, None], self.n_symbols, axis=1)
 
     @property
     def horizon_days(self) -> int:
         """Days that a prediction or a position looks ahead."""
         bars = max(self.run.predictions.label.horizon, self.run.params.broker.max_holding_bars)
-        return max(1, math.ceil(bars * sum(fold.n_days for fold in self.folds) / sum(len(fold.rows) for fold in self.folds)))
+        return max(1, math.ceil(bars * sum(fold.n_days for fold in self.folds) / max(1, sum(fold.n_bars for fold in self.folds))))
 
     @cached_property
     def planes(self) -> Planes:
@@ -279,7 +344,7 @@ class Replay:
         """Whether signs that turn nothing, and a shift by no day, are the run itself."""
         said = [self.turned(np.ones(self.n, np.int64))]
         if not (set(self.run.own_layers) & {"judge", "meta_model"}):
-            said.append(self.moved(np.arange(self.n)))
+            said.append(self.moved(self.unmoved))
         return all(np.array_equal(self.equity(each), self.run.result.equity[self.rows]) for each in said)
 
     def equity(self, said: Said) -> F8:
@@ -291,8 +356,8 @@ class Replay:
         """Return the mean daily net return of what was said."""
         return self._mean(self.equity(said))
 
-    def moved(self, source: I8) -> Said:
-        """Decide anew with the predictions of the rows `source` [n], -1 for none."""
+    def moved(self, source: NDArray[np.int64]) -> Said:
+        """Decide anew with the predictions of the rows `source` [n, S] of each symbol."""
         votes = self._moved(source)
         probs, problem = None, np.zeros(self.n, np.int64)
         if self.asks and self.run.meta is not None:
@@ -364,13 +429,13 @@ class Replay:
         probs = None if votes.probs is None else np.empty_like(votes.probs)
         return Votes(np.empty_like(votes.action), np.empty_like(votes.confidence), probs, votes.names, votes.maps)
 
-    def _moved(self, source: I8) -> Votes:
+    def _moved(self, source: NDArray[np.int64]) -> Votes:
         """Take the votes of other rows, in arrays that are made once: the probabilities of a year of hours are 50 MB."""
-        room, none = self._room, source < 0
-        for name, absent in (("action", -1), ("confidence", np.nan), ("probs", np.nan)):
+        room, cells = self._room, (source * self.n_symbols + np.arange(self.n_symbols)).reshape(-1)
+        for name in ("action", "confidence", "probs"):
             if (plane := getattr(self.votes, name)) is not None:
-                np.take(plane, source, axis=1, out=getattr(room, name), mode="wrap")
-                getattr(room, name)[:, none] = absent
+                shape = len(plane), self.n_cells, *plane.shape[3:]
+                np.take(plane.reshape(shape), cells, axis=1, out=getattr(room, name).reshape(shape), mode="wrap")
         return room
 
     def _answers(self, meta: MetaSource, votes: Votes) -> F8:

@@ -43,7 +43,7 @@ from research.training.foreign_codes import (
 )
 from research.training.foreign_files import read_file
 from research.training.foreign_rows import TIME_NAMES, place
-from research.training.knowledge import COLUMN, are_dates, read_until
+from research.training.knowledge import are_dates, read_until, says_until
 from research.training.labels import Label, learned_rows, score_labels
 from research.training.predictions import SIDES, SUM_TOLERANCE, Predictions, matching
 
@@ -108,9 +108,10 @@ def _planes(source: Any, bars: Bars, notes: list[str], reading: Reading) -> tupl
     notes += [f"{skipped} lines are no JSON objects and were skipped"] if skipped else []
     frame = _with_roles(frame, bars, notes)
     row, column, keep = place(frame, bars, notes, reading)
-    is_dated = are_dates(frame[next(name for name in TIME_NAMES if name in frame.columns)])
+    named = next(name for name in TIME_NAMES if name in frame.columns)
+    is_dated = named != "open_time" and are_dates(frame[named])  # the day of an open ends when its bar closes
     until = read_until(frame, keep, bars.close_time[row], is_dated, reading)
-    frame = frame.drop(columns=[name for name in frame.columns if name.endswith(COLUMN)])
+    frame = frame.drop(columns=[name for name in frame.columns if says_until(name)])
     shape = (N_MODELS, bars.n, len(bars.symbols))
     action, confidence, probs = np.full(shape, -1, np.int8), np.full(shape, np.nan), np.full((*shape, 3), np.nan)
     last = _last(row * len(bars.symbols) + column)

@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from numpy.typing import NDArray
+
 from qtcore.types import I8, NS_PER_DAY, NS_PER_MINUTE
+from research.data.schema import plain
 from research.errors import ModelError
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ def parse_until(value: Any) -> int:
     """
     from research.data.clock import parse_time
 
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        raise ModelError(f"{FLAG} must be a date or a time, was empty; leave it out where nobody knows")
     moment, unit = parse_time(value, FLAG), np.datetime_data(value.dtype)[0] if isinstance(value, np.datetime64) else ""
     assert moment is not None
     if unit in ("Y", "M", "W") or (isinstance(value, str) and MONTH.fullmatch(value.strip())):
@@ -56,7 +61,7 @@ def read_until(frame: "pd.DataFrame", keep: I8, close_time: I8, is_dated: bool, 
     latest counts. The result is the last close that the maker of its own row knew, or the earliest of what they say where none knew any.
     keep: the rows that have a bar, closing at close_time; is_dated: their closes are written as dates. Raises UserError on an empty cell.
     """
-    names = [name for name in frame.columns if name == COLUMN or name.endswith(f"_{COLUMN}")]
+    names = [name for name in frame.columns if says_until(name)]
     if not names:
         return None
     until = np.max([_moments(frame[name].iloc[keep], is_dated, reading) for name in names], axis=0)
@@ -64,17 +69,31 @@ def read_until(frame: "pd.DataFrame", keep: I8, close_time: I8, is_dated: bool, 
     return int(max(until.min(), known.max(initial=until.min())))
 
 
+def says_until(name: str) -> bool:
+    """Say whether a column is `knows_until` or `NAME_knows_until`, however the words are joined.
+
+    >>> [says_until(name) for name in ("knows_until", "xgb_knows-until", "knows until", "knowsuntil", "knows")]
+    [True, True, True, True, False]
+    """
+    return re.search("(^|_)knows_?until$", plain(name)) is not None
+
+
 def are_dates(column: "pd.Series") -> bool:
     """Say whether times are written as dates alone."""
+    return bool(len(column)) and bool(_dated(column).all())
+
+
+def _dated(column: "pd.Series") -> NDArray[np.bool_]:
+    """Say of each time [k] whether it is written as a date; an empty one is."""
     import pyarrow as pa
 
     values = pa.Array.from_pandas(column)
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
-    if pa.types.is_date(values.type):
-        return True
-    texts = values.unique().to_pylist() if pa.types.is_string(values.type) or pa.types.is_large_string(values.type) else ()
-    return bool(texts) and not any(HOUR.search(text) for text in texts if text is not None)
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return np.full(len(column), pa.types.is_date(values.type))
+    codes, texts = column.factorize(use_na_sentinel=False)
+    return np.array([text != text or text is None or not HOUR.search(text) for text in texts], bool)[codes]
 
 
 def _moments(column: "pd.Series", is_dated: bool, reading: "Reading") -> I8:
@@ -83,6 +102,7 @@ def _moments(column: "pd.Series", is_dated: bool, reading: "Reading") -> I8:
     from research.data.clock import utc_ns
 
     name, values = f"column {column.name} of the predictions", pa.Array.from_pandas(column)
-    if is_dated or not are_dates(column):
-        return utc_ns(values, name, reading)
-    return utc_ns(pa.array((utc_ns(values, name) + NS_PER_DAY).view("M8[ns]")), name, reading)  # the next midnight on the same clock
+    moments = utc_ns(values, name, reading)
+    if not is_dated and np.any(days := _dated(column)):  # the next midnight on the same clock
+        moments[days] = utc_ns(pa.array((utc_ns(values.filter(pa.array(days)), name) + NS_PER_DAY).view("M8[ns]")), name, reading)
+    return moments

@@ -64,6 +64,12 @@ def test_a_date_means_its_whole_day_and_a_time_itself(written, meant):
     assert TrainingPlan(knows_until=written).knows_until == until_text(moment)
 
 
+@pytest.mark.parametrize("written", ["", " ", None])
+def test_an_empty_one_is_refused(written):
+    with pytest.raises(UserError, match=r"knows_until \(--knows-until\) must be a date or a time, was empty; leave it out"):
+        parse_until(written)
+
+
 @pytest.mark.parametrize("written", ["2021-06", "2021", np.datetime64("2021-06"), "soon", True, float("nan"), [1]])
 def test_what_is_no_moment_is_refused(written):
     with pytest.raises(UserError, match=r"knows_until \(--knows-until\)"):
@@ -127,8 +133,26 @@ def test_a_column_says_it_of_each_row():
     assert first_vote(Predictions.import_file(table(knows_until=late), BARS)) == TIMES[100]
 
 
+def test_dates_and_times_may_stand_in_one_column():
+    """A date is its whole day beside times too."""
+    mixed = np.where(np.arange(2 * BARS.n) % 2 == 0, "2000-01-04", "2000-01-04 12:00")
+    assert first_vote(Predictions.import_file(table(knows_until=mixed), BARS)) == np.datetime64("2000-01-05T01:00")
+
+
+@pytest.mark.parametrize("time", ["open_time", "close_time"])
+def test_days_named_by_their_open_end_when_they_close(time):
+    """Where rows are dated by the open, who knows a date knows its bar; by the close, a date is that close."""
+    bars = simulate("random_walk", n_bars=100, n_symbols=1, interval="1d")
+    days = getattr(bars, time).astype("M8[ns]").astype("M8[D]").astype(str)
+    frame = pd.DataFrame({time: days, "symbol": bars.symbols[0], "mine_action": "BUY", "mine_confidence": 0.7})
+    made = Predictions.import_file(frame.assign(knows_until=days[60]), bars)
+    assert np.flatnonzero((made.votes().action >= 0).any(axis=(0, 2)))[0] == 61
+    with pytest.raises(UserError, match="none is left as evidence"):
+        Predictions.import_file(frame.assign(knows_until=days), bars)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet", "jsonl"])
-@pytest.mark.parametrize("name", ["knows_until", "Knows_Until", "mine_knows_until"])
+@pytest.mark.parametrize("name", ["knows_until", "Knows_Until", "mine_knows_until", "knows until", "mine-knows-until", "knowsUntil"])
 def test_files_say_it_in_every_form(tmp_path, suffix, name):
     frame, path = table(**{name: "2000-01-04"}), tmp_path / f"mine.{suffix}"
     frame["close_time"] = frame["close_time"].astype(str)
