@@ -12,6 +12,8 @@ from qtcore.jit import kernel
 from qtcore.portfolio import apply_fill
 from qtcore.rules import MOST_IMPACT, Reason
 
+ROWS = 1_024  # bars that `last_traded` looks through at once
+
 
 @kernel(inline=True)
 def fill_rule(side, reference, slippage_rate):
@@ -48,6 +50,19 @@ def traded_before(close, volume, state, out):
             amount = close[t, s] * volume[t, s]
             if amount > 0.0:
                 state[s] = amount
+
+
+def last_traded(close, volume):
+    """Return the `state` [S] that `traded_before` leaves after bars [n, S], found from their end."""
+    out = np.zeros(close.shape[1])
+    for stop in range(len(close), 0, -ROWS):
+        amount = close[max(0, stop - ROWS) : stop] * volume[max(0, stop - ROWS) : stop]
+        has_any = amount > 0.0
+        last = len(amount) - 1 - np.argmax(has_any[::-1], axis=0)
+        out = np.where((out == 0.0) & has_any.any(axis=0), amount[last, np.arange(len(out))], out)
+        if np.all(out > 0.0):
+            break
+    return out
 
 
 @kernel(inline=True)

@@ -24,6 +24,8 @@ def as_bars(bars: Bars) -> Bars:
         _check_bounds(name, plane, 0.0 if name == "volume" else LEAST_PRICE)
     _check_candles(*(plane.reshape(-1) for plane in prices.values()))
     funding = None if bars.funding is None else _plane("bars.funding", bars.funding, n, n_symbols)
+    if funding is not None and not np.isfinite(funding).all():
+        raise InputError(f"bars.funding must be finite, was {funding[~np.isfinite(funding)][0]:g}; put 0.0 where none is due")
     if len(set(bars.symbols)) != n_symbols:
         raise InputError(f"bars.symbols must be unique, was {bars.symbols}")
     if times["close_time"].shape != (n,):
@@ -31,6 +33,11 @@ def as_bars(bars: Bars) -> Bars:
     opens = times["open_time"]
     if n and not ((opens[1:] > opens[:-1]).all() and (times["close_time"] > opens).all()):
         raise InputError("bars.open_time must increase strictly and lie before close_time, was not so; sort and drop duplicates first")
+    if np.any(late := opens[1:] < times["close_time"][:-1]):
+        row = int(np.argmax(late))
+        raise InputError(f"bars.close_time must not lie after the next bar opens, was so in row {row}; a bar is known when it closes")
+    if not isinstance(bars.interval, int | np.integer) or bars.interval <= 0:
+        raise InputError(f"bars.interval must be a whole number of ns above 0, was {bars.interval!r}")
     return Bars(**times, **prices, symbols=tuple(bars.symbols), interval=int(bars.interval), funding=funding, origin=bars.origin)
 
 
@@ -97,6 +104,8 @@ def _check_candles(*planes: np.ndarray) -> None:
 
 
 def _plane(name: str, array: np.ndarray, n: int, n_symbols: int) -> np.ndarray:
-    if array.shape != (n, n_symbols):
-        raise InputError(f"{name} must be float64 of shape [{n}, {n_symbols}] (bars, symbols), was {array.dtype} {list(array.shape)}")
+    is_plain = isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray) and array.dtype.kind in "fiu"
+    if not is_plain or array.shape != (n, n_symbols):
+        was = f"{type(array).__name__} of {getattr(array, 'dtype', 'no dtype')} {list(np.shape(array))}"
+        raise InputError(f"{name} must be a float64 array of shape [{n}, {n_symbols}] (bars, symbols), was {was}")
     return as_array(array, np.float64)

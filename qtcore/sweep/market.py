@@ -26,6 +26,7 @@ class Market:
     said [B, 5, 3 C], the voters' probabilities, or [1, 5, 0], pricing [B, 2, C], or [1, 2, 0], and maps MAP [F], `first` in cells: what
     prices the opinion (`qtcore.chain.price`).
     cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
+    traded [S]: quote volume of each symbol's last bar with any before the first bar here (`last_traded`), 0.0 where there was none.
     kept: what `buffers` returned last.
     """
 
@@ -43,6 +44,7 @@ class Market:
     pricing: F8
     maps: NDArray
     cells: NDArray[np.int8]
+    traded: F8
     kept: list[tuple[NDArray[np.int8], F8, F8, I8]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
@@ -57,11 +59,12 @@ class Market:
         problem: I8 | None = None,
         pricing: F8 | None = None,
         maps: NDArray | None = None,
+        traded: F8 | None = None,
     ) -> Self:
         """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
 
         cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent. pricing
-        [2, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them.
+        [2, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them. traded [S]: where bars came before these (`last_traded`).
         """
         n, n_symbols = bars.close.shape
         size = max(1, min(BLOCK // max(1, n_symbols), n))
@@ -78,7 +81,8 @@ class Market:
         known, said = no_map() if maps is None else maps, np.empty((1, N_MODELS, 0))
         if pricing is not None and votes.probs is not None:
             said = _blocked(votes.probs.reshape(N_MODELS, n, -1), size, np.nan)
-        return cls(bars, size, action, confidence, said, *planes, pattern, score, meta, silent, prices, known, regimes)
+        before = np.zeros(n_symbols) if traded is None else traded
+        return cls(bars, size, action, confidence, said, *planes, pattern, score, meta, silent, prices, known, regimes, before)
 
     def buffers(self, n_threads: int) -> tuple[NDArray[np.int8], F8, F8, I8]:
         """Return the opinion that each thread laid out last, for it to use again.

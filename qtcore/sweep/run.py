@@ -125,7 +125,7 @@ def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: in
     funding = np.empty((0, 0)) if bars.funding is None else bars.funding
     traded = np.empty(bars.close.shape if np.any(records["broker"]["impact"][plain] > 0.0) else (0, 0))
     if len(traded):
-        traded_before(bars.close, bars.volume, np.zeros(n_symbols), traded)
+        traded_before(bars.close, bars.volume, market.traded.copy(), traded)
     account, positions, _ = init_account(Params(), n_symbols)
     bounds = np.linspace(0, len(order), min(len(order), n_chunks or 8 * n_threads()) + 1).astype(np.int64)
     sweep_rows(

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from qtcore.check import as_bars
 from qtcore.types import I8, NS_PER_DAY, Bars
 from research.data.clock import interval_text, month_starts, parse_interval, parse_length, parse_months
 from research.data.facts import calendar_of
@@ -31,6 +32,7 @@ def resample(bars: Bars, interval: str | int, keep_incomplete: bool = False) -> 
     >>> resample(simulate("random_walk", n_bars=10, n_symbols=1), "4h").close.shape
     (2, 1)
     """
+    bars = as_bars(bars)
     months, length = parse_months(interval), _multiple(bars, interval)
     phases = bars.open_time % bars.interval
     offset = int(phases[0]) if bars.interval < NS_PER_DAY and np.all(phases == phases[0]) else 0

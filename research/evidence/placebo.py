@@ -18,14 +18,14 @@ Days with fewer than `WHOLE` of the bars of the longest one, as at the ends of a
 
 **Direction.** In blocks of `BLOCK_DAYS` UTC days, drawn at random and the same for all symbols, BUY and SELL change places after the map
 from probabilities to money: bids change their sign, what a trade costs is found anew (funding is paid by the other side), and governor and
-account run anew. A book that is long in the mean is no longer so: the placebo has nothing of what the market gave it, so one that only holds
-a rising market passes; the sentence says so where more than `ONE_SIDED` of what was held is on one side. Where the broker allows no shorts
-a BUY that turned is no trade, and a SELL that turned is a purchase.
+account run anew. A book that is long in the mean is no longer so: the placebo has nothing of what the market gave it, so one that only
+holds a rising market passes; the sentence says so where more than `ONE_SIDED` of what was held is on one side. Where the broker allows no
+shorts a BUY that turned is no trade, and a SELL that turned is a purchase.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -35,6 +35,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from qtcore.arbiter import score_cells
+from qtcore.broker import last_traded
 from qtcore.chain.decide import decide
 from qtcore.chain.price import N_BIDS, Bid, leans_of, maps_on, no_map, price, value
 from qtcore.chain.trade import TradeState, run_trade, trade
@@ -134,7 +135,9 @@ def direction(replay: "Replay", draws: int | None = None) -> dict[str, Any]:
     exposure = mean_exposure(replay.run, replay.rows)
     if abs(exposure["net"]) > ONE_SIDED * exposure["gross"]:
         side, way = ("long", "rising") if exposure["net"] > 0.0 else ("short", "falling")
-        out["sentence"] += f" The book was mostly {side}: one that only held a {way} market would do as well here, unlike in alpha and timing."
+        out["sentence"] += (
+            f" The book was mostly {side}: one that only held a {way} market would do as well here, unlike in alpha and timing."
+        )
     return out
 
 
@@ -417,7 +420,8 @@ class Replay:
         return [(slice(*rows.indices(self.n)), params.with_values(off)) for rows, params in spans]
 
     def _fresh(self) -> TradeState:
-        return TradeState.fresh(self.run.params, self.n_symbols)
+        before = self.run.result.bars[: self.rows.start]
+        return replace(TradeState.fresh(self.run.params, self.n_symbols), traded=last_traded(before.close, before.volume))
 
     def _mean(self, equity: F8) -> float:
         at = np.append(self.run.params.broker.initial_cash, equity[self.ends])

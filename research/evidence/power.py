@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.check import as_bars
 from qtcore.types import F8, Bars
 from research.data.sketch import sketch
 from research.errors import DataError, several
@@ -75,6 +76,7 @@ def power(
     >>> found.blocks, 1.5 < found.critical < 1.8, found.sharpe > 2.0
     (31, True, True)
     """
+    bars = as_bars(bars)
     first = learned_rows(bars.n, train_share)
     hedge = Hedge.of(bars, slice(first, bars.n))
     if len(hedge.keys) < LEAST_HELD:

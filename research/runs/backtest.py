@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from qtcore import Bars, Engine, Params
+from qtcore.check import as_bars
 from qtcore.choices import DecideRule, MetaMode
 from qtcore.features.custom import Feature, own_features
 from qtcore.meta import MetaSource, check_voters
@@ -53,6 +54,7 @@ def backtest(
         loaded = load(bars)
         warn(loaded.report.warnings, loaded.report.source)
         bars, lacked = loaded.bars, loaded.report.lacked
+    bars = as_bars(bars)
     predictions = aligned(predictions, bars)
     params = resolved(params or Params(), predictions)
     if stages := list(stages):

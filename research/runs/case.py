@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Engine, Params, Votes
+from qtcore.broker import last_traded
 from qtcore.chain.price import maps_on, no_map
 from qtcore.check import as_bars, as_votes
 from qtcore.choices import FillAt
@@ -88,7 +89,8 @@ class Case:
             pricing = None if result.pricing is None else result.pricing[:, rest]
             known = no_map() if self.votes.maps is None else self.votes.maps
             maps = maps_on(known, self.bars.close_time[rest], len(self.bars.symbols))
-            self._markets[key] = Market.of(self.bars[rest], self.votes[rest], *opinion, cells, probs, problem, pricing, maps)
+            traded = last_traded(self.bars.close[: self.first], self.bars.volume[: self.first])
+            self._markets[key] = Market.of(self.bars[rest], self.votes[rest], *opinion, cells, probs, problem, pricing, maps, traded)
             while len(self._markets) > MARKETS:
                 self._markets.popitem(last=False)
         return self._markets[key]

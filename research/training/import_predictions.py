@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from qtcore.check import as_bars
 from qtcore.rules import Broker
 from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, InputError, Votes
 from qtcore.voters import ALIASES, LAYERS, slots_of
@@ -67,6 +68,7 @@ def import_predictions(
     source: path of a Parquet, CSV or JSON-lines file, or a pandas or polars frame. A file that this program stored keeps its folds and,
     with label "auto", its labels. time_zone: IANA name of the zone of times that name none, as that of the candles; None: UTC.
     """
+    bars = as_bars(bars)
     if isinstance(source, str | Path):
         check_file(source, PREDICTIONS)
     if isinstance(source, str | Path) and _is_ours(Path(source)):

@@ -6,8 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import research
 from qtcore import Bars, Engine, InputError, Params
 from qtcore.check import ROUNDING, as_bars
+from tests.support import PUBLISHED
 
 HOUR = 3_600_000_000_000
 PLANES = ("open", "high", "low", "close", "volume")
@@ -48,3 +50,29 @@ def test_float_rounding_is_no_broken_candle():
     as_bars(replace(bars, open=bars.high * (1.0 + ROUNDING / 2)))
     with pytest.raises(InputError, match="low <= open, close <= high"):
         as_bars(replace(bars, open=bars.high * (1.0 + 3 * ROUNDING)))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"funding": np.array([[0.0], [np.inf], [0.0]])}, "bars.funding must be finite, was inf; put 0.0 where none is due"),
+        ({"funding": np.array([[0.0], [np.nan], [0.0]])}, "bars.funding must be finite, was nan"),
+        ({"close_time": HOUR * np.array([2, 4, 5])}, "bars.close_time must not lie after the next bar opens, was so in row 1"),
+        ({"interval": 0}, "bars.interval must be a whole number of ns above 0, was 0"),
+        ({"interval": None}, "bars.interval must be a whole number of ns above 0, was None"),
+        ({"open": np.array([["100"]] * 3)}, "bars.open must be a float64 array of shape [3, 1] (bars, symbols), was ndarray of <U3 [3, 1]"),
+        ({"open": np.full((3, 1), 100.0, object)}, "bars.open must be a float64 array of shape [3, 1] (bars, symbols), was ndarray of object"),
+        ({"open": np.ma.masked_equal(np.full((3, 1), 100.0), 100.0)}, "bars.open must be a float64 array of shape [3, 1] (bars, symbols), was Masked"),
+        ({"open": [[100.0]] * 3}, "bars.open must be a float64 array of shape [3, 1] (bars, symbols), was list of no dtype [3, 1]"),
+    ],
+)  # fmt: skip
+def test_what_bars_cannot_be_is_named(values, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        as_bars(replace(flat(3), **values))
+
+
+def test_other_layouts_are_read_and_kept_as_the_kernels_want_them():
+    bars = research.load_bars("simulated:random_walk?n_bars=300&n_symbols=2")
+    turned = replace(bars, **{name: np.asfortranarray(getattr(bars, name)) for name in PLANES})
+    runs = [research.backtest(each, research.Predictions.random(each, seed=1), PUBLISHED) for each in (bars, turned)]
+    assert runs[0].summary == runs[1].summary

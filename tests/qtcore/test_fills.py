@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import qtcore as qt
-from qtcore.broker import traded_before
+from qtcore.broker import last_traded, traded_before
 from qtcore.chain.price import maps_on
 from qtcore.choices import FillAt
 from qtcore.sweep import Market, sweep
@@ -115,6 +115,12 @@ def test_the_volume_that_an_order_meets_is_that_of_the_last_bar_with_any():
         traded_before(bars.close[rows], bars.volume[rows], state, parts[rows])
     assert_same_bits(parts, whole)
     assert_same_bits(state, carried)
+    for stop in (0, 1, 50, 60, 300):
+        state = np.zeros(5)
+        traded_before(bars.close[:stop], bars.volume[:stop], state, np.empty((stop, 5)))
+        assert_same_bits(last_traded(bars.close[:stop], bars.volume[:stop]), state)
+        many = (np.concatenate([plane[:stop], np.full((3_000, 5), np.nan)]) for plane in (bars.close, bars.volume))
+        assert_same_bits(last_traded(*many), state)
 
 
 @pytest.mark.parametrize("base", [{"governor.min_confidence": 0.4}, PRICED], ids=["by confidence", "priced"])

@@ -73,6 +73,16 @@ def test_no_shift_and_no_sign_are_the_run_to_the_bit(either):
     assert replay.is_exact
 
 
+def test_a_run_that_fills_at_the_close_meets_the_volume_before_its_first_vote(bars):
+    votes = research.Predictions.random(bars, seed=1)
+    late = replace(votes, action=np.where(np.arange(bars.n)[:, None] < 200, -1, votes.action).astype(np.int8))
+    run = research.backtest(bars, late, PUBLISHED.with_values(FREE | {"broker.fill": "close", "broker.impact": 0.05}))
+    replay = Replay(run, tables.tested_rows(run))
+    assert replay.rows.start == 200
+    assert len(run.result.fills) > 50
+    assert replay.is_exact
+
+
 def test_each_shift_is_the_run_of_shifted_predictions(either):
     replay = Replay(either, tables.tested_rows(either))
     source = replay.unmoved

@@ -212,6 +212,20 @@ def test_the_bars_of_a_setting_are_those_of_a_run_however_it_is_filled(world, fi
         assert trials.table()["sharpe_bar"].iloc[i] == pytest.approx(run.summary["evidence"]["sharpe"]["per_bar"], rel=1e-12)
 
 
+@pytest.mark.parametrize("fill", ["close", "next_open", "worst"])
+def test_the_first_order_of_a_setting_meets_the_volume_before_its_vote(world, fill):
+    """A symbol without a bar there meets that of its last one."""
+    bars = replace(world[0], **{name: getattr(world[0], name).copy() for name in ("open", "high", "low", "close", "volume")})
+    first = int(np.flatnonzero((world[1].action >= 0).any(axis=(0, 2)))[0])
+    assert first > 10
+    for name in ("open", "high", "low", "close", "volume"):
+        getattr(bars, name)[first - 3 : first, 0] = np.nan
+    base = BASE.with_values({"broker.fill": fill})
+    trials = research.sweep(bars, world[1], {"broker.impact": [0.0, 0.05]}, base, record=False)
+    for i in range(2):
+        assert trials.table()["last_equity"].iloc[i] == research.backtest(bars, world[1], trials.params(i)).result.equity[-1]
+
+
 def test_parameters_of_features_are_swept_too(world):
     trials = sweep(world, {"arbiter.macd_units": "percent,price", "features.rsi_variant": ["sma", "wilder"]}, record=False)
     for trial in range(4):

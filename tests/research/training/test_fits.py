@@ -190,9 +190,8 @@ def test_an_altered_or_half_written_entry_is_fitted_again():
 
 
 def test_an_absent_model_is_known_too(request):
-    rising = dataclasses.replace(
-        BARS, close=np.where(np.arange(600)[:, None] < 300, 1.02 ** np.arange(600)[:, None] * np.ones(4), BARS.close)
-    )
+    close = np.where((np.arange(600)[:, None] < 300) & ~np.isnan(BARS.close), 1.02 ** np.arange(600)[:, None] * np.ones(4), BARS.close)
+    rising = dataclasses.replace(BARS, open=close, high=close, low=close, close=close)
     first = quick(rising, label="L1", models=("lgbm",))
     assert "without SELL" in first.notes[0]
     request.getfixturevalue("no_fit")
