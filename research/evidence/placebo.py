@@ -135,9 +135,7 @@ def direction(replay: "Replay", draws: int | None = None) -> dict[str, Any]:
     exposure = mean_exposure(replay.run, replay.rows)
     if abs(exposure["net"]) > ONE_SIDED * exposure["gross"]:
         side, way = ("long", "rising") if exposure["net"] > 0.0 else ("short", "falling")
-        out["sentence"] += (
-            f" The book was mostly {side}: one that only held a {way} market would do as well here, unlike in alpha and timing."
-        )
+        out["sentence"] += f" The book was mostly {side}; one that only held a {way} market would do as well here."
     return out
 
 
