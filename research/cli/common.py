@@ -136,7 +136,9 @@ def guarded(command: Callable[[], Any]) -> int:
         return 130
     except typer.exceptions.TyperException as error:  # an unknown command or flag, a missing argument
         message = _wrong_value(error) or (error.format_message() if hasattr(error, "format_message") else str(error))
-        say(f"{message.rstrip('. ')}. `{_command_of(error)} --help` lists commands and flags.")
+        said = message.rstrip(". ")
+        end = "" if not said else " " if said.endswith("?") else ". "
+        say(f"{said}{end}`{_command_of(error)} --help` lists commands and flags.")
         return 2
     except InputError as error:
         say(str(error))

@@ -46,7 +46,7 @@ def trials(
         rows = table.reset_index().assign(first=table["first"].astype(str).to_numpy(), last=table["last"].astype(str).to_numpy())
         print_json({"ledger": str(ledger.path), "lineages": _plain(rows), "resets": ledger.resets()})
         return
-    tried = _columns("market", "sets", "candles", "trials", "declared", "of them", "effective", "last")
+    tried = _columns("market", "sets", "candles", "trials", "declared", "among them", "effective", "last")
     worth = _columns("market", "best Sharpe", "by luck", "deflated", "proof", "highest t", "needed")
     for lineage, row in table.iterrows():
         absurd = abs(row["sharpe"]) > ABSURD
@@ -68,9 +68,10 @@ def trials(
         console.print()
         wide(worth)
         console.print(
-            "highest t: of what a proven run or a row of a sweep earned beyond the market; above what is needed after all trials it is an "
-            "edge. Best Sharpe and what luck alone would show are a year, deflated is the probability of skill: both stand beside it. What "
-            "invalid and implausible trials earned counts for nothing",
+            "highest t: of what a proven run or a row of a sweep earned beyond the market (rows of a sweep below 1 are not kept, as none "
+            "can be an edge); above what is needed after all trials it is an edge. Best Sharpe and what luck alone would show are a year. "
+            "Deflated is the probability of skill if trials differed by luck alone: one absurd trial makes it small, and it decides "
+            "nothing. What invalid and implausible trials earned counts for nothing",
             soft_wrap=True,
         )
         for lineage, row in table[table["best"] != ""].iterrows():
@@ -96,6 +97,9 @@ def _reset(ledger: Any) -> None:
 
 
 def _merge(ledger: Any, path: Path) -> None:
+    from research.evidence.tried import tried_table
+
+    declared = tried_table(ledger)["declared"]
     merged = ledger.merge(path)
     console.print(f"{several(merged.trials, 'trials')} added to {ledger.path}", soft_wrap=True)
     if merged.renamed:
@@ -104,6 +108,14 @@ def _merge(ledger: Any, path: Path) -> None:
             "a little more of an edge",
             soft_wrap=True,
         )
+    holds = set(tried_table(ledger).query("declared > 0").index)
+    for lineage, n in declared[declared > 0].items():
+        if lineage not in holds:
+            console.print(
+                f"market {lineage}: {several(int(n), 'trials')} were declared before the first, but trials were added that are older: "
+                "it counts as not declared",
+                soft_wrap=True,
+            )
 
 
 def _columns(*names: str) -> Table:

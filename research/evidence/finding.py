@@ -142,6 +142,8 @@ def _tries(evidence: Mapping[str, Any]) -> str:
     """Count the trials, and say what some of them are not."""
     trials = evidence["trials"]
     tries, others, aside = trials["trials"], others_text(trials), trials.get("set_aside", 0)
+    if (declared := evidence["test"]["declared"]) >= tries and declared:
+        return f"{several(declared, 'trials')}, as many as were declared beforehand,"
     count = several(tries, "trials") + (f", {others} among them," if others else "")
     return count + (f"{'' if others else ','} {aside:,} more set aside by resets of the ledger," if aside else "")
 
@@ -149,9 +151,7 @@ def _tries(evidence: Mapping[str, Any]) -> str:
 def _looks(evidence: Mapping[str, Any]) -> str:
     """Say what asking again after every trial costs, unless their number was declared beforehand."""
     tries, declared = evidence["trials"]["trials"], evidence["test"]["declared"]
-    if declared >= tries and declared:
-        return f" {several(declared, 'trials')} were declared beforehand, and all are counted."
-    if tries < 2:
+    if (declared >= tries and declared) or tries < 2:
         return ""
     said = f"{tries:,} trials are more than the {declared:,} declared" if declared else "the number of trials was not declared beforehand"
     return f" Noise that is asked after each of so many reads edge at least once in {100.0 * ever_rate(tries):.0f} %: {said} (`--declare`)."

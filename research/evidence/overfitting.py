@@ -234,7 +234,7 @@ def search_words(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append(("picking the best fails", f"{100.0 * found['pbo']:.1f} %", luck, how))
         skill = "more than luck" if found["spa"] < SIGNIFICANT else "luck explains the best"
         how = "Hansen's SPA: how often the best of as many settings without skill looks as good; below 0.05 needed"
-        rows.append(("chance of such a best without skill", f"{found['spa']:.3f}", skill, how))
+        rows.append(("chance of such a best without skill", f"{found['spa']:.3f}" if found["spa"] >= 0.001 else "below 0.001", skill, how))
         how = "Romano and Wolf's StepM: 5 % chance that one is named wrongly"
         rows.append(("settings better than doing nothing", f"{found['better']:,}", "one by one", how))
     if found["deflated"] is not None:
@@ -242,7 +242,7 @@ def search_words(found: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         rows.append(
             ("skill of the best, alone", f"{found['probabilistic']:.3f}", alone, "probabilistic Sharpe: that the true ratio is above 0")
         )
-        how = "deflated Sharpe: that it is above what the best of so many shows by luck; above 0.95 needed"
+        how = "deflated Sharpe: that it beats what the best of so many shows by luck; one absurd setting makes it small; decides nothing"
         rows.append(("skill of the best, after the search", f"{found['deflated']:.3f}", count, how))
     need, given = found["minimum_track_record_bars"], found["n_bars"]
     if need is not None and given:

@@ -291,7 +291,8 @@ class Replay:
         if not (fold >= 0).any():
             last = int(np.flatnonzero((self.votes.action >= 0).any(axis=(0, 2)))[-1])
             fold = np.where(np.arange(self.n) <= last, 0, -1)
-        has_vote, has_bar = (self.votes.action >= 0).any(axis=0), ~np.isnan(self.bars.close)
+        has_vote: NDArray[np.bool_] = np.any(self.votes.action >= 0, axis=0)
+        has_bar = ~np.isnan(self.bars.close)
         folds = []
         for rows in (np.flatnonzero(fold == k) for k in np.unique(fold[fold >= 0])):
             is_live = np.zeros_like(has_bar)

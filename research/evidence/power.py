@@ -37,11 +37,11 @@ Z = 1.6448536269514722 + 0.8416212335729143  # of LEVEL, one-sided, and of POWER
 class Power:
     """What a history can show in 80 % of the cases.
 
-    years, blocks: of the test; trials: so far and the next one, or as many as were `declared`; critical: median t value that the account
-    must exceed; sharpe: a year, NaN where no Sharpe ratio up to 16 is found; found: share in which each of SHARPES is; years_needed: of
-    the test, for each of them; moves, n_effective: labels that are no HOLD, and what they are worth; accuracy: what directions must be
-    right beyond one half; layer_difference: what one of two layers that differ in a tenth of the moves must be right more often, of all
-    moves; label: whose.
+    years, blocks: of the test; trials: so far and the next one, or as many as were `declared` or, `is_assumed`, asked for; critical:
+    median t value that the account must exceed; sharpe: a year, NaN where no Sharpe ratio up to 16 is found; found: share in which each of
+    SHARPES is; years_needed: of the test, for each of them; moves, n_effective: labels that are no HOLD, and what they are worth; accuracy:
+    what directions must be right beyond one half; layer_difference: what one of two layers that differ in a tenth of the moves must be
+    right more often, of all moves; both NaN where always being right would not be enough; label: whose.
     """
 
     years: float
@@ -49,6 +49,7 @@ class Power:
     is_daily: bool
     trials: int
     declared: int
+    is_assumed: bool
     critical: float
     sharpe: float
     found: dict[float, float]
@@ -60,8 +61,9 @@ class Power:
     layer_difference: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it in the form of JSON."""
-        return asdict(self) | {"found": _named(self.found), "years_needed": _named(self.years_needed)}
+        """Return it in the form of JSON, None for NaN."""
+        values = asdict(self) | {"found": _named(self.found), "years_needed": _named(self.years_needed)}
+        return {name: None if value != value else value for name, value in values.items()}
 
 
 def power(
@@ -106,6 +108,7 @@ def power(
         hedge.is_daily,
         n,
         declared,
+        trials is not None,
         share(0.0)[1],
         sharpe,
         {each: share(each)[0] for each in SHARPES},
@@ -113,8 +116,8 @@ def power(
         rule.id,
         moves,
         worth,
-        0.5 * Z / sqrt(worth) if worth > 0.0 else np.nan,
-        Z * sqrt(DIFFERING / worth) if worth > 0.0 else np.nan,
+        _at_most(0.5, 0.5 * Z, worth),
+        _at_most(DIFFERING, Z * sqrt(DIFFERING), worth),
     )
 
 
@@ -147,8 +150,13 @@ def _judged(hedge: Hedge, returns: F8, name: str, highest: F4) -> tuple[F8, F4]:
     return np.nan_to_num(found.t, nan=-np.inf), limits(np.maximum(drawn(name, found.keys, found.units), highest[:, None]))
 
 
-def _named(values: dict[float, float]) -> dict[str, float]:
-    return {f"{key:g}": value for key, value in values.items()}
+def _at_most(most: float, error: float, worth: float) -> float:
+    """Return the error of so many events, NaN where it is above the `most` that there can be."""
+    return found if worth > 0.0 and (found := error / sqrt(worth)) <= most else np.nan
+
+
+def _named(values: dict[float, float]) -> dict[str, float | None]:
+    return {f"{key:g}": None if value != value else value for key, value in values.items()}
 
 
 CAVEAT = (
@@ -159,19 +167,24 @@ CAVEAT = (
 
 def sentence(found: Power) -> str:
     """Say what the history can show."""
-    blocks = "of five days" if found.is_daily else "of a twentieth of the test"
+    blocks = "of five days" if found.is_daily else "of a twentieth of the test or less"
     smallest = (
         f"a Sharpe ratio below {found.sharpe:.1f} a year" if np.isfinite(found.sharpe) else f"any Sharpe ratio up to {MOST:.0f} a year"
     )
-    tried = f"{several(found.trials, 'trials')}{', as many as were declared,' if found.trials == found.declared else ''}"
+    tried = several(found.trials, "independent trials" if found.is_assumed else "trials")
+    tried += ", as many as were declared," if found.trials == found.declared else ""
+    length = f"{found.years:.1f} years" if found.years >= 1.0 else f"{365.0 * found.years:.0f} days"
     first = (
-        f"The test is {found.years:.1f} years, {found.blocks} blocks {blocks}; after {tried} its t value must exceed "
+        f"The test is {length}, {found.blocks} blocks {blocks}; after {tried} its t value must exceed "
         f"{found.critical:.2f}, so {smallest} stays unseen more often than in 1 of 5 cases."
     )
     if not found.n_effective:
         return f"{first} Label {found.label} has no moves here."
-    return (
-        f"{first} The {found.moves:,} moves of label {found.label} are worth {found.n_effective:,.0f} independent ones: a direction must "
-        f"be right in {100.0 * (0.5 + found.accuracy):.1f} % of them, and a layer that differs from another in a tenth of them in "
-        f"{100.0 * found.layer_difference:.1f} points more of all."
-    )
+    side, layers = "tell an opinion on their direction from a coin", "tell two layers apart that disagree on one move in ten"
+    right, better = 100.0 * (0.5 + found.accuracy), 100.0 * (0.5 + 0.5 * found.layer_difference / DIFFERING)
+    shown = [
+        f"too few to {what}" if value != value else f"to {what} {who} must be right in {value:.1f} % of {them}"
+        for what, who, value, them in ((side, "it", right, "them"), (layers, "the better one", better, "those"))
+    ]
+    moves = f"The {found.moves:,} moves (BUY or SELL) of label {found.label} are worth {found.n_effective:,.0f} independent ones"
+    return f"{first} {moves}: {'; '.join(shown)}."

@@ -9,8 +9,12 @@ The move of the price is `broker.impact sqrt(order / volume)`, both of one bar. 
 root mean square of its log returns, this is the square-root law of market impact with a factor of 1, and the same law at bars of any
 length, as volatility grows with the root of time and volume with time.
 
-Break-even is the fee at which the profit is gone, slippage as it was; capacity the starting cash at which it is gone under that slippage.
-Both are found by halving: the account stands on the one side of 0 there, and one step further on the other.
+Where the drawdown limit stopped an account, its return is that of the limit more than of the assumption: `without_breaker` tells what the
+same account returns without it.
+
+Break-even is the fee and slippage a side at which the profit is gone: the fee moves, slippage as it was, and below that alone slippage with
+no fee. Capacity is the starting cash at which the profit is gone under that impact. Both are found by halving: the account stands on the
+one side of 0 there, and one step further on the other.
 """
 
 import math
@@ -23,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from qtcore.chain.trade import TradeResult, TradeState, run_trade, trade
+from qtcore.rules import Reason
 from research.evidence.summary import performance
 from research.runs.record import RunRecord
 from research.runs.tables import tested_rows
@@ -50,7 +55,8 @@ def waterfall(run: RunRecord, budget: int = BUDGET) -> dict[str, Any]:
 
     Result: `refused` (why there is none, or None), `sentence`, `columns`, `break_even` {per_side, fee_rate, sentence} and `capacity` {cash,
     sentence}, figures None where there is none. A column has `name`, `set` (parameters that differ from the run's), `refused`, `is_own`,
-    `net_return`, `difference` (from the run, both fractions of the starting cash over the tested bars), `max_drawdown` and `n_trades`.
+    `net_return`, `difference` (from the run, both fractions of the starting cash over the tested bars), `max_drawdown`, `n_trades` and
+    `without_breaker`, the net return without the drawdown limit where that blocked an entry, else None.
     budget: cells above which break-even and capacity are not searched for.
     """
     book = Book(run)
@@ -67,7 +73,7 @@ def waterfall(run: RunRecord, budget: int = BUDGET) -> dict[str, Any]:
 
 def waterfall_table(found: dict[str, Any]) -> pd.DataFrame:
     """Return the columns as rows of a table; see `Run.waterfall`."""
-    names = ["set", "net_return", "difference", "max_drawdown", "n_trades", "refused"]
+    names = ["set", "net_return", "difference", "max_drawdown", "n_trades", "without_breaker", "refused"]
     rows = {column["name"]: {name: column[name] for name in names} for column in found["columns"]}
     return pd.DataFrame.from_dict(rows, orient="index", columns=names).rename_axis("assumption")
 
@@ -81,7 +87,7 @@ class Book:
     @property
     def n_searched(self) -> int:
         """Accounts that both searches make at most."""
-        return math.ceil(math.log2(MOST_FEE / FEE_STEP)) + math.ceil(math.log2(math.log(MOST_CASH) / math.log(CASH_STEP))) + 4
+        return math.ceil(math.log2(MOST_FEE / FEE_STEP)) + math.ceil(math.log2(math.log(MOST_CASH) / math.log(CASH_STEP))) + 6
 
     @cached_property
     def own(self) -> float:
@@ -133,23 +139,33 @@ class Book:
         out: dict[str, Any] = {"name": name, "set": {}, "refused": None, "is_own": False}
         found = self.change(name)
         if isinstance(found, str):
-            return out | dict.fromkeys(("net_return", "difference", "max_drawdown", "n_trades")) | {"refused": found}
+            return out | dict.fromkeys(("net_return", "difference", "max_drawdown", "n_trades", "without_breaker")) | {"refused": found}
         run, changed = found
-        told = performance(run, self.trade(run), tested_rows(run))
+        traded = self.trade(run)
+        told = performance(run, traded, tested_rows(run))
+        free = None
+        if np.any(traded.governor_reason == Reason.MAX_DRAWDOWN_EXCEEDED):
+            free = self.net_return(replace(run, params=run.params.with_values({"governor.max_drawdown": 1.0})))
         figures = {key: told[key] for key in ("net_return", "max_drawdown", "n_trades")}
         is_own = name == self.run.params.broker.fill.name.lower()
-        return out | figures | {"set": changed, "is_own": is_own, "difference": told["net_return"] - self.own}
+        return out | figures | {"set": changed, "is_own": is_own, "difference": told["net_return"] - self.own, "without_breaker": free}
 
     def break_even(self) -> dict[str, Any]:
-        """Search the fee at which the profit is gone."""
+        """Search the cost a side at which the profit is gone."""
         broker = self.run.params.broker
         paid = f"the run pays {_bp(broker.fee_rate + broker.slippage_rate)} a side, fee and slippage"
 
         def is_paid(fee: float) -> bool:
             return self.net_return(self.set({"broker.fee_rate": fee})) > 0.0
 
+        def is_filled(slippage: float) -> bool:
+            return self.net_return(self.set({"broker.fee_rate": 0.0, "broker.slippage_rate": slippage})) > 0.0
+
         if self.own <= 0.0 and not is_paid(0.0):
-            return {"per_side": None, "fee_rate": None, "sentence": f"Break-even: none; it loses without any fee, and {paid}."}
+            if not is_filled(0.0):
+                return {"per_side": None, "fee_rate": None, "sentence": f"Break-even: none; it loses without any cost, and {paid}."}
+            cost = halved(is_filled, 0.0, broker.slippage_rate, FEE_STEP)
+            return {"per_side": cost, "fee_rate": 0.0, "sentence": f"Break-even: nothing is left at {_bp(cost)} a side; {paid}."}
         low, high = (broker.fee_rate, MOST_FEE) if self.own > 0.0 else (0.0, broker.fee_rate)
         if self.own > 0.0 and is_paid(MOST_FEE):
             return {"per_side": None, "fee_rate": None, "sentence": f"Break-even: above {_bp(MOST_FEE)} a side; {paid}."}
@@ -191,7 +207,7 @@ def _sentence(columns: list[dict[str, Any]]) -> str:
     made = [column for column in columns if column["refused"] is None]
     own = next(column for column in made if column["is_own"])
     low, high = min(made, key=lambda c: c["net_return"]), max(made, key=lambda c: c["net_return"])
-    ends = " and ".join(f"{_percent(c['net_return'])} ({TEXTS[c['name']]})" for c in (low, high))
+    ends = " and ".join(f"{_percent(c['net_return'])} ({TEXTS[c['name']]}{_stopped(c)})" for c in (low, high))
     said = f"As it was run, {TEXTS[own['name']]}, it earned {_percent(own['net_return'])}; one assumption changed, it is between {ends}."
     gone = [TEXTS[c["name"]] for c in made if c["net_return"] <= 0.0]
     if own["net_return"] <= 0.0:
@@ -199,6 +215,12 @@ def _sentence(columns: list[dict[str, Any]]) -> str:
     if not gone:
         return f"{said} A profit is left under each of these {len(made)}."
     return f"{said} Nothing is left of the profit under {len(gone)} of these {len(made)}: {'; '.join(gone)}."
+
+
+def _stopped(column: dict[str, Any]) -> str:
+    """Say what an account that the drawdown limit stopped returns without it."""
+    free = column["without_breaker"]
+    return "" if free is None else f", where the drawdown limit stopped it; {_percent(free)} without that"
 
 
 def _refused(why: str) -> dict[str, Any]:

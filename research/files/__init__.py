@@ -7,7 +7,7 @@ UserError: `<path> must be <kind>, was <what it was>; <remedy>`.
 
 from research.files.binary import TEXT, TIME, check_archive, count_rows, read_table, unpack_arrays
 from research.files.checked import Kind, check_file, hash_file, misfit, parse_json, read_bytes, read_json, read_text, read_toml, reason
-from research.files.written import check_target, home, plain, put_in_place, replacing, save_json, save_text, writable
+from research.files.written import check_target, home, plain, put_in_place, replacing, save_json, save_text, takes_files, writable
 
 __all__ = [
     "TEXT",
@@ -32,6 +32,7 @@ __all__ = [
     "replacing",
     "save_json",
     "save_text",
+    "takes_files",
     "unpack_arrays",
     "writable",
 ]

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,13 +56,20 @@ def save_json(path: Path, value: Any, *, is_private: bool = False) -> None:
     save_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n", is_private=is_private)
 
 
+def takes_files(folder: Path) -> bool:
+    """Say whether a file can be made in a folder, by making one: leave to write is not room, nor a file system that holds files."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 def check_target(path: Path) -> None:
     """Raise UserError where the file of `--out` cannot be written, before the work whose figures it is to hold."""
     folder = path.absolute().parent
-    found = (
-        "a folder" if path.is_dir() else "in a folder that is not there" if not folder.is_dir() else "in a folder without leave to write"
-    )
-    if path.is_dir() or not os.access(folder, os.W_OK):
+    found = "a folder" if path.is_dir() else "in a folder that is not there" if not folder.is_dir() else "in a folder that takes no files"
+    if path.is_dir() or not takes_files(folder):
         raise ConfigError(f"--out must be a file that can be written, was {path}, {found}; choose another")
 
 

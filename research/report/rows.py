@@ -348,8 +348,9 @@ def waterfall_table(found: Mapping[str, Any]) -> Table:
         )
         figures = [signed_percent(column["net_return"]), signed_percent(column["difference"]), percent(column["max_drawdown"])]
         about = "the run" if column["is_own"] else column["refused"] or changed or DASH
-        rows.append([assumption_name(column), *figures, count(column["n_trades"]), about])
-    return Table(["assumption", "net return", "against the run", "drawdown", "trades", "set"], rows)
+        free = signed_percent(column.get("without_breaker"))  # earlier runs have none
+        rows.append([assumption_name(column), *figures, count(column["n_trades"]), free, about])
+    return Table(["assumption", "net return", "against the run", "drawdown", "trades", "without the drawdown limit", "set"], rows)
 
 
 def ceiling_table(found: Mapping[str, Any]) -> Table:

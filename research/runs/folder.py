@@ -29,7 +29,7 @@ from qtcore.jit import source_hash
 from qtcore.params import Params
 from qtcore.types import DECISION_COLUMNS, MODELS, MONEY_COLUMNS, Bars
 from research.errors import ConfigError, UserError
-from research.files import count_rows, hash_file, put_in_place, read_json, read_table, save_json
+from research.files import count_rows, hash_file, put_in_place, read_json, read_table, save_json, takes_files
 from research.runs.former import command_now, profile_now
 from research.runs.kinds import AGAIN, CERTIFICATE, MANIFEST, PRICES, RUN_JSON, SUMMARY, kind_of
 from research.runs.record import RunRecord
@@ -65,7 +65,7 @@ def check_output(folder: Path, marker: str = "manifest.json") -> None:
     if folder.is_dir() and any(folder.iterdir()) and not (folder / marker).exists():
         raise ConfigError(f"--out must be a new folder or an earlier result, was {folder} with other files in it; choose another")
     parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not os.access(parent, os.W_OK):
+    if not takes_files(parent):
         raise ConfigError(f"--out must be writable, was {folder} below {parent}; choose another")
 
 

@@ -120,7 +120,7 @@ def test_the_table_of_trials_is_whole_in_80_columns(finished, monkeypatch, capsy
     monkeypatch.setenv("COLUMNS", "80")
     assert qt("trials", monkeypatch=monkeypatch) == 0
     shown = capsys.readouterr().out
-    words = ("market", "candles", "of them", "effective", "best Sharpe", "deflated", "passed", "highest t", "needed")
+    words = ("market", "candles", "among them", "effective", "best Sharpe", "deflated", "passed", "highest t", "needed")
     assert all(word in shown for word in words)
     assert f"best of market 1: qt backtest '{WORLD}'" in shown
     tables = shown.split("highest t: of what")[0].splitlines()
@@ -137,7 +137,7 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["backtst"], "No such command"),
+        (["backtst"], "No such command 'backtst'. Did you mean 'backtest'? `qt"),
         (["backtest", "none.parquet"], "was 'none.parquet'"),
         (["backtest", "sample", "--set", "governor.max_daily=1"], "did you mean governor.max_daily_trades"),
         (["backtest", "sample", "--knows-until", ""], "--knows-until must be a time, was empty"),
@@ -148,6 +148,9 @@ def test_report_is_rebuilt(finished: Path, monkeypatch: pytest.MonkeyPatch, caps
         (["backtest", "sample", "--from", "2018-12-01"], "must have more bars than the warm-up"),
         (["backtest", "sample", "--predictions", "a", "--models", "b"], "exclude each other"),
         (["backtest", "sample", "--out", __file__], "--out must be a folder"),
+        (["backtest", "sample", "--out", f"{__file__}/x"], "--out must be writable"),
+        (["backtest", "sample", "--out", "/proc/x"], "--out must be writable"),
+        (["train", "sample", "--out", "/proc/x"], "--out must be writable"),
         (["verify", "nowhere"], "was nowhere"),
         (["explain", __file__, "AAA", "2024-01-01"], f"of a journal `qt status {__file__} --export FOLDER` makes one"),
         (["scenarios", "nowhere.json"], "nowhere.json"),

@@ -543,7 +543,7 @@ def test_the_sentence_says_what_asking_again_costs():
     asked = "Noise that is asked after each of so many reads edge at least once in"
     assert f"{asked} 17 %: the number of trials was not declared beforehand (`--declare`)." in told(trials=20)
     assert f"{asked} 23 %" in told(trials=5_000)
-    assert told(trials=20, declared=50).endswith(" 50 trials were declared beforehand, and all are counted.")
+    assert "that the best of 50 trials, as many as were declared beforehand, reaches by luck" in told(trials=20, declared=50)
     assert "20 trials are more than the 5 declared (`--declare`)." in told(trials=20, declared=5)
     assert asked not in told(trials=1)
 

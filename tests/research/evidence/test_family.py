@@ -5,7 +5,9 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from research.cli.app import app
 from research.data import simulate
 from research.data.sketch import sketch
 from research.errors import ConfigError, UserError
@@ -257,6 +259,18 @@ def test_two_ledgers_that_are_merged_are_one(tmp_path):
     assert len(one.results()) == len(every.results())
     two.merge(one.path)
     assert two.look(asks) == seen
+
+
+def test_a_merge_says_where_a_declaration_no_longer_holds(tmp_path, monkeypatch):
+    """What was tried elsewhere before the declaration was not declared."""
+    older, mine = Ledger(tmp_path / "older" / "trials.sqlite"), Ledger(tmp_path / "mine" / "trials.sqlite")
+    enter(older, outcome(1, 20), [range(20)])
+    mine.declare(MINE, 50)
+    monkeypatch.setenv("QT_HOME", str(mine.path.parent))
+    said = " ".join(CliRunner().invoke(app, ["trials", "--merge", str(older.path)]).stdout.split())
+    assert "20 trials added" in said
+    assert "50 trials were declared before the first, but trials were added that are older: it counts as not declared" in said
+    assert "declared" not in CliRunner().invoke(app, ["trials", "--merge", str(older.path)]).stdout
 
 
 def test_a_merge_says_what_other_first_candles_change_and_takes_nothing_back(tmp_path):

@@ -1,6 +1,7 @@
 """Does `qt power` know beforehand what the verdict will find, and count overlap, common moves and earlier trials?"""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from research.data import simulate
 from research.data.sketch import sketch
 from research.errors import DataError
 from research.evidence.ledger import Ledger
-from research.evidence.power import Power, power, sentence, worth_of
+from research.evidence.power import Power, Z, _at_most, power, sentence, worth_of
 from research.evidence.trials import Trial
 from tests import verdict_rates
 from tests.verdict_rates import BURN, Cell, market_bars
@@ -93,3 +94,27 @@ def test_the_command_says_it(monkeypatch, tmp_path):
     assert "after 1 trial its t value must exceed 1." in shown
     assert "years of test" in shown
     assert not (tmp_path / "trials.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("n", "says"),
+    [
+        (1.0, "too few to tell an opinion"),
+        (8.0, "too few to tell two layers apart"),
+        (400.0, "better one must be right in 69.7 % of those"),
+    ],
+)
+def test_what_being_always_right_would_not_show_is_no_figure(n, says):
+    """Six moves once needed 100.8 % of right directions, and JSON was refused a NaN."""
+    found = replace(asked(1, trials=1), n_effective=n, accuracy=_at_most(0.5, 0.5 * Z, n), layer_difference=_at_most(0.1, Z * 0.1**0.5, n))
+    assert says in sentence(found)
+    shown = json.dumps(replace(found, sharpe=np.nan, years_needed={1.5: np.nan}).to_dict(), allow_nan=False)
+    assert json.loads(shown)["years_needed"] == {"1.5": None}
+    for name, value in re.findall(r"must be right in ()([0-9.]+) %", sentence(found)):
+        assert 50.0 < float(value) <= 100.0, name
+
+
+def test_the_command_writes_json_where_nothing_can_be_shown(monkeypatch, tmp_path):
+    monkeypatch.setenv("QT_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["power", "simulated:random_walk?n_bars=1200&n_symbols=1", "--trials", "1000000000", "--json"])
+    assert json.loads(result.stdout)["sharpe"] is None

@@ -110,7 +110,7 @@ def test_the_columns_of_another_fill_are_told_from_it(bars):
     assert separate(run, columns["fees_twice"]).summary["pnl"]["net_return"] == columns["fees_twice"]["net_return"]
 
 
-def test_nothing_is_left_beyond_break_even_and_something_before(published, losing):
+def test_nothing_is_left_beyond_break_even_and_something_before(published):
     found = published.assumed["break_even"]
     earned = [separate(published, {"name": "", "set": {"broker.fee_rate": found["fee_rate"] + k * FEE_STEP}}) for k in (0, 1)]
     first, then = (run.summary["pnl"]["net_return"] for run in earned)
@@ -120,10 +120,36 @@ def test_nothing_is_left_beyond_break_even_and_something_before(published, losin
         found["sentence"]
         == f"Break-even: nothing is left at {1e4 * found['per_side']:.4g} bp a side; the run pays 5 bp a side, fee and slippage."
     )
-    assert losing.assumed["break_even"]["per_side"] is None
-    assert losing.assumed["break_even"]["sentence"].startswith("Break-even: none; it loses without any fee, and the run pays 5 bp a side")
+    wrong = research.backtest(published.bars, knowing(published.bars, -1.0), published.params).assumed["break_even"]
+    assert wrong["per_side"] is None
+    assert wrong["sentence"].startswith("Break-even: none; it loses without any cost, and the run pays 5 bp a side")
     dear = research.backtest(published.bars, published.predictions, published.params.with_values({"broker.fee_rate": 0.02}))
     assert dear.assumed["break_even"]["fee_rate"] == pytest.approx(found["fee_rate"], abs=FEE_STEP)
+
+
+def test_break_even_below_the_slippage_alone_is_found_there(published):
+    dear = research.backtest(published.bars, published.predictions, published.params.with_values({"broker.slippage_rate": 0.02}))
+    found = dear.assumed["break_even"]
+    assert (found["fee_rate"], dear.assumed["capacity"]["cash"]) == (0.0, None)
+    assert 0.0 < found["per_side"] < 0.02
+    assert found["sentence"].startswith(
+        f"Break-even: nothing is left at {1e4 * found['per_side']:.4g} bp a side; the run pays 204 bp a side"
+    )
+    values = [{"broker.fee_rate": 0.0, "broker.slippage_rate": found["per_side"] + k * FEE_STEP} for k in (0, 1)]
+    first, then = (separate(dear, {"name": "", "set": each}).summary["pnl"]["net_return"] for each in values)
+    assert first > 0.0 >= then
+
+
+def test_an_account_that_the_drawdown_limit_stopped_says_what_it_would_return(bars, tmp_path):
+    """The worst price takes it to the limit, where the figure is the limit's."""
+    run = research.backtest(bars, knowing(bars, 1.0), PUBLISHED.with_values(FREE | {"governor.max_drawdown": 0.1}))
+    columns = {column["name"]: column for column in run.assumed["columns"]}
+    worst = columns["worst"]
+    free = separate(run, {"name": "", "set": {"broker.fill": "worst", "governor.max_drawdown": 1.0}}).summary["pnl"]["net_return"]
+    assert worst["without_breaker"] == free < worst["net_return"] < -0.09
+    assert columns["next_open"]["without_breaker"] is None
+    assert f"where the drawdown limit stopped it; {100.0 * free:+.2f} % without that" in run.assumed["sentence"]
+    assert f"{100.0 * free:+.1f} %" in run.report(tmp_path / "page.html").read_text()
 
 
 def test_capacity_is_the_cash_that_impact_eats_up(published, losing):
@@ -190,8 +216,10 @@ def test_halving_ends_on_the_side_that_holds():
     assert len(asked) == 10
 
 
-def test_the_searches_visit_no_more_than_they_are_counted_for(published, monkeypatch):
-    book, visited = Book(published), []
+@pytest.mark.parametrize("values", [{}, {"broker.slippage_rate": 0.02}, {"broker.fee_rate": 0.02}])
+def test_the_searches_visit_no_more_than_they_are_counted_for(published, values, monkeypatch):
+    run = research.backtest(published.bars, published.predictions, published.params.with_values(values))
+    book, visited = Book(run), []
     monkeypatch.setattr(Book, "trade", lambda self, run, trade=Book.trade: visited.append(run) or trade(self, run))
     book.break_even(), book.capacity()
     assert len(visited) <= book.n_searched
