@@ -194,7 +194,7 @@ def waterfall(found: Mapping[str, Any] | None) -> Picture | None:
         ax.set_yticks(range(len(columns)), [assumption_name(column) for column in columns], color=INK)
         ax.set_ylim(-0.6, len(columns) - 0.4)
         ax.set_xlabel("net return, % of the starting cash")
-        ax.locator_params(axis="x", nbins=6)
+        ax.locator_params(axis="x", nbins=3 if is_narrow else 6)
         ax.grid(False)
 
     height = 0.6 + 1.1 * ROW * len(columns)
