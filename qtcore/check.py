@@ -24,8 +24,8 @@ def as_bars(bars: Bars) -> Bars:
         _check_bounds(name, plane, 0.0 if name == "volume" else LEAST_PRICE)
     _check_candles(*(plane.reshape(-1) for plane in prices.values()))
     funding = None if bars.funding is None else _plane("bars.funding", bars.funding, n, n_symbols)
-    if funding is not None and not np.isfinite(funding).all():
-        raise InputError(f"bars.funding must be finite, was {funding[~np.isfinite(funding)][0]:g}; put 0.0 where none is due")
+    if funding is not None and np.any(wrong := ~np.isfinite(funding) & ~np.isnan(prices["close"])):
+        raise InputError(f"bars.funding must be finite at every candle, was {funding[wrong][0]:g}; put 0.0 where none is due")
     if len(set(bars.symbols)) != n_symbols:
         raise InputError(f"bars.symbols must be unique, was {bars.symbols}")
     if times["close_time"].shape != (n,):

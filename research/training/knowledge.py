@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import I8, NS_PER_DAY, NS_PER_MINUTE
-from research.data.schema import plain
 from research.errors import ModelError
 
 if TYPE_CHECKING:
@@ -74,6 +73,8 @@ def says_until(name: str) -> bool:
     >>> [says_until(name) for name in ("knows_until", "xgb_knows-until", "knows until", "knowsuntil", "knows")]
     [True, True, True, True, False]
     """
+    from research.data.schema import plain
+
     return re.search("(^|_)knows_?until$", plain(name)) is not None
 
 

@@ -56,8 +56,11 @@ def test_float_rounding_is_no_broken_candle():
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"funding": np.array([[0.0], [np.inf], [0.0]])}, "bars.funding must be finite, was inf; put 0.0 where none is due"),
-        ({"funding": np.array([[0.0], [np.nan], [0.0]])}, "bars.funding must be finite, was nan"),
+        (
+            {"funding": np.array([[0.0], [np.inf], [0.0]])},
+            "bars.funding must be finite at every candle, was inf; put 0.0 where",
+        ),
+        ({"funding": np.array([[0.0], [np.nan], [0.0]])}, "bars.funding must be finite at every candle, was nan"),
         ({"close_time": HOUR * np.array([2, 4, 5])}, "bars.close_time must not lie after the next bar opens, was so in row 1"),
         ({"interval": 0}, "bars.interval must be a whole number of ns above 0, was 0"),
         ({"interval": None}, "bars.interval must be a whole number of ns above 0, was None"),

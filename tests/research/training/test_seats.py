@@ -212,7 +212,8 @@ def test_predictions_that_were_priced_are_priced_anew_for_other_bars_another_jud
     assert_same_bits(fresh.predictions.maps.maps, again.predictions.maps.maps)
     again.save(tmp_path / "run")
     assert {check["id"]: check["passed"] for check in again.verify()["checks"]}["D-99 maps"]
-    other = replace(bars, close=bars.close * np.linspace(1.0, 2.0, N)[:, None], origin="")
+    rise = {name: getattr(bars, name) * np.linspace(1.0, 2.0, N)[:, None] for name in ("open", "high", "low", "close")}
+    other = replace(bars, **rise, origin="")
     for part, cut in ((bars[:3_000], slice(3_000)), (other, slice(N))):
         assert_same_bits(research.backtest(part, kept[cut]).result.equity, research.backtest(part, made[cut]).result.equity)
 

@@ -94,7 +94,8 @@ def test_training_again_reads_the_same_inputs(both):
     for fold in (0, 2):
         assert retrain_fold(BARS, both.models, fold) == both.models.hashes(fold)
     assert set(retrain_fold(BARS, both.models, 1, slots=("xgb",))) == {"xgb"}
-    changed = dataclasses.replace(BARS, close=np.where(np.arange(600)[:, None] == 100, BARS.close * 1.05, BARS.close))
+    jump = np.where(np.arange(600)[:, None] == 100, 1.05, 1.0)
+    changed = dataclasses.replace(BARS, high=BARS.high * jump, close=BARS.close * jump)
     assert retrain_fold(changed, both.models, 0)["lgbm"] != both.models.hashes(0)["lgbm"]
 
 
@@ -193,11 +194,10 @@ def test_metadata_say_what_a_model_is(both):
 
 
 def test_a_fold_that_lacks_a_class_has_no_model():
-    rising = dataclasses.replace(
-        BARS, close=np.where(np.arange(600)[:, None] < 250, 1.02 ** np.arange(600)[:, None] * np.ones(4), BARS.close)
-    )
+    close = np.where((np.arange(600)[:, None] < 250) & ~np.isnan(BARS.close), 1.02 ** np.arange(600)[:, None] * np.ones(4), BARS.close)
+    rising = dataclasses.replace(BARS, open=close, high=close, low=close, close=close)
     made = quick(rising, label="L1", n_folds=3)
-    assert made.notes[0].startswith("lgbm is absent in fold 1: training rows must hold every class, 247 were without SELL")
+    assert made.notes[0].startswith("lgbm is absent in fold 1: training rows must hold every class, 363 were without SELL, HOLD")
     assert (made.action[1, made.fold == 0] == -1).all()
     assert (made.action[1, made.fold == 2] >= 0).any()
     assert made.models.hashes(0) == {}
