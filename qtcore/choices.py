@@ -139,6 +139,9 @@ class FeatureSet(IntEnum):
     V5_TRAINED = 2
 
 
+FAMILIES = ("volatility", "clock", "range", "cross_section", "market", "flow")  # sets of features beside these 18 (`spec` 1.10)
+
+
 class RsiVariant(IntEnum):
     """Simple or Wilder's average in the RSI (`spec` D-02)."""
 

@@ -89,9 +89,9 @@ def word(default: str, allowed: Sequence[str], meaning: str) -> Any:
     return field(default=default, metadata={"words": tuple(allowed), "meaning": meaning})
 
 
-def names(default: tuple[str, ...], meaning: str) -> Any:
-    """Declare any number of names."""
-    return field(default=default, metadata={"names": True, "meaning": meaning})
+def names(default: tuple[str, ...], meaning: str, lanes: InLanes = PLAIN) -> Any:
+    """Declare any number of names; they stay outside the kernels' record."""
+    return field(default=default, metadata={"names": True, "meaning": meaning, "lanes": lanes})
 
 
 def optional(declared: Any, absent: str | int) -> Any:

@@ -17,7 +17,7 @@ from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
 from qtcore.choices import DecideRule
 from qtcore.declare import time_text
-from qtcore.features import FEATURE_SETS, FEATURES, Feature, FeatureBank, Planes, matrix
+from qtcore.features import FEATURES, Feature, FeatureBank, Planes, chosen, matrix
 from qtcore.features.custom import own_features
 from qtcore.meta import Hits, MetaSource, hit_bars, meta_problems, meta_probs
 from qtcore.own_code import own_code
@@ -242,11 +242,11 @@ class Engine:
 
     def _bind(self, symbols: tuple[str, ...], interval: int) -> None:
         self._symbols, self._interval = symbols, interval
-        judged = () if self.judge is None else FEATURE_SETS[self.params.features.feature_set.name.lower()]
-        chosen = judged if self.models is None else self.models.feature_names
+        judged = () if self.judge is None else chosen(self.params.features.every_set, len(symbols))
+        seen = judged if self.models is None else self.models.feature_names
         asked = () if self.meta_model is None else (name for name in self.meta_model.feature_names if name in FEATURES)
         priced = (VOLATILITY_NAME,) if self._is_priced else ()
-        wanted = dict.fromkeys((*chosen, *asked, *priced, *self._features))
+        wanted = dict.fromkeys((*seen, *asked, *priced, *self._features))
         self.bank = FeatureBank(self.params, symbols, interval, wanted, self._custom)
         self._carry = np.zeros(len(symbols))
         self.account = TradeState.fresh(self.params, len(symbols))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from qtcore.choices import (
+    FAMILIES,
     DecideRule,
     EnsembleRule,
     FeatureSet,
@@ -37,6 +38,7 @@ from qtcore.declare import (
     bounded,
     choice,
     described,
+    names,
     plain,
     row_of,
     switch,
@@ -66,10 +68,35 @@ class Features(ParamSet):
     """What the models see."""
 
     feature_set: FeatureSet = choice(FeatureSet.V5_REL, "the 18 features the base models see", MARKET)
+    sets: tuple[str, ...] = names((), "sets of features the base models see; empty: feature_set alone", MARKET)
     rsi_variant: RsiVariant = choice(RsiVariant.SMA, "average used by the RSI", MARKET)
     bb_ddof: int = bounded(1, 0, 1, "degrees of freedom lost by the Bollinger deviation", MARKET)
     warmup: int = bounded(50, 1, 5_000, "bars before a symbol's first valid row", MARKET)
     benchmark: str = text("", "symbol of btc_correlation; empty: the first that starts with BTC", MARKET)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sets:
+            self._check_sets()
+
+    def _check_sets(self) -> None:
+        """Refuse sets that do not exist, and two of the 18-feature sets; take the one that is named."""
+        known = (*(kind.name.lower() for kind in FeatureSet), *FAMILIES)
+        if wrong := [name for name in self.sets if name not in known]:
+            raise InputError(f"features.sets must be among {', '.join(known)}, was {wrong[0]!r}")
+        if len(set(self.sets)) < len(self.sets):
+            raise InputError(f"features.sets must name each set once, was {', '.join(self.sets)}")
+        eighteen = [kind for kind in FeatureSet if kind.name.lower() in self.sets]
+        if len(eighteen) > 1 or (eighteen and self.feature_set not in (FeatureSet.V5_REL, *eighteen)):
+            said = f"{', '.join(self.sets)} with features.feature_set {self.feature_set.name.lower()}"
+            raise InputError(f"features.sets may hold one of the 18-feature sets, that of features.feature_set, was {said}; name it once")
+        if eighteen:
+            object.__setattr__(self, "feature_set", eighteen[0])
+
+    @property
+    def every_set(self) -> tuple[str, ...]:
+        """Names of all sets that the models see."""
+        return self.sets or (self.feature_set.name.lower(),)
 
 
 @dataclass(frozen=True)
@@ -372,7 +399,7 @@ def _record_dtype() -> np.dtype:
     for layer in LAYERS:
         columns: list[Any] = []
         for spec in fields(layer.default):  # type: ignore[arg-type]
-            if spec.metadata.get("text"):
+            if spec.metadata.get("text") or spec.metadata.get("names"):
                 continue
             if "length" in spec.metadata:
                 columns.append((spec.name, "f8", (spec.metadata["length"],)))

@@ -71,6 +71,7 @@ PUBLISHED: dict[str, Any] = {
 }
 # Of these the parameters that 0.2 did not have: what they are without effect, and so in both.
 LATER: dict[str, Any] = {"ensemble.rule": "vote", "decide.rule": "confidence", "decide.min_edge": 0.0, "broker.impact": 0.0}
+LATER |= {"features.sets": []}
 PUBLISHED |= LATER
 ORIGINAL: dict[str, Any] = PUBLISHED | {
     "ensemble.tie_break": "order",

@@ -13,17 +13,18 @@ list of operations, `tape` runs it: `primitives` (arithmetic and windows), `recu
 Windows are summed anew at every bar, from shorter windows: 20 values are five sums of four. Nothing runs on, so a value depends on its
 window alone, whatever the cuts, and a flat price has a deviation of exactly 0.
 
-One bar inside another kernel: `table, memory = bank.room(1)` once, then `advance(high, low, close, volume, table, memory, valid)` with
-arrays `[1, S]` and bool `valid`. The planes then lie in `memory` from `table[OUT]` on, `[planes, 1, S]`: 0 to 5 the arbiter's inputs in
-the order of ARBITER_INPUTS, 6 and 7 the regime's, then the rest as `bank.slots` says. Features that `tape` does not make (`volume_slope_7`,
-`btc_correlation`, own ones) need `bank.compute`. A later `compute` of a longer block makes a new memory: ask for the room again.
+One bar inside another kernel: `table, memory = bank.room(1)` once, then `advance(open_, high, low, close, volume, close_time, table,
+memory, valid)` with arrays `[1, S]`, times `[1]` and bool `valid`. The planes then lie in `memory` from `table[OUT]` on, `[planes, 1, S]`:
+0 to 5 the arbiter's inputs in the order of ARBITER_INPUTS, 6 and 7 the regime's, then the rest as `bank.slots` says. Features that `tape`
+does not make (`volume_slope_7`, `btc_correlation`, own ones) need `bank.compute`. A later `compute` of a longer block makes a new memory:
+ask for the room again.
 """
 
 from qtcore.features.bank import FeatureBank, Planes
 from qtcore.features.custom import Feature
 from qtcore.features.matrix import matrix
-from qtcore.features.registry import ALIASES, FEATURE_SETS, FEATURES
+from qtcore.features.registry import ALIASES, FEATURE_SETS, FEATURES, chosen
 from qtcore.features.table import OUT
 from qtcore.features.tape import advance
 
-__all__ = ["ALIASES", "FEATURES", "FEATURE_SETS", "OUT", "Feature", "FeatureBank", "Planes", "advance", "matrix"]
+__all__ = ["ALIASES", "FEATURES", "FEATURE_SETS", "OUT", "Feature", "FeatureBank", "Planes", "advance", "chosen", "matrix"]

@@ -11,7 +11,7 @@ from qtcore.features.advanced import CORRELATION_WINDOW, SLOPE_WINDOW, correlati
 from qtcore.features.custom import CustomFeatures, Feature, own_features
 from qtcore.features.plan import lay_out
 from qtcore.features.recipes import compose
-from qtcore.features.registry import ALIASES, CHAIN, FEATURE_SETS, known
+from qtcore.features.registry import ALIASES, CHAIN, chosen, known
 from qtcore.features.table import COUNTERS, OUT
 from qtcore.features.tape import advance
 from qtcore.params import Params
@@ -82,7 +82,7 @@ class FeatureBank:
         self.benchmark = _benchmark(self.symbols, params.features.benchmark)
         custom = own_features(custom)
         own = tuple(feature.name for feature in custom)
-        wanted = FEATURE_SETS[params.features.feature_set.name.lower()] if names is None else tuple(names)
+        wanted = chosen(params.features.every_set, len(self.symbols)) if names is None else tuple(names)
         asked = known((*(CHAIN if chain else ()), *wanted, *own), own)
         late = tuple(name for name in (SLOPE, CORRELATION, *own) if name in asked)
         graph, nodes, slots = compose((n for n in asked if n not in late), len(self.symbols), params, self.interval)
@@ -104,7 +104,7 @@ class FeatureBank:
         is_long = size > fixed and not reuse
         memory = self._wider(size) if is_long else self.room(bars.n)[1]  # a long block gets memory of its own: no copy, no idle copy
         valid = np.empty(bars.close.shape, np.bool_)
-        advance(bars.high, bars.low, bars.close, bars.volume, self._table, memory, valid)
+        advance(bars.open, bars.high, bars.low, bars.close, bars.volume, bars.close_time, self._table, memory, valid)
         if is_long:
             self._memory[:fixed] = memory[:fixed]
         values = memory[fixed : fixed + size].reshape(self._n_planes, *valid.shape)

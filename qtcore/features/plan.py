@@ -11,6 +11,7 @@ import numpy as np
 
 from qtcore.features import primitives as op
 from qtcore.features import table as tb
+from qtcore.features.clock import HOURS
 from qtcore.features.regime import WINDOW
 from qtcore.types import F8, I8
 
@@ -47,8 +48,8 @@ class Graph:
     def __init__(self, n_symbols: int) -> None:
         self.n_symbols = n_symbols
         self.inputs = [Node(_INPUT) for _ in range(tb.N_INPUTS)]
-        self.close, self.inverse, self.mask, self.for_worker, self.volume, self.last_volume, self.high, self.low = self.inputs
-        self.optional = (self.last_volume, self.high, self.low)  # not copied where nobody reads them
+        self.close, self.inverse, self.mask, self.for_worker, self.volume, *rest = self.inputs
+        self.last_volume, self.open, self.high, self.low = self.optional = tuple(rest)  # not copied where nobody reads them
         self.zero = Node(_INPUT)
         self.close.past = 1
         self._made: dict[tuple, Node] = {}
@@ -84,6 +85,14 @@ class Graph:
         while len(nodes) > 5:
             nodes = [self.node(op.ADD4, *nodes[:4]), *nodes[4:]]
         return self.node(op.ADD5 if len(nodes) == 5 else op.ADD4, *nodes, *[self.zero] * (4 - len(nodes)), tag=tag)
+
+    def most(self, x: Node, n: int) -> Node:
+        """Return the largest of the last n cells; x is above 0, and 0 at a hole."""
+        if n == 1:
+            return x
+        size = max(power for power in (1, 4, 16, 64, 256) if power < n)
+        part, lags = self.most(x, size), [*range(0, n - size, size), n - size]
+        return self.node(op.MOST4, *((part, lag) for lag in (lags + lags[-1:] * 3)[:4]))
 
     def window_sum(self, x: Node, n: int, mask: Node) -> Node:
         """Sum the last n rows of x, scaled to n values where some are missing; NaN below 80 %."""
@@ -211,6 +220,8 @@ def _ordered(graph: Graph, wanted: Sequence[Node]) -> list[Operation]:
             return
         outs = (node,) if node.second is None else (node, node.second)
         done[id(node)] = Operation(node, outs, -node.general[0][2] if node.general else when)
+        for mend in node.mends:
+            visit(mend.args[1][0], 0)  # which values there are
         out.append(done[id(node)])
         out.extend(Operation(mend, outs, mend.when) for mend in node.mends)
         for plane, general, window in node.general:
@@ -270,6 +281,8 @@ class _Places:
                 node.state = self.take(n, is_unknown=True)
             elif node.code == tb.WILDER:
                 node.state = self.take(2 * n)
+            elif node.code == tb.HOURLY:
+                node.state = self.take(2 * HOURS * n)
             elif node.code == tb.RANK:
                 node.state = self.take(n)
                 self.take(n * WINDOW, is_unknown=True)

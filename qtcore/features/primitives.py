@@ -25,6 +25,7 @@ from qtcore.jit import kernel
     # Windows: shorter ones are joined to longer ones; `empty` is S where an operation lags its operands by itself.
     ADD4,  # (a + b) + (c + d)
     ADD5,  # (a + b) + (c + (d + e))
+    MOST4,  # the largest of a, b, c, d
     MOVES,  # out max(a - b, 0), second min(a - b, 0)
     MERGE2,  # out mean, second squared deviations of two groups: means a, b; deviations c, d; k n2 / (n1 + n2), empty n1 n2 / (n1 + n2)
     MERGE4,  # the same of four groups of k values: means a, b, c, d; e: their deviations, added
@@ -32,7 +33,7 @@ from qtcore.jit import kernel
     BANDS,  # out a + sqrt(k b), second a - sqrt(k b)
     INDEX14,  # 100 U / (U + D), 50 where both are 0: sums of 14 rises and falls; a, b: sums of four; c, d: the moves themselves
     RATIOS,  # out v / SMA_10(v), second v / SMA_20(v), 1 where the mean is 0; a: v, b: sums of four
-) = range(18)
+) = range(19)
 
 U4, U8, U9, U12, U13, U16 = (np.uintp(k) for k in (4, 8, 9, 12, 13, 16))
 
@@ -94,6 +95,11 @@ def windowed(op, memory, a, b, c, d, e, out, second, k, empty, size):
     elif op == ADD5:
         for i in range(n):
             memory[out + i] = (memory[a + i] + memory[b + i]) + (memory[c + i] + (memory[d + i] + memory[e + i]))
+    elif op == MOST4:
+        for i in range(n):
+            x = memory[a + i] if memory[a + i] > memory[b + i] else memory[b + i]
+            y = memory[c + i] if memory[c + i] > memory[d + i] else memory[d + i]
+            memory[out + i] = x if x > y else y
     elif op == MOVES:
         for i in range(n):
             x = memory[a + i] - memory[b + i]

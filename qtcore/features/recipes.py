@@ -1,10 +1,12 @@
 """Feature recipes: how each feature is made. One line per name, from the primitives; formulas in `registry`, places in `plan`."""
 
+import math
 from collections.abc import Callable, Iterable
 
 from qtcore.choices import MacdUnits, RsiVariant
 from qtcore.features import primitives as op
 from qtcore.features import table as tb
+from qtcore.features.clock import MEMORY
 from qtcore.features.plan import Graph, Node
 from qtcore.params import Params
 from qtcore.types import NS_PER_HOUR
@@ -115,6 +117,149 @@ class Recipes:
         """Return x, or a number where it is unknown."""
         return self.graph.node(op.DEFAULT, x, k=otherwise)
 
+    def product(self, a: Node, b: Node | tuple[Node, int], k: float = 1.0) -> Node:
+        """Return k a b."""
+        return self.graph.node(op.SCALED, a, self.graph.zero, b, k=k)
+
+    def move(self) -> Node:
+        """Return ln(x[t] / x[t - 1]), 0 where unknown."""
+        return self.known(self.graph.node(op.LOG_RATIO, self.graph.close, (self.graph.close, 1)), 0.0)
+
+    def size(self) -> Node:
+        """Return the absolute value of the last move."""
+        return self.minus(*self.graph.pair(op.MOVES, self.move(), self.graph.zero))
+
+    def squares(self, n: int) -> Node:
+        """Return the sum of n squared moves."""
+        return self.graph.window_sum(self.product(self.move(), self.move()), n, self.graph.for_worker)
+
+    def realised(self, n: int) -> Node:
+        """Return the root of the mean of n squared moves."""
+        return self.graph.node(op.ROOT, self.squares(n), self.graph.mask, k=1.0 / n)
+
+    def pairs(self, n: int) -> Node:
+        """Return the sum of n products of neighbouring moves' sizes."""
+        g = self.graph
+        return g.window_sum(self.product(self.size(), (self.size(), 1)), n, self.product(g.for_worker, (g.for_worker, 1)))
+
+    def jump_share(self, n: int) -> Node:
+        """Return the share of n bars' variance that their pairs do not have; 0 where it is unknown or below 0."""
+        g = self.graph
+        apart = g.node(op.RATIO, self.squares(n), self.minus(self.pairs(n), k=math.pi / 2.0), self.squares(n), g.zero)
+        return g.pair(op.MOVES, apart, g.zero)[0]
+
+    def log_over(self, a: Node, b: Node) -> Node:
+        """Return ln(a / b) of two prices of a bar, 0 at a hole."""
+        return self.known(self.graph.node(op.LOG_RATIO, a, b), 0.0)
+
+    def span(self) -> Node:
+        """Return ln(high / low), 0 at a hole."""
+        return self.minus(self.log_over(self.graph.high, self.graph.open), self.log_over(self.graph.low, self.graph.open))
+
+    def spanned(self, terms: Node, n: int, k: float = 1.0) -> Node:
+        """Return the root of k times the mean of n terms, which are 0 or above but for rounding."""
+        g = self.graph
+        return g.node(op.ROOT, g.window_sum(g.pair(op.MOVES, terms, g.zero)[0], n, g.mask), g.mask, k=k / n)
+
+    def parkinson(self, n: int) -> Node:
+        """Return Parkinson's volatility of n bars."""
+        return self.spanned(self.product(self.span(), self.span()), n, 0.25 / math.log(2.0))
+
+    def garman_klass(self, n: int) -> Node:
+        """Return Garman and Klass's volatility of n bars."""
+        g = self.graph
+        span, body = self.span(), self.log_over(g.close, g.open)
+        return self.spanned(self.minus(self.product(span, span, 0.5), self.product(body, body, 2.0 * math.log(2.0) - 1.0)), n)
+
+    def rogers_satchell(self, n: int) -> Node:
+        """Return Rogers and Satchell's volatility of n bars."""
+        g = self.graph
+        top, end, bottom = (self.log_over(price, g.open) for price in (g.high, g.close, g.low))
+        parts = (g.node(op.SCALED, edge, end, edge) for edge in (top, bottom))
+        return self.spanned(g.node(op.ADD4, *parts, g.zero, g.zero), n)
+
+    def scaled_move(self, n: int) -> Node:
+        """Return the sum of n moves in deviations of such a one, from the last 168 bars; 0 where nothing moved."""
+        g = self.graph
+        return g.node(op.RATIO, g.total(self.move(), n), g.zero, self.realised(168), g.zero, k=1.0 / math.sqrt(n))
+
+    def gated(self, x: Node, n: int) -> Node:
+        """Return x where at least 80 % of n bars are there, else NaN."""
+        return self.product(x, self.graph.window_sum(self.graph.mask, n, self.graph.mask), 1.0 / n)
+
+    def from_high(self, n: int) -> Node:
+        """Return the close over the highest high of n bars, less 1."""
+        g = self.graph
+        top = g.most(self.known(g.high, 0.0), n)
+        return self.gated(g.node(op.RATIO, g.close, top, top, g.zero), n)
+
+    def from_low(self, n: int) -> Node:
+        """Return the close over the lowest low of n bars, less 1: the low is 1 over the largest 1 / low."""
+        g = self.graph
+        deepest = g.most(self.known(g.node(op.RATIO, g.mask, g.zero, g.low, g.zero), 0.0), n)
+        return self.gated(self.minus(self.product(g.close, deepest), g.mask), n)
+
+    def illiquidity(self, n: int) -> Node:
+        """Return the sum of n moves' sizes over the quote volume that made them."""
+        g = self.graph
+        per_quote = g.node(op.RATIO, self.size(), g.zero, self.product(g.close, g.volume), g.zero)
+        return g.window_sum(self.known(per_quote, 0.0), n, g.for_worker)
+
+    def signed_volume(self, n: int) -> Node:
+        """Return the volume of n bars with the signs of their moves, over all of it."""
+        g = self.graph
+        sign = self.minus(g.node(op.ABOVE, self.move(), g.zero), g.node(op.ABOVE, g.zero, self.move()))
+        signed = g.window_sum(self.product(g.volume, sign), n, g.mask)
+        return g.node(op.RATIO, signed, g.zero, self.volumes(n), g.zero)
+
+    def turned(self, hours: int, quarter: float) -> Node:
+        """Return where the close lies in a day or a week, as a sine, or a cosine a quarter on."""
+        return self.graph.node(tb.TURN, k=float(hours), empty=quarter)
+
+    def by_hour(self, x: Node, mask: Node) -> Node:
+        """Return what x was in the hour of the week that comes next, over some weeks."""
+        return self.graph.node(tb.HOURLY, x, mask, k=1.0 / (MEMORY * self.hour))
+
+    def hour_volatility(self) -> Node:
+        """Return the volatility of the hour that comes next over that of a week; 1 where unknown."""
+        g = self.graph
+        hour = g.node(op.ROOT, self.by_hour(self.product(self.move(), self.move()), g.for_worker), g.mask)
+        return self.known(self.ratio(hour, self.realised(168), 1.0, 1.0), 1.0)
+
+    def hour_volume(self) -> Node:
+        """Return the volume of the hour that comes next over the mean of a week; 1 where unknown."""
+        g = self.graph
+        return self.known(self.ratio(self.by_hour(g.volume, g.mask), self.volumes(168), 168.0, 1.0), 1.0)
+
+    def across(self, code: int, x: Node) -> Node:
+        """Return the mean, the rank or the distance of a row of symbols; 0 where fewer than five have a value."""
+        return self.graph.node(code, x, self.graph.mask, k=0.0)
+
+    def market(self) -> Node:
+        """Return the mean move of all symbols."""
+        return self.across(tb.ROW_MEAN, self.graph.node(op.LOG_RATIO, self.graph.close, (self.graph.close, 1)))
+
+    def beta(self, n: int) -> Node:
+        """Return the slope of a symbol's moves on the market's over n bars; 0 where the market never moved or too little is known."""
+        g = self.graph
+        common = g.window_sum(self.product(self.move(), self.market()), n, g.for_worker)
+        seen = self.product(self.market(), g.for_worker)
+        slope = g.node(op.RATIO, common, g.zero, g.window_sum(self.product(self.market(), seen), n, g.for_worker), g.zero)
+        return self.known(slope, 0.0)
+
+    def residual(self) -> Node:
+        """Return what of the last move the beta before it and the market's move do not explain."""
+        explained = self.product(self.market(), (self.beta(168), 1))
+        return self.graph.node(op.SCALED, self.move(), explained, self.graph.for_worker)
+
+    def residuals(self, n: int) -> Node:
+        """Return the sum of n residuals."""
+        return self.graph.window_sum(self.residual(), n, self.graph.for_worker)
+
+    def market_sum(self, n: int) -> Node:
+        """Return the sum of n moves of the market."""
+        return self.graph.total(self.market(), n) if n > 1 else self.market()
+
     def volumes(self, n: int) -> Node:
         """Return the sum of n volumes."""
         return self.graph.window_sum(self.graph.volume, n, self.graph.mask)
@@ -166,6 +311,46 @@ RECIPES: dict[str, _Recipe] = {
     "atr_14": lambda r: r.minus(r.ranges(), k=1.0 / 14.0),
     "atr_pct": lambda r: r.over_close(r.ranges(), k=1.0 / 14.0),
 }
+RECIPES |= {
+    "jump_share_24": lambda r: r.jump_share(24),
+    "bipower_24": lambda r: r.graph.node(op.ROOT, r.pairs(24), r.graph.mask, k=math.pi / 48.0),
+    "parkinson_24": lambda r: r.parkinson(24),
+    "garman_klass_24": lambda r: r.garman_klass(24),
+    "rogers_satchell_24": lambda r: r.rogers_satchell(24),
+    "illiquidity_24_168": lambda r: r.ratio(r.illiquidity(24), r.illiquidity(168), 7.0, 1.0),
+}
+for _n in (6, 24, 72, 168, 720):
+    RECIPES[f"realised_{_n}"] = lambda r, n=_n: r.realised(n)  # type: ignore[misc]
+for _n, _m in ((6, 24), (24, 168), (168, 720)):
+    RECIPES[f"realised_{_n}_{_m}"] = lambda r, n=_n, m=_m: r.ratio(r.realised(n), r.realised(m), 1.0, 1.0)  # type: ignore[misc]
+for _n in (1, 6, 24, 72, 168, 720):
+    RECIPES[f"scaled_move_{_n}"] = lambda r, n=_n: r.scaled_move(n)  # type: ignore[misc]
+for _n in (24, 168, 720):
+    RECIPES[f"from_high_{_n}"] = lambda r, n=_n: r.from_high(n)  # type: ignore[misc]
+    RECIPES[f"from_low_{_n}"] = lambda r, n=_n: r.from_low(n)  # type: ignore[misc]
+RECIPES |= {
+    "day_sine": lambda r: r.turned(24, 0.0),
+    "day_cosine": lambda r: r.turned(24, 0.25),
+    "week_sine": lambda r: r.turned(168, 0.0),
+    "week_cosine": lambda r: r.turned(168, 0.25),
+    "hour_volatility": lambda r: r.hour_volatility(),
+    "hour_volume": lambda r: r.hour_volume(),
+    "beta_168": lambda r: r.beta(168),
+    "market_volatility_24": lambda r: r.graph.node(
+        op.ROOT, r.graph.total(r.product(r.market(), r.market()), 24), r.graph.mask, k=1.0 / 24.0
+    ),
+    "breadth": lambda r: r.across(tb.ROW_MEAN, r.graph.node(op.ABOVE, r.move(), r.graph.zero)),
+    "volatility_rank": lambda r: r.across(tb.ROW_RANK, r.realised(24)),
+    "volume_rank": lambda r: r.across(tb.ROW_RANK, r.volume_ratio(20)),
+}
+for _n in (1, 6, 24, 168):
+    RECIPES[f"move_rank_{_n}"] = lambda r, n=_n: r.across(tb.ROW_RANK, r.scaled_move(n))  # type: ignore[misc]
+    RECIPES[f"move_distance_{_n}"] = lambda r, n=_n: r.across(tb.ROW_DISTANCE, r.scaled_move(n))  # type: ignore[misc]
+    RECIPES[f"market_move_{_n}"] = lambda r, n=_n: r.market_sum(n)  # type: ignore[misc]
+for _n in (6, 24, 168):
+    RECIPES[f"residual_{_n}"] = lambda r, n=_n: r.residuals(n)  # type: ignore[misc]
+for _n in (6, 24, 168):
+    RECIPES[f"signed_volume_{_n}"] = lambda r, n=_n: r.signed_volume(n)  # type: ignore[misc]
 for _n in (50, 200):
     RECIPES[f"sma_{_n}"] = lambda r, n=_n: r.graph.window_moments(r.graph.close, n, r.graph.mask)[0]  # type: ignore[misc]
     RECIPES[f"sma_{_n}_rel"] = lambda r, n=_n: r.over_close(  # type: ignore[misc]

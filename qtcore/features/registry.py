@@ -79,6 +79,38 @@ FEATURES: dict[str, tuple[int, str]] = {
     "ema_26_rel": (-1, "ema_26 / x - 1"),
     "sma_50_rel": (49, "sma_50 / x - 1"),
     "sma_200_rel": (199, "sma_200 / x - 1"),
+    # families; o open, r log return of a bar, windows by D-82
+    **{f"realised_{n}": (n, f"sqrt(mean of {n} r^2)") for n in (6, 24, 72, 168, 720)},
+    **{f"realised_{n}_{m}": (m, f"realised_{n} / realised_{m}; 1 when nothing moved") for n, m in ((6, 24), (24, 168), (168, 720))},
+    "bipower_24": (25, "sqrt(pi / 2 mean of 24 |r[t]| |r[t-1]|), without jumps (Barndorff-Nielsen and Shephard 2004)"),
+    "jump_share_24": (25, "1 - bipower_24^2 / realised_24^2; 0 below 0 and when unknown"),
+    "parkinson_24": (23, "sqrt(mean of 24 ln(h / l)^2 / (4 ln 2)) (Parkinson 1980)"),
+    "garman_klass_24": (23, "sqrt(mean of 24 ln(h / l)^2 / 2 - (2 ln 2 - 1) ln(x / o)^2) (Garman and Klass 1980)"),
+    "rogers_satchell_24": (23, "sqrt(mean of 24 ln(h / o) ln(h / x) + ln(l / o) ln(l / x)) (Rogers and Satchell 1991)"),
+    **{
+        f"scaled_move_{n}": (max(n, 168), f"sum of {n} r / (realised_168 sqrt({n})); 0 when nothing moved")
+        for n in (1, 6, 24, 72, 168, 720)
+    },
+    **{f"from_high_{n}": (n - 1, f"x / (highest h of {n}) - 1") for n in (24, 168, 720)},
+    **{f"from_low_{n}": (n - 1, f"x / (lowest l of {n}) - 1") for n in (24, 168, 720)},
+    "illiquidity_24_168": (168, "mean of |r| / (x v) over 24 bars, over that of 168; 1 when the mean is 0 (Amihud 2002)"),
+    **{f"signed_volume_{n}": (n, f"sum of sign(r) v over sum of v, {n} bars; 0 without volume") for n in (6, 24, 168)},
+    "day_sine": (0, "sin of the close's place in its UTC day, 2 pi a day"),
+    "day_cosine": (0, "cos of the same"),
+    "week_sine": (0, "sin of the close's place in its week from Monday, 2 pi a week"),
+    "week_cosine": (0, "cos of the same"),
+    "hour_volatility": (-1, "root of the past mean of r^2 in the hour of the week that comes next, over realised_168; 1 when unknown"),
+    "hour_volume": (-1, "past mean of v in the hour of the week that comes next, over SMA_168(v); 1 when unknown"),
+    # across symbols, M the mean of r over those with one; 0 where fewer than 5 have a value
+    **{f"market_move_{n}": (n, f"sum of {n} M") for n in (1, 6, 24, 168)},
+    "market_volatility_24": (24, "sqrt(mean of 24 M^2)"),
+    "breadth": (1, "share of symbols with r above 0"),
+    "beta_168": (168, "sum of r M over sum of M^2, 168 bars; 0 when unknown"),
+    **{f"residual_{n}": (n + 169, f"sum of {n} (r[t] - beta_168[t-1] M[t])") for n in (6, 24, 168)},
+    **{f"move_rank_{n}": (max(n, 168), f"rank of scaled_move_{n} among symbols, -0.5 to 0.5") for n in (1, 6, 24, 168)},
+    **{f"move_distance_{n}": (max(n, 168), f"scaled_move_{n} less its mean over symbols, in their deviations") for n in (1, 6, 24, 168)},
+    "volatility_rank": (24, "rank of realised_24 among symbols, -0.5 to 0.5"),
+    "volume_rank": (19, "rank of volume_ratio among symbols, -0.5 to 0.5"),
 }
 
 ALIASES = {"rsi_14": "rsi", "macd_histogram": "macd_hist"}
@@ -96,11 +128,41 @@ _V5_TRAINED = (
 )
 _PRICE_UNITS = {"macd", "macd_signal", "ema_10", "ema_20", "ema_50", "bb_upper", "bb_lower"}
 
+_FAMILIES = {
+    "volatility": (
+        "realised_6 realised_24 realised_72 realised_168 realised_720 realised_6_24 realised_24_168 realised_168_720 bipower_24 "
+        "jump_share_24 parkinson_24 garman_klass_24 rogers_satchell_24 hour_volatility"
+    ),
+    "clock": "day_sine day_cosine week_sine week_cosine",
+    "range": (
+        "from_high_24 from_high_168 from_high_720 from_low_24 from_low_168 from_low_720 scaled_move_1 scaled_move_6 scaled_move_24 "
+        "scaled_move_72 scaled_move_168 scaled_move_720"
+    ),
+    "cross_section": (
+        "move_rank_1 move_rank_6 move_rank_24 move_rank_168 move_distance_1 move_distance_6 move_distance_24 move_distance_168 "
+        "residual_6 residual_24 residual_168 volatility_rank volume_rank"
+    ),
+    "market": "market_move_1 market_move_6 market_move_24 market_move_168 market_volatility_24 breadth beta_168",
+    "flow": "illiquidity_24_168 signed_volume_6 signed_volume_24 signed_volume_168 hour_volume",
+}
+
 FEATURE_SETS: dict[str, tuple[str, ...]] = {
     "v5": tuple(_V5.split()),
     "v5_trained": tuple(_V5_TRAINED.split()),
     "v5_rel": tuple(f"{name}_rel" if name in _PRICE_UNITS else name for name in _V5.split()),
+    **{name: tuple(features.split()) for name, features in _FAMILIES.items()},
 }
+ACROSS = ("cross_section", "market")  # sets that need LEAST symbols
+LEAST = 5
+
+
+def chosen(sets: Iterable[str], n_symbols: int) -> tuple[str, ...]:
+    """Return the features of sets in their order, each once. Raises InputError on a set across symbols for fewer than LEAST of them."""
+    sets = tuple(sets)
+    for name in sets:
+        if name in ACROSS and n_symbols < LEAST:
+            raise InputError(f"features.sets may hold {name} for {LEAST} symbols or more, was for {n_symbols}; leave it out or give more")
+    return tuple(dict.fromkeys(feature for name in sets for feature in FEATURE_SETS[name]))
 
 
 def known(names: Iterable[str], own: Iterable[str] = ()) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from qtcore.features.primitives import RATIOS
 from qtcore.jit import kernel
 
-EMA, WILDER, RANK, MEND = range(RATIOS + 1, RATIOS + 5)  # operations beyond those of `primitives`
+# Operations beyond those of `primitives`.
+EMA, WILDER, RANK, MEND, TURN, HOURLY, ROW_MEAN, ROW_RANK, ROW_DISTANCE = range(RATIOS + 1, RATIOS + 10)
 
 (
     SYMBOLS,  # S
@@ -24,8 +25,8 @@ EMA, WILDER, RANK, MEND = range(RATIOS + 1, RATIOS + 5)  # operations beyond tho
 ) = range(15)
 ROWS, QUIET, SEEN = range(3)  # counters: rows since the start; rows since one where a symbol had no move; bars of every symbol
 # The inputs, whose addresses stand from HEAD on: the last close, NaN before the listing; 1 / close; 1 at a bar; 1 at a bar that has one
-# before it; volume, 0 at a hole; the last volume; high; low. The last three are copied only where somebody reads them.
-CLOSE, INVERSE, MASK, MOVED, VOLUME, LAST_VOLUME, HIGH, LOW, N_INPUTS = range(9)
+# before it; volume, 0 at a hole; the last volume; open; high; low. The last four are copied only where somebody reads them.
+CLOSE, INVERSE, MASK, MOVED, VOLUME, LAST_VOLUME, OPEN, HIGH, LOW, N_INPUTS = range(10)
 OPERATIONS = HEAD + N_INPUTS
 # An operation: code; when (0 always, n where a window of n rows may reach a hole, -n where it cannot); five operands; output; second
 # output; state. An address below 0 is the wanted plane of slot -1 - address.

@@ -11,6 +11,8 @@ import math
 import numpy as np
 
 from qtcore.features import table as tb
+from qtcore.features.across import across
+from qtcore.features.clock import hourly, turn
 from qtcore.features.holes import hide, mend
 from qtcore.features.primitives import ADD4, RATIOS, elementwise, windowed
 from qtcore.features.recursions import ema_bank, wilder
@@ -28,12 +30,12 @@ def copy(source, start, memory, to, size):
 
 
 @kernel(inline=True)
-def load_holes(high, low, close, volume, table, memory, at, start, size):
+def load_holes(open_, high, low, close, volume, table, memory, at, start, size):
     """Copy bars with holes: the last close and volume stay, a volume to be summed is 0."""
     symbols, quiet = table[tb.SYMBOLS], table[table[tb.COUNTERS] + tb.QUIET]
     x, mask, for_worker = table[tb.HEAD + tb.CLOSE] + at, table[tb.HEAD + tb.MASK] + at, table[tb.HEAD + tb.MOVED] + at
     v, last_v = table[tb.HEAD + tb.VOLUME] + at, table[tb.HEAD + tb.LAST_VOLUME] + at
-    h, lo = table[tb.HEAD + tb.HIGH] + at, table[tb.HEAD + tb.LOW] + at
+    o, h, lo = table[tb.HEAD + tb.OPEN] + at, table[tb.HEAD + tb.HIGH] + at, table[tb.HEAD + tb.LOW] + at
     for first in range(0, size, symbols):
         quiet += 1
         for i in range(first, first + symbols):
@@ -44,6 +46,7 @@ def load_holes(high, low, close, volume, table, memory, at, start, size):
             memory[for_worker + i] = 1.0 if has_bar and has_old else 0.0
             memory[v + i] = volume[start + i] if has_bar else 0.0
             memory[last_v + i] = volume[start + i] if has_bar else (memory[last_v + i - symbols] if has_old else math.nan)
+            memory[o + i] = open_[start + i] if has_bar else math.nan
             memory[h + i] = high[start + i] if has_bar else math.nan
             memory[lo + i] = low[start + i] if has_bar else math.nan
             quiet = quiet if has_bar and has_old else 0
@@ -51,7 +54,7 @@ def load_holes(high, low, close, volume, table, memory, at, start, size):
 
 
 @kernel
-def load(high, low, close, volume, table, memory, at, start, size):
+def load(open_, high, low, close, volume, table, memory, at, start, size):
     """Copy `size` cells of the bars from `start` to `at` in the chunk; return whether all are bars with a close before them."""
     symbols, quiet, x = table[tb.SYMBOLS], table[tb.COUNTERS] + tb.QUIET, table[tb.HEAD + tb.CLOSE] + at
     copy(close, start, memory, x, size)
@@ -62,13 +65,14 @@ def load(high, low, close, volume, table, memory, at, start, size):
     if is_whole:
         for k in range(tb.VOLUME, tb.N_INPUTS):
             if table[tb.HEAD + k] < table[tb.PASTLESS]:
-                copy(high if k == tb.HIGH else (low if k == tb.LOW else volume), start, memory, table[tb.HEAD + k] + at, size)
+                source = open_ if k == tb.OPEN else (high if k == tb.HIGH else (low if k == tb.LOW else volume))
+                copy(source, start, memory, table[tb.HEAD + k] + at, size)
         for i in range(at, at + size if table[quiet] < 2 * table[tb.CHUNK] + table[tb.PAST] else at):  # later every cell is 1 already
             memory[table[tb.HEAD + tb.MASK] + i] = 1.0
             memory[table[tb.HEAD + tb.MOVED] + i] = 1.0
         table[quiet] += size // symbols
     else:
-        load_holes(high, low, close, volume, table, memory, at, start, size)
+        load_holes(open_, high, low, close, volume, table, memory, at, start, size)
     x, inverse = np.uintp(x), np.uintp(table[tb.HEAD + tb.INVERSE] + at)
     for i in range(np.uintp(size)):
         memory[inverse + i] = 1.0 / memory[x + i]
@@ -96,21 +100,22 @@ def mark_valid(table, memory, valid, is_whole, at, start, size):
 
 
 @kernel
-def advance(high, low, close, volume, table, memory, valid):
+def advance(open_, high, low, close, volume, close_time, table, memory, valid):
     """Make the planes of the next block of bars `[n, S]`; they lie at `table[OUT]` of `memory`, `[slots, n, S]`; valid [n, S] is bool.
 
     One long kernel: LLVM works through all callees again at every level of calls (1.5 s, 2026-11).
     """
     n, symbols, counters, pastless, planes = close.shape[0], table[tb.SYMBOLS], table[tb.COUNTERS], table[tb.PASTLESS], table[tb.OUT]
     block = n * symbols
-    h, lo, x, v, ok = high.reshape(block), low.reshape(block), close.reshape(block), volume.reshape(block), valid.reshape(block)
+    o, h, lo, x, v = open_.reshape(block), high.reshape(block), low.reshape(block), close.reshape(block), volume.reshape(block)
+    ok = valid.reshape(block)
     done = n - n
     while done < n:
         first = table[counters + tb.ROWS] % table[tb.CHUNK]
         rows = min(min(table[tb.CHUNK] - first, table[tb.PIECE]), n - done)
         start, at, size = done * symbols, first * symbols, rows * symbols
         quiet = table[counters + tb.QUIET]
-        is_whole = load(h, lo, x, v, table, memory, at, start, size)
+        is_whole = load(o, h, lo, x, v, table, memory, at, start, size)
         mask = table[tb.HEAD + tb.MASK] + at
         j = done - done
         while j < table[tb.N_OPERATIONS]:
@@ -136,6 +141,12 @@ def advance(high, low, close, volume, table, memory, valid):
                 wilder(memory, a, b, state, out, k, symbols, rows)
             elif code == tb.RANK:
                 rank(memory, a, state, table[counters + tb.ROWS], out, symbols, rows)
+            elif code == tb.TURN:
+                turn(memory, close_time, k, empty, out, done, symbols, rows)
+            elif code == tb.HOURLY:
+                hourly(memory, a, b, state, out, k, close_time, done, symbols, rows)
+            elif code >= tb.ROW_MEAN:
+                across(code, memory, a, b, table[tb.COUNTS], out, k, symbols, rows)
             else:
                 mend(memory, a, b, when, k, out, second if state > 0 else -1, table[tb.COUNTS], symbols, rows)
             j += n_together

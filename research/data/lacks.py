@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.features import FEATURE_SETS, FeatureBank
+from qtcore.features import FeatureBank, chosen
 from qtcore.params import Params
 from qtcore.types import F8, Bars
 from research.data.jumps import JUMP, Moves
@@ -131,7 +131,7 @@ def mute(bars: Bars, params: Params | None = None) -> dict[str, str]:
     The features are computed block by block until each symbol has had a complete bar, so bars without many holes cost little.
     """
     params = params or Params()
-    names = FEATURE_SETS[params.features.feature_set.name.lower()]
+    names = chosen(params.features.every_set, len(bars.symbols))
     bank = FeatureBank(params, bars.symbols, bars.interval, names=names)
     known = np.zeros((len(names), len(bars.symbols)), bool)  # the feature was known at a valid bar of the symbol
     ready = np.zeros(len(bars.symbols), bool)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.features import FEATURE_SETS, FeatureBank
+from qtcore.features import FeatureBank, chosen
 from qtcore.params import Params
 from qtcore.rules import Reason, codes, refusals
 from qtcore.types import F8, Action, Bars, Source, Verdict
@@ -236,7 +236,7 @@ def envelope_of(run: RunRecord) -> Envelope | None:
     if n // window < MIN_WINDOWS:
         return None
     models = run.predictions.models
-    names = FEATURE_SETS[run.params.features.feature_set.name.lower()] if models is None else models.feature_names
+    names = chosen(run.params.features.every_set, len(run.bars.symbols)) if models is None else models.feature_names
     planes = model_planes(run.params, run.bars, tuple(names), run.result.planes.regime)
     planes = {name: plane[rows] for name, plane in planes.items()}
     inner = np.linspace(0.0, 1.0, BINS + 1)[1:-1]

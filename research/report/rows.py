@@ -456,7 +456,7 @@ def stage_texts(params: dict[str, Any]) -> list[str]:
 def _value(value: Any) -> str:
     if isinstance(value, list):
         same = len(set(value)) == 1 and len(value) > 5
-        return f"{value[0]:g} ({len(value)} times)" if same else " ".join(f"{x:g}" for x in value)
+        return f"{value[0]:g} ({len(value)} times)" if same else " ".join(map(_value, value)) or DASH
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value) or DASH

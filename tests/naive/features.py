@@ -51,6 +51,11 @@ def std(x, n, ddof=1):
 
 
 @by_symbol
+def extreme(x, n, which):
+    return [which(w) if (w := window(x, t, n)) else NAN for t in range(len(x))]
+
+
+@by_symbol
 def last_known(x):
     return pd.Series(x).ffill()
 
@@ -58,7 +63,7 @@ def last_known(x):
 def before(x, k):
     """x[t - k]: the last valid value at or before t - k."""
     out = np.full(x.shape, NAN)
-    out[k:] = last_known(x)[: len(x) - k]
+    out[k:] = last_known(x)[: max(0, len(x) - k)]
     return out
 
 
@@ -162,7 +167,9 @@ def advance(bars, params):
         **_averages(high, low, x, params),
         **_volumes(np.where(hole, NAN, v)),
         **_regime(high, low, x),
+        **_families(bars),
     }
+    p |= _across(p, x, params)
     p["arbiter_volume_trend"] = p["volume_ratio"]
     units = "" if params["arbiter.macd_units"] == "price" else "_rel"
     p["arbiter_macd"], p["arbiter_macd_signal"] = p[f"macd{units}"], p[f"macd_signal{units}"]
@@ -231,6 +238,95 @@ def _regime(high, low, x):
     }
 
 
+def _families(bars):
+    """Volatility, range and flow."""
+    o, h, low, x, v = bars.open, bars.high, bars.low, bars.close, np.where(np.isnan(bars.close), NAN, bars.volume)
+    r = np.log(x / before(x, 1))
+    old = np.vstack([np.full((1, x.shape[1]), NAN), r[:-1]])  # of the row before: a hole there leaves no pair
+    realised = {n: np.sqrt(sma(r**2, n)) for n in (6, 24, 72, 168, 720)}
+    pairs = math.pi / 2.0 * sma(abs(r) * abs(old), 24)
+    bodies = 0.5 * np.log(h / low) ** 2 - (2.0 * math.log(2.0) - 1.0) * np.log(x / o) ** 2
+    edges = np.log(h / o) * np.log(h / x) + np.log(low / o) * np.log(low / x)
+    per_quote = np.where(np.isnan(r), NAN, ratio(abs(r), x * v, 0.0))
+    sign = np.where(np.isnan(v), NAN, np.sign(np.nan_to_num(r)))
+    p = {f"realised_{n}": plane for n, plane in realised.items()}
+    alpha = 1.0 / (8.0 * max(1, 3_600_000_000_000 // bars.interval))
+    for name, hours in (("day", 24), ("week", 168)):
+        angle = turn(bars.close_time, hours) * np.ones(x.shape)
+        p[f"{name}_sine"], p[f"{name}_cosine"] = np.sin(angle), np.cos(angle)
+    p["hour_volatility"] = known(ratio(np.sqrt(hourly(r**2, bars.close_time, alpha)), realised[168], 1.0), 1.0)
+    p["hour_volume"] = known(ratio(hourly(v, bars.close_time, alpha), sma(v, 168), 1.0), 1.0)
+    p |= {f"realised_{n}_{m}": ratio(realised[n], realised[m], 1.0) for n, m in ((6, 24), (24, 168), (168, 720))}
+    p |= {"bipower_24": np.sqrt(pairs), "jump_share_24": np.fmax(known(ratio(realised[24] ** 2 - pairs, realised[24] ** 2, 0.0), 0.0), 0.0)}
+    p |= {"parkinson_24": np.sqrt(sma(np.log(h / low) ** 2, 24) / (4.0 * math.log(2.0)))}
+    p |= {"garman_klass_24": np.sqrt(sma(np.maximum(bodies, 0.0), 24)), "rogers_satchell_24": np.sqrt(sma(np.maximum(edges, 0.0), 24))}
+    for n in (1, 6, 24, 72, 168, 720):
+        moved = pd.DataFrame(known(r, 0.0)).rolling(n, min_periods=1).sum().to_numpy()
+        p[f"scaled_move_{n}"] = ratio(moved, realised[168] * math.sqrt(n), 0.0)
+    for n in (24, 168, 720):
+        p[f"from_high_{n}"], p[f"from_low_{n}"] = x / extreme(h, n, max) - 1.0, x / extreme(low, n, min) - 1.0
+    p["illiquidity_24_168"] = ratio(sma(per_quote, 24), sma(per_quote, 168), 1.0)
+    return p | {f"signed_volume_{n}": ratio(sma(v * sign, n), sma(v, n), 0.0) for n in (6, 24, 168)}
+
+
+def turn(close_time, hours):
+    """Angle of a time in a cycle that begins on a Monday."""
+    since = [(pd.Timestamp(t) - pd.Timestamp("1970-01-05")) / pd.Timedelta(hours=hours) for t in close_time]
+    return 2.0 * math.pi * (np.array(since) % 1.0)[:, None]
+
+
+def hourly(x, close_time, alpha):
+    """Past mean of x in the hour of the week that begins at the close."""
+    out, known = np.full(x.shape, NAN), {}
+    hours = [(pd.Timestamp(t).day_of_week * 24 + pd.Timestamp(t).hour, pd.Timestamp(t - 1)) for t in close_time]
+    for t, (following, ended) in enumerate(hours):
+        for s in range(x.shape[1]):
+            slot = ended.day_of_week * 24 + ended.hour, s
+            if x[t, s] == x[t, s]:
+                count, mean = known.get(slot, (0, 0.0))
+                known[slot] = count + 1, mean + max(alpha, 1.0 / (count + 1)) * (x[t, s] - mean)
+            out[t, s] = known.get((following, s), (0, NAN))[1]
+    return out
+
+
+def across(x, function, neutral=0.0):
+    """A function of the values of each row, written to all cells that have one; neutral where fewer than five do."""
+    out = np.full(x.shape, neutral)
+    for t, row in enumerate(x):
+        has = row == row
+        if has.sum() >= 5:
+            out[t, has] = function(row[has])
+    return out
+
+
+def row_rank(row):
+    return pd.Series(row).rank().sub(1.0).div(len(row) - 1.0).sub(0.5) if np.ptp(row) > 1e-12 * abs(row.mean()) else 0.0 * row
+
+
+def row_distance(row):
+    return (row - row.mean()) / row.std(ddof=1) if np.ptp(row) > 1e-12 * abs(row.mean()) else 0.0 * row
+
+
+def _across(p, x, params):
+    """Clock, market and cross-section, of the planes before."""
+    r = np.log(x / before(x, 1))
+    market = np.array([row[row == row].mean() if (row == row).sum() >= 5 else 0.0 for row in r])[:, None] * np.ones(x.shape)
+    beta = known(ratio(sma(r * market, 168), sma(np.where(np.isnan(r), NAN, market**2), 168), 0.0), 0.0)
+    residual = r - np.vstack([np.zeros((1, x.shape[1])), beta[:-1]]) * market
+    total = {n: pd.DataFrame(market).rolling(n, min_periods=1).sum().to_numpy() for n in (1, 6, 24, 168)}
+    rising = np.where(np.isnan(x), NAN, np.nan_to_num(r) > 0.0)
+    out = {f"market_move_{n}": plane for n, plane in total.items()} | {"beta_168": beta}
+    out["market_volatility_24"] = np.sqrt(pd.DataFrame(market**2).rolling(24, min_periods=1).sum().to_numpy() / 24.0)
+    out["breadth"] = across(rising, lambda row: row.mean())
+    out |= {f"residual_{n}": n * sma(residual, n) for n in (6, 24, 168)}
+    for n in (1, 6, 24, 168):
+        moves = np.where(np.isnan(x), NAN, p[f"scaled_move_{n}"])
+        out[f"move_rank_{n}"], out[f"move_distance_{n}"] = across(moves, row_rank), across(moves, row_distance)
+    out["volatility_rank"] = across(np.where(np.isnan(x), NAN, p["realised_24"]), row_rank)
+    out["volume_rank"] = across(np.where(np.isnan(x), NAN, p["volume_ratio"]), row_rank)
+    return out
+
+
 # ---------------------------------------------------------------- twins of the primitives
 
 
@@ -274,4 +370,6 @@ def windowed(code, x, rows):
     if code == op.MOVES:
         move = np.diff(x, axis=0)[-rows:]
         return np.maximum(move, 0.0), np.minimum(move, 0.0)
+    if code == op.MOST4:
+        return (last(4, lambda w: w.max(axis=0)),)
     return (last({op.ADD4: 4, op.ADD5: 5}[code], lambda w: w.sum(axis=0)),)

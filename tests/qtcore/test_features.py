@@ -15,11 +15,13 @@ import talib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qtcore.features import FEATURE_SETS, FEATURES, OUT, Feature, FeatureBank, advance, matrix
+from qtcore.choices import FAMILIES, FeatureSet
+from qtcore.features import FEATURE_SETS, FEATURES, OUT, Feature, FeatureBank, advance, chosen, matrix
 from qtcore.features import primitives as op
 from qtcore.features import table as tb
 from qtcore.features.recursions import ema_bank, wilder
 from qtcore.features.regime import rank
+from qtcore.features.registry import ACROSS
 from qtcore.types import ADVANCED, ARBITER_INPUTS, NS_PER_HOUR, Bars, InputError
 from tests.conftest import assert_same_bits, awkward_bars, scenario_cases
 from tests.naive import features as naive
@@ -220,7 +222,7 @@ def test_the_past_ignores_the_future(t):
 def test_symbols_do_not_see_each_other(n_symbols):
     """Another order, and each symbol alone: narrow banks keep time inside, wide ones symbols; the bits are the same."""
     bars = awkward_bars(300, 2, n_symbols)
-    names = [name for name in ALL if name != "btc_correlation"]
+    names = [name for name in ALL if name not in ("btc_correlation", *chosen(ACROSS, 5))]
     planes = planes_of(bars, names=names)
     order = np.random.default_rng(0).permutation(n_symbols)
     turned = replace(with_planes(bars, lambda plane: plane[:, order]), symbols=tuple(bars.symbols[s] for s in order))
@@ -228,6 +230,61 @@ def test_symbols_do_not_see_each_other(n_symbols):
     for s in range(n_symbols):
         alone = replace(with_planes(bars, lambda plane, s=s: plane[:, [s]]), symbols=(bars.symbols[s],))
         assert_same_bits(planes_of(alone, names=names).values[:, :, 0], planes.values[:, :, s])
+
+
+def test_features_across_symbols_know_those_that_are_there():
+    """A symbol that is listed late, or has a hole, neither enters nor shifts the others; fewer than five say nothing."""
+    bars, names = smooth_bars(300, 8), chosen(ACROSS, 8)
+    late = with_planes(bars, lambda plane: np.where((np.arange(300)[:, None] < 200) & (np.arange(8) == 7), np.nan, plane))
+    without = replace(with_planes(bars, lambda plane: plane[:, :7]), symbols=bars.symbols[:7])
+    assert_same_bits(planes_of(late, names=names).values[:, :200, :7], planes_of(without, names=names).values[:, :200])
+    few = with_planes(bars, lambda plane: np.where((np.arange(300)[:, None] >= 250) & (np.arange(8) >= 4), np.nan, plane))
+    planes = planes_of(few, names=names)
+    for name in FEATURE_SETS["cross_section"]:
+        assert name.startswith("residual") or (planes[name][260:, :4] == 0.0).all()
+        assert np.any(planes[name][200:250] != 0.0)
+    assert (planes["market_move_1"][251:, :4] == 0.0).all()
+
+
+def test_the_clock_is_that_of_the_close():
+    bars = smooth_bars(400, 2)
+    planes, hours = planes_of(bars, names=FEATURE_SETS["clock"]), pd.to_datetime(bars.close_time)
+    for name, share in (("day", hours.hour / 24.0), ("week", (24 * hours.day_of_week + hours.hour) / 168.0)):
+        assert planes[f"{name}_sine"][:, 0] == pytest.approx(np.sin(2 * np.pi * share), abs=1e-12)
+        assert planes[f"{name}_cosine"][:, 1] == pytest.approx(np.cos(2 * np.pi * share), abs=1e-12)
+
+
+def test_sets_are_chosen_by_name():
+    params = PUBLISHED.with_values({"features.sets": "v5_rel,volatility,clock"})
+    bars = smooth_bars(60, 3)
+    wanted = (*FEATURE_SETS["v5_rel"], *FEATURE_SETS["volatility"], *FEATURE_SETS["clock"])
+    assert FeatureBank(params, bars.symbols, bars.interval).names[8:] == tuple(name for name in wanted if name != "rsi")
+    assert params.flat()["features.sets"] == ["v5_rel", "volatility", "clock"]
+    assert PUBLISHED.with_values({"features.sets": ["v5", "flow"]}).features.feature_set.name == "V5"
+    families = [name for key, names in FEATURE_SETS.items() if key in FAMILIES for name in names]
+    assert set(FEATURE_SETS) == {*FAMILIES, *(kind.name.lower() for kind in FeatureSet)}
+    assert len(families) == len(set(families)) == len(ALL) - ALL.index("realised_6")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"features.sets": "volatile"}, "features.sets must be among v5_rel, v5, v5_trained, volatility, .*, was 'volatile'"),
+        ({"features.sets": "clock,clock"}, "features.sets must name each set once, was clock, clock"),
+        ({"features.sets": "v5,v5_rel"}, "may hold one of the 18-feature sets, that of features.feature_set, was v5, v5_rel"),
+        ({"features.sets": "v5", "features.feature_set": "v5_trained"}, "was v5 with features.feature_set v5_trained; name it once"),
+    ],
+)
+def test_sets_that_cannot_be_are_refused(values, said):
+    with pytest.raises(InputError, match=said):
+        PUBLISHED.with_values(values)
+
+
+@pytest.mark.parametrize("name", ACROSS)
+def test_a_set_across_symbols_wants_five(name):
+    params = PUBLISHED.with_values({"features.sets": name})
+    with pytest.raises(InputError, match=f"features.sets may hold {name} for 5 symbols or more, was for 4; leave it out or give more"):
+        FeatureBank(params, tuple("ABCD"), NS_PER_HOUR)
 
 
 def test_the_kernel_of_a_bar_is_the_block():
@@ -238,7 +295,7 @@ def test_the_kernel_of_a_bar_is_the_block():
     table, memory = bank.room(1)
     valid, size = np.empty((1, 6), np.bool_), planes.values[:, :1].size
     for t in range(150, 200):
-        row = [np.ascontiguousarray(getattr(bars, name)[t : t + 1]) for name in ("high", "low", "close", "volume")]
+        row = [np.ascontiguousarray(getattr(bars, name)[t : t + 1]) for name in ("open", "high", "low", "close", "volume", "close_time")]
         advance(*row, table, memory, valid)
         assert_same_bits(memory[table[OUT] : table[OUT] + size].reshape(-1, 6), np.ascontiguousarray(planes.values[:, t]))
         assert_same_bits(valid[0], planes.valid[t])
@@ -275,7 +332,7 @@ def test_interpreted_gives_the_same_bits():
 def test_holes_before_the_listing_change_nothing():
     bars = smooth_bars(200)
     later = with_planes(bars, lambda plane: np.vstack([np.full((37, 3), np.nan), plane]))
-    time = NS_PER_HOUR * np.arange(237)
+    time = NS_PER_HOUR * np.arange(-37, 200)
     later = replace(later, open_time=time, close_time=time + NS_PER_HOUR)
     a, b = planes_of(bars), planes_of(later)
     assert np.isnan(b.values[:, :37]).all()
@@ -359,7 +416,7 @@ def test_the_relative_set_knows_no_price_level(power):
 
 
 def test_the_published_orders():
-    assert [len(names) for names in FEATURE_SETS.values()] == [18, 18, 18]
+    assert [len(FEATURE_SETS[name]) for name in ("v5", "v5_trained", "v5_rel")] == [18, 18, 18]
     assert FEATURE_SETS["v5_trained"][:4] == ("price_change", "rsi_14", "macd", "volume_ratio")
     assert len(set(FEATURE_SETS["v5"]) & {"rsi" if n == "rsi_14" else n for n in FEATURE_SETS["v5_trained"]}) == 13
     assert FEATURE_SETS["v5_rel"][1:8] == (
@@ -466,6 +523,7 @@ def run_windowed(code, x, rows):
     operands = {
         op.ADD4: [at(0, j) for j in range(4)],
         op.ADD5: [at(0, j) for j in range(5)],
+        op.MOST4: [at(0, j) for j in range(4)],
         op.MOVES: [at(0), at(0, 1)],
         op.MERGE2: [at(2), at(2, 4), at(3), at(3, 4)],
         op.MERGE4: [*(at(2, 4 * j) for j in range(4)), at(9)],

@@ -8,7 +8,7 @@ import pytest
 
 from qtcore.choices import DecideRule
 from qtcore.declare import OPINION, ROW, Lane
-from qtcore.features import FEATURE_SETS, FeatureBank
+from qtcore.features import FEATURE_SETS, FeatureBank, chosen
 from qtcore.params import LAYERS, lanes_of
 from qtcore.sweep import Driver, drivers, sweep
 from qtcore.sweep import rows as rows_module
@@ -155,10 +155,11 @@ def test_what_makes_the_market_changes_its_planes(name):
 
     def planes(params):
         made = FeatureBank(params, bars.symbols, bars.interval, asked).compute(bars)
-        chosen = FEATURE_SETS[params.features.feature_set.name.lower()]
-        return [made.arbiter.tobytes(), made.valid.tobytes(), *(made[key].tobytes() for key in (*chosen, *ADVANCED))]
+        seen = chosen(params.features.every_set, len(bars.symbols))
+        return [made.arbiter.tobytes(), made.valid.tobytes(), *(made[key].tobytes() for key in (*seen, *ADVANCED))]
 
-    values = [bars.symbols[-1]] if name == "features.benchmark" else others(name)
+    texts = {"features.benchmark": [bars.symbols[-1]], "features.sets": ["v5_rel,volatility", "flow"]}
+    values = texts.get(name) or others(name)
     assert all(planes(PUBLISHED.with_values({name: value})) != planes(PUBLISHED) for value in values)
 
 

@@ -28,12 +28,12 @@ class Inputs:
 
 def model_inputs(bars: Bars, params: Params, custom: Sequence[Any] = (), names: Sequence[str] | None = None) -> Inputs:
     """Compute the chosen feature set, or exactly the features `names`, plus any `custom` features; the planes are freed on return."""
-    from qtcore.features import FEATURE_SETS, FeatureBank, matrix
+    from qtcore.features import FeatureBank, chosen, matrix
     from qtcore.features.custom import own_features
 
     custom = own_features(custom)
     own = [feature.name for feature in custom]
-    columns = tuple(names) if names is not None else (*FEATURE_SETS[params.features.feature_set.name.lower()], *own)
+    columns = tuple(names) if names is not None else (*chosen(params.features.every_set, len(bars.symbols)), *own)
     ready = [name for name in columns if name not in own]
     bank = FeatureBank(params, bars.symbols, bars.interval, names=ready, custom=custom)
     planes = bank.compute(bars)

@@ -193,7 +193,7 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         """Raise UserError when `params` compute features otherwise than the training did; the choice of the set does not matter."""
         mine, theirs = self.params().flat(), params.flat()
         for name in mine:
-            if name.startswith("features.") and name != "features.feature_set" and mine[name] != theirs[name]:
+            if name.startswith("features.") and name not in ("features.feature_set", "features.sets") and mine[name] != theirs[name]:
                 raise ModelError(f"{name} must be {mine[name]!r} as when the models were trained, was {theirs[name]!r}; train again")
 
     def check_label(self, name: str) -> None:

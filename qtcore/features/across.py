@@ -1,0 +1,53 @@
+"""Features across symbols: mean, rank and deviation of a row, over the symbols that have a value there.
+
+A symbol without a bar or a value neither enters nor shifts the others. Fewer than LEAST values say nothing: the row is neutral, `k`.
+"""
+
+import math
+
+import numpy as np
+
+from qtcore.features.registry import LEAST
+from qtcore.features.table import ROW_MEAN, ROW_RANK
+from qtcore.jit import kernel
+
+ROUNDING = 1e-12  # of the mean: values that differ by less are the same
+
+
+@kernel
+def across(op, memory, x, mask, row, out, k, symbols, rows):
+    """Write for each row of x the mean of its values, the rank of each in [-0.5, 0.5], or its distance from the mean in deviations.
+
+    mask: 1 at a bar. What is NaN or no bar does not count; its own rank and distance are k. Equal values share a rank. row: scratch for
+    one number per symbol.
+    """
+    x, mask, row, out, m = np.uintp(x), np.uintp(mask), np.uintp(row), np.uintp(out), np.uintp(symbols)
+    for first in range(np.uintp(0), m * np.uintp(rows), m):
+        n, total, squares = 0.0, 0.0, 0.0
+        for s in range(m):
+            v = memory[x + first + s]
+            counts = memory[mask + first + s] > 0.0 and v == v
+            memory[row + s] = v if counts else math.nan
+            n += 1.0 if counts else 0.0
+            total += v if counts else 0.0
+        mean = total / n if n >= LEAST else k
+        if op == ROW_MEAN:
+            for s in range(m):
+                memory[out + first + s] = mean
+            continue
+        for s in range(m):
+            v = memory[row + s] - mean
+            squares += v * v if v == v else 0.0
+        deviation = math.sqrt(squares / (n - 1.0)) if n >= LEAST else 0.0
+        differs = deviation > ROUNDING * abs(mean)
+        for s in range(m):
+            v, value = memory[row + s], k
+            if differs and v == v:
+                value = (v - mean) / deviation
+                if op == ROW_RANK:
+                    below, same = 0.0, 0.0
+                    for j in range(m):
+                        below += 1.0 if memory[row + j] < v else 0.0
+                        same += 1.0 if memory[row + j] == v else 0.0
+                    value = (below + 0.5 * (same - 1.0)) / (n - 1.0) - 0.5
+            memory[out + first + s] = value
