@@ -82,6 +82,53 @@ def leakage(
 
 
 @audit_app.command()
+def features(
+    data: Data,
+    model: Annotated[str, typer.Option(help="xgb or lgbm")] = "lgbm",
+    label: Annotated[str, typer.Option(help="label that is learned, or auto")] = "L3",
+    families: Annotated[str, typer.Option(help="which, comma-separated; empty: all")] = "",
+    preset: Annotated[str, typer.Option(help="parameters of the model")] = "fast",
+    folds: Annotated[int, typer.Option(min=1, help="folds of the walk-forward split")] = 4,
+    symbols: Symbols = None,
+    start: From = None,
+    end: To = None,
+    time_zone: TimeZone = None,
+    day_start: DayStart = None,
+    adjusted: Adjusted = False,
+    profile: Profile = "default",
+    config: ConfigFile = None,
+    set_: Sets = None,
+    out: Annotated[Path | None, typer.Option(help="write the figures to this JSON file")] = None,
+    seed: Seed = 42,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Show what each family of features adds to what a model knows, alone and beside all others, and what it costs."""
+    from research.evidence.feature_audit import audit_features
+    from research.workflow.backtest_job import Job, load
+
+    asked = resolve(profile, config, set_, seed)
+    if out is not None:
+        check_target(out)
+    job = Job(data, symbols=split_symbols(symbols), start=start, end=end, time_zone=time_zone, day_start=day_start, adjusted=adjusted)
+    loaded = load(job)
+    show.lacked(loaded.lacks(asked.params), quiet or json)
+    wanted = tuple(families.replace(",", " ").split())
+    options = {"preset": preset, "n_folds": folds, "seed": seed}
+    with progress(quiet or json) as update:
+        found = audit_features(loaded.bars, model, label, wanted, asked.params, progress=update, **options)  # type: ignore[arg-type]
+    if out is not None:
+        with writable("file of figures", out):
+            save_json(out, found.to_dict())
+    if json:
+        print_json(found.to_dict())
+        return
+    if not quiet:
+        show.wide(family_table(found.rows))
+    show.console.print(found.sentence, soft_wrap=True, markup=False)
+
+
+@audit_app.command()
 def cpcv(
     data: Data,
     model: Annotated[str, typer.Option(help="xgb or lgbm")] = "xgb",
@@ -179,6 +226,27 @@ def table(rows: list[dict[str, Any]]) -> Table:
             cell(b, "direction_accuracy", "direction_ci95", "direction_enough"),
         ]
         out.add_row(b["split"], b["features"], *figures, count(b["n"]), count(b["n_effective"]))
+    for column in out.columns:
+        column.no_wrap = True
+    return out
+
+
+def family_table(rows: list[dict[str, Any]]) -> Table:
+    """Show what each family adds, with its interval, beside what it costs."""
+    from research.report.words import NOT_ENOUGH, count, percent, span
+
+    def gain(row: dict[str, Any], name: str) -> str:
+        if not row["enough"]:
+            return NOT_ENOUGH
+        return f"{100 * row[name]['difference']:+.1f} ({span(row[name]['ci95'])})"
+
+    what = {"alone": "added to the base", "beside": "added to all others", "all": "against the base"}
+    heads = ("family", "", "balanced", "points (95 %)", "direction, points (95 %)", "n_eff", "ns")
+    out = Table(*heads, box=None)
+    for row in rows:
+        cost = "" if row["nanoseconds"] is None else f"{row['nanoseconds']:.0f}"
+        figures = percent(row["balanced_accuracy"]["a"]), gain(row, "balanced_accuracy"), gain(row, "direction_accuracy")
+        out.add_row(row["family"], what[row["kind"]], *figures, count(row["n_effective"]), cost)
     for column in out.columns:
         column.no_wrap = True
     return out

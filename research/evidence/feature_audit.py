@@ -1,0 +1,151 @@
+"""Feature audit: what each family of features adds to what a model knows, alone and beside all others, and what it costs.
+
+The same walk-forward, model, label and folds each time; only the features differ. A class is said where its probability, over the share
+that it had in the labels before the fold, is largest, on both sides: a model that always says the most frequent class knows nothing, and
+its balanced accuracy is a third. Every difference is of the cells that both were scored on, with a 95 % interval.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qtcore.choices import FAMILIES
+from qtcore.features import FeatureBank, chosen
+from qtcore.features.registry import ACROSS, LEAST
+from qtcore.params import Params
+from qtcore.types import F8, Bars
+from research.errors import UserError
+from research.files import plain
+from research.training.predictions import Predictions
+from research.training.scoring.bootstrap import Bootstrap, block_length
+from research.training.scoring.differences import difference
+from research.training.scoring.opinions import Opinion, tally
+from research.training.walk_forward import train
+
+Progress = Callable[[int, int, str], Any]
+BLOCK, TIMES = 2_000, 5  # bars whose features are timed, and how often
+N_CLASSES = 3
+
+
+@dataclass(frozen=True)
+class FeatureAudit:
+    """What each family of features adds.
+
+    rows: one a comparison. `family`; `kind`, `alone` (the base and the family against the base), `beside` (all against all but the family)
+    or `all` (all against the base); the fields of `research.training.scoring.differences.difference`; `nanoseconds` a bar and symbol that
+    the family costs beside the base, None where it is not one family. config: model, label, base, symbols, bars.
+    """
+
+    rows: list[dict[str, Any]]
+    config: dict[str, Any]
+
+    @property
+    def sentence(self) -> str:
+        """Say which families add something, and whether all of them together do."""
+        base, rows = " and ".join(self.config["base"]), self.rows
+        if not rows[-1]["enough"]:
+            return f"Not enough data: {rows[-1]['n']:,} cells are worth {rows[-1]['n_effective']:.0f} independent ones."
+        adding = [row["family"] for row in rows if row["kind"] == "alone" and row["balanced_accuracy"]["ci95"][0] > 0.0]
+        told = f"{', '.join(adding)} add to {base}" if adding else f"none can be told to add to {base}"
+        gain = rows[-1]["balanced_accuracy"]
+        low, high = gain["ci95"]
+        size = f"{100 * gain['difference']:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+        both = f"{100 * gain['a']:.1f} % balanced accuracy against {100 * gain['b']:.1f} %"
+        return f"Of the families {told}; all of them give {both} ({size})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values, for JSON."""
+        out: dict[str, Any] = plain({**self.config, "rows": self.rows, "sentence": self.sentence})
+        return out
+
+
+def audit_features(
+    bars: Bars,
+    model: str = "lgbm",
+    label: str = "L3",
+    families: Sequence[str] = (),
+    params: Params | None = None,
+    *,
+    preset: str = "fast",
+    n_folds: int = 4,
+    seed: int = 42,
+    progress: Progress | None = None,
+) -> FeatureAudit:
+    """Train `model` on the sets of `params`, on these with each family, with all, and with all but each.
+
+    families: of `qtcore.choices.FAMILIES`; empty: all that the number of symbols allows. progress(done, total, text) is called before each
+    training. Raises UserError on an unknown family, or when the bars are too few.
+    """
+    params = params or Params()
+    base = params.features.every_set
+    wanted = tuple(families) or tuple(name for name in FAMILIES if name not in base and (name not in ACROSS or len(bars.symbols) >= LEAST))
+    if wrong := [name for name in wanted if name not in FAMILIES or name in base]:
+        raise UserError(f"families must be among {', '.join(name for name in FAMILIES if name not in base)}, was {wrong[0]!r}")
+    chosen((*base, *wanted), len(bars.symbols))  # a mistake is told before anything is trained
+    others = {name: tuple(each for each in wanted if each != name) for name in wanted}
+    trained = list(dict.fromkeys(((), *((name,) for name in wanted), wanted, *others.values())))
+    said: dict[tuple[str, ...], Opinion] = {}
+    labels, horizon = np.empty((0, 0), np.int8), 1
+    for done, more in enumerate(trained):
+        if progress is not None:
+            progress(done, len(trained), f"features: {', '.join((*base, *more))}")
+        settings = params.with_values({"features.sets": (*base, *more)})
+        made = train(bars, (model,), label, settings, calibration="none", maps=False, preset=preset, n_folds=n_folds, seed=seed)
+        said[more], labels, horizon = above_prior(made, model), made.labels, made.label.horizon
+    pairs: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [(name, "alone", (name,), ()) for name in wanted]
+    pairs += [(name, "beside", wanted, others[name]) for name in wanted if len(wanted) > 1]
+    pairs.append(("all", "all", wanted, ()))
+    costs = _costs(bars[:BLOCK], params, base, wanted)
+    rows = [
+        {"family": name, "kind": kind, "nanoseconds": costs.get(name) if kind == "alone" else None}
+        | compared(said[more], said[less], labels, horizon)
+        for name, kind, more, less in pairs
+    ]
+    config = {"model": model, "label": made.label.id, "base": list(base), "symbols": list(bars.symbols), "bars": bars.n, "folds": n_folds}
+    return FeatureAudit(rows, config | {"seed": seed, "preset": preset})
+
+
+def above_prior(made: Predictions, model: str) -> Opinion:
+    """Let a model say the class whose probability is largest over its share in the labels before the fold."""
+    assert made.probs is not None
+    probs = made.probs[made.names.index(model)]
+    shares = np.ones((len(made.fold), N_CLASSES))
+    for fold in np.unique(made.fold[made.fold >= 0]):
+        rows = made.fold == fold
+        known_by_then = made.labels[: max(0, int(np.argmax(rows)) - made.label.horizon)]
+        counts = np.bincount(known_by_then.ravel() + 1, minlength=N_CLASSES + 1)[1:]
+        shares[rows] = np.maximum(counts, 1) / max(1, counts.sum())
+    over: F8 = probs / shares[:, None, :]
+    known = ~np.isnan(probs).any(axis=-1)
+    action = np.where(known, np.argmax(np.where(known[..., None], over, 0.0), axis=-1), -1).astype(np.int8)
+    return Opinion(action, np.where(known, np.nanmax(np.where(known[..., None], probs, 0.0), axis=-1), np.nan), probs)
+
+
+def compared(a: Opinion, b: Opinion, labels: NDArray[np.int8], horizon: int) -> dict[str, Any]:
+    """Subtract the figures of b from those of a on the cells that both were scored on."""
+    both = (a.action >= 0) & (b.action >= 0) & (labels >= 0)
+    counted = [tally(each.where(both), labels, np.zeros(labels.shape, np.int8), 1) for each in (a, b)]
+    used = np.flatnonzero(both.any(axis=1))
+    rows = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, len(labels))
+    bootstrap = Bootstrap(rows.stop - rows.start, block_length([c.residual[rows] for c in counted], horizon))
+    return difference(counted[0], counted[1], bootstrap, rows)
+
+
+def _costs(bars: Bars, params: Params, base: tuple[str, ...], families: Sequence[str]) -> dict[str, float]:
+    """Measure what each family costs beside the base, ns a bar and symbol, the best of a few times."""
+
+    def spent(sets: tuple[str, ...]) -> float:
+        took = []
+        for _ in range(TIMES):
+            bank = FeatureBank(params, bars.symbols, bars.interval, chosen(sets, len(bars.symbols)))
+            started = time.perf_counter()
+            bank.compute(bars, reuse=True)
+            took.append(time.perf_counter() - started)
+        return 1e9 * min(took) / max(1, bars.close.size)
+
+    alone = spent(base)
+    return {name: max(0.0, spent((*base, name)) - alone) for name in families}
