@@ -38,7 +38,7 @@ def advance(
     """
     n, n_symbols = prices.shape[1], prices.shape[2]
     block = n * n_symbols
-    compute_block(prices[1], prices[2], prices[3], prices[4], table, memory, valid)
+    compute_block(prices[0], prices[1], prices[2], prices[3], prices[4], times[1], table, memory, valid)
     at = table[OUT]
     arbiter = memory[at : at + 6 * block].reshape(6, block)
     regime = memory[at + 6 * block : at + 8 * block].reshape(2, block)

@@ -77,6 +77,8 @@ def values_of(name):
     """Other values of a parameter, the published one too."""
     if name == "features.benchmark":
         return list(world().bars.symbols[:3])
+    if name == "features.sets":
+        return ["v5_rel,clock", "volatility"]
     return [*others(name), USUAL[name]]
 
 
