@@ -92,7 +92,7 @@ class Graph:
             return x
         size = max(power for power in (1, 4, 16, 64, 256) if power < n)
         part, lags = self.most(x, size), [*range(0, n - size, size), n - size]
-        return self.node(op.MOST4, *((part, lag) for lag in (lags + lags[-1:] * 3)[:4]))
+        return self.node(op.MOST4, *((part, lag) for lag in lags + lags[-1:] * (4 - len(lags))))
 
     def window_sum(self, x: Node, n: int, mask: Node) -> Node:
         """Sum the last n rows of x, scaled to n values where some are missing; NaN below 80 %."""

@@ -69,11 +69,7 @@ def leakage(
     show.lacked(loaded.lacks(asked.params), quiet or json)
     with progress(quiet or json) as update:
         found = audit_leakage(loaded.bars, model, label, FEATURES[features], preset=preset, n_folds=folds, seed=seed, progress=update)
-    if out is not None:
-        with writable("file of figures", out):
-            save_json(out, found.to_dict())
-    if json:
-        print_json(found.to_dict())
+    if _told(found, out, json):
         return
     if not quiet:
         show.wide(table(found.rows))
@@ -117,11 +113,7 @@ def features(
     options = {"preset": preset, "n_folds": folds, "seed": seed}
     with progress(quiet or json) as update:
         found = audit_features(loaded.bars, model, label, wanted, asked.params, progress=update, **options)  # type: ignore[arg-type]
-    if out is not None:
-        with writable("file of figures", out):
-            save_json(out, found.to_dict())
-    if json:
-        print_json(found.to_dict())
+    if _told(found, out, json):
         return
     if not quiet:
         show.wide(family_table(found.rows))
@@ -164,11 +156,7 @@ def cpcv(
     options = {"n_groups": groups, "n_test": tested, "preset": preset, "seed": seed}
     with progress(quiet or json) as update:
         found = audit_cpcv(loaded.bars, model, label, asked.params, progress=update, **options)  # type: ignore[arg-type]
-    if out is not None:
-        with writable("file of figures", out):
-            save_json(out, found.to_dict())
-    if json:
-        print_json(found.to_dict())
+    if _told(found, out, json):
         return
     if not quiet:
         shown = Table("", "lowest", "quarter", "median", "three quarters", "highest", box=None)
@@ -208,6 +196,16 @@ def meta(
         show.wide(out)
     show.console.print(best_variant(found), soft_wrap=True, markup=False)
     show.path(path)
+
+
+def _told(found: Any, out: Path | None, json: bool) -> bool:
+    """Write the figures to the file that was asked for, and as JSON where that was; say whether nothing else is to be shown."""
+    if out is not None:
+        with writable("file of figures", out):
+            save_json(out, found.to_dict())
+    if json:
+        print_json(found.to_dict())
+    return json
 
 
 def table(rows: list[dict[str, Any]]) -> Table:

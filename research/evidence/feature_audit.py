@@ -21,9 +21,8 @@ from qtcore.types import F8, Bars
 from research.errors import UserError
 from research.files import plain
 from research.training.predictions import Predictions
-from research.training.scoring.bootstrap import Bootstrap, block_length
-from research.training.scoring.differences import difference
-from research.training.scoring.opinions import Opinion, tally
+from research.training.scoring.differences import difference, paired
+from research.training.scoring.opinions import Opinion
 from research.training.walk_forward import train
 
 Progress = Callable[[int, int, str], Any]
@@ -84,7 +83,7 @@ def audit_features(
     base = params.features.every_set
     wanted = tuple(families) or tuple(name for name in FAMILIES if name not in base and (name not in ACROSS or len(bars.symbols) >= LEAST))
     if wrong := [name for name in wanted if name not in FAMILIES or name in base]:
-        raise UserError(f"families must be among {', '.join(name for name in FAMILIES if name not in base)}, was {wrong[0]!r}")
+        raise UserError(f"families (--families) must be among {', '.join(name for name in FAMILIES if name not in base)}, was {wrong[0]!r}")
     chosen((*base, *wanted), len(bars.symbols))  # a mistake is told before anything is trained
     others = {name: tuple(each for each in wanted if each != name) for name in wanted}
     trained = list(dict.fromkeys(((), *((name,) for name in wanted), wanted, *others.values())))
@@ -102,7 +101,7 @@ def audit_features(
     costs = _costs(bars[:BLOCK], params, base, wanted)
     rows = [
         {"family": name, "kind": kind, "nanoseconds": costs.get(name) if kind == "alone" else None}
-        | compared(said[more], said[less], labels, horizon)
+        | _gap(said[more], said[less], labels, horizon)
         for name, kind, more, less in pairs
     ]
     config = {"model": model, "label": made.label.id, "base": list(base), "symbols": list(bars.symbols), "bars": bars.n, "folds": n_folds}
@@ -125,14 +124,9 @@ def above_prior(made: Predictions, model: str) -> Opinion:
     return Opinion(action, np.where(known, np.nanmax(np.where(known[..., None], probs, 0.0), axis=-1), np.nan), probs)
 
 
-def compared(a: Opinion, b: Opinion, labels: NDArray[np.int8], horizon: int) -> dict[str, Any]:
-    """Subtract the figures of b from those of a on the cells that both were scored on."""
-    both = (a.action >= 0) & (b.action >= 0) & (labels >= 0)
-    counted = [tally(each.where(both), labels, np.zeros(labels.shape, np.int8), 1) for each in (a, b)]
-    used = np.flatnonzero(both.any(axis=1))
-    rows = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, len(labels))
-    bootstrap = Bootstrap(rows.stop - rows.start, block_length([c.residual[rows] for c in counted], horizon))
-    return difference(counted[0], counted[1], bootstrap, rows)
+def _gap(a: Opinion, b: Opinion, labels: NDArray[np.int8], horizon: int) -> dict[str, Any]:
+    (own, other), bootstrap, rows = paired(a, b, labels, horizon)
+    return difference(own, other, bootstrap, rows)
 
 
 def _costs(bars: Bars, params: Params, base: tuple[str, ...], families: Sequence[str]) -> dict[str, float]:

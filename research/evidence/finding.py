@@ -140,12 +140,12 @@ def p_text(p: float) -> str:
 
 def _tries(evidence: Mapping[str, Any]) -> str:
     """Count the trials, and say what some of them are not."""
-    trials = evidence["trials"]
-    tries, others, aside = trials["trials"], others_text(trials), trials.get("set_aside", 0)
-    if (declared := evidence["test"]["declared"]) >= tries and declared:
-        return f"{several(declared, 'trials')}, as many as were declared beforehand,"
-    count = several(tries, "trials") + (f", {others} among them," if others else "")
-    return count + (f"{'' if others else ','} {aside:,} more set aside by resets of the ledger," if aside else "")
+    trials, declared = evidence["trials"], evidence["test"]["declared"]
+    others, aside = others_text(trials), trials.get("set_aside", 0)
+    told = ["as many as were declared beforehand"] if declared >= trials["trials"] and declared else []
+    told += [f"{others} among them"] if others else []
+    told += [f"{aside:,} more set aside by resets of the ledger"] if aside else []
+    return ", ".join([several(max(declared, trials["trials"]), "trials"), *told]) + ("," if told else "")
 
 
 def _looks(evidence: Mapping[str, Any]) -> str:

@@ -20,9 +20,8 @@ from research.files import plain
 from research.training.models.base import BaseModel, lookback_of, make_model, model_target
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.scoring.baseline import out_of_sample
-from research.training.scoring.bootstrap import Bootstrap, block_length
-from research.training.scoring.differences import difference
-from research.training.scoring.opinions import Opinion, blocks, tally
+from research.training.scoring.differences import difference, paired
+from research.training.scoring.opinions import Opinion, blocks
 from research.training.walk_forward import train
 
 Progress = Callable[[int, int, str], Any]
@@ -141,13 +140,8 @@ def _compare(
     wrong: F8, honest: F8, labels: NDArray[np.int8], horizon: int, baseline: Opinion
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Score both on the cells that both predicted, the volatility baseline beside them: two accuracy blocks, and their difference."""
-    both = ~np.isnan(wrong[..., 0]) & ~np.isnan(honest[..., 0]) & (labels >= 0)
-    votes = Votes.from_probs(np.where(both[..., None], np.stack([wrong, honest]), np.nan))
-    group = np.zeros(labels.shape, np.int8)
+    votes = Votes.from_probs(np.stack([wrong, honest]))
     said = [Opinion(votes.action[k], votes.confidence[k], probs) for k, probs in enumerate((wrong, honest))]
-    counted = [tally(opinion, labels, group, 1, baseline) for opinion in said]
-    used = np.flatnonzero(both.any(axis=1))
-    rows = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, len(labels))
-    bootstrap = Bootstrap(rows.stop - rows.start, block_length([c.residual[rows] for c in counted], horizon))
+    counted, bootstrap, rows = paired(said[0], said[1], labels, horizon, baseline)
     scored = [blocks(c, bootstrap, rows, np.ones((1, 1)), ("total",))["total"] for c in counted]
     return scored, difference(counted[0], counted[1], bootstrap, rows)

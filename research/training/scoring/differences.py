@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from research.training.scoring.bootstrap import Bootstrap
+from research.training.scoring.bootstrap import Bootstrap, block_length
 from research.training.scoring.intervals import limits, tilted
 from research.training.scoring.opinions import DIRECTED, ENOUGH, HITS, N_SUMS, Opinion, ScoreSums, effective, recall, shares, tally
 
@@ -34,6 +34,20 @@ def difference(a: ScoreSums, b: ScoreSums, bootstrap: Bootstrap, rows: slice) ->
     n, busy = seen[:HITS].sum(), np.count_nonzero(bars[:, :HITS].any(axis=1)) / bootstrap.block
     worth = float(effective(n, _accuracy(seen[:N_SUMS]), _accuracy(bootstrap.sums(bars[rows, :N_SUMS])), np.asarray(busy)))
     return out | {"n": int(n), "n_effective": worth, "enough": worth >= ENOUGH}
+
+
+def paired(
+    a: Opinion, b: Opinion, labels: NDArray[np.int8], horizon: int, baseline: Opinion | None = None
+) -> tuple[list[ScoreSums], Bootstrap, slice]:
+    """Count two opinions on the cells that both were given on and that have a label [n, S]: their sums, and the waves for both.
+
+    horizon: of the label, bars; baseline: what stands beside both. The slice is from the first such bar to the last.
+    """
+    both = common((a, b)) & (labels >= 0)
+    counted = [tally(each.where(both), labels, np.zeros(labels.shape, np.int8), 1, baseline) for each in (a, b)]
+    used = np.flatnonzero(both.any(axis=1))
+    rows = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, len(labels))
+    return counted, Bootstrap(rows.stop - rows.start, block_length([c.residual[rows] for c in counted], horizon)), rows
 
 
 def _halves(sums: NDArray) -> tuple[NDArray, NDArray]:

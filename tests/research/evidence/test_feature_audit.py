@@ -59,7 +59,10 @@ def test_a_class_is_said_where_it_is_likelier_than_usual():
 
 def test_mistakes_are_told_before_a_training():
     bars = research.load_bars("simulated:random_walk?n_bars=300&n_symbols=2")
-    for families, said in ((("clocks",), "families must be among volatility, clock"), (("market",), "may hold market for 5 symbols")):
+    for families, said in (
+        (("clocks",), r"families \(--families\) must be among volatility, clock"),
+        (("market",), "may hold market for 5 symbols"),
+    ):
         with pytest.raises((UserError, ValueError), match=said):
             audit_features(bars, families=families)
 
