@@ -23,7 +23,7 @@ from research.files import plain
 from research.runs.backtest import priced, resolved
 from research.runs.case import Case
 from research.runs.metrics import figures
-from research.training.labels import classify, fit_thresholds, forward_return, get_label, label_end
+from research.training.labels import classify, fit_thresholds, get_label, label_end, look_ahead
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.predictions import Predictions
 from research.training.splits import combinatorial, paths
@@ -87,10 +87,10 @@ def audit_cpcv(
     """
     params = params or Params()
     rule, inputs = get_label(label, params.broker), model_inputs(bars, params)
-    splits, returns = combinatorial(label_end(bars.n, rule), n_groups, n_test, rule.horizon), forward_return(bars.close, rule.horizon)
+    splits, ahead = combinatorial(label_end(bars.n, rule), n_groups, n_test, rule.horizon), look_ahead(bars, rule)[0]
     answers, labels = [], []
     for split in splits:
-        known = classify(returns, rule, *fit_thresholds(returns, rule, split.train))
+        known = classify(ahead, rule, *fit_thresholds(ahead, rule, split.train))
         answers.append(_fit(inputs, known, split.train, rule.horizon, model, preset, seed))
         labels.append(known)
         if progress is not None:

@@ -33,7 +33,7 @@ from qtcore.types import F8, Action, Bars, Source, Verdict
 from research.errors import UserError
 from research.files import Kind, read_json, save_json
 from research.runs.record import RunRecord
-from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
+from research.training.labels import LABEL_SHAPE, Label, classify, limits, look_ahead
 
 SCHEMA_VERSION = 1
 MIN_RATE = 50  # observations that a rate needs before it is judged (`spec` 13.5)
@@ -87,10 +87,10 @@ class Envelope:
         """Bars until a label is known."""
         return int(self.document["label"]["horizon"])
 
-    def labels(self, close: F8, symbols: tuple[str, ...]) -> NDArray[np.int8]:
-        """Label closes [n, S] as the backtest's last fold did; -1 where that is not known yet."""
+    def labels(self, bars: Bars, volatility: F8) -> NDArray[np.int8]:
+        """Label bars as the backtest's last fold did; -1 where that is not known yet. volatility [n, S]: of a bar's return."""
         label, known = Label.from_dict(self.document["label"]), self.document["thresholds"]
-        return classify(forward_return(close, label.horizon), label, *limits(label, known, symbols))
+        return classify(look_ahead(bars, label, volatility)[0], label, *limits(label, known, bars.symbols))
 
     def compare(self, counts: Counts) -> list[dict[str, Any]]:
         """Compare summed counts of a live window: name, value, band (low, high), n, usual value, and whether the value is outside."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import F8, Action
-from research.training.labels import forward_return
 from research.training.scoring.opinions import Opinion
 from research.training.scoring.ranks import Z
+from research.training.targets import forward_return
 
 if TYPE_CHECKING:
     from research.evidence.plausibility import Figure

@@ -64,11 +64,11 @@ from research.evidence.accuracy import opinions
 from research.evidence.planted import plants, unnoticed
 from research.evidence.sharpe import MIN_BARS, Moments, moments
 from research.runs.record import RunRecord
-from research.training.labels import forward_return
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.ceilings import Ceilings, ceilings_of
 from research.training.scoring.opinions import Opinion
 from research.training.scoring.ranks import Part, Z, correlations, lean, ranks_in, standard_ranks, within
+from research.training.targets import forward_return
 
 UNPROFILED = ("meta", "arbiter", "arbiter_calls", "final")  # layers that pass on the lean of another one on most cells
 LONGEST_PAST = 24  # bars of the past in a lag profile

@@ -13,6 +13,7 @@ from research.errors import ordinal, several
 from research.evidence.waterfall import FILLS
 from research.report.rows import changed_params, stage_texts
 from research.report.words import count, layer_name, percent, signed_percent
+from research.training.targets import BARRIER, RANK, RETURN, VOLATILITY
 
 COSTS = ("broker.fee_rate", "broker.slippage_rate", "broker.impact")  # what the market sets
 
@@ -66,9 +67,18 @@ def label_text(a: Mapping[str, Any]) -> str:
     hours_ahead = a["label_span_hours"]
     length = f"{hours_ahead:g} h" if hours_ahead < 24.0 else f"{hours_ahead / 24.0:g} d"
     ahead = f"{label['id']}, {label['horizon']} bar{'' if label['horizon'] == 1 else 's'} ({length}) ahead"
+    unit, low, high = label.get("unit", RETURN), label["sell"], label["buy"]
     if label.get("is_percentile"):
-        return f"{ahead}: BUY above the {ordinal(100 * label['buy'])}, SELL below the {ordinal(100 * label['sell'])} percentile of training"
-    return f"{ahead}: BUY above {signed_percent(label['buy'])}, SELL below {signed_percent(label['sell'])}"
+        of = {RETURN: "", VOLATILITY: ", each move over its volatility", RANK: " of ranks among the symbols"}[unit]
+        return f"{ahead}: BUY above the {ordinal(100 * high)}, SELL below the {ordinal(100 * low)} percentile of training{of}"
+    if unit == RANK:
+        upper, lower = percent(0.5 - high, 0), percent(0.5 + low, 0)
+        return f"{ahead}: BUY in the upper {upper} of the symbols by their moves, SELL in the lower {lower}"
+    if unit == BARRIER:
+        return f"{ahead} at most: BUY where {high:+g} standard deviations come first, SELL where {low:+g}"
+    if unit == VOLATILITY:
+        return f"{ahead}: BUY above {high:+g}, SELL below {low:+g} standard deviations"
+    return f"{ahead}: BUY above {signed_percent(high)}, SELL below {signed_percent(low)}"
 
 
 def fills_text(a: Mapping[str, Any]) -> str:

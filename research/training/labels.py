@@ -1,6 +1,6 @@
-"""Labels: the targets, which say what would have been right at each bar. The only module that looks forward.
+"""Labels: rules that say what would have been right at each bar, by what lies ahead of it (`research.training.targets`).
 
-A fixed-horizon label reads the return `r = close[t + h] / close[t] - 1` over exactly h rows of the grid: without a valid bar at both
+A label of fixed horizon reads the return `r = close[t + h] / close[t] - 1` over exactly h rows of the grid: without a valid bar at both
 ends it is invalid, never HOLD (`spec` 2, D-23, D-82). One label per run trains and scores every layer.
 
 | id     | rows | BUY / SELL                                                | edge counts |
@@ -11,10 +11,14 @@ ends it is invalid, never HOLD (`spec` 2, D-23, D-82). One label per run trains 
 | L5     | 1    | r beyond 0.4 %                                            | no          |
 | L10    | 5    | a long / a short from close to close pays after its costs | no          |
 | L6     | -    | the outcome of recorded trades: `outcome_labels`          | -           |
+| TB     | 4    | a barrier one standard deviation above / below comes first| yes         |
+| XS     | 4    | r among the upper / lower third of the symbols            | no          |
 
+`L3@8` looks 8 rows ahead. `L3:vol` has its thresholds in standard deviations of a return over its rows, one for each percent.
 Percentiles are fitted on training rows (D-25), so L4 needs the thresholds that `fit_thresholds` returns.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +30,17 @@ from qtcore.params import Params
 from qtcore.rules import Broker
 from qtcore.types import F8, I8, Action, Bars
 from research.errors import ConfigError, ModelError
+from research.training.targets import (
+    BARRIER,
+    RANK,
+    RETURN,
+    UNITS,
+    VOLATILITY,
+    first_barrier,
+    forward_return,
+    rank_in_row,
+    trailing_volatility,
+)
 
 MIN_CLASS_SHARE = 0.05  # of the training rows, for L1 to be taken by "auto" (D-23)
 MIN_OWN_RETURNS = 100  # below this many training returns a symbol takes the percentiles of all symbols together
@@ -35,8 +50,9 @@ MIN_OWN_RETURNS = 100  # below this many training returns a symbol takes the per
 class Label:
     """A rule that turns a forward return into SELL, HOLD or BUY.
 
-    horizon: rows ahead. sell, buy: returns as fractions, or shares in (0, 1) where `is_percentile`.
-    is_inclusive: a return exactly on the threshold counts as a move.
+    horizon: rows ahead. sell, buy: thresholds in the `unit` of what lies ahead (`research.training.targets`), or shares in (0, 1) where
+    `is_percentile`. is_inclusive: what lies exactly on a threshold counts as a move. Raises ConfigError on an unknown unit, and on
+    percentiles of barriers, which have no other values than the thresholds.
     """
 
     id: str
@@ -45,6 +61,16 @@ class Label:
     buy: float
     is_inclusive: bool = False
     is_percentile: bool = False
+    unit: str = RETURN
+
+    def __post_init__(self) -> None:
+        if self.unit not in UNITS:
+            raise ConfigError(f"unit of a label must be one of {', '.join(UNITS)}, was {self.unit!r}")
+        if self.unit == BARRIER and (self.is_percentile or not self.sell < 0.0 < self.buy):
+            raise ConfigError(
+                f"a label of barriers must have sell below 0 and buy above, in standard deviations, was sell={self.sell}, buy={self.buy}"
+                + (", of percentiles" if self.is_percentile else "")
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for JSON."""
@@ -56,7 +82,7 @@ class Label:
         return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
 
 
-LABEL_SHAPE = {"id": str, "horizon": int, "sell": float, "buy": float, "is_inclusive?": bool, "is_percentile?": bool}
+LABEL_SHAPE = {"id": str, "horizon": int, "sell": float, "buy": float, "is_inclusive?": bool, "is_percentile?": bool, "unit?": str}
 LABELS = {
     label.id: label
     for label in (
@@ -66,6 +92,8 @@ LABELS = {
         Label("L4", 4, 0.33, 0.67, is_inclusive=True, is_percentile=True),
         Label("L4_75", 4, 0.25, 0.75, is_inclusive=True, is_percentile=True),
         Label("L5", 1, -0.004, 0.004),
+        Label("TB", 4, -1.0, 1.0, is_inclusive=True, unit=BARRIER),
+        Label("XS", 4, -1 / 6, 1 / 6, unit=RANK),
     )
 }
 
@@ -82,9 +110,15 @@ def cost_label(broker: Broker, horizon: int = 5) -> Label:
 
 
 def get_label(name: str | Label, broker: Broker | None = None) -> Label:
-    """Find a label by its id, `L3@8` with another horizon; L10 takes its costs from `broker`. Raises UserError on an unknown id."""
+    """Find a label by its id, `L3@8` with another horizon, `L3:vol` or `L3@8:vol` in units of volatility.
+
+    broker: whose costs L10 takes. Raises UserError on an unknown id.
+    """
     if isinstance(name, Label):
         return name
+    plain, colon, unit = name.partition(":")
+    if colon:
+        return in_volatility(get_label(plain, broker), unit)
     plain, at, horizon = name.partition("@")
     if at:
         return with_horizon(get_label(plain, broker), int(horizon) if horizon.isdecimal() else 0)
@@ -93,27 +127,50 @@ def get_label(name: str | Label, broker: Broker | None = None) -> Label:
     if name == "L6":
         raise ModelError("label must be known before trading, was 'L6'; make it from recorded trades with labels.outcome_labels")
     if name not in LABELS:
-        raise ConfigError(f"label (--label, run.label) must be auto, {', '.join(LABELS)} or L10, was {name!r}")
+        known = f"auto, {', '.join(LABELS)} or L10"
+        forms = "L3@8 looks 8 rows ahead, L3:vol in units of volatility, L3@8:vol both"
+        raise ConfigError(f"label (--label, run.label) must be {known}, was {name!r}; {forms}")
     return LABELS[name]
 
 
-def forward_return(close: F8, horizon: int) -> F8:
-    """Return over the next `horizon` rows as a fraction, [n, S]; NaN without a valid close at exactly both ends.
+def in_volatility(label: Label, unit: str = "vol") -> Label:
+    """Return a label of returns whose thresholds are in standard deviations, one for each percent; percentiles stay what they are."""
+    if unit != "vol":
+        raise ConfigError(f"label (--label, run.label) must end in :vol where it has a unit, was {label.id}:{unit}")
+    if label.unit != RETURN or label.id.startswith("L10"):
+        what = "pays costs, which are no matter of volatility" if label.unit == RETURN else "has a unit of its own"
+        raise ConfigError(f"label (--label, run.label) with :vol must be one of fixed returns or percentiles, was {label.id}, which {what}")
+    scale = 1.0 if label.is_percentile else 100.0
+    return replace(label, id=f"{label.id}:vol", sell=label.sell * scale, buy=label.buy * scale, unit=VOLATILITY)
 
-    >>> forward_return(np.array([[100.0], [110.0], [121.0]]), 2)[:, 0].round(2)
-    array([0.21,  nan,  nan])
+
+def look_ahead(bars: Bars, label: Label, volatility: F8 | None = None) -> tuple[F8, I8]:
+    """Return what lies ahead of every cell in the label's unit (`research.training.targets`), and the row that decides it, [n, S] each.
+
+    The first is NaN where it is not known. volatility: `trailing_volatility` of the bars, where it is at hand. Raises ModelError where
+    too few symbols are there to rank.
     """
-    out = np.full(close.shape, np.nan)
-    if horizon < len(close):
-        out[:-horizon] = close[horizon:] / close[:-horizon] - 1.0
-    return out
+    from qtcore.features.registry import LEAST  # a label is known before there are kernels
+
+    if label.unit == RANK and len(bars.symbols) < LEAST:
+        remedy = f"give {LEAST} symbols or more, or choose another label"
+        raise ModelError(f"label {label.id} ranks a row's symbols, so there must be {LEAST} or more, was {len(bars.symbols)}; {remedy}")
+    scale, end = np.ones(bars.close.shape), np.broadcast_to(label_end(bars.n, label)[:, None], bars.close.shape)
+    if label.unit in (VOLATILITY, BARRIER):
+        moves = trailing_volatility(bars) if volatility is None else volatility
+        scale = np.where(moves > 0.0, moves, np.nan) * math.sqrt(label.horizon)
+    if label.unit == BARRIER:
+        side, end = first_barrier(bars, label.horizon, *(bars.close * (1.0 + level * scale) for level in (label.sell, label.buy)))
+        return np.where(side > 0.0, label.buy, np.where(side < 0.0, label.sell, side)), end
+    returns = forward_return(bars.close, label.horizon)
+    return (rank_in_row(returns) if label.unit == RANK else returns / scale), end
 
 
 def fit_thresholds(returns: F8, label: Label, rows: Any) -> tuple[F8, F8]:
     """Fit SELL and BUY thresholds per symbol on training rows; fixed labels give their constants.
 
-    returns [n, S]; rows: indices, mask or slice of the training rows. Returns two float64 [S]. A symbol with fewer than 100 training
-    returns takes the percentiles of all symbols together, NaN (no label) when there are none.
+    returns [n, S]: what `look_ahead` gives; rows: indices, mask or slice of the training rows. Returns two float64 [S]. A symbol with fewer
+    than 100 training returns takes the percentiles of all symbols together, NaN (no label) when there are none.
     """
     n_symbols = returns.shape[1]
     if not label.is_percentile:
@@ -168,9 +225,9 @@ def make_labels(bars: Bars, label: str | Label, thresholds: tuple[F8, F8] | None
     rule = get_label(label)
     if rule.is_percentile and thresholds is None:
         raise ValueError(f"label {rule.id} must come with thresholds fitted on training rows, was without; call fit_thresholds first")
-    returns = forward_return(bars.close, rule.horizon)
-    low, high = thresholds or fit_thresholds(returns, rule, slice(0, 0))
-    return classify(returns, rule, low, high), label_end(bars.n, rule)
+    ahead, _ = look_ahead(bars, rule)
+    low, high = thresholds or fit_thresholds(ahead, rule, slice(0, 0))
+    return classify(ahead, rule, low, high), label_end(bars.n, rule)
 
 
 def label_end(n: int, label: Label) -> I8:
@@ -205,8 +262,8 @@ def score_labels(
     """
     rows = np.arange(learned_rows(bars.n, train_share))
     rule = resolve_label(bars, label, rows[rows + LABELS["L1"].horizon < len(rows)], broker)
-    thresholds = fit_thresholds(forward_return(bars.close, rule.horizon), rule, rows[rows + rule.horizon < len(rows)])
-    return make_labels(bars, rule, thresholds)[0], rule
+    ahead, _ = look_ahead(bars, rule)
+    return classify(ahead, rule, *fit_thresholds(ahead, rule, rows[rows + rule.horizon < len(rows)])), rule
 
 
 def outcome_labels(
@@ -257,4 +314,6 @@ def with_horizon(label: Label, horizon: int) -> Label:
     """Return the label with another horizon; its id says so (`L3@8`)."""
     if horizon < 1:
         raise ModelError(f"label horizon must be at least 1 row, was {horizon}")
-    return label if horizon == label.horizon else replace(label, id=f"{label.id}@{horizon}", horizon=horizon)
+    name, colon, unit = label.id.partition(":")
+    own = f"{name.partition('@')[0]}@{horizon}{colon}{unit}"
+    return label if horizon == label.horizon else replace(label, id=own, horizon=horizon)

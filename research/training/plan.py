@@ -104,7 +104,10 @@ class TrainingPlan(Declared):
 
     models: tuple[str, ...] = names((), "base models that are trained; empty for the command's own choice")
     label: str | Mapping[str, Any] = option(
-        text("auto", "label that the models learn; auto is L1, or L4 where a class of L1 is too rare"), also=(Mapping, Label)
+        text(
+            "auto", "label that the models learn (L1 to L5, L10, TB, XS; L3@8, L3:vol); auto is L1, or L4 where a class of L1 is too rare"
+        ),
+        also=(Mapping, Label),
     )
     params: Mapping[str, Any] = field(default_factory=dict)
     base: str = "published"

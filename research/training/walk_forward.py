@@ -33,10 +33,10 @@ from research.training.labels import (
     Label,
     classify,
     fit_thresholds,
-    forward_return,
     get_label,
     held_for,
     label_end,
+    look_ahead,
     resolve_label,
     uniqueness,
 )
@@ -220,9 +220,9 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
     asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
     rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)
     folds = cut(rule)
-    returns = forward_return(bars.close, rule.horizon)
-    thresholds = tuple(fit_thresholds(returns, rule, fold.train) for fold in folds)
-    labels = np.stack([classify(returns, rule, *pair) for pair in thresholds])
+    ahead, _ = look_ahead(bars, rule)
+    thresholds = tuple(fit_thresholds(ahead, rule, fold.train) for fold in folds)
+    labels = np.stack([classify(ahead, rule, *pair) for pair in thresholds])
     for k, (_, last) in enumerate(plan.periods):  # a fold keeps the labels that were known when it was made, so its fits stay known
         labels[k, max(0, int(np.searchsorted(bars.close_time, last)) + 1 - rule.horizon) :] = -1
     volatility, move = trailing = seen(bars.close)

@@ -18,7 +18,7 @@ from qtcore.voters import slots_of
 from research.errors import ModelError, UserError, refusing
 from research.files import Kind, read_bytes, read_json
 from research.training.knowledge import FLAG, parse_until
-from research.training.labels import LABEL_SHAPE, Label, classify, forward_return, limits
+from research.training.labels import LABEL_SHAPE, Label, classify, limits, look_ahead
 from research.training.maps import MapSchedule
 from research.training.models.artefacts import FOREVER, Schedule, StoredFit
 from research.training.models.base import (
@@ -322,7 +322,7 @@ def labels_of(models: ModelSet, bars: Bars) -> tuple[NDArray[np.int8], Label]:
     label = Label.from_dict(models.config["label"])
     fold = np.maximum(fold_of(models, bars.close_time), 0)
     out = np.full(bars.close.shape, -1, np.int8)
-    returns = forward_return(bars.close, label.horizon)
+    ahead, _ = look_ahead(bars, label)
     for k, thresholds in enumerate(models.config["thresholds"]):
-        out[fold == k] = classify(returns[fold == k], label, *limits(label, thresholds, bars.symbols))
+        out[fold == k] = classify(ahead[fold == k], label, *limits(label, thresholds, bars.symbols))
     return out, label

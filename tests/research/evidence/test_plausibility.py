@@ -14,12 +14,13 @@ from research.data import load, load_bars, made_again, save_bars
 from research.evidence.planted import enlargement, plants, unnoticed
 from research.evidence.plausibility import NAMES, Figure, fifths, mean_recall, overall, sharpe_figure, told, wilson
 from research.runs.verdict import judge
-from research.training.labels import forward_return, score_labels
+from research.training.labels import score_labels
 from research.training.predictions import Predictions
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.ceilings import CEILINGS, ceilings_of
 from research.training.scoring.opinions import Opinion
 from research.training.scoring.ranks import Z, correlations, fisher, independent, lean, ranks_in, standard_ranks, within
+from research.training.targets import forward_return
 from tests.support import FLAG, PUBLISHED
 
 INTERVALS = ("5m", "1h", "4h", "1d", "1w")

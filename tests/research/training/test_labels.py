@@ -16,7 +16,6 @@ from research.training.labels import (
     Label,
     cost_label,
     fit_thresholds,
-    forward_return,
     get_label,
     label_end,
     limits,
@@ -27,6 +26,7 @@ from research.training.labels import (
     uniqueness,
     with_horizon,
 )
+from research.training.targets import forward_return
 from tests.conftest import START, awkward_bars
 from tests.naive import labels as naive
 
@@ -191,9 +191,9 @@ def test_mistakes_are_told_in_a_sentence():
 
 
 def test_a_symbol_without_fitted_thresholds_has_the_rules_own_or_no_label():
-    close, known = np.cumprod(np.full((50, 2), 1.01), axis=0), {"sell": {"A": -0.001}, "buy": {"A": 0.001}}
+    bars, known = bars_of(np.cumprod(np.full((50, 2), 1.01), axis=0)), {"sell": {"S0": -0.001}, "buy": {"S0": 0.001}}
     for name, want in (("L3", 2), ("L4", -1)):
-        low, high = limits(LABELS[name], known, ("A", "NEW"))
+        low, high = limits(LABELS[name], known, bars.symbols)
         assert (low[0], high[0]) == (-0.001, 0.001)
-        said = Envelope({"label": LABELS[name].to_dict(), "thresholds": known}).labels(close, ("A", "NEW"))
+        said = Envelope({"label": LABELS[name].to_dict(), "thresholds": known}).labels(bars, np.ones(bars.close.shape))
         assert said[0].tolist() == [2, want], name

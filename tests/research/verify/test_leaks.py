@@ -8,10 +8,11 @@ import pytest
 from imblearn.over_sampling import SMOTE
 
 from qtcore.types import Bars
-from research.training.labels import LABELS, fit_thresholds, forward_return
+from research.training.labels import LABELS, fit_thresholds
 from research.training.meta.estimators import Rows, _oversampled
 from research.training.models.calibration import fit_calibration
 from research.training.splits import walk_forward
+from research.training.targets import forward_return
 from research.verify import leaks
 from tests.conftest import awkward_bars
 from tests.support import PUBLISHED
