@@ -27,13 +27,20 @@ class Inputs:
 
 
 def model_inputs(bars: Bars, params: Params, custom: Sequence[Any] = (), names: Sequence[str] | None = None) -> Inputs:
-    """Compute the chosen feature set, or exactly the features `names`, plus any `custom` features; the planes are freed on return."""
+    """Compute the chosen feature set, or exactly the features `names`, plus any `custom` features; the planes are freed on return.
+
+    Raises InputError where a set compares symbols that are too few, or that trade at other hours.
+    """
     from qtcore.features import FeatureBank, chosen, matrix
     from qtcore.features.custom import own_features
+    from qtcore.features.registry import ACROSS, FEATURE_SETS
+    from research.data.hours import check_same_hours
 
     custom = own_features(custom)
     own = [feature.name for feature in custom]
     columns = tuple(names) if names is not None else (*chosen(params.features.every_set, len(bars.symbols)), *own)
+    if across := [name for name in ACROSS if {*FEATURE_SETS[name]} & {*columns}]:
+        check_same_hours(bars, " and ".join(across))
     ready = [name for name in columns if name not in own]
     bank = FeatureBank(params, bars.symbols, bars.interval, names=ready, custom=custom)
     planes = bank.compute(bars)
