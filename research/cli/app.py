@@ -40,6 +40,7 @@ from research.cli.meta import show_log
 from research.cli.models import models_app
 from research.cli.nullworlds import nullworlds
 from research.cli.power import power
+from research.cli.study import study
 from research.cli.sweep import sweep
 from research.cli.trials import trials
 from research.errors import ConfigError
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(data_app, name="data")
 app.command()(sweep)
+app.command()(study)
 app.command()(trials)
 app.command()(power)
 app.add_typer(models_app, name="models")

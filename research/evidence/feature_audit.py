@@ -17,17 +17,16 @@ from qtcore.choices import FAMILIES
 from qtcore.features import FeatureBank, chosen
 from qtcore.features.registry import ACROSS, LEAST
 from qtcore.params import Params
-from qtcore.types import F8, Bars
+from qtcore.types import Bars
 from research.errors import UserError
+from research.evidence.skill import above_prior, mean_probs
 from research.files import plain
-from research.training.predictions import Predictions
 from research.training.scoring.differences import difference, paired
 from research.training.scoring.opinions import Opinion
 from research.training.walk_forward import train
 
 Progress = Callable[[int, int, str], Any]
 BLOCK, TIMES = 2_000, 5  # bars whose features are timed, and how often
-N_CLASSES = 3
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,8 @@ def audit_features(
         if progress is not None:
             progress(done, len(trained), f"features: {', '.join((*base, *more))}")
         settings = params.with_values({"features.sets": (*base, *more)})
-        made = train(bars, (model,), label, settings, calibration="none", maps=False, preset=preset, n_folds=n_folds, seed=seed)
-        said[more], labels, horizon = above_prior(made, model), made.labels, made.label.horizon
+        made = train(bars, (model,), label, settings, calibration="prior", maps=False, preset=preset, n_folds=n_folds, seed=seed)
+        said[more], labels, horizon = above_prior(mean_probs(made, (model,)), made), made.labels, made.label.horizon
     pairs: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [(name, "alone", (name,), ()) for name in wanted]
     pairs += [(name, "beside", wanted, others[name]) for name in wanted if len(wanted) > 1]
     pairs.append(("all", "all", wanted, ()))
@@ -106,22 +105,6 @@ def audit_features(
     ]
     config = {"model": model, "label": made.label.id, "base": list(base), "symbols": list(bars.symbols), "bars": bars.n, "folds": n_folds}
     return FeatureAudit(rows, config | {"seed": seed, "preset": preset})
-
-
-def above_prior(made: Predictions, model: str) -> Opinion:
-    """Let a model say the class whose probability is largest over its share in the labels before the fold."""
-    assert made.probs is not None
-    probs = made.probs[made.names.index(model)]
-    shares = np.ones((len(made.fold), N_CLASSES))
-    for fold in np.unique(made.fold[made.fold >= 0]):
-        rows = made.fold == fold
-        known_by_then = made.labels[: max(0, int(np.argmax(rows)) - made.label.horizon)]
-        counts = np.bincount(known_by_then.ravel() + 1, minlength=N_CLASSES + 1)[1:]
-        shares[rows] = np.maximum(counts, 1) / max(1, counts.sum())
-    over: F8 = probs / shares[:, None, :]
-    known = ~np.isnan(probs).any(axis=-1)
-    action = np.where(known, np.argmax(np.where(known[..., None], over, 0.0), axis=-1), -1).astype(np.int8)
-    return Opinion(action, np.where(known, np.nanmax(np.where(known[..., None], probs, 0.0), axis=-1), np.nan), probs)
 
 
 def _gap(a: Opinion, b: Opinion, labels: NDArray[np.int8], horizon: int) -> dict[str, Any]:

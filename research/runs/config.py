@@ -36,7 +36,7 @@ Weights that follow the regime are a table of slices and voters, each a factor o
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from qtcore import declare
 from qtcore.params import Params
@@ -45,6 +45,7 @@ from qtcore.stages import stages_text
 from research.errors import ConfigError
 from research.files import Kind, read_toml
 from research.runs.search_plan import SearchPlan
+from research.runs.study_plan import StudyPlan
 from research.training.plan import TrainingPlan
 
 CONFIG = Kind("a TOML file with a table per layer", "correct it or leave --config out")
@@ -75,9 +76,9 @@ class RunOptions(TrainingPlan):
 
 
 def describe() -> list[dict[str, Any]]:
-    """List everything that `--set` takes: the parameters of the layers, the stages, and the tables `[run]` and `[search]`."""
+    """List everything that `--set` takes: the parameters of the layers, the stages, and the tables `[run]`, `[search]` and `[study]`."""
     stages = {"name": "stages", "default": "", "allowed": "text", "meaning": "TIME meta=on arbiter=off; TIME ...", "read": ""}
-    return [*describe_layers(), stages, *RunOptions.describe(), *SearchPlan.describe()]
+    return [*describe_layers(), stages, *RunOptions.describe(), *SearchPlan.describe(), *StudyPlan.describe()]
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class Config:
     params: Params = field(default_factory=Params)
     run: RunOptions = RunOptions()
     search: SearchPlan = SearchPlan()
+    study: StudyPlan = StudyPlan()
     profile: str = "default"
     models: Mapping[str, str] = field(default_factory=dict)  # classes of a file of layers, by the name they train under
 
@@ -105,6 +107,14 @@ class Config:
         return [f"{name}={','.join(map(str, value)) if isinstance(value, list | tuple) else value}" for name, value in values.items()]
 
 
+class Tables(NamedTuple):
+    """The tables of a configuration that are none of a layer, by their names."""
+
+    run: RunOptions
+    search: SearchPlan
+    study: StudyPlan
+
+
 def load_config(
     profile: str = "default", path: Path | None = None, sets: Iterable[str] = (), environment: Mapping[str, Any] | None = None
 ) -> Config:
@@ -113,12 +123,13 @@ def load_config(
     Different names may come in any order: a stage holds from its time on, whatever was said before or after it. Raises UserError naming
     the first bad one.
     """
-    usual, tables, values = Params.profile(profile), (RunOptions.profile(profile), SearchPlan()), dict(environment or {})
+    usual, values = Params.profile(profile), dict(environment or {})
+    tables = Tables(RunOptions.profile(profile), SearchPlan(), StudyPlan())
     models: dict[str, str] = {}
     if path is not None:
         read = read_toml(path, CONFIG)
         models |= _read_models(read.pop("models", {}), str(path))
-        tables = _read_tables(read, str(path), values, *tables)
+        tables = _read_tables(read, str(path), values, tables)
     usual.parts(values)
     for text in sets:
         name, sign, value = text.partition("=")
@@ -134,7 +145,7 @@ def load_config(
             near = [row["name"] for row in describe() if row["name"].rpartition(".")[2] == layer] if sign else []
             hint = f"; did you mean {' or '.join(near)}?" if near else "; `qt doctor --params` lists the names"
             raise ConfigError(f"--set must be layer.name=value, was {text!r}{hint}")
-        tables = _read_tables({layer: {key: value.strip()}}, "--set", values, *tables)
+        tables = _read_tables({layer: {key: value.strip()}}, "--set", values, tables)
         usual.parts(values)  # what is wrong by itself is told of the first that is
     return Config(usual.with_values(values), *tables, profile, models)
 
@@ -146,10 +157,8 @@ def _read_models(table: Any, origin: str) -> dict[str, str]:
     return dict(table)
 
 
-def _read_tables(
-    tables: dict[str, Any], origin: str, values: dict[str, Any], run: RunOptions, search: SearchPlan
-) -> tuple[RunOptions, SearchPlan]:
-    """Put what tables say of layers into `values`; return what they say of `[run]` and `[search]`."""
+def _read_tables(tables: dict[str, Any], origin: str, values: dict[str, Any], plans: Tables) -> Tables:
+    """Put what tables say of layers into `values`; return the other tables with what is said of them."""
     for layer, table in tables.items():
         if layer == "stage":
             values["stages"] = table if isinstance(table, list) else [table]
@@ -160,12 +169,11 @@ def _read_tables(
             from research.training.regime_weights import regime_factors
 
             regime_factors(table["regime_weights"], names=None)  # the voters are not known yet
-        if layer == "run":
-            run = replace(run, **RunOptions.read(table, origin))
-        elif layer == "search":
-            search = replace(search, **SearchPlan.read(table, origin))
+        if layer in plans._fields:
+            plan = getattr(plans, layer)
+            plans = plans._replace(**{layer: replace(plan, **plan.read(table, origin))})
         else:
             for name, value in ((f"{layer}.{key}", value) for key, value in table.items()):
                 values.pop(name, None)  # what is said later comes later
                 values[name] = value
-    return run, search
+    return plans

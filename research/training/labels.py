@@ -150,11 +150,7 @@ def look_ahead(bars: Bars, label: Label, volatility: F8 | None = None) -> tuple[
     The first is NaN where it is not known. volatility: `trailing_volatility` of the bars, where it is at hand. Raises ModelError where
     too few symbols are there to rank.
     """
-    from qtcore.features.registry import LEAST  # a label is known before there are kernels
-
-    if label.unit == RANK and len(bars.symbols) < LEAST:
-        remedy = f"give {LEAST} symbols or more, or choose another label"
-        raise ModelError(f"label {label.id} ranks a row's symbols, so there must be {LEAST} or more, was {len(bars.symbols)}; {remedy}")
+    check_symbols(label, len(bars.symbols))
     scale, end = np.ones(bars.close.shape), np.broadcast_to(label_end(bars.n, label)[:, None], bars.close.shape)
     if label.unit in (VOLATILITY, BARRIER):
         moves = trailing_volatility(bars) if volatility is None else volatility
@@ -164,6 +160,15 @@ def look_ahead(bars: Bars, label: Label, volatility: F8 | None = None) -> tuple[
         return np.where(side > 0.0, label.buy, np.where(side < 0.0, label.sell, side)), end
     returns = forward_return(bars.close, label.horizon)
     return (rank_in_row(returns) if label.unit == RANK else returns / scale), end
+
+
+def check_symbols(label: Label, n_symbols: int) -> None:
+    """Raise ModelError where a label ranks symbols and these are too few."""
+    from qtcore.features.registry import LEAST  # a label is known before there are kernels
+
+    if label.unit == RANK and n_symbols < LEAST:
+        remedy = f"give {LEAST} symbols or more, or choose another label"
+        raise ModelError(f"label {label.id} ranks a row's symbols, so there must be {LEAST} or more, was {n_symbols}; {remedy}")
 
 
 def fit_thresholds(returns: F8, label: Label, rows: Any) -> tuple[F8, F8]:

@@ -10,7 +10,8 @@ import research
 from qtcore.types import Bars
 from research.cli.app import app
 from research.errors import UserError
-from research.evidence.feature_audit import above_prior, audit_features
+from research.evidence.feature_audit import audit_features
+from research.evidence.skill import above_prior, mean_probs
 from tests.support import PUBLISHED
 
 
@@ -46,7 +47,7 @@ def test_the_clock_is_found_where_the_hour_knows_the_way(found):
 def test_a_class_is_said_where_it_is_likelier_than_usual():
     bars = research.load_bars("simulated:random_walk?n_bars=900&n_symbols=2")
     made = research.train(bars, ("lgbm",), "L1", PUBLISHED, preset="tiny", n_folds=2, maps=False)
-    said = above_prior(made, "lgbm")
+    said = above_prior(mean_probs(made, ("lgbm",)), made)
     probs = made.probs[made.names.index("lgbm")]
     first = int(np.argmax(made.fold == 1))
     past = made.labels[: first - made.label.horizon]

@@ -1,0 +1,259 @@
+"""Study job of `qt study`: families of features, targets and books tried together walk-forward, the last part of the data held back.
+
+Every combination is what `qt backtest` makes with its features, label and book, and counts as a trial of the market. Skill is told before
+money: what the models of a pair of features and target know, on the bars that nobody trained on. The best combination is the one whose
+hedged returns have the largest t value; its verdict knows all trials. What is held back is opened by `--held-back`, for that one alone:
+its models are trained on as before, fold by fold, and every opening is kept in `QT_HOME/openings.jsonl`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qtcore import Bars
+from research.data.clock import iso
+from research.errors import several
+from research.evidence import summarise
+from research.evidence.earnings import money_of
+from research.evidence.ledger import Ledger, trial_of
+from research.evidence.openings import note_opening, openings
+from research.evidence.skill import above_prior, mean_probs, skill_of
+from research.evidence.standing import Result
+from research.files import plain, save_json
+from research.runs.backtest import backtest
+from research.runs.config import Config
+from research.runs.folder import check_output
+from research.runs.record import RunRecord
+from research.runs.study_plan import BASE, StudyPlan
+from research.runs.tables import tested_rows
+from research.training.labels import check_symbols, get_label
+from research.training.models.layers import NONE as NO_LAYERS
+from research.training.models.layers import Layers
+from research.training.predictions import Predictions
+from research.training.scoring.opinions import Opinion
+from research.workflow.backtest_job import Job, declare, inputs_of, load
+
+SCHEMA_VERSION = 1
+MARK, PAGE = "study.json", "study.html"
+Progress = Any  # callback (done, total, text)
+Combination = tuple[str, str, str]  # families, target, book
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What to show: the page's path, and what `study.json` holds."""
+
+    page: Path
+    summary: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study on its bars. seen: number of bars before those that are held back; fold: bars of a test period; first: of the first one."""
+
+    plan: StudyPlan
+    job: Job
+    bars: Bars
+    seen: int
+    fold: int
+    first: int
+
+    @classmethod
+    def of(cls, plan: StudyPlan, job: Job, bars: Bars) -> "Study":
+        """Cut the bars. Raises UserError where either part is too short, or a family needs more symbols."""
+        for families in plan.families:
+            plan.sets(job.config.params, families, len(bars.symbols))
+        for target in plan.targets:
+            check_symbols(get_label(target, job.config.params.broker), len(bars.symbols))
+        seen, options = plan.held_from(bars.close_time), job.config.run
+        first = int(seen * options.train_share)
+        return cls(plan, job, bars, seen, max(1, -(-(seen - first) // options.folds)), first)
+
+    def inputs(self, pair: tuple[str, str], n: int, progress: Progress) -> tuple[Predictions, Any, Any]:
+        """Return predictions, parameters and meta layer of a pair of features and target on the first n bars, folds as on the seen ones."""
+        families, target = pair
+        params = self.job.config.params
+        sets = self.plan.sets(params, families, len(self.bars.symbols))
+        params = params if families == BASE else params.with_values({"features.sets": list(sets)})
+        options = replace(self.job.config.run, label=target, retrain_every=self.fold, train_share=(self.first + 0.5) / n)
+        job = replace(self.job, config=replace(self.job.config, params=params, run=options))
+        predictions, params, meta, _ = inputs_of(job, self.bars[:n], progress)
+        return predictions, params, meta
+
+    def run(self, given: tuple[Predictions, Any, Any], book: str) -> RunRecord:
+        """Run one book on what a pair was given."""
+        predictions, params, meta = given
+        bars = self.bars[: len(predictions.fold)]
+        layers = self.job.layers.engine
+        return backtest(
+            bars,
+            predictions,
+            params.with_values({} if book == "symbols" else {"governor.book": book}),
+            meta=meta,
+            **layers,
+            ceilings=self.job.config.run.ceilings,
+        )
+
+    def command(self, combination: Combination) -> str:
+        """Return the command line that makes a combination on the seen bars."""
+        families, target, book = combination
+        params = self.job.config.params
+        sets = self.plan.sets(params, families, len(self.bars.symbols))
+        values = ({} if book == "symbols" else {"governor.book": book}) | ({} if families == BASE else {"features.sets": list(sets)})
+        share = round((self.first + 0.5) / self.seen, 9)
+        options = replace(self.job.config.run, label=target, retrain_every=self.fold, train_share=share)
+        until = np.datetime_as_string(np.datetime64(int(self.bars.open_time[self.seen]), "ns"), unit="s")
+        config = replace(self.job.config, params=params.with_values(values), run=options, study=StudyPlan())
+        return replace(self.job, config=config, end=until).command()
+
+
+def run_study(
+    config: Config, out: Path | None = None, *, opens: bool = False, layers: Layers = NO_LAYERS, progress: Progress = None
+) -> StudyReport:
+    """Do everything `qt study` does; `study.json` and the page lie in the folder `out`.
+
+    opens: also trade the best combination on what is held back. Raises UserError on a plan that cannot be carried out, before any work.
+    """
+    plan = config.study
+    plan.check(config.params)
+    named = Path(plan.data).stem.replace(":", "-") or "study"
+    folder = out or Path("reports") / f"study-{named}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
+    check_output(folder, MARK)
+    job = Job(plan.data, config, list(plan.symbols) or None, plan.start or None, plan.end or None, layers=layers)
+    loaded = load(job)
+    declare(job, loaded.bars)
+    study = Study.of(plan, job, loaded.bars)
+    pairs, told = list(dict.fromkeys((families, target) for families, target, _ in plan.combinations())), Steps(progress, plan)
+    skills: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    best: tuple[float, RunRecord | None, Combination | None] = (-np.inf, None, None)
+    base: dict[str, Opinion] = {}
+    untraded = ""
+    for families, target in pairs:
+        given = study.inputs((families, target), study.seen, told.within(f"{families}, {target}"))
+        skills.append({"families": families, "target": target} | skill_of(study.bars[: study.seen], given[0], base.get(target)))
+        base.setdefault(target, above_prior(mean_probs(given[0]), given[0]))
+        for book in dict.fromkeys(plan.books):
+            told.step(f"{families}, {target}, {book}")
+            run = study.run(given, book)
+            summary = summarise(run)
+            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), Result())
+            t, reason = summary["evidence"]["test"]["t"], summary["evidence"]["reason"]
+            rows.append({"families": families, "target": target, "book": book, "t": t} | money_of(run, tested_rows(run)))
+            untraded = untraded or (reason if t is None else "")
+            if t is not None and t > best[0]:
+                best = t, run, (families, target, book)
+    summary = {
+        "schema_version": SCHEMA_VERSION,
+        "plan": {name: plain(getattr(plan, spec.name)) for name, spec in plan.declared().items()},
+        "profile": config.profile,
+        "data": _data(study, loaded.lacks(config.params)),
+        "skill": skills,
+        "money": rows,
+        "untraded": untraded,
+        "best": None if best[1] is None or best[2] is None else _best(study, best[1], best[2]),
+        "held_back": {"from": iso(int(study.bars.open_time[study.seen])), "bars": study.bars.n - study.seen, "opened": None},
+    }
+    if opens and best[2] is not None:
+        told.step("what is held back")
+        summary["held_back"]["opened"] = _opened(study, best[2], progress)
+    summary["held_back"]["openings"] = openings(study.bars, study.seen)
+    summary["sentences"] = sentences(summary)
+    found: dict[str, Any] = plain(summary)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_json(folder / MARK, found)
+    from research.report.study import build
+
+    return StudyReport(build(found, folder / PAGE), found)
+
+
+@dataclass
+class Steps:
+    """Progress of a study: whole combinations, with what is done inside one as words."""
+
+    progress: Progress
+    plan: StudyPlan
+    done: int = 0
+
+    def step(self, text: str) -> None:
+        """Say that the next combination begins."""
+        if self.progress is not None:
+            self.progress(self.done, len(self.plan.combinations()), text)
+        self.done += 1
+
+    def within(self, text: str) -> Progress:
+        """Return what tells of the fits of a pair."""
+        return None if self.progress is None else self._tell(text)
+
+    def _tell(self, text: str) -> Progress:
+        def tell(done: int, total: int, what: str) -> None:
+            self.progress(self.done, len(self.plan.combinations()), f"{text}: {what} ({done} of {total})")
+
+        return tell
+
+
+def _data(study: Study, lacked: list[str]) -> dict[str, Any]:
+    bars = study.bars
+    return {
+        "symbols": list(bars.symbols),
+        "n_candles": int(np.isfinite(bars.close).sum()),
+        "bars": bars.n,
+        "start": iso(int(bars.open_time[0])),
+        "end": iso(int(bars.close_time[-1])),
+        "seen": study.seen,
+        "tested_from": iso(int(bars.open_time[study.first])),
+        "folds": -(-(study.seen - study.first) // study.fold),
+        "fold_bars": study.fold,
+        "lacked": lacked,
+    }
+
+
+def _best(study: Study, run: RunRecord, combination: Combination) -> dict[str, Any]:
+    """Judge the best combination by all trials, those after it too."""
+    evidence = summarise(run)["evidence"]
+    names = ("finding", "reason", "test", "trials", "sharpe")
+    return (
+        dict(zip(("families", "target", "book"), combination))
+        | {name: evidence[name] for name in names}
+        | {"command": study.command(combination)}
+    )
+
+
+def _opened(study: Study, combination: Combination, progress: Progress) -> dict[str, Any]:
+    """Trade a combination on what was held back and note that it was opened."""
+    *pair, book = combination
+    run = study.run(study.inputs((pair[0], pair[1]), study.bars.n, progress), book)
+    Ledger().record(trial_of(run, summarise(run)["evidence"]["sharpe"]), Result())
+    found = money_of(run, slice(study.seen - 1, study.bars.n))
+    note_opening(study.bars, study.seen, combination, found["net_return"])
+    return found
+
+
+def sentences(summary: Mapping[str, Any]) -> list[str]:
+    """Say in words what carries skill, what survives costs, and what the search was worth."""
+    skills, rows, best, held = summary["skill"], summary["money"], summary["best"], summary["held_back"]
+    gains = [f"{s['families']} with {s['target']}" for s in skills if s["gain"] is not None and s["gain"]["ci95"][0] > 0.0]
+    ranks = [f"{s['families']} with {s['target']}" for s in skills if s["information"] and s["information"]["ci95"][0] > 0.0]
+    before, after = (sum(row[name] is not None and row[name]["ci95"][0] > 0.0 for row in rows) for name in ("gross", "net"))
+    told = [
+        f"Balanced accuracy above that of the {BASE}: {', '.join(gains) or 'none can be told to have it'}.",
+        f"Which symbols do better than others: {', '.join(ranks) or 'none can be told to know'}.",
+        f"Of {several(len(rows), 'combinations')} {before} earn before costs and {after} after them, each taken alone.",
+    ]
+    if best is None:
+        return [*told, f"None traded enough to be judged: {summary['untraded']}"]
+    name = f"{best['families']}, {best['target']}, {best['book']}"
+    told.append(f"The best ({name}) after {several(best['trials']['trials'], 'trials')} on this market: {best['finding']}.")
+    if held["opened"] is None:
+        state = f"was opened {several(held['openings'], 'times')} before" if held["openings"] else "is unopened"
+        return [*told, f"What is held back from {held['from']} on {state}."]
+    net = held["opened"]["net"]
+    figure = "no return at all"
+    if net is not None:
+        figure = f"a net Sharpe ratio of {net['value']:.2f} ({net['ci95'][0]:.2f} to {net['ci95'][1]:.2f})"
+    often = "" if held["openings"] == 1 else f"; it was opened {held['openings']} times, so it is no longer unseen"
+    return [*told, f"On what was held back it has {figure}{often}."]

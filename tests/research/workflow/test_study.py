@@ -1,0 +1,155 @@
+"""Does a study try every combination, count each, look at nothing that is held back, and say how to make its best again?"""
+
+import json
+import shlex
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import research
+from qtcore.params import Params
+from research.cli.app import app
+from research.data import save_bars
+from research.errors import UserError
+from research.evidence.ledger import Ledger
+from research.evidence.openings import openings, path
+from research.runs.config import load_config
+from research.runs.study_plan import StudyPlan
+from research.workflow.study_job import run_study
+
+WORLD = "simulated:macd?n_bars=2600&n_symbols=5&pull=0.3"
+RUN = ["run.models=lgbm", "run.preset=tiny", "run.folds=2", "run.meta=none"]
+PLAN = """
+[study]
+data = "{data}"
+families = ["clock"]
+targets = ["L3", "XS"]
+books = ["symbols", "cross_section"]
+
+[run]
+models = ["lgbm"]
+preset = "tiny"
+folds = 2
+meta = "none"
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """A study on candles of a file, once; what is shared is only read."""
+    folder = tmp_path_factory.mktemp("study")
+    bars = research.load_bars(WORLD)
+    save_bars(bars, folder / "candles.parquet")
+    (folder / "study.toml").write_text(PLAN.format(data=folder / "candles.parquet"))
+    patch = pytest.MonkeyPatch()
+    patch.setenv("QT_HOME", str(folder / "home"))
+    done = CliRunner().invoke(app, ["study", str(folder / "study.toml"), "--out", str(folder / "out")])
+    patch.undo()
+    assert done.exit_code == 0, done.output
+    return folder, bars, done.output, json.loads((folder / "out" / "study.json").read_text())
+
+
+def test_every_combination_is_tried_and_counted_and_the_page_tells_of_each(told, monkeypatch):
+    folder, _, shown, found = told
+    assert [(r["families"], r["target"]) for r in found["skill"]] == [(f, t) for f in ("base", "clock") for t in ("L3", "XS")]
+    assert len(found["money"]) == 8
+    assert len({(r["families"], r["target"], r["book"]) for r in found["money"]}) == 8
+    monkeypatch.setenv("QT_HOME", str(folder / "home"))
+    assert Ledger().count() == 8 == found["best"]["trials"]["trials"]
+    assert (found["data"]["seen"], found["held_back"]["bars"]) == (2080, 520)
+    page = (folder / "out" / "study.html").read_text()
+    for text in (*found["sentences"], "clock, XS, cross_section", "2,080 bars", found["best"]["reason"]):
+        assert text.replace("'", "&#39;") in page
+    for text in found["sentences"]:
+        assert text in shown
+    assert "is unopened" in found["sentences"][-1]
+    assert not path().exists()
+
+
+def test_what_is_held_back_moves_no_figure_of_a_study(told, tmp_path, monkeypatch):
+    _, bars, _, found = told
+    rng, seen = np.random.default_rng(1), found["data"]["seen"]
+    planes = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    factor = np.exp(np.cumsum(rng.normal(0.0, 0.05, (bars.n - seen, 5)), axis=0))
+    for name in ("open", "high", "low", "close"):
+        planes[name][seen:] *= factor
+    save_bars(replace(bars, **planes), tmp_path / "other.parquet")
+    (tmp_path / "study.toml").write_text(PLAN.format(data=tmp_path / "other.parquet"))
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    other = run_study(load_config(path=tmp_path / "study.toml"), tmp_path / "out").summary
+    for part in ("skill", "money"):
+        assert other[part] == found[part]
+    assert {name: value for name, value in other["best"].items() if name != "command"} == {
+        name: value for name, value in found["best"].items() if name != "command"
+    }
+
+
+def test_its_best_is_made_again_by_the_command_that_it_names(told, tmp_path, monkeypatch):
+    folder, _, _, found = told
+    monkeypatch.setenv("QT_HOME", str(folder / "home"))
+    best, before = found["best"], Ledger().count()
+    words = shlex.split(best["command"])
+    done = CliRunner().invoke(app, [*words[1:], "--out", str(tmp_path / "run"), "--no-verify"])
+    assert done.exit_code == 0, done.output
+    run = research.load_run(tmp_path / "run")
+    assert run.summary["evidence"]["test"]["t"] == pytest.approx(best["test"]["t"], rel=1e-12)
+    assert Ledger().count() == before  # it is the trial that it was
+
+
+def test_what_is_held_back_is_opened_for_the_best_alone_and_every_opening_is_kept(told, tmp_path, monkeypatch):
+    folder, bars, _, found = told
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    config = load_config(path=folder / "study.toml")
+    for times in (1, 2):
+        report = run_study(config, tmp_path / "out", opens=True)
+        held = report.summary["held_back"]
+        assert held["openings"] == times == openings(bars, found["data"]["seen"])
+        assert held["opened"]["net"]["ci95"][0] < held["opened"]["net"]["value"]
+        assert report.summary["money"] == found["money"]
+        page = report.page.read_text()
+        assert ("is no longer unseen" in page) == (times == 2)
+    notes = [json.loads(line) for line in path().read_text().splitlines()]
+    assert [note["setting"] for note in notes] == [[found["best"][name] for name in ("families", "target", "book")]] * 2
+    path().write_text("nothing\n")
+    with pytest.raises(UserError, match="must hold one JSON object a line"):
+        openings(bars, 1)
+
+
+@pytest.mark.parametrize(
+    ("sets", "text"),
+    [
+        (["study.data="], "study.data must name candles, was empty"),
+        (["study.families=clocks"], "study.families must be among base, all, volatility, .*was 'clocks'"),
+        (["study.families=clock+v5_rel"], "was 'v5_rel' of 'clock.v5_rel'"),
+        (["study.targets=auto"], "study.targets must name labels, was auto"),
+        (["study.targets=L3,L9"], "label .* must be auto, .*was 'L9'"),
+        (["study.targets="], "must have 1 to 1000 combinations .* was 0"),
+        (["study.books=both"], "governor.book must be one of symbols, cross_section, was 'both'"),
+        (["study.hold_back=soon"], "study.hold_back must be a time, was 'soon'"),
+        (["study.hold_back=1999-01-01"], "must leave 100 bars or more on either side, was 1999-01-01 with 0 bars before"),
+        (["study.targets=XS", "study.symbols=SIM01,SIM02"], "label XS ranks .* must be 5 or more, was 2"),
+        (["study.families=market", "study.symbols=SIM01,SIM02"], r"features\.sets may hold market for 5 symbols or more, was for 2"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(sets, text, tmp_path, monkeypatch):
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    (tmp_path / "study.toml").write_text(f'[study]\ndata = "{WORLD}"\n')
+    flags = [word for value in (*RUN, *sets) for word in ("--set", value)]
+    done = CliRunner().invoke(app, ["study", str(tmp_path / "study.toml"), *flags, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2, done.output
+    with pytest.raises((UserError, ValueError), match=text):
+        run_study(load_config(path=tmp_path / "study.toml", sets=[*RUN, *sets]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert Ledger().count() == 0
+
+
+def test_families_are_put_together_by_name_and_those_that_need_more_symbols_are_left_out_of_all():
+    plan, params = StudyPlan(data="x", families=("all", "clock+range")), Params()
+    base = params.features.every_set
+    assert plan.sets(params, "base", 2) == base
+    assert plan.sets(params, "clock+range", 2) == (*base, "clock", "range")
+    assert not {"market", "cross_section"} & {*plan.sets(params, "all", 2)}
+    assert {"market", "cross_section"} <= {*plan.sets(params, "all", 5)}
+    assert plan.combinations()[0] == ("base", "L3", "symbols")
