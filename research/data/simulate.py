@@ -177,6 +177,12 @@ WORLDS: dict[str, World] = {
             worlds.macd,
         ),
         World(
+            "relative",
+            "prices that come back to one another in a fair market: who ran ahead of the others falls behind them",
+            "an edge between symbols alone: rank correlation 0.05 (parameter ic) with the next bar, nothing of the market's direction",
+            worlds.relative,
+        ),
+        World(
             "constant", "prices and volume that never change", "no move: every label is HOLD, every trade loses its costs", worlds.constant
         ),
         World("trend", "prices that gain 0.1 % a bar", "direction accuracy 1 by always saying BUY: the same as holding", worlds.trend),

@@ -98,6 +98,44 @@ def macd(rng: np.random.Generator, n_symbols: int, ns: int, pull: float = 0.10, 
         yield candles(rng, price, moves, gap, sigma, sigma * led, volume)
 
 
+def relative(
+    rng: np.random.Generator,
+    n_symbols: int,
+    ns: int,
+    ic: float = 0.05,
+    memory: float = 0.9,
+    correlation: float = 0.5,
+    volatility: float = 0.006,
+) -> Iterator[Block]:
+    """Prices that come back to one another: who ran ahead of the others falls behind them, and the market itself is fair.
+
+    Each symbol is stretched by its moves less the mean of all, in deviations; `memory` of the stretch is left a bar later. The next bar's
+    expected move is against it, so that its correlation over symbols with what a symbol does beyond the mean is -`ic`, its information
+    coefficient, and nothing else can be known. correlation, volatility, volume: as in `random_walk`. Needs two symbols.
+    """
+    if not 0.0 <= ic <= 0.5 or not 0.0 <= memory < 1.0 or n_symbols < 2:
+        raise DataError(
+            f"ic must be in [0, 0.5], memory in [0, 1) and symbols 2 or more, was ic {ic:g}, memory {memory:g}, {n_symbols} symbols"
+        )
+    target = _variance(volatility, ns)
+    variance, stretch, price = np.full(n_symbols, target), np.zeros(n_symbols), first_prices(n_symbols)
+    own = math.sqrt((1.0 - correlation) * (1.0 - 1.0 / n_symbols))  # deviation of a move beyond the mean
+    fresh, pull = math.sqrt(1.0 - memory**2), ic
+    for _ in range(100):  # what pulls the stretch back makes it smaller, so that it has to pull more
+        pull = ic * math.sqrt(1.0 - (memory - fresh * pull) ** 2) / fresh
+    while True:
+        moves, gap, noise = draw(rng, n_symbols, correlation)
+        shock = moves.sum(axis=2) / STEPS**0.5
+        sigma, led = np.empty((BLOCK, n_symbols)), np.empty((BLOCK, n_symbols))
+        for t in range(BLOCK):
+            sigma[t], led[t] = np.sqrt(variance), -pull * own * stretch
+            moved = led[t] + shock[t]
+            stretch = memory * stretch + fresh * (moved - moved.mean()) / max(own, 1e-12)
+            variance = _clustered(variance, shock[t], target)
+        volume = 1_000.0 * sigma / target**0.5 * (0.3 + np.abs(shock)) * (0.5 + noise)
+        yield candles(rng, price, moves, gap, sigma, sigma * led, volume)
+
+
 def planted_edge(
     rng: np.random.Generator,
     n_symbols: int,

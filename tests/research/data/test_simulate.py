@@ -12,6 +12,7 @@ from research.data.quality import quality
 from research.data.simulate import START, describe_worlds, simulate_blocks
 from research.data.worlds import BLOCK, SEEN, planted_accuracy, planted_share, planted_signal
 from research.errors import UserError
+from research.evidence.skill import information
 from tests.research.data.test_data import PLANES, assert_same_bars
 
 
@@ -41,6 +42,7 @@ def test_simulated_worlds_keep_their_bits():
     assert fingerprint(simulate("planted_edge", seed=1, n_bars=50))[:16] == "76a4f9c3096ca13a"
     assert fingerprint(simulate("reversion", seed=1, n_bars=50))[:16] == "a2c63a241dcc735d"
     assert fingerprint(simulate("macd", seed=1, n_bars=50))[:16] == "998359b2492912d2"
+    assert fingerprint(simulate("relative", seed=1, n_bars=50))[:16] == "49b713bdbe994b89"
 
 
 def test_a_random_walk_is_fair_clustered_and_correlated():
@@ -130,6 +132,24 @@ def test_prices_that_follow_their_macd_are_foreseen_by_it(pull, accuracy):
     assert (side * ahead > 0.0)[np.abs(ahead) > 0.015].mean() == pytest.approx(accuracy, abs=0.005)
 
 
+@pytest.mark.parametrize(("ic", "memory"), [(0.0, 0.9), (0.05, 0.9), (0.1, 0.98)])
+def test_prices_that_come_back_to_one_another_are_foreseen_among_symbols_and_not_in_the_market(ic, memory):
+    bars = simulate("relative", n_bars=20_000, n_symbols=20, ic=ic, memory=memory)
+    ret = bars.close[1:] / bars.close[:-1] - 1.0
+    trailing = np.sqrt(np.lib.stride_tricks.sliding_window_view(ret**2, 72, axis=0).mean(axis=2))
+    scaled = ret[71:] / trailing
+    beyond = scaled - scaled.mean(axis=1, keepdims=True)
+    stretch = np.zeros(beyond.shape)
+    for t in range(1, len(stretch)):
+        stretch[t] = memory * stretch[t - 1] + (1.0 - memory**2) ** 0.5 * beyond[t]
+    found = information(-stretch[200:-1], ret[272:])
+    assert found["value"] == pytest.approx(0.93 * ic, abs=0.003 + 0.1 * ic)  # ranks of moves whose volatility differs
+    assert (found["ci95"][0] > 0.0) == (ic > 0.0)
+    market = ret.mean(axis=1)
+    assert abs(np.corrcoef(market[1:], market[:-1])[0, 1]) < 0.02
+    assert np.corrcoef(ret.T)[np.triu_indices(20, 1)].mean() == pytest.approx(0.5, abs=0.06)
+
+
 def test_boosted_trees_find_the_planted_edge_in_plain_features():
     """The features are written here from the closes and volumes alone: what the chain's own 18 see, in miniature."""
     lightgbm = pytest.importorskip("lightgbm")
@@ -181,7 +201,7 @@ def test_load_bars_takes_a_world_by_name():
 
 @pytest.mark.parametrize(("source", "text"), [
     ("simulated:no",
-     "world must be one of random_walk, planted_edge, reversion, macd, constant, trend, jumps, gaps, was 'no'; "
+     "world must be one of random_walk, planted_edge, reversion, macd, relative, constant, trend, jumps, gaps, was 'no'; "
      "see qt data simulate --list"),
     ("simulated:random_walk?n_bars=1", "n_bars (--bars) must be an int of at least 2, was 1"),
     ("simulated:random_walk?n_bars=2.5", "n_bars (--bars) must be an int of at least 2, was 2.5"),
@@ -192,6 +212,8 @@ def test_load_bars_takes_a_world_by_name():
     ("simulated:random_walk?size=2", "parameter of random_walk must be one of volatility, correlation, was 'size'"),
     ("simulated:planted_edge?accuracy=0.999", "accuracy must be in [0.5, 0.940] for a drift of 0.006 a bar, was 0.999"),
     ("simulated:reversion?pull=2", "pull must be in [0, 1], was 2"),
+    ("simulated:relative?ic=0.6",
+     "ic must be in [0, 0.5], memory in [0, 1) and symbols 2 or more, was ic 0.6, memory 0.9, 5 symbols"),
     ("simulated:planted_edge?horizon=2.5", "horizon must be an int, was 2.5"),
     ("simulated:random_walk?n_bars=999999&interval=1d",
      "simulated bars must end before 2262, was 999,999 of 1d; ask for fewer or shorter ones"),
