@@ -45,9 +45,9 @@ def across(op, memory, x, mask, row, out, k, symbols, rows):
             if differs and v == v:
                 value = (v - mean) / deviation
                 if op == ROW_RANK:
-                    below, same = 0.0, 0.0
+                    below, same = 0, 0  # whole numbers are counted in SIMD
                     for j in range(m):
-                        below += 1.0 if memory[row + j] < v else 0.0
-                        same += 1.0 if memory[row + j] == v else 0.0
+                        below += 1 if memory[row + j] < v else 0
+                        same += 1 if memory[row + j] == v else 0
                     value = (below + 0.5 * (same - 1.0)) / (n - 1.0) - 0.5
             memory[out + first + s] = value

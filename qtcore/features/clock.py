@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from qtcore.jit import kernel
 from qtcore.types import NS_PER_HOUR
 
@@ -17,8 +19,9 @@ def turn(memory, close_time, period, quarter, out, start, symbols, rows):
     for t in range(rows):
         share = float((close_time[start + t] - MONDAY) % length) / float(length)
         angle = math.sin(2.0 * math.pi * (share + quarter))
-        for i in range(t * symbols, (t + 1) * symbols):
-            memory[out + i] = angle
+        row = np.uintp(out + t * symbols)
+        for s in range(np.uintp(symbols)):
+            memory[row + s] = angle
 
 
 @kernel
@@ -28,14 +31,17 @@ def hourly(memory, x, mask, state, out, alpha, close_time, start, symbols, rows)
     Each bar moves the mean of the hour in which it ends, by `alpha` or 1 / count where that is more. state: count and mean of every hour
     of every symbol, [2, 168, S] from `state` on.
     """
+    hours = np.uintp(HOURS * symbols)
     for t in range(rows):
         hour = (close_time[start + t] - MONDAY) // NS_PER_HOUR % HOURS
         ended = (close_time[start + t] - 1 - MONDAY) // NS_PER_HOUR % HOURS
-        for s in range(symbols):
-            i, at = t * symbols + s, state + ended * symbols + s
-            if memory[mask + i] > 0.0:
-                memory[at] += 1.0
-                mean = at + HOURS * symbols
-                memory[mean] += max(alpha, 1.0 / memory[at]) * (memory[x + i] - memory[mean])
-            known = state + hour * symbols + s
-            memory[out + i] = memory[known + HOURS * symbols] if memory[known] > 0.0 else math.nan
+        row, at, known = np.uintp(t * symbols), np.uintp(state + ended * symbols), np.uintp(state + hour * symbols)
+        values, seen, to = np.uintp(x) + row, np.uintp(mask) + row, np.uintp(out) + row
+        for s in range(np.uintp(symbols)):
+            has_bar, count, mean = memory[seen + s] > 0.0, memory[at + s] + 1.0, memory[at + hours + s]
+            share = 1.0 / count
+            moved = mean + (share if share > alpha else alpha) * (memory[values + s] - mean)
+            memory[at + s] = count if has_bar else count - 1.0
+            memory[at + hours + s] = moved if has_bar else mean
+        for s in range(np.uintp(symbols)):
+            memory[to + s] = memory[known + hours + s] if memory[known + s] > 0.0 else math.nan
