@@ -25,16 +25,17 @@ def turn(memory, close_time, period, quarter, out, start, symbols, rows):
 
 
 @kernel
-def hourly(memory, x, mask, state, out, alpha, close_time, start, symbols, rows):
+def hourly(memory, x, mask, state, out, alpha, is_before, close_time, start, symbols, rows):
     """Write the mean of x in the hour of the week that begins at the close, over past weeks; NaN before the first.
 
+    is_before: not 0 for the hour before the one in which the bar ends, instead.
     Each bar moves the mean of the hour in which it ends, by `alpha` or 1 / count where that is more. state: count and mean of every hour
     of every symbol, [2, 168, S] from `state` on.
     """
     hours = np.uintp(HOURS * symbols)
     for t in range(rows):
-        hour = (close_time[start + t] - MONDAY) // NS_PER_HOUR % HOURS
         ended = (close_time[start + t] - 1 - MONDAY) // NS_PER_HOUR % HOURS
+        hour = (ended + HOURS - 1 if is_before != 0.0 else (close_time[start + t] - MONDAY) // NS_PER_HOUR) % HOURS
         row, at, known = np.uintp(t * symbols), np.uintp(state + ended * symbols), np.uintp(state + hour * symbols)
         values, seen, to = np.uintp(x) + row, np.uintp(mask) + row, np.uintp(out) + row
         for s in range(np.uintp(symbols)):

@@ -18,6 +18,7 @@ class Recipes:
     def __init__(self, graph: Graph, params: Params, interval_ns: int) -> None:
         self.graph, self.params = graph, params
         self.hour = max(1, NS_PER_HOUR // interval_ns)
+        self.is_within_hours = interval_ns <= NS_PER_HOUR
 
     def momentum(self, lag: int) -> Node:
         """Return x[t] / x[t - lag] - 1; exactly 0 when the price is the same."""
@@ -216,9 +217,14 @@ class Recipes:
         """Return where the close lies in a day or a week, as a sine, or a cosine a quarter on."""
         return self.graph.node(tb.TURN, k=float(hours), empty=quarter)
 
-    def by_hour(self, x: Node, mask: Node) -> Node:
-        """Return what x was in the hour of the week that comes next, over some weeks."""
-        return self.graph.node(tb.HOURLY, x, mask, k=1.0 / (MEMORY * self.hour))
+    def by_hour(self, x: Node, mask: Node, is_before: bool = False) -> Node:
+        """Return what x was in the hour of the week that comes next, or in the one before the bar's, over some weeks."""
+        return self.graph.node(tb.HOURLY, x, mask, k=1.0 / (MEMORY * self.hour), empty=float(is_before))
+
+    def edge_of_session(self, is_start: bool) -> Node:
+        """Return 1 where the hour of the week after a bar's, or before it, never had a bar yet; 0 where bars are longer than hours."""
+        mask = self.graph.mask
+        return self.minus(mask, self.known(self.by_hour(mask, mask, is_start), 0.0) if self.is_within_hours else mask)
 
     def hour_volatility(self) -> Node:
         """Return the volatility of the hour that comes next over that of a week; 1 where unknown."""
@@ -333,6 +339,8 @@ RECIPES |= {
     "day_cosine": lambda r: r.turned(24, 0.25),
     "week_sine": lambda r: r.turned(168, 0.0),
     "week_cosine": lambda r: r.turned(168, 0.25),
+    "session_start": lambda r: r.edge_of_session(True),
+    "session_end": lambda r: r.edge_of_session(False),
     "hour_volatility": lambda r: r.hour_volatility(),
     "hour_volume": lambda r: r.hour_volume(),
     "beta_168": lambda r: r.beta(168),

@@ -99,6 +99,8 @@ FEATURES: dict[str, tuple[int, str]] = {
     "day_cosine": (0, "cos of the same"),
     "week_sine": (0, "sin of the close's place in its week from Monday, 2 pi a week"),
     "week_cosine": (0, "cos of the same"),
+    "session_start": (-1, "1 where the hour of the week before the bar's never had a bar yet, else 0; 0 for bars longer than an hour"),
+    "session_end": (-1, "the same of the hour that comes next"),
     "hour_volatility": (-1, "root of the past mean of r^2 in the hour of the week that comes next, over realised_168; 1 when unknown"),
     "hour_volume": (-1, "past mean of v in the hour of the week that comes next, over SMA_168(v); 1 when unknown"),
     # across symbols, M the mean of r over those with one; 0 where fewer than 5 have a value
@@ -133,7 +135,7 @@ _FAMILIES = {
         "realised_6 realised_24 realised_72 realised_168 realised_720 realised_6_24 realised_24_168 realised_168_720 bipower_24 "
         "jump_share_24 parkinson_24 garman_klass_24 rogers_satchell_24 hour_volatility"
     ),
-    "clock": "day_sine day_cosine week_sine week_cosine",
+    "clock": "day_sine day_cosine week_sine week_cosine session_start session_end",
     "range": (
         "from_high_24 from_high_168 from_high_720 from_low_24 from_low_168 from_low_720 scaled_move_1 scaled_move_6 scaled_move_24 "
         "scaled_move_72 scaled_move_168 scaled_move_720"

@@ -144,7 +144,7 @@ def advance(open_, high, low, close, volume, close_time, table, memory, valid):
             elif code == tb.TURN:
                 turn(memory, close_time, k, empty, out, done, symbols, rows)
             elif code == tb.HOURLY:
-                hourly(memory, a, b, state, out, k, close_time, done, symbols, rows)
+                hourly(memory, a, b, state, out, k, empty, close_time, done, symbols, rows)
             elif code >= tb.ROW_MEAN:
                 across(code, memory, a, b, table[tb.COUNTS], out, k, symbols, rows)
             else:

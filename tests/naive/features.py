@@ -254,6 +254,9 @@ def _families(bars):
     for name, hours in (("day", 24), ("week", 168)):
         angle = turn(bars.close_time, hours) * np.ones(x.shape)
         p[f"{name}_sine"], p[f"{name}_cosine"] = np.sin(angle), np.cos(angle)
+    seen = np.where(np.isnan(x), NAN, 1.0)
+    for name, is_before in (("session_start", True), ("session_end", False)):
+        p[name] = 1.0 - known(hourly(seen, bars.close_time, alpha, is_before), 0.0) if bars.interval <= 3_600_000_000_000 else seen - seen
     p["hour_volatility"] = known(ratio(np.sqrt(hourly(r**2, bars.close_time, alpha)), realised[168], 1.0), 1.0)
     p["hour_volume"] = known(ratio(hourly(v, bars.close_time, alpha), sma(v, 168), 1.0), 1.0)
     p |= {f"realised_{n}_{m}": ratio(realised[n], realised[m], 1.0) for n, m in ((6, 24), (24, 168), (168, 720))}
@@ -275,8 +278,8 @@ def turn(close_time, hours):
     return 2.0 * math.pi * (np.array(since) % 1.0)[:, None]
 
 
-def hourly(x, close_time, alpha):
-    """Past mean of x in the hour of the week that begins at the close."""
+def hourly(x, close_time, alpha, is_before=False):
+    """Past mean of x in the hour of the week that begins at the close, or in the hour before the one in which the bar ends."""
     out, known = np.full(x.shape, NAN), {}
     hours = [(pd.Timestamp(t).day_of_week * 24 + pd.Timestamp(t).hour, pd.Timestamp(t - 1)) for t in close_time]
     for t, (following, ended) in enumerate(hours):
@@ -285,7 +288,8 @@ def hourly(x, close_time, alpha):
             if x[t, s] == x[t, s]:
                 count, mean = known.get(slot, (0, 0.0))
                 known[slot] = count + 1, mean + max(alpha, 1.0 / (count + 1)) * (x[t, s] - mean)
-            out[t, s] = known.get((following, s), (0, NAN))[1]
+            hour = (slot[0] - 1) % 168 if is_before else following
+            out[t, s] = known.get((hour, s), (0, NAN))[1]
     return out
 
 

@@ -583,3 +583,17 @@ def test_rank(kind):
     last = memory[2 * x.size + 2 :].reshape(2, 720)
     assert_same_bits(np.roll(last, -(1_500 % 720), axis=1), np.ascontiguousarray(x[-720:].T))
     assert_same_bits(memory[2 * x.size : 2 * x.size + 2], np.sum(~np.isnan(x[-720:]), axis=0).astype(float))
+
+
+def test_session_flags_stand_at_the_first_and_the_last_bar_of_a_session_and_nowhere_in_a_market_that_never_closes():
+    n_weeks, first = 5, 4 * 24 * 3_600_000_000_000  # 1970-01-05 was a Monday
+    hours = np.array([168 * w + 24 * d + h for w in range(n_weeks) for d in range(5) for h in range(14, 21)])
+    for traded in (hours, np.arange(168 * n_weeks)):
+        close = 100.0 * np.exp(np.cumsum(np.random.default_rng(0).normal(0.0, 0.01, (len(traded), 1)), axis=0))
+        opens = first + 3_600_000_000_000 * traded
+        bars = Bars(opens, opens + 3_600_000_000_000, close, close, close, close, close, ("A",), 3_600_000_000_000)
+        found = FeatureBank(DEFAULT, bars.symbols, bars.interval, ("session_start", "session_end")).compute(bars)
+        late = traded >= 168
+        is_session = len(traded) < 168 * n_weeks
+        assert found["session_start"][late, 0].tolist() == ((traded % 24 == 14) & is_session)[late].astype(float).tolist()
+        assert found["session_end"][late, 0].tolist() == ((traded % 24 == 20) & is_session)[late].astype(float).tolist()
