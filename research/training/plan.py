@@ -14,7 +14,7 @@ import numpy as np
 
 from qtcore.declare import bounded, checked, described, names, optional, switch, text, word
 from qtcore.profiles import values_of
-from qtcore.types import InputError
+from qtcore.types import N_MODELS, InputError
 from research.errors import ConfigError
 from research.files import misfit
 from research.training.knowledge import parse_until, until_text
@@ -25,7 +25,7 @@ from research.training.splits import NO_SHUFFLE, SPLITS
 
 N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
 MOST_ROWS = 2**31 - 1
-PUBLISHED: dict[str, Any] = {  # every field that decides what is learned; which models, and the seed, are no matter of a profile
+PUBLISHED: dict[str, Any] = {  # every field that decides what is learned, but for the models (`BESIDE`) and the seed
     "label": "auto",
     "n_folds": None,
     "train_share": 0.4,
@@ -39,6 +39,24 @@ PUBLISHED: dict[str, Any] = {  # every field that decides what is learned; which
     "maps": False,
 }
 PLANS: dict[str, Mapping[str, Any]] = {"default": {}, "published": PUBLISHED, "original": PUBLISHED}  # what a profile trains
+LINEAR = "linear"
+BESIDE: dict[str, Mapping[str, str]] = {"default": {"voter": LINEAR}, "published": {}, "original": {}}  # the models of a command
+
+
+def usual_models(profile: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a profile trains where no model is named, and sentences about who is left out.
+
+    models: of the command. The profile's own voter takes the last place, where one is free.
+
+    >>> usual_models("default", ["xgb", "lgbm"])
+    (('xgb', 'lgbm', 'linear'), ())
+    """
+    beside = tuple(values_of(profile, BESIDE).values())
+    others = tuple(dict.fromkeys(name for name in models if name != LINEAR))
+    if not beside or len(others) < N_MODELS:
+        return (*others, *beside), ()
+    told = f"{', '.join(others[:-1])} and {others[-1]} take the {N_MODELS} places of voters"
+    return others, (f"{LINEAR} is left out: {told}; name in run.models who votes to have it in the place of another",)
 
 
 def option(declared: Any, *, said: str = "", flag: str = "", also: tuple[type, ...] = ()) -> Any:

@@ -50,12 +50,12 @@ from research.training.models.layers import in_use
 from research.training.models.schedule import Artefact, ModelSet, artefact_hash, fit_hash
 from research.training.models.scores import score
 from research.training.models.worker import Job, Report, run_jobs
-from research.training.plan import TrainingPlan
+from research.training.plan import TrainingPlan, usual_models
 from research.training.predictions import Predictions
 from research.training.scoring.baseline import Baseline, seen
 from research.training.splits import HELD_SHARE, VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
 
-USUAL = ("xgb", "lgbm")  # base models that are trained unless others are named
+USUAL = ("xgb", "lgbm")  # base models that are trained unless others are named, beside the voter of the profile
 WINDOW_COST = 12  # what a fit of a sequence model takes longer than one of trees, about
 Progress = Callable[[int, int, str], Any]
 
@@ -89,6 +89,7 @@ def train(
     use_store: bool = True,
     custom: Sequence[Any] = (),
     own_checks: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
     processes: int | None = None,
     engine: str = "local",
     address: str | None = None,
@@ -98,15 +99,15 @@ def train(
 ) -> Predictions:
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
-    models: names of at most five registered models, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or
-    a Label. profile: whose parameters and plan are taken where `params` or `plan` are not given; that of `params` unless told, `default`
-    without them. Further keywords are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
-    `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`, and `knows_until` where models bring what
-    they know (`research.training.models.base`). custom: features of the researcher's own;
-    own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend
-    on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it
-    has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they
-    live in a temporary folder as long as the predictions do.
+    models: names of at most five registered models, XGBoost and LightGBM by default, and in profile `default` the linear baseline. label:
+    `auto`, an id of `research.training.labels`, or a Label. profile: whose parameters and plan are taken where `params` or `plan` are not
+    given; that of `params` unless told, `default` without them. Further keywords are the fields of `TrainingPlan`, in place of those of
+    `plan`: `n_folds`, `train_share`, `embargo`, `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`,
+    and `knows_until` where models bring what they know (`research.training.models.base`). custom: features of the researcher's own;
+    own_checks: what their trials found, kept with the schedule, as are `notes`, further sentences. processes: fits at a time, all cores by
+    default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster
+    does as many fits at a time as it has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and
+    `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a
     training that was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is
@@ -120,7 +121,7 @@ def train(
     asked |= {} if models is None else {"models": models}
     asked |= {} if label is None else {"label": label}
     profile = profile or (params.made_of if params is not None else "default")
-    plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=USUAL)), **asked})
+    plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=usual_models(profile, USUAL)[0])), **asked})
     params = params or Params.profile(profile)
     plan = replace(plan, models=_slots(plan.models), params=params.flat(), base=params.made_of, n_folds=plan.folds)
     plan = replace(plan, knows_until=_brought(plan))
@@ -129,7 +130,7 @@ def train(
         with_edge(params)  # refused before the work
     store = fits.folder() if use_store else None
     workers = (processes or n_processors(), engine, address)
-    return run_plan(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
+    return run_plan(bars, plan, custom, own_checks=own_checks, notes=notes, store=store, workers=workers, progress=progress, out=out)
 
 
 def run_plan(
@@ -138,6 +139,7 @@ def run_plan(
     custom: Sequence[Any] = (),
     *,
     own_checks: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
     store: Path | None,
     workers: tuple[int, str, str | None],
     progress: Progress | None = None,
@@ -168,6 +170,7 @@ def run_plan(
     made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, names=names).declare(plan.knows_until)
     assert made.probs is not None
     schedule = replace(_schedule(bars, prepared, plan, jobs, answers, made.probs, scratch), n_stored=n_known)
+    schedule = replace(schedule, notes=(*notes, *schedule.notes))
     if own_checks:
         schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
     made = replace(made, notes=(*made.notes, *schedule.notes, *silent))

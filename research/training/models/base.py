@@ -84,7 +84,9 @@ _REGISTRY = {
     "lgbm": "research.training.models.lightgbm:LightGBM",
     "nhits": "research.training.models.nhits:NHiTS",
     "patchtst": "research.training.models.patchtst:PatchTST",
+    "linear": "research.training.models.linear:Linear",
 }
+OURS = tuple(_REGISTRY)
 
 
 def register(name: str, target: str) -> None:
@@ -364,8 +366,8 @@ class StoredModel(ABC):
 
 
 @dataclass
-class TreeModel(StoredModel):
-    """What boosted trees share: rows scaled in place, class weights, prediction in chunks.
+class RowModel(StoredModel):
+    """What models of single rows share: rows scaled in place, class weights, prediction in chunks.
 
     history: weighted log loss per round on the fitted ("train") and the validation rows ("valid"), and the round kept ("best"), from 0.
     """
@@ -382,10 +384,10 @@ class TreeModel(StoredModel):
 
     @abstractmethod
     def _gains(self) -> F8:
-        """Sum of the gains of each feature's splits, [F]."""
+        """Sum of the gains of each feature's splits, or of the sizes of its coefficients, [F]."""
 
     def gains(self) -> dict[str, float]:
-        """Return each feature's share of the gain of all splits; zeros where nothing was split."""
+        """Return each feature's share of the gain of all splits, or of all coefficients; zeros where there is none."""
         total = self._gains()
         return dict(zip(self.feature_names, (total / max(total.sum(), 1e-300)).round(6).tolist()))
 
@@ -394,7 +396,7 @@ class TreeModel(StoredModel):
         self.history = {"train": [round(x, 6) for x in train], "valid": [round(x, 6) for x in valid], "best": self.rounds - 1}
 
     def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
-        """Fit scaler and trees; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
+        """Fit scaler and model; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
         self._check(rows)
         counts = self._counts(labels, valid_rows)
         self.scaler = Scaler.fit(rows)

@@ -37,7 +37,7 @@ from research.training.models import fits
 from research.training.models.base import (
     F4,
     ModelAbsentError,
-    TreeModel,
+    RowModel,
     asked,
     class_weights,
     lookback_of,
@@ -120,7 +120,7 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
     np.savez(f"{path}.npz", cells=test, probs=calibrated(served, asked(served, job["slot"], rows["test"])))
     params = model.params() | {"preset": job["preset"]}
     curves = params.pop("history", getattr(model, "history", {}))
-    importance = {"gain": served.gains()} if isinstance(served, TreeModel) else {}
+    importance = {"gain": served.gains()} if isinstance(served, RowModel) else {}
     if lookback == 1:  # windows: as many predictions as features, too slow
         answers = partial(permutation, lambda x: calibrated(served, served.predict_proba(x)))
         own = (rows["test"], classes[test], test, matrix.shape[1])
