@@ -19,7 +19,7 @@ from research.errors import ConfigError
 from research.files import misfit
 from research.training.knowledge import parse_until, until_text
 from research.training.labels import LABEL_SHAPE, Label
-from research.training.models.base import PRESETS
+from research.training.models.base import COUNTED, EQUAL, PRESETS, UNIQUENESS
 from research.training.models.calibration import KINDS
 from research.training.splits import NO_SHUFFLE, SPLITS
 
@@ -36,6 +36,7 @@ PUBLISHED: dict[str, Any] = {  # every field that decides what is learned, but f
     "split": "walk_forward",
     "retrain_every": None,
     "calibration": "none",
+    "weights": EQUAL,
     "maps": False,
 }
 PLANS: dict[str, Mapping[str, Any]] = {"default": {}, "published": PUBLISHED, "original": PUBLISHED}  # what a profile trains
@@ -140,6 +141,7 @@ class TrainingPlan(Declared):
     split: str = word("walk_forward", SPLITS, "how training and test follow each other; single_split is 70/15/15 by time")
     retrain_every: str | int | None = option(optional(text("", "rows, or a length of time such as 7d, instead of folds"), ""), also=(int,))
     calibration: str = word("prior", KINDS, "of the base models' probabilities")
+    weights: str = word(UNIQUENESS, COUNTED, "of training cells, beside those of their classes; a label that shares its bars counts less")
     maps: bool = switch(True, "what opinions are worth is fitted fold by fold, for decide.rule = edge")
     shuffle: bool = switch(False, "refused: rows of the future would train")
     knows_until: str | None = option(

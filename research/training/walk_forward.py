@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.params import Params
-from qtcore.types import F8, MODELS, N_MODELS, Bars, Votes
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
 from qtcore.voters import slots_of
 from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
@@ -103,11 +103,11 @@ def train(
     `auto`, an id of `research.training.labels`, or a Label. profile: whose parameters and plan are taken where `params` or `plan` are not
     given; that of `params` unless told, `default` without them. Further keywords are the fields of `TrainingPlan`, in place of those of
     `plan`: `n_folds`, `train_share`, `embargo`, `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`,
-    and `knows_until` where models bring what they know (`research.training.models.base`). custom: features of the researcher's own;
-    own_checks: what their trials found, kept with the schedule, as are `notes`, further sentences. processes: fits at a time, all cores by
-    default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster
-    does as many fits at a time as it has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and
-    `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
+    `weights`, and `knows_until` where models bring what they know (`research.training.models.base`). custom: features of the researcher's
+    own; own_checks: what their trials found, kept with the schedule, as are `notes`, further sentences. processes: fits at a time, all
+    cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a
+    cluster does as many fits at a time as it has processors. progress(done, total, text) is called after each fit. out: folder for
+    artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a
     training that was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is
@@ -274,9 +274,11 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
     np.save(folder / "usable.npy", prepared.inputs.usable)
     np.save(folder / "labels.npy", prepared.labels)
     np.save(folder / "roles.npy", np.stack([fold.roles(n) for fold in prepared.folds]))
+    ends = np.stack([_ends(prepared, fold) for fold in prepared.folds])
+    np.save(folder / "ends.npy", ends)
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     more = {"features": list(prepared.inputs.names), "preset": plan.preset, "seed": plan.seed, "max_train_rows": plan.max_train_rows}
-    more |= {"calibration": plan.calibration, "horizon": prepared.label.horizon}
+    more |= {"calibration": plan.calibration, "weights": plan.weights, "horizon": prepared.label.horizon}
     more |= {"folder": str(folder), "stamp": stamp, "store": None if store is None else str(store)}
     own = in_use()
     layers = own.about and own.about | {"path": str(own.path)}
@@ -293,7 +295,7 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
             job["cost"] = len(fold.fit) * (1 if lookback == 1 else WINDOW_COST)
             if store is not None:
                 if lookback not in contents:
-                    contents[lookback] = fits.content_of(prepared.inputs.matrix, prepared.labels[k], fold, lookback)
+                    contents[lookback] = fits.content_of(prepared.inputs.matrix, prepared.labels[k], ends[k], fold, lookback)
                 job["key"] = fits.fit_key(job, contents[lookback])
             jobs.append(job)
     return jobs
@@ -387,6 +389,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
         "label": prepared.label.to_dict(),
         "label_thresholds": _by_symbol(bars, prepared.thresholds[fold.number]),
         "fit_counts": answer["fit_counts"],
+        "fit_weights": answer["weights"],
         "data_fingerprint": fingerprint(bars),
         "symbols": list(bars.symbols),
         "interval": bars.interval,
@@ -398,8 +401,14 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
 
 def _effective(prepared: Prepared, fold: Fold) -> float:
     """Count training labels by their uniqueness: those of one symbol that share bars count as fewer."""
-    labels = np.where(prepared.inputs.usable[fold.fit], prepared.labels[fold.number][fold.fit], np.int8(-1))
-    return float(np.nansum(uniqueness(labels, label_end(len(labels), prepared.label))))
+    labels = np.full_like(prepared.labels[fold.number], -1)
+    labels[fold.fit] = np.where(prepared.inputs.usable[fold.fit], prepared.labels[fold.number][fold.fit], np.int8(-1))
+    return float(np.nansum(uniqueness(labels, _ends(prepared, fold))[fold.fit]))
+
+
+def _ends(prepared: Prepared, fold: Fold) -> I8:
+    """Row in which each label of a fold ends, [n] or [n, S]."""
+    return label_end(len(prepared.labels[fold.number]), prepared.label)
 
 
 def _by_symbol(bars: Bars, thresholds: tuple[F8, F8]) -> dict[str, dict[str, float | None]]:

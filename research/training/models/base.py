@@ -28,6 +28,7 @@ from research.files import Kind, parse_json, read_bytes, read_text, reason, save
 from research.training.models.calibration import Calibration
 
 F4 = NDArray[np.float32]
+UNIQUENESS, EQUAL = COUNTED = ("uniqueness", "equal")  # what training cells count
 PRESETS = ("default", "published", "original", "fast", "tiny")  # what each of our models knows by these names
 MODEL = Kind("a model file as the training wrote it", "train again")
 CALIBRATION = {"kind": str, "scale": float, "factors": [float]}
@@ -56,7 +57,8 @@ class BaseModel(Protocol):
     stamp in them); a fold that is fitted again is compared by it. `calibration`: None, and saved and loaded where it is not; training fits
     and applies it. `knows_until`, of the class: the latest data that it knows before it is fitted, as one that brings fitted weights does;
     bars up to there are no evidence (`research.training.knowledge`). `history`: learning curves. `on_progress`: called as
-    `on_progress(done, total, text)` while it fits.
+    `on_progress(done, total, text)` while it fits. `weights`, of `fit`: a parameter of this name gets the weight of every training row
+    [N], float64 with a mean of 1, or None where all count alike (`run.weights`); class weights are the model's own, beside them.
     """
 
     stem: ClassVar[str]
@@ -152,6 +154,11 @@ def model_class(target: str) -> Callable[..., BaseModel]:
 def lookback_of(model: BaseModel) -> int:
     """Rows of one symbol that a prediction sees, its own included; 1 unless the model says otherwise."""
     return int(getattr(model, "lookback", 1))
+
+
+def takes_weights(model: BaseModel) -> bool:
+    """Say whether a model weighs its training rows: its `fit` has a parameter `weights`."""
+    return "weights" in inspect.signature(model.fit).parameters
 
 
 def own_digest(model: BaseModel) -> dict[str, str]:
@@ -395,14 +402,23 @@ class RowModel(StoredModel):
         """Keep the learning curves; six digits show all there is to see."""
         self.history = {"train": [round(x, 6) for x in train], "valid": [round(x, 6) for x in valid], "best": self.rounds - 1}
 
-    def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
+    def fit(
+        self,
+        rows: F4,
+        labels: NDArray[np.int8],
+        valid_rows: F4,
+        valid_labels: NDArray[np.int8],
+        seed: int,
+        weights: F8 | None = None,
+    ) -> None:
         """Fit scaler and model; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
         self._check(rows)
         counts = self._counts(labels, valid_rows)
         self.scaler = Scaler.fit(rows)
-        weights = class_weights(counts, self.presets[self.preset].weights)
-        valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, weights[valid_labels])
-        self._fit(self.scaler.transform(rows, rows), labels, weights[labels], valid, seed)
+        of_class = class_weights(counts, self.presets[self.preset].weights)
+        valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, of_class[valid_labels])
+        each = of_class[labels] if weights is None else of_class[labels] * weights
+        self._fit(self.scaler.transform(rows, rows), labels, each, valid, seed)
 
     def predict_proba(self, matrix: F4) -> F8:
         """Return probabilities [N, 3] float64 of finite rows [N, F]."""
