@@ -119,9 +119,9 @@ def backtest(
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Run the chain over your candles; trains XGBoost and LightGBM walk-forward first unless given --predictions or --models.
+    """Run the chain over your candles; trains trees and a linear model walk-forward unless given --predictions or --models.
 
-    All four models: `--set run.models=xgb,lgbm,nhits,patchtst`, or `qt train` once and `--models`.
+    All five models: `--set run.models=xgb,lgbm,nhits,patchtst,linear`, or `qt train` once and `--models`.
     """
     from research.evidence.provenance import over_budget
     from research.training.models.layers import using

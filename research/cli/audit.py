@@ -35,7 +35,7 @@ FEATURES = {"relative": ("v5_rel",), "raw": ("v5",), "both": ("v5_rel", "v5")}
 @audit_app.command()
 def leakage(
     data: Data,
-    model: Annotated[str, typer.Option(help="xgb or lgbm")] = "xgb",
+    model: Annotated[str, typer.Option(help="xgb, lgbm or linear")] = "xgb",
     label: Annotated[str, typer.Option(help="label that is learned, or auto")] = "L3",
     features: Annotated[str, typer.Option(help="relative; raw: with price levels, which tell the time; both")] = "raw",
     preset: Annotated[
@@ -80,7 +80,7 @@ def leakage(
 @audit_app.command()
 def features(
     data: Data,
-    model: Annotated[str, typer.Option(help="xgb or lgbm")] = "lgbm",
+    model: Annotated[str, typer.Option(help="xgb, lgbm or linear")] = "lgbm",
     label: Annotated[str, typer.Option(help="label that is learned, or auto")] = "L3",
     families: Annotated[str, typer.Option(help="which, comma-separated; empty: all")] = "",
     preset: Annotated[str, typer.Option(help="parameters of the model")] = "fast",
@@ -123,7 +123,7 @@ def features(
 @audit_app.command()
 def cpcv(
     data: Data,
-    model: Annotated[str, typer.Option(help="xgb or lgbm")] = "xgb",
+    model: Annotated[str, typer.Option(help="xgb, lgbm or linear")] = "xgb",
     label: Annotated[str, typer.Option(help="label that is learned")] = "L3",
     groups: Annotated[int, typer.Option(min=2, help="groups of time")] = 10,
     tested: Annotated[int, typer.Option(min=1, help="groups that are tested at once: 10 and 2 give 45 fits and 9 paths")] = 2,

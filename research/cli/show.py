@@ -70,13 +70,12 @@ def run(finished: Any, quiet: bool, json: bool) -> None:
         console.print(f"accuracy of the layers, {summary['figures']}", soft_wrap=True)
     wide(_layers(summary, _rejected(finished.predictions.models), muted))
     console.print()
-    n_voting = len(finished.predictions.slots)
-    for text in (*silent(finished.params, finished.predictions), *finished.unread):
+    n_voting, models = len(finished.predictions.slots), finished.predictions.models
+    for text in (*silent(finished.params, finished.predictions), *finished.unread, *(models.notes if models is not None else ())):
         console.print(text, soft_wrap=True, markup=False)
-    if finished.predictions.models is not None and n_voting < summary["assumptions"]["models_expected"]:
-        console.print(
-            f"{n_voting} of 4 models voted; `qt train DATA --out DIR`, then `qt backtest DATA --models DIR`, has all four", soft_wrap=True
-        )
+    if models is not None and n_voting < (expected := summary["assumptions"]["models_expected"]):
+        remedy = "`qt train DATA --out DIR`, then `qt backtest DATA --models DIR`, has them all"
+        console.print(f"{n_voting} of {expected} models voted; {remedy}", soft_wrap=True)
     for text in _remarks(summary, finished.verification):
         console.print(text, soft_wrap=True, markup=False)
     if finished.verification:

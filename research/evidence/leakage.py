@@ -17,7 +17,7 @@ from qtcore.params import Params
 from qtcore.types import F8, Bars, Votes
 from research.errors import ConfigError, UserError
 from research.files import plain
-from research.training.models.base import BaseModel, lookback_of, make_model, model_target
+from research.training.models.base import EQUAL, BaseModel, lookback_of, make_model, model_target
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.scoring.baseline import out_of_sample
 from research.training.scoring.differences import difference, paired
@@ -89,7 +89,7 @@ def audit_leakage(
     for name in features:
         settings = (params or Params()).with_values({"features.feature_set": name})
         asked: dict[str, Any] = {"preset": preset, "n_folds": n_folds, "seed": seed, "progress": progress}
-        made = train(bars, (model,), label, settings, calibration="none", maps=False, **asked)  # alone, as the wrong way
+        made = train(bars, (model,), label, settings, calibration="none", maps=False, weights=EQUAL, **asked)  # alone, as the wrong way
         inputs = model_inputs(bars, settings)
         if progress is not None:
             progress(0, 1, f"shuffled {name}: training the wrong way")

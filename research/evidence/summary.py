@@ -32,6 +32,7 @@ from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
 from research.runs.ruin import ruin_of
 from research.runs.tables import final_source, held, held_bars, mean_exposure, tested_rows
+from research.training.models.base import OURS
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap
 from research.training.scoring.opinions import ECE_BINS
@@ -301,7 +302,7 @@ def _assumptions(run: RunRecord, models: list[str]) -> dict[str, Any]:
         "label": label.to_dict(),
         "label_span_hours": label.horizon * run.bars.interval / NS_PER_HOUR,
         "models_voting": voting,
-        "models_expected": len(voting) if set(voting) - set(MODELS) else max(len(MODELS) - 1, len(voting)),
+        "models_expected": len(voting) if set(voting) - {*MODELS, *OURS} else max(len({*OURS} & {*MODELS, *voting}), len(voting)),
         "weights": weights_by_name(p, run.predictions),
         "imported_predictions": bool(run.predictions.imported),
         "knows_until": None if run.predictions.knows_until is None else _iso(run.predictions.knows_until),

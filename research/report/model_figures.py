@@ -13,6 +13,7 @@ from research.report.words import count, layer_name, percent
 ACROSS = (4, 2)  # panels beside each other on a wide and on a narrow page
 POINTS = 60  # of a learning curve
 TOP = 10  # features shown
+STEPS = {"xgb": "rounds", "lgbm": "rounds", "linear": "ridges, strong to weak"}  # of a fit; else epochs
 
 
 def reliability(found: dict[str, Any]) -> Picture | None:
@@ -69,7 +70,7 @@ def curves(metas: list[dict[str, Any]]) -> Picture | None:
             if best is not None and 0 <= best < len(valid):
                 ax.plot(best + 1, valid[best], "o", ms=4.2, color=GOOD, mec=PAPER, mew=0.6)
         ax.set_title(layer_name(name))
-        ax.set_xlabel("rounds" if name in ("xgb", "lgbm") else "epochs")
+        ax.set_xlabel(STEPS.get(name, "epochs"))
         ax.locator_params(nbins=4)
         if is_left:
             ax.set_ylabel("loss")

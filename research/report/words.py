@@ -13,6 +13,7 @@ LAYERS = {
     "nhits": "N-HiTS",
     "patchtst": "PatchTST",
     "tft": "TFT",
+    "linear": "linear model",
     "meta_policy": "meta model (policy)",
     "meta_override": "meta model (override)",
     "meta_v5": "meta model (v5)",

@@ -293,18 +293,19 @@ def outcome_labels(
 def uniqueness(labels: NDArray[np.int8], end: I8) -> F8:
     """Average uniqueness of overlapping labels (Lopez de Prado 2018, 4.2): mean over a label's bars of 1 / labels alive on that bar.
 
-    labels [n, S], -1 invalid; end [n]: last row of each label. A label made at t lives on rows t+1..end[t]. Returns float64 [n, S],
-    NaN where there is no label. Its sum is the effective number of labels, before correlation between symbols.
+    labels [n, S], -1 invalid; end [n] or [n, S]: last row of each label, at t or after it; that of no label is not read. A label made at t
+    lives on rows t+1..end[t]. Returns float64 [n, S], NaN where there is no label. Its sum is the effective number of labels, before
+    correlation between symbols.
     """
     n, n_symbols = labels.shape
-    has, length = labels >= 0, int(end.max(initial=0)) + 2
-    start, stop = np.arange(n) + 1, end + 1
-    alive = np.zeros((length, n_symbols))
-    np.add.at(alive, start, has)
-    np.add.at(alive, stop, -has.astype(np.float64))
+    has, made, column = labels >= 0, np.arange(n)[:, None], np.arange(n_symbols)
+    last = np.where(has, end if end.ndim == 2 else end[:, None], made)
+    alive = np.zeros((max(n, int(last.max(initial=0)) + 1) + 1, n_symbols))
+    alive[1 : n + 1] = has
+    np.subtract.at(alive, (last + 1, column), has)
     alive = np.cumsum(alive, axis=0)
     share = np.cumsum(np.divide(1.0, alive, out=np.zeros_like(alive), where=alive > 0.0), axis=0)
-    mean = (share[stop - 1] - share[start - 1]) / np.maximum(stop - start, 1)[:, None]
+    mean = (share[last, column] - share[:n]) / np.maximum(last - made, 1)
     return np.where(has, mean, np.nan)
 
 

@@ -14,18 +14,18 @@ import numpy as np
 
 from qtcore.declare import bounded, checked, described, names, optional, switch, text, word
 from qtcore.profiles import values_of
-from qtcore.types import InputError
+from qtcore.types import N_MODELS, InputError
 from research.errors import ConfigError
 from research.files import misfit
 from research.training.knowledge import parse_until, until_text
 from research.training.labels import LABEL_SHAPE, Label
-from research.training.models.base import PRESETS
+from research.training.models.base import COUNTED, EQUAL, PRESETS, UNIQUENESS
 from research.training.models.calibration import KINDS
 from research.training.splits import NO_SHUFFLE, SPLITS
 
 N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
 MOST_ROWS = 2**31 - 1
-PUBLISHED: dict[str, Any] = {  # every field that decides what is learned; which models, and the seed, are no matter of a profile
+PUBLISHED: dict[str, Any] = {  # every field that decides what is learned, but for the models (`BESIDE`) and the seed
     "label": "auto",
     "n_folds": None,
     "train_share": 0.4,
@@ -36,9 +36,28 @@ PUBLISHED: dict[str, Any] = {  # every field that decides what is learned; which
     "split": "walk_forward",
     "retrain_every": None,
     "calibration": "none",
+    "weights": EQUAL,
     "maps": False,
 }
 PLANS: dict[str, Mapping[str, Any]] = {"default": {}, "published": PUBLISHED, "original": PUBLISHED}  # what a profile trains
+LINEAR = "linear"
+BESIDE: dict[str, Mapping[str, str]] = {"default": {"voter": LINEAR}, "published": {}, "original": {}}  # the models of a command
+
+
+def usual_models(profile: str, models: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what a profile trains where no model is named, and sentences about who is left out.
+
+    models: of the command. The profile's own voter takes the last place, where one is free.
+
+    >>> usual_models("default", ["xgb", "lgbm"])
+    (('xgb', 'lgbm', 'linear'), ())
+    """
+    beside = tuple(values_of(profile, BESIDE).values())
+    others = tuple(dict.fromkeys(name for name in models if name != LINEAR))
+    if not beside or len(others) < N_MODELS:
+        return (*others, *beside), ()
+    told = f"{', '.join(others[:-1])} and {others[-1]} take the {N_MODELS} places of voters"
+    return others, (f"{LINEAR} is left out: {told}; name in run.models who votes to have it in the place of another",)
 
 
 def option(declared: Any, *, said: str = "", flag: str = "", also: tuple[type, ...] = ()) -> Any:
@@ -125,6 +144,7 @@ class TrainingPlan(Declared):
     split: str = word("walk_forward", SPLITS, "how training and test follow each other; single_split is 70/15/15 by time")
     retrain_every: str | int | None = option(optional(text("", "rows, or a length of time such as 7d, instead of folds"), ""), also=(int,))
     calibration: str = word("prior", KINDS, "of the base models' probabilities")
+    weights: str = word(UNIQUENESS, COUNTED, "of training cells, beside those of their classes; a label that shares its bars counts less")
     maps: bool = switch(True, "what opinions are worth is fitted fold by fold, for decide.rule = edge")
     shuffle: bool = switch(False, "refused: rows of the future would train")
     knows_until: str | None = option(

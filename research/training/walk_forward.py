@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from qtcore.check import as_bars
 from qtcore.params import Params
-from qtcore.types import F8, MODELS, N_MODELS, Bars, Votes
+from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
 from qtcore.voters import slots_of
 from research.data.facts import fingerprint
 from research.data.lacks import mute, no_vote, rare
@@ -50,19 +50,19 @@ from research.training.models.layers import in_use
 from research.training.models.schedule import Artefact, ModelSet, artefact_hash, fit_hash
 from research.training.models.scores import score
 from research.training.models.worker import Job, Report, run_jobs
-from research.training.plan import TrainingPlan
+from research.training.plan import TrainingPlan, usual_models
 from research.training.predictions import Predictions
 from research.training.scoring.baseline import Baseline, seen
 from research.training.splits import HELD_SHARE, VALID_SHARES, Fold, retraining_edges, single_split, walk_forward
 
-USUAL = ("xgb", "lgbm")  # base models that are trained unless others are named
+USUAL = ("xgb", "lgbm")  # base models that are trained unless others are named, beside the voter of the profile
 WINDOW_COST = 12  # what a fit of a sequence model takes longer than one of trees, about
 Progress = Callable[[int, int, str], Any]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S].
+    """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S]; ends [n, S]: rows in which they end.
 
     seen: trailing volatility and last move, [n, S] each, of which the volatility baseline of each fold answers. known [n]: bars that the
     models knew before any fit.
@@ -73,6 +73,7 @@ class Prepared:
     label: Label
     thresholds: tuple[tuple[F8, F8], ...]
     labels: NDArray[np.int8]
+    ends: I8
     seen: tuple[F8, F8]
     baselines: tuple[Baseline, ...]
     known: NDArray[np.bool_]
@@ -89,6 +90,7 @@ def train(
     use_store: bool = True,
     custom: Sequence[Any] = (),
     own_checks: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
     processes: int | None = None,
     engine: str = "local",
     address: str | None = None,
@@ -98,15 +100,15 @@ def train(
 ) -> Predictions:
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
-    models: names of at most five registered models, XGBoost and LightGBM by default. label: `auto`, an id of `research.training.labels`, or
-    a Label. profile: whose parameters and plan are taken where `params` or `plan` are not given; that of `params` unless told, `default`
-    without them. Further keywords are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`,
-    `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`, and `knows_until` where models bring what
-    they know (`research.training.models.base`). custom: features of the researcher's own;
-    own_checks: what their trials found, kept with the schedule. processes: fits at a time, all cores by default; the result does not depend
-    on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it
-    has processors. progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they
-    live in a temporary folder as long as the predictions do.
+    models: names of at most five registered models, XGBoost and LightGBM by default, and in profile `default` the linear baseline. label:
+    `auto`, an id of `research.training.labels`, or a Label. profile: whose parameters and plan are taken where `params` or `plan` are not
+    given; that of `params` unless told, `default` without them. Further keywords are the fields of `TrainingPlan`, in place of those of
+    `plan`: `n_folds`, `train_share`, `embargo`, `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`,
+    `weights`, and `knows_until` where models bring what they know (`research.training.models.base`). custom: features of the researcher's
+    own; own_checks: what their trials found, kept with the schedule, as are `notes`, further sentences. processes: fits at a time, all
+    cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a
+    cluster does as many fits at a time as it has processors. progress(done, total, text) is called after each fit. out: folder for
+    artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a
     training that was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is
@@ -120,7 +122,7 @@ def train(
     asked |= {} if models is None else {"models": models}
     asked |= {} if label is None else {"label": label}
     profile = profile or (params.made_of if params is not None else "default")
-    plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=USUAL)), **asked})
+    plan = TrainingPlan.told(**{**vars(plan or TrainingPlan.profile(profile, models=usual_models(profile, USUAL)[0])), **asked})
     params = params or Params.profile(profile)
     plan = replace(plan, models=_slots(plan.models), params=params.flat(), base=params.made_of, n_folds=plan.folds)
     plan = replace(plan, knows_until=_brought(plan))
@@ -129,7 +131,7 @@ def train(
         with_edge(params)  # refused before the work
     store = fits.folder() if use_store else None
     workers = (processes or n_processors(), engine, address)
-    return run_plan(bars, plan, custom, own_checks=own_checks, store=store, workers=workers, progress=progress, out=out)
+    return run_plan(bars, plan, custom, own_checks=own_checks, notes=notes, store=store, workers=workers, progress=progress, out=out)
 
 
 def run_plan(
@@ -138,6 +140,7 @@ def run_plan(
     custom: Sequence[Any] = (),
     *,
     own_checks: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
     store: Path | None,
     workers: tuple[int, str, str | None],
     progress: Progress | None = None,
@@ -168,6 +171,7 @@ def run_plan(
     made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, names=names).declare(plan.knows_until)
     assert made.probs is not None
     schedule = replace(_schedule(bars, prepared, plan, jobs, answers, made.probs, scratch), n_stored=n_known)
+    schedule = replace(schedule, notes=(*notes, *schedule.notes))
     if own_checks:
         schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
     made = replace(made, notes=(*made.notes, *schedule.notes, *silent))
@@ -220,7 +224,7 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
     asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
     rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)
     folds = cut(rule)
-    ahead, _ = look_ahead(bars, rule)
+    ahead, ends = look_ahead(bars, rule)
     thresholds = tuple(fit_thresholds(ahead, rule, fold.train) for fold in folds)
     labels = np.stack([classify(ahead, rule, *pair) for pair in thresholds])
     for k, (_, last) in enumerate(plan.periods):  # a fold keeps the labels that were known when it was made, so its fits stay known
@@ -228,7 +232,7 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
     volatility, move = trailing = seen(bars.close)
     known = np.zeros(bars.n, bool) if plan.knows_until is None else bars.close_time <= parse_until(plan.knows_until)
     baselines = tuple(Baseline.fit(volatility[f.train], move[f.train], own[f.train]) for f, own in zip(folds, labels))
-    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels, trailing, baselines, known)
+    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels, ends, trailing, baselines, known)
 
 
 def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
@@ -271,9 +275,10 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
     np.save(folder / "usable.npy", prepared.inputs.usable)
     np.save(folder / "labels.npy", prepared.labels)
     np.save(folder / "roles.npy", np.stack([fold.roles(n) for fold in prepared.folds]))
+    np.save(folder / "ends.npy", prepared.ends)
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     more = {"features": list(prepared.inputs.names), "preset": plan.preset, "seed": plan.seed, "max_train_rows": plan.max_train_rows}
-    more |= {"calibration": plan.calibration, "horizon": prepared.label.horizon}
+    more |= {"calibration": plan.calibration, "weights": plan.weights, "horizon": prepared.label.horizon}
     more |= {"folder": str(folder), "stamp": stamp, "store": None if store is None else str(store)}
     own = in_use()
     layers = own.about and own.about | {"path": str(own.path)}
@@ -290,7 +295,7 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
             job["cost"] = len(fold.fit) * (1 if lookback == 1 else WINDOW_COST)
             if store is not None:
                 if lookback not in contents:
-                    contents[lookback] = fits.content_of(prepared.inputs.matrix, prepared.labels[k], fold, lookback)
+                    contents[lookback] = fits.content_of(prepared.inputs.matrix, prepared.labels[k], prepared.ends, fold, lookback)
                 job["key"] = fits.fit_key(job, contents[lookback])
             jobs.append(job)
     return jobs
@@ -384,6 +389,7 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
         "label": prepared.label.to_dict(),
         "label_thresholds": _by_symbol(bars, prepared.thresholds[fold.number]),
         "fit_counts": answer["fit_counts"],
+        "fit_weights": answer["weights"],
         "data_fingerprint": fingerprint(bars),
         "symbols": list(bars.symbols),
         "interval": bars.interval,
@@ -395,8 +401,9 @@ def _metadata(bars: Bars, prepared: Prepared, plan: TrainingPlan, job: Job, answ
 
 def _effective(prepared: Prepared, fold: Fold) -> float:
     """Count training labels by their uniqueness: those of one symbol that share bars count as fewer."""
-    labels = np.where(prepared.inputs.usable[fold.fit], prepared.labels[fold.number][fold.fit], np.int8(-1))
-    return float(np.nansum(uniqueness(labels, label_end(len(labels), prepared.label))))
+    labels = np.full_like(prepared.labels[fold.number], -1)
+    labels[fold.fit] = np.where(prepared.inputs.usable[fold.fit], prepared.labels[fold.number][fold.fit], np.int8(-1))
+    return float(np.nansum(uniqueness(labels, prepared.ends)[fold.fit]))
 
 
 def _by_symbol(bars: Bars, thresholds: tuple[F8, F8]) -> dict[str, dict[str, float | None]]:

@@ -36,6 +36,7 @@ from research.training.models.base import (
     model_class,
     own_digest,
     scaler_path,
+    takes_weights,
     unsound,
 )
 from research.training.models.schedule import artefact_hash
@@ -83,7 +84,9 @@ class _Trial:
         fit, valid = (cells[~np.isin(self.classes[cells], without)] for cells in (self.cells("fit"), self.cells("valid")))
         classes = 2 - self.classes if turned else self.classes
         model = self.new()
-        model.fit(self.rows(fit), classes[fit].copy(), self.rows(valid), classes[valid].copy(), self.seed)
+        counts = None if turned or not len(fit) else 0.5 + np.arange(len(fit)) / len(fit)  # both that a training hands over
+        told = {"weights": counts} if takes_weights(model) else {}
+        model.fit(self.rows(fit), classes[fit].copy(), self.rows(valid), classes[valid].copy(), self.seed, **told)
         return model
 
     def answer(self, model: BaseModel, which: I8 | None = None) -> F8:

@@ -32,7 +32,7 @@ from research.verify.own import sentences
 from research.workflow.own_layers import try_chain, try_training
 from research.workflow.run import Run
 
-TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise: minutes; `qt train` trains all four
+TREES = ("xgb", "lgbm")  # what a backtest trains unless told otherwise, with the voter of the profile: minutes; `qt train` trains all
 DEMO = {  # what the demo runs on, by name, and its folder: the candles of `arch`, and a market in which something can be known
     "real candles": ("sample", ""),
     "a market with a known edge": ("simulated:macd?n_bars=5000&n_symbols=4&pull=0.11", "planted"),
@@ -318,20 +318,23 @@ def _meta(job: Job, bars: Bars, predictions: Predictions, progress: Progress) ->
 
 
 def _train(job: Job, bars: Bars, progress: Progress, models: tuple[str, ...], out: Path | None = None) -> Predictions:
+    from research.training.plan import usual_models
     from research.training.walk_forward import train
 
-    plan, own, params = job.config.run.training(tuple(dict.fromkeys(models))), job.layers, job.config.params
+    usual, left_out = usual_models(job.config.profile, models)
+    plan, own, params = job.config.run.training(usual), job.layers, job.config.params
+    notes = () if job.config.run.models else left_out
     check_known(plan.models)
     checked = try_training(own, plan.models, plan.preset, bars, params)
     made = train(
-        bars, params=params, plan=plan, custom=own.features, own_checks=checked, engine=job.engine, address=job.address, progress=progress,
-        out=out,
+        bars, params=params, plan=plan, custom=own.features, own_checks=checked, notes=notes, engine=job.engine, address=job.address,
+        progress=progress, out=out,
     )  # fmt: skip
     return replace(made, notes=(*made.notes, *sentences(checked)))
 
 
 def run_demo(out: Path | None, seed: int, progress: Progress = None) -> tuple[dict[str, Run], Path]:
-    """Run the main job, all four models in their quickest form, on each of `DEMO`; their trials have a ledger of their own.
+    """Run the main job, all models in their quickest form, on each of `DEMO`; their trials have a ledger of their own.
 
     Returns the runs by name and the page that shows them side by side.
     """
@@ -339,7 +342,7 @@ def run_demo(out: Path | None, seed: int, progress: Progress = None) -> tuple[di
     from research.runs.config import load_config
 
     os.environ["QT_HOME"] = str(home() / "demo")
-    config = load_config(sets=["run.models=xgb,lgbm,nhits,patchtst", "run.preset=fast", f"run.seed={seed}"])
+    config = load_config(sets=["run.models=xgb,lgbm,nhits,patchtst,linear", "run.preset=fast", f"run.seed={seed}"])
     folder = out or Path("reports") / "demo"
     runs = {name: run_job(Job(data, config, out=folder / part), progress=progress) for name, (data, part) in DEMO.items()}
     return runs, write_page({name: folder / part for name, (_, part) in DEMO.items()}, folder / "both.html")

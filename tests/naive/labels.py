@@ -40,11 +40,11 @@ def fit_thresholds(close, horizon, low, high, rows, enough):
 
 
 def uniqueness(labels, end):
-    """Mean over a label's bars of one over the number of labels alive on that bar; a label of t lives on t+1 .. end[t]."""
+    """Mean over a label's bars of one over the number of labels alive on that bar; a label of t and s lives on t+1 .. end[t][s]."""
     n, n_symbols = len(labels), len(labels[0])
     out = [[math.nan] * n_symbols for _ in range(n)]
     for s in range(n_symbols):
-        spans = {t: range(t + 1, end[t] + 1) for t in range(n) if labels[t][s] >= 0}
+        spans = {t: range(t + 1, end[t][s] + 1) for t in range(n) if labels[t][s] >= 0}
         for t, span in spans.items():
             shares = [1.0 / sum(bar in other for other in spans.values()) for bar in span]
             out[t][s] = sum(shares) / len(shares)

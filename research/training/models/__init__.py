@@ -2,6 +2,7 @@
 
 - `base`: the protocol, the scaler, what boosted trees share, and `register`, which hands a researcher's own class to training.
 - `xgboost`, `lightgbm`: the two tree models; their libraries are imported when one is fitted or loaded.
+- `linear`: logistic regression on z-scores and ranks.
 - `scikit`: any classifier of scikit-learn, for models of one's own.
 - `inputs`: bars become the matrix that the models see.
 - `worker`: one fit in a process of its own; several at a time, nothing pickled.

@@ -28,6 +28,7 @@ from research.files import Kind, parse_json, read_bytes, read_text, reason, save
 from research.training.models.calibration import Calibration
 
 F4 = NDArray[np.float32]
+UNIQUENESS, EQUAL = COUNTED = ("uniqueness", "equal")  # what training cells count
 PRESETS = ("default", "published", "original", "fast", "tiny")  # what each of our models knows by these names
 MODEL = Kind("a model file as the training wrote it", "train again")
 CALIBRATION = {"kind": str, "scale": float, "factors": [float]}
@@ -56,7 +57,8 @@ class BaseModel(Protocol):
     stamp in them); a fold that is fitted again is compared by it. `calibration`: None, and saved and loaded where it is not; training fits
     and applies it. `knows_until`, of the class: the latest data that it knows before it is fitted, as one that brings fitted weights does;
     bars up to there are no evidence (`research.training.knowledge`). `history`: learning curves. `on_progress`: called as
-    `on_progress(done, total, text)` while it fits.
+    `on_progress(done, total, text)` while it fits. `weights`, of `fit`: a parameter of this name gets the weight of every training row
+    [N], float64 with a mean of 1, or None where all count alike (`run.weights`); class weights are the model's own, beside them.
     """
 
     stem: ClassVar[str]
@@ -84,7 +86,9 @@ _REGISTRY = {
     "lgbm": "research.training.models.lightgbm:LightGBM",
     "nhits": "research.training.models.nhits:NHiTS",
     "patchtst": "research.training.models.patchtst:PatchTST",
+    "linear": "research.training.models.linear:Linear",
 }
+OURS = tuple(_REGISTRY)
 
 
 def register(name: str, target: str) -> None:
@@ -150,6 +154,11 @@ def model_class(target: str) -> Callable[..., BaseModel]:
 def lookback_of(model: BaseModel) -> int:
     """Rows of one symbol that a prediction sees, its own included; 1 unless the model says otherwise."""
     return int(getattr(model, "lookback", 1))
+
+
+def takes_weights(model: BaseModel) -> bool:
+    """Say whether a model weighs its training rows: its `fit` has a parameter `weights`."""
+    return "weights" in inspect.signature(model.fit).parameters
 
 
 def own_digest(model: BaseModel) -> dict[str, str]:
@@ -364,8 +373,8 @@ class StoredModel(ABC):
 
 
 @dataclass
-class TreeModel(StoredModel):
-    """What boosted trees share: rows scaled in place, class weights, prediction in chunks.
+class RowModel(StoredModel):
+    """What models of single rows share: rows scaled in place, class weights, prediction in chunks.
 
     history: weighted log loss per round on the fitted ("train") and the validation rows ("valid"), and the round kept ("best"), from 0.
     """
@@ -382,10 +391,10 @@ class TreeModel(StoredModel):
 
     @abstractmethod
     def _gains(self) -> F8:
-        """Sum of the gains of each feature's splits, [F]."""
+        """Sum of the gains of each feature's splits, or of the sizes of its coefficients, [F]."""
 
     def gains(self) -> dict[str, float]:
-        """Return each feature's share of the gain of all splits; zeros where nothing was split."""
+        """Return each feature's share of the gain of all splits, or of all coefficients; zeros where there is none."""
         total = self._gains()
         return dict(zip(self.feature_names, (total / max(total.sum(), 1e-300)).round(6).tolist()))
 
@@ -393,14 +402,23 @@ class TreeModel(StoredModel):
         """Keep the learning curves; six digits show all there is to see."""
         self.history = {"train": [round(x, 6) for x in train], "valid": [round(x, 6) for x in valid], "best": self.rounds - 1}
 
-    def fit(self, rows: F4, labels: NDArray[np.int8], valid_rows: F4, valid_labels: NDArray[np.int8], seed: int) -> None:
-        """Fit scaler and trees; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
+    def fit(
+        self,
+        rows: F4,
+        labels: NDArray[np.int8],
+        valid_rows: F4,
+        valid_labels: NDArray[np.int8],
+        seed: int,
+        weights: F8 | None = None,
+    ) -> None:
+        """Fit scaler and model; `rows` and `valid_rows` [N, F] are scaled in place. Raises ModelAbsentError when a class is missing."""
         self._check(rows)
         counts = self._counts(labels, valid_rows)
         self.scaler = Scaler.fit(rows)
-        weights = class_weights(counts, self.presets[self.preset].weights)
-        valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, weights[valid_labels])
-        self._fit(self.scaler.transform(rows, rows), labels, weights[labels], valid, seed)
+        of_class = class_weights(counts, self.presets[self.preset].weights)
+        valid = (self.scaler.transform(valid_rows, valid_rows), valid_labels, of_class[valid_labels])
+        each = of_class[labels] if weights is None else of_class[labels] * weights
+        self._fit(self.scaler.transform(rows, rows), labels, each, valid, seed)
 
     def predict_proba(self, matrix: F4) -> F8:
         """Return probabilities [N, 3] float64 of finite rows [N, F]."""

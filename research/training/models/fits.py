@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.jit import source_hash
+from qtcore.types import I8
 from research.errors import ModelError, UserError
 from research.files import Kind, home, read_bytes, read_json
 from research.parallel import versions
@@ -42,6 +43,7 @@ READ = (
     "max_train_rows",
     "calibration",
     "horizon",
+    "weights",
 )  # fields of a job that change what is fitted
 
 ENTRY = Kind(
@@ -66,15 +68,16 @@ def fit_key(job: Job, content: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def content_of(matrix: F4, labels: NDArray[np.int8], fold: Fold, lookback: int) -> str:
-    """Hash the arrays a fold's fit reads: matrix rows from its first window to its last test row, roles, classes of the rows with a role.
+def content_of(matrix: F4, labels: NDArray[np.int8], ends: I8, fold: Fold, lookback: int) -> str:
+    """Hash the arrays a fold's fit reads: matrix rows from its first window to its last test row, roles, classes of rows with a role, ends.
 
-    matrix [n, S, F], labels int8 [n, S]. Rows after the last test row change nothing, so more bars leave earlier folds known.
+    matrix [n, S, F], labels int8 [n, S], ends [n] or [n, S]: rows in which labels end, read of the fitted ones. Rows after the last test
+    row change nothing, so more bars leave earlier folds known.
     """
     rows = np.concatenate([fold.fit, fold.valid, fold.test])
     first, stop = max(0, int(rows.min()) - lookback + 1), int(rows.max()) + 1
     digest = hashlib.sha256(f"{first},{lookback}".encode())
-    for array in (matrix[first:stop], fold.fit, fold.valid, fold.test, labels[rows]):
+    for array in (matrix[first:stop], fold.fit, fold.valid, fold.test, labels[rows], ends[fold.fit]):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -31,7 +31,7 @@ from qtcore.own_code import said, shown
 from qtcore.types import MODELS, InputError
 from qtcore.voters import check_names
 from research.errors import ConfigError, refusing
-from research.training.models.base import model_target, register, registered, unregister
+from research.training.models.base import OURS, model_target, register, registered, unregister
 
 if TYPE_CHECKING:
     from qtcore.features.custom import Feature
@@ -311,7 +311,7 @@ def _models(told: Any, module: ModuleType, classes: Mapping[str, str], file: Pat
             known = ", ".join(sorted(k for k, v in vars(module).items() if isinstance(v, type))) or "none"
             raise ConfigError(f"[models] {name} must be a class at the top of {file.name} ({known}), was {text!r}")
         wanted[name] = getattr(module, text)
-    if ours := [name for name in wanted if name in MODELS]:
+    if ours := [name for name in wanted if name in (*MODELS, *OURS)]:
         raise ConfigError(f"models of {file.name} must have names of their own, was {ours[0]!r}, a model of ours; choose another name")
     out = {}
     for name, made_by in wanted.items():

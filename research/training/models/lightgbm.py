@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qtcore.types import F8
-from research.training.models.base import F4, Preset, TreeModel
+from research.training.models.base import F4, Preset, RowModel
 from research.training.models.structure import check_lightgbm
 
 _COMMON = {
@@ -23,7 +23,7 @@ _FIXED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verb
 
 
 @dataclass
-class LightGBM(TreeModel):
+class LightGBM(RowModel):
     """Boosted trees by lightgbm; saved as its text format."""
 
     booster: Any = field(default=None, repr=False)

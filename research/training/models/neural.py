@@ -66,7 +66,15 @@ class NeuralModel(StoredModel):
         """Return preset, sizes, optimiser, epochs (as rounds) and learning curves."""
         return super().params() | {"history": self.history}
 
-    def fit(self, rows: Windows, labels: NDArray[np.int8], valid_rows: Windows, valid_labels: NDArray[np.int8], seed: int) -> None:
+    def fit(
+        self,
+        rows: Windows,
+        labels: NDArray[np.int8],
+        valid_rows: Windows,
+        valid_labels: NDArray[np.int8],
+        seed: int,
+        weights: F8 | None = None,
+    ) -> None:
         """Fit scaler and network. The scaler sees the last row of every fitted window. Raises ModelAbsentError when a class is missing."""
         self._check(rows)
         if len(rows) == 0:
@@ -74,9 +82,9 @@ class NeuralModel(StoredModel):
         counts = self._counts(labels, valid_rows)
         self.scaler = Scaler.fit(np.array(rows.matrix.reshape(-1, rows.shape[2])[rows.cells]))
         preset = self.presets[self.preset]
-        weights, cap = class_weights(counts, preset.weights), preset.params["max_windows"]
-        fit = Part(self._scaled(rows), labels, weights, spread(len(rows), cap, seed))
-        valid = Part(self._scaled(valid_rows), valid_labels, weights, spread(len(valid_rows), cap and cap // WATCHED, seed))
+        of_class, cap = class_weights(counts, preset.weights), preset.params["max_windows"]
+        fit = Part(self._scaled(rows), labels, of_class, spread(len(rows), cap, seed), weights)
+        valid = Part(self._scaled(valid_rows), valid_labels, of_class, spread(len(valid_rows), cap and cap // WATCHED, seed))
         with reproducibly(seed):
             network = self._build(preset.params)
             self._train(network, fit, valid, np.random.default_rng(seed))
@@ -87,17 +95,17 @@ class NeuralModel(StoredModel):
         preset = self.presets[self.preset]
         device = "cuda" if torch.cuda.is_available() else "cpu"
         network.to(device)
-        loss_of = nn.CrossEntropyLoss(torch.from_numpy(fit.weights).float().to(device))
+        loss_of = _Loss(torch.from_numpy(fit.weights).float().to(device))
         optimiser = torch.optim.AdamW(network.parameters(), lr=preset.params["learning_rate"], weight_decay=preset.params["weight_decay"])
         train, watch, best, kept = [], [], 0, {}
         for epoch in range(preset.rounds):
             network.train()
             train.append(0.0)
             done = 0.0
-            for x, y, share in fit.batches(preset.params["batch"], device, rng):
+            for x, y, counts, share in fit.batches(preset.params["batch"], device, rng):
                 optimiser.zero_grad()
                 with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                    loss = loss_of(network(x), y)
+                    loss = loss_of(network(x), y, counts)
                 loss.backward()
                 optimiser.step()
                 train[-1] += loss.item() * share
@@ -106,7 +114,9 @@ class NeuralModel(StoredModel):
                     self.on_progress(10 * epoch + int(10.0 * done), 10 * preset.rounds, f"epoch {epoch + 1}")
             network.eval()
             with torch.no_grad():
-                watch.append(sum(loss_of(network(x), y).item() * share for x, y, share in valid.batches(CHECK_BATCH, device)))
+                watch.append(
+                    sum(loss_of(network(x), y, counts).item() * share for x, y, counts, share in valid.batches(CHECK_BATCH, device))
+                )
             if not np.isfinite(train[-1] + watch[-1]):
                 raise ModelAbsentError(f"loss of {self.slot} must stay finite, was {train[-1]} and {watch[-1]} in epoch {epoch + 1}")
             if epoch == 0 or watch[-1] < watch[best]:
@@ -180,22 +190,44 @@ class NeuralModel(StoredModel):
 
 @dataclass(frozen=True)
 class Part:
-    """What a fit reads of one role: windows, classes [N], weights of the classes [3], and which windows are used."""
+    """What a fit reads of one role: windows, classes [N], weights of the classes [3], which windows are used, and what each counts [N].
+
+    counts: None where all windows count alike.
+    """
 
     windows: Windows
     labels: NDArray[np.int8]
     weights: F8
     used: I8
+    counts: F8 | None = None
 
-    def batches(self, size: int, device: str, rng: np.random.Generator | None = None) -> Iterator[tuple[Tensor, Tensor, float]]:
-        """Yield windows, classes and the batch's share of all weight; shuffled by `rng`, in order without."""
+    def batches(
+        self, size: int, device: str, rng: np.random.Generator | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None, float]]:
+        """Yield windows, classes, what each counts and the batch's share of all weight; shuffled by `rng`, in order without."""
         order = self.used if rng is None else rng.permutation(self.used)
-        total = self.weights[self.labels[order]].sum()
+        total = self._weight(order)
         for start in range(0, len(order), size):
             which = order[start : start + size]
-            labels = self.labels[which]
-            x, y = torch.from_numpy(self.windows[which]), torch.from_numpy(labels.astype(np.int64))
-            yield x.to(device), y.to(device), float(self.weights[labels].sum() / total)
+            x, y = torch.from_numpy(self.windows[which]), torch.from_numpy(self.labels[which].astype(np.int64))
+            counts = None if self.counts is None else torch.from_numpy(self.counts[which]).float().to(device)
+            yield x.to(device), y.to(device), counts, float(self._weight(which) / total)
+
+    def _weight(self, which: I8) -> F8:
+        weights: F8 = self.weights[self.labels[which]]
+        return np.asarray((weights if self.counts is None else weights * self.counts[which]).sum())
+
+
+class _Loss:
+    """Mean log loss of a batch, weighed by class weights [3] and by what each window counts."""
+
+    def __init__(self, weights: Tensor) -> None:
+        self.weights, self.mean, self.each = weights, nn.CrossEntropyLoss(weights), nn.CrossEntropyLoss(weights, reduction="none")
+
+    def __call__(self, scores: Tensor, labels: Tensor, counts: Tensor | None) -> Tensor:
+        if counts is None:
+            return self.mean(scores, labels)
+        return (self.each(scores, labels) * counts).sum() / (self.weights[labels] * counts).sum()
 
 
 def spread(n: int, cap: int | None, seed: int) -> I8:

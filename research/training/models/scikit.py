@@ -64,8 +64,16 @@ class SklearnModel:
         """Return what scikit-learn is told, by name; other objects by their kind."""
         return {name: value if _is_plain(value) else type(value).__name__ for name, value in self.estimator.get_params().items()}
 
-    def fit(self, rows: Any, labels: NDArray[np.int8], valid_rows: Any, valid_labels: NDArray[np.int8], seed: int) -> None:
-        """Fit a copy of the estimator.
+    def fit(
+        self,
+        rows: Any,
+        labels: NDArray[np.int8],
+        valid_rows: Any,
+        valid_labels: NDArray[np.int8],
+        seed: int,
+        weights: F8 | None = None,
+    ) -> None:
+        """Fit a copy of the estimator; weights go to what takes `sample_weight`, of a pipeline its last step.
 
         Raises ModelAbsentError where a class is missing or scikit-learn refuses the rows, ModelError where it gives no probabilities, its
         answers need `row_by_row`, or it is no longer the same once it was asked.
@@ -79,7 +87,7 @@ class SklearnModel:
         threads = {name: 1 for name, n in fresh.get_params().items() if name.rpartition("__")[2] == "n_jobs" and n is not None}
         fresh.set_params(**chosen, **threads)
         try:
-            self.fitted = fresh.fit(rows, labels)
+            self.fitted = fresh.fit(rows, labels, **_weighing(fresh, weights))
         except (ValueError, ArithmeticError) as error:
             raise ModelAbsentError(f"{self.stem} must be fitted by scikit-learn, raised {said(error)}") from error
         if not hasattr(self.fitted, "predict_proba"):
@@ -189,6 +197,16 @@ def parts(value: Any, known: dict[int, Any] | None = None) -> Iterator[tuple[byt
             inner = list(value.__reduce_ex__(4)[1:])
         for part in inner:
             yield from parts(part, known)
+
+
+def _weighing(estimator: Any, weights: F8 | None, prefix: str = "") -> dict[str, F8]:
+    """Keywords by which an estimator's `fit` takes the weights of rows; none where it takes none."""
+    from sklearn.utils.validation import has_fit_parameter
+
+    if hasattr(estimator, "steps"):
+        name, last = estimator.steps[-1]
+        return _weighing(last, weights, f"{prefix}{name}__")
+    return {f"{prefix}sample_weight": weights} if weights is not None and has_fit_parameter(estimator, "sample_weight") else {}
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,9 +1,10 @@
 """Fit workers: one model of one fold each, several at once. Jobs in files, workers as plain processes, nothing pickled.
 
-A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F] float32, `usable.npy` [n, S] bool, `labels.npy`
-[K, n, S] int8 and `roles.npy` [K, n] int8. A worker is a Python process that runs `main`: jobs come as lines on its standard input,
-answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in the caller's script and works in notebooks,
-which process pools do not. Each fit uses one thread, so the number of workers changes nothing but the time (`spec` D-90).
+A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F] float32, `usable.npy` [n, S] bool, `labels.npy` [K, n, S]
+int8, `roles.npy` [K, n] int8 and `ends.npy` [n, S], the rows in which labels end. A worker is a Python process that runs
+`main`: jobs come as lines on its standard input, answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in
+the caller's script and works in notebooks, which process pools do not. Each fit uses one thread, so the number of workers changes nothing
+but the time (`spec` D-90).
 
 A worker puts each finished fit into the store (`research.training.models.fits`) itself: what it finished outlives an interrupt of its
 caller. Workers of a cluster (`Fits`, on a pool of `research.parallel`) send the files back instead, and the caller puts them where they
@@ -30,19 +31,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.own_code import said
-from qtcore.types import I8
+from qtcore.types import F8, I8
 from research.errors import ModelError, UserError
 from research.parallel import Pool
+from research.training.labels import uniqueness
 from research.training.models import fits
 from research.training.models.base import (
+    EQUAL,
     F4,
     ModelAbsentError,
-    TreeModel,
+    RowModel,
     asked,
     class_weights,
     lookback_of,
     make_model,
     own_digest,
+    takes_weights,
     weights_rule,
 )
 from research.training.models.calibration import calibrated, fit_calibration
@@ -63,6 +67,7 @@ class Arrays(NamedTuple):
     usable: NDArray[np.bool_]
     labels: NDArray[np.int8]
     roles: NDArray[np.int8]
+    ends: I8
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -105,8 +110,10 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
     answer["fit_counts"] = np.bincount(classes[fit], minlength=3).tolist()
     answer["train_counts"] = (np.bincount(classes[fit], minlength=3) + np.bincount(classes[valid], minlength=3)).tolist()
     rows = {part: inputs_of(matrix, part_cells, lookback) for part, part_cells in (("fit", fit), ("valid", valid), ("test", test))}
+    weighing = {"weights": fit_weights(job["weights"], labels, fit, arrays.ends)} if takes_weights(model) else {}
+    answer["weights"] = job["weights"] if weighing else EQUAL
     try:
-        model.fit(rows["fit"], classes[fit], rows["valid"], classes[valid], job["seed"])
+        model.fit(rows["fit"], classes[fit], rows["valid"], classes[valid], job["seed"], **weighing)
     except ModelAbsentError as error:
         return answer | {"absent": str(error)}
     if job["calibration"] != "none" and hasattr(model, "calibration"):
@@ -120,13 +127,26 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
     np.savez(f"{path}.npz", cells=test, probs=calibrated(served, asked(served, job["slot"], rows["test"])))
     params = model.params() | {"preset": job["preset"]}
     curves = params.pop("history", getattr(model, "history", {}))
-    importance = {"gain": served.gains()} if isinstance(served, TreeModel) else {}
+    importance = {"gain": served.gains()} if isinstance(served, RowModel) else {}
     if lookback == 1:  # windows: as many predictions as features, too slow
         answers = partial(permutation, lambda x: calibrated(served, served.predict_proba(x)))
         own = (rows["test"], classes[test], test, matrix.shape[1])
         importance["permutation"] = answers(*own, names=job["features"], block=job["horizon"], seed=job["seed"])
     more = {"params": params, "suffix": model.suffix, "lookback": lookback, "history": curves, "importance": importance}
     return answer | more | own_digest(served)
+
+
+def fit_weights(rule: str, labels: NDArray[np.int8], fit: I8, ends: I8) -> F8 | None:
+    """Weight of each fitted cell [N], mean 1: its average uniqueness among the labels that are fitted on; None where all count alike.
+
+    labels int8 [n, S]; fit: flat numbers of the fitted cells; ends [n] or [n, S]: rows in which labels end.
+    """
+    if rule == EQUAL:
+        return None
+    fitted = np.full(labels.shape, -1, np.int8)
+    fitted.flat[fit] = labels.flat[fit]
+    found = uniqueness(fitted, ends).ravel()[fit]
+    return found / np.mean(found) if len(fit) else found
 
 
 def answer_of(job: Job, tell: Tell | None = None, arrays: Arrays | None = None) -> Job:

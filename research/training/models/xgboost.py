@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from qtcore.types import F8
-from research.training.models.base import F4, Preset, TreeModel
+from research.training.models.base import F4, Preset, RowModel
 from research.training.models.structure import check_xgboost
 
 _COMMON = {
@@ -22,7 +22,7 @@ _AS_RUN = Preset({**_COMMON, "learning_rate": 0.025, "gamma": 1.2, "reg_lambda":
 
 
 @dataclass
-class XGBoost(TreeModel):
+class XGBoost(RowModel):
     """Boosted trees by xgboost; saved as UBJSON."""
 
     booster: Any = field(default=None, repr=False)

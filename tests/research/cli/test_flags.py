@@ -20,7 +20,7 @@ def test_flags_that_made_candles_do_not_need_are_told():
     ("words", "sentence"),
     [
         (["audit", "leakage", DATA, "--model", "nhits"], "model (--model) must look at one row, was nhits; take xgb or lgbm"),
-        (["audit", "leakage", DATA, "--model", "tft"], "models must be among xgb, lgbm, nhits, patchtst, was 'tft'"),
+        (["audit", "leakage", DATA, "--model", "tft"], "models must be among xgb, lgbm, nhits, patchtst, linear, was 'tft'"),
         (["audit", "leakage", DATA, "--preset", "slow"], "preset (--preset) must be one of"),
         (["audit", "leakage", DATA, "--label", "L77"], "label (--label, run.label) must be auto, L1"),
         (["audit", "leakage", DATA, "--seed", "-1"], "run.seed (--seed) must be an int in [0, 4294967295], was '-1'"),

@@ -333,3 +333,16 @@ def test_explain_shows_the_own_judge_with_its_file(finished, file, capsys):
 def test_an_empty_name_is_no_folder(capsys):
     assert qt("backtest", WORLD, "--layers", "") == 2
     assert "--layers must be a Python file, was ''; see docs/extending.md" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("n_own", "named", "voted"), [(1, "", 4), (3, "", 5), (3, "lgbm,linear,a", 3)])
+def test_linear_model_gives_way_to_a_sixth_voter_and_that_is_said(n_own, named, voted, tmp_path, capsys):
+    own = ", ".join(f"{name!r}: Sides" for name in "abc"[:n_own])
+    layers = write_layers(tmp_path / "layers", f"from sides import Sides\nmodels = {{{own}}}\n")
+    words = ["--layers", layers, "--set", "run.preset=tiny", "--set", "run.folds=2", "--set", "run.meta=none"]
+    words += ["--set", f"run.models={named}"] if named else []
+    assert qt("backtest", WORLD, *words, "--out", tmp_path / "run") == 0
+    shown, run = " ".join(capsys.readouterr().out.split()), read_run(tmp_path / "run")
+    assert f"models voting {voted} of {voted}" in shown
+    says = "linear is left out: xgb, lgbm, a, b and c take the 5 places of voters; name in run.models who votes to have it"
+    assert (says in shown, says in str(run.manifest["notes"]), "linear" in run.voters) == ((voted == 5,) * 2 + (voted != 5,))

@@ -70,7 +70,7 @@ def test_a_second_identical_training_fits_nothing(processes, tmp_path, request):
 
 def test_whatever_a_fit_reads_changes_its_name():
     quick()
-    for options in ({"seed": 43}, {"preset": "fast"}, {"max_train_rows": 300}, {"embargo": 0}, {"label": "L3"}):
+    for options in ({"seed": 43}, {"preset": "fast"}, {"max_train_rows": 300}, {"embargo": 0}, {"label": "L3"}, {"weights": "uniqueness"}):
         assert quick(**options).models.n_stored == 0, options
     other = dataclasses.replace(BARS, volume=np.where(np.arange(600)[:, None] == 70, BARS.volume * 2.0, BARS.volume))
     assert quick(other).models.n_stored == 0

@@ -155,7 +155,18 @@ def test_outcomes_become_the_traded_action_where_they_won_and_nothing_else_is_la
 def test_uniqueness_equals_counting(labels, horizon):
     end = np.arange(len(labels)) + horizon
     got = uniqueness(np.array(labels, np.int8), end)
-    np.testing.assert_allclose(got, naive.uniqueness(labels, end.tolist()), rtol=1e-12)  # cumulative sums against direct ones
+    np.testing.assert_allclose(
+        got, naive.uniqueness(labels, [[t, t] for t in end.tolist()]), rtol=1e-12
+    )  # cumulative sums against direct ones
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.tuples(st.integers(-1, 2), st.integers(1, 7)), min_size=3, max_size=3), min_size=1, max_size=25))
+def test_uniqueness_of_labels_that_end_each_in_its_own_row_equals_counting(cells):
+    labels = np.array([[label for label, _ in row] for row in cells], np.int8)
+    end = np.array([[t + length for _, length in row] for t, row in enumerate(cells)])
+    got = uniqueness(labels, np.where(labels >= 0, end, -9))  # where there is no label, its end is not read
+    np.testing.assert_allclose(got, naive.uniqueness(labels.tolist(), end.tolist()), rtol=1e-12)
 
 
 def test_uniqueness_by_hand():

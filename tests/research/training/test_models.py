@@ -36,6 +36,7 @@ from tests.conftest import assert_same_bits
 
 NAMES = ("alpha", "beta", "gamma", "delta")
 SLOTS = ("xgb", "lgbm")
+BY_ROW = (*SLOTS, "linear")
 
 
 def rows(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +53,7 @@ def fitted(slot: str, preset: str = "default", seed: int = 42):
     return model
 
 
-@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("slot", BY_ROW)
 def test_one_row_gives_the_bits_of_the_batch_and_so_does_the_stored_model(slot, tmp_path):
     model, x = fitted(slot), rows(300, 7)[0]
     batch = model.predict_proba(x)
@@ -113,7 +114,7 @@ def test_training_stops_on_the_validation_slice(slot):
     assert noise.rounds < model.rounds
 
 
-@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("slot", BY_ROW)
 def test_a_model_that_cannot_be_fitted_is_absent(slot):
     x, y = rows(600)
     with pytest.raises(ModelAbsentError, match="must hold every class, 600 were without SELL, BUY"):
@@ -122,7 +123,7 @@ def test_a_model_that_cannot_be_fitted_is_absent(slot):
         make_model(model_target(slot), NAMES).fit(x, y, x[:0], y[:0], 42)
 
 
-@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("slot", BY_ROW)
 def test_a_matrix_of_other_columns_is_refused(slot):
     model = fitted(slot)
     with pytest.raises(ValueError, match=r"float32 matrix \[N, 4\] of alpha, beta, gamma, delta, was float32 \[3, 5\]"):
@@ -197,7 +198,7 @@ def test_class_weights_are_those_of_the_specification():
 
 
 def test_registering_and_making_models_tell_a_mistake_in_a_sentence():
-    with pytest.raises(UserError, match="models must be among xgb, lgbm, nhits, patchtst, was 'tft'"):
+    with pytest.raises(UserError, match="models must be among xgb, lgbm, nhits, patchtst, linear, was 'tft'"):
         model_target("tft")
     with pytest.raises(UserError, match=r"preset \(--preset\) must be one of default, published, original, fast, tiny, was 'slow'"):
         make_model(model_target("xgb"), NAMES, "slow")

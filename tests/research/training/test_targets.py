@@ -11,11 +11,14 @@ from numpy.testing import assert_array_equal
 
 from qtcore.types import Bars
 from research.errors import UserError
-from research.training.labels import LABELS, Label, classify, fit_thresholds, get_label, look_ahead, make_labels, with_horizon
+from research.training.labels import LABELS, Label, classify, fit_thresholds, get_label, look_ahead, make_labels, uniqueness, with_horizon
+from research.training.plan import TrainingPlan
 from research.training.splits import walk_forward
 from research.training.targets import first_barrier, rank_in_row, trailing_volatility
+from research.training.walk_forward import prepare
 from tests.conftest import awkward_bars
 from tests.naive import targets as naive
+from tests.support import PUBLISHED
 
 EVERY = ("L1", "L3@8", "L3:vol", "L3@8:vol", "L4", "L4:vol", "XS", "XS@1", "TB", "TB@12")
 
@@ -204,3 +207,17 @@ def test_percentiles_of_volatility_units_are_of_the_training_rows():
     for column in labels[:500].T:
         shares = np.bincount(column[column >= 0], minlength=3) / np.count_nonzero(column >= 0)
         assert shares == pytest.approx([0.33, 0.34, 0.33], abs=0.02)
+
+
+def test_a_training_weighs_barriers_by_the_rows_that_decided_them():
+    bars = awkward_bars(500, n_symbols=3, seed=2)
+    plan = TrainingPlan.profile("default", models=("lgbm",), label="TB@12", params=PUBLISHED.flat(), n_folds=1)
+    prepared = prepare(bars, plan)
+    assert_array_equal(prepared.ends, look_ahead(bars, get_label("TB@12"))[1])
+    fold = prepared.folds[0]
+    labels = np.full_like(prepared.labels[0], -1)
+    labels[fold.fit] = prepared.labels[0][fold.fit]
+    weights = uniqueness(labels, prepared.ends)
+    assert np.nanmax(weights) > 2.0 * np.nanmin(weights)
+    fixed = uniqueness(labels, np.arange(500) + 12)
+    assert np.nanmean(weights) > np.nanmean(fixed)
