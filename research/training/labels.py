@@ -11,6 +11,7 @@ ends it is invalid, never HOLD (`spec` 2, D-23, D-82). One label per run trains 
 | L5     | 1    | r beyond 0.4 %                                            | no          |
 | L10    | 5    | a long / a short from close to close pays after its costs | no          |
 | L6     | -    | the outcome of recorded trades: `outcome_labels`          | -           |
+| FR     | 4    | r beyond 0.43 standard deviations; trees are fitted to r  | no          |
 | TB     | 4    | a barrier one standard deviation above / below comes first| yes         |
 | XS     | 4    | r among the upper / lower third of the symbols            | no          |
 
@@ -51,8 +52,8 @@ class Label:
     """A rule that turns a forward return into SELL, HOLD or BUY.
 
     horizon: rows ahead. sell, buy: thresholds in the `unit` of what lies ahead (`research.training.targets`), or shares in (0, 1) where
-    `is_percentile`. is_inclusive: what lies exactly on a threshold counts as a move. Raises ConfigError on an unknown unit, and on
-    percentiles of barriers, which have no other values than the thresholds.
+    `is_percentile`. is_inclusive: what lies exactly on a threshold counts as a move. is_score: models that can are fitted to the number
+    itself. Raises ConfigError on an unknown unit, and on thresholds that the unit does not allow.
     """
 
     id: str
@@ -62,10 +63,14 @@ class Label:
     is_inclusive: bool = False
     is_percentile: bool = False
     unit: str = RETURN
+    is_score: bool = False
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
             raise ConfigError(f"unit of a label must be one of {', '.join(UNITS)}, was {self.unit!r}")
+        if self.is_score and (self.is_percentile or self.unit == BARRIER or not self.sell < self.buy):
+            was = f"{self.unit}, sell={self.sell}, buy={self.buy}" + (", of percentiles" if self.is_percentile else "")
+            raise ConfigError(f"a label of a score must have thresholds sell < buy of a return, a volatility or a rank, was {was}")
         if self.unit == BARRIER and (self.is_percentile or not self.sell < 0.0 < self.buy):
             raise ConfigError(
                 f"a label of barriers must have sell below 0 and buy above, in standard deviations, was sell={self.sell}, buy={self.buy}"
@@ -82,7 +87,16 @@ class Label:
         return cls(**{name: stored[name] for name in cls.__dataclass_fields__ if name in stored})
 
 
-LABEL_SHAPE = {"id": str, "horizon": int, "sell": float, "buy": float, "is_inclusive?": bool, "is_percentile?": bool, "unit?": str}
+LABEL_SHAPE = {
+    "id": str,
+    "horizon": int,
+    "sell": float,
+    "buy": float,
+    "is_inclusive?": bool,
+    "is_percentile?": bool,
+    "unit?": str,
+    "is_score?": bool,
+}
 LABELS = {
     label.id: label
     for label in (
@@ -92,6 +106,7 @@ LABELS = {
         Label("L4", 4, 0.33, 0.67, is_inclusive=True, is_percentile=True),
         Label("L4_75", 4, 0.25, 0.75, is_inclusive=True, is_percentile=True),
         Label("L5", 1, -0.004, 0.004),
+        Label("FR", 4, -0.43, 0.43, unit=VOLATILITY, is_score=True),  # thirds of a normal
         Label("TB", 4, -1.0, 1.0, is_inclusive=True, unit=BARRIER),
         Label("XS", 4, -1 / 6, 1 / 6, unit=RANK),
     )

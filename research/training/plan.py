@@ -124,7 +124,8 @@ class TrainingPlan(Declared):
     models: tuple[str, ...] = names((), "base models that are trained; empty for the command's own choice")
     label: str | Mapping[str, Any] = option(
         text(
-            "auto", "label that the models learn (L1 to L5, L10, TB, XS; L3@8, L3:vol); auto is L1, or L4 where a class of L1 is too rare"
+            "auto",
+            "label that the models learn (L1 to L5, L10, FR, TB, XS; L3@8, L3:vol); auto is L1, or L4 where a class of L1 is too rare",
         ),
         also=(Mapping, Label),
     )

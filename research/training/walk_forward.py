@@ -64,8 +64,8 @@ Progress = Callable[[int, int, str], Any]
 class Prepared:
     """Everything the fits read. labels [K, n, S]: per fold, by its own thresholds [K][2][S]; ends [n, S]: rows in which they end.
 
-    seen: trailing volatility and last move, [n, S] each, of which the volatility baseline of each fold answers. known [n]: bars that the
-    models knew before any fit.
+    ahead [n, S]: what a score is fitted to, else of shape (0, 0). seen: trailing volatility and last move, [n, S] each, of which the
+    volatility baseline of each fold answers. known [n]: bars that the models knew before any fit.
     """
 
     inputs: Inputs
@@ -74,6 +74,7 @@ class Prepared:
     thresholds: tuple[tuple[F8, F8], ...]
     labels: NDArray[np.int8]
     ends: I8
+    ahead: F8
     seen: tuple[F8, F8]
     baselines: tuple[Baseline, ...]
     known: NDArray[np.bool_]
@@ -232,7 +233,18 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
     volatility, move = trailing = seen(bars.close)
     known = np.zeros(bars.n, bool) if plan.knows_until is None else bars.close_time <= parse_until(plan.knows_until)
     baselines = tuple(Baseline.fit(volatility[f.train], move[f.train], own[f.train]) for f, own in zip(folds, labels))
-    return Prepared(model_inputs(bars, params, custom), folds, rule, thresholds, labels, ends, trailing, baselines, known)
+    return Prepared(
+        model_inputs(bars, params, custom),
+        folds,
+        rule,
+        thresholds,
+        labels,
+        ends,
+        ahead if rule.is_score else np.empty((0, 0)),
+        trailing,
+        baselines,
+        known,
+    )
 
 
 def retrain_fold(bars: Bars, models: ModelSet, fold: int, custom: Sequence[Any] = (), slots: Sequence[str] | None = None) -> dict[str, str]:
@@ -276,9 +288,11 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
     np.save(folder / "labels.npy", prepared.labels)
     np.save(folder / "roles.npy", np.stack([fold.roles(n) for fold in prepared.folds]))
     np.save(folder / "ends.npy", prepared.ends)
+    np.save(folder / "ahead.npy", prepared.ahead)
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     more = {"features": list(prepared.inputs.names), "preset": plan.preset, "seed": plan.seed, "max_train_rows": plan.max_train_rows}
     more |= {"calibration": plan.calibration, "weights": plan.weights, "horizon": prepared.label.horizon}
+    more["limits"] = [prepared.label.sell, prepared.label.buy] if prepared.label.is_score else None
     more |= {"folder": str(folder), "stamp": stamp, "store": None if store is None else str(store)}
     own = in_use()
     layers = own.about and own.about | {"path": str(own.path)}
@@ -295,7 +309,9 @@ def _jobs(prepared: Prepared, plan: TrainingPlan, folder: Path, folds: Sequence[
             job["cost"] = len(fold.fit) * (1 if lookback == 1 else WINDOW_COST)
             if store is not None:
                 if lookback not in contents:
-                    contents[lookback] = fits.content_of(prepared.inputs.matrix, prepared.labels[k], prepared.ends, fold, lookback)
+                    contents[lookback] = fits.content_of(
+                        prepared.inputs.matrix, prepared.labels[k], prepared.ends, prepared.ahead, fold, lookback
+                    )
                 job["key"] = fits.fit_key(job, contents[lookback])
             jobs.append(job)
     return jobs

@@ -26,6 +26,7 @@ from qtcore.voters import check_name
 from research.errors import EXTRAS, ConfigError, ModelError, UserError, need, refusing
 from research.files import Kind, parse_json, read_bytes, read_text, reason, save_text
 from research.training.models.calibration import Calibration
+from research.training.models.residuals import Residuals
 
 F4 = NDArray[np.float32]
 UNIQUENESS, EQUAL = COUNTED = ("uniqueness", "equal")  # what training cells count
@@ -35,7 +36,14 @@ CALIBRATION = {"kind": str, "scale": float, "factors": [float]}
 SCALER = Kind(
     "the means and deviations of a model as the training wrote them",
     "train again",
-    {"features": [str], "model_sha256": str, "mean": [float], "scale": [float], "calibration?": (CALIBRATION, None)},
+    {
+        "features": [str],
+        "model_sha256": str,
+        "mean": [float],
+        "scale": [float],
+        "calibration?": (CALIBRATION, None),
+        "residuals?": {"knots": [float], "low": float, "high": float, "n": int},
+    },
 )
 CLASSES = ("SELL", "HOLD", "BUY")
 SUM = 1e-6  # by which three probabilities may miss 1
@@ -59,6 +67,7 @@ class BaseModel(Protocol):
     bars up to there are no evidence (`research.training.knowledge`). `history`: learning curves. `on_progress`: called as
     `on_progress(done, total, text)` while it fits. `weights`, of `fit`: a parameter of this name gets the weight of every training row
     [N], float64 with a mean of 1, or None where all count alike (`run.weights`); class weights are the model's own, beside them.
+    `fit_score`: fits to the number that a label is made of, where it asks for that (`Label.is_score`).
     """
 
     stem: ClassVar[str]
@@ -201,11 +210,15 @@ class Scaler:
             target[part] = (rows[part] - self.mean) / self.scale
         return target
 
-    def to_json(self, names: Sequence[str], model: bytes, calibration: Calibration | None = None) -> str:
-        """Write names, means, deviations, calibration and the hash of the model they belong to; float text reads back to the same bits."""
+    def to_json(
+        self, names: Sequence[str], model: bytes, calibration: Calibration | None = None, residuals: Residuals | None = None
+    ) -> str:
+        """Write all with the hash of the model they belong to; float text reads back to the same bits."""
         more: dict[str, Any] = {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
         if calibration is not None:
             more["calibration"] = calibration.to_dict()
+        if residuals is not None:
+            more["residuals"] = residuals.to_dict()
         return json.dumps({"features": list(names), "model_sha256": hashlib.sha256(model).hexdigest(), **more}, indent=1)
 
     @classmethod
@@ -301,6 +314,7 @@ class StoredModel(ABC):
     rounds: int = 0  # used after early stopping
     scaler: Scaler | None = field(default=None, repr=False)
     calibration: Calibration | None = field(default=None, repr=False)  # fitted and applied by whoever trains and serves
+    residuals: Residuals | None = field(default=None, repr=False)  # of a model that was fitted to a score
     slot: ClassVar[str]
     stem: ClassVar[str]
     suffix: ClassVar[str]
@@ -329,7 +343,7 @@ class StoredModel(ABC):
         assert self.scaler is not None
         data = self._write()
         path.write_bytes(data)
-        save_text(scaler_path(path), self.scaler.to_json(self.feature_names, data, self.calibration))
+        save_text(scaler_path(path), self.scaler.to_json(self.feature_names, data, self.calibration, self.residuals))
 
     def load(self, path: Path) -> Self:
         """Read what `save` wrote. Raises ModelAbsentError where files are missing, damaged, or of other features."""
@@ -339,8 +353,10 @@ class StoredModel(ABC):
             raise ModelAbsentError(str(error)) from error
         self.scaler = Scaler.from_json(text, self.feature_names, data)
         try:
-            stored = parse_json(text, SCALER, scaler_path(path)).get("calibration")
-            self.calibration = None if stored is None else Calibration.from_dict(stored)
+            stored = parse_json(text, SCALER, scaler_path(path))
+            calibration, residuals = stored.get("calibration"), stored.get("residuals")
+            self.calibration = None if calibration is None else Calibration.from_dict(calibration)
+            self.residuals = None if residuals is None else Residuals.from_dict(residuals)
             self._read(data)
         except ModelAbsentError:
             raise

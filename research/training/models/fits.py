@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.jit import source_hash
-from qtcore.types import I8
+from qtcore.types import F8, I8
 from research.errors import ModelError, UserError
 from research.files import Kind, home, read_bytes, read_json
 from research.parallel import versions
@@ -44,6 +44,7 @@ READ = (
     "calibration",
     "horizon",
     "weights",
+    "limits",
 )  # fields of a job that change what is fitted
 
 ENTRY = Kind(
@@ -68,16 +69,18 @@ def fit_key(job: Job, content: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def content_of(matrix: F4, labels: NDArray[np.int8], ends: I8, fold: Fold, lookback: int) -> str:
+def content_of(matrix: F4, labels: NDArray[np.int8], ends: I8, ahead: F8, fold: Fold, lookback: int) -> str:
     """Hash the arrays a fold's fit reads: matrix rows from its first window to its last test row, roles, classes of rows with a role, ends.
 
-    matrix [n, S, F], labels int8 [n, S], ends [n] or [n, S]: rows in which labels end, read of the fitted ones. Rows after the last test
+    matrix [n, S, F], labels int8 [n, S], ends [n] or [n, S]: rows in which labels end, read of the fitted ones; ahead [n, S]: what
+    a score is fitted to, or of shape (0, 0). Rows after the last test
     row change nothing, so more bars leave earlier folds known.
     """
     rows = np.concatenate([fold.fit, fold.valid, fold.test])
+    learned = np.concatenate([fold.fit, fold.valid]) if ahead.size else slice(0, 0)
     first, stop = max(0, int(rows.min()) - lookback + 1), int(rows.max()) + 1
     digest = hashlib.sha256(f"{first},{lookback}".encode())
-    for array in (matrix[first:stop], fold.fit, fold.valid, fold.test, labels[rows], ends[fold.fit]):
+    for array in (matrix[first:stop], fold.fit, fold.valid, fold.test, labels[rows], ends[fold.fit], ahead[learned]):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

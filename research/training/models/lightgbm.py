@@ -1,18 +1,17 @@
 """LightGBM base model: leaf-wise trees, one thread, as the original system ran them (`spec` 3.2, D-27)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 
 from qtcore.types import F8
-from research.training.models.base import F4, Preset, RowModel
+from research.training.models.base import F4, Preset
 from research.training.models.structure import check_lightgbm
+from research.training.models.trees import TreeModel
 
 _COMMON = {
-    "objective": "multiclass",
-    "num_class": 3,
-    "metric": "multi_logloss",
     "learning_rate": 0.05,
     "num_leaves": 31,
     "max_depth": -1,
@@ -23,7 +22,7 @@ _FIXED = {"num_threads": 1, "deterministic": True, "force_row_wise": True, "verb
 
 
 @dataclass
-class LightGBM(RowModel):
+class LightGBM(TreeModel):
     """Boosted trees by lightgbm; saved as its text format."""
 
     booster: Any = field(default=None, repr=False)
@@ -38,11 +37,14 @@ class LightGBM(RowModel):
         "tiny": Preset({**_AS_RUN.params, "learning_rate": 0.1, "num_leaves": 15}, 30, 10, "max_share"),
     }
 
-    def _fit(self, rows: F4, labels: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
+    of_classes: ClassVar = {"objective": "multiclass", "num_class": 3, "metric": "multi_logloss"}
+    of_score: ClassVar = {"objective": "regression", "metric": "l2"}
+
+    def _boost(self, told: Mapping[str, Any], rows: F4, target: Any, weights: F8, valid: tuple[F4, Any, F8], seed: int) -> None:
         import lightgbm
 
         preset = self.presets[self.preset]
-        train = lightgbm.Dataset(rows, label=labels, weight=weights, params=dict(_FIXED))
+        train = lightgbm.Dataset(rows, label=target, weight=weights, params=dict(_FIXED))
         watch = lightgbm.Dataset(valid[0], label=valid[1], weight=valid[2], reference=train, params=dict(_FIXED))
         curves: dict[str, Any] = {}
         each: list[Any] = [lightgbm.record_evaluation(curves)]
@@ -50,16 +52,16 @@ class LightGBM(RowModel):
             each.append(lightgbm.early_stopping(preset.patience, verbose=False))
         sets, names = [train, watch], ["train", "valid"]  # the training rows themselves never stop it
         booster = lightgbm.train(
-            {**preset.params, **_FIXED, "seed": seed}, train, preset.rounds, callbacks=each, valid_sets=sets, valid_names=names
+            {**told, **preset.params, **_FIXED, "seed": seed}, train, preset.rounds, callbacks=each, valid_sets=sets, valid_names=names
         )
         self.rounds = booster.best_iteration if preset.patience else preset.rounds
         self._read(booster.model_to_string(num_iteration=self.rounds).encode())
-        self._remember(*(curves[part]["multi_logloss"] for part in ("train", "valid")))
+        self._remember(*(curves[part][told["metric"]] for part in ("train", "valid")))
 
     def _gains(self) -> F8:
         return np.asarray(self.booster.feature_importance("gain"), np.float64)
 
-    def _predict(self, rows: F4) -> F8:
+    def _raw(self, rows: F4) -> F8:
         return np.asarray(self.booster.predict(rows, num_threads=1), np.float64)
 
     def _write(self) -> bytes:
@@ -69,6 +71,6 @@ class LightGBM(RowModel):
     def _read(self, data: bytes) -> None:
         import lightgbm
 
-        check_lightgbm(data, len(self.feature_names))
+        check_lightgbm(data, len(self.feature_names), self.n_outputs)
         self.booster = lightgbm.Booster(model_str=data.decode())
-        self.rounds = self.booster.num_trees() // 3
+        self.rounds = self.booster.num_trees() // self.n_outputs

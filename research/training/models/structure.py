@@ -47,14 +47,26 @@ XGBOOST = {
             "name": str,
         },
         "learner_model_param": {"base_score": str, "boost_from_average": str, "num_class": str, "num_feature": str, "num_target": str},
-        "objective": {"name": str, "softmax_multiclass_param": {"num_class": str}},
+        "objective": {
+            "name": str,
+            "softmax_multiclass_param?": {"num_class": str},
+            "reg_loss_param?": {"scale_pos_weight": str},
+        },
     },
     "version": Any,
 }
 
+OBJECTIVES = {
+    3: {"name": "multi:softprob", "softmax_multiclass_param": {"num_class": "3"}},
+    1: {"name": "reg:squarederror", "reg_loss_param": {"scale_pos_weight": "1"}},
+}
 
-def check_xgboost(data: bytes, n_features: int) -> None:
-    """Raise ValueError unless `data` is UBJSON of boosted trees for three classes over `n_features` columns, every tree sound."""
+
+def check_xgboost(data: bytes, n_features: int, n_outputs: int = 3) -> None:
+    """Raise ValueError unless `data` is UBJSON of boosted trees over `n_features` columns, every tree sound.
+
+    n_outputs: 3 of classes, 1 of a score.
+    """
     try:
         document, end = _value(data, 1, data[0], 0)
     except (struct.error, IndexError) as error:
@@ -66,9 +78,8 @@ def check_xgboost(data: bytes, n_features: int) -> None:
     model, param = learner["gradient_booster"]["model"], learner["learner_model_param"]
     said = {
         "booster": (learner["gradient_booster"]["name"], "gbtree"),
-        "objective": (learner["objective"]["name"], "multi:softprob"),
-        "num_class": (param["num_class"], "3"),
-        "classes of the objective": (learner["objective"]["softmax_multiclass_param"]["num_class"], "3"),
+        "objective": (learner["objective"], OBJECTIVES[n_outputs]),
+        "num_class": (param["num_class"], "3" if n_outputs == 3 else "0"),
         "num_target": (param["num_target"], "1"),
         "num_feature": (param["num_feature"], str(n_features)),
         "num_parallel_tree": (model["gbtree_model_param"]["num_parallel_tree"], "1"),
@@ -79,13 +90,13 @@ def check_xgboost(data: bytes, n_features: int) -> None:
         if found != wanted:
             raise ValueError(f"its {name} is {str(found)[:40]!r}, not {wanted!r}")
     number = r"[-+]?\d(\.\d{1,20})?(E[-+]?\d{1,2})?"
-    if not re.fullmatch(rf"{number}|\[{number}(,{number}){{2}}\]", param["base_score"]):
+    if not re.fullmatch(rf"{number}|\[{number}(,{number}){{{n_outputs - 1}}}\]", param["base_score"]):
         raise ValueError(f"its base_score is {param['base_score'][:40]!r}")
     if any(_items(part) for part in (learner["feature_names"], learner["feature_types"], *model.get("cats", {}).values())):
         raise ValueError("it has names, types or categories of features")
     trees, rounds, info = (_items(model[name]) for name in ("trees", "iteration_indptr", "tree_info"))
-    if rounds != [*range(0, len(trees) + 1, 3)] or info != [k % 3 for k in range(len(trees))]:
-        raise ValueError("its rounds are not of three trees each")
+    if rounds != [*range(0, len(trees) + 1, n_outputs)] or info != [k % n_outputs for k in range(len(trees))]:
+        raise ValueError(f"its rounds are not of {n_outputs} trees each")
     _check_trees(trees, n_features)
 
 
@@ -211,8 +222,11 @@ def _check_children(numbers: I8, sizes: I8, n_features: int) -> None:
         raise ValueError(f"its trees split by a column that is none of {n_features}")
 
 
-LIGHTGBM = {"version": "v4", "num_class": "3", "num_tree_per_iteration": "3", "label_index": "0", "objective": "multiclass num_class:3"}
-OF_HEAD = {*LIGHTGBM, "max_feature_idx", "feature_names", "feature_infos", "tree_sizes"}
+LIGHTGBM = {
+    n: {"version": "v4", "num_class": str(n), "num_tree_per_iteration": str(n), "label_index": "0", "objective": objective}
+    for n, objective in ((3, "multiclass num_class:3"), (1, "regression"))
+}
+OF_HEAD = {*LIGHTGBM[3], "max_feature_idx", "feature_names", "feature_infos", "tree_sizes"}
 OF_TREE = {"num_leaves", "num_cat", "is_linear", "shrinkage"}
 WHOLE, REAL = r"-?\d{1,9}", r"-?\d{1,40}(?:\.\d{1,40})?(?:e[+-]?\d{1,3})?"
 OF_INNER = dict.fromkeys(("split_feature", "decision_type", "left_child", "right_child", "internal_count"), WHOLE)
@@ -224,19 +238,22 @@ TAIL = re.compile(
 )
 
 
-def check_lightgbm(data: bytes, n_features: int) -> None:
-    """Raise ValueError unless `data` is LightGBM's text of trees for three classes over `n_features` columns, every tree sound."""
+def check_lightgbm(data: bytes, n_features: int, n_outputs: int = 3) -> None:
+    """Raise ValueError unless `data` is LightGBM's text of trees over `n_features` columns, every tree sound.
+
+    n_outputs: 3 of classes, 1 of a score.
+    """
     head, *blocks = data.decode("ascii").split("\nTree=")
     if not blocks or not head.startswith("tree\n"):
         raise ValueError("it has no trees")
     blocks[-1], end, tail = blocks[-1].partition("\nend of trees\n")
     said = _pairs(head.strip("\n").split("\n")[1:])
-    for name, wanted in (LIGHTGBM | {"max_feature_idx": str(n_features - 1)}).items():
+    for name, wanted in (LIGHTGBM[n_outputs] | {"max_feature_idx": str(n_features - 1)}).items():
         if said.get(name) != wanted:
             raise ValueError(f"its {name} is {said.get(name, 'absent')[:40]!r}, not {wanted!r}")
     if not set(said) <= OF_HEAD or not TAIL.fullmatch(tail):
         raise ValueError("it says what no training writes")
-    if not end or said.get("tree_sizes") != " ".join(str(len(f"Tree={block}\n")) for block in blocks) or len(blocks) % 3:
+    if not end or said.get("tree_sizes") != " ".join(str(len(f"Tree={block}\n")) for block in blocks) or len(blocks) % n_outputs:
         raise ValueError("its trees are not of the sizes that it says")
     for name, each in (("feature_names", r"\w+"), ("feature_infos", rf"(?:none|\[{REAL}:{REAL}\])")):
         if said.get(name, "").count(" ") + 1 != n_features or not re.fullmatch(f"{each}(?: {each})*", said.get(name, ""), re.ASCII):

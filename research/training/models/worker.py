@@ -1,7 +1,8 @@
 """Fit workers: one model of one fold each, several at once. Jobs in files, workers as plain processes, nothing pickled.
 
 A job is a JSON object; its arrays lie in the job folder: `matrix.npy` [n, S, F] float32, `usable.npy` [n, S] bool, `labels.npy` [K, n, S]
-int8, `roles.npy` [K, n] int8 and `ends.npy` [n, S], the rows in which labels end. A worker is a Python process that runs
+int8, `roles.npy` [K, n] int8 and `ends.npy` [n, S], the rows in which labels end; `ahead.npy` [n, S] is the number that a
+label of a score is made of, else of shape (0, 0). A worker is a Python process that runs
 `main`: jobs come as lines on its standard input, answers go as lines to its standard output. That needs no `if __name__ == "__main__"` in
 the caller's script and works in notebooks, which process pools do not. Each fit uses one thread, so the number of workers changes nothing
 but the time (`spec` D-90).
@@ -68,6 +69,7 @@ class Arrays(NamedTuple):
     labels: NDArray[np.int8]
     roles: NDArray[np.int8]
     ends: I8
+    ahead: F8
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -112,11 +114,16 @@ def _fit(job: Job, tell: Tell | None, arrays: Arrays | None) -> Job:
     rows = {part: inputs_of(matrix, part_cells, lookback) for part, part_cells in (("fit", fit), ("valid", valid), ("test", test))}
     weighing = {"weights": fit_weights(job["weights"], labels, fit, arrays.ends)} if takes_weights(model) else {}
     answer["weights"] = job["weights"] if weighing else EQUAL
+    fit_score = getattr(model, "fit_score", None) if job["limits"] is not None else None
     try:
-        model.fit(rows["fit"], classes[fit], rows["valid"], classes[valid], job["seed"], **weighing)
+        if fit_score is not None:
+            values = arrays.ahead.reshape(-1)
+            fit_score(rows["fit"], values[fit], rows["valid"], values[valid], tuple(job["limits"]), job["seed"], **weighing)
+        else:
+            model.fit(rows["fit"], classes[fit], rows["valid"], classes[valid], job["seed"], **weighing)
     except ModelAbsentError as error:
         return answer | {"absent": str(error)}
-    if job["calibration"] != "none" and hasattr(model, "calibration"):
+    if job["calibration"] != "none" and hasattr(model, "calibration") and fit_score is None:
         some = valid[np.linspace(0, len(valid) - 1, min(len(valid), CALIBRATED)).astype(np.int64)]  # evenly over time
         said = model.predict_proba(inputs_of(matrix, some, lookback))  # gathered anew: fitting scaled the others in place
         weights = class_weights(answer["fit_counts"], weights_rule(model.params()))

@@ -172,14 +172,14 @@ def test_ends_of_the_fitted_labels_are_part_of_a_stored_fit():
     bars = simulate("random_walk", n_bars=400)
     fold = walk_forward(np.arange(400) + 5, n_folds=2)[0]
     matrix, labels = np.zeros((400, 5, 2), np.float32), np.ones((400, 5), np.int8)
-    ends = np.repeat(np.arange(400)[:, None] + 5, 5, axis=1)
+    ends, ahead = np.repeat(np.arange(400)[:, None] + 5, 5, axis=1), np.empty((0, 0))
     assert bars.n == len(ends)
 
     def name(changed: int) -> str:
         other = ends.copy()
         other[changed, 2] -= 1
-        return content_of(matrix, labels, other, fold, 1)
+        return content_of(matrix, labels, other, ahead, fold, 1)
 
-    first = content_of(matrix, labels, ends, fold, 1)
+    first = content_of(matrix, labels, ends, ahead, fold, 1)
     assert name(int(fold.fit[3])) != first
     assert name(int(fold.test[0])) == first
