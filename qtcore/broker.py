@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from qtcore.jit import kernel
-from qtcore.portfolio import apply_fill
+from qtcore.portfolio import apply_fill, average_rule
 from qtcore.rules import MOST_IMPACT, Reason
 
 ROWS = 1_024  # bars that `last_traded` looks through at once
@@ -79,6 +79,13 @@ def exit_amount_rule(qty, price, fee_rate):
 
 
 @kernel(inline=True)
+def part_rule(qty, pending, price):
+    """Return the base units, signed, that close `pending` quote at `price` of the position `qty`; all of it where that is more."""
+    part = abs(pending) / price
+    return -qty if part >= abs(qty) else (-part if qty > 0.0 else part)
+
+
+@kernel(inline=True)
 def stop_level_rule(side, entry_price, stop_loss):
     """Price at which a long (side 1.0) or short (-1.0) position has lost the fraction `stop_loss`."""
     return entry_price * (1.0 - side * stop_loss)
@@ -117,7 +124,7 @@ def fill_step(side, reference, params):
 
 @kernel
 def enter(account, position, slot, fill, reference, depth, params):
-    """Fill the pending entry of `position` at `reference` and book it: the notional is fixed, the quantity follows.
+    """Fill the pending entry of `position` at `reference` and book it: the notional is fixed, the quantity follows; it may add to one open.
 
     Records: slot is the ring's next place, fill a ledger row with symbol, time and bar, params the PARAMS record. depth: of `impact_rule`.
     """
@@ -126,30 +133,33 @@ def enter(account, position, slot, fill, reference, depth, params):
     moved = fill_rule(side, reference, impact_rule(params["broker"]["impact"], notional, depth))
     price = fill_step(side, moved, params)
     qty, fee = entry_rule(side, notional, price, params["broker"]["fee_rate"])
+    is_open = position["qty"] != 0.0
+    entry_price = average_rule(position["qty"], position["entry_price"], qty, price) if is_open else price
     fill["is_entry"] = 1
-    fill["reason"] = Reason.APPROVED
+    fill["reason"] = Reason.ADDED if is_open else Reason.APPROVED
     fill["qty"] = qty
     fill["price"] = price
     fill["reference_price"] = reference
     fill["notional"] = notional
-    fill["stop_price"] = stop_level_rule(side, price, params["governor"]["stop_loss"])
+    fill["stop_price"] = stop_level_rule(side, entry_price, params["governor"]["stop_loss"])
     fill["fee"] = fee
     apply_fill(account, position, slot, fill)
 
 
 @kernel
 def leave(account, position, slot, fill, reference, depth, reason, params):
-    """Close the whole of `position` at `reference` and book it. Returns what equity gains over the last mark.
+    """Close `position` at `reference` and book it: the whole, or where the reason is REDUCED what is pending of it.
 
-    Records and depth: as in `enter`.
+    Returns what equity gains over the last mark. Records and depth: as in `enter`.
     """
-    qty = -position["qty"]
+    is_part = reason == Reason.REDUCED
+    qty = part_rule(position["qty"], position["pending_notional"], reference) if is_part else -position["qty"]
     side, worth = 1.0 if qty > 0.0 else -1.0, abs(qty) * reference
     moved = fill_rule(side, reference, impact_rule(params["broker"]["impact"], worth, depth))
     price = fill_step(side, moved, params)
     notional, fee = exit_amount_rule(qty, price, params["broker"]["fee_rate"])
     fill["is_entry"] = 0
-    fill["reason"] = reason
+    fill["reason"] = Reason.EXIT_SIGNAL.value if is_part & (qty == -position["qty"]) else reason
     fill["qty"] = qty
     fill["price"] = price
     fill["reference_price"] = reference

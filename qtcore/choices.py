@@ -107,6 +107,22 @@ class GovernOrder(IntEnum):
     BY_EDGE = 2
 
 
+class BookKind(IntEnum):
+    """How symbols share the account: each traded alone, or one book of weights across them (`qtcore.chain.book`)."""
+
+    SYMBOLS = 0
+    CROSS_SECTION = 1
+
+
+class Neutral(IntEnum):
+    """What the weights that a book aims at add up to zero in: nothing, money, past betas to the market, or both."""
+
+    NONE = 0
+    DOLLAR = 1
+    BETA = 2
+    DOLLAR_BETA = 3
+
+
 class FillAt(IntEnum):
     """Where an order of bar t is filled (`spec` 10.6 d).
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtcore.chain.advance import Stepper
 from qtcore.chain.decide import decide, price_opinion
 from qtcore.chain.flow import flow, flows
-from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, leans_of, maps_on, no_map, pricing_of
+from qtcore.chain.price import BETA_NAME, VOLATILITY_NAME, carry_block, carry_weight, leans_of, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
 from qtcore.choices import DecideRule
@@ -61,7 +61,7 @@ class Result:
     inside the bar. equity, balance, exposure, worth [n]: quote at the close; worth is that of what is held, long or short, exposure what
     the governor counts: entry notionals, with those of orders on their way. fills: `FILL` records. orders: (symbol, notional, exit
     reason) pending after the last bar; a positive notional buys at the next open, an exit reason closes. meta_probs [3, n, S]: SELL HOLD
-    BUY of the learned meta model wherever it could answer, asked by a rule or not; None without a model. pricing [2, n, S]: what prices
+    BUY of the learned meta model wherever it could answer, asked by a rule or not; None without a model. pricing [3, n, S]: what prices
     the opinions (`qtcore.chain.price`), None where nobody reads it.
     """
 
@@ -245,7 +245,8 @@ class Engine:
         judged = () if self.judge is None else chosen(self.params.features.every_set, len(symbols))
         seen = judged if self.models is None else self.models.feature_names
         asked = () if self.meta_model is None else (name for name in self.meta_model.feature_names if name in FEATURES)
-        priced = (VOLATILITY_NAME,) if self._is_priced else ()
+        self.params.check_book(len(symbols))
+        priced = ((VOLATILITY_NAME,) if self._is_priced else ()) + ((BETA_NAME,) if self.params.reads_beta else ())
         wanted = dict.fromkeys((*seen, *asked, *priced, *self._features))
         self.bank = FeatureBank(self.params, symbols, interval, wanted, self._custom)
         self._carry = np.zeros(len(symbols))
@@ -306,7 +307,7 @@ class Engine:
         if len(spans) == 1:
             maps = maps_on(self._maps, bars.close_time, len(bars.symbols))
             return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem, pricing=pricing, maps=maps)
-        out = Decisions.empty(bars.n, len(bars.symbols), self._is_priced)
+        out = Decisions.empty(bars.n, len(bars.symbols), self._is_priced, self.params.is_book)
         for rows, params in spans:
             meta, prices = (None if a is None else a[:, rows] for a in (probs, pricing))
             maps = maps_on(self._maps, bars.close_time[rows], len(bars.symbols))
@@ -323,7 +324,7 @@ class Engine:
         if bars.funding is not None:
             carry = np.empty(bars.close.shape)
             carry_block(bars.funding, carry_weight(self._interval), self._carry, carry)
-        return pricing_of(planes[VOLATILITY_NAME], carry)
+        return pricing_of(planes[VOLATILITY_NAME], carry, planes[BETA_NAME] if self.params.reads_beta else None)
 
     def _judge(self, decisions: Decisions, bars: Bars, votes: Votes, planes: Planes, pricing: F8 | None) -> None:
         """Put the own opinion in the place of the chain's, in place; the ensemble's stays beside it for comparison."""

@@ -53,14 +53,15 @@ def bar_step(metrics, equity, worth):
 
 @kernel(inline=True)
 def fill_metrics(metrics, fill):
-    """Count one fill: an entry its trade, an exit what the trade brought."""
+    """Count one fill: what opens a position its trade, what closes the rest of it what the trade brought."""
     metrics["n_fills"] += 1
     metrics["turnover"] += fill["notional"]
     metrics["fees"] += fill["fee"]
     metrics["slippage"] += fill["slippage"]
-    metrics["n_trades"] += fill["is_entry"] != 0
-    if fill["is_entry"] == 0:
+    metrics["n_trades"] += (fill["is_entry"] != 0) & (fill["reason"] != Reason.ADDED)
+    if fill["is_entry"] == 0 and fill["reason"] != Reason.REDUCED:
         pnl = fill["pnl"]
+        metrics["n_closed"] += 1
         metrics["funding"] += fill["funding"]
         metrics["gross_win"] += pnl if pnl > 0.0 else 0.0
         metrics["gross_loss"] -= pnl if pnl < 0.0 else 0.0
@@ -95,7 +96,7 @@ def summarise(metrics: NDArray, bars_per_year: float) -> dict[str, Any]:
     n_trades counts every trade that was opened; win_rate, profit_factor and average_trade are of those that were closed.
     """
     m = {name: metrics.reshape(-1)[0][name].item() for name in METRICS.names or ()}
-    n, closed = m["n_bars"], m["n_fills"] - m["n_trades"]
+    n, closed = m["n_bars"], m["n_closed"]
     mean, variance, skew, kurtosis = _moments(m)
     growth = m["last_equity"] / m["first_equity"]
     years = n / bars_per_year

@@ -15,6 +15,7 @@ import numpy as np
 
 from qtcore.choices import (
     FAMILIES,
+    BookKind,
     DecideRule,
     EnsembleRule,
     FeatureSet,
@@ -23,6 +24,7 @@ from qtcore.choices import (
     MetaMode,
     MetaVariant,
     MissingFill,
+    Neutral,
     PolicyBase,
     RsiVariant,
     SizingMode,
@@ -211,11 +213,30 @@ class Params:
             ("ensemble.rule", self.ensemble.rule, EnsembleRule.MEAN),
             ("governor.sizing_mode", self.governor.sizing_mode, SizingMode.KELLY_EDGE),
             ("governor.order", self.governor.order, GovernOrder.BY_EDGE),
+            ("governor.book", self.governor.book, BookKind.CROSS_SECTION),
         ):
             if value == needs and not is_priced:
                 was = needs.name.lower()
                 remedy = "set both, or take another --profile"
                 raise InputError(f"{name} may be {was} only where decide.rule is edge, was {was} where it is confidence; {remedy}")
+        if self.is_book and self.governor.neutral != Neutral.NONE and not self.broker.allow_short:
+            was, remedy = self.governor.neutral.name.lower(), "switch one of them"
+            raise InputError(f"governor.neutral must be none where broker.allow_short is off, was {was}, which needs shorts; {remedy}")
+
+    @property
+    def is_book(self) -> bool:
+        """Whether the account is one book of weights across the symbols."""
+        return self.governor.book == BookKind.CROSS_SECTION
+
+    @property
+    def reads_beta(self) -> bool:
+        """Whether past betas to the market are read: by a book that is neutral in them."""
+        return self.is_book and self.governor.neutral in (Neutral.BETA, Neutral.DOLLAR_BETA)
+
+    def check_book(self, n_symbols: int) -> None:
+        """Raise InputError where a book has fewer than two symbols."""
+        if self.is_book and n_symbols < 2:
+            raise InputError(f"governor.book may be cross_section for 2 symbols or more, was for {n_symbols}; set governor.book=symbols")
 
     @classmethod
     def profile(cls, name: str) -> "Params":

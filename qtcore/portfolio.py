@@ -2,6 +2,8 @@
 
 `balance` changes once per closed position, by `(gross - exit fee) - entry fee`, and once per funding payment. The unrealised PnL of an
 open position is `qty * (close - entry price) - entry fee`, so equity falls by the fee and the slippage the moment a position opens.
+A trade goes from flat to flat. What is added to a position moves its entry price to the mean of both; what a closed part of it brings,
+less the fee, is taken off its `entry_fee` and reaches the balance with the rest of the trade.
 Replaying the ledger through `apply_fill` (and the funding) gives the same account to the bit.
 
 An account cannot lose more than it has: where equity is zero or below at a close, `liquidate` sells everything there, what is still owed
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from qtcore.choices import DrawdownBasis
 from qtcore.jit import kernel
 from qtcore.params import Params
-from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NEVER, POSITION, zeros
+from qtcore.rules import Reason
+from qtcore.types import ACCOUNT, CLOSED, N_CLOSED, NEVER, POSITION, WAITS, zeros
 
 
 def init_account(params: Params, n_symbols: int) -> tuple[NDArray, NDArray, NDArray]:
@@ -52,19 +55,35 @@ def value_rule(qty, close, entry_price, entry_fee):
 
 
 @kernel(inline=True)
+def average_rule(qty, price, more, at):
+    """Mean price of `qty` bought or sold at `price` and `more` of the same sign at `at`."""
+    return (qty * price + more * at) / (qty + more)
+
+
+@kernel(inline=True)
+def reduces_rule(pending_exit):
+    """Whether the exit that is ordered closes a part alone: then the pending notional is the part, and no entry."""
+    return (pending_exit & (WAITS - 1)) == Reason.REDUCED.value
+
+
+@kernel(inline=True)
 def apply_fill(account, position, slot, fill):
-    """Book one fill. Returns what it adds to equity over the last mark: 0.0 for an entry.
+    """Book one fill. Returns what it adds to equity over the last mark: 0.0 unless a position is closed; the next mark knows the rest.
 
     Records: account, position, slot (the ring's next place: `closed[account["n_closed"] % N_CLOSED]`), fill (a ledger row). The row
     comes with time, bar, symbol, is_entry, reason, qty, price, reference_price, notional, fee and, for an entry, stop_price; it leaves
-    with trade_id, slippage, funding and pnl. An entry needs a flat position, an exit closes the whole of it.
+    with trade_id, slippage, funding and pnl. An entry finds a flat position, or one of its side (ADDED); an exit closes the whole of it,
+    or a part (REDUCED).
     """
     fill["slippage"] = slippage_rule(fill["qty"], fill["price"], fill["reference_price"])
     account["fees"] += fill["fee"]
     account["slippage"] += fill["slippage"]
     account["n_fills"] += 1
-    if fill["is_entry"] == 1:
+    if fill["is_entry"] == 1 and position["qty"] == 0.0:
         open_position(account, position, fill)
+        return 0.0
+    if fill["is_entry"] == 1 or fill["reason"] == Reason.REDUCED:
+        resize_position(position, fill)
         return 0.0
     return close_position(account, position, slot, fill)
 
@@ -88,6 +107,26 @@ def open_position(account, position, fill):
 
 
 @kernel(inline=True)
+def resize_position(position, fill):
+    """Add the fill to the position at the mean of both prices, or take it off at the price of its entry."""
+    fill["trade_id"] = position["trade_id"]
+    fill["funding"] = 0.0
+    fill["pnl"] = 0.0
+    qty, change = position["qty"], fill["qty"]
+    if fill["is_entry"] == 1:
+        position["entry_price"] = average_rule(qty, position["entry_price"], change, fill["price"])
+        position["entry_notional"] += fill["notional"]
+        position["entry_fee"] += fill["fee"]
+        position["stop_price"] = fill["stop_price"]
+    else:
+        position["entry_notional"] *= (qty + change) / qty
+        position["entry_fee"] = (position["entry_fee"] + fill["fee"]) + change * (fill["price"] - position["entry_price"])
+        position["pending_exit"] = 0
+    position["qty"] = qty + change
+    position["pending_notional"] = 0.0
+
+
+@kernel(inline=True)
 def close_position(account, position, slot, fill):
     """Settle the position in full, remember the trade and the time of a loss. Returns what equity gains over the last mark."""
     change = change_rule(position["qty"], fill["price"], position["entry_price"], fill["fee"], position["entry_fee"])
@@ -103,6 +142,8 @@ def close_position(account, position, slot, fill):
     slot["ret"] = pnl / position["entry_notional"]
     if pnl < 0.0:
         position["last_loss_time"] = fill["time"]
+    if reduces_rule(position["pending_exit"]):
+        position["pending_notional"] = 0.0
     clear(position)
     return gain
 

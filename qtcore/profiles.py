@@ -72,6 +72,8 @@ PUBLISHED: dict[str, Any] = {
 # Of these the parameters that 0.2 did not have: what they are without effect, and so in both.
 LATER: dict[str, Any] = {"ensemble.rule": "vote", "decide.rule": "confidence", "decide.min_edge": 0.0, "broker.impact": 0.0}
 LATER |= {"features.sets": []}
+LATER |= {"governor.book": "symbols", "governor.neutral": "none", "governor.target_volatility": 0.0}
+LATER |= {"governor.band": 1.0, "governor.rebalance_bars": 1}
 PUBLISHED |= LATER
 ORIGINAL: dict[str, Any] = PUBLISHED | {
     "ensemble.tie_break": "order",

@@ -11,7 +11,18 @@ from enum import Enum, IntEnum, unique
 from string import Formatter
 from typing import Any
 
-from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, ExposureMode, FillAt, GovernOrder, MetaMode, SizingMode
+from qtcore.choices import (
+    BookKind,
+    CooldownScope,
+    DrawdownBasis,
+    DrawdownReset,
+    ExposureMode,
+    FillAt,
+    GovernOrder,
+    MetaMode,
+    Neutral,
+    SizingMode,
+)
 from qtcore.declare import NUMBER, ROW, ParamSet, When, bounded, choice, one_of, switch
 
 
@@ -78,12 +89,21 @@ class Reason(IntEnum):
     ZERO_SIZE = 76
     LIQUIDATED = 77
     GOVERNOR_ERROR = 79
+    IN_BAND = 80
+    NOT_DUE = 81
+    REDUCED = 82
+    ADDED = 83
 
 
 MOST_IMPACT = 0.5  # of the price: what `broker.impact` costs an order at most, and one before which nothing is known to have traded
-EMPIRICAL: When = ({"governor.sizing_mode": (SizingMode.KELLY_EMPIRICAL,)},)
-SCALED: When = ({"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_EMPIRICAL)},)
-BY_ODDS: When = ({"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EMPIRICAL)},)
+IN_SYMBOLS = {"governor.book": (BookKind.SYMBOLS,)}
+ALONE: When = (IN_SYMBOLS,)
+IN_BOOK: When = ({"governor.book": (BookKind.CROSS_SECTION,)},)
+EMPIRICAL: When = (IN_SYMBOLS | {"governor.sizing_mode": (SizingMode.KELLY_EMPIRICAL,)},)
+SCALED: When = (IN_SYMBOLS | {"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_EMPIRICAL)},)
+BY_ODDS: When = (
+    IN_SYMBOLS | {"governor.sizing_mode": (SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EMPIRICAL)},
+)
 
 
 @dataclass(frozen=True)
@@ -93,7 +113,7 @@ class Governor(ParamSet):
     max_position: float = bounded(0.10, 0.0, 1.0, "largest position, share of equity", ROW)
     max_exposure: float = bounded(0.50, 0.0, 10.0, "largest sum of positions, share of equity", ROW)
     max_drawdown: float = bounded(0.15, 0.0, 1.0, "no entries further below the peak than this share", ROW)
-    min_confidence: float = bounded(0.0, 0.0, 1.0, "no entries below this confidence", ROW)
+    min_confidence: float = bounded(0.0, 0.0, 1.0, "no entries below this confidence", ROW, ALONE)
     kelly_fraction: float = bounded(0.25, 0.0, 1.0, "share of the Kelly size that is taken", ROW)
     win_rate: float = bounded(0.55, 0.0, 1.0, "probability of a win in the Kelly rule", ROW, SCALED)
     payoff: float = bounded(1.5, 0.01, 100.0, "average win over average loss in the Kelly rule", ROW, BY_ODDS)
@@ -103,6 +123,7 @@ class Governor(ParamSet):
         SizingMode.KELLY_EDGE,
         "where the Kelly rule takes its odds from",
         one_of(SizingMode.KELLY_WIN_RATE, SizingMode.KELLY_CONFIDENCE, SizingMode.KELLY_EDGE),
+        ALONE,
     )
     cooldown_minutes: int = bounded(60, 0, 525_600, "minutes without an entry after a loss on the symbol", ROW)
     cooldown_scope: CooldownScope = choice(
@@ -113,6 +134,7 @@ class Governor(ParamSet):
         ExposureMode.PROJECTED,
         "the new position counts in the exposure check, or not",
         one_of(ExposureMode.PROJECTED, ExposureMode.EXISTING),
+        ALONE,
     )
     drawdown_basis: DrawdownBasis = choice(
         DrawdownBasis.EQUITY, "series whose drawdown is limited, and base of sizes", one_of(DrawdownBasis.EQUITY, DrawdownBasis.BALANCE)
@@ -124,8 +146,19 @@ class Governor(ParamSet):
     flatten_on_kill: bool = switch(False, "the kill switch also closes what is open")  # read always: live throws it later
     stop_loss: float = bounded(0.02, 0.0001, 1.0, "adverse move from the entry price that closes, a fraction", ROW)
     order: GovernOrder = choice(
-        GovernOrder.BY_EDGE, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE)
+        GovernOrder.BY_EDGE, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE), ALONE
     )
+    book: BookKind = choice(BookKind.SYMBOLS, "each symbol traded alone, or one book of weights across all")
+    neutral: Neutral = choice(Neutral.NONE, "what the weights that a book aims at add up to zero in", when=IN_BOOK)
+    target_volatility: float = bounded(
+        0.0,
+        0.0,
+        10.0,
+        "most annual volatility a book aims at, its symbols uncorrelated, bars day and night; 0: none",
+        when=IN_BOOK,
+    )
+    band: float = bounded(1.0, 0.0, 1_000.0, "costs of one side that a move of a book must gain; 0: the aim is followed", when=IN_BOOK)
+    rebalance_bars: int = bounded(1, 1, 1_000_000, "bars from one rebalancing of a book to the next", when=IN_BOOK)
 
 
 @dataclass(frozen=True)
@@ -308,14 +341,18 @@ RULES: tuple[Rule, ...] = (
         text="{name} ({cooldown_left:.1f}m remaining)",
     ),
     Rule(Reason.ZERO_SIZE, "governor", Kind.REFUSAL),
+    Rule(Reason.IN_BAND, "governor", parameter="governor.band", label="move not worth its cost"),
+    Rule(Reason.NOT_DUE, "governor", parameter="governor.rebalance_bars", off=1, never="every bar is one", label="between rebalancings"),
     Rule(Reason.GOVERNOR_ERROR, "governor", Kind.ERROR, never="the compiled governor raises nothing"),
     Rule(Reason.APPROVED, "governor"),
+    Rule(Reason.ADDED, "governor"),
     # exits, of what is open
     Rule(Reason.STOP, "exit", parameter="governor.stop_loss", off=1.0, label="stop loss"),
     Rule(
         Reason.HORIZON, "exit", parameter="broker.max_holding_bars", off=1_000_000, in_ladder=False, label="holding time"
     ),
     Rule(Reason.DELISTED, "exit", parameter="broker.delist_after"),
+    Rule(Reason.REDUCED, "exit"),
     Rule(Reason.END_OF_DATA, "exit"),
     # words of texts
     Rule(Reason.TIE, "word"),

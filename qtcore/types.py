@@ -105,13 +105,13 @@ ACCOUNT = np.dtype(
 POSITION = np.dtype(
     [
         ("qty", "f8"),  # base units, signed; 0.0 when flat
-        ("entry_price", "f8"),  # quote per base unit, slippage included; NaN when flat
-        ("entry_notional", "f8"),  # quote at entry, unsigned; 0.0 when flat
-        ("entry_fee", "f8"),  # quote; 0.0 when flat
+        ("entry_price", "f8"),  # quote per base unit, slippage included, the mean of what was added; NaN when flat
+        ("entry_notional", "f8"),  # quote at entry, unsigned, of what is still held; 0.0 when flat
+        ("entry_fee", "f8"),  # quote: fees of the trade so far, less what its closed parts brought; 0.0 when flat
         ("funding", "f8"),  # quote received less paid by this position; 0.0 when flat
         ("stop_price", "f8"),  # quote per base unit; NaN when flat
         ("unrealised", "f8"),  # quote at the last mark, net of the entry fee; 0.0 when flat
-        ("pending_notional", "f8"),  # quote to open at the next open, signed; 0.0 if none
+        ("pending_notional", "f8"),  # quote to open at the next open, or to close where the exit is REDUCED, signed; 0.0 if none
         ("last_close", "f8"),  # last valid close, NaN before the listing
         ("entry_time", "i8"),  # ns UTC of the fill, NEVER when flat
         ("entry_bar", "i8"),  # bar number of the fill, -1 when flat
@@ -161,8 +161,8 @@ FILL = np.dtype(
         ("bar", "i8"),  # bar number since the engine started
         ("symbol", "i8"),  # column
         ("trade_id", "i8"),
-        ("is_entry", "i8"),  # 1 opens, 0 closes
-        ("reason", "i8"),  # APPROVED for an entry, else the exit's code
+        ("is_entry", "i8"),  # 1 opens or adds, 0 closes, or a part of it
+        ("reason", "i8"),  # APPROVED where an entry opens, ADDED where it adds, else the exit's code, REDUCED of a part
         ("qty", "f8"),  # base units, signed: what was bought (+) or sold (-)
         ("price", "f8"),  # quote per base unit, slippage included
         ("reference_price", "f8"),  # the open, stop level or close before slippage
@@ -170,8 +170,8 @@ FILL = np.dtype(
         ("stop_price", "f8"),  # quote per base unit, entries only: where the position will be stopped; NaN for exits
         ("fee", "f8"),  # quote, >= 0
         ("slippage", "f8"),  # quote, >= 0
-        ("funding", "f8"),  # quote, exits only: funding of the whole trade
-        ("pnl", "f8"),  # quote, exits only: ((gross - exit fee) - entry fee) + funding
+        ("funding", "f8"),  # quote, exit of what is left only: funding of the whole trade
+        ("pnl", "f8"),  # quote, exit of what is left only: ((gross - exit fee) - entry fee) + funding of the whole trade
     ],
     align=True,
 )
@@ -199,7 +199,8 @@ METRICS = np.dtype(
         ("n_underwater", "i8"),  # bars since the peak
         ("max_underwater", "i8"),  # longest time below a peak, bars
         ("n_fills", "i8"),
-        ("n_trades", "i8"),  # opened; n_fills less these were closed
+        ("n_trades", "i8"),  # opened
+        ("n_closed", "i8"),  # closed to the last part
         ("n_wins", "i8"),  # pnl above 0
         ("n_losses", "i8"),  # pnl below 0
         ("n_shorts", "i8"),  # closed trades that were short
@@ -323,6 +324,10 @@ MONEY_COLUMNS: dict[str, str] = {  # of opinions with a price, that is where `de
     "edge": "f8",  # the same of the chosen side after fees, slippage and expected funding; NaN without a lean
     "risk": "f8",  # variance of the trade's result, a fraction squared; more where the meta layer shrinks the bet
 }
+BOOK_COLUMNS: dict[str, str] = {  # of those that one book trades, that is where `governor.book` is cross_section
+    "forecast": "f8",  # return that a long may be counted on to earn, expected funding paid, before fees; a fraction, NaN without a lean
+    "beta": "f8",  # past beta to the market, NaN where nobody asks
+}
 
 
 class Code(IntEnum):
@@ -342,7 +347,7 @@ class Code(IntEnum):
 
 
 class Value(IntEnum):
-    """Rows of the slab `values`: the float64 columns of `Decisions` in order, [9, n, S], or the first 5 without money."""
+    """Rows of the slab `values`: the float64 columns of `Decisions` in order, [11, n, S], the first 9 without a book, 5 without money."""
 
     ENSEMBLE_CONFIDENCE = 0
     META_CONFIDENCE = 1
@@ -353,9 +358,11 @@ class Value(IntEnum):
     GROSS_EDGE = 6
     EDGE = 7
     RISK = 8
+    FORECAST = 9
+    BETA = 10
 
 
-N_UNPRICED = 5  # rows of `values` without an opinion in money
+N_UNPRICED, N_ALONE = 5, 9  # rows of `values` without an opinion in money, and without a book
 
 
 _CODES = tuple((row.name.lower(), np.dtype(DECISION_COLUMNS[row.name.lower()])) for row in Code)
@@ -364,7 +371,10 @@ _VALUES = tuple(row.name.lower() for row in Value)
 
 @dataclass(frozen=True)
 class Decisions:
-    """The opinion on every cell of a block; each field is `[n, S]`, dtypes and meaning in `DECISION_COLUMNS` and `MONEY_COLUMNS`."""
+    """The opinion on every cell of a block; each field is `[n, S]`.
+
+    Dtypes and meaning stand in `DECISION_COLUMNS`, `MONEY_COLUMNS` and `BOOK_COLUMNS`.
+    """
 
     ensemble_action: NDArray[np.int8]
     ensemble_confidence: F8
@@ -386,14 +396,16 @@ class Decisions:
     gross_edge: F8 | None = None
     edge: F8 | None = None
     risk: F8 | None = None
+    forecast: F8 | None = None
+    beta: F8 | None = None
 
     @classmethod
-    def empty(cls, n: int, n_symbols: int, is_priced: bool = False) -> "Decisions":
+    def empty(cls, n: int, n_symbols: int, is_priced: bool = False, is_book: bool = False) -> "Decisions":
         """Allocate uninitialised outputs for `n` bars; kernels write every cell. The columns are views of two slabs.
 
-        is_priced: with the four columns of the opinion in money.
+        is_priced: with the four columns of the opinion in money; is_book: with the two that a book reads beside them.
         """
-        rows = len(Value) if is_priced else N_UNPRICED
+        rows = len(Value) if is_book else N_ALONE if is_priced else N_UNPRICED
         codes, values = np.empty((len(Code), n, n_symbols), np.int8), np.empty((rows, n, n_symbols))
         columns: dict[str, NDArray] = {name: plane.view(dtype) for (name, dtype), plane in zip(_CODES, codes)}
         return cls(**columns | dict(zip(_VALUES, values)))
@@ -401,20 +413,22 @@ class Decisions:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the fields that hold something."""
-        return (*DECISION_COLUMNS, *(() if self.edge is None else MONEY_COLUMNS))
+        money = () if self.edge is None else MONEY_COLUMNS
+        return (*DECISION_COLUMNS, *money, *(() if self.forecast is None else BOOK_COLUMNS))
 
     @property
-    def money(self) -> tuple[F8, F8, F8]:
-        """Gross edge, net edge and risk, each [n, S], or (0, 0) without a price."""
-        if self.gross_edge is None or self.edge is None or self.risk is None:
-            return (np.empty((0, 0)),) * 3
-        return self.gross_edge, self.edge, self.risk
+    def money(self) -> tuple[F8, F8, F8, F8, F8]:
+        """Gross edge, net edge, risk, forecast and beta, each [n, S]; (0, 0) without a price, or the last two without a book."""
+        planes = (self.gross_edge, self.edge, self.risk, self.forecast, self.beta)
+        gross, edge, risk, forecast, beta = (np.empty((0, 0)) if plane is None else plane for plane in planes)
+        return gross, edge, risk, forecast, beta
 
     @property
     def slabs(self) -> tuple[NDArray[np.int8], F8]:
-        """The slabs `codes [11, n, S]` and `values [5 or 9, n, S]` behind the columns. Raises InputError when not made by `empty`."""
+        """The slabs `codes [11, n, S]` and `values [5, 9 or 11, n, S]` behind the columns. Raises InputError when not made by `empty`."""
         codes, values = self.raw_action.base, self.raw_confidence.base
-        shape, rows = self.raw_action.shape, N_UNPRICED if self.edge is None else len(Value)
+        priced = len(Value) if self.forecast is not None else N_ALONE
+        shape, rows = self.raw_action.shape, N_UNPRICED if self.edge is None else priced
         if codes is None or values is None or codes.shape != (len(Code), *shape) or values.shape != (rows, *shape):
             raise InputError(f"decisions must come whole from Decisions.empty, was of shape {list(shape)} from elsewhere")
         return codes, values

@@ -23,7 +23,7 @@ from qtcore.chain.price import (
     value,
 )
 from qtcore.check import as_array, check_probs
-from qtcore.choices import DecideRule, EnsembleRule, MetaMode, MetaVariant, MissingFill, PolicyBase
+from qtcore.choices import BookKind, DecideRule, EnsembleRule, MetaMode, MetaVariant, MissingFill, PolicyBase
 from qtcore.ensemble import average, weighted_score_rule
 from qtcore.jit import kernel
 from qtcore.meta.bet import judge_bets
@@ -96,14 +96,15 @@ def note_doubts(bids, params, codes, start, stop):
 def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes, values, bids, start, stop):
     """Decide the cells [start, stop) by what their opinion earns after costs, and write down what meta layer and arbiter say to them.
 
-    codes, values [9, N]: read the ensemble's columns and LEAN; bids [7, >= stop - start]: scratch.
+    codes, values [9 or 11, N]: read the ensemble's columns and LEAN; bids [7, >= stop - start]: scratch.
     """
     lean, meta = values[Value.LEAN], params[0]["meta"]
     keep(codes, values, start, stop)
     if params[0]["arbiter"]["enabled"] != 0:
         score_cells(arbiter, values[Value.ARBITER_SCORE], start, stop)
     value(lean, pricing, values[Value.ARBITER_SCORE], probs[2], maps, offset, params, bids, start, stop, 0)
-    price(lean, bids, params, codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE], values[Value.GROSS_EDGE :], start, stop, 0)
+    said, sure = codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE]
+    price(lean, bids, pricing, params, said, sure, values[Value.GROSS_EDGE :], start, stop, 0)
     first, is_asked = start, (meta["enabled"] != 0) & (meta["mode"] == MetaMode.BET)
     while first < stop and is_asked:
         f, end = map_at(maps, first + offset)
@@ -122,12 +123,12 @@ def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes
 def decide_block(
     action, confidence, said, arbiter, regime, probs, problem, pricing, maps, offset, params, codes, values, table, found, filled, bids
 ):  # fmt: skip
-    """Decide N cells: every column of `codes` [11, N] int8 and `values` [5 or 9, N] float64 is written, rows as in `Code` and `Value`.
+    """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, 9 or 11, N] float64 is written, rows as in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
     unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] of
     NaN and [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which
-    cells pass the layers. What `decide.rule = edge` reads, of any length else: said [5, 3 N] or [5, 0] (`fill_in`), pricing [2, N]
+    cells pass the layers. What `decide.rule = edge` reads, of any length else: said [5, 3 N] or [5, 0] (`fill_in`), pricing [3, N]
     (`pricing_of`), maps MAP [F] and offset (`value`), and the scratch filled [5, >= 3 chunk], bids [7, >= chunk].
     """
     n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
@@ -179,7 +180,7 @@ def decide(
 
     votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
     or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one or `[n]`, is the
-    reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [2, n, S]
+    reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [3, n, S]
     (`pricing_of`) and maps (`maps_on`): for `decide.rule = edge`; without them there is no edge. out: decisions from
     `Decisions.empty(n, S)` to write into, else fresh ones. Values are trusted (`check.as_votes`).
 
@@ -201,7 +202,7 @@ def decide(
     record = params.record() if isinstance(params, Params) else params
     is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE
     if out is None:
-        out = Decisions.empty(n, n_symbols, is_priced)
+        out = Decisions.empty(n, n_symbols, is_priced, record[0]["governor"]["book"] == BookKind.CROSS_SECTION)
     if pricing is None:
         pricing = np.full((N_PRICING, n if is_priced else 0, n_symbols), np.nan)
     codes, values = out.slabs
@@ -240,7 +241,7 @@ def price_opinion(action: np.ndarray, confidence: F8, pricing: F8, maps: np.ndar
     lean, flat, bids = values[Value.LEAN], _flat(pricing), np.empty((N_BIDS, n_cells))
     value(lean, flat, np.full(1, np.nan), np.full(1, np.nan), maps, 0, record, bids, 0, n_cells, 0)
     raw = codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE], values[Value.GROSS_EDGE :]
-    price(lean, bids, record, *raw, 0, n_cells, 0)
+    price(lean, bids, flat, record, *raw, 0, n_cells, 0)
 
 
 def _flat(planes: np.ndarray, dtype: type = np.float64) -> np.ndarray:

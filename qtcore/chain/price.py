@@ -18,7 +18,7 @@ from qtcore.jit import kernel
 from qtcore.meta.bet import shrink_rule
 from qtcore.types import F8, I8, MAP, N_KNOTS, N_MODELS, NEVER, NS_PER_HOUR, Code, Value, Votes
 
-VOLATILITY, FUNDING, N_PRICING = range(3)  # rows of what prices an opinion
+VOLATILITY, FUNDING, BETA, N_PRICING = range(4)  # rows of what prices an opinion
 
 
 class Bid(IntEnum):
@@ -36,6 +36,7 @@ class Bid(IntEnum):
 N_BIDS = len(Bid)
 NO_CELL = 2**62  # beyond every block
 VOLATILITY_NAME = "volatility_72h"  # the feature that prices; 24, 72 and 168 hours earned the same (2026-11)
+BETA_NAME = "beta_168"  # the feature that a book may be neutral in
 CARRY_SPAN = 72 * NS_PER_HOUR  # over which funding is averaged
 
 
@@ -212,7 +213,7 @@ def value_cells(lean, pricing, score, pays, map_, asks, takes, bids, start, stop
 def value(lean, pricing, score, pays, maps, offset, params, bids, start, stop, at):
     """Value the opinion of the cells [start, stop) before costs into bids [7, >= at + stop - start], rows as in `Bid`.
 
-    lean [N]: of the ensemble; pricing [2, N]: VOLATILITY of a bar's return, NaN unknown; score [N]: the arbiter's, NaN for none; pays
+    lean [N]: of the ensemble; pricing [3, N]: VOLATILITY of a bar's return, NaN unknown; score [N]: the arbiter's, NaN for none; pays
     [N] or [1]: probability of the meta model that the bet pays, NaN without an answer. maps MAP [F]: `first` in cells of the whole, of
     which cell 0 of the arrays is number `offset`. A bet that the meta layer leaves out is no bid.
     """
@@ -227,11 +228,11 @@ def value(lean, pricing, score, pays, maps, offset, params, bids, start, stop, a
 
 
 @kernel
-def price(lean, bids, params, raw_action, raw_confidence, money, start, stop, at):
-    """Decide the cells [start, stop) by what is left after costs: raw_action, raw_confidence [N], and money [3, N]: gross edge, edge, risk.
+def price(lean, bids, pricing, params, raw_action, raw_confidence, money, start, stop, at):
+    """Decide the cells [start, stop) by what is left after costs: raw_action, raw_confidence [N], and money [3 or 5, N].
 
-    bids [7, ...]: as `value` wrote them, the first at `at`. The confidence is the probability that the trade pays, of the ensemble's side
-    where nothing trades.
+    bids [7, ...]: as `value` wrote them, the first at `at`; pricing [3, N]. The confidence is the probability that the trade pays, of the
+    ensemble's side where nothing trades. Rows of money: gross edge, edge and risk, for a book forecast and beta too.
     """
     broker, min_edge = params[0]["broker"], params[0]["decide"]["min_edge"]
     costs, horizon = costs_rule(broker["fee_rate"], broker["slippage_rate"]), float(broker["max_holding_bars"])
@@ -248,14 +249,23 @@ def price(lean, bids, params, raw_action, raw_confidence, money, start, stop, at
         known = edge if (bid != 0.0) | is_arbiter else -costs
         money[1, i] = known if (lean[i] != 0.0) | is_arbiter else np.nan
         money[2, i] = arbiter_risk if is_arbiter else risk
+    for i in range(np.uintp(start), np.uintp(stop if len(money) > Value.FORECAST - Value.GROSS_EDGE else start)):
+        j = i + shift
+        carry = horizon * bids[Bid.CARRY, j]
+        _, _, _, is_arbiter = price_rule(bids[Bid.ENSEMBLE, j], bids[Bid.ARBITER, j], costs, carry, min_edge)
+        bid = bids[Bid.ARBITER, j] if is_arbiter else bids[Bid.ENSEMBLE, j]
+        money[3, i] = bid - carry if (lean[i] != 0.0) | is_arbiter else np.nan
+        money[4, i] = pricing[BETA, i]
 
 
-def pricing_of(volatility: F8, carry: F8 | None = None) -> F8:
-    """Return what prices an opinion, [2, n, S].
+def pricing_of(volatility: F8, carry: F8 | None = None, beta: F8 | None = None) -> F8:
+    """Return what prices an opinion, [3, n, S].
 
-    volatility [n, S]: of a bar's return; carry [n, S]: funding that a long expects to pay in a bar, a fraction, None for none.
+    volatility [n, S]: of a bar's return; carry [n, S]: funding that a long expects to pay in a bar, a fraction, None for none; beta
+    [n, S]: past beta to the market, None where nobody asks.
     """
-    return np.stack([volatility, np.zeros(volatility.shape) if carry is None else carry])
+    nothing = np.zeros(volatility.shape) if carry is None else carry
+    return np.stack([volatility, nothing, np.full(volatility.shape, np.nan) if beta is None else beta])
 
 
 def leans_of(votes: Votes) -> F8:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.broker import enter, funding_rule, gap_rule, leave, stop_fill_rule, stop_rule, traded_before, worst_rule
-from qtcore.choices import CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, SizingMode
+from qtcore.chain.book import book_rule, rebalance
+from qtcore.choices import BookKind, CooldownScope, DrawdownBasis, DrawdownReset, FillAt, GovernOrder, SizingMode
 from qtcore.governor import (
     empirical_odds,
     exit_rule,
@@ -28,9 +29,9 @@ from qtcore.governor import (
 )
 from qtcore.jit import kernel
 from qtcore.params import Params
-from qtcore.portfolio import init_account, mark_step, ruin_rule, sum_up, write_off
+from qtcore.portfolio import init_account, mark_step, reduces_rule, ruin_rule, sum_up, write_off
 from qtcore.rules import Reason
-from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, WAITS, Action, Bars, InputError
+from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, NS_PER_MINUTE, WAITS, Action, Bars, InputError
 
 
 @kernel(inline=True)
@@ -117,7 +118,7 @@ def fill_at_close(t, close, traded, before, time, bar, account, positions, close
     for i in range(n_held):
         s = held[i]
         position = positions[s]
-        if position["pending_notional"] != 0.0:
+        if position["pending_notional"] != 0.0 and not reduces_rule(position["pending_exit"]):
             if is_killed:
                 reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.EMERGENCY_STOP_ACTIVE.value)
             elif close[t, s] != close[t, s]:
@@ -168,15 +169,15 @@ def order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, horizon
 
 @kernel
 def trade(
-    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, gross, edge, risk, params_record, account_record,
-    positions, closed, scratch, final_action, reasons, size, pnl, equity, balance, exposure, worth, fills,
+    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, gross, edge, risk, forecast, beta, params_record,
+    account_record, positions, closed, scratch, final_action, reasons, size, pnl, equity, balance, exposure, worth, fills,
 ):  # fmt: skip
     """Trade a block of n bars. Returns the number of fills.
 
     open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; traded [n, S]: `traded_before`, read where
     `broker.impact` is above 0, else shape (0, 0); open_time, close_time [n] ns UTC.
     action [n, S] int8, confidence [n, S]: the opinion before the governor; gross, edge, risk [n, S]: its price (`MONEY_COLUMNS`), or shape
-    (0, 0) where it has none. params_record: `Params.record()`.
+    (0, 0) where it has none; forecast, beta [n, S]: what a book reads (`BOOK_COLUMNS`), else (0, 0). params_record: `Params.record()`.
     account_record ACCOUNT [1], positions POSITION [S], closed CLOSED [N_CLOSED]: the state, updated in place. scratch [2, S] uintp.
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
     symbol added to equity in the bar; equity, balance, exposure, worth [n] when the bar is done; fills FILL [K]: the ledger.
@@ -187,12 +188,13 @@ def trade(
     params, account, n_symbols, zero = params_record[0], account_record[0], close.shape[1], np.int64(0)  # a literal 0 compiles twice
     g, broker = params["governor"], params["broker"]
     is_killed, is_by_confidence, is_priced = g["emergency_stop"] != 0, g["order"] == GovernOrder.BY_CONFIDENCE, edge.shape[0] > 0
-    is_by_edge, earns, varies = is_priced & (g["order"] == GovernOrder.BY_EDGE), np.nan, np.nan
+    is_by_edge = is_priced & (g["order"] == GovernOrder.BY_EDGE)
     is_flatten, is_last_50 = is_killed and g["flatten_on_kill"] != 0, g["cooldown_scope"] == CooldownScope.LAST_50
     is_empirical, win_rate, payoff = g["sizing_mode"] == SizingMode.KELLY_EMPIRICAL, g["win_rate"], g["payoff"]
     is_close_fill, horizon, delist_after = broker["fill"] == FillAt.CLOSE, broker["max_holding_bars"], broker["delist_after"]
     is_next_close, is_worst = broker["fill"] == FillAt.NEXT_CLOSE, broker["fill"] == FillAt.WORST
     waits = WAITS if broker["fill"] == FillAt.ONE_BAR_LATER else 0
+    is_book = g["book"] == BookKind.CROSS_SECTION
     has_funding, own_bar = funding.shape[0] > 0, (0 if is_close_fill else 1) + (1 if waits != 0 else 0)
     held, candidates, n_held, n_pending, k = scratch[0], scratch[1], zero, zero, zero
     screen(action, confidence, close, params, reasons, final_action, size, pnl)
@@ -224,7 +226,7 @@ def trade(
             for i in range(n_held):
                 s = held[i]
                 position, price = positions[s], open_[t, s]
-                if position["pending_notional"] != 0.0:
+                if position["pending_notional"] != 0.0 and not reduces_rule(position["pending_exit"]):
                     if is_killed:
                         reasons[t, s] = cancel(account, position, int(reasons[t, s]), Reason.EMERGENCY_STOP_ACTIVE.value)
                     elif position["pending_exit"] & WAITS != 0:
@@ -261,9 +263,10 @@ def trade(
                 pnl[t, s] += mark_step(position, price, bar)  # 5 mark at the close
                 unrealised += position["unrealised"]
                 committed += position["entry_notional"]
-                if not is_next_close:  # 7 exits are ordered before entries
+                if not (is_next_close | is_book):  # 7 exits are ordered before entries
                     order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, horizon, is_flatten, waits)
-            if position["pending_notional"] != 0.0:  # on its way: to the open after the next, or to this close
+            is_entering = (position["pending_notional"] != 0.0) & (not reduces_rule(position["pending_exit"]))
+            if is_entering:  # on its way: to the open after the next, or to this close
                 committed += abs(position["pending_notional"])
                 is_wish = (action[t, s] != Action.HOLD) & (reasons[t, s] != Reason.LOW_CONFIDENCE.value) & (not is_next_close)
                 is_alone = is_wish & (position["qty"] == 0.0)
@@ -281,7 +284,7 @@ def trade(
                 t, close, traded, before, now, bar, account, positions, closed, held, n_held, reasons, pnl, fills, k, params
             )
             n_pending = zero
-            for i in range(n_held):
+            for i in range(n_held if not is_book else zero):
                 order_exit(t, held[i], bar, positions[held[i]], action, reasons, is_priced, own_bar, horizon, is_flatten, waits)
 
         roll_day(account, now, params)  # 6
@@ -289,7 +292,14 @@ def trade(
         veto = veto_step(account["is_halted"] != 0, account, closed, params)
         veto = veto if account["equity"] > 0.0 else Reason.LIQUIDATED.value
         m = zero
-        if veto == 0:  # 7 entries
+        if is_book:  # 7 of a book: what becomes smaller is ordered, what would become larger is asked for
+            m = rebalance(
+                t, bar, now - open_time[t], close, forecast, risk, beta, account, waits, positions, params, candidates, reasons,
+                final_action, size,
+            )  # fmt: skip
+            if m > g["max_daily_trades"] - account["trades_today"]:
+                sort_falling(candidates, m, size[t])
+        if veto == 0 and not is_book:  # 7 entries
             for s in range(n_symbols):
                 candidates[m] = s
                 m += reasons[t, s] == 0
@@ -299,17 +309,21 @@ def trade(
                 sort_falling(candidates, m, gross[t])
             if is_empirical:
                 win_rate, payoff = empirical_odds(closed, account["n_closed"], g["win_rate"], g["payoff"], g["kelly_trades"])
-        for i in range(m):
+        for i in range(m if veto == 0 else zero):
             s = candidates[i]
             position, side = positions[s], 1 if action[t, s] == Action.BUY else -1
             loss_time = last_loss(s, closed, account["n_closed"]) if is_last_50 else position["last_loss_time"]
-            if is_priced:
-                earns, varies = edge[t, s], risk[t, s]
-            sure = confidence[t, s]
-            notional, reason = govern_step(side, sure, earns, varies, s, now, loss_time, win_rate, payoff, account, position, params)
-            reasons[t, s] = reason
+            if is_book:
+                side = 1 if final_action[t, s] == Action.BUY else -1
+                notional, reason = side * size[t, s], book_rule(size[t, s], loss_time, now - g["cooldown_minutes"] * NS_PER_MINUTE)
+                reasons[t, s] = reason if (reason == Reason.APPROVED) | (reasons[t, s] == 0) else reasons[t, s]
+            else:
+                earns, varies = (edge[t, s], risk[t, s]) if is_priced else (np.nan, np.nan)
+                sure = confidence[t, s]
+                notional, reason = govern_step(side, sure, earns, varies, s, now, loss_time, win_rate, payoff, account, position, params)
+                reasons[t, s] = reason
             if reason == Reason.APPROVED:
-                final_action[t, s] = action[t, s]
+                final_action[t, s] = final_action[t, s] if is_book else action[t, s]
                 size[t, s] = notional
                 position["pending_notional"] = notional
                 position["pending_exit"] |= waits
@@ -323,6 +337,11 @@ def trade(
         if veto != 0:
             for s in range(n_symbols):
                 reasons[t, s] = reasons[t, s] if reasons[t, s] != 0 else veto
+        for i in range(m if is_book else zero):
+            s = candidates[i]
+            if reasons[t, s] != Reason.APPROVED:  # what was asked for in vain
+                final_action[t, s] = Action.HOLD
+                size[t, s] = 0.0
 
         if is_close_fill:
             k, n_held = fill_at_close(
@@ -394,13 +413,14 @@ class TradeResult:
 
 
 def fill_capacity(params: Params, close_time: NDArray[np.int64], n_symbols: int) -> int:
-    """Return the largest number of fills a block can have: two per approval, and what was carried into it."""
+    """Return the largest number of fills a block can have: two per approval, what was carried into it, and what a book made smaller."""
     days = int(close_time[-1] // NS_PER_DAY - close_time[0] // NS_PER_DAY) + 1 if len(close_time) else 0
     approvals = min(len(close_time) * n_symbols, params.governor.max_daily_trades * days)
-    return 2 * approvals + 3 * n_symbols
+    reductions = (len(close_time) // params.governor.rebalance_bars + 1) * n_symbols if params.is_book else 0
+    return 2 * approvals + reductions + 3 * n_symbols
 
 
-UNPRICED = (np.empty((0, 0)),) * 3  # gross, edge and risk of an opinion without a price
+UNPRICED = (np.empty((0, 0)),) * 5  # what an opinion without a price has of it
 UNASKED = np.empty((0, 0))  # quote volumes where nobody asks how much was traded
 
 
@@ -420,7 +440,7 @@ def run_trade(
     params: Params,
     state: TradeState,
     loop: Callable[..., int] = trade,
-    money: tuple[F8, F8, F8] = UNPRICED,
+    money: tuple[F8, F8, F8, F8, F8] = UNPRICED,
 ) -> TradeResult:
     """Trade the opinion `action`, `confidence` [n, S] on `bars`; `state` is carried on in place.
 
@@ -473,14 +493,14 @@ def close_all(account_record, positions, closed, traded, fills, now, params_reco
     account, params, k = account_record[0], params_record[0], 0
     for s in range(len(positions)):
         position = positions[s]
-        if position["pending_notional"] != 0.0:
-            position["pending_notional"] = 0.0
-            position["pending_exit"] = 0
-            account["n_cancelled"] += 1
         if position["qty"] != 0.0:
             slot, fill = closed[account["n_closed"] % N_CLOSED], begin(fills[np.uintp(k)], s, now, account["n_bars"] - 1)
             leave(account, position, slot, fill, position["last_close"], depth_of(traded, 0, s), Reason.END_OF_DATA.value, params)
             k += 1
+        if position["pending_notional"] != 0.0:
+            position["pending_notional"] = 0.0
+            position["pending_exit"] = 0
+            account["n_cancelled"] += 1
     account["balance"] = max(account["balance"], 0.0)  # closing costs may be more than is left
     account["equity"], account["exposure"] = account["balance"], 0.0
     return k

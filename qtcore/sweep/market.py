@@ -23,10 +23,11 @@ class Market:
     action [B, 5, C], confidence [B, 5, C], arbiter [B, 6, C], regime [B, 2, C]: C cells of a block, absent and NaN beyond the last bar.
     pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
     probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
-    said [B, 5, 3 C], the voters' probabilities, or [1, 5, 0], pricing [B, 2, C], or [1, 2, 0], and maps MAP [F], `first` in cells: what
+    said [B, 5, 3 C], the voters' probabilities, or [1, 5, 0], pricing [B, 3, C], or [1, 3, 0], and maps MAP [F], `first` in cells: what
     prices the opinion (`qtcore.chain.price`).
     cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
     traded [S]: quote volume of each symbol's last bar with any before the first bar here (`last_traded`), 0.0 where there was none.
+    first: number of the first bar here since the account began, by which a book counts its rebalancings.
     kept: what `buffers` returned last.
     """
 
@@ -45,6 +46,7 @@ class Market:
     maps: NDArray
     cells: NDArray[np.int8]
     traded: F8
+    first: int
     kept: list[tuple[NDArray[np.int8], F8, F8, I8]] = field(default_factory=list, repr=False, compare=False)
 
     @classmethod
@@ -60,11 +62,12 @@ class Market:
         pricing: F8 | None = None,
         maps: NDArray | None = None,
         traded: F8 | None = None,
+        first: int = 0,
     ) -> Self:
         """Lay out checked bars (`as_bars`), votes (`as_votes`), the arbiter's inputs [6, n, S] and the regime's [2, n, S].
 
         cells: regimes, for metrics of each. probs [3, n, S], problem [n]: what the meta model said, and why it was silent. pricing
-        [2, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them. traded [S]: where bars came before these (`last_traded`).
+        [3, n, S] (`pricing_of`), maps (`maps_on`): for rows that read them. traded [S], first: where bars came before (`last_traded`).
         """
         n, n_symbols = bars.close.shape
         size = max(1, min(BLOCK // max(1, n_symbols), n))
@@ -82,7 +85,7 @@ class Market:
         if pricing is not None and votes.probs is not None:
             said = _blocked(votes.probs.reshape(N_MODELS, n, -1), size, np.nan)
         before = np.zeros(n_symbols) if traded is None else traded
-        return cls(bars, size, action, confidence, said, *planes, pattern, score, meta, silent, prices, known, regimes, before)
+        return cls(bars, size, action, confidence, said, *planes, pattern, score, meta, silent, prices, known, regimes, before, first)
 
     def buffers(self, n_threads: int) -> tuple[NDArray[np.int8], F8, F8, I8]:
         """Return the opinion that each thread laid out last, for it to use again.

@@ -14,12 +14,12 @@ from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.price import N_BIDS
 from qtcore.chain.trade import trade
-from qtcore.choices import DecideRule, MetaMode, MetaVariant, PolicyBase
+from qtcore.choices import BookKind, DecideRule, MetaMode, MetaVariant, PolicyBase
 from qtcore.jit import kernel, prange
 from qtcore.metrics import update_metrics
 from qtcore.params import PARAMS
 from qtcore.rules import Reason
-from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_CLOSED, N_MODELS, N_UNPRICED, POSITION, REGIME_METRICS, Code, Value
+from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_ALONE, N_CLOSED, N_MODELS, N_UNPRICED, POSITION, REGIME_METRICS, Code, Value
 
 N_REGIMES = 15  # nine regimes, three volatilities, three trends
 N_CODES, N_VALUES = len(Code), len(Value)
@@ -58,19 +58,19 @@ def sweep_piece(
     codes, values = np.empty((N_CODES, size * n_symbols), np.int8), np.empty((N_VALUES, size * n_symbols))
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(size * n_symbols, np.int32)
     n_priced = n if pricing.shape[2] > 0 else 0
-    money, n_cells = np.empty((3, n_priced, n_symbols)), size * n_symbols if n_priced > 0 else 0
+    money, n_cells = np.empty((5, n_priced, n_symbols)), size * n_symbols if n_priced > 0 else 0
     filled, bids = np.empty((N_MODELS, 3 * n_cells)), np.empty((N_BIDS, n_cells))
     account, positions = fresh_account.copy(), fresh_positions.copy()
     closed, scratch = np.zeros(N_CLOSED * CLOSED_BYTES, np.uint8), np.empty((2, n_symbols), np.uintp)
     governed, amounts = np.empty((2, size, n_symbols), np.int8), np.empty((2, size, n_symbols))
-    lines, fills = np.empty((4, size)), np.empty((2 * size + 3) * n_symbols * FILL_BYTES, np.uint8)
+    lines, fills = np.empty((4, size)), np.empty((3 * size + 3) * n_symbols * FILL_BYTES, np.uint8)
     known = np.full(3, -1)
     for row in rows:
         if groups[2, row] != known[2]:
             opine(
                 action, confidence, said, arbiter, regime, pattern, score, probs, problem, pricing, maps, records[row],
                 groups[:, row] != known, codes, values, table, found, filled, bids, base, raw_action.reshape(-1),
-                raw_confidence.reshape(-1), money.reshape(3, -1),
+                raw_confidence.reshape(-1), money.reshape(5, -1),
             )  # fmt: skip
             known[:] = groups[:, row]
         account[:] = fresh_account
@@ -78,14 +78,16 @@ def sweep_piece(
         closed[:] = 0
         start_row(records[row], account, metrics[row])
         is_priced = n_priced > 0 and records[row].view(PARAMS)[0]["decide"]["rule"] == DecideRule.EDGE
+        is_book = is_priced and records[row].view(PARAMS)[0]["governor"]["book"] == BookKind.CROSS_SECTION
         for first in range(0, n, size):
             last = min(first + size, n)
-            prices = slice(first, last if is_priced else first)
+            prices, shares = slice(first, last if is_priced else first), slice(first, last if is_book else first)
             before = account.view(ACCOUNT)[0]["equity"]
             k = trade(
                 open_[first:last], high[first:last], low[first:last], close[first:last],
                 funding[first:last], traded[first:last], open_time[first:last], close_time[first:last],
                 raw_action[first:last], raw_confidence[first:last], money[0, prices], money[1, prices], money[2, prices],
+                money[3, shares], money[4, shares],
                 records[row].view(PARAMS), account.view(ACCOUNT),
                 positions.view(POSITION), closed.view(CLOSED), scratch, governed[0, : last - first],
                 governed[1, : last - first].view(np.uint8), amounts[0, : last - first], amounts[1, : last - first],
@@ -123,11 +125,11 @@ def opine(
     action, confidence, said, arbiter, regime, pattern, score, probs, problem, pricing, maps, record, is_new, codes, values, table, found,
     filled, bids, base, raw_action, raw_confidence, money,
 ):  # fmt: skip
-    """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N], and money [3, N] or [3, 0].
+    """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N], and money [5, N] or [5, 0].
 
     action ... maps: as in `Market`. is_new [3]: ensemble, pattern table and opinion, whether each differs from before. codes [11, C],
-    values [9, C], found [C], filled [5, 3 C], bids [7, C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence of
-    the ensemble. Both are kept.
+    values [11, C], found [C], filled [5, 3 C], bids [7, C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence
+    of the ensemble. Both are kept.
     """
     params, size = record.view(PARAMS), len(found)
     is_fixed = True
@@ -136,6 +138,8 @@ def opine(
     meta = params[0]["meta"]
     is_policy = meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY and meta["variant"] == MetaVariant.PUBLISHED
     is_priced = params[0]["decide"]["rule"] == DecideRule.EDGE
+    is_book = is_priced and params[0]["governor"]["book"] == BookKind.CROSS_SECTION
+    n_values = N_VALUES if is_book else N_ALONE if is_priced else N_UNPRICED
     is_quick = is_fixed and is_policy and meta["policy_base"] == PolicyBase.SHARED
     patterns = table[:N_PATTERNS] if is_fixed else table
     if is_new[1]:
@@ -151,13 +155,13 @@ def opine(
         told, prices, offset = said[min(b, len(said) - 1)], pricing[min(b, len(pricing) - 1)], b * size
         decide_block(
             action[b], confidence[b], told, arbiter[b], regime[b], answers, silent, prices, maps, offset, params, codes,
-            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, filled, bids,
+            values[:n_values], patterns, found, filled, bids,
         )  # fmt: skip
         for i in range(stop - start):
             raw_action[start + i] = codes[Code.RAW_ACTION, i]
             raw_confidence[start + i] = values[Value.RAW_CONFIDENCE, i]
             base[start + i] = values[Value.ENSEMBLE_CONFIDENCE, i]
-        for k in range(3 if is_priced and money.shape[1] > 0 else 0):
+        for k in range(n_values - Value.GROSS_EDGE if is_priced and money.shape[1] > 0 else 0):
             for i in range(stop - start):
                 money[k, start + i] = values[Value.GROSS_EDGE + k, i]
 

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from qtcore.broker import traded_before
 from qtcore.chain.decide import decide_block
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
-from qtcore.chain.price import N_BIDS
-from qtcore.choices import DecideRule, MetaMode, PolicyBase
+from qtcore.chain.price import BETA, N_BIDS
+from qtcore.choices import BookKind, DecideRule, MetaMode, Neutral, PolicyBase
 from qtcore.jit import kernel, n_threads, prange
 from qtcore.metrics import init_metrics
 from qtcore.params import PARAMS, Params
@@ -15,9 +15,9 @@ from qtcore.portfolio import init_account
 from qtcore.sweep.lanes import run_lanes
 from qtcore.sweep.layout import LANES, N_ACCOUNT, N_POSITION, RESULTS
 from qtcore.sweep.market import Market
-from qtcore.sweep.plain import N_CODES, N_REGIMES, N_VALUES, sweep_rows
+from qtcore.sweep.plain import N_CODES, N_REGIMES, sweep_rows
 from qtcore.sweep.rows import Driver, as_bytes, cut, number_rows, opinion_rows, suited, time_unit
-from qtcore.types import F8, I8, N_MODELS, N_UNPRICED, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
+from qtcore.types import F8, I8, N_ALONE, N_MODELS, N_UNPRICED, REGIME_METRICS, Bars, Code, InputError, Value, Verdict, Votes, slab
 
 N_RESULTS = len(RESULTS)
 __all__ = ["Bars", "Votes", "equity_at", "sweep", "sweep_with_equity"]  # the first two for the example
@@ -76,6 +76,11 @@ def _run(market: Market, records: NDArray, ends: I8, n_chunks: int = 0) -> tuple
         raise InputError("broker.max_holding_bars must be above 0 in a sweep, was 0; put the label's horizon there")
     if np.any(records["decide"]["rule"] == DecideRule.EDGE) and not market.pricing.shape[2]:
         raise InputError("market must hold pricing where a row has decide.rule edge, was made without (Market.of)")
+    is_book, width = records["governor"]["book"] == BookKind.CROSS_SECTION, market.bars.close.shape[1]
+    if np.any(is_book) and width < 2:
+        raise InputError(f"market must hold 2 symbols or more where a row has governor.book cross_section, was of {width}")
+    if np.any(is_book & (records["governor"]["neutral"] >= Neutral.BETA)) and np.all(np.isnan(market.pricing[:, BETA])):
+        raise InputError("market must hold betas where a row has governor.neutral beta, was made without (pricing_of)")
     p = len(records)
     metrics = np.repeat(init_metrics(0.0), p)
     regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)
@@ -112,6 +117,7 @@ def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equi
     for k, name in enumerate(RESULTS):
         metrics[name][rows] = results[:, k].reshape(-1)
     metrics["n_bars"][rows] = n
+    metrics["n_closed"][rows] = (metrics["n_fills"] - metrics["n_trades"])[rows]
     metrics["first_equity"][rows] = records["broker"]["initial_cash"][rows]
     equity[rows] = at_ends.swapaxes(1, 2).reshape(len(rows), len(ends))
     return chunks.plain
@@ -127,6 +133,7 @@ def _plainly(market: Market, records: NDArray, plain: I8, ends: I8, n_chunks: in
     if len(traded):
         traded_before(bars.close, bars.volume, market.traded.copy(), traded)
     account, positions, _ = init_account(Params(), n_symbols)
+    account["n_bars"] = market.first
     bounds = np.linspace(0, len(order), min(len(order), n_chunks or 8 * n_threads()) + 1).astype(np.int64)
     sweep_rows(
         bars.open, bars.high, bars.low, bars.close, funding, traded, bars.open_time, bars.close_time, market.action, market.confidence,
@@ -142,7 +149,7 @@ def _groups(market: Market, records: NDArray) -> I8:
     meta, broker = opinion["meta"], records["broker"]
     is_priced = records["decide"]["rule"] == DecideRule.EDGE
     meta["low_confidence"] = records["meta"]["low_confidence"] * ~is_priced
-    prices = [records["decide"]["rule"], records["decide"]["min_edge"] * is_priced]
+    prices = [records["decide"]["rule"], records["decide"]["min_edge"] * is_priced, records["governor"]["book"] * is_priced]
     prices += [broker[name] * is_priced for name in ("fee_rate", "slippage_rate", "max_holding_bars")]
     table = [opinion["ensemble"], *(meta[name] for name in ("consensus_threshold", "disagreement_threshold", "missing_fill"))]
     return np.stack([number_rows(columns) for columns in (table[:1], table, [*table, meta, records["arbiter"], *prices])])
@@ -185,7 +192,7 @@ def lanes_piece(
     """
     n, n_symbols = close.shape
     block = action.shape[2]
-    codes, values = np.empty((N_CODES, block), np.int8), np.empty((N_VALUES, block))
+    codes, values = np.empty((N_CODES, block), np.int8), np.empty((N_ALONE, block))
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(block, np.int32)
     scores = score.reshape(-1)[: n * n_symbols].reshape(n, n_symbols)
     a, p = np.empty(N_ACCOUNT), np.empty((n_symbols, N_POSITION))
@@ -233,7 +240,7 @@ def lay_out(
         told, prices, start = said[min(b, len(said) - 1)], pricing[min(b, len(pricing) - 1)], b * size
         decide_block(
             action[b], confidence[b], told, arbiter[b], regime[b], answers, silent, prices, maps, start, params, codes,
-            values[:N_VALUES if is_priced else N_UNPRICED], patterns, found, filled, scratch,
+            values[:N_ALONE if is_priced else N_UNPRICED], patterns, found, filled, scratch,
         )  # fmt: skip
         for i in range(min(size, len(kind) - start) if is_priced else 0):
             kind[start + i] = 1

@@ -27,6 +27,7 @@ from qtcore.types import F8, Decisions
 from research.evidence.finding import independent_trades
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
+from research.runs.round_trips import opens
 from research.runs.tables import tested_rows
 from research.training.regimes import CELLS, SLICES, regime_cells, slice_sums
 from research.training.scoring.bootstrap import Bootstrap, block_length, interval
@@ -179,7 +180,7 @@ def _describe(out: pd.DataFrame, run: RunRecord, result: Any, decisions: Decisio
         out["accuracy"] = right / scored
     fills = result.fills
     kind = regime[np.maximum(fills["bar"] - 1, 0), fills["symbol"]]  # a cell's PnL runs from its close to the next (D-94)
-    for figure, weights in (("n_trades", fills["is_entry"]), ("fees", fills["fee"]), ("turnover", np.abs(fills["qty"] * fills["price"]))):
+    for figure, weights in (("n_trades", opens(fills)), ("fees", fills["fee"]), ("turnover", np.abs(fills["qty"] * fills["price"]))):
         out[figure] = slice_sums(np.bincount(kind, weights, minlength=len(CELLS)))
     out.loc[(out.index[0][0], "total"), "max_drawdown"] = drawdown(np.append(run.params.broker.initial_cash, result.equity)).max()
 

@@ -32,6 +32,7 @@ from research.data.resample import gather
 from research.data.rows import bars_of
 from research.errors import DataError, UserError, several
 from research.runs.record import RunRecord
+from research.runs.round_trips import closes, held_last, opens, resized
 
 PRICES = ("open", "high", "low", "close")
 
@@ -125,8 +126,10 @@ def bounds_text(figures: Mapping[str, Any]) -> str:
 def _inside_stops(run: RunRecord) -> tuple[NDArray, NDArray]:
     """Return entries and exits, FILL [K] each, of the stops that were filled at their level inside a bar."""
     fills = run.result.fills
-    entries, exits = fills[fills["is_entry"] == 1], fills[(fills["is_entry"] == 0) & (fills["reason"] == Reason.STOP)]
+    entries, exits = fills[opens(fills)], fills[closes(fills) & (fills["reason"] == Reason.STOP)]
     entries = entries[np.argsort(entries["trade_id"], kind="stable")]
+    for rows in resized(fills):  # the stop was that of what was held last
+        entries[np.searchsorted(entries["trade_id"], rows["trade_id"][0])] = held_last(rows)
     exits = exits[np.isin(exits["trade_id"], entries["trade_id"])]  # a position that was taken over has no entry here
     entry = entries[np.searchsorted(entries["trade_id"], exits["trade_id"])]
     is_inside = (exits["reference_price"] == entry["stop_price"]) & (run.bars.open[exits["bar"], exits["symbol"]] != entry["stop_price"])

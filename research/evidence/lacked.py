@@ -12,6 +12,7 @@ from qtcore.types import I8
 from research.data.clock import iso
 from research.data.lacks import measure, mute, sentences
 from research.runs.record import RunRecord
+from research.runs.round_trips import closes, opens
 from research.runs.tables import tested_rows
 from research.training.predictions import Predictions
 
@@ -85,6 +86,7 @@ def funding_payments(run: RunRecord) -> int:
     due = np.cumsum((run.bars.funding != 0.0) & ~np.isnan(run.bars.close), axis=0)
     due = np.vstack([np.zeros((1, due.shape[1]), np.int64), due])
     fills = np.concatenate([run.result.fills, run.closing_fills])
+    fills = fills[opens(fills) | closes(fills)]  # what resizes a position leaves it open
     is_entry, at_close = fills["is_entry"] == 1, run.params.broker.fill.is_at_close
     exits_late = np.isin(fills["reason"], (Reason.END_OF_DATA, Reason.LIQUIDATED)) | (at_close & (fills["reason"] != Reason.STOP))
     before = due[fills["bar"] + np.where(is_entry, at_close, exits_late), fills["symbol"]]  # rates due up to the fill

@@ -38,11 +38,11 @@ from qtcore.arbiter import score_cells
 from qtcore.broker import last_traded
 from qtcore.chain.decide import decide
 from qtcore.chain.price import N_BIDS, Bid, leans_of, maps_on, no_map, price, value
-from qtcore.chain.trade import TradeState, run_trade, trade
+from qtcore.chain.trade import UNPRICED, TradeState, run_trade, trade
 from qtcore.choices import EnsembleRule, MetaMode
 from qtcore.features import Planes
 from qtcore.meta import Hits, MetaSource, hit_bars, meta_problems, meta_probs
-from qtcore.types import F8, I8, NS_PER_DAY, Votes
+from qtcore.types import F8, I8, N_ALONE, NS_PER_DAY, Value, Votes
 from research.errors import several
 from research.runs.benchmark import growth
 from research.runs.record import RunRecord
@@ -60,7 +60,7 @@ CONSTANT = 1e-18  # variance of a lean that never changes
 MANY = 1_000_000  # distinct placebos, from which on they are not counted
 KEYS = {"timing": 0x71A1, "direction": 0xD12E}  # of Philox, beside the number of the fold or block
 
-Said = tuple[NDArray[np.int8], F8, tuple[F8, F8, F8]]  # raw action, raw confidence and money of the tested rows
+Said = tuple[NDArray[np.int8], F8, tuple[F8, F8, F8, F8, F8]]  # raw action, raw confidence and money of the tested rows
 
 
 def placebo(run: RunRecord, draws: int | None = None) -> dict[str, Any]:
@@ -320,7 +320,7 @@ class Replay:
 
     @cached_property
     def pricing(self) -> F8 | None:
-        """What prices the opinions, [2, n, S], None where they have no price."""
+        """What prices the opinions, [3, n, S], None where they have no price."""
         pricing = self.run.result.pricing
         return None if pricing is None else np.ascontiguousarray(pricing[:, self.rows])
 
@@ -373,23 +373,25 @@ class Replay:
             seen = votes if len(self.spans) == 1 else votes[rows], self.planes.arbiter[:, rows], self.planes.regime[:, rows]
             parts.append(decide(*seen, params, of[0], meta_problem=problem[rows], pricing=of[1], maps=maps))
         action, confidence = (np.concatenate([getattr(part, name) for part in parts]) for name in ("raw_action", "raw_confidence"))
-        gross, edge, risk = map(np.concatenate, zip(*(part.money for part in parts)))
-        return action, confidence, (gross, edge, risk)
+        gross, edge, risk, forecast, beta = map(np.concatenate, zip(*(part.money for part in parts)))
+        return action, confidence, (gross, edge, risk, forecast, beta)
 
     def turned(self, sign: I8) -> Said:
         """Trade on bids times `sign` [n] of each row: 1 as they were, -1 to the other side."""
         if self.pricing is None:
             action, confidence = (getattr(self.run.result.decisions, name)[self.rows] for name in ("raw_action", "raw_confidence"))
-            return (1 + (action - 1) * sign[:, None]).astype(np.int8), confidence, (np.empty((0, 0)),) * 3
+            return (1 + (action - 1) * sign[:, None]).astype(np.int8), confidence, UNPRICED
         bids, signs = self.bids.copy(), np.repeat(sign, self.n_symbols)
         bids[[Bid.ENSEMBLE, Bid.ARBITER]] *= signs
-        action, confidence, money = np.empty(self.n_cells, np.int8), np.empty(self.n_cells), np.empty((3, self.n_cells))
+        rows_of_money = len(Value) - Value.GROSS_EDGE if self.run.params.is_book else N_ALONE - Value.GROSS_EDGE
+        action, confidence, money = np.empty(self.n_cells, np.int8), np.empty(self.n_cells), np.empty((rows_of_money, self.n_cells))
+        pricing = self.pricing.reshape(len(self.pricing), -1)
         for rows, params in self._priced_spans:
             start, stop = rows.start * self.n_symbols, rows.stop * self.n_symbols
-            price(self._lean, bids, params.record(), action, confidence, money, start, stop, start)
+            price(self._lean, bids, pricing, params.record(), action, confidence, money, start, stop, start)
         shape = self.n, self.n_symbols
-        gross, edge, risk = (plane.reshape(shape) for plane in money)
-        return action.reshape(shape), confidence.reshape(shape), (gross, edge, risk)
+        gross, edge, risk, forecast, beta = (*(plane.reshape(shape) for plane in money), *UNPRICED)[: len(UNPRICED)]
+        return action.reshape(shape), confidence.reshape(shape), (gross, edge, risk, forecast, beta)
 
     @cached_property
     def bids(self) -> F8:
@@ -420,7 +422,9 @@ class Replay:
 
     def _fresh(self) -> TradeState:
         before = self.run.result.bars[: self.rows.start]
-        return replace(TradeState.fresh(self.run.params, self.n_symbols), traded=last_traded(before.close, before.volume))
+        fresh = replace(TradeState.fresh(self.run.params, self.n_symbols), traded=last_traded(before.close, before.volume))
+        fresh.account["n_bars"] = self.rows.start
+        return fresh
 
     def _mean(self, equity: F8) -> float:
         at = np.append(self.run.params.broker.initial_cash, equity[self.ends])

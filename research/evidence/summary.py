@@ -30,6 +30,7 @@ from research.evidence.traders import declined, traders
 from research.files import plain
 from research.runs.benchmark import bar_returns, drawdown
 from research.runs.record import RunRecord
+from research.runs.round_trips import opens
 from research.runs.ruin import ruin_of
 from research.runs.tables import final_source, held, held_bars, mean_exposure, tested_rows
 from research.training.models.base import OURS
@@ -148,7 +149,7 @@ def performance(run: RunRecord, result: Any, rows: slice) -> dict[str, Any]:
         "final_equity": float(equity[-1]),
         "net_return": float(equity[-1] / run.params.broker.initial_cash - 1.0),
         "max_drawdown": float(drawdown(equity).max()),
-        "n_trades": int((result.fills["is_entry"] == 1).sum()),
+        "n_trades": int(opens(result.fills).sum()),
     }
 
 

@@ -27,7 +27,8 @@ class Order:
     """A wish for the next open.
 
     id: made of symbol, decision time and kind, so that deciding a bar again gives the same one. kind: `entry` or `exit`. notional: quote to
-    open, signed, 0.0 for an exit, which closes all. reason: `Reason` code.
+    open or add, signed; of an exit 0.0, which closes all, or with the reason REDUCED what is closed of it. reason: `Reason`
+    code.
     """
 
     id: str

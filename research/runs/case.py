@@ -78,7 +78,7 @@ class Case:
 
     def market(self, params: Params) -> Market:
         """Lay out what all settings with the features of `params` share; the last few are remembered."""
-        key = repr((params.features, params.arbiter.macd_units, params.decide.rule))
+        key = repr((params.features, params.arbiter.macd_units, params.decide.rule, params.reads_beta))
         if key not in self._markets:
             result, rest = self.run_alone(params), slice(self.first, None)
             planes, probs, problem = result.planes, result.meta_probs, None
@@ -90,7 +90,9 @@ class Case:
             known = no_map() if self.votes.maps is None else self.votes.maps
             maps = maps_on(known, self.bars.close_time[rest], len(self.bars.symbols))
             traded = last_traded(self.bars.close[: self.first], self.bars.volume[: self.first])
-            self._markets[key] = Market.of(self.bars[rest], self.votes[rest], *opinion, cells, probs, problem, pricing, maps, traded)
+            self._markets[key] = Market.of(
+                self.bars[rest], self.votes[rest], *opinion, cells, probs, problem, pricing, maps, traded, self.first
+            )  # fmt: skip
             while len(self._markets) > MARKETS:
                 self._markets.popitem(last=False)
         return self._markets[key]

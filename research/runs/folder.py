@@ -27,7 +27,7 @@ from qtcore import __version__
 from qtcore.choices import DecideRule
 from qtcore.jit import source_hash
 from qtcore.params import Params
-from qtcore.types import DECISION_COLUMNS, MODELS, MONEY_COLUMNS, Bars
+from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, MODELS, MONEY_COLUMNS, Bars
 from research.errors import ConfigError, UserError
 from research.files import count_rows, hash_file, put_in_place, read_json, read_table, save_json, takes_files
 from research.runs.former import command_now, profile_now
@@ -396,7 +396,8 @@ class RunFiles:
             "trend_strength",
             "label",
         )
-        priced = MONEY_COLUMNS if self.params().decide.rule == DecideRule.EDGE else ()
+        params = self.params()
+        priced = (*(MONEY_COLUMNS if params.decide.rule == DecideRule.EDGE else ()), *(BOOK_COLUMNS if params.is_book else ()))
         return self.planes("decisions", [*own, *DECISION_COLUMNS, *priced, *rest])
 
 

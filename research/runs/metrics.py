@@ -36,8 +36,7 @@ def figures(metrics: NDArray, n_bars: NDArray[np.int64], bars_per_year: float) -
         c4 = m4 - 4.0 * m1 * m3 + 6.0 * m1 * m1 * m2 - 3.0 * (m1 * m1) * (m1 * m1)
         spread = np.sqrt(c2 * n / (n - 1.0))
         growth = m["last_equity"] / m["first_equity"]
-        closed = m["n_fills"] - m["n_trades"]
-        closed = np.where(closed > 0, closed, np.nan)
+        closed = np.where(m["n_closed"] > 0, m["n_closed"], np.nan)
         out: dict[str, NDArray] = {
             "total_return": growth - 1.0,
             "annual_return": np.where(growth > 0.0, growth ** (bars_per_year / n), np.nan) - 1.0,

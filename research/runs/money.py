@@ -1,10 +1,16 @@
-"""Money of an opinion as tables, journals and texts hold it: edges in basis points."""
+"""Money of an opinion as tables, journals and texts hold it: edges and forecasts in basis points."""
 
 from numpy.typing import NDArray
 
-from qtcore.types import MONEY_COLUMNS, Decisions
+from qtcore.types import BOOK_COLUMNS, MONEY_COLUMNS, Decisions
 
 BASIS_POINTS = 1e4  # of a fraction
+
+
+def book_planes(decisions: Decisions) -> dict[str, NDArray]:
+    """Columns of an opinion that one book trades, beside those of `money_planes`; none elsewhere."""
+    planes = {name: getattr(decisions, name) for name in BOOK_COLUMNS if decisions.forecast is not None}
+    return {name: BASIS_POINTS * plane if name == "forecast" else plane for name, plane in planes.items()}
 
 
 def money_planes(decisions: Decisions) -> dict[str, NDArray]:

@@ -136,6 +136,8 @@ class Asked:
 
     def _planned(self, params: Params, opinion: Mapping[str, float]) -> float:
         """Return the notional that was asked for, as far as the exposure check counts it."""
+        if params.is_book:  # its moves share what is left, so that no one of them is refused for its own size
+            return float("nan")
         if params.governor.exposure_mode == ExposureMode.EXISTING:
             return 0.0
         return float("nan") if self.odds is None else self._base(params) * size_of(opinion, self.odds, params)

@@ -54,7 +54,7 @@ class StudyPlan(Declared):
             if target == "auto":
                 raise ConfigError("study.targets must name labels, was auto, which the data choose; name L1 or L4")
             get_label(target, params.broker)
-            params.with_values({} if book == "symbols" else {"governor.book": book})
+            params.with_values({"governor.book": book})
         if self.hold_back:
             parse_time(self.hold_back, "study.hold_back")
 

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from qtcore.types import DECISION_COLUMNS, Action, Source
 from research.data.grid import filled
 from research.runs.benchmark import buy_and_hold, drawdown
-from research.runs.money import money_planes
+from research.runs.money import book_planes, money_planes
 from research.runs.record import RunRecord
+from research.runs.round_trips import closes, opens, resized
 
 
 def tested_rows(run: RunRecord) -> slice:
@@ -61,6 +62,7 @@ def layer_planes(run: RunRecord) -> dict[str, NDArray]:
     return {
         **{name: getattr(result.decisions, name) for name in DECISION_COLUMNS},
         **money_planes(result.decisions),
+        **book_planes(result.decisions),
         "final_action": result.final_action,
         "final_confidence": np.where(approved | (result.decisions.raw_action == Action.HOLD), result.decisions.raw_confidence, 0.0),
         "final_source": final_source(run),
@@ -98,11 +100,11 @@ def trades_frame(run: RunRecord) -> pd.DataFrame:
 
     What `run.closing_fills` closes at the last bar ends as END_OF_DATA. A trade that is still open has NaN and NaT exits and `exit_reason`
     0. `pnl` is net of fees, slippage and funding, `ret` is pnl over the entry notional. Source, confidence and regime are those of the
-    decision that opened it.
+    decision that opened it. Of a trade that was made larger or smaller on its way, `qty` and `notional` are all that was entered, the
+    prices are means, and fee and slippage are those of all its fills.
     """
     fills = np.concatenate([run.result.fills, run.closing_fills])
-    entries = fills[fills["is_entry"] == 1]
-    exits = fills[fills["is_entry"] == 0]
+    entries, exits = fills[opens(fills)], fills[closes(fills)]
     entries = entries[np.argsort(entries["trade_id"], kind="stable")]
     exits = exits[np.argsort(exits["trade_id"], kind="stable")]
     at = np.searchsorted(exits["trade_id"], entries["trade_id"])
@@ -118,6 +120,14 @@ def trades_frame(run: RunRecord) -> pd.DataFrame:
         return np.where(closed, out[name], np.nan)
 
     notional = np.abs(entries["qty"]) * entries["price"]
+    for rows in resized(fills):
+        k = int(np.searchsorted(entries["trade_id"], rows["trade_id"][0]))
+        bought, sold = rows[rows["is_entry"] == 1], rows[rows["is_entry"] == 0]
+        notional[k] = (np.abs(bought["qty"]) * bought["price"]).sum()
+        entries[k]["qty"], entries[k]["fee"], entries[k]["slippage"] = bought["qty"].sum(), rows["fee"].sum(), rows["slippage"].sum()
+        entries[k]["price"] = notional[k] / abs(entries[k]["qty"])
+        out[k]["fee"], out[k]["slippage"] = 0.0, 0.0
+        out[k]["price"] = (np.abs(sold["qty"]) * sold["price"]).sum() / max(np.abs(sold["qty"]).sum(), 1e-300)
     frame = pd.DataFrame(
         {
             "trade_id": entries["trade_id"],
@@ -173,9 +183,22 @@ def equity_frame(run: RunRecord) -> pd.DataFrame:
 
 def positions(run: RunRecord) -> NDArray[np.float64]:
     """Quantity held at each close, [n, S], short ones negative. What was approved and is not filled yet is not held."""
-    out, fills = np.zeros(run.bars.close.shape), run.result.fills
-    np.add.at(out, (fills["bar"], fills["symbol"]), fills["qty"])
-    return np.cumsum(out, axis=0)
+    return held_quantity(run.result.fills, run.bars.close.shape)
+
+
+def held_quantity(fills: NDArray, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Add fills up to the quantity held at each close, of `shape` [n, S]; what is closed is 0.0 to the bit."""
+    change = np.zeros(shape)
+    np.add.at(change, (fills["bar"], fills["symbol"]), fills["qty"])
+    held: NDArray[np.float64] = np.cumsum(change, axis=0)
+    return np.where(np.cumsum(_steps(fills, shape), axis=0) != 0, held, 0.0)
+
+
+def _steps(fills: NDArray, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Count trades that open less those that close, [n, S]."""
+    out = np.zeros(shape, np.int64)
+    np.add.at(out, (fills["bar"], fills["symbol"]), opens(fills).astype(np.int64) - closes(fills))
+    return out
 
 
 def held_bars(run: RunRecord) -> NDArray[np.bool_]:

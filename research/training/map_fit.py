@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qtcore.arbiter import score_cells
 from qtcore.chain.decide import decide
 from qtcore.chain.outcome import outcomes
-from qtcore.chain.price import VOLATILITY_NAME, carry_block, carry_weight, costs_rule, leans_of, maps_on, no_map, pricing_of
+from qtcore.chain.price import BETA_NAME, VOLATILITY_NAME, carry_block, carry_weight, costs_rule, leans_of, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.choices import EnsembleRule
 from qtcore.features import FeatureBank
@@ -61,7 +61,7 @@ class Trades:
     @classmethod
     def of(cls, bars: Bars, params: Params) -> Self:
         """Work out the trades of `bars`; params: with a horizon."""
-        bank = FeatureBank(params, bars.symbols, bars.interval, (VOLATILITY_NAME,))
+        bank = FeatureBank(params, bars.symbols, bars.interval, (VOLATILITY_NAME, *((BETA_NAME,) if params.reads_beta else ())))
         planes = bank.compute(bars)
         results, ends = outcomes(bars, params)
         score = np.empty(bars.close.size)
@@ -70,7 +70,7 @@ class Trades:
         carry = np.zeros(bars.close.shape)
         if bars.funding is not None:
             carry_block(bars.funding, carry_weight(bars.interval), np.zeros(len(bars.symbols)), carry)
-        pricing = pricing_of(planes[VOLATILITY_NAME], carry)
+        pricing = pricing_of(planes[VOLATILITY_NAME], carry, planes[BETA_NAME] if params.reads_beta else None)
         return cls(bars, params, pricing, planes, results, ends, block, score.reshape(bars.close.shape))
 
     @property

@@ -4,14 +4,17 @@ The kernel books bar by bar; here everything is worked out per position, in anot
 (prices, quantities and fees of a single fill agree to the bit).
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.choices import FillAt
 from qtcore.rules import MOST_IMPACT, Reason
 from qtcore.types import F8
+from research.runs.round_trips import closes, held_last, resized
 from research.verify.claims import Claim, Clock
-from research.verify.evidence import Evidence, Trades
+from research.verify.evidence import Evidence
 
 TOLERANCE = 1e-9  # of the initial cash
 
@@ -91,24 +94,30 @@ def _near(gap: F8, limit: float) -> NDArray[np.bool_]:
 def work_out(run: Evidence) -> tuple[F8, F8]:
     """Realised PnL booked in each bar and unrealised PnL at each close, both [n, S], quote.
 
-    A closed position realises `(gross - exit fee) - entry fee` in the bar of its exit; funding is realised when it is due. An open one is
-    worth `qty * (last valid close - entry price) - entry fee`.
+    A trade realises in the bar in which it is flat again what its sales brought beyond its purchases, less all fees; funding is realised
+    when it is due. An open one is worth what it holds at the last valid close, less what was paid for it so far.
     """
-    bars, trades = run.bars, run.trades
+    bars, fills = run.bars, run.fills[np.argsort(run.fills["trade_id"], kind="stable")]
     realised, unrealised = np.zeros(bars.close.shape), np.zeros(bars.close.shape)
-    last_close = carried(bars.close)
-    is_funded, first = bars.funding is not None, _first(run)
-    at_close = trades.exit["time"] == bars.close_time[np.minimum(trades.last, bars.n - 1)]  # these still paid that bar's funding
-    lately = trades.closed & at_close & ~np.isin(trades.exit["reason"], (Reason.STOP, Reason.DELISTED))
-    for entry, exit_, closed, late, stop in zip(trades.entry, trades.exit, trades.closed, lately, trades.last):
-        s, held = entry["symbol"], slice(entry["bar"], stop)
-        unrealised[held, s] = entry["qty"] * (last_close[held, s] - entry["price"]) - entry["fee"]
-        if closed:
-            realised[stop, s] += (entry["qty"] * (exit_["price"] - entry["price"]) - exit_["fee"]) - entry["fee"]
-        if is_funded:
-            due = slice(entry["bar"] + first, stop + int(late))
-            paid = -((entry["qty"] * bars.close[due, s]) * bars.funding[due, s])  # type: ignore[index]
+    last_close, is_last = carried(bars.close), np.append(fills["trade_id"][1:] != fills["trade_id"][:-1], True)[: len(fills)]
+    stops = np.where(is_last, bars.n, np.append(fills["bar"][1:], bars.n)[: len(fills)])
+    pays_before = fills["time"] == bars.close_time[np.minimum(fills["bar"], bars.n - 1)]  # that bar's funding, on what was held till then
+    pays_before &= ~np.isin(fills["reason"], (Reason.STOP, Reason.DELISTED))
+    due_from = fills["bar"] + pays_before
+    due_to = np.where(is_last, bars.n, np.append(due_from[1:], bars.n)[: len(fills)])
+    qty, cost = 0.0, 0.0
+    for fill, ends, last, stop, first, until in zip(fills, closes(fills), is_last, stops, due_from, due_to):
+        s, held = fill["symbol"], slice(fill["bar"], stop)
+        qty, cost = qty + fill["qty"], cost + fill["qty"] * fill["price"] + fill["fee"]
+        if ends:
+            realised[fill["bar"], s] -= cost
+        else:
+            unrealised[held, s] = qty * last_close[held, s] - cost
+        if bars.funding is not None and not ends:
+            due = slice(first, until)
+            paid = -((qty * bars.close[due, s]) * bars.funding[due, s])
             realised[due, s] += np.where(paid == paid, paid, 0.0)
+        qty, cost = (0.0, 0.0) if last else (qty, cost)
     return realised, unrealised
 
 
@@ -128,7 +137,7 @@ def fill_claims(run: Evidence) -> list[Claim]:
     slipped = reference * (1.0 + np.sign(qty) * _impact(run, ordered_for)) * (1.0 + np.sign(qty) * broker.slippage_rate)
     fee = fills["notional"] * broker.fee_rate
     slippage = np.abs(qty) * np.abs(price - reference)
-    pnl = _pnl_of(run.trades, fills)
+    pnl = _pnl_of(run)
     inside = (bar >= 0) & (bar < run.bars.n)
     at = np.where(inside, bar, 0)
     lowest, highest = run.bars.low[at, symbol], run.bars.high[at, symbol]
@@ -172,18 +181,27 @@ def fill_claims(run: Evidence) -> list[Claim]:
             fills["slippage"] == slippage,
             fills["slippage"] - slippage,
         ),
-        claim("pnl", "an exit's PnL is its gross less both fees, plus funding", "pnl", fills["pnl"] == pnl, fills["pnl"] - pnl),
+        claim(
+            "pnl",
+            "a trade's PnL is its gross less all fees, plus funding, and stands with its last exit",
+            "pnl",
+            fills["pnl"] == pnl,
+            fills["pnl"] - pnl,
+        ),
     ]
 
 
-def _pnl_of(trades: Trades, fills: NDArray) -> F8:
-    """PnL that each fill must show: 0.0 for entries, ((gross - exit fee) - entry fee) + funding for exits."""
-    ids = trades.entry["trade_id"]
+def _pnl_of(run: Evidence) -> F8:
+    """PnL that each fill must show: ((gross - exit fee) - entry fee) + funding for what closes a trade, else 0.0."""
+    trades, fills = run.trades, run.fills
+    ids, entries = trades.entry["trade_id"], trades.entry.copy()
+    for rows in resized(fills):
+        entries[np.searchsorted(ids, rows["trade_id"][0])] = held_last(rows)
     out = np.zeros(len(fills))
-    exits = np.flatnonzero(fills["is_entry"] == 0)
+    exits = np.flatnonzero(closes(fills))
     at = np.minimum(np.searchsorted(ids, fills["trade_id"][exits]), max(len(ids) - 1, 0))
     if len(ids):
-        entry, exit_ = trades.entry[at], fills[exits]
+        entry, exit_ = entries[at], fills[exits]
         gross = entry["qty"] * (exit_["price"] - entry["price"])
         out[exits] = ((gross - exit_["fee"]) - entry["fee"]) + exit_["funding"]
     return out
@@ -250,15 +268,23 @@ def _one_at_a_time(run: Evidence) -> Claim:
 
 
 def _left_in_time(run: Evidence) -> list[Claim]:
-    """Demand that no bar touched the stop of a position that stayed, and that none outlived its horizon while it could leave."""
-    bars, trades, horizon = run.bars, run.trades, run.params.broker.max_holding_bars
+    """Demand that no bar touched the stop of a position that stayed, and that none outlived its horizon while it could leave.
+
+    What is added to a position moves its stop; a book has no horizon.
+    """
+    bars, trades, horizon = run.bars, run.trades, 0 if run.params.is_book else run.params.broker.max_holding_bars
     first, meant = _first(run), _meant(run)
     horizon = max(horizon, run.params.broker.fill.delay) if horizon else 0  # an exit takes as long as an entry
     stopped, late = np.zeros(len(trades.entry)), np.zeros(len(trades.entry))
+    added = run.fills[run.fills["reason"] == Reason.ADDED]
+    added = added[np.argsort(added["trade_id"], kind="stable")]
     for k, (entry, stop) in enumerate(zip(trades.entry, trades.last)):
-        held, s = slice(entry["bar"] + first, stop), entry["symbol"]
-        beyond = bars.low[held, s] <= entry["stop_price"] if entry["qty"] > 0.0 else bars.high[held, s] >= entry["stop_price"]
-        stopped[k] = np.count_nonzero(beyond)
+        s, (low, high) = entry["symbol"], np.searchsorted(added["trade_id"], [entry["trade_id"], entry["trade_id"] + 1])
+        moves = [(int(row["bar"]) + first, row["stop_price"]) for row in (entry, *added[low:high])]
+        for (start, level), (until, _) in pairwise([*moves, (int(stop), np.nan)]):
+            held = slice(start, min(until, int(stop)))
+            beyond = bars.low[held, s] <= level if entry["qty"] > 0.0 else bars.high[held, s] >= level
+            stopped[k] += np.count_nonzero(beyond)
         due = entry["bar"] + horizon
         if horizon and stop > due:
             late[k] = np.count_nonzero(meant[due:stop, s] == meant[due:stop, s])

@@ -13,6 +13,7 @@ from qtcore.params import Params
 from qtcore.types import F8, FILL, I8, Bars, Votes
 from research.errors import ProofError
 from research.runs.folder import RunFiles, read_run
+from research.runs.round_trips import closes, opens
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions
@@ -68,7 +69,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Trades:
-    """One row a position, in the order of entry; `exit` rows are meaningless where not `closed`.
+    """One row a trade, from flat to flat, in the order of entry; `exit` rows are meaningless where not `closed`.
 
     entry, exit: FILL records. closed: bool. last: bar of the exit, or the number of bars.
     """
@@ -119,8 +120,8 @@ def _fills(files: RunFiles, symbols: tuple[str, ...]) -> NDArray:
 
 
 def pair_fills(fills: NDArray, n: int) -> Trades:
-    """Pair entries and exits by trade id; the first of each counts (`G-3` complains about a second)."""
-    entries, exits = (fills[fills["is_entry"] == kind] for kind in (1, 0))
+    """Pair what opens and what closes a trade by its id; the first of each counts (`G-3` complains about a second)."""
+    entries, exits = fills[opens(fills)], fills[closes(fills)]
     ids, first = np.unique(entries["trade_id"], return_index=True)
     entry = entries[first]
     exit_ids, exit_first = np.unique(exits["trade_id"], return_index=True)

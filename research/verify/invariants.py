@@ -10,6 +10,9 @@ from qtcore.choices import DecideRule, DrawdownBasis, ExposureMode, FillAt, Meta
 from qtcore.rules import Reason
 from qtcore.types import F8, Action, Source, Verdict
 from research.runs.money import BASIS_POINTS
+from research.runs.round_trips import closes, opens, resized
+from research.runs.tables import held_quantity
+from research.verify.accounting import carried
 from research.verify.causality import same_bits
 from research.verify.claims import Claim, Mask
 from research.verify.evidence import Evidence
@@ -110,14 +113,20 @@ def _last_word(run: Evidence) -> list[Claim]:
     final, reason, raw = d["final_action"], d["governor_reason"], d["raw_action"]
     is_trade, everywhere = final != Action.HOLD, np.ones(raw.shape, bool)
     is_sized = (d["size"] != 0.0) & (np.sign(d["size"]) == final - 1)
-    approved = (reason == Reason.APPROVED) & is_sized & (d["raw_confidence"] >= run.params.governor.min_confidence)
+    is_book = run.params.is_book  # it aims at weights: what it buys and sells is no answer to the action of one cell
+    is_sure = is_book | (d["raw_confidence"] >= run.params.governor.min_confidence)
+    approved = (reason == Reason.APPROVED) & is_sized & is_sure
     return [
         clock.cells("O-5", "a trade is approved, sized and confident enough", "final_action", is_trade, approved),
         clock.cells(
             "O-5b", "what is approved or sized is a trade", "size", (d["size"] != 0.0) | (reason == Reason.APPROVED), is_trade, d["size"]
         ),
         clock.cells(
-            "O-6", "the governor only turns an action into HOLD", "final_action", everywhere, (final == raw) | (final == Action.HOLD)
+            "O-6",
+            "the governor only turns an action into HOLD",
+            "final_action",
+            everywhere & (not is_book),
+            (final == raw) | (final == Action.HOLD),
         ),
     ]
 
@@ -149,17 +158,42 @@ def governor_claims(run: Evidence) -> list[Claim]:
     is_killed = np.full(len(run.fills), governor.emergency_stop)
     held = exposure_of(run)
     gap, start = np.abs(held - exposure), run.lines["equity"][0]
+    after, total = np.abs(size), exposure
+    if run.params.is_book:
+        after, total = _booked(run)
+        largest, limit, approves = largest * (1.0 + LEDGER_TOLERANCE), limit * (1.0 + LEDGER_TOLERANCE), is_sized.any(axis=1)
     return [
-        clock.cells("G-1", "no position exceeds max_position", "size", is_sized, np.abs(size) <= largest, np.abs(size) - largest),
-        clock.bars(
-            "G-2", "after every approval the exposure is within max_exposure", "exposure", approves, exposure <= limit, exposure - limit
-        ),
+        clock.cells("G-1", "no position exceeds max_position", "size", is_sized, after <= largest, after - largest),
+        clock.bars("G-2", "after every approval the exposure is within max_exposure", "exposure", approves, total <= limit, total - limit),
         clock.bars(
             "G-2b", "exposure is what fills and approvals add up to", "exposure", base == base, gap <= LEDGER_TOLERANCE * start, gap
         ),
         *_closed_once(run),
         clock.rows("G-5", "no entry under the kill switch", "is_entry", run.fills["bar"], run.fills["symbol"], ~(entries & is_killed)),
     ]
+
+
+def _booked(run: Evidence) -> tuple[F8, F8]:
+    """Return what a book's approvals lead to, at the closes: each position with what is added [n, S], and all of them at least [n], quote.
+
+    Of what was ordered to become smaller, and of what a fill at this close moved before it was asked, at least nothing is left.
+    """
+    size, reason = run.planes["size"], run.planes["governor_reason"]
+    worth = held_quantity(_before_the_close(run), run.bars.close.shape) * carried(run.bars.close)
+    worth = np.where(np.isnan(worth), 0.0, worth)
+    goes_on = np.where(worth * size < 0.0, 0.0, worth)  # a position on the other side leaves first
+    leaves = np.isin(reason, (Reason.EXIT_SIGNAL, Reason.REDUCED, Reason.EMERGENCY_STOP_ACTIVE))
+    return np.abs(goes_on + size), np.abs(np.where(leaves, 0.0, goes_on) + size).sum(axis=1)
+
+
+def _before_the_close(run: Evidence) -> NDArray:
+    """Return the fills that a decision at the close of their bar had seen."""
+    fills = run.fills
+    is_own = (fills["time"] == run.bars.close_time[fills["bar"]]) & (run.params.broker.fill == FillAt.CLOSE)
+    is_own &= ~np.isin(fills["reason"], (Reason.STOP, Reason.DELISTED))
+    seen = fills.copy()
+    seen["bar"] += is_own  # in the next bar's books
+    return seen[seen["bar"] < run.bars.n]
 
 
 def decided_on(run: Evidence) -> F8:
@@ -180,25 +214,35 @@ def exposure_of(run: Evidence) -> F8:
     trades, n = run.trades, run.bars.n
     size = np.abs(run.planes["size"]).sum(axis=1)
     pending = sum(np.concatenate([np.zeros(late), size[: n - late]]) for late in range(run.params.broker.fill.delay))
-    change = np.zeros(n + 1)
-    np.add.at(change, trades.entry["bar"], trades.entry["notional"])
-    np.add.at(change, trades.last, -trades.entry["notional"])
+    change, last = np.zeros(n + 1), trades.entry["notional"].copy()
+    np.add.at(change, trades.entry["bar"], last)
+    for rows in resized(run.fills):
+        qty, held = rows[0]["qty"], rows[0]["notional"]
+        for row in rows[1:][~closes(rows[1:])]:
+            after = held + row["notional"] if row["is_entry"] == 1 else held * (qty + row["qty"]) / qty
+            change[row["bar"]] += after - held
+            qty, held = qty + row["qty"], after
+        last[np.searchsorted(trades.entry["trade_id"], rows["trade_id"][0])] = held
+    np.add.at(change, trades.last, -last)
     return np.asarray(np.cumsum(change)[:n] + pending * (run.lines["equity"] > 0.0))
 
 
 def _closed_once(run: Evidence) -> list[Claim]:
-    """G-3: every trade id has one entry, at most one exit, not before it, of the opposite quantity, and one row among the trades.
+    """G-3: every trade id is opened once, closed at most once and not before, down to nothing, and is one row among the trades.
 
     What the fills leave open is closed in the table of trades at the end of the data, and nothing else is.
     """
     fills, clock, trades = run.fills, run.clock, run.trades
     ids, inverse = np.unique(fills["trade_id"], return_inverse=True)
-    entries, exits = (np.bincount(inverse[fills["is_entry"] == kind], minlength=len(ids)) for kind in (1, 0))
+    entries, exits = (np.bincount(inverse[which], minlength=len(ids)) for which in (opens(fills), closes(fills)))
     table = run.files.frame("trades", columns=["trade_id", "exit_reason"])
     listed, reason = table["trade_id"].to_numpy(), table["exit_reason"].to_numpy()
     once = np.bincount(np.searchsorted(ids, listed[np.isin(listed, ids)]), minlength=len(ids)) == 1
     good = (entries == 1) & (exits <= 1) & once
-    fair = ~trades.closed | ((trades.exit["bar"] >= trades.entry["bar"]) & (trades.exit["qty"] == -trades.entry["qty"]))
+    held = trades.entry["qty"].copy()
+    for rows in resized(fills):
+        held[np.searchsorted(trades.entry["trade_id"], rows["trade_id"][0])] = sum(rows["qty"][~closes(rows)].tolist())
+    fair = ~trades.closed | ((trades.exit["bar"] >= trades.entry["bar"]) & (trades.exit["qty"] == -held))
     at = np.searchsorted(ids, trades.entry["trade_id"])
     good[at[at < len(ids)]] &= fair[at < len(ids)]
     text = "every position is opened once, closed at most once and listed once"

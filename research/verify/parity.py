@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Engine, Result
-from qtcore.types import DECISION_COLUMNS, FILL, MONEY_COLUMNS, N_MODELS, Bars, Votes
+from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, FILL, MONEY_COLUMNS, N_MODELS, Bars, Votes
 from research.runs.folder import file_hashes
-from research.runs.money import money_planes
+from research.runs.money import book_planes, money_planes
 from research.verify.causality import first_difference, same_bits
 from research.verify.claims import Claim, Clock, Offender
 from research.verify.evidence import LINES, OUTCOMES, Evidence
@@ -34,7 +34,7 @@ def outputs_of(results: Iterable[Result]) -> Outputs:
     parts = list(results)
     out: Outputs = {name: np.concatenate([getattr(r.decisions, name) for r in parts]) for name in DECISION_COLUMNS}
     out |= {name: np.concatenate([getattr(r, name) for r in parts]) for name in ("final_action", "governor_reason", "size", "pnl", *LINES)}
-    priced = [money_planes(r.decisions) for r in parts]
+    priced = [money_planes(r.decisions) | book_planes(r.decisions) for r in parts]
     out |= {name: np.concatenate([planes[name] for planes in priced]) for name in (priced[0] if priced else ())}
     regime = [r.planes.regime for r in parts]
     for i, name in enumerate(("volatility", "trend_strength")):
@@ -46,7 +46,7 @@ def outputs_of(results: Iterable[Result]) -> Outputs:
 
 def stored_outputs(run: Evidence) -> Outputs:
     """Return the same columns as they lie in the folder; PnL per cell only."""
-    names = (*DECISION_COLUMNS, *MONEY_COLUMNS, *OUTCOMES, "volatility", "trend_strength")
+    names = (*DECISION_COLUMNS, *MONEY_COLUMNS, *BOOK_COLUMNS, *OUTCOMES, "volatility", "trend_strength")
     return {**{name: run.planes[name] for name in names if name in run.planes}, **run.lines, "fills": run.fills}
 
 

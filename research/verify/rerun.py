@@ -5,15 +5,21 @@ from typing import Any
 
 import numpy as np
 
-from qtcore.types import DECISION_COLUMNS, MONEY_COLUMNS, Bars
+from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, MONEY_COLUMNS, Bars
 from research.verify.causality import cut_points, rewrite_future
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence
 from research.verify.parity import Outputs, compare, random_future, run_once
 
 N_CUTS = 4
-JUDGED = ("raw_action", "raw_confidence", *MONEY_COLUMNS)  # an own judge may look at the symbols as they stand; `check_layer` tells of it
-OPINION = (*DECISION_COLUMNS, *MONEY_COLUMNS, "volatility", "trend_strength")
+# An own judge may look at the symbols as they stand; `check_layer` tells of it.
+JUDGED = (
+    "raw_action",
+    "raw_confidence",
+    *MONEY_COLUMNS,
+    *BOOK_COLUMNS,
+)
+OPINION = (*DECISION_COLUMNS, *MONEY_COLUMNS, *BOOK_COLUMNS, "volatility", "trend_strength")
 
 
 def check_reruns(run: Evidence, whole: Outputs, seed: int, report: Any) -> list[Claim]:

@@ -92,7 +92,7 @@ class Study:
         return backtest(
             bars,
             predictions,
-            params.with_values({} if book == "symbols" else {"governor.book": book}),
+            params.with_values({"governor.book": book}),
             meta=meta,
             **layers,
             ceilings=self.job.config.run.ceilings,
@@ -103,7 +103,7 @@ class Study:
         families, target, book = combination
         params = self.job.config.params
         sets = self.plan.sets(params, families, len(self.bars.symbols))
-        values = ({} if book == "symbols" else {"governor.book": book}) | ({} if families == BASE else {"features.sets": list(sets)})
+        values = {"governor.book": book} | ({} if families == BASE else {"features.sets": list(sets)})
         share = round((self.first + 0.5) / self.seen, 9)
         options = replace(self.job.config.run, label=target, retrain_every=self.fold, train_share=share)
         until = np.datetime_as_string(np.datetime64(int(self.bars.open_time[self.seen]), "ns"), unit="s")

@@ -16,7 +16,7 @@ from qtcore.chain.price import N_BIDS, N_PRICING, maps_on, price, pricing_of, to
 from qtcore.choices import DecideRule
 from qtcore.params import Params
 from qtcore.sweep import Driver, Market, drivers, sweep
-from qtcore.types import Decisions, Value, Votes
+from qtcore.types import N_ALONE, Decisions, Value, Votes
 from research.training.labels import make_labels
 from research.training.map_fit import price_predictions, usual
 from tests.bench.bench_decide import best_of
@@ -69,11 +69,11 @@ def test_a_decision_from_finished_bids(benchmark, world):
     lean, score = np.random.default_rng(7).normal(0.0, 0.3, (2, CELLS))
     bids, record = np.empty((N_BIDS, CHUNK)), OURS.record()
     value(lean, pricing.reshape(N_PRICING, -1), score, np.full(1, np.nan), maps[-1:], 0, record, bids, 0, CHUNK, 0)
-    action, confidence, money = np.empty(CELLS, np.int8), np.empty(CELLS), np.empty((len(Value) - Value.GROSS_EDGE, CELLS))
+    action, confidence, money = np.empty(CELLS, np.int8), np.empty(CELLS), np.empty((N_ALONE - Value.GROSS_EDGE, CELLS))
 
     def run() -> None:
         for start in range(0, CELLS, CHUNK):
-            price(lean, bids, record, action, confidence, money, start, min(start + CHUNK, CELLS), 0)
+            price(lean, bids, pricing.reshape(N_PRICING, -1), record, action, confidence, money, start, min(start + CHUNK, CELLS), 0)
 
     benchmark.pedantic(run, rounds=1)
     assert 0.1 < np.mean(action != 1) < 0.9

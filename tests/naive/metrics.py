@@ -15,11 +15,12 @@ def metrics(equity, worth, fills, cash):
     m |= {"last_equity": last, "n_bars": len(equity), "n_exposed": sum(x > 0.0 for x in worth), "gross_win": 0.0, "gross_loss": 0.0}
     for fill in fills:
         fill_metrics(m, fill)
-    exits = [f for f in fills if f["is_entry"] == 0]
+    exits = [f for f in fills if f["is_entry"] == 0 and f["reason"] != Reason.REDUCED]
     return {
         **m,
         "n_fills": len(fills),
-        "n_trades": len(fills) - len(exits),
+        "n_trades": sum(f["is_entry"] != 0 and f["reason"] != Reason.ADDED for f in fills),
+        "n_closed": len(exits),
         "n_wins": sum(f["pnl"] > 0.0 for f in exits),
         "n_losses": sum(f["pnl"] < 0.0 for f in exits),
         "n_shorts": sum(f["qty"] > 0.0 for f in exits),

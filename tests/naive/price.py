@@ -1,6 +1,6 @@
 """What is an opinion worth? Slow twins of the kernels that value and price one, a cell at a time, in floats and lists.
 
-A map is a dict with the fields of `MAP`; a cell's pricing is a list of two, its bids a list of seven. Sums run left to right.
+A map is a dict with the fields of `MAP`; a cell's pricing is a list of three, its bids a list of seven. Sums run left to right.
 """
 
 import math
@@ -102,7 +102,7 @@ def score_of(inputs):
 
 def value(lean, pricing, inputs, pays, map_, p):
     """The seven rows of a valued opinion."""
-    volatility, carry = pricing
+    volatility, carry, _ = pricing
     takes = p["meta.enabled"] and p["meta.mode"] == "bet" and map_["is_seated"]
     share = shrink_rule(pays, map_["skip"], map_["full"]) if takes else 1.0
     bid = bid_rule(lean, volatility, map_["slope"]) if share > 0.0 else 0.0
@@ -115,13 +115,16 @@ def value(lean, pricing, inputs, pays, map_, p):
     return out
 
 
-def price(lean, bids, p):
+def price(lean, bids, beta, p):
     """What is decided, and the price of that."""
     bid, win, risk, other, other_win, other_risk, carry = bids
     costs = costs_rule(p["broker.fee_rate"], p["broker.slippage_rate"])
     chosen, edge, _, is_arbiter = price_rule(bid, other, costs, p["broker.max_holding_bars"] * carry, p["decide.min_edge"])
     edge = edge if bid != 0.0 or is_arbiter else -costs
-    return {
+    speaks = other if is_arbiter else bid
+    forecast = speaks - p["broker.max_holding_bars"] * carry if lean != 0.0 or is_arbiter else NAN
+    in_book = {"forecast": forecast, "beta": beta} if p["governor.book"] == "cross_section" else {}
+    return in_book | {
         "raw_action": BUY if chosen > 0.0 else SELL if chosen < 0.0 else HOLD,
         "raw_confidence": other_win if is_arbiter else win,
         "gross_edge": max(abs(bid), abs(other)),
@@ -174,7 +177,7 @@ def advise(inputs, win, in_use, column):
 
 
 def decide_block(votes, probs, inputs, regime, pricing, pays, problem, map_, p):
-    """Decide one cell by its edge: a dict with every decision column and the money. pricing: volatility and carry."""
+    """Decide one cell by its edge: a dict with every decision column and the money. pricing: volatility, carry and beta."""
     column = {**opinion.vote(votes, regime, p), **opinion.reset()}
     if p["ensemble.rule"] == "mean":
         column |= average_block(votes, probs, map_, p)
@@ -182,7 +185,7 @@ def decide_block(votes, probs, inputs, regime, pricing, pays, problem, map_, p):
         column["lean"] = lean_on_votes(column)
     column |= opinion.keep(column)
     bids = value(column["lean"], pricing, inputs, pays, map_, p)
-    column |= price(column["lean"], bids, p)
+    column |= price(column["lean"], bids, pricing[2], p)
     if p["meta.enabled"]:
         column |= judge_bets(column["lean"], pays, problem, map_, column["ensemble_action"])
     column |= note_doubts(bids, p)

@@ -12,6 +12,7 @@ decided here and there alike:
 - a mark that leaves no equity ends the account: everything is closed there (LIQUIDATED), what is owed is written off, nothing is approved
   later (LIQUIDATED); the losing cells of that bar share the write-off, so that all cells add up to minus the equity before. Orders on their
   way are cancelled there (LIQUIDATED);
+- a book (`tests.naive.book`) adds to a position at the mean of both prices; what a closed part brings waits in the fee of the rest;
 - an order has a bar in which it is due; while an entry is on its way, and nothing is open, another one is POSITION_ALREADY_OPEN.
 """
 
@@ -19,6 +20,7 @@ import math
 
 from qtcore.rules import Reason
 from qtcore.types import FILL
+from tests.naive.book import rebalance
 
 SELL, HOLD, BUY = 0, 1, 2
 NAN = math.nan
@@ -44,7 +46,8 @@ class Book:
 def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
     """Run bars (dict of lists) through the account. Returns the book and a dict of outputs, one row per bar.
 
-    money: gross edge, edge and risk of every cell, three lists of rows, None where the opinion has no price.
+    money: gross edge, edge and risk of every cell, and for a book forecast and beta, a list of rows each, empty where nobody asks; None
+    where the opinion has no price.
     """
     n_symbols = len(bars["close"][0])
     book = book or Book(p, n_symbols)
@@ -54,7 +57,7 @@ def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
         bar = {name: column[i] for name, column in bars.items()}
         bar["funding"] = funding[i] if funding else None
         book.t += 1
-        book.money = None if money is None else [plane[i] for plane in money]
+        book.money = None if money is None else [plane[i] if plane else [] for plane in money]
         zeros = [0.0] * n_symbols
         row = {"final_action": [HOLD] * n_symbols, "governor_reason": [None] * n_symbols, "size": [*zeros], "pnl": [*zeros]}
         fill_exits(book, bar, row, bar["open"], bar["open_time"], at_open=True)
@@ -127,7 +130,9 @@ def fill_exits(book, bar, row, prices, time, at_open):
             continue
         beyond = price < pos["stop"] if side_of(pos) > 0 else price > pos["stop"]
         is_due = sym["exit"] is not None and book.t >= sym["exit_due"] and not (at_open and book.p["broker.fill"] == "next_close")
-        if is_due:
+        if is_due and sym["exit"] == Reason.REDUCED:
+            reduce(book, s, worst(book, bar, s, -side_of(pos), price), time, row)
+        elif is_due:
             leave(book, s, worst(book, bar, s, -side_of(pos), price), time, sym["exit"], row)
         elif at_open and beyond:
             leave(book, s, worst(book, bar, s, -side_of(pos), price), time, Reason.STOP, row)
@@ -144,7 +149,7 @@ def fill_entries(book, bar, row, prices, time):
     """10.6 b 2, r: ordered entries; a hole or the kill switch cancels. Returns {symbol: reason} of the cancelled, None under a position."""
     cancelled = {}
     for s, sym in enumerate(book.symbols):
-        if sym["pending"] is None or (book.t < sym["due"] and not book.p["governor.emergency_stop"]):
+        if sym["pending"] is None or sym["exit"] == Reason.REDUCED or (book.t < sym["due"] and not book.p["governor.emergency_stop"]):
             continue
         if book.p["governor.emergency_stop"]:
             cancelled[s] = Reason.EMERGENCY_STOP_ACTIVE if sym["pos"] is None else None
@@ -165,6 +170,12 @@ def enter(book, s, price, time):
     qty = side * (notional / fill)
     stop = fill * (1.0 - side * p["governor.stop_loss"])
     fee = notional * p["broker.fee_rate"]
+    if (pos := book.symbols[s]["pos"]) is not None:
+        pos["entry"] = (pos["qty"] * pos["entry"] + qty * fill) / (pos["qty"] + qty)
+        pos["stop"] = pos["entry"] * (1.0 - side * p["governor.stop_loss"])
+        pos["qty"], pos["notional"], pos["fee"] = pos["qty"] + qty, pos["notional"] + notional, pos["fee"] + fee
+        note_fill(book, s, time, pos["id"], 1, Reason.ADDED, qty, fill, price, notional, pos["stop"], fee, 0.0, 0.0)
+        return
     pos = {"qty": qty, "entry": fill, "notional": notional, "fee": fee, "stop": stop, "bar": book.t, "time": time}
     book.symbols[s]["pos"] = {**pos, "id": book.n_trades, "funding": 0.0, "unrealised": 0.0}
     book.n_trades += 1
@@ -179,10 +190,29 @@ def moved(book, s, side, price, notional):
     return price * (1.0 + side * (min(impact * math.sqrt(notional / traded), 0.5) if traded > 0.0 else 0.5))
 
 
+def reduce(book, s, price, time, row):
+    """10.7: close what is pending of a position; what it brings, less the fee, waits in the fee of the rest."""
+    sym, p = book.symbols[s], book.p
+    pos, side, part = sym["pos"], -side_of(sym["pos"]), abs(sym["pending"]) / price
+    if part >= abs(pos["qty"]):
+        leave(book, s, price, time, Reason.EXIT_SIGNAL, row)
+        return
+    fill = moved(book, s, side, price, part * price) * (1.0 + side * p["broker.slippage_rate"])
+    qty, sym["pending"], sym["exit"] = side * part, None, None
+    notional = abs(qty) * fill
+    fee = notional * p["broker.fee_rate"]
+    pos["notional"] *= (pos["qty"] + qty) / pos["qty"]
+    pos["fee"] = (pos["fee"] + fee) + qty * (fill - pos["entry"])
+    pos["qty"] += qty
+    note_fill(book, s, time, pos["id"], 0, Reason.REDUCED, qty, fill, price, notional, NAN, fee, 0.0, 0.0)
+
+
 def leave(book, s, price, time, reason, row):
     """10.6 f: close in full; the balance changes once, by (gross - exit fee) - entry fee (0.2)."""
     sym, p = book.symbols[s], book.p
-    pos, sym["pos"], sym["exit"] = sym["pos"], None, None
+    pos, sym["pos"] = sym["pos"], None
+    sym["pending"] = None if sym["exit"] == Reason.REDUCED else sym["pending"]
+    sym["exit"] = None
     side, worth = -side_of(pos), abs(pos["qty"]) * price
     fill = moved(book, s, side, price, worth) * (1.0 + side * p["broker.slippage_rate"])
     notional = abs(pos["qty"]) * fill
@@ -249,7 +279,7 @@ def mark(book, bar, row):
             pos["unrealised"] = value
             unrealised += value
             exposure += pos["notional"]
-        if sym["pending"] is not None:
+        if sym["pending"] is not None and sym["exit"] != Reason.REDUCED:
             exposure += abs(sym["pending"])
     book.equity, book.exposure = book.balance + unrealised, exposure
 
@@ -257,7 +287,7 @@ def mark(book, bar, row):
 def liquidate(book, bar, row, before):
     """Close everything at its mark and forgive what is owed. Returns the symbols that were held."""
     held = [s for s, sym in enumerate(book.symbols) if sym["pos"] is not None]
-    ordered = [s for s, sym in enumerate(book.symbols) if sym["pending"] is not None]
+    ordered = [s for s, sym in enumerate(book.symbols) if sym["pending"] is not None and sym["exit"] != Reason.REDUCED]
     for s in ordered:
         book.symbols[s]["pending"] = None
     book.n_cancelled += len(ordered)
@@ -296,6 +326,9 @@ def govern(book, bar, row, actions, confidences, cancelled):
     p, reasons, leaving = book.p, row["governor_reason"], set()
     for s in cancelled:
         reasons[s] = cancelled[s]
+    if p["governor.book"] == "cross_section":
+        govern_book(book, bar, row)
+        return
     for s, sym in enumerate(book.symbols):
         if sym["pos"] is not None:
             is_meant = book.money is None or confidences[s] >= book.p["governor.min_confidence"]  # it would itself trade
@@ -313,6 +346,45 @@ def govern(book, bar, row, actions, confidences, cancelled):
             book.exposure += abs(size)
             book.trades_today += 1
     row["governor_reason"] = [int(r) for r in reasons]
+
+
+def govern_book(book, bar, row):
+    """10.7: a book's moves, those that make a position larger under the limits; the largest first where the day has no room for all."""
+    p, reasons, now = book.p, row["governor_reason"], bar["close_time"]
+    taken = {s for s, sym in enumerate(book.symbols) if sym["exit"] is not None or sym["pending"] is not None}
+    wishes = rebalance(book, bar, row, book.money, taken)
+    order = list(wishes)
+    if len(order) > p["governor.max_daily_trades"] - book.trades_today:
+        order.sort(key=lambda s: -abs(wishes[s]))
+    for s in order:
+        is_cooling = any(time > now - p["governor.cooldown_minutes"] * MINUTE for time in losses_of(book, s))
+        reason = Reason.COOLDOWN_ACTIVE if is_cooling else Reason.APPROVED
+        reason = vetoed(book) or (reason if wishes[s] != 0.0 else Reason.MAX_EXPOSURE_EXCEEDED)
+        reasons[s] = reason if reasons[s] is None or reason == Reason.APPROVED else reasons[s]
+        if reason == Reason.APPROVED:
+            row["final_action"][s], row["size"][s] = BUY if wishes[s] > 0.0 else SELL, wishes[s]
+            book.symbols[s]["pending"], book.symbols[s]["due"] = wishes[s], book.t + DELAY.get(p["broker.fill"], 1)
+            book.exposure += abs(wishes[s])
+            book.trades_today += 1
+    row["governor_reason"] = [int(r) for r in reasons]
+
+
+def vetoed(book):
+    """10.3: what stops every candidate of the bar, None if nothing does."""
+    if book.equity <= 0.0:
+        return Reason.LIQUIDATED
+    if book.halted:
+        return Reason.MAX_DRAWDOWN_EXCEEDED
+    if book.trades_today >= book.p["governor.max_daily_trades"]:
+        return Reason.DAILY_TRADE_LIMIT_REACHED
+    return None
+
+
+def losses_of(book, s):
+    """Times of the losses that a cooldown of the symbol looks at."""
+    if book.p["governor.cooldown_scope"] == "symbol_last_loss":
+        return [book.symbols[s]["last_loss"]] if book.symbols[s]["last_loss"] is not None else []
+    return [h["time"] for h in book.history[-50:] if h["symbol"] == s and h["pnl"] < 0.0]
 
 
 def order_exit(book, s, action, reasons, leaving):
@@ -358,22 +430,14 @@ def govern_step(book, bar, s, action, confidence, is_leaving):
     refused = screen(book, bar, s, action, confidence, is_taken and not is_leaving)
     if refused is not None:
         return 0.0, refused
-    if book.equity <= 0.0:
-        return 0.0, Reason.LIQUIDATED
-    if book.halted:
-        return 0.0, Reason.MAX_DRAWDOWN_EXCEEDED
-    if book.trades_today >= p["governor.max_daily_trades"]:
-        return 0.0, Reason.DAILY_TRADE_LIMIT_REACHED
+    if vetoed(book) is not None:
+        return 0.0, vetoed(book)
     base = base_of(book)
     notional = base * size(book, s, confidence)
     planned = book.exposure + notional if p["governor.exposure_mode"] == "projected" else book.exposure
     if planned > base * p["governor.max_exposure"]:
         return 0.0, Reason.MAX_EXPOSURE_EXCEEDED
-    if p["governor.cooldown_scope"] == "symbol_last_loss":
-        losses = [book.symbols[s]["last_loss"]] if book.symbols[s]["last_loss"] is not None else []
-    else:
-        losses = [h["time"] for h in book.history[-50:] if h["symbol"] == s and h["pnl"] < 0.0]
-    if any(time > now - p["governor.cooldown_minutes"] * MINUTE for time in losses):
+    if any(time > now - p["governor.cooldown_minutes"] * MINUTE for time in losses_of(book, s)):
         return 0.0, Reason.COOLDOWN_ACTIVE
     if not notional > 0.0:
         return 0.0, Reason.ZERO_SIZE
@@ -387,7 +451,7 @@ def size(book, s, confidence):
     """
     p = book.p
     if p["governor.sizing_mode"] == "kelly_edge":
-        _, edge, risk = (plane[s] for plane in book.money)
+        edge, risk = (plane[s] for plane in book.money[1:3])
         share = edge / risk * p["governor.kelly_fraction"] if risk > 0.0 and edge == edge else 0.0
         return min(max(share, 0.0), p["governor.max_position"])
     win_rate, payoff, scale = odds(book, confidence)
@@ -422,10 +486,10 @@ def close_all(book, now):
     """10.6 m: END_OF_DATA at the last valid closes; what is pending is dropped."""
     row = {"pnl": [0.0] * len(book.symbols)}
     for s, sym in enumerate(book.symbols):
-        book.n_cancelled += sym["pending"] is not None
-        sym["pending"] = None
         if sym["pos"] is not None:
             leave(book, s, sym["last_close"], now, Reason.END_OF_DATA, row)
+        book.n_cancelled += sym["pending"] is not None
+        sym["pending"] = None
     book.balance = book.equity = max(book.balance, 0.0)
     book.exposure = 0.0
     return book

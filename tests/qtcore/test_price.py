@@ -59,7 +59,7 @@ def test_every_cell_equals_the_naive_flow(kind, probs):
         three = None if w.votes.probs is None else w.votes.probs.reshape(5, -1, 3)[:, i].tolist()
         seen = [x.reshape(len(x), -1)[:, i].tolist() for x in (w.arbiter, w.regime)]
         map_ = as_dict(w.maps[naive.map_at(firsts, i)[0]])
-        priced, pays = w.pricing.reshape(2, -1)[:, i].tolist(), float(w.probs.reshape(3, -1)[2, i])
+        priced, pays = w.pricing.reshape(3, -1)[:, i].tolist(), float(w.probs.reshape(3, -1)[2, i])
         want = naive.decide_block(cell, three, *seen, priced, pays, PROBLEM, map_, p)
         for column, value in want.items():
             assert flat[column][i] == value or (value != value and np.isnan(flat[column][i])), (i, column, flat[column][i], want)

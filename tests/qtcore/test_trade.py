@@ -18,6 +18,7 @@ from qtcore.types import FILL, NEVER, NS_PER_HOUR, WAITS, Bars
 from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
 from tests.support import PUBLISHED
+from tests.support.books import KINDS, book_params, book_world, run_book
 
 OUTPUTS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth")
 RUINED = {
@@ -187,17 +188,27 @@ def outcome(values: dict[str, object]) -> tuple[set[Reason], bytes]:
     return {Reason(code) for code in reasons}, result.governor_reason.tobytes() + fills.tobytes()
 
 
+def outcome_of_a_book(values: dict[str, object]) -> tuple[set[Reason], bytes]:
+    """The same of a cross-sectional book."""
+    got, _ = run_book(book_world(300, 6, seed=1), book_params(**values))
+    reasons = {*got["governor_reason"].ravel().tolist(), *got["fills"]["reason"].tolist()}
+    return {Reason(code) for code in reasons}, got["governor_reason"].tobytes() + got["fills"].tobytes()
+
+
 def test_the_cases_reach_every_rule_of_the_account_and_move_something_by_every_parameter():
-    found = {name: outcome(values) for name, values in OPTIONS.items()}
+    cases = {name: (outcome, values) for name, values in OPTIONS.items()}
+    cases |= {f"book: {name}": (outcome_of_a_book, values) for name, values in KINDS.items()}
+    found = {name: run(values) for name, (run, values) in cases.items()}
     reached = set().union(*(reasons for reasons, _ in found.values()))
     asked = [rule for rule in RULES if rule.layer in ("governor", "exit") and not rule.fails]
     assert [f"no case of OPTIONS reaches {rule.reason.name}" for rule in asked if rule.reason not in reached] == []
     idle = {f"{layer}.{name}" for layer in ("governor", "broker") for name in PARAMS[layer].names}
     idle -= {"governor.flatten_on_kill"}  # a kill switch that is on from the first bar finds nothing open
     idle -= {"governor.cooldown_scope"}  # few losses are older than 50 trades and younger than a cooldown
-    for name, values in OPTIONS.items():
+    idle -= {"governor.book"}  # it goes with opinions that have a price alone
+    for name, (run, values) in cases.items():
         without = {key: {k: v for k, v in values.items() if k != key} for key in idle & set(values)}
-        idle -= {key for key, rest in without.items() if outcome(rest)[1] != found[name][1]}
+        idle -= {key for key, rest in without.items() if run(rest)[1] != found[name][1]}
     assert [f"no case of OPTIONS moves anything by {key}" for key in sorted(idle)] == []
 
 

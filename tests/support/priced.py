@@ -24,6 +24,7 @@ KINDS = {  # of an opinion with a price
     "dear": {"broker.fee_rate": 0.002, "decide.min_edge": 0.001},
     "alone": {"meta.enabled": False, "arbiter.enabled": False},
     "floored": {"governor.min_confidence": 0.5},
+    "book": {"governor.book": "cross_section", "governor.neutral": "dollar_beta", "governor.max_daily_trades": 100},
     "in order": {"governor.order": "symbols", "governor.sizing_mode": "kelly_confidence"},
 }
 
@@ -57,6 +58,6 @@ def priced_world(n: int, n_symbols: int, seed: int = 0, *, meta: bool = True, pr
         probs=random_probs(rng, n, n_symbols) if meta else None,
         volatility=volatility,
         carry=carry,
-        pricing=pricing_of(volatility, carry),
+        pricing=pricing_of(volatility, carry, np.random.default_rng([seed, 9]).normal(1.0, 0.5, (n, n_symbols))),
         maps=random_maps(rng, [0, n_symbols * (n // 4), n_symbols * (n // 2) + 3]),
     )

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DECLARED, PARAMETERS, TWIN, CASES = "qtcore/rules.py", "qtcore/params.py", "tests/naive/trade.py", "tests/qtcore/test_trade.py"
-KERNELS = ("qtcore/governor.py", "qtcore/broker.py", "qtcore/portfolio.py", "qtcore/chain/trade.py")  # a new rule is for the first
+TWINS, EVERY_CASE = (TWIN, "tests/naive/book.py"), (CASES, "tests/support/books.py")  # a new rule is for the first
+KERNELS = (  # a new rule is for the first
+    "qtcore/governor.py",
+    "qtcore/broker.py",
+    "qtcore/portfolio.py",
+    "qtcore/chain/trade.py",
+    "qtcore/chain/book.py",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class Source:
 
 def gaps(root: Path) -> list[str]:
     """Name every gap in the checkout at `root`: one sentence each, which begins with the file to write in."""
-    declared, kernels, twin, cases = Source(root, DECLARED), Source(root, *KERNELS), Source(root, TWIN), Source(root, CASES)
+    declared, kernels, twin, cases = Source(root, DECLARED), Source(root, *KERNELS), Source(root, *TWINS), Source(root, *EVERY_CASE)
     named = declared.codes | kernels.codes | twin.codes
     codes, rows = {name for _, name in declared.members("Reason")}, declared.rows()
     account = [f"{layer.lower()}.{name}" for layer, name in declared.members("ParamSet")]

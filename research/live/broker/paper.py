@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Bars, Params, Result
-from qtcore.broker import fill_rule, funding_rule, gap_rule, stop_fill_rule, stop_level_rule, stop_rule
-from qtcore.portfolio import value_rule
+from qtcore.broker import fill_rule, funding_rule, gap_rule, part_rule, stop_fill_rule, stop_level_rule, stop_rule
+from qtcore.portfolio import average_rule, value_rule
 from qtcore.rules import Reason
 from qtcore.types import FILL, NEVER
 from research.errors import UserError
@@ -253,13 +253,13 @@ class PaperBroker:
             if price != price:
                 continue
             if order is not None:
-                fills.append((order.id, self._leave(s, position, price, order.reason, time)))
+                fills.append((order.id, self._leave(s, position, price, order.reason, time, order.notional)))
                 done.append(("filled", order.id))
             elif gap_rule(position["qty"], position["stop_price"], price):
                 fills.append((None, self._leave(s, position, price, int(Reason.STOP), time)))
         for s, name in self._columns(entering):
             order, price = entering[name], opens[s]
-            if price == price and name not in positions:
+            if price == price:
                 fills.append((order.id, self._enter(s, order.notional, price, time, stop_loss)))
             done.append(("filled" if price == price else "cancelled", order.id))
         return fills
@@ -309,8 +309,14 @@ class PaperBroker:
     def _enter(self, s: int, pending: float, reference: float, time: int, stop_loss: float) -> dict[str, Any]:
         side = 1.0 if pending > 0.0 else -1.0
         price, notional = float(fill_rule(side, reference, self.params.broker.slippage_rate)), abs(pending)
-        fee, stop = notional * self.params.broker.fee_rate, float(stop_level_rule(side, price, stop_loss))
-        qty = side * (notional / price)
+        fee, qty = notional * self.params.broker.fee_rate, side * (notional / price)
+        if (held := self._state["positions"].get(self.symbols[s])) is not None:
+            held["entry_price"] = float(average_rule(held["qty"], held["entry_price"], qty, price))
+            held["qty"], held["entry_fee"] = held["qty"] + qty, held["entry_fee"] + fee
+            held["stop_price"] = float(stop_level_rule(side, held["entry_price"], stop_loss))
+            row = (time, s, 1, int(Reason.ADDED), qty, price, reference, notional, held["stop_price"], fee, 0.0, 0.0)
+            return dict(zip(REPORTED, row))
+        stop = float(stop_level_rule(side, price, stop_loss))
         self._state["positions"][self.symbols[s]] = {
             "qty": qty, "entry_price": price, "entry_fee": fee, "stop_price": stop, "funding": 0.0, "last_close": reference,
         }  # fmt: skip
@@ -318,11 +324,18 @@ class PaperBroker:
         row = (time, s, 1, int(Reason.APPROVED), qty, price, reference, notional, stop, fee, 0.0, 0.0)
         return dict(zip(REPORTED, row))
 
-    def _leave(self, s: int, position: dict[str, Any], reference: float, reason: int, time: int) -> dict[str, Any]:
-        qty = -position["qty"]
+    def _leave(self, s: int, position: dict[str, Any], reference: float, reason: int, time: int, pending: float = 0.0) -> dict[str, Any]:
+        """Close a position, or where the reason is REDUCED what is `pending` of it, quote."""
+        is_part = reason == Reason.REDUCED
+        qty = float(part_rule(position["qty"], pending, reference)) if is_part else -position["qty"]
         price = float(fill_rule(1.0 if qty > 0.0 else -1.0, reference, self.params.broker.slippage_rate))
         notional = abs(qty) * price
         fee = notional * self.params.broker.fee_rate
+        if is_part and qty != -position["qty"]:
+            position["entry_fee"] = (position["entry_fee"] + fee) + qty * (price - position["entry_price"])
+            position["qty"] += qty
+            return dict(zip(REPORTED, (time, s, 0, reason, qty, price, reference, notional, math.nan, fee, 0.0, 0.0)))
+        reason = int(Reason.EXIT_SIGNAL) if is_part else reason
         change = (position["qty"] * (price - position["entry_price"]) - fee) - position["entry_fee"]
         del self._state["positions"][self.symbols[s]]
         self._state["balance"] += change
@@ -332,9 +345,9 @@ class PaperBroker:
 
 def _load_rules() -> None:
     """Load the machine code of the rules: 3 ms each, which the first bar with a fill or a stop need not wait for (2026-11)."""
-    for rule in (fill_rule, stop_level_rule, gap_rule, stop_fill_rule, funding_rule):
+    for rule in (fill_rule, stop_level_rule, gap_rule, stop_fill_rule, funding_rule, part_rule):
         rule(1.0, 1.0, 1.0)
-    for rule in (stop_rule, value_rule):
+    for rule in (stop_rule, value_rule, average_rule):
         rule(1.0, 1.0, 1.0, 1.0)
 
 

@@ -2,7 +2,8 @@
 
 A journal covers the bars that its runner decided on paper: votes, ensemble, regime, and the outcome of each entry order, net of costs. The
 view `metav2_decisions` shows the same rows to people; its numbers have 15 digits, so training reads the columns, which have all. A trade
-that is still open, or an order still waiting, has no outcome yet: its row is left out and counted. An order never filled was no trade.
+that is still open, or an order still waiting, has no outcome yet: its row is left out and counted. An order never filled was no trade, nor
+was one that added to a position.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from qtcore.rules import Reason
 from qtcore.types import N_MODELS, Action
 from research.errors import UserError
 from research.live.journal.reading import Reading
@@ -23,12 +25,12 @@ MINUTE = 60e9  # ns
 DECIDED = """
 SELECT bars.close_time, symbol, ensemble_action, volatility, trend_strength, {}
 FROM decisions JOIN bars USING (bar) WHERE n_voters > 0 ORDER BY cell"""
-ENTERED = """
+ENTERED = f"""
 SELECT bars.close_time, orders.symbol, orders.notional, orders.state, entries.time AS entered, exits.time AS left, exits.pnl
 FROM orders JOIN bars USING (bar)
     LEFT JOIN fills AS entries ON entries.order_id = orders.id AND entries.is_entry = 1
-    LEFT JOIN fills AS exits ON exits.trade_id = entries.trade_id AND exits.is_entry = 0
-WHERE orders.kind = 'entry' ORDER BY orders.bar, orders.id"""
+    LEFT JOIN fills AS exits ON exits.trade_id = entries.trade_id AND exits.is_entry = 0 AND exits.reason != {int(Reason.REDUCED)}
+WHERE orders.kind = 'entry' AND COALESCE(entries.reason, 0) != {int(Reason.ADDED)} ORDER BY orders.bar, orders.id"""
 
 
 def is_journal(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from qtcore.rules import Reason
 from qtcore.types import FILL, MONEY_COLUMNS
 from research.live.storage.codec import cell_names
 
@@ -45,6 +46,7 @@ CREATE VIEW metav2_decisions AS
             'ensemble_action', ensemble_action, 'ensemble_confidence', ensemble_confidence,
             'regime', json_object('volatility', volatility, 'trend_strength', trend_strength)) AS features,
         (SELECT exits.pnl FROM fills AS entries JOIN fills AS exits ON exits.trade_id = entries.trade_id AND exits.is_entry = 0
+                AND exits.reason != {int(Reason.REDUCED)} AND entries.reason != {int(Reason.ADDED)}
             WHERE entries.order_id = decisions.symbol || '-' || (bars.close_time / 1000000000) || '-entry') AS actual_outcome
     FROM decisions JOIN bars USING (bar);
 CREATE INDEX fills_of_orders ON fills (order_id);

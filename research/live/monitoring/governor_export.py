@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from qtcore.rules import Reason
 from qtcore.types import NEVER, Action
 from research.errors import UserError
 from research.files import save_json, writable
@@ -41,7 +42,8 @@ def governor_state(source: JournalSource) -> dict[str, Any]:
     query = (
         "SELECT exits.symbol, entries.qty, entries.price AS entry_price, exits.price AS exit_price, entries.notional, exits.pnl AS earned,"
         " exits.time FROM fills AS exits"
-        " JOIN fills AS entries ON entries.trade_id = exits.trade_id AND entries.is_entry = 1 WHERE exits.is_entry = 0"
+        " JOIN fills AS entries ON entries.trade_id = exits.trade_id AND entries.is_entry = 1"
+        f" WHERE exits.is_entry = 0 AND exits.reason != {int(Reason.REDUCED)} AND entries.reason != {int(Reason.ADDED)}"
         " ORDER BY exits.seq DESC LIMIT ?"
     )
     names = ("symbol", "action", "entry_price", "exit_price", "position_size", "pnl", "timestamp")

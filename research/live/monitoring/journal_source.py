@@ -148,7 +148,8 @@ class JournalSource:
         if digest_of(account, positions) != found[0][3]:
             raise DamagedError("the account is not that of the last bar")
         account = account[0]
-        recent = self.rows("SELECT pnl AS earned FROM fills WHERE is_entry = 0 ORDER BY seq DESC LIMIT ?", RECENT)
+        closing = f"is_entry = 0 AND reason != {int(Reason.REDUCED)}"
+        recent = self.rows(f"SELECT pnl AS earned FROM fills WHERE {closing} ORDER BY seq DESC LIMIT ?", RECENT)
         held = tuple(_position(self.symbols[s], positions[s]) for s in np.flatnonzero(positions["qty"]))
         money = (float(account["balance"]), float(account["equity"]), float(account["peak"]), float(account["exposure"]))
         counts = (int(account["trades_today"]), int(account["n_closed"]), bool(account["is_halted"]))

@@ -67,7 +67,7 @@ class RunSource:
         """Return the account at the last bar; what was open there stands as positions."""
         frame, trades = self._equity, self._trades
         exits = self.run.frame("fills")
-        closed = exits.loc[~exits["is_entry"], "pnl"]
+        closed = exits.loc[~exits["is_entry"] & (exits["reason"] != Reason.REDUCED), "pnl"]
         open_ = trades[(trades["exit_reason"] == Reason.END_OF_DATA) | trades["exit_time"].isna()]
         day = self._close // NS_PER_DAY == self._close[-1] // NS_PER_DAY
         today = int((self._planes["governor_reason"][day] == Reason.APPROVED).sum())

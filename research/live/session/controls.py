@@ -31,6 +31,8 @@ FIXED = (
     "meta.mode",
     "decide.rule",
     "ensemble.rule",
+    "governor.book",
+    "governor.neutral",
 )  # what fills, models, their meta layer and maps were made with
 STAGES = {0: (False, False), 1: (True, False), 2: (True, True), 3: (True, True)}  # meta, arbiter (`spec` 11.4)
 STOP = {"governor.emergency_stop": True}

@@ -8,6 +8,8 @@ from research.live.broker.orders import order_id
 from research.live.journal.journal import Entry
 from research.live.records import Order
 
+ANSWERS = {int(Reason.REDUCED): (int(Reason.REDUCED), int(Reason.EXIT_SIGNAL))}  # a part may turn out to be all that is left
+
 
 class WorkingOrders:
     """Orders that are sent and neither filled nor cancelled."""
@@ -30,12 +32,12 @@ class WorkingOrders:
         for fill in result.fills:
             name, kind = names[int(fill["symbol"])], "entry" if fill["is_entry"] else "exit"
             order = self._held.get((name, kind))
-            is_ordered = order is not None and (kind == "entry" or order.reason == fill["reason"])
+            is_ordered = order is not None and (kind == "entry" or fill["reason"] in ANSWERS.get(order.reason, (order.reason,)))
             entry.fill_orders.append(order.id if order is not None and is_ordered else "")
             if order is not None:  # an exit that a stop or a delisting came before is superseded
                 entry.done.append((order.id, "filled" if is_ordered else "superseded"))
                 del self._held[name, kind]
-        pending = {(name, "entry" if notional else "exit"): (notional, reason) for name, notional, reason in _pending(result)}
+        pending = {(name, kind): (notional, reason) for name, kind, notional, reason in _pending(result)}
         for key in [key for key in self._held if key not in pending or (key[1] == "entry" and self._held[key].id != _id(key, result))]:
             entry.done.append((self._held.pop(key).id, "cancelled"))
         for key, (notional, reason) in pending.items():
@@ -49,10 +51,10 @@ def _id(key: tuple[str, str], result: Result) -> str:
     return order_id(key[0], int(result.close_time[0]), key[1])
 
 
-def _pending(result: Result) -> Iterator[tuple[str, float, int]]:
-    """Split what the engine wants at the next open into exits and entries; a symbol may have both."""
+def _pending(result: Result) -> Iterator[tuple[str, str, float, int]]:
+    """Split what the engine wants at the next open into exits and entries; a symbol may have both, but where a part is closed."""
     for name, notional, code in result.orders:
         if code:
-            yield name, 0.0, code
-        if notional:
-            yield name, notional, int(Reason.APPROVED)
+            yield name, "exit", notional if code == Reason.REDUCED else 0.0, code
+        if notional and code != Reason.REDUCED:
+            yield name, "entry", notional, int(Reason.APPROVED)

@@ -8,6 +8,7 @@ from scipy import stats
 
 import research
 from qtcore import Params
+from qtcore.chain.price import VOLATILITY
 from qtcore.rules import Reason
 from qtcore.types import N_KNOTS, Action, Source
 from research.evidence.accuracy import opinions
@@ -110,7 +111,7 @@ def test_maps_and_seats_are_found_at_the_values_of_the_profile(bars):
 
 def test_the_nearest_edge_stands_beside_what_it_falls_short_of(bars):
     run = priced(bars, 0.02, 3.0)
-    d, gross = run.result.decisions, 0.02 * np.abs(run.result.decisions.lean) * run.result.pricing[-2]
+    d, gross = run.result.decisions, 0.02 * np.abs(run.result.decisions.lean) * run.result.pricing[VOLATILITY]
     n, nearest = run.summary["pnl"]["n_trades"], 1e4 * np.nanmax(gross)
     assert set(run.trades["source"]) == {Source.ARBITER}
     assert nearest < 10.0
