@@ -219,7 +219,7 @@ class Params:
                 was = needs.name.lower()
                 remedy = "set both, or take another --profile"
                 raise InputError(f"{name} may be {was} only where decide.rule is edge, was {was} where it is confidence; {remedy}")
-        if self.is_book and self.governor.neutral != Neutral.NONE and not self.broker.allow_short:
+        if self.hedges_market and not self.broker.allow_short:
             was, remedy = self.governor.neutral.name.lower(), "switch one of them"
             raise InputError(f"governor.neutral must be none where broker.allow_short is off, was {was}, which needs shorts; {remedy}")
 
@@ -227,6 +227,11 @@ class Params:
     def is_book(self) -> bool:
         """Whether the account is one book of weights across the symbols."""
         return self.governor.book == BookKind.CROSS_SECTION
+
+    @property
+    def hedges_market(self) -> bool:
+        """Whether the account is a book whose weights add up to zero: what all symbols do together is no part of it."""
+        return self.is_book and self.governor.neutral != Neutral.NONE
 
     @property
     def reads_beta(self) -> bool:

@@ -47,7 +47,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Trades:
-    """What every cell of a market would have earned, and what is known of it. [n, S], results and ends [2, n, S]: of a short and a long."""
+    """What every cell of a market would have earned, and what is known of it. [n, S], results and ends [2, n, S]: of a short and a long.
+
+    Where the book hedges the market, results are those beyond the mean of their bar.
+    """
 
     bars: Bars
     params: Params
@@ -64,6 +67,8 @@ class Trades:
         bank = FeatureBank(params, bars.symbols, bars.interval, (VOLATILITY_NAME, *((BETA_NAME,) if params.reads_beta else ())))
         planes = bank.compute(bars)
         results, ends = outcomes(bars, params)
+        if params.hedges_market:
+            results = results - mean_of_rows(results)
         score = np.empty(bars.close.size)
         score_cells(planes.arbiter.reshape(len(planes.arbiter), -1), score, 0, len(score))
         block = blocks_of(bars.close_time, params.broker.max_holding_bars * bars.interval)
@@ -112,6 +117,14 @@ class Trades:
         block, broker = np.repeat(self.block[rows, None], leans.shape[1], axis=1), self.params.broker
         won = fit_win(leans, result, costs_rule(broker.fee_rate, broker.slippage_rate))
         return EdgeMap.fit(leans, self.volatility[rows], result, block), won
+
+
+def mean_of_rows(results: F8) -> F8:
+    """Return the mean of each side's known results over the symbols of a bar, [2, n, 1]; 0.0 where none is known."""
+    known = results == results
+    total = np.where(known, results, 0.0).sum(axis=2, keepdims=True)
+    out: F8 = total / np.maximum(known.sum(axis=2, keepdims=True), 1)
+    return out
 
 
 def fit_maps(
@@ -165,9 +178,11 @@ def usual(params: Params, *kept: str) -> Params:
     """Return the parameters at which maps are fitted, and with them seats and bets: those of the profile that `params` were set over.
 
     So a fee, a limit or a weight that is swept or set finds them as they were, and a setting in a sweep is the same run alone. What an
-    opinion is, a vote or a mean, is that of `params`; so are the layers `kept`.
+    opinion is, a vote or a mean, is that of `params`; so are the layers `kept`, and a book that hedges the market, whose opinions are worth
+    what symbols do beyond it.
     """
-    own = {name: value for name, value in params.flat().items() if name == "ensemble.rule" or name.partition(".")[0] in kept}
+    same = ("ensemble.rule", *(("governor.book", "governor.neutral") if params.hedges_market else ()))
+    own = {name: value for name, value in params.flat().items() if name in same or name.partition(".")[0] in kept}
     return Params.profile(params.made_of).with_values(own | BY_EDGE)
 
 

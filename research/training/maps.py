@@ -70,9 +70,14 @@ def is_priced(params: Params, predictions: Any, bars: Bars) -> bool:
     from research.data import fingerprint
 
     maps = predictions.maps
-    if maps is None or maps.params["ensemble.rule"] != params.flat()["ensemble.rule"]:
+    if maps is None or _kind(maps.params) != _kind(params.flat()):
         return False
     return bool(maps.data == (fingerprint(bars) if predictions.imported else ""))
+
+
+def _kind(params: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return what opinions are worth depends on: how they are formed, and whether the book hedges the market (`Params.hedges_market`)."""
+    return params["ensemble.rule"], params.get("governor.book") == "cross_section" and params["governor.neutral"] != "none"
 
 
 def unseated(maps: MapSchedule | None) -> MapSchedule | None:
@@ -96,10 +101,14 @@ def check_priced(params: Params, voters: Any) -> None:
     if maps is None or maps.data == JUDGED:
         what = "models and predictions of a training must say what their opinions are worth, was without"
         raise ModelError(f"{what}; train again (`qt train`), or run them with --profile published")
-    then, now = maps.params["ensemble.rule"], params.flat()["ensemble.rule"]
+    (then, hedged), (now, hedges) = _kind(maps.params), _kind(params.flat())
     if then != now:
         what = f"ensemble.rule must be that under which the worth of opinions was found, {then}, was {now}"
         raise ModelError(f"{what}; train with --set ensemble.rule={now}, or run with --set ensemble.rule={then}")
+    if hedged != hedges:
+        found, wanted = (f"a book that {'hedges' if each else 'does not hedge'} the market" for each in (hedged, hedges))
+        what = f"governor.book and governor.neutral must be as when the worth of opinions was found, for {found}, was for {wanted}"
+        raise ModelError(f"{what}; train with the same --set governor.book and governor.neutral as you run")
 
 
 def _plain(value: Any) -> Any:

@@ -73,10 +73,10 @@ class Study:
         first = int(seen * options.train_share)
         return cls(plan, job, bars, seen, max(1, -(-(seen - first) // options.folds)), first)
 
-    def inputs(self, pair: tuple[str, str], n: int, progress: Progress) -> tuple[Predictions, Any, Any]:
-        """Return predictions, parameters and meta layer of a pair of features and target on the first n bars, folds as on the seen ones."""
-        families, target = pair
-        params = self.job.config.params
+    def inputs(self, combination: Combination, n: int, progress: Progress) -> tuple[Predictions, Any, Any]:
+        """Return predictions, parameters and meta layer of a combination on the first n bars, folds as on the seen ones."""
+        families, target, book = combination
+        params = self.job.config.params.with_values({"governor.book": book})
         sets = self.plan.sets(params, families, len(self.bars.symbols))
         params = params if families == BASE else params.with_values({"features.sets": list(sets)})
         options = replace(self.job.config.run, label=target, retrain_every=self.fold, train_share=(self.first + 0.5) / n)
@@ -84,19 +84,11 @@ class Study:
         predictions, params, meta, _ = inputs_of(job, self.bars[:n], progress)
         return predictions, params, meta
 
-    def run(self, given: tuple[Predictions, Any, Any], book: str) -> RunRecord:
-        """Run one book on what a pair was given."""
+    def run(self, given: tuple[Predictions, Any, Any]) -> RunRecord:
+        """Run the chain on what `inputs` gave."""
         predictions, params, meta = given
-        bars = self.bars[: len(predictions.fold)]
-        layers = self.job.layers.engine
-        return backtest(
-            bars,
-            predictions,
-            params.with_values({"governor.book": book}),
-            meta=meta,
-            **layers,
-            ceilings=self.job.config.run.ceilings,
-        )
+        ceilings = self.job.config.run.ceilings
+        return backtest(self.bars[: len(predictions.fold)], predictions, params, meta=meta, **self.job.layers.engine, ceilings=ceilings)
 
     def command(self, combination: Combination) -> str:
         """Return the command line that makes a combination on the seen bars."""
@@ -127,41 +119,40 @@ def run_study(
     loaded = load(job)
     declare(job, loaded.bars)
     study = Study.of(plan, job, loaded.bars)
-    pairs, told = list(dict.fromkeys((families, target) for families, target, _ in plan.combinations())), Steps(progress, plan)
-    skills: list[dict[str, Any]] = []
+    told, untraded = Steps(progress, len(plan.combinations())), ""
+    skills: dict[tuple[str, str], dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     best: tuple[float, RunRecord | None, Combination | None] = (-np.inf, None, None)
     base: dict[str, Opinion] = {}
-    untraded = ""
-    for families, target in pairs:
-        given = study.inputs((families, target), study.seen, told.within(f"{families}, {target}"))
-        skills.append({"families": families, "target": target} | skill_of(study.bars[: study.seen], given[0], base.get(target)))
-        base.setdefault(target, above_prior(mean_probs(given[0]), given[0]))
-        for book in dict.fromkeys(plan.books):
-            told.step(f"{families}, {target}, {book}")
-            run = study.run(given, book)
-            summary = summarise(run)
-            Ledger().record(trial_of(run, summary["evidence"]["sharpe"]), Result())
-            t, reason = summary["evidence"]["test"]["t"], summary["evidence"]["reason"]
-            rows.append({"families": families, "target": target, "book": book, "t": t} | money_of(run, tested_rows(run)))
-            untraded = untraded or (reason if t is None else "")
-            if t is not None and t > best[0]:
-                best = t, run, (families, target, book)
-    summary = {
+    for families, target, book in plan.combinations():
+        given = study.inputs((families, target, book), study.seen, told.begin(f"{families}, {target}, {book}"))
+        if (families, target) not in skills:
+            about = {"families": families, "target": target}
+            skills[families, target] = about | skill_of(study.bars[: study.seen], given[0], base.get(target))
+            base.setdefault(target, above_prior(mean_probs(given[0]), given[0]))
+        run = study.run(given)
+        evidence = summarise(run)["evidence"]
+        Ledger().record(trial_of(run, evidence["sharpe"]), Result())
+        t = evidence["test"]["t"]
+        rows.append({"families": families, "target": target, "book": book, "t": t} | money_of(run, tested_rows(run)))
+        untraded = untraded or (evidence["reason"] if t is None else "")
+        if t is not None and t > best[0]:
+            best = t, run, (families, target, book)
+    held: dict[str, Any] = {"from": iso(int(study.bars.open_time[study.seen])), "bars": study.bars.n - study.seen, "opened": None}
+    if opens and best[2] is not None:
+        held["opened"] = _opened(study, best[2], told.begin("what is held back"))
+    held["openings"] = openings(study.bars, study.seen)
+    summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "plan": {name: plain(getattr(plan, spec.name)) for name, spec in plan.declared().items()},
         "profile": config.profile,
         "data": _data(study, loaded.lacks(config.params)),
-        "skill": skills,
+        "skill": list(skills.values()),
         "money": rows,
         "untraded": untraded,
         "best": None if best[1] is None or best[2] is None else _best(study, best[1], best[2]),
-        "held_back": {"from": iso(int(study.bars.open_time[study.seen])), "bars": study.bars.n - study.seen, "opened": None},
+        "held_back": held,
     }
-    if opens and best[2] is not None:
-        told.step("what is held back")
-        summary["held_back"]["opened"] = _opened(study, best[2], progress)
-    summary["held_back"]["openings"] = openings(study.bars, study.seen)
     summary["sentences"] = sentences(summary)
     found: dict[str, Any] = plain(summary)
     folder.mkdir(parents=True, exist_ok=True)
@@ -176,23 +167,20 @@ class Steps:
     """Progress of a study: whole combinations, with what is done inside one as words."""
 
     progress: Progress
-    plan: StudyPlan
-    done: int = 0
+    total: int
+    done: int = -1
 
-    def step(self, text: str) -> None:
-        """Say that the next combination begins."""
-        if self.progress is not None:
-            self.progress(self.done, len(self.plan.combinations()), text)
+    def begin(self, text: str) -> Progress:
+        """Say that the next combination begins, and return what tells of the work inside it."""
         self.done += 1
+        done, progress = self.done, self.progress
+        if progress is None:
+            return None
 
-    def within(self, text: str) -> Progress:
-        """Return what tells of the fits of a pair."""
-        return None if self.progress is None else self._tell(text)
+        def tell(part: int, parts: int, what: str) -> None:
+            progress(done, self.total, f"{text}: {what} ({part} of {parts})")
 
-    def _tell(self, text: str) -> Progress:
-        def tell(done: int, total: int, what: str) -> None:
-            self.progress(self.done, len(self.plan.combinations()), f"{text}: {what} ({done} of {total})")
-
+        progress(done, self.total, text)
         return tell
 
 
@@ -225,8 +213,7 @@ def _best(study: Study, run: RunRecord, combination: Combination) -> dict[str, A
 
 def _opened(study: Study, combination: Combination, progress: Progress) -> dict[str, Any]:
     """Trade a combination on what was held back and note that it was opened."""
-    *pair, book = combination
-    run = study.run(study.inputs((pair[0], pair[1]), study.bars.n, progress), book)
+    run = study.run(study.inputs(combination, study.bars.n, progress))
     Ledger().record(trial_of(run, summarise(run)["evidence"]["sharpe"]), Result())
     found = money_of(run, slice(study.seen - 1, study.bars.n))
     note_opening(study.bars, study.seen, combination, found["net_return"])
