@@ -49,7 +49,7 @@ class Held:
 class Trades:
     """What every cell of a market would have earned, and what is known of it. [n, S], results and ends [2, n, S]: of a short and a long.
 
-    Where the book hedges the market, results are those beyond the mean of their bar.
+    Where the book hedges the market, results are those `beyond_market`.
     """
 
     bars: Bars
@@ -68,7 +68,7 @@ class Trades:
         planes = bank.compute(bars)
         results, ends = outcomes(bars, params)
         if params.hedges_market:
-            results = results - mean_of_rows(results)
+            results, ends = beyond_market(results, ends, bars.open)
         score = np.empty(bars.close.size)
         score_cells(planes.arbiter.reshape(len(planes.arbiter), -1), score, 0, len(score))
         block = blocks_of(bars.close_time, params.broker.max_holding_bars * bars.interval)
@@ -119,12 +119,17 @@ class Trades:
         return EdgeMap.fit(leans, self.volatility[rows], result, block), won
 
 
-def mean_of_rows(results: F8) -> F8:
-    """Return the mean of each side's known results over the symbols of a bar, [2, n, 1]; 0.0 where none is known."""
-    known = results == results
-    total = np.where(known, results, 0.0).sum(axis=2, keepdims=True)
-    out: F8 = total / np.maximum(known.sum(axis=2, keepdims=True), 1)
-    return out
+def beyond_market(results: F8, ends: I8, open_: F8) -> tuple[F8, I8]:
+    """Return results beyond the mean of their bar and side, and the bar in which all trades of that bar have ended, [2, n, S] each.
+
+    Until then nobody knows the mean, of whatever symbol. ends: -1 where there is no result; open_ [n, S]: a trade that was entered and has
+    not ended yet lets its whole bar wait.
+    """
+    known, n = ends >= 0, ends.shape[1]
+    mean = np.where(known, results, 0.0).sum(axis=2, keepdims=True) / np.maximum(known.sum(axis=2, keepdims=True), 1)
+    waits = ~np.isnan(np.vstack([open_[1:], np.full(open_[:1].shape, np.nan)]))
+    last = np.where(known, ends, np.where(waits, n, -1)).max(axis=(0, 2))
+    return results - mean, np.where(known, last[:, None], -1)
 
 
 def fit_maps(
