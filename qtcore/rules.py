@@ -14,6 +14,7 @@ from typing import Any
 from qtcore.choices import (
     BookKind,
     CooldownScope,
+    DecideRule,
     DrawdownBasis,
     DrawdownReset,
     ExposureMode,
@@ -148,7 +149,9 @@ class Governor(ParamSet):
     order: GovernOrder = choice(
         GovernOrder.BY_EDGE, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE), ALONE
     )
-    book: BookKind = choice(BookKind.SYMBOLS, "each symbol traded alone, or one book of weights across all")
+    book: BookKind = choice(
+        BookKind.SYMBOLS, "each symbol traded alone, or one book of weights across all", when=({"decide.rule": (DecideRule.EDGE,)},)
+    )
     neutral: Neutral = choice(Neutral.NONE, "what the weights that a book aims at add up to zero in", when=IN_BOOK)
     target_volatility: float = bounded(
         0.0,

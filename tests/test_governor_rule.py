@@ -71,7 +71,7 @@ def test_a_file_left_out_is_named_by_a_test(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("hunk", HUNKS)
 def test_a_part_left_out_is_named_by_the_checks(hunk: str, tmp_path: Path) -> None:
     left = re.sub(r"^diff --git [^@]*(?=^diff --git |\Z)", "", PATCH.replace(HUNKS[hunk], ""), flags=re.MULTILINE)  # a file without a part
-    copy = patched(tmp_path, left, "qtcore", "tests/naive", "tests/qtcore")
+    copy = patched(tmp_path, left, "qtcore", "tests/naive", "tests/support", "tests/qtcore")
     lint = python(copy, "ruff", "check", "--isolated", "--select", "F821", "--output-format", "concise", *FILES)
     told = gaps(copy) + [line for line in lint.stdout.split("\n") if "F821" in line]
     assert told

@@ -17,7 +17,7 @@ from tests.conftest import assert_same_bits
 from tests.naive import book as naive_book
 from tests.naive import trade as naive
 from tests.qtcore.test_trade import assert_same_account, assert_same_ledger, funding_for, with_funding
-from tests.support.books import KINDS, book_params, book_world, run_book
+from tests.support.books import KINDS, book_params, book_world, planted_book, run_book
 
 OUTPUTS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth")
 
@@ -325,3 +325,32 @@ def test_the_twin_of_a_band_has_its_width():
     low, high, _ = naive_book.band(p | {"governor.max_position": 1.0}, bar, [[0.0], [0.0], [1e-4], [0.002], []])[0]
     share = 1.0 / (0.002 / 1e-4)  # scaled down to the largest position: the band with it, and cut off there
     assert (low, high) == pytest.approx((share * 0.0015 / 1e-4, 1.0))
+
+
+WIDE = {  # limits that bind nowhere but in the size of the book
+    "governor.stop_loss": 1.0,
+    "governor.max_drawdown": 1.0,
+    "governor.cooldown_minutes": 0,
+    "governor.max_position": 0.2,
+    "governor.max_exposure": 1.0,
+    "governor.max_daily_trades": 1_000_000,
+}
+AT_ONCE, DAILY = {"governor.band": 0.0}, {"governor.band": 0.0, "governor.rebalance_bars": 24}
+
+
+PLANTED = ((0.02, 0.9, 20, 8_766), (0.02, 0.97, 50, 3_000), (0.05, 0.9, 20, 3_000), (0.10, 0.9, 20, 3_000), (0.10, 0.7, 20, 3_000))
+
+
+@pytest.mark.parametrize("neutral", ["none", "dollar"])
+@pytest.mark.parametrize(("ic", "keeps", "n_symbols", "n"), PLANTED)
+def test_the_band_beats_rebalancing_every_bar_and_every_day_after_costs(neutral, ic, keeps, n_symbols, n):
+    """In nine of ten of 40 planted worlds, by the Sharpe ratio net of 5 basis points a side; a weak edge takes a year to show."""
+    sharpe = np.empty((40, 3))
+    for seed in range(40):
+        w = planted_book(seed, ic, keeps, n, n_symbols)
+        for k, rule in enumerate(({}, AT_ONCE, DAILY)):
+            equity = run_book(w, book_params(**WIDE | rule | {"governor.neutral": neutral}))[0]["equity"]
+            moves = np.diff(np.log(equity))
+            sharpe[seed, k] = moves.mean() / moves.std() if moves.any() else 0.0
+    assert np.mean(sharpe[:, 0] > sharpe[:, 1]) >= 0.9
+    assert np.mean(sharpe[:, 0] > sharpe[:, 2]) >= 0.9

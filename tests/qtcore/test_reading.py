@@ -34,6 +34,9 @@ BASES = {
     "priced, of votes": PRICED | {"ensemble.rule": "vote"},
     "priced, alone": PRICED | {"meta.enabled": False, "arbiter.enabled": False},
     "priced, sized by odds": PRICED | {"governor.sizing_mode": "kelly_win_rate", "governor.order": "symbols"},
+    "book": PRICED | {"governor.book": "cross_section", "governor.target_volatility": 0.5},
+    "book, of votes": PRICED
+    | {"ensemble.rule": "vote", "governor.book": "cross_section", "governor.rebalance_bars": 3, "governor.target_volatility": 0.1},
     "priced, empirical": PRICED | {"governor.sizing_mode": "kelly_empirical"},
 }
 ACCOUNTS = (  # under which other limits bind

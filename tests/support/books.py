@@ -6,7 +6,8 @@ import numpy as np
 
 from qtcore.chain.trade import TradeState, run_trade
 from qtcore.params import Params
-from tests.conftest import awkward_bars
+from qtcore.types import NS_PER_HOUR, Bars
+from tests.conftest import START, awkward_bars
 from tests.support import PUBLISHED
 from tests.support.priced import PRICED
 
@@ -70,3 +71,29 @@ def run_book(w: SimpleNamespace, params: Params, cuts: tuple[int, ...] = ()) -> 
         said, money = (tuple(plane[rows] for plane in planes) for planes in (w.said, w.money))
         parts.append(vars(run_trade(w.bars[rows], *said, params, state, money=money)))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, state
+
+
+HOLDS = 5  # bars that a forecast looks ahead
+
+
+def planted_book(seed: int, ic: float, keeps: float = 0.9, n: int = 3_000, n_symbols: int = 20) -> SimpleNamespace:
+    """A market in which forecasts are right: AR(1) signals that keep the share `keeps` a bar explain the next return, correlation `ic`.
+
+    The forecast is what the signal earns over the horizon of `HOLDS` bars on average. Prices jump at no open.
+    """
+    rng, shape = np.random.default_rng([seed, 11]), (n, n_symbols)
+    signal, volatility = slow_noise(rng, shape, keeps), rng.uniform(0.004, 0.012, n_symbols)
+    noise = rng.normal(0.0, np.sqrt(1.0 - ic**2), shape)
+    moves = np.zeros(shape)
+    moves[2:] = volatility * (ic * signal[:-2] + noise[2:])  # what the close of t tells is traded at the next open, and moves in t + 2
+    close = 100.0 * np.exp(np.cumsum(moves - 0.5 * volatility**2, axis=0))
+    open_ = np.vstack([close[:1], close[:-1]])
+    high, low = np.maximum(open_, close), np.minimum(open_, close)
+    open_time = START + NS_PER_HOUR * np.arange(n, dtype=np.int64)
+    symbols = tuple(f"S{s:02d}" for s in range(n_symbols))
+    bars = Bars(open_time, open_time + NS_PER_HOUR, open_, high, low, close, np.ones(shape), symbols, NS_PER_HOUR)
+    forecast = np.ascontiguousarray(volatility * ic * signal * (1.0 - keeps**HOLDS) / (1.0 - keeps))
+    risk = np.ascontiguousarray(np.broadcast_to(HOLDS * volatility**2, shape))
+    said = np.ones(shape, np.int8), np.ones(shape)
+    money = np.abs(forecast), np.abs(forecast), risk, forecast, np.ones(shape)
+    return SimpleNamespace(bars=bars, said=said, money=money)

@@ -9,6 +9,7 @@ from qtcore.rules import Reason
 from qtcore.types import NS_PER_HOUR, Bars
 from tests.conftest import shared_data
 from tests.support import PUBLISHED
+from tests.support.books import book_params
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT", "SOLUSDT", "PEPEUSDT", "DOGEUSDT", "XRPUSDT", "ENAUSDT", "SHIBUSDT", "TAOUSDT", "AVAXUSDT")
 PRICES = ("open", "high", "low", "close", "volume")
@@ -104,6 +105,30 @@ def test_the_same_trades(run, theirs):
     entries = result.fills[result.fills["is_entry"] == 1]
     np.testing.assert_allclose(closed["return"], ours["pnl"] / entries["notional"][ours["trade_id"]], rtol=RTOL, atol=RTOL)
     np.testing.assert_allclose(records["entry_fees"].sum() + closed["exit_fees"].sum(), result.fills["fee"].sum(), rtol=RTOL)
+
+
+def test_the_same_equity_of_a_book_that_resizes_its_positions():
+    """Real candles, momentum as the forecast: adds, parts and reversals, the same orders in the books of vectorbt."""
+    bars, rng = load(SYMBOLS, 2_000), np.random.default_rng(4)
+    move = np.full(bars.close.shape, np.nan)
+    move[12:] = bars.close[12:] / bars.close[:-12] - 1.0
+    forecast = 0.05 * move + rng.normal(0.0, 1e-3, move.shape)
+    risk = np.where(np.isnan(move), np.nan, 4e-4)
+    params = book_params(**{"governor.neutral": "dollar", "governor.max_drawdown": 1.0})
+    said, money = (
+        (np.ones(move.shape, np.int8), np.ones(move.shape)),
+        (np.abs(forecast), np.abs(forecast), risk, forecast, np.ones(move.shape)),
+    )
+    state = TradeState.fresh(params, len(bars.symbols))
+    result = run_trade(bars, *said, params, state, money=money)
+    reasons = result.fills["reason"]
+    assert min(np.sum(reasons == Reason.ADDED), np.sum(reasons == Reason.REDUCED), np.sum(reasons == Reason.EXIT_SIGNAL)) > 500
+    theirs = portfolio(bars, result.fills, params)
+    np.testing.assert_allclose(result.equity, theirs.value().to_numpy()[SLOTS - 1 :: SLOTS], rtol=RTOL)
+    records = theirs.positions.records
+    exits = result.fills[(result.fills["is_entry"] == 0) & (reasons != Reason.REDUCED)]
+    closed = records[records["status"] == 1]
+    np.testing.assert_allclose(closed["pnl"].sum(), exits["pnl"].sum(), rtol=1e-6)
 
 
 def small(values, world="gaps", n_bars=700):
