@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.types import NS_PER_DAY, NS_PER_HOUR, Bars
-from research.errors import ConfigError
+from research.errors import DataError
 
 HOURS = 168
 USUAL = 0.5  # of the weeks in which a symbol traded at all
@@ -16,7 +16,7 @@ def trading_hours(bars: Bars) -> NDArray[np.bool_]:
     """Say in which hours of the week, from Monday UTC on, each symbol usually closes a bar, [168, S].
 
     >>> from research.data import load_bars
-    >>> trading_hours(load_bars("simulated:random_walk?n_bars=400&n_symbols=2")).sum(axis=0).tolist()
+    >>> trading_hours(load_bars("simulated:random_walk?n_bars=1000&n_symbols=2")).sum(axis=0).tolist()
     [168, 168]
     """
     at = bars.close_time - 1 + MONDAY  # a bar that closes on the hour belongs to the hour before
@@ -31,7 +31,7 @@ def trading_hours(bars: Bars) -> NDArray[np.bool_]:
 
 
 def check_same_hours(bars: Bars, sets: str) -> None:
-    """Raise ConfigError where symbols that are compared with one another trade at other hours. sets: names of what compares them."""
+    """Raise DataError where symbols that are compared with one another trade at other hours. sets: names of what compares them."""
     hours = trading_hours(bars)
     counts = hours.sum(axis=0)
     widest = int(np.argmax(counts))
@@ -39,6 +39,6 @@ def check_same_hours(bars: Bars, sets: str) -> None:
         either = np.count_nonzero(hours[:, s] | hours[:, widest])
         if counts[s] and np.count_nonzero(hours[:, s] != hours[:, widest]) > APART * either:
             was = f"{name} ({counts[s]} hours of the week) and {bars.symbols[widest]} ({counts[widest]})"
-            raise ConfigError(
+            raise DataError(
                 f"features.sets may hold {sets} for symbols of the same trading hours, was with {was}; leave it out or give others"
             )

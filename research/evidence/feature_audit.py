@@ -18,7 +18,7 @@ from qtcore.features import FeatureBank, chosen
 from qtcore.features.registry import ACROSS, LEAST
 from qtcore.params import Params
 from qtcore.types import Bars
-from research.errors import UserError
+from research.errors import ConfigError
 from research.evidence.skill import above_prior, mean_probs
 from research.files import plain
 from research.training.scoring.differences import difference, paired
@@ -82,7 +82,9 @@ def audit_features(
     base = params.features.every_set
     wanted = tuple(families) or tuple(name for name in FAMILIES if name not in base and (name not in ACROSS or len(bars.symbols) >= LEAST))
     if wrong := [name for name in wanted if name not in FAMILIES or name in base]:
-        raise UserError(f"families (--families) must be among {', '.join(name for name in FAMILIES if name not in base)}, was {wrong[0]!r}")
+        raise ConfigError(
+            f"families (--families) must be among {', '.join(name for name in FAMILIES if name not in base)}, was {wrong[0]!r}"
+        )
     chosen((*base, *wanted), len(bars.symbols))  # a mistake is told before anything is trained
     others = {name: tuple(each for each in wanted if each != name) for name in wanted}
     trained = list(dict.fromkeys(((), *((name,) for name in wanted), wanted, *others.values())))

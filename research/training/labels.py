@@ -53,7 +53,7 @@ class Label:
 
     horizon: rows ahead. sell, buy: thresholds in the `unit` of what lies ahead (`research.training.targets`), or shares in (0, 1) where
     `is_percentile`. is_inclusive: what lies exactly on a threshold counts as a move. is_score: models that can are fitted to the number
-    itself. Raises ConfigError on an unknown unit, and on thresholds that the unit does not allow.
+    itself. Raises ModelError on an unknown unit, and on thresholds that the unit does not allow.
     """
 
     id: str
@@ -67,12 +67,12 @@ class Label:
 
     def __post_init__(self) -> None:
         if self.unit not in UNITS:
-            raise ConfigError(f"unit of a label must be one of {', '.join(UNITS)}, was {self.unit!r}")
+            raise ModelError(f"unit of a label must be one of {', '.join(UNITS)}, was {self.unit!r}")
         if self.is_score and (self.is_percentile or self.unit == BARRIER or not self.sell < self.buy):
             was = f"{self.unit}, sell={self.sell}, buy={self.buy}" + (", of percentiles" if self.is_percentile else "")
-            raise ConfigError(f"a label of a score must have thresholds sell < buy of a return, a volatility or a rank, was {was}")
+            raise ModelError(f"a label of a score must have thresholds sell < buy of a return, a volatility or a rank, was {was}")
         if self.unit == BARRIER and (self.is_percentile or not self.sell < 0.0 < self.buy):
-            raise ConfigError(
+            raise ModelError(
                 f"a label of barriers must have sell below 0 and buy above, in standard deviations, was sell={self.sell}, buy={self.buy}"
                 + (", of percentiles" if self.is_percentile else "")
             )

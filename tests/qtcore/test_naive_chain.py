@@ -188,6 +188,7 @@ def test_the_random_world_reaches_every_branch():
         Reason.HIERARCHY_ERROR,
         Reason.END_OF_DATA,
         Reason.GOVERNOR_ERROR,
+        *(Reason.IN_BAND, Reason.REDUCED, Reason.ADDED),  # of a book, which needs them too
         *(Reason.BET_TAKEN, Reason.BET_SHRUNK, Reason.BET_SKIPPED, Reason.NO_SEAT, Reason.DEFER_NO_EDGE),  # of opinions with a price
         *(rule.reason for rule in RULES if rule.parameter and rule.layer == "governor" and rule.why_never(PUBLISHED.flat())),
     }

@@ -17,6 +17,7 @@ from research.cli.common import guarded
 from research.runs.config import RunOptions
 from research.runs.folder import read_run
 from research.runs.search_plan import SearchPlan
+from research.runs.study_plan import StudyPlan
 from tests.support import FLAG
 
 SMALL = [FLAG, "--set", "run.models=lgbm", "--set", "run.folds=2"]
@@ -229,7 +230,7 @@ def test_doctor_lists_machine_and_parameters(monkeypatch: pytest.MonkeyPatch, ca
     assert qt("doctor", "--params", "--json", monkeypatch=monkeypatch) == 0
     rows = json.loads(capsys.readouterr().out)
     names = {row["name"] for row in rows}
-    run = {f"{plan.TABLE}.{name}" for plan in (RunOptions, SearchPlan) for name in plan.declared()}
+    run = {f"{plan.TABLE}.{name}" for plan in (RunOptions, SearchPlan, StudyPlan) for name in plan.declared()}
     assert names == set(Params().flat()) | run | {"stages"}
     monkeypatch.setenv("COLUMNS", "80")
     assert qt("doctor", "--params", monkeypatch=monkeypatch) == 0

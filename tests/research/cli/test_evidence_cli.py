@@ -77,7 +77,7 @@ def test_the_terminal_says_why_nothing_was_traded_and_flags_rejected_models(caps
         SimpleNamespace(slot="xgb", meta={"status": "accepted"}, valid_from=2**62, valid_until=2**62),
     )
     known = {"thresholds": [{"sell": dict.fromkeys(run.bars.symbols, 0.0)}]}
-    run.predictions.models = SimpleNamespace(artefacts=artefacts, slots=("xgb",), config=known)
+    run.predictions.models = SimpleNamespace(artefacts=artefacts, slots=("xgb",), config=known, notes=())
     run.predictions.slots = ("xgb", "lgbm")
     text = shown_of(run, capsys, monkeypatch)
     assert "No trades, because the rule LOW_CONFIDENCE blocked" in text

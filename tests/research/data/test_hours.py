@@ -6,7 +6,7 @@ import pytest
 import research
 from qtcore.types import NS_PER_HOUR, Bars
 from research.data.hours import check_same_hours, trading_hours
-from research.errors import ConfigError
+from research.errors import DataError
 from tests.conftest import START, awkward_bars, shared_data
 from tests.support import PUBLISHED
 
@@ -40,16 +40,16 @@ def test_hours_are_those_with_bars_whatever_is_missing_now_and_then():
 def test_symbols_of_other_hours_are_refused_with_both_names():
     others = {f"S{i}": SESSION for i in range(4)}
     check_same_hours(market(20, **others), "market")
-    with pytest.raises(ConfigError, match=r"market for symbols of the same trading hours, was with S0 \(35 .*\) and BTC \(168\); leave"):
+    with pytest.raises(DataError, match=r"market for symbols of the same trading hours, was with S0 \(35 .*\) and BTC \(168\); leave"):
         check_same_hours(market(20, **others, BTC=range(WEEK)), "market")
-    with pytest.raises(ConfigError, match="was with EU"):
+    with pytest.raises(DataError, match="was with EU"):
         check_same_hours(market(20, **others, EU=[h - 6 for h in SESSION]), "cross_section")
 
 
 def test_a_training_refuses_to_compare_them_and_does_without():
     bars = market(14, **{f"S{i}": SESSION for i in range(4)}, BTC=range(WEEK))
     sets = ["v5_rel", "clock", "cross_section"]
-    with pytest.raises(ConfigError, match="may hold cross_section for symbols of the same trading hours"):
+    with pytest.raises(DataError, match="may hold cross_section for symbols of the same trading hours"):
         research.train(bars, ("lgbm",), "L3", PUBLISHED.with_values({"features.sets": sets}), preset="tiny", n_folds=1)
 
 

@@ -112,7 +112,7 @@ def test_turned_bids_pay_the_other_side_of_the_funding(priced):
     """With every sign turned, a market that pays the opposite funding wants the same trades."""
     replay, mirrored = Replay(priced, tables.tested_rows(priced)), replace(priced.bars, funding=-priced.bars.funding)
     other = Replay(research.backtest(mirrored, priced.predictions, priced.params), replay.rows)
-    action, _, (gross, edge, _) = replay.turned(np.full(replay.n, -1, np.int64))
+    action, _, (gross, edge, *_) = replay.turned(np.full(replay.n, -1, np.int64))
     theirs = other.run.result.decisions
     known = ~np.isnan(edge) & ~np.isnan(theirs.edge[replay.rows])
     assert np.array_equal(gross, theirs.gross_edge[replay.rows])
