@@ -32,19 +32,21 @@ def study(
     config = resolve(profile, plan, set_, seed)
     with using(layers, config.models) as own, progress(quiet or json) as update:
         found = run_study(config, out, opens=opens, layers=own, progress=update)
+    best = found.summary["best"]
     if json:
         print_json(found.summary)
-        return
-    if quiet:
+    elif quiet:
         show.path(found.page)
-        return
-    for text in found.summary["sentences"]:
-        show.console.print(text, soft_wrap=True, markup=False)
-    show.lacked(found.summary["data"]["lacked"])
-    show.wide(_table(found.summary["money"]))
-    if found.summary["best"] is not None:
-        show.console.print(found.summary["best"]["reason"], soft_wrap=True, markup=False)
-    show.path(found.page)
+    else:
+        for text in found.summary["sentences"]:
+            show.console.print(text, soft_wrap=True, markup=False)
+        show.lacked(found.summary["data"]["lacked"])
+        show.wide(_table(found.summary["money"]))
+        if best is not None:
+            show.console.print(best["sentence"], soft_wrap=True, markup=False)
+        show.path(found.page)
+    if best is not None and show.fails(best, quiet or json):
+        raise typer.Exit(1)
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

@@ -80,8 +80,7 @@ def skill_of(bars: Bars, made: Predictions, base: Opinion | None) -> dict[str, A
     """
     probs = mean_probs(made)
     said, volatility = above_prior(probs, made), out_of_sample(bars, made)
-    likeliest = Opinion(said.action, said.confidence, probs)
-    (own, other), bootstrap, rows = paired(likeliest, base or said, made.labels, made.label.horizon, volatility)
+    (own, other), bootstrap, rows = paired(said, base or said, made.labels, made.label.horizon, volatility)
     block, gap = blocks(own, bootstrap, rows, np.ones((1, 1)), ("total",))["total"], difference(own, other, bootstrap, rows)
     names = ("balanced_accuracy", "balanced_ci95", "direction_accuracy", "direction_ci95", "log_loss", "log_loss_ci95")
     out = {name: block[name] for name in (*names, "volatility_log_loss", "base_rate_log_loss", "n", "n_effective", "enough")}

@@ -58,8 +58,7 @@ FIGURES = ["Gross Sharpe", "Net Sharpe", "Net return", "Trades", "Turnover a day
 def _verdict(s: Mapping[str, Any]) -> dict[str, str]:
     if s["best"] is None:
         return verdict_parts({"sentence": f"No edge: {s['untraded']}", "verdict": "no edge"})
-    best = s["best"]
-    return verdict_parts({"sentence": f"{best['finding'].capitalize()}: {best['reason']}", "verdict": best["finding"]})
+    return verdict_parts(s["best"])
 
 
 def _notices(s: Mapping[str, Any]) -> list[tuple[str, str]]:

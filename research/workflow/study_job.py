@@ -2,10 +2,11 @@
 
 Every combination is what `qt backtest` makes with its features, label and book, and counts as a trial of the market. Skill is told before
 money: what the models of a pair of features and target know, on the bars that nobody trained on. The best combination is the one whose
-hedged returns have the largest t value; its verdict knows all trials. What is held back is opened by `--held-back`, for that one alone:
-its models are trained on as before, fold by fold, and every opening is kept in `QT_HOME/openings.jsonl`.
+hedged returns have the largest t value; its run is proven, and its verdict knows all trials. What is held back is opened by `--held-back`,
+for that one alone: its models are trained on as before, fold by fold, and every opening is kept in `QT_HOME/openings.jsonl`.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from research.evidence.ledger import Ledger, trial_of
 from research.evidence.openings import note_opening, openings
 from research.evidence.skill import above_prior, mean_probs, skill_of
 from research.evidence.standing import Result
-from research.files import plain, save_json
+from research.files import plain, put_in_place, save_json
 from research.runs.backtest import backtest
 from research.runs.config import Config
 from research.runs.folder import check_output
@@ -36,9 +37,10 @@ from research.training.models.layers import Layers
 from research.training.predictions import Predictions
 from research.training.scoring.opinions import Opinion
 from research.workflow.backtest_job import Job, declare, inputs_of, load
+from research.workflow.run import Run
 
 SCHEMA_VERSION = 1
-MARK, PAGE = "study.json", "study.html"
+MARK, PAGE, BEST = "study.json", "study.html", "best"
 Progress = Any  # callback (done, total, text)
 Combination = tuple[str, str, str]  # families, target, book
 
@@ -115,10 +117,26 @@ def run_study(
     named = Path(plan.data).stem.replace(":", "-") or "study"
     folder = out or Path("reports") / f"study-{named}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
     check_output(folder, MARK)
+    draft = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        found = _studied(config, draft, opens, layers, progress)
+        put_in_place(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return StudyReport(folder / PAGE, found)
+
+
+def _studied(config: Config, folder: Path, opens: bool, layers: Layers, progress: Progress) -> dict[str, Any]:
+    """Carry out a study, write everything into a folder, and return what `study.json` holds."""
+    from research.report.study import build
+
+    plan = config.study
     job = Job(plan.data, config, list(plan.symbols) or None, plan.start or None, plan.end or None, layers=layers)
     loaded = load(job)
     declare(job, loaded.bars)
     study = Study.of(plan, job, loaded.bars)
+    folder.mkdir(parents=True, exist_ok=True)
     told, untraded = Steps(progress, len(plan.combinations())), ""
     skills: dict[tuple[str, str], dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
@@ -129,7 +147,8 @@ def run_study(
         if (families, target) not in skills:
             about = {"families": families, "target": target}
             skills[families, target] = about | skill_of(study.bars[: study.seen], given[0], base.get(target))
-            base.setdefault(target, above_prior(mean_probs(given[0]), given[0]))
+            if target not in base:
+                base[target] = above_prior(mean_probs(given[0]), given[0])
         run = study.run(given)
         evidence = summarise(run)["evidence"]
         Ledger().record(trial_of(run, evidence["sharpe"]), Result())
@@ -138,6 +157,10 @@ def run_study(
         untraded = untraded or (evidence["reason"] if t is None else "")
         if t is not None and t > best[0]:
             best = t, run, (families, target, book)
+    proven = None
+    if best[1] is not None and best[2] is not None:
+        run = replace(best[1], lacked=tuple(loaded.report.lacked), command=study.command(best[2]), profile=config.profile)
+        proven = _proven(run, best[2], folder / BEST, told.begin("proof of the best"))
     held: dict[str, Any] = {"from": iso(int(study.bars.open_time[study.seen])), "bars": study.bars.n - study.seen, "opened": None}
     if opens and best[2] is not None:
         held["opened"] = _opened(study, best[2], told.begin("what is held back"))
@@ -150,16 +173,14 @@ def run_study(
         "skill": list(skills.values()),
         "money": rows,
         "untraded": untraded,
-        "best": None if best[1] is None or best[2] is None else _best(study, best[1], best[2]),
+        "best": proven,
         "held_back": held,
     }
     summary["sentences"] = sentences(summary)
     found: dict[str, Any] = plain(summary)
-    folder.mkdir(parents=True, exist_ok=True)
     save_json(folder / MARK, found)
-    from research.report.study import build
-
-    return StudyReport(build(found, folder / PAGE), found)
+    build(found, folder / PAGE)
+    return found
 
 
 @dataclass
@@ -200,15 +221,15 @@ def _data(study: Study, lacked: list[str]) -> dict[str, Any]:
     }
 
 
-def _best(study: Study, run: RunRecord, combination: Combination) -> dict[str, Any]:
-    """Judge the best combination by all trials, those after it too."""
-    evidence = summarise(run)["evidence"]
-    names = ("finding", "reason", "test", "trials", "sharpe")
-    return (
-        dict(zip(("families", "target", "book"), combination))
-        | {name: evidence[name] for name in names}
-        | {"command": study.command(combination)}
-    )
+def _proven(record: RunRecord, combination: Combination, folder: Path, progress: Progress) -> dict[str, Any]:
+    """Write the run of the best combination, prove it, report on it, and say what became of it; its verdict knows all trials."""
+    run = Run.of(record)
+    run.save(folder)
+    run.verify(progress)
+    run.report(folder / "report.html")
+    evidence, names = run.summary["evidence"], ("verdict", "sentence", "finding", "reason", "test", "trials", "sharpe")
+    about = dict(zip(("families", "target", "book"), combination)) | {name: evidence[name] for name in names}
+    return about | {"proven": run.summary["proven"], "command": run.command, "report": f"{folder.name}/report.html"}
 
 
 def _opened(study: Study, combination: Combination, progress: Progress) -> dict[str, Any]:
@@ -234,7 +255,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     if best is None:
         return [*told, f"None traded enough to be judged: {summary['untraded']}"]
     name = f"{best['families']}, {best['target']}, {best['book']}"
-    told.append(f"The best ({name}) after {several(best['trials']['trials'], 'trials')} on this market: {best['finding']}.")
+    told.append(f"The best ({name}) after {several(best['trials']['trials'], 'trials')} on this market: {best['verdict']}.")
     if held["opened"] is None:
         state = f"was opened {several(held['openings'], 'times')} before" if held["openings"] else "is unopened"
         return [*told, f"What is held back from {held['from']} on {state}."]
