@@ -18,6 +18,7 @@ from research.live.storage.files import connect
 from research.runs.case import Case
 from research.runs.round_trips import closes, opens
 from research.runs.tables import trades_frame
+from research.training.models.schedule import ModelSet
 from research.training.predictions import Predictions
 from research.workflow.recording import verify_run
 from tests.research.live.test_priced_live import EDGE, PARAMS, WORLD, asked, check_against, trained  # noqa: F401 - a fixture
@@ -45,10 +46,22 @@ def params_of(kind: str) -> Params:
 
 
 @pytest.fixture(scope="module")
-def runs(trained):  # noqa: F811
+def models(trained, tmp_path_factory):  # noqa: F811
+    """Folders of the priced models, their maps said to be those of each kind of book."""
+    out = {}
+    for kind in KINDS:
+        made = ModelSet.load(trained / "priced")
+        told = {name: params_of(kind).flat()[name] for name in ("governor.book", "governor.neutral")}
+        maps = made.config["maps"] | {"params": made.config["maps"]["params"] | told}
+        out[kind] = tmp_path_factory.mktemp("models") / kind
+        replace(made, config={**made.config, "maps": maps}).save(out[kind])
+    return out
+
+
+@pytest.fixture(scope="module")
+def runs(models):
     bars = research.load_bars(WORLD)
-    made = Predictions.from_models(trained / "priced", bars)
-    return {kind: research.backtest(bars, made, params_of(kind)) for kind in KINDS}
+    return {kind: research.backtest(bars, Predictions.from_models(models[kind], bars), params_of(kind)) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,9 +106,9 @@ def test_a_row_of_a_sweep_is_the_book(runs, kind):
 
 
 @pytest.mark.parametrize("kind", ["dollar", "beta"])
-def test_a_replay_on_paper_is_the_backtest(runs, trained, tmp_path, kind):  # noqa: F811
+def test_a_replay_on_paper_is_the_backtest(runs, models, tmp_path, kind):
     config, journal = replace(EDGE, params=params_of(kind)), tmp_path / "journal.sqlite"
-    state = run_live(asked(journal, config, models=str(trained / "priced")))[1]
+    state = run_live(asked(journal, config, models=str(models[kind])))[1]
     check_against(runs[kind], journal)
     db = connect(journal)
     assert rows_of(db.execute("SELECT kind, text FROM events WHERE kind IN ('mismatch', 'liquidated')")) == []
@@ -103,7 +116,7 @@ def test_a_replay_on_paper_is_the_backtest(runs, trained, tmp_path, kind):  # no
     db.close()
     assert set(states) <= {"filled", "cancelled", "open", "superseded"}
     assert live_gap(journal)["identical"]
-    wish = asked(tmp_path / "killed.sqlite", config, models=str(trained / "priced"))
+    wish = asked(tmp_path / "killed.sqlite", config, models=str(models[kind]))
     runner, close = start_live(wish)
     passed = []
 
@@ -122,7 +135,7 @@ def test_a_replay_on_paper_is_the_backtest(runs, trained, tmp_path, kind):  # no
         command_set(["governor.book=symbols"])
 
 
-def test_a_book_of_one_symbol_is_refused(trained):  # noqa: F811
+def test_a_book_of_one_symbol_is_refused():
     bars = research.load_bars("simulated:planted_edge?n_bars=300&n_symbols=1&seed=1")
     with pytest.raises(ValueError, match="for 2 symbols or more, was for 1"):
         research.backtest(bars, research.Predictions.random(bars), params_of("dollar"))
