@@ -31,13 +31,13 @@ class Sketch:
         return hashlib.sha256(self.hashes.tobytes() + f"{self.level},{self.candles}".encode()).hexdigest()[:32]
 
 
-def sketch(bars: Bars) -> Sketch:
-    """Sample the candles of `bars` by content; holes are no candles."""
+def sketch(bars: Bars, size: int = SKETCH_SIZE) -> Sketch:
+    """Sample the candles of `bars` by content, at most `size` of them; holes are no candles."""
     planes = np.stack([getattr(bars, name) for name in ("open", "high", "low", "close", "volume")], axis=-1).reshape(-1, 5)
     planes = planes[~np.isnan(planes[:, 3])]
     hashes = np.unique(_hash_rows(_six_digits(planes)))
     level = 0
-    while np.count_nonzero(kept := hashes < _limit(level)) > SKETCH_SIZE:
+    while np.count_nonzero(kept := hashes < _limit(level)) > size:
         level += 1
     return Sketch(hashes[kept], level, len(planes))
 

@@ -5,14 +5,22 @@ What was looked at once is no longer unseen, whatever was learned: a second look
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from qtcore.types import Bars
-from research.data.sketch import sketch
-from research.errors import UserError
-from research.files import home
+from research.data.sketch import Sketch, shared, sketch
+from research.files import Kind, home, parse_json
+
+KEPT = 512  # hashes of candles that an opening leaves
+OPENING = Kind(
+    "the list of what was held back and opened",
+    "put it aside; who does so forgets what was opened",
+    {"hashes": [int], "level": int, "candles": int},
+    has_large=True,
+)
 
 
 def path() -> Path:
@@ -20,30 +28,23 @@ def path() -> Path:
     return home() / "openings.jsonl"
 
 
-def note_opening(bars: Bars, since: int, setting: Sequence[str], net_return: float) -> None:
-    """Append an opening. since: row of the first bar that was held back; setting: what was tried there, and what it earned."""
-    note = _held(bars, since) | {"time": int(time.time()), "setting": list(setting), "net_return": net_return}
+def note_opening(held: Bars, setting: Sequence[str], net_return: float) -> None:
+    """Append an opening. held: the bars that were held back; setting: what was tried there, and what it earned."""
+    seen = sketch(held, KEPT)
+    note = {"time": int(time.time()), "setting": list(setting), "net_return": net_return}
+    note |= {"hashes": seen.hashes.tolist(), "level": seen.level, "candles": seen.candles}
     path().parent.mkdir(parents=True, exist_ok=True)
     with path().open("a", encoding="utf-8") as file:
         file.write(json.dumps(note) + "\n")
 
 
-def openings(bars: Bars, since: int) -> int:
-    """Count how often bars from the row `since` on were opened. Raises UserError where the list is damaged."""
-    own = _held(bars, since)
-    return sum(own.items() <= note.items() for note in _notes())
+def openings(held: Bars) -> int:
+    """Count the openings of any of these bars, whatever the file or the date was called. Raises UserError where the list is damaged."""
+    own = sketch(held, KEPT)
+    return sum(shared(own, other) > 0.0 for other in _seen())
 
 
-def _held(bars: Bars, since: int) -> dict[str, Any]:
-    return {"data": sketch(bars).digest, "from": int(bars.open_time[since])}
-
-
-def _notes() -> Iterator[Mapping[str, Any]]:
+def _seen() -> Iterator[Sketch]:
     for line in path().read_text(encoding="utf-8").splitlines() if path().exists() else ():
-        try:
-            note = json.loads(line)
-        except ValueError:
-            note = None
-        if not isinstance(note, dict):
-            raise UserError(f"{path()} must hold one JSON object a line, did not; put the file aside")
-        yield note
+        note = parse_json(line, OPENING, path())
+        yield Sketch(np.array(note["hashes"], np.uint64), note["level"], note["candles"])

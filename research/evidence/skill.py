@@ -76,7 +76,8 @@ def information(lean: F8, came: F8) -> dict[str, Any] | None:
 def skill_of(bars: Bars, made: Predictions, base: Opinion | None) -> dict[str, Any]:
     """Say what the models of a training know out of sample: classes above their shares, log loss beside volatility's, ranks of symbols.
 
-    base: what was said without more features, None for that itself.
+    base: what was said without more features, None for that itself. Figures are NaN, and `gain` and `information` None, where nothing was
+    said that has a label.
     """
     probs = mean_probs(made)
     said, volatility = above_prior(probs, made), out_of_sample(bars, made)
@@ -88,5 +89,6 @@ def skill_of(bars: Bars, made: Predictions, base: Opinion | None) -> dict[str, A
     ranks = information(lean, forward_return(bars.close, made.label.horizon))
     paper = None if ranks is None else ranks_in_money(bars, lean, made.label.horizon)
     gains = {name: gap["balanced_accuracy"][name] for name in ("difference", "ci95")}
-    out |= {"gain": None if base is None else gains, "information": ranks, "ranks": paper}
+    is_told = base is not None and bool(np.isfinite(gains["difference"]))
+    out |= {"gain": gains if is_told else None, "information": ranks, "ranks": paper}
     return out | {"horizon": made.label.horizon, "label": made.label.id}

@@ -56,9 +56,7 @@ FIGURES = ["Gross Sharpe", "Net Sharpe", "Net return", "Trades", "Turnover a day
 
 
 def _verdict(s: Mapping[str, Any]) -> dict[str, str]:
-    if s["best"] is None:
-        return verdict_parts({"sentence": f"No edge: {s['untraded']}", "verdict": "no edge"})
-    return verdict_parts(s["best"])
+    return verdict_parts(s["best"] or s["untraded"])
 
 
 def _notices(s: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -119,11 +117,10 @@ def _skill_row(r: Mapping[str, Any]) -> list[str]:
     return [
         r["families"],
         r["target"],
-        f"{100 * r['balanced_accuracy']:.1f} % ({100 * r['balanced_ci95'][0]:.1f} to {100 * r['balanced_ci95'][1]:.1f})",
+        _share(r["balanced_accuracy"], r["balanced_ci95"]),
         "" if gain is None else f"{100 * gain['difference']:+.1f} ({100 * gain['ci95'][0]:+.1f} to {100 * gain['ci95'][1]:+.1f})",
         _share(r["direction_accuracy"], r["direction_ci95"]),
-        f"{r['log_loss']:.4f}",
-        "none" if r["volatility_log_loss"] is None else f"{r['volatility_log_loss']:.4f}",
+        *("none" if r[name] is None else f"{r[name]:.4f}" for name in ("log_loss", "volatility_log_loss")),
         "none" if ranks is None else f"{ranks['value']:+.3f} ({ranks['ci95'][0]:+.3f} to {ranks['ci95'][1]:+.3f})",
         f"{r['n_effective']:,.0f} of {r['n']:,}" if r["n_effective"] is not None else "none",
     ]

@@ -59,6 +59,13 @@ class MapSchedule:
         f = int(np.searchsorted(self.maps["start"], time, side="right")) - 1
         return (None, {}) if f < 0 else (self.maps[f], self.evidence[f])
 
+    def since(self, time: int) -> Self:
+        """Return the maps from a close time on, ns UTC: the one in force there begins there, and before it there is no edge."""
+        first = max(0, int(np.searchsorted(self.maps["start"], time, side="right")) - 1)
+        maps = self.maps[first:].copy()
+        maps["start"][:1] = np.maximum(maps["start"][:1], time)
+        return replace(self, maps=maps, evidence=self.evidence[first:])
+
     @property
     def hash(self) -> str:
         """Name the maps by content."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.params import Params
-from qtcore.types import F8, I8, MODELS, N_MODELS, Bars, Votes
+from qtcore.types import F8, I8, MODELS, N_MODELS, Action, Bars, Votes
 from qtcore.voters import slots_of
 from research.data.clock import iso
 from research.data.grid import closes_of
@@ -99,6 +99,17 @@ class Predictions:
         per_model = {name: getattr(self, name)[:, rows] for name in ("action", "confidence")}
         known = None if self.contaminated is None else self.contaminated[rows]
         return replace(self, probs=None if self.probs is None else self.probs[:, rows], contaminated=known, **per_row, **per_model)
+
+    def silent_before(self, row: int) -> "Predictions":
+        """Return the predictions without a vote and without an edge before a row; what opinions were worth there holds from it on."""
+        action, confidence = self.action.copy(), self.confidence.copy()
+        action[:, :row], confidence[:, :row] = Action.ABSENT, np.nan
+        probs = self.probs
+        if probs is not None:
+            probs = probs.copy()
+            probs[:, :row] = np.nan
+        maps = None if self.maps is None else self.maps.since(int(self.close_time[row]))
+        return replace(self, action=action, confidence=confidence, probs=probs, maps=maps)
 
     @classmethod
     def from_probs(

@@ -15,7 +15,6 @@ import numpy as np
 from qtcore.types import F8, I8, Bars
 
 RETURN, VOLATILITY, RANK, BARRIER = UNITS = ("return", "volatility", "rank", "barrier")
-SCALE = "volatility_72h"  # the feature whose value is one standard deviation of a return over one row
 
 
 def forward_return(close: F8, horizon: int) -> F8:
@@ -32,10 +31,11 @@ def forward_return(close: F8, horizon: int) -> F8:
 
 def trailing_volatility(bars: Bars) -> F8:
     """Return the standard deviation of a return over one row, [n, S], from the past; 0.0 where it is unknown or nothing moved."""
+    from qtcore.chain.price import VOLATILITY_NAME
     from qtcore.features import FeatureBank
     from qtcore.params import Params
 
-    return FeatureBank(Params(), bars.symbols, bars.interval, (SCALE,)).compute(bars)[SCALE]
+    return FeatureBank(Params(), bars.symbols, bars.interval, (VOLATILITY_NAME,)).compute(bars)[VOLATILITY_NAME]
 
 
 def rank_in_row(values: F8) -> F8:

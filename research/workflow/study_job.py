@@ -25,16 +25,16 @@ from research.evidence.openings import note_opening, openings
 from research.evidence.skill import above_prior, mean_probs, skill_of
 from research.evidence.standing import Result
 from research.files import plain, put_in_place, save_json
-from research.runs.backtest import backtest
+from research.runs.backtest import backtest, priced, resolved
 from research.runs.config import Config
 from research.runs.folder import check_output
 from research.runs.record import RunRecord
 from research.runs.study_plan import BASE, StudyPlan
 from research.runs.tables import tested_rows
+from research.runs.verdict import UNPROVEN, combined
 from research.training.labels import check_symbols, get_label
 from research.training.models.layers import NONE as NO_LAYERS
 from research.training.models.layers import Layers
-from research.training.predictions import Predictions
 from research.training.scoring.opinions import Opinion
 from research.workflow.backtest_job import Job, declare, inputs_of, load
 from research.workflow.run import Run
@@ -75,34 +75,31 @@ class Study:
         first = int(seen * options.train_share)
         return cls(plan, job, bars, seen, max(1, -(-(seen - first) // options.folds)), first)
 
-    def inputs(self, combination: Combination, n: int, progress: Progress) -> tuple[Predictions, Any, Any]:
-        """Return predictions, parameters and meta layer of a combination on the first n bars, folds as on the seen ones."""
+    def job_of(self, combination: Combination, n: int) -> Job:
+        """Return the backtest of a combination on the first n bars, its folds those on the seen ones and more of their length."""
         families, target, book = combination
         params = self.job.config.params.with_values({"governor.book": book})
-        sets = self.plan.sets(params, families, len(self.bars.symbols))
-        params = params if families == BASE else params.with_values({"features.sets": list(sets)})
-        options = replace(self.job.config.run, label=target, retrain_every=self.fold, train_share=(self.first + 0.5) / n)
-        job = replace(self.job, config=replace(self.job.config, params=params, run=options))
-        predictions, params, meta, _ = inputs_of(job, self.bars[:n], progress)
-        return predictions, params, meta
+        if families != BASE:
+            params = params.with_values({"features.sets": list(self.plan.sets(params, families, len(self.bars.symbols)))})
+        share = round((self.first + 0.5) / n, 9)
+        options = replace(self.job.config.run, label=target, retrain_every=self.fold, train_share=share)
+        return replace(self.job, config=replace(self.job.config, params=params, run=options))
 
-    def run(self, given: tuple[Predictions, Any, Any]) -> RunRecord:
-        """Run the chain on what `inputs` gave."""
-        predictions, params, meta = given
-        ceilings = self.job.config.run.ceilings
-        return backtest(self.bars[: len(predictions.fold)], predictions, params, meta=meta, **self.job.layers.engine, ceilings=ceilings)
+    def run(self, combination: Combination, n: int, progress: Progress) -> RunRecord:
+        """Train a combination on the first n bars and run it; past the seen ones a fresh account trades what is held back alone."""
+        job = self.job_of(combination, n)
+        bars, own = self.bars[:n], job.layers
+        predictions, params, meta, _ = inputs_of(job, bars, progress)
+        if n > self.seen:  # what layers are worth is learned from the votes before, which make no trade
+            known = priced(bars, predictions, resolved(params, predictions), own.judge, own.features, meta)
+            predictions = known.silent_before(self.seen)
+        record = backtest(bars, predictions, params, meta=meta, **own.engine, ceilings=job.config.run.ceilings)
+        return replace(record, command=self.command(combination), profile=job.config.profile)
 
     def command(self, combination: Combination) -> str:
         """Return the command line that makes a combination on the seen bars."""
-        families, target, book = combination
-        params = self.job.config.params
-        sets = self.plan.sets(params, families, len(self.bars.symbols))
-        values = {"governor.book": book} | ({} if families == BASE else {"features.sets": list(sets)})
-        share = round((self.first + 0.5) / self.seen, 9)
-        options = replace(self.job.config.run, label=target, retrain_every=self.fold, train_share=share)
         until = np.datetime_as_string(np.datetime64(int(self.bars.open_time[self.seen]), "ns"), unit="s")
-        config = replace(self.job.config, params=params.with_values(values), run=options, study=StudyPlan())
-        return replace(self.job, config=config, end=until).command()
+        return replace(self.job_of(combination, self.seen), end=until).command()
 
 
 def run_study(
@@ -137,34 +134,36 @@ def _studied(config: Config, folder: Path, opens: bool, layers: Layers, progress
     declare(job, loaded.bars)
     study = Study.of(plan, job, loaded.bars)
     folder.mkdir(parents=True, exist_ok=True)
-    told, untraded = Steps(progress, len(plan.combinations())), ""
+    told = Steps(progress, len(plan.combinations()))
     skills: dict[tuple[str, str], dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
-    best: tuple[float, RunRecord | None, Combination | None] = (-np.inf, None, None)
     base: dict[str, Opinion] = {}
-    for families, target, book in plan.combinations():
-        given = study.inputs((families, target, book), study.seen, told.begin(f"{families}, {target}, {book}"))
+    best: tuple[float, Combination, RunRecord] | None = None
+    untraded: dict[str, Any] | None = None
+    for combination in plan.combinations():
+        families, target, book = combination
+        run = study.run(combination, study.seen, told.begin(", ".join(combination)))
         if (families, target) not in skills:
             about = {"families": families, "target": target}
-            skills[families, target] = about | skill_of(study.bars[: study.seen], given[0], base.get(target))
+            skills[families, target] = about | skill_of(run.bars, run.predictions, base.get(target))
             if target not in base:
-                base[target] = above_prior(mean_probs(given[0]), given[0])
-        run = study.run(given)
-        evidence = summarise(run)["evidence"]
+                base[target] = above_prior(mean_probs(run.predictions), run.predictions)
+        evidence = combined(summarise(run), UNPROVEN)["evidence"]
         Ledger().record(trial_of(run, evidence["sharpe"]), Result())
         t = evidence["test"]["t"]
         rows.append({"families": families, "target": target, "book": book, "t": t} | money_of(run, tested_rows(run)))
-        untraded = untraded or (evidence["reason"] if t is None else "")
-        if t is not None and t > best[0]:
-            best = t, run, (families, target, book)
+        if t is None:
+            untraded = untraded or {name: evidence[name] for name in ("verdict", "sentence", "reason")}
+        elif best is None or t > best[0]:
+            best = t, combination, run
     proven = None
-    if best[1] is not None and best[2] is not None:
-        run = replace(best[1], lacked=tuple(loaded.report.lacked), command=study.command(best[2]), profile=config.profile)
-        proven = _proven(run, best[2], folder / BEST, told.begin("proof of the best"))
+    if best is not None:
+        run = replace(best[2], lacked=tuple(loaded.report.lacked))
+        proven = _proven(run, best[1], folder / BEST, told.begin("proof of the best"))
     held: dict[str, Any] = {"from": iso(int(study.bars.open_time[study.seen])), "bars": study.bars.n - study.seen, "opened": None}
-    if opens and best[2] is not None:
-        held["opened"] = _opened(study, best[2], told.begin("what is held back"))
-    held["openings"] = openings(study.bars, study.seen)
+    if opens and best is not None:
+        held["opened"] = _opened(study, best[1], told.begin("what is held back"))
+    held["openings"] = openings(study.bars[study.seen :])
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "plan": {name: plain(getattr(plan, spec.name)) for name, spec in plan.declared().items()},
@@ -234,17 +233,17 @@ def _proven(record: RunRecord, combination: Combination, folder: Path, progress:
 
 def _opened(study: Study, combination: Combination, progress: Progress) -> dict[str, Any]:
     """Trade a combination on what was held back and note that it was opened."""
-    run = study.run(study.inputs(combination, study.bars.n, progress))
+    run = study.run(combination, study.bars.n, progress)
     Ledger().record(trial_of(run, summarise(run)["evidence"]["sharpe"]), Result())
     found = money_of(run, slice(study.seen - 1, study.bars.n))
-    note_opening(study.bars, study.seen, combination, found["net_return"])
+    note_opening(study.bars[study.seen :], combination, found["net_return"])
     return found
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
     """Say in words what carries skill, what survives costs, and what the search was worth."""
     skills, rows, best, held = summary["skill"], summary["money"], summary["best"], summary["held_back"]
-    gains = [f"{s['families']} with {s['target']}" for s in skills if s["gain"] is not None and s["gain"]["ci95"][0] > 0.0]
+    gains = [f"{s['families']} with {s['target']}" for s in skills if s["gain"] and s["gain"]["ci95"][0] > 0.0]
     ranks = [f"{s['families']} with {s['target']}" for s in skills if s["information"] and s["information"]["ci95"][0] > 0.0]
     before, after = (sum(row[name] is not None and row[name]["ci95"][0] > 0.0 for row in rows) for name in ("gross", "net"))
     told = [
@@ -253,7 +252,7 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         f"Of {several(len(rows), 'combinations')} {before} earn before costs and {after} after them, each taken alone.",
     ]
     if best is None:
-        return [*told, f"None traded enough to be judged: {summary['untraded']}"]
+        return [*told, f"None traded enough to be judged: {summary['untraded']['reason']}"]
     name = f"{best['families']}, {best['target']}, {best['book']}"
     told.append(f"The best ({name}) after {several(best['trials']['trials'], 'trials')} on this market: {best['verdict']}.")
     if held["opened"] is None:

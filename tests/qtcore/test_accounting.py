@@ -5,12 +5,11 @@ import pytest
 
 from qtcore.chain.trade import TradeState, cell_pnl, fill_capacity, finish, run_trade
 from qtcore.metrics import init_metrics, metrics_of, summarise, update_metrics
-from qtcore.portfolio import apply_fill, init_account
 from qtcore.rules import Reason
-from qtcore.types import N_CLOSED, slab
+from qtcore.types import slab
 from tests.conftest import assert_same_bits, awkward_bars
 from tests.naive import metrics as naive
-from tests.qtcore.test_trade import FILLS, OPTIONS, funding_for, votes_for, with_funding
+from tests.qtcore.test_trade import FILLS, OPTIONS, assert_ledger_replays, funding_for, votes_for, with_funding
 from tests.support import PUBLISHED
 
 CASH = PUBLISHED.broker.initial_cash
@@ -46,30 +45,7 @@ def test_cash_and_holdings_are_equity_at_every_bar(name, has_funding):
 @pytest.mark.parametrize("name", ["default", "many_trades", "last_50", *FILLS])
 def test_the_ledger_adds_up_and_replays_to_the_final_state(name):
     _, params, state, result, *_ = run(name)
-    account, positions, closed = init_account(params, len(state.positions))
-    for fill in result.fills:
-        again = np.zeros(1, result.fills.dtype)
-        given = ["time", "bar", "symbol", "is_entry", "reason", "qty", "price", "reference_price", "notional", "stop_price", "fee"]
-        for column in given:
-            again[column] = fill[column]
-        slot = closed[int(account["n_closed"][0]) % N_CLOSED]
-        apply_fill(account[0], positions[int(fill["symbol"])], slot, again[0])
-        assert_same_bits(again[0], fill)
-    for column in ("balance", "fees", "slippage", "funding", "n_fills", "n_trades", "n_closed"):
-        assert_same_bits(account[column], state.account[column], column)
-    for column in (
-        "qty",
-        "entry_price",
-        "entry_notional",
-        "entry_fee",
-        "stop_price",
-        "entry_time",
-        "entry_bar",
-        "last_loss_time",
-        "trade_id",
-    ):
-        assert_same_bits(positions[column], state.positions[column], column)
-    assert_same_bits(closed, state.closed)
+    assert_ledger_replays(result.fills, state, params)
     assert state.account["fees"][0] == pytest.approx(result.fills["fee"].sum(), rel=1e-12)
     assert state.account["balance"][0] == pytest.approx(CASH + result.fills["pnl"].sum(), rel=1e-12)
 

@@ -10,13 +10,12 @@ from hypothesis import strategies as st
 from qtcore.chain import book
 from qtcore.chain.trade import cell_pnl, fill_capacity, finish
 from qtcore.params import Params
-from qtcore.portfolio import apply_fill, init_account
 from qtcore.rules import Reason
-from qtcore.types import N_CLOSED, InputError
+from qtcore.types import InputError
 from tests.conftest import assert_same_bits
 from tests.naive import book as naive_book
 from tests.naive import trade as naive
-from tests.qtcore.test_trade import assert_same_account, assert_same_ledger, funding_for, with_funding
+from tests.qtcore.test_trade import assert_ledger_replays, assert_same_account, assert_same_ledger, funding_for, with_funding
 from tests.support.books import KINDS, book_params, book_world, planted_book, run_book
 
 OUTPUTS = ("final_action", "governor_reason", "size", "pnl", "equity", "balance", "exposure", "worth")
@@ -149,28 +148,7 @@ def test_a_hole_neither_enters_nor_shifts_the_others(seed, neutral, hole):
 def test_money_is_conserved_and_the_ledger_replays_to_the_final_state(kind):
     w, params = book_world(400, 6, 3), book_params(**KINDS[kind])
     got, state = run_book(w, params)
-    account, positions, closed = init_account(params, 6)
-    for fill in got["fills"]:
-        again = np.zeros(1, got["fills"].dtype)
-        for column in ("time", "bar", "symbol", "is_entry", "reason", "qty", "price", "reference_price", "notional", "stop_price", "fee"):
-            again[column] = fill[column]
-        apply_fill(account[0], positions[int(fill["symbol"])], closed[int(account["n_closed"][0]) % N_CLOSED], again[0])
-        assert_same_bits(again[0], fill)
-    for column in ("balance", "fees", "slippage", "funding", "n_fills", "n_trades", "n_closed"):
-        assert_same_bits(account[column], state.account[column], column)
-    for column in (
-        "qty",
-        "entry_price",
-        "entry_notional",
-        "entry_fee",
-        "stop_price",
-        "entry_time",
-        "entry_bar",
-        "last_loss_time",
-        "trade_id",
-    ):
-        assert_same_bits(positions[column], state.positions[column], column)
-    assert_same_bits(closed, state.closed)
+    assert_ledger_replays(got["fills"], state, params)
     cash = params.broker.initial_cash
     spent = np.zeros(w.bars.n)
     np.add.at(spent, got["fills"]["bar"], got["fills"]["qty"] * got["fills"]["price"] + got["fills"]["fee"])

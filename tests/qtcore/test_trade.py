@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade
 from qtcore.params import PARAMS
+from qtcore.portfolio import apply_fill, init_account
 from qtcore.rules import RULES, Reason
-from qtcore.types import FILL, NEVER, NS_PER_HOUR, WAITS, Bars
+from qtcore.types import FILL, N_CLOSED, NEVER, NS_PER_HOUR, WAITS, Bars
 from tests.conftest import START, assert_same_bits, awkward_bars
 from tests.naive import trade as naive
 from tests.support import PUBLISHED
@@ -128,6 +129,23 @@ def assert_same_as_naive(result, state, book, out):
         assert_same_bits(got, np.array(out[name], got.dtype), name)
     assert_same_ledger(result.fills, book.ledger)
     assert_same_account(state, book)
+
+
+def assert_ledger_replays(fills, state, params):
+    """Book every fill again on a fresh account: each row and the final state come out to the bit."""
+    account, positions, closed = init_account(params, len(state.positions))
+    for fill in fills:
+        again = np.zeros(1, fills.dtype)
+        for column in ("time", "bar", "symbol", "is_entry", "reason", "qty", "price", "reference_price", "notional", "stop_price", "fee"):
+            again[column] = fill[column]
+        apply_fill(account[0], positions[int(fill["symbol"])], closed[int(account["n_closed"][0]) % N_CLOSED], again[0])
+        assert_same_bits(again[0], fill)
+    for column in ("balance", "fees", "slippage", "funding", "n_fills", "n_trades", "n_closed"):
+        assert_same_bits(account[column], state.account[column], column)
+    kept = ("qty", "entry_price", "entry_notional", "entry_fee", "stop_price", "entry_time", "entry_bar", "last_loss_time", "trade_id")
+    for column in kept:
+        assert_same_bits(positions[column], state.positions[column], column)
+    assert_same_bits(closed, state.closed)
 
 
 def assert_same_ledger(fills, ledger):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from qtcore.chain.price import VOLATILITY_NAME
 from qtcore.features import FEATURES, FeatureBank
 from qtcore.types import Bars
 from research.errors import UserError
@@ -30,7 +31,6 @@ from research.live.storage.cells import DamagedError, Row, parsed, rows_of
 from research.live.storage.codec import joined, unpack_bar, vote_names
 from research.live.storage.files import guarded
 from research.training.registry import resolve
-from research.training.targets import SCALE
 
 EVERY, REPLAY_EVERY = 24, 168  # bars between looks; a look takes about ten milliseconds, which a replay at full speed would notice
 WARM = 400  # bars before a window that exponential means need to come within a bin's width of a full history
@@ -94,17 +94,17 @@ class LiveWindow:
         planes = {name: np.ascontiguousarray(table[:, :, k]) for k, name in enumerate(columns)}
         names = tuple(name for name in envelope.features if name in FEATURES)
         if self._bank is None:
-            self._bank = FeatureBank(source.params(), symbols, interval, tuple(dict.fromkeys((*names, SCALE))))
+            self._bank = FeatureBank(source.params(), symbols, interval, tuple(dict.fromkeys((*names, VOLATILITY_NAME))))
         made = self._bank.compute(bars)
         features = {name: made[name] for name in names} | {name: planes[name] for name in REGIME if name in envelope.features}
-        kept = {SCALE: made[SCALE], **planes}
-        before = len(self._tail[SCALE]) if self._tail else 0
+        kept = {VOLATILITY_NAME: made[VOLATILITY_NAME], **planes}
+        before = len(self._tail[VOLATILITY_NAME]) if self._tail else 0
         candles = bars if self._candles is None else joined([self._candles, bars])
         self._candles = candles[max(0, candles.n - envelope.horizon) :]
         long = {name: np.concatenate([self._tail[name], plane]) if self._tail else plane for name, plane in kept.items()}
         self._tail = {name: plane[len(plane) - min(len(plane), envelope.horizon) :] for name, plane in long.items()}
         voters = {name: (long[f"{name}_action"].astype(np.int8), long[f"{name}_confidence"]) for name in names_of_voters}
-        labels = envelope.labels(candles, long[SCALE])
+        labels = envelope.labels(candles, long[VOLATILITY_NAME])
         told = bar_counts(long, voters, labels, envelope.horizon, {}, {})
         seen = bar_counts(planes, {}, labels[:0], 0, features, envelope.edges)
         return {name: part[before:] for name, part in told.items()} | {

@@ -21,7 +21,8 @@ from research.evidence.ledger import Ledger
 from research.evidence.openings import openings, path
 from research.runs.config import load_config
 from research.runs.study_plan import StudyPlan
-from research.workflow.study_job import run_study
+from research.workflow.backtest_job import Job
+from research.workflow.study_job import Study, run_study
 
 WORLD = "simulated:macd?n_bars=2600&n_symbols=5&pull=0.3"
 RUN = ["run.models=lgbm", "run.preset=tiny", "run.folds=2", "run.meta=none"]
@@ -112,7 +113,9 @@ def test_what_is_held_back_is_opened_for_the_best_alone_and_every_opening_is_kep
     for times in (1, 2):
         report = run_study(config, tmp_path / "out", opens=True)
         held = report.summary["held_back"]
-        assert held["openings"] == times == openings(bars, found["data"]["seen"])
+        seen = found["data"]["seen"]
+        assert held["openings"] == times == openings(bars[seen:]) == openings(bars[seen + 100 : seen + 300])
+        assert openings(bars[:seen]) == openings(research.load_bars(f"{WORLD}&seed=9")[seen:]) == 0
         assert held["opened"]["net"]["ci95"][0] < held["opened"]["net"]["value"]
         assert report.summary["money"] == found["money"]
         page = report.page.read_text()
@@ -120,8 +123,34 @@ def test_what_is_held_back_is_opened_for_the_best_alone_and_every_opening_is_kep
     notes = [json.loads(line) for line in path().read_text().splitlines()]
     assert [note["setting"] for note in notes] == [[found["best"][name] for name in ("families", "target", "book")]] * 2
     path().write_text("nothing\n")
-    with pytest.raises(UserError, match="must hold one JSON object a line"):
-        openings(bars, 1)
+    with pytest.raises(UserError, match="put it aside; who does so forgets what was opened"):
+        openings(bars[1:])
+
+
+def test_what_is_held_back_is_traded_by_a_fresh_account_with_the_worth_learned_before(told, monkeypatch):
+    folder, bars, _, found = told
+    monkeypatch.setenv("QT_HOME", str(folder / "home"))
+    config = load_config(path=folder / "study.toml")
+    study = Study.of(config.study, Job(config.study.data, config), bars)
+    best = tuple(found["best"][name] for name in ("families", "target", "book"))
+    run = study.run(best, bars.n, None)
+    assert run.result.fills.size > 0
+    assert run.result.fills["bar"].min() > study.seen
+    assert np.all(run.result.equity[: study.seen] == run.params.broker.initial_cash)
+    first, kept = run.predictions.maps.maps[0], run.predictions.models.map_schedule.at(bars.close_time[study.seen])[0]
+    assert first["start"] == bars.close_time[study.seen]
+    assert (first["slope"], first["arbiter_slope"]) == (kept["slope"], kept["arbiter_slope"])
+    assert kept["slope"] > 0.0
+
+
+@pytest.mark.parametrize("world", ["constant", "trend"])
+def test_a_market_in_which_no_model_speaks_has_a_page_without_figures(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("QT_HOME", str(tmp_path / "home"))
+    (tmp_path / "study.toml").write_text(f'[study]\ndata = "simulated:{world}?n_bars=1800&n_symbols=5"\ntargets = ["L3", "XS"]\n')
+    report = run_study(load_config(path=tmp_path / "study.toml", sets=RUN), tmp_path / "out")
+    assert report.summary["best"] is None
+    assert world == "trend" or all(row["gain"] is None and row["balanced_accuracy"] is None for row in report.summary["skill"])
+    assert "None traded enough to be judged" in report.page.read_text()
 
 
 @pytest.mark.parametrize(
