@@ -11,6 +11,7 @@ from qtcore.features.plan import Graph, Node
 from qtcore.params import Params
 from qtcore.types import NS_PER_HOUR
 
+SHORT = 24  # bars of which 80 % must be there for a window of a family that is longer, whose value is of the bars there are
 
 class Recipes:
     """The vocabulary of the lines below, for the parameters of one bank."""
@@ -130,9 +131,21 @@ class Recipes:
         """Return the absolute value of the last move."""
         return self.minus(*self.graph.pair(op.MOVES, self.move(), self.graph.zero))
 
+    def gated(self, x: Node, n: int, mask: Node) -> Node:
+        """Return x where at least 80 % of n values are there, of a long window of its last `SHORT`; else NaN."""
+        n = min(n, SHORT)
+        return self.product(x, self.graph.window_sum(mask, n, mask), 1.0 / n)
+
+    def window(self, x: Node, n: int, mask: Node) -> Node:
+        """Sum the last n values, scaled to n where some are missing; a long window is known once a short one is."""
+        g = self.graph
+        if n <= SHORT:
+            return g.window_sum(x, n, mask)
+        return self.gated(g.node(op.RATIO, g.total(x, n), g.zero, g.total(mask, n), g.zero, k=float(n)), n, mask)
+
     def squares(self, n: int) -> Node:
         """Return the sum of n squared moves."""
-        return self.graph.window_sum(self.product(self.move(), self.move()), n, self.graph.for_worker)
+        return self.window(self.product(self.move(), self.move()), n, self.graph.for_worker)
 
     def realised(self, n: int) -> Node:
         """Return the root of the mean of n squared moves."""
@@ -184,34 +197,30 @@ class Recipes:
         g = self.graph
         return g.node(op.RATIO, g.total(self.move(), n), g.zero, self.realised(168), g.zero, k=1.0 / math.sqrt(n))
 
-    def gated(self, x: Node, n: int) -> Node:
-        """Return x where at least 80 % of n bars are there, else NaN."""
-        return self.product(x, self.graph.window_sum(self.graph.mask, n, self.graph.mask), 1.0 / n)
-
     def from_high(self, n: int) -> Node:
         """Return the close over the highest high of n bars, less 1."""
         g = self.graph
         top = g.most(self.known(g.high, 0.0), n)
-        return self.gated(g.node(op.RATIO, g.close, top, top, g.zero), n)
+        return self.gated(g.node(op.RATIO, g.close, top, top, g.zero), n, g.mask)
 
     def from_low(self, n: int) -> Node:
         """Return the close over the lowest low of n bars, less 1: the low is 1 over the largest 1 / low."""
         g = self.graph
         deepest = g.most(self.known(g.node(op.RATIO, g.mask, g.zero, g.low, g.zero), 0.0), n)
-        return self.gated(self.minus(self.product(g.close, deepest), g.mask), n)
+        return self.gated(self.minus(self.product(g.close, deepest), g.mask), n, g.mask)
 
     def illiquidity(self, n: int) -> Node:
         """Return the sum of n moves' sizes over the quote volume that made them."""
         g = self.graph
         per_quote = g.node(op.RATIO, self.size(), g.zero, self.product(g.close, g.volume), g.zero)
-        return g.window_sum(self.known(per_quote, 0.0), n, g.for_worker)
+        return self.window(self.known(per_quote, 0.0), n, g.for_worker)
 
     def signed_volume(self, n: int) -> Node:
         """Return the volume of n bars with the signs of their moves, over all of it."""
         g = self.graph
         sign = self.minus(g.node(op.ABOVE, self.move(), g.zero), g.node(op.ABOVE, g.zero, self.move()))
-        signed = g.window_sum(self.product(g.volume, sign), n, g.mask)
-        return g.node(op.RATIO, signed, g.zero, self.volumes(n), g.zero)
+        signed, whole = (self.window(volume, n, g.mask) for volume in (self.product(g.volume, sign), g.volume))
+        return g.node(op.RATIO, signed, g.zero, whole, g.zero)
 
     def turned(self, hours: int, quarter: float) -> Node:
         """Return where the close lies in a day or a week, as a sine, or a cosine a quarter on."""
@@ -235,7 +244,7 @@ class Recipes:
     def hour_volume(self) -> Node:
         """Return the volume of the hour that comes next over the mean of a week; 1 where unknown."""
         g = self.graph
-        return self.known(self.ratio(self.by_hour(g.volume, g.mask), self.volumes(168), 168.0, 1.0), 1.0)
+        return self.known(self.ratio(self.by_hour(g.volume, g.mask), self.window(g.volume, 168, g.mask), 168.0, 1.0), 1.0)
 
     def across(self, code: int, x: Node) -> Node:
         """Return the mean, the rank or the distance of a row of symbols; 0 where fewer than five have a value."""
@@ -248,9 +257,9 @@ class Recipes:
     def beta(self, n: int) -> Node:
         """Return the slope of a symbol's moves on the market's over n bars; 0 where the market never moved or too little is known."""
         g = self.graph
-        common = g.window_sum(self.product(self.move(), self.market()), n, g.for_worker)
+        common = self.window(self.product(self.move(), self.market()), n, g.for_worker)
         seen = self.product(self.market(), g.for_worker)
-        slope = g.node(op.RATIO, common, g.zero, g.window_sum(self.product(self.market(), seen), n, g.for_worker), g.zero)
+        slope = g.node(op.RATIO, common, g.zero, self.window(self.product(self.market(), seen), n, g.for_worker), g.zero)
         return self.known(slope, 0.0)
 
     def residual(self) -> Node:
@@ -259,8 +268,9 @@ class Recipes:
         return self.graph.node(op.SCALED, self.move(), explained, self.graph.for_worker)
 
     def residuals(self, n: int) -> Node:
-        """Return the sum of n residuals."""
-        return self.graph.window_sum(self.residual(), n, self.graph.for_worker)
+        """Return the sum of n residuals; of a long window those that there are."""
+        g = self.graph
+        return g.window_sum(self.residual(), n, g.for_worker) if n <= SHORT else self.gated(g.total(self.residual(), n), n, g.for_worker)
 
     def market_sum(self, n: int) -> Node:
         """Return the sum of n moves of the market."""

@@ -79,7 +79,7 @@ FEATURES: dict[str, tuple[int, str]] = {
     "ema_26_rel": (-1, "ema_26 / x - 1"),
     "sma_50_rel": (49, "sma_50 / x - 1"),
     "sma_200_rel": (199, "sma_200 / x - 1"),
-    # families; o open, r log return of a bar, windows by D-82
+    # families; o open, r log return of a bar, windows by D-82, but beyond 24 bars of those there are (`recipes.SHORT`)
     **{f"realised_{n}": (n, f"sqrt(mean of {n} r^2)") for n in (6, 24, 72, 168, 720)},
     **{f"realised_{n}_{m}": (m, f"realised_{n} / realised_{m}; 1 when nothing moved") for n, m in ((6, 24), (24, 168), (168, 720))},
     "bipower_24": (25, "sqrt(pi / 2 mean of 24 |r[t]| |r[t-1]|), without jumps (Barndorff-Nielsen and Shephard 2004)"),

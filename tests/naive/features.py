@@ -50,9 +50,19 @@ def std(x, n, ddof=1):
     return [std_of(w, ddof) if (w := window(x, t, n)) else NAN for t in range(len(x))]
 
 
+def there(x, t, n):
+    """What a window of a family takes: a long one what there is, where 80 % of the last 24 are."""
+    return [float(v) for v in x[max(0, t - n + 1) : t + 1] if v == v] if window(x, t, min(n, 24)) else []
+
+
+@by_symbol
+def average(x, n):
+    return [mean_of(w) if (w := there(x, t, n)) else NAN for t in range(len(x))]
+
+
 @by_symbol
 def extreme(x, n, which):
-    return [which(w) if (w := window(x, t, n)) else NAN for t in range(len(x))]
+    return [which(w) if (w := there(x, t, n)) else NAN for t in range(len(x))]
 
 
 @by_symbol
@@ -243,8 +253,8 @@ def _families(bars):
     o, h, low, x, v = bars.open, bars.high, bars.low, bars.close, np.where(np.isnan(bars.close), NAN, bars.volume)
     r = np.log(x / before(x, 1))
     old = np.vstack([np.full((1, x.shape[1]), NAN), r[:-1]])  # of the row before: a hole there leaves no pair
-    realised = {n: np.sqrt(sma(r**2, n)) for n in (6, 24, 72, 168, 720)}
-    pairs = math.pi / 2.0 * sma(abs(r) * abs(old), 24)
+    realised = {n: np.sqrt(average(r**2, n)) for n in (6, 24, 72, 168, 720)}
+    pairs = math.pi / 2.0 * average(abs(r) * abs(old), 24)
     bodies = 0.5 * np.log(h / low) ** 2 - (2.0 * math.log(2.0) - 1.0) * np.log(x / o) ** 2
     edges = np.log(h / o) * np.log(h / x) + np.log(low / o) * np.log(low / x)
     per_quote = np.where(np.isnan(r), NAN, ratio(abs(r), x * v, 0.0))
@@ -258,18 +268,18 @@ def _families(bars):
     for name, is_before in (("session_start", True), ("session_end", False)):
         p[name] = 1.0 - known(hourly(seen, bars.close_time, alpha, is_before), 0.0) if bars.interval <= 3_600_000_000_000 else seen - seen
     p["hour_volatility"] = known(ratio(np.sqrt(hourly(r**2, bars.close_time, alpha)), realised[168], 1.0), 1.0)
-    p["hour_volume"] = known(ratio(hourly(v, bars.close_time, alpha), sma(v, 168), 1.0), 1.0)
+    p["hour_volume"] = known(ratio(hourly(v, bars.close_time, alpha), average(v, 168), 1.0), 1.0)
     p |= {f"realised_{n}_{m}": ratio(realised[n], realised[m], 1.0) for n, m in ((6, 24), (24, 168), (168, 720))}
     p |= {"bipower_24": np.sqrt(pairs), "jump_share_24": np.fmax(known(ratio(realised[24] ** 2 - pairs, realised[24] ** 2, 0.0), 0.0), 0.0)}
-    p |= {"parkinson_24": np.sqrt(sma(np.log(h / low) ** 2, 24) / (4.0 * math.log(2.0)))}
-    p |= {"garman_klass_24": np.sqrt(sma(np.maximum(bodies, 0.0), 24)), "rogers_satchell_24": np.sqrt(sma(np.maximum(edges, 0.0), 24))}
+    p |= {"parkinson_24": np.sqrt(average(np.log(h / low) ** 2, 24) / (4.0 * math.log(2.0)))}
+    p |= {"garman_klass_24": np.sqrt(average(np.maximum(bodies, 0.0), 24)), "rogers_satchell_24": np.sqrt(average(np.maximum(edges, 0.0), 24))}
     for n in (1, 6, 24, 72, 168, 720):
         moved = pd.DataFrame(known(r, 0.0)).rolling(n, min_periods=1).sum().to_numpy()
         p[f"scaled_move_{n}"] = ratio(moved, realised[168] * math.sqrt(n), 0.0)
     for n in (24, 168, 720):
         p[f"from_high_{n}"], p[f"from_low_{n}"] = x / extreme(h, n, max) - 1.0, x / extreme(low, n, min) - 1.0
-    p["illiquidity_24_168"] = ratio(sma(per_quote, 24), sma(per_quote, 168), 1.0)
-    return p | {f"signed_volume_{n}": ratio(sma(v * sign, n), sma(v, n), 0.0) for n in (6, 24, 168)}
+    p["illiquidity_24_168"] = ratio(average(per_quote, 24), average(per_quote, 168), 1.0)
+    return p | {f"signed_volume_{n}": ratio(average(v * sign, n), average(v, n), 0.0) for n in (6, 24, 168)}
 
 
 def turn(close_time, hours):
@@ -315,14 +325,15 @@ def _across(p, x, params):
     """Clock, market and cross-section, of the planes before."""
     r = np.log(x / before(x, 1))
     market = np.array([row[row == row].mean() if (row == row).sum() >= 5 else 0.0 for row in r])[:, None] * np.ones(x.shape)
-    beta = known(ratio(sma(r * market, 168), sma(np.where(np.isnan(r), NAN, market**2), 168), 0.0), 0.0)
+    beta = known(ratio(average(r * market, 168), average(np.where(np.isnan(r), NAN, market**2), 168), 0.0), 0.0)
     residual = r - np.vstack([np.zeros((1, x.shape[1])), beta[:-1]]) * market
     total = {n: pd.DataFrame(market).rolling(n, min_periods=1).sum().to_numpy() for n in (1, 6, 24, 168)}
     rising = np.where(np.isnan(x), NAN, np.nan_to_num(r) > 0.0)
     out = {f"market_move_{n}": plane for n, plane in total.items()} | {"beta_168": beta}
     out["market_volatility_24"] = np.sqrt(pd.DataFrame(market**2).rolling(24, min_periods=1).sum().to_numpy() / 24.0)
     out["breadth"] = across(rising, lambda row: row.mean())
-    out |= {f"residual_{n}": n * sma(residual, n) for n in (6, 24, 168)}
+    scales = {6: 6, 24: 24, 168: pd.DataFrame(~np.isnan(residual)).rolling(168, min_periods=1).sum().to_numpy()}
+    out |= {f"residual_{n}": scale * average(residual, n) for n, scale in scales.items()}
     for n in (1, 6, 24, 168):
         moves = np.where(np.isnan(x), NAN, p[f"scaled_move_{n}"])
         out[f"move_rank_{n}"], out[f"move_distance_{n}"] = across(moves, row_rank), across(moves, row_distance)
