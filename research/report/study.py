@@ -41,7 +41,7 @@ def _content(s: Mapping[str, Any]) -> dict[str, Any]:
         "best": best,
         "untraded": s["untraded"],
         "held": held,
-        "opened": None if held["opened"] is None else {"headers": FIGURES, "rows": [_figures(held["opened"])], "texts": [], "groups": []},
+        "opened": None if held["opened"] is None else _opened(held["opened"]),
     }
 
 
@@ -64,6 +64,13 @@ def _notices(s: Mapping[str, Any]) -> list[tuple[str, str]]:
     if held["opened"] is not None and held["openings"] > 1:
         return [("warn", f"What was held back has been opened {held['openings']} times: it is no longer unseen.")]
     return []
+
+
+def _opened(opened: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "money": {"headers": FIGURES, "rows": [_figures(opened)], "texts": [], "groups": []},
+        "skill": {"headers": SKILL, "rows": [_skill_row(opened["skill"])], "texts": [1], "groups": []},
+    }
 
 
 def _tiles(s: Mapping[str, Any]) -> list[dict[str, str]]:

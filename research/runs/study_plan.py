@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from qtcore.choices import FAMILIES
-from qtcore.declare import names, text
+from qtcore.declare import names, text, word
 from qtcore.params import Params
 from qtcore.types import I8
 from research.errors import ConfigError, several
@@ -18,6 +18,7 @@ BASE, ALL, JOINT = "base", "all", "+"
 HELD_BACK = 0.2  # of the bars, where no date is named
 LEAST_HELD = 100  # bars on either side of the date
 MOST = 1_000  # combinations
+EARNINGS, SKILL = "earnings", "skill"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class StudyPlan(Declared):
     families: tuple[str, ...] = names((BASE, ALL), "beside features.sets: base (nothing), all, a family, or several as clock+range")
     targets: tuple[str, ...] = names(("L3",), "labels that the models learn, as run.label takes them")
     books: tuple[str, ...] = names(("symbols",), "values of governor.book")
+    best_by: str = word(EARNINGS, (EARNINGS, SKILL), "what the best has: the largest t value, or the surest gain of accuracy over the base")
     hold_back: str = text("", "date (UTC) from which bars are held back until --held-back; empty: the last fifth of them")
 
     def combinations(self) -> list[tuple[str, str, str]]:

@@ -2,8 +2,10 @@
 
 Every combination is what `qt backtest` makes with its features, label and book, and counts as a trial of the market. Skill is told before
 money: what the models of a pair of features and target know, on the bars that nobody trained on. The best combination is the one whose
-hedged returns have the largest t value; its run is proven, and its verdict knows all trials. What is held back is opened by `--held-back`,
-for that one alone: its models are trained on as before, fold by fold, and every opening is kept in `QT_HOME/openings.jsonl`.
+hedged returns have the largest t value, or by `study.best_by = "skill"` the one whose gain of balanced accuracy over the base has the largest
+lower end of its interval; its run is proven, and its verdict knows all trials. What is held back is opened by `--held-back`, for that one
+alone: its models are trained on as before, fold by fold, its skill is told beside that of the base, and every opening is kept in
+`QT_HOME/openings.jsonl`.
 """
 
 import shutil
@@ -29,7 +31,7 @@ from research.runs.backtest import backtest, priced, resolved
 from research.runs.config import Config
 from research.runs.folder import check_output
 from research.runs.record import RunRecord
-from research.runs.study_plan import BASE, StudyPlan
+from research.runs.study_plan import BASE, SKILL, StudyPlan
 from research.runs.tables import tested_rows
 from research.runs.verdict import UNPROVEN, combined
 from research.training.labels import check_symbols, get_label
@@ -138,7 +140,7 @@ def _studied(config: Config, folder: Path, opens: bool, layers: Layers, progress
     skills: dict[tuple[str, str], dict[str, Any]] = {}
     rows: list[dict[str, Any]] = []
     base: dict[str, Opinion] = {}
-    best: tuple[float, Combination, RunRecord] | None = None
+    best: tuple[tuple[float, float], Combination, RunRecord] | None = None
     untraded: dict[str, Any] | None = None
     for combination in plan.combinations():
         families, target, book = combination
@@ -152,10 +154,11 @@ def _studied(config: Config, folder: Path, opens: bool, layers: Layers, progress
         Ledger().record(trial_of(run, evidence["sharpe"]), Result())
         t = evidence["test"]["t"]
         rows.append({"families": families, "target": target, "book": book, "t": t} | money_of(run, tested_rows(run)))
-        if t is None:
+        merit = _merit(plan, t, skills[families, target]["gain"], families == BASE)
+        if merit is None:
             untraded = untraded or {name: evidence[name] for name in ("verdict", "sentence", "reason")}
-        elif best is None or t > best[0]:
-            best = t, combination, run
+        elif best is None or merit > best[0]:
+            best = merit, combination, run
     proven = None
     if best is not None:
         run = replace(best[2], lacked=tuple(loaded.report.lacked))
@@ -180,6 +183,16 @@ def _studied(config: Config, folder: Path, opens: bool, layers: Layers, progress
     save_json(folder / MARK, found)
     build(found, folder / PAGE)
     return found
+
+
+def _merit(plan: StudyPlan, t: float | None, gain: Mapping[str, Any] | None, is_base: bool) -> tuple[float, float] | None:
+    """Return what the best combination has most of, and what settles a tie; None where a combination has none of it."""
+    if plan.best_by != SKILL:
+        return None if t is None else (t, 0.0)
+    earned = -np.inf if t is None else t
+    if is_base:
+        return 0.0, earned
+    return None if gain is None else (gain["ci95"][0], earned)
 
 
 @dataclass
@@ -232,12 +245,18 @@ def _proven(record: RunRecord, combination: Combination, folder: Path, progress:
 
 
 def _opened(study: Study, combination: Combination, progress: Progress) -> dict[str, Any]:
-    """Trade a combination on what was held back and note that it was opened."""
+    """Trade a combination on what was held back, say what its models know there, and note that it was opened."""
+    families, target, book = combination
     run = study.run(combination, study.bars.n, progress)
     Ledger().record(trial_of(run, summarise(run)["evidence"]["sharpe"]), Result())
+    base = None
+    if families != BASE:
+        made = study.run((BASE, target, book), study.bars.n, progress).predictions
+        base = above_prior(mean_probs(made), made)
+    skill = {"families": families, "target": target} | skill_of(run.bars, run.predictions, base)
     found = money_of(run, slice(study.seen - 1, study.bars.n))
     note_opening(study.bars[study.seen :], combination, found["net_return"])
-    return found
+    return found | {"skill": skill}
 
 
 def sentences(summary: Mapping[str, Any]) -> list[str]:
@@ -262,5 +281,9 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
     figure = "no return at all"
     if net is not None:
         figure = f"a net Sharpe ratio of {net['value']:.2f} ({net['ci95'][0]:.2f} to {net['ci95'][1]:.2f})"
+    gain = held["opened"]["skill"]["gain"]
+    if gain is not None:
+        low, high = gain["ci95"]
+        figure += f" and balanced accuracy {100 * gain['difference']:+.1f} points from the {BASE}'s ({100 * low:+.1f} to {100 * high:+.1f})"
     often = "" if held["openings"] == 1 else f"; it was opened {held['openings']} times, so it is no longer unseen"
     return [*told, f"On what was held back it has {figure}{often}."]

@@ -188,3 +188,18 @@ def test_families_are_put_together_by_name_and_those_that_need_more_symbols_are_
     assert not {"market", "cross_section"} & {*plan.sets(params, "all", 2)}
     assert {"market", "cross_section"} <= {*plan.sets(params, "all", 5)}
     assert plan.combinations()[0] == ("base", "L3", "symbols")
+
+
+def test_the_best_by_skill_is_the_one_whose_gain_is_surest_and_what_is_opened_tells_of_it(told, tmp_path, monkeypatch):
+    folder, _, _, found = told
+    monkeypatch.setenv("QT_HOME", str(folder / "home"))
+    plan = (folder / "study.toml").read_text().replace("books =", 'best_by = "skill"\nbooks =')
+    (tmp_path / "study.toml").write_text(plan)
+    report = run_study(load_config(path=tmp_path / "study.toml"), tmp_path / "out", opens=True)
+    gains = {(r["families"], r["target"]): r["gain"]["ci95"][0] if r["gain"] else 0.0 for r in found["skill"]}
+    best, opened = report.summary["best"], report.summary["held_back"]["opened"]
+    assert gains[best["families"], best["target"]] == max(gains.values())
+    assert opened["skill"]["families"] == best["families"]
+    assert (opened["skill"]["gain"] is None) == (best["families"] == "base")
+    page = (tmp_path / "out" / "study.html").read_text()
+    assert "What its models know there" in page
