@@ -13,6 +13,7 @@ from qtcore.types import NS_PER_HOUR
 
 SHORT = 24  # bars of which 80 % must be there for a window of a family that is longer, whose value is of the bars there are
 
+
 class Recipes:
     """The vocabulary of the lines below, for the parameters of one bank."""
 

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from research.cli import show
-from research.cli.common import Json, LayersFile, Out, Profile, Quiet, Seed, Sets, print_json, progress, resolve
+from research.cli.common import Declare, Json, LayersFile, Out, Profile, Quiet, Seed, Sets, print_json, progress, resolve
 
 SHOWN = 20  # combinations in the terminal; the page has all
 
@@ -20,6 +20,7 @@ def study(
     profile: Profile = "default",
     set_: Sets = None,
     layers: LayersFile = None,
+    declare: Declare = None,
     out: Out = None,
     seed: Seed = 42,
     quiet: Quiet = False,
@@ -31,7 +32,7 @@ def study(
 
     config = resolve(profile, plan, set_, seed)
     with using(layers, config.models) as own, progress(quiet or json) as update:
-        found = run_study(config, out, opens=opens, layers=own, progress=update)
+        found = run_study(config, out, opens=opens, layers=own, declare=declare, progress=update)
     best = found.summary["best"]
     if json:
         print_json(found.summary)

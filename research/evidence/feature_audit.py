@@ -2,9 +2,11 @@
 
 The same walk-forward, model, label and folds each time; only the features differ. A class is said where its probability, over the share
 that it had in the labels before the fold, is largest, on both sides: a model that always says the most frequent class knows nothing, and
-its balanced accuracy is a third. Every difference is of the cells that both were scored on, with a 95 % interval.
+its balanced accuracy is a third. Every difference is of the cells that both were scored on, with a 95 % interval. Who chooses features by
+it has tried them all: each training counts as a trial of the market, whose returns nobody knows.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +20,14 @@ from qtcore.features import FeatureBank, chosen
 from qtcore.features.registry import ACROSS, LEAST
 from qtcore.params import Params
 from qtcore.types import Bars
+from research.data.sketch import sketch
 from research.errors import ConfigError
+from research.evidence.ledger import Ledger
 from research.evidence.skill import above_prior, mean_probs
+from research.evidence.standing import Result
+from research.evidence.trials import Trial, hash_params
 from research.files import plain
+from research.training.predictions import Predictions, hash_votes
 from research.training.scoring.differences import difference, paired
 from research.training.scoring.opinions import Opinion
 from research.training.walk_forward import train
@@ -95,6 +102,7 @@ def audit_features(
             progress(done, len(trained), f"features: {', '.join((*base, *more))}")
         settings = params.with_values({"features.sets": (*base, *more)})
         made = train(bars, (model,), label, settings, calibration="prior", maps=False, preset=preset, n_folds=n_folds, seed=seed)
+        _count(bars, settings, made, f"qt audit features, {model} with {', '.join((*base, *more))}")
         said[more], labels, horizon = above_prior(mean_probs(made, (model,)), made), made.labels, made.label.horizon
     pairs: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [(name, "alone", (name,), ()) for name in wanted]
     pairs += [(name, "beside", wanted, others[name]) for name in wanted if len(wanted) > 1]
@@ -107,6 +115,13 @@ def audit_features(
     ]
     config = {"model": model, "label": made.label.id, "base": list(base), "symbols": list(bars.symbols), "bars": bars.n, "folds": n_folds}
     return FeatureAudit(rows, config | {"seed": seed, "preset": preset})
+
+
+def _count(bars: Bars, params: Params, made: Predictions, name: str) -> None:
+    """Put a training into the ledger, as a trial without returns."""
+    votes = hash_votes(made.votes())
+    trial = Trial(sketch(bars), hash_params(params.flat()), votes, math.nan, 0, np.empty(0, np.float32), name, votes=votes)
+    Ledger().record(trial, Result())
 
 
 def _gap(a: Opinion, b: Opinion, labels: NDArray[np.int8], horizon: int) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     check_output(folder)
     checked = try_chain(job.layers, job.config.params)
     loaded = load(job)
-    declare(job, loaded.bars)
+    note_declared(job, loaded.bars)
     predictions, params, meta, absent = inputs_of(job, loaded.bars, progress)
     run = Run.of(backtest(loaded.bars, predictions, params, meta=meta, **job.layers.engine, ceilings=job.config.run.ceilings))
     run.own_checks = tuple(checked)
@@ -130,7 +130,7 @@ def run_job(job: Job, verify: bool = True, report: bool = True, export_log: bool
     return run
 
 
-def declare(job: Job, bars: Bars) -> None:
+def note_declared(job: Job, bars: Bars) -> None:
     """Put the number of trials that the job declares into the ledger. Raises UserError where it is too late, or another one is there.
 
     A ledger that is damaged, gone or locked is told here too, before the work.

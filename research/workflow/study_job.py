@@ -2,10 +2,10 @@
 
 Every combination is what `qt backtest` makes with its features, label and book, and counts as a trial of the market. Skill is told before
 money: what the models of a pair of features and target know, on the bars that nobody trained on. The best combination is the one whose
-hedged returns have the largest t value, or by `study.best_by = "skill"` the one whose gain of balanced accuracy over the base has the largest
-lower end of its interval; its run is proven, and its verdict knows all trials. What is held back is opened by `--held-back`, for that one
-alone: its models are trained on as before, fold by fold, its skill is told beside that of the base, and every opening is kept in
-`QT_HOME/openings.jsonl`.
+hedged returns have the largest t value, or with `study.best_by = "skill"` the one whose gain over the base is the surest: the largest lower
+end of an interval of balanced accuracy. Its run is proven, and its verdict knows all trials. What is held back is opened by `--held-back`,
+for that one alone: its models are trained on as before, fold by fold, its skill is told beside that of the base, and every opening is kept
+in `QT_HOME/openings.jsonl`.
 """
 
 import shutil
@@ -38,7 +38,7 @@ from research.training.labels import check_symbols, get_label
 from research.training.models.layers import NONE as NO_LAYERS
 from research.training.models.layers import Layers
 from research.training.scoring.opinions import Opinion
-from research.workflow.backtest_job import Job, declare, inputs_of, load
+from research.workflow.backtest_job import Job, inputs_of, load, note_declared
 from research.workflow.run import Run
 
 SCHEMA_VERSION = 1
@@ -105,35 +105,41 @@ class Study:
 
 
 def run_study(
-    config: Config, out: Path | None = None, *, opens: bool = False, layers: Layers = NO_LAYERS, progress: Progress = None
+    config: Config,
+    out: Path | None = None,
+    *,
+    opens: bool = False,
+    layers: Layers = NO_LAYERS,
+    declare: int | None = None,
+    progress: Progress = None,
 ) -> StudyReport:
     """Do everything `qt study` does; `study.json` and the page lie in the folder `out`.
 
-    opens: also trade the best combination on what is held back. Raises UserError on a plan that cannot be carried out, before any work.
+    opens: also trade the best combination on what is held back. declare: number of trials that there will be, said before the first.
+    Raises UserError on a plan that cannot be carried out, before any work.
     """
     plan = config.study
     plan.check(config.params)
     named = Path(plan.data).stem.replace(":", "-") or "study"
     folder = out or Path("reports") / f"study-{named}-{pd.Timestamp.now(tz='UTC'):%Y%m%d-%H%M%S}"
     check_output(folder, MARK)
+    job = Job(plan.data, config, list(plan.symbols) or None, plan.start or None, plan.end or None, layers=layers, declare=declare)
     draft = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     try:
-        found = _studied(config, draft, opens, layers, progress)
+        found = _studied(job, draft, opens, progress)
         put_in_place(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return StudyReport(folder / PAGE, found)
 
 
-def _studied(config: Config, folder: Path, opens: bool, layers: Layers, progress: Progress) -> dict[str, Any]:
+def _studied(job: Job, folder: Path, opens: bool, progress: Progress) -> dict[str, Any]:
     """Carry out a study, write everything into a folder, and return what `study.json` holds."""
     from research.report.study import build
 
-    plan = config.study
-    job = Job(plan.data, config, list(plan.symbols) or None, plan.start or None, plan.end or None, layers=layers)
-    loaded = load(job)
-    declare(job, loaded.bars)
+    plan, loaded = job.config.study, load(job)
+    note_declared(job, loaded.bars)
     study = Study.of(plan, job, loaded.bars)
     folder.mkdir(parents=True, exist_ok=True)
     told = Steps(progress, len(plan.combinations()))
@@ -170,8 +176,8 @@ def _studied(config: Config, folder: Path, opens: bool, layers: Layers, progress
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "plan": {name: plain(getattr(plan, spec.name)) for name, spec in plan.declared().items()},
-        "profile": config.profile,
-        "data": _data(study, loaded.lacks(config.params)),
+        "profile": job.config.profile,
+        "data": _data(study, loaded.lacks(job.config.params)),
         "skill": list(skills.values()),
         "money": rows,
         "untraded": untraded,

@@ -30,7 +30,7 @@ from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import Layers
 from research.training.predictions import Predictions
 from research.workflow.asked import SweepJob
-from research.workflow.backtest_job import declare, inputs_of, load
+from research.workflow.backtest_job import inputs_of, load, note_declared
 from research.workflow.own_layers import try_chain
 from research.workflow.run import Run
 
@@ -114,11 +114,11 @@ def _inputs(
     job = asked.job
     if swept is not None:
         bars, predictions, _, meta = swept.chain(own)
-        declare(job, bars)
+        note_declared(job, bars)
         return bars, predictions, meta, asked.base(swept), tuple(swept.manifest.get("lacked", ()))
     loaded = load(job)
     bars = loaded.bars
-    declare(job, bars)
+    note_declared(job, bars)
     if asked.walk_forward:
         fold_edges(0, bars.n, asked.walk_forward)  # before hours of training; fewer bars have votes
     predictions, params, meta, _ = inputs_of(job, bars, progress)

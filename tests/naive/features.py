@@ -272,7 +272,10 @@ def _families(bars):
     p |= {f"realised_{n}_{m}": ratio(realised[n], realised[m], 1.0) for n, m in ((6, 24), (24, 168), (168, 720))}
     p |= {"bipower_24": np.sqrt(pairs), "jump_share_24": np.fmax(known(ratio(realised[24] ** 2 - pairs, realised[24] ** 2, 0.0), 0.0), 0.0)}
     p |= {"parkinson_24": np.sqrt(average(np.log(h / low) ** 2, 24) / (4.0 * math.log(2.0)))}
-    p |= {"garman_klass_24": np.sqrt(average(np.maximum(bodies, 0.0), 24)), "rogers_satchell_24": np.sqrt(average(np.maximum(edges, 0.0), 24))}
+    p |= {
+        "garman_klass_24": np.sqrt(average(np.maximum(bodies, 0.0), 24)),
+        "rogers_satchell_24": np.sqrt(average(np.maximum(edges, 0.0), 24)),
+    }
     for n in (1, 6, 24, 72, 168, 720):
         moved = pd.DataFrame(known(r, 0.0)).rolling(n, min_periods=1).sum().to_numpy()
         p[f"scaled_move_{n}"] = ratio(moved, realised[168] * math.sqrt(n), 0.0)

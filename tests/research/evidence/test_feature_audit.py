@@ -9,8 +9,10 @@ from typer.testing import CliRunner
 import research
 from qtcore.types import Bars
 from research.cli.app import app
+from research.data.sketch import sketch
 from research.errors import UserError
 from research.evidence.feature_audit import audit_features
+from research.evidence.ledger import Ledger
 from research.evidence.skill import above_prior, mean_probs
 from tests.support import PUBLISHED
 
@@ -42,6 +44,15 @@ def test_the_clock_is_found_where_the_hour_knows_the_way(found):
     assert found.sentence.startswith("Of the families clock")
     assert "add to v5_rel; all of them give" in found.sentence
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_every_training_counts_as_a_trial_of_the_market_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("QT_HOME", str(tmp_path))
+    bars = research.load_bars("simulated:random_walk?n_bars=700&n_symbols=2")
+    for _ in range(2):
+        audit_features(bars, "lgbm", "L1", ("clock", "flow"), PUBLISHED, preset="tiny", n_folds=1)
+        tried = Ledger().tried(sketch(bars[:300]))
+        assert (tried.trials, tried.pending) == (4, 4)  # base, clock, flow, both
 
 
 def test_a_class_is_said_where_it_is_likelier_than_usual():
