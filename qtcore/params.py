@@ -65,12 +65,15 @@ IN_V5 = IN_META | {"meta.mode": (MetaMode.V5,)}
 IN_ARBITER = IN_POLICY | {"arbiter.enabled": (True,)}
 
 
+SETS = ("v5_rel", "volatility", "clock", "range")  # chosen by docs/default_features.toml
+
+
 @dataclass(frozen=True)
 class Features(ParamSet):
     """What the models see."""
 
     feature_set: FeatureSet = choice(FeatureSet.V5_REL, "the 18 features the base models see", MARKET)
-    sets: tuple[str, ...] = names((), "sets of features the base models see; empty: feature_set alone", MARKET)
+    sets: tuple[str, ...] = names(SETS, "sets of features the base models see; empty: feature_set alone", MARKET)
     rsi_variant: RsiVariant = choice(RsiVariant.SMA, "average used by the RSI", MARKET)
     bb_ddof: int = bounded(1, 0, 1, "degrees of freedom lost by the Bollinger deviation", MARKET)
     warmup: int = bounded(50, 1, 5_000, "bars before a symbol's first valid row", MARKET)
@@ -78,6 +81,8 @@ class Features(ParamSet):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sets == SETS and self.feature_set != FeatureSet.V5_REL:  # another 18 take their place among the usual sets
+            object.__setattr__(self, "sets", (self.feature_set.name.lower(), *SETS[1:]))
         if self.sets:
             self._check_sets()
 

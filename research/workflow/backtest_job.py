@@ -342,7 +342,7 @@ def run_demo(out: Path | None, seed: int, progress: Progress = None) -> tuple[di
     from research.runs.config import load_config
 
     os.environ["QT_HOME"] = str(home() / "demo")
-    config = load_config(sets=["run.models=xgb,lgbm,nhits,patchtst,linear", "run.preset=fast", f"run.seed={seed}"])
+    config = load_config(sets=["run.models=xgb,lgbm,nhits,patchtst,linear", "run.preset=tiny", "run.folds=4", f"run.seed={seed}"])
     folder = out or Path("reports") / "demo"
     runs = {name: run_job(Job(data, config, out=folder / part), progress=progress) for name, (data, part) in DEMO.items()}
     return runs, write_page({name: folder / part for name, (_, part) in DEMO.items()}, folder / "both.html")
