@@ -34,6 +34,7 @@ from research.training.walk_forward import train
 
 Progress = Callable[[int, int, str], Any]
 BLOCK, TIMES = 2_000, 5  # bars whose features are timed, and how often
+ALONE, BESIDE, ALL = "alone", "beside", "all"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class FeatureAudit:
 
     rows: one a comparison. `family`; `kind`, `alone` (the base and the family against the base), `beside` (all against all but the family)
     or `all` (all against the base); the fields of `research.training.scoring.differences.difference`; `nanoseconds` a bar and symbol that
-    the family costs beside the base, None where it is not one family. config: model, label, base, symbols, bars.
+    the family costs beside all others, once for each, else None. config: model, label, base, symbols, bars.
     """
 
     rows: list[dict[str, Any]]
@@ -50,17 +51,22 @@ class FeatureAudit:
 
     @property
     def sentence(self) -> str:
-        """Say which families add something, and whether all of them together do."""
+        """Say which families add something, which of all would be missed, and whether those that are added do together."""
         base, rows = " and ".join(self.config["base"]), self.rows
         if not rows[-1]["enough"]:
             return f"Not enough data: {rows[-1]['n']:,} cells are worth {rows[-1]['n_effective']:.0f} independent ones."
-        adding = [row["family"] for row in rows if row["kind"] == "alone" and row["balanced_accuracy"]["ci95"][0] > 0.0]
-        told = f"{', '.join(adding)} add to {base}" if adding else f"none can be told to add to {base}"
+
+        def named(kind: str, otherwise: str) -> str:
+            return ", ".join(r["family"] for r in rows if r["kind"] == kind and r["balanced_accuracy"]["ci95"][0] > 0.0) or otherwise
+
+        told = f"Left out of all, {named(BESIDE, 'none')} would be missed." if any(r["kind"] == BESIDE for r in rows) else ""
+        if rows[-1]["kind"] != ALL:
+            return told
         gain = rows[-1]["balanced_accuracy"]
         low, high = gain["ci95"]
         size = f"{100 * gain['difference']:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
         both = f"{100 * gain['a']:.1f} % balanced accuracy against {100 * gain['b']:.1f} %"
-        return f"Of the families {told}; all of them give {both} ({size})."
+        return f"Of the families {named(ALONE, 'none can be told to')} add to {base}; all of them give {both} ({size}). {told}".rstrip()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values, for JSON."""
@@ -80,41 +86,47 @@ def audit_features(
     seed: int = 42,
     progress: Progress | None = None,
 ) -> FeatureAudit:
-    """Train `model` on the sets of `params`, on these with each family, with all, and with all but each.
+    """Train `model` on the sets of `params`, on these with each other family, with all, and with all but each.
 
-    families: of `qtcore.choices.FAMILIES`; empty: all that the number of symbols allows. progress(done, total, text) is called before each
-    training. Raises UserError on an unknown family, or when the bars are too few.
+    families: of `qtcore.choices.FAMILIES`; empty: all that the symbols allow. Those that the sets have already are left out alone.
+    progress(done, total, text) is called before each training. Raises UserError on an unknown family, or when the bars are too few.
     """
     params = params or Params()
     base = params.features.every_set
-    wanted = tuple(families) or tuple(name for name in FAMILIES if name not in base and (name not in ACROSS or len(bars.symbols) >= LEAST))
-    if wrong := [name for name in wanted if name not in FAMILIES or name in base]:
-        raise ConfigError(
-            f"families (--families) must be among {', '.join(name for name in FAMILIES if name not in base)}, was {wrong[0]!r}"
-        )
-    chosen((*base, *wanted), len(bars.symbols))  # a mistake is told before anything is trained
-    others = {name: tuple(each for each in wanted if each != name) for name in wanted}
-    trained = list(dict.fromkeys(((), *((name,) for name in wanted), wanted, *others.values())))
+    usual = (name for name in FAMILIES if name in base or name not in ACROSS or len(bars.symbols) >= LEAST)
+    wanted = tuple(families) or tuple(usual)
+    if wrong := [name for name in wanted if name not in FAMILIES]:
+        raise ConfigError(f"families (--families) must be among {', '.join(FAMILIES)}, was {wrong[0]!r}")
+    added = tuple(name for name in wanted if name not in base)
+    every = (*base, *added)
+    chosen(every, len(bars.symbols))  # a mistake is told before anything is trained
+    pairs = [(name, ALONE, (*base, name), base) for name in added]
+    pairs += [(name, BESIDE, every, without) for name in wanted if (without := _less(every, name)) and without != base]
+    pairs += [(ALL, ALL, every, base)] if added else []
+    if not pairs:
+        raise ConfigError(f"families (--families) must be others than features.sets alone, was {', '.join(wanted)}; name another in either")
+    trained = list(dict.fromkeys(sets for *_, more, less in pairs for sets in (less, more)))
     said: dict[tuple[str, ...], Opinion] = {}
     labels, horizon = np.empty((0, 0), np.int8), 1
-    for done, more in enumerate(trained):
+    for done, sets in enumerate(trained):
         if progress is not None:
-            progress(done, len(trained), f"features: {', '.join((*base, *more))}")
-        settings = params.with_values({"features.sets": (*base, *more)})
+            progress(done, len(trained), f"features: {', '.join(sets)}")
+        settings = params.with_values({"features.sets": sets})
         made = train(bars, (model,), label, settings, calibration="prior", maps=False, preset=preset, n_folds=n_folds, seed=seed)
-        _count(bars, settings, made, f"qt audit features, {model} with {', '.join((*base, *more))}")
-        said[more], labels, horizon = above_prior(mean_probs(made, (model,)), made), made.labels, made.label.horizon
-    pairs: list[tuple[str, str, tuple[str, ...], tuple[str, ...]]] = [(name, "alone", (name,), ()) for name in wanted]
-    pairs += [(name, "beside", wanted, others[name]) for name in wanted if len(wanted) > 1]
-    pairs.append(("all", "all", wanted, ()))
-    costs = _costs(bars[:BLOCK], params, base, wanted)
+        _count(bars, settings, made, f"qt audit features, {model} with {', '.join(sets)}")
+        said[sets], labels, horizon = above_prior(mean_probs(made, (model,)), made), made.labels, made.label.horizon
+    costs = _costs(bars[:BLOCK], params, every, wanted)
     rows = [
-        {"family": name, "kind": kind, "nanoseconds": costs.get(name) if kind == "alone" else None}
+        {"family": name, "kind": kind, "nanoseconds": costs[name] if kind == (ALONE if name in added else BESIDE) else None}
         | _gap(said[more], said[less], labels, horizon)
         for name, kind, more, less in pairs
     ]
     config = {"model": model, "label": made.label.id, "base": list(base), "symbols": list(bars.symbols), "bars": bars.n, "folds": n_folds}
     return FeatureAudit(rows, config | {"seed": seed, "preset": preset})
+
+
+def _less(sets: tuple[str, ...], name: str) -> tuple[str, ...]:
+    return tuple(each for each in sets if each != name)
 
 
 def _count(bars: Bars, params: Params, made: Predictions, name: str) -> None:
@@ -129,8 +141,8 @@ def _gap(a: Opinion, b: Opinion, labels: NDArray[np.int8], horizon: int) -> dict
     return difference(own, other, bootstrap, rows)
 
 
-def _costs(bars: Bars, params: Params, base: tuple[str, ...], families: Sequence[str]) -> dict[str, float]:
-    """Measure what each family costs beside the base, ns a bar and symbol, the best of a few times."""
+def _costs(bars: Bars, params: Params, every: tuple[str, ...], families: Sequence[str]) -> dict[str, float]:
+    """Measure what each family costs beside all others, ns a bar and symbol, the best of a few times."""
 
     def spent(sets: tuple[str, ...]) -> float:
         took = []
@@ -141,5 +153,5 @@ def _costs(bars: Bars, params: Params, base: tuple[str, ...], families: Sequence
             took.append(time.perf_counter() - started)
         return 1e9 * min(took) / max(1, bars.close.size)
 
-    alone = spent(base)
-    return {name: max(0.0, spent((*base, name)) - alone) for name in families}
+    whole = spent(every)
+    return {name: max(0.0, whole - spent(_less(every, name))) for name in families}

@@ -49,7 +49,7 @@ class PatchTST(NeuralModel):
         "published": _ORIGINAL,
         "fast": Preset(_DEFAULT | _SMALL | {"max_windows": 12_000}, 2, 2, "balanced"),
         "tiny": Preset(
-            _DEFAULT | _SMALL | {"lookback": 24, "patch": 6, "stride": 6, "d_model": 16, "ff": 32, "max_windows": 6_000}, 4, 4, "balanced"
+            _DEFAULT | _SMALL | {"lookback": 24, "patch": 6, "stride": 6, "d_model": 16, "ff": 32, "max_windows": 2_000}, 2, 2, "balanced"
         ),
     }
 

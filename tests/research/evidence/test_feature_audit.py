@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 import research
+from qtcore.params import Params
 from qtcore.types import Bars
 from research.cli.app import app
 from research.data.sketch import sketch
@@ -71,12 +72,23 @@ def test_a_class_is_said_where_it_is_likelier_than_usual():
 
 def test_mistakes_are_told_before_a_training():
     bars = research.load_bars("simulated:random_walk?n_bars=300&n_symbols=2")
-    for families, said in (
-        (("clocks",), r"families \(--families\) must be among volatility, clock"),
-        (("market",), "may hold market for 5 symbols"),
+    for families, params, said in (
+        (("clocks",), Params(), r"families \(--families\) must be among volatility, clock"),
+        (("market",), Params(), "may hold market for 5 symbols"),
+        (("clock",), Params().with_values({"features.sets": ["clock"]}), "must be others than features.sets alone, was clock"),
     ):
         with pytest.raises((UserError, ValueError), match=said):
-            audit_features(bars, families=families)
+            audit_features(bars, families=families, params=params)
+
+
+def test_a_family_that_is_read_already_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("QT_HOME", str(tmp_path))
+    params = PUBLISHED.with_values({"features.sets": ["v5_rel", "clock"]})
+    found = audit_features(by_the_clock(2_000), "lgbm", "L1", ("clock",), params, preset="tiny", n_folds=2)
+    assert [(row["family"], row["kind"]) for row in found.rows] == [("clock", "beside")]
+    assert found.rows[0]["balanced_accuracy"]["ci95"][0] > 0.02
+    assert found.rows[0]["nanoseconds"] >= 0.0
+    assert found.sentence == "Left out of all, clock would be missed."
 
 
 def test_the_command_shows_a_row_for_each(monkeypatch, tmp_path):
@@ -86,7 +98,7 @@ def test_the_command_shows_a_row_for_each(monkeypatch, tmp_path):
         "features",
         "simulated:random_walk?n_bars=1200&n_symbols=2",
         "--families",
-        "clock",
+        "clock,flow",
         "--preset",
         "tiny",
         "--folds",
@@ -96,4 +108,9 @@ def test_the_command_shows_a_row_for_each(monkeypatch, tmp_path):
     assert shown.exit_code == 0, shown.output
     assert "added to the base" in shown.stdout
     assert "against the base" in shown.stdout
-    assert json.loads((tmp_path / "figures.json").read_text())["rows"][0]["family"] == "clock"
+    assert "added to all others" in shown.stdout
+    assert [(r["family"], r["kind"]) for r in json.loads((tmp_path / "figures.json").read_text())["rows"]] == [
+        ("flow", "alone"),
+        ("clock", "beside"),
+        ("all", "all"),
+    ]
