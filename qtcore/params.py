@@ -77,7 +77,7 @@ class Features(ParamSet):
     rsi_variant: RsiVariant = choice(RsiVariant.SMA, "average used by the RSI", MARKET)
     bb_ddof: int = bounded(1, 0, 1, "degrees of freedom lost by the Bollinger deviation", MARKET)
     warmup: int = bounded(50, 1, 5_000, "bars before a symbol's first valid row", MARKET)
-    benchmark: str = text("", "symbol of btc_correlation; empty: the first that starts with BTC", MARKET)
+    benchmark: str = text("", "symbol of btc_correlation and lead_1 to lead_24; empty: the first that starts with BTC", MARKET)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -22,7 +22,7 @@ PLAN = """
 [study]
 data = "simulated:relative?ic={ic}&seed={seed}&{shape}"
 families = ["cross_section"]
-targets = ["XS@2"]
+targets = ["XS@6"]
 books = ["symbols", "cross_section"]
 
 [features]
@@ -34,7 +34,7 @@ max_daily_trades = 100
 
 [run]
 models = ["lgbm"]
-preset = "tiny"
+preset = "fast"
 folds = 4
 meta = "none"
 """

@@ -1,4 +1,4 @@
-"""Features across symbols: mean, rank and deviation of a row, over the symbols that have a value there.
+"""Features across symbols: mean, rank and deviation of a row, over the symbols that have a value there, and the value of one of them.
 
 A symbol without a bar or a value neither enters nor shifts the others. Fewer than LEAST values say nothing: the row is neutral, `k`.
 """
@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from qtcore.features.registry import LEAST
-from qtcore.features.table import ROW_MEAN, ROW_RANK
+from qtcore.features.table import ROW_MEAN, ROW_PICK, ROW_RANK
 from qtcore.jit import kernel
 
 ROUNDING = 1e-12  # of the mean: values that differ by less are the same
@@ -16,14 +16,21 @@ ROUNDING = 1e-12  # of the mean: values that differ by less are the same
 
 @kernel
 def across(op, memory, x, mask, row, out, k, symbols, rows):
-    """Write for each row of x the mean of its values, the rank of each in [-0.5, 0.5], or its distance from the mean in deviations.
+    """Write for each row of x its mean, the rank of each value in [-0.5, 0.5], its distance from the mean in deviations, or one value.
 
-    mask: 1 at a bar. What is NaN or no bar does not count; its own rank and distance are k. Equal values share a rank. row: scratch for
-    one number per symbol.
+    mask: 1 at a bar. What is NaN or no bar does not count; its own rank and distance are k. Equal values share a rank. The one value is
+    that of column k, 0 where it has none. row: scratch for one number per symbol.
     """
     x, mask, row, out, m = np.uintp(x), np.uintp(mask), np.uintp(row), np.uintp(out), np.uintp(symbols)
     for first in range(np.uintp(0), m * np.uintp(rows), m):
         n, total, squares = 0.0, 0.0, 0.0
+        if op == ROW_PICK:
+            at = first + np.uintp(k)
+            v = memory[x + at]
+            v = v if memory[mask + at] > 0.0 and v == v else 0.0
+            for s in range(m):
+                memory[out + first + s] = v
+            continue
         for s in range(m):
             v = memory[x + first + s]
             counts = memory[mask + first + s] > 0.0 and v == v

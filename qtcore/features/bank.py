@@ -85,7 +85,7 @@ class FeatureBank:
         wanted = chosen(params.features.every_set, len(self.symbols)) if names is None else tuple(names)
         asked = known((*(CHAIN if chain else ()), *wanted, *own), own)
         late = tuple(name for name in (SLOPE, CORRELATION, *own) if name in asked)
-        graph, nodes, slots = compose((n for n in asked if n not in late), len(self.symbols), params, self.interval)
+        graph, nodes, slots = compose((n for n in asked if n not in late), len(self.symbols), params, self.interval, self.benchmark)
         self.slots = {**slots, **{name: len(nodes) + i for i, name in enumerate(late)}}
         self.names = tuple(self.slots)
         self._late, self._n_planes = late, len(nodes) + len(late)

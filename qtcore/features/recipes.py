@@ -17,8 +17,8 @@ SHORT = 24  # bars of which 80 % must be there for a window of a family that is 
 class Recipes:
     """The vocabulary of the lines below, for the parameters of one bank."""
 
-    def __init__(self, graph: Graph, params: Params, interval_ns: int) -> None:
-        self.graph, self.params = graph, params
+    def __init__(self, graph: Graph, params: Params, interval_ns: int, benchmark: int) -> None:
+        self.graph, self.params, self.benchmark = graph, params, benchmark
         self.hour = max(1, NS_PER_HOUR // interval_ns)
         self.is_within_hours = interval_ns <= NS_PER_HOUR
 
@@ -255,6 +255,13 @@ class Recipes:
         """Return the mean move of all symbols."""
         return self.across(tb.ROW_MEAN, self.graph.node(op.LOG_RATIO, self.graph.close, (self.graph.close, 1)))
 
+    def lead(self, n: int) -> Node:
+        """Return how far the benchmark's scaled move of n bars is ahead of a symbol's own; 0 without a benchmark."""
+        own = self.known(self.scaled_move(n), 0.0)
+        if self.benchmark < 0:
+            return self.minus(own, own)
+        return self.minus(self.graph.node(tb.ROW_PICK, own, self.graph.mask, k=float(self.benchmark)), own)
+
     def beta(self, n: int) -> Node:
         """Return the slope of a symbol's moves on the market's over n bars; 0 where the market never moved or too little is known."""
         g = self.graph
@@ -366,6 +373,8 @@ for _n in (1, 6, 24, 168):
     RECIPES[f"move_rank_{_n}"] = lambda r, n=_n: r.across(tb.ROW_RANK, r.scaled_move(n))  # type: ignore[misc]
     RECIPES[f"move_distance_{_n}"] = lambda r, n=_n: r.across(tb.ROW_DISTANCE, r.scaled_move(n))  # type: ignore[misc]
     RECIPES[f"market_move_{_n}"] = lambda r, n=_n: r.market_sum(n)  # type: ignore[misc]
+for _n in (1, 6, 24):
+    RECIPES[f"lead_{_n}"] = lambda r, n=_n: r.lead(n)  # type: ignore[misc]
 for _n in (6, 24, 168):
     RECIPES[f"residual_{_n}"] = lambda r, n=_n: r.residuals(n)  # type: ignore[misc]
 for _n in (6, 24, 168):
@@ -380,10 +389,15 @@ for _n in (10, 12, 20, 26, 50):
     RECIPES[f"ema_{_n}_rel"] = lambda r, n=_n: r.over_close(r.ema(n), r.graph.close)  # type: ignore[misc]
 
 
-def compose(names: Iterable[str], n_symbols: int, params: Params, interval_ns: int) -> tuple[Graph, list[Node], dict[str, int]]:
-    """Return the graph of the named planes, its wanted nodes, and the slot of every name; names of the same plane share one."""
+def compose(
+    names: Iterable[str], n_symbols: int, params: Params, interval_ns: int, benchmark: int
+) -> tuple[Graph, list[Node], dict[str, int]]:
+    """Return the graph of the named planes, its wanted nodes, and the slot of every name; names of the same plane share one.
+
+    benchmark: its column, -1 for none.
+    """
     graph = Graph(n_symbols)
-    recipes = Recipes(graph, params, interval_ns)
+    recipes = Recipes(graph, params, interval_ns, benchmark)
     unit = "" if params.arbiter.macd_units == MacdUnits.PRICE else "_rel"
     wanted: list[Node] = []
     slots: dict[str, int] = {}

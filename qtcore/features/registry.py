@@ -107,6 +107,10 @@ FEATURES: dict[str, tuple[int, str]] = {
     **{f"market_move_{n}": (n, f"sum of {n} M") for n in (1, 6, 24, 168)},
     "market_volatility_24": (24, "sqrt(mean of 24 M^2)"),
     "breadth": (1, "share of symbols with r above 0"),
+    **{
+        f"lead_{n}": (max(n, 168), f"scaled_move_{n} of the benchmark (features.benchmark) less a symbol's own; 0 without a benchmark")
+        for n in (1, 6, 24)
+    },
     "beta_168": (168, "sum of r M over sum of M^2, 168 bars; 0 when unknown"),
     **{f"residual_{n}": (n + 169, f"sum of {n} (r[t] - beta_168[t-1] M[t])") for n in (6, 24, 168)},
     **{f"move_rank_{n}": (max(n, 168), f"rank of scaled_move_{n} among symbols, -0.5 to 0.5") for n in (1, 6, 24, 168)},
@@ -144,7 +148,7 @@ _FAMILIES = {
         "move_rank_1 move_rank_6 move_rank_24 move_rank_168 move_distance_1 move_distance_6 move_distance_24 move_distance_168 "
         "residual_6 residual_24 residual_168 volatility_rank volume_rank"
     ),
-    "market": "market_move_1 market_move_6 market_move_24 market_move_168 market_volatility_24 breadth beta_168",
+    "market": "market_move_1 market_move_6 market_move_24 market_move_168 market_volatility_24 breadth lead_1 lead_6 lead_24 beta_168",
     "flow": "illiquidity_24_168 signed_volume_6 signed_volume_24 signed_volume_168 hour_volume",
 }
 

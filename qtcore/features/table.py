@@ -4,7 +4,7 @@ from qtcore.features.primitives import RATIOS
 from qtcore.jit import kernel
 
 # Operations beyond those of `primitives`.
-EMA, WILDER, RANK, MEND, TURN, HOURLY, ROW_MEAN, ROW_RANK, ROW_DISTANCE = range(RATIOS + 1, RATIOS + 10)
+EMA, WILDER, RANK, MEND, TURN, HOURLY, ROW_MEAN, ROW_RANK, ROW_DISTANCE, ROW_PICK = range(RATIOS + 1, RATIOS + 11)
 
 (
     SYMBOLS,  # S

@@ -23,7 +23,7 @@ from research.training.models.base import COUNTED, EQUAL, PRESETS, UNIQUENESS
 from research.training.models.calibration import KINDS
 from research.training.splits import NO_SHUFFLE, SPLITS
 
-N_FOLDS, PRESET_FOLDS = 6, {"fast": 4}  # test periods unless told otherwise
+N_FOLDS = 6  # test periods unless told otherwise
 MOST_ROWS = 2**31 - 1
 PUBLISHED: dict[str, Any] = {  # every field that decides what is learned, but for the models (`BESIDE`) and the seed
     "label": "auto",
@@ -132,7 +132,7 @@ class TrainingPlan(Declared):
     params: Mapping[str, Any] = field(default_factory=dict)
     base: str = "published"
     n_folds: int | None = option(
-        optional(bounded(N_FOLDS, 1, 10_000, "walk-forward folds; auto is 6, or 4 with the preset fast"), "auto"), said="folds"
+        optional(bounded(N_FOLDS, 1, 10_000, "walk-forward folds; auto is 6"), "auto"), said="folds"
     )
     train_share: float = bounded(0.4, 0.01, 0.99, "share of the bars before the first fold")
     embargo: int | None = optional(bounded(0, 0, MOST_ROWS, "rows between training and test; auto for the label's horizon"), "auto")
@@ -140,7 +140,7 @@ class TrainingPlan(Declared):
         switch(False, "each fold is trained on as many bars as the first, instead of on all before it"), said="rolling"
     )
     seed: int = option(bounded(42, 0, 2**32 - 1, "of everything random (--seed)"), flag="--seed")
-    preset: str = option(word("default", PRESETS, "parameters of every base model"), flag="--preset")
+    preset: str = option(word("fast", PRESETS, "sizes of every base model; default and published: networks at full size"), flag="--preset")
     max_train_rows: int | None = optional(bounded(0, 0, MOST_ROWS, "newest rows (bar and symbol) that a fit learns from; 0 for all"), 0)
     split: str = word("walk_forward", SPLITS, "how training and test follow each other; single_split is 70/15/15 by time")
     retrain_every: str | int | None = option(optional(text("", "rows, or a length of time such as 7d, instead of folds"), ""), also=(int,))
@@ -180,5 +180,5 @@ class TrainingPlan(Declared):
     @property
     def folds(self) -> int:
         """Test periods."""
-        usual = 1 if self.split == "single_split" else PRESET_FOLDS.get(self.preset, N_FOLDS)
+        usual = 1 if self.split == "single_split" else N_FOLDS
         return usual if self.n_folds is None else self.n_folds

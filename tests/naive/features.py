@@ -179,13 +179,14 @@ def advance(bars, params):
         **_regime(high, low, x),
         **_families(bars),
     }
-    p |= _across(p, x, params)
     p["arbiter_volume_trend"] = p["volume_ratio"]
     units = "" if params["arbiter.macd_units"] == "price" else "_rel"
     p["arbiter_macd"], p["arbiter_macd_signal"] = p[f"macd{units}"], p[f"macd_signal{units}"]
     name = params["features.benchmark"]
     btc = [i for i, symbol in enumerate(bars.symbols) if (symbol == name if name else symbol.upper().startswith("BTC"))]
-    p["btc_correlation"] = correlation(x, btc[0] if btc else -1)
+    benchmark = btc[0] if btc else -1
+    p["btc_correlation"] = correlation(x, benchmark)
+    p |= _across(p, x, benchmark)
     p = {name: np.where(hole, NAN, plane) for name, plane in p.items()}
     return p | {"valid": (np.cumsum(~hole, axis=0) >= params["features.warmup"] + 1) & ~hole}
 
@@ -324,7 +325,7 @@ def row_distance(row):
     return (row - row.mean()) / row.std(ddof=1) if np.ptp(row) > 1e-12 * abs(row.mean()) else 0.0 * row
 
 
-def _across(p, x, params):
+def _across(p, x, benchmark):
     """Clock, market and cross-section, of the planes before."""
     r = np.log(x / before(x, 1))
     market = np.array([row[row == row].mean() if (row == row).sum() >= 5 else 0.0 for row in r])[:, None] * np.ones(x.shape)
@@ -337,6 +338,9 @@ def _across(p, x, params):
     out["breadth"] = across(rising, lambda row: row.mean())
     scales = {6: 6, 24: 24, 168: pd.DataFrame(~np.isnan(residual)).rolling(168, min_periods=1).sum().to_numpy()}
     out |= {f"residual_{n}": scale * average(residual, n) for n, scale in scales.items()}
+    for n in (1, 6, 24):
+        own = np.where(np.isnan(x), 0.0, known(p[f"scaled_move_{n}"], 0.0))
+        out[f"lead_{n}"] = own[:, [benchmark]] - own if benchmark >= 0 else own - own
     for n in (1, 6, 24, 168):
         moves = np.where(np.isnan(x), NAN, p[f"scaled_move_{n}"])
         out[f"move_rank_{n}"], out[f"move_distance_{n}"] = across(moves, row_rank), across(moves, row_distance)
