@@ -131,9 +131,7 @@ class TrainingPlan(Declared):
     )
     params: Mapping[str, Any] = field(default_factory=dict)
     base: str = "published"
-    n_folds: int | None = option(
-        optional(bounded(N_FOLDS, 1, 10_000, "walk-forward folds; auto is 6"), "auto"), said="folds"
-    )
+    n_folds: int | None = option(optional(bounded(N_FOLDS, 1, 10_000, "walk-forward folds; auto is 6"), "auto"), said="folds")
     train_share: float = bounded(0.4, 0.01, 0.99, "share of the bars before the first fold")
     embargo: int | None = optional(bounded(0, 0, MOST_ROWS, "rows between training and test; auto for the label's horizon"), "auto")
     is_rolling: bool = option(

@@ -6,13 +6,16 @@ one run, both sides take turns, output buffers are reused.
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import talib
 
+from qtcore.choices import FAMILIES
 from qtcore.features import FEATURE_SETS, FeatureBank, advance
 from qtcore.jit import kernel
+from qtcore.params import Params
 from qtcore.types import NS_PER_HOUR, Bars
 from tests.support import PUBLISHED
 
@@ -91,20 +94,43 @@ def test_other_planes(benchmark, names):
         benchmark.extra_info["ns per bar and symbol"] = 1e9 * best_of(lambda: bank.compute(bars, reuse=True))[0] / (N * S)
 
 
+def of_sets(sets: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for key in sets for name in FEATURE_SETS[key]))
+
+
+SETS = {**{name: ("v5_rel", name) for name in FAMILIES}, "default": Params().features.sets, "all": ("v5_rel", *FAMILIES)}
+
+
+@pytest.mark.parametrize("sets", SETS.values(), ids=SETS)
+def test_families(benchmark, sets):
+    """Families beside the 18, arbiter and regime inputs; in the same run as many planes are written with a constant."""
+    bars = world(N, S)
+    banks = [FeatureBank(PUBLISHED, bars.symbols, bars.interval, of_sets(names)) for names in (sets, ("v5_rel",))]
+    planes = np.empty_like(banks[0].compute(bars).values)
+    benchmark.pedantic(lambda: banks[0].compute(bars, reuse=True), rounds=1, warmup_rounds=1)
+    if benchmark.enabled:
+        runs = [lambda bank=bank: bank.compute(bars, reuse=True) for bank in banks]
+        ns = [1e9 * spent / (N * S) for spent in best_of(*runs, lambda: planes.fill(1.0))]
+        benchmark.extra_info |= dict(zip(("ns per bar and symbol", "the 18 alone", f"writing {len(planes)} planes"), ns))
+
+
 @kernel
-def one_by_one(high, low, close, volume, table, memory, valid):
+def one_by_one(open_, high, low, close, volume, close_time, table, memory, valid):
     """Every row a call of its own, as live does."""
     for t in range(close.shape[0]):
-        advance(high[t : t + 1], low[t : t + 1], close[t : t + 1], volume[t : t + 1], table, memory, valid)
+        rows = slice(t, t + 1)
+        advance(open_[rows], high[rows], low[rows], close[rows], volume[rows], close_time[rows], table, memory, valid)
 
 
 def test_one_live_bar(benchmark):
     """Features, arbiter and regime inputs of one bar of 19 symbols inside a kernel."""
-    bars = world(3_000, S)
-    bank = FeatureBank(PUBLISHED, bars.symbols, bars.interval)
-    bank.compute(bars)
-    table, memory = bank.room(1)
-    rows = (bars.high[:1_000], bars.low[:1_000], bars.close[:1_000], bars.volume[:1_000], table, memory, np.empty((1, S), np.bool_))
-    benchmark.pedantic(one_by_one, args=rows, rounds=1, warmup_rounds=1)
+    bars, runs = world(3_000, S), []
+    for sets in (("v5_rel",), SETS["default"], SETS["all"]):
+        bank = FeatureBank(PUBLISHED, bars.symbols, bars.interval, of_sets(sets))
+        bank.compute(bars)
+        planes = (plane[:1_000] for plane in (bars.open, bars.high, bars.low, bars.close, bars.volume, bars.close_time))
+        runs.append(partial(one_by_one, *planes, *bank.room(1), np.empty((1, S), np.bool_)))
+    benchmark.pedantic(runs[0], rounds=1, warmup_rounds=1)
     if benchmark.enabled:
-        benchmark.extra_info["us per bar"] = 1e6 * best_of(lambda: one_by_one(*rows))[0] / 1_000
+        alone, default, every = (1e6 * spent / 1_000 for spent in best_of(*runs))
+        benchmark.extra_info |= {"us per bar": alone, "us more of default (10 allowed)": default - alone, "us more of all": every - alone}
