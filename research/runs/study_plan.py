@@ -72,6 +72,9 @@ class StudyPlan(Declared):
         if families == ALL:
             return (*base, *(name for name in others if name not in ACROSS or n_symbols >= LEAST))
         wanted = tuple(families.split(JOINT))
+        if there := [name for name in wanted if name in base]:
+            held = f"study.families must be beside features.sets ({', '.join(base)}), was {there[0]!r} of {families!r}"
+            raise ConfigError(f'{held}, which is there already; name others, or make the base smaller: features.sets = ["{base[0]}"]')
         if wrong := [name for name in wanted if name not in others]:
             known = ", ".join((BASE, ALL, *others))
             raise ConfigError(f"study.families must be among {known}, or several as clock{JOINT}range, was {wrong[0]!r} of {families!r}")

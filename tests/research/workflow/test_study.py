@@ -12,7 +12,6 @@ from markupsafe import escape
 from typer.testing import CliRunner
 
 import research
-from qtcore.params import Params
 from research.cli.app import app
 from research.cli.common import guarded
 from research.data import save_bars
@@ -23,6 +22,7 @@ from research.runs.config import load_config
 from research.runs.study_plan import StudyPlan
 from research.workflow.backtest_job import Job
 from research.workflow.study_job import Study, run_study
+from tests.support import PUBLISHED
 
 WORLD = "simulated:macd?n_bars=2600&n_symbols=5&pull=0.3"
 RUN = ["run.models=lgbm", "run.preset=tiny", "run.folds=2", "run.meta=none"]
@@ -32,6 +32,9 @@ data = "{data}"
 families = ["clock"]
 targets = ["L3", "XS"]
 books = ["symbols", "cross_section"]
+
+[features]
+sets = ["v5_rel"]
 
 [run]
 models = ["lgbm"]
@@ -157,8 +160,8 @@ def test_a_market_in_which_no_model_speaks_has_a_page_without_figures(world, tmp
     ("sets", "text"),
     [
         (["study.data="], "study.data must name candles, was empty"),
-        (["study.families=clocks"], "study.families must be among base, all, volatility, .*was 'clocks'"),
-        (["study.families=clock+v5_rel"], "was 'v5_rel' of 'clock.v5_rel'"),
+        (["study.families=clocks"], "study.families must be among base, all, cross_section, .*was 'clocks'"),
+        (["study.families=flow+v5_rel"], "beside features.sets .*was 'v5_rel' of 'flow.v5_rel', which is there already; .* smaller"),
         (["study.targets=auto"], "study.targets must name labels, was auto"),
         (["study.targets=L3,L9"], "label .* must be auto, .*was 'L9'"),
         (["study.targets="], "must have 1 to 1000 combinations .* was 0"),
@@ -181,7 +184,7 @@ def test_mistakes_are_told_before_anything_is_trained(sets, text, tmp_path, monk
 
 
 def test_families_are_put_together_by_name_and_those_that_need_more_symbols_are_left_out_of_all():
-    plan, params = StudyPlan(data="x", families=("all", "clock+range")), Params()
+    plan, params = StudyPlan(data="x", families=("all", "clock+range")), PUBLISHED
     base = params.features.every_set
     assert plan.sets(params, "base", 2) == base
     assert plan.sets(params, "clock+range", 2) == (*base, "clock", "range")
