@@ -16,7 +16,7 @@ from research.runs.config import load_config
 from research.workflow.study_job import run_study
 
 WORLDS = 40
-KINDS = {"planted": 0.05, "noise": 0.0}  # information coefficient of a bar
+KINDS = {"planted": 0.08, "noise": 0.0}  # information coefficient of a bar
 SHAPE = "n_bars=6575&n_symbols=20&interval=4h"
 PLAN = """
 [study]

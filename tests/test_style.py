@@ -22,6 +22,8 @@ COVERED_BY: dict[str, str] = {
     "load_holes": "advance",
     "place": "advance",
     "mark_valid": "advance",
+    "row_mean": "advance",
+    "row_value": "advance",
     "pair_up": "ema_bank",
     "rank_four": "rank",
     "rank_many": "rank",

@@ -12,6 +12,29 @@ from qtcore.features.table import ROW_MEAN, ROW_PICK, ROW_RANK
 from qtcore.jit import kernel
 
 ROUNDING = 1e-12  # of the mean: values that differ by less are the same
+MOST, COARSE, FINE = 1e6, 2.0**30, 2.0**82  # what counts at most; units of 1: the sums of 5,000 values fit into 64 bits each
+
+
+@kernel(inline=True)
+def row_mean(memory, x, mask, first, symbols, k):
+    """Return the mean of a row, k below LEAST values. It is added up in whole units, so another order of the symbols has the same bits."""
+    n, coarse, fine = 0, np.int64(0), np.int64(0)
+    for s in range(symbols):
+        v = memory[x + first + s]
+        counts = memory[mask + first + s] > 0.0 and v == v
+        v = min(max(v, -MOST), MOST) if counts else 0.0
+        whole = np.rint(v * COARSE)
+        coarse += np.int64(whole)
+        fine += np.int64(np.rint((v - whole / COARSE) * FINE))
+        n += 1 if counts else 0
+    return (coarse / COARSE + fine / FINE) / n if n >= LEAST else k
+
+
+@kernel(inline=True)
+def row_value(memory, x, mask, at):
+    """Return the value of one cell; 0 where it has none."""
+    v = memory[x + at]
+    return v if (memory[mask + at] > 0.0) & (v == v) else 0.0
 
 
 @kernel
@@ -24,10 +47,8 @@ def across(op, memory, x, mask, row, out, k, symbols, rows):
     x, mask, row, out, m = np.uintp(x), np.uintp(mask), np.uintp(row), np.uintp(out), np.uintp(symbols)
     for first in range(np.uintp(0), m * np.uintp(rows), m):
         n, total, squares = 0.0, 0.0, 0.0
-        if op == ROW_PICK:
-            at = first + np.uintp(k)
-            v = memory[x + at]
-            v = v if memory[mask + at] > 0.0 and v == v else 0.0
+        if (op == ROW_MEAN) | (op == ROW_PICK):
+            v = row_mean(memory, x, mask, first, m, k) if op == ROW_MEAN else row_value(memory, x, mask, first + np.uintp(k))
             for s in range(m):
                 memory[out + first + s] = v
             continue
@@ -38,10 +59,6 @@ def across(op, memory, x, mask, row, out, k, symbols, rows):
             n += 1.0 if counts else 0.0
             total += v if counts else 0.0
         mean = total / n if n >= LEAST else k
-        if op == ROW_MEAN:
-            for s in range(m):
-                memory[out + first + s] = mean
-            continue
         for s in range(m):
             v = memory[row + s] - mean
             squares += v * v if v == v else 0.0

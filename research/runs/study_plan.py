@@ -1,6 +1,7 @@
 """Study plan: which features, targets and books are tried together, and which part of the data nobody looks at until the end."""
 
 from dataclasses import dataclass
+from datetime import date
 from itertools import product
 from typing import ClassVar
 
@@ -36,6 +37,12 @@ class StudyPlan(Declared):
     books: tuple[str, ...] = names(("symbols",), "values of governor.book")
     best_by: str = word(EARNINGS, (EARNINGS, SKILL), "what the best has: the largest t value, or the surest gain of accuracy over the base")
     hold_back: str = text("", "date (UTC) from which bars are held back until --held-back; empty: the last fifth of them")
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end", "hold_back"):
+            if isinstance(value := getattr(self, name), date):  # TOML has dates of its own
+                object.__setattr__(self, name, value.isoformat())
+        super().__post_init__()
 
     def combinations(self) -> list[tuple[str, str, str]]:
         """Return every (families, target, book), each once; those without more features first, as others are held against them."""

@@ -277,9 +277,10 @@ def sentences(summary: Mapping[str, Any]) -> list[str]:
         f"Of {several(len(rows), 'combinations')} {before} earn before costs and {after} after them, each taken alone.",
     ]
     if best is None:
-        return [*told, f"None traded enough to be judged: {summary['untraded']['reason']}"]
-    name = f"{best['families']}, {best['target']}, {best['book']}"
-    told.append(f"The best ({name}) after {several(best['trials']['trials'], 'trials')} on this market: {best['verdict']}.")
+        told.append(f"None traded enough to be judged, so there is no best: {summary['untraded']['reason']}")
+    else:
+        name = f"{best['families']}, {best['target']}, {best['book']}"
+        told.append(f"The best ({name}) after {several(best['trials']['trials'], 'trials')} on this market: {best['verdict']}.")
     if held["opened"] is None:
         state = f"was opened {several(held['openings'], 'times')} before" if held["openings"] else "is unopened"
         return [*told, f"What is held back from {held['from']} on {state}."]

@@ -246,6 +246,15 @@ def test_features_across_symbols_know_those_that_are_there():
     assert (planes["market_move_1"][251:, :4] == 0.0).all()
 
 
+def test_another_order_of_the_symbols_changes_no_market():
+    """A book reads the beta to it: its bits are those of the symbols, not of their order."""
+    bars, order = smooth_bars(300, 9), [3, 8, 0, 5, 7, 2, 1, 6, 4]
+    names = (*FEATURE_SETS["market"], *(f"residual_{n}" for n in (6, 24, 168)))
+    params = PUBLISHED.with_values({"features.benchmark": bars.symbols[2]})
+    turned = replace(with_planes(bars, lambda plane: plane[:, order]), symbols=tuple(bars.symbols[s] for s in order))
+    assert_same_bits(planes_of(turned, params, names=names).values, planes_of(bars, params, names=names).values[:, :, order])
+
+
 def test_the_clock_is_that_of_the_close():
     bars = smooth_bars(400, 2)
     planes, hours = planes_of(bars, names=FEATURE_SETS["clock"]), pd.to_datetime(bars.close_time)

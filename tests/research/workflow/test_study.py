@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from dataclasses import replace
+from datetime import UTC, date, datetime
 
 import numpy as np
 import pytest
@@ -152,6 +153,7 @@ def test_a_market_in_which_no_model_speaks_has_a_page_without_figures(world, tmp
     (tmp_path / "study.toml").write_text(f'[study]\ndata = "simulated:{world}?n_bars=1800&n_symbols=5"\ntargets = ["L3", "XS"]\n')
     report = run_study(load_config(path=tmp_path / "study.toml", sets=RUN), tmp_path / "out")
     assert report.summary["best"] is None
+    assert "is unopened" in report.summary["sentences"][-1]
     assert world == "trend" or all(row["gain"] is None and row["balanced_accuracy"] is None for row in report.summary["skill"])
     assert "None traded enough to be judged" in report.page.read_text()
 
@@ -181,6 +183,11 @@ def test_mistakes_are_told_before_anything_is_trained(sets, text, tmp_path, monk
     assert re.search(text, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
     assert Ledger().count() == 0
+
+
+def test_dates_may_be_those_of_toml():
+    plan = StudyPlan(data="x", start=date(2024, 1, 2), hold_back=datetime(2024, 7, 15, 6, tzinfo=UTC))
+    assert (plan.start, plan.end, plan.hold_back) == ("2024-01-02", "", "2024-07-15T06:00:00+00:00")
 
 
 def test_families_are_put_together_by_name_and_those_that_need_more_symbols_are_left_out_of_all():
