@@ -238,7 +238,7 @@ def test_one_split_and_a_schedule_of_retraining():
     weekly = quick(retrain_every="6d", preset="tiny")
     assert np.diff(np.flatnonzero(np.diff(weekly.fold))).tolist() == [144, 144]
     assert retrain_fold(BARS, weekly.models, 2) == weekly.models.hashes(2)
-    assert len(quick(preset="fast", n_folds=None).models.artefacts) == 4
+    assert len(quick(preset="fast", n_folds=None).models.artefacts) == 6
 
 
 def test_embargo_and_own_label():
