@@ -35,7 +35,7 @@ _DEFAULT = {
 }
 _ORIGINAL = Preset(_DEFAULT | {"heads": 8, "ff": 256, "has_level": False}, 100, 15, "balanced")
 _SMALL = {"d_model": 32, "layers": 1, "ff": 64, "learning_rate": 1e-3}
-_TINY = {"lookback": 24, "patch": 6, "stride": 6, "d_model": 16, "ff": 32, "learning_rate": 3e-3, "batch": 32, "max_windows": 2_000}
+_TINY = {"lookback": 24, "patch": 6, "stride": 6, "d_model": 16, "ff": 32, "learning_rate": 4e-3, "batch": 16, "max_windows": 1_000}
 
 
 @dataclass
