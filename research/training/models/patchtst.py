@@ -35,7 +35,7 @@ _DEFAULT = {
 }
 _ORIGINAL = Preset(_DEFAULT | {"heads": 8, "ff": 256, "has_level": False}, 100, 15, "balanced")
 _SMALL = {"d_model": 32, "layers": 1, "ff": 64, "learning_rate": 1e-3}
-_TINY = {"lookback": 24, "patch": 6, "stride": 6, "d_model": 16, "ff": 32, "learning_rate": 4e-3, "batch": 16, "max_windows": 1_000}
+_TINY = {"lookback": 24, "patch": 6, "stride": 6, "d_model": 16, "ff": 32, "learning_rate": 4e-3, "batch": 16, "max_windows": 1_600}
 
 
 @dataclass
@@ -49,7 +49,7 @@ class PatchTST(NeuralModel):
         "original": _ORIGINAL,
         "published": _ORIGINAL,
         "fast": Preset(_DEFAULT | _SMALL | {"max_windows": 12_000}, 2, 2, "balanced"),
-        "tiny": Preset(_DEFAULT | _SMALL | _TINY, 4, 4, "balanced"),
+        "tiny": Preset(_DEFAULT | _SMALL | _TINY, 3, 3, "balanced"),
     }
 
     def _build(self, sizes: Any) -> nn.Module:
