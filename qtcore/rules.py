@@ -150,18 +150,22 @@ class Governor(ParamSet):
         GovernOrder.BY_EDGE, "order in which a bar's decisions are governed", one_of(GovernOrder.SYMBOLS, GovernOrder.BY_EDGE), ALONE
     )
     book: BookKind = choice(
-        BookKind.SYMBOLS, "each symbol traded alone, or one book of weights across all", when=({"decide.rule": (DecideRule.EDGE,)},)
+        BookKind.SYMBOLS,
+        "each symbol traded alone, or one book of weights across all",
+        one_of(*BookKind),
+        ({"decide.rule": (DecideRule.EDGE,)},),
     )
-    neutral: Neutral = choice(Neutral.NONE, "what the weights that a book aims at add up to zero in", when=IN_BOOK)
+    neutral: Neutral = choice(Neutral.NONE, "what the weights that a book aims at add up to zero in", one_of(*Neutral), IN_BOOK)
     target_volatility: float = bounded(
         0.0,
         0.0,
         10.0,
         "most annual volatility a book aims at, its symbols uncorrelated, bars day and night; 0: none",
-        when=IN_BOOK,
+        ROW,
+        IN_BOOK,
     )
-    band: float = bounded(1.0, 0.0, 1_000.0, "costs of one side that a move of a book must gain; 0: the aim is followed", when=IN_BOOK)
-    rebalance_bars: int = bounded(1, 1, 1_000_000, "bars from one rebalancing of a book to the next", when=IN_BOOK)
+    band: float = bounded(1.0, 0.0, 1_000.0, "costs of one side that a move of a book must gain; 0: the aim is followed", ROW, IN_BOOK)
+    rebalance_bars: int = bounded(1, 1, 1_000_000, "bars from one rebalancing of a book to the next", NUMBER, IN_BOOK)
 
 
 @dataclass(frozen=True)

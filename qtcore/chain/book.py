@@ -36,21 +36,15 @@ def beta_rule(beta):
     return beta if beta == beta else 1.0
 
 
-@kernel
-def multipliers(close, forecast, risk, beta, neutral):
-    """Return what neutrality takes off every forecast, and off it for every unit of beta, so that the aims add up to zero.
+@kernel(inline=True)
+def terms_rule(forecast, risk, beta):
+    """What one opinion adds to the sums over 1 / v: of 1, b, b^2, g, b g."""
+    return 1.0 / risk, beta / risk, beta * beta / risk, forecast / risk, beta * forecast / risk
 
-    close, forecast, risk, beta [S]: of one bar; beta [0] where nobody asks. neutral: `Neutral`.
-    """
-    ones, betas, squares, money, exposed = 0.0, 0.0, 0.0, 0.0, 0.0  # sums over 1 / v: of 1, b, b^2, g, b g
-    for s in range(len(close)):
-        if enters_rule(close[s], forecast[s], risk[s]):
-            b = beta_rule(beta[s]) if neutral >= Neutral.BETA else 0.0
-            ones += 1.0 / risk[s]
-            betas += b / risk[s]
-            squares += b * b / risk[s]
-            money += forecast[s] / risk[s]
-            exposed += b * forecast[s] / risk[s]
+
+@kernel
+def solve(ones, betas, squares, money, exposed, neutral):
+    """Return what `multipliers` returns, from the sums of `terms_rule`."""
     if neutral == Neutral.DOLLAR:
         return (money / ones if ones > 0.0 else 0.0), 0.0
     if neutral == Neutral.BETA:
@@ -63,10 +57,45 @@ def multipliers(close, forecast, risk, beta, neutral):
     return (squares * money - betas * exposed) / whole, (ones * exposed - betas * money) / whole
 
 
+@kernel
+def multipliers(close, forecast, risk, beta, neutral):
+    """Return what neutrality takes off every forecast, and off it for every unit of beta, so that the aims add up to zero.
+
+    close, forecast, risk, beta [S]: of one bar; beta [0] where nobody asks. neutral: `Neutral`.
+    """
+    ones, betas, squares, money, exposed = 0.0, 0.0, 0.0, 0.0, 0.0
+    for s in range(len(close)):
+        if enters_rule(close[s], forecast[s], risk[s]):
+            one, b, square, gain, tilt = terms_rule(forecast[s], risk[s], beta_rule(beta[s]) if neutral >= Neutral.BETA else 0.0)
+            ones += one
+            betas += b
+            squares += square
+            money += gain
+            exposed += tilt
+    return solve(ones, betas, squares, money, exposed, neutral)
+
+
 @kernel(inline=True)
 def excess_rule(forecast, beta, level, slope):
     """Forecast beyond what neutrality takes off it."""
     return forecast - level - (slope * beta_rule(beta) if slope != 0.0 else 0.0)
+
+
+@kernel(inline=True)
+def aim_rule(kelly, excess, risk, allow_short):
+    """Weight that an opinion asks for before limits. kelly: `kelly_fraction`; excess: forecast beyond what neutrality takes."""
+    aim = kelly * excess / risk
+    return aim if allow_short | (aim > 0.0) else 0.0
+
+
+@kernel(inline=True)
+def limit_rule(kelly, largest, total, variance, most, exposure, target, a_year):
+    """Share of `excess / variance` that all aims take so that they keep the limits: that of one, of their sum, of the volatility."""
+    share = 1.0
+    share = min(share, most / largest) if largest > 0.0 else share
+    share = min(share, exposure / total) if total > 0.0 else share
+    share = min(share, target / math.sqrt(variance * a_year)) if (target > 0.0) & (variance > 0.0) else share
+    return kelly * share
 
 
 @kernel
@@ -78,16 +107,13 @@ def share_of(close, forecast, risk, beta, level, slope, allow_short, a_year, gov
     largest, total, variance, kelly = 0.0, 0.0, 0.0, governor["kelly_fraction"]
     for s in range(len(close)):
         if enters_rule(close[s], forecast[s], risk[s]):
-            aim = kelly * excess_rule(forecast[s], beta[s] if len(beta) > 0 else np.nan, level, slope) / risk[s]
-            aim = aim if allow_short | (aim > 0.0) else 0.0
+            excess = excess_rule(forecast[s], beta[s] if len(beta) > 0 else np.nan, level, slope)
+            aim = aim_rule(kelly, excess, risk[s], allow_short)
             largest = max(largest, abs(aim))
             total += abs(aim)
             variance += aim * aim * risk[s]
-    target, share = governor["target_volatility"], 1.0
-    share = min(share, governor["max_position"] / largest) if largest > 0.0 else share
-    share = min(share, governor["max_exposure"] / total) if total > 0.0 else share
-    share = min(share, target / math.sqrt(variance * a_year)) if (target > 0.0) & (variance > 0.0) else share
-    return kelly * share
+    most, exposure, target = governor["max_position"], governor["max_exposure"], governor["target_volatility"]
+    return limit_rule(kelly, largest, total, variance, most, exposure, target, a_year)
 
 
 @kernel(inline=True)
@@ -100,6 +126,21 @@ def weight_rule(weight, excess, risk, share, cost, most, allow_short):
     low, high = share * (excess - cost) / risk, share * (excess + cost) / risk
     low, high = min(max(low, least), most), min(max(high, least), most)
     return low if weight < low else (high if weight > high else weight)
+
+
+@kernel(inline=True)
+def held_rule(qty, price, base):
+    """Weight of a position: its value over the base; 0.0 where one of them is not there."""
+    worth = qty * price if qty != 0.0 else 0.0
+    return worth / base if base > 0.0 else 0.0
+
+
+@kernel(inline=True)
+def move_rule(qty, weight, to):
+    """Whether a move leaves the position whole, whether it leaves a part, what stays of the weight, and what is asked for beside it."""
+    is_through = (qty != 0.0) & (to != weight) & (to * weight <= 0.0)
+    is_less = (not is_through) & (abs(to) < abs(weight))
+    return is_through, is_less, (0.0 if is_through else min(abs(to), abs(weight))), (abs(to) if is_through else abs(to) - abs(weight))
 
 
 @kernel(inline=True)
@@ -135,8 +176,7 @@ def rebalance(t, bar, time, close, forecast, risk, beta, account, waits, positio
             reasons[t, s] = Reason.NO_BAR.value if is_hole & (reasons[t, s] != Reason.LIQUIDATED) else Reason.LIQUIDATED.value
             continue
         price = position["last_close"] if is_hole else close[t, s]
-        worth = position["qty"] * price if position["qty"] != 0.0 else 0.0
-        weight = worth / base if base > 0.0 else 0.0
+        weight = held_rule(position["qty"], price, base)
         is_ordered = (position["pending_exit"] != 0) | (position["pending_notional"] != 0.0)
         is_in, is_flat = enters_rule(close[t, s], forecast[t, s], risk[t, s]), position["qty"] == 0.0
         to, aim, is_waiting = weight, 0.0, not is_due
@@ -156,17 +196,16 @@ def rebalance(t, bar, time, close, forecast, risk, beta, account, waits, positio
             position["pending_exit"] = Reason.EMERGENCY_STOP_ACTIVE.value + waits
             reasons[t, s] = Reason.EMERGENCY_STOP_ACTIVE.value
             to = weight
-        is_through = (not is_flat) & (to != weight) & (to * weight <= 0.0)
+        is_through, is_less, stays, move = move_rule(position["qty"], weight, to)
         if is_through:
             position["pending_exit"] = Reason.EXIT_SIGNAL.value + waits
             reasons[t, s] = Reason.EXIT_SIGNAL.value
-        elif abs(to) < abs(weight):
+        elif is_less:
             position["pending_exit"] = Reason.REDUCED.value + waits
             position["pending_notional"] = (to - weight) * base
             reasons[t, s] = Reason.REDUCED.value
-        kept += 0.0 if is_through else min(abs(to), abs(weight))
+        kept += stays
         kept += 0.0 if position["pending_exit"] != 0 else abs(position["pending_notional"]) / base if base > 0.0 else 0.0
-        move = abs(to) if is_through else abs(to) - abs(weight)
         if move > 0.0:
             reasons[t, s] = reasons[t, s] if is_through else (Reason.EMERGENCY_STOP_ACTIVE.value if is_killed else 0)
             if not is_killed:

@@ -78,6 +78,12 @@ def price_rule(bid, arbiter_bid, costs, carry, min_edge):
 
 
 @kernel(inline=True)
+def forecast_rule(lean, bid, carry, is_arbiter):
+    """Return what a long may be counted on to earn, expected funding paid; NaN where nobody has an opinion. bid: the one that was chosen."""
+    return bid - carry if (lean != 0.0) | is_arbiter else np.nan
+
+
+@kernel(inline=True)
 def costs_rule(fee_rate, slippage_rate):
     """Return the cost of both sides of a trade, a fraction of its notional."""
     return 2.0 * (fee_rate + slippage_rate)
@@ -254,7 +260,7 @@ def price(lean, bids, pricing, params, raw_action, raw_confidence, money, start,
         carry = horizon * bids[Bid.CARRY, j]
         _, _, _, is_arbiter = price_rule(bids[Bid.ENSEMBLE, j], bids[Bid.ARBITER, j], costs, carry, min_edge)
         bid = bids[Bid.ARBITER, j] if is_arbiter else bids[Bid.ENSEMBLE, j]
-        money[3, i] = bid - carry if (lean[i] != 0.0) | is_arbiter else np.nan
+        money[3, i] = forecast_rule(lean[i], bid, carry, is_arbiter)
         money[4, i] = pricing[BETA, i]
 
 

@@ -19,6 +19,7 @@ from qtcore.sweep.layout import (
     BASIS,
     BY_STOP,
     DELIST_AFTER,
+    ENDED,
     ENTERED,
     EQUITY,
     EXPOSURE,
@@ -196,4 +197,5 @@ def run_lanes(
                 equity[kept, i] = a[EQUITY + i]
             kept += 1
     for i in range(LANES):
+        a[ENDED + i] = a[FILLS + i]
         a[FILLS + i] += a[ENTERED + i]

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qtcore.choices import DecideRule, MetaMode, MetaVariant, PolicyBase
+from qtcore.choices import BookKind, DecideRule, MetaMode, MetaVariant, PolicyBase
 from qtcore.declare import Lane
 from qtcore.params import PARAMS, Params, lanes_of
-from qtcore.sweep.layout import LANES, N_SWITCHES, SETTINGS, SWITCHES
+from qtcore.sweep.layout import LANES, NUMBERS, SETTINGS, SWITCHES
 from qtcore.types import F8, I8, N_MODELS, NS_PER_MINUTE, Bars
 
 LEAST = 24  # rows of a kind from which a chunk of lanes is quicker than the plain driver; 13 were twice as slow (2026-11)
 ALIKE = ("max_daily_trades", "min_confidence", "score_threshold")  # what says most about when a lane acts
+OF_SYMBOLS = ("sizing_mode", "exposure_mode", "order", "reference_confidence")  # of switches and numbers: what a book does not read
+OF_BOOKS = ("neutral", "rebalance_bars")  # what it alone reads
 EXACT = 2**53  # integers below it are exact in float64
 SHARES = np.unique([k / n for n in range(1, N_MODELS + 1) for k in range(1, n + 1)])  # that a vote can reach
 DISSENT = np.unique([1.0 - k / n for n in range(1, N_MODELS + 1) for k in range(1, n + 1)])
@@ -53,14 +55,14 @@ class Chunks:
     """Settings in chunks of 64 lanes.
 
     rows [C, 64]: numbers of the rows; a chunk that is not full repeats its last one. settings [C, N_SETTINGS * 64],
-    switches [C, N_SWITCHES], references [C]: what `run_lanes` takes. groups [C]: name of the opinion, a hash of its content.
+    switches [C, N_SWITCHES], numbers [C, N_NUMBERS]: what `run_lanes` and `run_book_lanes` take. groups [C]: name of the opinion, a hash of its content.
     plain [Q]: the rows that the plain driver runs.
     """
 
     rows: I8
     settings: F8
     switches: I8
-    references: F8
+    numbers: F8
     groups: I8
     plain: I8
 
@@ -149,9 +151,8 @@ def as_bytes(records: NDArray) -> NDArray[np.uint8]:
 def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
     """Cut the rows PARAMS [P] into chunks of lanes; few of a kind are left to the plain driver."""
     opinion = opinion_rows(records, has_model)
-    groups, switches = number_rows(opinion_columns(opinion)), _switches(records)
-    references = records["governor"]["reference_confidence"]
-    kinds = number_rows([groups, switches, *columns_of(records, Lane.NUMBER)])
+    groups, switches, numbers = number_rows(opinion_columns(opinion)), _switches(records), _numbers(records)
+    kinds = number_rows([groups, switches, numbers])
     settings = _settings(records, time_unit(bars, int(records["governor"]["cooldown_minutes"].max(initial=0))))
     is_suited = suited(bars, records) == Driver.LANES
     rows, plain, chunks = np.flatnonzero(is_suited), [np.flatnonzero(~is_suited)], []
@@ -166,7 +167,7 @@ def cut(bars: Bars, records: NDArray, has_model: bool) -> Chunks:
     lanes = np.ascontiguousarray(settings[table].swapaxes(1, 2)).reshape(len(chunks), len(SETTINGS) * LANES)
     first = table[:, 0]
     names = _names(opinion[first])
-    return Chunks(table, lanes, switches[first], references[first], names, np.sort(np.concatenate(plain)))
+    return Chunks(table, lanes, switches[first], numbers[first], names, np.sort(np.concatenate(plain)))
 
 
 def _names(opinion: NDArray) -> I8:
@@ -203,8 +204,17 @@ def _settings(records: NDArray, unit: int) -> F8:
 
 
 def _switches(records: NDArray) -> I8:
-    """Take the switches that must be the same in all lanes of a chunk, [P, N_SWITCHES]."""
-    declared = {name.split(".")[1]: name.split(".")[0] for name, lanes in IN_LANES.items() if lanes.kind == Lane.SWITCH}
-    columns = [records[declared[name]][name] for name in SWITCHES]
-    assert len(columns) == N_SWITCHES
-    return np.stack(columns, axis=1).astype(np.int64)
+    """Take the switches that must be the same in all lanes of a chunk, [P, N_SWITCHES]; 0 for those that a setting does not read."""
+    return _columns(records, Lane.SWITCH, SWITCHES).astype(np.int64)
+
+
+def _numbers(records: NDArray) -> F8:
+    """Take the numbers that must be the same in all lanes of a chunk, [P, N_NUMBERS]; 0 for those that a setting does not read."""
+    return _columns(records, Lane.NUMBER, NUMBERS).astype(np.float64)
+
+
+def _columns(records: NDArray, kind: Lane, names: tuple[str, ...]) -> NDArray:
+    declared = {name.split(".")[1]: name.split(".")[0] for name, lanes in IN_LANES.items() if lanes.kind == kind}
+    is_book = records["governor"]["book"] == BookKind.CROSS_SECTION
+    unread = {**dict.fromkeys(OF_SYMBOLS, is_book), **dict.fromkeys(OF_BOOKS, ~is_book)}
+    return np.stack([np.where(unread.get(name, False), 0, records[declared[name]][name]) for name in names], axis=1)

@@ -12,8 +12,9 @@ from qtcore.jit import kernel, n_threads, prange
 from qtcore.metrics import init_metrics
 from qtcore.params import PARAMS, Params
 from qtcore.portfolio import init_account
+from qtcore.sweep.book_lanes import run_book_lanes
 from qtcore.sweep.lanes import run_lanes
-from qtcore.sweep.layout import LANES, N_ACCOUNT, N_POSITION, RESULTS
+from qtcore.sweep.layout import BOOK, LANES, N_ACCOUNT, N_POSITION, REBALANCE_BARS, REFERENCE_CONFIDENCE, RESULTS
 from qtcore.sweep.market import Market
 from qtcore.sweep.plain import N_CODES, N_REGIMES, sweep_rows
 from qtcore.sweep.rows import Driver, as_bytes, cut, number_rows, opinion_rows, suited, time_unit
@@ -108,16 +109,15 @@ def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equi
     results, at_ends = np.empty((n_lanes, N_RESULTS, LANES)), np.empty((n_lanes, len(ends), LANES))
     n_pieces = min(n_threads(), n_lanes)
     sweep_lanes(
-        bars.open, bars.high, bars.low, bars.close, funding, bars.close_time, *keys, market.action, market.confidence, market.said,
+        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, *keys, market.action, market.confidence, market.said,
         market.arbiter, market.regime, market.score, market.probs, market.problem, market.pricing, market.maps,
-        as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings, chunks.switches, chunks.references, ends, n_pieces,
+        as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings, chunks.switches, chunks.numbers, ends, market.first, n_pieces,
         *market.buffers(n_pieces), results, at_ends,
     )  # fmt: skip
     rows = chunks.rows.reshape(-1)
     for k, name in enumerate(RESULTS):
         metrics[name][rows] = results[:, k].reshape(-1)
     metrics["n_bars"][rows] = n
-    metrics["n_closed"][rows] = (metrics["n_fills"] - metrics["n_trades"])[rows]
     metrics["first_equity"][rows] = records["broker"]["initial_cash"][rows]
     equity[rows] = at_ends.swapaxes(1, 2).reshape(len(rows), len(ends))
     return chunks.plain
@@ -163,28 +163,29 @@ def _in_order(rows: I8, groups: I8) -> I8:
 
 @kernel(parallel=True)
 def sweep_lanes(
-    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs, problem,
-    pricing, maps, pairs, groups, settings, switches, references, ends, n_pieces, kind, sure, bids, known, results, equity,
+    open_, high, low, close, funding, open_time, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs,
+    problem, pricing, maps, pairs, groups, settings, switches, numbers, ends, first_bar, n_pieces, kind, sure, bids, known, results, equity,
 ):  # fmt: skip
     """Run chunks of settings, every `n_pieces`-th by the same thread.
 
     open_ ... close_time: as `trade` takes them; open_key, close_key [n]: times in the unit of the settings. action ... maps: as in
-    `Market`. pairs [C, 2, bytes]: two PARAMS for the opinion of a chunk; groups [C]: name of the opinion; settings, switches, references:
-    as in `Chunks`. ends [D]: bars whose equity is kept. kind, sure, bids, known: `Market.buffers`, at least `n_pieces`, updated in place.
+    `Market`. pairs [C, 2, bytes]: two PARAMS for the opinion of a chunk; groups [C]: name of the opinion; settings, switches, numbers:
+    as in `Chunks`. ends [D]: bars whose equity is kept. first_bar: `Market.first`. kind, sure, bids, known: `Market.buffers`, at least `n_pieces`, updated in place.
     Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
     """
     for k in prange(n_pieces):  # numba sees it as int64, then as uint64: without the cast a second compilation
         lanes_piece(
-            open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs,
-            problem, pricing, maps, pairs, groups, settings, switches, references, ends, np.int64(k), n_pieces, kind[k], sure[k], bids[k],
-            known[k : k + 1], results, equity,
+            open_, high, low, close, funding, open_time, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score,
+            probs, problem, pricing, maps, pairs, groups, settings, switches, numbers, ends, first_bar, np.int64(k), n_pieces, kind[k],
+            sure[k], bids[k], known[k : k + 1], results, equity,
         )  # fmt: skip
 
 
 @kernel(allocates=True)
 def lanes_piece(
-    open_, high, low, close, funding, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs, problem,
-    pricing, maps, pairs, groups, settings, switches, references, ends, first, step, kind, sure, bids, known, results, equity,
+    open_, high, low, close, funding, open_time, close_time, open_key, close_key, action, confidence, said, arbiter, regime, score, probs,
+    problem, pricing, maps, pairs, groups, settings, switches, numbers, ends, first_bar, first, step, kind, sure, bids, known, results,
+    equity,
 ):  # fmt: skip
     """Run the chunks first, first + step, ... in buffers of their own: kind and sure [n, S], bids [7, n * S], known [1].
 
@@ -206,11 +207,17 @@ def lanes_piece(
                     action, confidence, said, arbiter, regime, probs, problem, pricing, maps, pairs[c, is_low], is_low, codes, values,
                     table, found, filled, scratch, kind.reshape(-1), sure.reshape(-1), bids,
                 )  # fmt: skip
-        run_lanes(
-            open_, high, low, close, funding, close_time, open_key, close_key, kind, sure, scores, bids,
-            pairs[c, 0].view(PARAMS)[0]["decide"]["rule"] == DecideRule.EDGE, settings[c], switches[c], references[c], ends,
-            a, p, marks, flags, equity[c],
-        )  # fmt: skip
+        is_priced = pairs[c, 0].view(PARAMS)[0]["decide"]["rule"] == DecideRule.EDGE
+        if is_priced and switches[c, BOOK] == BookKind.CROSS_SECTION:
+            run_book_lanes(
+                open_, high, low, close, funding, open_time, close_time, open_key, close_key, sure, bids, pricing, settings[c], switches[c],
+                first_bar, np.int64(numbers[c, REBALANCE_BARS]), ends, a, p, marks, flags, equity[c],
+            )  # fmt: skip
+        else:
+            run_lanes(
+                open_, high, low, close, funding, close_time, open_key, close_key, kind, sure, scores, bids, is_priced, settings[c],
+                switches[c], numbers[c, REFERENCE_CONFIDENCE], ends, a, p, marks, flags, equity[c],
+            )  # fmt: skip
         results[c, :, :] = a[: N_RESULTS * LANES].reshape(N_RESULTS, LANES)
 
 
@@ -223,8 +230,8 @@ def lay_out(
 
     action ... maps: as in `Market`; record: PARAMS as bytes; codes [11, C], values [9, C], table, found [C], filled [5, 3 C] and scratch
     [7, C]: scratch. First call, is_low 0: kind [N] int8 gets the action, and 4 where the arbiter is called, sure [N] the confidence. Second
-    call, is_low 1: kind gets 8 where a low base confidence calls it. Where opinions have a price the first call fills bids [7, N], and
-    kind holds HOLD.
+    call, is_low 1: kind gets 8 where a low base confidence calls it. Where opinions have a price the first call fills bids [7, N],
+    kind holds HOLD, and sure the lean.
     """
     params, size = record.view(PARAMS), len(found)
     is_fixed = True
@@ -244,7 +251,7 @@ def lay_out(
         )  # fmt: skip
         for i in range(min(size, len(kind) - start) if is_priced else 0):
             kind[start + i] = 1
-            sure[start + i] = 0.0
+            sure[start + i] = values[Value.LEAN, i]
             for row in range(N_BIDS):
                 bids[row, start + i] = scratch[row, i]
         if is_priced:
