@@ -38,7 +38,7 @@ def beta_rule(beta):
 
 @kernel(inline=True)
 def terms_rule(forecast, risk, beta):
-    """What one opinion adds to the sums over 1 / v: of 1, b, b^2, g, b g."""
+    """Return what one opinion adds to the sums over 1 / v: of 1, b, b^2, g, b g."""
     return 1.0 / risk, beta / risk, beta * beta / risk, forecast / risk, beta * forecast / risk
 
 

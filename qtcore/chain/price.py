@@ -79,7 +79,7 @@ def price_rule(bid, arbiter_bid, costs, carry, min_edge):
 
 @kernel(inline=True)
 def forecast_rule(lean, bid, carry, is_arbiter):
-    """Return what a long may be counted on to earn, expected funding paid; NaN where nobody has an opinion. bid: the one that was chosen."""
+    """Return what a long may be counted on to earn, expected funding paid; NaN where nobody has an opinion. bid: the chosen one."""
     return bid - carry if (lean != 0.0) | is_arbiter else np.nan
 
 

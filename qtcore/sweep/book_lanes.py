@@ -52,8 +52,8 @@ from qtcore.types import NS_PER_DAY
 
 
 @kernel
-def liquidate_book(p, a, own, n_open, n_exit, last_close, time):
-    """Close everything at its mark in the lanes that were ruined at this close, and write off what they owe. n_open, n_exit [S]: in place."""
+def liquidate_book(p, a, own, n_open, last_close, time):
+    """Close everything at its mark in the lanes that were ruined at this close, and write off what they owe. n_open [S]: in place."""
     for s in range(len(p)):
         if n_open[s] > 0:
             for i in range(LANES):
@@ -139,7 +139,7 @@ def run_book_lanes(
         day = now // NS_PER_DAY if is_new_day else day
         n_free, n_ruined = close_bar(a, own, is_new_day, is_on_equity, is_reset_daily)  # 6
         if n_ruined > 0:
-            liquidate_book(p, a, own, n_open, n_exit, last_close, close_key[t])
+            liquidate_book(p, a, own, n_open, last_close, close_key[t])
         block = np.int64(t) // size  # 7
         start = (np.int64(t) - block * size) * np.int64(n_symbols)
         for s in range(n_symbols):

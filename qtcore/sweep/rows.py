@@ -55,8 +55,8 @@ class Chunks:
     """Settings in chunks of 64 lanes.
 
     rows [C, 64]: numbers of the rows; a chunk that is not full repeats its last one. settings [C, N_SETTINGS * 64],
-    switches [C, N_SWITCHES], numbers [C, N_NUMBERS]: what `run_lanes` and `run_book_lanes` take. groups [C]: name of the opinion, a hash of its content.
-    plain [Q]: the rows that the plain driver runs.
+    switches [C, N_SWITCHES], numbers [C, N_NUMBERS]: what `run_lanes` and `run_book_lanes` take. groups [C]: name of the
+    opinion, a hash of its content. plain [Q]: the rows that the plain driver runs.
     """
 
     rows: I8

@@ -109,10 +109,10 @@ def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equi
     results, at_ends = np.empty((n_lanes, N_RESULTS, LANES)), np.empty((n_lanes, len(ends), LANES))
     n_pieces = min(n_threads(), n_lanes)
     sweep_lanes(
-        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, *keys, market.action, market.confidence, market.said,
-        market.arbiter, market.regime, market.score, market.probs, market.problem, market.pricing, market.maps,
-        as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings, chunks.switches, chunks.numbers, ends, market.first, n_pieces,
-        *market.buffers(n_pieces), results, at_ends,
+        bars.open, bars.high, bars.low, bars.close, funding, bars.open_time, bars.close_time, *keys, market.action, market.confidence,
+        market.said, market.arbiter, market.regime, market.score, market.probs, market.problem, market.pricing, market.maps,
+        as_bytes(pair).reshape(n_lanes, 2, -1), chunks.groups, chunks.settings, chunks.switches, chunks.numbers, ends, market.first,
+        n_pieces, *market.buffers(n_pieces), results, at_ends,
     )  # fmt: skip
     rows = chunks.rows.reshape(-1)
     for k, name in enumerate(RESULTS):
@@ -170,8 +170,8 @@ def sweep_lanes(
 
     open_ ... close_time: as `trade` takes them; open_key, close_key [n]: times in the unit of the settings. action ... maps: as in
     `Market`. pairs [C, 2, bytes]: two PARAMS for the opinion of a chunk; groups [C]: name of the opinion; settings, switches, numbers:
-    as in `Chunks`. ends [D]: bars whose equity is kept. first_bar: `Market.first`. kind, sure, bids, known: `Market.buffers`, at least `n_pieces`, updated in place.
-    Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
+    as in `Chunks`. ends [D]: bars whose equity is kept. first_bar: `Market.first`. kind, sure, bids, known: `Market.buffers`,
+    at least `n_pieces`, updated in place. Outputs: results [C, N_RESULTS, 64], equity [C, D, 64].
     """
     for k in prange(n_pieces):  # numba sees it as int64, then as uint64: without the cast a second compilation
         lanes_piece(

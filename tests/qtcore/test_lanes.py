@@ -12,7 +12,7 @@ from qtcore.features import FEATURE_SETS, FeatureBank, chosen
 from qtcore.params import LAYERS, lanes_of
 from qtcore.sweep import Driver, drivers, sweep
 from qtcore.sweep import rows as rows_module
-from qtcore.sweep.layout import SETTINGS, SWITCHES
+from qtcore.sweep.layout import NUMBERS, SETTINGS, SWITCHES
 from qtcore.sweep.rows import driver_name
 from qtcore.types import ADVANCED, InputError
 from tests.qtcore.test_sweep import FREE, WORLDS, driver, market_of, records, short_blocks  # noqa: F401 - a fixture
@@ -35,6 +35,8 @@ CONTEXTS = (  # in which a parameter may matter: what it steers must be asked
 PRICED_CONTEXTS = (
     PRICED | {"ensemble.rule": "vote"},
     PRICED | {"governor.min_confidence": 0.5, "governor.order": "symbols", "governor.max_daily_trades": 100},
+    PRICED | {"governor.book": "cross_section", "governor.max_daily_trades": 100, "governor.target_volatility": 0.1},
+    PRICED | {"governor.book": "cross_section", "governor.neutral": "dollar_beta", "governor.max_exposure": 2.0},
 )
 CASES = [(world, context) for world in ("learned", "funded") for context in CONTEXTS]
 CASES += [("priced", context) for context in ({}, *PRICED_CONTEXTS)]
@@ -141,11 +143,11 @@ def test_a_parameter_that_is_declared_and_ignored_is_found(monkeypatch, name, la
     assert (name in moved) == is_wrong
 
 
-def test_rows_and_switches_have_the_names_of_the_declarations():
+def test_rows_switches_and_numbers_have_the_names_of_the_declarations():
     rows = {lanes.row or name.split(".")[1] for name, lanes in lanes_of().items() if lanes.kind == Lane.ROW}
     assert rows == set(SETTINGS)
     assert {name.split(".")[1] for name in declared(Lane.SWITCH)} == set(SWITCHES)
-    assert declared(Lane.NUMBER) == ("governor.reference_confidence",)  # each is an argument of `run_lanes`
+    assert {name.split(".")[1] for name in declared(Lane.NUMBER)} == set(NUMBERS)
 
 
 @pytest.mark.parametrize("name", declared(Lane.MARKET))

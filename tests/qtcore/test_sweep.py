@@ -91,9 +91,9 @@ def assert_rows_are_runs(w, rows):
                 assert_same_bits(table[i][column], want[column], f"{name}: {column}")
 
 
-def stepping(w):
+def stepping(w, n_symbols=S):
     """The same world with steps of x30 and back in every symbol, at other bars in each: whoever is short there has nothing left."""
-    factor = np.where((np.arange(N)[:, None] + 17 * np.arange(S)) // 50 % 2 == 1, 30.0, 1.0)
+    factor = np.where((np.arange(N)[:, None] + 17 * np.arange(n_symbols)) // 50 % 2 == 1, 30.0, 1.0)
     planes = {name: getattr(w.bars, name) * factor for name in ("open", "high", "low", "close")}
     return SimpleNamespace(**{**vars(w), "bars": replace(w.bars, **planes)})
 
