@@ -16,6 +16,7 @@ from qtcore.chain.price import N_BIDS, N_PRICING, maps_on, price, pricing_of, to
 from qtcore.choices import DecideRule
 from qtcore.params import Params
 from qtcore.sweep import Driver, Market, drivers, sweep
+from qtcore.sweep import rows as rows_module
 from qtcore.types import N_ALONE, Decisions, Value, Votes
 from research.training.labels import make_labels
 from research.training.map_fit import price_predictions, usual
@@ -100,6 +101,46 @@ def test_settings_in_lanes(benchmark, world):
     if benchmark.enabled:
         benchmark.extra_info["ns per setting, bar and symbol, all threads (1.5 allowed)"] = benchmark.stats.stats.min / (P * CELLS) * 1e9
         benchmark.extra_info["ns of processor time per setting, bar and symbol"] = min(spent) / (P * CELLS) * 1e9
+
+
+def books() -> np.ndarray:
+    """Draw 1,000 settings of a cross-sectional book."""
+    rng, values = np.random.default_rng(0), {"governor.book": "cross_section", "governor.neutral": "dollar", "governor.max_drawdown": 1.0}
+    rows = np.repeat(OURS.with_values(values).record(), P)
+    drawn = {"band": (0.5, 2.0), "kelly_fraction": (0.05, 0.5), "max_position": (0.05, 0.2), "max_exposure": (0.5, 2.0)}
+    for name, (low, high) in drawn.items():
+        rows["governor"][name] = rng.uniform(low, high, P)
+    rows["governor"]["max_daily_trades"] = rng.integers(10, 200, P)
+    rows["broker"]["fee_rate"] = rng.uniform(0.0, 0.0004, P)
+    return rows
+
+
+def test_books_in_lanes(benchmark, monkeypatch, world):
+    """Lanes beside the plain driver, whose rows are the first few."""
+    bars, votes, arbiter, regime, pricing, maps = world
+    rows, few, spent = books(), slice(0, 40), []
+    case = Market.of(bars, votes, arbiter, regime, pricing=pricing, maps=maps_on(maps, bars.close_time, S))
+    assert set(drivers(case, rows)) == {Driver.LANES}
+
+    def run() -> None:
+        start = time.process_time()
+        sweep(case, rows)
+        spent.append(time.process_time() - start)
+
+    got = sweep(case, rows[few])[0]
+    assert got["n_fills"].min() > 1_000
+    benchmark.pedantic(run, rounds=5 if benchmark.enabled else 1)
+    monkeypatch.setattr(rows_module, "suited", lambda bars, records: np.full(len(records), Driver.FEW))
+    assert sweep(case, rows[few])[0].tobytes() == got.tobytes()
+    if benchmark.enabled:
+        start = time.process_time()
+        sweep(case, rows[few])
+        plain = (time.process_time() - start) / (40 * CELLS) * 1e9
+        ns = benchmark.stats.stats.min / (P * CELLS) * 1e9, min(spent) / (P * CELLS) * 1e9
+        benchmark.extra_info["ns per setting, bar and symbol, all threads"] = ns[0]
+        benchmark.extra_info["ns of processor time per setting, bar and symbol (30 allowed)"] = ns[1]
+        benchmark.extra_info["ns of processor time, plain driver"] = plain
+        benchmark.extra_info["times less processor time than the plain driver"] = plain / ns[1]
 
 
 def test_maps_and_seats(benchmark, world):
