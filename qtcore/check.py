@@ -47,7 +47,7 @@ def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:
     for name in ("action", "confidence"):
         if getattr(votes, name).shape != shape:
             raise InputError(f"votes.{name} must be of shape {list(shape)} (models, bars, symbols), was {list(getattr(votes, name).shape)}")
-    check_probs(votes.probs, (*shape, 3))
+    check_probs(votes.probs, shape)
     action, confidence = as_array(votes.action, np.int8), as_array(votes.confidence, np.float64)
     voted, sure = action.reshape(-1), confidence.reshape(-1)
     for start in range(0, len(voted), _CHECKED):
@@ -62,9 +62,10 @@ def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:
 
 
 def check_probs(probs: np.ndarray | None, shape: tuple[int, ...]) -> None:
-    """Raise InputError unless the voters' probabilities, where there are any, are of `shape`: kernels read them by cell."""
-    if probs is not None and probs.shape != shape:
-        raise InputError(f"votes.probs must be of shape {list(shape)} (models, bars, symbols, classes), was {list(probs.shape)}")
+    """Raise InputError unless the voters' probabilities, where there are any, are three for each cell of `shape`, or of each horizon."""
+    if probs is not None and (probs.shape[:-1] != shape or probs.shape[-1] % 3 or not probs.shape[-1]):
+        rule = f"votes.probs must be of shape {[*shape, 3]} (models, bars, symbols, classes), or three classes of each horizon"
+        raise InputError(f"{rule}, was {list(probs.shape)}")
 
 
 def _check_votes(action: np.ndarray, confidence: np.ndarray) -> None:

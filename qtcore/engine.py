@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from qtcore.chain.advance import Stepper
 from qtcore.chain.decide import decide, price_opinion
 from qtcore.chain.flow import flow, flows
+from qtcore.chain.horizons import hears_horizons
 from qtcore.chain.price import BETA_NAME, VOLATILITY_NAME, carry_block, carry_weight, leans_of, maps_on, no_map, pricing_of
 from qtcore.chain.trade import TradeState, cell_pnl, finish, run_trade, trade
 from qtcore.check import as_bars, as_votes
@@ -40,11 +41,11 @@ class Models(Protocol):
         ...
 
     def serve(self, inputs: NDArray[np.float32], close_time: I8) -> F8:
-        """Turn inputs [lookback - 1 + n, S, F], the earlier rows in front, into probabilities [5, n, S, 3], NaN where a model is absent.
+        """Turn inputs [lookback - 1 + n, S, F], the earlier rows in front, into probabilities [5, n, S, 3 H], NaN where a model is absent.
 
         Models may also say `lookback`: rows of one symbol that a prediction sees, its own included, else 1; and who they are: `names`, one
         for each of the five slots (`qtcore.voters.slots_of`), else `MODELS`, and `slots`, those that take part, else all of `names`; and
-        `maps`, MAP [F] by `start`: what their opinions are worth.
+        `maps`, MAP [H * F], those of a horizon by `start`: what their opinions are worth; and `n_horizons`, H, else 1 (`Votes`).
         """
         ...
 
@@ -147,7 +148,7 @@ class Engine:
             params = params.for_voters(self._names, getattr(models, "slots", self._names))
         self.params, self.models, self.meta_model, self.judge = params, models, meta_model, judge
         self._trade, self._features, self._custom = trade, tuple(features), own_features(custom)
-        self._maps, self._has_votes = no_map(), False  # maps of the last block's votes, and whether there was one
+        self._maps, self._n_horizons, self._has_votes = no_map(), 1, False  # of the last block's votes, and whether there was one
         self._is_priced = params.decide.rule == DecideRule.EDGE
         self._symbols: tuple[str, ...] = ()
         self._interval, self._clock = 0, np.full(1, np.iinfo(np.int64).min)  # ns UTC: close of the last bar
@@ -163,7 +164,8 @@ class Engine:
         self._continue(bars)
         planes = self.bank.compute(bars)
         votes = self._votes(bars, planes, votes)
-        self._maps, self._has_votes = no_map() if votes.maps is None else votes.maps, True
+        self._n_horizons, self._has_votes = votes.n_horizons, True
+        self._maps = no_map(self._n_horizons) if votes.maps is None else votes.maps
         if self.judge is None:
             self.params.check_voters(votes.names)
         if self.judge is None and self.meta_model is None and flows(self.params, bars.close.size):
@@ -200,7 +202,9 @@ class Engine:
         maps = self._maps if self._has_votes else getattr(self.models, "maps", None)
         if self._is_priced and maps is None:
             raise InputError("stepper must know what opinions are worth, was asked before any votes; run a bar with its votes first")
-        return Stepper(self.params.record(), self.bank, self.account, self._clock, no_map() if maps is None else maps)
+        n_horizons = self._n_horizons if self._has_votes else getattr(self.models, "n_horizons", 1)
+        known = no_map(n_horizons) if maps is None else maps
+        return Stepper(self.params.record(), self.bank, self.account, self._clock, known, n_horizons)
 
     def finish(self) -> tuple[TradeState, NDArray]:
         """Close what is open at the last valid closes, on a copy of the account: END_OF_DATA (`spec` 10.6 m)."""
@@ -216,6 +220,8 @@ class Engine:
         """Copies of every array that a later block depends on, by name."""
         features = {f"features.{name}": np.copy(array) for name, array in self.bank.state.items()}
         account = {f"account.{name}": np.copy(array) for name, array in vars(self.account).items()}
+        if not np.any(self.account.lasts):  # as in a state from before 0.3, which knows of one horizon
+            del account["account.lasts"]
         hits = {f"meta.hit_{name}": np.copy(array) for name, array in vars(self._hits).items()} if len(self._hits.before) else {}
         return {
             **features,
@@ -232,7 +238,7 @@ class Engine:
         self._bind(tuple(symbols), interval)
         self.bank.state = {name.removeprefix("features."): np.copy(a) for name, a in state.items() if name.startswith("features.")}
         for name in vars(self.account):
-            if f"account.{name}" in state:  # a state from before 0.3 knows of no volume
+            if f"account.{name}" in state:  # a state from before 0.3 knows of no volume and no lengths: zeros
                 setattr(self.account, name, np.copy(state[f"account.{name}"]))
         self._mean_confidence, self._rows = np.copy(state["meta.mean_confidence"]), np.copy(state["models.rows"])
         if "meta.hit_rate" in state:
@@ -305,16 +311,20 @@ class Engine:
         """Decide the block, every stage of the parameters with its own."""
         spans = self.params.spans(bars.close_time)
         if len(spans) == 1:
-            maps = maps_on(self._maps, bars.close_time, len(bars.symbols))
+            maps = self._maps_on(bars)
             return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem, pricing=pricing, maps=maps)
-        out = Decisions.empty(bars.n, len(bars.symbols), self._is_priced, self.params.is_book)
+        has_horizons = hears_horizons(self.params.record(), votes.n_horizons)
+        out = Decisions.empty(bars.n, len(bars.symbols), self._is_priced, self.params.is_book, has_horizons)
         for rows, params in spans:
             meta, prices = (None if a is None else a[:, rows] for a in (probs, pricing))
-            maps = maps_on(self._maps, bars.close_time[rows], len(bars.symbols))
+            maps = self._maps_on(bars[rows])
             seen = votes[rows], planes.arbiter[:, rows], planes.regime[:, rows]
             part = decide(*seen, params, meta, meta_problem=problem[rows], pricing=prices, maps=maps)
             out.slabs[0][:, rows], out.slabs[1][:, rows] = part.slabs
         return out
+
+    def _maps_on(self, bars: Bars) -> NDArray:
+        return maps_on(self._maps, bars.close_time, len(bars.symbols), self._n_horizons)
 
     def _pricing(self, bars: Bars, planes: Planes) -> F8 | None:
         """Return what prices the opinions of the block, None where nobody reads it."""
@@ -339,7 +349,9 @@ class Engine:
             raise InputError(f"judge must return actions 0, 1 or 2, was {action.min()} to {action.max()}")
         decisions.raw_action[:], decisions.raw_confidence[:], decisions.source[:] = action, confidence, Source.META
         if pricing is not None and decisions.edge is not None:
-            price_opinion(action, confidence, pricing, maps_on(self._maps, bars.close_time, len(bars.symbols)), self.params, decisions)
+            first = self._maps_on(bars)
+            first = first[: len(first) // self._n_horizons]
+            price_opinion(action, confidence, pricing, first, self.params, decisions)
 
     def _trading(self) -> AbstractContextManager[None]:
         return nullcontext() if self._trade is trade else own_code("trade must run as a trade loop")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
+Money = tuple[F8, F8, F8, F8, F8, F8]  # what `trade` takes of an opinion in money (`Decisions.money`)
 NS_PER_MINUTE = 60_000_000_000
 NS_PER_HOUR = 60 * NS_PER_MINUTE
 NS_PER_DAY = 24 * NS_PER_HOUR
@@ -151,6 +152,7 @@ MAP = np.dtype(  # from an opinion to money (`qtcore.chain.price`), as fitted on
         ("arbiter_slope", "f8"),  # as `slope`, for a score of 1; 0 without a seat
         ("arbiter_variance", "f8"),
         ("arbiter_win", "f8", (N_KNOTS,)),
+        ("bars", "i8"),  # that a trade on it lasts; 0: as long as `broker.max_holding_bars`
     ],
     align=True,
 )
@@ -272,10 +274,11 @@ class Bars:
 class Votes:
     """What the base models said about a block.
 
-    action [M, n, S]: int8, -1 absent. confidence [M, n, S]: float64 in [0, 1], NaN absent.
-    probs [M, n, S, 3]: float64 SELL HOLD BUY, NaN absent; None when the models gave actions only.
-    names [M]: who votes in each slot, as `qtcore.voters.slots_of` gives them out. maps: MAP [F] by `start`, what these opinions are worth
-    (`qtcore.chain.price`), None where nobody knows.
+    action [M, n, S]: int8, -1 absent. confidence [M, n, S]: float64 in [0, 1], NaN absent. Both of the first of H horizons.
+    probs [M, n, S, 3 H]: float64 SELL HOLD BUY of one horizon after the other, NaN absent, or of a voter that takes part in a later
+    horizon with what it says of the first; None when the models gave actions only.
+    names [M]: who votes in each slot, as `qtcore.voters.slots_of` gives them out. maps: MAP [H * F], what these opinions are worth
+    (`qtcore.chain.price`), those of a horizon by `start` and the same starts for each; None where nobody knows.
     """
 
     action: NDArray[np.int8]
@@ -286,11 +289,17 @@ class Votes:
 
     @classmethod
     def from_probs(cls, probs: F8, names: tuple[str, ...] = MODELS, maps: NDArray | None = None) -> "Votes":
-        """Vote with probabilities [M, n, S, 3]: the action is the first largest, the confidence its probability (`spec` 3.1)."""
-        known = ~np.isnan(probs).any(axis=3)
-        action = np.where(known, np.argmax(np.where(np.isnan(probs), -1.0, probs), axis=3), -1).astype(np.int8)
-        confidence = np.where(known, np.max(probs, axis=3, initial=-1.0, where=~np.isnan(probs)), np.nan)
+        """Vote with probabilities [M, n, S, 3 H]: the action is the first largest, the confidence its probability (`spec` 3.1)."""
+        first = probs[..., :3]
+        known = ~np.isnan(first).any(axis=3)
+        action = np.where(known, np.argmax(np.where(np.isnan(first), -1.0, first), axis=3), -1).astype(np.int8)
+        confidence = np.where(known, np.max(first, axis=3, initial=-1.0, where=~np.isnan(first)), np.nan)
         return cls(action, confidence, probs, names, maps)
+
+    @property
+    def n_horizons(self) -> int:
+        """Number of horizons H that the voters speak of; 1 where they gave actions only."""
+        return 1 if self.probs is None else self.probs.shape[3] // 3
 
     def __getitem__(self, rows: slice) -> "Votes":
         """Cut a block of rows; arrays are contiguous copies."""
@@ -328,6 +337,7 @@ BOOK_COLUMNS: dict[str, str] = {  # of those that one book trades, that is where
     "forecast": "f8",  # return that a long may be counted on to earn, expected funding paid, before fees; a fraction, NaN without a lean
     "beta": "f8",  # past beta to the market, NaN where nobody asks
 }
+HORIZON_COLUMNS: dict[str, str] = {"holding": "f8"}  # of voters with several horizons: bars that a trade on the opinion lasts
 
 
 class Code(IntEnum):
@@ -347,7 +357,10 @@ class Code(IntEnum):
 
 
 class Value(IntEnum):
-    """Rows of the slab `values`: the float64 columns of `Decisions` in order, [11, n, S], the first 9 without a book, 5 without money."""
+    """Rows of the slab `values`: the float64 columns of `Decisions` in order, [12, n, S].
+
+    The first 11 where voters have one horizon, 9 without a book, 5 without money.
+    """
 
     ENSEMBLE_CONFIDENCE = 0
     META_CONFIDENCE = 1
@@ -360,9 +373,15 @@ class Value(IntEnum):
     RISK = 8
     FORECAST = 9
     BETA = 10
+    HOLDING = 11
 
 
-N_UNPRICED, N_ALONE = 5, 9  # rows of `values` without an opinion in money, and without a book
+N_UNPRICED, N_ALONE, N_BOOK = 5, 9, 11  # rows of `values` without an opinion in money, without a book, and with one horizon
+
+
+def n_values(is_priced: bool, is_book: bool, has_horizons: bool) -> int:
+    """Return how many rows of `values` an opinion has: in money, of a book, of one among several horizons, which brings all rows."""
+    return len(Value) if has_horizons else N_BOOK if is_book else N_ALONE if is_priced else N_UNPRICED
 
 
 _CODES = tuple((row.name.lower(), np.dtype(DECISION_COLUMNS[row.name.lower()])) for row in Code)
@@ -373,7 +392,7 @@ _VALUES = tuple(row.name.lower() for row in Value)
 class Decisions:
     """The opinion on every cell of a block; each field is `[n, S]`.
 
-    Dtypes and meaning stand in `DECISION_COLUMNS`, `MONEY_COLUMNS` and `BOOK_COLUMNS`.
+    Dtypes and meaning stand in `DECISION_COLUMNS`, `MONEY_COLUMNS`, `BOOK_COLUMNS` and `HORIZON_COLUMNS`.
     """
 
     ensemble_action: NDArray[np.int8]
@@ -398,14 +417,16 @@ class Decisions:
     risk: F8 | None = None
     forecast: F8 | None = None
     beta: F8 | None = None
+    holding: F8 | None = None
 
     @classmethod
-    def empty(cls, n: int, n_symbols: int, is_priced: bool = False, is_book: bool = False) -> "Decisions":
+    def empty(cls, n: int, n_symbols: int, is_priced: bool = False, is_book: bool = False, has_horizons: bool = False) -> "Decisions":
         """Allocate uninitialised outputs for `n` bars; kernels write every cell. The columns are views of two slabs.
 
-        is_priced: with the four columns of the opinion in money; is_book: with the two that a book reads beside them.
+        is_priced: with the four columns of the opinion in money; is_book: with the two that a book reads beside them; has_horizons: with
+        all of these, and the length of the horizon that speaks.
         """
-        rows = len(Value) if is_book else N_ALONE if is_priced else N_UNPRICED
+        rows = n_values(is_priced, is_book, has_horizons)
         codes, values = np.empty((len(Code), n, n_symbols), np.int8), np.empty((rows, n, n_symbols))
         columns: dict[str, NDArray] = {name: plane.view(dtype) for (name, dtype), plane in zip(_CODES, codes)}
         return cls(**columns | dict(zip(_VALUES, values)))
@@ -413,22 +434,24 @@ class Decisions:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the fields that hold something."""
-        money = () if self.edge is None else MONEY_COLUMNS
-        return (*DECISION_COLUMNS, *money, *(() if self.forecast is None else BOOK_COLUMNS))
+        groups = (MONEY_COLUMNS, self.edge), (BOOK_COLUMNS, self.forecast), (HORIZON_COLUMNS, self.holding)
+        return (*DECISION_COLUMNS, *(name for names, plane in groups if plane is not None for name in names))
 
     @property
-    def money(self) -> tuple[F8, F8, F8, F8, F8]:
-        """Gross edge, net edge, risk, forecast and beta, each [n, S]; (0, 0) without a price, or the last two without a book."""
-        planes = (self.gross_edge, self.edge, self.risk, self.forecast, self.beta)
-        gross, edge, risk, forecast, beta = (np.empty((0, 0)) if plane is None else plane for plane in planes)
-        return gross, edge, risk, forecast, beta
+    def money(self) -> Money:
+        """Gross edge, net edge, risk, forecast, beta and holding, each [n, S]; (0, 0) where nobody asks."""
+        planes = (self.gross_edge, self.edge, self.risk, self.forecast, self.beta, self.holding)
+        gross, edge, risk, forecast, beta, holding = (np.empty((0, 0)) if plane is None else plane for plane in planes)
+        return gross, edge, risk, forecast, beta, holding
 
     @property
     def slabs(self) -> tuple[NDArray[np.int8], F8]:
-        """The slabs `codes [11, n, S]` and `values [5, 9 or 11, n, S]` behind the columns. Raises InputError when not made by `empty`."""
+        """The slabs `codes [11, n, S]` and `values [5, 9, 11 or 12, n, S]` behind the columns.
+
+        Raises InputError when not made by `empty`.
+        """
         codes, values = self.raw_action.base, self.raw_confidence.base
-        priced = len(Value) if self.forecast is not None else N_ALONE
-        shape, rows = self.raw_action.shape, N_UNPRICED if self.edge is None else priced
+        shape, rows = self.raw_action.shape, n_values(self.edge is not None, self.forecast is not None, self.holding is not None)
         if codes is None or values is None or codes.shape != (len(Code), *shape) or values.shape != (rows, *shape):
             raise InputError(f"decisions must come whole from Decisions.empty, was of shape {list(shape)} from elsewhere")
         return codes, values

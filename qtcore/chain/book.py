@@ -99,10 +99,11 @@ def limit_rule(kelly, largest, total, variance, most, exposure, target, a_year):
 
 
 @kernel
-def share_of(close, forecast, risk, beta, level, slope, allow_short, a_year, governor):
+def share_of(close, forecast, risk, beta, holding, level, slope, allow_short, first, a_year, governor):
     """Return the share of `excess / variance` that all aims of a bar take: `kelly_fraction`, or less so that they keep the limits.
 
-    level, slope: as `multipliers` returns them; a_year: horizons a year.
+    level, slope: as `multipliers` returns them; holding [S]: bars of the horizon that each opinion looks ahead, [0] where all are of the
+    first, of `first` bars; a_year: first horizons a year.
     """
     largest, total, variance, kelly = 0.0, 0.0, 0.0, governor["kelly_fraction"]
     for s in range(len(close)):
@@ -111,7 +112,7 @@ def share_of(close, forecast, risk, beta, level, slope, allow_short, a_year, gov
             aim = aim_rule(kelly, excess, risk[s], allow_short)
             largest = max(largest, abs(aim))
             total += abs(aim)
-            variance += aim * aim * risk[s]
+            variance += aim * aim * (risk[s] * (first / holding[s] if len(holding) > 0 else 1.0))
     most, exposure, target = governor["max_position"], governor["max_exposure"], governor["target_volatility"]
     return limit_rule(kelly, largest, total, variance, most, exposure, target, a_year)
 
@@ -154,11 +155,13 @@ def book_rule(notional, last_loss_time, since):
 
 
 @kernel
-def rebalance(t, bar, time, close, forecast, risk, beta, account, waits, positions, params, candidates, reasons, final_action, size):
+def rebalance(
+    t, bar, time, close, forecast, risk, beta, holding, account, waits, positions, params, candidates, reasons, final_action, size
+):  # fmt: skip
     """Order what makes positions smaller at the close of bar t, and say which moves would make them larger. Returns their number.
 
-    bar: its number since the start; time: its length, ns. close, forecast, risk, beta [n, S], the last of shape (0, 0) where nobody asks;
-    account: after the mark. waits: as in `trade`. candidates [S] gets the columns, with `final_action` and `size` [n, S]: side
+    bar: its number since the start; time: its length, ns. close, forecast, risk, beta, holding [n, S], the last two of shape (0, 0) where
+    nobody asks; account: after the mark. waits: as in `trade`. candidates [S] gets the columns, with `final_action` and `size` [n, S]: side
     and quote, unsigned, of the move. reasons [n, S]: of every other cell; 0, or that of its exit, where it is a candidate.
     """
     g, broker, base, is_gone = params["governor"], params["broker"], base_of(account, params), not account["equity"] > 0.0
@@ -166,8 +169,8 @@ def rebalance(t, bar, time, close, forecast, risk, beta, account, waits, positio
     is_flatten, is_due = is_killed and g["flatten_on_kill"] != 0, bar % g["rebalance_bars"] == 0
     betas = beta[t] if beta.shape[0] > 0 else close[t, :0]
     level, slope = multipliers(close[t], forecast[t], risk[t], betas, neutral)
-    a_year = NS_PER_YEAR / time / max(broker["max_holding_bars"], 1)
-    share = share_of(close[t], forecast[t], risk[t], betas, level, slope, allow_short, a_year, g)
+    first, lengths = max(broker["max_holding_bars"], 1), holding[t] if holding.shape[0] > 0 else close[t, :0]
+    share = share_of(close[t], forecast[t], risk[t], betas, lengths, level, slope, allow_short, first, NS_PER_YEAR / time / first, g)
     cost, most = g["band"] * (broker["fee_rate"] + broker["slippage_rate"]), g["max_position"]
     kept, more, m = 0.0, 0.0, np.int64(0)  # weights that stay or become smaller, and what is asked for beside them
     for s in range(close.shape[1]):

@@ -7,6 +7,7 @@ computed once for a whole sweep. Inside, cells are flat and pass the layers in c
 import numpy as np
 
 from qtcore.arbiter import advise, keep, score_cells, settle
+from qtcore.chain.horizons import hear, hears_horizons, n_bids, n_heard, n_maps
 from qtcore.chain.patterns import look_up, pattern_table
 from qtcore.chain.price import (
     N_BIDS,
@@ -15,6 +16,7 @@ from qtcore.chain.price import (
     average_block,
     costs_rule,
     lean_on_votes,
+    length_rule,
     map_at,
     no_map,
     price,
@@ -85,26 +87,35 @@ def note_doubts(bids, params, codes, start, stop):
     costs, horizon = costs_rule(broker["fee_rate"], broker["slippage_rate"]), float(broker["max_holding_bars"])
     for i in range(np.uintp(start), np.uintp(stop)):
         j = i - np.uintp(start)
-        carry = horizon * bids[Bid.CARRY, j]
-        _, _, in_doubt, is_arbiter = price_rule(bids[Bid.ENSEMBLE, j], bids[Bid.ARBITER, j], costs, carry, min_edge)
+        carry, rate = length_rule(bids, j, horizon) * bids[Bid.CARRY, j], horizon * bids[Bid.CARRY, j]
+        _, _, in_doubt, is_arbiter = price_rule(bids[Bid.ENSEMBLE, j], bids[Bid.ARBITER, j], costs, carry, rate, min_edge)
         verdict = codes[Code.VERDICT, i]
         codes[Code.VERDICT, i] = Verdict.ESCALATE.value if in_doubt & asks else verdict
         codes[Code.SOURCE, i] = Source.ARBITER.value if is_arbiter else Source.ENSEMBLE.value
 
 
 @kernel
-def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes, values, bids, start, stop):
+def decide_by_edge(
+    action, confidence, said, arbiter, probs, problem, pricing, every_map, offset, params, codes, values, filled, every_bid, start, stop
+):  # fmt: skip
     """Decide the cells [start, stop) by what their opinion earns after costs, and write down what meta layer and arbiter say to them.
 
-    codes, values [9 or 11, N]: read the ensemble's columns and LEAN; bids [7, >= stop - start]: scratch.
+    codes, values [9, 11 or 12, N]: read the ensemble's columns and LEAN; filled, every_bid: scratch. every_map: of all horizons.
     """
-    lean, meta = values[Value.LEAN], params[0]["meta"]
+    lean, meta, maps = values[Value.LEAN], params[0]["meta"], every_map[: n_maps(every_map, action, said)]
+    n_horizons = n_heard(action, said, params)
+    bids = every_bid if n_horizons > 1 else every_bid[:N_BIDS]
     keep(codes, values, start, stop)
     if params[0]["arbiter"]["enabled"] != 0:
         score_cells(arbiter, values[Value.ARBITER_SCORE], start, stop)
-    value(lean, pricing, values[Value.ARBITER_SCORE], probs[2], maps, offset, params, bids, start, stop, 0)
-    said, sure = codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE]
-    price(lean, bids, pricing, params, said, sure, values[Value.GROSS_EDGE :], start, stop, 0)
+    score = values[Value.ARBITER_SCORE]
+    value(lean, pricing, score, probs[2], maps, offset, params, bids, start, stop, 0)
+    if n_horizons > 1:
+        hear(
+            action, confidence, said, score, probs[2], pricing, every_map, offset, params, codes, values, filled, bids, start, stop
+        )  # fmt: skip
+    chosen, sure = codes[Code.RAW_ACTION], values[Value.RAW_CONFIDENCE]
+    price(lean, bids, pricing, params, chosen, sure, values[Value.GROSS_EDGE :], start, stop, 0)
     first, is_asked = start, (meta["enabled"] != 0) & (meta["mode"] == MetaMode.BET)
     while first < stop and is_asked:
         f, end = map_at(maps, first + offset)
@@ -123,13 +134,16 @@ def decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes
 def decide_block(
     action, confidence, said, arbiter, regime, probs, problem, pricing, maps, offset, params, codes, values, table, found, filled, bids
 ):  # fmt: skip
-    """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, 9 or 11, N] float64 is written, rows as in `Code` and `Value`.
+    """Decide N cells: every column of `codes` [11, N] int8 and `values` [5, 9, 11 or 12, N] float64 is written.
+
+    Rows stand in `Code` and `Value`.
 
     action [5, N] int8, -1 absent; confidence [5, N], NaN absent; arbiter [6, N] `ARBITER_INPUTS` and regime [2, N] `REGIME_INPUTS`, NaN
     unknown; probs [3, N]: SELL HOLD BUY of the meta model, NaN where it is not ready, for which `problem` [N] is the reason; [3, 1] of
     NaN and [1] stand for every cell; table: `pattern_table` of the parameters; found: scratch, int32, its length is the chunk in which
-    cells pass the layers. What `decide.rule = edge` reads, of any length else: said [5, 3 N] or [5, 0] (`fill_in`), pricing [3, N]
-    (`pricing_of`), maps MAP [F] and offset (`value`), and the scratch filled [5, >= 3 chunk], bids [7, >= chunk].
+    cells pass the layers. What `decide.rule = edge` reads, of any length else: said [5, 3 H N] or [5, 0] (`fill_in`), pricing [3, N]
+    (`pricing_of`), maps MAP [H * F] and offset (`value`), and the scratch filled [5, >= 3 chunk], bids [7, >= chunk], or [19, >= chunk]
+    where H is above 1.
     """
     n, meta, chunk = action.shape[1], params[0]["meta"], len(found)
     is_mean, is_priced = params[0]["ensemble"]["rule"] == EnsembleRule.MEAN, params[0]["decide"]["rule"] == DecideRule.EDGE
@@ -137,14 +151,18 @@ def decide_block(
         stop = min(start + chunk, n)
         look_up(action, regime, table, found, codes, start, stop)
         if is_mean:
-            average_block(action, confidence, said, maps, offset, params, codes, values, filled, start, stop)
+            average_block(
+                action, confidence, said, 0, maps[: n_maps(maps, action, said)], offset, params, codes, values, filled, start, stop
+            )
         else:
             average(action, confidence, params, codes, values, start, stop)
         if is_priced and not is_mean:
             lean_on_votes(codes, values, start, stop)
         reset(codes, values, start, stop)
         if is_priced:
-            decide_by_edge(arbiter, probs, problem, pricing, maps, offset, params, codes, values, bids, start, stop)
+            decide_by_edge(
+                action, confidence, said, arbiter, probs, problem, pricing, maps, offset, params, codes, values, filled, bids, start, stop
+            )  # fmt: skip
             continue
         if meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY:
             grade(action, confidence, params, codes, values, start, stop)
@@ -178,11 +196,11 @@ def decide(
 ) -> Decisions:
     """Decide a block; nothing is carried from one block to the next.
 
-    votes: `[5, n, S]`. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known. params: `Params`
-    or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one or `[n]`, is the
-    reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays. pricing [3, n, S]
-    (`pricing_of`) and maps (`maps_on`): for `decide.rule = edge`; without them there is no edge. out: decisions from
-    `Decisions.empty(n, S)` to write into, else fresh ones. Values are trusted (`check.as_votes`).
+    votes: `[5, n, S]`, of H horizons. arbiter `[6, n, S]`: `ARBITER_INPUTS`; regime `[2, n, S]`: `REGIME_INPUTS`; NaN where not known.
+    params: `Params` or its record. meta_probs `[3, n, S]`: SELL HOLD BUY of the meta model, NaN where it is not ready (`meta_problem`, one
+    or `[n]`, is the reason that is then recorded); None: no model; in mode `bet` the third plane is the probability that the bet pays.
+    pricing [3, n, S] (`pricing_of`) and maps (`maps_on`, of H horizons): for `decide.rule = edge`; without them there is no edge. out:
+    decisions from `Decisions.empty(n, S)` to write into, else fresh ones. Values are trusted (`check.as_votes`).
 
     Raises InputError on wrong shapes.
     """
@@ -197,12 +215,16 @@ def decide(
     ):
         if array is not None and array.shape != (rows, n, n_symbols):
             raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
-    check_probs(votes.probs, (N_MODELS, n, n_symbols, 3))
+    check_probs(votes.probs, (N_MODELS, n, n_symbols))
+    maps = no_map(votes.n_horizons) if maps is None else maps
+    if len(maps) % votes.n_horizons:
+        raise InputError(f"maps must be as many for each of {votes.n_horizons} horizons, was {len(maps)}; ask maps_on for so many")
     probs = np.full((3, 1, 1), np.nan) if meta_probs is None else meta_probs
     record = params.record() if isinstance(params, Params) else params
     is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE
     if out is None:
-        out = Decisions.empty(n, n_symbols, is_priced, record[0]["governor"]["book"] == BookKind.CROSS_SECTION)
+        is_book = record[0]["governor"]["book"] == BookKind.CROSS_SECTION
+        out = Decisions.empty(n, n_symbols, is_priced, is_book, hears_horizons(record, votes.n_horizons))
     if pricing is None:
         pricing = np.full((N_PRICING, n if is_priced else 0, n_symbols), np.nan)
     codes, values = out.slabs
@@ -216,7 +238,7 @@ def decide(
         _flat(probs),
         np.repeat(np.asarray(meta_problem, np.int64).reshape(-1), n_symbols if np.ndim(meta_problem) else 1),
         _flat(pricing),
-        no_map() if maps is None else maps,
+        maps,
         0,
         record,
         _flat(codes, np.int8),
@@ -224,7 +246,7 @@ def decide(
         pattern_table(record),
         np.empty(chunk, np.int32),
         np.empty((N_MODELS, 3 * chunk if is_priced else 0)),
-        np.empty((N_BIDS, chunk if is_priced else 0)),
+        np.empty((n_bids(votes.n_horizons), chunk if is_priced else 0)),
     )
     return out
 

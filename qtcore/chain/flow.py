@@ -97,6 +97,6 @@ def flow(bars: Bars, votes: Votes, planes: Planes, params: Params, state: TradeS
         k += loop(
             bars.open[b], bars.high[b], bars.low[b], bars.close[b], whole_funding if bars.funding is None else bars.funding[b],
             UNASKED, bars.open_time[b], bars.close_time[b], action[:m], confidence[:m], *UNPRICED, record, state.account, state.positions,
-            state.closed, scratch, codes[0, b], reasons[b], values[0, b], values[1, b], *lines[:, b], ledger[k:],
+            state.closed, state.lasts, scratch, codes[0, b], reasons[b], values[0, b], values[1, b], *lines[:, b], ledger[k:],
         )  # fmt: skip
     return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], lines[3], ledger[:k].copy())

@@ -16,13 +16,16 @@ from qtcore.check import as_array
 from qtcore.choices import MetaMode
 from qtcore.jit import kernel
 from qtcore.meta.bet import shrink_rule
-from qtcore.types import F8, I8, MAP, N_KNOTS, N_MODELS, NEVER, NS_PER_HOUR, Code, Value, Votes
+from qtcore.types import F8, I8, MAP, N_KNOTS, N_MODELS, NEVER, NS_PER_HOUR, Code, InputError, Value, Votes
 
 VOLATILITY, FUNDING, BETA, N_PRICING = range(4)  # rows of what prices an opinion
 
 
 class Bid(IntEnum):
-    """Rows of the valued opinion `bids [7, N]`; a bid has the sign of its side, 0.0 where there is none."""
+    """Rows of the valued opinion `bids [7, N]`; a bid has the sign of its side, 0.0 where there is none.
+
+    Of voters with several horizons these are of the horizon that speaks, and more rows follow (`qtcore.chain.horizons`).
+    """
 
     ENSEMBLE = 0
     WIN = 1
@@ -34,6 +37,7 @@ class Bid(IntEnum):
 
 
 N_BIDS = len(Bid)
+BARS = 2 * N_BIDS  # row after these and those of the next horizon: bars that a trade on the horizon that speaks lasts
 NO_CELL = 2**62  # beyond every block
 VOLATILITY_NAME = "volatility_72h"  # the feature that prices; 24, 72 and 168 hours earned the same (2026-11)
 BETA_NAME = "beta_168"  # the feature that a book may be neutral in
@@ -65,12 +69,13 @@ def net_rule(bid, costs, carry):
 
 
 @kernel(inline=True)
-def price_rule(bid, arbiter_bid, costs, carry, min_edge):
+def price_rule(bid, arbiter_bid, costs, carry, arbiter_carry, min_edge):
     """Return the bid that trades, its net edge, whether the ensemble is in doubt, and whether the bid is the arbiter's; 0.0 for none.
 
-    Without a bid that trades the edge is the ensemble's. The one place of this order: a block, a bar, a row of a sweep and its lanes ask.
+    carry, arbiter_carry: funding that a long expects to pay while the trade of either lasts. Without a bid that trades the edge is the
+    ensemble's. The one place of this order: a block, a bar, a row of a sweep and its lanes ask.
     """
-    net, other = net_rule(bid, costs, carry), net_rule(arbiter_bid, costs, carry)
+    net, other = net_rule(bid, costs, carry), net_rule(arbiter_bid, costs, arbiter_carry)
     in_doubt = (bid == 0.0) | (not net > min_edge)
     is_arbiter = in_doubt & (arbiter_bid != 0.0) & (other > min_edge)
     chosen = arbiter_bid if is_arbiter else bid
@@ -98,23 +103,52 @@ def map_at(maps, cell):
     return f, maps[f + 1]["first"] if f + 1 < len(maps) else np.int64(NO_CELL)
 
 
+@kernel(inline=True)
+def length_rule(bids, j, first):
+    """Return how many bars a trade on the opinion in column j of `bids` lasts. first: bars of the first horizon, of one alone."""
+    several = np.uintp(BARS) < np.uintp(len(bids))
+    bars = bids[np.uintp(BARS) if several else np.uintp(0), j]
+    return bars if several else first
+
+
+@kernel(inline=True)
+def is_told_rule(said, m, at):
+    """Whether the three probabilities of voter m from `at` on are known."""
+    return (said[m, at] == said[m, at]) & (said[m, at + 1] == said[m, at + 1]) & (said[m, at + 2] == said[m, at + 2])
+
+
 @kernel
-def fill_in(action, confidence, said, out, start, stop):
+def fill_in(action, confidence, said, horizon, out, start, stop):
     """Write the probabilities of the cells [start, stop) into out [5, >= 3 (stop - start)], with the confidence of who gave none.
 
-    action, confidence [5, N]; said [5, 3 N]: SELL HOLD BUY of one cell after the other, or [5, 0] where nobody gave any. A confidence
-    stands for its side, and the rest for HOLD; a HOLD leans to no side. Of an absent voter what is written does not count.
+    action, confidence [5, N]; said [5, 3 H N]: SELL HOLD BUY of one cell after the other, of H horizons in each, or [5, 0] where nobody
+    gave any; horizon: the number of that which is asked for. Who says nothing of it takes part with what it says of the first. A
+    confidence stands for its side, and the rest for HOLD; a HOLD leans to no side. Of an absent voter what is written does not count.
     """
+    width = np.uintp(said.shape[1] // max(action.shape[1], 1))
     for m in range(N_MODELS):
         for i in range(np.uintp(start), np.uintp(stop)):
-            at, to = 3 * i, 3 * (i - np.uintp(start))
+            at, to = width * i + np.uintp(3 * horizon), 3 * (i - np.uintp(start))
             vote, sure = action[m, i], confidence[m, i]
-            is_told = said.shape[1] > 0
-            for k in range(3 if is_told else 0):
-                is_told &= said[m, at + k] == said[m, at + k]
+            is_told = width > 0 and is_told_rule(said, m, at)
+            if width > 0 and horizon > 0 and not is_told:
+                at = width * i
+                is_told = is_told_rule(said, m, at)
             for k in range(3):
                 stands = (1.0 if k == 1 else 0.0) if vote == 1 else (sure if k == vote else (1.0 - sure if k == 1 else 0.0))
                 out[m, to + k] = said[m, at + k] if is_told else stands
+
+
+@kernel(inline=True)
+def choice_rule(sell, hold, buy):
+    """Return the first of HOLD, SELL, BUY with the largest probability, as an action."""
+    return 2 if (buy > hold) & (buy > sell) else (0 if (sell > hold) & (sell >= buy) else 1)
+
+
+@kernel(inline=True)
+def agreement_rule(n, voters):
+    """Return the consensus of n among so many voters, a code of `Consensus`."""
+    return (1 + (2 * n >= voters) + (4 * n >= 3 * voters) + (n >= voters)) if voters > 0 else 0
 
 
 @kernel
@@ -142,7 +176,7 @@ def average_cells(action, said, at, weights, codes, values, start, stop):
         lean, hold = lean / whole, hold / whole
         hold = hold if is_known else 0.5
         buy, sell = 0.5 * ((1.0 - hold) + lean), 0.5 * ((1.0 - hold) - lean)
-        chosen = 2 if (buy > hold) & (buy > sell) else (0 if (sell > hold) & (sell >= buy) else 1)
+        chosen = choice_rule(sell, hold, buy)
         codes[Code.ENSEMBLE_ACTION, i] = chosen
         values[Value.ENSEMBLE_CONFIDENCE, i] = buy if chosen == 2 else (sell if chosen == 0 else hold)
         values[Value.LEAN, i] = lean
@@ -150,30 +184,36 @@ def average_cells(action, said, at, weights, codes, values, start, stop):
 
 
 @kernel
-def average_block(action, confidence, said, maps, offset, params, codes, values, filled, start, stop):
+def average_block(action, confidence, said, horizon, maps, offset, params, codes, values, filled, start, stop):
     """Form the ensemble of the cells [start, stop) as the weighted mean, every map with its own factors of the weights.
 
-    action, confidence, said: as `fill_in` takes them, who writes into filled [5, >= 3 (stop - start)] where it must. Who agrees is
-    counted on action, a count of voters for the ensemble's action; no tie and no consensus of the vote is left.
+    action, confidence, said, horizon: as `fill_in` takes them, who writes into filled [5, >= 3 (stop - start)] where it must. Who agrees
+    is counted on action, of a later horizon on the largest probability, as voters for the ensemble's action; no tie and no consensus of
+    the vote is left.
     """
     given = params[0]["ensemble"]["weights"]
-    first = start
+    first, is_plain = start, said.shape[1] == 3 * action.shape[1]
+    if not is_plain:
+        fill_in(action, confidence, said, horizon, filled, start, stop)
     while first < stop:
         f, end = map_at(maps, first + offset)
         last, by = min(stop, end - offset), maps[f]["factors"]
         weights = (given[0] * by[0], given[1] * by[1], given[2] * by[2], given[3] * by[3], given[4] * by[4])
-        if said.shape[1] == 0 or not average_cells(action, said, first, weights, codes, values, first, last):
-            fill_in(action, confidence, said, filled, first, last)
+        if not is_plain:
+            average_cells(action, filled, first - start, weights, codes, values, first, last)
+        elif not average_cells(action, said, first, weights, codes, values, first, last):
+            fill_in(action, confidence, said, horizon, filled, first, last)
             average_cells(action, filled, 0, weights, codes, values, first, last)
         first = last
     for i in range(np.uintp(start), np.uintp(stop)):
-        n, chosen = np.int64(0), codes[Code.ENSEMBLE_ACTION, i]
+        n, chosen, j = np.int64(0), codes[Code.ENSEMBLE_ACTION, i], 3 * (i - np.uintp(start))
         for m in range(N_MODELS):
-            n += action[m, i] == chosen
-        voters = np.int64(codes[Code.N_VOTERS, i])
-        label = 1 + (2 * n >= voters) + (4 * n >= 3 * voters) + (n >= voters)
+            if horizon == 0:
+                n += action[m, i] == chosen
+            elif action[m, i] >= 0:
+                n += choice_rule(filled[m, j], filled[m, j + 1], filled[m, j + 2]) == chosen
         codes[Code.CONSENSUS_COUNT, i] = n
-        codes[Code.CONSENSUS, i] = label if voters > 0 else 0
+        codes[Code.CONSENSUS, i] = agreement_rule(n, np.int64(codes[Code.N_VOTERS, i]))
 
 
 @kernel
@@ -235,10 +275,11 @@ def value(lean, pricing, score, pays, maps, offset, params, bids, start, stop, a
 
 @kernel
 def price(lean, bids, pricing, params, raw_action, raw_confidence, money, start, stop, at):
-    """Decide the cells [start, stop) by what is left after costs: raw_action, raw_confidence [N], and money [3 or 5, N].
+    """Decide the cells [start, stop) by what is left after costs: raw_action, raw_confidence [N], and money [3, 5 or 6, N].
 
-    bids [7, ...]: as `value` wrote them, the first at `at`; pricing [3, N]. The confidence is the probability that the trade pays, of the
-    ensemble's side where nothing trades. Rows of money: gross edge, edge and risk, for a book forecast and beta too.
+    bids [7 or more, ...]: as `value` wrote them, the first at `at`; pricing [3, N]. The confidence is the probability that the trade pays,
+    of the ensemble's side where nothing trades. Rows of money: gross edge, edge and risk, for a book forecast and beta too, and of
+    several horizons how many bars the trade lasts. One of the arbiter lasts as long as the first horizon.
     """
     broker, min_edge = params[0]["broker"], params[0]["decide"]["min_edge"]
     costs, horizon = costs_rule(broker["fee_rate"], broker["slippage_rate"]), float(broker["max_holding_bars"])
@@ -247,7 +288,8 @@ def price(lean, bids, pricing, params, raw_action, raw_confidence, money, start,
         j = i + shift
         bid, win, risk = bids[Bid.ENSEMBLE, j], bids[Bid.WIN, j], bids[Bid.RISK, j]
         arbiter_bid, arbiter_win, arbiter_risk = bids[Bid.ARBITER, j], bids[Bid.ARBITER_WIN, j], bids[Bid.ARBITER_RISK, j]
-        chosen, edge, _, is_arbiter = price_rule(bid, arbiter_bid, costs, horizon * bids[Bid.CARRY, j], min_edge)
+        carry, rate = length_rule(bids, j, horizon) * bids[Bid.CARRY, j], horizon * bids[Bid.CARRY, j]
+        chosen, edge, _, is_arbiter = price_rule(bid, arbiter_bid, costs, carry, rate, min_edge)
         gross, other = abs(bid), abs(arbiter_bid)
         raw_action[i] = 2 if chosen > 0.0 else (0 if chosen < 0.0 else 1)
         raw_confidence[i] = arbiter_win if is_arbiter else win
@@ -257,11 +299,14 @@ def price(lean, bids, pricing, params, raw_action, raw_confidence, money, start,
         money[2, i] = arbiter_risk if is_arbiter else risk
     for i in range(np.uintp(start), np.uintp(stop if len(money) > Value.FORECAST - Value.GROSS_EDGE else start)):
         j = i + shift
-        carry = horizon * bids[Bid.CARRY, j]
-        _, _, _, is_arbiter = price_rule(bids[Bid.ENSEMBLE, j], bids[Bid.ARBITER, j], costs, carry, min_edge)
+        length, rate = length_rule(bids, j, horizon), horizon * bids[Bid.CARRY, j]
+        carry = length * bids[Bid.CARRY, j]
+        _, _, _, is_arbiter = price_rule(bids[Bid.ENSEMBLE, j], bids[Bid.ARBITER, j], costs, carry, rate, min_edge)
         bid = bids[Bid.ARBITER, j] if is_arbiter else bids[Bid.ENSEMBLE, j]
-        money[3, i] = forecast_rule(lean[i], bid, carry, is_arbiter)
+        money[3, i] = forecast_rule(lean[i], bid, rate if is_arbiter else carry, is_arbiter)
         money[4, i] = pricing[BETA, i]
+        if len(money) > Value.HOLDING - Value.GROSS_EDGE:
+            money[5, i] = horizon if is_arbiter else length
 
 
 def pricing_of(volatility: F8, carry: F8 | None = None, beta: F8 | None = None) -> F8:
@@ -275,9 +320,12 @@ def pricing_of(volatility: F8, carry: F8 | None = None, beta: F8 | None = None) 
 
 
 def leans_of(votes: Votes) -> F8:
-    """Return how far each voter leans, p_buy - p_sell or its signed confidence as in `fill_in`, NaN absent, [5, n, S]."""
+    """Return how far each voter leans, p_buy - p_sell or its signed confidence as in `fill_in`, NaN absent, [5, n, S].
+
+    Of several horizons the first.
+    """
     out = np.empty((*votes.action.shape, 3))
-    fill_in(*told(votes), out.reshape(N_MODELS, -1), 0, votes.action[0].size)
+    fill_in(*told(votes), 0, out.reshape(N_MODELS, -1), 0, votes.action[0].size)
     return np.where(votes.action >= 0, out[..., 2] - out[..., 0], np.nan)
 
 
@@ -288,24 +336,28 @@ def told(votes: Votes) -> tuple[NDArray[np.int8], F8, F8]:
     return action.reshape(N_MODELS, -1), confidence.reshape(N_MODELS, -1), probs
 
 
-def no_map() -> NDArray:
-    """Return the one map that knows of no edge: nothing trades on it."""
-    out = np.zeros(1, MAP)
+def no_map(n_horizons: int = 1) -> NDArray:
+    """Return the one map of each horizon that knows of no edge: nothing trades on it."""
+    out = np.zeros(n_horizons, MAP)
     out["start"], out["factors"], out["win"], out["arbiter_win"], out["full"] = NEVER, 1.0, np.nan, np.nan, 1.0
     return out
 
 
-def maps_on(maps: NDArray, close_time: I8, n_symbols: int) -> NDArray:
-    """Return those of the maps MAP [F], ordered by `start`, that decisions at `close_time` [n] need, with their `first` cell.
+def maps_on(maps: NDArray, close_time: I8, n_symbols: int, n_horizons: int = 1) -> NDArray:
+    """Return those of the maps MAP [H * F] that decisions at `close_time` [n] need, with their `first` cell, the same of each horizon.
 
-    Before the first there is no edge.
+    Those of a horizon stand together, ordered by `start`. Before the first there is no edge. Raises InputError where the maps are not
+    those of so many horizons.
     """
-    known = np.concatenate([no_map(), maps])
-    bars = np.append(np.searchsorted(close_time, known["start"]), max(1, len(close_time)))
+    starts = maps["start"].reshape(n_horizons, -1) if len(maps) % n_horizons == 0 else np.arange(2)[:, None]
+    if np.any(starts != starts[0]):
+        raise InputError(f"maps must begin at the same times for each of {n_horizons} horizons, was not so; fit them for these voters")
+    known = np.concatenate([no_map(n_horizons).reshape(n_horizons, 1), maps.reshape(n_horizons, -1)], axis=1)
+    bars = np.append(np.searchsorted(close_time, known["start"][0]), max(1, len(close_time)))
     kept = np.flatnonzero(bars[1:] > bars[:-1])
-    out: NDArray = known[kept]
+    out: NDArray = known[:, kept]
     out["first"] = bars[kept] * n_symbols
-    return out
+    return out.reshape(-1)
 
 
 def carry_weight(interval: int) -> float:

@@ -31,7 +31,7 @@ from qtcore.jit import kernel
 from qtcore.params import Params
 from qtcore.portfolio import init_account, mark_step, reduces_rule, ruin_rule, sum_up, write_off
 from qtcore.rules import Reason
-from qtcore.types import F8, FILL, N_CLOSED, NS_PER_DAY, NS_PER_MINUTE, WAITS, Action, Bars, InputError
+from qtcore.types import F8, FILL, I8, N_CLOSED, NS_PER_DAY, NS_PER_MINUTE, WAITS, Action, Bars, InputError, Money
 
 
 @kernel(inline=True)
@@ -169,16 +169,19 @@ def order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, horizon
 
 @kernel
 def trade(
-    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, gross, edge, risk, forecast, beta, params_record,
-    account_record, positions, closed, scratch, final_action, reasons, size, pnl, equity, balance, exposure, worth, fills,
+    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, gross, edge, risk, forecast, beta, holding,
+    params_record, account_record, positions, closed, lasts, scratch, final_action, reasons, size, pnl, equity, balance, exposure, worth,
+    fills,
 ):  # fmt: skip
     """Trade a block of n bars. Returns the number of fills.
 
     open_ ... close [n, S] prices, NaN at holes; funding [n, S], or shape (0, 0) without; traded [n, S]: `traded_before`, read where
     `broker.impact` is above 0, else shape (0, 0); open_time, close_time [n] ns UTC.
     action [n, S] int8, confidence [n, S]: the opinion before the governor; gross, edge, risk [n, S]: its price (`MONEY_COLUMNS`), or shape
-    (0, 0) where it has none; forecast, beta [n, S]: what a book reads (`BOOK_COLUMNS`), else (0, 0). params_record: `Params.record()`.
-    account_record ACCOUNT [1], positions POSITION [S], closed CLOSED [N_CLOSED]: the state, updated in place. scratch [2, S] uintp.
+    (0, 0) where it has none; forecast, beta [n, S]: what a book reads (`BOOK_COLUMNS`), else (0, 0); holding [n, S]: bars that a
+    trade on the opinion lasts, or (0, 0) for `broker.max_holding_bars`. params_record: `Params.record()`.
+    account_record ACCOUNT [1], positions POSITION [S], closed CLOSED [N_CLOSED], lasts [S] int64, `TradeState.lasts`: the state, updated in
+    place. scratch [2, S] uintp.
     Outputs: final_action [n, S] int8; reasons [n, S] uint8; size [n, S] approved notional, signed, 0.0 else; pnl [n, S] what the
     symbol added to equity in the bar; equity, balance, exposure, worth [n] when the bar is done; fills FILL [K]: the ledger.
 
@@ -195,6 +198,7 @@ def trade(
     is_next_close, is_worst = broker["fill"] == FillAt.NEXT_CLOSE, broker["fill"] == FillAt.WORST
     waits = WAITS if broker["fill"] == FillAt.ONE_BAR_LATER else 0
     is_book = g["book"] == BookKind.CROSS_SECTION
+    has_lengths = holding.shape[0] > 0 and not is_book
     has_funding, own_bar = funding.shape[0] > 0, (0 if is_close_fill else 1) + (1 if waits != 0 else 0)
     held, candidates, n_held, n_pending, k = scratch[0], scratch[1], zero, zero, zero
     screen(action, confidence, close, params, reasons, final_action, size, pnl)
@@ -264,7 +268,8 @@ def trade(
                 unrealised += position["unrealised"]
                 committed += position["entry_notional"]
                 if not (is_next_close | is_book):  # 7 exits are ordered before entries
-                    order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, horizon, is_flatten, waits)
+                    most = lasts[s] if lasts[s] > 0 else horizon
+                    order_exit(t, s, bar, position, action, reasons, is_priced, own_bar, most, is_flatten, waits)
             is_entering = (position["pending_notional"] != 0.0) & (not reduces_rule(position["pending_exit"]))
             if is_entering:  # on its way: to the open after the next, or to this close
                 committed += abs(position["pending_notional"])
@@ -285,7 +290,9 @@ def trade(
             )
             n_pending = zero
             for i in range(n_held if not is_book else zero):
-                order_exit(t, held[i], bar, positions[held[i]], action, reasons, is_priced, own_bar, horizon, is_flatten, waits)
+                s = held[i]
+                most = lasts[s] if lasts[s] > 0 else horizon
+                order_exit(t, s, bar, positions[s], action, reasons, is_priced, own_bar, most, is_flatten, waits)
 
         roll_day(account, now, params)  # 6
         halt(account, now, params)
@@ -294,7 +301,7 @@ def trade(
         m = zero
         if is_book:  # 7 of a book: what becomes smaller is ordered, what would become larger is asked for
             m = rebalance(
-                t, bar, now - open_time[t], close, forecast, risk, beta, account, waits, positions, params, candidates, reasons,
+                t, bar, now - open_time[t], close, forecast, risk, beta, holding, account, waits, positions, params, candidates, reasons,
                 final_action, size,
             )  # fmt: skip
             if m > g["max_daily_trades"] - account["trades_today"]:
@@ -325,6 +332,7 @@ def trade(
             if reason == Reason.APPROVED:
                 final_action[t, s] = final_action[t, s] if is_book else action[t, s]
                 size[t, s] = notional
+                lasts[s] = np.int64(holding[t, s]) if has_lengths else zero
                 position["pending_notional"] = notional
                 position["pending_exit"] |= waits
                 account["exposure"] += abs(notional)
@@ -375,15 +383,16 @@ class TradeState:
     positions: NDArray  # POSITION [S]
     closed: NDArray  # CLOSED [N_CLOSED], a ring
     traded: F8  # [S] quote volume of the last bar with any (`traded_before`); followed where `broker.impact` is above 0
+    lasts: I8  # [S] bars that the trade ordered last on a symbol lasts; 0: `broker.max_holding_bars`
 
     @classmethod
     def fresh(cls, params: Params, n_symbols: int) -> "TradeState":
         """Start flat with the initial cash."""
-        return cls(*init_account(params, n_symbols), np.zeros(n_symbols))
+        return cls(*init_account(params, n_symbols), np.zeros(n_symbols), np.zeros(n_symbols, np.int64))
 
     def copy(self) -> "TradeState":
         """Copy every array."""
-        return TradeState(self.account.copy(), self.positions.copy(), self.closed.copy(), self.traded.copy())
+        return TradeState(*(np.copy(array) for array in vars(self).values()))
 
     def lift_halt(self, params: Params) -> None:
         """Allow entries again after a drawdown halt; the peak restarts from today's equity or balance (`spec` 10.6 p).
@@ -420,7 +429,7 @@ def fill_capacity(params: Params, close_time: NDArray[np.int64], n_symbols: int)
     return 2 * approvals + reductions + 3 * n_symbols
 
 
-UNPRICED = (np.empty((0, 0)),) * 5  # what an opinion without a price has of it
+UNPRICED = (np.empty((0, 0)),) * 6  # what an opinion without a price has of it
 UNASKED = np.empty((0, 0))  # quote volumes where nobody asks how much was traded
 
 
@@ -440,7 +449,7 @@ def run_trade(
     params: Params,
     state: TradeState,
     loop: Callable[..., int] = trade,
-    money: tuple[F8, F8, F8, F8, F8] = UNPRICED,
+    money: Money = UNPRICED,
 ) -> TradeResult:
     """Trade the opinion `action`, `confidence` [n, S] on `bars`; `state` is carried on in place.
 
@@ -455,7 +464,7 @@ def run_trade(
     k = loop(
         bars.open, bars.high, bars.low, bars.close, funding, depths(bars, params, state.traded), bars.open_time, bars.close_time, action,
         confidence, *money, params.record(),
-        state.account, state.positions, state.closed, np.empty((2, n_symbols), np.uintp),
+        state.account, state.positions, state.closed, state.lasts, np.empty((2, n_symbols), np.uintp),
         codes[0], reasons, values[0], values[1], *lines, ledger,
     )  # fmt: skip
     return TradeResult(codes[0], reasons, values[0], values[1], lines[0], lines[1], lines[2], lines[3], ledger[:k].copy())

@@ -193,7 +193,7 @@ def forecast_lanes(p, s, own, bids, cell, lean):
     n = 0
     for i in range(LANES):
         costs, due = costs_rule(own[FEE_RATE + i], own[SLIPPAGE_RATE + i]), own[MAX_HOLDING_BARS + i] * carry
-        _, _, _, is_arbiter = price_rule(bid, other, costs, due, own[MIN_EDGE + i])
+        _, _, _, is_arbiter = price_rule(bid, other, costs, due, due, own[MIN_EDGE + i])
         forecast = forecast_rule(lean, other if is_arbiter else bid, due, is_arbiter)
         varies = other_risk if is_arbiter else risk
         is_in = enters_rule(0.0, forecast, varies)

@@ -23,8 +23,8 @@ class Market:
     action [B, 5, C], confidence [B, 5, C], arbiter [B, 6, C], regime [B, 2, C]: C cells of a block, absent and NaN beyond the last bar.
     pattern, score [B, C]: number of the votes in the pattern table, score of the arbiter.
     probs [B, 3, C] of the meta model, [1, 3, 1] without one; problem [B, C] or [1, 1]: why it is silent, `Reason` codes.
-    said [B, 5, 3 C], the voters' probabilities, or [1, 5, 0], pricing [B, 3, C], or [1, 3, 0], and maps MAP [F], `first` in cells: what
-    prices the opinion (`qtcore.chain.price`).
+    said [B, 5, 3 H C], the voters' probabilities, or [1, 5, 0], pricing [B, 3, C], or [1, 3, 0], and maps MAP [H * F], `first` in cells:
+    what prices the opinion (`qtcore.chain.price`).
     cells [n, S] int8: the regime of every cell, 0 to 8, for metrics by regime; (0, 0) without them.
     traded [S]: quote volume of each symbol's last bar with any before the first bar here (`last_traded`), 0.0 where there was none.
     first: number of the first bar here since the account began, by which a book counts its rebalancings.
@@ -86,6 +86,11 @@ class Market:
             said = _blocked(votes.probs.reshape(N_MODELS, n, -1), size, np.nan)
         before = np.zeros(n_symbols) if traded is None else traded
         return cls(bars, size, action, confidence, said, *planes, pattern, score, meta, silent, prices, known, regimes, before, first)
+
+    @property
+    def n_horizons(self) -> int:
+        """Number of horizons that the voters speak of."""
+        return max(1, self.said.shape[2] // (3 * self.action.shape[2]))
 
     def buffers(self, n_threads: int) -> tuple[NDArray[np.int8], F8, F8, I8]:
         """Return the opinion that each thread laid out last, for it to use again.

@@ -296,7 +296,7 @@ def price_lanes(p, s, own, bids, cell, is_killed, allows_short, is_by_confidence
     n, scale, other_scale = 0, scale_rule(win, is_by_confidence, reference), scale_rule(other_win, is_by_confidence, reference)
     for i in range(LANES):
         costs, due = costs_rule(own[FEE_RATE + i], own[SLIPPAGE_RATE + i]), own[MAX_HOLDING_BARS + i] * carry
-        chosen, edge, _, is_arbiter = price_rule(bid, other, costs, due, own[MIN_EDGE + i])
+        chosen, edge, _, is_arbiter = price_rule(bid, other, costs, due, due, own[MIN_EDGE + i])
         action = 2 if chosen > 0.0 else (0 if chosen < 0.0 else 1)
         sure = other_win if is_arbiter else win
         share = edge_share_rule(edge, other_risk if is_arbiter else risk)

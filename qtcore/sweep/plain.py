@@ -11,6 +11,7 @@ import numpy as np
 
 from qtcore.arbiter import opinion_rule, settle_rule
 from qtcore.chain.decide import decide_block
+from qtcore.chain.horizons import n_bids, n_heard
 from qtcore.chain.patterns import N_PATTERNS, N_SLICES, fill_table
 from qtcore.chain.price import N_BIDS
 from qtcore.chain.trade import trade
@@ -19,10 +20,25 @@ from qtcore.jit import kernel, prange
 from qtcore.metrics import update_metrics
 from qtcore.params import PARAMS
 from qtcore.rules import Reason
-from qtcore.types import ACCOUNT, CLOSED, FILL, METRICS, N_ALONE, N_CLOSED, N_MODELS, N_UNPRICED, POSITION, REGIME_METRICS, Code, Value
+from qtcore.types import (
+    ACCOUNT,
+    CLOSED,
+    FILL,
+    METRICS,
+    N_ALONE,
+    N_BOOK,
+    N_CLOSED,
+    N_MODELS,
+    N_UNPRICED,
+    POSITION,
+    REGIME_METRICS,
+    Code,
+    Value,
+)
 
 N_REGIMES = 15  # nine regimes, three volatilities, three trends
-N_CODES, N_VALUES = len(Code), len(Value)
+N_CODES, N_VALUES, N_MONEY = len(Code), len(Value), len(Value) - Value.GROSS_EDGE
+N_BIDS_OF_SEVERAL = n_bids(2)
 CLOSED_BYTES, FILL_BYTES = CLOSED.itemsize, FILL.itemsize
 
 
@@ -58,8 +74,10 @@ def sweep_piece(
     codes, values = np.empty((N_CODES, size * n_symbols), np.int8), np.empty((N_VALUES, size * n_symbols))
     table, found = np.empty(N_PATTERNS * N_SLICES, np.int32), np.empty(size * n_symbols, np.int32)
     n_priced = n if pricing.shape[2] > 0 else 0
-    money, n_cells = np.empty((5, n_priced, n_symbols)), size * n_symbols if n_priced > 0 else 0
-    filled, bids = np.empty((N_MODELS, 3 * n_cells)), np.empty((N_BIDS, n_cells))
+    money, n_cells = np.empty((N_MONEY, n_priced, n_symbols)), size * n_symbols if n_priced > 0 else 0
+    has_horizons = said.shape[2] > 3 * action.shape[2]
+    filled, bids = np.empty((N_MODELS, 3 * n_cells)), np.empty((N_BIDS_OF_SEVERAL if has_horizons else N_BIDS, n_cells))
+    lasts = np.zeros(n_symbols, np.int64)
     account, positions = fresh_account.copy(), fresh_positions.copy()
     closed, scratch = np.zeros(N_CLOSED * CLOSED_BYTES, np.uint8), np.empty((2, n_symbols), np.uintp)
     governed, amounts = np.empty((2, size, n_symbols), np.int8), np.empty((2, size, n_symbols))
@@ -70,26 +88,29 @@ def sweep_piece(
             opine(
                 action, confidence, said, arbiter, regime, pattern, score, probs, problem, pricing, maps, records[row],
                 groups[:, row] != known, codes, values, table, found, filled, bids, base, raw_action.reshape(-1),
-                raw_confidence.reshape(-1), money.reshape(5, -1),
+                raw_confidence.reshape(-1), money.reshape(N_MONEY, -1),
             )  # fmt: skip
             known[:] = groups[:, row]
         account[:] = fresh_account
         positions[:] = fresh_positions
         closed[:] = 0
+        lasts[:] = 0
         start_row(records[row], account, metrics[row])
         is_priced = n_priced > 0 and records[row].view(PARAMS)[0]["decide"]["rule"] == DecideRule.EDGE
         is_book = is_priced and records[row].view(PARAMS)[0]["governor"]["book"] == BookKind.CROSS_SECTION
+        is_heard = has_horizons and n_heard(action[0], said[0], records[row].view(PARAMS)) > 1
         for first in range(0, n, size):
             last = min(first + size, n)
             prices, shares = slice(first, last if is_priced else first), slice(first, last if is_book else first)
+            lengths = slice(first, last if is_heard else first)
             before = account.view(ACCOUNT)[0]["equity"]
             k = trade(
                 open_[first:last], high[first:last], low[first:last], close[first:last],
                 funding[first:last], traded[first:last], open_time[first:last], close_time[first:last],
                 raw_action[first:last], raw_confidence[first:last], money[0, prices], money[1, prices], money[2, prices],
-                money[3, shares], money[4, shares],
+                money[3, shares], money[4, shares], money[5, lengths],
                 records[row].view(PARAMS), account.view(ACCOUNT),
-                positions.view(POSITION), closed.view(CLOSED), scratch, governed[0, : last - first],
+                positions.view(POSITION), closed.view(CLOSED), lasts, scratch, governed[0, : last - first],
                 governed[1, : last - first].view(np.uint8), amounts[0, : last - first], amounts[1, : last - first],
                 lines[0, : last - first], lines[1, : last - first], lines[2, : last - first], lines[3, : last - first],
                 fills.view(FILL),
@@ -125,11 +146,11 @@ def opine(
     action, confidence, said, arbiter, regime, pattern, score, probs, problem, pricing, maps, record, is_new, codes, values, table, found,
     filled, bids, base, raw_action, raw_confidence, money,
 ):  # fmt: skip
-    """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N], and money [5, N] or [5, 0].
+    """Decide every cell with one row of parameters (`record`, bytes) into raw_action, raw_confidence [N], and money [6, N] or [6, 0].
 
     action ... maps: as in `Market`. is_new [3]: ensemble, pattern table and opinion, whether each differs from before. codes [11, C],
-    values [11, C], found [C], filled [5, 3 C], bids [7, C]: scratch of a block; table: room for nine pattern tables; base [N]: confidence
-    of the ensemble. Both are kept.
+    values [12, C], found [C], filled [5, 3 C], bids [7 or 19, C]: scratch of a block; table: room for nine pattern tables; base [N]:
+    confidence of the ensemble. Both are kept.
     """
     params, size = record.view(PARAMS), len(found)
     is_fixed = True
@@ -139,7 +160,8 @@ def opine(
     is_policy = meta["enabled"] != 0 and meta["mode"] == MetaMode.POLICY and meta["variant"] == MetaVariant.PUBLISHED
     is_priced = params[0]["decide"]["rule"] == DecideRule.EDGE
     is_book = is_priced and params[0]["governor"]["book"] == BookKind.CROSS_SECTION
-    n_values = N_VALUES if is_book else N_ALONE if is_priced else N_UNPRICED
+    is_heard = n_heard(action[0], said[0], params) > 1
+    n_values = N_VALUES if is_heard else N_BOOK if is_book else N_ALONE if is_priced else N_UNPRICED
     is_quick = is_fixed and is_policy and meta["policy_base"] == PolicyBase.SHARED
     patterns = table[:N_PATTERNS] if is_fixed else table
     if is_new[1]:

@@ -35,6 +35,7 @@ class Driver(IntEnum):
     TIMES = 2  # float64 cannot hold the times of the bars exactly
     HOLES = 3  # a bar has an open or a close without the other
     FEW = 4  # fewer than LEAST settings of its kind
+    HORIZONS = 5  # voters speak of several horizons
     PARAMETER = 8  # and above: the first parameter whose value lanes do not take, 8 + its number in the order of declaration
 
 

@@ -54,8 +54,8 @@ def equity_at(market: Market, records: NDArray, ends: NDArray[np.int64]) -> F8:
 
 def drivers(market: Market, records: NDArray) -> NDArray[np.int8]:
     """Say for every row of `records` (PARAMS [P]) who runs it in `sweep`, beside the other rows: `Driver` [P]."""
-    if market.cells.size or not len(records):
-        return np.full(len(records), Driver.REGIMES, np.int8)
+    if _is_plain(market) or not len(records):
+        return np.full(len(records), Driver.REGIMES if market.cells.size else Driver.HORIZONS, np.int8)
     out = suited(market.bars, records)
     plain = cut(market.bars, records, market.probs.shape[2] > 1).plain
     out[plain] = np.where(out[plain] == Driver.LANES, Driver.FEW, out[plain])
@@ -65,7 +65,7 @@ def drivers(market: Market, records: NDArray) -> NDArray[np.int8]:
 def run_order(market: Market, records: NDArray) -> I8:
     """Return the numbers of `records` (PARAMS [P]) in the order in which the drivers run them: pieces of it are as quick as the whole."""
     lanes, plain = np.empty(0, np.int64), np.arange(len(records))
-    if len(plain) and not market.cells.size:
+    if len(plain) and not _is_plain(market):
         chunks = cut(market.bars, records, market.probs.shape[2] > 1)
         lanes, plain = chunks.rows.reshape(-1), chunks.plain
         lanes = lanes[np.sort(np.unique(lanes, return_index=True)[1])]  # without what fills a chunk up
@@ -86,10 +86,15 @@ def _run(market: Market, records: NDArray, ends: I8, n_chunks: int = 0) -> tuple
     metrics = np.repeat(init_metrics(0.0), p)
     regimes = np.zeros((p if market.cells.size else 0, N_REGIMES), REGIME_METRICS)
     equity = np.empty((p, len(ends)))
-    plain = np.arange(p) if market.cells.size or p == 0 else _in_lanes(market, records, ends, metrics, equity)
+    plain = np.arange(p) if _is_plain(market) or p == 0 else _in_lanes(market, records, ends, metrics, equity)
     if len(plain):
         _plainly(market, records, plain, ends, n_chunks, metrics, regimes, equity)
     return metrics, regimes, equity
+
+
+def _is_plain(market: Market) -> bool:
+    """Whether the plain driver runs every row: lanes keep no metrics by regime, and hear one horizon."""
+    return bool(market.cells.size) or market.n_horizons > 1
 
 
 def _in_lanes(market: Market, records: NDArray, ends: I8, metrics: NDArray, equity: F8) -> I8:

@@ -42,7 +42,7 @@ from qtcore.chain.trade import UNPRICED, TradeState, run_trade, trade
 from qtcore.choices import EnsembleRule, MetaMode
 from qtcore.features import Planes
 from qtcore.meta import Hits, MetaSource, hit_bars, meta_problems, meta_probs
-from qtcore.types import F8, I8, N_ALONE, NS_PER_DAY, Value, Votes
+from qtcore.types import F8, I8, NS_PER_DAY, Money, Value, Votes, n_values
 from research.errors import several
 from research.runs.benchmark import growth
 from research.runs.record import RunRecord
@@ -60,7 +60,7 @@ CONSTANT = 1e-18  # variance of a lean that never changes
 MANY = 1_000_000  # distinct placebos, from which on they are not counted
 KEYS = {"timing": 0x71A1, "direction": 0xD12E}  # of Philox, beside the number of the fold or block
 
-Said = tuple[NDArray[np.int8], F8, tuple[F8, F8, F8, F8, F8]]  # raw action, raw confidence and money of the tested rows
+Said = tuple[NDArray[np.int8], F8, Money]  # raw action, raw confidence and money of the tested rows
 
 
 def placebo(run: RunRecord, draws: int | None = None) -> dict[str, Any]:
@@ -373,8 +373,8 @@ class Replay:
             seen = votes if len(self.spans) == 1 else votes[rows], self.planes.arbiter[:, rows], self.planes.regime[:, rows]
             parts.append(decide(*seen, params, of[0], meta_problem=problem[rows], pricing=of[1], maps=maps))
         action, confidence = (np.concatenate([getattr(part, name) for part in parts]) for name in ("raw_action", "raw_confidence"))
-        gross, edge, risk, forecast, beta = map(np.concatenate, zip(*(part.money for part in parts)))
-        return action, confidence, (gross, edge, risk, forecast, beta)
+        gross, edge, risk, forecast, beta, holding = map(np.concatenate, zip(*(part.money for part in parts)))
+        return action, confidence, (gross, edge, risk, forecast, beta, holding)
 
     def turned(self, sign: I8) -> Said:
         """Trade on bids times `sign` [n] of each row: 1 as they were, -1 to the other side."""
@@ -383,15 +383,15 @@ class Replay:
             return (1 + (action - 1) * sign[:, None]).astype(np.int8), confidence, UNPRICED
         bids, signs = self.bids.copy(), np.repeat(sign, self.n_symbols)
         bids[[Bid.ENSEMBLE, Bid.ARBITER]] *= signs
-        rows_of_money = len(Value) - Value.GROSS_EDGE if self.run.params.is_book else N_ALONE - Value.GROSS_EDGE
-        action, confidence, money = np.empty(self.n_cells, np.int8), np.empty(self.n_cells), np.empty((rows_of_money, self.n_cells))
+        n_rows = n_values(True, self.run.params.is_book, self.run.result.decisions.holding is not None) - Value.GROSS_EDGE
+        action, confidence, money = np.empty(self.n_cells, np.int8), np.empty(self.n_cells), np.empty((n_rows, self.n_cells))
         pricing = self.pricing.reshape(len(self.pricing), -1)
         for rows, params in self._priced_spans:
             start, stop = rows.start * self.n_symbols, rows.stop * self.n_symbols
             price(self._lean, bids, pricing, params.record(), action, confidence, money, start, stop, start)
         shape = self.n, self.n_symbols
-        gross, edge, risk, forecast, beta = (*(plane.reshape(shape) for plane in money), *UNPRICED)[: len(UNPRICED)]
-        return action.reshape(shape), confidence.reshape(shape), (gross, edge, risk, forecast, beta)
+        gross, edge, risk, forecast, beta, holding = (*(plane.reshape(shape) for plane in money), *UNPRICED)[: len(UNPRICED)]
+        return action.reshape(shape), confidence.reshape(shape), (gross, edge, risk, forecast, beta, holding)
 
     @cached_property
     def bids(self) -> F8:

@@ -108,7 +108,7 @@ def _traded(loop: Any, bars: Bars, action: NDArray, confidence: NDArray, params:
     shares = (0.002 * (action - 1), np.ones(action.shape)) if params.is_book else UNPRICED[:2]
     is_priced, parts = params.decide.rule == DecideRule.EDGE, []
     for a, b in pairwise(edges):
-        money = (edge[a:b], edge[a:b], risk[a:b], shares[0][a:b], shares[1][a:b]) if is_priced else UNPRICED
+        money = (edge[a:b], edge[a:b], risk[a:b], shares[0][a:b], shares[1][a:b], UNPRICED[0]) if is_priced else UNPRICED
         if b > a:
             parts.append(run_trade(bars[a:b], cut(action[a:b]), cut(confidence[a:b]), params, state, loop, money))
     out = {name: np.concatenate([getattr(p, name) for p in parts]) for name in ("governor_reason", "size", "equity", "balance")}

@@ -62,7 +62,7 @@ class Loop:
 
     def run(self) -> int:
         state = TradeState.fresh(self.params, S)
-        arrays = state.account, state.positions, state.closed
+        arrays = state.account, state.positions, state.closed, state.lasts
         return trade(*self.prices, *self.votes, *UNPRICED, self.record, *arrays, self.scratch, *self.out)
 
 
@@ -129,7 +129,7 @@ def test_one_bar_from_a_kernel(benchmark, opinion):
 
     def bar_by_bar():
         state = TradeState.fresh(loop.params, S)
-        arrays = state.account, state.positions, state.closed
+        arrays = state.account, state.positions, state.closed, state.lasts
         return one_by_one(*loop.prices, *loop.votes, *UNPRICED, loop.record, *arrays, loop.scratch, *loop.out)
 
     assert bar_by_bar() == loop.run()
@@ -138,17 +138,17 @@ def test_one_bar_from_a_kernel(benchmark, opinion):
 
 @kernel
 def one_by_one(
-    open_, high, low, close, funding, open_time, close_time, action, confidence, gross, edge, risk, params, account, positions, closed,
-    scratch, final_action, reasons, size, pnl, equity, balance, exposure, fills,
+    open_, high, low, close, funding, traded, open_time, close_time, action, confidence, gross, edge, risk, forecast, beta, holding, params,
+    account, positions, closed, lasts, scratch, final_action, reasons, size, pnl, equity, balance, exposure, worth, fills,
 ):  # fmt: skip
     """Call `trade` with one bar at a time."""
     k = 0
     for t in range(close.shape[0]):
         i = slice(t, t + 1)
         k += trade(
-            open_[i], high[i], low[i], close[i], funding, open_time[i], close_time[i], action[i], confidence[i], gross, edge, risk,
-            params, account, positions, closed, scratch,
-            final_action[i], reasons[i], size[i], pnl[i], equity[i], balance[i], exposure[i], fills,
+            open_[i], high[i], low[i], close[i], funding, traded, open_time[i], close_time[i], action[i], confidence[i], gross, edge, risk,
+            forecast, beta, holding, params, account, positions, closed, lasts, scratch,
+            final_action[i], reasons[i], size[i], pnl[i], equity[i], balance[i], exposure[i], worth[i], fills,
         )  # fmt: skip
     return k
 

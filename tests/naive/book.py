@@ -12,7 +12,8 @@ DELAY = {"close": 0, "one_bar_later": 2}
 def rebalance(book, bar, row, money, taken):
     """Order what becomes smaller, and return what would become larger: {symbol: signed quote}, before cooldown and daily limit.
 
-    money: gross edge, edge, risk, forecast and beta of the bar, a list each. taken: symbols with an order on its way.
+    money: gross edge, edge, risk, forecast, beta and, of several horizons, their lengths, of the bar, a list each. taken: symbols with
+    an order on its way.
     """
     p, reasons, n = book.p, row["governor_reason"], len(book.symbols)
     base = book.equity if p["governor.drawdown_basis"] == "equity" else book.balance
@@ -76,7 +77,7 @@ def band(p, bar, money):
 
     None where it has no opinion.
     """
-    _, _, risk, forecast, beta = money
+    _, _, risk, forecast, beta, holding = money
     n = len(risk)
     known = [s for s in range(n) if not math.isnan(bar["close"][s]) and not math.isnan(forecast[s]) and risk[s] > 0.0]
     betas = [1.0 if math.isnan(b) else b for b in beta] if beta else [1.0] * n
@@ -85,7 +86,8 @@ def band(p, bar, money):
     aims = {s: p["governor.kelly_fraction"] * excess[s] / risk[s] for s in known}
     if not p["broker.allow_short"]:
         aims = {s: max(aim, 0.0) for s, aim in aims.items()}
-    share = scaled(p, bar, aims, risk)
+    first = max(p["broker.max_holding_bars"], 1)
+    share = scaled(p, bar, aims, [v * (first / holding[s]) for s, v in enumerate(risk)] if holding else risk)
     cost = p["governor.band"] * (p["broker.fee_rate"] + p["broker.slippage_rate"])
     most = p["governor.max_position"]
     least = -most if p["broker.allow_short"] else 0.0

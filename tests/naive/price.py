@@ -42,11 +42,11 @@ def net_rule(bid, costs, carry):
     return abs(bid) - costs - (carry if bid > 0.0 else -carry)
 
 
-def price_rule(bid, arbiter_bid, costs, carry, min_edge):
+def price_rule(bid, arbiter_bid, costs, carry, arbiter_carry, min_edge):
     edge = net_rule(bid, costs, carry)
     if bid != 0.0 and edge > min_edge:
         return bid, edge, False, False
-    other = net_rule(arbiter_bid, costs, carry)
+    other = net_rule(arbiter_bid, costs, arbiter_carry)
     if arbiter_bid != 0.0 and other > min_edge:
         return arbiter_bid, other, True, True
     return 0.0, edge, True, False
@@ -70,8 +70,12 @@ def fill_in(votes, probs):
     return out
 
 
-def average_block(votes, probs, map_, p):
-    """The weighted mean: action, confidence, lean, and how many agree."""
+def largest(sell, hold, buy):
+    return BUY if buy > hold and buy > sell else SELL if sell > hold and sell >= buy else HOLD
+
+
+def average_block(votes, probs, map_, p, later=False):
+    """The weighted mean: action, confidence, lean, and how many agree. later: at a horizon after the first, of which no vote is known."""
     whole = lean = hold = 0.0
     for three, weight, factor in zip(fill_in(votes, probs), p["ensemble.weights"], map_["factors"]):
         if three is not None and not any(math.isnan(x) for x in three):
@@ -79,8 +83,9 @@ def average_block(votes, probs, map_, p):
             whole, lean, hold = whole + w, lean + w * (three[2] - three[0]), hold + w * three[1]
     lean, hold = (lean / whole, hold / whole) if whole > 0.0 else (0.0, 0.5)
     buy, sell = 0.5 * ((1.0 - hold) + lean), 0.5 * ((1.0 - hold) - lean)
-    action = BUY if buy > hold and buy > sell else SELL if sell > hold and sell >= buy else HOLD
-    n, said = len([v for v in votes if v]), [v[0] for v in votes if v].count(action)
+    action = largest(sell, hold, buy)
+    cast = [largest(*three) for three in fill_in(votes, probs) if three] if later else [v[0] for v in votes if v]
+    n, said = len(cast), cast.count(action)
     return {
         "ensemble_action": action,
         "ensemble_confidence": (sell, hold, buy)[action],
@@ -115,22 +120,27 @@ def value(lean, pricing, inputs, pays, map_, p):
     return out
 
 
-def price(lean, bids, beta, p):
-    """What is decided, and the price of that."""
-    bid, win, risk, other, other_win, other_risk, carry = bids
-    costs = costs_rule(p["broker.fee_rate"], p["broker.slippage_rate"])
-    chosen, edge, _, is_arbiter = price_rule(bid, other, costs, p["broker.max_holding_bars"] * carry, p["decide.min_edge"])
+def price(lean, bids, beta, p, bars=None):
+    """What is decided, and the price of that. bars: how long a trade on the ensemble's opinion lasts, of several horizons; else None."""
+    bid, win, risk, other, other_win, other_risk, rate = bids
+    costs, first = costs_rule(p["broker.fee_rate"], p["broker.slippage_rate"]), p["broker.max_holding_bars"]
+    length = first if bars is None else bars
+    chosen, edge, _, is_arbiter = price_rule(bid, other, costs, length * rate, first * rate, p["decide.min_edge"])
     edge = edge if bid != 0.0 or is_arbiter else -costs
-    speaks = other if is_arbiter else bid
-    forecast = speaks - p["broker.max_holding_bars"] * carry if lean != 0.0 or is_arbiter else NAN
-    in_book = {"forecast": forecast, "beta": beta} if p["governor.book"] == "cross_section" else {}
-    return in_book | {
-        "raw_action": BUY if chosen > 0.0 else SELL if chosen < 0.0 else HOLD,
-        "raw_confidence": other_win if is_arbiter else win,
-        "gross_edge": max(abs(bid), abs(other)),
-        "edge": edge if lean != 0.0 or is_arbiter else NAN,
-        "risk": other_risk if is_arbiter else risk,
-    }
+    forecast = (other - first * rate if is_arbiter else bid - length * rate) if lean != 0.0 or is_arbiter else NAN
+    in_book = {"forecast": forecast, "beta": beta} if p["governor.book"] == "cross_section" or bars is not None else {}
+    of_several = {} if bars is None else {"holding": float(first if is_arbiter else length)}
+    return (
+        in_book
+        | of_several
+        | {
+            "raw_action": BUY if chosen > 0.0 else SELL if chosen < 0.0 else HOLD,
+            "raw_confidence": other_win if is_arbiter else win,
+            "gross_edge": max(abs(bid), abs(other)),
+            "edge": edge if lean != 0.0 or is_arbiter else NAN,
+            "risk": other_risk if is_arbiter else risk,
+        }
+    )
 
 
 def judge_bets(lean, pays, problem, map_, action):
@@ -145,10 +155,11 @@ def judge_bets(lean, pays, problem, map_, action):
     }
 
 
-def note_doubts(bids, p):
+def note_doubts(bids, p, bars=None):
     """Whether the arbiter is asked, and whether its bid trades."""
-    costs = costs_rule(p["broker.fee_rate"], p["broker.slippage_rate"])
-    _, _, in_doubt, is_arbiter = price_rule(bids[0], bids[3], costs, p["broker.max_holding_bars"] * bids[6], p["decide.min_edge"])
+    costs, first = costs_rule(p["broker.fee_rate"], p["broker.slippage_rate"]), p["broker.max_holding_bars"]
+    length = first if bars is None else bars
+    _, _, in_doubt, is_arbiter = price_rule(bids[0], bids[3], costs, length * bids[6], first * bids[6], p["decide.min_edge"])
     asked = {"verdict": Verdict.ESCALATE} if in_doubt and p["arbiter.enabled"] else {}
     return {"source": Source.ARBITER if is_arbiter else Source.ENSEMBLE, **asked}
 
@@ -176,19 +187,44 @@ def advise(inputs, win, in_use, column):
     }
 
 
-def decide_block(votes, probs, inputs, regime, pricing, pays, problem, map_, p):
-    """Decide one cell by its edge: a dict with every decision column and the money. pricing: volatility, carry and beta."""
+def gain_rule(bid, carry):
+    return net_rule(bid, 0.0, carry) if bid != 0.0 else 0.0
+
+
+def hear(column, bids, votes, later, pricing, inputs, pays, p):
+    """The horizon that earns most before costs, the earlier of equals: its columns, bids and length.
+
+    later: of each horizon after the first its probabilities and map.
+    """
+    bars = p["broker.max_holding_bars"]
+    for probs, map_ in later:
+        said = average_block(votes, [b if b and not any(map(math.isnan, b)) else a for a, b in probs], map_, p, later=True)
+        own = value(said["lean"], pricing, inputs, pays, map_, p)
+        if own[0] != 0.0 and gain_rule(own[0], map_["bars"] * own[6]) > gain_rule(bids[0], bars * bids[6]):
+            column, bids, bars = column | said, [*own[:3], *bids[3:]], map_["bars"]
+    return column, bids, bars
+
+
+def decide_block(votes, probs, inputs, regime, pricing, pays, problem, map_, p, later=()):
+    """Decide one cell by its edge: a dict with every decision column and the money. pricing: volatility, carry and beta.
+
+    later: of each horizon after the first, what every voter said of it, and its map.
+    """
     column = {**opinion.vote(votes, regime, p), **opinion.reset()}
-    if p["ensemble.rule"] == "mean":
+    is_mean, bars = p["ensemble.rule"] == "mean", None
+    if is_mean:
         column |= average_block(votes, probs, map_, p)
     else:
         column["lean"] = lean_on_votes(column)
     column |= opinion.keep(column)
     bids = value(column["lean"], pricing, inputs, pays, map_, p)
-    column |= price(column["lean"], bids, pricing[2], p)
+    if later and is_mean:
+        asked = [(list(zip(probs, told)), own) for told, own in later]
+        column, bids, bars = hear(column, bids, votes, asked, pricing, inputs, pays, p)
+    column |= price(column["lean"], bids, pricing[2], p, bars)
     if p["meta.enabled"]:
         column |= judge_bets(column["lean"], pays, problem, map_, column["ensemble_action"])
-    column |= note_doubts(bids, p)
+    column |= note_doubts(bids, p, bars)
     if p["arbiter.enabled"]:
         column |= advise(inputs, bids[4], map_["arbiter_slope"] > 0.0, column)
     return column

@@ -39,15 +39,15 @@ class Book:
         self.day, self.trades_today, self.halted, self.n_halted, self.halt_time = None, 0, False, 0, None
         self.n_trades, self.n_cancelled, self.t = 0, 0, -1
         flat = {"pos": None, "pending": None, "due": -1, "exit": None, "exit_due": -1, "last_close": NAN, "last_bar": -1, "last_loss": None}
-        self.symbols = [{**flat, "traded": 0.0} for _ in range(n_symbols)]
+        self.symbols = [{**flat, "traded": 0.0, "lasts": None} for _ in range(n_symbols)]
         self.history, self.ledger = [], []
 
 
 def trade(bars, actions, confidences, p, book=None, funding=None, money=None):
     """Run bars (dict of lists) through the account. Returns the book and a dict of outputs, one row per bar.
 
-    money: gross edge, edge and risk of every cell, and for a book forecast and beta, a list of rows each, empty where nobody asks; None
-    where the opinion has no price.
+    money: gross edge, edge and risk of every cell, for a book forecast and beta, and of several horizons how many bars a trade lasts, a
+    list of rows each, empty where nobody asks; None where the opinion has no price.
     """
     n_symbols = len(bars["close"][0])
     book = book or Book(p, n_symbols)
@@ -343,6 +343,7 @@ def govern(book, bar, row, actions, confidences, cancelled):
         if reasons[s] == Reason.APPROVED:
             row["final_action"][s], row["size"][s] = actions[s], size
             book.symbols[s]["pending"], book.symbols[s]["due"] = size, book.t + DELAY.get(p["broker.fill"], 1)
+            book.symbols[s]["lasts"] = book.money[5][s] if book.money and book.money[5] else None
             book.exposure += abs(size)
             book.trades_today += 1
     row["governor_reason"] = [int(r) for r in reasons]
@@ -397,7 +398,7 @@ def order_exit(book, s, action, reasons, leaving):
     if (action == SELL and side > 0) or (action == BUY and side < 0):
         code = Reason.EXIT_SIGNAL
         reasons[s] = code
-    elif p["broker.max_holding_bars"] and age >= p["broker.max_holding_bars"]:
+    elif (most := sym["lasts"] or p["broker.max_holding_bars"]) and age >= most:
         code = Reason.HORIZON
     elif p["governor.emergency_stop"] and p["governor.flatten_on_kill"]:
         code = Reason.EMERGENCY_STOP_ACTIVE

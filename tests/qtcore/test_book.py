@@ -140,7 +140,7 @@ def test_a_hole_neither_enters_nor_shifts_the_others(seed, neutral, hole):
     rest = [np.delete(plane, hole) for plane in (close, forecast, risk, beta)]
     full = book.multipliers(close, forecast, risk, beta, governor["neutral"])
     assert full == book.multipliers(*rest, governor["neutral"])
-    shares = [book.share_of(*planes, *full, True, 1_000.0, governor) for planes in ((close, forecast, risk, beta), rest)]
+    shares = [book.share_of(*planes, np.empty(0), *full, True, 5, 1_000.0, governor) for planes in ((close, forecast, risk, beta), rest)]
     assert shares[0] == shares[1]
 
 
@@ -239,7 +239,7 @@ def test_the_weights_are_those_of_an_optimiser(neutral, seed):
     close, forecast, risk = np.ones(n), rng.normal(0.0, 0.003, n), rng.uniform(1e-4, 9e-4, n)
     beta = rng.normal(1.0, 0.4, n)
     level, slope = book.multipliers(close, forecast, risk, beta, governor["neutral"])
-    share = book.share_of(close, forecast, risk, beta, level, slope, True, 1_000.0, governor)
+    share = book.share_of(close, forecast, risk, beta, np.empty(0), level, slope, True, 5, 1_000.0, governor)
     excess = np.array([book.excess_rule(forecast[s], beta[s], level, slope) for s in range(n)])
     aims = share * excess / risk
     held = aims + rng.choice([0.02, 0.2], n) * rng.normal(0.0, 1.0, n)
@@ -269,7 +269,7 @@ def test_the_optimum_of_skfolio_without_costs_is_ours():
     rng, n = np.random.default_rng(3), 8
     forecast, risk = np.abs(rng.normal(0.0, 0.003, n)) + 1e-3, rng.uniform(1e-4, 9e-4, n)
     governor = book_params(**{"governor.max_position": 1.0, "governor.max_exposure": 1.0}).record()[0]["governor"]
-    share = book.share_of(np.ones(n), forecast, risk, np.empty(0), 0.0, 0.0, True, 1_000.0, governor)
+    share = book.share_of(np.ones(n), forecast, risk, np.empty(0), np.empty(0), 0.0, 0.0, True, 5, 1_000.0, governor)
 
     class Known(prior.BasePrior):
         def __init__(self):
@@ -300,7 +300,7 @@ def test_the_twin_of_a_band_has_its_width():
     """By hand: one symbol, forecast 20 bp, variance 1e-4, an eighth of Kelly, costs 5 bp: the aim is 2.5, the band 1.875 to 3.125."""
     p = book_params(**{"governor.kelly_fraction": 0.125, "governor.max_position": 1.0, "governor.max_exposure": 10.0}).flat()
     bar = {"close": [1.0], "close_time": 3_600 * 10**9, "open_time": 0}
-    low, high, _ = naive_book.band(p | {"governor.max_position": 1.0}, bar, [[0.0], [0.0], [1e-4], [0.002], []])[0]
+    low, high, _ = naive_book.band(p | {"governor.max_position": 1.0}, bar, [[0.0], [0.0], [1e-4], [0.002], [], []])[0]
     share = 1.0 / (0.002 / 1e-4)  # scaled down to the largest position: the band with it, and cut off there
     assert (low, high) == pytest.approx((share * 0.0015 / 1e-4, 1.0))
 

@@ -274,8 +274,8 @@ def test_without_a_map_nothing_trades():
 @settings(max_examples=200, deadline=None)
 @given(*[st.floats(-0.05, 0.05) for _ in range(3)], st.floats(0, 0.01), st.floats(0, 0.01))
 def test_a_bid_trades_exactly_when_it_clears(bid, other, carry, costs, least):
-    chosen, edge, in_doubt, is_arbiter = price_rule(bid, other, costs, carry, least)
-    assert (chosen, edge, in_doubt, is_arbiter) == naive.price_rule(bid, other, costs, carry, least)
+    chosen, edge, in_doubt, is_arbiter = price_rule(bid, other, costs, carry, carry, least)
+    assert (chosen, edge, in_doubt, is_arbiter) == naive.price_rule(bid, other, costs, carry, carry, least)
     assert chosen == 0.0 or net_rule(chosen, costs, carry) > least
     if chosen == 0.0:
         assert all(b == 0.0 or not net_rule(b, costs, carry) > least for b in (bid, other))
@@ -306,7 +306,7 @@ def test_voters_without_probabilities_lean_by_their_confidence():
         np.array([[0.1, 0.3, 0.6], [np.nan] * 3, [0.1, 0.8, 0.1], [np.nan] * 3, [0.0, 0.1, 0.9]]).reshape(5, 1, 1, 3),
     )
     filled = np.empty((5, 3))
-    fill_in(*told(votes), filled, 0, 1)
+    fill_in(*told(votes), 0, filled, 0, 1)
     want = [[0.1, 0.3, 0.6], [0.7, 1.0 - 0.7, 0.0], [0.1, 0.8, 0.1], [0.0, 0.1, 0.9]]
     np.testing.assert_array_equal(filled[[0, 1, 2, 4]], want)  # the absent voter does not count
     np.testing.assert_array_equal(leans_of(votes)[:, 0, 0], [0.6 - 0.1, -0.7, 0.0, np.nan, 0.9])

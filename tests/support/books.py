@@ -59,7 +59,7 @@ def book_world(n: int, n_symbols: int, seed: int = 0, size: float = 0.002, unkno
     beta = 1.0 + 0.5 * slow_noise(rng, shape, 0.99)
     beta[rng.random(shape) < unknown] = np.nan
     action, confidence = rng.integers(0, 3, shape).astype(np.int8), rng.uniform(0.3, 1.0, shape)
-    money = np.abs(forecast), np.abs(forecast) - 0.001, risk, forecast, beta
+    money = np.abs(forecast), np.abs(forecast) - 0.001, risk, forecast, beta, np.empty((0, 0))
     return SimpleNamespace(bars=awkward_bars(n, seed, n_symbols), said=(action, confidence), money=money)
 
 
@@ -95,5 +95,5 @@ def planted_book(seed: int, ic: float, keeps: float = 0.9, n: int = 3_000, n_sym
     forecast = np.ascontiguousarray(volatility * ic * signal * (1.0 - keeps**HOLDS) / (1.0 - keeps))
     risk = np.ascontiguousarray(np.broadcast_to(HOLDS * volatility**2, shape))
     said = np.ones(shape, np.int8), np.ones(shape)
-    money = np.abs(forecast), np.abs(forecast), risk, forecast, np.ones(shape)
+    money = np.abs(forecast), np.abs(forecast), risk, forecast, np.ones(shape), np.empty((0, 0))
     return SimpleNamespace(bars=bars, said=said, money=money)

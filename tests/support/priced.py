@@ -1,5 +1,6 @@
 """Worlds whose opinions have a price: votes with probabilities, volatilities, funding, and three maps that begin inside."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,3 +62,27 @@ def priced_world(n: int, n_symbols: int, seed: int = 0, *, meta: bool = True, pr
         pricing=pricing_of(volatility, carry, np.random.default_rng([seed, 9]).normal(1.0, 0.5, (n, n_symbols))),
         maps=random_maps(rng, [0, n_symbols * (n // 4), n_symbols * (n // 2) + 3]),
     )
+
+
+LENGTHS = (0, 12, 3)  # bars of the horizons of `with_horizons`; the first is that of `broker.max_holding_bars`
+
+
+def with_horizons(w: SimpleNamespace, n_horizons: int, seed: int = 0) -> SimpleNamespace:
+    """Let the voters of a priced world speak of later horizons too, two of them never and the others not in every cell."""
+    rng, probs = np.random.default_rng([seed, 3]), [w.votes.probs]
+    for _ in range(1, n_horizons):
+        told = rng.dirichlet([0.6, 0.6, 0.6], w.votes.action.shape)
+        told[w.votes.action < 0] = np.nan
+        told[rng.random(w.votes.action.shape) < 0.1] = np.nan
+        told[[1, 3]] = np.nan
+        probs.append(told)
+    parts = [w.maps]
+    for bars in LENGTHS[1:n_horizons]:
+        maps = random_maps(rng, w.maps["first"].tolist())
+        maps["slope"] *= 1.1
+        for name in ("is_seated", "skip", "full"):
+            maps[name] = w.maps[name]
+        maps["bars"] = bars
+        parts.append(maps)
+    votes = replace(w.votes, probs=np.ascontiguousarray(np.concatenate(probs, axis=3)))
+    return SimpleNamespace(**vars(w) | {"votes": votes, "maps": np.concatenate(parts)})
