@@ -58,7 +58,18 @@ def as_votes(votes: Votes, n: int, n_symbols: int) -> Votes:
         block = shares[start : start + _CHECKED]
         if np.any(wrong := (block < 0.0) | (block > 1.0)):
             raise InputError(f"votes.probs must be NaN (absent) or in [0, 1], was {block[wrong][0]:g}")
+    if votes.maps is not None and not are_whole(votes.maps["start"], votes.n_horizons):
+        rule = f"votes.maps must begin at the same rising times for each of {votes.n_horizons} horizons"
+        raise InputError(f"{rule}, was not so; fit them for these voters")
     return replace(votes, action=action, confidence=confidence, probs=probs)
+
+
+def are_whole(starts: np.ndarray, n_horizons: int) -> bool:
+    """Whether starts of maps, one horizon after the other, rise and are the same for each of so many horizons."""
+    if len(starts) == 0 or len(starts) % n_horizons:
+        return False
+    each = starts.reshape(n_horizons, -1)
+    return bool((each == each[0]).all() and (each[0, 1:] > each[0, :-1]).all())
 
 
 def check_probs(probs: np.ndarray | None, shape: tuple[int, ...]) -> None:

@@ -311,20 +311,17 @@ class Engine:
         """Decide the block, every stage of the parameters with its own."""
         spans = self.params.spans(bars.close_time)
         if len(spans) == 1:
-            maps = self._maps_on(bars)
+            maps = maps_on(self._maps, bars.close_time, len(bars.symbols))
             return decide(votes, planes.arbiter, planes.regime, spans[0][1], probs, meta_problem=problem, pricing=pricing, maps=maps)
         has_horizons = hears_horizons(self.params.record(), votes.n_horizons)
         out = Decisions.empty(bars.n, len(bars.symbols), self._is_priced, self.params.is_book, has_horizons)
         for rows, params in spans:
             meta, prices = (None if a is None else a[:, rows] for a in (probs, pricing))
-            maps = self._maps_on(bars[rows])
+            maps = maps_on(self._maps, bars.close_time[rows], len(bars.symbols))
             seen = votes[rows], planes.arbiter[:, rows], planes.regime[:, rows]
             part = decide(*seen, params, meta, meta_problem=problem[rows], pricing=prices, maps=maps)
             out.slabs[0][:, rows], out.slabs[1][:, rows] = part.slabs
         return out
-
-    def _maps_on(self, bars: Bars) -> NDArray:
-        return maps_on(self._maps, bars.close_time, len(bars.symbols), self._n_horizons)
 
     def _pricing(self, bars: Bars, planes: Planes) -> F8 | None:
         """Return what prices the opinions of the block, None where nobody reads it."""
@@ -349,9 +346,8 @@ class Engine:
             raise InputError(f"judge must return actions 0, 1 or 2, was {action.min()} to {action.max()}")
         decisions.raw_action[:], decisions.raw_confidence[:], decisions.source[:] = action, confidence, Source.META
         if pricing is not None and decisions.edge is not None:
-            first = self._maps_on(bars)
-            first = first[: len(first) // self._n_horizons]
-            price_opinion(action, confidence, pricing, first, self.params, decisions)
+            first = self._maps[: len(self._maps) // votes.n_horizons]  # it has one horizon
+            price_opinion(action, confidence, pricing, maps_on(first, bars.close_time, len(bars.symbols)), self.params, decisions)
 
     def _trading(self) -> AbstractContextManager[None]:
         return nullcontext() if self._trade is trade else own_code("trade must run as a trade loop")

@@ -217,8 +217,8 @@ def decide(
             raise InputError(f"{name} must be of shape [{rows}, {n}, {n_symbols}] (planes, bars, symbols), was {list(array.shape)}")
     check_probs(votes.probs, (N_MODELS, n, n_symbols))
     maps = no_map(votes.n_horizons) if maps is None else maps
-    if len(maps) % votes.n_horizons:
-        raise InputError(f"maps must be as many for each of {votes.n_horizons} horizons, was {len(maps)}; ask maps_on for so many")
+    if len(maps) % votes.n_horizons or np.count_nonzero(maps["first"] == maps["first"][0]) != votes.n_horizons:
+        raise InputError(f"maps must be as many for each of {votes.n_horizons} horizons, was {len(maps)}; ask maps_on for the same")
     probs = np.full((3, 1, 1), np.nan) if meta_probs is None else meta_probs
     record = params.record() if isinstance(params, Params) else params
     is_priced = record[0]["decide"]["rule"] == DecideRule.EDGE
@@ -249,6 +249,23 @@ def decide(
         np.empty((n_bids(votes.n_horizons), chunk if is_priced else 0)),
     )
     return out
+
+
+def bids_of(votes: Votes, arbiter: F8, params: Params, meta_probs: F8 | None, pricing: F8, maps: np.ndarray) -> F8:
+    """Value the opinion of a block, each cell of the horizon that speaks there: rows as in `Bid` and `horizons.Best`, [19, n * S].
+
+    votes: of several horizons, all of which may speak; the rest as in `decide`.
+    """
+    n_cells, record = votes.action[0].size, params.record()
+    codes, values = np.zeros((len(Code), n_cells), np.int8), np.empty((len(Value), n_cells))
+    bids, filled = np.empty((n_bids(votes.n_horizons), n_cells)), np.empty((N_MODELS, 3 * n_cells))
+    pays, score, prices = np.full(1, np.nan) if meta_probs is None else _flat(meta_probs)[2], np.empty(n_cells), _flat(pricing)
+    score_cells(_flat(arbiter), score, 0, n_cells)
+    first = maps[: len(maps) // votes.n_horizons]
+    average_block(*told(votes), 0, first, 0, record, codes, values, filled, 0, n_cells)
+    value(values[Value.LEAN], prices, score, pays, first, 0, record, bids, 0, n_cells, 0)
+    hear(*told(votes), score, pays, prices, maps, 0, record, codes, values, filled, bids, 0, n_cells)
+    return bids
 
 
 def price_opinion(action: np.ndarray, confidence: F8, pricing: F8, maps: np.ndarray, params: Params, out: Decisions) -> None:

@@ -16,7 +16,7 @@ from qtcore.check import as_array
 from qtcore.choices import MetaMode
 from qtcore.jit import kernel
 from qtcore.meta.bet import shrink_rule
-from qtcore.types import F8, I8, MAP, N_KNOTS, N_MODELS, NEVER, NS_PER_HOUR, Code, InputError, Value, Votes
+from qtcore.types import F8, I8, MAP, N_KNOTS, N_MODELS, NEVER, NS_PER_HOUR, Code, Value, Votes
 
 VOLATILITY, FUNDING, BETA, N_PRICING = range(4)  # rows of what prices an opinion
 
@@ -343,21 +343,23 @@ def no_map(n_horizons: int = 1) -> NDArray:
     return out
 
 
-def maps_on(maps: NDArray, close_time: I8, n_symbols: int, n_horizons: int = 1) -> NDArray:
-    """Return those of the maps MAP [H * F] that decisions at `close_time` [n] need, with their `first` cell, the same of each horizon.
+def maps_on(maps: NDArray, close_time: I8, n_symbols: int) -> NDArray:
+    """Return those of the maps MAP [H * F] that decisions at `close_time` [n] need, with their `first` cell, as many for each horizon.
 
-    Those of a horizon stand together, ordered by `start`. Before the first there is no edge. Raises InputError where the maps are not
-    those of so many horizons.
+    Those of a horizon stand together, ordered by `start`, the same for each. Before the first there is no edge.
     """
-    starts = maps["start"].reshape(n_horizons, -1) if len(maps) % n_horizons == 0 else np.arange(2)[:, None]
-    if np.any(starts != starts[0]):
-        raise InputError(f"maps must begin at the same times for each of {n_horizons} horizons, was not so; fit them for these voters")
+    n_horizons = horizons_of(maps)
     known = np.concatenate([no_map(n_horizons).reshape(n_horizons, 1), maps.reshape(n_horizons, -1)], axis=1)
     bars = np.append(np.searchsorted(close_time, known["start"][0]), max(1, len(close_time)))
     kept = np.flatnonzero(bars[1:] > bars[:-1])
     out: NDArray = known[:, kept]
     out["first"] = bars[kept] * n_symbols
     return out.reshape(-1)
+
+
+def horizons_of(maps: NDArray) -> int:
+    """Return of how many horizons maps MAP [H * F] are: each begins anew with the same `start`."""
+    return max(1, int(np.count_nonzero(maps["start"] == maps["start"][:1])))
 
 
 def carry_weight(interval: int) -> float:

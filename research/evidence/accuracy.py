@@ -111,7 +111,8 @@ def opinions(run: RunRecord) -> dict[str, Opinion]:
 
     out = {}
     for m in voting:
-        probs = None if votes.probs is None or np.isnan(votes.probs[m][everyone]).any() else votes.probs[m]
+        said = None if votes.probs is None else votes.probs[m, ..., :3]
+        probs = None if said is None or np.isnan(said[everyone]).any() else said
         out[votes.names[m]] = Opinion(where(everyone, votes.action[m]), votes.confidence[m], probs)
     if learned := meta_scores(run.result, run.params):
         out |= {name: Opinion(where(everyone, said[0]), said[1], said[2]) for name, said in learned.items()}

@@ -97,7 +97,8 @@ def audit_leakage(
         if progress is not None:
             progress(1, 1, f"shuffled {name}: training the wrong way")
         assert made.probs is not None
-        scored, gap = _compare(wrong, made.probs[made.names.index(model)], made.labels, made.label.horizon, out_of_sample(bars, made))
+        own = made.probs[made.names.index(model), ..., :3]
+        scored, gap = _compare(wrong, own, made.labels, made.label.horizon, out_of_sample(bars, made))
         rows += [{"split": split, "features": name} | block for split, block in zip(SPLITS, scored, strict=True)]
         gaps[name] = gap
     config = {

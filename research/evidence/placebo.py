@@ -36,8 +36,8 @@ from numpy.typing import NDArray
 
 from qtcore.arbiter import score_cells
 from qtcore.broker import last_traded
-from qtcore.chain.decide import decide
-from qtcore.chain.price import N_BIDS, Bid, leans_of, maps_on, no_map, price, value
+from qtcore.chain.decide import bids_of, decide
+from qtcore.chain.price import N_BIDS, Bid, horizons_of, leans_of, maps_on, no_map, price, value
 from qtcore.chain.trade import UNPRICED, TradeState, run_trade, trade
 from qtcore.choices import EnsembleRule, MetaMode
 from qtcore.features import Planes
@@ -326,9 +326,13 @@ class Replay:
 
     @cached_property
     def maps(self) -> NDArray:
-        """Maps MAP [F], from the first row on."""
-        maps = self.run.result.votes.maps
-        return maps_on(no_map() if maps is None else maps, self.bars.close_time, self.n_symbols)
+        """Maps MAP [H * F], from the first row on."""
+        return maps_on(self._known, self.bars.close_time, self.n_symbols)
+
+    @property
+    def _known(self) -> NDArray:
+        votes = self.run.result.votes
+        return no_map(votes.n_horizons) if votes.maps is None else votes.maps
 
     @cached_property
     def asks(self) -> bool:
@@ -369,7 +373,7 @@ class Replay:
             of = [None if plane is None else plane[:, rows] for plane in (probs, self.pricing)]
             maps = self.maps
             if len(self.spans) > 1:
-                maps = maps_on(self.maps, self.bars.close_time[rows], self.n_symbols)
+                maps = maps_on(self._known, self.bars.close_time[rows], self.n_symbols)
             seen = votes if len(self.spans) == 1 else votes[rows], self.planes.arbiter[:, rows], self.planes.regime[:, rows]
             parts.append(decide(*seen, params, of[0], meta_problem=problem[rows], pricing=of[1], maps=maps))
         action, confidence = (np.concatenate([getattr(part, name) for part in parts]) for name in ("raw_action", "raw_confidence"))
@@ -395,16 +399,23 @@ class Replay:
 
     @cached_property
     def bids(self) -> F8:
-        """What every opinion may be counted on to earn before costs, [7, n * S], rows as in `Bid`."""
+        """What every opinion may be counted on to earn before costs, [7 or 19, n * S], of the horizon that speaks; rows as in `Bid`."""
+        assert self.pricing is not None
+        if self.run.result.decisions.holding is not None and "judge" not in self.run.own_layers:
+            told, parts = self.run.result.meta_probs, []
+            for rows, params in self._priced_spans:
+                meta = None if told is None else told[2:, self.rows][:, rows].repeat(3, axis=0)
+                maps = maps_on(self._known, self.bars.close_time[rows], self.n_symbols)
+                parts.append(bids_of(self.votes[rows], self.planes.arbiter[:, rows], params, meta, self.pricing[:, rows], maps))
+            return np.concatenate(parts, axis=1)
         bids, score, pays = np.empty((N_BIDS, self.n_cells)), np.empty(self.n_cells), np.full(1, np.nan)
         score_cells(np.ascontiguousarray(self.planes.arbiter).reshape(6, -1), score, 0, self.n_cells)
         if self.run.result.meta_probs is not None:
             pays = np.ascontiguousarray(self.run.result.meta_probs[2, self.rows]).reshape(-1)
-        assert self.pricing is not None
-        pricing = self.pricing.reshape(len(self.pricing), -1)
+        pricing, first = self.pricing.reshape(len(self.pricing), -1), self.maps[: len(self.maps) // horizons_of(self._known)]
         for rows, params in self._priced_spans:
             start, stop = rows.start * self.n_symbols, rows.stop * self.n_symbols
-            value(self._lean, pricing, score, pays, self.maps, 0, params.record(), bids, start, stop, start)
+            value(self._lean, pricing, score, pays, first, 0, params.record(), bids, start, stop, start)
         return bids
 
     @cached_property

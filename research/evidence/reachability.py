@@ -224,7 +224,7 @@ def rules(run: RunRecord) -> dict[str, list[dict[str, Any]]]:
     wished = voted & (d.raw_action != Action.HOLD)
     judged = _marked(rule_counts(d.meta_reason[voted], order), dead, off)
     if scenes[0].params.meta.mode == MetaMode.BET:
-        heard = voted & (map_rows(run, slice(None))["is_seated"] == 0)[:, None]
+        heard = voted & (map_rows(run, slice(None))[0]["is_seated"] == 0)[:, None]
         for row in judged:
             if Reason[row["rule"]] in BETS:
                 row["advised"] = int(np.count_nonzero(heard & (d.meta_reason == Reason[row["rule"]])))

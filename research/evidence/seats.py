@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.chain.price import maps_on
-from qtcore.types import MAP
+from qtcore.types import F8, MAP
 from research.runs.price_text import map_text, place_text, seat_text
 from research.runs.record import RunRecord
 
@@ -24,11 +24,24 @@ def served(run: RunRecord, rows: slice) -> list[tuple[Any, Told]]:
 
 
 def map_rows(run: RunRecord, rows: slice) -> NDArray:
-    """Return the map that each bar of some rows was decided with, MAP [m]."""
+    """Return the map that each bar of some rows was decided with, MAP [H, m], of each horizon."""
     maps, time = run.result.votes.maps, run.bars.close_time[rows]
     known = maps_on(np.empty(0, MAP) if maps is None else maps, time, 1)
-    found: NDArray = known[np.searchsorted(known["first"], np.arange(len(time)), side="right") - 1]
+    each = known.reshape(np.count_nonzero(known["first"] == known["first"][0]), -1)
+    found: NDArray = each[:, np.searchsorted(each[0]["first"], np.arange(len(time)), side="right") - 1]
     return found
+
+
+def slopes(run: RunRecord, rows: slice, first: F8, later: Sequence[F8]) -> F8:
+    """Return the slope that counts in each cell of some rows, [m, S], of the horizon that speaks there.
+
+    first [m], later [m] for each further horizon: a slope for each bar.
+    """
+    out = np.repeat(first[:, None], len(run.bars.symbols), axis=1)
+    for bars, own in zip(run.predictions.later, later):
+        assert run.result.decisions.holding is not None
+        out = np.where(run.result.decisions.holding[rows] == bars, own[:, None], out)
+    return out
 
 
 def seats_at(row: Any, told: Told, names: Sequence[str]) -> dict[str, tuple[bool, str]]:
@@ -56,7 +69,18 @@ def seats(run: RunRecord, rows: slice) -> list[dict[str, Any]]:
             return {"layer": name, "acts": [False] * len(periods), "evidence": f"{name}.enabled is off"}
         return {"layer": name, "acts": [each.get(name, (False, ""))[0] for each in periods], "evidence": evidence}
 
-    return [of(name, evidence) for name, (_, evidence) in periods[-1].items()]
+    return [of(name, evidence) for name, (_, evidence) in periods[-1].items()] + _later(run, rows)
+
+
+def _later(run: RunRecord, rows: slice) -> list[dict[str, Any]]:
+    """Say in which periods of some rows the ensemble has a map at each later horizon, as `seats`."""
+    used = {int(row["start"]) for row, _ in served(run, rows)}
+    out = []
+    for bars, schedule in () if run.predictions.maps is None else run.predictions.maps.later:
+        found = [(row, told) for row, told in zip(schedule.maps, schedule.evidence, strict=True) if int(row["start"]) in used]
+        text = map_text(found[-1][1]["ensemble"], float(found[-1][0]["slope"]))
+        out.append({"layer": f"ensemble at {bars} bars", "acts": [bool(row["slope"] > 0.0) for row, _ in found], "evidence": text})
+    return out
 
 
 def fitted_at(run: RunRecord) -> dict[str, list[Any]]:

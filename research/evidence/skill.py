@@ -25,7 +25,7 @@ N_CLASSES = 3
 def mean_probs(made: Predictions, models: tuple[str, ...] = ()) -> F8:
     """Return the mean probabilities of the models that spoke, [n, S, 3], NaN where none did. models: whose; empty for all."""
     assert made.probs is not None
-    probs = made.probs[[made.names.index(name) for name in models or made.slots]]
+    probs = made.probs[[made.names.index(name) for name in models or made.slots], ..., :N_CLASSES]
     spoke = ~np.isnan(probs).any(axis=-1, keepdims=True)
     total, count = np.where(spoke, probs, 0.0).sum(axis=0), spoke.sum(axis=0)
     out: F8 = np.where(count > 0, total / np.maximum(count, 1), np.nan)

@@ -10,10 +10,11 @@ from qtcore.choices import DrawdownBasis
 from qtcore.rules import Reason, Rule, rule_of
 from qtcore.types import F8, NS_PER_DAY, NS_PER_HOUR, Action, Source, Verdict
 from research.errors import several
-from research.evidence.seats import fitted_at, map_rows, seats, served
+from research.evidence.seats import fitted_at, map_rows, seats, served, slopes
 from research.runs.money import BASIS_POINTS
 from research.runs.price_text import block_hours, block_text, bp, is_idle, lower_bound, untried_text
 from research.runs.record import RunRecord
+from research.training.maps import MapSchedule
 
 FULL = 1.0 - 1e-9  # of the largest position: what rounding leaves of it
 HIGH = 99.0  # percentile of the edges that is shown
@@ -105,13 +106,18 @@ def _estimated(run: RunRecord, rows: slice) -> F8:
     maps, lean, pricing = run.predictions.maps, run.result.decisions.lean, run.result.pricing
     assert lean is not None
     assert pricing is not None
-    slopes, at = np.full(1, np.nan), np.zeros(len(lean[rows]), np.int64)
+    guesses = [np.full(len(lean[rows]), np.nan)]
     if maps is not None:
-        fits = [told["ensemble"] for told in maps.evidence]
-        slopes = np.array([np.nan, *(max(0.0, fit["slope"]) if fit["error"] is not None else np.nan for fit in fits)])
         at = np.searchsorted(maps.maps["start"], run.bars.close_time[rows], side="right")
-    found: F8 = slopes[at][:, None] * np.abs(lean[rows]) * pricing[VOLATILITY, rows]
+        guesses = [_guesses(schedule)[at] for schedule in (maps, *(own for _, own in maps.later))]
+    found: F8 = slopes(run, rows, guesses[0], guesses[1:]) * np.abs(lean[rows]) * pricing[VOLATILITY, rows]
     return found
+
+
+def _guesses(maps: MapSchedule) -> F8:
+    """Return the slopes of the ensemble as they were estimated, NaN before the first map and where there is no estimate."""
+    fits = [told["ensemble"] for told in maps.evidence]
+    return np.array([np.nan, *(max(0.0, fit["slope"]) if fit["error"] is not None else np.nan for fit in fits)])
 
 
 def _of(net: F8, guess: F8) -> dict[str, Any]:
@@ -130,8 +136,11 @@ class Absent:
         pricing = run.result.pricing
         assert pricing is not None
         self.volatility, carry = pricing[VOLATILITY, rows], pricing[FUNDING, rows]
-        self.carry = run.params.broker.max_holding_bars * carry
-        self.maps = map_rows(run, rows)
+        holding = self.said.holding
+        self.arbiter_carry = run.params.broker.max_holding_bars * carry
+        self.carry = self.arbiter_carry if holding is None else holding[rows] * carry
+        each = map_rows(run, rows)
+        self.maps, self.slope = each[0], slopes(run, rows, each[0]["slope"], list(each[1:]["slope"]))
         self.periods = [row for row, _ in served(run, rows)]
         self.told = [told for _, told in served(run, rows)]
         broker = run.params.broker
@@ -151,7 +160,7 @@ class Absent:
 
     def nearest(self) -> str:
         """Say which layer's edge came nearest to a trade, and what it fell short of."""
-        is_arbiter = self._net(self._bid(Source.ARBITER)).max() > self._net(self._bid(Source.ENSEMBLE)).max()
+        is_arbiter = self._net(Source.ARBITER).max() > self._net(Source.ENSEMBLE).max()
         layer, why = ("arbiter", self._arbiter()) if is_arbiter else ("ensemble", self._ensemble())
         return f"the chain wished for no trade; nearest came the {layer}: {why}."
 
@@ -160,13 +169,14 @@ class Absent:
         assert self.said.lean is not None
         is_arbiter = source == Source.ARBITER
         leans = self.said.arbiter_score if is_arbiter else self.said.lean
-        slope = self.maps["arbiter_slope" if is_arbiter else "slope"]
-        bid: F8 = np.nan_to_num(slope[:, None] * leans[self.rows] * self.volatility)
+        slope = self.maps["arbiter_slope"][:, None] if is_arbiter else self.slope
+        bid: F8 = np.nan_to_num(slope * leans[self.rows] * self.volatility)
         return bid
 
-    def _net(self, bid: F8) -> F8:
-        """Return what is left of bids after their costs; minus infinity where there is none."""
-        net: F8 = np.where(bid != 0.0, np.abs(bid) - self.costs - np.where(bid > 0.0, self.carry, -self.carry), -np.inf)
+    def _net(self, source: Source) -> F8:
+        """Return what is left of a layer's bids after their costs; minus infinity where there is none."""
+        bid, carry = self._bid(source), self.arbiter_carry if source == Source.ARBITER else self.carry
+        net: F8 = np.where(bid != 0.0, np.abs(bid) - self.costs - np.where(bid > 0.0, carry, -carry), -np.inf)
         return net
 
     def _none(self, layer: str) -> str:
@@ -177,7 +187,7 @@ class Absent:
             return "no model voted"
         if short := self._short_of(Source.ENSEMBLE):
             return short
-        if (self.maps["slope"] > 0.0).any():
+        if (self.slope > 0.0).any():
             return f"it leaned to no side, or no volatility was known, {self._acting('slope')} its slope counts"
         costs = f"{bp(self.costs)} (broker.fee_rate, broker.slippage_rate)"
         return f"{self._unproven('ensemble')}; its edge before costs is 0.0 bp, beside costs of {costs}"
@@ -236,12 +246,12 @@ class Absent:
         bid, least = self._bid(source), self.run.params.decide.min_edge
         if not bid.any():
             return ""
-        net = self._net(bid)
+        net = self._net(source)
         at = np.unravel_index(int(np.argmax(net)), net.shape)
         gross = float(abs(bid[at]))
         cost = gross - float(net[at])
         if gross <= cost:
-            rates = f"broker.fee_rate, broker.slippage_rate{' and funding' if self.carry[at] != 0.0 else ''}"
+            rates = f"broker.fee_rate, broker.slippage_rate{' and funding' if cost != self.costs else ''}"
             return f"its largest edge before costs was {bp(gross)}, below its costs of {bp(cost)} ({rates})"
         if gross - cost <= least:
             return f"its largest edge after costs was {bp(gross - cost)}, not above decide.min_edge of {bp(least)}"

@@ -36,6 +36,7 @@ from research.live.storage.files import lock_of
 from research.live.storage.place import Made, check_apart, resolved
 from research.runs.config import Config
 from research.training.knowledge import COLUMN
+from research.training.labels import Label, held_for
 from research.training.maps import MapSchedule, check_priced
 from research.training.meta.schedule import MetaSchedule
 from research.training.models.layers import NONE, SHOWN, Layers
@@ -156,7 +157,7 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
         models, meta, about = load_served(begun, params)
-        params = _with_horizon(settled(params, models), models.horizon)
+        params = held_for(settled(params, models), Label.from_dict(models.config["label"]), models.later)
     else:
         raise UserError("qt live must have --predictions or --models, was without; nobody would vote")
     voters = models if predictions is None else predictions
@@ -439,7 +440,3 @@ def _governor(wish: LiveOptions, journal: Journal) -> dict[str, Any] | None:
             f"--import-governor must start an empty journal, was one in use: {wish.journal}; leave the flag out or use a new --journal"
         )
     return read_governor(wish.import_governor)
-
-
-def _with_horizon(params: Params, horizon: int) -> Params:
-    return params if params.broker.max_holding_bars > 0 else params.with_values({"broker.max_holding_bars": horizon})

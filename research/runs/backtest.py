@@ -125,4 +125,4 @@ def seated(bars: Bars, predictions: Predictions, params: Params, meta: MetaSched
 
 def resolved(params: Params, predictions: Predictions) -> Params:
     """Put the weights of the voters where they were given by name, and the label's horizon where the holding time was left to it."""
-    return held_for(settled(params, predictions), predictions.label)
+    return held_for(settled(params, predictions), predictions.label, predictions.later)

@@ -22,7 +22,7 @@ from qtcore.sweep import Market, run_order, sweep_with_equity
 from qtcore.sweep.plain import N_REGIMES, add_regimes
 from qtcore.types import F8, I8, METRICS, NS_PER_DAY, REGIME_METRICS, slab
 from research.data import bars_per_year
-from research.runs.tables import tested_stop
+from research.runs.tables import longest_of, tested_stop
 from research.training.models.layers import NONE, Layers
 from research.training.predictions import Predictions, hash_votes
 from research.training.regimes import regime_cells
@@ -73,7 +73,8 @@ class Case:
     def n_returns(self, records: NDArray) -> I8:
         """Count the returns that are evidence: from the first vote until positions of the last one have run out, as in a run's summary."""
         delay = np.array([fill.delay for fill in FillAt])[records["broker"]["fill"]]
-        n: I8 = tested_stop(self.bars.n, self.last, delay, records["broker"]["max_holding_bars"]) - self.first - 1
+        held = np.maximum(records["broker"]["max_holding_bars"], longest_of(self.votes))
+        n: I8 = tested_stop(self.bars.n, self.last, delay, held) - self.first - 1
         return n
 
     def market(self, params: Params) -> Market:
@@ -87,7 +88,7 @@ class Case:
             cells = regime_cells(planes.regime[0], planes.regime[1])[rest] if self.by_regime else None
             opinion = planes.arbiter[:, rest], planes.regime[:, rest]
             pricing = None if result.pricing is None else result.pricing[:, rest]
-            known = no_map() if self.votes.maps is None else self.votes.maps
+            known = no_map(self.votes.n_horizons) if self.votes.maps is None else self.votes.maps
             maps = maps_on(known, self.bars.close_time[rest], len(self.bars.symbols))
             traded = last_traded(self.bars.close[: self.first], self.bars.volume[: self.first])
             self._markets[key] = Market.of(

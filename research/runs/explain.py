@@ -93,9 +93,12 @@ def _models(result: Result, t: int, s: int, price: CellPrice | None) -> list[dic
         says = "absent" if action == Action.ABSENT else _said(action, confidence)
         saw = {}
         if result.votes.probs is not None and action != Action.ABSENT:
-            probs = result.votes.probs[m, t, s]
+            probs = result.votes.probs[m, t, s, :3]
             saw = dict(zip(("p(SELL)", "p(HOLD)", "p(BUY)"), (f"{p:.4f}" for p in probs), strict=True))
             saw["their deviation"] = f"{np.std(probs):.4f}"  # `confidence_std` of `spec` 3.1
+            for bars, said in zip([] if price is None else price.lengths[1:], result.votes.probs[m, t, s, 3:].reshape(-1, 3)):
+                told = " ".join(f"{p:.4f}" for p in said)
+                saw[f"SELL HOLD BUY at {bars} bars"] = told if not np.isnan(said).any() else "nothing; it is heard with what stands above"
         if price is not None and action != Action.ABSENT:
             saw |= price.voter(m, name)
         rows.append({"name": f"model {name}", "says": says, "saw": saw})

@@ -27,7 +27,7 @@ from qtcore import __version__
 from qtcore.choices import DecideRule
 from qtcore.jit import source_hash
 from qtcore.params import Params
-from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, MODELS, MONEY_COLUMNS, Bars
+from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, HORIZON_COLUMNS, MODELS, MONEY_COLUMNS, Bars
 from research.errors import ConfigError, UserError
 from research.files import count_rows, hash_file, put_in_place, read_json, read_table, save_json, takes_files
 from research.runs.former import command_now, profile_now
@@ -398,7 +398,8 @@ class RunFiles:
         )
         params = self.params()
         priced = (*(MONEY_COLUMNS if params.decide.rule == DecideRule.EDGE else ()), *(BOOK_COLUMNS if params.is_book else ()))
-        return self.planes("decisions", [*own, *DECISION_COLUMNS, *priced, *rest])
+        several = (*BOOK_COLUMNS, *HORIZON_COLUMNS) if "decisions.holding" in self.manifest["arrays"] else ()
+        return self.planes("decisions", [*own, *DECISION_COLUMNS, *dict.fromkeys((*priced, *several)), *rest])
 
 
 def read_run(folder: Path | str) -> RunFiles:

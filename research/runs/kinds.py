@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, MONEY_COLUMNS
+from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, HORIZON_COLUMNS, MONEY_COLUMNS
 from research.files import TEXT, TIME, Kind
 from research.training.labels import LABEL_SHAPE
 
@@ -46,7 +46,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "decisions": KEYS
     | {name: int if name in CODES else float for name in DECISION_COLUMNS}
     | {"final_action": "int8", "final_confidence": "double", "final_source": "int8", "governor_reason": "uint8", "size": "double"}
-    | dict.fromkeys((f"{name}?" for name in (*MONEY_COLUMNS, *BOOK_COLUMNS)), "double")
+    | dict.fromkeys((f"{name}?" for name in (*MONEY_COLUMNS, *BOOK_COLUMNS, *HORIZON_COLUMNS)), "double")
     | {"cell_pnl": "double", "volatility": "double", "trend_strength": "double", "label": "int8"},
     "trades": {
         **dict.fromkeys(("entry_time", "decision_time", "exit_time"), TIME),

@@ -2,14 +2,15 @@
 
 from numpy.typing import NDArray
 
-from qtcore.types import BOOK_COLUMNS, MONEY_COLUMNS, Decisions
+from qtcore.types import BOOK_COLUMNS, HORIZON_COLUMNS, MONEY_COLUMNS, Decisions
 
 BASIS_POINTS = 1e4  # of a fraction
 
 
 def book_planes(decisions: Decisions) -> dict[str, NDArray]:
-    """Columns of an opinion that one book trades, beside those of `money_planes`; none elsewhere."""
-    planes = {name: getattr(decisions, name) for name in BOOK_COLUMNS if decisions.forecast is not None}
+    """Columns of an opinion that one book trades, or one of several horizons has, beside those of `money_planes`; none elsewhere."""
+    names = [name for name in (*BOOK_COLUMNS, *HORIZON_COLUMNS) if getattr(decisions, name) is not None]
+    planes = {name: getattr(decisions, name) for name in names}
     return {name: BASIS_POINTS * plane if name == "forecast" else plane for name, plane in planes.items()}
 
 

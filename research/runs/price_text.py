@@ -25,10 +25,15 @@ class CellPrice:
         self.lean, self.score = float(result.decisions.lean[t, s]), float(result.decisions.arbiter_score[t, s])
         self.volatility, carry = float(result.pricing[VOLATILITY, t, s]), float(result.pricing[FUNDING, t, s])
         self.costs = costs_rule(params.broker.fee_rate, params.broker.slippage_rate)
-        self.horizon, self.least = params.broker.max_holding_bars, params.decide.min_edge
-        self.carry = self.horizon * carry
+        self.least, first = params.decide.min_edge, params.broker.max_holding_bars
+        self.lengths = (first, *(bars for bars, _ in maps.later)) if maps is not None else (first,)
+        holding = result.decisions.holding
+        self.horizon = first if holding is None else int(holding[t, s])  # of the ensemble that speaks, or of the arbiter that trades
+        self.carry, self.arbiter_carry = self.horizon * carry, first * carry
         self.row: Any
-        self.row, self.told = (None, {}) if maps is None else maps.at(int(result.close_time[t]))
+        self.row, self.told = (None, {}) if maps is None else maps.of(self.horizon).at(int(result.close_time[t]))
+        self.first: Any
+        self.first, self.told_first = (None, {}) if maps is None else maps.at(int(result.close_time[t]))
         self.is_mean, self.is_present = params.ensemble.rule == EnsembleRule.MEAN, ~np.isnan(leans_of(result.votes[t : t + 1])[:, 0, s])
         weights = np.where(self.is_present, params.ensemble.weights, 0.0) * (1.0 if self.row is None else self.row["factors"])
         self.shares = weights / weights.sum() if weights.any() else weights
@@ -49,6 +54,7 @@ class CellPrice:
             "fees and slippage": f"{bp(self.costs)} (both sides)",
             "expected funding": f"{bp(funding if bid != 0.0 else 0.0)} (paid over {self.horizon} bars)",
             "net edge": f"{bp(net)} (trades above decide.min_edge, {bp(self.least)})" if bid != 0.0 else "none",
+            **({"horizon": self._horizon()} if len(self.lengths) > 1 else {}),
             "win probability": "unknown, because too few trades were known before"
             if win != win
             else f"{win:.4f} (that the trade pays its costs)",
@@ -60,6 +66,9 @@ class CellPrice:
             side, word = "BUY" if bid > 0.0 else "SELL", "enough" if net > self.least else "not enough"
             says = f"net edge {bp(net)} on the {side} side, {word} to trade"
         return {"name": "price", "says": says, "saw": saw}
+
+    def _horizon(self) -> str:
+        return f"{self.horizon} bars (of {', '.join(map(str, self.lengths))}: that with the largest edge speaks)"
 
     def voter(self, m: int, name: str) -> dict[str, str]:
         """Say what a slot's voter counted for in the mean of the cell's period, and whether it keeps its place; nothing of a vote."""
@@ -77,17 +86,17 @@ class CellPrice:
 
     def meta(self) -> dict[str, str]:
         """Say what the learned meta layer's answer does in mode `bet`."""
-        if self.row is None:
+        if self.first is None:
             return {}
-        limits = f"a bet is left out up to a probability of {self.row['skip']:.4f}, whole from {self.row['full']:.4f} on"
-        return {"thresholds": limits, "seat": seat_text(self.told.get("meta", {}), bool(self.row["is_seated"]))}
+        limits = f"a bet is left out up to a probability of {self.first['skip']:.4f}, whole from {self.first['full']:.4f} on"
+        return {"thresholds": limits, "seat": seat_text(self.told_first.get("meta", {}), bool(self.first["is_seated"]))}
 
     def arbiter(self) -> dict[str, str]:
         """Say what the arbiter's score is worth, and whether it has a seat."""
-        if self.row is None:
+        if self.first is None:
             return {}
-        told, slope = self.told.get("arbiter", {}), float(self.row["arbiter_slope"])
-        net = float(net_rule(bid_rule(self.score, self.volatility, slope), self.costs, self.carry))
+        told, slope = self.told_first.get("arbiter", {}), float(self.first["arbiter_slope"])
+        net = float(net_rule(bid_rule(self.score, self.volatility, slope), self.costs, self.arbiter_carry))
         edge = f"{bp(net)} (trades above decide.min_edge, {bp(self.least)})" if slope > 0.0 and self.score == self.score else "none"
         return {"net edge": edge, "map": map_text(told, float(told.get("counts", slope))), "seat": seat_text(told, slope > 0.0)}
 

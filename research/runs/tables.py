@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from qtcore.types import DECISION_COLUMNS, Action, Source
+from qtcore.types import DECISION_COLUMNS, Action, Source, Votes
 from research.data.grid import filled
 from research.runs.benchmark import buy_and_hold, drawdown
 from research.runs.money import book_planes, money_planes
@@ -24,7 +24,13 @@ def tested_rows(run: RunRecord) -> slice:
     if len(voted) == 0:
         return slice(0, n)
     broker = run.params.broker
-    return slice(int(voted[0]), int(tested_stop(n, int(voted[-1]), broker.fill.delay, broker.max_holding_bars)))
+    held = max(broker.max_holding_bars, longest_of(run.result.votes))
+    return slice(int(voted[0]), int(tested_stop(n, int(voted[-1]), broker.fill.delay, held)))
+
+
+def longest_of(votes: Votes) -> int:
+    """Return the bars of the longest of the later horizons that votes speak of, 0 where there is none."""
+    return 0 if votes.maps is None else int(votes.maps["bars"].max(initial=0))
 
 
 def tested_stop(n: int, last: int, delay: ArrayLike, horizon: ArrayLike) -> Any:

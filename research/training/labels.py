@@ -15,13 +15,15 @@ ends it is invalid, never HOLD (`spec` 2, D-23, D-82). One label per run trains 
 | TB     | 4    | a barrier one standard deviation above / below comes first| yes         |
 | XS     | 4    | r among the upper / lower third of the symbols            | no          |
 
-`L3@8` looks 8 rows ahead. `L3:vol` has its thresholds in standard deviations of a return over its rows, one for each percent.
+`L3@8` looks 8 rows ahead, `L3@4+24` is of models that learn two horizons (`horizons_of`). `L3:vol` has its thresholds in standard
+deviations of a return over its rows, one for each percent.
 Percentiles are fitted on training rows (D-25), so L4 needs the thresholds that `fit_thresholds` returns.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -124,6 +126,35 @@ def cost_label(broker: Broker, horizon: int = 5) -> Label:
     return Label("L10", horizon, received / paid - 1.0, paid / received - 1.0)
 
 
+def horizons_of(name: str | Label) -> tuple[str | Label, ...]:
+    """Return the labels of a training of several horizons, `L3@4+24` or `L3@4+24:vol`, one for each; another label alone.
+
+    Raises ConfigError unless the horizons rise.
+
+    >>> horizons_of("L3@4+24:vol"), horizons_of("L3")
+    (('L3@4:vol', 'L3@24:vol'), ('L3',))
+    """
+    if isinstance(name, Label) or "+" not in name:
+        return (name,)
+    plain, colon, unit = name.partition(":")
+    base, _, told = plain.partition("@")
+    bars = [int(each) if each.isdecimal() else 0 for each in told.split("+")]
+    if not base or any(b <= a for a, b in pairwise([0, *bars])):
+        rule = "label (--label, run.label) of several horizons must have them rise, in bars, as in L3@4+24 or L3@4+24:vol"
+        raise ConfigError(f"{rule}, was {name!r}")
+    return tuple(f"{base}@{each}{colon}{unit}" for each in bars)
+
+
+def of_several(label: Label, later: Sequence[int]) -> Label:
+    """Return the label of the first of several horizons, whose id names all; later: the others, in bars.
+
+    >>> of_several(get_label("L3:vol"), (24,)).id
+    'L3@4+24:vol'
+    """
+    name, colon, unit = label.id.partition(":")
+    return replace(label, id=f"{name.partition('@')[0]}@{'+'.join(map(str, (label.horizon, *later)))}{colon}{unit}") if later else label
+
+
 def get_label(name: str | Label, broker: Broker | None = None) -> Label:
     """Find a label by its id, `L3@8` with another horizon, `L3:vol` or `L3@8:vol` in units of volatility.
 
@@ -131,6 +162,9 @@ def get_label(name: str | Label, broker: Broker | None = None) -> Label:
     """
     if isinstance(name, Label):
         return name
+    if "+" in name:
+        rule = "label must be of one horizon where no models are trained for each"
+        raise ConfigError(f"{rule}, was {name!r}; train them with it (qt train --label, or qt backtest without --predictions)")
     plain, colon, unit = name.partition(":")
     if colon:
         return in_volatility(get_label(plain, broker), unit)
@@ -324,8 +358,14 @@ def uniqueness(labels: NDArray[np.int8], end: I8) -> F8:
     return np.where(has, mean, np.nan)
 
 
-def held_for(params: Params, label: Label) -> Params:
-    """Return `params` whose holding time is the label's horizon where it was left to the label."""
+def held_for(params: Params, label: Label, later: Sequence[int] = ()) -> Params:
+    """Return `params` whose holding time is the label's horizon where it was left to the label.
+
+    later: further horizons of the models, in bars. Then a trade lasts as long as the horizon that speaks, and another time is refused.
+    """
+    if later and params.broker.max_holding_bars not in (0, label.horizon):
+        rule = f"broker.max_holding_bars must be left out with models of several horizons ({label.id}), whose trades last as long as these"
+        raise ConfigError(f"{rule}, was {params.broker.max_holding_bars}")
     if params.broker.max_holding_bars > 0:
         return params
     return params.with_values({"broker.max_holding_bars": label.horizon})

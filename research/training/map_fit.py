@@ -260,23 +260,30 @@ def bets_of(bars: Bars, predictions: Any) -> tuple[NDArray[np.int8], I8]:
     """
     params, votes = Params.stored(predictions.maps.params), predictions.votes()
     trades = Trades.of(bars, params)
-    net = _net(trades, _lean_of(trades, votes, predictions.maps))
+    net, trades = _bets(trades, votes)
     labels = np.where(np.isnan(net), -1, np.where(net > 0.0, 2, 0)).astype(np.int8)
-    reach = params.broker.max_holding_bars + 1
+    reach = max(params.broker.max_holding_bars, *(bars for bars, _ in predictions.maps.later), 0) + 1
     ended = np.maximum(trades.ends.max(axis=(0, 2)), np.arange(bars.n) + reach)
     return labels, np.maximum.accumulate(ended)
 
 
-def _lean_of(trades: Trades, votes: Votes, schedule: MapSchedule) -> F8:
-    maps = maps_on(schedule.maps, trades.bars.close_time, len(trades.bars.symbols))
-    lean = trades.said(votes, slice(None), trades.params, maps).lean
-    assert lean is not None
-    return lean
+def _bets(trades: Trades, votes: Votes) -> tuple[F8, Trades]:
+    """Return what a trade on the ensemble's lean earned after costs, [n, S], and the trades, each of the horizon that speaks there.
 
-
-def _net(trades: Trades, lean: F8) -> F8:
+    votes: with maps. Blocks of time are as long as the longest horizon asks for.
+    """
+    assert votes.maps is not None
+    quiet = trades.params.with_values({"arbiter.enabled": False})  # whose trade would be another
+    maps = maps_on(votes.maps, trades.bars.close_time, len(trades.bars.symbols))
+    said = trades.said(votes, slice(None), quiet, maps)
+    assert said.lean is not None
+    for bars in np.unique(votes.maps["bars"][votes.maps["bars"] > 0]).tolist() if said.holding is not None else ():
+        own = Trades.of(trades.bars, trades.params.with_values({"broker.max_holding_bars": bars}))
+        speaks = said.holding == bars
+        results, ends = np.where(speaks, own.results, trades.results), np.where(speaks, own.ends, trades.ends)
+        trades = replace(trades, results=results, ends=ends, block=min(trades.block, own.block, key=lambda block: int(block[-1])))
     broker = trades.params.broker
-    return leaning(lean, trades.results) - costs_rule(broker.fee_rate, broker.slippage_rate)
+    return leaning(said.lean, trades.results) - costs_rule(broker.fee_rate, broker.slippage_rate), trades
 
 
 def seat_meta(bars: Bars, predictions: Any, meta: MetaSource, name: str) -> MapSchedule:
@@ -291,7 +298,8 @@ def seat_meta(bars: Bars, predictions: Any, meta: MetaSource, name: str) -> MapS
     before = np.full(len(bars.symbols), np.nan)
     hits = Hits.fresh(horizon, len(before)).advance(leans_of(votes), bars.close) if (horizon := hit_bars(meta)) else None
     probs = meta_probs(meta, votes, trades.planes, before, bars.close_time, hits)
-    net, maps = _net(trades, _lean_of(trades, votes, schedule)), schedule.maps.copy()
+    net, trades = _bets(trades, votes)
+    maps = schedule.maps.copy()
     ended, starts = trades.ends.max(axis=0), np.searchsorted(bars.close_time, maps["start"]).tolist()
     for row, start in zip(maps, starts):
         known = net[:start][(ended[:start] < start) & ~np.isnan(net[:start])]
@@ -301,7 +309,9 @@ def seat_meta(bars: Bars, predictions: Any, meta: MetaSource, name: str) -> MapS
         row["full"], row["is_seated"] = row["skip"] + FULL, 0
     tried = maps.copy()
     tried["is_seated"] = 1
-    found = gains(trades.equity(votes, params, tried, probs), trades.equity(votes, params, maps), trades.block, starts, maps["slope"] > 0.0)
+    whole = [replace(schedule, maps=own).every for own in (tried, maps)]
+    has_map = np.any(whole[1]["slope"].reshape(-1, len(maps)) > 0.0, axis=0)
+    found = gains(trades.equity(votes, params, whole[0], probs), trades.equity(votes, params, whole[1]), trades.block, starts, has_map)
     maps["is_seated"] = [each.lower > 0.0 for each in found]
     told = [{"name": name, "is_seated": bool(row["is_seated"]), "gain": each.to_dict()} for row, each in zip(maps, found)]
     evidence = tuple(each | {"meta": own} for each, own in zip(schedule.evidence, told))
@@ -336,7 +346,7 @@ def voter_factors(votes: Votes, labels: NDArray[np.int8], block: I8, stop: int) 
         return factors
     truth, skill, known_blocks = labels[:stop], np.full(N_MODELS, np.nan), 0
     for m in range(N_MODELS):
-        probs = votes.probs[m, :stop]
+        probs = votes.probs[m, :stop, :, :3]
         known = (truth >= 0) & ~np.isnan(probs).any(axis=-1)
         if not known.any():
             continue

@@ -16,25 +16,43 @@ from research.errors import ModelError
 from research.files import misfit
 
 JUDGED = "judge"  # in place of a fingerprint: maps of what an own judge said, which are nobody else's
-SHAPE = {"maps": [dict], "evidence": [dict], "params": dict, "data": str}
+FIELDS = tuple(name for name in MAP.names or () if name not in ("first", "bars"))  # those that a fit gives
+SEAT = ("is_seated", "skip", "full")  # those of the learned meta layer
+SHAPE = {"maps": [dict], "evidence": [dict], "params": dict, "data": str, "later?": [{"bars": int}]}
 
 
 @dataclass(frozen=True)
 class MapSchedule:
     """Fitted maps. maps: MAP [F] by `start`; evidence [F]: what each was fitted on, as JSON holds it; params: at which they were earned.
 
-    data: fingerprint of the bars on which imported predictions were priced, `JUDGED` where an own judge was, empty for those of a training.
+    later: of each further horizon of the models, its length in bars and its maps, of the same periods. data: fingerprint of the bars on
+    which imported predictions were priced, `JUDGED` where an own judge was, empty for those of a training.
     """
 
     maps: NDArray
     evidence: tuple[dict[str, Any], ...]
     params: Mapping[str, Any]
     data: str = ""
+    later: tuple[tuple[int, "MapSchedule"], ...] = ()
+
+    @property
+    def every(self) -> NDArray:
+        """Maps of all horizons, MAP [H * F] as `Votes` hold them; the learned meta layer's seat is the same in each."""
+        parts = [self.maps]
+        for bars, schedule in self.later:
+            own = schedule.maps.copy()
+            own["bars"] = bars
+            for name in SEAT:
+                own[name] = self.maps[name]
+            parts.append(own)
+        return np.concatenate(parts) if self.later else self.maps
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` reads: every number exact, None for NaN."""
-        rows = [{name: _plain(row[name].tolist()) for name in MAP.names or () if name != "first"} for row in self.maps]
-        return {"maps": rows, "evidence": list(self.evidence), "params": dict(self.params), "data": self.data}
+        rows = [{name: _plain(row[name].tolist()) for name in FIELDS} for row in self.maps]
+        later = [{"bars": bars} | schedule.to_dict() for bars, schedule in self.later]
+        told = {"maps": rows, "evidence": list(self.evidence), "params": dict(self.params), "data": self.data}
+        return told | ({"later": later} if later else {})
 
     @classmethod
     def from_dict(cls, stored: Any) -> Self:
@@ -44,15 +62,18 @@ class MapSchedule:
         maps = np.zeros(len(stored["maps"]), MAP)
         try:
             for row, told in zip(maps, stored["maps"]):
-                for name in MAP.names or ():
-                    row[name] = 0 if name == "first" else np.array(told[name], MAP[name].base)
+                for name in FIELDS:
+                    row[name] = np.array(told[name], MAP[name].base)
         except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"maps of a training must hold {', '.join(MAP.names or ())}, was without ({error}); train again") from None
+            raise ModelError(f"maps of a training must hold {', '.join(FIELDS)}, was without ({error}); train again") from None
         is_whole = len(maps) == len(stored["evidence"]) > 0 and all("ensemble" in told for told in stored["evidence"])
         if not is_whole or np.any(np.diff(maps["start"]) <= 0) or "ensemble.rule" not in stored["params"]:
             what = "maps of a training must have periods in their order, the evidence for each, and parameters, was without"
             raise ModelError(f"{what}; train again")
-        return cls(maps, tuple(stored["evidence"]), stored["params"], stored["data"])
+        later = tuple((int(told["bars"]), cls.from_dict(told)) for told in stored.get("later", ()))
+        if any(bars < 1 or not np.array_equal(own.maps["start"], maps["start"]) for bars, own in later):
+            raise ModelError("maps of a training must be of the same periods for each horizon of 1 bar or more, was otherwise; train again")
+        return cls(maps, tuple(stored["evidence"]), stored["params"], stored["data"], later)
 
     def at(self, time: int) -> tuple[Any, dict[str, Any]]:
         """Return the map that holds at a close time, ns UTC, and its evidence; None and nothing before the first."""
@@ -64,7 +85,12 @@ class MapSchedule:
         first = max(0, int(np.searchsorted(self.maps["start"], time, side="right")) - 1)
         maps = self.maps[first:].copy()
         maps["start"][:1] = np.maximum(maps["start"][:1], time)
-        return replace(self, maps=maps, evidence=self.evidence[first:])
+        later = tuple((bars, schedule.since(time)) for bars, schedule in self.later)
+        return replace(self, maps=maps, evidence=self.evidence[first:], later=later)
+
+    def of(self, bars: float) -> "MapSchedule":
+        """Return the maps of the horizon that lasts so many bars; those of the first where it is none of the later."""
+        return next((schedule for length, schedule in self.later if length == bars), self)
 
     @property
     def hash(self) -> str:
@@ -94,7 +120,7 @@ def unseated(maps: MapSchedule | None) -> MapSchedule | None:
     if maps is None or not any("meta" in told for told in maps.evidence):
         return maps
     rows, nobody = maps.maps.copy(), no_map()
-    for name in ("is_seated", "skip", "full"):
+    for name in SEAT:
         rows[name] = nobody[name]
     evidence = tuple({name: each for name, each in told.items() if name != "meta"} for told in maps.evidence)
     return replace(maps, maps=rows, evidence=evidence)

@@ -125,7 +125,8 @@ class TrainingPlan(Declared):
     label: str | Mapping[str, Any] = option(
         text(
             "auto",
-            "label that the models learn (L1 to L5, L10, FR, TB, XS; L3@8, L3:vol); auto is L1, or L4 where a class of L1 is too rare",
+            "label that the models learn (L1 to L5, L10, FR, TB, XS; L3@8, L3:vol; L3@4+24 for several horizons); auto is L1, or L4 where "
+            "a class of L1 is too rare",
         ),
         also=(Mapping, Label),
     )

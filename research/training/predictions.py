@@ -2,12 +2,13 @@
 
 Rows before the first test fold are absent: a bar that a model was fitted on is never predicted. Column names of the file: `close_time`,
 `open_time`, `symbol`, `fold` (-1 none), `provenance` (one of `ORIGINS`), `label` (-1 none) and per slot `xgb_p_sell`, `xgb_p_hold`,
-`xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`, by the names of the voters. Row t * S + s is bar t and symbol s.
+`xgb_p_buy`, `xgb_action` (-1 absent), `xgb_confidence`, by the names of the voters, and of a later horizon of 24 bars `xgb_p_sell_24` and
+so on. Row t * S + s is bar t and symbol s.
 """
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore.params import Params
-from qtcore.types import F8, I8, MODELS, N_MODELS, Action, Bars, Votes
+from qtcore.types import F8, I8, MAP, MODELS, N_MODELS, Action, Bars, Votes
 from qtcore.voters import slots_of
 from research.data.clock import iso
 from research.data.grid import closes_of
@@ -36,6 +37,7 @@ CELLS_PER_GROUP = 131_072  # rows of a row group in the file, so that a long his
 SIDES = ("p_sell", "p_hold", "p_buy")
 ORIGINS = ("none", "walk_forward", "imported", "undeclared", "contaminated")
 FIRST = np.iinfo(np.int64).min
+OF_ONE = np.dtype([(name, MAP[name]) for name in MAP.names or () if name != "bars"], align=True)  # a map of the only horizon
 SUM_TOLERANCE = 1e-3  # of the sum of three probabilities: some were rounded to three digits
 
 
@@ -43,7 +45,8 @@ SUM_TOLERANCE = 1e-3  # of the sum of three probabilities: some were rounded to 
 class Predictions:
     """Out-of-sample predictions of up to five models.
 
-    open_time, close_time [n]: ns UTC. probs [5, n, S, 3]: SELL HOLD BUY, NaN absent; None when only actions are known.
+    open_time, close_time [n]: ns UTC. probs [5, n, S, 3 H]: SELL HOLD BUY of each of H horizons, NaN absent; None when only actions are
+    known. action and labels are of the first horizon, that of the `label`; later: the others, in bars.
     action [5, n, S]: int8, -1 absent. confidence [5, n, S]: NaN absent. fold [n]: int16, -1 where nothing was predicted.
     names [5]: who votes in each slot (`qtcore.voters.slots_of`). maps: what their opinions are worth, None where that was not fitted.
     labels [n, S]: int8, -1 invalid, of the resolved `label`. models: the schedule that made them, None when imported.
@@ -68,6 +71,7 @@ class Predictions:
     maps: MapSchedule | None = None
     knows_until: int | None = None
     contaminated: NDArray[np.bool_] | None = None
+    later: tuple[int, ...] = ()
 
     @property
     def n(self) -> int:
@@ -91,7 +95,18 @@ class Predictions:
 
     def votes(self) -> Votes:
         """Return what the engine takes."""
-        return Votes(self.action, self.confidence, self.probs, self.names, None if self.maps is None else self.maps.maps)
+        return Votes(self.action, self.confidence, self.probs, self.names, None if self.maps is None else self.maps.every)
+
+    def of_horizon(self, k: int, label: Label, labels: NDArray[np.int8]) -> "Predictions":
+        """Return what is said of the horizon number k alone; of who is silent there, what he says of the first, as the chain hears it.
+
+        label, labels [n, S]: of that horizon.
+        """
+        assert self.probs is not None
+        own, first = self.probs[..., 3 * k : 3 * k + 3], self.probs[..., :3]
+        votes = Votes.from_probs(np.where(np.isnan(own).any(axis=-1, keepdims=True), first, own))
+        alone: dict[str, Any] = {"probs": votes.probs, "action": votes.action, "confidence": votes.confidence}
+        return replace(self, label=label, labels=labels, later=(), maps=None, **alone)
 
     def __getitem__(self, rows: slice) -> "Predictions":
         """Cut a block of rows; arrays are views."""
@@ -115,7 +130,7 @@ class Predictions:
     def from_probs(
         cls, bars: Bars, probs: F8, fold: NDArray[np.int16], labels: NDArray[np.int8], label: Label, **rest: Any
     ) -> "Predictions":
-        """Make predictions of probabilities [5, n, S, 3]: the action is the first largest, the confidence its probability."""
+        """Make predictions of probabilities [5, n, S, 3 H]: the action is the first largest, the confidence its probability."""
         votes = Votes.from_probs(probs)
         return cls(bars.open_time, bars.close_time, bars.symbols, probs, votes.action, votes.confidence, fold, labels, label, **rest)
 
@@ -143,6 +158,7 @@ class Predictions:
         labels, label = labels_of(known, bars)
         probs = known.serve(inputs.matrix, bars.close_time, inputs.names, progress)
         about: dict[str, Any] = {"models": known, "names": known.names, "notes": known.notes, "maps": known.map_schedule}
+        about["later"] = known.later
         made = cls.from_probs(bars, probs, fold_of(known, bars.close_time), labels, label, **about)
         if (until := known.knows_until) is None:
             return made
@@ -273,7 +289,7 @@ class Predictions:
         }
         for m, slot in enumerate(self.names):
             if self.probs is not None:
-                out |= {f"{slot}_{side}": self.probs[m, :, :, i].ravel() for i, side in enumerate(SIDES)}
+                out |= {f"{slot}_{side}": self.probs[m, :, :, i].ravel() for i, side in enumerate(sides_of(self.later))}
             out[f"{slot}_action"] = self.action[m].ravel()
             out[f"{slot}_confidence"] = self.confidence[m].ravel()
         return out
@@ -317,6 +333,8 @@ class Predictions:
             about["maps"] = self.maps.to_dict()
         if self.knows_until is not None:
             about["knows_until"] = self.knows_until
+        if self.later:
+            about["later"] = self.later
         return self[:0]._table().schema.with_metadata({"qt_predictions": json.dumps(about)})
 
     def _table(self) -> Any:
@@ -365,6 +383,15 @@ class Predictions:
         kind = "imported" if self.imported else "walk-forward"
         size = f"{self.n} bars, {len(self.symbols)} symbols, {share:.0%} voted, {self.label.id}"
         return f"<{kind} predictions of {', '.join(self.slots) or 'no model'}: {size}>"
+
+
+def sides_of(later: Sequence[int]) -> tuple[str, ...]:
+    """Return the last words of the columns of a voter's probabilities; later: horizons after the first, in bars.
+
+    >>> sides_of([24])
+    ('p_sell', 'p_hold', 'p_buy', 'p_sell_24', 'p_hold_24', 'p_buy_24')
+    """
+    return (*SIDES, *(f"{side}_{bars}" for bars in later for side in SIDES))
 
 
 def aligned(predictions: Any, bars: Bars) -> Predictions:
@@ -417,8 +444,13 @@ def _some(names: tuple[str, ...]) -> str:
 
 def hash_votes(votes: Votes) -> str:
     """Name what the base models said, by content."""
-    digest = hashlib.sha256()
-    for plane in (votes.action, votes.confidence, votes.probs, votes.maps):
+    digest, maps = hashlib.sha256(), votes.maps
+    if maps is not None and not maps["bars"].any():
+        alone = np.zeros(len(maps), OF_ONE)  # as before there were horizons, so that a run keeps its name
+        for name in OF_ONE.names or ():
+            alone[name] = maps[name]
+        maps = alone
+    for plane in (votes.action, votes.confidence, votes.probs, maps):
         if plane is not None:
             digest.update(np.ascontiguousarray(plane).data)
     return digest.hexdigest()[:32]

@@ -7,6 +7,7 @@ holds a value that `save` never writes, is refused: a file that was altered says
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from research.errors import ModelError
 from research.files import Kind, check_file, parse_json, reason
 from research.training.labels import LABEL_SHAPE, Label
 from research.training.maps import MapSchedule
-from research.training.predictions import ORIGINS, SCHEMA_VERSION, SIDES, SUM_TOLERANCE, Predictions
+from research.training.predictions import ORIGINS, SCHEMA_VERSION, SUM_TOLERANCE, Predictions, sides_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +35,7 @@ ABOUT = Kind("JSON that says what the file holds", REMEDY, {"schema_version": in
 ABOUT_THIS = replace(
     ABOUT,
     shape={"symbols": [str], "label": LABEL_SHAPE, "imported": bool, "has_probs": bool, "notes": [str]}
-    | {"names?": [str], "maps?": dict, "knows_until?": int},
+    | {"names?": [str], "maps?": dict, "knows_until?": int, "later?": [int]},
 )
 ACTION_CODES = "-1 (absent), 0 (SELL), 1 (HOLD) or 2 (BUY)"
 
@@ -78,8 +79,13 @@ def _about(raw: bytes | None, path: str | Path) -> dict[str, Any]:
         raise ABOUT.error(where, f"with {min(unknown)} in its label")
     if label["horizon"] < 1:
         raise ABOUT.error(where, f"with a label of {label['horizon']} bars")
+    later = tuple(about.get("later", ()))
+    if any(b <= a for a, b in pairwise([label["horizon"], *later])) or (later and not about["has_probs"]):
+        raise ABOUT.error(where, f"with horizons of {label['horizon']}, {', '.join(map(str, later))} bars")
     maps = MapSchedule.from_dict(about["maps"]) if "maps" in about else None
-    return {**about, "label": Label(**label), "names": _names(about.get("names", MODELS), where), "maps": maps}
+    if maps is not None and tuple(bars for bars, _ in maps.later) != later:
+        raise ABOUT.error(where, "with maps of other horizons")
+    return {**about, "label": Label(**label), "names": _names(about.get("names", MODELS), where), "maps": maps, "later": later}
 
 
 def _names(names: Sequence[str], where: str) -> tuple[str, ...]:
@@ -94,7 +100,7 @@ def _names(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 
 def _check_columns(names: list[str], about: Mapping[str, Any], path: str | Path) -> None:
-    parts = (*SIDES, "action", "confidence") if about["has_probs"] else ("action", "confidence")
+    parts = (*sides_of(about["later"]), "action", "confidence") if about["has_probs"] else ("action", "confidence")
     wanted = [*KEYS, "open_time", "fold", "label", *(f"{slot}_{part}" for slot in about["names"] for part in parts)]
     wanted += ["provenance"] if "knows_until" in about else []
     if missing := [name for name in wanted if name not in names]:
@@ -169,9 +175,10 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
         raise ModelError(f"{path} must have open_time before close_time, was not so; {REMEDY}")
     probs = None
     if about["has_probs"]:
-        probs = np.empty((N_MODELS, *action.shape[1:], 3))
+        sides = sides_of(about["later"])
+        probs = np.empty((N_MODELS, *action.shape[1:], len(sides)))
         for m, slot in enumerate(about["names"]):
-            for i, side in enumerate(SIDES):
+            for i, side in enumerate(sides):
                 probs[m, :, :, i] = plane(f"{slot}_{side}")
     _check_votes(Votes(action, confidence, probs, about["names"]), about["imported"], path)
     fold = per_bar("fold", whole("fold", np.int16, 2**15 - 1, "-1 (none) or the number of a fold"))
@@ -193,6 +200,7 @@ def _block(table: "pa.Table", about: Mapping[str, Any], path: str | Path, models
         notes=tuple(about["notes"]),
         maps=about["maps"],
         knows_until=about.get("knows_until"),
+        later=about["later"],
         contaminated=_contaminated(table, about, action, close_time, path),
     )
 
@@ -244,10 +252,11 @@ def _check_votes(votes: Votes, is_imported: bool, path: str | Path) -> None:
     bad = np.where(voted, ~((confidence >= 0.0) & (confidence <= 1.0)), ~np.isnan(confidence))
     rule = "a confidence in [0, 1] for each vote and none without one"
     if not bad.any() and probs is not None:
-        known = ~np.isnan(probs).all(axis=3)
+        each = probs.reshape(*probs.shape[:3], -1, 3)  # of every horizon
+        known = ~np.isnan(each).all(axis=4)
         with np.errstate(invalid="ignore"):
-            sound = (probs >= 0.0).all(axis=3) & (np.abs(probs.sum(axis=3) - 1.0) <= SUM_TOLERANCE)
-        bad, rule = known & ~sound, "probabilities in [0, 1] that sum to 1"
+            sound = (each >= 0.0).all(axis=4) & (np.abs(each.sum(axis=4) - 1.0) <= SUM_TOLERANCE)
+        bad, rule = (known & ~sound).any(axis=3), "probabilities in [0, 1] that sum to 1"
         if not bad.any() and not is_imported:
             said = Votes.from_probs(probs)
             bad = voted & ((action != said.action) | ~(np.abs(confidence - said.confidence) <= SUM_TOLERANCE))

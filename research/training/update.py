@@ -41,10 +41,11 @@ def update(
     UserError where there is too little new, or history is gone.
     """
     plan = TrainingPlan.stored(known.config["plan"])
-    plan = replace(plan, label=dict(known.config["label"]), periods=(*_periods(known), (0, int(bars.close_time[-1]))))
+    label = plan.label if known.later else dict(known.config["label"])
+    plan = replace(plan, label=label, periods=(*_periods(known), (0, int(bars.close_time[-1]))))
     first, last = _span(known)
     start = int(np.searchsorted(bars.close_time, last, side="right"))
-    horizon = int(known.config["label"]["horizon"])
+    horizon = max(known.horizon, *known.later) if known.later else known.horizon
     needed = 1 + horizon + (horizon if plan.embargo is None else plan.embargo)
     if bars.close_time[0] > first or start == 0:
         when = np.datetime64(first, "ns").astype("M8[s]")

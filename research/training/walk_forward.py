@@ -35,8 +35,10 @@ from research.training.labels import (
     fit_thresholds,
     get_label,
     held_for,
+    horizons_of,
     label_end,
     look_ahead,
+    of_several,
     resolve_label,
     uniqueness,
 )
@@ -44,7 +46,7 @@ from research.training.map_fit import Held, fit_maps, usual, with_edge
 from research.training.maps import MapSchedule
 from research.training.models import fits
 from research.training.models.artefacts import known_by, span
-from research.training.models.base import class_weights, lookback_of, make_model, model_class, model_target, weights_rule
+from research.training.models.base import ONE_HORIZON, class_weights, lookback_of, make_model, model_class, model_target, weights_rule
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.models.layers import in_use
 from research.training.models.schedule import Artefact, ModelSet, artefact_hash, fit_hash
@@ -102,14 +104,15 @@ def train(
     """Train walk-forward and return out-of-sample predictions with the schedule of models that made them.
 
     models: names of at most five registered models, XGBoost and LightGBM by default, and in profile `default` the linear baseline. label:
-    `auto`, an id of `research.training.labels`, or a Label. profile: whose parameters and plan are taken where `params` or `plan` are not
-    given; that of `params` unless told, `default` without them. Further keywords are the fields of `TrainingPlan`, in place of those of
-    `plan`: `n_folds`, `train_share`, `embargo`, `is_rolling`, `seed`, `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`,
-    `weights`, and `knows_until` where models bring what they know (`research.training.models.base`). custom: features of the researcher's
-    own; own_checks: what their trials found, kept with the schedule, as are `notes`, further sentences. processes: fits at a time, all
-    cores by default; the result does not depend on it. engine, address: `local`, or `ray` and where it runs (`research.parallel.opened`); a
-    cluster does as many fits at a time as it has processors. progress(done, total, text) is called after each fit. out: folder for
-    artefacts and `predictions.parquet`; else they live in a temporary folder as long as the predictions do.
+    `auto`, an id of `research.training.labels`, or a Label; `L3@4+24` trains every model for both horizons, as one voter. profile: whose
+    parameters and plan are taken where `params` or `plan` are not given; that of `params` unless told, `default` without them. Further
+    keywords are the fields of `TrainingPlan`, in place of those of `plan`: `n_folds`, `train_share`, `embargo`, `is_rolling`, `seed`,
+    `preset`, `max_train_rows`, `split`, `retrain_every`, `calibration`, `weights`, and `knows_until` where models bring what they know
+    (`research.training.models.base`). custom: features of the researcher's own; own_checks: what their trials found, kept with the
+    schedule, as are `notes`, further sentences. processes: fits at a time, all cores by default; the result does not depend on it. engine,
+    address: `local`, or `ray` and where it runs (`research.parallel.opened`); a cluster does as many fits at a time as it has processors.
+    progress(done, total, text) is called after each fit. out: folder for artefacts and `predictions.parquet`; else they live in a temporary
+    folder as long as the predictions do.
 
     A fit whose every input is known comes from the store (`research.training.models.fits`), and each finished one is kept there, so a
     training that was stopped goes on where it was; `use_store=False` fits all. Raises UserError when the bars are too few, a name is
@@ -148,8 +151,55 @@ def run_plan(
     out: str | Path | None = None,
 ) -> Predictions:
     """Carry out a plan on bars, as `train` does. store: folder of known fits, None for none; workers: fits at a time, engine, address."""
-    processes, engine, address = workers
+    how: dict[str, Any] = {"store": store, "workers": workers, "progress": progress}
     prepared = prepare(bars, plan, custom)
+    made = _one_horizon(bars, plan, prepared, **how, own_checks=own_checks, notes=notes)
+    periods = plan.periods or [(int(bars.close_time[fold.test[0]]), int(bars.close_time[-1])) for fold in prepared.folds]
+    further = []
+    for label in [] if isinstance(plan.label, Mapping) else horizons_of(plan.label)[1:]:
+        own = replace(plan, label=str(label), periods=periods)
+        further.append(_one_horizon(bars, own, prepare(bars, own, custom), **how, first=(made, prepared)))
+    made = _together(made, further)
+    if out is not None and made.models is not None:
+        made = replace(made, models=made.models.save(out))
+        made.save(Path(out) / "predictions.parquet")
+    return made
+
+
+def _together(made: Predictions, further: Sequence[Predictions]) -> Predictions:
+    """Let the voters of a training speak of the later horizons too, whose trainings are `further`."""
+    if not further:
+        return made
+    later = tuple(part.label.horizon for part in further)
+    label, models, maps = of_several(made.label, later), made.models, made.maps
+    assert models is not None
+    config = {**models.config, "label": label.to_dict(), "later": list(later)}
+    if maps is not None:
+        maps = replace(maps, later=tuple((part.label.horizon, part.maps) for part in further if part.maps is not None))
+        config["maps"] = maps.to_dict()
+    what = f"labels, and every accuracy, are of the first horizon, {made.label.horizon} bars, where a later one speaks too"
+    notes = dict.fromkeys((*made.notes, *(note for part in further for note in part.notes), what))
+    n_stored = models.n_stored + sum(part.models.n_stored for part in further if part.models is not None)
+    sets = tuple(part.models for part in further if part.models is not None)
+    models = replace(models, further=sets, config=config, n_stored=n_stored)
+    probs = np.concatenate([part.probs for part in (made, *further) if part.probs is not None], axis=3)
+    return replace(made, probs=probs, label=label, later=later, maps=maps, models=models, notes=tuple(notes))
+
+
+def _one_horizon(
+    bars: Bars,
+    plan: TrainingPlan,
+    prepared: Prepared,
+    *,
+    store: Path | None,
+    workers: tuple[int, str, str | None],
+    progress: Progress | None,
+    own_checks: Sequence[Mapping[str, Any]] = (),
+    notes: Sequence[str] = (),
+    first: tuple[Predictions, Prepared] | None = None,
+) -> Predictions:
+    """Train for one horizon. first: what the training of the first made, None where this is it."""
+    processes, engine, address = workers
     ready = prepared.inputs.usable.any(axis=0)
     params = Params.stored(plan.params)
     silent = () if np.all(ready) else tuple(mute(bars, params).values())
@@ -158,17 +208,22 @@ def run_plan(
         raise ModelError(no_vote(silent))
     scratch = tempfile.TemporaryDirectory(prefix="qt_train_")
     names = slots_of(plan.models)
-    jobs = _jobs(prepared, plan, Path(scratch.name), range(len(prepared.folds)), store)
+    learning = [slot for slot in plan.models if first is None or not getattr(model_class(model_target(slot)), ONE_HORIZON, False)]
+    if not learning:
+        rule = (
+            f"label {prepared.label.id} must have a model that learns it, was with {', '.join(plan.models)}, which learn one horizon"
+        )
+        raise ModelError(f"{rule}; name another model, or one horizon")
+    jobs = _jobs(prepared, replace(plan, models=tuple(learning)), Path(scratch.name), range(len(prepared.folds)), store)
     answers, n_known = _answers(jobs, processes, (engine, address), progress)
     probs = np.full((N_MODELS, *prepared.inputs.matrix.shape[:2], 3), np.nan)
     for job, answer in zip(jobs, answers):
         if answer["absent"] is None:
             with np.load(f"{job['path']}.npz", allow_pickle=False) as stored:
                 probs[names.index(job["slot"])].reshape(-1, 3)[stored["cells"]] = stored["probs"]
-    fold, labels = np.full(bars.n, -1, np.int16), prepared.labels[0].copy()
+    fold, labels = np.full(bars.n, -1, np.int16), own_labels(prepared)
     for part in prepared.folds:
         fold[part.test] = part.number
-        labels[part.test] = prepared.labels[part.number][part.test]
     made = Predictions.from_probs(bars, probs, fold, labels, prepared.label, names=names).declare(plan.knows_until)
     assert made.probs is not None
     schedule = replace(_schedule(bars, prepared, plan, jobs, answers, made.probs, scratch), n_stored=n_known)
@@ -177,21 +232,41 @@ def run_plan(
         schedule = replace(schedule, config={**schedule.config, "own_checks": [dict(found) for found in own_checks]})
     made = replace(made, notes=(*made.notes, *schedule.notes, *silent))
     if plan.maps:
-        maps = fold_maps(bars, made, usual(replace(params, made_of=plan.base), "features"), held_out(prepared, schedule))
+        of_first = None if first is None or first[0].models is None else (first[0].models, first[1])
+        heard = made if first is None or made.probs is None else heard_at(first[0], made.probs, prepared)
+        held = held_out(prepared, schedule, of_first)
+        maps = fold_maps(bars, heard, usual(replace(params, made_of=plan.base), "features"), held)
         made = replace(made, maps=maps)
         schedule = replace(schedule, config={**schedule.config, "maps": maps.to_dict()})
-    if out is not None:
-        schedule = schedule.save(Path(out))
-    made = replace(made, models=schedule)
-    if out is not None:
-        made.save(Path(out) / "predictions.parquet")
-    return made
+    return replace(made, models=schedule)
 
 
-def held_out(prepared: Prepared, models: ModelSet) -> list[Held]:
-    """Ask the models of each fold about the rows that it holds out."""
+def own_labels(prepared: Prepared) -> NDArray[np.int8]:
+    """Return the labels by which each row is scored: of the fold that tests it, before the first test of the first fold, [n, S]."""
+    labels = prepared.labels[0].copy()
+    for part in prepared.folds:
+        labels[part.test] = prepared.labels[part.number][part.test]
+    return labels
+
+
+def heard_at(first: Predictions, probs: F8, prepared: Prepared) -> Predictions:
+    """Return what the voters are heard to say of a later horizon. first: what they say of the first, probs [5, n, S, 3] of the later."""
+    assert first.probs is not None
+    both = replace(first, probs=np.concatenate([first.probs[..., :3], probs], axis=3))
+    return both.of_horizon(1, prepared.label, own_labels(prepared))
+
+
+def held_out(prepared: Prepared, models: ModelSet, first: tuple[ModelSet, Prepared] | None = None) -> list[Held]:
+    """Ask the models of each fold about the rows that it holds out.
+
+    first: of a later horizon the models of the first, who answer for who is silent, where they did not learn from the row either.
+    """
     rows = [fold.held for fold in prepared.folds]
     said = models.predict_rows(prepared.inputs.matrix, rows)
+    if first is not None:
+        for own, part, other, fold in zip(said, rows, first[0].predict_rows(prepared.inputs.matrix, rows), first[1].folds):
+            is_asked = np.isnan(own).any(axis=-1) & np.isin(part, fold.held)[:, None]
+            own[is_asked] = other[is_asked]
     for part, probs in zip(rows, said):
         probs[:, prepared.known[part]] = np.nan
     return [Held(part, Votes.from_probs(probs, models.names)) for part, probs in zip(rows, said)]
@@ -222,7 +297,7 @@ def prepare(bars: Bars, plan: TrainingPlan, custom: Sequence[Any] = ()) -> Prepa
         edges = None if plan.retrain_every is None else retraining_edges(bars.close_time, plan.train_share, plan.retrain_every)
         return walk_forward(end, n_folds=plan.folds, train_share=plan.train_share, edges=edges, **rest)
 
-    asked = plan.label if isinstance(plan.label, str) else Label(**plan.label)
+    asked = horizons_of(plan.label)[0] if isinstance(plan.label, str) else Label(**plan.label)
     rule = resolve_label(bars, asked, cut(get_label("L1"))[0].train, params.broker) if asked == "auto" else get_label(asked, params.broker)
     folds = cut(rule)
     ahead, ends = look_ahead(bars, rule)

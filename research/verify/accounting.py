@@ -272,9 +272,13 @@ def _left_in_time(run: Evidence) -> list[Claim]:
 
     What is added to a position moves its stop; a book has no horizon.
     """
-    bars, trades, horizon = run.bars, run.trades, 0 if run.params.is_book else run.params.broker.max_holding_bars
+    bars, trades, delay = run.bars, run.trades, run.params.broker.fill.delay
     first, meant = _first(run), _meant(run)
-    horizon = max(horizon, run.params.broker.fill.delay) if horizon else 0  # an exit takes as long as an entry
+    lasts = np.full(len(trades.entry), 0 if run.params.is_book else run.params.broker.max_holding_bars)
+    if "holding" in run.planes and not run.params.is_book:
+        decided = trades.entry["bar"] - delay
+        lasts = run.planes["holding"][np.maximum(decided, 0), trades.entry["symbol"]].astype(np.int64)
+    lasts = np.where(lasts > 0, np.maximum(lasts, delay), 0)  # an exit takes as long as an entry
     stopped, late = np.zeros(len(trades.entry)), np.zeros(len(trades.entry))
     added = run.fills[run.fills["reason"] == Reason.ADDED]
     added = added[np.argsort(added["trade_id"], kind="stable")]
@@ -285,8 +289,8 @@ def _left_in_time(run: Evidence) -> list[Claim]:
             held = slice(start, min(until, int(stop)))
             beyond = bars.low[held, s] <= level if entry["qty"] > 0.0 else bars.high[held, s] >= level
             stopped[k] += np.count_nonzero(beyond)
-        due = entry["bar"] + horizon
-        if horizon and stop > due:
+        due = entry["bar"] + lasts[k]
+        if lasts[k] and stop > due:
             late[k] = np.count_nonzero(meant[due:stop, s] == meant[due:stop, s])
     entry = trades.entry
     clock: Clock = run.clock
@@ -294,5 +298,5 @@ def _left_in_time(run: Evidence) -> list[Claim]:
         clock.rows(
             "stop", "no bar passes the stop of a position that stays", "stop_price", entry["bar"], entry["symbol"], stopped == 0, stopped
         ),
-        clock.rows("horizon", "no position outlives max_holding_bars", "bar", entry["bar"], entry["symbol"], late == 0, late),
+        clock.rows("horizon", "no position outlives its holding time", "bar", entry["bar"], entry["symbol"], late == 0, late),
     ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qtcore import Engine, Result
-from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, FILL, MONEY_COLUMNS, N_MODELS, Bars, Votes
+from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, FILL, HORIZON_COLUMNS, MONEY_COLUMNS, N_MODELS, Bars, Votes
 from research.runs.folder import file_hashes
 from research.runs.money import book_planes, money_planes
 from research.verify.causality import first_difference, same_bits
@@ -46,7 +46,7 @@ def outputs_of(results: Iterable[Result]) -> Outputs:
 
 def stored_outputs(run: Evidence) -> Outputs:
     """Return the same columns as they lie in the folder; PnL per cell only."""
-    names = (*DECISION_COLUMNS, *MONEY_COLUMNS, *BOOK_COLUMNS, *OUTCOMES, "volatility", "trend_strength")
+    names = (*DECISION_COLUMNS, *MONEY_COLUMNS, *BOOK_COLUMNS, *HORIZON_COLUMNS, *OUTCOMES, "volatility", "trend_strength")
     return {**{name: run.planes[name] for name in names if name in run.planes}, **run.lines, "fills": run.fills}
 
 

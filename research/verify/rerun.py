@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, MONEY_COLUMNS, Bars
+from qtcore.types import BOOK_COLUMNS, DECISION_COLUMNS, HORIZON_COLUMNS, MONEY_COLUMNS, Bars
 from research.verify.causality import cut_points, rewrite_future
 from research.verify.claims import Claim
 from research.verify.evidence import Evidence
@@ -18,8 +18,9 @@ JUDGED = (
     "raw_confidence",
     *MONEY_COLUMNS,
     *BOOK_COLUMNS,
+    *HORIZON_COLUMNS,
 )
-OPINION = (*DECISION_COLUMNS, *MONEY_COLUMNS, *BOOK_COLUMNS, "volatility", "trend_strength")
+OPINION = (*DECISION_COLUMNS, *MONEY_COLUMNS, *BOOK_COLUMNS, *HORIZON_COLUMNS, "volatility", "trend_strength")
 
 
 def check_reruns(run: Evidence, whole: Outputs, seed: int, report: Any) -> list[Claim]:

@@ -26,14 +26,14 @@ class SomeBars:
 
     def __init__(self, models: Any) -> None:
         self.models, self.feature_names = models, tuple(models.feature_names)
-        self.horizon, self.lookback = models.horizon, models.lookback
+        self.horizon, self.lookback, self.n_horizons = models.horizon, models.lookback, models.n_horizons
 
     def serve(self, inputs: NDArray[np.float32], close_time: I8) -> F8:
         """Answer a block of one bar, stay silent on longer ones."""
         if len(close_time) == 1:
             probs: F8 = self.models.serve(inputs, close_time)
             return probs
-        return np.full((N_MODELS, len(close_time), inputs.shape[1], 3), np.nan)
+        return np.full((N_MODELS, len(close_time), inputs.shape[1], 3 * self.n_horizons), np.nan)
 
 
 def load_models(run: Evidence) -> Any:
@@ -46,7 +46,7 @@ def load_models(run: Evidence) -> Any:
 
 def same_bars(run: Evidence, models: Any) -> bool:
     """Whether the base models were trained on this run's bars."""
-    return all(a.meta.get("data_fingerprint") == run.files.manifest["data_fingerprint"] for a in models.artefacts)
+    return all(a.meta.get("data_fingerprint") == run.files.manifest["data_fingerprint"] for part in models.parts for a in part.artefacts)
 
 
 def check_models(run: Evidence, models: Any, seed: int, report: Any) -> list[Claim]:
@@ -87,16 +87,16 @@ def known_claims(run: Evidence) -> list[Claim]:
 
 def purge_claim(run: Evidence, models: Any) -> Claim:
     """Training and stopping rows of every artefact end, labels included, before the next part begins."""
-    reach = int(models.config["label"]["horizon"])
     bad, first = 0, None
-    for artefact in models.artefacts:
+    for reach, artefact in ((part.horizon, artefact) for part in models.parts for artefact in part.artefacts):
         span = artefact.meta["split"]["close_time"]
         begin, end = ({part: int(np.searchsorted(run.bars.close_time, times[i])) for part, times in span.items()} for i in (0, 1))
         late = [part for part, after in (("fit", "valid"), ("fit", "test"), ("valid", "test")) if end[part] + reach >= begin[after]]
         bad += bool(late)
         if late and first is None:
             first = run.clock.offender(end[late[0]], None, f"{artefact.slot} fold {artefact.fold + 1}, {late[0]} rows", reach)
-    return Claim("purge", "no training label reaches into stopping or scored rows", len(models.artefacts), bad, "models", first)
+    n = sum(len(part.artefacts) for part in models.parts)
+    return Claim("purge", "no training label reaches into stopping or scored rows", n, bad, "models", first)
 
 
 def serving_claim(run: Evidence, models: Any, seed: int) -> Claim:
@@ -112,7 +112,7 @@ def serving_claim(run: Evidence, models: Any, seed: int) -> Claim:
             engine.run(run.bars[start:row])
         probs = engine.run(run.bars[row : row + 1]).votes.probs
         start = row + 1
-        mine = np.full((N_MODELS, 1, len(run.bars.symbols), 3), np.nan) if probs is None else probs
+        mine = np.full_like(stored[:, :1], np.nan) if probs is None else probs
         differs = ~same_bits(mine[:, 0], np.ascontiguousarray(stored[:, row])).all(axis=-1)
         checked, bad = checked + differs.size, bad + int(np.count_nonzero(differs))
         if differs.any() and first is None:
@@ -124,19 +124,22 @@ def serving_claim(run: Evidence, models: Any, seed: int) -> Claim:
 
 
 def retraining_claim(run: Evidence, models: Any, seed: int) -> Claim:
-    """Fit the first fold again on bars whose future is rewritten from its boundary on: the same artefacts, by hash."""
+    """Fit the first fold of every horizon again on bars whose future is rewritten from its boundary on: the same artefacts, by hash."""
     from research.training.walk_forward import retrain_fold
 
-    fold = 0
-    expected = models.hashes(fold)
-    boundary = int(np.searchsorted(run.bars.close_time, models.config["boundaries"][fold]))
-    slots = tuple(expected)
-    if boundary * len(run.bars.symbols) > MAX_CELLS:
-        slots = slots[:1]
-    again = retrain_fold(rewrite_future(run.bars, boundary, seed), models, fold, run.own.features, slots) if slots else {}
-    wrong = [slot for slot in slots if again.get(slot) != expected[slot]]
+    fold, fitted, wrong, boundary = 0, list[str](), list[str](), 0
+    for part in models.parts:
+        expected = part.hashes(fold)
+        boundary = int(np.searchsorted(run.bars.close_time, part.config["boundaries"][fold]))
+        slots = tuple(expected)
+        if boundary * len(run.bars.symbols) > MAX_CELLS:
+            slots = slots[:1]
+        again = retrain_fold(rewrite_future(run.bars, boundary, seed), part, fold, run.own.features, slots) if slots else {}
+        named = {slot: slot if part is models else f"{slot} of {part.horizon} bars" for slot in slots}
+        fitted += named.values()
+        wrong += [named[slot] for slot in slots if again.get(slot) != expected[slot]]
     first = (
         Offender(boundary, str(np.datetime64(int(run.bars.close_time[boundary]), "ns"))[:16] + " UTC", "", wrong[0], 1.0) if wrong else None
     )
-    text = f"fold {fold + 1} of {', '.join(slots)} trained again, bars from {boundary} on rewritten, gives the same artefact"
-    return Claim("D-99", text, len(slots), len(wrong), "models", first)
+    text = f"fold {fold + 1} of {', '.join(fitted)} trained again, bars from {boundary} on rewritten, gives the same artefact"
+    return Claim("D-99", text, len(fitted), len(wrong), "models", first)

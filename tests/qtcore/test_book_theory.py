@@ -39,7 +39,7 @@ def test_the_gross_sharpe_ratio_is_that_of_the_fundamental_law(ic, n_symbols):
     found, law = [], []
     for seed in range(WORLDS):
         bars, forecast, risk = world(ic, n_symbols, seed)
-        money = np.abs(forecast), np.abs(forecast), risk, forecast, np.empty((0, 0))
+        money = np.abs(forecast), np.abs(forecast), risk, forecast, *[np.empty((0, 0))] * 2
         opinion = np.ones(forecast.shape, np.int8), np.full(forecast.shape, 0.9)
         state = TradeState.fresh(params, n_symbols)
         equity = run_trade(bars, *opinion, params, state, money=money).equity

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 import qtcore as qt
 from qtcore.chain.decide import decide
 from qtcore.chain.horizons import gain_rule
-from qtcore.chain.price import maps_on
 from qtcore.chain.trade import TradeState, finish, run_trade
 from qtcore.metrics import metrics_of
 from qtcore.rules import Reason
@@ -198,12 +197,13 @@ def test_a_row_of_a_sweep_is_the_run_of_its_parameters(seed):
 
 def test_maps_of_another_number_of_horizons_are_refused():
     w, params = world(60, 2, n_horizons=2), params_for("priced")
-    w.maps = w.maps[:-1]
-    with pytest.raises(qt.InputError, match="maps must be as many for each of 2 horizons, was 5"):
-        decided(w, params)
-    for maps in (w.maps, np.sort(dated(world(60, 2), [0, 20, 40]), order="start")[:8]):
-        with pytest.raises(qt.InputError, match="maps must begin at the same times for each of 2 horizons"):
-            maps_on(maps, w.bars.close_time, 2, 2)
+    two, three = dated(w, [0, 20, 40]), dated(world(60, 2), [0, 20, 40])
+    for maps in (two[:3], two[:5], three, two[::-1], two[:0]):
+        with pytest.raises(qt.InputError, match=r"votes.maps must begin at the same rising times for each of 2 horizons, was not so"):
+            qt.Engine(params).run(w.bars, replace(w.votes, maps=maps))
+    for maps in (w.maps[:3], w.maps[:5]):
+        with pytest.raises(qt.InputError, match="maps must be as many for each of 2 horizons"):
+            decide(w.votes, w.arbiter, w.regime, params, w.probs, pricing=w.pricing, maps=maps)
 
 
 def test_decisions_of_several_horizons_come_whole():

@@ -109,6 +109,9 @@ def check_fits(engine: Engine, models: Any, meta: MetaSource | None) -> None:
         raise UserError(
             f"the label must look {running.horizon} bars ahead, as long as positions are held, was {models.horizon}; start a new --journal"
         )
+    if models.later != getattr(running, "later", ()):
+        spoken = [f"of {several_text(each)}" for each in (getattr(running, "later", ()), models.later)]
+        raise UserError(f"models must speak of the horizons of those that are served, {spoken[0]}, was {spoken[1]}; start a new --journal")
     if _asked(meta) != _asked(engine.meta_model):
         raise UserError("the meta layer must read the features that are carried, was with others; start a new --journal with it")
 
@@ -154,3 +157,8 @@ def meta_of(about: Mapping[str, Any], served: MetaSchedule | None) -> MetaSchedu
     if found.hash != wanted:
         raise UserError(f"the meta layer of {source} must be the one that decided the journal's last bars, was another; put that one back")
     return found
+
+
+def several_text(later: tuple[int, ...]) -> str:
+    """Say which horizons models speak of beside the first."""
+    return f"the first and {', '.join(map(str, later))} bars" if later else "the first alone"

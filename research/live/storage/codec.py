@@ -95,12 +95,12 @@ def joined(parts: list[Bars]) -> Bars:
 
 def unpack_votes(cells: list[tuple[Any, ...]], probs: bytes | None, n_symbols: int, voters: tuple[str, ...]) -> Votes:
     """Rebuild a bar's votes from the decision rows; NULL is NaN. Raises DamagedError where some are missing."""
-    if len(cells) != n_symbols or (probs is not None and len(probs) != 8 * N_MODELS * n_symbols * 3):
+    if len(cells) != n_symbols or (probs is not None and (not probs or len(probs) % (8 * N_MODELS * n_symbols * 3))):
         raise DamagedError(f"a bar with {len(cells)} of {n_symbols} decisions, or votes of another length")
     table: F8 = np.array(cells, np.float64).reshape(n_symbols, N_MODELS, 2)
     action = np.ascontiguousarray(table[:, :, 0].T.astype(np.int8)[:, None, :])
     confidence = np.ascontiguousarray(table[:, :, 1].T[:, None, :])
-    planes = None if probs is None else np.frombuffer(probs).reshape(N_MODELS, 1, n_symbols, 3).copy()
+    planes = None if probs is None else np.frombuffer(probs).reshape(N_MODELS, 1, n_symbols, -1).copy()
     return Votes(action, confidence, planes, voters)
 
 
@@ -118,7 +118,7 @@ def schedule_of(about: Mapping[str, Any]) -> MapSchedule | None:
 def maps_of(about: Mapping[str, Any]) -> NDArray | None:
     """Return the maps of `schedule_of` alone."""
     schedule = schedule_of(about)
-    return None if schedule is None else schedule.maps
+    return None if schedule is None else schedule.every
 
 
 def cell_columns(result: Result) -> list[list[Any]]:

@@ -67,7 +67,8 @@ class BaseModel(Protocol):
     bars up to there are no evidence (`research.training.knowledge`). `history`: learning curves. `on_progress`: called as
     `on_progress(done, total, text)` while it fits. `weights`, of `fit`: a parameter of this name gets the weight of every training row
     [N], float64 with a mean of 1, or None where all count alike (`run.weights`); class weights are the model's own, beside them.
-    `fit_score`: fits to the number that a label is made of, where it asks for that (`Label.is_score`).
+    `fit_score`: fits to the number that a label is made of, where it asks for that (`Label.is_score`). `has_one_horizon`, of the class:
+    of a label with several horizons it learns the first, and takes part in the others with that.
     """
 
     stem: ClassVar[str]
@@ -89,6 +90,8 @@ class BaseModel(Protocol):
     def params(self) -> dict[str, Any]:
         """Return the parameters in use, as values that JSON holds."""
 
+
+ONE_HORIZON = "has_one_horizon"
 
 _REGISTRY = {
     "xgb": "research.training.models.xgboost:XGBoost",

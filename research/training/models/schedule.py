@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,6 +50,7 @@ SHAPE = {
         "thresholds": [THRESHOLDS],
         "baselines?": [BASELINE],
         "plan?": {"params?": dict, "seed?": int, "models?": [str]},
+        "later?": [int],
         "boundaries?": [int],
     },
     "artefacts": [{**ENTRY, "slot": str}],
@@ -137,9 +138,13 @@ def _check_class(slot: str, target: str) -> None:
 
 @dataclass(frozen=True)
 class ModelSet(Schedule[Artefact, BaseModel]):
-    """A trained set of base models. config: what `train` was told. n_stored: fits that came from the store when it was trained."""
+    """A trained set of base models. config: what `train` was told. n_stored: fits that came from the store when it was trained.
+
+    further: the same voters trained for each of the later horizons of their label.
+    """
 
     n_stored: int = field(default=0, compare=False)
+    further: tuple["ModelSet", ...] = ()
 
     VERSION: ClassVar[int] = 2
     WHAT: ClassVar[str] = "models"
@@ -162,7 +167,27 @@ class ModelSet(Schedule[Artefact, BaseModel]):
     @property
     def lookback(self) -> int:
         """Rows of one symbol that the longest-sighted model sees, the bar itself included."""
-        return max((int(a.meta.get("lookback", 1)) for a in self.artefacts), default=1)
+        return max((int(a.meta.get("lookback", 1)) for part in self.parts for a in part.artefacts), default=1)
+
+    @property
+    def parts(self) -> tuple["ModelSet", ...]:
+        """The set of each horizon, this one first."""
+        return (self, *self.further)
+
+    @property
+    def serving(self) -> tuple[Artefact, ...]:
+        """Artefacts that serve from now on, of every horizon."""
+        return tuple(a for part in self.parts for a in part.artefacts if a.valid_until == FOREVER)
+
+    @property
+    def later(self) -> tuple[int, ...]:
+        """Rows that the later horizons look ahead."""
+        return tuple(part.horizon for part in self.further)
+
+    @property
+    def n_horizons(self) -> int:
+        """Number of horizons that the models speak of."""
+        return len(self.parts)
 
     @property
     def horizon(self) -> int:
@@ -176,8 +201,8 @@ class ModelSet(Schedule[Artefact, BaseModel]):
 
     @property
     def maps(self) -> NDArray | None:
-        """MAP [F], as `qtcore.Engine` asks for it."""
-        return None if self.map_schedule is None else self.map_schedule.maps
+        """MAP [H * F], as `qtcore.Engine` asks for it."""
+        return None if self.map_schedule is None else self.map_schedule.every
 
     @cached_property
     def knows_until(self) -> int | None:
@@ -217,8 +242,11 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         matrix [h + n, S, F]: float32, columns `feature_names`; h earlier rows may stand in front for windows of sequence models. A row or
         window with a NaN gets no prediction, nor does a bar that a model knew before it was fitted. close_time [n]: decision times, ns UTC.
         progress(done, total, text) is called now and then.
-        Returns [5, n, S, 3] float64, NaN absent; one bar gives the same bits as all of them.
+        Returns [5, n, S, 3 H] float64, one horizon after the other, NaN absent; one bar gives the same bits as all of them.
         """
+        if self.further:
+            alone = replace(self, further=())
+            return np.concatenate([part.serve(matrix, close_time, names, progress) for part in (alone, *self.further)], axis=3)
         if names is not None:
             check_names("matrix", names, self.feature_names)
         n_before = len(matrix) - len(close_time)
@@ -269,7 +297,23 @@ class ModelSet(Schedule[Artefact, BaseModel]):
     @classmethod
     def _load_schedule(cls, source: Path) -> "ModelSet":
         document, entries = read_schedule(source, cls.VERSION, "a schedule", SHAPE)
-        return cls.stored(source, document, (_artefact(*entry) for entry in entries))
+        models = cls.stored(source, document, (_artefact(*entry) for entry in entries))
+        later = models.config.get("later", ())
+        further = tuple(cls._load_schedule(source / horizon_folder(bars)) for bars in later)
+        if tuple(part.horizon for part in further) != tuple(later) or any(
+            (part.names, part.feature_names) != (models.names, models.feature_names) or part.further for part in further
+        ):
+            raise ModelError(f"{source} must hold the same voters for each horizon, was otherwise; train again")
+        return replace(models, further=further)
+
+    def save(self, folder: str | Path) -> "ModelSet":
+        """Write all artefacts, those of later horizons first, and then `schedule.json`; return what lives there."""
+        further = tuple(part.save(Path(folder) / horizon_folder(part.horizon)) for part in self.further)
+        return replace(super().save(folder), further=further)
+
+    def check(self) -> tuple[str, ...]:
+        """Load every artefact now; return one sentence for each that is absent."""
+        return (*super().check(), *(why for part in self.further for why in part.check()))
 
     @classmethod
     def _load_latest(cls, source: Path) -> "ModelSet":
@@ -292,6 +336,11 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         first = artefacts[0].meta
         config = {"label": first["label"], "thresholds": [first["label_thresholds"]], "plan": {"params": first.get("feature_params", {})}}
         return cls(tuple(artefacts), names, config)
+
+
+def horizon_folder(bars: int) -> str:
+    """Name the folder of the models of a later horizon, below that of the first."""
+    return f"horizon_{bars}"
 
 
 def _said(artefact: Artefact, model: BaseModel, matrix: F4, row: I8, column: I8) -> F8:
