@@ -31,7 +31,7 @@ from research.live.session.fast_start import import_lean
 from research.live.session.governor_file import read_governor, take_over
 from research.live.session.reload import LAYERS, META_SOURCE, SOURCE, Reload, last_source, meta_of, split_name
 from research.live.session.runner import CHECKPOINT_BARS, SNAPSHOT_BARS, Options, Runner
-from research.live.storage.codec import MAPS
+from research.live.storage.codec import LATER, MAPS
 from research.live.storage.files import lock_of
 from research.live.storage.place import Made, check_apart, resolved
 from research.runs.config import Config
@@ -152,7 +152,9 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
         params = resolved(params, predictions)
         meta = load_meta(wish, params, predictions.names)
         predictions = priced(feed.bars, predictions, params, wish.layers.judge, wish.layers.features, meta)
-        about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()} | _about_maker(predictions)
+        about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict(), **_about_later(predictions)} | _about_maker(
+            predictions
+        )
         about |= _about_meta(wish, meta) | _about_maps(predictions.maps) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
@@ -185,7 +187,7 @@ def load_served(wish: LiveOptions, params: Params) -> tuple[Any, MetaSchedule | 
     folder = Path(wish.models)
     about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
-    about |= {"label": dict(models.config["label"])} | _about_maker(models)
+    about |= {"label": dict(models.config["label"]), **_about_later(models)} | _about_maker(models)
     return models, meta, about | _about_meta(wish, meta) | _about_maps(models.map_schedule) | _about_layers(wish) | _allowed(models, meta)
 
 
@@ -198,6 +200,10 @@ def _about_meta(wish: LiveOptions, meta: MetaSchedule | None) -> dict[str, Any]:
 def _about_maps(maps: MapSchedule | None) -> dict[str, Any]:
     """Return the maps whole, so that a journal gives its own bits again wherever the models are by then."""
     return {} if maps is None else {MAPS: maps.to_dict()}
+
+
+def _about_later(voters: Any) -> dict[str, Any]:
+    return {LATER: list(voters.later)} if voters.later else {}
 
 
 def _about_maker(votes: Predictions | ModelSet) -> dict[str, Any]:

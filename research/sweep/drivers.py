@@ -15,6 +15,7 @@ WHY = {  # why a setting does not run beside 63 others
     "regimes": "figures by regime are kept",
     "times": "the times of the bars are not exact in float64",
     "holes": "a bar has an open without a close, or the other way round",
+    "horizons": "models of several horizons",
     "few": f"fewer than {LEAST} settings that differ in thresholds alone",
 }
 

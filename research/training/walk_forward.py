@@ -210,9 +210,7 @@ def _one_horizon(
     names = slots_of(plan.models)
     learning = [slot for slot in plan.models if first is None or not getattr(model_class(model_target(slot)), ONE_HORIZON, False)]
     if not learning:
-        rule = (
-            f"label {prepared.label.id} must have a model that learns it, was with {', '.join(plan.models)}, which learn one horizon"
-        )
+        rule = f"label {prepared.label.id} must have a model that learns it, was with {', '.join(plan.models)}, which learn one horizon"
         raise ModelError(f"{rule}; name another model, or one horizon")
     jobs = _jobs(prepared, replace(plan, models=tuple(learning)), Path(scratch.name), range(len(prepared.folds)), store)
     answers, n_known = _answers(jobs, processes, (engine, address), progress)

@@ -20,7 +20,7 @@ from research.errors import UserError
 from research.live.monitoring.gap import Inputs, engine_of, first_difference, joined_votes, read_inputs, results
 from research.live.monitoring.journal_source import JournalSource
 from research.live.session.reload import LAYERS
-from research.live.storage.codec import MAPS, cell_columns, joined
+from research.live.storage.codec import LATER, MAPS, cell_columns, joined
 from research.runs.former import profile_now
 from research.runs.record import RunRecord
 from research.training.knowledge import COLUMN
@@ -53,7 +53,8 @@ def journal_record(journal: Path, meta: MetaSchedule | None = None) -> RunRecord
     when, said = (inputs.bars.open_time, inputs.bars.close_time, inputs.bars.symbols), (votes.probs, votes.action, votes.confidence)
     maps = MapSchedule.from_dict(told[MAPS]) if MAPS in told else None
     until = told.get(COLUMN, int(inputs.bars.open_time[0]))  # models that are served, and ours, know no bar that they decide
-    predictions = Predictions(*when, *said, nobody, labels, label, imported=True, names=votes.names, maps=maps, knows_until=until)
+    about: dict[str, Any] = {"imported": True, "names": votes.names, "maps": maps, "knows_until": until}
+    predictions = Predictions(*when, *said, nobody, labels, label, **about, later=tuple(told.get(LATER, ())))
     learned, own = engine.meta_model, given(**in_use().chain) if LAYERS in told else NONE
     return RunRecord(
         inputs.bars,

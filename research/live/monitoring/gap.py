@@ -110,8 +110,11 @@ def read_inputs(source: JournalSource) -> Inputs:
 
 
 def joined_votes(parts: list[Votes]) -> Votes:
-    """Put blocks of votes behind one another."""
-    probs = None if any(p.probs is None for p in parts) else np.concatenate([p.probs for p in parts if p.probs is not None], axis=1)
+    """Put blocks of votes behind one another; where some gave no probabilities, NaN stands for them."""
+    width, probs = max((p.probs.shape[3] for p in parts if p.probs is not None), default=0), None
+    if width:
+        nothing = [np.full((*p.action.shape, width), np.nan) if p.probs is None else p.probs for p in parts]
+        probs = np.concatenate(nothing, axis=1)
     said = [np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("action", "confidence")]
     return replace(parts[0], action=said[0], confidence=said[1], probs=probs)
 

@@ -296,7 +296,10 @@ class Runner:
             return None
         if (row := self._row.get(close_time)) is not None:
             return self._votes[row : row + 1]
-        return replace(self._nobody(1), maps=self._votes.maps)
+        silent = self._nobody(1)
+        if self._votes.probs is not None:  # of as many horizons as the maps
+            silent = replace(silent, probs=np.full((*silent.action.shape, self._votes.probs.shape[3]), np.nan))
+        return replace(silent, maps=self._votes.maps)
 
     def _nobody(self, n: int) -> Votes:
         """Return the votes of nobody on n bars, which are worth nothing."""

@@ -19,6 +19,7 @@ from research.training.maps import MapSchedule
 
 STATE = Kind("arrays as the runner stored them", "restore a copy or use a new --journal", None)
 PRICES = ("open", "high", "low", "close", "volume")
+LATER = "later"  # horizons of the models after the first, in bars, beside their label
 MAPS = "maps"  # what opinions are worth, beside the hashes of the models of a version
 LAST_COLUMNS = ("final_action", "final_confidence", "final_source", "governor_reason", "size", "volatility", "trend_strength")
 
