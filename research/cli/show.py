@@ -244,8 +244,7 @@ def training(predictions: Any, lacks: list[str], out: Path, quiet: bool, json: b
             console.print(note, soft_wrap=True, markup=False)
         if n_warnings := len(predictions.models.warnings):
             console.print(f"{several(n_warnings, 'warnings')}, in the artefacts' metadata: {out}/fold_*/*_meta.json", soft_wrap=True)
-        config = predictions.models.config
-        n_fits = len(config["boundaries"]) * len(config["plan"]["models"])
+        n_fits = sum(len(part.config["boundaries"]) * len(part.config["plan"]["models"]) for part in predictions.models.parts)
         console.print(f"{predictions.models.n_stored} of {several(n_fits, 'fits')} from the store")
     path(out)
 

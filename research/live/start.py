@@ -152,10 +152,8 @@ def served_by(wish: LiveOptions, params: Params, feed: Any) -> tuple[Params, Ser
         params = resolved(params, predictions)
         meta = load_meta(wish, params, predictions.names)
         predictions = priced(feed.bars, predictions, params, wish.layers.judge, wish.layers.features, meta)
-        about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict(), **_about_later(predictions)} | _about_maker(
-            predictions
-        )
-        about |= _about_meta(wish, meta) | _about_maps(predictions.maps) | _about_layers(wish) | _allowed(meta)
+        about = {"predictions": wish.predictions.name, "label": predictions.label.to_dict()} | _about_later(predictions)
+        about |= _about_maker(predictions) | _about_meta(wish, meta) | _about_maps(predictions.maps) | _about_layers(wish) | _allowed(meta)
     elif wish.models is not None:
         begun = replace(wish, models=first_models(wish.models, wish.journal))
         models, meta, about = load_served(begun, params)
@@ -186,6 +184,7 @@ def load_served(wish: LiveOptions, params: Params) -> tuple[Any, MetaSchedule | 
     meta = load_meta(wish, params, models.names)
     folder = Path(wish.models)
     about: dict[str, Any] = {f"{a.slot}.{a.fold}": a.hash for a in models.artefacts}
+    about |= {f"{a.slot}.{a.fold}.{part.horizon}": a.hash for part in models.further for a in part.artefacts}
     about |= {SOURCE: str(folder.resolve()) if folder.is_dir() else wish.models, "features": list(models.feature_names)}
     about |= {"label": dict(models.config["label"]), **_about_later(models)} | _about_maker(models)
     return models, meta, about | _about_meta(wish, meta) | _about_maps(models.map_schedule) | _about_layers(wish) | _allowed(models, meta)

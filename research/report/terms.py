@@ -67,6 +67,8 @@ def label_text(a: Mapping[str, Any]) -> str:
     hours_ahead = a["label_span_hours"]
     length = f"{hours_ahead:g} h" if hours_ahead < 24.0 else f"{hours_ahead / 24.0:g} d"
     ahead = f"{label['id']}, {label['horizon']} bar{'' if label['horizon'] == 1 else 's'} ({length}) ahead"
+    _, *later = label["id"].partition("@")[2].partition(":")[0].split("+")
+    ahead += f" (models also look {' and '.join(later)} ahead)" if later else ""
     unit, low, high = label.get("unit", RETURN), label["sell"], label["buy"]
     if label.get("is_percentile"):
         of = {RETURN: "", VOLATILITY: ", each move over its volatility", RANK: " of ranks among the symbols"}[unit]

@@ -139,6 +139,8 @@ def horizons_of(name: str | Label) -> tuple[str | Label, ...]:
     plain, colon, unit = name.partition(":")
     base, _, told = plain.partition("@")
     bars = [int(each) if each.isdecimal() else 0 for each in told.split("+")]
+    if base == "auto":
+        raise ConfigError(f"label (--label, run.label) of several horizons must name its rule, as in L3@4+24, was {name!r}")
     if not base or any(b <= a for a, b in pairwise([0, *bars])):
         rule = "label (--label, run.label) of several horizons must have them rise, in bars, as in L3@4+24 or L3@4+24:vol"
         raise ConfigError(f"{rule}, was {name!r}")

@@ -177,7 +177,7 @@ def _together(made: Predictions, further: Sequence[Predictions]) -> Predictions:
     if maps is not None:
         maps = replace(maps, later=tuple((part.label.horizon, part.maps) for part in further if part.maps is not None))
         config["maps"] = maps.to_dict()
-    what = f"labels, and every accuracy, are of the first horizon, {made.label.horizon} bars, where a later one speaks too"
+    what = f"a run's labels and accuracies are of the first horizon, {made.label.horizon} bars, where a later one speaks too"
     notes = dict.fromkeys((*made.notes, *(note for part in further for note in part.notes), what))
     n_stored = models.n_stored + sum(part.models.n_stored for part in further if part.models is not None)
     sets = tuple(part.models for part in further if part.models is not None)

@@ -105,9 +105,10 @@ def _predictions(
         notes.append(f"predictions were taken as stored: {why}")
         return stored, {}
     models = ModelSet.load(folder, is_checked=False)
-    for artefact in models.artefacts:
+    stored_fits = _fits(models)
+    for artefact in stored_fits.values():
         artefact.check_code()
-    is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in models.artefacts)
+    is_own = all(a.meta["data_fingerprint"] == fingerprint(bars) for a in stored_fits.values())
     if is_training and is_own:
         from research.parallel import n_processors
         from research.training.plan import TrainingPlan
@@ -116,16 +117,21 @@ def _predictions(
         plan, workers = TrainingPlan.stored(models.config["plan"]), (n_processors(), "local", None)
         made = run_plan(bars, plan, _own_features(own, models), store=None, workers=workers)
         assert made.models is not None
-        new = {(a.slot, a.fold): a for a in made.models.artefacts}
-        fits = [(a, new.get((a.slot, a.fold), a)) for a in models.artefacts]
-        same = {f"{a.slot} fold {a.fold + 1}": (a.slot, a.fold) in new and a.identity == again.identity for a, again in fits}
-        if all(same.values()) and any("digest" not in a.meta and a.hash != again.hash for a, again in fits):
+        new = _fits(made.models)
+        same = {name: name in new and a.identity == new[name].identity for name, a in stored_fits.items()}
+        if all(same.values()) and any("digest" not in a.meta and a.hash != new[name].hash for name, a in stored_fits.items()):
             notes.append("calibrations differ in the last digits, as on another processor; the stored models, otherwise the same, served")
             return Predictions.from_models(models, bars, files.params(), _own_features(own, models)), same
         return made, same
     why = "they were trained on other bars than these" if not is_own else "training was not asked for"
     notes.append(f"models were taken as stored and served again: {why}")
     return Predictions.from_models(models, bars, files.params(), _own_features(own, models)), {}
+
+
+def _fits(models: Any) -> dict[str, Any]:
+    """Return the artefacts of every horizon by what they are called."""
+    own = {f"{a.slot} fold {a.fold + 1}": a for a in models.artefacts}
+    return own | {f"{a.slot} of {part.horizon} bars, fold {a.fold + 1}": a for part in models.further for a in part.artefacts}
 
 
 def _own_features(own: Layers, models: Any) -> tuple[Any, ...]:

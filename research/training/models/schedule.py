@@ -306,6 +306,16 @@ class ModelSet(Schedule[Artefact, BaseModel]):
             raise ModelError(f"{source} must hold the same voters for each horizon, was otherwise; train again")
         return replace(models, further=further)
 
+    def table(self) -> list[dict[str, Any]]:
+        """Figures of every artefact on its test fold, one row each; those of a later horizon are named by it."""
+        later = [row | {"model": f"{row['model']}@{part.horizon}"} for part in self.further for row in part.table()]
+        return [*super().table(), *later]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the metadata of the artefacts warn of, one sentence each."""
+        return (*super().warnings, *(f"{part.horizon} bars, {text}" for part in self.further for text in part.warnings))
+
     def save(self, folder: str | Path) -> "ModelSet":
         """Write all artefacts, those of later horizons first, and then `schedule.json`; return what lives there."""
         further = tuple(part.save(Path(folder) / horizon_folder(part.horizon)) for part in self.further)
