@@ -29,7 +29,7 @@ from research.data import fingerprint, schema
 from research.data.schema import plain
 from research.data.unread import NAMES
 from research.data.zones import Reading
-from research.errors import ConfigError, ModelError, several
+from research.errors import ModelError, several
 from research.files import Kind, check_file
 from research.training.foreign_codes import (
     ABSENT,
@@ -166,7 +166,7 @@ def _is_ours(path: Path) -> bool:
 def _relabelled(stored: Predictions, bars: Bars, label: str | Label, broker: Broker | None) -> Predictions:
     if stored.later:
         what = f"label of predictions of several horizons must be theirs, {stored.label.id}"
-        raise ConfigError(f"{what}, was {label if isinstance(label, str) else label.id}; leave it out")
+        raise ModelError(f"{what}, was {label if isinstance(label, str) else label.id}; leave it out")
     labels, rule = score_labels(bars, label, broker)
     maps = None if stored.imported and rule != stored.label else stored.maps  # what is held for another time is worth something else
     return replace(stored, labels=labels, label=rule, maps=maps)

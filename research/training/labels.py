@@ -129,7 +129,7 @@ def cost_label(broker: Broker, horizon: int = 5) -> Label:
 def horizons_of(name: str | Label) -> tuple[str | Label, ...]:
     """Return the labels of a training of several horizons, `L3@4+24` or `L3@4+24:vol`, one for each; another label alone.
 
-    Raises ConfigError unless the horizons rise.
+    Raises ModelError unless the horizons rise.
 
     >>> horizons_of("L3@4+24:vol"), horizons_of("L3")
     (('L3@4:vol', 'L3@24:vol'), ('L3',))
@@ -143,7 +143,7 @@ def horizons_of(name: str | Label) -> tuple[str | Label, ...]:
         raise ConfigError(f"label (--label, run.label) of several horizons must name its rule, as in L3@4+24, was {name!r}")
     if not base or any(b <= a for a, b in pairwise([0, *bars])):
         rule = "label (--label, run.label) of several horizons must have them rise, in bars, as in L3@4+24 or L3@4+24:vol"
-        raise ConfigError(f"{rule}, was {name!r}")
+        raise ModelError(f"{rule}, was {name!r}")
     return tuple(f"{base}@{each}{colon}{unit}" for each in bars)
 
 
@@ -166,7 +166,7 @@ def get_label(name: str | Label, broker: Broker | None = None) -> Label:
         return name
     if "+" in name:
         rule = "label must be of one horizon where no models are trained for each"
-        raise ConfigError(f"{rule}, was {name!r}; train them with it (qt train --label, or qt backtest without --predictions)")
+        raise ModelError(f"{rule}, was {name!r}; train them with it (qt train --label, or qt backtest without --predictions)")
     plain, colon, unit = name.partition(":")
     if colon:
         return in_volatility(get_label(plain, broker), unit)
@@ -367,7 +367,7 @@ def held_for(params: Params, label: Label, later: Sequence[int] = ()) -> Params:
     """
     if later and params.broker.max_holding_bars not in (0, label.horizon):
         rule = f"broker.max_holding_bars must be left out with models of several horizons ({label.id}), whose trades last as long as these"
-        raise ConfigError(f"{rule}, was {params.broker.max_holding_bars}")
+        raise ModelError(f"{rule}, was {params.broker.max_holding_bars}")
     if params.broker.max_holding_bars > 0:
         return params
     return params.with_values({"broker.max_holding_bars": label.horizon})

@@ -252,7 +252,7 @@ def _check_votes(votes: Votes, is_imported: bool, path: str | Path) -> None:
     bad = np.where(voted, ~((confidence >= 0.0) & (confidence <= 1.0)), ~np.isnan(confidence))
     rule = "a confidence in [0, 1] for each vote and none without one"
     if not bad.any() and probs is not None:
-        each = probs.reshape(*probs.shape[:3], -1, 3)  # of every horizon
+        each = probs.reshape(*probs.shape[:3], probs.shape[3] // 3, 3)  # of every horizon
         known = ~np.isnan(each).all(axis=4)
         with np.errstate(invalid="ignore"):
             sound = (each >= 0.0).all(axis=4) & (np.abs(each.sum(axis=4) - 1.0) <= SUM_TOLERANCE)

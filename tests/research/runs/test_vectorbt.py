@@ -117,7 +117,7 @@ def test_the_same_equity_of_a_book_that_resizes_its_positions():
     params = book_params(**{"governor.neutral": "dollar", "governor.max_drawdown": 1.0})
     said, money = (
         (np.ones(move.shape, np.int8), np.ones(move.shape)),
-        (np.abs(forecast), np.abs(forecast), risk, forecast, np.ones(move.shape)),
+        (np.abs(forecast), np.abs(forecast), risk, forecast, np.ones(move.shape), np.empty((0, 0))),
     )
     state = TradeState.fresh(params, len(bars.symbols))
     result = run_trade(bars, *said, params, state, money=money)
