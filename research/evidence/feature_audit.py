@@ -27,6 +27,7 @@ from research.evidence.skill import above_prior, mean_probs
 from research.evidence.standing import Result
 from research.evidence.trials import Trial, hash_params
 from research.files import plain
+from research.training.labels import one_horizon
 from research.training.predictions import Predictions, hash_votes
 from research.training.scoring.differences import difference, paired
 from research.training.scoring.opinions import Opinion
@@ -105,6 +106,7 @@ def audit_features(
     pairs += [(ALL, ALL, every, base)] if added else []
     if not pairs:
         raise ConfigError(f"families (--families) must be others than features.sets alone, was {', '.join(wanted)}; name another in either")
+    one_horizon(label)
     trained = list(dict.fromkeys(sets for *_, more, less in pairs for sets in (less, more)))
     said: dict[tuple[str, ...], Opinion] = {}
     labels, horizon = np.empty((0, 0), np.int8), 1

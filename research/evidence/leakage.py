@@ -17,6 +17,7 @@ from qtcore.params import Params
 from qtcore.types import F8, Bars, Votes
 from research.errors import ConfigError, UserError
 from research.files import plain
+from research.training.labels import one_horizon
 from research.training.models.base import EQUAL, BaseModel, lookback_of, make_model, model_target
 from research.training.models.inputs import Inputs, model_inputs
 from research.training.scoring.baseline import out_of_sample
@@ -84,6 +85,7 @@ def audit_leakage(
     known = [kind.name.lower() for kind in FeatureSet]
     if not features or not set(features) <= set(known):
         raise UserError(f"features must be among {', '.join(known)}, was {', '.join(features) or 'none'}")
+    one_horizon(label)
     row_model(model, features, preset)  # a mistake is told before anything is trained
     rows, gaps = [], {}
     for name in features:

@@ -84,7 +84,7 @@ def import_predictions(
     labels, rule = score_labels(bars, label, broker)
     if label == "auto" and rule.is_percentile:
         until = np.datetime64(int(bars.close_time[learned_rows(bars.n)]), "ns").astype("datetime64[D]")
-        notes.append(f"label auto is {rule.id} by the bars before {until}, which a trade before then cannot know; --label names one")
+        notes.append(f"label auto is {rule.id} by the bars before {until}, which a trade before then cannot know; run.label names one")
     return Predictions(
         bars.open_time,
         bars.close_time,

@@ -147,6 +147,12 @@ def horizons_of(name: str | Label) -> tuple[str | Label, ...]:
     return tuple(f"{base}@{each}{colon}{unit}" for each in bars)
 
 
+def one_horizon(name: str | Label) -> None:
+    """Raise ModelError on a label of several horizons, where a figure of one is asked for."""
+    if len(horizons_of(name)) > 1:
+        raise ModelError(f"label must be of one horizon here, was {name!r}; name one, such as {horizons_of(name)[0]}")
+
+
 def of_several(label: Label, later: Sequence[int]) -> Label:
     """Return the label of the first of several horizons, whose id names all; later: the others, in bars.
 
@@ -166,7 +172,7 @@ def get_label(name: str | Label, broker: Broker | None = None) -> Label:
         return name
     if "+" in name:
         rule = "label must be of one horizon where no models are trained for each"
-        raise ModelError(f"{rule}, was {name!r}; train them with it (qt train --label, or qt backtest without --predictions)")
+        raise ModelError(f"{rule}, was {name!r}; give it to `qt train`, or to `qt backtest` without --predictions")
     plain, colon, unit = name.partition(":")
     if colon:
         return in_volatility(get_label(plain, broker), unit)

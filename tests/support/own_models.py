@@ -44,6 +44,12 @@ class Sides:
         return {}
 
 
+class OneHorizon(Sides):
+    """Learns the first horizon alone."""
+
+    has_one_horizon = True
+
+
 class NotesTheTime(Sides):
     count = 0
 
