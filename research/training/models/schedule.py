@@ -225,7 +225,7 @@ class ModelSet(Schedule[Artefact, BaseModel]):
         """Raise UserError where a label that is set, by its id, is not the models'; `auto` is any."""
         if name not in ("auto", mine := str(self.config["label"]["id"])):
             raise ModelError(
-                f"run.label must be that of the models, {mine}, was {name}; leave it out, or train with --set run.label={name}"
+                f"run.label must be that of the models, {mine}, was {name}; leave it out, or train with run.label={name}"
             )
 
     def check_until(self, until: str | None) -> None:

@@ -210,7 +210,7 @@ def test_train_writes_models_that_backtest_serves(
     for wrong, said in (
         (
             [*words, "--set", "run.label=L3"],
-            "run.label must be that of the models, L1, was L3; leave it out, or train with --set run.label=L3",
+            "run.label must be that of the models, L1, was L3; leave it out, or train with run.label=L3",
         ),
         (["backtest", world.replace("900", "250"), *words[2:]], "from where on the models serve, was to 2000-01-11T10:00; give later bars"),
     ):

@@ -93,7 +93,7 @@ def test_a_model_without_skill_advises_where_an_edge_is_asked_for_and_is_refused
 
 def test_models_of_another_label_than_the_one_that_is_set_are_refused(trained, tmp_path):
     other = replace(EDGE, run=load_config(sets=["run.label=L3"]).run)
-    with pytest.raises(UserError, match="must be that of the models, L1, was L3; leave it out, or train with --set run.label=L3"):
+    with pytest.raises(UserError, match=r"must be that of the models, L1, was L3; leave it out, or train with run.label=L3"):
         start_live(asked(tmp_path / "journal.sqlite", other, models=str(trained / "priced")))
     assert list(tmp_path.glob("journal*")) == []
 
