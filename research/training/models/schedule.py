@@ -224,9 +224,7 @@ class ModelSet(Schedule[Artefact, BaseModel]):
     def check_label(self, name: str) -> None:
         """Raise UserError where a label that is set, by its id, is not the models'; `auto` is any."""
         if name not in ("auto", mine := str(self.config["label"]["id"])):
-            raise ModelError(
-                f"run.label must be that of the models, {mine}, was {name}; leave it out, or train with run.label={name}"
-            )
+            raise ModelError(f"run.label must be that of the models, {mine}, was {name}; leave it out, or train with run.label={name}")
 
     def check_until(self, until: str | None) -> None:
         """Raise UserError where something is declared of models that only their training can heed."""
